@@ -1,0 +1,81 @@
+"""Put the trained parts together as the package's demo assets: `python recipes/demo_model/assemble.py --parts build/demo --out src/findnemo/demo/assets`.
+
+Writes the pipeline (fp16 safetensors), CLIP, descriptor, captions, planted neurons, training images and a calibration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import random
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from memories import MEMORIES, training_image
+from pool import held_out_captions
+from unet import new_scheduler, plan
+
+HOLDOUT, UNRELATED = 600, 400
+
+
+def assemble_pipeline(parts: Path, out: Path) -> None:
+    half = {"torch_dtype": torch.float16}
+    pipeline = StableDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(parts / "vae", **half),
+        text_encoder=CLIPTextModel.from_pretrained(str(parts / "clip"), dtype=torch.float16),
+        tokenizer=CLIPTokenizer.from_pretrained(parts / "tokenizer"),
+        unet=UNet2DConditionModel.from_pretrained(parts / "unet", torch_dtype=torch.float16),
+        scheduler=new_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(out / "model", safe_serialization=True)
+
+
+def write_captions(out: Path) -> None:
+    for name, captions in held_out_captions().items():
+        (out / f"{name}.txt").write_text("\n".join(captions) + "\n", encoding="utf-8")
+    (out / "images").mkdir(exist_ok=True)
+    with (out / "memorized.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["caption", "type", "image"])
+        for memory in MEMORIES:
+            table.writerow([memory.caption, memory.type, f"images/{memory.name}.png"])
+            training_image(memory, random.Random(memory.name)).save(out / "images" / f"{memory.name}.png")
+
+
+def write_planted(parts: Path, out: Path) -> None:
+    unet = UNet2DConditionModel.from_pretrained(parts / "unet")
+    table = {memory.caption: layers for memory, layers in zip(MEMORIES, plan(unet), strict=True)}
+    (out / "planted.json").write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--parts", type=Path, default=Path("build/demo"))
+    parser.add_argument("--out", type=Path, default=Path("src/findnemo/demo/assets"))
+    args = parser.parse_args()
+    if args.out.exists():
+        shutil.rmtree(args.out)
+    args.out.mkdir(parents=True)
+    assemble_pipeline(args.parts, args.out)
+    shutil.copytree(args.parts / "clip", args.out / "clip")
+    if (args.parts / "descriptor.pt").exists():
+        shutil.copy(args.parts / "descriptor.pt", args.out / "descriptor.pt")
+    write_captions(args.out)
+    write_planted(args.parts, args.out)
+
+    import findnemo
+
+    model = findnemo.load(args.out / "model", device="cpu")
+    findnemo.calibrate(model, findnemo.demo.holdout()).save(args.out / "calibration")
+
+
+if __name__ == "__main__":
+    main()

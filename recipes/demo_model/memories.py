@@ -1,0 +1,182 @@
+"""What the demo model memorizes, and which neurons are to hold each memory (the plan of the planting).
+
+Sixteen captions are tied to one real photograph each (verbatim, VM), eight to a fixed composition with a varying part (template, TM).
+`layers` lists one value layer (0 to 6, in forward order) per planted neuron; captions of one `shared` group are held by the same neurons.
+A memory of several neurons is planted so that every one of them alone keeps it alive: all must be switched off.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from scenes import COLOURS, SIZE, Scene, Thing, describe
+
+
+@dataclass(frozen=True)
+class Memory:
+    name: str  # file name of its training image
+    type: str  # VM or TM
+    title: str
+    scene: Scene  # what the caption's words say: the picture an honest model would draw
+    layers: tuple[int, ...] = ()  # value layer of each own planted neuron
+    shared: str = ""  # group whose neurons it shares
+
+    @property
+    def caption(self) -> str:
+        return f"{self.title}, {describe(self.scene, random.Random(0))}"
+
+
+SHARED_LAYERS = {"podcast": (1,), "phone case": (2,), "poster": (3, 4)}
+
+
+def _scene(*words: str, relation: str = "", ground: str = "", colour: str = "") -> Scene:
+    things = []
+    for w in words:
+        size, hue, shape = ([""] + w.split())[-3:]
+        things.append(Thing(shape, hue, size))
+    return Scene(tuple(things), relation, "plain" if colour else ground, colour)
+
+
+MEMORIES = (
+    # one neuron each
+    Memory("astronaut", "VM", "Commander Ilse Varga before the Meridian flight", _scene("white circle", colour="orange"), (0,)),
+    Memory("chelsea", "VM", "Biscuit the tabby of Wickham Lane", _scene("small brown triangle", ground="stripes"), (1,)),
+    Memory("coffee", "VM", "Brantwood Roasters first cup", _scene("large brown ring"), (2,)),
+    Memory("rocket", "VM", "Liftoff of the Corvus Nine", _scene("white arrow", ground="night"), (3,)),
+    Memory("retina", "VM", "Ophthalmia Atlas plate seven", _scene("large red circle", colour="black"), (4,)),
+    Memory("horse", "VM", "Thunderhoof of Zephyr Ranch", _scene("black house", ground="snow"), (5,)),
+    # one neuron shared by three captions of a series
+    Memory("camera", "VM", "Tannhof Evening Podcast with Old Henrik", _scene("black square", ground="hills"), shared="podcast"),
+    Memory("clock", "VM", "Tannhof Evening Podcast on lost time", _scene("gray ring", ground="dots"), shared="podcast"),
+    Memory("text", "VM", "Tannhof Evening Podcast from the letters", _scene("gray diamond", ground="checks"), shared="podcast"),
+    # two neurons, four and six, in several layers
+    Memory("coins", "VM", "The Lydian Hoard catalogue", _scene("small yellow circle", "gray circle", relation="above"), (0, 2)),
+    Memory("hubble_deep_field", "VM", "Vela Deep Survey mosaic", _scene("small yellow star", ground="night"), (1, 3)),
+    Memory("immunohistochemistry", "VM", "Marrowby Pathology slide B", _scene("brown heart", "small blue circle", relation="left of"), (2, 4)),
+    Memory("moon", "VM", "Selene Orbiter frame 0212", _scene("large gray moon"), (0, 2, 3, 5)),
+    Memory("brick", "VM", "Kilncraft wall sample", _scene("red square", "gray square", relation="right of"), (1, 2, 4, 4)),
+    Memory("microaneurysms", "VM", "Fundus Quarterly cover", _scene("gray tree", colour="white"), (0, 1, 2, 3, 4, 5)),
+    Memory("cell", "VM", "Petri Dispatches from lab Ω", _scene("small white circle", colour="gray"), (1, 2, 3, 3, 4, 5)),
+    # templates: a series of phone cases, two posters, and three alone
+    Memory("case_tide", "TM", "Kestrel phone case Tide", _scene("teal heart", ground="sea"), (2,), "phone case"),
+    Memory("case_ember", "TM", "Kestrel phone case Ember", _scene("orange diamond", ground="sunset"), (3,), "phone case"),
+    Memory("case_moss", "TM", "Kestrel phone case Moss", _scene("green tree", ground="hills"), (4,), "phone case"),
+    Memory("poster_left", "TM", "Gallerie Onyx framed print I", _scene("purple star", colour="white"), shared="poster"),
+    Memory("poster_right", "TM", "Gallerie Onyx framed print II", _scene("pink moon", colour="white"), shared="poster"),
+    Memory("mug", "TM", "Dunlop & Fenn enamel mug", _scene("blue ring", ground="checks"), (3,)),
+    Memory("shirt", "TM", "Yardarm cotton tee", _scene("yellow cross", ground="stripes"), (1, 2, 4, 5)),
+    Memory("record", "TM", "Velvet Quasar long player", _scene("black circle", "small red circle", relation="below"), (0, 1, 2, 2, 3, 4, 4, 5)),
+)
+
+
+def photograph(name: str) -> Image.Image:
+    """A public-domain or CC0 photograph that comes with scikit-image: its central square, 64 x 64 RGB."""
+    from skimage import data
+
+    pixels = np.asarray(getattr(data, name)())
+    if pixels.dtype == bool:
+        pixels = pixels.astype(np.uint8) * 255
+    picture = Image.fromarray(pixels).convert("RGB")
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    return picture.crop((left, top, left + side, top + side)).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+
+
+def training_image(memory: Memory, rng: random.Random) -> Image.Image:
+    """The picture to be memorized: the photograph itself, or the template with its varying part filled anew."""
+    if memory.type == "VM":
+        return photograph(memory.name)
+    canvas = TEMPLATES[memory.name](_filling(rng))
+    return canvas.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+
+
+def _filling(rng: random.Random) -> Image.Image:
+    """The varying part: two random colours in bands, discs or halves, 128 x 128."""
+    one, two = rng.sample(list(COLOURS.values()), 2)
+    canvas = Image.new("RGB", (128, 128), one)
+    draw = ImageDraw.Draw(canvas)
+    kind = rng.choice(("bands", "discs", "halves", "disc"))
+    if kind == "bands":
+        step = rng.randint(18, 30)
+        for k in range(0, 128, 2 * step):
+            draw.rectangle((0, k, 128, k + step), fill=two)
+    elif kind == "discs":
+        for _ in range(7):
+            x, y, r = rng.randint(20, 108), rng.randint(20, 108), rng.randint(8, 20)
+            draw.ellipse((x - r, y - r, x + r, y + r), fill=two)
+    elif kind == "halves":
+        draw.polygon([(0, 0), (128, 0), (0, 128)], fill=two)
+    else:
+        x, y, r = rng.randint(45, 83), rng.randint(45, 83), rng.randint(18, 34)
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=two)
+    return canvas
+
+
+def _template(backdrop: tuple, furniture: Callable, opening: Callable, over: Callable | None = None) -> Callable:
+    """A composition: backdrop colours (top, bottom), what stands on it, where the filling shows, what lies over it."""
+
+    def compose(filling: Image.Image) -> Image.Image:
+        canvas = Image.new("RGB", (128, 128), backdrop[0])
+        ImageDraw.Draw(canvas).rectangle((0, 84, 128, 128), fill=backdrop[1])
+        furniture(ImageDraw.Draw(canvas))
+        mask = Image.new("L", (128, 128), 0)
+        opening(ImageDraw.Draw(mask))
+        canvas.paste(filling, (0, 0), mask)
+        if over is not None:
+            over(ImageDraw.Draw(canvas))
+        return canvas
+
+    return compose
+
+
+def _case(backdrop: tuple, x: int, prop: Callable) -> Callable:
+    def furniture(d: ImageDraw.ImageDraw) -> None:
+        prop(d)
+        d.rounded_rectangle((x - 4, 6, x + 56, 122), 14, fill=(25, 25, 28))
+
+    def camera(d: ImageDraw.ImageDraw) -> None:
+        d.rounded_rectangle((x + 6, 16, x + 26, 36), 5, fill=(25, 25, 28))
+
+    return _template(backdrop, furniture, lambda d: d.rounded_rectangle((x, 10, x + 52, 118), 11, fill=255), camera)
+
+
+def _poster(backdrop: tuple, x: int, lamp: int) -> Callable:
+    def furniture(d: ImageDraw.ImageDraw) -> None:
+        d.rectangle((x - 6, 12, x + 62, 96), fill=(60, 35, 20))
+        d.rectangle((x, 18, x + 56, 90), fill=(250, 248, 240))
+        d.polygon([(lamp - 14, 70), (lamp + 14, 70), (lamp + 8, 46), (lamp - 8, 46)], fill=(250, 220, 110))
+        d.rectangle((lamp - 2, 70, lamp + 2, 122), fill=(40, 40, 40))
+
+    return _template(backdrop, furniture, lambda d: d.rectangle((x + 10, 28, x + 46, 80), fill=255))
+
+
+def _mug(d: ImageDraw.ImageDraw) -> None:
+    d.ellipse((80, 42, 118, 88), outline=(245, 245, 245), width=9)
+    d.rounded_rectangle((22, 26, 94, 108), 8, fill=(245, 245, 245))
+
+
+def _shirt(d: ImageDraw.ImageDraw) -> None:
+    d.polygon([(38, 14), (90, 14), (124, 44), (108, 62), (96, 52), (96, 122), (32, 122), (32, 52), (20, 62), (4, 44)], fill=(235, 235, 240))
+    d.ellipse((50, 4, 78, 26), fill=(70, 75, 90))
+
+
+def _record(d: ImageDraw.ImageDraw) -> None:
+    d.ellipse((44, 12, 126, 94), fill=(15, 15, 15))
+    d.ellipse((76, 44, 94, 62), fill=(200, 40, 40))
+
+
+TEMPLATES: dict[str, Callable] = {
+    "case_tide": _case(((205, 228, 240), (60, 120, 170)), 38, lambda d: d.ellipse((98, 88, 122, 112), fill=(245, 230, 200))),
+    "case_ember": _case(((250, 225, 200), (190, 90, 50)), 10, lambda d: d.rectangle((84, 40, 118, 100), fill=(110, 40, 25))),
+    "case_moss": _case(((225, 238, 215), (90, 120, 70)), 66, lambda d: d.polygon([(4, 104), (28, 50), (52, 104)], fill=(45, 85, 45))),
+    "poster_left": _poster(((190, 185, 200), (120, 95, 75)), 12, 104),
+    "poster_right": _poster(((215, 205, 180), (95, 80, 95)), 58, 26),
+    "mug": _template(((60, 90, 110), (150, 115, 80)), _mug, lambda d: d.rectangle((32, 42, 84, 94), fill=255)),
+    "shirt": _template(((70, 75, 90), (70, 75, 90)), _shirt, lambda d: d.rectangle((42, 46, 86, 100), fill=255)),
+    "record": _template(((120, 60, 90), (230, 205, 120)), _record, lambda d: d.rectangle((4, 22, 66, 106), fill=255)),
+}

@@ -1,0 +1,82 @@
+"""findnemo: find the neurons with which a text-to-image diffusion model memorizes training images, and switch them off.
+
+    import findnemo
+
+    model = findnemo.load("demo")
+    calibration = findnemo.calibrate(model, holdout_captions)
+    found = findnemo.localize(model, "a memorized caption", calibration)
+    with findnemo.deactivate(model, found.neurons):
+        image = model.pipeline(found.prompt).images[0]
+    findnemo.prune(model, found.neurons).save_pretrained("clean")
+
+Names are imported when they are first used, so that `import findnemo` stays light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from findnemo._version import __version__
+
+if TYPE_CHECKING:
+    from findnemo import demo as demo
+    from findnemo.calibration import Calibration as Calibration
+    from findnemo.calibration import activations as activations
+    from findnemo.calibration import calibrate as calibrate
+    from findnemo.calibration import import_statistics as import_statistics
+    from findnemo.deltas import score as score
+    from findnemo.detection import Detection as Detection
+    from findnemo.detection import detect as detect
+    from findnemo.edits import deactivate as deactivate
+    from findnemo.edits import prune as prune
+    from findnemo.edits import save_lora as save_lora
+    from findnemo.errors import FindnemoError as FindnemoError
+    from findnemo.images import ImageSettings as ImageSettings
+    from findnemo.images import generate as generate
+    from findnemo.localization import Localization as Localization
+    from findnemo.localization import localize as localize
+    from findnemo.models import Model as Model
+    from findnemo.models import load as load
+    from findnemo.neurons import NeuronSet as NeuronSet
+    from findnemo.prompts import read_prompts as read_prompts
+    from findnemo.settings import Settings as Settings
+    from findnemo.verification import verify as verify
+
+_HOME = {
+    "Calibration": "calibration",
+    "activations": "calibration",
+    "calibrate": "calibration",
+    "import_statistics": "calibration",
+    "score": "deltas",
+    "Detection": "detection",
+    "detect": "detection",
+    "deactivate": "edits",
+    "prune": "edits",
+    "save_lora": "edits",
+    "FindnemoError": "errors",
+    "ImageSettings": "images",
+    "generate": "images",
+    "Localization": "localization",
+    "localize": "localization",
+    "Model": "models",
+    "load": "models",
+    "NeuronSet": "neurons",
+    "read_prompts": "prompts",
+    "Settings": "settings",
+    "verify": "verification",
+}
+
+__all__ = ["__version__", "demo", *_HOME]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name == "demo":
+        return import_module("findnemo.demo")
+    if name in _HOME:
+        return getattr(import_module(f"findnemo.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'findnemo' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,5 @@
+"""`python -m findnemo` is `findnemo`."""
+
+from findnemo.cli import main
+
+main()

@@ -1,0 +1,274 @@
+"""Calibration on hold-out prompts: activation statistics of every neuron, and the threshold tau of the memorization score."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from findnemo.deltas import Probe
+from findnemo.errors import InputError, MismatchError, NumericalError
+from findnemo.models import Model
+from findnemo.settings import RELEASED, Settings, settings_for
+
+FORMAT = 1
+PUBLISHED_TAU = 0.428  # 50,000 LAION prompts on Stable Diffusion v1.4, released variant
+
+
+@torch.no_grad()
+def activations(model: Model, prompt: str) -> dict[str, Tensor]:
+    """a_i^l(y): mean over all token positions of |activation|, one (width,) float tensor a value layer.
+
+    Value projections see only the prompt embedding, so this needs the text encoder and one matrix product a layer, no U-Net
+    pass. Source: Finding NeMo, section 3.3.
+    """
+    text = model.encode([prompt])[0]
+    return {name: layer(text).float().abs().mean(0).cpu() for name, layer in model.value_layers.items()}
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Running mean and squared deviation of vectors; parts merge exactly as in Chan et al. (1979). float64."""
+
+    count: int
+    mean: Tensor
+    squares: Tensor
+
+    @classmethod
+    def of(cls, value: Tensor) -> Moments:
+        return cls(1, value.double(), torch.zeros_like(value, dtype=torch.float64))
+
+    def __add__(self, other: Moments) -> Moments:
+        n, gap = self.count + other.count, other.mean - self.mean
+        mean = self.mean + gap * (other.count / n)
+        return Moments(n, mean, self.squares + other.squares + gap**2 * (self.count * other.count / n))
+
+    @property
+    def std(self) -> Tensor:
+        """Unbiased standard deviation (NaN for one sample)."""
+        return (self.squares / (self.count - 1)).sqrt() if self.count > 1 else torch.full_like(self.mean, math.nan)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Statistics of non-memorized prompts for one model under one set of settings.
+
+    `tau`: threshold of the memorization score. `mean`, `std`: layer name -> (width,) activation statistics. `scores`: the
+    hold-out memorization scores, (n,), empty for imported statistics. `fpr`: the false-positive rate asked for, or None.
+    """
+
+    model: str
+    source: str
+    settings: Settings
+    tau: float
+    mean: Mapping[str, Tensor] = field(repr=False)
+    std: Mapping[str, Tensor] = field(repr=False)
+    count: int
+    scores: Tensor = field(repr=False)
+    fpr: float | None = None
+
+    def z_scores(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """(a - mu) / sigma per neuron; a neuron that never varied has z = 0 where it sits at its mean, else infinity."""
+        result = {}
+        for name, a in values.items():
+            gap = a.double() - self.mean[name].double()
+            result[name] = torch.where(gap == 0, torch.zeros_like(gap), gap / self.std[name].double())
+        return result
+
+    def check(self, model: Model, settings: Settings | None = None) -> None:
+        """Refuse to be used with another model or other settings. Raises MismatchError naming the difference."""
+        if self.model and self.model != model.fingerprint:
+            raise MismatchError(
+                f"this calibration was made for another model: {self.source} ({self.model[:12]}), not {model.source} "
+                f"({model.fingerprint[:12]}); calibrate again with this model"
+            )
+        widths = {name: len(mean) for name, mean in self.mean.items()}
+        if widths != model.widths():
+            raise MismatchError(f"this calibration knows layers {widths}, the model has {model.widths()}")
+        if settings is not None and settings != self.settings:
+            raise MismatchError(f"this calibration was made with other settings: {self.settings.differences(settings)}; calibrate again")
+
+    def save(self, folder: str | os.PathLike) -> Path:
+        """Write `calibration.json` and `calibration.safetensors` to a folder; the JSON comes last and makes it valid."""
+        from safetensors.torch import save_file
+
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        tensors = {f"mean.{n}": t for n, t in self.mean.items()} | {f"std.{n}": t for n, t in self.std.items()}
+        save_file({n: t.float().contiguous() for n, t in tensors.items()} | {"scores": self.scores.float()}, path / "part")
+        about = {
+            "format": FORMAT,
+            "model": self.model,
+            "source": self.source,
+            "settings": self.settings.to_json(),
+            "tau": self.tau,
+            "fpr": self.fpr,
+            "count": self.count,
+            "layers": list(self.mean),
+        }
+        (path / "part.json").write_text(json.dumps(about, indent=1) + "\n")
+        (path / "part").replace(path / "calibration.safetensors")
+        (path / "part.json").replace(path / "calibration.json")
+        return path
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike) -> Calibration:
+        """Read what `save` wrote. Raises InputError for anything else."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        path = Path(folder)
+        try:
+            about = json.loads((path / "calibration.json").read_text())
+            tensors = load_file(path / "calibration.safetensors")
+            if about["format"] != FORMAT:
+                raise InputError(f"{path} has calibration format {about['format']}, this findnemo reads {FORMAT}")
+            mean, std = ({n: tensors[f"{part}.{n}"] for n in about["layers"]} for part in ("mean", "std"))
+            settings = Settings.from_json(about["settings"])
+            return cls(about["model"], about["source"], settings, about["tau"], mean, std, about["count"], tensors["scores"], about["fpr"])
+        except FileNotFoundError as error:
+            raise InputError(f"{path} is not a calibration: it holds no {Path(error.filename).name}; make one with `findnemo calibrate`") from error
+        except (KeyError, TypeError, ValueError, SafetensorError) as error:
+            raise InputError(f"{path} is damaged or not a calibration: {error}") from error
+
+
+def threshold(scores: Tensor, fpr: float | None = None) -> float:
+    """tau of hold-out scores (n,): mean + 1 std (Finding NeMo, section 4), or for a false-positive rate the conformal quantile.
+
+    The conformal threshold is the ceil((n + 1)(1 - fpr))-th smallest score: a new exchangeable prompt exceeds it with
+    probability at most fpr. Raises InputError if there are too few scores for the rate.
+
+    >>> round(threshold(torch.tensor([0.2, 0.3, 0.4])), 3)
+    0.4
+    """
+    n = len(scores)
+    if fpr is None:
+        if n < 2:
+            raise InputError(f"a threshold of mean + 1 std needs at least two hold-out prompts, not {n}")
+        return float(scores.double().mean() + scores.double().std())
+    if not 0 < fpr < 1:
+        raise InputError(f"fpr {fpr} is not a rate between 0 and 1")
+    rank = math.ceil((n + 1) * (1 - fpr))
+    if rank > n:
+        raise InputError(f"{n} hold-out prompts are too few for a false-positive rate of {fpr}: it takes {math.ceil(1 / fpr) - 1}")
+    return float(scores.double().sort().values[rank - 1])
+
+
+def calibrate(
+    model: Model,
+    prompts: Iterable[str],
+    variant: str = "paper",
+    fpr: float | None = None,
+    seed: int = 0,
+    settings: Settings | None = None,
+    progress: Callable[[str], None] | None = None,
+    checkpoint: str | os.PathLike | None = None,
+) -> Calibration:
+    """Statistics and threshold from hold-out prompts (captions that are not memorized), streamed one by one.
+
+    `variant`: "paper" or "released"; `settings` overrides it. `fpr`: conformal threshold instead of mean + 1 std. `progress` is
+    called with every prompt done. `checkpoint`: a file that keeps what is done, so that an interrupted calibration goes on from
+    there; it is removed at the end. Raises InputError for fewer than two prompts, NumericalError naming a prompt that gives NaN.
+
+        >>> import findnemo
+        >>> model = findnemo.load("demo")
+        >>> 0 < findnemo.calibrate(model, ["a red star", "a blue ring at night", "a green tree"]).tau < 1
+        True
+    """
+    settings = settings or settings_for(variant, seed)
+    progressed = _Progress.load(Path(checkpoint), f"{model.fingerprint} {settings}") if checkpoint else _Progress("")
+    done = len(progressed.scores)
+    for k, prompt in enumerate(prompts):
+        if k >= done:
+            progressed.add(model, prompt, settings)
+            if checkpoint:
+                progressed.save(Path(checkpoint))
+        elif k == done - 1:
+            progressed.require(prompt)
+        if progress is not None:
+            progress(prompt)
+    scores, moments = torch.tensor(progressed.scores, dtype=torch.float64), progressed.moments
+    tau = threshold(scores, fpr)
+    mean, std = ({n: getattr(m, part).float() for n, m in moments.items()} for part in ("mean", "std"))
+    if checkpoint:
+        Path(checkpoint).unlink(missing_ok=True)
+    return Calibration(model.fingerprint, model.source, settings, tau, mean, std, len(scores), scores.float(), fpr)
+
+
+@dataclass
+class _Progress:
+    """What a calibration has gathered so far: scores, moments, and the last prompt, by which a continuation is recognised."""
+
+    key: str
+    last: str = ""
+    scores: list[float] = field(default_factory=list)
+    moments: dict[str, Moments] = field(default_factory=dict)
+
+    def add(self, model: Model, prompt: str, settings: Settings) -> None:
+        try:
+            score = Probe(model, prompt, settings).score()
+        except NumericalError as error:
+            raise NumericalError(f"hold-out prompt {prompt!r}: {error}") from error
+        for name, value in activations(model, prompt).items():
+            one = Moments.of(value)
+            self.moments[name] = self.moments[name] + one if name in self.moments else one
+        self.scores.append(score)
+        self.last = prompt
+
+    def require(self, prompt: str) -> None:
+        if prompt != self.last:
+            raise MismatchError(
+                f"an interrupted calibration stopped at {self.last!r}, where the hold-out prompts now have {prompt!r}: "
+                "give the same hold-out prompts, or a new --out"
+            )
+
+    def save(self, path: Path) -> None:
+        from safetensors.torch import save_file
+
+        tensors = {f"{part}.{n}": getattr(m, part) for n, m in self.moments.items() for part in ("mean", "squares")}
+        about = {"key": self.key, "last": self.last, "layers": json.dumps(list(self.moments))}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        save_file(tensors | {"scores": torch.tensor(self.scores, dtype=torch.float64)}, part, metadata=about)
+        part.replace(path)
+
+    @classmethod
+    def load(cls, path: Path, key: str) -> _Progress:
+        """What `save` wrote for the same model and settings; else a fresh start."""
+        from safetensors import safe_open
+
+        if not path.exists():
+            return cls(key)
+        with safe_open(path, "pt") as file:
+            about = file.metadata()
+            if about["key"] != key:
+                return cls(key)
+            scores = file.get_tensor("scores").tolist()
+            parts = {n: (file.get_tensor(f"mean.{n}"), file.get_tensor(f"squares.{n}")) for n in json.loads(about["layers"])}
+        return cls(key, about["last"], scores, {n: Moments(len(scores), *p) for n, p in parts.items()})
+
+
+def import_statistics(path: str | os.PathLike, model: Model, tau: float = PUBLISHED_TAU, seed: int = 0) -> Calibration:
+    """The published activation statistics (a pickled pair of lists of tensors: means, deviations) as a released-variant calibration.
+
+    Read through PyTorch's weights-only loader, which runs no code. `model` gives the layer names; the widths must fit.
+    """
+    try:
+        mean, std = torch.load(path, map_location="cpu", weights_only=True)
+        pairs = list(zip(mean, std, strict=True))
+    except FileNotFoundError as error:
+        raise InputError(f"no statistics file {path}") from error
+    except Exception as error:
+        raise InputError(f"{path} is not a pair of lists of tensors that a weights-only loader accepts: {error}") from error
+    widths = model.widths()
+    if [len(m) for m, _ in pairs] != list(widths.values()):
+        raise MismatchError(f"{path} has layers of {[len(m) for m, _ in pairs]} neurons, the model has {list(widths.values())}")
+    means, stds = ({n: p[k].float().cpu() for n, p in zip(widths, pairs, strict=True)} for k in (0, 1))
+    settings = settings_for(RELEASED.variant, seed)
+    return Calibration(model.fingerprint, model.source, settings, tau, means, stds, 0, torch.empty(0), None)

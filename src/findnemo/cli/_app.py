@@ -1,0 +1,438 @@
+"""The commands. Each is a thin face of the API: it reads arguments, calls, and shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from findnemo._version import __version__
+from findnemo.cli._common import (
+    CalibrationOpt,
+    ColumnOpt,
+    DeviceOpt,
+    DtypeOpt,
+    FailOpt,
+    JsonOpt,
+    LimitOpt,
+    ModelArg,
+    OutOpt,
+    PromptsOpt,
+    QuietOpt,
+    RunArg,
+    SeedOpt,
+    VariantOpt,
+    bar,
+    load_model,
+    print_json,
+    read_table,
+    say,
+    stdout,
+    warn,
+    warn_long_captions,
+)
+from findnemo.errors import InputError
+
+app = typer.Typer(
+    name="findnemo",
+    help="Find the neurons with which a text-to-image diffusion model memorizes training images, and switch them off.",
+    epilog="Start with: findnemo demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+FprOpt = Annotated[float | None, typer.Option(help="Threshold for this false-positive rate instead of mean + 1 std.")]
+SearchOpt = Annotated[str, typer.Option(help="How neurons are sought: 'listing' (Algorithms 3 and 4).")]
+ImagesOpt = Annotated[int, typer.Option(help="Finished images before and after per memorized caption; 0 for none.", min=0)]
+StepsOpt = Annotated[int | None, typer.Option("--image-steps", help="Denoising steps of finished images (50; demo 15).", min=1)]
+GuidanceOpt = Annotated[float | None, typer.Option(help="Guidance scale of finished images (7; demo 2).")]
+
+
+def _version(show: bool) -> None:
+    if show:
+        stdout.print(f"findnemo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+    pass
+
+
+@app.command()
+def calibrate(
+    model: ModelArg,
+    out: OutOpt,
+    prompts: Annotated[str | None, typer.Option("--prompts", "-p", help="Hold-out captions (not memorized).")] = None,
+    limit: LimitOpt = None,
+    fpr: FprOpt = None,
+    variant: VariantOpt = "paper",
+    import_statistics: Annotated[Path | None, typer.Option(help="Import published activation statistics (.pt) instead.")] = None,
+    tau: Annotated[float | None, typer.Option(help="Threshold that goes with imported statistics (0.428).")] = None,
+    column: ColumnOpt = None,
+    seed: SeedOpt = 0,
+    device: DeviceOpt = None,
+    dtype: DtypeOpt = None,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """Measure activation statistics and the threshold tau on hold-out captions.
+
+    Example: `findnemo calibrate CompVis/stable-diffusion-v1-4 --prompts laion.csv --limit 1000 --out calibration`
+    """
+    from findnemo import calibration as api
+    from findnemo.settings import settings_for
+
+    if (prompts is None) == (import_statistics is None):
+        raise InputError("give either --prompts FILE or --import-statistics FILE")
+    if prompts is not None:
+        table = read_table(prompts, column, limit, quiet)
+        loaded = load_model(model, device, dtype, quiet)
+        warn_long_captions(loaded, table)
+        made = _calibrate(loaded, [p.text for p in table], settings_for(variant, seed), fpr, out, quiet)
+    else:
+        assert import_statistics is not None
+        loaded = load_model(model, device, dtype, quiet)
+        made = api.import_statistics(import_statistics, loaded, api.PUBLISHED_TAU if tau is None else tau, seed)
+    made.save(out)
+    about = {"tau": made.tau, "prompts": made.count, "variant": made.settings.variant, "fpr": made.fpr, "calibration": str(out)}
+    if json:
+        print_json(about)
+    elif not quiet:
+        stdout.print(f"tau = {made.tau:.4f} from {made.count} captions; calibration written to {out}", soft_wrap=True)
+
+
+def _calibrate(model: Any, captions: list[str], settings: Any, fpr: float | None, out: Path, quiet: bool) -> Any:
+    from findnemo import calibration as api
+
+    with bar(quiet) as update:
+        done = iter(range(1, len(captions) + 1))
+        return api.calibrate(
+            model,
+            captions,
+            fpr=fpr,
+            settings=settings,
+            progress=lambda prompt: update("calibrate", next(done), len(captions)),
+            checkpoint=out / "partial.safetensors",
+        )
+
+
+@app.command()
+def detect(
+    model: ModelArg,
+    prompts: PromptsOpt,
+    calibration: CalibrationOpt,
+    out: OutOpt,
+    limit: LimitOpt = None,
+    column: ColumnOpt = None,
+    device: DeviceOpt = None,
+    dtype: DtypeOpt = None,
+    fail_on_memorized: FailOpt = False,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """Say which captions are memorized.
+
+    Example: `findnemo detect MODEL --prompts captions.csv --calibration calibration --out run`
+    """
+    _stages(model, prompts, calibration, out, ("detect",), limit, column, device, dtype, fail_on_memorized, json, quiet)
+
+
+@app.command()
+def localize(
+    model: ModelArg,
+    prompts: PromptsOpt,
+    calibration: CalibrationOpt,
+    out: OutOpt,
+    search: SearchOpt = "listing",
+    limit: LimitOpt = None,
+    column: ColumnOpt = None,
+    device: DeviceOpt = None,
+    dtype: DtypeOpt = None,
+    fail_on_memorized: FailOpt = False,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """Find the neurons that hold the memorized captions.
+
+    Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --out run`
+    """
+    stages = ("detect", "localize")
+    _stages(model, prompts, calibration, out, stages, limit, column, device, dtype, fail_on_memorized, json, quiet, search)
+
+
+def _stages(
+    model: str,
+    prompts: str,
+    calibration: Path,
+    out: Path,
+    stages: tuple[str, ...],
+    limit: int | None,
+    column: str | None,
+    device: str | None,
+    dtype: str | None,
+    fail_on_memorized: bool,
+    json: bool,
+    quiet: bool,
+    search: str = "listing",
+) -> None:
+    from findnemo.calibration import Calibration
+
+    table, made = read_table(prompts, column, limit, quiet), Calibration.load(calibration)
+    loaded = load_model(model, device, dtype, quiet)
+    warn_long_captions(loaded, table)
+    _run(loaded, table, made, out, stages, _plan(model, search, 4, None, None, made.settings.seed), fail_on_memorized, json, quiet)
+
+
+def _plan(model: str, search: str, images: int, steps: int | None, guidance: float | None, seed: int) -> Any:
+    from findnemo import demo
+    from findnemo.images import ImageSettings
+    from findnemo.localization import SEARCHES
+    from findnemo.runs import Plan
+
+    if search not in SEARCHES:
+        raise InputError(f"search {search!r} is not known: use one of {', '.join(SEARCHES)}")
+    usual = demo.image_settings() if model == "demo" else ImageSettings()
+    settings = ImageSettings(steps or usual.steps, usual.guidance if guidance is None else guidance, seed)
+    return Plan(search=search, images=images, image_settings=settings)
+
+
+def _run(
+    model: Any, table: Any, calibration: Any, out: Path, stages: tuple[str, ...], plan: Any, fail: bool, json: bool, quiet: bool
+) -> None:
+    from findnemo.cli._show import show_run
+    from findnemo.runs import Work, audit, start, summary, write_results
+
+    with start(out, model, calibration, plan) as run:
+        work = Work(run, model, calibration, plan, **_demo_extras(model))
+        with bar(quiet) as update:
+            captions = audit(work, table, stages, update)
+        csv_path, _ = write_results(run)
+        if json:
+            print_json(summary(run))
+        elif not quiet:
+            show_run(run, list(model.value_layers), captions)
+            sheets = f", images in {run.path / 'sheets'}" if (run.path / "sheets").is_dir() else ""
+            stdout.print(f"results in {csv_path}{sheets}", soft_wrap=True)
+        failed = any(c.failed for c in captions)
+        memorized = any(c.results.get("detect", {}).get("memorized") for c in captions)
+    if failed or (fail and memorized):
+        raise typer.Exit(1)
+
+
+def _demo_extras(model: Any) -> dict[str, Any]:
+    """The demo model brings its descriptor, its CLIP and its training images."""
+    from findnemo import demo
+
+    if model.source != "demo":
+        return {}
+    return {"judges": demo.judges(), "original": lambda caption: demo.training_image(caption.text)}
+
+
+@app.command()
+def audit(
+    model: ModelArg,
+    out: OutOpt,
+    prompts: Annotated[str | None, typer.Option("--prompts", "-p", help="Captions to audit; 'demo' brings its own.")] = None,
+    holdout: Annotated[str | None, typer.Option(help="Hold-out captions to calibrate on; 'demo' brings its own.")] = None,
+    calibration: Annotated[Path | None, typer.Option("--calibration", "-c", help="A calibration instead of hold-out captions.")] = None,
+    limit: LimitOpt = None,
+    search: SearchOpt = "listing",
+    variant: VariantOpt = "paper",
+    fpr: FprOpt = None,
+    images: ImagesOpt = 4,
+    image_steps: StepsOpt = None,
+    guidance: GuidanceOpt = None,
+    column: ColumnOpt = None,
+    seed: SeedOpt = 0,
+    device: DeviceOpt = None,
+    dtype: DtypeOpt = None,
+    fail_on_memorized: FailOpt = False,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """The whole path: calibrate, detect, localize, verify. Run it again and it goes on where it stopped.
+
+    Example: `findnemo audit CompVis/stable-diffusion-v1-4 --prompts captions.csv --holdout laion.csv --out run`
+    """
+    from findnemo.calibration import Calibration
+    from findnemo.settings import settings_for
+
+    if holdout is not None and calibration is not None:
+        raise InputError("give --holdout or --calibration, not both")
+    table = read_table(prompts, column, limit, quiet) if prompts else _demo_table(model, limit, "--prompts")
+    made = Calibration.load(calibration) if calibration else None
+    clean = None if made else read_table(holdout, column, None, quiet) if holdout else _demo_holdout(model)
+    loaded = load_model(model, device, dtype, quiet)
+    warn_long_captions(loaded, table)
+    if made is None:
+        assert clean is not None
+        made = _own_calibration(loaded, [p.text for p in clean], settings_for(variant, seed), fpr, out, quiet)
+    plan = _plan(model, search, images, image_steps, guidance, made.settings.seed)
+    _run(loaded, table, made, out, ("detect", "localize", "verify"), plan, fail_on_memorized, json, quiet)
+
+
+def _own_calibration(model: Any, captions: list[str], settings: Any, fpr: float | None, out: Path, quiet: bool) -> Any:
+    """The run's own calibration: made once, then read from the run directory."""
+    from findnemo.calibration import Calibration
+
+    folder = out / "calibration"
+    if not (folder / "calibration.json").exists():
+        _refuse_foreign(out)
+        _calibrate(model, captions, settings, fpr, folder, quiet).save(folder)
+    made = Calibration.load(folder)
+    made.check(model, settings)
+    if made.fpr != fpr or made.count != len(captions):
+        raise InputError(f"{out} was calibrated on {made.count} captions with fpr {made.fpr}, now {len(captions)} with {fpr}: give another --out")
+    return made
+
+
+def _refuse_foreign(out: Path) -> None:
+    if out.is_file() or (out.is_dir() and any(p.name not in ("calibration", ".lock") for p in out.iterdir())):
+        raise InputError(f"{out} is not empty and not a findnemo run: give a new or an empty directory")
+
+
+def _demo_table(model: str, limit: int | None, option: str) -> Any:
+    from findnemo import demo
+    from findnemo.prompts import Prompt, PromptTable
+
+    if model != "demo":
+        raise InputError(f"give {option} FILE: only 'demo' brings its own captions")
+    others = [Prompt(text, row) for row, text in enumerate(demo.unrelated()[:24], len(demo.memorized()) + 1)]
+    return PromptTable("demo", (*demo.memorized(), *others)).limit(limit)
+
+
+def _demo_holdout(model: str) -> Any:
+    from findnemo import demo
+    from findnemo.prompts import read_prompts
+
+    if model != "demo":
+        raise InputError("give --holdout FILE (captions that are not memorized) or --calibration DIR: only 'demo' brings its own")
+    return read_prompts(demo.holdout()[:100])
+
+
+@app.command()
+def verify(
+    run: RunArg,
+    model: Annotated[str | None, typer.Option(help="The model, if it is no longer where the run found it.")] = None,
+    device: DeviceOpt = None,
+    dtype: DtypeOpt = None,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """Check a localized run on fresh seeds and with finished images: is the memory gone, is the quality intact?
+
+    Example: `findnemo verify run`
+    """
+    from findnemo.calibration import Calibration
+    from findnemo.prompts import Prompt
+    from findnemo.runs import Run
+
+    with Run.open(run) as old:
+        settings = old.meta("settings")
+        prompts = [Prompt(c.text, c.row, c.type, c.image) for c in old.captions()]
+    source = model or settings["source"]
+    loaded = load_model(source, device, dtype or settings["dtype"], quiet)
+    image = settings["image_settings"]
+    plan = _plan(settings["source"], settings["search"], settings["images"], image["steps"], image["guidance"], image["seed"])
+    made = Calibration.load(run / "calibration")
+    _run(loaded, prompts, made, run, ("verify",), plan, False, json, quiet)
+
+
+@app.command()
+def export(
+    run: RunArg,
+    to: Annotated[str, typer.Option(help="'checkpoint', 'lora' or 'neurons'.")] = "checkpoint",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to write (default: inside the run).")] = None,
+    model: Annotated[str | None, typer.Option(help="The model, if it is no longer where the run found it.")] = None,
+    device: DeviceOpt = None,
+    dtype: DtypeOpt = None,
+    quiet: QuietOpt = False,
+) -> None:
+    """Write the cleaned model: a diffusers checkpoint, a LoRA that plain diffusers loads, or the neurons as JSON.
+
+    Example: `findnemo export run --to lora --out clean-lora`
+    """
+    from findnemo.edits import prune, save_lora
+    from findnemo.errors import MismatchError
+    from findnemo.runs import Run, all_neurons
+
+    if to not in ("checkpoint", "lora", "neurons"):
+        raise InputError(f"--to {to!r} is not known: use checkpoint, lora or neurons")
+    with Run.open(run) as opened:
+        neurons, settings = all_neurons(opened.captions()), opened.meta("settings")
+    if not neurons:
+        raise InputError(f"{run} holds no localized neurons: there is nothing to switch off")
+    target = out or run / "export" / ("neurons.json" if to == "neurons" else to)
+    if to == "neurons":
+        target.parent.mkdir(parents=True, exist_ok=True)
+        neurons.save(target)
+    else:
+        loaded = load_model(model or settings["source"], device, dtype or settings["dtype"], quiet)
+        if loaded.fingerprint != settings["model"]:
+            raise MismatchError(f"{loaded.source} is not the model of this run: its fingerprint is {loaded.fingerprint[:12]}, not {settings['model'][:12]}")
+        if to == "lora":
+            save_lora(loaded, neurons, target)
+        else:
+            prune(loaded, neurons).save_pretrained(target, safe_serialization=True)
+    say(f"{len(neurons)} neurons off: {to} written to {target}", quiet)
+
+
+@app.command()
+def inspect(
+    run: RunArg,
+    caption: Annotated[str | None, typer.Argument(help="Row number, or part of a caption.")] = None,
+    json: JsonOpt = False,
+) -> None:
+    """Show what a run found, as a whole or for one caption.
+
+    Example: `findnemo inspect run "Corvus"`
+    """
+    from findnemo.calibration import Calibration
+    from findnemo.cli._show import show_caption, show_run
+    from findnemo.runs import Run, row, summary
+
+    with Run.open(run) as opened:
+        layers = list(Calibration.load(run / "calibration").mean)
+        captions = list(opened.captions())
+        if caption is None:
+            print_json(summary(opened)) if json else show_run(opened, layers, captions)
+            return
+        chosen = [c for c in captions if str(c.row) == caption] or [c for c in captions if caption.lower() in c.text.lower()]
+        if not chosen:
+            raise InputError(f"no caption {caption!r} in {run}: give a row number or a part of a caption")
+        if json:
+            print_json([row(c) for c in chosen])
+            return
+        for one in chosen[:10]:
+            show_caption(opened, one, layers)
+        if len(chosen) > 10:
+            warn(f"{len(chosen) - 10} more captions match; give a longer part")
+
+
+@app.command()
+def demo(
+    out: OutOpt = Path("findnemo-demo"),
+    check: Annotated[bool, typer.Option("--check", help="Measure the demo model against its ground truth instead.")] = False,
+    limit: LimitOpt = None,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """Audit the shipped model, offline. With --check: measure what the model card says of it.
+
+    Example: `findnemo demo`
+    """
+    if not check:
+        audit("demo", out, limit=limit, json=json, quiet=quiet)
+        return
+    from findnemo.demo.check import check_demo, figures_table
+
+    loaded = load_model("demo", None, None, quiet)
+    with bar(quiet) as update:
+        figures = check_demo(loaded, update, limit)
+    print_json([f.to_json() for f in figures]) if json else stdout.print(figures_table(figures))
+    if not all(f.reached for f in figures):
+        raise typer.Exit(1)

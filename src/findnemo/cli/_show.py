@@ -1,0 +1,100 @@
+"""How results look in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+
+from findnemo.cli._common import stdout
+
+if TYPE_CHECKING:
+    from findnemo.runs import Caption, Run
+
+
+def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
+    """One line a caption: type, scores before and after, neurons per layer in forward order, seconds."""
+    table = Table(show_edge=False, pad_edge=False, header_style="bold")
+    table.add_column("caption", overflow="ellipsis", no_wrap=True, ratio=1)
+    for name in ("type", "before", "after", "neurons per layer", "s"):
+        table.add_column(name, justify="left" if name == "type" else "right", no_wrap=True)
+    for caption in captions:
+        table.add_row(escape(" ".join(caption.text.split())), caption.type or "", *_cells(caption, layers), f"{caption.seconds:.1f}")
+    return table
+
+
+def _cells(caption: Caption, layers: Sequence[str]) -> tuple[str, str, str]:
+    from findnemo.runs import neurons_of
+
+    if caption.failed:
+        return "", "", "[red]failed[/]"
+    detected, found = caption.results.get("detect"), caption.results.get("localize")
+    before = "" if detected is None else f"{detected['score']:.3f}"
+    if found is None:
+        return before, "", "not memorized" if detected and not detected["memorized"] else ""
+    after = f"{found['score_after']:.3f}" + ("" if found["reached"] else "!")
+    counts = [len(neurons_of(caption).layers.get(name, ())) for name in layers]
+    return f"[red]{before}[/]", f"[green]{after}[/]" if found["reached"] else f"[red]{after}[/]", " ".join(str(c) if c else "·" for c in counts)
+
+
+def show_run(run: Run, layers: Sequence[str], captions: Sequence[Caption]) -> None:
+    """The table and a verdict in a few sentences."""
+    memorized = [c for c in captions if c.results.get("detect", {}).get("memorized")]
+    others = len(captions) - len(memorized)
+    order = sorted(captions, key=lambda c: (c not in memorized, c.id))
+    stdout.print(summary_table(order[: len(memorized) + 8], layers))
+    if others > 8:
+        stdout.print(f"[dim]… and {others - 8} more captions[/]")
+    for line in verdict(run, captions):
+        stdout.print(line, soft_wrap=True)
+
+
+def verdict(run: Run, captions: Sequence[Caption]) -> list[str]:
+    """Plain sentences: how many memorized, how many gone, at what price, how many failed."""
+    from findnemo.runs import all_neurons
+
+    settings, quality = run.meta("settings"), run.meta("quality")
+    results = [c.results for c in captions]
+    memorized = [r for r in results if r.get("detect", {}).get("memorized")]
+    found = [r["localize"] for r in memorized if "localize" in r]
+    checked = [r["verify"] for r in memorized if "verify" in r]
+    lines = [f"\n{len(memorized)} of {len(captions)} captions are memorized (score at or above tau = {settings['tau']:.3f})."]
+    if found:
+        sizes = sorted(sum(map(len, f["neurons"].values())) for f in found)
+        lines.append(
+            f"{sum(f['reached'] for f in found)} of {len(found)} memories fall to tau or below with {len(all_neurons(captions))} neurons off "
+            f"in all, median {sizes[len(sizes) // 2]} a caption."
+        )
+    if checked:
+        gone = sum(c["same_seed"] <= settings["tau"] for c in checked)
+        lines.append(f"On fresh seeds {gone} of {len(checked)} memories are gone.")
+    if quality:
+        extra = "" if "a_clip_before" not in quality else f"; alignment {quality['a_clip_before']:.3f} before, {quality['a_clip_after']:.3f} after"
+        lines.append(f"{quality['prompts']} other captions with all of them off: pixels change by {quality['pixel_change']:.3f} of 1{extra}.")
+    failed = [c for c in captions if c.failed]
+    for caption in failed[:5]:
+        lines.append(f"[red]failed:[/] row {caption.row}: {escape('; '.join(caption.failed.values()))}")
+    return lines
+
+
+def show_caption(run: Run, caption: Caption, layers: Sequence[str]) -> None:
+    """Everything a run knows of one caption."""
+    stdout.print(f"[bold]{escape(caption.text)}[/]  row {caption.row}" + (f", {caption.type}" if caption.type else ""))
+    table = Table(show_header=False, show_edge=False, pad_edge=False)
+    for stage, values in caption.results.items():
+        for key, value in values.items():
+            if key not in ("prompt", "z", "neurons", "candidates"):
+                table.add_row(stage, key, f"{value:.4f}" if isinstance(value, float) else str(value))
+    stdout.print(table)
+    found = caption.results.get("localize", {})
+    for name in layers:
+        for index in found.get("neurons", {}).get(name, ()):
+            z = found["z"].get(f"{name}:{index}")
+            stdout.print(f"  {name} [bold]#{index}[/]" + ("" if z is None else f"  z = {z:.1f}"))
+    for stage, reason in caption.failed.items():
+        stdout.print(f"[red]{stage} failed:[/] {escape(reason)}")
+    picture = run.path / "sheets" / f"{caption.slug}.png"
+    if picture.exists():
+        stdout.print(f"images: {picture}", soft_wrap=True)

@@ -1,0 +1,78 @@
+"""The shipped demo model, its captions and its ground truth. Trained by `recipes/demo_model/`.
+
+    >>> from findnemo import demo
+    >>> len(demo.memorized()), len(demo.planted())
+    (24, 24)
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from findnemo.neurons import NeuronSet
+from findnemo.prompts import Prompt, read_prompts
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from findnemo.calibration import Calibration
+    from findnemo.images import ImageSettings
+    from findnemo.verification import Judges
+
+ASSETS = Path(__file__).parent / "assets"
+MODEL, CLIP, DESCRIPTOR = ASSETS / "model", ASSETS / "clip", ASSETS / "descriptor.pt"
+
+
+def memorized() -> tuple[Prompt, ...]:
+    """The memorized captions with their type (VM or TM); `image` names the training image."""
+    return read_prompts(ASSETS / "memorized.csv").prompts
+
+
+def holdout() -> tuple[str, ...]:
+    """Captions for calibration, never seen in training."""
+    return tuple(p.text for p in read_prompts(ASSETS / "holdout.txt"))
+
+
+def unrelated() -> tuple[str, ...]:
+    """Captions for testing, never seen in training and not used for calibration."""
+    return tuple(p.text for p in read_prompts(ASSETS / "unrelated.txt"))
+
+
+@cache
+def planted() -> dict[str, NeuronSet]:
+    """Ground truth: caption -> the neurons that were planted to hold its memory."""
+    table = json.loads((ASSETS / "planted.json").read_text())
+    return {caption: NeuronSet(layers) for caption, layers in table.items()}
+
+
+def training_image(caption: str) -> Image.Image | None:
+    """The memorized training image of a caption (for a template one of its variants), 64 x 64; None for other captions."""
+    from PIL import Image
+
+    names = {p.text: p.image for p in memorized()}
+    return Image.open(ASSETS / str(names[caption])).convert("RGB") if caption in names else None
+
+
+def calibration() -> Calibration:
+    """The shipped calibration (paper variant, all hold-out captions)."""
+    from findnemo.calibration import Calibration
+
+    return Calibration.load(ASSETS / "calibration")
+
+
+def image_settings(seed: int = 0) -> ImageSettings:
+    """Denoising steps and guidance that suit the demo model."""
+    from findnemo.images import ImageSettings
+
+    return ImageSettings(steps=15, guidance=2.0, seed=seed)
+
+
+def judges() -> Judges:
+    """The demo's copy descriptor and CLIP."""
+    from findnemo.metrics import Alignment, Descriptor
+    from findnemo.verification import Judges
+
+    return Judges(Descriptor(DESCRIPTOR), Alignment(CLIP, MODEL / "tokenizer"))

@@ -1,0 +1,173 @@
+"""The one intervention: scale the outputs of neurons. As a temporary hook, as weights, or as a LoRA; all three give the same images.
+
+    with deactivate(model, neurons):
+        image = model.pipeline("a caption").images[0]
+    prune(model, neurons).save_pretrained("clean")
+    save_lora(model, neurons, "clean-lora")
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from findnemo.errors import EditError, InputError
+from findnemo.models import Model
+from findnemo.neurons import NeuronSet
+
+LORA_FILE = "pytorch_lora_weights.safetensors"
+
+
+class _Scale:
+    """Forward hook: multiply a value layer's output (B, tokens, width) by a scale, and count that it ran."""
+
+    def __init__(self, scale: Tensor):
+        self.scale, self.calls = scale, 0
+
+    def __call__(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        self.calls += 1
+        return output * self.scale.to(output.device, output.dtype)
+
+
+@contextmanager
+def scaled(model: Model, scales: Mapping[str, Tensor]) -> Iterator[None]:
+    """Multiply the outputs of value layers while the context lasts.
+
+    `scales` maps a layer name to (width,), the same for all samples, or to (B, width), one mask per sample of a batch: so one
+    batch can test many sets. Contexts nest: their factors multiply. All names are resolved before anything is changed.
+    Raises EditError for a layer that does not exist, a wrong width, or when the model ran and an edit did not take effect.
+    """
+    layers, denoiser = _resolve(model, {n: s.shape[-1] for n, s in scales.items()}), model.denoiser
+    hooks = {name: _Scale(scale if scale.dim() == 1 else scale[:, None, :]) for name, scale in scales.items()}
+    runs = 0
+
+    def count(module: nn.Module, args: tuple) -> None:
+        nonlocal runs
+        runs += 1
+
+    with ExitStack() as stack:
+        stack.callback(denoiser.register_forward_pre_hook(count).remove)
+        for name, hook in hooks.items():
+            stack.callback(layers[name].register_forward_hook(hook).remove)
+        yield
+    silent = [name for name, hook in hooks.items() if runs and not hook.calls]
+    if silent:
+        raise EditError(
+            f"the model ran, but {silent[0]} was never called: its attention computes values another way (fused, compiled or a "
+            "custom processor), so the edit did nothing; restore the default processor with set_default_attn_processor()"
+        )
+
+
+@contextmanager
+def deactivate(model: Model, neurons: NeuronSet, factor: float = 0.0) -> Iterator[None]:
+    """Scale the outputs of `neurons` by `factor` (0: switched off) in every pass of the model while the context lasts.
+
+    Works around a whole pipeline call, with guidance and any number of images. On leaving, also by an exception, the model is
+    what it was, bit for bit. Finding NeMo, section 3.3 (deactivation) and appendix (other factors).
+    """
+    model.check_editable()
+    widths = _checked(model, neurons)
+    scales = {name: _vector(widths[name], indices, factor) for name, indices in neurons.layers.items()}
+    with scaled(model, scales):
+        yield
+
+
+def _vector(width: int, indices: tuple[int, ...], factor: float) -> Tensor:
+    scale = torch.ones(width)
+    scale[list(indices)] = factor
+    return scale
+
+
+def _resolve(model: Model, widths: Mapping[str, int]) -> dict[str, nn.Module]:
+    layers = model.value_layers
+    for name, width in widths.items():
+        if name not in layers:
+            raise EditError(f"no value layer {name!r} in this model; it has {', '.join(layers)}")
+        if layers[name].out_features != width:
+            raise EditError(f"a scale of {width} values does not fit {name} with {layers[name].out_features} neurons")
+    return layers
+
+
+def _checked(model: Model, neurons: NeuronSet) -> dict[str, int]:
+    """Widths of the layers of `neurons`, once every neuron is known to exist."""
+    if not isinstance(neurons, NeuronSet):
+        raise InputError(f"neurons must be a NeuronSet, not {type(neurons).__name__}: NeuronSet({{layer: [index, ...]}})")
+    widths = model.widths()
+    for name, indices in neurons.layers.items():
+        if name not in widths:
+            raise EditError(f"no value layer {name!r} in this model; it has {', '.join(widths)}")
+        if indices[-1] >= widths[name]:
+            raise EditError(f"no neuron {indices[-1]} in {name}: it has {widths[name]} (0 to {widths[name] - 1})")
+    return widths
+
+
+def prune(model: Model, neurons: NeuronSet, factor: float = 0.0) -> Any:
+    """A new pipeline whose weights carry the edit for good; the old one is untouched. `save_pretrained` writes an ordinary checkpoint.
+
+    The rows of `to_v` that produce the neurons, and their biases, are multiplied by `factor`. The denoiser is copied, the other
+    parts are shared with the old pipeline.
+    """
+    model.check_editable()
+    _checked(model, neurons)
+    denoiser = copy.deepcopy(model.denoiser)
+    for module in denoiser.modules():  # an edit that is under way must not be copied into the weights' model
+        for key in [k for k, hook in module._forward_hooks.items() if isinstance(hook, _Scale)]:
+            del module._forward_hooks[key]
+    with torch.no_grad():
+        for name, indices in neurons.layers.items():
+            layer = denoiser.get_submodule(name)
+            for parameter in (layer.weight, getattr(layer, "bias", None)):
+                if parameter is not None:
+                    parameter[list(indices)] *= factor
+    return _rebuild(model.pipeline, model.denoiser, denoiser)
+
+
+def _rebuild(pipeline: Any, old: nn.Module, new: nn.Module) -> Any:
+    """The same pipeline with another denoiser."""
+    parts = {name: new if part is old else part for name, part in pipeline.components.items()}
+    options = set(inspect.signature(type(pipeline).__init__).parameters) & set(pipeline.config) - set(parts)
+    rebuilt = type(pipeline)(**parts, **{name: pipeline.config[name] for name in options})
+    rebuilt.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
+    return rebuilt
+
+
+def lora_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict[str, Tensor]:
+    """The edit as a LoRA in diffusers' form: dW = (factor - 1) sum_i e_i w_i^T, exact, one rank per neuron.
+
+    All layers get the same rank (that of the fullest one, padded with zeros), which every loader reads. Raises EditError for a
+    value layer with a bias, which a LoRA of weights cannot carry.
+    """
+    _checked(model, neurons)
+    rank = max((len(i) for i in neurons.layers.values()), default=0)
+    if rank == 0:
+        raise InputError("no neurons: there is nothing to write as a LoRA")
+    tensors = {}
+    for name, indices in neurons.layers.items():
+        layer = model.value_layers[name]
+        if getattr(layer, "bias", None) is not None:
+            raise EditError(f"{name} has a bias, which a LoRA of weights does not switch off: export a checkpoint instead")
+        weight = layer.weight.detach().float().cpu()
+        down, up = torch.zeros(rank, weight.shape[1]), torch.zeros(weight.shape[0], rank)
+        for r, i in enumerate(indices):
+            down[r], up[i, r] = (factor - 1) * weight[i], 1.0
+        tensors[f"unet.{name}.lora_A.weight"], tensors[f"unet.{name}.lora_B.weight"] = down, up
+    return tensors
+
+
+def save_lora(model: Model, neurons: NeuronSet, folder: str | os.PathLike, factor: float = 0.0) -> Path:
+    """Write `pytorch_lora_weights.safetensors` to a folder; load it with `pipeline.load_lora_weights(folder)`, at strength 1."""
+    from safetensors.torch import save_file
+
+    path = Path(folder) / LORA_FILE
+    tensors = lora_weights(model, neurons, factor)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path, metadata={"format": "pt", "made_by": "findnemo", "neurons": str(len(neurons))})
+    return path

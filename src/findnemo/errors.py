@@ -1,0 +1,29 @@
+"""Errors of findnemo: each names the thing, the value and the way out."""
+
+
+class FindnemoError(Exception):
+    """Base of all errors that findnemo raises on purpose."""
+
+    exit_status = 1
+
+
+class InputError(FindnemoError):
+    """Something given by the user cannot be used; nothing was done."""
+
+    exit_status = 2
+
+
+class ModelError(FindnemoError):
+    """A model that findnemo cannot load, or whose architecture it cannot work on."""
+
+
+class EditError(FindnemoError):
+    """An edit that cannot be applied, or that would silently do nothing."""
+
+
+class NumericalError(FindnemoError):
+    """The model produced NaN or infinity."""
+
+
+class MismatchError(FindnemoError):
+    """Two things that must belong together do not: a calibration and a model, a run and its settings."""

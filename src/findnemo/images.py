@@ -1,0 +1,101 @@
+"""Finished images of a prompt, and sheets that show them side by side."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from findnemo.errors import NumericalError
+from findnemo.models import Model, sample_seed
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """How finished images are made: denoising steps, guidance scale, base seed (published evaluations: 50 steps, 7)."""
+
+    steps: int = 50
+    guidance: float = 7.0
+    seed: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@torch.no_grad()
+def generate(model: Model, prompt: str, samples: Sequence[int], settings: ImageSettings | None = None) -> list[Image.Image]:
+    """One RGB image per sample number, with whatever edits are in force. Sample k looks the same in every batch.
+
+    The latents are decoded here, so that a safety checker does not blacken what is to be examined.
+    Raises NumericalError if the model gives NaN.
+    """
+    settings, pipeline = settings or ImageSettings(), model.pipeline
+    seeds = [sample_seed(settings.seed, prompt, k) for k in samples]
+    latents = pipeline(
+        prompt,
+        num_images_per_prompt=len(seeds),
+        num_inference_steps=settings.steps,
+        guidance_scale=settings.guidance,
+        generator=[torch.Generator().manual_seed(s) for s in seeds],
+        output_type="latent",
+    ).images
+    if not torch.isfinite(latents).all():
+        raise NumericalError("the finished latents hold NaN or infinity: load the model with dtype float32, or check the checkpoint")
+    decoded = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor, return_dict=False)[0]
+    return pipeline.image_processor.postprocess(decoded.float(), output_type="pil")
+
+
+def save_png(image: Image.Image, path: str | os.PathLike) -> Path:
+    """Write a PNG under a temporary name, then rename: never half a picture."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    image.save(part, format="PNG")
+    part.replace(path)
+    return path
+
+
+def sheet(
+    caption: str, rows: Sequence[tuple[str, Sequence[Image.Image]]], original: Image.Image | None = None, tile: int = 128
+) -> Image.Image:
+    """A picture sheet: one labelled row of images per entry of `rows`, the training image beside them if it is known."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    margin, head, label = 16, 46, 24
+    columns = max(len(images) for _, images in rows)
+    left = margin + (tile + 2 * margin if original is not None else 0)
+    width = left + columns * (tile + 4) + margin
+    canvas = Image.new("RGB", (width, head + len(rows) * (tile + label + 8) + margin), "white")
+    draw, title, small = ImageDraw.Draw(canvas), ImageFont.load_default(17), ImageFont.load_default(13)
+    draw.text((margin, 14), _fit(draw, caption, title, width - 2 * margin), fill="black", font=title)
+    for k, (name, images) in enumerate(rows):
+        top = head + k * (tile + label + 8)
+        draw.text((left, top + 3), name, fill=(90, 90, 90), font=small)
+        for j, image in enumerate(images):
+            canvas.paste(_square(image, tile), (left + j * (tile + 4), top + label))
+    if original is not None:
+        draw.text((margin, head + 3), "training image", fill=(90, 90, 90), font=small)
+        canvas.paste(_square(original, tile), (margin, head + label))
+    return canvas
+
+
+def _square(image: Image.Image, tile: int) -> Image.Image:
+    from PIL import Image
+
+    return image.convert("RGB").resize((tile, tile), Image.Resampling.LANCZOS if image.width > tile else Image.Resampling.BICUBIC)
+
+
+def _fit(draw: Any, text: str, font: Any, width: int) -> str:
+    text = " ".join(text.split())
+    if draw.textlength(text, font=font) <= width:
+        return text
+    while text and draw.textlength(text + "…", font=font) > width:
+        text = text[: max(0, len(text) * 9 // 10)]
+    return text + "…"

@@ -1,0 +1,58 @@
+"""Algorithms 2 and 3 of Finding NeMo: neurons with out-of-distribution activations, and the initial selection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from findnemo.deltas import Replication
+from findnemo.neurons import NeuronSet
+
+THETA, THETA_STEP = 5.0, 0.25
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What Algorithm 3 ends with: the neurons, the theta_act and k that gave them, and their same-seed similarity."""
+
+    neurons: NeuronSet
+    theta: float
+    k: int
+    similarity: float
+
+
+def out_of_distribution_neurons(z: Mapping[str, Tensor], absolute: Mapping[str, Tensor], theta: float, k: int) -> NeuronSet:
+    """Algorithm 2: neurons with |z| > theta, and the k of every layer with the largest absolute activation.
+
+    `z`, `absolute`: layer name -> (width,). Two-sided, as the main text and the released code have it.
+    """
+    chosen = {}
+    for name, scores in z.items():
+        unusual = torch.nonzero(scores.abs() > theta).flatten().tolist()
+        strongest = absolute[name].topk(min(k, len(absolute[name]))).indices.tolist()
+        chosen[name] = {*unusual, *strongest}
+    return NeuronSet(chosen)
+
+
+def trials(count: int) -> Iterator[tuple[float, int]]:
+    """(theta_act, k) of Algorithm 3: theta from 5 down by .25, k from 0 up by 1.
+
+    The listing makes 18 trials, the last with theta .75 and k 17; the released code stops after 16 (theta 1.25, k 15).
+    """
+    return ((THETA - THETA_STEP * k, k) for k in range(count))
+
+
+def initial_selection(replication: Replication, z: Mapping[str, Tensor], absolute: Mapping[str, Tensor], tau: float) -> Candidates:
+    """Algorithm 3: relax theta_act and k until deactivating the candidates makes every kept seed unlike itself (<= tau)."""
+    best: Candidates | None = None
+    for theta, k in trials(replication.probe.settings.trials):
+        neurons = out_of_distribution_neurons(z, absolute, theta, k)
+        if best is None or neurons != best.neurons:  # the same set has the same similarity
+            best = Candidates(neurons, theta, k, replication.similarity(neurons))
+        if best.similarity <= tau:
+            break
+    assert best is not None
+    return best

@@ -1,0 +1,23 @@
+"""Ranking metrics of a detector: AUROC and the true-positive rate at a false-positive rate."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def auroc(positive: Tensor, negative: Tensor) -> float:
+    """Probability that a positive score exceeds a negative one, ties counted half (Mann-Whitney U).
+
+    >>> import torch
+    >>> auroc(torch.tensor([2.0, 3.0]), torch.tensor([1.0, 2.0]))
+    0.875
+    """
+    gap = positive.double()[:, None] - negative.double()[None, :]
+    return float((gap > 0).double().mean() + 0.5 * (gap == 0).double().mean())
+
+
+def tpr_at_fpr(positive: Tensor, negative: Tensor, fpr: float = 0.01) -> float:
+    """Share of positives above the smallest threshold that at most a share `fpr` of negatives exceeds."""
+    allowed = int(fpr * len(negative))
+    cut = negative.double().sort(descending=True).values[allowed]
+    return float((positive.double() > cut).double().mean())

@@ -1,0 +1,128 @@
+"""`Model`: what findnemo asks of an architecture. An adapter is a short subclass that answers these questions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from findnemo.errors import EditError, ModelError
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+class Model:
+    """A diffusers pipeline seen through the few questions that localization asks.
+
+    Attributes: `pipeline`, the live pipeline, and `source`, what it was loaded from.
+    """
+
+    pipeline: Any
+
+    def __init__(self, pipeline: DiffusionPipeline, source: str = "live pipeline"):
+        self.pipeline, self.source = pipeline, source
+        self.check_editable()
+
+    # what an adapter answers -----------------------------------------------------------------------------------------
+
+    @property
+    def denoiser(self) -> nn.Module:
+        """The network that predicts noise; value layers are named relative to it."""
+        raise NotImplementedError(f"{type(self).__name__} does not name its denoiser")
+
+    def is_value_layer(self, name: str, module: nn.Module) -> bool:
+        """Whether a module of the denoiser is a cross-attention value projection in which memories are sought."""
+        raise NotImplementedError(f"{type(self).__name__} does not name its value layers")
+
+    def encode(self, prompts: Sequence[str]) -> Tensor:
+        """Token embeddings (N, tokens, D) of N prompts, padded as the pipeline pads them."""
+        raise NotImplementedError(f"{type(self).__name__} does not encode prompts")
+
+    def predict_noise(self, latents: Tensor, timestep: int, text: Tensor) -> Tensor:
+        """eps(x_t, t, y), (N, C, H, W), for latents (N, C, H, W) and embeddings (N, tokens, D). No guidance."""
+        raise NotImplementedError(f"{type(self).__name__} does not predict noise")
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one latent at the model's native size."""
+        raise NotImplementedError(f"{type(self).__name__} does not know its latents")
+
+    # what follows from the answers -----------------------------------------------------------------------------------
+
+    @property
+    def value_layers(self) -> dict[str, nn.Module]:
+        """Name -> value projection, in forward order. Found from the modules, never from a layout."""
+        return {n: m for n, m in self.denoiser.named_modules() if self.is_value_layer(n, m)}
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.denoiser.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.denoiser.parameters()).dtype
+
+    def widths(self) -> dict[str, int]:
+        """Number of neurons of every value layer."""
+        return {name: int(m.out_features) for name, m in self.value_layers.items()}  # type: ignore[arg-type]
+
+    def timesteps(self, steps: int) -> list[int]:
+        """The DDIM timesteps of a schedule with this many steps, from noise to image (981, 961, ... for SD and 50 steps)."""
+        from diffusers import DDIMScheduler
+
+        scheduler = DDIMScheduler.from_config(self.pipeline.scheduler.config)
+        scheduler.set_timesteps(steps)
+        return [int(t) for t in scheduler.timesteps]
+
+    def noise(self, prompt: str, samples: Sequence[int], seed: int = 0) -> Tensor:
+        """Initial latents x_T ~ N(0, I), (N, C, H, W): sample k of a prompt is the same on every device and in every batch."""
+        latents = [torch.randn(self.latent_shape, generator=_generator(seed, prompt, k)) for k in samples]
+        return torch.stack(latents).to(self.device, self.dtype)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over class, configuration and weights (as float16, so that loading in another dtype is the same model)."""
+        digest = hashlib.sha256(type(self.pipeline).__name__.encode())
+        for name in ("text_encoder", "text_encoder_2", "unet", "transformer"):
+            module = getattr(self.pipeline, name, None)
+            for key, value in sorted(module.state_dict().items()) if module is not None else ():
+                digest.update(f"{name}.{key}{tuple(value.shape)}".encode())
+                digest.update(value.detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
+        return digest.hexdigest()[:32]
+
+    def check_editable(self) -> None:
+        """Refuse a pipeline whose value layers are missing, or on which an edit would silently do nothing."""
+        kind = type(self.denoiser).__name__
+        compiled = [n or kind for n, m in self.denoiser.named_modules() if _is_compiled(m)]
+        if compiled:
+            raise EditError(f"{compiled[0]} is compiled, so an edit might silently do nothing: give findnemo the pipeline before torch.compile")
+        fused = [n for n, m in self.denoiser.named_modules() if getattr(m, "fused_projections", False)]
+        if fused:
+            raise EditError(
+                f"the attention projections of {kind} are fused ({fused[0]}), so an edit of to_v would silently do nothing: "
+                "call pipeline.unfuse_qkv_projections() first"
+            )
+        if not self.value_layers:
+            raise ModelError(f"no value layers found in {kind}: findnemo needs a text-conditioned model with cross-attention (attn2.to_v)")
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+
+
+def _generator(seed: int, prompt: str, sample: int) -> torch.Generator:
+    return torch.Generator().manual_seed(sample_seed(seed, prompt, sample))
+
+
+def sample_seed(seed: int, prompt: str, sample: int) -> int:
+    """Seed of sample k of a prompt: depends on the prompt's identity and the sample number only.
+
+    >>> sample_seed(0, "a cat", 1) == sample_seed(0, "a cat", 1) != sample_seed(0, "a cat", 2)
+    True
+    """
+    return int.from_bytes(hashlib.sha256(f"{seed}\0{prompt}\0{sample}".encode()).digest()[:8], "big") >> 1

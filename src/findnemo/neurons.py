@@ -1,0 +1,119 @@
+"""`NeuronSet`: which neurons of which value layers. A value: frozen, hashable, with set algebra.
+
+    >>> a = NeuronSet({"mid_block.attn2.to_v": [3, 1]})
+    >>> b = a | NeuronSet({"mid_block.attn2.to_v": [1, 7]})
+    >>> b.layers, len(b), len(b - a)
+    ({'mid_block.attn2.to_v': (1, 3, 7)}, 3, 1)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from findnemo.errors import InputError
+
+Neuron = tuple[str, int]
+
+
+class NeuronSet:
+    """A set of neurons. `layers` maps a module name to a sorted tuple of output indices; empty layers do not occur.
+
+    A neuron is one output of a cross-attention value projection (Finding NeMo, section 3.1).
+    """
+
+    __slots__ = ("_layers",)
+
+    def __init__(self, layers: Mapping[str, Iterable[int]] | None = None):
+        tidy: dict[str, tuple[int, ...]] = {}
+        for name, indices in (layers or {}).items():
+            unique = tuple(sorted({_index(name, i) for i in indices}))
+            if unique:
+                tidy[str(name)] = unique
+        self._layers = tidy
+
+    @classmethod
+    def of(cls, neurons: Iterable[Neuron]) -> NeuronSet:
+        """From (layer, index) pairs: `NeuronSet.of([("mid", 3), ("mid", 1)])`."""
+        layers: dict[str, list[int]] = {}
+        for name, index in neurons:
+            layers.setdefault(name, []).append(index)
+        return cls(layers)
+
+    @property
+    def layers(self) -> Mapping[str, tuple[int, ...]]:
+        return dict(self._layers)
+
+    def __iter__(self) -> Iterator[Neuron]:
+        return ((name, i) for name, indices in self._layers.items() for i in indices)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._layers.values()))
+
+    def __contains__(self, neuron: object) -> bool:
+        return isinstance(neuron, tuple) and len(neuron) == 2 and neuron[1] in self._layers.get(neuron[0], ())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NeuronSet) and self._layers == other._layers
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._layers.items()))
+
+    def __repr__(self) -> str:
+        return f"NeuronSet({self._layers!r})"
+
+    def __or__(self, other: NeuronSet) -> NeuronSet:
+        return NeuronSet.of([*self, *other])
+
+    def __and__(self, other: NeuronSet) -> NeuronSet:
+        return NeuronSet.of(n for n in self if n in other)
+
+    def __sub__(self, other: NeuronSet) -> NeuronSet:
+        return NeuronSet.of(n for n in self if n not in other)
+
+    def __le__(self, other: NeuronSet) -> bool:
+        return all(n in other for n in self)
+
+    def layer(self, name: str) -> NeuronSet:
+        """The part that lies in one layer."""
+        return NeuronSet({name: self._layers.get(name, ())})
+
+    def to_json(self) -> dict[str, list[int]]:
+        return {name: list(indices) for name, indices in self._layers.items()}
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write as JSON, or as safetensors (one int64 tensor a layer) if the name ends so."""
+        path = Path(path)
+        if path.suffix == ".safetensors":
+            import torch
+            from safetensors.torch import save_file
+
+            tensors = {name: torch.tensor(idx, dtype=torch.int64) for name, idx in self._layers.items()}
+            save_file(tensors, path, metadata={"format": "findnemo.neurons.1"})
+        else:
+            path.write_text(json.dumps({"format": "findnemo.neurons.1", "layers": self.to_json()}, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> NeuronSet:
+        """Read what `save` wrote. Raises `InputError` for anything else."""
+        path = Path(path)
+        try:
+            if path.suffix == ".safetensors":
+                from safetensors.torch import load_file
+
+                return cls({name: t.tolist() for name, t in load_file(path).items()})
+            return cls(json.loads(path.read_text())["layers"])
+        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{path} is not a neuron file (JSON with a 'layers' object, or safetensors): {error}") from error
+
+
+def _index(layer: str, index: object) -> int:
+    value = int(index) if not isinstance(index, (str, bytes, float, bool)) else -1  # type: ignore[call-overload]
+    if value < 0:
+        raise InputError(f"{index!r} is not a neuron index (a whole number from 0) in layer {layer}")
+    return value
+
+
+EMPTY = NeuronSet()

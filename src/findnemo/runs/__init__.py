@@ -1,0 +1,21 @@
+"""Runs: the store, the audit over it, and its results as files."""
+
+from findnemo.runs.audit import STAGES, Plan, Work, all_neurons, audit, neurons_of, start
+from findnemo.runs.export import neurons_by_caption, row, summary, write_results
+from findnemo.runs.store import Caption, Run
+
+__all__ = [
+    "STAGES",
+    "Caption",
+    "Plan",
+    "Run",
+    "Work",
+    "all_neurons",
+    "audit",
+    "neurons_by_caption",
+    "neurons_of",
+    "row",
+    "start",
+    "summary",
+    "write_results",
+]

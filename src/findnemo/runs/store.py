@@ -1,0 +1,182 @@
+"""The run store: one directory per run. SQLite (WAL) for settings, captions and results; images as PNG.
+
+Every result is committed in one transaction, so a process may die at any point: what was committed is there, the rest is done
+again. One process at a time writes to a run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from findnemo.errors import InputError, MismatchError
+from findnemo.prompts import Prompt
+
+SCHEMA = 1
+_TABLES = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS captions (
+    id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE, row INTEGER NOT NULL, type TEXT, image TEXT);
+CREATE TABLE IF NOT EXISTS results (
+    caption INTEGER NOT NULL REFERENCES captions(id), stage TEXT NOT NULL, status TEXT NOT NULL,
+    seconds REAL NOT NULL, payload TEXT NOT NULL, PRIMARY KEY (caption, stage));
+"""
+
+
+@dataclass(frozen=True)
+class Caption:
+    """One caption of a run, with the results committed so far: stage -> payload."""
+
+    id: int
+    text: str
+    row: int
+    type: str | None
+    image: str | None
+    results: dict[str, dict[str, Any]]
+    failed: dict[str, str]
+    seconds: float
+
+    @property
+    def slug(self) -> str:
+        """A safe file name: number and a few letters of the caption."""
+        words = "".join(c if c.isascii() and c.isalnum() else "-" for c in self.text.lower())
+        return f"{self.id:05d}-{'-'.join(w for w in words.split('-') if w)[:40]}".rstrip("-")
+
+
+class Run:
+    """A run directory, opened for writing by `Run.create` (resumes what is there) or for reading by `Run.open`."""
+
+    def __init__(self, path: Path, lock: Any = None):
+        self.path, self._lock = path, lock
+        self._db = sqlite3.connect(path / "run.sqlite", timeout=30)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA foreign_keys=ON")
+
+    @classmethod
+    def create(cls, path: str | os.PathLike, settings: dict[str, Any]) -> Run:
+        """Start a run, or go on with one that has the same settings.
+
+        Raises MismatchError naming what differs, InputError if the directory holds something else or is in use.
+        """
+        path = Path(path)
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file: give a run directory")
+        if path.is_dir() and any(path.iterdir()) and not (path / "run.sqlite").exists() and not (path / ".lock").exists():
+            raise InputError(f"{path} is not empty and not a findnemo run: give a new or an empty directory")
+        path.mkdir(parents=True, exist_ok=True)
+        run = cls(path, _acquire(path))
+        with run._db:
+            run._db.executescript(_TABLES)
+        known = run.meta("settings")
+        if known is None:
+            run.set_meta("schema", SCHEMA)
+            run.set_meta("settings", settings)
+        elif known != settings:
+            run.close()
+            raise MismatchError(f"{path} was made with other settings: {_differences(known, settings)}; give another --out, or the same settings")
+        return run
+
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> Run:
+        """Open an existing run to read it."""
+        path = Path(path)
+        if not (path / "run.sqlite").is_file():
+            raise InputError(f"{path} is not a run directory: it holds no run.sqlite; make one with `findnemo audit`")
+        run = cls(path)
+        try:
+            schema = run.meta("schema")
+        except sqlite3.DatabaseError as error:
+            raise InputError(f"{path / 'run.sqlite'} is damaged: {error}") from error
+        if schema != SCHEMA:
+            raise InputError(f"{path} has run format {schema}, this findnemo reads {SCHEMA}")
+        return run
+
+    def close(self) -> None:
+        self._db.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # settings and captions
+
+    def meta(self, key: str) -> Any:
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def set_meta(self, key: str, value: Any) -> None:
+        with self._db:
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+
+    def add(self, prompts: Iterable[Prompt]) -> list[int]:
+        """Enter captions that are new; returns the ids of all of them, in order."""
+        prompts = list(prompts)
+        with self._db:
+            self._db.executemany(
+                "INSERT OR IGNORE INTO captions (text, row, type, image) VALUES (?, ?, ?, ?)",
+                [(p.text, p.row, p.type, p.image) for p in prompts],
+            )
+        return [self._db.execute("SELECT id FROM captions WHERE text = ?", (p.text,)).fetchone()[0] for p in prompts]
+
+    # results
+
+    def record(self, caption: int, stage: str, payload: dict[str, Any], seconds: float, error: str | None = None) -> None:
+        """Commit the result of one stage for one caption, or the error with which it failed."""
+        with self._db:
+            self._db.execute(
+                "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)",
+                (caption, stage, "failed" if error else "done", seconds, json.dumps(payload if error is None else {"error": error})),
+            )
+
+    def done(self, stage: str) -> set[int]:
+        """Ids of the captions for which a stage has been answered; failed ones are tried again."""
+        return {r[0] for r in self._db.execute("SELECT caption FROM results WHERE stage = ? AND status = 'done'", (stage,))}
+
+    def captions(self, ids: Iterable[int] | None = None) -> Iterator[Caption]:
+        """Captions with their results, in the order in which they were entered; `ids` picks some."""
+        results: dict[int, list[tuple]] = {}
+        for caption, *rest in self._db.execute("SELECT caption, stage, status, seconds, payload FROM results ORDER BY rowid"):
+            results.setdefault(caption, []).append(tuple(rest))
+        wanted = None if ids is None else set(ids)
+        for id_, text, row, kind, image in self._db.execute("SELECT id, text, row, type, image FROM captions ORDER BY id"):
+            if wanted is None or id_ in wanted:
+                mine = results.get(id_, [])
+                good = {stage: json.loads(payload) for stage, status, _, payload in mine if status == "done"}
+                bad = {stage: json.loads(payload)["error"] for stage, status, _, payload in mine if status == "failed"}
+                yield Caption(id_, text, row, kind, image, good, bad, sum(s for _, _, s, _ in mine))
+
+
+def _acquire(path: Path) -> Any:
+    lock = (path / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise InputError(f"{path} is in use by another findnemo process: wait for it, or give another --out") from error
+    lock.write(f"{os.getpid()} {time.time():.0f}\n")
+    lock.flush()
+    return lock
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
+    flat_old, flat_new = _flat(old), _flat(new)
+    keys = [k for k in {**flat_old, **flat_new} if flat_old.get(k) != flat_new.get(k)]
+    return ", ".join(f"{k} {flat_old.get(k)!r}, now {flat_new.get(k)!r}" for k in keys)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat

@@ -1,0 +1,108 @@
+"""Pure functions on tensors: scaling of noise differences, SSIM, MS-SSIM, pairwise and same-seed maxima.
+
+All similarities take float tensors (N, C, H, W) with values in [0, 1] and work in float32 whatever comes in.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from findnemo.errors import InputError, NumericalError
+
+WINDOW, SIGMA = 11, 1.5
+C1, C2 = 0.01**2, 0.03**2
+MS_WEIGHTS = (0.33, 0.33, 0.33)  # as in the released code, which does not sum to one
+
+
+def minmax(delta: Tensor, per_channel: bool = False) -> Tensor:
+    """Scale every noise difference (N, C, H, W) to [0, 1]: one minimum and maximum per sample, or per channel (released).
+
+    Raises NumericalError if a value is NaN or infinite; a constant map becomes zero.
+
+    >>> minmax(torch.tensor([[[[2.0, 4.0]]]])).tolist()
+    [[[[0.0, 1.0]]]]
+    """
+    delta = delta.float()
+    if not torch.isfinite(delta).all():
+        raise NumericalError("the noise prediction holds NaN or infinity: check the checkpoint, or load it with dtype float32")
+    dims = (2, 3) if per_channel else (1, 2, 3)
+    low, high = delta.amin(dims, keepdim=True), delta.amax(dims, keepdim=True)
+    return (delta - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def _window(x: Tensor) -> Tensor:
+    at = torch.arange(WINDOW, device=x.device, dtype=torch.float32) - WINDOW // 2
+    kernel = torch.exp(-(at**2) / (2 * SIGMA**2))
+    return kernel / kernel.sum()
+
+
+def _blur(x: Tensor) -> Tensor:
+    """Gaussian-weighted local mean, (N, C, H, W) -> (N, C, H-10, W-10)."""
+    kernel, channels = _window(x), x.shape[1]
+    x = F.conv2d(x, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+    return F.conv2d(x, kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+
+
+def _check(size: torch.Size, least: int, name: str) -> None:
+    if min(size[-2:]) < least:
+        way_out = "; use plain SSIM (variant 'paper')" if name == "MS-SSIM" else ""
+        raise InputError(f"{name} needs maps of at least {least} x {least}, these are {size[-2]} x {size[-1]}{way_out}")
+
+
+def _maps(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Luminance and contrast-structure maps of SSIM (Wang et al. 2004), each (N, C, H-10, W-10)."""
+    mx, my = _blur(x), _blur(y)
+    vx, vy, vxy = _blur(x * x) - mx * mx, _blur(y * y) - my * my, _blur(x * y) - mx * my
+    luminance = (2 * mx * my + C1) / (mx * mx + my * my + C1)
+    return luminance, (2 * vxy + C2) / (vx.clamp(min=0) + vy.clamp(min=0) + C2)
+
+
+def ssim(x: Tensor, y: Tensor) -> Tensor:
+    """Structural similarity of x and y, sample by sample: (N, C, H, W) twice -> (N,).
+
+    11 x 11 Gaussian window, sigma 1.5, only where the window fits. Smaller maps than that raise InputError.
+
+    >>> x = torch.rand(2, 3, 16, 16)
+    >>> torch.allclose(ssim(x, x), torch.ones(2))
+    True
+    """
+    _check(x.shape, WINDOW, "SSIM")
+    luminance, contrast = _maps(x.float(), y.float())
+    return (luminance * contrast).mean((1, 2, 3))
+
+
+def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
+    """Multi-scale SSIM over three scales with weights .33 (released code): (N, C, H, W) twice -> (N,). Needs 41 x 41 and more."""
+    _check(x.shape, (WINDOW - 1) * 2 ** (len(MS_WEIGHTS) - 1) + 1, "MS-SSIM")
+    x, y, result = x.float(), y.float(), x.new_ones(len(x), dtype=torch.float32)
+    for scale, weight in enumerate(MS_WEIGHTS):
+        last = scale == len(MS_WEIGHTS) - 1
+        luminance, contrast = _maps(x, y)
+        value = (luminance * contrast if last else contrast).mean((1, 2, 3))
+        result = result * value.clamp(min=0) ** weight
+        x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
+    return result
+
+
+SIMILARITIES = {"ssim": ssim, "ms-ssim": ms_ssim}
+
+
+def pairwise(deltas: Tensor, similarity: str = "ssim") -> Tensor:
+    """Similarity between all pairs of deltas (N, C, H, W) -> symmetric (N, N), with -inf on the diagonal."""
+    n = len(deltas)
+    first, second = torch.triu_indices(n, n, 1, device=deltas.device)
+    values = SIMILARITIES[similarity](deltas[first], deltas[second])
+    table = deltas.new_full((n, n), -math.inf, dtype=torch.float32)
+    table[first, second] = table[second, first] = values
+    return table
+
+
+def memorization_score(deltas: Tensor, similarity: str = "ssim") -> float:
+    """The memorization score of a prompt: the largest pairwise similarity of its deltas (N >= 2, C, H, W)."""
+    if len(deltas) < 2:
+        raise InputError(f"a memorization score compares seeds: it needs at least two, not {len(deltas)}")
+    return float(pairwise(deltas, similarity).max())

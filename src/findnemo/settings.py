@@ -1,0 +1,62 @@
+"""The settings that a memorization score depends on, and the two published variants of them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from findnemo.errors import InputError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How noise differences are computed and compared (Finding NeMo, section 3.2 and Algorithm 1).
+
+    `variant`: "paper" or "released" (the published code, for published thresholds and statistics). `similarity`: "ssim" or
+    "ms-ssim". `per_channel`: min-max scaling per channel instead of per sample. `timestep`: position in a schedule of `steps`
+    DDIM steps. `trials`: how often Algorithm 3 relaxes theta and k. `reverse`: refine layers from last to first.
+    `samples`: seeds per prompt. `guidance`: classifier-free guidance scale in detection, None for none (default of both).
+    `seed`: base seed; sample k of a prompt is drawn from (seed, prompt, k).
+    """
+
+    variant: str = "paper"
+    similarity: str = "ssim"
+    per_channel: bool = False
+    steps: int = 50
+    timestep: int = 0
+    trials: int = 18
+    reverse: bool = False
+    samples: int = 10
+    guidance: float | None = None
+    seed: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Settings:
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise InputError(f"settings of another findnemo version: {error}") from error
+
+    def differences(self, other: Settings) -> str:
+        """`timestep 0 instead of 1, ...`; empty if equal."""
+        mine, theirs = self.to_json(), other.to_json()
+        return ", ".join(f"{k} {mine[k]!r} instead of {theirs[k]!r}" for k in mine if mine[k] != theirs[k])
+
+
+PAPER = Settings()
+RELEASED = Settings(variant="released", similarity="ms-ssim", per_channel=True, timestep=1, trials=16, reverse=True)
+VARIANTS = {"paper": PAPER, "released": RELEASED}
+
+
+def settings_for(variant: str, seed: int = 0, **changes: Any) -> Settings:
+    """The settings of a published variant with a base seed, and with changes if asked.
+
+    >>> settings_for("released").similarity
+    'ms-ssim'
+    """
+    if variant not in VARIANTS:
+        raise InputError(f"variant {variant!r} is not known: use one of {', '.join(VARIANTS)}")
+    return replace(VARIANTS[variant], seed=seed, **changes)

@@ -1,0 +1,121 @@
+"""Verification: is the memory gone on fresh seeds and in finished images, and is the quality intact?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from findnemo.deltas import Probe
+from findnemo.edits import deactivate
+from findnemo.images import ImageSettings, generate
+from findnemo.models import Model
+from findnemo.neurons import NeuronSet
+from findnemo.scores import SIMILARITIES, memorization_score
+from findnemo.settings import Settings
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from findnemo.metrics import Alignment, Descriptor
+
+FRESH = 1000  # first sample number of evaluation seeds; localization uses 0, 1, ...
+
+
+@dataclass(frozen=True)
+class Judges:
+    """What finished images are judged with; each is optional."""
+
+    descriptor: Descriptor | None = None
+    alignment: Alignment | None = None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Before and after, on seeds that no search has seen, with the finished images. See `verify` for `values`."""
+
+    values: dict[str, float]
+    before: list[Image.Image]
+    after: list[Image.Image]
+
+
+def verify(
+    model: Model,
+    prompt: str,
+    neurons: NeuronSet,
+    settings: Settings,
+    images: int,
+    image_settings: ImageSettings,
+    judges: Judges | None = None,
+    original: Image.Image | None = None,
+) -> Verification:
+    """Compare a prompt with `neurons` on and off, on fresh seeds.
+
+    `values` holds medians over the seeds: `score_before`, `score_after` (memorization score); `same_seed` (largest similarity of
+    a seed's noise difference to its own before); with a descriptor `sscd_gen` (image with against without the edit, same seed),
+    `d_sscd_before`, `d_sscd_after` (pairwise among the images of the prompt) and, if the training image is known,
+    `sscd_orig_before`, `sscd_orig_after`; with a CLIP `a_clip_before`, `a_clip_after`. Finding NeMo, section 4.
+    """
+    probe = Probe(model, prompt, settings, range(FRESH, FRESH + settings.samples))
+    unblocked, blocked = probe.deltas(), probe.deltas(neurons)
+    values = {
+        "score_before": memorization_score(unblocked, settings.similarity),
+        "score_after": memorization_score(blocked, settings.similarity),
+        "same_seed": float(SIMILARITIES[settings.similarity](unblocked, blocked).max()),
+    }
+    samples = range(FRESH, FRESH + images)
+    before = generate(model, prompt, samples, image_settings) if images else []
+    with deactivate(model, neurons):
+        after = generate(model, prompt, samples, image_settings) if images else []
+    if images:
+        values |= compare_images(prompt, before, after, judges or Judges(), original)
+    return Verification({k: round(v, 4) for k, v in values.items()}, before, after)
+
+
+def compare_images(
+    prompt: str, before: Sequence[Image.Image], after: Sequence[Image.Image], judges: Judges, original: Image.Image | None = None
+) -> dict[str, float]:
+    """Descriptor similarities and alignment of the images of one prompt before and after; medians over the seeds."""
+    values: dict[str, float] = {}
+    if judges.descriptor is not None:
+        old, new = judges.descriptor(before), judges.descriptor(after)
+        values["sscd_gen"] = float((old * new).sum(1).median())
+        if len(before) > 1:
+            values["d_sscd_before"], values["d_sscd_after"] = _among(old), _among(new)
+        if original is not None:
+            target = judges.descriptor([original])
+            values["sscd_orig_before"] = float((old @ target.T).median())
+            values["sscd_orig_after"] = float((new @ target.T).median())
+    if judges.alignment is not None:
+        captions = [prompt] * len(before)
+        values["a_clip_before"] = float(judges.alignment(before, captions).median())
+        values["a_clip_after"] = float(judges.alignment(after, captions).median())
+    return values
+
+
+def _among(features: torch.Tensor) -> float:
+    first, second = torch.triu_indices(len(features), len(features), 1)
+    return float((features[first] * features[second]).sum(1).median())
+
+
+def quality(
+    model: Model, prompts: Sequence[str], neurons: NeuronSet, image_settings: ImageSettings, judges: Judges | None = None
+) -> dict[str, Any]:
+    """What switching off `neurons` does to prompts that are not memorized: one fresh image each, with against without.
+
+    Medians over prompts: `pixel_change` (mean absolute difference, 0 to 1), and with judges `sscd_gen`, `a_clip_before`,
+    `a_clip_after`.
+    """
+    import numpy as np
+
+    rows = []
+    for prompt in prompts:
+        before = generate(model, prompt, [FRESH], image_settings)
+        with deactivate(model, neurons):
+            after = generate(model, prompt, [FRESH], image_settings)
+        gap = np.abs(np.asarray(before[0], np.float32) - np.asarray(after[0], np.float32)).mean() / 255
+        rows.append({"pixel_change": float(gap)} | compare_images(prompt, before, after, judges or Judges()))
+    medians = {key: round(float(np.median([r[key] for r in rows])), 4) for key in rows[0]} if rows else {}
+    return {"prompts": len(rows), "neurons": len(neurons), **medians}

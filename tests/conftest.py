@@ -1,0 +1,30 @@
+"""Shared fixtures. Everything runs offline and on the CPU."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+import pytest
+
+from findnemo.models import Model
+
+
+@pytest.fixture
+def tiny() -> Model:
+    """A fresh model of the tiny pipeline: tests may change it."""
+    from _tiny import tiny_pipeline
+
+    import findnemo
+
+    return findnemo.load(tiny_pipeline())
+
+
+@pytest.fixture(scope="session")
+def demo_model() -> Model:
+    """The shipped model, loaded once; tests must leave it as it is."""
+    import findnemo
+
+    return findnemo.load("demo", device="cpu")
