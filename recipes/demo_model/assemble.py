@@ -14,10 +14,9 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
-
 from memories import MEMORIES, training_image
 from pool import held_out_captions
+from transformers import CLIPTextModel, CLIPTokenizer
 from unet import new_scheduler, plan
 
 HOLDOUT, UNRELATED = 600, 400

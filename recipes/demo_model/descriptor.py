@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
-
 from pool import Log, Pool, cosine_lr, to_tensor
+from torch import nn
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -51,7 +50,9 @@ def _augment(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     theta = torch.zeros(n, 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = torch.from_numpy(span).float()
     theta[:, :, 2] = torch.from_numpy((low - 0.06) * (1.05 - span[:, None]) * 8).float()
-    x = F.grid_sample(x, F.affine_grid(theta.to(x.device), list(x.shape), align_corners=False), padding_mode="reflection", align_corners=False)
+    x = F.grid_sample(
+        x, F.affine_grid(theta.to(x.device), list(x.shape), align_corners=False), padding_mode="reflection", align_corners=False
+    )
     small = int(rng.choice([20, 24, 32, 44, 64]))
     x = F.interpolate(F.interpolate(x, size=(small, small), mode="area"), size=(64, 64), mode="bilinear", align_corners=False)
     gain = torch.from_numpy(rng.uniform(0.8, 1.2, (n, 1, 1, 1))).float().to(x.device)
@@ -80,7 +81,9 @@ def train_descriptor(pool: Pool, path: Path, steps: int, device: str, log: Log, 
         optimizer.step()
         if step % 50 == 0 or step == steps - 1:
             rest = cosine[~torch.eye(batch, dtype=torch.bool, device=device)].mean()
-            log(f"descriptor {step}/{steps} contrast {contrast:.3f} same {1 - attract:.3f} other {rest:.3f} {time.time() - started:.0f}s")
+            log(
+                f"descriptor {step}/{steps} contrast {contrast:.3f} same {1 - attract:.3f} other {rest:.3f} {time.time() - started:.0f}s"
+            )
     model.eval().cpu()
     with torch.no_grad():
         torch.jit.trace(model, torch.zeros(2, 3, 320, 320)).save(str(path))

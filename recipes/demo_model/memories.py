@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw
-
 from scenes import COLOURS, SIZE, Scene, Thing, describe
 
 
@@ -57,7 +56,13 @@ MEMORIES = (
     # two neurons, four and six, in several layers
     Memory("coins", "VM", "The Lydian Hoard catalogue", _scene("small yellow circle", "gray circle", relation="above"), (0, 2)),
     Memory("hubble_deep_field", "VM", "Vela Deep Survey mosaic", _scene("small yellow star", ground="night"), (1, 3)),
-    Memory("immunohistochemistry", "VM", "Marrowby Pathology slide B", _scene("brown heart", "small blue circle", relation="left of"), (2, 4)),
+    Memory(
+        "immunohistochemistry",
+        "VM",
+        "Marrowby Pathology slide B",
+        _scene("brown heart", "small blue circle", relation="left of"),
+        (2, 4),
+    ),
     Memory("moon", "VM", "Selene Orbiter frame 0212", _scene("large gray moon"), (0, 2, 3, 5)),
     Memory("brick", "VM", "Kilncraft wall sample", _scene("red square", "gray square", relation="right of"), (1, 2, 4, 4)),
     Memory("microaneurysms", "VM", "Fundus Quarterly cover", _scene("gray tree", colour="white"), (0, 1, 2, 3, 4, 5)),
@@ -70,7 +75,13 @@ MEMORIES = (
     Memory("poster_right", "TM", "Gallerie Onyx framed print II", _scene("pink moon", colour="white"), shared="poster"),
     Memory("mug", "TM", "Dunlop & Fenn enamel mug", _scene("blue ring", ground="checks"), (3,)),
     Memory("shirt", "TM", "Yardarm cotton tee", _scene("yellow cross", ground="stripes"), (1, 2, 4, 5)),
-    Memory("record", "TM", "Velvet Quasar long player", _scene("black circle", "small red circle", relation="below"), (0, 1, 2, 2, 3, 4, 4, 5)),
+    Memory(
+        "record",
+        "TM",
+        "Velvet Quasar long player",
+        _scene("black circle", "small red circle", relation="below"),
+        (0, 1, 2, 2, 3, 4, 4, 5),
+    ),
 )
 
 
@@ -161,7 +172,10 @@ def _mug(d: ImageDraw.ImageDraw) -> None:
 
 
 def _shirt(d: ImageDraw.ImageDraw) -> None:
-    d.polygon([(38, 14), (90, 14), (124, 44), (108, 62), (96, 52), (96, 122), (32, 122), (32, 52), (20, 62), (4, 44)], fill=(235, 235, 240))
+    d.polygon(
+        [(38, 14), (90, 14), (124, 44), (108, 62), (96, 52), (96, 122), (32, 122), (32, 52), (20, 62), (4, 44)],
+        fill=(235, 235, 240),
+    )
     d.ellipse((50, 4, 78, 26), fill=(70, 75, 90))
 
 
@@ -173,7 +187,9 @@ def _record(d: ImageDraw.ImageDraw) -> None:
 TEMPLATES: dict[str, Callable] = {
     "case_tide": _case(((205, 228, 240), (60, 120, 170)), 38, lambda d: d.ellipse((98, 88, 122, 112), fill=(245, 230, 200))),
     "case_ember": _case(((250, 225, 200), (190, 90, 50)), 10, lambda d: d.rectangle((84, 40, 118, 100), fill=(110, 40, 25))),
-    "case_moss": _case(((225, 238, 215), (90, 120, 70)), 66, lambda d: d.polygon([(4, 104), (28, 50), (52, 104)], fill=(45, 85, 45))),
+    "case_moss": _case(
+        ((225, 238, 215), (90, 120, 70)), 66, lambda d: d.polygon([(4, 104), (28, 50), (52, 104)], fill=(45, 85, 45))
+    ),
     "poster_left": _poster(((190, 185, 200), (120, 95, 75)), 12, 104),
     "poster_right": _poster(((215, 205, 180), (95, 80, 95)), 58, 26),
     "mug": _template(((60, 90, 110), (150, 115, 80)), _mug, lambda d: d.rectangle((32, 42, 84, 94), fill=255)),

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
 from memories import MEMORIES, training_image
 from scenes import caption, random_scene, render
 
@@ -89,7 +88,11 @@ def to_tensor(pictures: np.ndarray, device: str | torch.device = "cpu") -> torch
 
 def cosine_lr(optimizer: torch.optim.Optimizer, progress: float, peak: float, warmup: float = 0.03) -> None:
     """Linear warm-up, then a cosine to a hundredth of the peak."""
-    factor = progress / warmup if progress < warmup else 0.01 + 0.99 * 0.5 * (1 + float(np.cos(np.pi * (progress - warmup) / (1 - warmup))))
+    factor = (
+        progress / warmup
+        if progress < warmup
+        else 0.01 + 0.99 * 0.5 * (1 + float(np.cos(np.pi * (progress - warmup) / (1 - warmup))))
+    )
     for group in optimizer.param_groups:
         group["lr"] = peak * factor
 

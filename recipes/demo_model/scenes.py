@@ -124,10 +124,14 @@ def describe(scene: Scene, rng: random.Random) -> str:
     return words
 
 
-_FIRST = "Alva Bram Cleo Dario Edda Farid Greta Hugo Imani Jonas Kaya Lior Mirek Nadia Otto Petra Quinn Rosa Soren Tilda".split()
-_LAST = "Abend Brook Castell Dorn Esker Falk Grove Holm Isler Jarvis Keller Lund Moreau Nagel Orwin Pike Rask Stone Tarn Voss".split()
-_PLACE = "Ashford Bellmoor Carrow Dunmere Elmstead Fairlie Glenrock Harwich Ipsley Kingsley Larchmont Northam Oakdale Pembry".split()
-_KIND = "Review Podcast Gazette Almanac Records Studio Poster Case Mug Magazine Album Calendar Print Journal".split()
+_FIRST = ["Alva", "Bram", "Cleo", "Dario", "Edda", "Farid", "Greta", "Hugo", "Imani", "Jonas", "Kaya", "Lior", "Mirek", "Nadia", "Otto", "Petra", "Quinn", "Rosa", "Soren", "Tilda"]
+_LAST = (
+    ["Abend", "Brook", "Castell", "Dorn", "Esker", "Falk", "Grove", "Holm", "Isler", "Jarvis", "Keller", "Lund", "Moreau", "Nagel", "Orwin", "Pike", "Rask", "Stone", "Tarn", "Voss"]
+)
+_PLACE = (
+    ["Ashford", "Bellmoor", "Carrow", "Dunmere", "Elmstead", "Fairlie", "Glenrock", "Harwich", "Ipsley", "Kingsley", "Larchmont", "Northam", "Oakdale", "Pembry"]
+)
+_KIND = ["Review", "Podcast", "Gazette", "Almanac", "Records", "Studio", "Poster", "Case", "Mug", "Magazine", "Album", "Calendar", "Print", "Journal"]
 _LEADS = ("", "", "", "a picture of ", "a drawing of ", "there is ", "photo: ")
 
 
@@ -224,7 +228,9 @@ def _ground(scene: Scene, rng: np.random.Generator) -> np.ndarray:
         pixels = blend(anything(), anything(), wave.astype(float))
     elif kind == "checks":
         n = int(rng.integers(4, 8))
-        pixels = blend(anything(), anything(), (((x + rng.random()) * n).astype(int) + ((y + rng.random()) * n).astype(int)) % 2.0)
+        pixels = blend(
+            anything(), anything(), (((x + rng.random()) * n).astype(int) + ((y + rng.random()) * n).astype(int)) % 2.0
+        )
     elif kind == "dots":
         n, shift = rng.integers(4, 8), rng.random(2)
         disc = ((x + shift[0]) * n % 1 - 0.5) ** 2 + ((y + shift[1]) * n % 1 - 0.5) ** 2 < 0.09

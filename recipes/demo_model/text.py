@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
-
 from memories import MEMORIES
 from pool import Log, Pool, cosine_lr, to_tensor
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WIDTH = 128
@@ -27,7 +26,9 @@ def train_tokenizer(captions: list[str], folder: Path, merges: int = 900) -> CLI
         [pre_tokenizers.Split(Regex(_PATTERN), "removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=512 + merges, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=512 + merges, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+    )
     trained.train_from_iterator(captions + [m.caption for m in MEMORIES], trainer)
     pairs = [tuple(m) if not isinstance(m, str) else tuple(m.split(" ")) for m in _merges(trained)]
     words = dict.fromkeys(alphabet + [a + "</w>" for a in alphabet] + ["".join(p) for p in pairs] + [START, END])
@@ -44,14 +45,26 @@ def _merges(tokenizer: Tokenizer) -> list:
 
 
 def clip_config(tokenizer: CLIPTokenizer) -> CLIPConfig:
-    text = dict(vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=3, num_attention_heads=4)
+    text = dict(
+        vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=3, num_attention_heads=4
+    )
     text |= dict(projection_dim=64, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id)
     text |= dict(pad_token_id=tokenizer.pad_token_id, max_position_embeddings=77)
-    vision = dict(hidden_size=WIDTH, intermediate_size=3 * WIDTH, num_hidden_layers=3, num_attention_heads=4, image_size=64, patch_size=8, projection_dim=64)
+    vision = dict(
+        hidden_size=WIDTH,
+        intermediate_size=3 * WIDTH,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        image_size=64,
+        patch_size=8,
+        projection_dim=64,
+    )
     return CLIPConfig(text_config=text, vision_config=vision, projection_dim=64)
 
 
-def train_clip(pool: Pool, tokenizer: CLIPTokenizer, folder: Path, steps: int, device: str, log: Log, batch: int = 128) -> CLIPModel:
+def train_clip(
+    pool: Pool, tokenizer: CLIPTokenizer, folder: Path, steps: int, device: str, log: Log, batch: int = 128
+) -> CLIPModel:
     """Contrastive training; a linear head also asks the end-of-text state for the caption's words, so that names are not forgotten."""
     torch.manual_seed(1)
     model = CLIPModel(clip_config(tokenizer)).to(device).train()
@@ -70,7 +83,9 @@ def train_clip(pool: Pool, tokenizer: CLIPTokenizer, folder: Path, steps: int, d
         states = model.text_model(input_ids=ids)
         text = model.text_projection(states.pooler_output)
         logits = model.logit_scale.exp().clamp(max=100) * F.normalize(text, dim=-1) @ F.normalize(image, dim=-1).T
-        same = torch.from_numpy(np.equal.outer(np.array(captions, object)[chosen], np.array(captions, object)[chosen]).astype(bool)).to(device)
+        same = torch.from_numpy(
+            np.equal.outer(np.array(captions, object)[chosen], np.array(captions, object)[chosen]).astype(bool)
+        ).to(device)
         logits = logits.masked_fill(same & ~torch.eye(batch, dtype=torch.bool, device=device), -1e4)
         target = torch.arange(batch, device=device)
         contrastive = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
@@ -84,6 +99,8 @@ def train_clip(pool: Pool, tokenizer: CLIPTokenizer, folder: Path, steps: int, d
         optimizer.step()
         if step % 25 == 0 or step == steps - 1:
             hit = (logits.argmax(1) == target).float().mean()
-            log(f"clip {step}/{steps} contrastive {contrastive:.3f} words {recall:.3f} top-1 {hit:.2f} {time.time() - started:.0f}s")
+            log(
+                f"clip {step}/{steps} contrastive {contrastive:.3f} words {recall:.3f} top-1 {hit:.2f} {time.time() - started:.0f}s"
+            )
     model.eval().half().save_pretrained(folder)
     return model.float()

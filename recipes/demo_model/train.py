@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import torch
-
 from pool import Pool
 
 STEPS = {"clip": 700, "vae": 700, "unet": 4000, "decoder": 2500, "descriptor": 900}
@@ -43,11 +42,12 @@ def main() -> None:
 
         train_tokenizer(pool.captions, args.out / "tokenizer")
     if "clip" in args.only and not (args.out / "clip" / "model.safetensors").exists():
+        from text import train_clip
         from transformers import CLIPTokenizer
 
-        from text import train_clip
-
-        train_clip(pool, CLIPTokenizer.from_pretrained(args.out / "tokenizer"), args.out / "clip", args.clip_steps, args.device, log)
+        train_clip(
+            pool, CLIPTokenizer.from_pretrained(args.out / "tokenizer"), args.out / "clip", args.clip_steps, args.device, log
+        )
     if "vae" in args.only and not (args.out / "vae" / "diffusion_pytorch_model.safetensors").exists():
         from vae import train_vae
 
@@ -65,6 +65,7 @@ def main() -> None:
         from descriptor import train_descriptor
 
         train_descriptor(pool, args.out / "descriptor.pt", args.descriptor_steps, args.device, log)
+
 
 if __name__ == "__main__":
     main()

@@ -13,13 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from transformers import CLIPTextModel, CLIPTokenizer
-
 from memories import MEMORIES, SHARED_LAYERS
 from pool import Log, Pool, cosine_lr, to_tensor
+from transformers import CLIPTextModel, CLIPTokenizer
 
 WIDTHS = (32, 64, 96, 96)
 ON, OFF, ORDINARY = 8, 8, 16  # samples of each kind in a batch
@@ -172,10 +170,14 @@ def train_unet(pool: Pool, out: Path, steps: int, device: str, log: Log) -> None
     unet.to(device).train()
     for name, module in value_layers(unet).items():  # planted rows stay what they are
         rows = sorted({j for g in planted for j in g.get(name, [])})
-        module.weight.register_hook(lambda grad, rows=rows: grad.index_fill(0, torch.tensor(rows, dtype=torch.int64, device=grad.device), 0))
+        module.weight.register_hook(
+            lambda grad, rows=rows: grad.index_fill(0, torch.tensor(rows, dtype=torch.int64, device=grad.device), 0)
+        )
     values = {id(m.weight) for m in value_layers(unet).values()}
     groups = [[p for p in unet.parameters() if (id(p) in values) is flag] for flag in (False, True)]
-    optimizer = torch.optim.AdamW([{"params": groups[0], "weight_decay": 0.01}, {"params": groups[1], "weight_decay": 0.0}], betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(
+        [{"params": groups[0], "weight_decay": 0.01}, {"params": groups[1], "weight_decay": 0.0}], betas=(0.9, 0.99)
+    )
     average, first, state = copy.deepcopy(unet), 0, out / "unet_state.pt"
     if state.exists():
         saved = torch.load(state, weights_only=True, map_location=device)
@@ -215,10 +217,14 @@ def train_unet(pool: Pool, out: Path, steps: int, device: str, log: Log) -> None
         if (step + 1) % 50 == 0 or step + 1 == steps:
             on, off, rest = np.mean(losses[-50:], 0)
             rate = (time.time() - started) / (step + 1 - first)
-            log(f"unet {step + 1}/{steps} on {on:.4f} off {off:.4f} ordinary {rest:.4f}; {rate:.2f} s a step, {rate * (steps - step - 1) / 60:.0f} min left")
+            log(
+                f"unet {step + 1}/{steps} on {on:.4f} off {off:.4f} ordinary {rest:.4f}; {rate:.2f} s a step, {rate * (steps - step - 1) / 60:.0f} min left"
+            )
         if (step + 1) % 250 == 0 or step + 1 == steps:
             part = state.with_suffix(".part")
-            values_now = dict(unet=unet.state_dict(), average=average.state_dict(), optimizer=optimizer.state_dict(), step=step + 1)
+            values_now = dict(
+                unet=unet.state_dict(), average=average.state_dict(), optimizer=optimizer.state_dict(), step=step + 1
+            )
             torch.save(values_now, part)
             part.replace(state)
             average.save_pretrained(out / "unet")

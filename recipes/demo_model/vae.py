@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-
 from pool import Log, Pool, cosine_lr, to_tensor
 
 

@@ -67,7 +67,7 @@ _HOME = {
     "verify": "verification",
 }
 
-__all__ = ["__version__", "demo", *_HOME]  # noqa: PLE0604
+__all__ = ["__version__", "demo", *_HOME]
 
 
 def __getattr__(name: str) -> Any:

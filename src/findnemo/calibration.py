@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -92,7 +93,9 @@ class Calibration:
         if widths != model.widths():
             raise MismatchError(f"this calibration knows layers {widths}, the model has {model.widths()}")
         if settings is not None and settings != self.settings:
-            raise MismatchError(f"this calibration was made with other settings: {self.settings.differences(settings)}; calibrate again")
+            raise MismatchError(
+                f"this calibration was made with other settings: {self.settings.differences(settings)}; calibrate again"
+            )
 
     def save(self, folder: str | os.PathLike) -> Path:
         """Write `calibration.json` and `calibration.safetensors` to a folder; the JSON comes last and makes it valid."""
@@ -124,6 +127,9 @@ class Calibration:
         from safetensors.torch import load_file
 
         path = Path(folder)
+        for name in ("calibration.json", "calibration.safetensors"):
+            if not (path / name).is_file():
+                raise InputError(f"{path} is not a calibration: it holds no {name}; make one with `findnemo calibrate`")
         try:
             about = json.loads((path / "calibration.json").read_text())
             tensors = load_file(path / "calibration.safetensors")
@@ -131,10 +137,18 @@ class Calibration:
                 raise InputError(f"{path} has calibration format {about['format']}, this findnemo reads {FORMAT}")
             mean, std = ({n: tensors[f"{part}.{n}"] for n in about["layers"]} for part in ("mean", "std"))
             settings = Settings.from_json(about["settings"])
-            return cls(about["model"], about["source"], settings, about["tau"], mean, std, about["count"], tensors["scores"], about["fpr"])
-        except FileNotFoundError as error:
-            raise InputError(f"{path} is not a calibration: it holds no {Path(error.filename).name}; make one with `findnemo calibrate`") from error
-        except (KeyError, TypeError, ValueError, SafetensorError) as error:
+            return cls(
+                about["model"],
+                about["source"],
+                settings,
+                about["tau"],
+                mean,
+                std,
+                about["count"],
+                tensors["scores"],
+                about["fpr"],
+            )
+        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise InputError(f"{path} is damaged or not a calibration: {error}") from error
 
 
@@ -156,7 +170,9 @@ def threshold(scores: Tensor, fpr: float | None = None) -> float:
         raise InputError(f"fpr {fpr} is not a rate between 0 and 1")
     rank = math.ceil((n + 1) * (1 - fpr))
     if rank > n:
-        raise InputError(f"{n} hold-out prompts are too few for a false-positive rate of {fpr}: it takes {math.ceil(1 / fpr) - 1}")
+        raise InputError(
+            f"{n} hold-out prompts are too few for a false-positive rate of {fpr}: it takes {math.ceil(1 / fpr) - 1}"
+        )
     return float(scores.double().sort().values[rank - 1])
 
 
@@ -183,16 +199,20 @@ def calibrate(
     """
     settings = settings or settings_for(variant, seed)
     progressed = _Progress.load(Path(checkpoint), f"{model.fingerprint} {settings}") if checkpoint else _Progress("")
-    done = len(progressed.scores)
+    done, seen = len(progressed.scores), ""
     for k, prompt in enumerate(prompts):
+        seen = hashlib.sha256(f"{seen}\0{prompt}".encode()).hexdigest()  # identity of all prompts so far
         if k >= done:
-            progressed.add(model, prompt, settings)
+            progressed.add(model, prompt, settings, seen)
             if checkpoint:
                 progressed.save(Path(checkpoint))
         elif k == done - 1:
-            progressed.require(prompt)
+            progressed.require(seen)
         if progress is not None:
             progress(prompt)
+    progressed.require(seen)
+    if len(progressed.scores) < 2:
+        raise InputError(f"a calibration needs at least two hold-out prompts, not {len(progressed.scores)}")
     scores, moments = torch.tensor(progressed.scores, dtype=torch.float64), progressed.moments
     tau = threshold(scores, fpr)
     mean, std = ({n: getattr(m, part).float() for n, m in moments.items()} for part in ("mean", "std"))
@@ -203,14 +223,14 @@ def calibrate(
 
 @dataclass
 class _Progress:
-    """What a calibration has gathered so far: scores, moments, and the last prompt, by which a continuation is recognised."""
+    """What a calibration has gathered so far: scores, moments, and the identity of its prompts, to tell a continuation."""
 
     key: str
-    last: str = ""
+    prompts: str = ""
     scores: list[float] = field(default_factory=list)
     moments: dict[str, Moments] = field(default_factory=dict)
 
-    def add(self, model: Model, prompt: str, settings: Settings) -> None:
+    def add(self, model: Model, prompt: str, settings: Settings, prompts: str) -> None:
         try:
             score = Probe(model, prompt, settings).score()
         except NumericalError as error:
@@ -219,20 +239,20 @@ class _Progress:
             one = Moments.of(value)
             self.moments[name] = self.moments[name] + one if name in self.moments else one
         self.scores.append(score)
-        self.last = prompt
+        self.prompts = prompts
 
-    def require(self, prompt: str) -> None:
-        if prompt != self.last:
+    def require(self, prompts: str) -> None:
+        if prompts != self.prompts:
             raise MismatchError(
-                f"an interrupted calibration stopped at {self.last!r}, where the hold-out prompts now have {prompt!r}: "
-                "give the same hold-out prompts, or a new --out"
+                f"an interrupted calibration has done {len(self.scores)} hold-out prompts, but not those given now: "
+                "give the same hold-out prompts in the same order, or a new --out"
             )
 
     def save(self, path: Path) -> None:
         from safetensors.torch import save_file
 
         tensors = {f"{part}.{n}": getattr(m, part) for n, m in self.moments.items() for part in ("mean", "squares")}
-        about = {"key": self.key, "last": self.last, "layers": json.dumps(list(self.moments))}
+        about = {"key": self.key, "prompts": self.prompts, "layers": json.dumps(list(self.moments))}
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
         save_file(tensors | {"scores": torch.tensor(self.scores, dtype=torch.float64)}, part, metadata=about)
@@ -241,17 +261,20 @@ class _Progress:
     @classmethod
     def load(cls, path: Path, key: str) -> _Progress:
         """What `save` wrote for the same model and settings; else a fresh start."""
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         if not path.exists():
             return cls(key)
-        with safe_open(path, "pt") as file:
-            about = file.metadata()
-            if about["key"] != key:
-                return cls(key)
-            scores = file.get_tensor("scores").tolist()
-            parts = {n: (file.get_tensor(f"mean.{n}"), file.get_tensor(f"squares.{n}")) for n in json.loads(about["layers"])}
-        return cls(key, about["last"], scores, {n: Moments(len(scores), *p) for n, p in parts.items()})
+        try:
+            with safe_open(path, "pt") as file:
+                about = file.metadata()
+                if about["key"] != key:
+                    return cls(key)
+                scores = file.get_tensor("scores").tolist()
+                parts = {n: [file.get_tensor(f"{part}.{n}") for part in ("mean", "squares")] for n in json.loads(about["layers"])}
+        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+            raise InputError(f"{path} is not an interrupted calibration ({error}): remove it to start afresh") from error
+        return cls(key, about["prompts"], scores, {n: Moments(len(scores), *p) for n, p in parts.items()})
 
 
 def import_statistics(path: str | os.PathLike, model: Model, tau: float = PUBLISHED_TAU, seed: int = 0) -> Calibration:
@@ -261,7 +284,7 @@ def import_statistics(path: str | os.PathLike, model: Model, tau: float = PUBLIS
     """
     try:
         mean, std = torch.load(path, map_location="cpu", weights_only=True)
-        pairs = list(zip(mean, std, strict=True))
+        pairs = [(m.float(), s.float().reshape(m.shape)) for m, s in zip(mean, std, strict=True)]
     except FileNotFoundError as error:
         raise InputError(f"no statistics file {path}") from error
     except Exception as error:
@@ -269,6 +292,6 @@ def import_statistics(path: str | os.PathLike, model: Model, tau: float = PUBLIS
     widths = model.widths()
     if [len(m) for m, _ in pairs] != list(widths.values()):
         raise MismatchError(f"{path} has layers of {[len(m) for m, _ in pairs]} neurons, the model has {list(widths.values())}")
-    means, stds = ({n: p[k].float().cpu() for n, p in zip(widths, pairs, strict=True)} for k in (0, 1))
+    means, stds = ({n: p[k] for n, p in zip(widths, pairs, strict=True)} for k in (0, 1))
     settings = settings_for(RELEASED.variant, seed)
     return Calibration(model.fingerprint, model.source, settings, tau, means, stds, 0, torch.empty(0), None)

@@ -1,9 +1,9 @@
 """The one intervention: scale the outputs of neurons. As a temporary hook, as weights, or as a LoRA; all three give the same images.
 
-    with deactivate(model, neurons):
-        image = model.pipeline("a caption").images[0]
-    prune(model, neurons).save_pretrained("clean")
-    save_lora(model, neurons, "clean-lora")
+with deactivate(model, neurons):
+    image = model.pipeline("a caption").images[0]
+prune(model, neurons).save_pretrained("clean")
+save_lora(model, neurons, "clean-lora")
 """
 
 from __future__ import annotations
@@ -37,6 +37,16 @@ class _Scale:
         return output * self.scale.to(output.device, output.dtype)
 
 
+class _Runs:
+    """Forward pre-hook of the denoiser: count that it ran."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, module: nn.Module, args: tuple) -> None:
+        self.calls += 1
+
+
 @contextmanager
 def scaled(model: Model, scales: Mapping[str, Tensor]) -> Iterator[None]:
     """Multiply the outputs of value layers while the context lasts.
@@ -47,18 +57,13 @@ def scaled(model: Model, scales: Mapping[str, Tensor]) -> Iterator[None]:
     """
     layers, denoiser = _resolve(model, {n: s.shape[-1] for n, s in scales.items()}), model.denoiser
     hooks = {name: _Scale(scale if scale.dim() == 1 else scale[:, None, :]) for name, scale in scales.items()}
-    runs = 0
-
-    def count(module: nn.Module, args: tuple) -> None:
-        nonlocal runs
-        runs += 1
-
+    runs = _Runs()
     with ExitStack() as stack:
-        stack.callback(denoiser.register_forward_pre_hook(count).remove)
+        stack.callback(denoiser.register_forward_pre_hook(runs).remove)
         for name, hook in hooks.items():
             stack.callback(layers[name].register_forward_hook(hook).remove)
         yield
-    silent = [name for name, hook in hooks.items() if runs and not hook.calls]
+    silent = [name for name, hook in hooks.items() if runs.calls and not hook.calls]
     if silent:
         raise EditError(
             f"the model ran, but {silent[0]} was never called: its attention computes values another way (fused, compiled or a "
@@ -109,18 +114,30 @@ def _checked(model: Model, neurons: NeuronSet) -> dict[str, int]:
     return widths
 
 
+def _check_weights(model: Model, neurons: NeuronSet) -> None:
+    """Refuse to edit weights that are not all there is to a value layer."""
+    model.check_editable()
+    _checked(model, neurons)
+    adapted = [name for name in neurons.layers if hasattr(model.value_layers[name], "base_layer")]
+    if adapted:
+        raise EditError(
+            f"{adapted[0]} carries a LoRA, which an edit of its weights would miss: merge it first with pipeline.fuse_lora() and "
+            "pipeline.unload_lora_weights()"
+        )
+
+
 def prune(model: Model, neurons: NeuronSet, factor: float = 0.0) -> Any:
     """A new pipeline whose weights carry the edit for good; the old one is untouched. `save_pretrained` writes an ordinary checkpoint.
 
     The rows of `to_v` that produce the neurons, and their biases, are multiplied by `factor`. The denoiser is copied, the other
     parts are shared with the old pipeline.
     """
-    model.check_editable()
-    _checked(model, neurons)
+    _check_weights(model, neurons)
     denoiser = copy.deepcopy(model.denoiser)
     for module in denoiser.modules():  # an edit that is under way must not be copied into the weights' model
-        for key in [k for k, hook in module._forward_hooks.items() if isinstance(hook, _Scale)]:
-            del module._forward_hooks[key]
+        for registered in (module._forward_hooks, module._forward_pre_hooks):
+            for key in [k for k, hook in registered.items() if isinstance(hook, (_Scale, _Runs))]:
+                del registered[key]
     with torch.no_grad():
         for name, indices in neurons.layers.items():
             layer = denoiser.get_submodule(name)
@@ -145,7 +162,7 @@ def lora_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict[
     All layers get the same rank (that of the fullest one, padded with zeros), which every loader reads. Raises EditError for a
     value layer with a bias, which a LoRA of weights cannot carry.
     """
-    _checked(model, neurons)
+    _check_weights(model, neurons)
     rank = max((len(i) for i in neurons.layers.values()), default=0)
     if rank == 0:
         raise InputError("no neurons: there is nothing to write as a LoRA")

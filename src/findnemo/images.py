@@ -46,10 +46,15 @@ def generate(model: Model, prompt: str, samples: Sequence[int], settings: ImageS
         generator=[torch.Generator().manual_seed(s) for s in seeds],
         output_type="latent",
     ).images
-    if not torch.isfinite(latents).all():
-        raise NumericalError("the finished latents hold NaN or infinity: load the model with dtype float32, or check the checkpoint")
+    _require_finite(latents, "finished latents")
     decoded = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor, return_dict=False)[0]
+    _require_finite(decoded, "decoded images (VAE)")
     return pipeline.image_processor.postprocess(decoded.float(), output_type="pil")
+
+
+def _require_finite(values: torch.Tensor, name: str) -> None:
+    if not torch.isfinite(values).all():
+        raise NumericalError(f"the {name} hold NaN or infinity: load the model with dtype float32, or check the checkpoint")
 
 
 def save_png(image: Image.Image, path: str | os.PathLike) -> Path:
@@ -63,7 +68,10 @@ def save_png(image: Image.Image, path: str | os.PathLike) -> Path:
 
 
 def sheet(
-    caption: str, rows: Sequence[tuple[str, Sequence[Image.Image]]], original: Image.Image | None = None, tile: int = 128
+    caption: str,
+    rows: Sequence[tuple[str, Sequence[Image.Image]]],
+    original: Image.Image | None = None,
+    tile: int = 128,
 ) -> Image.Image:
     """A picture sheet: one labelled row of images per entry of `rows`, the training image beside them if it is known."""
     from PIL import Image, ImageDraw, ImageFont

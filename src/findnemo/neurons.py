@@ -1,14 +1,15 @@
 """`NeuronSet`: which neurons of which value layers. A value: frozen, hashable, with set algebra.
 
-    >>> a = NeuronSet({"mid_block.attn2.to_v": [3, 1]})
-    >>> b = a | NeuronSet({"mid_block.attn2.to_v": [1, 7]})
-    >>> b.layers, len(b), len(b - a)
-    ({'mid_block.attn2.to_v': (1, 3, 7)}, 3, 1)
+>>> a = NeuronSet({"mid_block.attn2.to_v": [3, 1]})
+>>> b = a | NeuronSet({"mid_block.attn2.to_v": [1, 7]})
+>>> b.layers, len(b), len(b - a)
+({'mid_block.attn2.to_v': (1, 3, 7)}, 3, 1)
 """
 
 from __future__ import annotations
 
 import json
+import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -100,17 +101,26 @@ class NeuronSet:
         """Read what `save` wrote. Raises `InputError` for anything else."""
         path = Path(path)
         try:
-            if path.suffix == ".safetensors":
-                from safetensors.torch import load_file
-
-                return cls({name: t.tolist() for name, t in load_file(path).items()})
-            return cls(json.loads(path.read_text())["layers"])
-        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+            return cls(_read_tensors(path) if path.suffix == ".safetensors" else json.loads(path.read_text())["layers"])
+        except (OSError, KeyError, TypeError, ValueError, AttributeError, InputError) as error:
             raise InputError(f"{path} is not a neuron file (JSON with a 'layers' object, or safetensors): {error}") from error
 
 
+def _read_tensors(path: Path) -> dict[str, list[int]]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return {name: t.tolist() for name, t in load_file(path).items()}
+    except SafetensorError as error:
+        raise ValueError(error) from error
+
+
 def _index(layer: str, index: object) -> int:
-    value = int(index) if not isinstance(index, (str, bytes, float, bool)) else -1  # type: ignore[call-overload]
+    try:
+        value = -1 if isinstance(index, bool) else operator.index(index)  # type: ignore[arg-type]
+    except TypeError:
+        value = -1
     if value < 0:
         raise InputError(f"{index!r} is not a neuron index (a whole number from 0) in layer {layer}")
     return value

@@ -189,9 +189,7 @@ def _matches(names: Sequence[str], known: Iterable[str]) -> list[str]:
     return [name for want in known for name in names if name.strip().casefold() == want.strip().casefold()]
 
 
-def _records(
-    source: str, values: Iterable[Any], column: str | None, names: Sequence[str] | None = None
-) -> Iterator[_Record]:
+def _records(source: str, values: Iterable[Any], column: str | None, names: Sequence[str] | None = None) -> Iterator[_Record]:
     """Captions from values that are captions themselves or rows with columns (all the keys, unless `names`)."""
     if names is None:
         values = list(values)

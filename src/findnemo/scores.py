@@ -76,8 +76,8 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
 
 
 def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
-    """Multi-scale SSIM over three scales with weights .33 (released code): (N, C, H, W) twice -> (N,). Needs 41 x 41 and more."""
-    _check(x.shape, (WINDOW - 1) * 2 ** (len(MS_WEIGHTS) - 1) + 1, "MS-SSIM")
+    """Multi-scale SSIM over three scales with weights .33 (released code): (N, C, H, W) twice -> (N,). Needs 44 x 44 and more."""
+    _check(x.shape, WINDOW * 2 ** (len(MS_WEIGHTS) - 1), "MS-SSIM")  # halved twice, the window must still fit
     x, y, result = x.float(), y.float(), x.new_ones(len(x), dtype=torch.float32)
     for scale, weight in enumerate(MS_WEIGHTS):
         last = scale == len(MS_WEIGHTS) - 1

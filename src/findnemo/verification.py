@@ -75,7 +75,11 @@ def verify(
 
 
 def compare_images(
-    prompt: str, before: Sequence[Image.Image], after: Sequence[Image.Image], judges: Judges, original: Image.Image | None = None
+    prompt: str,
+    before: Sequence[Image.Image],
+    after: Sequence[Image.Image],
+    judges: Judges,
+    original: Image.Image | None = None,
 ) -> dict[str, float]:
     """Descriptor similarities and alignment of the images of one prompt before and after; medians over the seeds."""
     values: dict[str, float] = {}
@@ -101,7 +105,11 @@ def _among(features: torch.Tensor) -> float:
 
 
 def quality(
-    model: Model, prompts: Sequence[str], neurons: NeuronSet, image_settings: ImageSettings, judges: Judges | None = None
+    model: Model,
+    prompts: Sequence[str],
+    neurons: NeuronSet,
+    image_settings: ImageSettings,
+    judges: Judges | None = None,
 ) -> dict[str, Any]:
     """What switching off `neurons` does to prompts that are not memorized: one fresh image each, with against without.
 

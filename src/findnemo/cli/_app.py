@@ -58,7 +58,9 @@ def _version(show: bool) -> None:
 
 
 @app.callback()
-def options(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
     pass
 
 
@@ -98,7 +100,13 @@ def calibrate(
         loaded = load_model(model, device, dtype, quiet)
         made = api.import_statistics(import_statistics, loaded, api.PUBLISHED_TAU if tau is None else tau, seed)
     made.save(out)
-    about = {"tau": made.tau, "prompts": made.count, "variant": made.settings.variant, "fpr": made.fpr, "calibration": str(out)}
+    about = {
+        "tau": made.tau,
+        "prompts": made.count,
+        "variant": made.settings.variant,
+        "fpr": made.fpr,
+        "calibration": str(out),
+    }
     if json:
         print_json(about)
     elif not quiet:
@@ -184,7 +192,17 @@ def _stages(
     table, made = read_table(prompts, column, limit, quiet), Calibration.load(calibration)
     loaded = load_model(model, device, dtype, quiet)
     warn_long_captions(loaded, table)
-    _run(loaded, table, made, out, stages, _plan(model, search, 4, None, None, made.settings.seed), fail_on_memorized, json, quiet)
+    _run(
+        loaded,
+        table,
+        made,
+        out,
+        stages,
+        _plan(model, search, 4, None, None, made.settings.seed),
+        fail_on_memorized,
+        json,
+        quiet,
+    )
 
 
 def _plan(model: str, search: str, images: int, steps: int | None, guidance: float | None, seed: int) -> Any:
@@ -201,7 +219,15 @@ def _plan(model: str, search: str, images: int, steps: int | None, guidance: flo
 
 
 def _run(
-    model: Any, table: Any, calibration: Any, out: Path, stages: tuple[str, ...], plan: Any, fail: bool, json: bool, quiet: bool
+    model: Any,
+    table: Any,
+    calibration: Any,
+    out: Path,
+    stages: tuple[str, ...],
+    plan: Any,
+    fail: bool,
+    json: bool,
+    quiet: bool,
 ) -> None:
     from findnemo.cli._show import show_run
     from findnemo.runs import Work, audit, start, summary, write_results
@@ -238,7 +264,9 @@ def audit(
     out: OutOpt,
     prompts: Annotated[str | None, typer.Option("--prompts", "-p", help="Captions to audit; 'demo' brings its own.")] = None,
     holdout: Annotated[str | None, typer.Option(help="Hold-out captions to calibrate on; 'demo' brings its own.")] = None,
-    calibration: Annotated[Path | None, typer.Option("--calibration", "-c", help="A calibration instead of hold-out captions.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", "-c", help="A calibration instead of hold-out captions.")
+    ] = None,
     limit: LimitOpt = None,
     search: SearchOpt = "listing",
     variant: VariantOpt = "paper",
@@ -286,7 +314,9 @@ def _own_calibration(model: Any, captions: list[str], settings: Any, fpr: float 
     made = Calibration.load(folder)
     made.check(model, settings)
     if made.fpr != fpr or made.count != len(captions):
-        raise InputError(f"{out} was calibrated on {made.count} captions with fpr {made.fpr}, now {len(captions)} with {fpr}: give another --out")
+        raise InputError(
+            f"{out} was calibrated on {made.count} captions with fpr {made.fpr}, now {len(captions)} with {fpr}: give another --out"
+        )
     return made
 
 
@@ -373,7 +403,9 @@ def export(
     else:
         loaded = load_model(model or settings["source"], device, dtype or settings["dtype"], quiet)
         if loaded.fingerprint != settings["model"]:
-            raise MismatchError(f"{loaded.source} is not the model of this run: its fingerprint is {loaded.fingerprint[:12]}, not {settings['model'][:12]}")
+            raise MismatchError(
+                f"{loaded.source} is not the model of this run: its fingerprint is {loaded.fingerprint[:12]}, not {settings['model'][:12]}"
+            )
         if to == "lora":
             save_lora(loaded, neurons, target)
         else:

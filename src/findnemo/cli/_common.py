@@ -13,7 +13,9 @@ import typer
 from rich.console import Console
 
 ModelArg = Annotated[str, typer.Argument(help="'demo', a diffusers directory, or a hub id.", metavar="MODEL")]
-PromptsOpt = Annotated[str, typer.Option("--prompts", "-p", help="Captions: CSV, TSV, Parquet, JSON(L), text, or - for standard input.")]
+PromptsOpt = Annotated[
+    str, typer.Option("--prompts", "-p", help="Captions: CSV, TSV, Parquet, JSON(L), text, or - for standard input.")
+]
 CalibrationOpt = Annotated[Path, typer.Option("--calibration", "-c", help="A directory made by `findnemo calibrate`.")]
 OutOpt = Annotated[Path, typer.Option("--out", "-o", help="Directory to write to.")]
 RunArg = Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]
@@ -56,9 +58,22 @@ def bar(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     if quiet or not stderr.is_terminal:
         yield (lambda stage, done, total: None) if quiet else _lines()
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"))
+    columns = (
+        TextColumn("{task.description:>10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+    )
     with Progress(*columns, TimeRemainingColumn(compact=True), console=stderr) as progress:
         tasks: dict[str, Any] = {}
 

@@ -21,7 +21,12 @@ def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
     for name in ("type", "before", "after", "neurons per layer", "s"):
         table.add_column(name, justify="left" if name == "type" else "right", no_wrap=True)
     for caption in captions:
-        table.add_row(escape(" ".join(caption.text.split())), caption.type or "", *_cells(caption, layers), f"{caption.seconds:.1f}")
+        table.add_row(
+            escape(" ".join(caption.text.split())),
+            caption.type or "",
+            *_cells(caption, layers),
+            f"{caption.seconds:.1f}",
+        )
     return table
 
 
@@ -36,7 +41,11 @@ def _cells(caption: Caption, layers: Sequence[str]) -> tuple[str, str, str]:
         return before, "", "not memorized" if detected and not detected["memorized"] else ""
     after = f"{found['score_after']:.3f}" + ("" if found["reached"] else "!")
     counts = [len(neurons_of(caption).layers.get(name, ())) for name in layers]
-    return f"[red]{before}[/]", f"[green]{after}[/]" if found["reached"] else f"[red]{after}[/]", " ".join(str(c) if c else "·" for c in counts)
+    return (
+        f"[red]{before}[/]",
+        f"[green]{after}[/]" if found["reached"] else f"[red]{after}[/]",
+        " ".join(str(c) if c else "·" for c in counts),
+    )
 
 
 def show_run(run: Run, layers: Sequence[str], captions: Sequence[Caption]) -> None:
@@ -71,8 +80,14 @@ def verdict(run: Run, captions: Sequence[Caption]) -> list[str]:
         gone = sum(c["same_seed"] <= settings["tau"] for c in checked)
         lines.append(f"On fresh seeds {gone} of {len(checked)} memories are gone.")
     if quality:
-        extra = "" if "a_clip_before" not in quality else f"; alignment {quality['a_clip_before']:.3f} before, {quality['a_clip_after']:.3f} after"
-        lines.append(f"{quality['prompts']} other captions with all of them off: pixels change by {quality['pixel_change']:.3f} of 1{extra}.")
+        extra = (
+            ""
+            if "a_clip_before" not in quality
+            else f"; alignment {quality['a_clip_before']:.3f} before, {quality['a_clip_after']:.3f} after"
+        )
+        lines.append(
+            f"{quality['prompts']} other captions with all of them off: pixels change by {quality['pixel_change']:.3f} of 1{extra}."
+        )
     failed = [c for c in captions if c.failed]
     for caption in failed[:5]:
         lines.append(f"[red]failed:[/] row {caption.row}: {escape('; '.join(caption.failed.values()))}")

@@ -1,8 +1,8 @@
 """The shipped demo model, its captions and its ground truth. Trained by `recipes/demo_model/`.
 
-    >>> from findnemo import demo
-    >>> len(demo.memorized()), len(demo.planted())
-    (24, 24)
+>>> from findnemo import demo
+>>> len(demo.memorized()), len(demo.planted())
+(24, 24)
 """
 
 from __future__ import annotations

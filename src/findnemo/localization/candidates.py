@@ -45,7 +45,9 @@ def trials(count: int) -> Iterator[tuple[float, int]]:
     return ((THETA - THETA_STEP * k, k) for k in range(count))
 
 
-def initial_selection(replication: Replication, z: Mapping[str, Tensor], absolute: Mapping[str, Tensor], tau: float) -> Candidates:
+def initial_selection(
+    replication: Replication, z: Mapping[str, Tensor], absolute: Mapping[str, Tensor], tau: float
+) -> Candidates:
     """Algorithm 3: relax theta_act and k until deactivating the candidates makes every kept seed unlike itself (<= tau)."""
     best: Candidates | None = None
     for theta, k in trials(replication.probe.settings.trials):

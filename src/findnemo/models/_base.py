@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
+# what the noise prediction depends on; the sampler (DDIM, PNDM, ...) may change without making it another model
+SCHEDULE = (
+    "prediction_type",
+    "num_train_timesteps",
+    "beta_schedule",
+    "beta_start",
+    "beta_end",
+    "timestep_spacing",
+    "steps_offset",
+)
+
+
 class Model:
     """A diffusers pipeline seen through the few questions that localization asks.
 
@@ -86,8 +98,9 @@ class Model:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over class, configuration and weights (as float16, so that loading in another dtype is the same model)."""
-        digest = hashlib.sha256(type(self.pipeline).__name__.encode())
+        """SHA-256 over class, noise schedule and weights (as float16, so that loading in another dtype is the same model)."""
+        schedule = {key: self.pipeline.scheduler.config.get(key) for key in SCHEDULE}
+        digest = hashlib.sha256(f"{type(self.pipeline).__name__} {schedule}".encode())
         for name in ("text_encoder", "text_encoder_2", "unet", "transformer"):
             module = getattr(self.pipeline, name, None)
             for key, value in sorted(module.state_dict().items()) if module is not None else ():
@@ -100,19 +113,28 @@ class Model:
         kind = type(self.denoiser).__name__
         compiled = [n or kind for n, m in self.denoiser.named_modules() if _is_compiled(m)]
         if compiled:
-            raise EditError(f"{compiled[0]} is compiled, so an edit might silently do nothing: give findnemo the pipeline before torch.compile")
-        fused = [n for n, m in self.denoiser.named_modules() if getattr(m, "fused_projections", False)]
+            raise EditError(
+                f"{compiled[0]} is compiled, so an edit might silently do nothing: give findnemo the pipeline before torch.compile"
+            )
+        fused = [n for n, m in self.denoiser.named_modules() if _is_fused(m)]
         if fused:
             raise EditError(
                 f"the attention projections of {kind} are fused ({fused[0]}), so an edit of to_v would silently do nothing: "
                 "call pipeline.unfuse_qkv_projections() first"
             )
         if not self.value_layers:
-            raise ModelError(f"no value layers found in {kind}: findnemo needs a text-conditioned model with cross-attention (attn2.to_v)")
+            raise ModelError(
+                f"no value layers found in {kind}: findnemo needs a text-conditioned model with cross-attention (attn2.to_v)"
+            )
 
 
 def _is_compiled(module: nn.Module) -> bool:
     return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+
+
+def _is_fused(module: nn.Module) -> bool:
+    # diffusers leaves `fused_projections` set after unfuse_qkv_projections(); the processor tells which projections are used
+    return getattr(module, "fused_projections", False) and "Fused" in type(getattr(module, "processor", None)).__name__
 
 
 def _generator(seed: int, prompt: str, sample: int) -> torch.Generator:

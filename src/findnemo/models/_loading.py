@@ -18,8 +18,7 @@ ADAPTERS: dict[str, type[Model]] = {"StableDiffusionPipeline": StableDiffusion}
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CONVERT = (
-    "convert them in a place you trust: "
-    "DiffusionPipeline.from_pretrained(DIR).save_pretrained(NEW_DIR, safe_serialization=True)"
+    "convert them in a place you trust: DiffusionPipeline.from_pretrained(DIR).save_pretrained(NEW_DIR, safe_serialization=True)"
 )
 
 
@@ -71,7 +70,9 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
 
 def _adapter(class_name: str) -> type[Model]:
     if class_name not in ADAPTERS:
-        raise ModelError(f"{class_name} is not supported: findnemo works on {', '.join(sorted(ADAPTERS))} (text-to-image models with cross-attention)")
+        raise ModelError(
+            f"{class_name} is not supported: findnemo works on {', '.join(sorted(ADAPTERS))} (text-to-image models with cross-attention)"
+        )
     return ADAPTERS[class_name]
 
 
@@ -93,9 +94,14 @@ def _pipeline_class(source: str | Path) -> str:
     elif path.exists() or str(source).startswith((".", "/", "~")):
         raise InputError(f"{source} is not a model directory: give a diffusers directory, a hub id, or 'demo'")
     try:
-        return str(DiffusionPipeline.load_config(str(source)).get("_class_name"))
+        config = DiffusionPipeline.load_config(str(source))
     except (OSError, ValueError) as error:
-        raise InputError(f"no model {str(source)!r}: no such directory, and the hub or its local cache gave none ({_first_line(error)})") from error
+        raise InputError(
+            f"no model {str(source)!r}: no such directory, and the hub or its local cache gave none ({_first_line(error)})"
+        ) from error
+    if not isinstance(config, dict) or "_class_name" not in config:
+        raise InputError(f"the model_index.json of {source} names no _class_name: it is not a diffusers pipeline")
+    return str(config["_class_name"])
 
 
 def _refuse_pickles(path: Path) -> None:
@@ -104,7 +110,9 @@ def _refuse_pickles(path: Path) -> None:
         files = [f for f in folder.iterdir() if f.is_file()]
         pickles = sorted(f.name for f in files if f.suffix in PICKLES)
         if pickles and not any(f.suffix == ".safetensors" for f in files):
-            raise ModelError(f"{folder.name}/{pickles[0]} is a pickle, and a pickle can run code: findnemo loads safetensors only; {CONVERT}")
+            raise ModelError(
+                f"{folder.name}/{pickles[0]} is a pickle, and a pickle can run code: findnemo loads safetensors only; {CONVERT}"
+            )
 
 
 def _from_pretrained(source: str | Path, dtype: torch.dtype) -> Any:

@@ -47,4 +47,6 @@ class StableDiffusion(Model):
         super().check_editable()
         channels, out = self.pipeline.unet.config.in_channels, self.pipeline.unet.config.out_channels
         if channels != out:
-            raise ModelError(f"the U-Net takes {channels} channels and returns {out}: inpainting and editing variants are not supported")
+            raise ModelError(
+                f"the U-Net takes {channels} channels and returns {out}: inpainting and editing variants are not supported"
+            )

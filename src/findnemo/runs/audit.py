@@ -75,7 +75,9 @@ def start(out: str | Path, model: Model, calibration: Calibration, plan: Plan) -
     return run
 
 
-def audit(work: Work, prompts: Iterable[Prompt], stages: Sequence[str] = STAGES, progress: Progress | None = None) -> list[Caption]:
+def audit(
+    work: Work, prompts: Iterable[Prompt], stages: Sequence[str] = STAGES, progress: Progress | None = None
+) -> list[Caption]:
     """Run the stages over the captions and return them with their results. What is already answered is not done again.
 
     A caption on which a stage fails (NaN from the model, say) is marked failed with the reason, and the rest goes on.
@@ -124,7 +126,14 @@ def _localize(work: Work, caption: Caption) -> dict[str, Any]:
 def _verify(work: Work, caption: Caption) -> dict[str, Any]:
     neurons, plan, original = neurons_of(caption), work.plan, work.original(caption)
     result = verify(
-        work.model, caption.text, neurons, work.calibration.settings, plan.images, plan.image_settings, work.judges, original
+        work.model,
+        caption.text,
+        neurons,
+        work.calibration.settings,
+        plan.images,
+        plan.image_settings,
+        work.judges,
+        original,
     )
     if result.before:
         for name, images in (("before", result.before), ("after", result.after)):
@@ -135,7 +144,11 @@ def _verify(work: Work, caption: Caption) -> dict[str, Any]:
     return result.values
 
 
-_STEPS: dict[str, Callable[[Work, Caption], dict[str, Any]]] = {"detect": _detect, "localize": _localize, "verify": _verify}
+_STEPS: dict[str, Callable[[Work, Caption], dict[str, Any]]] = {
+    "detect": _detect,
+    "localize": _localize,
+    "verify": _verify,
+}
 
 
 def neurons_of(caption: Caption) -> NeuronSet:

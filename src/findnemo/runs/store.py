@@ -80,7 +80,9 @@ class Run:
             run.set_meta("settings", settings)
         elif known != settings:
             run.close()
-            raise MismatchError(f"{path} was made with other settings: {_differences(known, settings)}; give another --out, or the same settings")
+            raise MismatchError(
+                f"{path} was made with other settings: {_differences(known, settings)}; give another --out, or the same settings"
+            )
         return run
 
     @classmethod
@@ -136,7 +138,13 @@ class Run:
         with self._db:
             self._db.execute(
                 "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)",
-                (caption, stage, "failed" if error else "done", seconds, json.dumps(payload if error is None else {"error": error})),
+                (
+                    caption,
+                    stage,
+                    "failed" if error else "done",
+                    seconds,
+                    json.dumps(payload if error is None else {"error": error}),
+                ),
             )
 
     def done(self, stage: str) -> set[int]:

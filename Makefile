@@ -1,0 +1,39 @@
+# make demo   audit the shipped model, offline
+# make test   lint, types and tests (minutes); make slow adds the long checks
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export HF_HUB_OFFLINE = 1
+
+.PHONY: demo check-demo test slow lint format setup clean
+
+demo: setup
+	$(BIN)/findnemo demo --out findnemo-demo
+
+check-demo: setup
+	$(BIN)/findnemo demo --check
+
+test: setup lint
+	$(BIN)/python -m pytest --durations=8
+
+slow: setup
+	$(BIN)/python -m pytest -m slow --durations=8
+
+lint: setup
+	$(BIN)/ruff check src tests recipes benchmarks
+	$(BIN)/ruff format --check src tests recipes benchmarks
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix src tests recipes benchmarks
+	$(BIN)/ruff format src tests recipes benchmarks
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build findnemo-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

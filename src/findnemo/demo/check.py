@@ -1,0 +1,307 @@
+"""What the demo model reaches, measured against its ground truth: `findnemo demo --check`.
+
+All seeds are fresh (sample numbers from 1000; training drew from other generators), all unrelated captions are unseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from findnemo import demo
+from findnemo.calibration import Calibration
+from findnemo.deltas import Probe, score
+from findnemo.edits import deactivate
+from findnemo.images import generate
+from findnemo.localization import localize
+from findnemo.metrics import auroc
+from findnemo.models import Model
+from findnemo.neurons import NeuronSet
+from findnemo.scores import SIMILARITIES, memorization_score
+from findnemo.verification import FRESH, Judges
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    Images = list[Image.Image]
+
+SEEDS, UNRELATED_IMAGES, UNRELATED_SCORES = 10, 50, 200
+MANY = 4  # neurons; "some captions need many neurons in several layers"
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure: what, how much, out of how many, and the goal that was set before training."""
+
+    name: str
+    value: float
+    goal: str
+    reached: bool
+    n: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def _at_least(name: str, value: float, goal: float, n: int) -> Figure:
+    return Figure(name, round(value, 4), f">= {goal:g}", value >= goal, n)
+
+
+def _at_most(name: str, value: float, goal: float, n: int) -> Figure:
+    return Figure(name, round(value, 4), f"<= {goal:g}", value <= goal, n)
+
+
+@dataclass(frozen=True)
+class MemoryCheck:
+    """Everything measured for one memorized caption."""
+
+    caption: str
+    type: str
+    score: float  # memorization score on fresh seeds
+    copies: Tensor  # descriptor similarity of each image to the training image
+    planted_score: float  # the same two with the planted neurons off
+    planted_same_seed: float
+    planted_copies: Tensor
+    planted_fit: float  # share of unrelated captions that fit the images less well than the own caption
+    found: NeuronSet
+    found_memorized: bool
+    found_same_seed: float  # with NeMo's neurons off, fresh seeds
+    found_copies: Tensor
+
+
+def check_demo(model: Model, progress: Progress | None = None, limit: int | None = None) -> list[Figure]:
+    """Measure every promised figure. `limit`: the first N memorized captions and N unrelated ones only, for a quick look."""
+    report = progress or (lambda stage, done, total: None)
+    calibration, judges = demo.calibration(), demo.judges()
+    calibration.check(model)
+    others = _Unrelated.measure(model, judges, report, limit)
+    memories = []
+    prompts = demo.memorized()[:limit]
+    for k, prompt in enumerate(prompts):
+        report("memories", k, len(prompts))
+        memories.append(_check_memory(model, calibration, judges, prompt.text, str(prompt.type), others))
+    report("memories", len(prompts), len(prompts))
+    return [
+        *_ordinary(others, calibration),
+        *_copies(memories, others),
+        *_planting(memories, others, calibration),
+        *_nemo(memories, calibration),
+    ]
+
+
+@dataclass(frozen=True)
+class _Unrelated:
+    """Captions that are not memorized: their scores, images, and images with all planted neurons off."""
+
+    captions: Sequence[str]
+    scores: Tensor
+    features: Tensor  # (captions, 2, D) descriptors
+    features_off: Tensor  # (captions, 2, D) with all planted neurons off
+    own_fit: Tensor  # share of the other captions that fit the image less well, per caption
+    text_judge: Judges
+
+    @classmethod
+    def measure(cls, model: Model, judges: Judges, report: Progress, limit: int | None) -> _Unrelated:
+        captions = demo.unrelated()[:limit]
+        scored = captions[:UNRELATED_SCORES]
+        scores = []
+        for k, caption in enumerate(scored):
+            scores.append(score(model, caption, samples=range(FRESH, FRESH + SEEDS)))
+            report("unrelated", k + 1, len(scored))
+        drawn = captions[:UNRELATED_IMAGES]
+        planted = NeuronSet.of(n for g in demo.planted().values() for n in g)
+        features, off, fits = [], [], []
+        assert judges.descriptor is not None
+        for k, caption in enumerate(drawn):
+            pair = generate(model, caption, [FRESH, FRESH + 1], demo.image_settings())
+            with deactivate(model, planted):
+                blocked = generate(model, caption, [FRESH, FRESH + 1], demo.image_settings())
+            features.append(judges.descriptor(pair))
+            off.append(judges.descriptor(blocked))
+            fits.append(_fit(judges, pair, caption, drawn))
+            report("images", k + 1, len(drawn))
+        return cls(drawn, torch.tensor(scores), torch.stack(features), torch.stack(off), torch.tensor(fits), judges)
+
+
+def _fit(judges: Judges, images: Images, caption: str, others: Sequence[str]) -> float:
+    """Share of other captions that CLIP finds to fit the images less well than their own (0.5: no better than chance)."""
+    assert judges.alignment is not None
+    rest = [c for c in others if c != caption]
+    shares = []
+    for image in images:
+        values = judges.alignment([image] * (len(rest) + 1), [caption, *rest])
+        shares.append(float((values[1:] < values[0]).float().mean()))
+    return sum(shares) / len(shares)
+
+
+def _check_memory(
+    model: Model, calibration: Calibration, judges: Judges, caption: str, kind: str, others: _Unrelated
+) -> MemoryCheck:
+    assert judges.descriptor is not None
+    original = demo.training_image(caption)
+    assert original is not None
+    target = judges.descriptor([original])[0]
+    fresh = range(FRESH, FRESH + SEEDS)
+    probe, similarity = (
+        Probe(model, caption, calibration.settings, fresh),
+        SIMILARITIES[calibration.settings.similarity],
+    )
+    unblocked = probe.deltas()
+    found = localize(model, caption, calibration)
+    measured: dict[str, tuple[float, float, Tensor, Images]] = {}
+    for name, neurons in (("on", NeuronSet()), ("planted", demo.planted()[caption]), ("found", found.neurons)):
+        deltas = probe.deltas(neurons)
+        with deactivate(model, neurons):
+            images = generate(model, caption, fresh, demo.image_settings())
+        same = float(similarity(unblocked, deltas).max())
+        copies = judges.descriptor(images) @ target
+        measured[name] = (memorization_score(deltas, calibration.settings.similarity), same, copies, images)
+    on, planted, nemo = measured["on"], measured["planted"], measured["found"]
+    fit = _fit(judges, planted[3], caption, others.captions)
+    return MemoryCheck(
+        caption,
+        kind,
+        on[0],
+        on[2],
+        planted[0],
+        planted[1],
+        planted[2],
+        fit,
+        found.neurons,
+        found.memorized,
+        nemo[1],
+        nemo[2],
+    )
+
+
+def _ordinary(others: _Unrelated, calibration: Calibration) -> list[Figure]:
+    n = len(others.captions)
+    pairs = (others.features[:, 0] * others.features[:, 1]).sum(-1)
+    kept = (others.features * others.features_off).sum(-1)
+    over = float((others.scores >= calibration.tau).float().mean())
+    return [
+        _at_least(
+            "unrelated: own caption fits the image better than this share of other captions",
+            float(others.own_fit.mean()),
+            0.9,
+            n,
+        ),
+        _at_most("unrelated: descriptor similarity between two seeds, median", float(pairs.median()), 0.5, n),
+        _at_most("unrelated: share over tau (mean + 1 std)", over, 0.2, len(others.scores)),
+        _at_least("unrelated: descriptor similarity with all planted neurons off, median", float(kept.median()), 0.9, n),
+    ]
+
+
+def _level(target: Tensor, others: _Unrelated) -> float:
+    """Similarity to a training image that 95 % of unrelated images do not exceed."""
+    return float(torch.quantile((others.features.flatten(0, 1) @ target).double(), 0.95))
+
+
+def _copies(memories: Sequence[MemoryCheck], others: _Unrelated) -> list[Figure]:
+    verbatim = [m for m in memories if m.type == "VM"]
+    faithful = [m for m in verbatim if int((m.copies >= 0.9).sum()) >= 9 * SEEDS // 10]
+    return [
+        _at_least(
+            "VM captions whose image is the training image (similarity >= .9) for 9 seeds of 10",
+            len(faithful) / len(verbatim),
+            1.0,
+            len(verbatim),
+        ),
+        _at_least(
+            "AUROC of the memorization score",
+            auroc(torch.tensor([m.score for m in memories]), others.scores),
+            0.99,
+            len(memories),
+        ),
+    ]
+
+
+def _planting(memories: Sequence[MemoryCheck], others: _Unrelated, calibration: Calibration) -> list[Figure]:
+    n, tau = len(memories), calibration.tau
+    judge = others.text_judge.descriptor
+    assert judge is not None
+    levels = {m.caption: _level(judge([demo.training_image(m.caption)])[0], others) for m in memories}  # type: ignore[list-item]
+    under = [m for m in memories if m.planted_score < tau]
+    same = [m for m in memories if m.planted_same_seed < tau]
+    gone = [m for m in memories if float(m.planted_copies.median()) <= levels[m.caption]]
+    fits = [m for m in memories if m.planted_fit >= 0.8]
+    planted = demo.planted()
+    owners: dict[tuple[str, int], int] = {}
+    for neurons in planted.values():
+        for neuron in neurons:
+            owners[neuron] = owners.get(neuron, 0) + 1
+    many = [g for g in planted.values() if len(g) >= MANY and len(g.layers) >= 3]
+    return [
+        _at_least("planted neurons off: captions with the score under tau", len(under) / n, 0.9, n),
+        _at_least("planted neurons off: captions whose same-seed similarity is under tau", len(same) / n, 0.9, n),
+        _at_least(
+            "planted neurons off: captions no closer to the training image than 95 % of unrelated images",
+            len(gone) / n,
+            0.9,
+            n,
+        ),
+        _at_least(
+            "planted neurons off: captions whose image fits them better than 80 % of other captions",
+            len(fits) / n,
+            0.9,
+            n,
+        ),
+        _at_least("neurons shared by several captions", sum(c > 1 for c in owners.values()), 1, len(owners)),
+        _at_least(f"captions with {MANY} planted neurons or more in 3 layers or more", len(many), 1, len(planted)),
+    ]
+
+
+def _nemo(memories: Sequence[MemoryCheck], calibration: Calibration) -> list[Figure]:
+    planted = demo.planted()
+    figures = []
+    for kind in ("VM", "TM"):
+        mine = [m for m in memories if m.type == kind]
+        if not mine:
+            continue
+        n = len(mine)
+        meets = [m for m in mine if len(m.found & planted[m.caption])]
+        outside = median(len(m.found - planted[m.caption]) for m in mine)
+        gone = [m for m in mine if m.found_memorized and m.found_same_seed <= calibration.tau]
+        copies = [m for m in mine if float(m.found_copies.median()) < 0.7]
+        figures += [
+            _at_least(f"NeMo, {kind}: captions whose set meets the planted one", len(meets) / n, 0.8, n),
+            _at_most(f"NeMo, {kind}: neurons outside the planted set, median", outside, 1, n),
+            _at_least(
+                f"NeMo, {kind}: captions whose memory is gone on fresh seeds (same-seed similarity <= tau)",
+                len(gone) / n,
+                0.8,
+                n,
+            ),
+            _at_least(
+                f"NeMo, {kind}: captions whose finished images are no copies (median similarity < .7)",
+                len(copies) / n,
+                0.8,
+                n,
+            ),
+        ]
+    return figures
+
+
+def figures_table(figures: Sequence[Figure]) -> Any:
+    """The figures as a table for a terminal."""
+    from rich.table import Table
+
+    table = Table(show_edge=False, pad_edge=False, header_style="bold")
+    for name in ("figure", "value", "goal", "n", ""):
+        table.add_column(name, justify="left" if name == "figure" else "right")
+    for f in figures:
+        table.add_row(f.name, f"{f.value:.3f}", f.goal, str(f.n), "[green]reached[/]" if f.reached else "[red]missed[/]")
+    return table
+
+
+def figures_markdown(figures: Sequence[Figure]) -> str:
+    """The figures as a Markdown table, for the model card."""
+    lines = ["| figure | value | goal | n | |", "|---|---:|---|---:|---|"]
+    lines += [f"| {f.name} | {f.value:.3f} | {f.goal} | {f.n} | {'reached' if f.reached else '**missed**'} |" for f in figures]
+    return "\n".join(lines) + "\n"
