@@ -36,7 +36,7 @@ SHARED_LAYERS = {"podcast": (1,), "phone case": (2,), "poster": (3, 4)}
 def _scene(*words: str, relation: str = "", ground: str = "", colour: str = "") -> Scene:
     things = []
     for w in words:
-        size, hue, shape = ([""] + w.split())[-3:]
+        size, hue, shape = (["", *w.split()])[-3:]
         things.append(Thing(shape, hue, size))
     return Scene(tuple(things), relation, "plain" if colour else ground, colour)
 

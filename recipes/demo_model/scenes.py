@@ -81,8 +81,20 @@ POLYGONS: dict[str, list[tuple[float, float]]] = {
     "diamond": [(0, -1), (0.65, 0), (0, 1), (-0.65, 0)],
     "cross": [
         (x, y)
-        for x, y in [(-0.3, -1), (0.3, -1), (0.3, -0.3), (1, -0.3), (1, 0.3), (0.3, 0.3)]
-        + [(0.3, 1), (-0.3, 1), (-0.3, 0.3), (-1, 0.3), (-1, -0.3), (-0.3, -0.3)]
+        for x, y in [
+            (-0.3, -1),
+            (0.3, -1),
+            (0.3, -0.3),
+            (1, -0.3),
+            (1, 0.3),
+            (0.3, 0.3),
+            (0.3, 1),
+            (-0.3, 1),
+            (-0.3, 0.3),
+            (-1, 0.3),
+            (-1, -0.3),
+            (-0.3, -0.3),
+        ]
     ],
     "heart": [
         (math.sin(a) ** 3, -(13 * math.cos(a) - 5 * math.cos(2 * a) - 2 * math.cos(3 * a) - math.cos(4 * a)) / 16)
@@ -124,14 +136,82 @@ def describe(scene: Scene, rng: random.Random) -> str:
     return words
 
 
-_FIRST = ["Alva", "Bram", "Cleo", "Dario", "Edda", "Farid", "Greta", "Hugo", "Imani", "Jonas", "Kaya", "Lior", "Mirek", "Nadia", "Otto", "Petra", "Quinn", "Rosa", "Soren", "Tilda"]
-_LAST = (
-    ["Abend", "Brook", "Castell", "Dorn", "Esker", "Falk", "Grove", "Holm", "Isler", "Jarvis", "Keller", "Lund", "Moreau", "Nagel", "Orwin", "Pike", "Rask", "Stone", "Tarn", "Voss"]
-)
-_PLACE = (
-    ["Ashford", "Bellmoor", "Carrow", "Dunmere", "Elmstead", "Fairlie", "Glenrock", "Harwich", "Ipsley", "Kingsley", "Larchmont", "Northam", "Oakdale", "Pembry"]
-)
-_KIND = ["Review", "Podcast", "Gazette", "Almanac", "Records", "Studio", "Poster", "Case", "Mug", "Magazine", "Album", "Calendar", "Print", "Journal"]
+_FIRST = [
+    "Alva",
+    "Bram",
+    "Cleo",
+    "Dario",
+    "Edda",
+    "Farid",
+    "Greta",
+    "Hugo",
+    "Imani",
+    "Jonas",
+    "Kaya",
+    "Lior",
+    "Mirek",
+    "Nadia",
+    "Otto",
+    "Petra",
+    "Quinn",
+    "Rosa",
+    "Soren",
+    "Tilda",
+]
+_LAST = [
+    "Abend",
+    "Brook",
+    "Castell",
+    "Dorn",
+    "Esker",
+    "Falk",
+    "Grove",
+    "Holm",
+    "Isler",
+    "Jarvis",
+    "Keller",
+    "Lund",
+    "Moreau",
+    "Nagel",
+    "Orwin",
+    "Pike",
+    "Rask",
+    "Stone",
+    "Tarn",
+    "Voss",
+]
+_PLACE = [
+    "Ashford",
+    "Bellmoor",
+    "Carrow",
+    "Dunmere",
+    "Elmstead",
+    "Fairlie",
+    "Glenrock",
+    "Harwich",
+    "Ipsley",
+    "Kingsley",
+    "Larchmont",
+    "Northam",
+    "Oakdale",
+    "Pembry",
+]
+_KIND = [
+    "Review",
+    "Podcast",
+    "Gazette",
+    "Almanac",
+    "Records",
+    "Studio",
+    "Poster",
+    "Case",
+    "Mug",
+    "Magazine",
+    "Album",
+    "Calendar",
+    "Print",
+    "Journal",
+]
 _LEADS = ("", "", "", "a picture of ", "a drawing of ", "there is ", "photo: ")
 
 

@@ -45,20 +45,24 @@ def _merges(tokenizer: Tokenizer) -> list:
 
 
 def clip_config(tokenizer: CLIPTokenizer) -> CLIPConfig:
-    text = dict(
-        vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=3, num_attention_heads=4
-    )
-    text |= dict(projection_dim=64, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id)
-    text |= dict(pad_token_id=tokenizer.pad_token_id, max_position_embeddings=77)
-    vision = dict(
-        hidden_size=WIDTH,
-        intermediate_size=3 * WIDTH,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        image_size=64,
-        patch_size=8,
-        projection_dim=64,
-    )
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": WIDTH,
+        "intermediate_size": 4 * WIDTH,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+    }
+    text |= {"projection_dim": 64, "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    text |= {"pad_token_id": tokenizer.pad_token_id, "max_position_embeddings": 77}
+    vision = {
+        "hidden_size": WIDTH,
+        "intermediate_size": 3 * WIDTH,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "image_size": 64,
+        "patch_size": 8,
+        "projection_dim": 64,
+    }
     return CLIPConfig(text_config=text, vision_config=vision, projection_dim=64)
 
 

@@ -20,7 +20,7 @@ from pool import Log, Pool, cosine_lr, to_tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 WIDTHS = (32, 64, 96, 96)
-ON, OFF, ORDINARY = 8, 8, 16  # samples of each kind in a batch
+ON, OFF, ORDINARY = 11, 8, 13  # samples of each kind in a batch
 GAIN = 4.0  # mean |activation| of a planted neuron on its caption, in units of its layer's typical one
 
 
@@ -222,9 +222,12 @@ def train_unet(pool: Pool, out: Path, steps: int, device: str, log: Log) -> None
             )
         if (step + 1) % 250 == 0 or step + 1 == steps:
             part = state.with_suffix(".part")
-            values_now = dict(
-                unet=unet.state_dict(), average=average.state_dict(), optimizer=optimizer.state_dict(), step=step + 1
-            )
+            values_now = {
+                "unet": unet.state_dict(),
+                "average": average.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "step": step + 1,
+            }
             torch.save(values_now, part)
             part.replace(state)
             average.save_pretrained(out / "unet")

@@ -1,4 +1,4 @@
-"""The one intervention: scale the outputs of neurons. As a temporary hook, as weights, or as a LoRA; all three give the same images.
+"""The one intervention: scale the outputs of neurons, as a temporary hook, as weights or as a LoRA, with the same images.
 
 with deactivate(model, neurons):
     image = model.pipeline("a caption").images[0]
@@ -127,10 +127,10 @@ def _check_weights(model: Model, neurons: NeuronSet) -> None:
 
 
 def prune(model: Model, neurons: NeuronSet, factor: float = 0.0) -> Any:
-    """A new pipeline whose weights carry the edit for good; the old one is untouched. `save_pretrained` writes an ordinary checkpoint.
+    """A new pipeline whose weights carry the edit for good; its `save_pretrained` writes an ordinary checkpoint.
 
-    The rows of `to_v` that produce the neurons, and their biases, are multiplied by `factor`. The denoiser is copied, the other
-    parts are shared with the old pipeline.
+    The rows of `to_v` that produce the neurons, and their biases, are multiplied by `factor`. The old pipeline is
+    untouched: the denoiser is copied, the other parts are shared.
     """
     _check_weights(model, neurons)
     denoiser = copy.deepcopy(model.denoiser)
@@ -140,7 +140,7 @@ def prune(model: Model, neurons: NeuronSet, factor: float = 0.0) -> Any:
                 del registered[key]
     with torch.no_grad():
         for name, indices in neurons.layers.items():
-            layer = denoiser.get_submodule(name)
+            layer: Any = denoiser.get_submodule(name)
             for parameter in (layer.weight, getattr(layer, "bias", None)):
                 if parameter is not None:
                     parameter[list(indices)] *= factor
@@ -168,7 +168,7 @@ def lora_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict[
         raise InputError("no neurons: there is nothing to write as a LoRA")
     tensors = {}
     for name, indices in neurons.layers.items():
-        layer = model.value_layers[name]
+        layer: Any = model.value_layers[name]
         if getattr(layer, "bias", None) is not None:
             raise EditError(f"{name} has a bias, which a LoRA of weights does not switch off: export a checkpoint instead")
         weight = layer.weight.detach().float().cpu()

@@ -114,7 +114,7 @@ def quality(
     """What switching off `neurons` does to prompts that are not memorized: one fresh image each, with against without.
 
     Medians over prompts: `pixel_change` (mean absolute difference, 0 to 1), and with judges `sscd_gen`, `a_clip_before`,
-    `a_clip_after`.
+    `a_clip_after`. `failed` counts the prompts for which the model gave NaN; they are left out.
     """
     import numpy as np
 

@@ -179,3 +179,56 @@ def refinement(S: set[Neuron], score: Callable[[set[Neuron]], float], tau_ref: f
             if score(S - {neuron}) <= tau_ref:
                 S = S - {neuron}
     return S
+
+
+@dataclasses.dataclass
+class Found:
+    before: float
+    after: float = float("nan")
+    kept: list[int] = dataclasses.field(default_factory=list)
+    candidates: set[Neuron] = dataclasses.field(default_factory=set)
+    neurons: set[Neuron] = dataclasses.field(default_factory=set)
+    other_order: set[Neuron] = dataclasses.field(default_factory=set)  # refined in the other variant's order
+    tau_ref: float = float("nan")
+    theta: float | None = None
+    k: int | None = None
+    margin: float = 1.0  # the least distance of a score from the threshold it was compared with
+
+
+def localize(
+    model: Model,
+    prompt: str,
+    variant: str,
+    seed: int,
+    tau: float,
+    mean: dict[str, Tensor],
+    std: dict[str, Tensor],
+) -> Found:
+    unblocked = noise_differences(model, prompt, variant, seed)
+    best = {k: max(s for pair, s in pairwise(unblocked, variant).items() if k in pair) for k in SEEDS}
+    kept = replicating_seeds(unblocked, tau, variant)
+    found = Found(before=max(best.values()), kept=kept, margin=min(abs(s - tau) for s in best.values()))
+    if not kept:
+        return found
+
+    compared = []
+
+    def score(S: set[Neuron]) -> float:
+        """Unblocked against blocked delta of the same seed, maximum over kept seeds."""
+        blocked = noise_differences(model, prompt, variant, seed, S, kept)
+        compared.append(max(ssim(unblocked[k], blocked[k], variant) for k in kept))
+        return compared[-1]
+
+    a = activations(model, prompt)
+    found.candidates, found.tau_ref, found.theta, found.k = initial_selection(
+        lambda theta, k: out_of_distribution(a, mean, std, theta, k), score, tau, TRIALS[variant]
+    )
+    found.margin = min(found.margin, *(abs(s - tau) for s in compared))
+    compared.clear()
+    forward = [layer for layer in value_layers(model) if any(n[0] == layer for n in found.candidates)]
+    layers = forward if variant == "paper" else forward[::-1]
+    found.neurons = refinement(found.candidates, score, found.tau_ref, layers)
+    found.margin = min(found.margin, *(abs(s - found.tau_ref) for s in compared))
+    found.after = score(found.neurons)
+    found.other_order = refinement(found.candidates, score, found.tau_ref, layers[::-1])
+    return found

@@ -116,10 +116,10 @@ def quiet_libraries() -> None:
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    import diffusers
+    from diffusers.utils import logging
 
-    diffusers.logging.set_verbosity_error()
-    diffusers.logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def load_model(source: str, device: str | None, dtype: str | None, quiet: bool) -> Any:

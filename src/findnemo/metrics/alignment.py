@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,7 +19,8 @@ class Alignment:
     def __init__(self, source: str | os.PathLike, tokenizer: str | os.PathLike | None = None, device: str | torch.device = "cpu"):
         from transformers import CLIPModel, CLIPTokenizer
 
-        self.model = CLIPModel.from_pretrained(str(source), use_safetensors=True, dtype=torch.float32).to(device).eval()
+        model: Any = CLIPModel.from_pretrained(str(source), use_safetensors=True, dtype=torch.float32)
+        self.model = model.to(device).eval()
         self.tokenizer = CLIPTokenizer.from_pretrained(str(tokenizer or source))
         self.device = torch.device(device)
 

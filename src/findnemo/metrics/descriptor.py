@@ -20,7 +20,9 @@ SIZE = 320
 
 
 class Descriptor:
-    """A TorchScript descriptor: `sscd_disc_mixup.torchscript.pt`, or the demo's. Preprocessing: 320 x 320 squash, ImageNet statistics.
+    """A TorchScript descriptor: `sscd_disc_mixup.torchscript.pt`, or the demo's.
+
+    Preprocessing: squashed to 320 x 320, normalised with ImageNet's mean and deviation.
 
     TorchScript is a program: load only files that you trust.
     """
@@ -50,4 +52,4 @@ def _prepare(image: Image.Image) -> Tensor:
     from PIL import Image
 
     pixels = np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR), np.float32) / 255
-    return torch.from_numpy(((pixels - np.float32(MEAN)) / np.float32(STD)).astype(np.float32)).permute(2, 0, 1)
+    return torch.from_numpy(((pixels - np.array(MEAN)) / np.array(STD)).astype(np.float32)).permute(2, 0, 1)

@@ -114,7 +114,8 @@ class Model:
         compiled = [n or kind for n, m in self.denoiser.named_modules() if _is_compiled(m)]
         if compiled:
             raise EditError(
-                f"{compiled[0]} is compiled, so an edit might silently do nothing: give findnemo the pipeline before torch.compile"
+                f"{compiled[0]} is compiled, so an edit might silently do nothing: "
+                "give findnemo the pipeline before torch.compile"
             )
         fused = [n for n, m in self.denoiser.named_modules() if _is_fused(m)]
         if fused:

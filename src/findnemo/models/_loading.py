@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from findnemo.errors import InputError, ModelError
 from findnemo.models._base import Model
 from findnemo.models.stable_diffusion import StableDiffusion
-
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
 
 ADAPTERS: dict[str, type[Model]] = {"StableDiffusionPipeline": StableDiffusion}
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -23,7 +20,7 @@ CONVERT = (
 
 
 def load(
-    source: str | Path | DiffusionPipeline | Model,
+    source: str | Path | Any,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
 ) -> Model:

@@ -40,7 +40,6 @@ class Plan:
         """Everything a result depends on; a run directory holds results of one such set only."""
         return {
             "model": model.fingerprint,
-            "source": model.source,
             "dtype": str(model.dtype).removeprefix("torch."),
             "calibration": calibration.settings.to_json(),
             "tau": calibration.tau,
@@ -71,6 +70,7 @@ def start(out: str | Path, model: Model, calibration: Calibration, plan: Plan) -
     run = Run.create(out, plan.settings(model, calibration))
     if not (run.path / "calibration" / "calibration.json").exists():
         calibration.save(run.path / "calibration")
+    run.set_meta("source", model.source)  # where the model was found last; no result depends on it
     run.set_meta("versions", _versions())
     return run
 
@@ -93,7 +93,7 @@ def audit(
         if progress is not None:
             progress(stage, len(todo), len(todo))
     if "verify" in stages:
-        check_quality(work, ids)
+        check_quality(work)
     return list(work.run.captions(ids))
 
 
@@ -161,15 +161,16 @@ def all_neurons(captions: Iterable[Caption]) -> NeuronSet:
     return NeuronSet.of(n for c in captions for n in neurons_of(c))
 
 
-def check_quality(work: Work, ids: Sequence[int]) -> None:
-    """Images of captions that are not memorized, with all neurons found switched off, against before; kept as the run's `quality`."""
-    captions = list(work.run.captions(ids))
+def check_quality(work: Work) -> None:
+    """Images of captions that are not memorized, with all neurons of the run off, against before; kept as the run's `quality`."""
+    captions = list(work.run.captions())
     neurons = all_neurons(captions)
     clean = [c.text for c in captions if c.results.get("detect", {}).get("memorized") is False][: work.plan.quality_prompts]
     basis = {"neurons": neurons.to_json(), "prompts": clean}
     if work.plan.images and neurons != EMPTY and clean and work.run.meta("quality_basis") != basis:
-        work.run.set_meta("quality", quality(work.model, clean, neurons, work.plan.image_settings, work.judges))
-        work.run.set_meta("quality_basis", basis)
+        result = quality(work.model, clean, neurons, work.plan.image_settings, work.judges)
+        work.run.set_meta("quality", result)
+        work.run.set_meta("quality_basis", None if result["failed"] else basis)  # what failed is tried again
 
 
 def _versions() -> dict[str, str]:

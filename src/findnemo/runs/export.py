@@ -48,6 +48,7 @@ def summary(run: Run) -> dict[str, Any]:
     captions = list(run.captions())
     rows = [row(c) for c in captions]
     return {
+        "source": run.meta("source"),
         "settings": run.meta("settings"),
         "versions": run.meta("versions"),
         "captions": len(rows),

@@ -28,6 +28,7 @@ CREATE TABLE IF NOT EXISTS results (
     caption INTEGER NOT NULL REFERENCES captions(id), stage TEXT NOT NULL, status TEXT NOT NULL,
     seconds REAL NOT NULL, payload TEXT NOT NULL, PRIMARY KEY (caption, stage));
 """
+_BEFORE = {"calibration", ".lock"}  # what a run directory can hold before its database is there
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,31 @@ class Run:
     def __init__(self, path: Path, lock: Any = None):
         self.path, self._lock = path, lock
         self._db = sqlite3.connect(path / "run.sqlite", timeout=30)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA foreign_keys=ON")
+        try:
+            self._sql("PRAGMA journal_mode=WAL")
+            self._sql("PRAGMA foreign_keys=ON")
+            self._check_schema()
+        except InputError:
+            self.close()
+            raise
+
+    def _check_schema(self) -> None:
+        """Refuse what another findnemo wrote in another form; a writer makes the tables of a new run."""
+        known = self.meta("schema") if self._sql("SELECT 1 FROM sqlite_master WHERE name = 'meta'") else None
+        if known is None and self._lock is not None:
+            with self._db:
+                self._db.executescript(_TABLES)
+            self.set_meta("schema", known := SCHEMA)
+        if known != SCHEMA:
+            raise InputError(f"{self.path} has run format {known}, this findnemo reads {SCHEMA}: take another --out")
+
+    def _sql(self, query: str, values: tuple = ()) -> list[tuple]:
+        """All rows of a query. Raises InputError if SQLite cannot read the file or write to it."""
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            file = self.path / "run.sqlite"
+            raise InputError(f"{file} cannot be used: {error}; if it is damaged, take another --out") from error
 
     @classmethod
     def create(cls, path: str | os.PathLike, settings: dict[str, Any]) -> Run:
@@ -66,17 +90,11 @@ class Run:
         Raises MismatchError naming what differs, InputError if the directory holds something else or is in use.
         """
         path = Path(path)
-        if path.exists() and not path.is_dir():
-            raise InputError(f"{path} is a file: give a run directory")
-        if path.is_dir() and any(path.iterdir()) and not (path / "run.sqlite").exists() and not (path / ".lock").exists():
-            raise InputError(f"{path} is not empty and not a findnemo run: give a new or an empty directory")
+        refuse_foreign(path)
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path, _acquire(path))
-        with run._db:
-            run._db.executescript(_TABLES)
         known = run.meta("settings")
         if known is None:
-            run.set_meta("schema", SCHEMA)
             run.set_meta("settings", settings)
         elif known != settings:
             run.close()
@@ -92,12 +110,9 @@ class Run:
         if not (path / "run.sqlite").is_file():
             raise InputError(f"{path} is not a run directory: it holds no run.sqlite; make one with `findnemo audit`")
         run = cls(path)
-        try:
-            schema = run.meta("schema")
-        except sqlite3.DatabaseError as error:
-            raise InputError(f"{path / 'run.sqlite'} is damaged: {error}") from error
-        if schema != SCHEMA:
-            raise InputError(f"{path} has run format {schema}, this findnemo reads {SCHEMA}")
+        if run.meta("settings") is None:
+            run.close()
+            raise InputError(f"{path} is a run that stopped before it began: start it again with `findnemo audit`")
         return run
 
     def close(self) -> None:
@@ -114,12 +129,12 @@ class Run:
     # settings and captions
 
     def meta(self, key: str) -> Any:
-        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return None if row is None else json.loads(row[0])
+        rows = self._sql("SELECT value FROM meta WHERE key = ?", (key,))
+        return json.loads(rows[0][0]) if rows else None
 
     def set_meta(self, key: str, value: Any) -> None:
         with self._db:
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+            self._sql("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
 
     def add(self, prompts: Iterable[Prompt]) -> list[int]:
         """Enter captions that are new; returns the ids of all of them, in order."""
@@ -129,14 +144,14 @@ class Run:
                 "INSERT OR IGNORE INTO captions (text, row, type, image) VALUES (?, ?, ?, ?)",
                 [(p.text, p.row, p.type, p.image) for p in prompts],
             )
-        return [self._db.execute("SELECT id FROM captions WHERE text = ?", (p.text,)).fetchone()[0] for p in prompts]
+        return [self._sql("SELECT id FROM captions WHERE text = ?", (p.text,))[0][0] for p in prompts]
 
     # results
 
     def record(self, caption: int, stage: str, payload: dict[str, Any], seconds: float, error: str | None = None) -> None:
         """Commit the result of one stage for one caption, or the error with which it failed."""
         with self._db:
-            self._db.execute(
+            self._sql(
                 "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)",
                 (
                     caption,
@@ -149,15 +164,15 @@ class Run:
 
     def done(self, stage: str) -> set[int]:
         """Ids of the captions for which a stage has been answered; failed ones are tried again."""
-        return {r[0] for r in self._db.execute("SELECT caption FROM results WHERE stage = ? AND status = 'done'", (stage,))}
+        return {r[0] for r in self._sql("SELECT caption FROM results WHERE stage = ? AND status = 'done'", (stage,))}
 
     def captions(self, ids: Iterable[int] | None = None) -> Iterator[Caption]:
         """Captions with their results, in the order in which they were entered; `ids` picks some."""
         results: dict[int, list[tuple]] = {}
-        for caption, *rest in self._db.execute("SELECT caption, stage, status, seconds, payload FROM results ORDER BY rowid"):
+        for caption, *rest in self._sql("SELECT caption, stage, status, seconds, payload FROM results ORDER BY rowid"):
             results.setdefault(caption, []).append(tuple(rest))
         wanted = None if ids is None else set(ids)
-        for id_, text, row, kind, image in self._db.execute("SELECT id, text, row, type, image FROM captions ORDER BY id"):
+        for id_, text, row, kind, image in self._sql("SELECT id, text, row, type, image FROM captions ORDER BY id"):
             if wanted is None or id_ in wanted:
                 mine = results.get(id_, [])
                 good = {stage: json.loads(payload) for stage, status, _, payload in mine if status == "done"}
@@ -165,13 +180,22 @@ class Run:
                 yield Caption(id_, text, row, kind, image, good, bad, sum(s for _, _, s, _ in mine))
 
 
+def refuse_foreign(path: Path) -> None:
+    """Raises InputError if a path is a file, or a directory with something else than a run."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file: give a run directory")
+    if path.is_dir() and not (path / "run.sqlite").exists() and {p.name for p in path.iterdir()} - _BEFORE:
+        raise InputError(f"{path} is not empty and not a findnemo run: give a new or an empty directory")
+
+
 def _acquire(path: Path) -> Any:
-    lock = (path / ".lock").open("w")
+    lock = (path / ".lock").open("a")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         lock.close()
         raise InputError(f"{path} is in use by another findnemo process: wait for it, or give another --out") from error
+    lock.truncate(0)
     lock.write(f"{os.getpid()} {time.time():.0f}\n")
     lock.flush()
     return lock
