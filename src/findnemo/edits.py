@@ -67,7 +67,7 @@ def scaled(model: Model, scales: Mapping[str, Tensor]) -> Iterator[None]:
     if silent:
         raise EditError(
             f"the model ran, but {silent[0]} was never called: its attention computes values another way (fused, compiled or a "
-            "custom processor), so the edit did nothing; restore the default processor with set_default_attn_processor()"
+            "custom processor), so the edit did nothing; restore it with set_attn_processor(AttnProcessor2_0())"
         )
 
 
