@@ -15,7 +15,9 @@ def tiny_tokenizer(length: int = 77) -> CLIPTokenizer:
     return CLIPTokenizer(vocab={w: k for k, w in enumerate(words)}, merges=[], model_max_length=length)
 
 
-def tiny_pipeline(prediction_type: str = "epsilon", size: int = 16, seed: int = 0, **unet_options: object) -> StableDiffusionPipeline:
+def tiny_pipeline(
+    prediction_type: str = "epsilon", size: int = 16, seed: int = 0, **unet_options: object
+) -> StableDiffusionPipeline:
     """A StableDiffusionPipeline with Stable Diffusion's layout: 7 value layers of widths 16, 16, 32, 32, 32, 32, 32."""
     torch.manual_seed(seed)
     tokenizer = tiny_tokenizer()

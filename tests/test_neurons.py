@@ -73,7 +73,8 @@ def test_an_index_that_is_no_whole_number_from_zero_is_refused(index):
 
 
 def test_whole_numbers_of_numpy_and_torch_are_indices():
-    assert NeuronSet({"mid": np.array([3, 1])}) == NeuronSet({"mid": torch.tensor([1, 3])}) == NeuronSet({"mid": [1, 3]})
+    for indices in (np.array([3, 1]), torch.tensor([1, 3])):
+        assert NeuronSet({"mid": indices}) == NeuronSet({"mid": [1, 3]})
 
 
 @given(pairs)

@@ -1,4 +1,4 @@
-"""Put the trained parts together as the package's demo assets: `python recipes/demo_model/assemble.py --parts build/demo --out src/findnemo/demo/assets`.
+"""Put the trained parts together as the package's demo assets: `python recipes/demo_model/assemble.py --parts build/demo`.
 
 Writes the pipeline (fp16 safetensors), CLIP, descriptor, captions, planted neurons, training images and a calibration.
 """
@@ -18,8 +18,6 @@ from memories import MEMORIES, training_image
 from pool import held_out_captions
 from transformers import CLIPTextModel, CLIPTokenizer
 from unet import new_scheduler, plan
-
-HOLDOUT, UNRELATED = 600, 400
 
 
 def assemble_pipeline(parts: Path, out: Path) -> None:
@@ -59,6 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", type=Path, default=Path("build/demo"))
     parser.add_argument("--out", type=Path, default=Path("src/findnemo/demo/assets"))
+    parser.add_argument("--holdout", type=int, help="calibrate on the first N hold-out captions only")
     args = parser.parse_args()
     if args.out.exists():
         shutil.rmtree(args.out)
@@ -72,8 +71,8 @@ def main() -> None:
 
     import findnemo
 
-    model = findnemo.load(args.out / "model", device="cpu")
-    findnemo.calibrate(model, findnemo.demo.holdout()).save(args.out / "calibration")
+    model = findnemo.load("demo", device="cpu")
+    findnemo.calibrate(model, findnemo.demo.holdout()[: args.holdout]).save(args.out / "calibration")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ import torch
 
 from findnemo.deltas import Probe
 from findnemo.edits import deactivate
+from findnemo.errors import NumericalError
 from findnemo.images import ImageSettings, generate
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
@@ -116,14 +119,20 @@ def quality(
     Medians over prompts: `pixel_change` (mean absolute difference, 0 to 1), and with judges `sscd_gen`, `a_clip_before`,
     `a_clip_after`. `failed` counts the prompts for which the model gave NaN; they are left out.
     """
-    import numpy as np
-
     rows = []
     for prompt in prompts:
-        before = generate(model, prompt, [FRESH], image_settings)
-        with deactivate(model, neurons):
-            after = generate(model, prompt, [FRESH], image_settings)
-        gap = np.abs(np.asarray(before[0], np.float32) - np.asarray(after[0], np.float32)).mean() / 255
-        rows.append({"pixel_change": float(gap)} | compare_images(prompt, before, after, judges or Judges()))
-    medians = {key: round(float(np.median([r[key] for r in rows])), 4) for key in rows[0]} if rows else {}
-    return {"prompts": len(rows), "neurons": len(neurons), **medians}
+        with suppress(NumericalError):
+            rows.append(_change(model, prompt, neurons, image_settings, judges or Judges()))
+    medians = {key: round(statistics.median(r[key] for r in rows), 4) for key in rows[0]} if rows else {}
+    return {"prompts": len(rows), "failed": len(prompts) - len(rows), "neurons": len(neurons), **medians}
+
+
+def _change(model: Model, prompt: str, neurons: NeuronSet, image_settings: ImageSettings, judges: Judges) -> dict[str, float]:
+    """One fresh image of a prompt with `neurons` off against the same image before."""
+    import numpy as np
+
+    before = generate(model, prompt, [FRESH], image_settings)
+    with deactivate(model, neurons):
+        after = generate(model, prompt, [FRESH], image_settings)
+    gap = np.abs(np.asarray(before[0], np.float32) - np.asarray(after[0], np.float32)).mean() / 255
+    return {"pixel_change": float(gap)} | compare_images(prompt, before, after, judges)

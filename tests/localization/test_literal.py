@@ -11,18 +11,15 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack, contextmanager
 from itertools import combinations
 
-import pytest
 import torch
-from _tiny import tiny_pipeline
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 from torchmetrics.functional import (
     multiscale_structural_similarity_index_measure,
     structural_similarity_index_measure,
 )
 
-import findnemo
-from findnemo import Calibration, Localization, Model, NeuronSet
-from findnemo.settings import VARIANTS
+from findnemo import Model
 
 Neuron = tuple[str, int]
 
@@ -94,12 +91,23 @@ def noise_differences(
 
 
 def ssim(a: Tensor, b: Tensor, variant: str) -> float:
-    a, b = a[None], b[None]
-    if variant == "paper":
-        return float(structural_similarity_index_measure(a, b, gaussian_kernel=True, sigma=1.5, data_range=1.0))
-    return float(
-        multiscale_structural_similarity_index_measure(a, b, kernel_size=11, data_range=1.0, betas=(0.33, 0.33, 0.33))
+    return float(plain_ssim(a, b) if variant == "paper" else multi_scale_ssim(a, b))
+
+
+def plain_ssim(a: Tensor, b: Tensor) -> Tensor:
+    """11 x 11 Gaussian window, averaged over the places where it fits (from 1.5 on, torchmetrics also counts a padded border)."""
+    _, places = structural_similarity_index_measure(a[None], b[None], sigma=1.5, data_range=1.0, return_full_image=True)
+    return places[..., 5:-5, 5:-5].mean()
+
+
+def multi_scale_ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Contrasts of three scales and SSIM of the last, each to the power .33; that SSIM without torchmetrics' border."""
+    whole = multiscale_structural_similarity_index_measure(
+        a[None], b[None], kernel_size=11, data_range=1.0, betas=(0.33, 0.33, 0.33)
     )
+    last = [avg_pool2d(avg_pool2d(x, 2), 2) for x in (a, b)]
+    counted = structural_similarity_index_measure(last[0][None], last[1][None], sigma=1.5, data_range=1.0)
+    return whole * (plain_ssim(*last) / counted) ** 0.33
 
 
 def pairwise(deltas: dict[int, Tensor], variant: str) -> dict[tuple[int, int], float]:

@@ -25,6 +25,7 @@ from findnemo.cli._common import (
     VariantOpt,
     bar,
     load_model,
+    plain,
     print_json,
     read_table,
     say,
@@ -32,7 +33,7 @@ from findnemo.cli._common import (
     warn,
     warn_long_captions,
 )
-from findnemo.errors import InputError
+from findnemo.errors import InputError, MismatchError
 
 app = typer.Typer(
     name="findnemo",
@@ -90,6 +91,8 @@ def calibrate(
 
     if (prompts is None) == (import_statistics is None):
         raise InputError("give either --prompts FILE or --import-statistics FILE")
+    if out.is_file():
+        raise InputError(f"{out} is a file: give a directory")
     if prompts is not None:
         table = read_table(prompts, column, limit, quiet)
         loaded = load_model(model, device, dtype, quiet)
@@ -110,14 +113,18 @@ def calibrate(
     if json:
         print_json(about)
     elif not quiet:
-        stdout.print(f"tau = {made.tau:.4f} from {made.count} captions; calibration written to {out}", soft_wrap=True)
+        stdout.print(f"tau = {made.tau:.4f} from {made.count} captions; calibration written to {plain(str(out))}", soft_wrap=True)
 
 
 def _calibrate(model: Any, captions: list[str], settings: Any, fpr: float | None, out: Path, quiet: bool) -> Any:
+    import torch
+
     from findnemo import calibration as api
 
+    api.threshold(torch.zeros(len(captions)), fpr)  # too few captions: say so before the work, not after
     with bar(quiet) as update:
         done = iter(range(1, len(captions) + 1))
+        update("calibrate", 0, len(captions))
         return api.calibrate(
             model,
             captions,
@@ -190,19 +197,10 @@ def _stages(
     from findnemo.calibration import Calibration
 
     table, made = read_table(prompts, column, limit, quiet), Calibration.load(calibration)
+    plan = _plan(model, search, 4, None, None, made.settings.seed)
     loaded = load_model(model, device, dtype, quiet)
     warn_long_captions(loaded, table)
-    _run(
-        loaded,
-        table,
-        made,
-        out,
-        stages,
-        _plan(model, search, 4, None, None, made.settings.seed),
-        fail_on_memorized,
-        json,
-        quiet,
-    )
+    _run(loaded, table, made, out, stages, plan, fail_on_memorized, json, quiet)
 
 
 def _plan(model: str, search: str, images: int, steps: int | None, guidance: float | None, seed: int) -> Any:
@@ -242,8 +240,8 @@ def _run(
         elif not quiet:
             show_run(run, list(model.value_layers), captions)
             sheets = f", images in {run.path / 'sheets'}" if (run.path / "sheets").is_dir() else ""
-            stdout.print(f"results in {csv_path}{sheets}", soft_wrap=True)
-        failed = any(c.failed for c in captions)
+            stdout.print(plain(f"results in {csv_path}{sheets}"), soft_wrap=True)
+        failed = any(c.failed for c in captions) or (run.meta("quality") or {}).get("failed")
         memorized = any(c.results.get("detect", {}).get("memorized") for c in captions)
     if failed or (fail and memorized):
         raise typer.Exit(1)
@@ -269,13 +267,13 @@ def audit(
     ] = None,
     limit: LimitOpt = None,
     search: SearchOpt = "listing",
-    variant: VariantOpt = "paper",
+    variant: Annotated[str | None, typer.Option(help="'paper' (default) or 'released'; a calibration brings its own.")] = None,
     fpr: FprOpt = None,
     images: ImagesOpt = 4,
     image_steps: StepsOpt = None,
     guidance: GuidanceOpt = None,
     column: ColumnOpt = None,
-    seed: SeedOpt = 0,
+    seed: Annotated[int | None, typer.Option(help="Base seed of all samples (0); a calibration brings its own.")] = None,
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
     fail_on_memorized: FailOpt = False,
@@ -293,23 +291,37 @@ def audit(
         raise InputError("give --holdout or --calibration, not both")
     table = read_table(prompts, column, limit, quiet) if prompts else _demo_table(model, limit, "--prompts")
     made = Calibration.load(calibration) if calibration else None
+    if made is not None:
+        _refuse_other(made, {"variant": variant, "seed": seed, "fpr": fpr})
     clean = None if made else read_table(holdout, column, None, quiet) if holdout else _demo_holdout(model)
+    settings = made.settings if made else settings_for(variant or "paper", seed or 0)
+    plan = _plan(model, search, images, image_steps, guidance, settings.seed)
     loaded = load_model(model, device, dtype, quiet)
     warn_long_captions(loaded, table)
     if made is None:
         assert clean is not None
-        made = _own_calibration(loaded, [p.text for p in clean], settings_for(variant, seed), fpr, out, quiet)
-    plan = _plan(model, search, images, image_steps, guidance, made.settings.seed)
+        made = _own_calibration(loaded, [p.text for p in clean], settings, fpr, out, quiet)
     _run(loaded, table, made, out, ("detect", "localize", "verify"), plan, fail_on_memorized, json, quiet)
+
+
+def _refuse_other(calibration: Any, asked: dict[str, Any]) -> None:
+    """A calibration brings its variant, seed and rate: asking for others beside it would silently do nothing."""
+    has = calibration.settings.to_json() | {"fpr": calibration.fpr}
+    for name, value in asked.items():
+        if value not in (None, has[name]):
+            raise MismatchError(
+                f"the calibration was made with {name} {has[name]}, not {value}: leave --{name} out, or calibrate again"
+            )
 
 
 def _own_calibration(model: Any, captions: list[str], settings: Any, fpr: float | None, out: Path, quiet: bool) -> Any:
     """The run's own calibration: made once, then read from the run directory."""
     from findnemo.calibration import Calibration
+    from findnemo.runs import refuse_foreign
 
     folder = out / "calibration"
     if not (folder / "calibration.json").exists():
-        _refuse_foreign(out)
+        refuse_foreign(out)
         _calibrate(model, captions, settings, fpr, folder, quiet).save(folder)
     made = Calibration.load(folder)
     made.check(model, settings)
@@ -318,11 +330,6 @@ def _own_calibration(model: Any, captions: list[str], settings: Any, fpr: float 
             f"{out} was calibrated on {made.count} captions with fpr {made.fpr}, now {len(captions)} with {fpr}: give another --out"
         )
     return made
-
-
-def _refuse_foreign(out: Path) -> None:
-    if out.is_file() or (out.is_dir() and any(p.name not in ("calibration", ".lock") for p in out.iterdir())):
-        raise InputError(f"{out} is not empty and not a findnemo run: give a new or an empty directory")
 
 
 def _demo_table(model: str, limit: int | None, option: str) -> Any:
@@ -362,12 +369,11 @@ def verify(
     from findnemo.runs import Run
 
     with Run.open(run) as old:
-        settings = old.meta("settings")
+        settings, place = old.meta("settings"), old.meta("source")
         prompts = [Prompt(c.text, c.row, c.type, c.image) for c in old.captions()]
-    source = model or settings["source"]
-    loaded = load_model(source, device, dtype or settings["dtype"], quiet)
+    loaded = load_model(model or place, device, dtype or settings["dtype"], quiet)
     image = settings["image_settings"]
-    plan = _plan(settings["source"], settings["search"], settings["images"], image["steps"], image["guidance"], image["seed"])
+    plan = _plan(place, settings["search"], settings["images"], image["steps"], image["guidance"], image["seed"])
     made = Calibration.load(run / "calibration")
     _run(loaded, prompts, made, run, ("verify",), plan, False, json, quiet)
 
@@ -387,21 +393,22 @@ def export(
     Example: `findnemo export run --to lora --out clean-lora`
     """
     from findnemo.edits import prune, save_lora
-    from findnemo.errors import MismatchError
     from findnemo.runs import Run, all_neurons
 
     if to not in ("checkpoint", "lora", "neurons"):
         raise InputError(f"--to {to!r} is not known: use checkpoint, lora or neurons")
     with Run.open(run) as opened:
-        neurons, settings = all_neurons(opened.captions()), opened.meta("settings")
+        neurons, settings, place = all_neurons(opened.captions()), opened.meta("settings"), opened.meta("source")
     if not neurons:
         raise InputError(f"{run} holds no localized neurons: there is nothing to switch off")
     target = out or run / "export" / ("neurons.json" if to == "neurons" else to)
+    if target.is_dir() if to == "neurons" else target.is_file():
+        raise InputError(f"{target} is a {'directory: give a file' if to == 'neurons' else 'file: give a directory'} for {to}")
     if to == "neurons":
         target.parent.mkdir(parents=True, exist_ok=True)
         neurons.save(target)
     else:
-        loaded = load_model(model or settings["source"], device, dtype or settings["dtype"], quiet)
+        loaded = load_model(model or place, device, dtype or settings["dtype"], quiet)
         if loaded.fingerprint != settings["model"]:
             raise MismatchError(
                 f"{loaded.source} is not the model of this run: its fingerprint is {loaded.fingerprint[:12]}, not {settings['model'][:12]}"

@@ -34,18 +34,19 @@ stderr = Console(stderr=True, highlight=False)
 
 
 def warn(text: str) -> None:
-    stderr.print(f"[yellow]warning:[/] {_plain(text)}", soft_wrap=True)
+    stderr.print(f"[yellow]warning:[/] {plain(text)}", soft_wrap=True)
 
 
 def say(text: str, quiet: bool = False) -> None:
     if not quiet:
-        stderr.print(_plain(text), soft_wrap=True)
+        stderr.print(plain(text), soft_wrap=True)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Text of unknown origin for a terminal: one line, no control characters, no markup."""
     from rich.markup import escape
 
-    return escape(text)
+    return escape("".join(c for c in " ".join(text.split()) if c.isprintable()))
 
 
 def print_json(value: Any) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.table import Table
 
-from findnemo.cli._common import stdout
+from findnemo.cli._common import plain, stdout
 
 if TYPE_CHECKING:
     from findnemo.runs import Caption, Run
@@ -17,13 +16,13 @@ if TYPE_CHECKING:
 def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
     """One line a caption: type, scores before and after, neurons per layer in forward order, seconds."""
     table = Table(show_edge=False, pad_edge=False, header_style="bold")
-    table.add_column("caption", overflow="ellipsis", no_wrap=True, ratio=1)
-    for name in ("type", "before", "after", "neurons per layer", "s"):
-        table.add_column(name, justify="left" if name == "type" else "right", no_wrap=True)
+    table.add_column("caption", overflow="ellipsis", no_wrap=True, max_width=max(20, stdout.width - 50))
+    for name, width in (("type", 4), ("before", 6), ("after", 6), ("neurons per layer", 17), ("s", 5)):
+        table.add_column(name, justify="left" if name == "type" else "right", no_wrap=True, min_width=width)
     for caption in captions:
         table.add_row(
-            escape(" ".join(caption.text.split())),
-            caption.type or "",
+            plain(caption.text),
+            plain(caption.type or ""),
             *_cells(caption, layers),
             f"{caption.seconds:.1f}",
         )
@@ -79,7 +78,7 @@ def verdict(run: Run, captions: Sequence[Caption]) -> list[str]:
     if checked:
         gone = sum(c["same_seed"] <= settings["tau"] for c in checked)
         lines.append(f"On fresh seeds {gone} of {len(checked)} memories are gone.")
-    if quality:
+    if quality and quality["prompts"]:
         extra = (
             ""
             if "a_clip_before" not in quality
@@ -88,20 +87,22 @@ def verdict(run: Run, captions: Sequence[Caption]) -> list[str]:
         lines.append(
             f"{quality['prompts']} other captions with all of them off: pixels change by {quality['pixel_change']:.3f} of 1{extra}."
         )
+    if quality and quality["failed"]:
+        lines.append(f"[red]failed:[/] the quality check on {quality['failed']} captions, whose images hold NaN.")
     failed = [c for c in captions if c.failed]
     for caption in failed[:5]:
-        lines.append(f"[red]failed:[/] row {caption.row}: {escape('; '.join(caption.failed.values()))}")
+        lines.append(f"[red]failed:[/] row {caption.row}: {plain('; '.join(caption.failed.values()))}")
     return lines
 
 
 def show_caption(run: Run, caption: Caption, layers: Sequence[str]) -> None:
     """Everything a run knows of one caption."""
-    stdout.print(f"[bold]{escape(caption.text)}[/]  row {caption.row}" + (f", {caption.type}" if caption.type else ""))
+    stdout.print(f"[bold]{plain(caption.text)}[/]  row {caption.row}" + (f", {plain(caption.type)}" if caption.type else ""))
     table = Table(show_header=False, show_edge=False, pad_edge=False)
     for stage, values in caption.results.items():
         for key, value in values.items():
             if key not in ("prompt", "z", "neurons", "candidates"):
-                table.add_row(stage, key, f"{value:.4f}" if isinstance(value, float) else str(value))
+                table.add_row(stage, key, f"{value:.4f}" if isinstance(value, float) else plain(str(value)))
     stdout.print(table)
     found = caption.results.get("localize", {})
     for name in layers:
@@ -109,7 +110,7 @@ def show_caption(run: Run, caption: Caption, layers: Sequence[str]) -> None:
             z = found["z"].get(f"{name}:{index}")
             stdout.print(f"  {name} [bold]#{index}[/]" + ("" if z is None else f"  z = {z:.1f}"))
     for stage, reason in caption.failed.items():
-        stdout.print(f"[red]{stage} failed:[/] {escape(reason)}")
+        stdout.print(f"[red]{stage} failed:[/] {plain(reason)}")
     picture = run.path / "sheets" / f"{caption.slug}.png"
     if picture.exists():
-        stdout.print(f"images: {picture}", soft_wrap=True)
+        stdout.print(plain(f"images: {picture}"), soft_wrap=True)

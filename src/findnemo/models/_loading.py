@@ -30,7 +30,7 @@ def load(
     pipeline, which is used as it is. `device`: by default CUDA where there is one, else the CPU. `dtype`: "float32",
     "float16" or "bfloat16"; by default float16 on CUDA, else float32.
 
-    Raises InputError (no such model), ModelError (unsupported or unsafe files), EditError (fused or compiled pipeline).
+    Raises InputError (no such model, device or dtype), ModelError (unsupported or unsafe files), EditError (fused or compiled).
 
         >>> model = load("demo")
         >>> list(model.widths().values())
@@ -42,9 +42,9 @@ def load(
         pipeline, name = source, f"live {type(source).__name__}"
         adapter = _adapter(type(pipeline).__name__)
         if device is not None or dtype is not None:
-            pipeline.to(**{k: v for k, v in (("device", device), ("dtype", _dtype(dtype))) if v is not None})
+            pipeline.to(**{k: v for k, v in (("device", _device(device)), ("dtype", _dtype(dtype))) if v is not None})
         return adapter(pipeline, name)
-    place = torch.device(device) if device is not None else _best_device()
+    place = _device(device) or _best_device()
     kind = _dtype(dtype) or (torch.float16 if place.type == "cuda" else torch.float32)
     path = _demo_directory() if str(source) == "demo" else source
     adapter = _adapter(_pipeline_class(path))
@@ -55,6 +55,16 @@ def load(
 
 def _best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _device(device: str | torch.device | None) -> torch.device | None:
+    try:
+        place = torch.device(device) if device is not None else None
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"device {device!r} is not known: use cpu, cuda, cuda:0 or mps") from error
+    if place is not None and place.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {str(place)!r} is not there: PyTorch finds no CUDA on this machine; use cpu")
+    return place
 
 
 def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:

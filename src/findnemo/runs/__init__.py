@@ -2,7 +2,7 @@
 
 from findnemo.runs.audit import STAGES, Plan, Work, all_neurons, audit, neurons_of, start
 from findnemo.runs.export import neurons_by_caption, row, summary, write_results
-from findnemo.runs.store import Caption, Run
+from findnemo.runs.store import Caption, Run, refuse_foreign
 
 __all__ = [
     "STAGES",
@@ -14,6 +14,7 @@ __all__ = [
     "audit",
     "neurons_by_caption",
     "neurons_of",
+    "refuse_foreign",
     "row",
     "start",
     "summary",

@@ -139,7 +139,7 @@ def _verify(work: Work, caption: Caption) -> dict[str, Any]:
         for name, images in (("before", result.before), ("after", result.after)):
             for k, image in enumerate(images):
                 save_png(image, work.run.path / "images" / caption.slug / f"{name}-{k:02d}.png")
-        rows = [("before", result.before), (f"after: {len(neurons)} neurons off", result.after)]
+        rows = [("before", result.before), (f"after: {len(neurons)} neuron{'s' * (len(neurons) != 1)} off", result.after)]
         save_png(sheet(caption.text, rows, original), work.run.path / "sheets" / f"{caption.slug}.png")
     return result.values
 

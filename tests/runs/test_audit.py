@@ -1,0 +1,397 @@
+"""The audit: detect, localize, verify; interrupted anywhere it goes on, and ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+import math
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from _tiny import tiny_pipeline
+from PIL import Image
+
+import findnemo
+from findnemo.errors import InputError, MismatchError, NumericalError
+from findnemo.images import ImageSettings
+from findnemo.neurons import EMPTY
+from findnemo.prompts import Prompt
+from findnemo.runs import Plan, Run, Work, all_neurons, audit, neurons_by_caption, neurons_of, row, start, summary, write_results
+from findnemo.settings import Settings
+
+MODULE = importlib.import_module("findnemo.runs.audit")  # `findnemo.runs.audit` is the function
+SMALL = {
+    "block_out_channels": (8, 8),
+    "layers_per_block": 1,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
+SETTINGS = Settings(samples=4)
+PLAN = Plan(images=2, image_settings=ImageSettings(steps=2))
+TEXTS = ("a red fox", "a grey owl", "=1+1", "a tree", "the sea", "a moon")
+PROMPTS = tuple(Prompt(text, k, "VM" if k % 2 else None) for k, text in enumerate(TEXTS, 1))
+
+
+def small_model(seed: int = 0) -> findnemo.Model:
+    """16 neurons in two value layers, made loud so that captions differ and neurons matter."""
+    model = findnemo.load(tiny_pipeline(seed=seed, **SMALL))
+    with torch.no_grad():
+        model.denoiser.conv_out.weight *= 100
+        for layer in model.value_layers.values():
+            layer.weight *= 1000
+    return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_model()
+
+
+@pytest.fixture(scope="module")
+def calibration(model):
+    """With tau so that three of the six captions are memorized."""
+    made = findnemo.calibrate(model, ["hold out a", "hold out b", "hold out c"], settings=SETTINGS)
+    return replace(made, tau=sorted(findnemo.detect(model, text, made).score for text in TEXTS)[3])
+
+
+def run_audit(out, model, calibration, prompts=PROMPTS, plan=PLAN, **options):
+    with start(out, model, calibration, plan) as run:
+        captions = audit(Work(run, model, calibration, plan), prompts, **options)
+        write_results(run)
+    return captions
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, model, calibration):
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    run_audit(out, model, calibration)
+    return out
+
+
+def outcome(out: Path) -> dict:
+    """What a run found, in an order of its own, without what time and order decide."""
+    with Run.open(out) as run:
+        whole = summary(run)
+        captions = {c.text: (c.results, c.failed) for c in run.captions()}
+        quality = run.meta("quality")
+    rows = {r["caption"]: {k: v for k, v in r.items() if k != "seconds"} for r in whole["results"]}
+    return {"rows": rows, "captions": captions, "quality": quality, "settings": whole["settings"]}
+
+
+def pictures(out: Path) -> dict[str, bytes]:
+    """Finished images and sheets by caption, without the number that the order gives."""
+    return {re.sub(r"/\d{5}-", "/", str(p.relative_to(out))): p.read_bytes() for p in sorted(out.rglob("*.png"))}
+
+
+# What an audit does
+
+
+def test_every_stage_says_what_the_api_says(undisturbed, model, calibration):
+    with Run.open(undisturbed) as run:
+        captions = list(run.captions())
+    assert [c.text for c in captions] == list(TEXTS)
+    assert sum(c.results["detect"]["memorized"] for c in captions) == 3
+    for caption in captions:
+        assert caption.results["detect"] == findnemo.detect(model, caption.text, calibration).to_json()
+        found = findnemo.localize(model, caption.text, calibration)
+        assert found.memorized == ("localize" in caption.results) == ("verify" in caption.results)
+        if found.memorized:
+            assert caption.results["localize"] == json.loads(json.dumps(found.to_json()))
+            assert neurons_of(caption) == found.neurons != EMPTY
+            checked = findnemo.verify(model, caption.text, found.neurons, SETTINGS, 2, PLAN.image_settings)
+            assert caption.results["verify"] == checked.values
+
+
+def test_every_memorized_caption_has_a_sheet_and_its_images(undisturbed):
+    with Run.open(undisturbed) as run:
+        memorized = [c for c in run.captions() if c.results["detect"]["memorized"]]
+    names = {c.slug for c in memorized}
+    assert {p.stem for p in (undisturbed / "sheets").iterdir()} == names
+    assert {p.name for p in (undisturbed / "images").iterdir()} == names
+    for name in names:
+        with Image.open(undisturbed / "sheets" / f"{name}.png") as sheet:
+            sheet.load()
+            assert (sheet.format, sheet.mode) == ("PNG", "RGB")
+        images = sorted(p.name for p in (undisturbed / "images" / name).iterdir())
+        assert images == ["after-00.png", "after-01.png", "before-00.png", "before-01.png"]
+
+
+def test_quality_is_measured_on_captions_that_are_not_memorized(undisturbed):
+    with Run.open(undisturbed) as run:
+        quality, neurons = run.meta("quality"), all_neurons(run.captions())
+    assert quality["prompts"] == 3
+    assert quality["failed"] == 0
+    assert quality["neurons"] == len(neurons) > 0
+    assert 0 < quality["pixel_change"] < 1
+
+
+def test_the_run_keeps_what_it_was_made_with(undisturbed, model, calibration):
+    with Run.open(undisturbed) as run:
+        assert run.meta("settings") == PLAN.settings(model, calibration)
+        assert run.meta("source") == model.source
+        assert set(run.meta("versions")) == {"findnemo", "python", "torch", "diffusers", "transformers"}
+    kept = findnemo.Calibration.load(undisturbed / "calibration")
+    assert (kept.tau, kept.settings, kept.model) == (calibration.tau, SETTINGS, model.fingerprint)
+
+
+def test_csv_and_json_agree_with_the_store(undisturbed):
+    with Run.open(undisturbed) as run:
+        rows = [row(c) for c in run.captions()]
+        whole = summary(run)
+    assert json.loads((undisturbed / "results.json").read_text(encoding="utf-8")) == whole
+    assert whole["results"] == rows
+    assert (whole["captions"], whole["memorized"], whole["failed"]) == (6, 3, 0)
+    with (undisturbed / "results.csv").open(newline="", encoding="utf-8") as file:
+        read = list(csv.DictReader(file))
+    for have, want in zip(read, rows, strict=True):
+        inert = want | {"caption": "'=1+1" if want["caption"] == "=1+1" else want["caption"]}
+        assert have == {k: "" if v is None else str(v) for k, v in inert.items()}
+
+
+@pytest.mark.parametrize("text", ["=cmd|'/c calc'!A0", "+1", "-1", "@SUM(A1)", "=\U0001f600", '="a","b"'])
+def test_formulas_are_inert_in_csv_and_whole_in_json(tmp_path, text):
+    with Run.create(tmp_path / "run", {}) as run:
+        run.add([Prompt(text, 1, type="=TYPE()")])
+        csv_path, json_path = write_results(run)
+    with csv_path.open(newline="", encoding="utf-8") as file:
+        (read,) = csv.DictReader(file)
+    assert (read["caption"], read["type"], read["status"]) == ("'" + text, "'=TYPE()", "open")
+    assert json.loads(json_path.read_text(encoding="utf-8"))["results"][0]["caption"] == text
+
+
+def test_a_run_without_captions_has_results_too(tmp_path):
+    with Run.create(tmp_path / "run", {}) as run:
+        csv_path, json_path = write_results(run)
+    assert csv_path.read_text().split() == ["caption"]
+    assert json.loads(json_path.read_text())["results"] == []
+
+
+def test_the_neuron_file_of_a_run(undisturbed):
+    with Run.open(undisturbed) as run:
+        table, whole = neurons_by_caption(run.captions()), all_neurons(run.captions())
+    assert len(table) == 3
+    assert findnemo.NeuronSet.of(n for layers in table.values() for n in findnemo.NeuronSet(layers)) == whole
+
+
+def test_progress_counts_every_stage(tmp_path, model, calibration):
+    calls = []
+    run_audit(tmp_path / "run", model, calibration, stages=["detect"], progress=lambda *call: calls.append(call))
+    assert calls == [("detect", k, 6) for k in range(7)]
+
+
+def test_detection_is_inclusive_and_refuses_another_model(model, calibration):
+    score = findnemo.detect(model, "a red fox", calibration).score
+    assert findnemo.detect(model, "a red fox", replace(calibration, tau=score)).memorized
+    assert not findnemo.detect(model, "a red fox", replace(calibration, tau=math.nextafter(score, 2))).memorized
+    assert score == findnemo.score(model, "a red fox", settings=SETTINGS)
+    with pytest.raises(MismatchError, match="made for another model"):
+        findnemo.detect(small_model(seed=1), "a red fox", calibration)
+
+
+def test_a_calibration_of_another_model_starts_nothing(tmp_path, calibration):
+    with pytest.raises(MismatchError, match="made for another model"):
+        start(tmp_path / "run", small_model(seed=1), calibration, PLAN)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_another_plan_is_refused(undisturbed, model, calibration):
+    before = outcome(undisturbed)
+    with pytest.raises(MismatchError, match=r"images 2, now 3.*image_settings\.steps 2, now 9"):
+        start(undisturbed, model, calibration, Plan(images=3, image_settings=ImageSettings(steps=9)))
+    with pytest.raises(MismatchError, match=r"tau .*, now 0\.9"):
+        start(undisturbed, model, replace(calibration, tau=0.9), PLAN)
+    assert outcome(undisturbed) == before
+
+
+# Order, limits and stages make no difference
+
+
+@pytest.mark.parametrize("way", ["reversed", "limit in two steps", "stage by stage"])
+def test_results_do_not_depend_on_the_way(tmp_path, undisturbed, model, calibration, way):
+    parts = {
+        "reversed": [(PROMPTS[::-1], MODULE.STAGES)],
+        "limit in two steps": [(PROMPTS[:2], MODULE.STAGES), (PROMPTS, MODULE.STAGES)],
+        "stage by stage": [(PROMPTS, [stage]) for stage in MODULE.STAGES],
+    }[way]
+    for prompts, stages in parts:
+        captions = run_audit(tmp_path / "run", model, calibration, prompts, stages=stages)
+        assert {c.text for c in captions} == {p.text for p in prompts}
+    assert outcome(tmp_path / "run") == outcome(undisturbed)
+    assert pictures(tmp_path / "run") == pictures(undisturbed)
+
+
+def test_a_later_limit_leaves_results_and_quality_alone(tmp_path, stages, model, calibration):
+    run_audit(tmp_path / "run", model, calibration)
+    before, calls = outcome(tmp_path / "run"), asked(stages)
+    assert [c.text for c in run_audit(tmp_path / "run", model, calibration, PROMPTS[:1])] == [TEXTS[0]]
+    assert outcome(tmp_path / "run") == before
+    assert asked(stages) == calls
+    assert stages.calls["quality",] == 1
+
+
+# A caption on which the model gives NaN
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """A model of its own that gives NaN for the captions in the set `bad`."""
+    sick, bad = small_model(), set()
+    encode = sick.encode
+    monkeypatch.setattr(sick, "encode", lambda prompts: encode(prompts) * (math.nan if bad & set(prompts) else 1))
+    return sick, bad
+
+
+def test_a_caption_with_nan_is_marked_and_named_and_tried_again(tmp_path, undisturbed, poisoned, calibration):
+    sick, bad = poisoned
+    bad.add(TEXTS[1])
+    captions = run_audit(tmp_path / "run", sick, calibration)
+    assert [c.text for c in captions if c.failed] == [TEXTS[1]]
+    assert captions[1].results == {}
+    assert "NaN" in captions[1].failed["detect"]
+    whole = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert whole["failed"] == 1
+    assert [(r["caption"], r["status"]) for r in whole["results"] if r["error"]] == [(TEXTS[1], "failed")]
+    others = outcome(tmp_path / "run")["captions"]
+    assert {k: v for k, v in others.items() if k != TEXTS[1]} == {
+        k: v for k, v in outcome(undisturbed)["captions"].items() if k != TEXTS[1]
+    }
+
+    assert run_audit(tmp_path / "run", sick, calibration)[1].failed  # still ill, still marked
+    bad.clear()
+    assert not any(c.failed for c in run_audit(tmp_path / "run", sick, calibration))
+    assert outcome(tmp_path / "run") == outcome(undisturbed)
+
+
+def test_nan_in_finished_images_fails_the_caption_or_is_counted(tmp_path, undisturbed, stages, model, calibration):
+    memorized = {c for c, (results, _) in outcome(undisturbed)["captions"].items() if "localize" in results}
+    one, clean = min(memorized), next(t for t in TEXTS if t not in memorized)
+    stages.nan_images = {one, clean}
+    captions = run_audit(tmp_path / "run", model, calibration)
+    assert {c.text: list(c.failed) for c in captions if c.failed} == {one: ["verify"]}
+    with Run.open(tmp_path / "run") as run:
+        assert (run.meta("quality")["prompts"], run.meta("quality")["failed"]) == (2, 1)
+
+    stages.nan_images = set()
+    run_audit(tmp_path / "run", model, calibration)
+    assert outcome(tmp_path / "run") == outcome(undisturbed)
+
+
+# Interruptions
+
+
+class Stages:
+    """The real stages, each computed once and then remembered; counts the calls and interrupts at one of them."""
+
+    memory: dict = {}  # noqa: RUF012 - shared on purpose: every test asks for the same few answers
+
+    def __init__(self):
+        self.calls, self.left, self.nan_images = Counter(), math.inf, set()
+
+    def tick(self, name, *about):
+        """One place at which a process can stop."""
+        self.calls[(name, *about)] += 1
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+
+    def wrap(self, name, function):
+        def stage(model, prompt, *rest):
+            self.tick(name, prompt)
+            if name == "verify" and prompt in self.nan_images:
+                raise NumericalError("the finished latents hold NaN or infinity")
+            if (name, prompt) not in self.memory:
+                self.memory[name, prompt] = function(model, prompt, *rest)
+            self.tick("answered " + name, prompt)
+            return self.memory[name, prompt]
+
+        return stage
+
+    def wrap_plain(self, name, function):
+        def step(*arguments, **options):
+            self.tick(name)
+            return function(*arguments, **options)
+
+        return step
+
+
+@pytest.fixture
+def stages(monkeypatch):
+    watch = Stages()
+    for name in MODULE.STAGES:
+        monkeypatch.setattr(MODULE, name, watch.wrap(name, getattr(MODULE, name)))
+    for name in ("save_png", "quality"):
+        monkeypatch.setattr(MODULE, name, watch.wrap_plain(name, getattr(MODULE, name)))
+    for name in ("add", "record", "set_meta"):
+        monkeypatch.setattr(Run, name, watch.wrap_plain(name, getattr(Run, name)))
+    real = importlib.import_module("findnemo.verification")
+    generate, images = real.generate, {}
+
+    def remembered(model, prompt, samples, settings):
+        if prompt in watch.nan_images:
+            raise NumericalError("the finished latents hold NaN or infinity")
+        key = prompt, tuple(samples), bool(any(m._forward_hooks for m in model.value_layers.values()))
+        if key not in images:
+            images[key] = generate(model, prompt, samples, settings)
+        return images[key]
+
+    monkeypatch.setattr(real, "generate", remembered)
+    return watch
+
+
+def asked(watch: Stages) -> Counter:
+    return Counter({key: n for key, n in watch.calls.items() if key[0] in MODULE.STAGES})
+
+
+def test_interrupted_anywhere_and_started_again(tmp_path, undisturbed, stages, model, calibration):
+    run_audit(tmp_path / "whole", model, calibration)
+    once, points = asked(stages), sum(stages.calls.values())
+    assert sorted(Counter(stage for stage, _ in once.elements()).items()) == [("detect", 6), ("localize", 3), ("verify", 3)]
+    want, images = outcome(undisturbed), pictures(undisturbed)
+    assert outcome(tmp_path / "whole") == want
+    for point in range(points):
+        out = tmp_path / str(point)
+        stages.calls.clear()
+        stages.left = point
+        with pytest.raises(KeyboardInterrupt):
+            run_audit(out, model, calibration)
+        stages.left = math.inf
+        run_audit(out, model, calibration)
+        assert outcome(out) == want, point
+        assert pictures(out) == images, point
+        again = asked(stages) - once  # what was under way is done again, nothing else
+        assert sum(again.values()) <= 1, point
+        assert not once - asked(stages), point
+        assert not list(out.rglob(".*.part")), point
+
+
+def test_interrupted_again_and_again(tmp_path, undisturbed, stages, model, calibration):
+    for attempt in range(100):
+        stages.left = 13  # enough for one more result, not for two verifications
+        try:
+            run_audit(tmp_path / "run", model, calibration)
+            break
+        except KeyboardInterrupt:
+            assert attempt < 99
+    assert attempt > 3
+    assert outcome(tmp_path / "run") == outcome(undisturbed)
+    assert pictures(tmp_path / "run") == pictures(undisturbed)
+
+
+def test_a_finished_audit_does_nothing_again(tmp_path, stages, model, calibration):
+    run_audit(tmp_path / "run", model, calibration)
+    before = asked(stages)
+    run_audit(tmp_path / "run", model, calibration)
+    assert asked(stages) == before
+    assert stages.calls["quality",] == 1
+
+
+def test_an_error_of_the_users_input_stops_the_audit_before_it_begins(tmp_path, model, calibration):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="not a findnemo run"):
+        run_audit(tmp_path, model, calibration)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]

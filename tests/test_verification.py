@@ -1,0 +1,207 @@
+"""Verification: fresh seeds, images before and after, and the judges' figures computed by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import findnemo
+from findnemo import verification
+from findnemo.errors import EditError, NumericalError
+from findnemo.images import ImageSettings
+from findnemo.neurons import EMPTY, NeuronSet
+from findnemo.scores import ssim
+from findnemo.settings import Settings
+from findnemo.verification import FRESH, Judges, compare_images, quality, verify
+
+SETTINGS, IMAGES = Settings(samples=3), ImageSettings(steps=1)
+MID = "mid_block.attentions.0.transformer_blocks.0.attn2.to_v"
+NEURONS = NeuronSet({MID: range(20)})
+PROMPT = "a red fox"
+
+
+@pytest.fixture
+def loud(tiny):
+    """A model on which switching neurons off can be seen."""
+    with torch.no_grad():
+        tiny.value_layers[MID].weight *= 100
+        tiny.denoiser.conv_out.weight *= 10
+    return tiny
+
+
+def picture(degrees: float) -> Image.Image:
+    return Image.new("L", (4, 4), round(degrees)).convert("RGB")
+
+
+def by_angle(images) -> torch.Tensor:
+    """A descriptor whose cosines can be done in the head: a grey value is an angle in degrees."""
+    angles = torch.tensor([np.asarray(image).mean() for image in images]).deg2rad()
+    return torch.stack([angles.cos(), angles.sin()], 1)
+
+
+def by_brightness(images, captions) -> torch.Tensor:
+    return torch.tensor([len(c) + np.asarray(i).mean() / 100 for i, c in zip(images, captions, strict=True)])
+
+
+def cos(degrees: float) -> float:
+    return float(np.cos(np.deg2rad(degrees)))
+
+
+def flat(images) -> list[bytes]:
+    return [image.tobytes() for image in images]
+
+
+# Scores on fresh seeds
+
+
+def test_scores_are_those_of_seeds_that_no_search_has_seen(loud):
+    result = verify(loud, PROMPT, NEURONS, SETTINGS, 0, IMAGES)
+    fresh = range(FRESH, FRESH + 3)
+    assert max(range(Settings().samples)) < min(fresh)
+    before = findnemo.score(loud, PROMPT, settings=SETTINGS, samples=fresh)
+    after = findnemo.score(loud, PROMPT, NEURONS, SETTINGS, fresh)
+    assert result.values["score_before"] == round(before, 4)
+    assert result.values["score_after"] == round(after, 4) != round(before, 4)
+    assert (result.before, result.after, set(result.values)) == ([], [], {"score_before", "score_after", "same_seed"})
+
+
+def test_same_seed_is_the_largest_similarity_of_a_seed_to_itself(loud):
+    values = verify(loud, PROMPT, NEURONS, SETTINGS, 0, IMAGES).values
+    before = differences(loud)
+    with torch.no_grad():
+        loud.value_layers[MID].weight[:20] = 0
+    by_seed = ssim(before, differences(loud))
+    assert values["same_seed"] == pytest.approx(float(by_seed.max()), abs=1e-4)
+    assert by_seed.min() < by_seed.max() < 1
+
+
+@torch.no_grad()
+def differences(model) -> torch.Tensor:
+    """The noise differences of the fresh seeds without `Probe`, each scaled to [0, 1]."""
+    latents = model.noise(PROMPT, range(FRESH, FRESH + 3))
+    noise = model.predict_noise(latents, model.timesteps(50)[0], model.encode([PROMPT] * 3))
+    return torch.stack([(d - d.min()) / (d.max() - d.min()) for d in noise - latents])
+
+
+# Finished images
+
+
+def test_images_before_and_after_differ_by_the_edit_only(loud):
+    result = verify(loud, PROMPT, NEURONS, SETTINGS, 2, IMAGES)
+    samples = [FRESH, FRESH + 1]
+    assert flat(result.before) == flat(findnemo.generate(loud, PROMPT, samples, IMAGES))
+    with findnemo.deactivate(loud, NEURONS):
+        assert flat(result.after) == flat(findnemo.generate(loud, PROMPT, samples, IMAGES))
+    assert flat(result.before) != flat(result.after)
+
+
+def test_without_neurons_nothing_changes(loud):
+    result = verify(loud, PROMPT, EMPTY, SETTINGS, 2, IMAGES)
+    assert flat(result.before) == flat(result.after)
+    assert result.values["score_before"] == result.values["score_after"]
+    assert result.values["same_seed"] == 1
+
+
+def test_judges_see_the_images_and_the_training_image(loud):
+    original = Image.new("RGB", (32, 32), "red")
+    judges = Judges(by_angle, by_brightness)
+    result = verify(loud, PROMPT, NEURONS, SETTINGS, 2, IMAGES, judges, original)
+    want = compare_images(PROMPT, result.before, result.after, judges, original)
+    assert {k: round(v, 4) for k, v in want.items()}.items() <= result.values.items()
+    assert len(want) == 7
+
+
+@pytest.mark.parametrize("problem", [NumericalError("NaN"), KeyboardInterrupt()])
+def test_the_model_is_as_it_was_whatever_happens(loud, monkeypatch, problem):
+    def fails(*arguments):
+        raise problem
+
+    monkeypatch.setattr(verification, "generate", fails)
+    with pytest.raises(type(problem)):
+        verify(loud, PROMPT, NEURONS, SETTINGS, 1, IMAGES)
+    with pytest.raises(EditError, match="no neuron 99"):
+        verify(loud, PROMPT, NeuronSet({MID: [99]}), SETTINGS, 0, IMAGES)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in loud.denoiser.modules())
+
+
+def test_nan_is_an_error_that_says_so(loud):
+    with torch.no_grad():
+        loud.value_layers[MID].weight.fill_(float("nan"))
+    with pytest.raises(NumericalError, match="NaN"):
+        verify(loud, PROMPT, NEURONS, SETTINGS, 0, IMAGES)
+
+
+# The judges' figures
+
+
+def test_figures_are_medians_over_the_seeds():
+    before, after = [picture(d) for d in (0, 10, 30)], [picture(d) for d in (60, 20, 90)]
+    values = compare_images("abc", before, after, Judges(by_angle, by_brightness), picture(40))
+    assert values == pytest.approx(
+        {
+            "sscd_gen": cos(60),  # 60, 10, 60 degrees apart
+            "d_sscd_before": cos(20),  # 10, 20, 30
+            "d_sscd_after": cos(40),  # 30, 40, 70
+            "sscd_orig_before": cos(30),  # 40, 30, 10
+            "sscd_orig_after": cos(20),  # 20, 20, 50
+            "a_clip_before": 3.10,
+            "a_clip_after": 3.60,
+        },
+        abs=1e-5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("judges", "count", "names"),
+    [
+        (Judges(), 2, set()),
+        (Judges(alignment=by_brightness), 2, {"a_clip_before", "a_clip_after"}),
+        (Judges(descriptor=by_angle), 2, {"sscd_gen", "d_sscd_before", "d_sscd_after"}),
+        (Judges(descriptor=by_angle), 1, {"sscd_gen"}),
+    ],
+)
+def test_only_what_can_be_judged_is_judged(judges, count, names):
+    assert set(compare_images("abc", [picture(0)] * count, [picture(9)] * count, judges)) == names
+
+
+# Quality
+
+
+def test_quality_compares_one_fresh_image_a_prompt(loud, monkeypatch):
+    asked = []
+
+    def generate(model, prompt, samples, settings):
+        off = bool(model.value_layers[MID]._forward_hooks)
+        asked.append((prompt, list(samples), off))
+        return [picture({"a": 10, "b": 20, "c": 90}[prompt] * (1 + off))]
+
+    monkeypatch.setattr(verification, "generate", generate)
+    result = quality(loud, ["a", "b", "c"], NEURONS, IMAGES, Judges(by_angle))
+    assert asked == [(prompt, [FRESH], off) for prompt in "abc" for off in (False, True)]
+    assert result == {
+        "prompts": 3,
+        "failed": 0,
+        "neurons": 20,
+        "pixel_change": round(20 / 255, 4),
+        "sscd_gen": round(cos(20), 4),
+    }
+
+
+def test_quality_leaves_out_and_counts_prompts_that_fail(loud, monkeypatch):
+    def generate(model, prompt, samples, settings):
+        if prompt == "bad":
+            raise NumericalError("NaN")
+        return [picture(10)]
+
+    monkeypatch.setattr(verification, "generate", generate)
+    want = {"prompts": 1, "failed": 1, "neurons": 20, "pixel_change": 0.0}
+    assert quality(loud, ["bad", "good"], NEURONS, IMAGES) == want
+    assert quality(loud, ["bad"], NEURONS, IMAGES) == {"prompts": 0, "failed": 1, "neurons": 20}
+
+
+def test_quality_of_nothing(loud):
+    assert quality(loud, [], NEURONS, IMAGES) == {"prompts": 0, "failed": 0, "neurons": 20}
+    assert quality(loud, [PROMPT], EMPTY, IMAGES) == {"prompts": 1, "failed": 0, "neurons": 0, "pixel_change": 0.0}
+    assert quality(loud, [PROMPT], NEURONS, IMAGES)["pixel_change"] > 0
