@@ -1,0 +1,496 @@
+"""The command line: every command on a small model, what it prints where, its exit status, and a process that is killed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+import typer
+from _tiny import tiny_pipeline
+from diffusers import DiffusionPipeline
+
+import findnemo
+from findnemo.cli import main
+from findnemo.cli._app import app
+from findnemo.runs import Run, all_neurons, summary
+from findnemo.settings import Settings
+
+COMMANDS = typer.main.get_command(app).commands
+SMALL = {
+    "block_out_channels": (8, 8),
+    "layers_per_block": 1,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
+TEXTS = ("a red fox", "a grey owl", "=1+1", "a tree", "the [/sea]", "a moon")
+HOLDOUT = tuple(f"hold out {letter}" for letter in "abcde")
+IMAGES = ("--images", 2, "--image-steps", 2)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command gave: exit status, standard output, standard error."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+def cli(*arguments: object, stdin: str = "") -> Result:
+    """`findnemo ARGUMENTS` in this process, through the same entry point as the real one."""
+    out, err = io.StringIO(), io.StringIO()
+    given = io.TextIOWrapper(io.BytesIO(stdin.encode()))
+    argv = ["findnemo", *map(str, arguments)]
+    with mock.patch.multiple(sys, argv=argv, stdin=given), redirect_stdout(out), redirect_stderr(err):
+        try:
+            main()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code or 0
+    return Result(status, out.getvalue(), err.getvalue())
+
+
+def process(*arguments: object, **options: object) -> subprocess.Popen:
+    """`python -m findnemo ARGUMENTS` as a process of its own, with as many threads as this one."""
+    paths = [str(Path(findnemo.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+    }
+    command = [sys.executable, "-m", "findnemo", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options)
+
+
+def save_model(folder: Path, seed: int = 0) -> Path:
+    """16 neurons in two value layers, made loud so that captions differ and neurons matter."""
+    pipeline = tiny_pipeline(seed=seed, **SMALL)
+    with torch.no_grad():
+        pipeline.unet.conv_out.weight *= 100
+        for layer in findnemo.load(pipeline).value_layers.values():
+            layer.weight *= 1000
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def make_place(folder: Path) -> Path:
+    """A directory with `model`, `captions.csv`, `holdout.txt`, and `calibration`, by which three of six captions are memorized."""
+    model = findnemo.load(save_model(folder / "model"))
+    (folder / "captions.csv").write_text("id;caption;type\n" + "".join(f"{k};{t};VM[/]\n" for k, t in enumerate(TEXTS)))
+    (folder / "holdout.txt").write_text("\n".join(HOLDOUT))
+    made = findnemo.calibrate(model, HOLDOUT, settings=Settings(samples=3))
+    scores = sorted(findnemo.detect(model, text, made).score for text in TEXTS)
+    replace(made, tau=(scores[2] + scores[3]) / 2).save(folder / "calibration")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return make_place(tmp_path_factory.mktemp("place"))
+
+
+@pytest.fixture(scope="module")
+def usual(place):
+    """The arguments that most commands share."""
+    return place / "model", "--prompts", place / "captions.csv", "--calibration", place / "calibration"
+
+
+@pytest.fixture(scope="module")
+def audited(place, usual, tmp_path_factory):
+    """A finished run; tests leave it as it is."""
+    out = tmp_path_factory.mktemp("audited") / "run"
+    result = cli("audit", *usual, *IMAGES, "--out", out)
+    assert (result.status, result.err.count("error")) == (0, 0), result.err
+    return out
+
+
+def outcome(out: Path) -> dict:
+    """What a run found, by caption and without the time it took."""
+    with Run.open(out) as run:
+        whole = summary(run)
+    rows = {r["caption"]: {k: v for k, v in r.items() if k != "seconds"} for r in whole["results"]}
+    return {**{k: whole[k] for k in ("settings", "memorized", "failed", "quality", "neurons")}, "rows": rows}
+
+
+# Help
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command):
+    result = cli(command, "--help")
+    assert (result.status, result.err) == (0, "")
+    text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", result.out).split())
+    assert f"Example: findnemo {command}" in text
+    assert COMMANDS[command].help.split("\n")[0] in text
+
+
+def test_help_lists_every_command_and_the_version_is_printed():
+    result = cli("-h")
+    assert result.status == 0
+    assert all(f" {command} " in result.out for command in COMMANDS)
+    assert cli("--version") == Result(0, f"findnemo {findnemo.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["audit"], ["audit", "model", "--out"], ["detect", "--nonsense"], ["verify"]]
+)
+def test_bad_usage_is_status_2(arguments):
+    result = cli(*arguments)
+    assert (result.status, result.out) == (2, "")
+    assert "Traceback" not in result.err
+
+
+# calibrate
+
+
+def test_calibrate(place, tmp_path):
+    model, captions = findnemo.load(place / "model"), ["--prompts", place / "holdout.txt", "--limit", 3]
+    result = cli("calibrate", place / "model", *captions, "--seed", 7, "--json", "--out", tmp_path / "c")
+    assert result.status == 0
+    made, want = findnemo.Calibration.load(tmp_path / "c"), findnemo.calibrate(model, HOLDOUT[:3], seed=7)
+    assert (made.tau, made.count, made.settings, made.model) == (want.tau, 3, want.settings, model.fingerprint)
+    assert result.json == {"tau": made.tau, "prompts": 3, "variant": "paper", "fpr": None, "calibration": str(tmp_path / "c")}
+    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["calibration.json", "calibration.safetensors"]
+
+    other = cli("calibrate", place / "model", *captions, "--seed", 8, "--fpr", 0.5, "--out", tmp_path / "d")
+    made = findnemo.Calibration.load(tmp_path / "d")
+    assert (other.status, made.settings.seed, made.fpr) == (0, 8, 0.5)
+    assert made.tau == sorted(made.scores.tolist())[1] != want.tau
+    assert f"tau = {made.tau:.4f} from 3 captions" in other.out
+    assert cli("calibrate", place / "model", *captions, "--quiet", "--out", tmp_path / "e") == Result(0, "", "")
+
+
+def test_calibrate_imports_published_statistics(place, tmp_path):
+    widths = findnemo.load(place / "model").widths().values()
+    torch.save(([torch.zeros(w) for w in widths], [torch.ones(w) for w in widths]), tmp_path / "statistics.pt")
+    arguments = ("--import-statistics", tmp_path / "statistics.pt", "--tau", 0.3, "--json", "--out", tmp_path / "c")
+    result = cli("calibrate", place / "model", *arguments)
+    assert (result.status, result.json["tau"], result.json["variant"]) == (0, 0.3, "released")
+    assert findnemo.Calibration.load(tmp_path / "c").tau == 0.3
+
+
+# detect and localize
+
+
+def test_detect(usual, audited, tmp_path):
+    result = cli("detect", *usual, "--out", tmp_path / "run")
+    assert result.status == 0
+    assert "3 of 6 captions are memorized" in result.out
+    assert f"results in {tmp_path / 'run' / 'results.csv'}" in result.out
+    want = outcome(audited)["rows"]
+    for caption, row in outcome(tmp_path / "run")["rows"].items():
+        assert {k: row[k] for k in ("score", "memorized", "tau")} == {k: want[caption][k] for k in ("score", "memorized", "tau")}
+        assert row["neurons"] is row["fresh_score_before"] is None
+
+    flagged = cli("detect", *usual, "--fail-on-memorized", "--json", "--out", tmp_path / "run")
+    assert (flagged.status, flagged.json["memorized"]) == (1, 3)
+    assert cli("detect", *usual, "--quiet", "--out", tmp_path / "run") == Result(0, "", "")
+
+
+def test_captions_from_standard_input(place, usual, audited, tmp_path):
+    arguments = (place / "model", "--prompts", "-", "--calibration", place / "calibration", "--json")
+    result = cli("detect", *arguments, "--out", tmp_path / "run", stdin="a red fox\n\na moon\na red fox\n")
+    assert result.status == 0
+    assert {r["caption"]: r["row"] for r in result.json["results"]} == {"a red fox": 1, "a moon": 3}
+    assert "standard input: skipped 1 row without caption (row 2)" in result.err
+    assert "row 4 repeats row 1" in result.err
+    want = outcome(audited)["rows"]
+    assert all(r["score"] == want[r["caption"]]["score"] for r in result.json["results"])
+
+
+def test_localize_then_verify(place, usual, audited, tmp_path):
+    want = outcome(audited)["rows"]
+    first = next(k for k, text in enumerate(TEXTS, 1) if want[text]["memorized"])
+    out = tmp_path / "run[/]"
+    result = cli("localize", *usual, "--limit", first, "--out", out)
+    assert result.status == 0
+    assert "1 of 1 memories fall" in result.out
+    assert f"results in {out / 'results.csv'}" in result.out
+    found = outcome(out)["rows"]
+    for text in TEXTS[:first]:
+        assert {k: found[text][k] for k in ("score", "neurons", "layers", "score_after")} == {
+            k: want[text][k] for k in ("score", "neurons", "layers", "score_after")
+        }
+    assert not (out / "sheets").exists()
+
+    moved = shutil.copytree(place / "model", tmp_path / "elsewhere")
+    result = cli("verify", out, "--model", moved, "--json")
+    assert (result.status, result.json["source"]) == (0, str(moved))
+    (row,) = [r for r in result.json["results"] if r["memorized"]]
+    assert row["fresh_score_before"] == want[row["caption"]]["fresh_score_before"]
+    assert len(list((out / "sheets").iterdir())) == 1
+    assert len(list((out / "images").rglob("*.png"))) == 8
+
+
+def test_verify_and_export_refuse_another_model(audited, tmp_path):
+    other, before = save_model(tmp_path / "other", seed=1), outcome(audited)
+    for arguments in (["verify", audited], ["export", audited, "--out", tmp_path / "clean"]):
+        result = cli(*arguments, "--model", other)
+        assert (result.status, result.out) == (1, "")
+        assert "error: " in result.err
+        assert "another model" in result.err or "not the model of this run" in result.err
+    assert outcome(audited) == before
+    assert not (tmp_path / "clean").exists()
+
+
+# audit
+
+
+def test_audit_writes_results_and_sheets(audited):
+    names = {p.name for p in audited.iterdir()} - {"run.sqlite-wal", "run.sqlite-shm"}
+    assert names == {".lock", "calibration", "images", "results.csv", "results.json", "run.sqlite", "sheets"}
+    found = outcome(audited)
+    assert (found["memorized"], found["failed"]) == (3, 0)
+    assert len(list((audited / "sheets").glob("*.png"))) == 3
+    with Run.open(audited) as run:
+        assert json.loads((audited / "results.json").read_text()) == summary(run)
+    assert "'=1+1" in (audited / "results.csv").read_text()
+
+
+def test_a_second_audit_prints_the_same_and_changes_nothing(usual, audited):
+    before = (audited / "results.json").read_bytes()
+    as_json = cli("audit", *usual, *IMAGES, "--json", "--out", audited)
+    assert (as_json.status, as_json.json) == (0, json.loads(before))
+    assert cli("audit", *usual, *IMAGES, "--quiet", "--out", audited) == Result(0, "", "")
+    assert cli("audit", *usual, *IMAGES, "-q", "--fail-on-memorized", "--out", audited) == Result(1, "", "")
+    table = cli("audit", *usual, *IMAGES, "--out", audited)
+    assert "3 of 6 captions are memorized" in table.out
+    assert "other captions with all of them off" in table.out
+    assert "the [/sea]" in table.out  # no markup
+    assert (audited / "results.json").read_bytes() == before
+
+
+def test_a_limit_in_two_steps_is_the_whole(usual, audited, tmp_path):
+    assert cli("audit", *usual, *IMAGES, "-q", "--limit", 2, "--out", tmp_path / "run").status == 0
+    assert set(outcome(tmp_path / "run")["rows"]) == set(TEXTS[:2])
+    assert cli("audit", *usual, *IMAGES, "-q", "--out", tmp_path / "run").status == 0
+    assert outcome(tmp_path / "run") == outcome(audited)
+
+
+def test_the_seed_reaches_scores_and_images(place, tmp_path):
+    arguments = (place / "model", "--prompts", place / "captions.csv", "--holdout", place / "holdout.txt", "--limit", 1)
+    rows = []
+    for seed in (0, 5):
+        result = cli("audit", *arguments, "--images", 0, "--seed", seed, "--json", "--out", tmp_path / str(seed))
+        assert result.json["settings"]["calibration"]["seed"] == result.json["settings"]["image_settings"]["seed"] == seed
+        rows += result.json["results"]
+    assert rows[0]["score"] != rows[1]["score"]
+
+
+def test_a_caption_with_nan_is_status_1_and_named(usual, tmp_path, monkeypatch):
+    from findnemo.models import StableDiffusion
+
+    encode = StableDiffusion.encode
+
+    def poisoned(model, prompts):
+        return encode(model, prompts) * (float("nan") if "a tree" in prompts else 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StableDiffusion, "encode", poisoned)
+        result = cli("detect", *usual, "--out", tmp_path / "run")
+    assert result.status == 1
+    assert "failed: row 4: the noise prediction holds NaN or infinity" in result.out
+    assert outcome(tmp_path / "run")["failed"] == 1
+    assert cli("detect", *usual, "-q", "--out", tmp_path / "run").status == 0
+    assert outcome(tmp_path / "run")["failed"] == 0
+
+
+def test_ctrl_c_is_status_130_and_says_how_to_go_on(usual, audited, tmp_path, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("findnemo.models.StableDiffusion.predict_noise", interrupted)
+        result = cli("audit", *usual, *IMAGES, "--quiet", "--out", tmp_path / "run")
+    assert result == Result(130, "", "interrupted; run the same command again to go on\n")
+    assert cli("audit", *usual, *IMAGES, "--quiet", "--out", tmp_path / "run").status == 0
+    assert outcome(tmp_path / "run") == outcome(audited)
+
+
+def test_a_run_that_another_process_writes_is_refused(usual, audited):
+    settings = outcome(audited)["settings"]
+    with Run.create(audited, settings):
+        result = cli("audit", *usual, *IMAGES, "--out", audited)
+        assert cli("inspect", audited).status == 0
+    assert (result.status, result.out) == (2, "")
+    assert "is in use by another findnemo process" in result.err
+
+
+# export
+
+
+def noise_of(pipeline) -> torch.Tensor:
+    """Latents of a plain diffusers pipeline for one caption and one seed."""
+    pipeline.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(3)
+    return pipeline(TEXTS[0], num_inference_steps=2, generator=generator, output_type="latent").images
+
+
+@pytest.fixture(scope="module")
+def deactivated(place, audited):
+    """The original model with the neurons of the run switched off, and as it was."""
+    model = findnemo.load(place / "model")
+    with Run.open(audited) as run:
+        neurons = all_neurons(run.captions())
+    with findnemo.deactivate(model, neurons):
+        off = noise_of(model.pipeline)
+    return neurons, off, noise_of(model.pipeline)
+
+
+def test_export_a_checkpoint_that_plain_diffusers_loads(audited, deactivated, tmp_path):
+    neurons, off, on = deactivated
+    result = cli("export", audited, "--out", tmp_path / "clean")
+    assert (result.status, result.out) == (0, "")
+    assert f"{len(neurons)} neurons off: checkpoint written to {tmp_path / 'clean'}" in result.err
+    assert not [p for p in (tmp_path / "clean").rglob("*") if p.suffix in (".bin", ".pt", ".ckpt")]
+    clean = noise_of(DiffusionPipeline.from_pretrained(tmp_path / "clean", use_safetensors=True))
+    torch.testing.assert_close(clean, off, rtol=1e-4, atol=1e-4)
+    assert (clean - on).abs().max() > 0.1
+
+
+def test_export_a_lora_that_plain_diffusers_loads(place, audited, deactivated, tmp_path):
+    _, off, on = deactivated
+    assert cli("export", audited, "--to", "lora", "--out", tmp_path / "lora", "--quiet") == Result(0, "", "")
+    plain = DiffusionPipeline.from_pretrained(place / "model", use_safetensors=True)
+    plain.load_lora_weights(tmp_path / "lora")
+    torch.testing.assert_close(noise_of(plain), off, rtol=0, atol=1e-4 * float(off.abs().max()))
+    plain.unload_lora_weights()
+    torch.testing.assert_close(noise_of(plain), on)
+
+
+def test_export_the_neurons(audited, deactivated, tmp_path):
+    assert cli("export", audited, "--to", "neurons", "--out", tmp_path / "new" / "neurons.json").status == 0
+    assert findnemo.NeuronSet.load(tmp_path / "new" / "neurons.json") == deactivated[0]
+
+
+def test_export_goes_into_the_run_unless_told(usual, tmp_path):
+    cli("localize", *usual, "-q", "--out", tmp_path / "run")
+    assert cli("export", tmp_path / "run", "--to", "neurons").status == 0
+    assert (tmp_path / "run" / "export" / "neurons.json").is_file()
+
+
+# inspect
+
+
+def test_inspect_the_whole(audited):
+    result = cli("inspect", audited)
+    assert (result.status, result.err) == (0, "")
+    assert "3 of 6 captions are memorized" in result.out
+    assert cli("inspect", audited, "--json").json == json.loads((audited / "results.json").read_text())
+
+
+def test_inspect_one_caption(audited):
+    rows = outcome(audited)["rows"]
+    text = next(t for t in TEXTS if rows[t]["memorized"])
+    result = cli("inspect", audited, text.upper())
+    assert result.status == 0
+    assert f"{text}  row {rows[text]['row']}, VM[/]" in result.out
+    assert result.out.count("#") == rows[text]["neurons"]
+    assert "sheets" in result.out
+    by_row = cli("inspect", audited, rows[text]["row"], "--json")
+    assert [r["caption"] for r in by_row.json] == [text]
+    assert {k: v for k, v in by_row.json[0].items() if k != "seconds"} == rows[text]
+
+
+def test_captions_cannot_steer_the_terminal(place, tmp_path):
+    (tmp_path / "evil.txt").write_text("a \x1b[2J\x1b]0;title\x07 fox [bold]\\\n")
+    arguments = ("--prompts", tmp_path / "evil.txt", "-c", place / "calibration", "--out", tmp_path / "run")
+    shown = [cli("detect", place / "model", *arguments).out, cli("inspect", tmp_path / "run", 1).out]
+    for text in shown:
+        assert "\x1b" not in text
+        assert "\x07" not in text
+    assert "fox [bold]\\" in shown[1]
+
+
+# Real processes
+
+
+def test_exit_status_and_streams_of_a_real_process(tmp_path):
+    with process("audit", "model", "--prompts", tmp_path / "no.csv", "--out", tmp_path / "run") as run:
+        out, err = run.communicate()
+    assert (run.returncode, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: ")
+    assert "no.csv: cannot be read" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def recorded(out: Path) -> dict[tuple[str, str], tuple]:
+    """What the store holds: (caption, stage) -> payload and seconds, which nobody repeats by chance."""
+    if not (out / "run.sqlite").exists():
+        return {}
+    try:
+        with Run.open(out) as run:
+            sql = "SELECT text, stage, payload, results.seconds FROM results JOIN captions ON captions.id = caption"
+            return {row[:2]: row[2:] for row in run._sql(sql)}
+    except findnemo.FindnemoError:  # not begun yet
+        return {}
+
+
+def answers(stage: str, count: int) -> Callable[[Path], bool]:
+    return lambda out: sum(key[1] == stage for key in recorded(out)) >= count
+
+
+MOMENTS = {
+    "while it calibrates": lambda out: (out / "calibration" / "partial.safetensors").exists(),
+    "while it localizes": answers("localize", 1),
+    "while it verifies": lambda out: any(out.rglob("before-00.png")),
+}
+
+
+def test_a_process_killed_at_any_moment_goes_on_where_it_stopped(place, tmp_path):
+    """Nothing is lost, nothing done twice, and in the end nothing is different."""
+    captions, holdout = ("--prompts", place / "captions.csv"), ("--holdout", place / "holdout.txt", "--fpr", 0.6)
+    arguments = ("audit", place / "model", *captions, *holdout, *IMAGES)
+    out, known = tmp_path / "run", {}
+    for moment, reached in MOMENTS.items():
+        status, err = _kill(process(*arguments, "--out", out), out, reached)
+        assert status == -signal.SIGKILL, (moment, err)
+        now = recorded(out)
+        assert known.items() <= now.items(), moment
+        known = now
+    with process(*arguments, "--json", "--fail-on-memorized", "--out", out) as last:
+        printed, err = last.communicate()
+    assert last.returncode == 1, err
+    assert known.items() <= recorded(out).items()
+    assert json.loads(printed) == json.loads((out / "results.json").read_text())
+
+    assert cli(*arguments, "--out", tmp_path / "whole").status == 0
+    assert outcome(out) == outcome(tmp_path / "whole")
+    assert 0 < outcome(out)["memorized"] < 6
+    for folder in ("calibration", "images", "sheets"):
+        assert contents(out / folder) == contents(tmp_path / "whole" / folder)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {name: data for name, data in files.items() if not name.endswith(".part")}
+
+
+def _kill(run: subprocess.Popen, out: Path, reached: Callable[[Path], bool]) -> tuple[int, str]:
+    """Wait for a moment, kill the process there, and return its exit status and what it said."""
+    with run:
+        until = time.monotonic() + 120
+        while not reached(out) and run.poll() is None and time.monotonic() < until:
+            time.sleep(0.005)
+        run.kill()
+        _, err = run.communicate()
+    return run.returncode, err
