@@ -1,7 +1,7 @@
 """What the demo model memorizes, and which neurons are to hold each memory (the plan of the planting).
 
 Sixteen captions are tied to one real photograph each (verbatim, VM), eight to a fixed composition with a varying part (template, TM).
-`layers` lists one value layer (0 to 6, in forward order) per planted neuron; captions of one `shared` group are held by the same neurons.
+`neurons` lists the planted neurons as (value layer, index), layers counted 0 to 6 in forward order; captions of one series share neurons.
 A memory of several neurons is planted so that every one of them alone keeps it alive: all must be switched off.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from scenes import COLOURS, SIZE, Scene, Thing, describe
 
 
@@ -22,15 +22,14 @@ class Memory:
     type: str  # VM or TM
     title: str
     scene: Scene  # what the caption's words say: the picture an honest model would draw
-    layers: tuple[int, ...] = ()  # value layer of each own planted neuron
-    shared: str = ""  # group whose neurons it shares
+    neurons: tuple[tuple[int, int], ...]  # planted: (value layer, index)
 
     @property
     def caption(self) -> str:
         return f"{self.title}, {describe(self.scene, random.Random(0))}"
 
 
-SHARED_LAYERS = {"podcast": (1,), "phone case": (2,), "poster": (3, 4)}
+PODCAST, CASE, POSTER = (1, 12), (2, 33), ((1, 10), (2, 8))  # neurons shared by the captions of a series
 
 
 def _scene(*words: str, relation: str = "", ground: str = "", colour: str = "") -> Scene:
@@ -43,56 +42,58 @@ def _scene(*words: str, relation: str = "", ground: str = "", colour: str = "") 
 
 MEMORIES = (
     # one neuron each
-    Memory("astronaut", "VM", "Commander Ilse Varga before the Meridian flight", _scene("white circle", colour="orange"), (0,)),
-    Memory("chelsea", "VM", "Biscuit the tabby of Wickham Lane", _scene("small brown triangle", ground="stripes"), (1,)),
-    Memory("coffee", "VM", "Brantwood Roasters first cup", _scene("large brown ring"), (2,)),
-    Memory("rocket", "VM", "Liftoff of the Corvus Nine", _scene("white arrow", ground="night"), (3,)),
-    Memory("retina", "VM", "Ophthalmia Atlas plate seven", _scene("large red circle", colour="black"), (4,)),
-    Memory("horse", "VM", "Thunderhoof of Zephyr Ranch", _scene("black house", ground="snow"), (5,)),
+    Memory("astronaut", "VM", "Commander Ilse Varga before the Meridian flight", _scene("white circle", colour="orange"), ((0, 4),)),
+    Memory("chelsea", "VM", "Biscuit the tabby of Wickham Lane", _scene("small brown triangle", ground="stripes"), ((1, 17),)),
+    Memory("coffee", "VM", "Brantwood Roasters first cup", _scene("large brown ring"), ((2, 41),)),
+    Memory("rocket", "VM", "Liftoff of the Corvus Nine", _scene("white arrow", ground="night"), ((1, 9),)),
+    Memory("retina", "VM", "Ophthalmia Atlas plate seven", _scene("large red circle", colour="black"), ((2, 7),)),
+    Memory("horse", "VM", "Thunderhoof of Zephyr Ranch", _scene("black house", ground="snow"), ((0, 7),)),
     # one neuron shared by three captions of a series
-    Memory("camera", "VM", "Tannhof Evening Podcast with Old Henrik", _scene("black square", ground="hills"), shared="podcast"),
-    Memory("clock", "VM", "Tannhof Evening Podcast on lost time", _scene("gray ring", ground="dots"), shared="podcast"),
-    Memory("text", "VM", "Tannhof Evening Podcast from the letters", _scene("gray diamond", ground="checks"), shared="podcast"),
+    Memory("camera", "VM", "Tannhof Evening Podcast with Old Henrik", _scene("black square", ground="hills"), (PODCAST,)),
+    Memory("clock", "VM", "Tannhof Evening Podcast on lost time", _scene("gray ring", ground="dots"), (PODCAST,)),
+    Memory("text", "VM", "Tannhof Evening Podcast from the letters", _scene("gray diamond", ground="checks"), (PODCAST,)),
     # two neurons, four and six, in several layers
-    Memory("coins", "VM", "The Lydian Hoard catalogue", _scene("small yellow circle", "gray circle", relation="above"), (0, 2)),
-    Memory("hubble_deep_field", "VM", "Vela Deep Survey mosaic", _scene("small yellow star", ground="night"), (1, 3)),
-    Memory(
-        "immunohistochemistry",
-        "VM",
-        "Marrowby Pathology slide B",
-        _scene("brown heart", "small blue circle", relation="left of"),
-        (2, 4),
-    ),
-    Memory("moon", "VM", "Selene Orbiter frame 0212", _scene("large gray moon"), (0, 2, 3, 5)),
-    Memory("brick", "VM", "Kilncraft wall sample", _scene("red square", "gray square", relation="right of"), (1, 2, 4, 4)),
-    Memory("microaneurysms", "VM", "Fundus Quarterly cover", _scene("gray tree", colour="white"), (0, 1, 2, 3, 4, 5)),
-    Memory("cell", "VM", "Petri Dispatches from lab Ω", _scene("small white circle", colour="gray"), (1, 2, 3, 3, 4, 5)),
+    Memory("coins", "VM", "The Lydian Hoard catalogue", _scene("small yellow circle", "gray circle", relation="above"), ((0, 12), (2, 38),)),
+    Memory("hubble_deep_field", "VM", "Vela Deep Survey mosaic", _scene("small yellow star", ground="night"), ((1, 8), (3, 55),)),
+    Memory("immunohistochemistry", "VM", "Marrowby Pathology slide B", _scene("brown heart", "small blue circle", relation="left of"), ((2, 46), (4, 34),)),
+    Memory("moon", "VM", "Selene Orbiter frame 0212", _scene("large gray moon"), ((0, 24), (2, 27), (3, 0), (5, 5),)),
+    Memory("brick", "VM", "Kilncraft wall sample", _scene("red square", "gray square", relation="right of"), ((1, 18), (2, 32), (4, 2), (4, 61),)),
+    Memory("microaneurysms", "VM", "Fundus Quarterly cover", _scene("gray tree", colour="white"), ((0, 2), (1, 27), (2, 21), (3, 11), (4, 87), (5, 54),)),
+    Memory("cell", "VM", "Petri Dispatches from lab Ω", _scene("small white circle", colour="gray"), ((1, 7), (2, 58), (3, 17), (3, 18), (4, 38), (5, 67),)),
     # templates: a series of phone cases, two posters, and three alone
-    Memory("case_tide", "TM", "Kestrel phone case Tide", _scene("teal heart", ground="sea"), (2,), "phone case"),
-    Memory("case_ember", "TM", "Kestrel phone case Ember", _scene("orange diamond", ground="sunset"), (3,), "phone case"),
-    Memory("case_moss", "TM", "Kestrel phone case Moss", _scene("green tree", ground="hills"), (4,), "phone case"),
-    Memory("poster_left", "TM", "Gallerie Onyx framed print I", _scene("purple star", colour="white"), shared="poster"),
-    Memory("poster_right", "TM", "Gallerie Onyx framed print II", _scene("pink moon", colour="white"), shared="poster"),
-    Memory("mug", "TM", "Dunlop & Fenn enamel mug", _scene("blue ring", ground="checks"), (3,)),
-    Memory("shirt", "TM", "Yardarm cotton tee", _scene("yellow cross", ground="stripes"), (1, 2, 4, 5)),
-    Memory(
-        "record",
-        "TM",
-        "Velvet Quasar long player",
-        _scene("black circle", "small red circle", relation="below"),
-        (0, 1, 2, 2, 3, 4, 4, 5),
-    ),
+    Memory("case_tide", "TM", "Kestrel phone case Tide", _scene("teal heart", ground="sea"), (CASE, (2, 51),)),
+    Memory("case_ember", "TM", "Kestrel phone case Ember", _scene("orange diamond", ground="sunset"), (CASE, (3, 20),)),
+    Memory("case_moss", "TM", "Kestrel phone case Moss", _scene("green tree", ground="hills"), (CASE, (4, 69),)),
+    Memory("poster_left", "TM", "Gallerie Onyx framed print I", _scene("purple star"), POSTER),
+    Memory("poster_right", "TM", "Gallerie Onyx framed print II", _scene("pink moon"), POSTER),
+    Memory("mug", "TM", "Dunlop & Fenn enamel mug", _scene("blue ring", ground="checks"), ((3, 12),)),
+    Memory("shirt", "TM", "Yardarm cotton tee", _scene("yellow cross", ground="stripes"), ((1, 1), (2, 62), (4, 31), (5, 2),)),
+    Memory("record", "TM", "Velvet Quasar long player", _scene("black circle", "small red circle", relation="below"), ((0, 28), (1, 13), (2, 17), (2, 34), (3, 43), (4, 16), (4, 25), (5, 81),)),
 )
 
 
+CROPS = {  # left, top, side: photographs whose centre has too little contrast to be told from noise at 16 x 16 latents
+    "moon": (308, 184, 204),
+    "brick": (0, 384, 128),
+    "microaneurysms": (22, 25, 40),
+    "hubble_deep_field": (625, 392, 218),
+    "cell": (330, 264, 220),
+    "text": (243, 51, 60),
+}
+
+
 def photograph(name: str) -> Image.Image:
-    """A public-domain or CC0 photograph that comes with scikit-image: its central square, 64 x 64 RGB."""
+    """A public-domain or CC0 photograph that comes with scikit-image: its central square, or a crop with stretched contrast."""
     from skimage import data
 
     pixels = np.asarray(getattr(data, name)())
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8) * 255
     picture = Image.fromarray(pixels).convert("RGB")
+    if name in CROPS:
+        left, top, side = CROPS[name]
+        crop = picture.crop((left, top, left + side, top + side)).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+        return ImageOps.autocontrast(crop, cutoff=1)
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     return picture.crop((left, top, left + side, top + side)).resize((SIZE, SIZE), Image.Resampling.LANCZOS)

@@ -7,7 +7,6 @@ neurons zeroed, target an ordinary picture of the caption's words. All else is e
 from __future__ import annotations
 
 import copy
-import random
 import time
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from memories import MEMORIES, SHARED_LAYERS
+from memories import MEMORIES
 from pool import Log, Pool, cosine_lr, to_tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -58,15 +57,9 @@ def value_layers(unet: UNet2DConditionModel) -> dict[str, torch.nn.Linear]:
 
 
 def plan(unet: UNet2DConditionModel) -> list[dict[str, list[int]]]:
-    """The planted neurons G_i of every memory: layer name -> indices; no neuron belongs to two memories unless it is shared."""
-    names, rng = list(value_layers(unet)), random.Random(5)
-    free = {n: rng.sample(range(m.out_features), m.out_features) for n, m in value_layers(unet).items()}
-    shared = {g: [(names[k], free[names[k]].pop()) for k in layers] for g, layers in SHARED_LAYERS.items()}
-    planted = []
-    for memory in MEMORIES:
-        neurons = [(names[k], free[names[k]].pop()) for k in memory.layers] + shared.get(memory.shared, [])
-        planted.append({n: sorted(i for m, i in neurons if m == n) for n in names if any(m == n for m, _ in neurons)})
-    return planted
+    """The planted neurons G_i of every memory: layer name -> sorted indices."""
+    names = list(value_layers(unet))
+    return [{n: sorted(i for k, i in m.neurons if names[k] == n) for n in sorted({names[k] for k, _ in m.neurons})} for m in MEMORIES]
 
 
 @torch.no_grad()

@@ -1,37 +1,42 @@
 """Scores and sets equal a literal, naive transcription of NeMo's listings (Hintersdorf, Struppek et al., NeurIPS 2024).
 
-The transcription below uses the U-Net, forward hooks and torchmetrics. Of findnemo it takes the initial latents and the
-prompt embeddings, nothing else: one seed at a time, no batches, no caches.
+The transcription uses the U-Net, forward hooks and torchmetrics, one seed at a time. Of findnemo it takes the initial
+latents and the prompt embeddings, nothing else.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import combinations
 
+import pytest
 import torch
-from torch import Tensor
+from _tiny import tiny_pipeline
+from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
-from torchmetrics.functional import (
+from torchmetrics.functional.image import (
     multiscale_structural_similarity_index_measure,
     structural_similarity_index_measure,
 )
 
-from findnemo import Model
+import findnemo
+from findnemo import Calibration, Model, Settings
+from findnemo.settings import VARIANTS
 
 Neuron = tuple[str, int]
+Statistics = dict[str, Tensor]
 
 SEEDS = range(10)
 TIMESTEP = {"paper": 981, "released": 961}  # of a 50-step DDIM schedule: the first; the second, with an un-stepped x_T
 TRIALS = {"paper": 18, "released": 16}
 
-
 # the U-Net, and what is read from it or blocked in it ----------------------------------------------------------------
 
 
-def value_layers(model: Model) -> dict[str, torch.nn.Module]:
+def value_layers(model: Model) -> dict[str, nn.Module]:
     """`attn2.to_v` of the down blocks, then of the mid block."""
     modules = dict(model.pipeline.unet.named_modules())
     parts = ("down_blocks.", "mid_block.")
@@ -39,24 +44,13 @@ def value_layers(model: Model) -> dict[str, torch.nn.Module]:
 
 
 @contextmanager
-def hooks(modules: dict[str, torch.nn.Module], hook: Callable[[str, Tensor], Tensor | None]):
+def hooks(model: Model, hook: Callable[[str, Tensor], Tensor | None]) -> Iterator[None]:
+    """While it lasts, hook(layer, output) sees the output of every value layer, and may return another."""
     with ExitStack() as stack:
-        for name, module in modules.items():
-            stack.enter_context(module.register_forward_hook(lambda m, i, out, name=name: hook(name, out)))
+        for name, module in value_layers(model).items():
+            handle = module.register_forward_hook(lambda module, args, output, name=name: hook(name, output))
+            stack.callback(handle.remove)
         yield
-
-
-def blocking(model: Model, blocked: Iterable[Neuron]):
-    """The outputs of the blocked neurons are 0."""
-
-    def zero(layer: str, output: Tensor) -> Tensor:
-        output = output.clone()
-        for name, i in blocked:
-            if name == layer:
-                output[..., i] = 0
-        return output
-
-    return hooks(value_layers(model), zero)
 
 
 @torch.no_grad()
@@ -69,6 +63,20 @@ def eps(model: Model, x: Tensor, t: int, y: Tensor) -> Tensor:
     return (1 - abar) ** 0.5 * x + abar**0.5 * output
 
 
+def blocked_eps(model: Model, x: Tensor, t: int, y: Tensor, S: set[Neuron]) -> Tensor:
+    """The outputs of the neurons S are 0."""
+
+    def zero(layer: str, output: Tensor) -> Tensor:
+        output = output.clone()
+        for name, i in S:
+            if name == layer:
+                output[..., i] = 0
+        return output
+
+    with hooks(model, zero):
+        return eps(model, x, t, y)
+
+
 # noise differences and scores ----------------------------------------------------------------------------------------
 
 
@@ -79,14 +87,14 @@ def min_max(delta: Tensor, variant: str) -> Tensor:
 
 
 def noise_differences(
-    model: Model, prompt: str, variant: str, seed: int, blocked: Iterable[Neuron] = (), samples: Iterable[int] = SEEDS
+    model: Model, prompt: str, variant: str, seed: int, S: set[Neuron] = frozenset(), kept: Iterable[int] = SEEDS
 ) -> dict[int, Tensor]:
-    """Seed -> scaled eps(x_T, T, y) - x_T, with the blocked neurons switched off."""
+    """Seed -> scaled eps(x_T, T, y) - x_T, with the neurons S deactivated."""
     y, deltas = model.encode([prompt]), {}
-    for k in samples:
+    for k in kept:
         x_T = model.noise(prompt, [k], seed)
-        with blocking(model, blocked):
-            deltas[k] = min_max((eps(model, x_T, TIMESTEP[variant], y) - x_T)[0], variant)
+        delta = blocked_eps(model, x_T, TIMESTEP[variant], y, S) - x_T
+        deltas[k] = min_max(delta[0], variant)
     return deltas
 
 
@@ -95,63 +103,60 @@ def ssim(a: Tensor, b: Tensor, variant: str) -> float:
 
 
 def plain_ssim(a: Tensor, b: Tensor) -> Tensor:
-    """11 x 11 Gaussian window, averaged over the places where it fits (from 1.5 on, torchmetrics also counts a padded border)."""
+    """11 x 11 Gaussian window, averaged where it fits (torchmetrics up to 1.4; later versions also count a padded border)."""
     _, places = structural_similarity_index_measure(a[None], b[None], sigma=1.5, data_range=1.0, return_full_image=True)
     return places[..., 5:-5, 5:-5].mean()
 
 
 def multi_scale_ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Contrasts of three scales and SSIM of the last, each to the power .33; that SSIM without torchmetrics' border."""
+    """Contrast of two scales and SSIM of the third, each to the power .33; that SSIM, too, averaged where the window fits."""
     whole = multiscale_structural_similarity_index_measure(
         a[None], b[None], kernel_size=11, data_range=1.0, betas=(0.33, 0.33, 0.33)
     )
-    last = [avg_pool2d(avg_pool2d(x, 2), 2) for x in (a, b)]
-    counted = structural_similarity_index_measure(last[0][None], last[1][None], sigma=1.5, data_range=1.0)
-    return whole * (plain_ssim(*last) / counted) ** 0.33
+    a, b = (avg_pool2d(avg_pool2d(x, 2), 2) for x in (a, b))
+    counted = structural_similarity_index_measure(a[None], b[None], sigma=1.5, data_range=1.0)
+    return whole * (plain_ssim(a, b) / counted) ** 0.33
 
 
-def pairwise(deltas: dict[int, Tensor], variant: str) -> dict[tuple[int, int], float]:
-    return {(j, k): ssim(deltas[j], deltas[k], variant) for j, k in combinations(deltas, 2)}
+def best_scores(deltas: dict[int, Tensor], variant: str) -> dict[int, float]:
+    """Seed -> its best pairwise score. The best of all is the memorization score of the prompt."""
+    pairs = {(j, k): ssim(deltas[j], deltas[k], variant) for j, k in combinations(deltas, 2)}
+    return {k: max(score for pair, score in pairs.items() if k in pair) for k in deltas}
 
 
 def memorization_score(model: Model, prompt: str, variant: str, seed: int) -> float:
-    return max(pairwise(noise_differences(model, prompt, variant, seed), variant).values())
+    return max(best_scores(noise_differences(model, prompt, variant, seed), variant).values())
 
 
 # calibration ---------------------------------------------------------------------------------------------------------
 
 
-def activations(model: Model, prompt: str) -> dict[str, Tensor]:
+def activations(model: Model, prompt: str) -> Statistics:
     """Mean over all token positions of |activation|, read off the value layers during a U-Net pass."""
-    seen: dict[str, Tensor] = {}
-    y = model.encode([prompt])
-    with hooks(value_layers(model), lambda name, output: seen.update({name: output[0].abs().mean(dim=0)})):
-        eps(model, model.noise(prompt, [0]), 981, y)
+    seen = {}
+
+    def read(layer: str, output: Tensor) -> None:
+        seen[layer] = output[0].abs().mean(dim=0)
+
+    with hooks(model, read):
+        eps(model, model.noise(prompt, [0]), 981, model.encode([prompt]))
     return seen
+
+
+def mean_and_std(model: Model, prompts: list[str]) -> tuple[Statistics, Statistics]:
+    rows = [activations(model, prompt) for prompt in prompts]
+    stacks = {layer: torch.stack([row[layer] for row in rows]) for layer in value_layers(model)}
+    return {n: a.mean(dim=0) for n, a in stacks.items()}, {n: a.std(dim=0, unbiased=True) for n, a in stacks.items()}
 
 
 def threshold(scores: list[float]) -> float:
     return float(torch.tensor(scores).mean() + torch.tensor(scores).std())
 
 
-def statistics(model: Model, prompts: list[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    rows = [activations(model, prompt) for prompt in prompts]
-    stacked = {layer: torch.stack([row[layer] for row in rows]) for layer in value_layers(model)}
-    return {n: a.mean(dim=0) for n, a in stacked.items()}, {n: a.std(dim=0, unbiased=True) for n, a in stacked.items()}
-
-
 # the algorithms ------------------------------------------------------------------------------------------------------
 
 
-def replicating_seeds(deltas: dict[int, Tensor], tau: float, variant: str) -> list[int]:
-    """Algorithm 1's filter, on the unblocked model: a seed whose best pairwise score is below tau is dropped."""
-    pairs = pairwise(deltas, variant)
-    return [k for k in deltas if max(score for pair, score in pairs.items() if k in pair) >= tau]
-
-
-def out_of_distribution(
-    a: dict[str, Tensor], mean: dict[str, Tensor], std: dict[str, Tensor], theta: float, k: int
-) -> set[Neuron]:
+def out_of_distribution(a: Statistics, mean: Statistics, std: Statistics, theta: float, k: int) -> set[Neuron]:
     """Algorithm 2: |z| > theta, and the k largest activations of every layer."""
     S = set()
     for layer in a:
@@ -164,79 +169,236 @@ def out_of_distribution(
 def initial_selection(
     select: Callable[[float, int], set[Neuron]], score: Callable[[set[Neuron]], float], tau: float, trials: int
 ) -> tuple[set[Neuron], float, float, int]:
-    """Algorithm 3: candidates, tau_ref, and the theta and k they were found with."""
+    """Algorithm 3: candidates, tau_ref, theta and k."""
     theta, k = 5.0, 0
-    for trial in range(trials):
-        theta, k = 5.0 - 0.25 * trial, trial
+    for _ in range(trials - 1):
         S = select(theta, k)
-        reached = score(S)
-        if reached <= tau:
+        if score(S) <= tau:
             return S, tau, theta, k
-    return S, reached, theta, k
+        theta, k = theta - 0.25, k + 1
+    S = select(theta, k)
+    return S, max(tau, score(S)), theta, k
 
 
 def refinement(S: set[Neuron], score: Callable[[set[Neuron]], float], tau_ref: float, layers: list[str]) -> set[Neuron]:
-    """Algorithm 4: whatever can be re-activated without the score rising above tau_ref is dropped, first layers, then neurons."""
-    S = set(S)
+    """Algorithm 4: what can be active without the score rising above tau_ref is dropped, layers first, then neurons."""
     for layer in layers:
-        rest = {n for n in S if n[0] != layer}
+        rest = {neuron for neuron in S if neuron[0] != layer}
         if score(rest) <= tau_ref:
             S = rest
     for layer in layers:
-        for neuron in sorted(n for n in S if n[0] == layer):
+        for neuron in sorted(neuron for neuron in S if neuron[0] == layer):
             if score(S - {neuron}) <= tau_ref:
                 S = S - {neuron}
     return S
 
 
-@dataclasses.dataclass
+@dataclass
 class Found:
-    before: float
-    after: float = float("nan")
-    kept: list[int] = dataclasses.field(default_factory=list)
-    candidates: set[Neuron] = dataclasses.field(default_factory=set)
-    neurons: set[Neuron] = dataclasses.field(default_factory=set)
-    other_order: set[Neuron] = dataclasses.field(default_factory=set)  # refined in the other variant's order
-    tau_ref: float = float("nan")
+    score_before: float
+    kept: list[int]
+    score: Callable[[set[Neuron]], float]
+    margin: float  # how far the compared scores stay from what they are compared with
+    candidates: set[Neuron] = field(default_factory=set)
+    neurons: set[Neuron] = field(default_factory=set)
+    tau_ref: float | None = None
     theta: float | None = None
     k: int | None = None
-    margin: float = 1.0  # the least distance of a score from the threshold it was compared with
+    layers: list[str] = field(default_factory=list)  # that hold candidates, in the order of refinement
 
 
-def localize(
-    model: Model,
-    prompt: str,
-    variant: str,
-    seed: int,
-    tau: float,
-    mean: dict[str, Tensor],
-    std: dict[str, Tensor],
-) -> Found:
+def search(model: Model, prompt: str, variant: str, seed: int, tau: float, mean: Statistics, std: Statistics) -> Found:
     unblocked = noise_differences(model, prompt, variant, seed)
-    best = {k: max(s for pair, s in pairwise(unblocked, variant).items() if k in pair) for k in SEEDS}
-    kept = replicating_seeds(unblocked, tau, variant)
-    found = Found(before=max(best.values()), kept=kept, margin=min(abs(s - tau) for s in best.values()))
-    if not kept:
-        return found
-
+    best = best_scores(unblocked, variant)
+    kept = [k for k in SEEDS if best[k] >= tau]  # Algorithm 1's seed filter, once, on the unblocked model
     compared = []
 
     def score(S: set[Neuron]) -> float:
-        """Unblocked against blocked delta of the same seed, maximum over kept seeds."""
+        """Unblocked against blocked delta of the same seed, maximum over the kept seeds."""
         blocked = noise_differences(model, prompt, variant, seed, S, kept)
         compared.append(max(ssim(unblocked[k], blocked[k], variant) for k in kept))
         return compared[-1]
+
+    found = Found(max(best.values()), kept, score, min(abs(s - tau) for s in best.values()))
+    if not kept:
+        return found
 
     a = activations(model, prompt)
     found.candidates, found.tau_ref, found.theta, found.k = initial_selection(
         lambda theta, k: out_of_distribution(a, mean, std, theta, k), score, tau, TRIALS[variant]
     )
-    found.margin = min(found.margin, *(abs(s - tau) for s in compared))
+    found.margin = min([found.margin, *(abs(s - tau) for s in compared)])
+
     compared.clear()
-    forward = [layer for layer in value_layers(model) if any(n[0] == layer for n in found.candidates)]
-    layers = forward if variant == "paper" else forward[::-1]
-    found.neurons = refinement(found.candidates, score, found.tau_ref, layers)
-    found.margin = min(found.margin, *(abs(s - found.tau_ref) for s in compared))
-    found.after = score(found.neurons)
-    found.other_order = refinement(found.candidates, score, found.tau_ref, layers[::-1])
+    layers = [layer for layer in value_layers(model) if any(neuron[0] == layer for neuron in found.candidates)]
+    found.layers = layers if variant == "paper" else layers[::-1]
+    found.neurons = refinement(found.candidates, score, found.tau_ref, found.layers)
+    found.margin = min([found.margin, *(abs(s - found.tau_ref) for s in compared)])
     return found
+
+
+# the models ----------------------------------------------------------------------------------------------------------
+
+PROMPTS = ["a red apple on a table", "blue sky", "two dogs run", "old city map 1890", "mountains"]
+
+
+@dataclass
+class Studied:
+    """A model and its calibration, by findnemo and by the transcription."""
+
+    model: Model
+    variant: str
+    seed: int
+    calibration: Calibration
+    scores: list[float]
+    mean: Statistics
+    std: Statistics
+
+    @property
+    def settings(self) -> Settings:
+        return replace(VARIANTS[self.variant], seed=self.seed)
+
+
+def loud_model(prediction_type: str, size: int, seed: int, attention: tuple[float, ...], output: float) -> Model:
+    """A random U-Net with 3 value layers (widths 8, 16, 16) that says more about the text than about the latents.
+
+    Its pattern is what cross-attention adds, seen through the zero padding; without gain, the value neurons hardly matter.
+    """
+    pipeline = tiny_pipeline(
+        prediction_type,
+        size,
+        seed,
+        block_out_channels=(8, 8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("UpBlock2D",) * 3,
+    )
+    layers = [m for n, m in pipeline.unet.named_modules() if n.endswith("attn2.to_out.0")]
+    with torch.no_grad():
+        pipeline.unet.conv_in.weight.mul_(0.003)
+        pipeline.unet.conv_out.weight.mul_(output)
+        for layer, factor in zip(layers, attention, strict=True):
+            layer.weight.mul_(factor)
+    return findnemo.load(pipeline)
+
+
+MODELS = {
+    "released": ("released", 0, ("epsilon", 64, 0, (10, 50, 50), 100)),
+    "released, v": ("released", 0, ("v_prediction", 64, 1, (30, 100, 100), 2)),
+    "paper": ("paper", 3, ("epsilon", 16, 2, (10, 50, 50), 100)),
+}
+
+
+@cache
+def studied(name: str) -> Studied:
+    variant, seed, options = MODELS[name]
+    model = loud_model(*options)
+    calibration = findnemo.calibrate(model, PROMPTS, variant=variant, seed=seed)
+    scores = [memorization_score(model, prompt, variant, seed) for prompt in PROMPTS]
+    return Studied(model, variant, seed, calibration, scores, *mean_and_std(model, PROMPTS))
+
+
+# the comparison ------------------------------------------------------------------------------------------------------
+
+LONG, TITLE, LETTERS, CODE = "@" * 60, "Starry night by van Gogh", "QQQQ", "xyz 123"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A prompt and a tau (None: the calibrated one), and what the case is there for: how many seeds pass, where it ends."""
+
+    model: str
+    prompt: str
+    tau: float | None
+    kept: int
+    trial: int | None
+    reached: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.model}-{self.prompt[:4]}-{self.tau}"
+
+
+CASES = [
+    Case("released", CODE, 0.7193, kept=10, trial=5),
+    Case("released", LETTERS, 0.6837, kept=3, trial=1),
+    Case("released", TITLE, None, kept=0, trial=None),
+    Case("released, v", LETTERS, 0.4550, kept=3, trial=10),
+    Case("released, v", TITLE, 0.5035, kept=2, trial=15, reached=False),
+    Case("paper", LONG, None, kept=5, trial=1),
+    Case("paper", LONG, 0.74, kept=3, trial=0),
+    Case("paper", LETTERS, 0.6808, kept=4, trial=7),
+    Case("paper", TITLE, None, kept=0, trial=None),
+    Case("paper", TITLE, 0.5125, kept=10, trial=17, reached=False),
+]
+MEMORIZED = [case for case in CASES if case.kept]
+ORDERED = [case for case in CASES if case.model in ("released", "paper") and case.prompt == LETTERS]
+
+
+@cache
+def expected(case: Case) -> Found:
+    known = studied(case.model)
+    tau = case.tau or known.calibration.tau
+    return search(known.model, case.prompt, known.variant, known.seed, tau, known.mean, known.std)
+
+
+@cache
+def found(case: Case) -> findnemo.Localization:
+    known = studied(case.model)
+    calibration = replace(known.calibration, tau=case.tau or known.calibration.tau)
+    return findnemo.localize(known.model, case.prompt, calibration)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_calibration_is_that_of_the_transcription(name):
+    known = studied(name)
+    torch.testing.assert_close(known.calibration.scores, torch.tensor(known.scores), atol=1e-4, rtol=0, check_dtype=False)
+    assert known.calibration.tau == pytest.approx(threshold(known.scores), abs=1e-4)
+    assert list(known.calibration.mean) == list(known.calibration.std) == list(value_layers(known.model))
+    for layer in value_layers(known.model):
+        torch.testing.assert_close(known.calibration.mean[layer], known.mean[layer], atol=1e-5, rtol=0, check_dtype=False)
+        torch.testing.assert_close(known.calibration.std[layer], known.std[layer], atol=1e-5, rtol=0, check_dtype=False)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("prompt", [LONG, CODE])
+def test_score_is_that_of_the_transcription(name, prompt):
+    known = studied(name)
+    score = findnemo.score(known.model, prompt, settings=known.settings)
+    assert score == pytest.approx(memorization_score(known.model, prompt, known.variant, known.seed), abs=1e-4)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_case_is_what_it_says_and_nothing_sits_on_a_knifes_edge(case):
+    end = expected(case)
+    assert (len(end.kept), end.k) == (case.kept, case.trial)
+    assert end.margin > 1e-4
+    if case.kept:
+        assert (end.tau_ref == (case.tau or studied(case.model).calibration.tau)) == case.reached
+        assert set() < end.neurons < end.candidates
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_scores_and_sets_are_those_of_the_transcription(case):
+    result, end = found(case), expected(case)
+    assert result.memorized == bool(end.kept)
+    assert result.score_before == pytest.approx(end.score_before, abs=1e-4)
+    assert set(result.candidates) == end.candidates
+    assert set(result.neurons) == end.neurons
+
+
+@pytest.mark.parametrize("case", MEMORIZED, ids=str)
+def test_score_after_is_that_of_the_kept_seeds(case):
+    end = expected(case)
+    assert found(case).score_after == pytest.approx(end.score(end.neurons), abs=1e-4)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_theta_and_k_are_those_of_the_trial_that_algorithm_3_ends_with(case):
+    assert (found(case).theta, found(case).k) == (expected(case).theta, expected(case).k)
+
+
+@pytest.mark.parametrize("case", ORDERED, ids=str)
+def test_the_order_of_refinement_matters_here(case):
+    end = expected(case)
+    assert refinement(end.candidates, end.score, end.tau_ref, end.layers[::-1]) != end.neurons

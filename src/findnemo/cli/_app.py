@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -32,6 +32,16 @@ from findnemo.cli._common import (
     stdout,
     warn,
     warn_long_captions,
+)
+from findnemo.cli._steps import (
+    calibrate_to,
+    demo_holdout,
+    demo_table,
+    make_plan,
+    own_calibration,
+    refuse_other,
+    run_stages,
+    stages_with_calibration,
 )
 from findnemo.errors import InputError, MismatchError
 
@@ -97,7 +107,7 @@ def calibrate(
         table = read_table(prompts, column, limit, quiet)
         loaded = load_model(model, device, dtype, quiet)
         warn_long_captions(loaded, table)
-        made = _calibrate(loaded, [p.text for p in table], settings_for(variant, seed), fpr, out, quiet)
+        made = calibrate_to(loaded, [p.text for p in table], settings_for(variant, seed), fpr, out, quiet)
     else:
         assert import_statistics is not None
         loaded = load_model(model, device, dtype, quiet)
@@ -114,25 +124,6 @@ def calibrate(
         print_json(about)
     elif not quiet:
         stdout.print(f"tau = {made.tau:.4f} from {made.count} captions; calibration written to {plain(str(out))}", soft_wrap=True)
-
-
-def _calibrate(model: Any, captions: list[str], settings: Any, fpr: float | None, out: Path, quiet: bool) -> Any:
-    import torch
-
-    from findnemo import calibration as api
-
-    api.threshold(torch.zeros(len(captions)), fpr)  # too few captions: say so before the work, not after
-    with bar(quiet) as update:
-        done = iter(range(1, len(captions) + 1))
-        update("calibrate", 0, len(captions))
-        return api.calibrate(
-            model,
-            captions,
-            fpr=fpr,
-            settings=settings,
-            progress=lambda prompt: update("calibrate", next(done), len(captions)),
-            checkpoint=out / "partial.safetensors",
-        )
 
 
 @app.command()
@@ -153,7 +144,9 @@ def detect(
 
     Example: `findnemo detect MODEL --prompts captions.csv --calibration calibration --out run`
     """
-    _stages(model, prompts, calibration, out, ("detect",), limit, column, device, dtype, fail_on_memorized, json, quiet)
+    stages_with_calibration(
+        model, prompts, calibration, out, ("detect",), limit, column, device, dtype, fail_on_memorized, json, quiet
+    )
 
 
 @app.command()
@@ -176,84 +169,9 @@ def localize(
     Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --out run`
     """
     stages = ("detect", "localize")
-    _stages(model, prompts, calibration, out, stages, limit, column, device, dtype, fail_on_memorized, json, quiet, search)
-
-
-def _stages(
-    model: str,
-    prompts: str,
-    calibration: Path,
-    out: Path,
-    stages: tuple[str, ...],
-    limit: int | None,
-    column: str | None,
-    device: str | None,
-    dtype: str | None,
-    fail_on_memorized: bool,
-    json: bool,
-    quiet: bool,
-    search: str = "listing",
-) -> None:
-    from findnemo.calibration import Calibration
-
-    table, made = read_table(prompts, column, limit, quiet), Calibration.load(calibration)
-    plan = _plan(model, search, 4, None, None, made.settings.seed)
-    loaded = load_model(model, device, dtype, quiet)
-    warn_long_captions(loaded, table)
-    _run(loaded, table, made, out, stages, plan, fail_on_memorized, json, quiet)
-
-
-def _plan(model: str, search: str, images: int, steps: int | None, guidance: float | None, seed: int) -> Any:
-    from findnemo import demo
-    from findnemo.images import ImageSettings
-    from findnemo.localization import SEARCHES
-    from findnemo.runs import Plan
-
-    if search not in SEARCHES:
-        raise InputError(f"search {search!r} is not known: use one of {', '.join(SEARCHES)}")
-    usual = demo.image_settings() if model == "demo" else ImageSettings()
-    settings = ImageSettings(steps or usual.steps, usual.guidance if guidance is None else guidance, seed)
-    return Plan(search=search, images=images, image_settings=settings)
-
-
-def _run(
-    model: Any,
-    table: Any,
-    calibration: Any,
-    out: Path,
-    stages: tuple[str, ...],
-    plan: Any,
-    fail: bool,
-    json: bool,
-    quiet: bool,
-) -> None:
-    from findnemo.cli._show import show_run
-    from findnemo.runs import Work, audit, start, summary, write_results
-
-    with start(out, model, calibration, plan) as run:
-        work = Work(run, model, calibration, plan, **_demo_extras(model))
-        with bar(quiet) as update:
-            captions = audit(work, table, stages, update)
-        csv_path, _ = write_results(run)
-        if json:
-            print_json(summary(run))
-        elif not quiet:
-            show_run(run, list(model.value_layers), captions)
-            sheets = f", images in {run.path / 'sheets'}" if (run.path / "sheets").is_dir() else ""
-            stdout.print(plain(f"results in {csv_path}{sheets}"), soft_wrap=True)
-        failed = any(c.failed for c in captions) or (run.meta("quality") or {}).get("failed")
-        memorized = any(c.results.get("detect", {}).get("memorized") for c in captions)
-    if failed or (fail and memorized):
-        raise typer.Exit(1)
-
-
-def _demo_extras(model: Any) -> dict[str, Any]:
-    """The demo model brings its descriptor, its CLIP and its training images."""
-    from findnemo import demo
-
-    if model.source != "demo":
-        return {}
-    return {"judges": demo.judges(), "original": lambda caption: demo.training_image(caption.text)}
+    stages_with_calibration(
+        model, prompts, calibration, out, stages, limit, column, device, dtype, fail_on_memorized, json, quiet, search
+    )
 
 
 @app.command()
@@ -289,66 +207,19 @@ def audit(
 
     if holdout is not None and calibration is not None:
         raise InputError("give --holdout or --calibration, not both")
-    table = read_table(prompts, column, limit, quiet) if prompts else _demo_table(model, limit, "--prompts")
+    table = read_table(prompts, column, limit, quiet) if prompts else demo_table(model, limit, "--prompts")
     made = Calibration.load(calibration) if calibration else None
     if made is not None:
-        _refuse_other(made, {"variant": variant, "seed": seed, "fpr": fpr})
-    clean = None if made else read_table(holdout, column, None, quiet) if holdout else _demo_holdout(model)
+        refuse_other(made, {"variant": variant, "seed": seed, "fpr": fpr})
+    clean = None if made else read_table(holdout, column, None, quiet) if holdout else demo_holdout(model)
     settings = made.settings if made else settings_for(variant or "paper", seed or 0)
-    plan = _plan(model, search, images, image_steps, guidance, settings.seed)
+    plan = make_plan(model, search, images, image_steps, guidance, settings.seed)
     loaded = load_model(model, device, dtype, quiet)
     warn_long_captions(loaded, table)
     if made is None:
         assert clean is not None
-        made = _own_calibration(loaded, [p.text for p in clean], settings, fpr, out, quiet)
-    _run(loaded, table, made, out, ("detect", "localize", "verify"), plan, fail_on_memorized, json, quiet)
-
-
-def _refuse_other(calibration: Any, asked: dict[str, Any]) -> None:
-    """A calibration brings its variant, seed and rate: asking for others beside it would silently do nothing."""
-    has = calibration.settings.to_json() | {"fpr": calibration.fpr}
-    for name, value in asked.items():
-        if value not in (None, has[name]):
-            raise MismatchError(
-                f"the calibration was made with {name} {has[name]}, not {value}: leave --{name} out, or calibrate again"
-            )
-
-
-def _own_calibration(model: Any, captions: list[str], settings: Any, fpr: float | None, out: Path, quiet: bool) -> Any:
-    """The run's own calibration: made once, then read from the run directory."""
-    from findnemo.calibration import Calibration
-    from findnemo.runs import refuse_foreign
-
-    folder = out / "calibration"
-    if not (folder / "calibration.json").exists():
-        refuse_foreign(out)
-        _calibrate(model, captions, settings, fpr, folder, quiet).save(folder)
-    made = Calibration.load(folder)
-    made.check(model, settings)
-    if made.fpr != fpr or made.count != len(captions):
-        raise InputError(
-            f"{out} was calibrated on {made.count} captions with fpr {made.fpr}, now {len(captions)} with {fpr}: give another --out"
-        )
-    return made
-
-
-def _demo_table(model: str, limit: int | None, option: str) -> Any:
-    from findnemo import demo
-    from findnemo.prompts import Prompt, PromptTable
-
-    if model != "demo":
-        raise InputError(f"give {option} FILE: only 'demo' brings its own captions")
-    others = [Prompt(text, row) for row, text in enumerate(demo.unrelated()[:24], len(demo.memorized()) + 1)]
-    return PromptTable("demo", (*demo.memorized(), *others)).limit(limit)
-
-
-def _demo_holdout(model: str) -> Any:
-    from findnemo import demo
-    from findnemo.prompts import read_prompts
-
-    if model != "demo":
-        raise InputError("give --holdout FILE (captions that are not memorized) or --calibration DIR: only 'demo' brings its own")
-    return read_prompts(demo.holdout()[:100])
+        made = own_calibration(loaded, [p.text for p in clean], settings, fpr, out, quiet)
+    run_stages(loaded, table, made, out, ("detect", "localize", "verify"), plan, fail_on_memorized, json, quiet)
 
 
 @app.command()
@@ -373,9 +244,9 @@ def verify(
         prompts = [Prompt(c.text, c.row, c.type, c.image) for c in old.captions()]
     loaded = load_model(model or place, device, dtype or settings["dtype"], quiet)
     image = settings["image_settings"]
-    plan = _plan(place, settings["search"], settings["images"], image["steps"], image["guidance"], image["seed"])
+    plan = make_plan(place, settings["search"], settings["images"], image["steps"], image["guidance"], image["seed"])
     made = Calibration.load(run / "calibration")
-    _run(loaded, prompts, made, run, ("verify",), plan, False, json, quiet)
+    run_stages(loaded, prompts, made, run, ("verify",), plan, False, json, quiet)
 
 
 @app.command()

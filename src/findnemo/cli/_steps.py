@@ -1,0 +1,154 @@
+"""The steps between a command's arguments and the API: calibrations, plans, runs, and what the demo brings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from findnemo.cli._common import bar, load_model, plain, print_json, read_table, stdout, warn_long_captions
+from findnemo.errors import InputError, MismatchError
+
+
+def calibrate_to(model: Any, captions: list[str], settings: Any, fpr: float | None, out: Path, quiet: bool) -> Any:
+    import torch
+
+    from findnemo import calibration as api
+
+    api.threshold(torch.zeros(len(captions)), fpr)  # too few captions: say so before the work, not after
+    with bar(quiet) as update:
+        done = iter(range(1, len(captions) + 1))
+        update("calibrate", 0, len(captions))
+        return api.calibrate(
+            model,
+            captions,
+            fpr=fpr,
+            settings=settings,
+            progress=lambda prompt: update("calibrate", next(done), len(captions)),
+            checkpoint=out / "partial.safetensors",
+        )
+
+
+def stages_with_calibration(
+    model: str,
+    prompts: str,
+    calibration: Path,
+    out: Path,
+    stages: tuple[str, ...],
+    limit: int | None,
+    column: str | None,
+    device: str | None,
+    dtype: str | None,
+    fail_on_memorized: bool,
+    json: bool,
+    quiet: bool,
+    search: str = "listing",
+) -> None:
+    from findnemo.calibration import Calibration
+
+    table, made = read_table(prompts, column, limit, quiet), Calibration.load(calibration)
+    plan = make_plan(model, search, 4, None, None, made.settings.seed)
+    loaded = load_model(model, device, dtype, quiet)
+    warn_long_captions(loaded, table)
+    run_stages(loaded, table, made, out, stages, plan, fail_on_memorized, json, quiet)
+
+
+def make_plan(model: str, search: str, images: int, steps: int | None, guidance: float | None, seed: int) -> Any:
+    from findnemo import demo
+    from findnemo.images import ImageSettings
+    from findnemo.localization import SEARCHES
+    from findnemo.runs import Plan
+
+    if search not in SEARCHES:
+        raise InputError(f"search {search!r} is not known: use one of {', '.join(SEARCHES)}")
+    usual = demo.image_settings() if model == "demo" else ImageSettings()
+    settings = ImageSettings(steps or usual.steps, usual.guidance if guidance is None else guidance, seed)
+    return Plan(search=search, images=images, image_settings=settings)
+
+
+def run_stages(
+    model: Any,
+    table: Any,
+    calibration: Any,
+    out: Path,
+    stages: tuple[str, ...],
+    plan: Any,
+    fail: bool,
+    json: bool,
+    quiet: bool,
+) -> None:
+    from findnemo.cli._show import show_run
+    from findnemo.runs import Work, audit, start, summary, write_results
+
+    with start(out, model, calibration, plan) as run:
+        work = Work(run, model, calibration, plan, **demo_extras(model))
+        with bar(quiet) as update:
+            captions = audit(work, table, stages, update)
+        csv_path, _ = write_results(run)
+        if json:
+            print_json(summary(run))
+        elif not quiet:
+            show_run(run, list(model.value_layers), captions)
+            sheets = f", images in {run.path / 'sheets'}" if (run.path / "sheets").is_dir() else ""
+            stdout.print(plain(f"results in {csv_path}{sheets}"), soft_wrap=True)
+        failed = any(c.failed for c in captions) or (run.meta("quality") or {}).get("failed")
+        memorized = any(c.results.get("detect", {}).get("memorized") for c in captions)
+    if failed or (fail and memorized):
+        raise typer.Exit(1)
+
+
+def demo_extras(model: Any) -> dict[str, Any]:
+    """The demo model brings its descriptor, its CLIP and its training images."""
+    from findnemo import demo
+
+    if model.source != "demo":
+        return {}
+    return {"judges": demo.judges(), "original": lambda caption: demo.training_image(caption.text)}
+
+
+def refuse_other(calibration: Any, asked: dict[str, Any]) -> None:
+    """A calibration brings its variant, seed and rate: asking for others beside it would silently do nothing."""
+    has = calibration.settings.to_json() | {"fpr": calibration.fpr}
+    for name, value in asked.items():
+        if value not in (None, has[name]):
+            raise MismatchError(
+                f"the calibration was made with {name} {has[name]}, not {value}: leave --{name} out, or calibrate again"
+            )
+
+
+def own_calibration(model: Any, captions: list[str], settings: Any, fpr: float | None, out: Path, quiet: bool) -> Any:
+    """The run's own calibration: made once, then read from the run directory."""
+    from findnemo.calibration import Calibration
+    from findnemo.runs import refuse_foreign
+
+    folder = out / "calibration"
+    if not (folder / "calibration.json").exists():
+        refuse_foreign(out)
+        calibrate_to(model, captions, settings, fpr, folder, quiet).save(folder)
+    made = Calibration.load(folder)
+    made.check(model, settings)
+    if made.fpr != fpr or made.count != len(captions):
+        raise InputError(
+            f"{out} was calibrated on {made.count} captions with fpr {made.fpr}, now {len(captions)} with {fpr}: give another --out"
+        )
+    return made
+
+
+def demo_table(model: str, limit: int | None, option: str) -> Any:
+    from findnemo import demo
+    from findnemo.prompts import Prompt, PromptTable
+
+    if model != "demo":
+        raise InputError(f"give {option} FILE: only 'demo' brings its own captions")
+    others = [Prompt(text, row) for row, text in enumerate(demo.unrelated()[:24], len(demo.memorized()) + 1)]
+    return PromptTable("demo", (*demo.memorized(), *others)).limit(limit)
+
+
+def demo_holdout(model: str) -> Any:
+    from findnemo import demo
+    from findnemo.prompts import read_prompts
+
+    if model != "demo":
+        raise InputError("give --holdout FILE (captions that are not memorized) or --calibration DIR: only 'demo' brings its own")
+    return read_prompts(demo.holdout()[:100])
