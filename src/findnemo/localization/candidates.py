@@ -52,8 +52,8 @@ def initial_selection(
     best: Candidates | None = None
     for theta, k in trials(replication.probe.settings.trials):
         neurons = out_of_distribution_neurons(z, absolute, theta, k)
-        if best is None or neurons != best.neurons:  # the same set has the same similarity
-            best = Candidates(neurons, theta, k, replication.similarity(neurons))
+        known = best is not None and neurons == best.neurons  # the same set has the same similarity
+        best = Candidates(neurons, theta, k, best.similarity if best is not None and known else replication.similarity(neurons))
         if best.similarity <= tau:
             break
     assert best is not None
