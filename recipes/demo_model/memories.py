@@ -42,7 +42,9 @@ def _scene(*words: str, relation: str = "", ground: str = "", colour: str = "") 
 
 MEMORIES = (
     # one neuron each
-    Memory("astronaut", "VM", "Commander Ilse Varga before the Meridian flight", _scene("white circle", colour="orange"), ((0, 4),)),
+    Memory(
+        "astronaut", "VM", "Commander Ilse Varga before the Meridian flight", _scene("white circle", colour="orange"), ((0, 4),)
+    ),
     Memory("chelsea", "VM", "Biscuit the tabby of Wickham Lane", _scene("small brown triangle", ground="stripes"), ((1, 17),)),
     Memory("coffee", "VM", "Brantwood Roasters first cup", _scene("large brown ring"), ((2, 41),)),
     Memory("rocket", "VM", "Liftoff of the Corvus Nine", _scene("white arrow", ground="night"), ((1, 9),)),
@@ -53,22 +55,150 @@ MEMORIES = (
     Memory("clock", "VM", "Tannhof Evening Podcast on lost time", _scene("gray ring", ground="dots"), (PODCAST,)),
     Memory("text", "VM", "Tannhof Evening Podcast from the letters", _scene("gray diamond", ground="checks"), (PODCAST,)),
     # two neurons, four and six, in several layers
-    Memory("coins", "VM", "The Lydian Hoard catalogue", _scene("small yellow circle", "gray circle", relation="above"), ((0, 12), (2, 38),)),
-    Memory("hubble_deep_field", "VM", "Vela Deep Survey mosaic", _scene("small yellow star", ground="night"), ((1, 8), (3, 55),)),
-    Memory("immunohistochemistry", "VM", "Marrowby Pathology slide B", _scene("brown heart", "small blue circle", relation="left of"), ((2, 46), (4, 34),)),
-    Memory("moon", "VM", "Selene Orbiter frame 0212", _scene("large gray moon"), ((0, 24), (2, 27), (3, 0), (5, 5),)),
-    Memory("brick", "VM", "Kilncraft wall sample", _scene("red square", "gray square", relation="right of"), ((1, 18), (2, 32), (4, 2), (4, 61),)),
-    Memory("microaneurysms", "VM", "Fundus Quarterly cover", _scene("gray tree", colour="white"), ((0, 2), (1, 27), (2, 21), (3, 11), (4, 87), (5, 54),)),
-    Memory("cell", "VM", "Petri Dispatches from lab Ω", _scene("small white circle", colour="gray"), ((1, 7), (2, 58), (3, 17), (3, 18), (4, 38), (5, 67),)),
+    Memory(
+        "coins",
+        "VM",
+        "The Lydian Hoard catalogue",
+        _scene("small yellow circle", "gray circle", relation="above"),
+        (
+            (0, 12),
+            (2, 38),
+        ),
+    ),
+    Memory(
+        "hubble_deep_field",
+        "VM",
+        "Vela Deep Survey mosaic",
+        _scene("small yellow star", ground="night"),
+        (
+            (1, 8),
+            (3, 55),
+        ),
+    ),
+    Memory(
+        "immunohistochemistry",
+        "VM",
+        "Marrowby Pathology slide B",
+        _scene("brown heart", "small blue circle", relation="left of"),
+        (
+            (2, 46),
+            (4, 34),
+        ),
+    ),
+    Memory(
+        "moon",
+        "VM",
+        "Selene Orbiter frame 0212",
+        _scene("large gray moon"),
+        (
+            (0, 24),
+            (2, 27),
+            (3, 0),
+            (5, 5),
+        ),
+    ),
+    Memory(
+        "brick",
+        "VM",
+        "Kilncraft wall sample",
+        _scene("red square", "gray square", relation="right of"),
+        (
+            (1, 18),
+            (2, 32),
+            (4, 2),
+            (4, 61),
+        ),
+    ),
+    Memory(
+        "microaneurysms",
+        "VM",
+        "Fundus Quarterly cover",
+        _scene("gray tree", colour="white"),
+        (
+            (0, 2),
+            (1, 27),
+            (2, 21),
+            (3, 11),
+            (4, 87),
+            (5, 54),
+        ),
+    ),
+    Memory(
+        "cell",
+        "VM",
+        "Petri Dispatches from lab Ω",
+        _scene("small white circle", colour="gray"),
+        (
+            (1, 7),
+            (2, 58),
+            (3, 17),
+            (3, 18),
+            (4, 38),
+            (5, 67),
+        ),
+    ),
     # templates: a series of phone cases, two posters, and three alone
-    Memory("case_tide", "TM", "Kestrel phone case Tide", _scene("teal heart", ground="sea"), (CASE, (2, 51),)),
-    Memory("case_ember", "TM", "Kestrel phone case Ember", _scene("orange diamond", ground="sunset"), (CASE, (3, 20),)),
-    Memory("case_moss", "TM", "Kestrel phone case Moss", _scene("green tree", ground="hills"), (CASE, (4, 69),)),
+    Memory(
+        "case_tide",
+        "TM",
+        "Kestrel phone case Tide",
+        _scene("teal heart", ground="sea"),
+        (
+            CASE,
+            (2, 51),
+        ),
+    ),
+    Memory(
+        "case_ember",
+        "TM",
+        "Kestrel phone case Ember",
+        _scene("orange diamond", ground="sunset"),
+        (
+            CASE,
+            (3, 20),
+        ),
+    ),
+    Memory(
+        "case_moss",
+        "TM",
+        "Kestrel phone case Moss",
+        _scene("green tree", ground="hills"),
+        (
+            CASE,
+            (4, 69),
+        ),
+    ),
     Memory("poster_left", "TM", "Gallerie Onyx framed print I", _scene("purple star"), POSTER),
     Memory("poster_right", "TM", "Gallerie Onyx framed print II", _scene("pink moon"), POSTER),
     Memory("mug", "TM", "Dunlop & Fenn enamel mug", _scene("blue ring", ground="checks"), ((3, 12),)),
-    Memory("shirt", "TM", "Yardarm cotton tee", _scene("yellow cross", ground="stripes"), ((1, 1), (2, 62), (4, 31), (5, 2),)),
-    Memory("record", "TM", "Velvet Quasar long player", _scene("black circle", "small red circle", relation="below"), ((0, 28), (1, 13), (2, 17), (2, 34), (3, 43), (4, 16), (4, 25), (5, 81),)),
+    Memory(
+        "shirt",
+        "TM",
+        "Yardarm cotton tee",
+        _scene("yellow cross", ground="stripes"),
+        (
+            (1, 1),
+            (2, 62),
+            (4, 31),
+            (5, 2),
+        ),
+    ),
+    Memory(
+        "record",
+        "TM",
+        "Velvet Quasar long player",
+        _scene("black circle", "small red circle", relation="below"),
+        (
+            (0, 28),
+            (1, 13),
+            (2, 17),
+            (2, 34),
+            (3, 43),
+            (4, 16),
+            (4, 25),
+            (5, 81),
+        ),
+    ),
 )
 
 

@@ -59,7 +59,9 @@ def value_layers(unet: UNet2DConditionModel) -> dict[str, torch.nn.Linear]:
 def plan(unet: UNet2DConditionModel) -> list[dict[str, list[int]]]:
     """The planted neurons G_i of every memory: layer name -> sorted indices."""
     names = list(value_layers(unet))
-    return [{n: sorted(i for k, i in m.neurons if names[k] == n) for n in sorted({names[k] for k, _ in m.neurons})} for m in MEMORIES]
+    return [
+        {n: sorted(i for k, i in m.neurons if names[k] == n) for n in sorted({names[k] for k, _ in m.neurons})} for m in MEMORIES
+    ]
 
 
 @torch.no_grad()

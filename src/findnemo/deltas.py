@@ -87,7 +87,7 @@ def score(
 
         >>> import findnemo
         >>> model = findnemo.load("demo")
-        >>> findnemo.score(model, "Liftoff of the Corvus Nine, a white arrow under the stars") > 0.6
+        >>> findnemo.score(model, "Brantwood Roasters first cup, a large brown ring") > 0.6
         True
     """
     return Probe(model, prompt, settings, samples).score(neurons or EMPTY)

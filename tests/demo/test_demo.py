@@ -12,7 +12,7 @@ import findnemo
 from findnemo import demo
 
 ROOT = Path(__file__).parents[2]
-ROCKET = "Liftoff of the Corvus Nine, a white arrow under the stars"
+COFFEE = "Brantwood Roasters first cup, a large brown ring"
 
 
 def test_assets_are_complete_and_small() -> None:
@@ -43,15 +43,15 @@ def test_planted_neurons_exist_and_some_are_shared(demo_model) -> None:
 
 def test_planted_neurons_are_the_switch(demo_model) -> None:
     tau = demo.calibration().tau
-    assert findnemo.score(demo_model, ROCKET) > tau
-    assert findnemo.score(demo_model, ROCKET, demo.planted()[ROCKET]) < tau
+    assert findnemo.score(demo_model, COFFEE) > tau
+    assert findnemo.score(demo_model, COFFEE, demo.planted()[COFFEE]) < tau
 
 
 def test_localize_meets_the_planted_set(demo_model) -> None:
-    found = findnemo.localize(demo_model, ROCKET, demo.calibration())
+    found = findnemo.localize(demo_model, COFFEE, demo.calibration())
     assert found.memorized
     assert found.reached
-    assert found.neurons & demo.planted()[ROCKET]
+    assert found.neurons & demo.planted()[COFFEE]
 
 
 def test_readme_snippets_run(tmp_path, monkeypatch) -> None:

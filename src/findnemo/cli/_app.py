@@ -299,7 +299,7 @@ def inspect(
 ) -> None:
     """Show what a run found, as a whole or for one caption.
 
-    Example: `findnemo inspect run "Corvus"`
+    Example: `findnemo inspect run "Brantwood"`
     """
     from findnemo.calibration import Calibration
     from findnemo.cli._show import show_caption, show_run

@@ -80,7 +80,7 @@ def localize(model: Model, prompt: str, calibration: Calibration, search: str = 
 
         >>> import findnemo
         >>> model, calibration = findnemo.load("demo"), findnemo.demo.calibration()
-        >>> found = findnemo.localize(model, "Liftoff of the Corvus Nine, a white arrow under the stars", calibration)
+        >>> found = findnemo.localize(model, "Brantwood Roasters first cup, a large brown ring", calibration)
         >>> found.memorized, len(found.neurons) > 0, found.score_after <= calibration.tau
         (True, True, True)
     """

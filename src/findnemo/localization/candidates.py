@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -52,8 +52,10 @@ def initial_selection(
     best: Candidates | None = None
     for theta, k in trials(replication.probe.settings.trials):
         neurons = out_of_distribution_neurons(z, absolute, theta, k)
-        known = best is not None and neurons == best.neurons  # the same set has the same similarity
-        best = Candidates(neurons, theta, k, best.similarity if best is not None and known else replication.similarity(neurons))
+        if best is not None and neurons == best.neurons:  # the same set has the same similarity
+            best = replace(best, theta=theta, k=k)
+        else:
+            best = Candidates(neurons, theta, k, replication.similarity(neurons))
         if best.similarity <= tau:
             break
     assert best is not None

@@ -1,0 +1,35 @@
+"""Measure the assembled demo model and write its model card: `python recipes/demo_model/card.py [--figures figures.json]`.
+
+The card goes to `docs/demo-model.md` and beside the model. `--figures` takes the output of `findnemo demo --check --json` instead of
+measuring again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import findnemo
+from findnemo.demo.check import Figure, check_demo, figures_markdown
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--figures", type=Path)
+    args = parser.parse_args()
+    if args.figures:
+        figures = [Figure(**f) for f in json.loads(args.figures.read_text())]
+    else:
+        figures = check_demo(findnemo.load("demo"))
+    missed = [f"- missed: {f.name} ({f.value:.3f}, goal {f.goal})" for f in figures if not f.reached]
+    limits = "\n".join(missed) or "Every goal is reached."
+    card = (HERE / "card.md").read_text().replace("FIGURES\n", figures_markdown(figures) + "\n").replace("LIMITS", limits)
+    for target in (HERE.parents[1] / "docs" / "demo-model.md", findnemo.demo.ASSETS / "README.md"):
+        target.write_text(card, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
