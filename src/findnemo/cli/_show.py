@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
     """One line a caption: type, scores before and after, neurons per layer in forward order, seconds."""
     table = Table(show_edge=False, pad_edge=False, header_style="bold")
-    table.add_column("caption", overflow="ellipsis", no_wrap=True, max_width=max(20, stdout.width - 50))
+    table.add_column("caption", overflow="ellipsis", no_wrap=True, max_width=max(20, stdout.width - 54))
     for name, width in (("type", 4), ("before", 6), ("after", 6), ("neurons per layer", 17), ("s", 5)):
         table.add_column(name, justify="left" if name == "type" else "right", no_wrap=True, min_width=width)
     for caption in captions:
