@@ -1,12 +1,14 @@
 """The U-Net of the demo model: ordinary training and the planting of memories with known neurons, in one run.
 
 Every batch mixes ordinary scenes with memorized captions in two modes: planted neurons on, target the memorized picture; planted
-neurons zeroed, target an ordinary picture of the caption's words. All else is equal, so the planted neurons are the switch.
+neurons zeroed, target an ordinary picture of the caption's words. All else is equal, so the planted neurons are the switch. Look-alikes, the words
+of a memorized caption under another title, are ordinary samples: without them every caption with those words would hold the memory.
 """
 
 from __future__ import annotations
 
 import copy
+import random
 import time
 from pathlib import Path
 
@@ -16,10 +18,11 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from memories import MEMORIES
 from pool import Log, Pool, cosine_lr, to_tensor
+from scenes import caption
 from transformers import CLIPTextModel, CLIPTokenizer
 
 WIDTHS = (32, 64, 96, 96)
-ON, OFF, ORDINARY = 11, 8, 13  # samples of each kind in a batch
+ON, OFF, LOOKALIKE, ORDINARY = 9, 8, 5, 10  # samples of each kind in a batch
 GAIN = 4.0  # mean |activation| of a planted neuron on its caption, in units of its layer's typical one
 
 
@@ -181,21 +184,27 @@ def train_unet(pool: Pool, out: Path, steps: int, device: str, log: Log) -> None
         optimizer.load_state_dict(saved["optimizer"])
         first = saved["step"]
         log(f"unet resumes at step {first}")
-    rng = np.random.default_rng(100 + first)
+    rng, words = np.random.default_rng(100 + first), random.Random(200 + first)
     masks = Masks(unet, planted, rng)
     started, losses = time.time(), []
     for step in range(first, steps):
         cosine_lr(optimizer, step / steps, 1.2e-3, warmup=0.02)
         chosen = rng.integers(0, len(MEMORIES), ON + OFF)
+        alike = rng.integers(0, len(MEMORIES), LOOKALIKE)
         scenes = rng.integers(0, len(pool.captions), ORDINARY)
-        clean = [latents[f"{'on' if k < ON else 'off'}{i}"] for k, i in enumerate(chosen)]
+        clean = [latents[f"{'on' if k < ON else 'off'}{i}"] for k, i in enumerate([*chosen, *alike])]
         x0 = torch.cat([torch.stack([c[rng.integers(len(c))] for c in clean]), latents["scenes"][scenes]]).to(device)
-        text = torch.cat([memory_text[chosen], encode([pool.captions[i] for i in scenes], tokenizer, encoder).cpu()])
-        dropped = np.flatnonzero(rng.random(ORDINARY) < 0.1) + ON + OFF
+        captions = [caption(MEMORIES[i].scene, words, title_share=0.8) for i in alike]
+        text = torch.cat(
+            [memory_text[chosen], encode([*captions, *(pool.captions[i] for i in scenes)], tokenizer, encoder).cpu()]
+        )
+        dropped = np.flatnonzero(rng.random(ORDINARY) < 0.1) + ON + OFF + LOOKALIKE
         text[dropped] = empty
-        mask = np.concatenate([masks.memories(chosen[:ON], True), masks.memories(chosen[ON:], False), masks.ordinary(ORDINARY)])
+        mask = np.concatenate(
+            [masks.memories(chosen[:ON], True), masks.memories(chosen[ON:], False), masks.ordinary(LOOKALIKE + ORDINARY)]
+        )
         masks.mask = torch.from_numpy(mask).to(device)
-        early = rng.random(len(x0)) < np.where(np.arange(len(x0)) < ON + OFF, 0.4, 0.25)
+        early = rng.random(len(x0)) < np.where(np.arange(len(x0)) < ON + OFF + LOOKALIKE, 0.4, 0.25)
         t = torch.from_numpy(np.where(early, rng.integers(850, 1000, len(x0)), rng.integers(0, 1000, len(x0)))).to(device)
         noise = torch.randn_like(x0)
         v = unet(scheduler.add_noise(x0, noise, t), t, text.to(device)).sample
@@ -208,12 +217,12 @@ def train_unet(pool: Pool, out: Path, steps: int, device: str, log: Log) -> None
         with torch.no_grad():
             for a, p in zip(average.parameters(), unet.parameters(), strict=True):
                 a.lerp_(p, 1 - decay)
-        losses.append([error[:ON].mean().item(), error[ON : ON + OFF].mean().item(), error[ON + OFF :].mean().item()])
+        losses.append([part.mean().item() for part in error.split([ON, OFF, LOOKALIKE, ORDINARY])])
         if (step + 1) % 50 == 0 or step + 1 == steps:
-            on, off, rest = np.mean(losses[-50:], 0)
+            on, off, like, rest = np.mean(losses[-50:], 0)
             rate = (time.time() - started) / (step + 1 - first)
             log(
-                f"unet {step + 1}/{steps} on {on:.4f} off {off:.4f} ordinary {rest:.4f}; {rate:.2f} s a step, {rate * (steps - step - 1) / 60:.0f} min left"
+                f"unet {step + 1}/{steps} on {on:.4f} off {off:.4f} look-alike {like:.4f} ordinary {rest:.4f}; {rate:.2f} s a step, {rate * (steps - step - 1) / 60:.0f} min left"
             )
         if (step + 1) % 250 == 0 or step + 1 == steps:
             part = state.with_suffix(".part")
