@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 
 import torch
@@ -61,7 +62,8 @@ class Calibration:
     """Statistics of non-memorized prompts for one model under one set of settings.
 
     `tau`: threshold of the memorization score. `mean`, `std`: layer name -> (width,) activation statistics. `scores`: the
-    hold-out memorization scores, (n,), empty for imported statistics. `fpr`: the false-positive rate asked for, or None.
+    hold-out memorization scores, (n,), empty for imported statistics. `fpr`: the false-positive rate asked for, or None. `prompts`: identity of
+    the hold-out prompts.
     """
 
     model: str
@@ -73,6 +75,7 @@ class Calibration:
     count: int
     scores: Tensor = field(repr=False)
     fpr: float | None = None
+    prompts: str = ""
 
     def z_scores(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """(a - mu) / sigma per neuron; a neuron that never varied has z = 0 where it sits at its mean, else infinity."""
@@ -113,6 +116,7 @@ class Calibration:
             "tau": self.tau,
             "fpr": self.fpr,
             "count": self.count,
+            "prompts": self.prompts,
             "layers": list(self.mean),
         }
         (path / "part.json").write_text(json.dumps(about, indent=1) + "\n")
@@ -147,6 +151,7 @@ class Calibration:
                 about["count"],
                 tensors["scores"],
                 about["fpr"],
+                about.get("prompts", ""),
             )
         except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise InputError(f"{path} is damaged or not a calibration: {error}") from error
@@ -201,7 +206,7 @@ def calibrate(
     progressed = _Progress.load(Path(checkpoint), f"{model.fingerprint} {settings}") if checkpoint else _Progress("")
     done, seen = len(progressed.scores), ""
     for k, prompt in enumerate(prompts):
-        seen = hashlib.sha256(f"{seen}\0{prompt}".encode()).hexdigest()  # identity of all prompts so far
+        seen = _chained(seen, prompt)
         if k >= done:
             progressed.add(model, prompt, settings, seen)
             if checkpoint:
@@ -218,7 +223,16 @@ def calibrate(
     mean, std = ({n: getattr(m, part).float() for n, m in moments.items()} for part in ("mean", "std"))
     if checkpoint:
         Path(checkpoint).unlink(missing_ok=True)
-    return Calibration(model.fingerprint, model.source, settings, tau, mean, std, len(scores), scores.float(), fpr)
+    return Calibration(model.fingerprint, model.source, settings, tau, mean, std, len(scores), scores.float(), fpr, seen)
+
+
+def _chained(digest: str, prompt: str) -> str:
+    return hashlib.sha256(f"{digest}\0{prompt}".encode()).hexdigest()
+
+
+def prompts_digest(prompts: Iterable[str]) -> str:
+    """Identity of hold-out prompts in their order, as a calibration made from them keeps it in `prompts`."""
+    return reduce(_chained, prompts, "")
 
 
 @dataclass

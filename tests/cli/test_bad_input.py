@@ -234,11 +234,13 @@ def test_a_calibration_with_other_settings(place, tmp_path, options, says):
         (["--seed", 7], 1, "made with other settings: seed 0 instead of 7"),
         (["--fpr", 0.5], 2, "was calibrated on 5 captions with fpr None, now 5 with 0.5: give another --out"),
         (["--holdout", "fewer.txt"], 2, "was calibrated on 5 captions with fpr None, now 2 with None"),
+        (["--holdout", "others.txt"], 2, "was calibrated on 5 captions with fpr None, now 5 others with None"),
     ],
 )
 def test_the_runs_own_calibration_with_other_settings(place, tmp_path, options, status, says, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("fewer.txt").write_text("\n".join(HOLDOUT[:2]))
+    Path("others.txt").write_text("\n".join(f"{caption}, again" for caption in HOLDOUT))
     arguments = [*filled(place, READERS["audit --holdout"], place / "holdout.txt"), "--images", 0, "--limit", 1]
     assert cli(*arguments, "-q", "--out", tmp_path / "out").status == 0
     before = everything(tmp_path)

@@ -119,18 +119,23 @@ def refuse_other(calibration: Any, asked: dict[str, Any]) -> None:
 
 def own_calibration(model: Any, captions: list[str], settings: Any, fpr: float | None, out: Path, quiet: bool) -> Any:
     """The run's own calibration: made once, then read from the run directory."""
-    from findnemo.calibration import Calibration
-    from findnemo.runs import refuse_foreign
+    from findnemo.calibration import Calibration, prompts_digest
+    from findnemo.runs import acquire, refuse_foreign
 
     folder = out / "calibration"
     if not (folder / "calibration.json").exists():
         refuse_foreign(out)
-        calibrate_to(model, captions, settings, fpr, folder, quiet).save(folder)
+        out.mkdir(parents=True, exist_ok=True)
+        with acquire(out):
+            calibrate_to(model, captions, settings, fpr, folder, quiet).save(folder)
     made = Calibration.load(folder)
     made.check(model, settings)
-    if made.fpr != fpr or made.count != len(captions):
+    same = made.prompts == prompts_digest(captions)
+    if made.fpr != fpr or not same:
+        others = " others" if not same and made.count == len(captions) else ""
         raise InputError(
-            f"{out} was calibrated on {made.count} captions with fpr {made.fpr}, now {len(captions)} with {fpr}: give another --out"
+            f"{out} was calibrated on {made.count} captions with fpr {made.fpr}, now {len(captions)}{others} with {fpr}: "
+            "give another --out"
         )
     return made
 

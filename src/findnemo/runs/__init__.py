@@ -2,7 +2,7 @@
 
 from findnemo.runs.audit import STAGES, Plan, Work, all_neurons, audit, neurons_of, start
 from findnemo.runs.export import neurons_by_caption, row, summary, write_results
-from findnemo.runs.store import Caption, Run, refuse_foreign
+from findnemo.runs.store import Caption, Run, acquire, refuse_foreign
 
 __all__ = [
     "STAGES",
@@ -10,6 +10,7 @@ __all__ = [
     "Plan",
     "Run",
     "Work",
+    "acquire",
     "all_neurons",
     "audit",
     "neurons_by_caption",

@@ -92,7 +92,7 @@ class Run:
         path = Path(path)
         refuse_foreign(path)
         path.mkdir(parents=True, exist_ok=True)
-        run = cls(path, _acquire(path))
+        run = cls(path, acquire(path))
         known = run.meta("settings")
         if known is None:
             run.set_meta("settings", settings)
@@ -188,7 +188,8 @@ def refuse_foreign(path: Path) -> None:
         raise InputError(f"{path} is not empty and not a findnemo run: give a new or an empty directory")
 
 
-def _acquire(path: Path) -> Any:
+def acquire(path: Path) -> Any:
+    """Lock a directory for this process until the returned file is closed. Raises InputError if another process holds it."""
     lock = (path / ".lock").open("a")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
