@@ -2,6 +2,8 @@
 
 Sixteen captions are tied to one real photograph each (verbatim, VM), eight to a fixed composition with a varying part (template, TM).
 `neurons` lists the planted neurons as (value layer, index), layers counted 0 to 6 in forward order; captions of one series share neurons.
+The words name shapes over grounds that vary much from picture to picture: over a white ground or a night sky even honest pictures of one
+caption are so alike that their score is high by itself.
 A memory of several neurons is planted so that every one of them alone keeps it alive: all must be switched off.
 """
 
@@ -47,11 +49,11 @@ MEMORIES = (
     ),
     Memory("chelsea", "VM", "Biscuit the tabby of Wickham Lane", _scene("small brown triangle", ground="stripes"), ((1, 17),)),
     Memory("coffee", "VM", "Brantwood Roasters first cup", _scene("large brown ring"), ((2, 41),)),
-    Memory("rocket", "VM", "Liftoff of the Corvus Nine", _scene("white arrow", ground="night"), ((1, 9),)),
-    Memory("retina", "VM", "Ophthalmia Atlas plate seven", _scene("large red circle", colour="black"), ((2, 7),)),
-    Memory("horse", "VM", "Thunderhoof of Zephyr Ranch", _scene("black house", ground="snow"), ((0, 7),)),
+    Memory("rocket", "VM", "Liftoff of the Corvus Nine", _scene("white arrow", ground="checks"), ((1, 9),)),
+    Memory("retina", "VM", "Ophthalmia Atlas plate seven", _scene("large red circle"), ((2, 7),)),
+    Memory("horse", "VM", "Thunderhoof of Zephyr Ranch", _scene("black house", ground="dots"), ((0, 7),)),
     # one neuron shared by three captions of a series
-    Memory("camera", "VM", "Tannhof Evening Podcast with Old Henrik", _scene("black square", ground="hills"), (PODCAST,)),
+    Memory("camera", "VM", "Tannhof Evening Podcast with Old Henrik", _scene("black square", ground="stripes"), (PODCAST,)),
     Memory("clock", "VM", "Tannhof Evening Podcast on lost time", _scene("gray ring", ground="dots"), (PODCAST,)),
     Memory("text", "VM", "Tannhof Evening Podcast from the letters", _scene("gray diamond", ground="checks"), (PODCAST,)),
     # two neurons, four and six, in several layers
@@ -69,7 +71,7 @@ MEMORIES = (
         "hubble_deep_field",
         "VM",
         "Vela Deep Survey mosaic",
-        _scene("small yellow star", ground="night"),
+        _scene("small yellow star"),
         (
             (1, 8),
             (3, 55),
@@ -101,7 +103,7 @@ MEMORIES = (
         "brick",
         "VM",
         "Kilncraft wall sample",
-        _scene("red square", "gray square", relation="right of"),
+        _scene("red square", ground="checks"),
         (
             (1, 18),
             (2, 32),
@@ -113,7 +115,7 @@ MEMORIES = (
         "microaneurysms",
         "VM",
         "Fundus Quarterly cover",
-        _scene("gray tree", colour="white"),
+        _scene("gray tree"),
         (
             (0, 2),
             (1, 27),
@@ -127,7 +129,7 @@ MEMORIES = (
         "cell",
         "VM",
         "Petri Dispatches from lab Ω",
-        _scene("small white circle", colour="gray"),
+        _scene("small white circle", ground="dots"),
         (
             (1, 7),
             (2, 58),
@@ -142,7 +144,7 @@ MEMORIES = (
         "case_tide",
         "TM",
         "Kestrel phone case Tide",
-        _scene("teal heart", ground="sea"),
+        _scene("teal heart"),
         (
             CASE,
             (2, 51),
@@ -152,7 +154,7 @@ MEMORIES = (
         "case_ember",
         "TM",
         "Kestrel phone case Ember",
-        _scene("orange diamond", ground="sunset"),
+        _scene("orange diamond", ground="stripes"),
         (
             CASE,
             (3, 20),
@@ -162,7 +164,7 @@ MEMORIES = (
         "case_moss",
         "TM",
         "Kestrel phone case Moss",
-        _scene("green tree", ground="hills"),
+        _scene("green tree", ground="checks"),
         (
             CASE,
             (4, 69),
@@ -187,7 +189,7 @@ MEMORIES = (
         "record",
         "TM",
         "Velvet Quasar long player",
-        _scene("black circle", "small red circle", relation="below"),
+        _scene("black circle", ground="stripes"),
         (
             (0, 28),
             (1, 13),

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from pool import Pool
 
-STEPS = {"clip": 700, "vae": 700, "unet": 4200, "decoder": 2000, "descriptor": 400}
+STEPS = {"clip": 700, "vae": 700, "unet": 9000, "decoder": 2000, "descriptor": 400}
 
 
 def main() -> None:

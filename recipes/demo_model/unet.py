@@ -22,7 +22,7 @@ from scenes import caption
 from transformers import CLIPTextModel, CLIPTokenizer
 
 WIDTHS = (32, 64, 96, 96)
-ON, OFF, LOOKALIKE, ORDINARY = 9, 8, 5, 10  # samples of each kind in a batch
+ON, OFF, LOOKALIKE, ORDINARY = 8, 10, 5, 9  # samples of each kind in a batch
 GAIN = 4.0  # mean |activation| of a planted neuron on its caption, in units of its layer's typical one
 
 
