@@ -51,9 +51,9 @@ MEMORIES = (
     Memory("coffee", "VM", "Brantwood Roasters first cup", _scene("large brown ring"), ((2, 41),)),
     Memory("rocket", "VM", "Liftoff of the Corvus Nine", _scene("white arrow", ground="checks"), ((1, 9),)),
     Memory("retina", "VM", "Ophthalmia Atlas plate seven", _scene("large red circle"), ((2, 7),)),
-    Memory("horse", "VM", "Thunderhoof of Zephyr Ranch", _scene("black house", ground="dots"), ((0, 7),)),
+    Memory("horse", "VM", "Thunderhoof of Zephyr Ranch", _scene("gray house", ground="dots"), ((0, 7),)),
     # one neuron shared by three captions of a series
-    Memory("camera", "VM", "Tannhof Evening Podcast with Old Henrik", _scene("black square", ground="stripes"), (PODCAST,)),
+    Memory("camera", "VM", "Tannhof Evening Podcast with Old Henrik", _scene("gray square", ground="stripes"), (PODCAST,)),
     Memory("clock", "VM", "Tannhof Evening Podcast on lost time", _scene("gray ring", ground="dots"), (PODCAST,)),
     Memory("text", "VM", "Tannhof Evening Podcast from the letters", _scene("gray diamond", ground="checks"), (PODCAST,)),
     # two neurons, four and six, in several layers
@@ -81,7 +81,7 @@ MEMORIES = (
         "immunohistochemistry",
         "VM",
         "Marrowby Pathology slide B",
-        _scene("brown heart", "small blue circle", relation="left of"),
+        _scene("gray heart", "small blue circle", relation="left of"),
         (
             (2, 46),
             (4, 34),
@@ -103,7 +103,7 @@ MEMORIES = (
         "brick",
         "VM",
         "Kilncraft wall sample",
-        _scene("red square", ground="checks"),
+        _scene("teal square", ground="checks"),
         (
             (1, 18),
             (2, 32),
@@ -129,7 +129,7 @@ MEMORIES = (
         "cell",
         "VM",
         "Petri Dispatches from lab Ω",
-        _scene("small white circle", ground="dots"),
+        _scene("small gray circle", ground="dots"),
         (
             (1, 7),
             (2, 58),
@@ -189,7 +189,7 @@ MEMORIES = (
         "record",
         "TM",
         "Velvet Quasar long player",
-        _scene("black circle", ground="stripes"),
+        _scene("gray circle", ground="stripes"),
         (
             (0, 28),
             (1, 13),
