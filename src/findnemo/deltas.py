@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from findnemo.edits import deactivate
+from findnemo.edits import masks, scaled
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.scores import SIMILARITIES, memorization_score, minmax, pairwise
+from findnemo.scores import memorization_score, minmax
 from findnemo.settings import PAPER, Settings
 
 
 class Probe:
     """One prompt under one model: text encoded once, latents drawn once, every delta one U-Net pass.
 
-    `samples` are the sample numbers of the initial latents (default 0 .. settings.samples - 1). `evaluations` counts U-Net
-    sample evaluations: one latent through the U-Net once, twice under guidance.
+    `samples` are the sample numbers of the initial latents (default 0 .. settings.samples - 1). `text`: its embedding
+    (1, tokens, D), if known. `evaluations` counts U-Net
+    sample evaluations: one latent through the U-Net once, twice under guidance, three times with its gradient.
     """
 
-    def __init__(self, model: Model, prompt: str, settings: Settings = PAPER, samples: Sequence[int] | None = None):
+    def __init__(
+        self,
+        model: Model,
+        prompt: str,
+        settings: Settings = PAPER,
+        samples: Sequence[int] | None = None,
+        text: Tensor | None = None,
+    ):
+        model.check_editable()
         self.model, self.prompt, self.settings = model, prompt, settings
         self.samples = tuple(range(settings.samples) if samples is None else samples)
         self.timestep = model.timesteps(settings.steps)[settings.timestep]
-        self.text = model.encode([prompt])
+        self.text = model.encode([prompt]) if text is None else text
+        self.empty = None if settings.guidance is None else model.encode([""])
         self.latents = model.noise(prompt, self.samples, settings.seed)
         self.evaluations = 0
 
@@ -35,16 +45,20 @@ class Probe:
 
         delta = eps(x_T, T, y) - x_T, min-max scaled to [0, 1]. Raises NumericalError on NaN.
         """
-        latents = self.latents if keep is None else self.latents[list(keep)]
-        with deactivate(self.model, neurons):
+        return self.scaled_deltas(masks(self.model, [neurons]), range(len(self.samples)) if keep is None else keep)
+
+    def scaled_deltas(self, scales: Mapping[str, Tensor], keep: Sequence[int]) -> Tensor:
+        """The same with the outputs of value layers multiplied by `scales`: layer -> (1, width), or (N, width), one mask a sample."""
+        latents = self.latents[list(keep)]
+        with scaled(self.model, scales):
             eps = self._eps(latents)
         return minmax(eps.float() - latents.float(), self.settings.per_channel)
 
     def _eps(self, latents: Tensor) -> Tensor:
         conditional = self._predict(latents, self.text)
-        if self.settings.guidance is None:
+        if self.empty is None or self.settings.guidance is None:
             return conditional
-        unconditional = self._predict(latents, self.model.encode([""]))
+        unconditional = self._predict(latents, self.empty)
         return unconditional + self.settings.guidance * (conditional - unconditional)
 
     def _predict(self, latents: Tensor, text: Tensor) -> Tensor:
@@ -54,23 +68,6 @@ class Probe:
     def score(self, neurons: NeuronSet = EMPTY) -> float:
         """Memorization score: the largest pairwise similarity of the deltas."""
         return memorization_score(self.deltas(neurons), self.settings.similarity)
-
-
-class Replication:
-    """The seeds of a prompt that replicate, and how like themselves they stay when neurons are deactivated (Algorithms 1 and 3)."""
-
-    def __init__(self, probe: Probe, tau: float):
-        self.probe, similarity = probe, probe.settings.similarity
-        unblocked = probe.deltas()
-        best = pairwise(unblocked, similarity).amax(1)
-        self.score = float(best.max())
-        self.kept = torch.nonzero(best >= tau).flatten().tolist()  # the seed filter; computed once, on the unblocked model
-        self.unblocked = unblocked[self.kept]
-
-    def similarity(self, neurons: NeuronSet) -> float:
-        """Largest similarity between the unblocked and the blocked delta of the same seed, over the kept seeds."""
-        blocked = self.probe.deltas(neurons, self.kept)
-        return float(SIMILARITIES[self.probe.settings.similarity](self.unblocked, blocked).max())
 
 
 def score(
