@@ -30,6 +30,7 @@ class Literal:
     neurons: NeuronSet = field(default_factory=NeuronSet)
     candidates: int = 0
     memorized: bool = False
+    keep: float | None = None  # pairwise score from which a seed is kept (default: tau)
     score_after: float = float("nan")
 
     @torch.no_grad()
@@ -40,7 +41,7 @@ class Literal:
         self.latents = self.model.noise(self.prompt, range(settings.samples), settings.seed)
         unblocked = self._deltas([], range(settings.samples))
         best = pairwise(unblocked, settings.similarity).amax(1)
-        self.kept = torch.nonzero(best >= tau).flatten().tolist()
+        self.kept = torch.nonzero(best >= (tau if self.keep is None else self.keep)).flatten().tolist()
         self.memorized = bool(self.kept)
         if not self.kept:
             return self

@@ -2,7 +2,7 @@
 
 All on the same model and captions in one run; U-Net sample evaluations are latents through the U-Net once (a backward pass
 counts two more). With the demo model the sets are also compared with the planted neurons. `--model DIR --device cuda --prompts
-FILE --calibration DIR` runs it on anything; `--geometry sd14` makes a full-size random U-Net with planted memories.
+FILE --calibration DIR` runs it on anything; `--geometry sd14` makes a full-size random U-Net in which text decides and every seed is kept: the cost of the real one.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from statistics import median
-from typing import Any
 
+import geometry
 import torch
 from literal import Literal
 
 import findnemo
 from findnemo import Calibration, Model, NeuronSet
 from findnemo.deltas import Probe
-from findnemo.localization import SEARCHES
+from findnemo.localization import SEARCHES, Replication
 from findnemo.scores import SIMILARITIES
 
 FRESH = range(1000, 1010)
@@ -43,22 +43,37 @@ class Row:
     fresh: float
 
 
-def measure(model: Model, captions: list[tuple[str, str]], calibration: Calibration, search: str) -> list[Row]:
+def measure(
+    model: Model, captions: list[tuple[str, str]], calibration: Calibration, search: str, keep: float | None = None
+) -> list[Row]:
+    """`keep`: pairwise score from which a seed is searched on (default: tau, as every procedure has it)."""
     rows = []
     for caption, kind in captions:
         _wait(model)
         began = time.perf_counter()
-        if search == "literal":
-            found: Any = Literal(model, caption, calibration).run()
-            candidates = found.candidates
-        else:
-            found = findnemo.localize(model, caption, calibration, search)
-            candidates = len(found.candidates)
+        evaluations, candidates, neurons, after = locate(model, caption, calibration, search, keep)
         _wait(model)
         seconds = time.perf_counter() - began
-        fresh = same_seed(model, caption, found.neurons, calibration)
-        rows.append(Row(caption, kind, seconds, found.evaluations, candidates, found.neurons, found.score_after, fresh))
+        fresh = same_seed(model, caption, neurons, calibration)
+        rows.append(Row(caption, kind, seconds, evaluations, candidates, neurons, after, fresh))
     return rows
+
+
+def locate(
+    model: Model, caption: str, calibration: Calibration, search: str, keep: float | None
+) -> tuple[int, int, NeuronSet, float]:
+    """U-Net sample evaluations, number of candidates, neurons, same-seed similarity with them off."""
+    if search == "literal":
+        literal = Literal(model, caption, calibration, keep=keep).run()
+        return literal.evaluations, literal.candidates, literal.neurons, literal.score_after
+    if keep is None:
+        found = findnemo.localize(model, caption, calibration, search)
+        return found.evaluations, len(found.candidates), found.neurons, found.score_after
+    replication = Replication(probe := Probe(model, caption, calibration.settings, reuse=True), keep)
+    absolute = findnemo.activations(model, caption)
+    part = SEARCHES[search](replication, calibration.z_scores(absolute), absolute, calibration.tau)
+    after = replication.similarity(part.neurons)
+    return probe.evaluations, len(part.candidates), part.neurons, after
 
 
 def _wait(model: Model) -> None:
@@ -94,6 +109,7 @@ def summary(rows: list[Row], planted: dict[str, NeuronSet], tau: float) -> dict[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo")
+    parser.add_argument("--geometry", choices=geometry.GEOMETRIES, help="a U-Net of this size with random weights instead")
     parser.add_argument("--device")
     parser.add_argument("--dtype")
     parser.add_argument("--prompts", help="captions (default: the demo's memorized ones)")
@@ -103,16 +119,24 @@ def main() -> None:
     parser.add_argument("--search", nargs="+", default=["literal", *SEARCHES], choices=["literal", *SEARCHES])
     parser.add_argument("--json", type=Path, help="write every row here")
     args = parser.parse_args()
-    model = findnemo.load(args.model, args.device, args.dtype)
-    calibration = Calibration.load(args.calibration) if args.calibration else findnemo.demo.calibration()
+    if args.geometry:
+        pipeline = geometry.pipeline(args.geometry)
+        model = findnemo.load(pipeline, args.device, args.dtype)
+        calibration = replace(findnemo.calibrate(model, geometry.CAPTIONS[4:]), tau=0.7)
+        captions, planted, keep = [(c, "") for c in geometry.CAPTIONS[:4]], {}, -1.0
+    else:
+        model = findnemo.load(args.model, args.device, args.dtype)
+        calibration = Calibration.load(args.calibration) if args.calibration else findnemo.demo.calibration()
+        table = findnemo.read_prompts(args.prompts) if args.prompts else findnemo.demo.memorized()
+        captions, keep = [(p.text, str(p.type or "")) for p in table], None
+        planted = {} if args.prompts else dict(findnemo.demo.planted())
     if args.tau is not None:
+        keep = calibration.tau if keep is None else keep
         calibration = replace(calibration, tau=args.tau)
-    table = findnemo.read_prompts(args.prompts) if args.prompts else findnemo.demo.memorized()
-    captions = [(p.text, str(p.type or "")) for p in table][: args.limit]
-    planted = {} if args.prompts else dict(findnemo.demo.planted())
+    captions = captions[: args.limit]
     print(f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, {model.device}, {model.dtype}, {model.source}")
-    findnemo.localize(model, captions[0][0], calibration)  # warm-up
-    rows = {search: measure(model, captions, calibration, search) for search in args.search}
+    locate(model, captions[0][0], calibration, "halving", keep)  # warm-up
+    rows = {search: measure(model, captions, calibration, search, keep) for search in args.search}
     report(rows, planted, calibration.tau)
     if args.json:
         args.json.write_text(

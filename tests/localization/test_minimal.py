@@ -84,7 +84,7 @@ def test_what_remains_is_one_minimal_whatever_the_test_is_and_however_little_is_
 
 
 def test_the_spare_ones_go_at_once():
-    start = NeuronSet({"a": range(100)})
+    start = NeuronSet({"a": range(60, 70)})
     sufficient = Counted(lambda off: ("a", 63) in off)
     found = minimise(start, sufficient, list(start), lambda off: [n for n in off if n == ("a", 63)])
     assert found == NeuronSet({"a": [63]})

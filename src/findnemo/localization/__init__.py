@@ -68,7 +68,7 @@ def localize(model: Model, prompt: str, calibration: Calibration, search: str = 
     if search not in SEARCHES:
         raise InputError(f"search {search!r} is not known: use one of {', '.join(SEARCHES)}")
     calibration.check(model)
-    replication = Replication(probe := Probe(model, prompt, calibration.settings), calibration.tau)
+    replication = Replication(probe := Probe(model, prompt, calibration.settings, reuse=True), calibration.tau)
     common: dict[str, Any] = {"prompt": prompt, "score_before": replication.score, "tau": calibration.tau, "search": search}
     if not replication.kept:
         return Localization(memorized=False, score_after=replication.score, evaluations=probe.evaluations, **common)

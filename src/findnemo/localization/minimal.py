@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 
 from findnemo.neurons import Neuron, NeuronSet
 
+LARGE = 16
+
 Test = Callable[[NeuronSet], bool]
 
 
@@ -38,15 +40,17 @@ def sufficient_prefix(order: Sequence[Neuron], sufficient: Test) -> NeuronSet | 
 def minimise(neurons: NeuronSet, sufficient: Test, order: Sequence[Neuron], needed: Callable[[NeuronSet], list[Neuron]]) -> NeuronSet:
     """A 1-minimal subset of a set that suffices: leave out any one neuron, and the memory is back.
 
-    `needed(neurons)` gives those that cannot be left out, one by one; the others are dropped in halves, those first that `order`
-    ranks last. Repeats until all are needed: where the test is monotone that is once.
+    Neurons are left out in halves, those first that `order` ranks last; what is kept is certified one by one. `needed(neurons)` gives
+    those proven to be needed, at a cost that grows with the set: a large set is halved first. Repeats until nothing can go, which
+    where the test is monotone is once.
     """
-    while spare := [n for n in reversed(order) if n in neurons and n not in set(needed(neurons))]:
-        smaller = _drop(neurons, spare, sufficient)
-        if smaller == neurons:  # none of them can be left out after all
-            break
+    while True:
+        proven = set(needed(neurons)) if len(neurons) <= LARGE else set()
+        spare = [n for n in reversed(order) if n in neurons and n not in proven]
+        smaller = _drop(neurons, spare, sufficient) if spare else neurons
+        if smaller == neurons:  # all are needed: proven, or each left out by itself in vain
+            return neurons
         neurons = smaller
-    return neurons
 
 
 def _drop(neurons: NeuronSet, spare: Sequence[Neuron], sufficient: Test) -> NeuronSet:

@@ -11,30 +11,27 @@ from torch import Tensor, nn
 from findnemo.deltas import Probe
 from findnemo.edits import masks
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
-from findnemo.reuse import Reuse
 from findnemo.scores import SIMILARITIES, pairwise
+
+WITNESSES = 1  # to begin with
+GRADIENT_SCALE = 1024.0  # keeps small gradients from vanishing in half precision
 
 
 class Replication:
     """What every search asks: the same-seed similarity of the unblocked and the blocked noise difference (Algorithms 1 and 3).
 
     `score`: memorization score. `kept`: positions of the seeds that replicate (best pairwise score at least tau), those that
-    replicate best first; a seed that does not would mislead the search.
+    replicate best first; a seed that does not would mislead the search. `witnesses`: the few that stand for all while sets are tried.
     """
 
     def __init__(self, probe: Probe, tau: float):
-        self.probe, self.reuse = probe, Reuse()
-        self._similarity = SIMILARITIES[probe.settings.similarity]
-        self._layers = list(probe.model.value_layers)
-        with self.reuse.record(probe.model):
-            self.unblocked = probe.deltas()
-        if probe.settings.guidance is not None:  # two texts a pass: nothing that could be given back to both
-            self.reuse = Reuse()
+        self.probe, self._similarity = probe, SIMILARITIES[probe.settings.similarity]
+        self.unblocked = probe.deltas()
         best = pairwise(self.unblocked, probe.settings.similarity).amax(1)
         self.score = float(best.max())
         order = best.argsort(descending=True, stable=True)
         self.kept = order[best[order] >= tau].tolist()
-        self._witness = self.kept[0] if self.kept else 0  # the seed that failed last, asked first
+        self.witnesses = self.kept[:WITNESSES]  # seeds that speak for all, until one that they do not speak for joins them
         self._memo: dict[NeuronSet, dict[int, float]] = {}  # every similarity measured so far
         if self.kept:
             self._memo[EMPTY] = dict.fromkeys(self.kept, 1.0)  # nothing off: the same picture
@@ -46,10 +43,7 @@ class Replication:
         return self._compare(scales, [*seeds] * len(sets)).view(len(sets), len(seeds)).cpu()
 
     def _compare(self, scales: Mapping[str, Tensor], seeds: Sequence[int]) -> Tensor:
-        first = min((self._layers.index(n) for n in scales), default=len(self._layers))
-        with self.reuse.replay(self.probe.model, first, seeds):
-            blocked = self.probe.scaled_deltas(scales, seeds)
-        return self._similarity(self.unblocked[list(seeds)], blocked)
+        return self._similarity(self.unblocked[list(seeds)], self.probe.scaled_deltas(scales, seeds))
 
     def _known(self, neurons: NeuronSet, seeds: Sequence[int]) -> dict[int, float]:
         """Same-seed similarity of one set for some seeds, each measured once."""
@@ -63,49 +57,47 @@ class Replication:
         return max(self._known(neurons, self.kept).values())
 
     def gone(self, neurons: NeuronSet, level: float) -> bool:
-        """Whether no kept seed stays more like itself than `level`. Asks the seed that failed last first, and stops there."""
-        if any(value > level for value in self._memo.get(neurons, {}).values()):
-            return False
-        for seeds in ([self._witness], self.kept):
-            known = self._known(neurons, seeds)
-            worst = max(known, key=known.__getitem__)
-            if known[worst] > level:
-                self._witness = worst
-                return False
-        return True
+        """Whether no witness stays more like itself than `level`: a guess at what all kept seeds say, at a tenth of the cost."""
+        return max(self._known(neurons, self.witnesses).values()) <= level
+
+    def confirmed(self, neurons: NeuronSet, level: float) -> bool:
+        """Whether no kept seed stays more like itself than `level`. If one does, the worst becomes a witness."""
+        known = self._known(neurons, self.kept)
+        worst = max(known, key=known.__getitem__)
+        if known[worst] > level and worst not in self.witnesses:
+            self.witnesses.append(worst)
+        return known[worst] <= level
 
     def needed(self, neurons: NeuronSet, level: float) -> list[Neuron]:
-        """Those of `neurons` without which the memory is back, as far as one pass with one sample a neuron can tell.
-
-        It asks the seed that is closest to being a copy with all of them off. Neurons that only another seed needs are left out.
-        """
-        if neurons in self._memo:
-            known = self._memo[neurons]
-            self._witness = max(known, key=known.__getitem__)
+        """Those of `neurons` without which the memory is back on a witness: one pass a witness, one sample a neuron."""
         without = {n: neurons - NeuronSet.of([n]) for n in neurons}
-        unknown = [s for s in without.values() if self._witness not in self._memo.get(s, {})]
-        if unknown:
-            values = self.similarities(unknown, [self._witness])[:, 0].tolist()
-            for s, value in zip(unknown, values, strict=True):
-                self._memo.setdefault(s, {})[self._witness] = value
-        return [n for n, s in without.items() if max(self._memo[s].values()) > level]
+        back: set[Neuron] = set()
+        for witness in reversed(self.witnesses):
+            open_ = {n: s for n, s in without.items() if n not in back}
+            unknown = [s for s in open_.values() if witness not in self._memo.get(s, {})]
+            if unknown:
+                for s, value in zip(unknown, self.similarities(unknown, [witness])[:, 0].tolist(), strict=True):
+                    self._memo.setdefault(s, {})[witness] = value
+            back |= {n for n, s in open_.items() if self._memo[s][witness] > level}
+        return [n for n in neurons if n in back]
 
-    def sensitivity(self, seeds: Sequence[int], level: float, off: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Gradient of the mean same-seed similarity with respect to a mask on every value neuron, at mask = `level` everywhere.
+    def sensitivity(self, seeds: Sequence[int], level: float) -> dict[str, Tensor]:
+        """Gradient of the summed same-seed similarity with respect to a mask on every value neuron, at mask = `level` everywhere.
 
         Layer -> (width,). Large where switching the neuron on again would bring the memory back most.
         """
-        model = self.probe.model
-        with torch.enable_grad(), _frozen(model.denoiser):
-            scales = {n: torch.full((1, w), level, device=model.device) for n, w in model.widths().items()}
-            for name in off or {}:
-                scales[name] = scales[name] * off[name]
-            for scale in scales.values():
-                scale.requires_grad_()
-            similarity = self._compare(scales, seeds).mean()
-            gradients = torch.autograd.grad(similarity, list(scales.values()))
-        self.probe.evaluations += 2 * len(seeds)
-        return {name: g[0].float().cpu() for name, g in zip(scales, gradients, strict=True)}
+        model, widths = self.probe.model, self.probe.model.widths()
+
+        def part(rows: slice) -> list[Tensor]:
+            with torch.enable_grad(), _frozen(model.denoiser):
+                scales = {n: torch.full((1, w), level, device=model.device, requires_grad=True) for n, w in widths.items()}
+                similarity = GRADIENT_SCALE * self._compare(scales, seeds[rows]).sum()
+                gradients = torch.autograd.grad(similarity, list(scales.values()))
+            self.probe.evaluations += 2 * (rows.stop - rows.start)
+            return [g[0].float().cpu() / GRADIENT_SCALE for g in gradients]
+
+        parts = self.probe.in_batches(len(seeds), part)
+        return {name: sum(gradients[1:], gradients[0]) for name, *gradients in zip(widths, *parts, strict=True)}
 
 
 @contextmanager

@@ -6,13 +6,14 @@ out what is not needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 
 from torch import Tensor
 
 from findnemo.localization.candidates import initial_selection
-from findnemo.localization.minimal import minimise, sufficient_prefix
+from findnemo.localization.minimal import Test, minimise, sufficient_prefix
 from findnemo.localization.refinement import refine
 from findnemo.localization.replication import Replication
 from findnemo.neurons import Neuron, NeuronSet
@@ -42,21 +43,23 @@ def by_gradient(replication: Replication, z: Values, absolute: Values, tau: floa
     A test that fails costs one evaluation, a gradient six: so a short prefix of one ranking is tried before the next is computed.
     """
 
-    def rankings() -> Iterator[list[Neuron]]:
-        yield _descending(_sizes(z))[:FEW]
-        seeds = replication.kept[:GRADIENT_SEEDS]
-        low = replication.sensitivity(seeds, LEVELS[0])
-        yield _descending(low)[:MANY]
-        high = replication.sensitivity(seeds, LEVELS[1])
-        yield _descending(high)[:MANY]
-        yield _descending({name: low[name] + high[name] for name in low})
+    @cache
+    def gradient(level: float) -> Values:
+        return replication.sensitivity(replication.kept[:GRADIENT_SEEDS], level)
 
-    return ranked(replication, rankings(), tau)
+    low, high = LEVELS
+    rankings = (
+        lambda: _descending(_sizes(z))[:FEW],
+        lambda: _descending(gradient(low))[:MANY],
+        lambda: _descending(gradient(high))[:MANY],
+        lambda: _descending({name: gradient(low)[name] + gradient(high)[name] for name in z}),
+    )
+    return ranked(replication, rankings, tau)
 
 
 def by_halving(replication: Replication, z: Values, absolute: Values, tau: float) -> Found:
     """All value neurons, those first whose activation is most unusual: no gradients."""
-    return ranked(replication, [_descending(_sizes(z))], tau)
+    return ranked(replication, [lambda: _descending(_sizes(z))], tau)
 
 
 def by_listing(replication: Replication, z: Values, absolute: Values, tau: float) -> Found:
@@ -83,17 +86,31 @@ def _sizes(z: Values) -> Values:
     return {name: values.abs() for name, values in z.items()}
 
 
-def ranked(replication: Replication, rankings: Iterable[Sequence[Neuron]], tau: float) -> Found:
+def ranked(replication: Replication, rankings: Sequence[Callable[[], Sequence[Neuron]]], tau: float) -> Found:
     """The shortest sufficient prefix of the first ranking that has one, made 1-minimal. The last ranking holds all neurons.
 
+    Sets are tried on a few witnesses among the seeds; what comes out is confirmed on all of them. Where a seed disagrees, it
+    becomes a witness, and the search starts again with what it knows. What a witness needs, all need: so the set stays 1-minimal.
     If not even all neurons together get to tau, the similarity they reach takes its place, as in Algorithm 3.
     """
-    level, order, found = tau, [], None
-    for order in rankings:
-        if found := sufficient_prefix(order, lambda s: replication.gone(s, level)):
-            break
-    if found is None:
-        level = replication.similarity(NeuronSet.of(order)) + SLACK
-        found = sufficient_prefix(order, lambda s: replication.gone(s, level)) or NeuronSet.of(order)
-    neurons = minimise(found, lambda s: replication.gone(s, level), order, lambda s: replication.needed(s, level))
-    return Found(neurons, found)
+    level = tau
+    while True:
+        gone: Test = partial(replication.gone, level=level)
+        order, prefix = _first_prefix(rankings, gone)
+        if prefix is None:
+            level = replication.similarity(NeuronSet.of(order)) + SLACK
+            continue
+        neurons = minimise(prefix, gone, order, partial(replication.needed, level=level))
+        if replication.confirmed(neurons, level):
+            return Found(neurons, prefix)
+
+
+def _first_prefix(
+    rankings: Iterable[Callable[[], Sequence[Neuron]]], gone: Test
+) -> tuple[Sequence[Neuron], NeuronSet | None]:
+    order: Sequence[Neuron] = ()
+    for ranking in rankings:
+        order = ranking()
+        if prefix := sufficient_prefix(order, gone):
+            return order, prefix
+    return order, None
