@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import findnemo
 from findnemo import Calibration, Settings, activations, calibrate, import_statistics
-from findnemo.calibration import PUBLISHED_TAU, Moments, threshold
+from findnemo.calibration import PUBLISHED_TAU, Moments, tau_interval, threshold
 from findnemo.errors import InputError, MismatchError, NumericalError
 from findnemo.models import Model
 from findnemo.settings import PAPER, RELEASED
@@ -57,14 +57,14 @@ def test_moments_of_any_split_merge_to_the_mean_and_unbiased_deviation(n, cuts, 
     values = torch.randn(n, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + offset
     edges = sorted({0, n, *(c for c in cuts if c < n)})
     parts = [values[i:j] for i, j in pairwise(edges)]
-    total = reduce(add, [reduce(add, map(Moments.of, part)) for part in parts])
+    total = reduce(add, [Moments.of(part) for part in parts])
     assert total.count == n
     torch.testing.assert_close(total.mean, values.mean(0))
     torch.testing.assert_close(total.std, values.std(0), atol=1e-8, rtol=1e-8)
 
 
 def test_one_value_has_no_deviation():
-    assert Moments.of(torch.ones(3)).std.isnan().all()
+    assert Moments.of(torch.ones(1, 3)).std.isnan().all()
 
 
 def test_streaming_equals_a_naive_computation(model, calibration):
@@ -286,7 +286,7 @@ def test_something_that_is_no_calibration_directory_is_refused(tmp_path):
             Calibration.load(path)
 
 
-@pytest.mark.parametrize("content", ["", '{"format": 1', "[]", "{}", '{"format": 1, "layers": ["nowhere"]}'])
+@pytest.mark.parametrize("content", ["", '{"format": 2', "[]", "{}", '{"format": 2, "layers": ["nowhere"]}'])
 def test_a_damaged_description_is_refused(calibration, tmp_path, content):
     calibration.save(tmp_path)
     (tmp_path / "calibration.json").write_text(content)
@@ -297,7 +297,7 @@ def test_a_damaged_description_is_refused(calibration, tmp_path, content):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 99}, "has calibration format 99, this findnemo reads 1"),
+        ({"format": 99}, "has calibration format 99, this findnemo reads 2"),
         ({"settings": {"colour": "red"}}, "settings of another findnemo version.*colour"),
         ({"settings": None}, "settings of another findnemo version|is damaged"),
         ({"layers": ["mid"]}, "is damaged.*mean.mid"),
@@ -318,9 +318,64 @@ def test_damaged_tensors_are_refused(calibration, tmp_path):
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="is damaged"):
         Calibration.load(tmp_path)
-    save_file({name: tensor for name, tensor in tensors.items() if name != "scores"}, path)
-    with pytest.raises(InputError, match=r"is damaged.*scores"):
+    save_file({name: tensor for name, tensor in tensors.items() if name != "trajectories"}, path)
+    with pytest.raises(InputError, match=r"is damaged.*trajectories"):
         Calibration.load(tmp_path)
+
+
+# precision -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("draw", [torch.randn, lambda *size, generator: torch.rand(*size, generator=generator) ** 3])
+def test_the_interval_of_tau_holds_the_truth_as_often_as_it_says(draw):
+    generator = torch.Generator().manual_seed(5)
+    truth = threshold(draw(2_000_000, generator=generator))
+    inside = 0
+    for _ in range(400):
+        low, high = tau_interval(draw(300, generator=generator))
+        inside += low <= truth <= high
+    assert 0.92 <= inside / 400 <= 0.98
+
+
+def test_scoring_stops_once_tau_is_known_well_enough_but_the_statistics_use_all(tiny, monkeypatch):
+    prompts = [f"caption {k}" for k in range(20)]
+    monkeypatch.setattr("findnemo.calibration.CHUNK", 5)
+    whole = calibrate(tiny, prompts, settings=LIGHT, precision=None)
+    widths = [high - low for low, high in (tau_interval(whole.scores[:n]) for n in (5, 10, 15))]
+    wanted = min(widths[1:]) * 1.0001
+    made = calibrate(tiny, prompts, settings=LIGHT, precision=wanted)
+    scored = 5 * (1 + next(k for k, width in enumerate(widths) if width < wanted))
+    assert (len(whole.trajectories), len(made.trajectories), made.count) == (20, scored, 20)
+    assert made.tau == threshold(whole.scores[:scored])
+    for name, mean in whole.mean.items():
+        torch.testing.assert_close(made.mean[name], mean)
+        torch.testing.assert_close(made.std[name], whole.std[name])
+
+
+def test_a_false_positive_rate_takes_all_prompts(tiny, monkeypatch):
+    monkeypatch.setattr("findnemo.calibration.CHUNK", 2)
+    made = calibrate(tiny, PROMPTS, settings=LIGHT, fpr=0.5, precision=100.0)
+    assert len(made.trajectories) == len(PROMPTS)
+
+
+def test_an_interruption_does_not_change_where_scoring_stops(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("findnemo.calibration.CHUNK", 2)
+    whole = calibrate(tiny, PROMPTS, settings=LIGHT, precision=100.0)
+    assert len(whole.trajectories) == 2
+
+    def stop(prompt: str) -> None:
+        if prompt == PROMPTS[2]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(tiny, PROMPTS, settings=LIGHT, precision=100.0, checkpoint=tmp_path / "partial", progress=stop)
+    assert_equal(calibrate(tiny, PROMPTS, settings=LIGHT, precision=100.0, checkpoint=tmp_path / "partial"), whole)
+
+
+def test_trajectories_are_the_scores_of_the_first_seeds(model, calibration):
+    for row, prompt in zip(calibration.trajectories, PROMPTS, strict=True):
+        for n, value in enumerate(row.tolist(), 2):
+            assert value == pytest.approx(findnemo.score(model, prompt, samples=range(n)), abs=1e-5)
 
 
 # use with another model or other settings ----------------------------------------------------------------------------

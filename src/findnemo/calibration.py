@@ -6,9 +6,11 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -17,9 +19,13 @@ from torch import Tensor
 from findnemo.deltas import Probe
 from findnemo.errors import InputError, MismatchError, NumericalError
 from findnemo.models import Model
+from findnemo.scores import trajectory
 from findnemo.settings import RELEASED, Settings, settings_for
 
-FORMAT = 1
+FORMAT = 2
+CHUNK = 64  # prompts encoded at once; tau is looked at as often
+SAVE_EVERY = 5.0  # seconds between checkpoints
+PRECISION = 0.002
 PUBLISHED_TAU = 0.428  # 50,000 LAION prompts on Stable Diffusion v1.4, released variant
 
 
@@ -30,8 +36,13 @@ def activations(model: Model, prompt: str) -> dict[str, Tensor]:
     Value projections see only the prompt embedding, so this needs the text encoder and one matrix product a layer, no U-Net
     pass. Source: Finding NeMo, section 3.3.
     """
-    text = model.encode([prompt])[0]
-    return {name: layer(text).float().abs().mean(0).cpu() for name, layer in model.value_layers.items()}
+    return {name: rows[0] for name, rows in layer_activations(model, model.encode([prompt])).items()}
+
+
+@torch.no_grad()
+def layer_activations(model: Model, text: Tensor) -> dict[str, Tensor]:
+    """The same for prompt embeddings (N, tokens, D): layer -> (N, width)."""
+    return {name: layer(text).float().abs().mean(1).cpu() for name, layer in model.value_layers.items()}
 
 
 @dataclass(frozen=True)
@@ -43,8 +54,10 @@ class Moments:
     squares: Tensor
 
     @classmethod
-    def of(cls, value: Tensor) -> Moments:
-        return cls(1, value.double(), torch.zeros_like(value, dtype=torch.float64))
+    def of(cls, values: Tensor) -> Moments:
+        """Of vectors (n, width)."""
+        mean = values.double().mean(0)
+        return cls(len(values), mean, (values.double() - mean).square().sum(0))
 
     def __add__(self, other: Moments) -> Moments:
         n, gap = self.count + other.count, other.mean - self.mean
@@ -61,9 +74,9 @@ class Moments:
 class Calibration:
     """Statistics of non-memorized prompts for one model under one set of settings.
 
-    `tau`: threshold of the memorization score. `mean`, `std`: layer name -> (width,) activation statistics. `scores`: the
-    hold-out memorization scores, (n,), empty for imported statistics. `fpr`: the false-positive rate asked for, or None. `prompts`: identity of
-    the hold-out prompts.
+    `tau`: threshold of the memorization score. `mean`, `std`: layer name -> (width,) activation statistics of `count` prompts.
+    `trajectories`: (n, samples - 1) hold-out scores after 2, 3, ... seeds, of the prompts it took to know tau; empty for imported
+    statistics. `fpr`: the false-positive rate asked for, or None. `prompts`: identity of the hold-out prompts.
     """
 
     model: str
@@ -73,9 +86,14 @@ class Calibration:
     mean: Mapping[str, Tensor] = field(repr=False)
     std: Mapping[str, Tensor] = field(repr=False)
     count: int
-    scores: Tensor = field(repr=False)
+    trajectories: Tensor = field(repr=False)
     fpr: float | None = None
     prompts: str = ""
+
+    @property
+    def scores(self) -> Tensor:
+        """Memorization scores of the hold-out prompts, (n,)."""
+        return self.trajectories[:, -1]
 
     def z_scores(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """(a - mu) / sigma per neuron; a neuron that never varied has z = 0 where it sits at its mean, else infinity."""
@@ -107,7 +125,7 @@ class Calibration:
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         tensors = {f"mean.{n}": t for n, t in self.mean.items()} | {f"std.{n}": t for n, t in self.std.items()}
-        save_file({n: t.float().contiguous() for n, t in tensors.items()} | {"scores": self.scores.float()}, path / "part")
+        save_file({n: t.float().contiguous() for n, t in tensors.items()} | {"trajectories": self.trajectories}, path / "part")
         about = {
             "format": FORMAT,
             "model": self.model,
@@ -149,7 +167,7 @@ class Calibration:
                 mean,
                 std,
                 about["count"],
-                tensors["scores"],
+                tensors["trajectories"],
                 about["fpr"],
                 about.get("prompts", ""),
             )
@@ -181,6 +199,24 @@ def threshold(scores: Tensor, fpr: float | None = None) -> float:
     return float(scores.double().sort().values[rank - 1])
 
 
+def tau_interval(scores: Tensor) -> tuple[float, float]:
+    """95 % confidence interval of tau = mean + 1 std over hold-out scores (n,), by the delta method.
+
+    Every score moves tau by (x - mean) + ((x - mean)^2 - var) / (2 std) over n, whatever the distribution.
+
+    >>> low, high = tau_interval(torch.linspace(0.2, 0.6, 400))
+    >>> round(low, 2), round(high, 2)
+    (0.51, 0.52)
+    """
+    x, tau = scores.double(), threshold(scores)
+    std = x.std()
+    if std == 0:
+        return tau, tau
+    gap = x - x.mean()
+    half = 1.96 * float((gap + (gap**2 - std**2) / (2 * std)).std()) / math.sqrt(len(x))
+    return tau - half, tau + half
+
+
 def calibrate(
     model: Model,
     prompts: Iterable[str],
@@ -190,12 +226,15 @@ def calibrate(
     settings: Settings | None = None,
     progress: Callable[[str], None] | None = None,
     checkpoint: str | os.PathLike | None = None,
+    precision: float | None = PRECISION,
 ) -> Calibration:
-    """Statistics and threshold from hold-out prompts (captions that are not memorized), streamed one by one.
+    """Statistics and threshold from hold-out prompts (captions that are not memorized), in one pass and constant memory.
 
-    `variant`: "paper" or "released"; `settings` overrides it. `fpr`: conformal threshold instead of mean + 1 std. `progress` is
-    called with every prompt done. `checkpoint`: a file that keeps what is done, so that an interrupted calibration goes on from
-    there; it is removed at the end. Raises InputError for fewer than two prompts, NumericalError naming a prompt that gives NaN.
+    `variant`: "paper" or "released"; `settings` overrides it. `fpr`: conformal threshold instead of mean + 1 std. `precision`: once
+    the 95 % confidence interval of tau is narrower, further prompts only add to the activation statistics, which is a hundred times
+    cheaper; None, or an `fpr`, scores all. `progress` is called with every prompt done. `checkpoint`: a file that keeps what is done,
+    so that an interrupted calibration goes on from there; it is removed at the end. Raises InputError for fewer than two prompts,
+    NumericalError naming a prompt that gives NaN.
 
         >>> import findnemo
         >>> model = findnemo.load("demo")
@@ -203,27 +242,43 @@ def calibrate(
         True
     """
     settings = settings or settings_for(variant, seed)
-    progressed = _Progress.load(Path(checkpoint), f"{model.fingerprint} {settings}") if checkpoint else _Progress("")
-    done, seen = len(progressed.scores), ""
-    for k, prompt in enumerate(prompts):
+    precision = None if fpr is not None else precision
+    path, remaining, seen = Path(checkpoint) if checkpoint else None, iter(prompts), ""
+    gathered = _Progress.load(path, f"{model.fingerprint} {settings} {precision}") if path else _Progress("")
+    for prompt in islice(remaining, gathered.count):
         seen = _chained(seen, prompt)
-        if k >= done:
-            progressed.add(model, prompt, settings, seen)
-            if checkpoint:
-                progressed.save(Path(checkpoint))
-        elif k == done - 1:
-            progressed.require(seen)
         if progress is not None:
             progress(prompt)
-    progressed.require(seen)
-    if len(progressed.scores) < 2:
-        raise InputError(f"a calibration needs at least two hold-out prompts, not {len(progressed.scores)}")
-    scores, moments = torch.tensor(progressed.scores, dtype=torch.float64), progressed.moments
-    tau = threshold(scores, fpr)
-    mean, std = ({n: getattr(m, part).float() for n, m in moments.items()} for part in ("mean", "std"))
-    if checkpoint:
-        Path(checkpoint).unlink(missing_ok=True)
-    return Calibration(model.fingerprint, model.source, settings, tau, mean, std, len(scores), scores.float(), fpr, seen)
+    gathered.require(seen)
+    saved = time.monotonic()
+    try:
+        for chunk in _chunks(remaining, CHUNK):
+            text = model.encode(chunk)
+            rows = layer_activations(model, text)
+            for k, prompt in enumerate(chunk):
+                if not gathered.settled(precision):
+                    gathered.trajectories.append(_trajectory(model, prompt, settings, text[k : k + 1]))
+                gathered.add({name: r[k] for name, r in rows.items()}, prompt)
+                if path and time.monotonic() - saved > SAVE_EVERY:
+                    gathered.save(path)
+                    saved = time.monotonic()
+                if progress is not None:
+                    progress(prompt)
+            gathered.merge()
+    except BaseException:
+        if path and gathered.count:
+            gathered.save(path)
+        raise
+    made = gathered.calibration(model, settings, fpr)
+    if path:
+        path.unlink(missing_ok=True)
+    return made
+
+
+def _chunks(prompts: Iterable[str], size: int) -> Iterator[list[str]]:
+    iterator = iter(prompts)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
 
 
 def _chained(digest: str, prompt: str) -> str:
@@ -235,41 +290,73 @@ def prompts_digest(prompts: Iterable[str]) -> str:
     return reduce(_chained, prompts, "")
 
 
+def _trajectory(model: Model, prompt: str, settings: Settings, text: Tensor) -> Tensor:
+    """Memorization score of a hold-out prompt after 2, 3, ... seeds."""
+    try:
+        deltas = Probe(model, prompt, settings, text=text).deltas()
+    except NumericalError as error:
+        raise NumericalError(f"hold-out prompt {prompt!r}: {error}") from error
+    return trajectory(deltas, settings.similarity).cpu().double()
+
+
 @dataclass
 class _Progress:
     """What a calibration has gathered so far: scores, moments, and the identity of its prompts, to tell a continuation."""
 
     key: str
     prompts: str = ""
-    scores: list[float] = field(default_factory=list)
+    count: int = 0
+    trajectories: list[Tensor] = field(default_factory=list)
     moments: dict[str, Moments] = field(default_factory=dict)
+    pending: list[Mapping[str, Tensor]] = field(default_factory=list)
+    _settled: bool = False
 
-    def add(self, model: Model, prompt: str, settings: Settings, prompts: str) -> None:
-        try:
-            score = Probe(model, prompt, settings).score()
-        except NumericalError as error:
-            raise NumericalError(f"hold-out prompt {prompt!r}: {error}") from error
-        for name, value in activations(model, prompt).items():
-            one = Moments.of(value)
-            self.moments[name] = self.moments[name] + one if name in self.moments else one
-        self.scores.append(score)
-        self.prompts = prompts
+    def add(self, activations: Mapping[str, Tensor], prompt: str) -> None:
+        self.pending.append(activations)
+        self.prompts, self.count = _chained(self.prompts, prompt), self.count + 1
+
+    def merge(self) -> None:
+        if self.pending:
+            parts = {name: Moments.of(torch.stack([row[name] for row in self.pending])) for name in self.pending[0]}
+            self.moments = {n: self.moments[n] + part if n in self.moments else part for n, part in parts.items()}
+            self.pending = []
+
+    def scores(self) -> Tensor:
+        return torch.stack(self.trajectories)[:, -1] if self.trajectories else torch.empty(0, dtype=torch.float64)
+
+    def settled(self, precision: float | None) -> bool:
+        """Whether tau is known to `precision`; looked at every CHUNK scores, so that where it stops does not depend on interruptions."""
+        if not self._settled and precision is not None and self.trajectories and len(self.trajectories) % CHUNK == 0:
+            low, high = tau_interval(self.scores())
+            self._settled = high - low < precision
+        return self._settled
 
     def require(self, prompts: str) -> None:
         if prompts != self.prompts:
             raise MismatchError(
-                f"an interrupted calibration has done {len(self.scores)} hold-out prompts, but not those given now: "
+                f"an interrupted calibration has done {self.count} hold-out prompts, but not those given now: "
                 "give the same hold-out prompts in the same order, or a new --out"
             )
+
+    def calibration(self, model: Model, settings: Settings, fpr: float | None) -> Calibration:
+        if self.count < 2:
+            raise InputError(f"a calibration needs at least two hold-out prompts, not {self.count}")
+        trajectories = torch.stack(self.trajectories)
+        tau = threshold(trajectories[:, -1], fpr)
+        mean, std = ({n: getattr(m, part).float() for n, m in self.moments.items()} for part in ("mean", "std"))
+        return Calibration(
+            model.fingerprint, model.source, settings, tau, mean, std, self.count, trajectories.float(), fpr, self.prompts
+        )
 
     def save(self, path: Path) -> None:
         from safetensors.torch import save_file
 
+        self.merge()
         tensors = {f"{part}.{n}": getattr(m, part) for n, m in self.moments.items() for part in ("mean", "squares")}
-        about = {"key": self.key, "prompts": self.prompts, "layers": json.dumps(list(self.moments))}
+        about = {"key": self.key, "prompts": self.prompts, "count": str(self.count), "layers": json.dumps(list(self.moments))}
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
-        save_file(tensors | {"scores": torch.tensor(self.scores, dtype=torch.float64)}, part, metadata=about)
+        save_file(tensors | {"trajectories": torch.stack(self.trajectories)}, part, metadata=about)
         part.replace(path)
 
     @classmethod
@@ -284,11 +371,11 @@ class _Progress:
                 about = file.metadata()
                 if about["key"] != key:
                     return cls(key)
-                scores = file.get_tensor("scores").tolist()
+                count, trajectories = int(about["count"]), list(file.get_tensor("trajectories"))
                 parts = {n: [file.get_tensor(f"{part}.{n}") for part in ("mean", "squares")] for n in json.loads(about["layers"])}
         except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise InputError(f"{path} is not an interrupted calibration ({error}): remove it to start afresh") from error
-        return cls(key, about["prompts"], scores, {n: Moments(len(scores), *p) for n, p in parts.items()})
+        return cls(key, about["prompts"], count, trajectories, {n: Moments(count, *p) for n, p in parts.items()})
 
 
 def import_statistics(path: str | os.PathLike, model: Model, tau: float = PUBLISHED_TAU, seed: int = 0) -> Calibration:
@@ -308,4 +395,4 @@ def import_statistics(path: str | os.PathLike, model: Model, tau: float = PUBLIS
         raise MismatchError(f"{path} has layers of {[len(m) for m, _ in pairs]} neurons, the model has {list(widths.values())}")
     means, stds = ({n: p[k] for n, p in zip(widths, pairs, strict=True)} for k in (0, 1))
     settings = settings_for(RELEASED.variant, seed)
-    return Calibration(model.fingerprint, model.source, settings, tau, means, stds, 0, torch.empty(0), None)
+    return Calibration(model.fingerprint, model.source, settings, tau, means, stds, 0, torch.empty(0, settings.samples - 1), None)

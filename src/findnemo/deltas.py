@@ -2,32 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from findnemo.edits import deactivate
+from findnemo.edits import masks, scaled
+from findnemo.errors import DeviceError
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.scores import SIMILARITIES, memorization_score, minmax, pairwise
+from findnemo.reuse import Reuse
+from findnemo.scores import memorization_score, minmax
 from findnemo.settings import PAPER, Settings
+
+
+BATCH = 64  # latents in one pass, until memory says otherwise
+
+T = TypeVar("T")
 
 
 class Probe:
     """One prompt under one model: text encoded once, latents drawn once, every delta one U-Net pass.
 
-    `samples` are the sample numbers of the initial latents (default 0 .. settings.samples - 1). `evaluations` counts U-Net
-    sample evaluations: one latent through the U-Net once, twice under guidance.
+    `samples` are the sample numbers of the initial latents (default 0 .. settings.samples - 1). `text`: its embedding
+    (1, tokens, D), if known. `reuse`: keep what the first pass computes before each value layer, and compute later passes from the
+    first edited layer on; for many passes under one model that changes in nothing else. `evaluations` counts U-Net sample
+    evaluations: one latent through the U-Net once (also where part of it is reused), twice under guidance, three times with its
+    gradient. `batch`: latents in one pass; halved when the device runs out of memory.
     """
 
-    def __init__(self, model: Model, prompt: str, settings: Settings = PAPER, samples: Sequence[int] | None = None):
+    def __init__(
+        self,
+        model: Model,
+        prompt: str,
+        settings: Settings = PAPER,
+        samples: Sequence[int] | None = None,
+        text: Tensor | None = None,
+        reuse: bool = False,
+    ):
+        model.check_editable()
         self.model, self.prompt, self.settings = model, prompt, settings
         self.samples = tuple(range(settings.samples) if samples is None else samples)
         self.timestep = model.timesteps(settings.steps)[settings.timestep]
-        self.text = model.encode([prompt])
+        self.text = model.encode([prompt]) if text is None else text
+        self.empty = None if settings.guidance is None else model.encode([""])
         self.latents = model.noise(prompt, self.samples, settings.seed)
-        self.evaluations = 0
+        self.evaluations, self.batch = 0, BATCH
+        # with guidance a pass sees two texts: nothing that could be given back to both
+        self._reuse = Reuse() if reuse and self.empty is None else None
+        self._layers = list(model.value_layers) if reuse else []
 
     @torch.no_grad()
     def deltas(self, neurons: NeuronSet = EMPTY, keep: Sequence[int] | None = None) -> Tensor:
@@ -35,16 +60,56 @@ class Probe:
 
         delta = eps(x_T, T, y) - x_T, min-max scaled to [0, 1]. Raises NumericalError on NaN.
         """
-        latents = self.latents if keep is None else self.latents[list(keep)]
-        with deactivate(self.model, neurons):
-            eps = self._eps(latents)
-        return minmax(eps.float() - latents.float(), self.settings.per_channel)
+        return self.scaled_deltas(masks(self.model, [neurons]), range(len(self.samples)) if keep is None else keep)
+
+    def scaled_deltas(self, scales: Mapping[str, Tensor], keep: Sequence[int]) -> Tensor:
+        """The same with the outputs of value layers multiplied by `scales`: layer -> (1, width), or (N, width), one mask a sample."""
+
+        def part(rows: slice) -> Tensor:
+            own = {name: s if len(s) == 1 else s[rows] for name, s in scales.items()}
+            latents = self.latents[list(keep[rows])]
+            with self._reusing(own, keep[rows]), scaled(self.model, own):
+                eps = self._eps(latents)
+            return minmax(eps.float() - latents.float(), self.settings.per_channel)
+
+        return torch.cat(self.in_batches(len(keep), part))
+
+    def in_batches(self, count: int, part: Callable[[slice], T]) -> list[T]:
+        """`part` of rows 0 to count, in as many pieces as memory asks for. Raises DeviceError if one row is too much."""
+        results, done = [], 0
+        while done < count:
+            rows = slice(done, min(done + self.batch, count))
+            try:
+                results.append(part(rows))
+                done = rows.stop
+                continue
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
+            self._halve(rows.stop - rows.start)  # outside the handler, which holds the failed pass's tensors
+        return results
+
+    def _halve(self, size: int) -> None:
+        device = self.model.device
+        if size == 1:
+            raise DeviceError(f"out of memory on {device} with a single latent: load the model with dtype float16 or bfloat16")
+        self.batch, self._reuse = size // 2, None
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _reusing(self, scales: Mapping[str, Tensor], keep: Sequence[int]) -> AbstractContextManager:
+        if self._reuse is None:
+            return nullcontext()
+        if not self._reuse.outputs and not scales and list(keep) == list(range(len(self.samples))):
+            return self._reuse.record(self.model)
+        first = min((self._layers.index(n) for n in scales), default=len(self._layers))
+        return self._reuse.replay(self.model, first, keep)
 
     def _eps(self, latents: Tensor) -> Tensor:
         conditional = self._predict(latents, self.text)
-        if self.settings.guidance is None:
+        if self.empty is None or self.settings.guidance is None:
             return conditional
-        unconditional = self._predict(latents, self.model.encode([""]))
+        unconditional = self._predict(latents, self.empty)
         return unconditional + self.settings.guidance * (conditional - unconditional)
 
     def _predict(self, latents: Tensor, text: Tensor) -> Tensor:
@@ -56,21 +121,8 @@ class Probe:
         return memorization_score(self.deltas(neurons), self.settings.similarity)
 
 
-class Replication:
-    """The seeds of a prompt that replicate, and how like themselves they stay when neurons are deactivated (Algorithms 1 and 3)."""
-
-    def __init__(self, probe: Probe, tau: float):
-        self.probe, similarity = probe, probe.settings.similarity
-        unblocked = probe.deltas()
-        best = pairwise(unblocked, similarity).amax(1)
-        self.score = float(best.max())
-        self.kept = torch.nonzero(best >= tau).flatten().tolist()  # the seed filter; computed once, on the unblocked model
-        self.unblocked = unblocked[self.kept]
-
-    def similarity(self, neurons: NeuronSet) -> float:
-        """Largest similarity between the unblocked and the blocked delta of the same seed, over the kept seeds."""
-        blocked = self.probe.deltas(neurons, self.kept)
-        return float(SIMILARITIES[self.probe.settings.similarity](self.unblocked, blocked).max())
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def score(

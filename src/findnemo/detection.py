@@ -2,30 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 from findnemo.calibration import Calibration
 from findnemo.deltas import Probe
+from findnemo.errors import InputError
 from findnemo.models import Model
+from findnemo.scores import memorization_score
+
+FIRST = 2  # seeds to begin with; one pair is enough to convict
 
 
 @dataclass(frozen=True)
 class Detection:
-    """`score`: largest pairwise SSIM over the seeds; `memorized`: score >= tau; `evaluations`: U-Net sample evaluations."""
+    """`memorized`: score >= tau. `score`: largest pairwise SSIM over the first `samples` seeds: of all of them for a caption that is
+    not memorized, of as many as it took for one that is. `screened`: set aside after few seeds as far below tau.
+    `evaluations`: U-Net sample evaluations spent.
+    """
 
     prompt: str
     score: float
     tau: float
     memorized: bool
     evaluations: int
+    samples: int = 10
+    screened: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def detect(model: Model, prompt: str, calibration: Calibration) -> Detection:
-    """Decide whether a prompt is memorized. Raises MismatchError for a calibration of another model, NumericalError on NaN.
+@dataclass(frozen=True)
+class Screen:
+    """Set a caption aside if its score after `samples` seeds is under `below`. Measured on the hold-out captions of a calibration:
+    `recall`, the share of those that reach tau in the end and are not set aside (`positives` of them); `saved`, the share of all that is.
+    """
+
+    samples: int
+    below: float
+    recall: float
+    positives: int
+    saved: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def screen(calibration: Calibration, samples: int = 4, recall: float = 0.99) -> Screen:
+    """The screen with the highest `below` whose recall on the calibration's hold-out captions is at least `recall`.
+
+    Raises InputError for a calibration without scores (imported statistics), or in which no hold-out caption reaches tau.
+    """
+    scores = calibration.trajectories.double()
+    if not 2 <= samples < calibration.settings.samples:
+        raise InputError(f"a screen takes 2 to {calibration.settings.samples - 1} seeds, not {samples}")
+    early, positive = scores[:, samples - 2], scores[:, -1] >= calibration.tau
+    if not positive.any():
+        raise InputError("this calibration cannot tell what a screen would miss: no hold-out caption in it reaches tau")
+    ranked = early[positive].sort(descending=True).values
+    keep = -int(-recall * len(ranked) // 1)  # rounded up
+    below = float(ranked[max(keep, 1) - 1])
+    return Screen(
+        samples, below, float((early[positive] >= below).double().mean()), len(ranked), float((early < below).double().mean())
+    )
+
+
+def detect(model: Model, prompt: str, calibration: Calibration, screen: Screen | None = None) -> Detection:
+    """Decide whether a prompt is memorized, with no more seeds than that takes: the same decision as with all of them.
+
+    One pair of seeds at or over tau settles it, so a memorized caption is mostly known after two. With a `screen` a caption that is
+    far below tau after a few seeds is set aside, which can miss memorized ones: see `Screen.recall`.
+    Raises MismatchError for a calibration of another model, NumericalError on NaN.
 
     >>> import findnemo
     >>> model, calibration = findnemo.load("demo"), findnemo.demo.calibration()
@@ -33,6 +84,18 @@ def detect(model: Model, prompt: str, calibration: Calibration) -> Detection:
     False
     """
     calibration.check(model)
-    probe = Probe(model, prompt, calibration.settings)
-    score = probe.score()
-    return Detection(prompt, score, calibration.tau, score >= calibration.tau, probe.evaluations)
+    probe, tau = Probe(model, prompt, calibration.settings), calibration.tau
+    parts, seen = [], 0
+    for count in _stages(calibration.settings.samples, screen):
+        parts.append(probe.deltas(keep=range(seen, count)))
+        score, seen = memorization_score(torch.cat(parts), calibration.settings.similarity), count
+        aside = screen is not None and seen == screen.samples and score < min(screen.below, tau)
+        if score >= tau or aside:
+            break
+    return Detection(prompt, score, tau, score >= tau, probe.evaluations, seen, aside)
+
+
+def _stages(samples: int, screen: Screen | None) -> Sequence[int]:
+    """How many seeds to have seen when looking: 2, 4, then all."""
+    middle = {screen.samples} if screen else set()
+    return sorted({FIRST, 2 * FIRST, samples} | middle) if samples > FIRST else [samples]

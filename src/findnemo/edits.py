@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import inspect
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def scaled(model: Model, scales: Mapping[str, Tensor]) -> Iterator[None]:
     batch can test many sets. Contexts nest: their factors multiply. All names are resolved before anything is changed.
     Raises EditError for a layer that does not exist, a wrong width, or when the model ran and an edit did not take effect.
     """
-    layers, denoiser = _resolve(model, {n: s.shape[-1] for n, s in scales.items()}), model.denoiser
+    layers, denoiser = {n: _resolve(model, n, s.shape[-1]) for n, s in scales.items()}, model.denoiser
     hooks = {name: _Scale(scale if scale.dim() == 1 else scale[:, None, :]) for name, scale in scales.items()}
     runs = _Runs()
     with ExitStack() as stack:
@@ -91,24 +91,42 @@ def _vector(width: int, indices: tuple[int, ...], factor: float) -> Tensor:
     return scale
 
 
-def _resolve(model: Model, widths: Mapping[str, int]) -> dict[str, nn.Module]:
-    layers = model.value_layers
-    for name, width in widths.items():
-        if name not in layers:
-            raise EditError(f"no value layer {name!r} in this model; it has {', '.join(layers)}")
-        if layers[name].out_features != width:
-            raise EditError(f"a scale of {width} values does not fit {name} with {layers[name].out_features} neurons")
-    return layers
+def masks(model: Model, sets: Sequence[NeuronSet]) -> dict[str, Tensor]:
+    """Scales that switch off one set a sample: layer -> (len(sets), width) of 0 and 1, for the layers that any set touches."""
+    widths: dict[str, int] = {}
+    for neurons in sets:
+        widths |= _checked(model, neurons)
+    scales = {name: torch.ones(len(sets), width, device=model.device) for name, width in widths.items()}
+    for row, neurons in enumerate(sets):
+        for name, indices in neurons.layers.items():
+            scales[name][row, list(indices)] = 0
+    return scales
+
+
+def _layer(model: Model, name: str) -> Any:
+    """A value layer by its name."""
+    try:
+        module = model.denoiser.get_submodule(name)
+    except AttributeError:
+        module = None
+    if module is None or not model.is_value_layer(name, module):
+        raise EditError(f"no value layer {name!r} in this model; it has {', '.join(model.value_layers)}")
+    return module
+
+
+def _resolve(model: Model, name: str, width: int) -> nn.Module:
+    layer = _layer(model, name)
+    if layer.out_features != width:
+        raise EditError(f"a scale of {width} values does not fit {name} with {layer.out_features} neurons")
+    return layer
 
 
 def _checked(model: Model, neurons: NeuronSet) -> dict[str, int]:
     """Widths of the layers of `neurons`, once every neuron is known to exist."""
     if not isinstance(neurons, NeuronSet):
         raise InputError(f"neurons must be a NeuronSet, not {type(neurons).__name__}: NeuronSet({{layer: [index, ...]}})")
-    widths = model.widths()
+    widths = {name: int(_layer(model, name).out_features) for name in neurons.layers}
     for name, indices in neurons.layers.items():
-        if name not in widths:
-            raise EditError(f"no value layer {name!r} in this model; it has {', '.join(widths)}")
         if indices[-1] >= widths[name]:
             raise EditError(f"no neuron {indices[-1]} in {name}: it has {widths[name]} (0 to {widths[name] - 1})")
     return widths

@@ -27,3 +27,7 @@ class NumericalError(FindnemoError):
 
 class MismatchError(FindnemoError):
     """Two things that must belong together do not: a calibration and a model, a run and its settings."""
+
+
+class DeviceError(FindnemoError):
+    """The device cannot do what is asked of it: not even one latent fits its memory."""

@@ -101,6 +101,14 @@ def pairwise(deltas: Tensor, similarity: str = "ssim") -> Tensor:
     return table
 
 
+def trajectory(deltas: Tensor, similarity: str = "ssim") -> Tensor:
+    """The memorization score after 2, 3, ... N seeds: deltas (N, C, H, W) -> (N - 1,), never falling."""
+    if len(deltas) < 2:
+        raise InputError(f"a memorization score compares seeds: it needs at least two, not {len(deltas)}")
+    table = pairwise(deltas, similarity)
+    return torch.stack([table[:n, :n].max() for n in range(2, len(table) + 1)])
+
+
 def memorization_score(deltas: Tensor, similarity: str = "ssim") -> float:
     """The memorization score of a prompt: the largest pairwise similarity of its deltas (N >= 2, C, H, W)."""
     if len(deltas) < 2:

@@ -346,7 +346,7 @@ def expected(case: Case) -> Found:
 def found(case: Case) -> findnemo.Localization:
     known = studied(case.model)
     calibration = replace(known.calibration, tau=case.tau or known.calibration.tau)
-    return findnemo.localize(known.model, case.prompt, calibration)
+    return findnemo.localize(known.model, case.prompt, calibration, search="listing")
 
 
 @pytest.mark.parametrize("name", MODELS)

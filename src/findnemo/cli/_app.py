@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -42,6 +42,7 @@ from findnemo.cli._steps import (
     refuse_other,
     run_stages,
     stages_with_calibration,
+    with_screen,
 )
 from findnemo.errors import InputError, MismatchError
 
@@ -56,7 +57,11 @@ app = typer.Typer(
 )
 
 FprOpt = Annotated[float | None, typer.Option(help="Threshold for this false-positive rate instead of mean + 1 std.")]
-SearchOpt = Annotated[str, typer.Option(help="How neurons are sought: 'listing' (Algorithms 3 and 4).")]
+SearchOpt = Annotated[str, typer.Option(help="How neurons are sought: 'gradient', 'halving' or 'listing' (Algorithms 3 and 4).")]
+PrecisionOpt = Annotated[float, typer.Option(help="Stop scoring hold-out captions once tau is known this well (95 %); 0: score all.")]
+ScreenOpt = Annotated[
+    bool, typer.Option("--screen", help="Set captions aside that are far below tau after four seeds; says how many it would miss.")
+]
 ImagesOpt = Annotated[int, typer.Option(help="Finished images before and after per memorized caption; 0 for none.", min=0)]
 StepsOpt = Annotated[int | None, typer.Option("--image-steps", help="Denoising steps of finished images (50; demo 15).", min=1)]
 GuidanceOpt = Annotated[float | None, typer.Option(help="Guidance scale of finished images (7; demo 2).")]
@@ -82,6 +87,7 @@ def calibrate(
     prompts: Annotated[str | None, typer.Option("--prompts", "-p", help="Hold-out captions (not memorized).")] = None,
     limit: LimitOpt = None,
     fpr: FprOpt = None,
+    precision: PrecisionOpt = 0.002,
     variant: VariantOpt = "paper",
     import_statistics: Annotated[Path | None, typer.Option(help="Import published activation statistics (.pt) instead.")] = None,
     tau: Annotated[float | None, typer.Option(help="Threshold that goes with imported statistics (0.428).")] = None,
@@ -107,7 +113,7 @@ def calibrate(
         table = read_table(prompts, column, limit, quiet)
         loaded = load_model(model, device, dtype, quiet)
         warn_long_captions(loaded, table)
-        made = calibrate_to(loaded, [p.text for p in table], settings_for(variant, seed), fpr, out, quiet)
+        made = calibrate_to(loaded, [p.text for p in table], settings_for(variant, seed), fpr, precision, out, quiet)
     else:
         assert import_statistics is not None
         loaded = load_model(model, device, dtype, quiet)
@@ -116,6 +122,7 @@ def calibrate(
     about = {
         "tau": made.tau,
         "prompts": made.count,
+        "scored": len(made.trajectories),
         "variant": made.settings.variant,
         "fpr": made.fpr,
         "calibration": str(out),
@@ -123,7 +130,21 @@ def calibrate(
     if json:
         print_json(about)
     elif not quiet:
-        stdout.print(f"tau = {made.tau:.4f} from {made.count} captions; calibration written to {plain(str(out))}", soft_wrap=True)
+        stdout.print(f"{_how_well(made)}; calibration written to {plain(str(out))}", soft_wrap=True)
+
+
+def _how_well(made: Any) -> str:
+    """tau, how well it is known, and whether scoring stopped early."""
+    from findnemo.calibration import tau_interval
+
+    scored = len(made.trajectories)
+    if not scored:
+        return f"tau = {made.tau:.4f} as given, with imported statistics"
+    text = f"tau = {made.tau:.4f} from {scored} captions"
+    if made.fpr is None:
+        low, high = tau_interval(made.scores)
+        text += f" (95 % interval {low:.4f} to {high:.4f})"
+    return text + (f", precise enough; activation statistics from all {made.count}" if scored < made.count else "")
 
 
 @app.command()
@@ -132,6 +153,7 @@ def detect(
     prompts: PromptsOpt,
     calibration: CalibrationOpt,
     out: OutOpt,
+    screen: ScreenOpt = False,
     limit: LimitOpt = None,
     column: ColumnOpt = None,
     device: DeviceOpt = None,
@@ -145,7 +167,7 @@ def detect(
     Example: `findnemo detect MODEL --prompts captions.csv --calibration calibration --out run`
     """
     stages_with_calibration(
-        model, prompts, calibration, out, ("detect",), limit, column, device, dtype, fail_on_memorized, json, quiet
+        model, prompts, calibration, out, ("detect",), limit, column, device, dtype, fail_on_memorized, json, quiet, screen=screen
     )
 
 
@@ -155,7 +177,7 @@ def localize(
     prompts: PromptsOpt,
     calibration: CalibrationOpt,
     out: OutOpt,
-    search: SearchOpt = "listing",
+    search: SearchOpt = "gradient",
     limit: LimitOpt = None,
     column: ColumnOpt = None,
     device: DeviceOpt = None,
@@ -184,9 +206,11 @@ def audit(
         Path | None, typer.Option("--calibration", "-c", help="A calibration instead of hold-out captions.")
     ] = None,
     limit: LimitOpt = None,
-    search: SearchOpt = "listing",
+    search: SearchOpt = "gradient",
     variant: Annotated[str | None, typer.Option(help="'paper' (default) or 'released'; a calibration brings its own.")] = None,
     fpr: FprOpt = None,
+    precision: PrecisionOpt = 0.002,
+    screen: ScreenOpt = False,
     images: ImagesOpt = 4,
     image_steps: StepsOpt = None,
     guidance: GuidanceOpt = None,
@@ -218,7 +242,8 @@ def audit(
     warn_long_captions(loaded, table)
     if made is None:
         assert clean is not None
-        made = own_calibration(loaded, [p.text for p in clean], settings, fpr, out, quiet)
+        made = own_calibration(loaded, [p.text for p in clean], settings, fpr, precision, out, quiet)
+    plan = with_screen(plan, screen, made, quiet)
     run_stages(loaded, table, made, out, ("detect", "localize", "verify"), plan, fail_on_memorized, json, quiet)
 
 
@@ -235,7 +260,10 @@ def verify(
 
     Example: `findnemo verify run`
     """
+    from dataclasses import replace
+
     from findnemo.calibration import Calibration
+    from findnemo.detection import Screen
     from findnemo.prompts import Prompt
     from findnemo.runs import Run
 
@@ -245,6 +273,7 @@ def verify(
     loaded = load_model(model or place, device, dtype or settings["dtype"], quiet)
     image = settings["image_settings"]
     plan = make_plan(place, settings["search"], settings["images"], image["steps"], image["guidance"], image["seed"])
+    plan = replace(plan, screen=Screen(**settings["screen"]) if settings["screen"] else None)
     made = Calibration.load(run / "calibration")
     run_stages(loaded, prompts, made, run, ("verify",), plan, False, json, quiet)
 

@@ -35,7 +35,7 @@ def _cells(caption: Caption, layers: Sequence[str]) -> tuple[str, str, str]:
     if caption.failed:
         return "", "", "[red]failed[/]"
     detected, found = caption.results.get("detect"), caption.results.get("localize")
-    before = "" if detected is None else f"{detected['score']:.3f}"
+    before = "" if detected is None else f"{(found or {}).get('score_before', detected['score']):.3f}"
     if found is None:
         return before, "", "not memorized" if detected and not detected["memorized"] else ""
     after = f"{found['score_after']:.3f}" + ("" if found["reached"] else "!")

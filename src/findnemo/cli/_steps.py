@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from findnemo.cli._common import bar, load_model, plain, print_json, read_table, stdout, warn_long_captions
+from findnemo.cli._common import bar, load_model, plain, print_json, read_table, say, stdout, warn_long_captions
 from findnemo.errors import InputError, MismatchError
 
 
-def calibrate_to(model: Any, captions: list[str], settings: Any, fpr: float | None, out: Path, quiet: bool) -> Any:
+def calibrate_to(model: Any, captions: list[str], settings: Any, fpr: float | None, precision: float, out: Path, quiet: bool) -> Any:
     import torch
 
     from findnemo import calibration as api
@@ -24,6 +25,7 @@ def calibrate_to(model: Any, captions: list[str], settings: Any, fpr: float | No
             model,
             captions,
             fpr=fpr,
+            precision=precision or None,
             settings=settings,
             progress=lambda prompt: update("calibrate", next(done), len(captions)),
             checkpoint=out / "partial.safetensors",
@@ -43,12 +45,13 @@ def stages_with_calibration(
     fail_on_memorized: bool,
     json: bool,
     quiet: bool,
-    search: str = "listing",
+    search: str = "gradient",
+    screen: bool = False,
 ) -> None:
     from findnemo.calibration import Calibration
 
     table, made = read_table(prompts, column, limit, quiet), Calibration.load(calibration)
-    plan = make_plan(model, search, 4, None, None, made.settings.seed)
+    plan = with_screen(make_plan(model, search, 4, None, None, made.settings.seed), screen, made, quiet)
     loaded = load_model(model, device, dtype, quiet)
     warn_long_captions(loaded, table)
     run_stages(loaded, table, made, out, stages, plan, fail_on_memorized, json, quiet)
@@ -65,6 +68,21 @@ def make_plan(model: str, search: str, images: int, steps: int | None, guidance:
     usual = demo.image_settings() if model == "demo" else ImageSettings()
     settings = ImageSettings(steps or usual.steps, usual.guidance if guidance is None else guidance, seed)
     return Plan(search=search, images=images, image_settings=settings)
+
+
+def with_screen(plan: Any, wanted: bool, calibration: Any, quiet: bool) -> Any:
+    """The plan with a screen in its first stage, if wanted, and a word about what it costs and saves."""
+    from findnemo.detection import screen
+
+    if not wanted:
+        return plan
+    made = screen(calibration)
+    say(
+        f"screen: captions under {made.below:.3f} after {made.samples} seeds are set aside; that keeps {made.recall:.1%} of the "
+        f"{made.positives} hold-out captions that reach tau and spares {made.saved:.0%} of all the remaining seeds",
+        quiet,
+    )
+    return replace(plan, screen=made)
 
 
 def run_stages(
@@ -117,7 +135,7 @@ def refuse_other(calibration: Any, asked: dict[str, Any]) -> None:
             )
 
 
-def own_calibration(model: Any, captions: list[str], settings: Any, fpr: float | None, out: Path, quiet: bool) -> Any:
+def own_calibration(model: Any, captions: list[str], settings: Any, fpr: float | None, precision: float, out: Path, quiet: bool) -> Any:
     """The run's own calibration: made once, then read from the run directory."""
     from findnemo.calibration import Calibration, prompts_digest
     from findnemo.runs import acquire, refuse_foreign
@@ -127,7 +145,7 @@ def own_calibration(model: Any, captions: list[str], settings: Any, fpr: float |
         refuse_foreign(out)
         out.mkdir(parents=True, exist_ok=True)
         with acquire(out):
-            calibrate_to(model, captions, settings, fpr, folder, quiet).save(folder)
+            calibrate_to(model, captions, settings, fpr, precision, folder, quiet).save(folder)
     made = Calibration.load(folder)
     made.check(model, settings)
     same = made.prompts == prompts_digest(captions)

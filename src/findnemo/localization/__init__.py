@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from findnemo.calibration import Calibration, activations
-from findnemo.deltas import Probe, Replication
+from findnemo.calibration import Calibration, layer_activations
+from findnemo.deltas import Probe
 from findnemo.errors import InputError
 from findnemo.localization.candidates import initial_selection, out_of_distribution_neurons
 from findnemo.localization.refinement import refine
+from findnemo.localization.replication import Replication
+from findnemo.localization.search import DEFAULT, SEARCHES, Found
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 
-__all__ = ["SEARCHES", "Localization", "initial_selection", "localize", "out_of_distribution_neurons", "refine"]
+__all__ = ["DEFAULT", "SEARCHES", "Found", "Localization", "initial_selection", "localize", "out_of_distribution_neurons", "refine"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Localization:
     reached: bool = True
     theta: float | None = None
     k: int | None = None
-    search: str = "listing"
+    search: str = DEFAULT
     z: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -51,32 +52,12 @@ class Localization:
         return cls(**{**values, "neurons": NeuronSet(values["neurons"]), "candidates": NeuronSet(values["candidates"])})
 
 
-def _listing(replication: Replication, calibration: Calibration) -> dict[str, Any]:
-    """Algorithms 3 and 4 as published."""
-    probe, tau = replication.probe, calibration.tau
-    absolute = activations(probe.model, probe.prompt)
-    z = calibration.z_scores(absolute)
-    first = initial_selection(replication, z, absolute, tau)
-    tau_ref = max(tau, first.similarity)  # if tau was out of reach, refinement keeps the level that was reached
-    neurons = refine(replication, first.neurons, tau_ref)
-    return {
-        "neurons": neurons,
-        "candidates": first.neurons,
-        "score_after": replication.similarity(neurons),
-        "theta": first.theta,
-        "k": first.k,
-        "z": {f"{name}:{i}": round(float(z[name][i]), 3) for name, i in neurons},
-    }
-
-
-SEARCHES: dict[str, Callable[[Replication, Calibration], dict[str, Any]]] = {"listing": _listing}
-
-
-def localize(model: Model, prompt: str, calibration: Calibration, search: str = "listing") -> Localization:
+def localize(model: Model, prompt: str, calibration: Calibration, search: str = DEFAULT) -> Localization:
     """Find the neurons that hold the memory of a prompt; an empty set if the prompt is not memorized.
 
-    `search`: "listing" is Algorithms 3 and 4 as published. Raises MismatchError if the calibration belongs to another model,
-    InputError for an unknown search, NumericalError if the model gives NaN.
+    `search`: "gradient" (default) ranks all value neurons by a gradient and returns a 1-minimal set; "halving" does so from z-scores,
+    without gradients; "listing" is Algorithms 3 and 4 as published. Raises MismatchError if the calibration belongs to another
+    model, InputError for an unknown search, NumericalError if the model gives NaN.
 
         >>> import findnemo
         >>> model, calibration = findnemo.load("demo"), findnemo.demo.calibration()
@@ -87,10 +68,20 @@ def localize(model: Model, prompt: str, calibration: Calibration, search: str = 
     if search not in SEARCHES:
         raise InputError(f"search {search!r} is not known: use one of {', '.join(SEARCHES)}")
     calibration.check(model)
-    replication = Replication(probe := Probe(model, prompt, calibration.settings), calibration.tau)
+    replication = Replication(probe := Probe(model, prompt, calibration.settings, reuse=True), calibration.tau)
     common: dict[str, Any] = {"prompt": prompt, "score_before": replication.score, "tau": calibration.tau, "search": search}
     if not replication.kept:
         return Localization(memorized=False, score_after=replication.score, evaluations=probe.evaluations, **common)
-    found = SEARCHES[search](replication, calibration)
-    reached = found["score_after"] <= calibration.tau
-    return Localization(memorized=True, reached=reached, evaluations=probe.evaluations, **common, **found)
+    absolute = {name: rows[0] for name, rows in layer_activations(model, probe.text).items()}
+    z = calibration.z_scores(absolute)
+    found = SEARCHES[search](replication, z, absolute, calibration.tau)
+    after = replication.similarity(found.neurons)
+    return Localization(
+        memorized=True,
+        reached=after <= calibration.tau,
+        score_after=after,
+        evaluations=probe.evaluations,
+        z={f"{name}:{i}": round(float(z[name][i]), 3) for name, i in found.neurons},
+        **common,
+        **found.__dict__,
+    )

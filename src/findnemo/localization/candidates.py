@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from findnemo.deltas import Replication
+from findnemo.localization.replication import Replication
 from findnemo.neurons import NeuronSet
 
 THETA, THETA_STEP = 5.0, 0.25

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from findnemo.deltas import Replication
+from findnemo.localization.replication import Replication
 from findnemo.neurons import NeuronSet
 
 

@@ -64,6 +64,17 @@ class Model:
         """(C, H, W) of one latent at the model's native size."""
         raise NotImplementedError(f"{type(self).__name__} does not know its latents")
 
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """Modules that run once in a pass and depend on latents, timestep and text only; what they gave may be given back where
+        nothing before them was edited. Optional."""
+        return {}
+
+    @property
+    def text_projections(self) -> dict[str, nn.Module]:
+        """Modules that see nothing but the prompt's embedding: the same for every latent. Optional."""
+        return {}
+
     # what follows from the answers -----------------------------------------------------------------------------------
 
     @property

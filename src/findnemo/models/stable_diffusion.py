@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor, nn
 
 from findnemo.errors import ModelError
 from findnemo.models._base import Model
+
+
+PART = re.compile(r"conv_in|(down_blocks\.\d+|mid_block)\.(resnets|attentions|downsamplers)\.\d+(\.transformer_blocks\.\d+\.attn1)?")
 
 
 class StableDiffusion(Model):
@@ -20,6 +24,14 @@ class StableDiffusion(Model):
 
     def is_value_layer(self, name: str, module: nn.Module) -> bool:
         return name.endswith("attn2.to_v") and name.startswith(("down_blocks.", "mid_block."))
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        return {n: m for n, m in self.denoiser.named_modules() if PART.fullmatch(n)}
+
+    @property
+    def text_projections(self) -> dict[str, nn.Module]:
+        return {n: m for n, m in self.denoiser.named_modules() if n.endswith(("attn2.to_k", "attn2.to_v"))}
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from findnemo._version import __version__
 from findnemo.calibration import Calibration
-from findnemo.detection import detect
+from findnemo.detection import Screen, detect
 from findnemo.errors import FindnemoError
 from findnemo.images import ImageSettings, save_png, sheet
-from findnemo.localization import localize
+from findnemo.localization import DEFAULT, localize
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.prompts import Prompt
@@ -31,7 +31,8 @@ STAGES = ("detect", "localize", "verify")
 class Plan:
     """What an audit does besides the calibration's settings. `quality_prompts`: unrelated captions for the quality check."""
 
-    search: str = "listing"
+    search: str = DEFAULT
+    screen: Screen | None = None
     images: int = 4
     image_settings: ImageSettings = field(default_factory=ImageSettings)
     quality_prompts: int = 16
@@ -44,6 +45,7 @@ class Plan:
             "calibration": calibration.settings.to_json(),
             "tau": calibration.tau,
             "search": self.search,
+            "screen": self.screen.to_json() if self.screen else None,
             "images": self.images,
             "image_settings": self.image_settings.to_json(),
         }
@@ -116,7 +118,7 @@ def _answer(work: Work, stage: str, caption: Caption) -> None:
 
 
 def _detect(work: Work, caption: Caption) -> dict[str, Any]:
-    return detect(work.model, caption.text, work.calibration).to_json()
+    return detect(work.model, caption.text, work.calibration, work.plan.screen).to_json()
 
 
 def _localize(work: Work, caption: Caption) -> dict[str, Any]:

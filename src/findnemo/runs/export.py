@@ -22,7 +22,7 @@ def row(caption: Caption) -> dict[str, Any]:
         "type": caption.type,
         "status": "failed" if caption.failed else "done" if detected else "open",
         "memorized": detected.get("memorized"),
-        "score": _round(detected.get("score")),
+        "score": _round(found.get("score_before", detected.get("score"))),
         "tau": _round(detected.get("tau")),
         "score_after": _round(found.get("score_after")),
         "reached": found.get("reached"),

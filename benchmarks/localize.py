@@ -1,0 +1,176 @@
+"""The literal procedure and findnemo's searches side by side: `python benchmarks/localize.py [--search gradient halving listing]`.
+
+All on the same model and captions in one run; U-Net sample evaluations are latents through the U-Net once (a backward pass
+counts two more). With the demo model the sets are also compared with the planted neurons. `--model DIR --device cuda --prompts
+FILE --calibration DIR` runs it on anything; `--geometry sd14` makes a full-size random U-Net in which text decides and every seed is kept: the cost of the real one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from statistics import median
+
+import geometry
+import torch
+from literal import Literal
+
+import findnemo
+from findnemo import Calibration, Model, NeuronSet
+from findnemo.deltas import Probe
+from findnemo.localization import SEARCHES, Replication
+from findnemo.scores import SIMILARITIES
+
+FRESH = range(1000, 1010)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One caption under one procedure. `fresh`: largest same-seed similarity on seeds that no search has seen."""
+
+    caption: str
+    type: str
+    seconds: float
+    evaluations: int
+    candidates: int
+    neurons: NeuronSet
+    after: float
+    fresh: float
+
+
+def measure(
+    model: Model, captions: list[tuple[str, str]], calibration: Calibration, search: str, keep: float | None = None
+) -> list[Row]:
+    """`keep`: pairwise score from which a seed is searched on (default: tau, as every procedure has it)."""
+    rows = []
+    for caption, kind in captions:
+        _wait(model)
+        began = time.perf_counter()
+        evaluations, candidates, neurons, after = locate(model, caption, calibration, search, keep)
+        _wait(model)
+        seconds = time.perf_counter() - began
+        fresh = same_seed(model, caption, neurons, calibration)
+        rows.append(Row(caption, kind, seconds, evaluations, candidates, neurons, after, fresh))
+    return rows
+
+
+def locate(
+    model: Model, caption: str, calibration: Calibration, search: str, keep: float | None
+) -> tuple[int, int, NeuronSet, float]:
+    """U-Net sample evaluations, number of candidates, neurons, same-seed similarity with them off."""
+    if search == "literal":
+        literal = Literal(model, caption, calibration, keep=keep).run()
+        return literal.evaluations, literal.candidates, literal.neurons, literal.score_after
+    if keep is None:
+        found = findnemo.localize(model, caption, calibration, search)
+        return found.evaluations, len(found.candidates), found.neurons, found.score_after
+    replication = Replication(probe := Probe(model, caption, calibration.settings, reuse=True), keep)
+    absolute = findnemo.activations(model, caption)
+    part = SEARCHES[search](replication, calibration.z_scores(absolute), absolute, calibration.tau)
+    after = replication.similarity(part.neurons)
+    return probe.evaluations, len(part.candidates), part.neurons, after
+
+
+def _wait(model: Model) -> None:
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def same_seed(model: Model, caption: str, neurons: NeuronSet, calibration: Calibration) -> float:
+    probe = Probe(model, caption, calibration.settings, FRESH)
+    return float(SIMILARITIES[calibration.settings.similarity](probe.deltas(), probe.deltas(neurons)).max())
+
+
+def summary(rows: list[Row], planted: dict[str, NeuronSet], tau: float) -> dict[str, float]:
+    hits = sum(len(r.neurons & planted[r.caption]) for r in rows if r.caption in planted)
+    found, real = sum(len(r.neurons) for r in rows), sum(len(g) for c, g in planted.items() if c in {r.caption for r in rows})
+    result = {
+        "seconds": median(r.seconds for r in rows),
+        "seconds, sum": sum(r.seconds for r in rows),
+        "evaluations": median(r.evaluations for r in rows),
+        "evaluations, sum": sum(r.evaluations for r in rows),
+        "neurons": median(len(r.neurons) for r in rows),
+        "neurons, sum": found,
+        "gone on the search's seeds": sum(r.after <= tau for r in rows) / len(rows),
+        "gone on fresh seeds": sum(r.fresh <= tau for r in rows) / len(rows),
+        "fresh same-seed similarity, mean": sum(r.fresh for r in rows) / len(rows),
+    }
+    if planted:
+        meets = sum(bool(len(r.neurons & planted[r.caption])) for r in rows) / len(rows)
+        result |= {"meets the planted set": meets, "precision": hits / max(found, 1), "recall": hits / max(real, 1)}
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--geometry", choices=geometry.GEOMETRIES, help="a U-Net of this size with random weights instead")
+    parser.add_argument("--device")
+    parser.add_argument("--dtype")
+    parser.add_argument("--prompts", help="captions (default: the demo's memorized ones)")
+    parser.add_argument("--calibration", type=Path)
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--tau", type=float, help="another threshold than the calibration's: the lower, the more neurons it takes")
+    parser.add_argument("--search", nargs="+", default=["literal", *SEARCHES], choices=["literal", *SEARCHES])
+    parser.add_argument("--json", type=Path, help="write every row here")
+    args = parser.parse_args()
+    if args.geometry:
+        pipeline = geometry.pipeline(args.geometry)
+        model = findnemo.load(pipeline, args.device, args.dtype)
+        calibration = replace(findnemo.calibrate(model, geometry.CAPTIONS[4:]), tau=0.7)
+        captions, planted, keep = [(c, "") for c in geometry.CAPTIONS[:4]], {}, -1.0
+    else:
+        model = findnemo.load(args.model, args.device, args.dtype)
+        calibration = Calibration.load(args.calibration) if args.calibration else findnemo.demo.calibration()
+        table = findnemo.read_prompts(args.prompts) if args.prompts else findnemo.demo.memorized()
+        captions, keep = [(p.text, str(p.type or "")) for p in table], None
+        planted = {} if args.prompts else dict(findnemo.demo.planted())
+    if args.tau is not None:
+        keep = calibration.tau if keep is None else keep
+        calibration = replace(calibration, tau=args.tau)
+    captions = captions[: args.limit]
+    print(f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, {model.device}, {model.dtype}, {model.source}")
+    locate(model, captions[0][0], calibration, "halving", keep)  # warm-up
+    rows = {search: measure(model, captions, calibration, search, keep) for search in args.search}
+    report(rows, planted, calibration.tau)
+    if args.json:
+        args.json.write_text(
+            json.dumps({s: [{**r.__dict__, "neurons": r.neurons.to_json()} for r in part] for s, part in rows.items()}, indent=1)
+        )
+
+
+def report(rows: dict[str, list[Row]], planted: dict[str, NeuronSet], tau: float) -> None:
+    """One line a caption, then medians over captions, then ratios to the literal procedure."""
+    for caption in [r.caption for r in next(iter(rows.values()))]:
+        cells = [
+            f"{s} {r.seconds:6.2f} s {r.evaluations:5d} ev {r.candidates:4d} > {len(r.neurons):2d} {r.fresh:.2f}"
+            for s, part in rows.items()
+            for r in part
+            if r.caption == caption
+        ]
+        print(f"  {caption[:34]:34s} {' | '.join(cells)}")
+    for kind in ("VM", "TM", ""):
+        chosen = {s: [r for r in part if r.type == kind or not kind] for s, part in rows.items()}
+        if not all(chosen.values()):
+            continue
+        table = {s: summary(part, planted, tau) for s, part in chosen.items()}
+        print(f"\n{kind or 'all'}, n = {len(next(iter(chosen.values())))}{'':24s}" + "".join(f"{s:>12s}" for s in table))
+        for key in next(iter(table.values())):
+            print(f"  {key:36s}" + "".join(f"{t[key]:12.3f}" for t in table.values()))
+        if "literal" in table:
+            for s, part in chosen.items():
+                pairs = list(zip(chosen["literal"], part, strict=True))
+                time_ratio = median(a.seconds / b.seconds for a, b in pairs)
+                cost_ratio = median(a.evaluations / b.evaluations for a, b in pairs)
+                many = [a.evaluations / b.evaluations for a, b in pairs if a.candidates > 100]
+                extra = f", with over 100 candidates {median(many):.1f} (n = {len(many)})" if many else ""
+                print(f"  literal / {s}: time {time_ratio:.1f}, evaluations {cost_ratio:.1f}{extra}")
+
+
+if __name__ == "__main__":
+    main()

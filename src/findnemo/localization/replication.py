@@ -1,0 +1,113 @@
+"""The seeds of a prompt that replicate, and how like themselves they stay when neurons are switched off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from findnemo.deltas import Probe
+from findnemo.edits import masks
+from findnemo.neurons import EMPTY, Neuron, NeuronSet
+from findnemo.scores import SIMILARITIES, pairwise
+
+WITNESSES = 1  # to begin with
+GRADIENT_SCALE = 1024.0  # keeps small gradients from vanishing in half precision
+
+
+class Replication:
+    """What every search asks: the same-seed similarity of the unblocked and the blocked noise difference (Algorithms 1 and 3).
+
+    `score`: memorization score. `kept`: positions of the seeds that replicate (best pairwise score at least tau), those that
+    replicate best first; a seed that does not would mislead the search. `witnesses`: the few that stand for all while sets are tried.
+    """
+
+    def __init__(self, probe: Probe, tau: float):
+        self.probe, self._similarity = probe, SIMILARITIES[probe.settings.similarity]
+        self.unblocked = probe.deltas()
+        best = pairwise(self.unblocked, probe.settings.similarity).amax(1)
+        self.score = float(best.max())
+        order = best.argsort(descending=True, stable=True)
+        self.kept = order[best[order] >= tau].tolist()
+        self.witnesses = self.kept[:WITNESSES]  # seeds that speak for all, until one that they do not speak for joins them
+        self._memo: dict[NeuronSet, dict[int, float]] = {}  # every similarity measured so far
+        if self.kept:
+            self._memo[EMPTY] = dict.fromkeys(self.kept, 1.0)  # nothing off: the same picture
+
+    @torch.no_grad()
+    def similarities(self, sets: Sequence[NeuronSet], seeds: Sequence[int]) -> Tensor:
+        """Same-seed similarity with each set switched off, for each seed (positions): (sets, seeds), computed as one batch."""
+        scales = {n: s.repeat_interleave(len(seeds), 0) for n, s in masks(self.probe.model, sets).items()}
+        return self._compare(scales, [*seeds] * len(sets)).view(len(sets), len(seeds)).cpu()
+
+    def _compare(self, scales: Mapping[str, Tensor], seeds: Sequence[int]) -> Tensor:
+        return self._similarity(self.unblocked[list(seeds)], self.probe.scaled_deltas(scales, seeds))
+
+    def _known(self, neurons: NeuronSet, seeds: Sequence[int]) -> dict[int, float]:
+        """Same-seed similarity of one set for some seeds, each measured once."""
+        known = self._memo.setdefault(neurons, {})
+        if missing := [k for k in seeds if k not in known]:
+            known.update(zip(missing, self.similarities([neurons], missing)[0].tolist(), strict=True))
+        return {k: known[k] for k in seeds}
+
+    def similarity(self, neurons: NeuronSet) -> float:
+        """Largest same-seed similarity over the kept seeds, with `neurons` switched off."""
+        return max(self._known(neurons, self.kept).values())
+
+    def gone(self, neurons: NeuronSet, level: float) -> bool:
+        """Whether no witness stays more like itself than `level`: a guess at what all kept seeds say, at a tenth of the cost."""
+        return max(self._known(neurons, self.witnesses).values()) <= level
+
+    def confirmed(self, neurons: NeuronSet, level: float) -> bool:
+        """Whether no kept seed stays more like itself than `level`. If one does, the worst becomes a witness."""
+        known = self._known(neurons, self.kept)
+        worst = max(known, key=known.__getitem__)
+        if known[worst] > level and worst not in self.witnesses:
+            self.witnesses.append(worst)
+        return known[worst] <= level
+
+    def needed(self, neurons: NeuronSet, level: float) -> list[Neuron]:
+        """Those of `neurons` without which the memory is back on a witness: one pass a witness, one sample a neuron."""
+        without = {n: neurons - NeuronSet.of([n]) for n in neurons}
+        back: set[Neuron] = set()
+        for witness in reversed(self.witnesses):
+            open_ = {n: s for n, s in without.items() if n not in back}
+            unknown = [s for s in open_.values() if witness not in self._memo.get(s, {})]
+            if unknown:
+                for s, value in zip(unknown, self.similarities(unknown, [witness])[:, 0].tolist(), strict=True):
+                    self._memo.setdefault(s, {})[witness] = value
+            back |= {n for n, s in open_.items() if self._memo[s][witness] > level}
+        return [n for n in neurons if n in back]
+
+    def sensitivity(self, seeds: Sequence[int], level: float) -> dict[str, Tensor]:
+        """Gradient of the summed same-seed similarity with respect to a mask on every value neuron, at mask = `level` everywhere.
+
+        Layer -> (width,). Large where switching the neuron on again would bring the memory back most.
+        """
+        model, widths = self.probe.model, self.probe.model.widths()
+
+        def part(rows: slice) -> list[Tensor]:
+            with torch.enable_grad(), _frozen(model.denoiser):
+                scales = {n: torch.full((1, w), level, device=model.device, requires_grad=True) for n, w in widths.items()}
+                similarity = GRADIENT_SCALE * self._compare(scales, seeds[rows]).sum()
+                gradients = torch.autograd.grad(similarity, list(scales.values()))
+            self.probe.evaluations += 2 * (rows.stop - rows.start)
+            return [g[0].float().cpu() / GRADIENT_SCALE for g in gradients]
+
+        parts = self.probe.in_batches(len(seeds), part)
+        return {name: sum(gradients[1:], gradients[0]) for name, *gradients in zip(widths, *parts, strict=True)}
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """No gradients for weights: only masks are asked for."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    for p in trained:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in trained:
+            p.requires_grad_(True)

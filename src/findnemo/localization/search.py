@@ -1,0 +1,116 @@
+"""The searches: each takes the replicating seeds of a prompt, its activations and their z-scores, and returns what it found.
+
+The fast ones are one procedure with two rankings: rank all value neurons, take the shortest prefix of the ranking that suffices, leave
+out what is not needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+
+from torch import Tensor
+
+from findnemo.localization.candidates import initial_selection
+from findnemo.localization.minimal import Test, minimise, sufficient_prefix
+from findnemo.localization.refinement import refine
+from findnemo.localization.replication import Replication
+from findnemo.neurons import Neuron, NeuronSet
+
+LEVELS = (0.3, 0.75)  # masks at which gradients are taken: at 1 the gradient is zero, at 0 redundant neurons hide each other
+GRADIENT_SEEDS = 2
+FEW, MANY = 4, 32  # how far a ranking is followed before the next one is tried
+SLACK = 1e-4  # rounding between batches of different size
+DEFAULT = "gradient"
+
+Values = Mapping[str, Tensor]  # layer -> (width,)
+
+
+@dataclass(frozen=True)
+class Found:
+    """`neurons`: to be switched off; `candidates`: what they were refined from; `theta`, `k`: where Algorithm 3 stopped."""
+
+    neurons: NeuronSet
+    candidates: NeuronSet
+    theta: float | None = None
+    k: int | None = None
+
+
+def by_gradient(replication: Replication, z: Values, absolute: Values, tau: float) -> Found:
+    """All value neurons, those first whose re-activation would bring the memory back most; the most unusual few before, for they are free.
+
+    A test that fails costs one evaluation, a gradient six: so a short prefix of one ranking is tried before the next is computed.
+    """
+
+    @cache
+    def gradient(level: float) -> Values:
+        return replication.sensitivity(replication.kept[:GRADIENT_SEEDS], level)
+
+    low, high = LEVELS
+    rankings = (
+        lambda: _descending(_sizes(z))[:FEW],
+        lambda: _descending(gradient(low))[:MANY],
+        lambda: _descending(gradient(high))[:MANY],
+        lambda: _descending({name: gradient(low)[name] + gradient(high)[name] for name in z}),
+    )
+    return ranked(replication, rankings, tau)
+
+
+def by_halving(replication: Replication, z: Values, absolute: Values, tau: float) -> Found:
+    """All value neurons, those first whose activation is most unusual: no gradients."""
+    return ranked(replication, [lambda: _descending(_sizes(z))], tau)
+
+
+def by_listing(replication: Replication, z: Values, absolute: Values, tau: float) -> Found:
+    """Algorithms 3 and 4 as published."""
+    first = initial_selection(replication, z, absolute, tau)
+    tau_ref = max(tau, first.similarity)  # if tau was out of reach, refinement keeps the level that was reached
+    return Found(refine(replication, first.neurons, tau_ref), first.neurons, first.theta, first.k)
+
+
+SEARCHES: dict[str, Callable[[Replication, Values, Values, float], Found]] = {
+    "gradient": by_gradient,
+    "halving": by_halving,
+    "listing": by_listing,
+}
+
+
+def _descending(values: Values) -> list[Neuron]:
+    """All neurons, largest value first."""
+    scored = [(float(x), name, i) for name, v in values.items() for i, x in enumerate(v)]
+    return [(name, i) for _, name, i in sorted(scored, key=lambda one: -one[0])]
+
+
+def _sizes(z: Values) -> Values:
+    return {name: values.abs() for name, values in z.items()}
+
+
+def ranked(replication: Replication, rankings: Sequence[Callable[[], Sequence[Neuron]]], tau: float) -> Found:
+    """The shortest sufficient prefix of the first ranking that has one, made 1-minimal. The last ranking holds all neurons.
+
+    Sets are tried on a few witnesses among the seeds; what comes out is confirmed on all of them. Where a seed disagrees, it
+    becomes a witness, and the search starts again with what it knows. What a witness needs, all need: so the set stays 1-minimal.
+    If not even all neurons together get to tau, the similarity they reach takes its place, as in Algorithm 3.
+    """
+    level = tau
+    while True:
+        gone: Test = partial(replication.gone, level=level)
+        order, prefix = _first_prefix(rankings, gone)
+        if prefix is None:
+            level = replication.similarity(NeuronSet.of(order)) + SLACK
+            continue
+        neurons = minimise(prefix, gone, order, partial(replication.needed, level=level))
+        if replication.confirmed(neurons, level):
+            return Found(neurons, prefix)
+
+
+def _first_prefix(
+    rankings: Iterable[Callable[[], Sequence[Neuron]]], gone: Test
+) -> tuple[Sequence[Neuron], NeuronSet | None]:
+    order: Sequence[Neuron] = ()
+    for ranking in rankings:
+        order = ranking()
+        if prefix := sufficient_prefix(order, gone):
+            return order, prefix
+    return order, None

@@ -1,0 +1,87 @@
+"""Reuse within one prompt: for fixed latents and text, what a U-Net computes before the first edited layer never changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from findnemo.models import Model
+
+
+@dataclass
+class Reuse:
+    """What one unedited pass of a denoiser left behind, to be given back in later passes over the same latents and text.
+
+    `outputs`: part -> its output for all samples. `after`: part -> how many value layers had run when it was done: it may be given
+    back whenever the first edited layer comes later. `text`: projection of the prompt -> its output for one sample; the same for all.
+
+        reuse = Reuse()
+        with reuse.record(model):
+            unblocked = model.predict_noise(latents, t, text)
+        with reuse.replay(model, first=4, keep=[0, 2]):  # the first edited value layer is the fifth
+            blocked = model.predict_noise(latents[[0, 2]], t, text)
+    """
+
+    outputs: dict[str, Any] = field(default_factory=dict)
+    after: dict[str, int] = field(default_factory=dict)
+    text: dict[str, Tensor] = field(default_factory=dict)
+
+    @contextmanager
+    def record(self, model: Model) -> Iterator[None]:
+        """Keep what the parts of the model give in the pass under way."""
+        done: list[str] = []
+
+        def part(name: str) -> Callable:
+            def hook(module: nn.Module, args: Any, output: Any) -> None:
+                self.outputs[name], self.after[name] = output, len(done)
+
+            return hook
+
+        def projection(name: str) -> Callable:
+            def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+                self.text[name] = output[:1]
+
+            return hook
+
+        with ExitStack() as stack:
+            for name, layer in model.value_layers.items():
+                stack.callback(layer.register_forward_hook(lambda *_, name=name: done.append(name)).remove)
+            for make, modules in ((part, model.parts), (projection, model.text_projections)):
+                for name, module in modules.items():
+                    stack.callback(module.register_forward_hook(make(name), prepend=True).remove)
+            yield
+
+    @contextmanager
+    def replay(self, model: Model, first: int, keep: Sequence[int]) -> Iterator[None]:
+        """Give back what comes before value layer number `first`, for the samples `keep`, instead of computing it again.
+
+        Edits are hooks on a layer's output, so a projection that is given back is still edited.
+        """
+        given = {n: _rows(self.outputs[n], keep) for n, count in self.after.items() if count <= first}
+        given |= {n: out.expand(len(keep), -1, -1) for n, out in self.text.items()}
+        with ExitStack() as stack:
+            for name, output in given.items():
+                stack.enter_context(_returns(model.denoiser.get_submodule(name), output))
+            yield
+
+
+def _rows(output: Any, keep: Sequence[int]) -> Any:
+    return output[list(keep)] if isinstance(output, Tensor) else type(output)(_rows(part, keep) for part in output)
+
+
+@contextmanager
+def _returns(module: nn.Module, output: Any) -> Iterator[None]:
+    """A module whose forward gives a known output; its hooks still run."""
+    before = module.__dict__.get("forward")  # set where a library wraps forward, as accelerate does
+    module.forward = lambda *args, **kwargs: output  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        if before is None:
+            del module.forward
+        else:
+            module.forward = before  # type: ignore[method-assign]

@@ -1,0 +1,222 @@
+"""What the searches ask of a model: similarities, their gradient, and what is given back instead of computed again."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from _tiny import tiny_pipeline
+
+import findnemo
+from findnemo import Model, NeuronSet
+from findnemo.deltas import Probe
+from findnemo.edits import masks
+from findnemo.errors import DeviceError
+from findnemo.localization.replication import Replication
+from findnemo.reuse import Reuse
+from findnemo.scores import ssim
+
+PROMPT = "a red apple"
+
+
+@pytest.fixture(scope="module", params=["epsilon", "v_prediction"])
+def model(request) -> Model:
+    pipeline = tiny_pipeline(request.param)
+    generator = torch.Generator().manual_seed(1)
+    for name, module in pipeline.unet.named_modules():  # text that matters
+        if name.endswith("attn2.to_v"):
+            module.weight.data.copy_(torch.randn(module.weight.shape, generator=generator))
+    return findnemo.load(pipeline)
+
+
+@pytest.fixture
+def replication(model) -> Replication:
+    return Replication(Probe(model, PROMPT, reuse=True), tau=-1.0)
+
+
+def some_sets(model: Model) -> list[NeuronSet]:
+    layers = list(model.value_layers)
+    sets = [NeuronSet({name: [0, 3, 7]}) for name in layers]
+    return [*sets, NeuronSet(), NeuronSet({layers[1]: [2], layers[5]: [4, 9]}), NeuronSet({n: range(w) for n, w in model.widths().items()})]
+
+
+def plain(model: Model, neurons: NeuronSet) -> torch.Tensor:
+    """Same-seed similarities computed the long way: every seed and set in passes of its own."""
+    probe = Probe(model, PROMPT)
+    rows = [ssim(probe.deltas(keep=[k]), probe.deltas(neurons, keep=[k])) for k in range(10)]
+    return torch.cat(rows)
+
+
+def test_similarities_of_many_sets_in_one_batch_are_those_of_passes_of_their_own(model, replication):
+    sets = some_sets(model)
+    found = replication.similarities(sets, range(10))
+    for row, neurons in zip(found, sets, strict=True):
+        torch.testing.assert_close(row, plain(model, neurons), atol=2e-5, rtol=0)
+
+
+def test_the_largest_similarity_and_the_verdict_agree_in_any_order_of_asking(model):
+    sets = some_sets(model)
+    largest = [float(plain(model, s).max()) for s in sets]
+    for level in sorted(largest)[::3]:
+        for turned in (sets, sets[::-1]):
+            replication = Replication(Probe(model, PROMPT, reuse=True), tau=-1.0)
+            for neurons in turned:
+                value = largest[sets.index(neurons)]
+                assert replication.confirmed(neurons, level + 1e-3) == (value <= level + 1e-3)
+                assert replication.similarity(neurons) == pytest.approx(value, abs=2e-5)
+
+
+def test_a_seed_that_the_witnesses_did_not_speak_for_becomes_one(model, replication):
+    (first,) = replication.witnesses
+    neurons, values = next((s, v) for s in some_sets(model) if int((v := plain(model, s)).argmax()) != first and v.max() < 0.999)
+    worst = int(values.argmax())
+    level = (float(values[first]) + float(values[worst])) / 2
+    assert replication.gone(neurons, level)
+    assert not replication.confirmed(neurons, level)
+    assert replication.witnesses == [first, worst]
+    assert not replication.gone(neurons, level)
+
+
+def test_a_set_is_tried_on_the_witness_alone(model, replication):
+    before = replication.probe.evaluations
+    replication.gone(NeuronSet({next(iter(model.value_layers)): [0]}), level=0.5)
+    assert replication.probe.evaluations == before + 1
+
+
+def test_nothing_is_measured_twice(model, replication):
+    neurons = some_sets(model)[2]
+    replication.confirmed(neurons, level=2.0)
+    spent = replication.probe.evaluations
+    assert replication.gone(neurons, level=2.0)
+    assert replication.confirmed(neurons, level=2.0)
+    replication.similarity(neurons)
+    assert replication.probe.evaluations == spent
+
+
+def test_needed_are_those_whose_return_lifts_a_witness_over_the_level(model, replication):
+    neurons = some_sets(model)[-2]
+    replication.witnesses = [2, 7]
+    without = {n: float(plain(model, neurons - NeuronSet.of([n]))[[2, 7]].max()) for n in neurons}
+    for level in (value + d for value in without.values() for d in (-1e-4, 1e-4)):
+        assert replication.needed(neurons, level) == [n for n in neurons if without[n] > level]
+
+
+def test_the_gradient_is_that_of_finite_differences(model, replication):
+    level, seeds, step = 0.7, [1, 4], 0.02
+    gradient = replication.sensitivity(seeds, level)
+
+    def similarity(changes: dict[str, torch.Tensor]) -> float:
+        scales = {n: torch.full((1, w), level) for n, w in model.widths().items()}
+        scales = {n: s + changes.get(n, 0) for n, s in scales.items()}
+        with torch.no_grad():
+            blocked = replication.probe.scaled_deltas(scales, seeds)
+        return float(ssim(replication.unblocked[seeds], blocked).sum())
+
+    generator = torch.Generator().manual_seed(3)
+    for name, g in gradient.items():
+        direction = torch.randn(1, len(g), generator=generator)
+        slope = (similarity({name: step * direction}) - similarity({name: -step * direction})) / (2 * step)
+        assert slope == pytest.approx(float(g @ direction[0]), abs=1e-3)
+
+
+def test_a_gradient_leaves_the_weights_as_they_were(model, replication):
+    flags = [p.requires_grad for p in model.denoiser.parameters()]
+    replication.sensitivity([0], 0.9)
+    assert [p.requires_grad for p in model.denoiser.parameters()] == flags
+    assert all(p.grad is None for p in model.denoiser.parameters())
+
+
+# memory --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_out_of_memory_halves_the_batch_and_changes_no_result(model, monkeypatch, error):
+    sets = some_sets(model)
+    whole = Replication(Probe(model, PROMPT, reuse=True), tau=-1.0)
+    wanted, gradient = whole.similarities(sets, range(10)), whole.sensitivity([0, 1, 2, 3], 0.5)
+    predict = type(model).predict_noise
+    sizes = []
+
+    def small_device(self, latents, timestep, text):
+        sizes.append(len(latents))
+        if len(latents) > 3:
+            raise error
+        return predict(self, latents, timestep, text)
+
+    monkeypatch.setattr(type(model), "predict_noise", small_device)
+    split = Replication(Probe(model, PROMPT, reuse=True), tau=-1.0)
+    torch.testing.assert_close(split.similarities(sets, range(10)), wanted, atol=2e-5, rtol=0)
+    assert sizes[:4] == [10, 5, 2, 2]
+    assert max(sizes[2:]) == 2
+    for name, g in split.sensitivity([0, 1, 2, 3], 0.5).items():
+        torch.testing.assert_close(g, gradient[name], atol=1e-5, rtol=1e-4)
+
+
+def test_a_device_too_small_for_one_latent_is_named(model, monkeypatch):
+    def full(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(type(model), "predict_noise", full)
+    with pytest.raises(DeviceError, match="out of memory on cpu with a single latent.*float16"):
+        Probe(model, PROMPT).deltas()
+
+
+def test_another_runtime_error_is_not_taken_for_a_lack_of_memory(model, monkeypatch):
+    def broken(*arguments):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(type(model), "predict_noise", broken)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        Probe(model, PROMPT).deltas()
+
+
+# reuse ---------------------------------------------------------------------------------------------------------------
+
+
+def recorded(model: Model) -> tuple[Probe, Reuse]:
+    probe, reuse = Probe(model, PROMPT), Reuse()
+    with reuse.record(model):
+        probe.deltas()
+    return probe, reuse
+
+
+def test_parts_before_the_first_edited_layer_do_not_run_again(model):
+    probe, reuse = recorded(model)
+    layers = list(model.value_layers)
+    ran: list[str] = []
+    handles = [m.register_forward_hook(lambda *a, n=n: ran.append(n)) for n, m in model.denoiser.named_modules() if n.endswith("conv1")]
+    try:
+        with reuse.replay(model, len(layers) - 1, [0, 1]):
+            probe.deltas(NeuronSet({layers[-1]: [0]}), keep=[0, 1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert not [n for n in ran if n.startswith("down_blocks.0") or n.startswith("mid_block.resnets.0")]
+    assert [n for n in ran if n.startswith("up_blocks")]
+
+
+def test_reuse_leaves_the_modules_as_they_were_also_after_an_exception(model):
+    probe, reuse = recorded(model)
+    before = probe.deltas()
+    with pytest.raises(RuntimeError, match="on purpose"), reuse.replay(model, 3, [0]):
+        raise RuntimeError("on purpose")
+    assert not [n for n, m in model.denoiser.named_modules() if "forward" in m.__dict__]
+    assert torch.equal(probe.deltas(), before)
+
+
+def test_reuse_within_an_edit_keeps_the_edit(model):
+    layers = list(model.value_layers)
+    outer, inner = NeuronSet({layers[0]: [1, 5]}), NeuronSet({layers[4]: [2]})
+    with findnemo.deactivate(model, outer, factor=0.5):
+        wanted = Probe(model, PROMPT).deltas(inner)
+        probe, reuse = recorded(model)
+        with reuse.replay(model, 4, range(10)):
+            got = probe.deltas(inner)
+    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=0)
+
+
+def test_masks_are_one_row_a_set(model):
+    layers = list(model.value_layers)
+    scales = masks(model, [NeuronSet({layers[0]: [1]}), NeuronSet(), NeuronSet({layers[2]: [0, 3]})])
+    assert list(scales) == [layers[0], layers[2]]
+    assert [int((row == 0).sum()) for row in scales[layers[0]]] == [1, 0, 0]
+    assert torch.nonzero(scales[layers[2]] == 0).tolist() == [[2, 0], [2, 3]]

@@ -1,0 +1,80 @@
+"""Detection spends no more seeds than it takes, and decides as if it had spent them all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from _tiny import tiny_pipeline
+
+import findnemo
+from findnemo import Calibration, Settings, calibrate
+from findnemo.detection import Screen, detect, screen
+from findnemo.errors import InputError
+from findnemo.models import Model
+
+CAPTIONS = ["a cat", "two dogs in the snow", "", "a red star", "the sea", "xyz", "@@@@", "QQQQ"]
+SETTINGS = Settings(samples=6)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return findnemo.load(tiny_pipeline())
+
+
+@pytest.fixture(scope="module")
+def calibration(model) -> Calibration:
+    return calibrate(model, CAPTIONS, settings=SETTINGS)
+
+
+def test_the_decision_is_that_of_all_seeds_whatever_the_threshold(model, calibration):
+    whole = {c: findnemo.score(model, c, settings=SETTINGS) for c in CAPTIONS}
+    for tau in [*(v + d for v in whole.values() for d in (-1e-4, 1e-4))]:
+        for caption, value in whole.items():
+            found = detect(model, caption, replace(calibration, tau=tau))
+            assert found.memorized == (value >= tau)
+            assert found.evaluations == found.samples
+            assert found.score == pytest.approx(findnemo.score(model, caption, settings=SETTINGS, samples=range(found.samples)), abs=1e-5)
+            if not found.memorized:
+                assert found.samples == 6
+                assert found.score == pytest.approx(value, abs=1e-5)
+
+
+def test_a_memorized_caption_is_known_after_the_first_seeds_that_show_it(model, calibration):
+    for caption, row in zip(CAPTIONS, calibration.trajectories.tolist(), strict=True):
+        tau = row[-1] - 1e-4
+        seeds = next(n for n in (2, 4, 6) if row[n - 2] >= tau)
+        assert detect(model, caption, replace(calibration, tau=tau)).samples == seeds
+
+
+def table(early: list[float], last: list[float], calibration: Calibration) -> Calibration:
+    """A calibration with these hold-out scores after four and after all six seeds."""
+    rows = [[e, e, e, v, v] for e, v in zip(early, last, strict=True)]
+    return replace(calibration, trajectories=torch.tensor(rows), tau=0.5)
+
+
+def test_a_screen_by_hand(calibration):
+    made = table([0.1, 0.2, 0.3, 0.4, 0.6], [0.2, 0.3, 0.5, 0.9, 0.6], calibration)  # the last three reach tau
+    assert screen(made, samples=4, recall=1.0) == Screen(4, pytest.approx(0.3), 1.0, 3, 0.4)
+    assert screen(made, samples=4, recall=0.6) == Screen(4, pytest.approx(0.4), pytest.approx(2 / 3), 3, pytest.approx(0.6))
+
+
+def test_a_screened_caption_is_set_aside_and_says_so(model, calibration):
+    high = replace(calibration, tau=2.0)
+    aside = detect(model, "a cat", high, Screen(4, 2.0, 1.0, 1, 1.0))
+    assert (aside.memorized, aside.screened, aside.samples, aside.evaluations) == (False, True, 4, 4)
+    kept = detect(model, "a cat", high, Screen(4, -2.0, 1.0, 1, 1.0))
+    assert (kept.memorized, kept.screened, kept.samples) == (False, False, 6)
+
+
+def test_a_screen_never_overrules_a_pair_over_tau(model, calibration):
+    low = replace(calibration, tau=-1.0)
+    assert detect(model, "a cat", low, Screen(4, 2.0, 1.0, 1, 1.0)).memorized
+
+
+def test_a_screen_that_cannot_be_measured_is_refused(calibration):
+    with pytest.raises(InputError, match="cannot tell what a screen would miss"):
+        screen(table([0.1], [0.2], calibration))
+    with pytest.raises(InputError, match="2 to 5 seeds, not 6"):
+        screen(calibration, samples=6)
