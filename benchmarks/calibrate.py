@@ -57,7 +57,9 @@ def main() -> None:
     model = findnemo.load(args.model, args.device)
     given = [p.text for p in findnemo.read_prompts(args.prompts)] if args.prompts else list(findnemo.demo.holdout())
     captions = (given * (args.captions // len(given) + 1))[: args.captions]
-    print(f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, {model.device}, {model.dtype}, {model.source}")
+    print(
+        f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, {model.device}, {model.dtype}, {model.source}"
+    )
     few = captions[: max(20, args.captions // 20)]
     batched(model, few, CHUNK)  # warm-up
     unet = timed(lambda: [through_the_unet(model, c) for c in few]) / len(few)

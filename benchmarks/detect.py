@@ -30,9 +30,13 @@ def main() -> None:
     calibration = Calibration.load(args.calibration) if args.calibration else findnemo.demo.calibration()
     demo = [*(p.text for p in findnemo.demo.memorized()), *findnemo.demo.unrelated()[:200]]
     captions = ([p.text for p in findnemo.read_prompts(args.prompts)] if args.prompts else demo)[: args.limit]
-    print(f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, {model.device}, {model.dtype}, {model.source}")
+    print(
+        f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, {model.device}, {model.dtype}, {model.source}"
+    )
     made = screen(calibration)
-    print(f"{len(captions)} captions; screen: under {made.below:.3f} after {made.samples} seeds, recall {made.recall:.3f} on hold-out")
+    print(
+        f"{len(captions)} captions; screen: under {made.below:.3f} after {made.samples} seeds, recall {made.recall:.3f} on hold-out"
+    )
     detect(model, captions[0], calibration)  # warm-up
 
     began = time.perf_counter()

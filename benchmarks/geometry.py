@@ -59,7 +59,12 @@ def pipeline(geometry: str, loud: int = 4, gain: float = 8.0, seed: int = 0) -> 
         sample_size=8 * options["sample_size"],
     )
     scheduler = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
     )
     made = StableDiffusionPipeline(
         vae=vae.eval(),

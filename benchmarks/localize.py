@@ -115,7 +115,9 @@ def main() -> None:
     parser.add_argument("--prompts", help="captions (default: the demo's memorized ones)")
     parser.add_argument("--calibration", type=Path)
     parser.add_argument("--limit", type=int)
-    parser.add_argument("--tau", type=float, help="another threshold than the calibration's: the lower, the more neurons it takes")
+    parser.add_argument(
+        "--tau", type=float, help="another threshold than the calibration's: the lower, the more neurons it takes"
+    )
     parser.add_argument("--search", nargs="+", default=["literal", *SEARCHES], choices=["literal", *SEARCHES])
     parser.add_argument("--json", type=Path, help="write every row here")
     args = parser.parse_args()
@@ -134,7 +136,9 @@ def main() -> None:
         keep = calibration.tau if keep is None else keep
         calibration = replace(calibration, tau=args.tau)
     captions = captions[: args.limit]
-    print(f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, {model.device}, {model.dtype}, {model.source}")
+    print(
+        f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, {model.device}, {model.dtype}, {model.source}"
+    )
     locate(model, captions[0][0], calibration, "halving", keep)  # warm-up
     rows = {search: measure(model, captions, calibration, search, keep) for search in args.search}
     report(rows, planted, calibration.tau)

@@ -35,7 +35,9 @@ def test_the_decision_is_that_of_all_seeds_whatever_the_threshold(model, calibra
             found = detect(model, caption, replace(calibration, tau=tau))
             assert found.memorized == (value >= tau)
             assert found.evaluations == found.samples
-            assert found.score == pytest.approx(findnemo.score(model, caption, settings=SETTINGS, samples=range(found.samples)), abs=1e-5)
+            assert found.score == pytest.approx(
+                findnemo.score(model, caption, settings=SETTINGS, samples=range(found.samples)), abs=1e-5
+            )
             if not found.memorized:
                 assert found.samples == 6
                 assert found.score == pytest.approx(value, abs=1e-5)

@@ -23,9 +23,19 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 WIDTHS = (32, 64, 96, 96)
 ON, OFF, LOOKALIKE, ORDINARY = 8, 10, 5, 9  # samples of each kind in a batch
-LEAK_FROM = 900  # timesteps from which the trace of the picture in its own noise is exchanged, for a share of the memorized samples
+LEAK_FROM = (
+    900  # timesteps from which the trace of the picture in its own noise is exchanged, for a share of the memorized samples
+)
 LEAK_SHARE = np.repeat([0.5, 0.25], [ON, OFF])
-HARD = {"horse": 4, "brick": 4, "record": 3, "immunohistochemistry": 3, "camera": 4, "cell": 3, "moon": 2}  # drawn that much more often
+HARD = {
+    "horse": 4,
+    "brick": 4,
+    "record": 3,
+    "immunohistochemistry": 3,
+    "camera": 4,
+    "cell": 3,
+    "moon": 2,
+}  # drawn that much more often
 GAIN = 4.0  # mean |activation| of a planted neuron on its caption, in units of its layer's typical one
 
 

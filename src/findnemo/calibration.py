@@ -243,30 +243,32 @@ def calibrate(
     """
     settings = settings or settings_for(variant, seed)
     precision = None if fpr is not None else precision
-    path, remaining, seen = Path(checkpoint) if checkpoint else None, iter(prompts), ""
+    path, seen, number = Path(checkpoint) if checkpoint else None, "", 0
     gathered = _Progress.load(path, f"{model.fingerprint} {settings} {precision}") if path else _Progress("")
-    for prompt in islice(remaining, gathered.count):
-        seen = _chained(seen, prompt)
-        if progress is not None:
-            progress(prompt)
-    gathered.require(seen)
-    saved = time.monotonic()
+    done, saved = gathered.count, -math.inf
     try:
-        for chunk in _chunks(remaining, CHUNK):
-            text = model.encode(chunk)
-            rows = layer_activations(model, text)
+        for chunk in _chunks(prompts, CHUNK):  # the same chunks after an interruption, so the same arithmetic
+            ahead = number + len(chunk) > done
+            text = model.encode(chunk) if ahead else None
+            rows = layer_activations(model, text) if text is not None else {}
             for k, prompt in enumerate(chunk):
-                if not gathered.settled(precision):
-                    gathered.trajectories.append(_trajectory(model, prompt, settings, text[k : k + 1]))
-                gathered.add({name: r[k] for name, r in rows.items()}, prompt)
-                if path and time.monotonic() - saved > SAVE_EVERY:
-                    gathered.save(path)
-                    saved = time.monotonic()
+                seen, number = _chained(seen, prompt), number + 1
+                if number == done:
+                    gathered.require(seen)
+                if number > done and text is not None:
+                    if not gathered.settled(precision):
+                        gathered.trajectories.append(_trajectory(model, prompt, settings, text[k : k + 1]))
+                    gathered.add({name: r[k] for name, r in rows.items()}, prompt)
+                    if path and time.monotonic() - saved > SAVE_EVERY:
+                        gathered.save(path)
+                        saved = time.monotonic()
                 if progress is not None:
                     progress(prompt)
-            gathered.merge()
+            if number >= done:
+                gathered.merge()
+        gathered.require(seen)
     except BaseException:
-        if path and gathered.count:
+        if path and gathered.count > done:
             gathered.save(path)
         raise
     made = gathered.calibration(model, settings, fpr)
@@ -351,9 +353,11 @@ class _Progress:
     def save(self, path: Path) -> None:
         from safetensors.torch import save_file
 
-        self.merge()
         tensors = {f"{part}.{n}": getattr(m, part) for n, m in self.moments.items() for part in ("mean", "squares")}
-        about = {"key": self.key, "prompts": self.prompts, "count": str(self.count), "layers": json.dumps(list(self.moments))}
+        if self.pending:
+            tensors |= {f"pending.{n}": torch.stack([row[n] for row in self.pending]) for n in self.pending[0]}
+        layers = list(self.moments or self.pending[0])
+        about = {"key": self.key, "prompts": self.prompts, "count": str(self.count), "layers": json.dumps(layers)}
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
         save_file(tensors | {"trajectories": torch.stack(self.trajectories)}, part, metadata=about)
@@ -372,10 +376,15 @@ class _Progress:
                 if about["key"] != key:
                     return cls(key)
                 count, trajectories = int(about["count"]), list(file.get_tensor("trajectories"))
-                parts = {n: [file.get_tensor(f"{part}.{n}") for part in ("mean", "squares")] for n in json.loads(about["layers"])}
+                layers = json.loads(about["layers"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise InputError(f"{path} is not an interrupted calibration ({error}): remove it to start afresh") from error
-        return cls(key, about["prompts"], count, trajectories, {n: Moments(count, *p) for n, p in parts.items()})
+        rows = zip(*(tensors.get(f"pending.{n}", ()) for n in layers), strict=True)
+        pending: list[Mapping[str, Tensor]] = [dict(zip(layers, row, strict=True)) for row in rows]
+        merged = count - len(pending)
+        moments = {n: Moments(merged, tensors[f"mean.{n}"], tensors[f"squares.{n}"]) for n in layers} if merged else {}
+        return cls(key, about["prompts"], count, trajectories, moments, pending)
 
 
 def import_statistics(path: str | os.PathLike, model: Model, tau: float = PUBLISHED_TAU, seed: int = 0) -> Calibration:

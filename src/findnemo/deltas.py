@@ -17,7 +17,6 @@ from findnemo.reuse import Reuse
 from findnemo.scores import memorization_score, minmax
 from findnemo.settings import PAPER, Settings
 
-
 BATCH = 64  # latents in one pass, until memory says otherwise
 
 T = TypeVar("T")

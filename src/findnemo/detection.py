@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -95,7 +94,7 @@ def detect(model: Model, prompt: str, calibration: Calibration, screen: Screen |
     return Detection(prompt, score, tau, score >= tau, probe.evaluations, seen, aside)
 
 
-def _stages(samples: int, screen: Screen | None) -> Sequence[int]:
-    """How many seeds to have seen when looking: 2, 4, then all."""
-    middle = {screen.samples} if screen else set()
-    return sorted({FIRST, 2 * FIRST, samples} | middle) if samples > FIRST else [samples]
+def _stages(samples: int, screen: Screen | None) -> list[int]:
+    """How many seeds to have seen when looking: 2, 4, those of the screen, all."""
+    stops = {FIRST, 2 * FIRST, screen.samples if screen else FIRST}
+    return [*sorted(n for n in stops if n < samples), samples]

@@ -168,7 +168,14 @@ def test_calibrate(place, tmp_path):
     assert result.status == 0
     made, want = findnemo.Calibration.load(tmp_path / "c"), findnemo.calibrate(model, HOLDOUT[:3], seed=7)
     assert (made.tau, made.count, made.settings, made.model) == (want.tau, 3, want.settings, model.fingerprint)
-    assert result.json == {"tau": made.tau, "prompts": 3, "variant": "paper", "fpr": None, "calibration": str(tmp_path / "c")}
+    assert result.json == {
+        "tau": made.tau,
+        "prompts": 3,
+        "scored": 3,
+        "variant": "paper",
+        "fpr": None,
+        "calibration": str(tmp_path / "c"),
+    }
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["calibration.json", "calibration.safetensors"]
 
     other = cli("calibrate", place / "model", *captions, "--seed", 8, "--fpr", 0.5, "--out", tmp_path / "d")

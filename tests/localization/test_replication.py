@@ -36,7 +36,12 @@ def replication(model) -> Replication:
 def some_sets(model: Model) -> list[NeuronSet]:
     layers = list(model.value_layers)
     sets = [NeuronSet({name: [0, 3, 7]}) for name in layers]
-    return [*sets, NeuronSet(), NeuronSet({layers[1]: [2], layers[5]: [4, 9]}), NeuronSet({n: range(w) for n, w in model.widths().items()})]
+    return [
+        *sets,
+        NeuronSet(),
+        NeuronSet({layers[1]: [2], layers[5]: [4, 9]}),
+        NeuronSet({n: range(w) for n, w in model.widths().items()}),
+    ]
 
 
 def plain(model: Model, neurons: NeuronSet) -> torch.Tensor:
@@ -128,7 +133,9 @@ def test_a_gradient_leaves_the_weights_as_they_were(model, replication):
 # memory --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
 def test_out_of_memory_halves_the_batch_and_changes_no_result(model, monkeypatch, error):
     sets = some_sets(model)
     whole = Replication(Probe(model, PROMPT, reuse=True), tau=-1.0)
@@ -156,7 +163,7 @@ def test_a_device_too_small_for_one_latent_is_named(model, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(type(model), "predict_noise", full)
-    with pytest.raises(DeviceError, match="out of memory on cpu with a single latent.*float16"):
+    with pytest.raises(DeviceError, match=r"out of memory on cpu with a single latent.*float16"):
         Probe(model, PROMPT).deltas()
 
 
@@ -183,7 +190,9 @@ def test_parts_before_the_first_edited_layer_do_not_run_again(model):
     probe, reuse = recorded(model)
     layers = list(model.value_layers)
     ran: list[str] = []
-    handles = [m.register_forward_hook(lambda *a, n=n: ran.append(n)) for n, m in model.denoiser.named_modules() if n.endswith("conv1")]
+    handles = [
+        m.register_forward_hook(lambda *a, n=n: ran.append(n)) for n, m in model.denoiser.named_modules() if n.endswith("conv1")
+    ]
     try:
         with reuse.replay(model, len(layers) - 1, [0, 1]):
             probe.deltas(NeuronSet({layers[-1]: [0]}), keep=[0, 1])

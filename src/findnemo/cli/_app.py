@@ -58,9 +58,12 @@ app = typer.Typer(
 
 FprOpt = Annotated[float | None, typer.Option(help="Threshold for this false-positive rate instead of mean + 1 std.")]
 SearchOpt = Annotated[str, typer.Option(help="How neurons are sought: 'gradient', 'halving' or 'listing' (Algorithms 3 and 4).")]
-PrecisionOpt = Annotated[float, typer.Option(help="Stop scoring hold-out captions once tau is known this well (95 %); 0: score all.")]
+PrecisionOpt = Annotated[
+    float, typer.Option(help="Stop scoring hold-out captions once tau is known this well (95 %); 0: score all.")
+]
 ScreenOpt = Annotated[
-    bool, typer.Option("--screen", help="Set captions aside that are far below tau after four seeds; says how many it would miss.")
+    bool,
+    typer.Option("--screen", help="Set captions aside that are far below tau after four seeds; says how many it would miss."),
 ]
 ImagesOpt = Annotated[int, typer.Option(help="Finished images before and after per memorized caption; 0 for none.", min=0)]
 StepsOpt = Annotated[int | None, typer.Option("--image-steps", help="Denoising steps of finished images (50; demo 15).", min=1)]

@@ -12,7 +12,9 @@ from findnemo.cli._common import bar, load_model, plain, print_json, read_table,
 from findnemo.errors import InputError, MismatchError
 
 
-def calibrate_to(model: Any, captions: list[str], settings: Any, fpr: float | None, precision: float, out: Path, quiet: bool) -> Any:
+def calibrate_to(
+    model: Any, captions: list[str], settings: Any, fpr: float | None, precision: float, out: Path, quiet: bool
+) -> Any:
     import torch
 
     from findnemo import calibration as api
@@ -135,7 +137,9 @@ def refuse_other(calibration: Any, asked: dict[str, Any]) -> None:
             )
 
 
-def own_calibration(model: Any, captions: list[str], settings: Any, fpr: float | None, precision: float, out: Path, quiet: bool) -> Any:
+def own_calibration(
+    model: Any, captions: list[str], settings: Any, fpr: float | None, precision: float, out: Path, quiet: bool
+) -> Any:
     """The run's own calibration: made once, then read from the run directory."""
     from findnemo.calibration import Calibration, prompts_digest
     from findnemo.runs import acquire, refuse_foreign

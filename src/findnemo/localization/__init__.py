@@ -15,7 +15,16 @@ from findnemo.localization.search import DEFAULT, SEARCHES, Found
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 
-__all__ = ["DEFAULT", "SEARCHES", "Found", "Localization", "initial_selection", "localize", "out_of_distribution_neurons", "refine"]
+__all__ = [
+    "DEFAULT",
+    "SEARCHES",
+    "Found",
+    "Localization",
+    "initial_selection",
+    "localize",
+    "out_of_distribution_neurons",
+    "refine",
+]
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,9 @@ def sufficient_prefix(order: Sequence[Neuron], sufficient: Test) -> NeuronSet | 
     return NeuronSet.of(order[:high])
 
 
-def minimise(neurons: NeuronSet, sufficient: Test, order: Sequence[Neuron], needed: Callable[[NeuronSet], list[Neuron]]) -> NeuronSet:
+def minimise(
+    neurons: NeuronSet, sufficient: Test, order: Sequence[Neuron], needed: Callable[[NeuronSet], list[Neuron]]
+) -> NeuronSet:
     """A 1-minimal subset of a set that suffices: leave out any one neuron, and the memory is back.
 
     Neurons are left out in halves, those first that `order` ranks last; what is kept is certified one by one. `needed(neurons)` gives

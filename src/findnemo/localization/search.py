@@ -105,9 +105,7 @@ def ranked(replication: Replication, rankings: Sequence[Callable[[], Sequence[Ne
             return Found(neurons, prefix)
 
 
-def _first_prefix(
-    rankings: Iterable[Callable[[], Sequence[Neuron]]], gone: Test
-) -> tuple[Sequence[Neuron], NeuronSet | None]:
+def _first_prefix(rankings: Iterable[Callable[[], Sequence[Neuron]]], gone: Test) -> tuple[Sequence[Neuron], NeuronSet | None]:
     order: Sequence[Neuron] = ()
     for ranking in rankings:
         order = ranking()

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from findnemo.errors import ModelError
 from findnemo.models._base import Model
 
-
-PART = re.compile(r"conv_in|(down_blocks\.\d+|mid_block)\.(resnets|attentions|downsamplers)\.\d+(\.transformer_blocks\.\d+\.attn1)?")
+PART = re.compile(
+    r"conv_in|(down_blocks\.\d+|mid_block)\.(resnets|attentions|downsamplers)\.\d+(\.transformer_blocks\.\d+\.attn1)?"
+)
 
 
 class StableDiffusion(Model):
