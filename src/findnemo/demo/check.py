@@ -153,7 +153,7 @@ def _check_memory(
         SIMILARITIES[calibration.settings.similarity],
     )
     unblocked = probe.deltas()
-    found = localize(model, caption, calibration)
+    found = localize(model, caption, calibration, "listing")
     measured: dict[str, tuple[float, float, Tensor, Images]] = {}
     for name, neurons in (("on", NeuronSet()), ("planted", demo.planted()[caption]), ("found", found.neurons)):
         deltas = probe.deltas(neurons)
