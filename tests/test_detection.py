@@ -14,7 +14,7 @@ from findnemo.detection import Screen, detect, screen
 from findnemo.errors import InputError
 from findnemo.models import Model
 
-CAPTIONS = ["a cat", "two dogs in the snow", "", "a red star", "the sea", "xyz", "@@@@", "QQQQ"]
+CAPTIONS = ["a cat", "two dogs in the snow", "", "@@@@", "QQQQ"]
 SETTINGS = Settings(samples=6)
 
 

@@ -79,7 +79,7 @@ def detect(model: Model, prompt: str, calibration: Calibration, screen: Screen |
 
     >>> import findnemo
     >>> model, calibration = findnemo.load("demo"), findnemo.demo.calibration()
-    >>> findnemo.detect(model, "a small blue ring at night", calibration).memorized
+    >>> findnemo.detect(model, "a purple moon with a dotted ground", calibration).memorized
     False
     """
     calibration.check(model)

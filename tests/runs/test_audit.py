@@ -56,7 +56,8 @@ def model():
 def calibration(model):
     """With tau so that three of the six captions are memorized."""
     made = findnemo.calibrate(model, ["hold out a", "hold out b", "hold out c"], settings=SETTINGS)
-    return replace(made, tau=sorted(findnemo.detect(model, text, made).score for text in TEXTS)[3])
+    scores = sorted(findnemo.score(model, text, settings=SETTINGS) for text in TEXTS)
+    return replace(made, tau=(scores[2] + scores[3]) / 2)
 
 
 def run_audit(out, model, calibration, prompts=PROMPTS, plan=PLAN, **options):
