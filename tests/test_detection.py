@@ -18,6 +18,11 @@ CAPTIONS = ["a cat", "two dogs in the snow", "", "@@@@", "QQQQ"]
 SETTINGS = Settings(samples=6)
 
 
+@pytest.fixture(autouse=True)
+def stages_also_on_small_latents(monkeypatch):
+    monkeypatch.setattr("findnemo.detection.SMALL", 0)
+
+
 @pytest.fixture(scope="module")
 def model() -> Model:
     return findnemo.load(tiny_pipeline())
@@ -80,3 +85,12 @@ def test_a_screen_that_cannot_be_measured_is_refused(calibration):
         screen(table([0.1], [0.2], calibration))
     with pytest.raises(InputError, match="2 to 5 seeds, not 6"):
         screen(calibration, samples=6)
+
+
+def test_small_latents_take_one_pass(model, calibration, monkeypatch):
+    monkeypatch.setattr("findnemo.detection.SMALL", 24 * 24)
+    passes = []
+    handle = model.denoiser.register_forward_pre_hook(lambda *_: passes.append(1))
+    found = detect(model, "a cat", replace(calibration, tau=-1.0))
+    handle.remove()
+    assert (len(passes), found.samples, found.memorized) == (1, 6, True)

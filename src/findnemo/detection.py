@@ -14,6 +14,7 @@ from findnemo.models import Model
 from findnemo.scores import memorization_score
 
 FIRST = 2  # seeds to begin with; one pair is enough to convict
+SMALL = 24 * 24  # latents of up to so many positions: a pass costs its call more than its latents, so all seeds go at once
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,13 @@ class Screen:
         return asdict(self)
 
 
-def screen(calibration: Calibration, samples: int = 4, recall: float = 0.99) -> Screen:
+def screen(calibration: Calibration, samples: int | None = None, recall: float = 0.99) -> Screen:
     """The screen with the highest `below` whose recall on the calibration's hold-out captions is at least `recall`.
 
-    Raises InputError for a calibration without scores (imported statistics), or in which no hold-out caption reaches tau.
+    `samples`: seeds to look at first, by default four. Raises InputError for a calibration without scores (imported statistics), or in which no hold-out caption reaches tau.
     """
     scores = calibration.trajectories.double()
+    samples = min(2 * FIRST, calibration.settings.samples - 1) if samples is None else samples
     if not 2 <= samples < calibration.settings.samples:
         raise InputError(f"a screen takes 2 to {calibration.settings.samples - 1} seeds, not {samples}")
     early, positive = scores[:, samples - 2], scores[:, -1] >= calibration.tau
@@ -73,7 +75,8 @@ def screen(calibration: Calibration, samples: int = 4, recall: float = 0.99) -> 
 def detect(model: Model, prompt: str, calibration: Calibration, screen: Screen | None = None) -> Detection:
     """Decide whether a prompt is memorized, with no more seeds than that takes: the same decision as with all of them.
 
-    One pair of seeds at or over tau settles it, so a memorized caption is mostly known after two. With a `screen` a caption that is
+    One pair of seeds at or over tau settles it, so a memorized caption is often known after two (models with latents of up to 24 x 24
+    see all seeds in one pass, which costs them less). With a `screen` a caption that is
     far below tau after a few seeds is set aside, which can miss memorized ones: see `Screen.recall`.
     Raises MismatchError for a calibration of another model, NumericalError on NaN.
 
@@ -85,7 +88,7 @@ def detect(model: Model, prompt: str, calibration: Calibration, screen: Screen |
     calibration.check(model)
     probe, tau = Probe(model, prompt, calibration.settings), calibration.tau
     parts, seen = [], 0
-    for count in _stages(calibration.settings.samples, screen):
+    for count in _stages(model, calibration.settings.samples, screen):
         parts.append(probe.deltas(keep=range(seen, count)))
         score, seen = memorization_score(torch.cat(parts), calibration.settings.similarity), count
         aside = screen is not None and seen == screen.samples and score < min(screen.below, tau)
@@ -94,7 +97,9 @@ def detect(model: Model, prompt: str, calibration: Calibration, screen: Screen |
     return Detection(prompt, score, tau, score >= tau, probe.evaluations, seen, aside)
 
 
-def _stages(samples: int, screen: Screen | None) -> list[int]:
+def _stages(model: Model, samples: int, screen: Screen | None) -> list[int]:
     """How many seeds to have seen when looking: 2, 4, those of the screen, all."""
-    stops = {FIRST, 2 * FIRST, screen.samples if screen else FIRST}
+    _, height, width = model.latent_shape
+    stops = {FIRST, 2 * FIRST} if height * width > SMALL else set()
+    stops |= {screen.samples} if screen else set()
     return [*sorted(n for n in stops if n < samples), samples]

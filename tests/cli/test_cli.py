@@ -501,3 +501,20 @@ def _kill(run: subprocess.Popen, out: Path, reached: Callable[[Path], bool]) -> 
         run.kill()
         _, err = run.communicate()
     return run.returncode, err
+
+
+def test_a_screen_says_what_it_would_miss_and_finds_the_same_here(usual, audited, tmp_path):
+    result = cli("detect", *usual, "--screen", "--out", tmp_path / "run")
+    assert result.status == 0
+    assert re.search(
+        r"screen: captions under [\d.-]+ after 2 seeds are set aside; that keeps 100.0% of the \d hold-out", result.err
+    )
+    refused = cli("detect", *usual, "--out", tmp_path / "run")  # other settings than the run's
+    assert refused.status != 0
+    assert "screen" in refused.err
+
+
+@pytest.mark.parametrize("search", ["halving", "listing"])
+def test_another_search_is_recorded(usual, tmp_path, search):
+    assert cli("localize", *usual, "--search", search, "--out", tmp_path / "run").status == 0
+    assert outcome(tmp_path / "run")["settings"]["search"] == search
