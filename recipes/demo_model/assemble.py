@@ -33,6 +33,9 @@ def assemble_pipeline(parts: Path, out: Path) -> None:
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(out / "model", safe_serialization=True)
+    for path in out.rglob("config.json"):  # where the parts lay while they were trained is nobody's business
+        config = {k: v for k, v in json.loads(path.read_text()).items() if k != "_name_or_path"}
+        path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def write_captions(out: Path) -> None:
