@@ -320,7 +320,7 @@ def export(
             save_lora(loaded, neurons, target)
         else:
             prune(loaded, neurons).save_pretrained(target, safe_serialization=True)
-    say(f"{len(neurons)} neurons off: {to} written to {target}", quiet)
+    say(f"{len(neurons)} neuron{'s' * (len(neurons) != 1)} off: {to} written to {target}", quiet)
 
 
 @app.command()

@@ -47,6 +47,10 @@ def _cells(caption: Caption, layers: Sequence[str]) -> tuple[str, str, str]:
     )
 
 
+def _count(neurons: int) -> str:
+    return f"{neurons} neuron{'s' * (neurons != 1)}"
+
+
 def show_run(run: Run, layers: Sequence[str], captions: Sequence[Caption]) -> None:
     """The table and a verdict in a few sentences."""
     memorized = [c for c in captions if c.results.get("detect", {}).get("memorized")]
@@ -72,7 +76,7 @@ def verdict(run: Run, captions: Sequence[Caption]) -> list[str]:
     if found:
         sizes = sorted(sum(map(len, f["neurons"].values())) for f in found)
         lines.append(
-            f"{sum(f['reached'] for f in found)} of {len(found)} memories fall to tau or below with {len(all_neurons(captions))} neurons off "
+            f"{sum(f['reached'] for f in found)} of {len(found)} memories fall to tau or below with {_count(len(all_neurons(captions)))} off "
             f"in all, median {sizes[len(sizes) // 2]} a caption."
         )
     if checked:
