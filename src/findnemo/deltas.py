@@ -65,13 +65,16 @@ class Probe:
         """The same with the outputs of value layers multiplied by `scales`: layer -> (1, width), or (N, width), one mask a sample."""
 
         def part(rows: slice) -> Tensor:
-            own = {name: s if len(s) == 1 else s[rows] for name, s in scales.items()}
-            latents = self.latents[list(keep[rows])]
-            with self._reusing(own, keep[rows]), scaled(self.model, own):
-                eps = self._eps(latents)
-            return minmax(eps.float() - latents.float(), self.settings.per_channel)
+            return self.one_pass({name: s if len(s) == 1 else s[rows] for name, s in scales.items()}, keep[rows])
 
         return torch.cat(self.in_batches(len(keep), part))
+
+    def one_pass(self, scales: Mapping[str, Tensor], keep: Sequence[int]) -> Tensor:
+        """The same in a single pass, whatever memory says; differentiable in `scales`."""
+        latents = self.latents[list(keep)]
+        with self._reusing(scales, keep), scaled(self.model, scales):
+            eps = self._eps(latents)
+        return minmax(eps.float() - latents.float(), self.settings.per_channel)
 
     def in_batches(self, count: int, part: Callable[[slice], T]) -> list[T]:
         """`part` of rows 0 to count, in as many pieces as memory asks for. Raises DeviceError if one row is too much."""

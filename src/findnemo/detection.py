@@ -29,8 +29,8 @@ class Detection:
     tau: float
     memorized: bool
     evaluations: int
-    samples: int = 10
-    screened: bool = False
+    samples: int
+    screened: bool
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -55,7 +55,8 @@ class Screen:
 def screen(calibration: Calibration, samples: int | None = None, recall: float = 0.99) -> Screen:
     """The screen with the highest `below` whose recall on the calibration's hold-out captions is at least `recall`.
 
-    `samples`: seeds to look at first, by default four. Raises InputError for a calibration without scores (imported statistics), or in which no hold-out caption reaches tau.
+    `samples`: seeds to look at first, by default four. Raises InputError for a calibration without scores (imported statistics), or
+    in which no hold-out caption reaches tau.
     """
     scores = calibration.trajectories.double()
     samples = min(2 * FIRST, calibration.settings.samples - 1) if samples is None else samples
@@ -76,9 +77,8 @@ def detect(model: Model, prompt: str, calibration: Calibration, screen: Screen |
     """Decide whether a prompt is memorized, with no more seeds than that takes: the same decision as with all of them.
 
     One pair of seeds at or over tau settles it, so a memorized caption is often known after two (models with latents of up to 24 x 24
-    see all seeds in one pass, which costs them less). With a `screen` a caption that is
-    far below tau after a few seeds is set aside, which can miss memorized ones: see `Screen.recall`.
-    Raises MismatchError for a calibration of another model, NumericalError on NaN.
+    see all seeds in one pass, which costs them less). With a `screen` a caption that is far below tau after a few seeds is set aside,
+    which can miss memorized ones: see `Screen.recall`. Raises MismatchError for a calibration of another model, NumericalError on NaN.
 
     >>> import findnemo
     >>> model, calibration = findnemo.load("demo"), findnemo.demo.calibration()

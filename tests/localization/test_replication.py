@@ -158,6 +158,30 @@ def test_out_of_memory_halves_the_batch_and_changes_no_result(model, monkeypatch
         torch.testing.assert_close(g, gradient[name], atol=1e-5, rtol=1e-4)
 
 
+def test_a_gradient_whose_graphs_do_not_fit_together_takes_fewer_seeds(model, monkeypatch):
+    """The device holds one latent's graph: a second forward before the first backward is out of memory."""
+    wanted = Replication(Probe(model, PROMPT, reuse=True), tau=-1.0).sensitivity([0, 1, 2], 0.5)
+    predict, held, grad = type(model).predict_noise, [0], torch.autograd.grad
+
+    def forward(self, latents, timestep, text):
+        if torch.is_grad_enabled():
+            if held[0] + len(latents) > 1:
+                held[0] = 0  # what a failed pass held is given back
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            held[0] += len(latents)
+        return predict(self, latents, timestep, text)
+
+    def backward(*arguments, **options):
+        held[0] = 0
+        return grad(*arguments, **options)
+
+    monkeypatch.setattr(type(model), "predict_noise", forward)
+    monkeypatch.setattr(torch.autograd, "grad", backward)
+    found = Replication(Probe(model, PROMPT, reuse=True), tau=-1.0).sensitivity([0, 1, 2], 0.5)
+    for name, g in found.items():
+        torch.testing.assert_close(g, wanted[name], atol=1e-5, rtol=1e-4)
+
+
 def test_a_device_too_small_for_one_latent_is_named(model, monkeypatch):
     def full(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory")

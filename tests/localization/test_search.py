@@ -67,6 +67,15 @@ def test_where_all_neurons_do_not_suffice_their_level_is_kept(model, name):
     assert same_seed(model, found, seeds=2) <= level + 2e-4
 
 
+@pytest.mark.parametrize("name", ["gradient", "halving"])
+def test_where_switching_off_changes_nothing_no_neuron_is_blamed(name):
+    deaf = findnemo.load(tiny_pipeline())
+    for module_name, module in deaf.denoiser.named_modules():
+        if module_name.endswith("attn2.to_out.0"):
+            module.weight.data.zero_()
+    assert search(deaf, name, 0.5, seeds=2).neurons == NeuronSet()
+
+
 class Table:
     """Similarities by hand: seed -> set -> value; what `ranked` asks of a replication."""
 

@@ -58,7 +58,7 @@ def minimise(
 def _drop(neurons: NeuronSet, spare: Sequence[Neuron], sufficient: Test) -> NeuronSet:
     """Leave out as many of `spare` as can be: all at once, else half by half."""
     rest = neurons - NeuronSet.of(spare)
-    if rest and sufficient(rest):
+    if sufficient(rest):
         return rest
     if len(spare) == 1:
         return neurons

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -40,10 +40,8 @@ class Replication:
     def similarities(self, sets: Sequence[NeuronSet], seeds: Sequence[int]) -> Tensor:
         """Same-seed similarity with each set switched off, for each seed (positions): (sets, seeds), computed as one batch."""
         scales = {n: s.repeat_interleave(len(seeds), 0) for n, s in masks(self.probe.model, sets).items()}
-        return self._compare(scales, [*seeds] * len(sets)).view(len(sets), len(seeds)).cpu()
-
-    def _compare(self, scales: Mapping[str, Tensor], seeds: Sequence[int]) -> Tensor:
-        return self._similarity(self.unblocked[list(seeds)], self.probe.scaled_deltas(scales, seeds))
+        rows = [*seeds] * len(sets)
+        return self._similarity(self.unblocked[rows], self.probe.scaled_deltas(scales, rows)).view(len(sets), len(seeds)).cpu()
 
     def _known(self, neurons: NeuronSet, seeds: Sequence[int]) -> dict[int, float]:
         """Same-seed similarity of one set for some seeds, each measured once."""
@@ -91,7 +89,8 @@ class Replication:
         def part(rows: slice) -> list[Tensor]:
             with torch.enable_grad(), _frozen(model.denoiser):
                 scales = {n: torch.full((1, w), level, device=model.device, requires_grad=True) for n, w in widths.items()}
-                similarity = GRADIENT_SCALE * self._compare(scales, seeds[rows]).sum()
+                blocked = self.probe.one_pass(scales, seeds[rows])  # its graph must fit whole: fewer seeds if it does not
+                similarity = GRADIENT_SCALE * self._similarity(self.unblocked[list(seeds[rows])], blocked).sum()
                 gradients = torch.autograd.grad(similarity, list(scales.values()))
             self.probe.evaluations += 2 * (rows.stop - rows.start)
             return [g[0].float().cpu() / GRADIENT_SCALE for g in gradients]
