@@ -105,7 +105,7 @@ def show_caption(run: Run, caption: Caption, layers: Sequence[str]) -> None:
     table = Table(show_header=False, show_edge=False, pad_edge=False)
     for stage, values in caption.results.items():
         for key, value in values.items():
-            if key not in ("prompt", "z", "neurons", "candidates"):
+            if value is not None and key not in ("prompt", "z", "neurons", "candidates"):
                 table.add_row(stage, key, f"{value:.4f}" if isinstance(value, float) else plain(str(value)))
     stdout.print(table)
     found = caption.results.get("localize", {})
