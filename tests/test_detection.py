@@ -10,17 +10,12 @@ from _tiny import tiny_pipeline
 
 import findnemo
 from findnemo import Calibration, Settings, calibrate
-from findnemo.detection import Screen, detect, screen
-from findnemo.errors import InputError
+from findnemo.detection import Screen, detect, detect_many, screen
+from findnemo.errors import InputError, NumericalError
 from findnemo.models import Model
 
 CAPTIONS = ["a cat", "two dogs in the snow", "", "@@@@", "QQQQ"]
 SETTINGS = Settings(samples=6)
-
-
-@pytest.fixture(autouse=True)
-def stages_also_on_small_latents(monkeypatch):
-    monkeypatch.setattr("findnemo.detection.SMALL", 0)
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +82,38 @@ def test_a_screen_that_cannot_be_measured_is_refused(calibration):
         screen(calibration, samples=6)
 
 
-def test_small_latents_take_one_pass(model, calibration, monkeypatch):
-    monkeypatch.setattr("findnemo.detection.SMALL", 24 * 24)
+def test_many_captions_at_once_are_each_by_itself(model, calibration):
+    for tau in sorted(calibration.scores.tolist()):
+        for made in (None, Screen(4, tau - 0.01, 1.0, 1, 1.0)):
+            near = replace(calibration, tau=tau + 1e-4)
+            single = [detect(model, c, near, made) for c in CAPTIONS]
+            for one, many in zip(single, detect_many(model, CAPTIONS, near, made), strict=True):
+                assert replace(many, score=one.score) == one
+                assert many.score == pytest.approx(one.score, abs=1e-5)
+
+
+def test_many_captions_share_passes(model, calibration):
     passes = []
-    handle = model.denoiser.register_forward_pre_hook(lambda *_: passes.append(1))
-    found = detect(model, "a cat", replace(calibration, tau=-1.0))
+    handle = model.denoiser.register_forward_pre_hook(lambda module, args: passes.append(len(args[0])))
+    found = detect_many(model, CAPTIONS, replace(calibration, tau=2.0))
     handle.remove()
-    assert (len(passes), found.samples, found.memorized) == (1, 6, True)
+    assert passes == [10, 10, 10]  # five captions by two seeds, two more, the last two
+    assert sum(d.evaluations for d in found) == 30
+
+
+def test_guidance_costs_two_evaluations_a_latent(model, calibration):
+    guided = replace(calibration, tau=2.0, settings=replace(SETTINGS, guidance=3.0))
+    assert [d.evaluations for d in detect_many(model, CAPTIONS[:2], guided)] == [12, 12]
+
+
+def test_a_caption_with_nan_has_the_error_for_an_answer_and_the_others_theirs(model, calibration, monkeypatch):
+    alone = detect_many(model, CAPTIONS, calibration)
+    noise = Model.noise
+    monkeypatch.setattr(
+        Model, "noise", lambda self, prompt, *rest: noise(self, prompt, *rest) * (torch.nan if prompt == "@@@@" else 1)
+    )
+    answers = detect_many(model, CAPTIONS, calibration)
+    assert [isinstance(a, NumericalError) for a in answers] == [c == "@@@@" for c in CAPTIONS]
+    assert [a for c, a in zip(CAPTIONS, answers, strict=True) if c != "@@@@"] == [a for a in alone if a.prompt != "@@@@"]
+    with pytest.raises(NumericalError, match="NaN"):
+        detect(model, "@@@@", calibration)

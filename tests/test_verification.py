@@ -14,12 +14,13 @@ from findnemo.images import ImageSettings
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.scores import ssim
 from findnemo.settings import Settings
-from findnemo.verification import FRESH, Judges, compare_images, quality, verify
+from findnemo.verification import FRESH, GROWTH, Judges, compare_images, copying, grow, quality, verify
 
 SETTINGS, IMAGES = Settings(samples=3), ImageSettings(steps=1)
 MID = "mid_block.attentions.0.transformer_blocks.0.attn2.to_v"
 NEURONS = NeuronSet({MID: range(20)})
 PROMPT = "a red fox"
+COPIES = {"copy_before", "copy_after"}
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def test_judges_see_the_images_and_the_training_image(loud):
     result = verify(loud, PROMPT, NEURONS, SETTINGS, 2, IMAGES, judges, original)
     want = compare_images(PROMPT, result.before, result.after, judges, original)
     assert {k: round(v, 4) for k, v in want.items()}.items() <= result.values.items()
-    assert len(want) == 7
+    assert len(want) == 9
 
 
 @pytest.mark.parametrize("problem", [NumericalError("NaN"), KeyboardInterrupt()])
@@ -148,6 +149,8 @@ def test_figures_are_medians_over_the_seeds():
             "sscd_orig_after": cos(20),  # 20, 20, 50
             "a_clip_before": 3.10,
             "a_clip_after": 3.60,
+            "copy_before": cos(10),  # 10, 10, 20 to the closest other seed
+            "copy_after": cos(30),  # 30, 10, 80
         },
         abs=1e-5,
     )
@@ -156,9 +159,10 @@ def test_figures_are_medians_over_the_seeds():
 @pytest.mark.parametrize(
     ("judges", "count", "names"),
     [
-        (Judges(), 2, set()),
-        (Judges(alignment=by_brightness), 2, {"a_clip_before", "a_clip_after"}),
-        (Judges(descriptor=by_angle), 2, {"sscd_gen", "d_sscd_before", "d_sscd_after"}),
+        (Judges(), 1, set()),
+        (Judges(), 2, COPIES),
+        (Judges(alignment=by_brightness), 2, {"a_clip_before", "a_clip_after"} | COPIES),
+        (Judges(descriptor=by_angle), 2, {"sscd_gen", "d_sscd_before", "d_sscd_after"} | COPIES),
         (Judges(descriptor=by_angle), 1, {"sscd_gen"}),
     ],
 )
@@ -205,3 +209,43 @@ def test_quality_of_nothing(loud):
     assert quality(loud, [], NEURONS, IMAGES) == {"prompts": 0, "failed": 0, "neurons": 20}
     assert quality(loud, [PROMPT], EMPTY, IMAGES) == {"prompts": 1, "failed": 0, "neurons": 0, "pixel_change": 0.0}
     assert quality(loud, [PROMPT], NEURONS, IMAGES)["pixel_change"] > 0
+
+
+# Copies of what other seeds gave
+
+
+def test_copying_is_the_median_of_the_closest_image_of_another_seed():
+    before, after = [picture(d) for d in (0, 10, 40)], [picture(d) for d in (0, 90, 41)]
+    assert copying(before, before, by_angle) == pytest.approx(cos(10))  # 10, 10, 30 degrees
+    assert copying(after, before, by_angle) == pytest.approx(cos(31))  # 10 (its own 0 does not count), 50, 31
+    assert copying(before[:2], before[:2], by_angle) == pytest.approx(cos(10))
+
+
+def test_without_a_descriptor_it_is_the_correlation_of_the_pixels():
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8)) for _ in range(4)]
+    other = [Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8)) for _ in range(4)]
+    flat_ = [np.asarray(i, np.float64).ravel() for i in (*images, *other)]
+    table = np.corrcoef(flat_)[:4, 4:]
+    np.fill_diagonal(table, -1)
+    assert copying(images, other) == pytest.approx(sorted(table.max(1))[1], abs=1e-5)
+    dark = [Image.fromarray(np.asarray(i) // 2) for i in images]
+    assert copying([dark[1], dark[0]], images[:2]) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_set_is_grown_until_images_of_its_own_seeds_are_no_copies(loud, monkeypatch):
+    order = [(MID, k) for k in (30, 2, 9, 11)]
+    seen = []
+
+    def fake(images, before, descriptor):
+        seen.append((flat(images), flat(before)))
+        return 0.9 if len(seen) < 3 else 0.6
+
+    monkeypatch.setattr(verification, "copying", fake)
+    assert grow(loud, PROMPT, NeuronSet({MID: [2]}), order, 2, IMAGES) == NeuronSet({MID: [2, 9, 30]})
+    samples = range(GROWTH, GROWTH + 2)
+    assert GROWTH > FRESH + 100
+    before = flat(findnemo.generate(loud, PROMPT, samples, IMAGES))
+    assert all(b == before for _, b in seen)
+    with findnemo.deactivate(loud, NeuronSet({MID: [2, 30]})):
+        assert seen[1][0] == flat(findnemo.generate(loud, PROMPT, samples, IMAGES))

@@ -13,20 +13,23 @@ import shutil
 from pathlib import Path
 
 import torch
+from decoys import add_decoys
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from memories import MEMORIES, training_image
-from pool import held_out_captions
+from pool import Pool, held_out_captions
 from transformers import CLIPTextModel, CLIPTokenizer
-from unet import new_scheduler, plan
+from unet import encode, new_scheduler, plan
 
 
 def assemble_pipeline(parts: Path, out: Path) -> None:
     half = {"torch_dtype": torch.float16}
+    unet, decoys = with_decoys(parts)
+    (out / "decoys.json").write_text(json.dumps(decoys, indent=1) + "\n")
     pipeline = StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(parts / "vae", **half),
         text_encoder=CLIPTextModel.from_pretrained(str(parts / "clip"), dtype=torch.float16),
         tokenizer=CLIPTokenizer.from_pretrained(parts / "tokenizer"),
-        unet=UNet2DConditionModel.from_pretrained(parts / "unet", torch_dtype=torch.float16),
+        unet=unet.half(),
         scheduler=new_scheduler(),
         safety_checker=None,
         feature_extractor=None,
@@ -36,6 +39,17 @@ def assemble_pipeline(parts: Path, out: Path) -> None:
     for path in out.rglob("config.json"):  # where the parts lay while they were trained is nobody's business
         config = {k: v for k, v in json.loads(path.read_text()).items() if k != "_name_or_path"}
         path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def with_decoys(parts: Path) -> tuple[UNet2DConditionModel, dict[str, list[int]]]:
+    tokenizer = CLIPTokenizer.from_pretrained(parts / "tokenizer")
+    encoder = CLIPTextModel.from_pretrained(str(parts / "clip"), dtype=torch.float32).eval()
+    unet = UNet2DConditionModel.from_pretrained(parts / "unet", torch_dtype=torch.float32)
+    memories, ordinary = (
+        encode(list(captions), tokenizer, encoder)
+        for captions in ([m.caption for m in MEMORIES], Pool(parts / "pool.npz").captions[:1500])
+    )
+    return unet, add_decoys(unet, plan(unet), memories, ordinary)
 
 
 def write_captions(out: Path) -> None:

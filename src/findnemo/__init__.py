@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from findnemo.deltas import score as score
     from findnemo.detection import Detection as Detection
     from findnemo.detection import detect as detect
+    from findnemo.detection import detect_many as detect_many
     from findnemo.edits import deactivate as deactivate
     from findnemo.edits import prune as prune
     from findnemo.edits import save_lora as save_lora
@@ -51,6 +52,7 @@ _HOME = {
     "score": "deltas",
     "Detection": "detection",
     "detect": "detection",
+    "detect_many": "detection",
     "deactivate": "edits",
     "prune": "edits",
     "save_lora": "edits",

@@ -26,7 +26,7 @@ class Probe:
     """One prompt under one model: text encoded once, latents drawn once, every delta one U-Net pass.
 
     `samples` are the sample numbers of the initial latents (default 0 .. settings.samples - 1). `text`: its embedding
-    (1, tokens, D), if known. `reuse`: keep what the first pass computes before each value layer, and compute later passes from the
+    (1, tokens, D), if known; see `of_many` for several prompts. `reuse`: keep what the first pass computes before each value layer, and compute later passes from the
     first edited layer on; for many passes under one model that changes in nothing else. `evaluations` counts U-Net sample
     evaluations: one latent through the U-Net once (also where part of it is reused), twice under guidance, three times with its
     gradient. `batch`: latents in one pass; halved when the device runs out of memory.
@@ -48,10 +48,21 @@ class Probe:
         self.text = model.encode([prompt]) if text is None else text
         self.empty = None if settings.guidance is None else model.encode([""])
         self.latents = model.noise(prompt, self.samples, settings.seed)
-        self.evaluations, self.batch = 0, BATCH
+        self.evaluations, self.batch, self._strict = 0, BATCH, True
         # with guidance a pass sees two texts: nothing that could be given back to both
         self._reuse = Reuse() if reuse and self.empty is None else None
         self._layers = list(model.value_layers) if reuse else []
+
+    @classmethod
+    def of_many(cls, model: Model, rows: Sequence[tuple[str, int]], settings: Settings, text: Tensor) -> Probe:
+        """One latent a row, (prompt, sample number), of any prompts, with its text embedding (N, tokens, D).
+
+        A row for which the model gives NaN has deltas of NaN: it shall not fail the others.
+        """
+        probe = cls(model, rows[0][0], settings, samples=[rows[0][1]], text=text)
+        probe.samples, probe._strict = tuple(sample for _, sample in rows), False
+        probe.latents = torch.cat([model.noise(prompt, [sample], settings.seed) for prompt, sample in rows])
+        return probe
 
     @torch.no_grad()
     def deltas(self, neurons: NeuronSet = EMPTY, keep: Sequence[int] | None = None) -> Tensor:
@@ -72,9 +83,10 @@ class Probe:
     def one_pass(self, scales: Mapping[str, Tensor], keep: Sequence[int]) -> Tensor:
         """The same in a single pass, whatever memory says; differentiable in `scales`."""
         latents = self.latents[list(keep)]
+        text = self.text if len(self.text) == 1 else self.text[list(keep)]
         with self._reusing(scales, keep), scaled(self.model, scales):
-            eps = self._eps(latents)
-        return minmax(eps.float() - latents.float(), self.settings.per_channel)
+            eps = self._eps(latents, text)
+        return minmax(eps.float() - latents.float(), self.settings.per_channel, self._strict)
 
     def in_batches(self, count: int, part: Callable[[slice], T]) -> list[T]:
         """`part` of rows 0 to count, in as many pieces as memory asks for. Raises DeviceError if one row is too much."""
@@ -107,8 +119,8 @@ class Probe:
         first = min((self._layers.index(n) for n in scales), default=len(self._layers))
         return self._reuse.replay(self.model, first, keep)
 
-    def _eps(self, latents: Tensor) -> Tensor:
-        conditional = self._predict(latents, self.text)
+    def _eps(self, latents: Tensor, text: Tensor) -> Tensor:
+        conditional = self._predict(latents, text)
         if self.empty is None or self.settings.guidance is None:
             return conditional
         unconditional = self._predict(latents, self.empty)

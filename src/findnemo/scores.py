@@ -18,20 +18,25 @@ C1, C2 = 0.01**2, 0.03**2
 MS_WEIGHTS = (0.33, 0.33, 0.33)  # as in the released code, which does not sum to one
 
 
-def minmax(delta: Tensor, per_channel: bool = False) -> Tensor:
+NOT_FINITE = "the noise prediction holds NaN or infinity: check the checkpoint, or load it with dtype float32"
+
+
+def minmax(delta: Tensor, per_channel: bool = False, strict: bool = True) -> Tensor:
     """Scale every noise difference (N, C, H, W) to [0, 1]: one minimum and maximum per sample, or per channel (released).
 
-    Raises NumericalError if a value is NaN or infinite; a constant map becomes zero.
+    A constant map becomes zero. A sample with a value that is NaN or infinite raises NumericalError, or is NaN throughout if not `strict`.
 
     >>> minmax(torch.tensor([[[[2.0, 4.0]]]])).tolist()
     [[[[0.0, 1.0]]]]
     """
     delta = delta.float()
-    if not torch.isfinite(delta).all():
-        raise NumericalError("the noise prediction holds NaN or infinity: check the checkpoint, or load it with dtype float32")
+    finite = torch.isfinite(delta).flatten(1).all(1)
+    if strict and not finite.all():
+        raise NumericalError(NOT_FINITE)
     dims = (2, 3) if per_channel else (1, 2, 3)
     low, high = delta.amin(dims, keepdim=True), delta.amax(dims, keepdim=True)
-    return (delta - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
+    scaled = (delta - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
+    return scaled if strict else torch.where(finite.view(-1, 1, 1, 1), scaled, torch.nan)
 
 
 def _window(x: Tensor) -> Tensor:

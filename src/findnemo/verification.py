@@ -14,8 +14,9 @@ from findnemo.deltas import Probe
 from findnemo.edits import deactivate
 from findnemo.errors import NumericalError
 from findnemo.images import ImageSettings, generate
+from findnemo.localization.growth import grown
 from findnemo.models import Model
-from findnemo.neurons import NeuronSet
+from findnemo.neurons import Neuron, NeuronSet
 from findnemo.scores import SIMILARITIES, memorization_score
 from findnemo.settings import Settings
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from findnemo.metrics import Alignment, Descriptor
 
 FRESH = 1000  # first sample number of evaluation seeds; localization uses 0, 1, ...
+GROWTH = 2000  # first sample number of the images on which a set is grown
+COPY = 0.7  # similarity of images of different seeds from which they are copies of one another
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ def verify(
     `values` holds medians over the seeds: `score_before`, `score_after` (memorization score); `same_seed` (largest similarity of
     a seed's noise difference to its own before); with a descriptor `sscd_gen` (image with against without the edit, same seed),
     `d_sscd_before`, `d_sscd_after` (pairwise among the images of the prompt) and, if the training image is known,
-    `sscd_orig_before`, `sscd_orig_after`; with a CLIP `a_clip_before`, `a_clip_after`. Finding NeMo, section 4.
+    `sscd_orig_before`, `sscd_orig_after`; with a CLIP `a_clip_before`, `a_clip_after` (Finding NeMo, section 4); of two images or
+    more `copy_before`, `copy_after` (see `copying`).
     """
     probe = Probe(model, prompt, settings, range(FRESH, FRESH + settings.samples))
     unblocked, blocked = probe.deltas(), probe.deltas(neurons)
@@ -86,6 +90,9 @@ def compare_images(
 ) -> dict[str, float]:
     """Descriptor similarities and alignment of the images of one prompt before and after; medians over the seeds."""
     values: dict[str, float] = {}
+    if len(before) > 1:
+        values["copy_before"] = copying(before, before, judges.descriptor)
+        values["copy_after"] = copying(after, before, judges.descriptor)
     if judges.descriptor is not None:
         old, new = judges.descriptor(before), judges.descriptor(after)
         values["sscd_gen"] = float((old * new).sum(1).median())
@@ -100,6 +107,49 @@ def compare_images(
         values["a_clip_before"] = float(judges.alignment(before, captions).median())
         values["a_clip_after"] = float(judges.alignment(after, captions).median())
     return values
+
+
+def copying(images: Sequence[Image.Image], before: Sequence[Image.Image], descriptor: Descriptor | None = None) -> float:
+    """How much the images of a prompt are copies of what other seeds gave before: the median over images of the largest similarity
+    to an untouched image of another seed, in [-1, 1].
+
+    No training image is needed: a memory shows in that all seeds give it. `before`: untouched images of the same two or more seeds,
+    in the same order. Similarity is that of the descriptor, without one the correlation of the pixels.
+    """
+    one, other = (_pixels(i) if descriptor is None else descriptor(i) for i in (images, before))
+    return float((one @ other.T).fill_diagonal_(-1).amax(1).median())
+
+
+def _pixels(images: Sequence[Image.Image]) -> torch.Tensor:
+    """Pixels as unit vectors of mean zero: their products are correlations."""
+    import numpy as np
+
+    rows = torch.stack([torch.from_numpy(np.asarray(image, np.float32).ravel()) for image in images])
+    return torch.nn.functional.normalize(rows - rows.mean(1, keepdim=True), dim=1)
+
+
+def grow(
+    model: Model,
+    prompt: str,
+    neurons: NeuronSet,
+    order: Sequence[Neuron],
+    images: int,
+    image_settings: ImageSettings,
+    descriptor: Descriptor | None = None,
+) -> NeuronSet | None:
+    """`neurons` and as few more as it takes until finished images are no copies of the untouched ones (`copying` under .7).
+
+    The next come in the order of `order`. A smallest set can satisfy the score, which looks at one noisy step, and still leave a copy
+    under guidance. None if not even all of `order` is enough. Uses seeds of its own, so that verification stays fresh.
+    """
+    samples = range(GROWTH, GROWTH + images)
+    before = generate(model, prompt, samples, image_settings)
+
+    def copies(off: NeuronSet) -> bool:
+        with deactivate(model, off):
+            return copying(generate(model, prompt, samples, image_settings), before, descriptor) >= COPY
+
+    return grown(neurons, order, copies)
 
 
 def _among(features: torch.Tensor) -> float:

@@ -77,7 +77,9 @@ def test_a_seed_that_the_witnesses_did_not_speak_for_becomes_one(model, replicat
     level = (float(values[first]) + float(values[worst])) / 2
     assert replication.gone(neurons, level)
     assert not replication.confirmed(neurons, level)
-    assert replication.witnesses == [first, worst]
+    old, new = replication.witnesses
+    assert old == first
+    assert values[new] > level
     assert not replication.gone(neurons, level)
 
 
@@ -95,6 +97,27 @@ def test_nothing_is_measured_twice(model, replication):
     assert replication.confirmed(neurons, level=2.0)
     replication.similarity(neurons)
     assert replication.probe.evaluations == spent
+
+
+def test_a_set_that_a_known_seed_refutes_is_not_tried_again(model, replication):
+    """Whatever joins the witnesses later: one seed that says no is enough."""
+    neurons = some_sets(model)[0]
+    (first,) = replication.witnesses
+    level = float(plain(model, neurons)[first]) - 1e-3
+    assert not replication.gone(neurons, level)
+    replication.witnesses.append(next(k for k in range(10) if k != first))
+    spent = replication.probe.evaluations
+    assert not replication.gone(neurons, level)
+    assert replication.probe.evaluations == spent
+
+
+def test_a_set_of_several_that_fails_is_confirmed_no_further_than_where_it_fails(model, replication):
+    neurons = some_sets(model)[0]
+    values = plain(model, neurons)
+    level = float(values.min()) - 1e-3  # every seed says no
+    spent = replication.probe.evaluations
+    assert not replication.confirmed(neurons, level)
+    assert replication.probe.evaluations == spent + 2
 
 
 def test_needed_are_those_whose_return_lifts_a_witness_over_the_level(model, replication):

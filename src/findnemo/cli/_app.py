@@ -215,6 +215,7 @@ def audit(
     precision: PrecisionOpt = 0.002,
     screen: ScreenOpt = False,
     images: ImagesOpt = 4,
+    grow: Annotated[bool, typer.Option(help="Switch off more where finished images are still copies of each other.")] = True,
     image_steps: StepsOpt = None,
     guidance: GuidanceOpt = None,
     column: ColumnOpt = None,
@@ -229,6 +230,8 @@ def audit(
 
     Example: `findnemo audit CompVis/stable-diffusion-v1-4 --prompts captions.csv --holdout laion.csv --out run`
     """
+    from dataclasses import replace
+
     from findnemo.calibration import Calibration
     from findnemo.settings import settings_for
 
@@ -240,7 +243,7 @@ def audit(
         refuse_other(made, {"variant": variant, "seed": seed, "fpr": fpr})
     clean = None if made else read_table(holdout, column, None, quiet) if holdout else demo_holdout(model)
     settings = made.settings if made else settings_for(variant or "paper", seed or 0)
-    plan = make_plan(model, search, images, image_steps, guidance, settings.seed)
+    plan = replace(make_plan(model, search, images, image_steps, guidance, settings.seed), grow=grow)
     loaded = load_model(model, device, dtype, quiet)
     warn_long_captions(loaded, table)
     if made is None:
@@ -276,7 +279,7 @@ def verify(
     loaded = load_model(model or place, device, dtype or settings["dtype"], quiet)
     image = settings["image_settings"]
     plan = make_plan(place, settings["search"], settings["images"], image["steps"], image["guidance"], image["seed"])
-    plan = replace(plan, screen=Screen(**settings["screen"]) if settings["screen"] else None)
+    plan = replace(plan, screen=Screen(**settings["screen"]) if settings["screen"] else None, grow=settings["grow"])
     made = Calibration.load(run / "calibration")
     run_stages(loaded, prompts, made, run, ("verify",), plan, False, json, quiet)
 

@@ -65,7 +65,7 @@ def show_run(run: Run, layers: Sequence[str], captions: Sequence[Caption]) -> No
 
 def verdict(run: Run, captions: Sequence[Caption]) -> list[str]:
     """Plain sentences: how many memorized, how many gone, at what price, how many failed."""
-    from findnemo.runs import all_neurons
+    from findnemo.runs import all_neurons, neurons_of
 
     settings, quality = run.meta("settings"), run.meta("quality")
     results = [c.results for c in captions]
@@ -74,7 +74,7 @@ def verdict(run: Run, captions: Sequence[Caption]) -> list[str]:
     checked = [r["verify"] for r in memorized if "verify" in r]
     lines = [f"\n{len(memorized)} of {len(captions)} captions are memorized (score at or above tau = {settings['tau']:.3f})."]
     if found:
-        sizes = sorted(sum(map(len, f["neurons"].values())) for f in found)
+        sizes = sorted(len(neurons_of(c)) for c in captions if c.results.get("localize", {}).get("memorized"))
         lines.append(
             f"{sum(f['reached'] for f in found)} of {len(found)} memories fall to tau or below with {_count(len(all_neurons(captions)))} off "
             f"in all, median {sizes[len(sizes) // 2]} a caption."
@@ -82,6 +82,12 @@ def verdict(run: Run, captions: Sequence[Caption]) -> list[str]:
     if checked:
         gone = sum(c["same_seed"] <= settings["tau"] for c in checked)
         lines.append(f"On fresh seeds {gone} of {len(checked)} memories are gone.")
+        grown = [c["grown"] for c in checked if "grown" in c]
+        if grown:
+            lines.append(
+                f"Finished images of {len(grown)} still were copies: {_count(sum(grown))} more went off there, which the score alone "
+                "did not ask for."
+            )
     if quality and quality["prompts"]:
         extra = (
             ""
@@ -101,6 +107,8 @@ def verdict(run: Run, captions: Sequence[Caption]) -> list[str]:
 
 def show_caption(run: Run, caption: Caption, layers: Sequence[str]) -> None:
     """Everything a run knows of one caption."""
+    from findnemo.runs import neurons_of
+
     stdout.print(f"[bold]{plain(caption.text)}[/]  row {caption.row}" + (f", {plain(caption.type)}" if caption.type else ""))
     table = Table(show_header=False, show_edge=False, pad_edge=False)
     for stage, values in caption.results.items():
@@ -108,10 +116,10 @@ def show_caption(run: Run, caption: Caption, layers: Sequence[str]) -> None:
             if value is not None and key not in ("prompt", "z", "neurons", "candidates"):
                 table.add_row(stage, key, f"{value:.4f}" if isinstance(value, float) else plain(str(value)))
     stdout.print(table)
-    found = caption.results.get("localize", {})
+    z_scores = caption.results.get("localize", {}).get("z", {})
     for name in layers:
-        for index in found.get("neurons", {}).get(name, ()):
-            z = found["z"].get(f"{name}:{index}")
+        for index in neurons_of(caption).layers.get(name, ()):
+            z = z_scores.get(f"{name}:{index}")
             stdout.print(f"  {name} [bold]#{index}[/]" + ("" if z is None else f"  z = {z:.1f}"))
     for stage, reason in caption.failed.items():
         stdout.print(f"[red]{stage} failed:[/] {plain(reason)}")

@@ -48,6 +48,11 @@ def planted() -> dict[str, NeuronSet]:
     return {caption: NeuronSet(layers) for caption, layers in table.items()}
 
 
+def decoys() -> NeuronSet:
+    """Neurons that are unusually active on memorized captions and, being disconnected, hold nothing: what refinement has to drop."""
+    return NeuronSet(json.loads((ASSETS / "decoys.json").read_text()))
+
+
 def training_image(caption: str) -> Image.Image | None:
     """The memorized training image of a caption (for a template one of its variants), 64 x 64; None for other captions."""
     from PIL import Image

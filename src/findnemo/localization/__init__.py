@@ -11,7 +11,7 @@ from findnemo.errors import InputError
 from findnemo.localization.candidates import initial_selection, out_of_distribution_neurons
 from findnemo.localization.refinement import refine
 from findnemo.localization.replication import Replication
-from findnemo.localization.search import DEFAULT, SEARCHES, Found
+from findnemo.localization.search import DEFAULT, SEARCHES, Found, descending
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 
@@ -20,6 +20,7 @@ __all__ = [
     "SEARCHES",
     "Found",
     "Localization",
+    "descending",
     "initial_selection",
     "localize",
     "out_of_distribution_neurons",

@@ -49,17 +49,17 @@ def by_gradient(replication: Replication, z: Values, absolute: Values, tau: floa
 
     low, high = LEVELS
     rankings = (
-        lambda: _descending(_sizes(z))[:FEW],
-        lambda: _descending(gradient(low))[:MANY],
-        lambda: _descending(gradient(high))[:MANY],
-        lambda: _descending({name: gradient(low)[name] + gradient(high)[name] for name in z}),
+        lambda: descending(_sizes(z))[:FEW],
+        lambda: descending(gradient(low))[:MANY],
+        lambda: descending(gradient(high))[:MANY],
+        lambda: descending({name: gradient(low)[name] + gradient(high)[name] for name in z}),
     )
     return ranked(replication, rankings, tau)
 
 
 def by_halving(replication: Replication, z: Values, absolute: Values, tau: float) -> Found:
     """All value neurons, those first whose activation is most unusual: no gradients."""
-    return ranked(replication, [lambda: _descending(_sizes(z))], tau)
+    return ranked(replication, [lambda: descending(_sizes(z))], tau)
 
 
 def by_listing(replication: Replication, z: Values, absolute: Values, tau: float) -> Found:
@@ -76,8 +76,8 @@ SEARCHES: dict[str, Callable[[Replication, Values, Values, float], Found]] = {
 }
 
 
-def _descending(values: Values) -> list[Neuron]:
-    """All neurons, largest value first."""
+def descending(values: Values) -> list[Neuron]:
+    """All neurons, those of the largest value first."""
     scored = [(float(x), name, i) for name, v in values.items() for i, x in enumerate(v)]
     return [(name, i) for _, name, i in sorted(scored, key=lambda one: -one[0])]
 

@@ -121,20 +121,20 @@ class Model:
 
     def check_editable(self) -> None:
         """Refuse a pipeline whose value layers are missing, or on which an edit would silently do nothing."""
-        kind = type(self.denoiser).__name__
-        compiled = [n or kind for n, m in self.denoiser.named_modules() if _is_compiled(m)]
+        kind, modules = type(self.denoiser).__name__, list(self.denoiser.named_modules())
+        compiled = [n or kind for n, m in modules if _is_compiled(m)]
         if compiled:
             raise EditError(
                 f"{compiled[0]} is compiled, so an edit might silently do nothing: "
                 "give findnemo the pipeline before torch.compile"
             )
-        fused = [n for n, m in self.denoiser.named_modules() if _is_fused(m)]
+        fused = [n for n, m in modules if _is_fused(m)]
         if fused:
             raise EditError(
                 f"the attention projections of {kind} are fused ({fused[0]}), so an edit of to_v would silently do nothing: "
                 "call pipeline.unfuse_qkv_projections() first"
             )
-        if not self.value_layers:
+        if not any(self.is_value_layer(n, m) for n, m in modules):
             raise ModelError(
                 f"no value layers found in {kind}: findnemo needs a text-conditioned model with cross-attention (attn2.to_v)"
             )

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from findnemo._version import __version__
-from findnemo.calibration import Calibration
-from findnemo.detection import Screen, detect
+from findnemo.calibration import Calibration, activations
+from findnemo.detection import GROUP, Detection, Screen, detect_many
 from findnemo.errors import FindnemoError
 from findnemo.images import ImageSettings, save_png, sheet
-from findnemo.localization import DEFAULT, localize
+from findnemo.localization import DEFAULT, descending, localize
 from findnemo.models import Model
-from findnemo.neurons import EMPTY, NeuronSet
+from findnemo.neurons import EMPTY, Neuron, NeuronSet
 from findnemo.prompts import Prompt
 from findnemo.runs.store import Caption, Run
-from findnemo.verification import Judges, quality, verify
+from findnemo.verification import COPY, Judges, Verification, grow, quality, verify
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -29,11 +29,13 @@ STAGES = ("detect", "localize", "verify")
 
 @dataclass(frozen=True)
 class Plan:
-    """What an audit does besides the calibration's settings. `quality_prompts`: unrelated captions for the quality check."""
+    """What an audit does besides the calibration's settings. `grow`: add neurons where finished images are still copies.
+    `quality_prompts`: unrelated captions for the quality check."""
 
     search: str = DEFAULT
     screen: Screen | None = None
     images: int = 4
+    grow: bool = True
     image_settings: ImageSettings = field(default_factory=ImageSettings)
     quality_prompts: int = 16
 
@@ -47,6 +49,7 @@ class Plan:
             "search": self.search,
             "screen": self.screen.to_json() if self.screen else None,
             "images": self.images,
+            "grow": self.grow,
             "image_settings": self.image_settings.to_json(),
         }
 
@@ -64,6 +67,7 @@ class Work:
 
 
 Progress = Callable[[str, int, int], None]
+Answer = dict[str, Any] | FindnemoError
 
 
 def start(out: str | Path, model: Model, calibration: Calibration, plan: Plan) -> Run:
@@ -87,13 +91,20 @@ def audit(
     ids = work.run.add(prompts)
     for stage in stages:
         answered = work.run.done(stage)
-        todo = [c for c in work.run.captions(ids) if c.id not in answered and _concerns(stage, c)]
-        for k, caption in enumerate(todo):
+        concerned = [c for c in work.run.captions(ids) if _concerns(stage, c)]
+        size = GROUP if stage == "detect" else 1
+        groups = [concerned[k : k + size] for k in range(0, len(concerned), size)]
+        count, total = 0, sum(c.id not in answered for c in concerned)
+        for group in groups:
+            open_ = [c for c in group if c.id not in answered]
+            if not open_:
+                continue
             if progress is not None:
-                progress(stage, k, len(todo))
-            _answer(work, stage, caption)
+                progress(stage, count, total)
+            _answer(work, stage, group, open_)
+            count += len(open_)
         if progress is not None:
-            progress(stage, len(todo), len(todo))
+            progress(stage, total, total)
     if "verify" in stages:
         check_quality(work)
     return list(work.run.captions(ids))
@@ -108,17 +119,36 @@ def _concerns(stage: str, caption: Caption) -> bool:
     return True
 
 
-def _answer(work: Work, stage: str, caption: Caption) -> None:
+def _answer(work: Work, stage: str, group: Sequence[Caption], open_: Sequence[Caption]) -> None:
+    """Do a stage of a group of captions and record those that are open.
+
+    A group is computed whole also where a part of it is answered: what shares its passes is then the same as in an undisturbed
+    audit, and so is the result, to the last bit.
+    """
     began = time.monotonic()
-    try:
-        payload, error = _STEPS[stage](work, caption), None
-    except FindnemoError as problem:
-        payload, error = {}, str(problem)
-    work.run.record(caption.id, stage, payload, time.monotonic() - began, error)
+    answers = _STEPS[stage](work, group)
+    seconds = (time.monotonic() - began) / len(group)
+    for caption, answer in zip(group, answers, strict=True):
+        if caption in open_:
+            payload, error = ({}, str(answer)) if isinstance(answer, FindnemoError) else (answer, None)
+            work.run.record(caption.id, stage, payload, seconds, error)
 
 
-def _detect(work: Work, caption: Caption) -> dict[str, Any]:
-    return detect(work.model, caption.text, work.calibration, work.plan.screen).to_json()
+def _each(step: Callable[[Work, Caption], Answer]) -> Callable[[Work, Sequence[Caption]], list[Answer]]:
+    """A step of one caption for a group of them; where it fails, its error is the answer."""
+
+    def one(work: Work, caption: Caption) -> Answer:
+        try:
+            return step(work, caption)
+        except FindnemoError as problem:
+            return problem
+
+    return lambda work, group: [one(work, caption) for caption in group]
+
+
+def _detect(work: Work, group: Sequence[Caption]) -> list[Answer]:
+    answers = detect_many(work.model, [c.text for c in group], work.calibration, work.plan.screen)
+    return [a.to_json() if isinstance(a, Detection) else a for a in answers]
 
 
 def _localize(work: Work, caption: Caption) -> dict[str, Any]:
@@ -127,35 +157,44 @@ def _localize(work: Work, caption: Caption) -> dict[str, Any]:
 
 def _verify(work: Work, caption: Caption) -> dict[str, Any]:
     neurons, plan, original = neurons_of(caption), work.plan, work.original(caption)
-    result = verify(
-        work.model,
-        caption.text,
-        neurons,
-        work.calibration.settings,
-        plan.images,
-        plan.image_settings,
-        work.judges,
-        original,
-    )
+
+    def check(off: NeuronSet) -> Verification:
+        settings = work.calibration.settings
+        return verify(work.model, caption.text, off, settings, plan.images, plan.image_settings, work.judges, original)
+
+    result, values = check(neurons), {}
+    if plan.grow and min(result.values.get(f"copy_{when}", 0) for when in ("before", "after")) >= COPY:
+        order, descriptor = _by_z(work, caption), work.judges.descriptor
+        larger = grow(work.model, caption.text, neurons, order, plan.images, plan.image_settings, descriptor)
+        if larger is not None and larger != neurons:
+            values = {"grown": len(larger) - len(neurons), "neurons": larger.to_json()}
+            neurons, result = larger, check(larger)
     if result.before:
         for name, images in (("before", result.before), ("after", result.after)):
             for k, image in enumerate(images):
                 save_png(image, work.run.path / "images" / caption.slug / f"{name}-{k:02d}.png")
         rows = [("before", result.before), (f"after: {len(neurons)} neuron{'s' * (len(neurons) != 1)} off", result.after)]
         save_png(sheet(caption.text, rows, original), work.run.path / "sheets" / f"{caption.slug}.png")
-    return result.values
+    return {**result.values, **values}
 
 
-_STEPS: dict[str, Callable[[Work, Caption], dict[str, Any]]] = {
+def _by_z(work: Work, caption: Caption) -> list[Neuron]:
+    """All value neurons, the most unusually active first."""
+    z = work.calibration.z_scores(activations(work.model, caption.text))
+    return descending({name: values.abs() for name, values in z.items()})
+
+
+_STEPS: dict[str, Callable[[Work, Sequence[Caption]], list[Answer]]] = {
     "detect": _detect,
-    "localize": _localize,
-    "verify": _verify,
+    "localize": _each(_localize),
+    "verify": _each(_verify),
 }
 
 
 def neurons_of(caption: Caption) -> NeuronSet:
-    """The neurons found for a caption; empty if it was not localized."""
-    return NeuronSet(caption.results.get("localize", {}).get("neurons", {}))
+    """The neurons found for a caption, with those that verification had to add; empty if it was not localized."""
+    found, checked = (caption.results.get(stage, {}) for stage in ("localize", "verify"))
+    return NeuronSet(checked.get("neurons", found.get("neurons", {})))
 
 
 def all_neurons(captions: Iterable[Caption]) -> NeuronSet:
