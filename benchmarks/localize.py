@@ -8,6 +8,7 @@ FILE --calibration DIR` runs it on anything; `--geometry sd14` makes a full-size
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import platform
 import time
@@ -25,6 +26,7 @@ from findnemo import Calibration, Model, NeuronSet
 from findnemo.deltas import Probe
 from findnemo.localization import SEARCHES, Replication
 from findnemo.scores import SIMILARITIES
+from findnemo.settings import PAPER
 
 FRESH = range(1000, 1010)
 
@@ -44,18 +46,28 @@ class Row:
 
 
 def measure(
-    model: Model, captions: list[tuple[str, str]], calibration: Calibration, search: str, keep: float | None = None
-) -> list[Row]:
-    """`keep`: pairwise score from which a seed is searched on (default: tau, as every procedure has it)."""
-    rows = []
+    model: Model,
+    plain: Model,
+    captions: list[tuple[str, str]],
+    calibration: Calibration,
+    searches: list[str],
+    keep: float | None = None,
+) -> dict[str, list[Row]]:
+    """Search -> one row a caption. The searches take turns, so that a busy machine slows all of them alike.
+
+    `plain`: the same model as diffusers loads it, for the literal procedure. `keep`: pairwise score from which a seed is searched on (default: tau, as every procedure has it).
+    """
+    rows: dict[str, list[Row]] = {search: [] for search in searches}
     for caption, kind in captions:
-        _wait(model)
-        began = time.perf_counter()
-        evaluations, candidates, neurons, after = locate(model, caption, calibration, search, keep)
-        _wait(model)
-        seconds = time.perf_counter() - began
-        fresh = same_seed(model, caption, neurons, calibration)
-        rows.append(Row(caption, kind, seconds, evaluations, candidates, neurons, after, fresh))
+        for search in searches:
+            _wait(model)
+            began = time.perf_counter()
+            used = plain if search == "literal" else model
+            evaluations, candidates, neurons, after = locate(used, caption, calibration, search, keep)
+            _wait(model)
+            seconds = time.perf_counter() - began
+            fresh = same_seed(model, caption, neurons, calibration)
+            rows[search].append(Row(caption, kind, seconds, evaluations, candidates, neurons, after, fresh))
     return rows
 
 
@@ -115,6 +127,7 @@ def main() -> None:
     parser.add_argument("--prompts", help="captions (default: the demo's memorized ones)")
     parser.add_argument("--calibration", type=Path)
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--samples", type=int, default=10, help="seeds (with --geometry)")
     parser.add_argument(
         "--tau", type=float, help="another threshold than the calibration's: the lower, the more neurons it takes"
     )
@@ -124,7 +137,9 @@ def main() -> None:
     if args.geometry:
         pipeline = geometry.pipeline(args.geometry)
         model = findnemo.load(pipeline, args.device, args.dtype)
-        calibration = replace(findnemo.calibrate(model, geometry.CAPTIONS[4:]), tau=0.7)
+        calibration = replace(
+            findnemo.calibrate(model, geometry.CAPTIONS[4:], settings=replace(PAPER, samples=args.samples)), tau=0.7
+        )
         captions, planted, keep = [(c, "") for c in geometry.CAPTIONS[:4]], {}, -1.0
     else:
         model = findnemo.load(args.model, args.device, args.dtype)
@@ -139,8 +154,11 @@ def main() -> None:
     print(
         f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, {model.device}, {model.dtype}, {model.source}"
     )
-    locate(model, captions[0][0], calibration, "halving", keep)  # warm-up
-    rows = {search: measure(model, captions, calibration, search, keep) for search in args.search}
+    plain = findnemo.load(copy.deepcopy(model.pipeline))
+    plain.denoiser.to(memory_format=torch.contiguous_format)
+    for warm in (model, plain):
+        locate(warm, captions[0][0], calibration, "halving", keep)
+    rows = measure(model, plain, captions, calibration, args.search, keep)
     report(rows, planted, calibration.tau)
     if args.json:
         args.json.write_text(

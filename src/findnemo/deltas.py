@@ -72,19 +72,35 @@ class Probe:
         """
         return self.scaled_deltas(masks(self.model, [neurons]), range(len(self.samples)) if keep is None else keep)
 
-    def scaled_deltas(self, scales: Mapping[str, Tensor], keep: Sequence[int]) -> Tensor:
-        """The same with the outputs of value layers multiplied by `scales`: layer -> (1, width), or (N, width), one mask a sample."""
+    @torch.no_grad()
+    def first_deltas(self, guess: NeuronSet) -> tuple[Tensor, Tensor]:
+        """Deltas of all samples untouched (N, C, H, W), and of the first one with `guess` deactivated (1, C, H, W).
+
+        In one pass: a first guess costs a latent, but no call of its own.
+        """
+        count = len(self.samples)
+        scales = masks(self.model, [EMPTY] * count + [guess])
+        both = self.scaled_deltas(scales, [*range(count), 0], untouched=count)
+        return both[:count], both[count:]
+
+    def scaled_deltas(self, scales: Mapping[str, Tensor], keep: Sequence[int], untouched: int = 0) -> Tensor:
+        """The same with the outputs of value layers multiplied by `scales`: layer -> (1, width), or (N, width), one mask a sample.
+
+        `untouched`: so many rows, the samples in their order, are known to be scaled by 1: what they leave behind may be reused.
+        """
 
         def part(rows: slice) -> Tensor:
-            return self.one_pass({name: s if len(s) == 1 else s[rows] for name, s in scales.items()}, keep[rows])
+            part = {name: s if len(s) == 1 else s[rows] for name, s in scales.items()}
+            return self.one_pass(part, keep[rows], untouched if rows == slice(0, len(keep)) else 0)
 
         return torch.cat(self.in_batches(len(keep), part))
 
-    def one_pass(self, scales: Mapping[str, Tensor], keep: Sequence[int]) -> Tensor:
+    def one_pass(self, scales: Mapping[str, Tensor], keep: Sequence[int], untouched: int = 0) -> Tensor:
         """The same in a single pass, whatever memory says; differentiable in `scales`."""
         latents = self.latents[list(keep)]
         text = self.text if len(self.text) == 1 else self.text[list(keep)]
-        with self._reusing(scales, keep), scaled(self.model, scales):
+        untouched = untouched if scales else len(keep)
+        with self._reusing(scales, keep, untouched), scaled(self.model, scales):
             eps = self._eps(latents, text)
         return minmax(eps.float() - latents.float(), self.settings.per_channel, self._strict)
 
@@ -111,10 +127,10 @@ class Probe:
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _reusing(self, scales: Mapping[str, Tensor], keep: Sequence[int]) -> AbstractContextManager:
+    def _reusing(self, scales: Mapping[str, Tensor], keep: Sequence[int], untouched: int) -> AbstractContextManager:
         if self._reuse is None:
             return nullcontext()
-        if not self._reuse.outputs and not scales and list(keep) == list(range(len(self.samples))):
+        if not self._reuse.outputs and list(keep[:untouched]) == list(range(len(self.samples))):
             return self._reuse.record(self.model)
         first = min((self._layers.index(n) for n in scales), default=len(self._layers))
         return self._reuse.replay(self.model, first, keep)

@@ -108,7 +108,7 @@ NEURONS = [("a", 0), ("a", 1), ("b", 0), ("b", 3), ("c", 2)]
 @pytest.mark.parametrize("second", NEURONS)
 def test_seeds_that_need_different_neurons_are_all_served(first, second):
     table = Table({0: [{first}], 1: [{second}, {first, NEURONS[0], NEURONS[4]}], 2: [{first, second}, set(NEURONS)]}, seeds=3)
-    found = ranked(table, [lambda: NEURONS[:2], lambda: NEURONS], 0.5).neurons
+    found = ranked(table, [lambda: NEURONS[:2], lambda: NEURONS], 0.5, NEURONS).neurons
     sufficient = lambda s: table.similarity(s) <= 0.5  # noqa: E731
     minimal = [
         s
@@ -123,5 +123,5 @@ def test_a_second_ranking_is_not_computed_where_the_first_suffices():
     table = Table({0: [{("a", 1)}]}, seeds=1)
     asked = []
     rankings = [lambda: NEURONS[:2], lambda: asked.append(1) or NEURONS]
-    assert ranked(table, rankings, 0.5).neurons == NeuronSet({"a": [1]})
+    assert ranked(table, rankings, 0.5, NEURONS).neurons == NeuronSet({"a": [1]})
     assert not asked

@@ -385,7 +385,9 @@ def test_interrupted_anywhere_and_started_again(tmp_path, undisturbed, stages, m
         run_audit(out, model, calibration)
         assert outcome(out) == want, point
         assert pictures(out) == images, point
-        again = asked(stages) - once  # what was under way is done again, nothing else: one caption, or the group that detection shares
+        again = (
+            asked(stages) - once
+        )  # what was under way is done again, nothing else: one caption, or the group that detection shares
         assert len({stage if stage == "detect" else (stage, prompt) for stage, prompt in again}) <= 1, point
         assert set(again.values()) <= {1}, point
         assert not once - asked(stages), point

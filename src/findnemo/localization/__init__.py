@@ -11,7 +11,7 @@ from findnemo.errors import InputError
 from findnemo.localization.candidates import initial_selection, out_of_distribution_neurons
 from findnemo.localization.refinement import refine
 from findnemo.localization.replication import Replication
-from findnemo.localization.search import DEFAULT, SEARCHES, Found, descending
+from findnemo.localization.search import DEFAULT, SEARCHES, Found, descending, first_guess
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 
@@ -78,12 +78,13 @@ def localize(model: Model, prompt: str, calibration: Calibration, search: str = 
     if search not in SEARCHES:
         raise InputError(f"search {search!r} is not known: use one of {', '.join(SEARCHES)}")
     calibration.check(model)
-    replication = Replication(probe := Probe(model, prompt, calibration.settings, reuse=True), calibration.tau)
+    probe = Probe(model, prompt, calibration.settings, reuse=True)
+    absolute = {name: rows[0] for name, rows in layer_activations(model, probe.text).items()}
+    z = calibration.z_scores(absolute)
+    replication = Replication(probe, calibration.tau, first_guess(search, z))
     common: dict[str, Any] = {"prompt": prompt, "score_before": replication.score, "tau": calibration.tau, "search": search}
     if not replication.kept:
         return Localization(memorized=False, score_after=replication.score, evaluations=probe.evaluations, **common)
-    absolute = {name: rows[0] for name, rows in layer_activations(model, probe.text).items()}
-    z = calibration.z_scores(absolute)
     found = SEARCHES[search](replication, z, absolute, calibration.tau)
     after = replication.similarity(found.neurons)
     return Localization(

@@ -23,11 +23,12 @@ class Replication:
 
     `score`: memorization score. `kept`: positions of the seeds that replicate (best pairwise score at least tau), those that
     replicate best first; a seed that does not would mislead the search. `witnesses`: the few that stand for all while sets are tried.
+    `guess`: a set that the search will want to know of, tried on the first seed in the same pass.
     """
 
-    def __init__(self, probe: Probe, tau: float):
+    def __init__(self, probe: Probe, tau: float, guess: NeuronSet = EMPTY):
         self.probe, self._similarity = probe, SIMILARITIES[probe.settings.similarity]
-        self.unblocked = probe.deltas()
+        self.unblocked, guessed = probe.first_deltas(guess) if guess else (probe.deltas(), None)
         best = pairwise(self.unblocked, probe.settings.similarity).amax(1)
         self.score = float(best.max())
         order = best.argsort(descending=True, stable=True)
@@ -36,6 +37,8 @@ class Replication:
         self._memo: dict[NeuronSet, dict[int, float]] = {}  # every similarity measured so far
         if self.kept:
             self._memo[EMPTY] = dict.fromkeys(self.kept, 1.0)  # nothing off: the same picture
+        if guessed is not None and 0 in self.kept:
+            self._memo[guess], self.witnesses = {0: float(self._similarity(self.unblocked[:1], guessed))}, [0]
 
     @torch.no_grad()
     def similarities(self, sets: Sequence[NeuronSet], seeds: Sequence[int]) -> Tensor:

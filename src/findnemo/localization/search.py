@@ -16,7 +16,7 @@ from findnemo.localization.candidates import initial_selection
 from findnemo.localization.minimal import Test, minimise, sufficient_prefix
 from findnemo.localization.refinement import refine
 from findnemo.localization.replication import Replication
-from findnemo.neurons import Neuron, NeuronSet
+from findnemo.neurons import EMPTY, Neuron, NeuronSet
 
 LEVELS = (0.3, 0.75)  # masks at which gradients are taken: at 1 the gradient is zero, at 0 redundant neurons hide each other
 GRADIENT_SEEDS = 2
@@ -54,12 +54,13 @@ def by_gradient(replication: Replication, z: Values, absolute: Values, tau: floa
         lambda: descending(gradient(high))[:MANY],
         lambda: descending({name: gradient(low)[name] + gradient(high)[name] for name in z}),
     )
-    return ranked(replication, rankings, tau)
+    return ranked(replication, rankings, tau, descending(_sizes(z)))
 
 
 def by_halving(replication: Replication, z: Values, absolute: Values, tau: float) -> Found:
     """All value neurons, those first whose activation is most unusual: no gradients."""
-    return ranked(replication, [lambda: descending(_sizes(z))], tau)
+    unusual = descending(_sizes(z))
+    return ranked(replication, [lambda: unusual], tau, unusual)
 
 
 def by_listing(replication: Replication, z: Values, absolute: Values, tau: float) -> Found:
@@ -76,6 +77,11 @@ SEARCHES: dict[str, Callable[[Replication, Values, Values, float], Found]] = {
 }
 
 
+def first_guess(search: str, z: Values) -> NeuronSet:
+    """The set that a search tries first, known before anything of the U-Net is: the most unusual neuron. None for the listing."""
+    return EMPTY if search == "listing" else NeuronSet.of(descending(_sizes(z))[:1])
+
+
 def descending(values: Values) -> list[Neuron]:
     """All neurons, those of the largest value first."""
     scored = [(float(x), name, i) for name, v in values.items() for i, x in enumerate(v)]
@@ -86,29 +92,28 @@ def _sizes(z: Values) -> Values:
     return {name: values.abs() for name, values in z.items()}
 
 
-def ranked(replication: Replication, rankings: Sequence[Callable[[], Sequence[Neuron]]], tau: float) -> Found:
+def ranked(
+    replication: Replication, rankings: Sequence[Callable[[], Sequence[Neuron]]], tau: float, worth: Sequence[Neuron]
+) -> Found:
     """The shortest sufficient prefix of the first ranking that has one, made 1-minimal. The last ranking holds all neurons.
 
-    Sets are tried on a few witnesses among the seeds; what comes out is confirmed on all of them. Where a seed disagrees, it
-    becomes a witness, and the search starts again with what it knows. What a witness needs, all need: so the set stays 1-minimal.
-    If not even all neurons together get to tau, the similarity they reach takes its place, as in Algorithm 3.
+    Where there is a choice, the neurons that come last in `worth` are left out. Sets are tried on a few witnesses among the seeds; what
+    comes out is confirmed on all of them. Where a seed disagrees, it becomes a witness, and the search starts again with what it
+    knows. What a witness needs, all need: so the set stays 1-minimal. If not even all neurons together get to tau, the similarity
+    they reach takes its place, as in Algorithm 3.
     """
     level = tau
     while True:
         gone: Test = partial(replication.gone, level=level)
-        order, prefix = _first_prefix(rankings, gone)
+        prefix = _first_prefix(rankings, gone)
         if prefix is None:
-            level = replication.similarity(NeuronSet.of(order)) + SLACK
+            level = replication.similarity(NeuronSet.of(worth)) + SLACK
             continue
-        neurons = minimise(prefix, gone, order, partial(replication.needed, level=level))
+        neurons = minimise(prefix, gone, worth, partial(replication.needed, level=level))
         if replication.confirmed(neurons, level):
             return Found(neurons, prefix)
 
 
-def _first_prefix(rankings: Iterable[Callable[[], Sequence[Neuron]]], gone: Test) -> tuple[Sequence[Neuron], NeuronSet | None]:
-    order: Sequence[Neuron] = ()
-    for ranking in rankings:
-        order = ranking()
-        if prefix := sufficient_prefix(order, gone):
-            return order, prefix
-    return order, None
+def _first_prefix(rankings: Iterable[Callable[[], Sequence[Neuron]]], gone: Test) -> NeuronSet | None:
+    prefixes = (sufficient_prefix(ranking(), gone) for ranking in rankings)
+    return next((prefix for prefix in prefixes if prefix is not None), None)

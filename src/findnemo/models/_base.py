@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from functools import cached_property
+import json
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,6 +39,7 @@ class Model:
 
     def __init__(self, pipeline: DiffusionPipeline, source: str = "live pipeline"):
         self.pipeline, self.source = pipeline, source
+        self._found: dict[str, dict[str, nn.Module]] = {}
         self.check_editable()
 
     # what an adapter answers -----------------------------------------------------------------------------------------
@@ -80,7 +82,18 @@ class Model:
     @property
     def value_layers(self) -> dict[str, nn.Module]:
         """Name -> value projection, in forward order. Found from the modules, never from a layout."""
-        return {n: m for n, m in self.denoiser.named_modules() if self.is_value_layer(n, m)}
+        return self.find("value layers", self.is_value_layer)
+
+    def find(self, what: str, belongs: Callable[[str, nn.Module], bool]) -> dict[str, nn.Module]:
+        """Name -> module of the denoiser for which `belongs` holds, in forward order.
+
+        Remembered under `what`, for a walk over all modules takes longer than many an operation on them, and looked up anew as soon as
+        one of the names stands for another module (a LoRA was loaded, the denoiser exchanged).
+        """
+        known = self._found.get(what)
+        if not known or any(_submodule(self.denoiser, n) is not m for n, m in known.items()):
+            known = self._found[what] = {n: m for n, m in self.denoiser.named_modules() if belongs(n, m)}
+        return dict(known)
 
     @property
     def device(self) -> torch.device:
@@ -96,11 +109,7 @@ class Model:
 
     def timesteps(self, steps: int) -> list[int]:
         """The DDIM timesteps of a schedule with this many steps, from noise to image (981, 961, ... for SD and 50 steps)."""
-        from diffusers import DDIMScheduler
-
-        scheduler = DDIMScheduler.from_config(self.pipeline.scheduler.config)
-        scheduler.set_timesteps(steps)
-        return [int(t) for t in scheduler.timesteps]
+        return list(_timesteps(json.dumps(dict(self.pipeline.scheduler.config), sort_keys=True, default=str), steps))
 
     def noise(self, prompt: str, samples: Sequence[int], seed: int = 0) -> Tensor:
         """Initial latents x_T ~ N(0, I), (N, C, H, W): sample k of a prompt is the same on every device and in every batch."""
@@ -140,6 +149,13 @@ class Model:
             )
 
 
+def _submodule(module: nn.Module, name: str) -> nn.Module | None:
+    found: nn.Module | None = module
+    for part in name.split("."):
+        found = found._modules.get(part) if found is not None else None
+    return found
+
+
 def _is_compiled(module: nn.Module) -> bool:
     return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
 
@@ -147,6 +163,15 @@ def _is_compiled(module: nn.Module) -> bool:
 def _is_fused(module: nn.Module) -> bool:
     # diffusers leaves `fused_projections` set after unfuse_qkv_projections(); the processor tells which projections are used
     return getattr(module, "fused_projections", False) and "Fused" in type(getattr(module, "processor", None)).__name__
+
+
+@lru_cache
+def _timesteps(config: str, steps: int) -> tuple[int, ...]:
+    from diffusers import DDIMScheduler
+
+    scheduler = DDIMScheduler.from_config(json.loads(config))
+    scheduler.set_timesteps(steps)
+    return tuple(int(t) for t in scheduler.timesteps)
 
 
 def _generator(seed: int, prompt: str, sample: int) -> torch.Generator:

@@ -28,11 +28,11 @@ class StableDiffusion(Model):
 
     @property
     def parts(self) -> dict[str, nn.Module]:
-        return {n: m for n, m in self.denoiser.named_modules() if PART.fullmatch(n)}
+        return self.find("parts", lambda name, module: PART.fullmatch(name) is not None)
 
     @property
     def text_projections(self) -> dict[str, nn.Module]:
-        return {n: m for n, m in self.denoiser.named_modules() if n.endswith(("attn2.to_k", "attn2.to_v"))}
+        return self.find("text projections", lambda name, module: name.endswith(("attn2.to_k", "attn2.to_v")))
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
