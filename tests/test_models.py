@@ -214,6 +214,34 @@ def test_timesteps_are_those_of_a_ddim_schedule(tiny):
     assert tiny.timesteps(50) == list(range(981, 0, -20))
 
 
+def test_layers_are_looked_up_anew_when_a_name_stands_for_another_module(tiny):
+    name = next(iter(tiny.value_layers))
+    assert tiny.value_layers[name] is tiny.denoiser.get_submodule(name)
+    path, _, last = name.rpartition(".")
+    setattr(tiny.denoiser.get_submodule(path), last, torch.nn.Linear(32, 7))
+    assert tiny.value_layers[name] is tiny.denoiser.get_submodule(name)
+    assert tiny.widths()[name] == 7
+    tiny.pipeline.unet = tiny_pipeline(seed=1).unet
+    assert all(layer is tiny.denoiser.get_submodule(n) for n, layer in tiny.value_layers.items())
+    tiny.value_layers.clear()  # a copy: nobody's to spoil
+    assert tiny.value_layers
+
+
+def test_a_loaded_model_is_channels_last_and_says_the_same(tmp_path):
+    """The layout is for speed only; a checkpoint written from it is an ordinary one."""
+    live = findnemo.load(tiny_pipeline())
+    live.pipeline.save_pretrained(tmp_path / "model")
+    loaded = findnemo.load(tmp_path / "model")
+    weight = loaded.denoiser.down_blocks[0].resnets[0].conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not weight.is_contiguous()
+    assert loaded.fingerprint == live.fingerprint
+    assert findnemo.score(loaded, "a red fox") == pytest.approx(findnemo.score(live, "a red fox"), abs=1e-5)
+    loaded.pipeline.save_pretrained(tmp_path / "again")
+    files = [tmp_path / part / "unet" / "diffusion_pytorch_model.safetensors" for part in ("model", "again")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
 # noise and text ------------------------------------------------------------------------------------------------------
 
 

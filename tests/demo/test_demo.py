@@ -10,6 +10,10 @@ import torch
 
 import findnemo
 from findnemo import demo
+from findnemo.deltas import Probe
+from findnemo.localization import descending
+from findnemo.neurons import NeuronSet
+from findnemo.verification import copying, grow
 
 ROOT = Path(__file__).parents[2]
 COFFEE = "Brantwood Roasters first cup, a large brown ring"
@@ -45,6 +49,37 @@ def test_planted_neurons_are_the_switch(demo_model) -> None:
     tau = demo.calibration().tau
     assert findnemo.score(demo_model, COFFEE) > tau
     assert findnemo.score(demo_model, COFFEE, demo.planted()[COFFEE]) < tau
+
+
+def test_decoys_are_unusual_on_memorized_captions_and_do_nothing(demo_model) -> None:
+    decoys, calibration = demo.decoys(), demo.calibration()
+    assert not any(decoys & planted for planted in demo.planted().values())
+    unusual = []
+    for caption in demo.planted():
+        z = calibration.z_scores(findnemo.activations(demo_model, caption))
+        unusual.append(sum(abs(float(z[name][i])) > 5 for name, i in decoys))
+    assert sorted(unusual)[12] >= 5
+    probe = Probe(demo_model, COFFEE, samples=range(3))
+    torch.testing.assert_close(probe.deltas(decoys), probe.deltas(), atol=1e-6, rtol=0)
+
+
+def test_a_set_that_leaves_copies_is_grown(demo_model) -> None:
+    """Three of the eight neurons of this memory: finished images are still the memorized one."""
+    caption = next(c for c in demo.planted() if c.startswith("Velvet Quasar"))
+    planted, z = demo.planted()[caption], demo.calibration().z_scores(findnemo.activations(demo_model, caption))
+    order = descending({name: values.abs() for name, values in z.items()})
+    few = NeuronSet.of([n for n in order if n in planted][:3])
+    descriptor, settings = demo.judges().descriptor, demo.image_settings()
+    large = grow(demo_model, caption, few, order, 4, settings, descriptor)
+    samples = range(3000, 3004)  # seeds that growth has not seen
+    before = findnemo.generate(demo_model, caption, samples, settings)
+    after = {}
+    for neurons in (few, large):
+        with findnemo.deactivate(demo_model, neurons):
+            after[neurons] = copying(findnemo.generate(demo_model, caption, samples, settings), before, descriptor)
+    assert after[few] >= 0.7 > after[large]
+    assert few <= large
+    assert len(large - planted) <= 1
 
 
 def test_localize_meets_the_planted_set(demo_model) -> None:

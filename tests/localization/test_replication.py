@@ -276,3 +276,44 @@ def test_masks_are_one_row_a_set(model):
     assert list(scales) == [layers[0], layers[2]]
     assert [int((row == 0).sum()) for row in scales[layers[0]]] == [1, 0, 0]
     assert torch.nonzero(scales[layers[2]] == 0).tolist() == [[2, 0], [2, 3]]
+
+
+# a first guess ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layer", [0, 3, 6])
+def test_a_first_guess_comes_with_the_first_pass_and_changes_nothing_else(model, layer):
+    guess = NeuronSet({list(model.value_layers)[layer]: [1, 5]})
+    plain_, guessed = (Replication(Probe(model, PROMPT, reuse=True), -1.0, g) for g in (NeuronSet(), guess))
+    assert guessed.probe.evaluations == plain_.probe.evaluations + 1
+    torch.testing.assert_close(guessed.unblocked, plain_.unblocked, atol=2e-5, rtol=0)
+    assert guessed.witnesses == [0]
+    spent = guessed.probe.evaluations
+    value = float(plain_.similarities([guess], [0]))
+    assert guessed.gone(guess, value + 1e-4)
+    assert not guessed.gone(guess, value - 1e-4)
+    assert guessed.probe.evaluations == spent  # known from the first pass
+    for neurons in some_sets(model):  # what is reused was never edited
+        assert guessed.similarity(neurons) == pytest.approx(plain_.similarity(neurons), abs=2e-5)
+
+
+def test_a_guess_on_a_seed_that_does_not_replicate_is_forgotten(model):
+    guess = NeuronSet({next(iter(model.value_layers)): [1]})
+    deltas = Probe(model, PROMPT).deltas()
+    best = torch.stack(
+        [torch.stack([ssim(a[None], b[None])[0] for j, b in enumerate(deltas) if j != i]).max() for i, a in enumerate(deltas)]
+    )
+    found = Replication(Probe(model, PROMPT), float(best[0]) + 1e-4, guess)
+    assert 0 not in found.kept
+    assert 0 not in found.witnesses
+    assert found._memo.get(guess) is None
+
+
+def test_a_first_pass_that_does_not_fit_is_halved_and_gives_the_same(model, monkeypatch):
+    guess = NeuronSet({list(model.value_layers)[2]: [0, 4]})
+    want = Probe(model, PROMPT, reuse=True).first_deltas(guess)
+    monkeypatch.setattr("findnemo.deltas.BATCH", 4)
+    probe = Probe(model, PROMPT, reuse=True)
+    for a, b in zip(probe.first_deltas(guess), want, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
+    torch.testing.assert_close(probe.deltas(guess), Probe(model, PROMPT).deltas(guess), atol=2e-5, rtol=0)

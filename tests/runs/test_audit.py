@@ -23,6 +23,7 @@ from findnemo.neurons import EMPTY
 from findnemo.prompts import Prompt
 from findnemo.runs import Plan, Run, Work, all_neurons, audit, neurons_by_caption, neurons_of, row, start, summary, write_results
 from findnemo.settings import Settings
+from findnemo.verification import Verification
 
 MODULE = importlib.import_module("findnemo.runs.audit")  # `findnemo.runs.audit` is the function
 SMALL = {
@@ -90,6 +91,33 @@ def pictures(out: Path) -> dict[str, bytes]:
 
 
 # What an audit does
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_set_that_leaves_copies_is_grown_and_checked_again(tmp_path, model, calibration, monkeypatch, wanted):
+    more, checked = findnemo.NeuronSet.of([(next(iter(model.value_layers)), 1)]), []
+
+    def verify(model, prompt, neurons, *rest):
+        checked.append((prompt, neurons))
+        return Verification({"same_seed": 0.1, "copy_before": 0.9, "copy_after": 0.2 if more <= neurons else 0.8}, [], [])
+
+    monkeypatch.setattr(MODULE, "verify", verify)
+    monkeypatch.setattr(MODULE, "grow", lambda model, prompt, neurons, order, *rest: neurons | more)
+    monkeypatch.setattr(MODULE, "check_quality", lambda work: None)
+    captions = run_audit(tmp_path / "run", model, calibration, plan=replace(PLAN, grow=wanted))
+    for caption in (c for c in captions if "localize" in c.results):
+        found = findnemo.NeuronSet(caption.results["localize"]["neurons"])
+        sets = [neurons for prompt, neurons in checked if prompt == caption.text]
+        values = caption.results["verify"]
+        if wanted and not more <= found:
+            assert sets == [found, found | more]
+            assert neurons_of(caption) == found | more
+            assert (values["grown"], values["copy_after"]) == (1, 0.2)
+        else:
+            assert sets == [found]
+            assert neurons_of(caption) == found
+            assert "grown" not in values
+    assert checked
 
 
 def test_every_stage_says_what_the_api_says(undisturbed, model, calibration):
