@@ -132,17 +132,20 @@ def main() -> None:
         "--tau", type=float, help="another threshold than the calibration's: the lower, the more neurons it takes"
     )
     parser.add_argument("--search", nargs="+", default=["literal", *SEARCHES], choices=["literal", *SEARCHES])
+    parser.add_argument(
+        "--compile", metavar="MODE", help="compile findnemo's passes: default, reduce-overhead (CUDA graphs), ..."
+    )
     parser.add_argument("--json", type=Path, help="write every row here")
     args = parser.parse_args()
     if args.geometry:
         pipeline = geometry.pipeline(args.geometry)
-        model = findnemo.load(pipeline, args.device, args.dtype)
+        model = findnemo.load(pipeline, args.device, args.dtype, channels_last=True)
         calibration = replace(
             findnemo.calibrate(model, geometry.CAPTIONS[4:], settings=replace(PAPER, samples=args.samples)), tau=0.7
         )
         captions, planted, keep = [(c, "") for c in geometry.CAPTIONS[:4]], {}, -1.0
     else:
-        model = findnemo.load(args.model, args.device, args.dtype)
+        model = findnemo.load(args.model, args.device, args.dtype, channels_last=True)
         calibration = Calibration.load(args.calibration) if args.calibration else findnemo.demo.calibration()
         table = findnemo.read_prompts(args.prompts) if args.prompts else findnemo.demo.memorized()
         captions, keep = [(p.text, str(p.type or "")) for p in table], None
@@ -156,6 +159,8 @@ def main() -> None:
     )
     plain = findnemo.load(copy.deepcopy(model.pipeline))
     plain.denoiser.to(memory_format=torch.contiguous_format)
+    if args.compile:
+        model = findnemo.compiled(model, mode=args.compile)
     for warm in (model, plain):
         locate(warm, captions[0][0], calibration, "halving", keep)
     rows = measure(model, plain, captions, calibration, args.search, keep)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from findnemo.edits import deactivate as deactivate
     from findnemo.edits import prune as prune
     from findnemo.edits import save_lora as save_lora
+    from findnemo.engine import compiled as compiled
     from findnemo.errors import FindnemoError as FindnemoError
     from findnemo.images import ImageSettings as ImageSettings
     from findnemo.images import generate as generate
@@ -53,6 +54,7 @@ _HOME = {
     "Detection": "detection",
     "detect": "detection",
     "detect_many": "detection",
+    "compiled": "engine",
     "deactivate": "edits",
     "prune": "edits",
     "save_lora": "edits",

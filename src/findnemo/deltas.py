@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -20,6 +21,7 @@ from findnemo.settings import PAPER, Settings
 BATCH = 64  # latents in one pass, until memory says otherwise
 
 T = TypeVar("T")
+Predict = Callable[[Tensor, int, Tensor], Tensor]
 
 
 class Probe:
@@ -100,8 +102,11 @@ class Probe:
         latents = self.latents[list(keep)]
         text = self.text if len(self.text) == 1 else self.text[list(keep)]
         untouched = untouched if scales else len(keep)
-        with self._reusing(scales, keep, untouched), scaled(self.model, scales):
-            eps = self._eps(latents, text)
+        if self.model.engine is not None and not torch.is_grad_enabled():
+            eps = self._eps(latents, text, partial(self.model.engine.predict, scales=scales))
+        else:
+            with self._reusing(scales, keep, untouched), scaled(self.model, scales):
+                eps = self._eps(latents, text, self.model.predict_noise)
         return minmax(eps.float() - latents.float(), self.settings.per_channel, self._strict)
 
     def in_batches(self, count: int, part: Callable[[slice], T]) -> list[T]:
@@ -135,16 +140,16 @@ class Probe:
         first = min((self._layers.index(n) for n in scales), default=len(self._layers))
         return self._reuse.replay(self.model, first, keep)
 
-    def _eps(self, latents: Tensor, text: Tensor) -> Tensor:
-        conditional = self._predict(latents, text)
+    def _eps(self, latents: Tensor, text: Tensor, predict: Predict) -> Tensor:
+        conditional = self._predict(latents, text, predict)
         if self.empty is None or self.settings.guidance is None:
             return conditional
-        unconditional = self._predict(latents, self.empty)
+        unconditional = self._predict(latents, self.empty, predict)
         return unconditional + self.settings.guidance * (conditional - unconditional)
 
-    def _predict(self, latents: Tensor, text: Tensor) -> Tensor:
+    def _predict(self, latents: Tensor, text: Tensor, predict: Predict) -> Tensor:
         self.evaluations += len(latents)
-        return self.model.predict_noise(latents, self.timestep, text.expand(len(latents), -1, -1))
+        return predict(latents, self.timestep, text.expand(len(latents), -1, -1))
 
     def score(self, neurons: NeuronSet = EMPTY) -> float:
         """Memorization score: the largest pairwise similarity of the deltas."""

@@ -309,7 +309,7 @@ def test_a_caption_with_nan_is_status_1_and_named(usual, tmp_path, monkeypatch):
     encode = StableDiffusion.encode
 
     def poisoned(model, prompts):
-        return encode(model, prompts) * (float("nan") if "a tree" in prompts else 1)
+        return encode(model, prompts) * torch.tensor([float("nan") if p == "a tree" else 1 for p in prompts])[:, None, None]
 
     with monkeypatch.context() as patch:
         patch.setattr(StableDiffusion, "encode", poisoned)

@@ -32,10 +32,12 @@ SCHEDULE = (
 class Model:
     """A diffusers pipeline seen through the few questions that localization asks.
 
-    Attributes: `pipeline`, the live pipeline, and `source`, what it was loaded from.
+    Attributes: `pipeline`, the live pipeline; `source`, what it was loaded from; `engine`, what predicts noise in its place, or None
+    (see `findnemo.compiled`).
     """
 
     pipeline: Any
+    engine: Any = None
 
     def __init__(self, pipeline: DiffusionPipeline, source: str = "live pipeline"):
         self.pipeline, self.source = pipeline, source

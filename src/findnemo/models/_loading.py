@@ -23,13 +23,14 @@ def load(
     source: str | Path | Any,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    channels_last: bool = False,
 ) -> Model:
     """Load a model to audit.
 
     `source`: a diffusers directory, a hub id ("CompVis/stable-diffusion-v1-4"), "demo" for the shipped model, or a live
     pipeline, which is used as it is. `device`: by default CUDA where there is one, else the CPU. `dtype`: "float32",
-    "float16" or "bfloat16"; by default float16 on CUDA, else float32. What is loaded here has its denoiser in channels-last layout,
-    which convolutions are fastest in; a live pipeline keeps its own.
+    "float16" or "bfloat16"; by default float16 on CUDA, else float32. `channels_last`: keep the denoiser in the layout that
+    convolutions are fastest in; results are the same but for rounding.
 
     Raises InputError (no such model, device or dtype), ModelError (unsupported or unsafe files), EditError (fused or compiled).
 
@@ -44,15 +45,19 @@ def load(
         adapter = _adapter(type(pipeline).__name__)
         if device is not None or dtype is not None:
             pipeline.to(**{k: v for k, v in (("device", _device(device)), ("dtype", _dtype(dtype))) if v is not None})
-        return adapter(pipeline, name)
+        return _laid_out(adapter(pipeline, name), channels_last)
     place = _device(device) or _best_device()
     kind = _dtype(dtype) or (torch.float16 if place.type == "cuda" else torch.float32)
     path = _demo_directory() if str(source) == "demo" else source
     adapter = _adapter(_pipeline_class(path))
     pipeline = _from_pretrained(path, kind).to(place)
     pipeline.set_progress_bar_config(disable=True)
-    model = adapter(pipeline, str(source))
-    model.denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return _laid_out(adapter(pipeline, str(source)), channels_last)
+
+
+def _laid_out(model: Model, channels_last: bool) -> Model:
+    if channels_last:
+        model.denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
 
 

@@ -1,0 +1,72 @@
+"""A compiled model says what the plain one says, for every set and size of batch, or refuses to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from _tiny import tiny_pipeline
+
+import findnemo
+from findnemo import Model, NeuronSet, Settings
+from findnemo.deltas import Probe
+from findnemo.edits import masks
+from findnemo.errors import EditError
+
+PROMPT, SETTINGS = "a red fox", Settings(samples=3)
+BACKENDS = ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]  # the same graph; inductor takes minutes on a CPU
+
+
+@pytest.fixture(scope="module")
+def plain() -> Model:
+    pipeline = tiny_pipeline()
+    generator = torch.Generator().manual_seed(1)
+    for name, module in pipeline.unet.named_modules():  # text that matters
+        if name.endswith("attn2.to_v"):
+            module.weight.data.copy_(torch.randn(module.weight.shape, generator=generator))
+    return findnemo.load(pipeline)
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def fast(request, plain) -> Model:
+    return findnemo.compiled(plain, backend=request.param)
+
+
+def test_deltas_are_those_of_the_plain_model_for_every_set_and_batch(plain, fast):
+    layers = list(plain.value_layers)
+    sets = [NeuronSet(), NeuronSet({layers[0]: range(12)}), NeuronSet({layers[3]: [1], layers[6]: range(9)})]
+    usual, quick = Probe(plain, PROMPT, SETTINGS), Probe(fast, PROMPT, SETTINGS, reuse=True)
+    for neurons in sets:
+        torch.testing.assert_close(quick.deltas(neurons), usual.deltas(neurons), atol=1e-4, rtol=0)
+    assert not torch.allclose(usual.deltas(sets[1]), usual.deltas(), atol=1e-2)
+    scales = masks(plain, sets)  # one set a sample
+    torch.testing.assert_close(quick.scaled_deltas(scales, [0, 1, 2]), usual.scaled_deltas(scales, [0, 1, 2]), atol=1e-4, rtol=0)
+    assert quick.evaluations == usual.evaluations - 6
+
+
+def test_a_search_finds_the_same(plain, fast):
+    calibration = findnemo.calibrate(plain, ["a cat", "two dogs", "snow", "@@@@"], settings=SETTINGS)
+    tau = findnemo.score(plain, PROMPT, settings=SETTINGS) - 1e-3
+    found = [findnemo.localize(m, PROMPT, replace(calibration, tau=tau)) for m in (plain, fast)]
+    assert found[0].neurons == found[1].neurons
+    assert found[0].score_before == pytest.approx(found[1].score_before, abs=1e-4)
+
+
+def test_the_plain_model_is_left_as_it_was(plain, fast):
+    Probe(fast, PROMPT, SETTINGS).deltas()
+    assert plain.engine is None
+    assert not any(layer._forward_hooks for layer in plain.value_layers.values())
+    plain.check_editable()
+
+
+def test_a_compiler_that_loses_the_edit_is_caught(plain, monkeypatch):
+    def forgetful(function, **options):
+        def run(latents, timestep, text, masks):
+            return function(latents, timestep, text, {n: torch.ones_like(m) for n, m in masks.items()})
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", forgetful)
+    with pytest.raises(EditError, match="differ by"):
+        Probe(findnemo.compiled(plain), PROMPT, SETTINGS).deltas()
