@@ -45,6 +45,7 @@ def test_deltas_are_those_of_the_plain_model_for_every_set_and_batch(plain, fast
     assert quick.evaluations == usual.evaluations - 6
 
 
+@pytest.mark.slow
 def test_a_search_finds_the_same(plain, fast):
     calibration = findnemo.calibrate(plain, ["a cat", "two dogs", "snow", "@@@@"], settings=SETTINGS)
     tau = findnemo.score(plain, PROMPT, settings=SETTINGS) - 1e-3

@@ -28,10 +28,10 @@ class Probe:
     """One prompt under one model: text encoded once, latents drawn once, every delta one U-Net pass.
 
     `samples` are the sample numbers of the initial latents (default 0 .. settings.samples - 1). `text`: its embedding
-    (1, tokens, D), if known; see `of_many` for several prompts. `reuse`: keep what the first pass computes before each value layer, and compute later passes from the
-    first edited layer on; for many passes under one model that changes in nothing else. `evaluations` counts U-Net sample
-    evaluations: one latent through the U-Net once (also where part of it is reused), twice under guidance, three times with its
-    gradient. `batch`: latents in one pass; halved when the device runs out of memory.
+    (1, tokens, D), if known; `of_many` makes a probe of several prompts. `reuse`: keep what the first pass computes before each value
+    layer, and compute later passes from the first edited layer on; for many passes under one model that changes in nothing else.
+    `evaluations` counts U-Net sample evaluations: one latent through the U-Net once (also where part of it is reused), twice under
+    guidance, three times with its gradient. `batch`: latents in one pass; halved when the device runs out of memory.
     """
 
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ def test_a_set_that_leaves_copies_is_grown(demo_model) -> None:
     planted, z = demo.planted()[caption], demo.calibration().z_scores(findnemo.activations(demo_model, caption))
     order = descending({name: values.abs() for name, values in z.items()})
     few = NeuronSet.of([n for n in order if n in planted][:3])
-    descriptor, settings = demo.judges().descriptor, demo.image_settings()
+    descriptor, settings = demo.judges().descriptor, replace(demo.image_settings(), steps=8)
     large = grow(demo_model, caption, few, order, 4, settings, descriptor)
     samples = range(3000, 3004)  # seeds that growth has not seen
     before = findnemo.generate(demo_model, caption, samples, settings)

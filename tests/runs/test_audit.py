@@ -270,6 +270,15 @@ def test_a_later_limit_leaves_results_and_quality_alone(tmp_path, stages, model,
 # A caption on which the model gives NaN
 
 
+def rounded(values):
+    """Without the last digits of detection's scores: a caption that fails leaves the passes that it shared with others."""
+    if isinstance(values, dict):
+        return {k: rounded(v) for k, v in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [rounded(v) for v in values]
+    return round(values, 5) if isinstance(values, float) else values
+
+
 @pytest.fixture
 def poisoned(monkeypatch):
     """A model of its own that gives NaN for the captions in the set `bad`."""
@@ -293,15 +302,13 @@ def test_a_caption_with_nan_is_marked_and_named_and_tried_again(tmp_path, undist
     whole = json.loads((tmp_path / "run" / "results.json").read_text())
     assert whole["failed"] == 1
     assert [(r["caption"], r["status"]) for r in whole["results"] if r["error"]] == [(TEXTS[1], "failed")]
-    others = outcome(tmp_path / "run")["captions"]
-    assert {k: v for k, v in others.items() if k != TEXTS[1]} == {
-        k: v for k, v in outcome(undisturbed)["captions"].items() if k != TEXTS[1]
-    }
+    others, want = (rounded(outcome(out))["captions"] for out in (tmp_path / "run", undisturbed))
+    assert {k: v for k, v in others.items() if k != TEXTS[1]} == {k: v for k, v in want.items() if k != TEXTS[1]}
 
     assert run_audit(tmp_path / "run", sick, calibration)[1].failed  # still ill, still marked
     bad.clear()
     assert not any(c.failed for c in run_audit(tmp_path / "run", sick, calibration))
-    assert outcome(tmp_path / "run") == outcome(undisturbed)
+    assert rounded(outcome(tmp_path / "run")) == rounded(outcome(undisturbed))
 
 
 def test_nan_in_finished_images_fails_the_caption_or_is_counted(tmp_path, undisturbed, stages, model, calibration):
