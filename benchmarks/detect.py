@@ -16,7 +16,7 @@ import torch
 
 import findnemo
 from findnemo import Calibration
-from findnemo.detection import GROUP, Detection, detect_many, screen
+from findnemo.detection import Detection, detect_many, group_size, screen
 
 
 def main() -> None:
@@ -40,7 +40,8 @@ def main() -> None:
         f"{len(captions)} captions; screen: under {made.below:.3f} after {made.samples} seeds, recall {made.recall:.3f} on hold-out"
     )
     whole, seeds = 0.0, calibration.settings.samples
-    detect_many(model, captions[:GROUP], calibration)  # warm-up
+    together = group_size(model)
+    detect_many(model, captions[:together], calibration)  # warm-up
     if not args.staged_only:
         began = time.perf_counter()
         scores = [findnemo.score(model, c, settings=calibration.settings) for c in captions]
@@ -50,8 +51,8 @@ def main() -> None:
     exact: list[bool] = []
     for name, chosen, size in (
         ("one at a time:", None, 1),
-        ("in groups:", None, GROUP),
-        ("groups and a screen:", made, GROUP),
+        ("in groups:", None, together),
+        ("groups and a screen:", made, together),
     ):
         if args.staged_only and size == 1:
             continue

@@ -10,7 +10,7 @@ from _tiny import tiny_pipeline
 
 import findnemo
 from findnemo import Calibration, Settings, calibrate
-from findnemo.detection import Screen, detect, detect_many, screen
+from findnemo.detection import Screen, detect, detect_many, group_size, screen
 from findnemo.errors import InputError, NumericalError
 from findnemo.models import Model
 
@@ -120,3 +120,9 @@ def test_a_caption_with_nan_has_the_error_for_an_answer_and_the_others_theirs(mo
             assert other.score == pytest.approx(one.score, abs=1e-5)
     with pytest.raises(NumericalError, match="NaN"):
         detect(model, "@@@@", calibration)
+
+
+@pytest.mark.parametrize(("size", "captions"), [(16, 32), (24, 32), (64, 4), (128, 1), (256, 1)])
+def test_fewer_captions_share_passes_where_latents_are_large(model, monkeypatch, size, captions):
+    monkeypatch.setattr(type(model), "latent_shape", (4, size, size))
+    assert group_size(model) == captions

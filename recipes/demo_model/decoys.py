@@ -35,9 +35,8 @@ def add_decoys(
         out = unet.get_submodule(_out(name))
         typical = (ordinary @ layer.weight.T).abs().mean()
         mean = outputs[name].mean((0, 1, 2))
-        effect = (outputs[name] - mean).square().mean((0, 2)).sqrt().amax(0) * out.weight.norm(
-            dim=0
-        )  # on the caption it matters to
+        share = (outputs[name] - mean).square().mean((0, 2)).sqrt().amax(0)  # on the caption that it matters to most
+        effect = share * out.weight.norm(dim=0)
         effect[[j for neurons in planted for j in neurons.get(name, [])]] = torch.inf
         chosen[name] = sorted(effect.argsort()[: round(SHARE * layer.out_features)].tolist())
         for j in chosen[name]:

@@ -16,7 +16,7 @@ from findnemo.models import Model
 from findnemo.scores import NOT_FINITE, memorization_score
 
 FIRST = 2  # seeds to begin with; one pair is enough to convict
-GROUP = 32  # captions that share passes: with two seeds each a pass of 64 latents
+GROUP, SMALL = 32, 24 * 24  # captions that share passes, for latents of up to so many positions: 64 latents with two seeds each
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def detect_many(
 ) -> list[Detection | NumericalError]:
     """`detect` for several prompts at once, whose seeds share passes: two of every caption, two more of those undecided, then the rest.
 
-    Give some GROUP (32) at a time; all their noise differences are held. A caption for which the model gives NaN has the error for an
+    Give as many at a time as `group_size` says; all their noise differences are held. A caption for which the model gives NaN has the error for an
     answer, and the others their own. Raises MismatchError for a calibration of another model.
     """
     calibration.check(model)
@@ -125,6 +125,15 @@ def detect_many(
             if score >= tau or aside or seen == settings.samples:
                 answers[i] = Detection(prompts[i], score, tau, score >= tau, cost * seen, seen, aside)
     return [answers[i] for i in range(len(prompts))]
+
+
+def group_size(model: Model) -> int:
+    """How many captions to give `detect_many` at a time: 32 for small latents, 4 for 64 x 64, where a pass is arithmetic and not calls.
+
+    A process that is killed loses one such group at most.
+    """
+    _, height, width = model.latent_shape
+    return max(1, min(GROUP, GROUP * SMALL // (height * width)))
 
 
 def _stages(samples: int, screen: Screen | None) -> list[int]:

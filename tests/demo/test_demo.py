@@ -12,7 +12,7 @@ import torch
 import findnemo
 from findnemo import demo
 from findnemo.deltas import Probe
-from findnemo.localization import descending
+from findnemo.localization import most_unusual
 from findnemo.neurons import NeuronSet
 from findnemo.verification import copying, grow
 
@@ -68,7 +68,7 @@ def test_a_set_that_leaves_copies_is_grown(demo_model) -> None:
     """Three of the eight neurons of this memory: finished images are still the memorized one."""
     caption = next(c for c in demo.planted() if c.startswith("Velvet Quasar"))
     planted, z = demo.planted()[caption], demo.calibration().z_scores(findnemo.activations(demo_model, caption))
-    order = descending({name: values.abs() for name, values in z.items()})
+    order = most_unusual(z)
     few = NeuronSet.of([n for n in order if n in planted][:3])
     descriptor, settings = demo.judges().descriptor, replace(demo.image_settings(), steps=8)
     large = grow(demo_model, caption, few, order, 4, settings, descriptor)

@@ -17,7 +17,7 @@ from _tiny import tiny_pipeline
 from PIL import Image
 
 import findnemo
-from findnemo.errors import InputError, MismatchError, NumericalError
+from findnemo.errors import DeviceError, InputError, MismatchError, NumericalError
 from findnemo.images import ImageSettings
 from findnemo.neurons import EMPTY
 from findnemo.prompts import Prompt
@@ -309,6 +309,18 @@ def test_a_caption_with_nan_is_marked_and_named_and_tried_again(tmp_path, undist
     bad.clear()
     assert not any(c.failed for c in run_audit(tmp_path / "run", sick, calibration))
     assert rounded(outcome(tmp_path / "run")) == rounded(outcome(undisturbed))
+
+
+@pytest.mark.parametrize("stage", ["detect_many", "localize"])
+def test_a_device_without_memory_marks_captions_and_does_not_end_the_audit(tmp_path, model, calibration, monkeypatch, stage):
+    def full(*arguments):
+        raise DeviceError("out of memory on cpu")
+
+    monkeypatch.setattr(MODULE, stage, full)
+    captions = run_audit(tmp_path / "run", model, calibration)
+    failed = [c for c in captions if c.failed]
+    assert len(failed) == {"detect_many": 6, "localize": 3}[stage]
+    assert all("out of memory" in reason for c in failed for reason in c.failed.values())
 
 
 def test_nan_in_finished_images_fails_the_caption_or_is_counted(tmp_path, undisturbed, stages, model, calibration):

@@ -279,7 +279,7 @@ def verify(
     loaded = load_model(model or place, device, dtype or settings["dtype"], quiet)
     image = settings["image_settings"]
     plan = make_plan(place, settings["search"], settings["images"], image["steps"], image["guidance"], image["seed"])
-    plan = replace(plan, screen=Screen(**settings["screen"]) if settings["screen"] else None, grow=settings["grow"])
+    plan = replace(plan, screen=Screen(**settings["screen"]) if settings["screen"] else None, grow=settings.get("grow", True))
     made = Calibration.load(run / "calibration")
     run_stages(loaded, prompts, made, run, ("verify",), plan, False, json, quiet)
 

@@ -11,7 +11,7 @@ from findnemo.errors import InputError
 from findnemo.localization.candidates import initial_selection, out_of_distribution_neurons
 from findnemo.localization.refinement import refine
 from findnemo.localization.replication import Replication
-from findnemo.localization.search import DEFAULT, SEARCHES, Found, descending, first_guess
+from findnemo.localization.search import DEFAULT, SEARCHES, Found, first_guess, most_unusual
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 
@@ -20,9 +20,9 @@ __all__ = [
     "SEARCHES",
     "Found",
     "Localization",
-    "descending",
     "initial_selection",
     "localize",
+    "most_unusual",
     "out_of_distribution_neurons",
     "refine",
 ]

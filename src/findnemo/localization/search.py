@@ -49,17 +49,17 @@ def by_gradient(replication: Replication, z: Values, absolute: Values, tau: floa
 
     low, high = LEVELS
     rankings = (
-        lambda: descending(_sizes(z))[:FEW],
-        lambda: descending(gradient(low))[:MANY],
-        lambda: descending(gradient(high))[:MANY],
-        lambda: descending({name: gradient(low)[name] + gradient(high)[name] for name in z}),
+        lambda: most_unusual(z)[:FEW],
+        lambda: _descending(gradient(low))[:MANY],
+        lambda: _descending(gradient(high))[:MANY],
+        lambda: _descending({name: gradient(low)[name] + gradient(high)[name] for name in z}),
     )
-    return ranked(replication, rankings, tau, descending(_sizes(z)))
+    return ranked(replication, rankings, tau, most_unusual(z))
 
 
 def by_halving(replication: Replication, z: Values, absolute: Values, tau: float) -> Found:
     """All value neurons, those first whose activation is most unusual: no gradients."""
-    unusual = descending(_sizes(z))
+    unusual = most_unusual(z)
     return ranked(replication, [lambda: unusual], tau, unusual)
 
 
@@ -79,17 +79,18 @@ SEARCHES: dict[str, Callable[[Replication, Values, Values, float], Found]] = {
 
 def first_guess(search: str, z: Values) -> NeuronSet:
     """The set that a search tries first, known before anything of the U-Net is: the most unusual neuron. None for the listing."""
-    return EMPTY if search == "listing" else NeuronSet.of(descending(_sizes(z))[:1])
+    return EMPTY if search == "listing" else NeuronSet.of(most_unusual(z)[:1])
 
 
-def descending(values: Values) -> list[Neuron]:
+def most_unusual(z: Values) -> list[Neuron]:
+    """All value neurons of a caption, those of the largest |z| first; `z`: layer -> (width,) z-scores (Calibration.z_scores)."""
+    return _descending({name: values.abs() for name, values in z.items()})
+
+
+def _descending(values: Values) -> list[Neuron]:
     """All neurons, those of the largest value first."""
     scored = [(float(x), name, i) for name, v in values.items() for i, x in enumerate(v)]
     return [(name, i) for _, name, i in sorted(scored, key=lambda one: -one[0])]
-
-
-def _sizes(z: Values) -> Values:
-    return {name: values.abs() for name, values in z.items()}
 
 
 def ranked(

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from findnemo._version import __version__
 from findnemo.calibration import Calibration, activations
-from findnemo.detection import GROUP, Detection, Screen, detect_many
+from findnemo.detection import Detection, Screen, detect_many, group_size
 from findnemo.errors import FindnemoError
 from findnemo.images import ImageSettings, save_png, sheet
-from findnemo.localization import DEFAULT, descending, localize
+from findnemo.localization import DEFAULT, localize, most_unusual
 from findnemo.models import Model
-from findnemo.neurons import EMPTY, Neuron, NeuronSet
+from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.prompts import Prompt
 from findnemo.runs.store import Caption, Run
 from findnemo.verification import COPY, Judges, Verification, grow, quality, verify
@@ -92,7 +92,7 @@ def audit(
     for stage in stages:
         answered = work.run.done(stage)
         concerned = [c for c in work.run.captions(ids) if _concerns(stage, c)]
-        size = GROUP if stage == "detect" else 1
+        size = group_size(work.model) if stage == "detect" else 1
         groups = [concerned[k : k + size] for k in range(0, len(concerned), size)]
         count, total = 0, sum(c.id not in answered for c in concerned)
         for group in groups:
@@ -126,24 +126,16 @@ def _answer(work: Work, stage: str, group: Sequence[Caption], open_: Sequence[Ca
     audit, and so is the result, to the last bit.
     """
     began = time.monotonic()
-    answers = _STEPS[stage](work, group)
+    answers: list[Answer]
+    try:
+        answers = _STEPS[stage](work, group)
+    except FindnemoError as problem:  # of the whole group, such as a device without memory
+        answers = [problem] * len(group)
     seconds = (time.monotonic() - began) / len(group)
     for caption, answer in zip(group, answers, strict=True):
         if caption in open_:
             payload, error = ({}, str(answer)) if isinstance(answer, FindnemoError) else (answer, None)
             work.run.record(caption.id, stage, payload, seconds, error)
-
-
-def _each(step: Callable[[Work, Caption], Answer]) -> Callable[[Work, Sequence[Caption]], list[Answer]]:
-    """A step of one caption for a group of them; where it fails, its error is the answer."""
-
-    def one(work: Work, caption: Caption) -> Answer:
-        try:
-            return step(work, caption)
-        except FindnemoError as problem:
-            return problem
-
-    return lambda work, group: [one(work, caption) for caption in group]
 
 
 def _detect(work: Work, group: Sequence[Caption]) -> list[Answer]:
@@ -164,8 +156,8 @@ def _verify(work: Work, caption: Caption) -> dict[str, Any]:
 
     result, values = check(neurons), {}
     if plan.grow and min(result.values.get(f"copy_{when}", 0) for when in ("before", "after")) >= COPY:
-        order, descriptor = _by_z(work, caption), work.judges.descriptor
-        larger = grow(work.model, caption.text, neurons, order, plan.images, plan.image_settings, descriptor)
+        z, descriptor = work.calibration.z_scores(activations(work.model, caption.text)), work.judges.descriptor
+        larger = grow(work.model, caption.text, neurons, most_unusual(z), plan.images, plan.image_settings, descriptor)
         if larger is not None and larger != neurons:
             values = {"grown": len(larger) - len(neurons), "neurons": larger.to_json()}
             neurons, result = larger, check(larger)
@@ -178,16 +170,10 @@ def _verify(work: Work, caption: Caption) -> dict[str, Any]:
     return {**result.values, **values}
 
 
-def _by_z(work: Work, caption: Caption) -> list[Neuron]:
-    """All value neurons, the most unusually active first."""
-    z = work.calibration.z_scores(activations(work.model, caption.text))
-    return descending({name: values.abs() for name, values in z.items()})
-
-
 _STEPS: dict[str, Callable[[Work, Sequence[Caption]], list[Answer]]] = {
     "detect": _detect,
-    "localize": _each(_localize),
-    "verify": _each(_verify),
+    "localize": lambda work, group: [_localize(work, caption) for caption in group],
+    "verify": lambda work, group: [_verify(work, caption) for caption in group],
 }
 
 
