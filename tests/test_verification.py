@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -20,7 +22,7 @@ SETTINGS, IMAGES = Settings(samples=3), ImageSettings(steps=1)
 MID = "mid_block.attentions.0.transformer_blocks.0.attn2.to_v"
 NEURONS = NeuronSet({MID: range(20)})
 PROMPT = "a red fox"
-COPIES = {"copy_before", "copy_after"}
+COPIES = {"copies_before", "copies_after"}
 
 
 @pytest.fixture
@@ -149,8 +151,8 @@ def test_figures_are_medians_over_the_seeds():
             "sscd_orig_after": cos(20),  # 20, 20, 50
             "a_clip_before": 3.10,
             "a_clip_after": 3.60,
-            "copy_before": cos(10),  # 10, 10, 20 to the closest other seed
-            "copy_after": cos(30),  # 30, 10, 80
+            "copies_before": 1.0,  # 10, 10, 20 degrees to the closest other seed
+            "copies_after": 2 / 3,  # 30, 10, 80; a copy is one within 45.6
         },
         abs=1e-5,
     )
@@ -214,11 +216,11 @@ def test_quality_of_nothing(loud):
 # Copies of what other seeds gave
 
 
-def test_copying_is_the_median_of_the_closest_image_of_another_seed():
+def test_copying_is_the_similarity_to_the_closest_image_of_another_seed():
     before, after = [picture(d) for d in (0, 10, 40)], [picture(d) for d in (0, 90, 41)]
-    assert copying(before, before, by_angle) == pytest.approx(cos(10))  # 10, 10, 30 degrees
-    assert copying(after, before, by_angle) == pytest.approx(cos(31))  # 10 (its own 0 does not count), 50, 31
-    assert copying(before[:2], before[:2], by_angle) == pytest.approx(cos(10))
+    assert copying(before, before, by_angle).tolist() == pytest.approx([cos(10), cos(10), cos(30)])
+    assert copying(after, before, by_angle).tolist() == pytest.approx([cos(10), cos(50), cos(31)])  # its own 0 does not count
+    assert copying(before[:2], before[:2], by_angle).tolist() == pytest.approx([cos(10), cos(10)])
 
 
 def test_without_a_descriptor_it_is_the_correlation_of_the_pixels():
@@ -228,9 +230,9 @@ def test_without_a_descriptor_it_is_the_correlation_of_the_pixels():
     flat_ = [np.asarray(i, np.float64).ravel() for i in (*images, *other)]
     table = np.corrcoef(flat_)[:4, 4:]
     np.fill_diagonal(table, -1)
-    assert copying(images, other) == pytest.approx(sorted(table.max(1))[1], abs=1e-5)
+    assert copying(images, other).tolist() == pytest.approx(table.max(1).tolist(), abs=1e-5)
     dark = [Image.fromarray(np.asarray(i) // 2) for i in images]
-    assert copying([dark[1], dark[0]], images[:2]) == pytest.approx(1, abs=1e-3)
+    assert copying([dark[1], dark[0]], images[:2]).tolist() == pytest.approx([1, 1], abs=1e-3)
 
 
 def test_a_set_is_grown_until_images_of_its_own_seeds_are_no_copies(loud, monkeypatch):
@@ -239,7 +241,7 @@ def test_a_set_is_grown_until_images_of_its_own_seeds_are_no_copies(loud, monkey
 
     def fake(images, before, descriptor):
         seen.append((flat(images), flat(before)))
-        return 0.9 if len(seen) < 3 else 0.6
+        return torch.tensor([0.1, 0.9] if len(seen) < 3 else [0.6, 0.1])  # one copy is enough
 
     monkeypatch.setattr(verification, "copying", fake)
     assert grow(loud, PROMPT, NeuronSet({MID: [2]}), order, 2, IMAGES) == NeuronSet({MID: [2, 9, 30]})
@@ -249,3 +251,12 @@ def test_a_set_is_grown_until_images_of_its_own_seeds_are_no_copies(loud, monkey
     assert all(b == before for _, b in seen)
     with findnemo.deactivate(loud, NeuronSet({MID: [2, 30]})):
         assert seen[1][0] == flat(findnemo.generate(loud, PROMPT, samples, IMAGES))
+
+
+def test_a_set_is_not_grown_beyond_measure(loud, monkeypatch):
+    monkeypatch.setattr(verification, "copying", lambda *images: torch.tensor([0.9, 0.9]))
+    order = [(name, k) for name, width in loud.widths().items() for k in range(width)]
+    sizes = []
+    monkeypatch.setattr(verification, "deactivate", lambda model, off: sizes.append(len(off)) or nullcontext())
+    assert grow(loud, PROMPT, EMPTY, order, 2, IMAGES) is None
+    assert max(sizes) == 32 < len(order)

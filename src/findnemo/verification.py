@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 FRESH = 1000  # first sample number of evaluation seeds; localization uses 0, 1, ...
 GROWTH = 2000  # first sample number of the images on which a set is grown
-COPY = 0.7  # similarity of images of different seeds from which they are copies of one another
+COPY = 0.7  # similarity of images of different seeds from which one is a copy of the other
+MORE = 32  # a set is grown by that many neurons at most: what takes more is no single memory any more
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def verify(
     a seed's noise difference to its own before); with a descriptor `sscd_gen` (image with against without the edit, same seed),
     `d_sscd_before`, `d_sscd_after` (pairwise among the images of the prompt) and, if the training image is known,
     `sscd_orig_before`, `sscd_orig_after`; with a CLIP `a_clip_before`, `a_clip_after` (Finding NeMo, section 4); of two images or
-    more `copy_before`, `copy_after` (see `copying`).
+    more `copies_before`, `copies_after`, the share of them that are copies of what another seed gave (`copying` .7 and more).
     """
     probe = Probe(model, prompt, settings, range(FRESH, FRESH + settings.samples))
     unblocked, blocked = probe.deltas(), probe.deltas(neurons)
@@ -91,8 +92,8 @@ def compare_images(
     """Descriptor similarities and alignment of the images of one prompt before and after; medians over the seeds."""
     values: dict[str, float] = {}
     if len(before) > 1:
-        values["copy_before"] = copying(before, before, judges.descriptor)
-        values["copy_after"] = copying(after, before, judges.descriptor)
+        for name, images in (("copies_before", before), ("copies_after", after)):
+            values[name] = float((copying(images, before, judges.descriptor) >= COPY).float().mean())
     if judges.descriptor is not None:
         old, new = judges.descriptor(before), judges.descriptor(after)
         values["sscd_gen"] = float((old * new).sum(1).median())
@@ -109,15 +110,15 @@ def compare_images(
     return values
 
 
-def copying(images: Sequence[Image.Image], before: Sequence[Image.Image], descriptor: Descriptor | None = None) -> float:
-    """How much the images of a prompt are copies of what other seeds gave before: the median over images of the largest similarity
-    to an untouched image of another seed, in [-1, 1].
+def copying(images: Sequence[Image.Image], before: Sequence[Image.Image], descriptor: Descriptor | None = None) -> torch.Tensor:
+    """How much each image of a prompt is a copy of what other seeds gave before: (N,), its largest similarity, in [-1, 1], to an
+    untouched image of another seed.
 
     No training image is needed: a memory shows in that all seeds give it. `before`: untouched images of the same two or more seeds,
     in the same order. Similarity is that of the descriptor, without one the correlation of the pixels.
     """
     one, other = (_pixels(i) if descriptor is None else descriptor(i) for i in (images, before))
-    return float((one @ other.T).fill_diagonal_(-1).amax(1).median())
+    return (one @ other.T).fill_diagonal_(-1).amax(1)
 
 
 def _pixels(images: Sequence[Image.Image]) -> torch.Tensor:
@@ -137,19 +138,20 @@ def grow(
     image_settings: ImageSettings,
     descriptor: Descriptor | None = None,
 ) -> NeuronSet | None:
-    """`neurons` and as few more as it takes until finished images are no copies of the untouched ones (`copying` under .7).
+    """`neurons` and as few more as it takes until no finished image is a copy of an untouched one (`copying` under .7 for all).
 
-    The next come in the order of `order`. A smallest set can satisfy the score, which looks at one noisy step, and still leave a copy
-    under guidance. None if not even all of `order` is enough. Uses seeds of its own, so that verification stays fresh.
+    The next come in the order of `order`, 32 at most. A smallest set can satisfy the score, which looks at one noisy step, and still leave a copy
+    under guidance. None if not even those are enough. Uses seeds of its own, so that verification stays fresh.
     """
     samples = range(GROWTH, GROWTH + images)
     before = generate(model, prompt, samples, image_settings)
 
     def copies(off: NeuronSet) -> bool:
         with deactivate(model, off):
-            return copying(generate(model, prompt, samples, image_settings), before, descriptor) >= COPY
+            images = generate(model, prompt, samples, image_settings)
+        return bool((copying(images, before, descriptor) >= COPY).any())
 
-    return grown(neurons, order, copies)
+    return grown(neurons, [n for n in order if n not in neurons][:MORE], copies)
 
 
 def _among(features: torch.Tensor) -> float:

@@ -78,7 +78,8 @@ def test_a_set_that_leaves_copies_is_grown(demo_model) -> None:
     for neurons in (few, large):
         with findnemo.deactivate(demo_model, neurons):
             after[neurons] = copying(findnemo.generate(demo_model, caption, samples, settings), before, descriptor)
-    assert after[few] >= 0.7 > after[large]
+    assert (after[few] >= 0.7).sum() >= 3
+    assert (after[large] < 0.7).all()
     assert few <= large
     assert len(large - planted) <= 1
 

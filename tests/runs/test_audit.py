@@ -99,7 +99,7 @@ def test_a_set_that_leaves_copies_is_grown_and_checked_again(tmp_path, model, ca
 
     def verify(model, prompt, neurons, *rest):
         checked.append((prompt, neurons))
-        return Verification({"same_seed": 0.1, "copy_before": 0.9, "copy_after": 0.2 if more <= neurons else 0.8}, [], [])
+        return Verification({"same_seed": 0.1, "copies_before": 1.0, "copies_after": 0.0 if more <= neurons else 0.25}, [], [])
 
     monkeypatch.setattr(MODULE, "verify", verify)
     monkeypatch.setattr(MODULE, "grow", lambda model, prompt, neurons, order, *rest: neurons | more)
@@ -112,7 +112,7 @@ def test_a_set_that_leaves_copies_is_grown_and_checked_again(tmp_path, model, ca
         if wanted and not more <= found:
             assert sets == [found, found | more]
             assert neurons_of(caption) == found | more
-            assert (values["grown"], values["copy_after"]) == (1, 0.2)
+            assert (values["grown"], values["copies_after"]) == (1, 0)
         else:
             assert sets == [found]
             assert neurons_of(caption) == found

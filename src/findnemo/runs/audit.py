@@ -19,7 +19,7 @@ from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.prompts import Prompt
 from findnemo.runs.store import Caption, Run
-from findnemo.verification import COPY, Judges, Verification, grow, quality, verify
+from findnemo.verification import Judges, Verification, grow, quality, verify
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -155,7 +155,7 @@ def _verify(work: Work, caption: Caption) -> dict[str, Any]:
         return verify(work.model, caption.text, off, settings, plan.images, plan.image_settings, work.judges, original)
 
     result, values = check(neurons), {}
-    if plan.grow and min(result.values.get(f"copy_{when}", 0) for when in ("before", "after")) >= COPY:
+    if plan.grow and result.values.get("copies_before", 0) >= 0.5 and result.values["copies_after"] > 0:
         z, descriptor = work.calibration.z_scores(activations(work.model, caption.text)), work.judges.descriptor
         larger = grow(work.model, caption.text, neurons, most_unusual(z), plan.images, plan.image_settings, descriptor)
         if larger is not None and larger != neurons:

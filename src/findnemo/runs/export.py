@@ -32,7 +32,7 @@ def row(caption: Caption) -> dict[str, Any]:
         "fresh_score_after": checked.get("score_after"),
         "fresh_same_seed": checked.get("same_seed"),
         **{k: checked.get(k) for k in ("sscd_gen", "sscd_orig_before", "sscd_orig_after", "d_sscd_before", "d_sscd_after")},
-        **{k: checked.get(k) for k in ("copy_before", "copy_after", "grown")},
+        **{k: checked.get(k) for k in ("copies_before", "copies_after", "grown")},
         **{k: checked.get(k) for k in ("a_clip_before", "a_clip_after")},
         "evaluations": found.get("evaluations", 0) + detected.get("evaluations", 0),
         "seconds": round(caption.seconds, 3),
