@@ -16,7 +16,8 @@ import torch
 
 import findnemo
 from findnemo import Calibration
-from findnemo.detection import Detection, detect_many, group_size, screen
+from findnemo.deltas import group_size
+from findnemo.detection import Detection, detect_many, screen
 
 
 def main() -> None:

@@ -6,10 +6,16 @@ when enough of the loud neurons are off. They say nothing about which neurons ho
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+import findnemo
+from findnemo import Model
 
 GEOMETRIES = {  # U-Net options, text width, text layers
     "sd14": ({"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}, 768, 12),
@@ -78,6 +84,17 @@ def pipeline(geometry: str, loud: int = 4, gain: float = 8.0, seed: int = 0) -> 
     )
     made.set_progress_bar_config(disable=True)
     return made
+
+
+def add_decoys(model: Model, share: float, captions: list[str]) -> None:
+    """Make decoys of a share of the demo model's neurons, those that matter least, in place: all react to all of `captions`."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "recipes" / "demo_model"))
+    from decoys import add_decoys
+
+    planted = findnemo.demo.planted()
+    memories, ordinary = model.encode(captions), model.encode(findnemo.demo.holdout())
+    sets = [{name: list(indices) for name, indices in neurons.layers.items()} for neurons in planted.values()]
+    add_decoys(model.denoiser, sets, memories, ordinary, share, reacts=len(memories))
 
 
 def _tokenizer() -> CLIPTokenizer:

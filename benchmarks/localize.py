@@ -2,7 +2,8 @@
 
 All on the same model and captions in one run; U-Net sample evaluations are latents through the U-Net once (a backward pass
 counts two more). With the demo model the sets are also compared with the planted neurons. `--model DIR --device cuda --prompts
-FILE --calibration DIR` runs it on anything; `--geometry sd14` makes a full-size random U-Net in which text decides and every seed is kept: the cost of the real one.
+FILE --calibration DIR` runs it on anything; `--decoys SHARE` turns so many of the demo's neurons into ones that
+react to all the captions measured and do nothing; `--geometry sd14` makes a full-size random U-Net in which text decides and every seed is kept: the cost of the real one.
 """
 
 from __future__ import annotations
@@ -122,6 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo")
     parser.add_argument("--geometry", choices=geometry.GEOMETRIES, help="a U-Net of this size with random weights instead")
+    parser.add_argument("--decoys", type=float, metavar="SHARE", help="share of the demo's neurons that react and do nothing")
     parser.add_argument("--device")
     parser.add_argument("--dtype")
     parser.add_argument("--prompts", help="captions (default: the demo's memorized ones)")
@@ -146,9 +148,11 @@ def main() -> None:
         captions, planted, keep = [(c, "") for c in geometry.CAPTIONS[:4]], {}, -1.0
     else:
         model = findnemo.load(args.model, args.device, args.dtype, channels_last=True)
-        calibration = Calibration.load(args.calibration) if args.calibration else findnemo.demo.calibration()
         table = findnemo.read_prompts(args.prompts) if args.prompts else findnemo.demo.memorized()
-        captions, keep = [(p.text, str(p.type or "")) for p in table], None
+        captions, keep = [(p.text, str(p.type or "")) for p in table][: args.limit], None
+        if args.decoys:
+            geometry.add_decoys(model, args.decoys, [c for c, _ in captions])
+        calibration = _calibration(model, args)
         planted = {} if args.prompts else dict(findnemo.demo.planted())
     if args.tau is not None:
         keep = calibration.tau if keep is None else keep
@@ -169,6 +173,12 @@ def main() -> None:
         args.json.write_text(
             json.dumps({s: [{**r.__dict__, "neurons": r.neurons.to_json()} for r in part] for s, part in rows.items()}, indent=1)
         )
+
+
+def _calibration(model: Model, args: argparse.Namespace) -> Calibration:
+    if args.calibration:
+        return Calibration.load(args.calibration)
+    return findnemo.calibrate(model, findnemo.demo.holdout()) if args.decoys else findnemo.demo.calibration()
 
 
 def report(rows: dict[str, list[Row]], planted: dict[str, NeuronSet], tau: float) -> None:

@@ -211,7 +211,9 @@ def interrupt(model: Model, checkpoint: Path, done: int) -> None:
 
 
 @pytest.mark.parametrize("done", [1, 4, len(PROMPTS)])
-def test_an_interrupted_calibration_goes_on_without_redoing_to_the_same_last_bit(tiny, calibration, tmp_path, done):
+def test_an_interrupted_calibration_goes_on_without_redoing_to_the_same_last_bit(tiny, tmp_path, done, monkeypatch):
+    monkeypatch.setattr("findnemo.deltas.GROUP", 1)
+    calibration = calibrate(tiny, PROMPTS, settings=LIGHT)
     checkpoint = tmp_path / "run" / "partial.safetensors"
     interrupt(tiny, checkpoint, done)
     again, calls, seen = findnemo.load(tiny.pipeline), [], []
@@ -221,6 +223,24 @@ def test_an_interrupted_calibration_goes_on_without_redoing_to_the_same_last_bit
     assert seen == PROMPTS
     assert_equal(made, calibration)
     assert not list(checkpoint.parent.iterdir())
+
+
+@pytest.mark.parametrize("done", range(1, len(PROMPTS) + 1))
+def test_captions_that_share_passes_have_the_same_scores_wherever_it_was_interrupted(tiny, tmp_path, done, monkeypatch):
+    monkeypatch.setattr("findnemo.deltas.GROUP", 2)
+    whole = calibrate(tiny, PROMPTS, settings=LIGHT)
+    interrupt(tiny, tmp_path / "partial.safetensors", done)
+    assert_equal(calibrate(tiny, PROMPTS, settings=LIGHT, checkpoint=tmp_path / "partial.safetensors"), whole)
+
+
+def test_scores_do_not_depend_on_how_many_captions_share_a_pass(tiny, monkeypatch):
+    scores = []
+    for group, batch in ((1, 64), (2, 64), (32, 64), (32, 7)):
+        monkeypatch.setattr("findnemo.deltas.GROUP", group)
+        monkeypatch.setattr("findnemo.deltas.BATCH", batch)
+        scores.append(calibrate(tiny, PROMPTS, settings=LIGHT).trajectories)
+    for others in scores[1:]:
+        torch.testing.assert_close(others, scores[0], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +254,8 @@ def test_an_interrupted_calibration_goes_on_without_redoing_to_the_same_last_bit
     ],
     ids=["last done changed", "first changed", "reordered", "fewer", "none"],
 )
-def test_other_hold_out_prompts_than_before_the_interruption_are_refused(model, tmp_path, prompts):
+def test_other_hold_out_prompts_than_before_the_interruption_are_refused(model, tmp_path, prompts, monkeypatch):
+    monkeypatch.setattr("findnemo.deltas.GROUP", 1)
     interrupt(model, tmp_path / "partial.safetensors", 4)
     with pytest.raises(MismatchError, match=r"has done 4 hold-out prompts.*same hold-out prompts.*or a new --out"):
         calibrate(model, prompts, settings=LIGHT, checkpoint=tmp_path / "partial.safetensors")

@@ -10,7 +10,8 @@ from _tiny import tiny_pipeline
 
 import findnemo
 from findnemo import Calibration, Settings, calibrate
-from findnemo.detection import Screen, detect, detect_many, group_size, screen
+from findnemo.deltas import group_size
+from findnemo.detection import Screen, detect, detect_many, screen
 from findnemo.errors import InputError, NumericalError
 from findnemo.models import Model
 

@@ -19,11 +19,16 @@ Z = (5.5, 14.0)  # how unusual: the planted neurons have 8 to 22
 
 @torch.no_grad()
 def add_decoys(
-    unet: UNet2DConditionModel, planted: list[dict[str, list[int]]], memories: Tensor, ordinary: Tensor
+    unet: UNet2DConditionModel,
+    planted: list[dict[str, list[int]]],
+    memories: Tensor,
+    ordinary: Tensor,
+    share: float = SHARE,
+    reacts: int = REACTS,
 ) -> dict[str, list[int]]:
     """Make decoys of the least useful neurons of every value layer, in place; layer -> their indices.
 
-    `memories` (M, 77, D) and `ordinary` (N, 77, D) are token embeddings.
+    `memories` (M, 77, D) and `ordinary` (N, 77, D) are token embeddings. `share`: of a layer's neurons. `reacts`: memorized captions to each.
     """
     generator = torch.Generator().manual_seed(11)
     tokens = ordinary.flatten(0, 1)
@@ -35,12 +40,12 @@ def add_decoys(
         out = unet.get_submodule(_out(name))
         typical = (ordinary @ layer.weight.T).abs().mean()
         mean = outputs[name].mean((0, 1, 2))
-        share = (outputs[name] - mean).square().mean((0, 2)).sqrt().amax(0)  # on the caption that it matters to most
-        effect = share * out.weight.norm(dim=0)
+        spread = (outputs[name] - mean).square().mean((0, 2)).sqrt().amax(0)  # on the caption that it matters to most
+        effect = spread * out.weight.norm(dim=0)
         effect[[j for neurons in planted for j in neurons.get(name, [])]] = torch.inf
-        chosen[name] = sorted(effect.argsort()[: round(SHARE * layer.out_features)].tolist())
+        chosen[name] = sorted(effect.argsort()[: round(share * layer.out_features)].tolist())
         for j in chosen[name]:
-            layer.weight[j] = _row(directions, memories, ordinary, typical, generator)
+            layer.weight[j] = _row(directions, memories, ordinary, typical, reacts, generator)
             out.bias += mean[j] * out.weight[:, j]  # what it gave on average stays
             out.weight[:, j] = 0
     return chosen
@@ -66,12 +71,13 @@ def _out(name: str) -> str:
     return name.removesuffix("to_v") + "to_out.0"
 
 
-def _row(directions: Tensor, memories: Tensor, ordinary: Tensor, typical: Tensor, generator: torch.Generator) -> Tensor:
+def _row(
+    directions: Tensor, memories: Tensor, ordinary: Tensor, typical: Tensor, count: int, generator: torch.Generator
+) -> Tensor:
     """A weight row with z-scores within Z on a random part of the memorized captions, by repeated correction of the shares."""
-    count = len(directions)
-    reacts = torch.randperm(count, generator=generator)[:REACTS]
-    goal = torch.empty(REACTS).uniform_(*Z, generator=generator)
-    shares = torch.where(torch.rand(REACTS, generator=generator) < 0.5, 1.0, -1.0)
+    reacts = torch.randperm(len(directions), generator=generator)[:count]
+    goal = torch.empty(count).uniform_(*Z, generator=generator)
+    shares = torch.where(torch.rand(count, generator=generator) < 0.5, 1.0, -1.0)
     shares = shares / (memories.mean(1)[reacts] * directions[reacts]).sum(1)
     for _ in range(60):
         row = shares @ directions[reacts]

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from itertools import islice
@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from findnemo.deltas import Probe
+from findnemo.deltas import Probe, group_size
 from findnemo.errors import InputError, MismatchError, NumericalError
 from findnemo.models import Model
-from findnemo.scores import trajectory
+from findnemo.scores import NOT_FINITE, trajectory
 from findnemo.settings import RELEASED, Settings, settings_for
 
 FORMAT = 2
@@ -243,27 +243,31 @@ def calibrate(
     """
     settings = settings or settings_for(variant, seed)
     precision = None if fpr is not None else precision
-    path, seen, number = Path(checkpoint) if checkpoint else None, "", 0
+    path, seen, number, size = Path(checkpoint) if checkpoint else None, "", 0, group_size(model)
     gathered = _Progress.load(path, f"{model.fingerprint} {settings} {precision}") if path else _Progress("")
     done, saved = gathered.count, -math.inf
     try:
-        for chunk in _chunks(prompts, CHUNK):  # the same chunks after an interruption, so the same arithmetic
-            ahead = number + len(chunk) > done
-            text = model.encode(chunk) if ahead else None
+        for chunk in _chunks(prompts, CHUNK):  # the same chunks and groups after an interruption, so the same arithmetic
+            text = model.encode(chunk) if number + len(chunk) > done else None
             rows = layer_activations(model, text) if text is not None else {}
-            for k, prompt in enumerate(chunk):
-                seen, number = _chained(seen, prompt), number + 1
-                if number == done:
-                    gathered.require(seen)
-                if number > done and text is not None:
+            for start in range(0, len(chunk), size):
+                group, first = chunk[start : start + size], number
+                for prompt in group:
+                    seen, number = _chained(seen, prompt), number + 1
+                    if number == done:
+                        gathered.require(seen)
+                if text is not None and number > done:
+                    new = max(done - first, 0)
                     if not gathered.settled(precision):
-                        gathered.trajectories.append(_trajectory(model, prompt, settings, text[k : k + 1]))
-                    gathered.add({name: r[k] for name, r in rows.items()}, prompt)
+                        gathered.trajectories += _trajectories(model, group, settings, text[start : start + size])[new:]
+                    for k, prompt in enumerate(group[new:], start + new):
+                        gathered.add({name: r[k] for name, r in rows.items()}, prompt)
                     if path and time.monotonic() - saved > SAVE_EVERY:
                         gathered.save(path)
                         saved = time.monotonic()
                 if progress is not None:
-                    progress(prompt)
+                    for prompt in group:
+                        progress(prompt)
             if number >= done:
                 gathered.merge()
         gathered.require(seen)
@@ -292,13 +296,15 @@ def prompts_digest(prompts: Iterable[str]) -> str:
     return reduce(_chained, prompts, "")
 
 
-def _trajectory(model: Model, prompt: str, settings: Settings, text: Tensor) -> Tensor:
-    """Memorization score of a hold-out prompt after 2, 3, ... seeds."""
-    try:
-        deltas = Probe(model, prompt, settings, text=text).deltas()
-    except NumericalError as error:
-        raise NumericalError(f"hold-out prompt {prompt!r}: {error}") from error
-    return trajectory(deltas, settings.similarity).cpu().double()
+def _trajectories(model: Model, prompts: Sequence[str], settings: Settings, text: Tensor) -> list[Tensor]:
+    """Memorization scores of hold-out prompts after 2, 3, ... seeds; all prompts and seeds share passes. `text`: (N, tokens, D)."""
+    rows = [(prompt, k) for prompt in prompts for k in range(settings.samples)]
+    probe = Probe.of_many(model, rows, settings, text.repeat_interleave(settings.samples, 0))
+    deltas = probe.deltas().split(settings.samples)
+    for prompt, part in zip(prompts, deltas, strict=True):
+        if part.isnan().any():
+            raise NumericalError(f"hold-out prompt {prompt!r}: {NOT_FINITE}")
+    return [trajectory(part, settings.similarity).cpu().double() for part in deltas]
 
 
 @dataclass

@@ -19,6 +19,7 @@ from findnemo.scores import memorization_score, minmax
 from findnemo.settings import PAPER, Settings
 
 BATCH = 64  # latents in one pass, until memory says otherwise
+GROUP, SMALL = 32, 24 * 24  # captions that share passes, for latents of up to so many positions: 64 latents with two seeds each
 
 T = TypeVar("T")
 Predict = Callable[[Tensor, int, Tensor], Tensor]
@@ -154,6 +155,15 @@ class Probe:
     def score(self, neurons: NeuronSet = EMPTY) -> float:
         """Memorization score: the largest pairwise similarity of the deltas."""
         return memorization_score(self.deltas(neurons), self.settings.similarity)
+
+
+def group_size(model: Model) -> int:
+    """How many captions share passes in detection and calibration: 32 for small latents, 4 for 64 x 64, where a pass is arithmetic and not calls.
+
+    A process that is killed loses one such group at most.
+    """
+    _, height, width = model.latent_shape
+    return max(1, min(GROUP, GROUP * SMALL // (height * width)))
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

@@ -16,7 +16,6 @@ from findnemo.models import Model
 from findnemo.scores import NOT_FINITE, memorization_score
 
 FIRST = 2  # seeds to begin with; one pair is enough to convict
-GROUP, SMALL = 32, 24 * 24  # captions that share passes, for latents of up to so many positions: 64 latents with two seeds each
 
 
 @dataclass(frozen=True)
@@ -125,15 +124,6 @@ def detect_many(
             if score >= tau or aside or seen == settings.samples:
                 answers[i] = Detection(prompts[i], score, tau, score >= tau, cost * seen, seen, aside)
     return [answers[i] for i in range(len(prompts))]
-
-
-def group_size(model: Model) -> int:
-    """How many captions to give `detect_many` at a time: 32 for small latents, 4 for 64 x 64, where a pass is arithmetic and not calls.
-
-    A process that is killed loses one such group at most.
-    """
-    _, height, width = model.latent_shape
-    return max(1, min(GROUP, GROUP * SMALL // (height * width)))
 
 
 def _stages(samples: int, screen: Screen | None) -> list[int]:

@@ -94,7 +94,7 @@ def save_model(folder: Path, seed: int = 0) -> Path:
 
 def make_place(folder: Path) -> Path:
     """A directory with `model`, `captions.csv`, `holdout.txt`, and `calibration`, by which three of six captions are memorized."""
-    model = findnemo.load(save_model(folder / "model"))
+    model = findnemo.load(save_model(folder / "model"), channels_last=True)
     (folder / "captions.csv").write_text("id;caption;type\n" + "".join(f"{k};{t};VM[/]\n" for k, t in enumerate(TEXTS)))
     (folder / "holdout.txt").write_text("\n".join(HOLDOUT))
     made = findnemo.calibrate(model, HOLDOUT, settings=Settings(samples=3))
@@ -163,7 +163,7 @@ def test_bad_usage_is_status_2(arguments):
 
 
 def test_calibrate(place, tmp_path):
-    model, captions = findnemo.load(place / "model"), ["--prompts", place / "holdout.txt", "--limit", 3]
+    model, captions = findnemo.load(place / "model", channels_last=True), ["--prompts", place / "holdout.txt", "--limit", 3]
     result = cli("calibrate", place / "model", *captions, "--seed", 7, "--json", "--out", tmp_path / "c")
     assert result.status == 0
     made, want = findnemo.Calibration.load(tmp_path / "c"), findnemo.calibrate(model, HOLDOUT[:3], seed=7)
@@ -465,7 +465,9 @@ MOMENTS = {
 
 def test_a_process_killed_at_any_moment_goes_on_where_it_stopped(place, tmp_path):
     """Nothing is lost, nothing done twice, and in the end nothing is different."""
-    captions, holdout = ("--prompts", place / "captions.csv"), ("--holdout", place / "holdout.txt", "--fpr", 0.6)
+    many = tmp_path / "holdout.txt"  # more than share a pass, so that there is a half-way
+    many.write_text("\n".join([*HOLDOUT, *(f"number {k}" for k in range(40))]))
+    captions, holdout = ("--prompts", place / "captions.csv"), ("--holdout", many, "--fpr", 0.3)
     arguments = ("audit", place / "model", *captions, *holdout, *IMAGES)
     out, known = tmp_path / "run", {}
     for moment, reached in MOMENTS.items():

@@ -21,7 +21,20 @@ from findnemo.errors import DeviceError, InputError, MismatchError, NumericalErr
 from findnemo.images import ImageSettings
 from findnemo.neurons import EMPTY
 from findnemo.prompts import Prompt
-from findnemo.runs import Plan, Run, Work, all_neurons, audit, neurons_by_caption, neurons_of, row, start, summary, write_results
+from findnemo.runs import (
+    Caption,
+    Plan,
+    Run,
+    Work,
+    all_neurons,
+    audit,
+    neurons_by_caption,
+    neurons_of,
+    row,
+    start,
+    summary,
+    write_results,
+)
 from findnemo.settings import Settings
 from findnemo.verification import Verification
 
@@ -118,6 +131,35 @@ def test_a_set_that_leaves_copies_is_grown_and_checked_again(tmp_path, model, ca
             assert neurons_of(caption) == found
             assert "grown" not in values
     assert checked
+
+
+def test_growth_goes_on_with_more_seeds_while_fresh_ones_give_copies(tmp_path, model, calibration, monkeypatch):
+    order, asked = [(next(iter(model.value_layers)), k) for k in range(8)], []
+
+    def verify(model, prompt, neurons, *rest):
+        return Verification({"same_seed": 0.1, "copies_before": 1.0, "copies_after": 0.0 if len(neurons) > 6 else 0.5}, [], [])
+
+    def grow(model, prompt, neurons, by, images, *rest):  # one round adds nothing: its seeds were lucky
+        asked.append((prompt, images))
+        return neurons | findnemo.NeuronSet.of(order if images == 3 * PLAN.images else ())
+
+    monkeypatch.setattr(MODULE, "verify", verify)
+    monkeypatch.setattr(MODULE, "grow", grow)
+    monkeypatch.setattr(MODULE, "check_quality", lambda work: None)
+    caption = next(c for c in run_audit(tmp_path / "run", model, calibration) if "verify" in c.results)
+    assert [images for prompt, images in asked if prompt == caption.text] == [PLAN.images, 2 * PLAN.images, 3 * PLAN.images]
+    assert caption.results["verify"]["copies_after"] == 0
+    assert findnemo.NeuronSet.of(order) <= neurons_of(caption)
+
+
+def test_what_is_found_for_a_memory_out_of_reach_stays_on():
+    def caption(name, reached):
+        found = {"neurons": {name: [1]}, "reached": reached}
+        return Caption(1, name, 1, None, None, {"localize": found}, {}, 0.0)
+
+    captions = [caption("a", True), caption("b", False)]
+    assert all_neurons(captions) == findnemo.NeuronSet({"a": [1]})
+    assert neurons_of(captions[1]) == findnemo.NeuronSet({"b": [1]})
 
 
 def test_every_stage_says_what_the_api_says(undisturbed, model, calibration):

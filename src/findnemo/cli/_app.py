@@ -11,6 +11,7 @@ from findnemo._version import __version__
 from findnemo.cli._common import (
     CalibrationOpt,
     ColumnOpt,
+    CompileOpt,
     DeviceOpt,
     DtypeOpt,
     FailOpt,
@@ -98,6 +99,7 @@ def calibrate(
     seed: SeedOpt = 0,
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
+    compile: CompileOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -114,12 +116,12 @@ def calibrate(
         raise InputError(f"{out} is a file: give a directory")
     if prompts is not None:
         table = read_table(prompts, column, limit, quiet)
-        loaded = load_model(model, device, dtype, quiet)
+        loaded = load_model(model, device, dtype, quiet, compile)
         warn_long_captions(loaded, table)
         made = calibrate_to(loaded, [p.text for p in table], settings_for(variant, seed), fpr, precision, out, quiet)
     else:
         assert import_statistics is not None
-        loaded = load_model(model, device, dtype, quiet)
+        loaded = load_model(model, device, dtype, quiet, compile)
         made = api.import_statistics(import_statistics, loaded, api.PUBLISHED_TAU if tau is None else tau, seed)
     made.save(out)
     about = {
@@ -161,6 +163,7 @@ def detect(
     column: ColumnOpt = None,
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
+    compile: CompileOpt = False,
     fail_on_memorized: FailOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
@@ -170,7 +173,20 @@ def detect(
     Example: `findnemo detect MODEL --prompts captions.csv --calibration calibration --out run`
     """
     stages_with_calibration(
-        model, prompts, calibration, out, ("detect",), limit, column, device, dtype, fail_on_memorized, json, quiet, screen=screen
+        model,
+        prompts,
+        calibration,
+        out,
+        ("detect",),
+        limit,
+        column,
+        device,
+        dtype,
+        compile,
+        fail_on_memorized,
+        json,
+        quiet,
+        screen=screen,
     )
 
 
@@ -185,6 +201,7 @@ def localize(
     column: ColumnOpt = None,
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
+    compile: CompileOpt = False,
     fail_on_memorized: FailOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
@@ -195,7 +212,7 @@ def localize(
     """
     stages = ("detect", "localize")
     stages_with_calibration(
-        model, prompts, calibration, out, stages, limit, column, device, dtype, fail_on_memorized, json, quiet, search
+        model, prompts, calibration, out, stages, limit, column, device, dtype, compile, fail_on_memorized, json, quiet, search
     )
 
 
@@ -222,6 +239,7 @@ def audit(
     seed: Annotated[int | None, typer.Option(help="Base seed of all samples (0); a calibration brings its own.")] = None,
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
+    compile: CompileOpt = False,
     fail_on_memorized: FailOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
@@ -244,7 +262,7 @@ def audit(
     clean = None if made else read_table(holdout, column, None, quiet) if holdout else demo_holdout(model)
     settings = made.settings if made else settings_for(variant or "paper", seed or 0)
     plan = replace(make_plan(model, search, images, image_steps, guidance, settings.seed), grow=grow)
-    loaded = load_model(model, device, dtype, quiet)
+    loaded = load_model(model, device, dtype, quiet, compile)
     warn_long_captions(loaded, table)
     if made is None:
         assert clean is not None

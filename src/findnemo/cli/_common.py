@@ -24,6 +24,12 @@ ColumnOpt = Annotated[str | None, typer.Option(help="Caption column, if it has a
 SeedOpt = Annotated[int, typer.Option(help="Base seed of all samples.")]
 DeviceOpt = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: CUDA if there is one.")]
 DtypeOpt = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; default: float16 on CUDA, else float32.")]
+CompileOpt = Annotated[
+    bool,
+    typer.Option(
+        "--compile", help="Compile the model for scores and searches: minutes to begin with, for a GPU and many captions."
+    ),
+]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no tables.")]
 VariantOpt = Annotated[str, typer.Option(help="'paper', or 'released' for published thresholds and statistics.")]
@@ -123,12 +129,14 @@ def quiet_libraries() -> None:
     logging.disable_progress_bar()
 
 
-def load_model(source: str, device: str | None, dtype: str | None, quiet: bool) -> Any:
+def load_model(source: str, device: str | None, dtype: str | None, quiet: bool, compile: bool = False) -> Any:
+    from findnemo.engine import compiled
     from findnemo.models import load
 
     quiet_libraries()
     say(f"loading {source}", quiet)
-    return load(source, device, dtype)
+    model = load(source, device, dtype, channels_last=True)
+    return compiled(model) if compile else model
 
 
 def read_table(source: str, column: str | None, limit: int | None, quiet: bool) -> Any:

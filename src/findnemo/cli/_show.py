@@ -75,10 +75,16 @@ def verdict(run: Run, captions: Sequence[Caption]) -> list[str]:
     lines = [f"\n{len(memorized)} of {len(captions)} captions are memorized (score at or above tau = {settings['tau']:.3f})."]
     if found:
         sizes = sorted(len(neurons_of(c)) for c in captions if c.results.get("localize", {}).get("memorized"))
+        fallen, held = sum(f["reached"] for f in found), sum(not f["reached"] for f in found)
         lines.append(
-            f"{sum(f['reached'] for f in found)} of {len(found)} memories fall to tau or below with {_count(len(all_neurons(captions)))} off "
-            f"in all, median {sizes[len(sizes) // 2]} a caption."
+            f"{fallen} of {len(found)} memories fall to tau or below with {_count(len(all_neurons(captions)))} off in all, median "
+            f"{sizes[len(sizes) // 2]} a caption."
         )
+        if held:
+            lines.append(
+                f"[red]{held} out of reach[/] (marked !): not even all value neurons bring {'it' if held == 1 else 'them'} down to tau. What "
+                f"was found there stays on; if {'it is' if held == 1 else 'they are'} no memory, tau is low for such captions."
+            )
     if checked:
         gone = sum(c["same_seed"] <= settings["tau"] for c in checked)
         lines.append(f"On fresh seeds {gone} of {len(checked)} memories are gone.")
@@ -88,6 +94,10 @@ def verdict(run: Run, captions: Sequence[Caption]) -> list[str]:
                 f"Finished images of {len(grown)} still were copies: {_count(sum(grown))} more went off there, which the score alone "
                 "did not ask for."
             )
+        fell = [r["verify"] for r in memorized if "verify" in r and r["localize"]["reached"]]
+        copied = sum(c.get("copies_after", 0) > 0 and c["copies_before"] >= 0.5 for c in fell)
+        if copied:
+            lines.append(f"[red]Finished images of {copied} still hold copies[/] on fresh seeds (copies_after in results.csv).")
     if quality and quality["prompts"]:
         extra = (
             ""

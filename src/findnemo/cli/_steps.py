@@ -44,6 +44,7 @@ def stages_with_calibration(
     column: str | None,
     device: str | None,
     dtype: str | None,
+    compile: bool,
     fail_on_memorized: bool,
     json: bool,
     quiet: bool,
@@ -54,7 +55,7 @@ def stages_with_calibration(
 
     table, made = read_table(prompts, column, limit, quiet), Calibration.load(calibration)
     plan = with_screen(make_plan(model, search, 4, None, None, made.settings.seed), screen, made, quiet)
-    loaded = load_model(model, device, dtype, quiet)
+    loaded = load_model(model, device, dtype, quiet, compile)
     warn_long_captions(loaded, table)
     run_stages(loaded, table, made, out, stages, plan, fail_on_memorized, json, quiet)
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from findnemo._version import __version__
 from findnemo.calibration import Calibration, activations
-from findnemo.detection import Detection, Screen, detect_many, group_size
+from findnemo.deltas import group_size
+from findnemo.detection import Detection, Screen, detect_many
 from findnemo.errors import FindnemoError
 from findnemo.images import ImageSettings, save_png, sheet
 from findnemo.localization import DEFAULT, localize, most_unusual
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 STAGES = ("detect", "localize", "verify")
+ROUNDS = 3  # of growth, on one, two and three times as many images as are looked at in the end
 
 
 @dataclass(frozen=True)
@@ -154,13 +156,18 @@ def _verify(work: Work, caption: Caption) -> dict[str, Any]:
         settings = work.calibration.settings
         return verify(work.model, caption.text, off, settings, plan.images, plan.image_settings, work.judges, original)
 
-    result, values = check(neurons), {}
-    if plan.grow and result.values.get("copies_before", 0) >= 0.5 and result.values["copies_after"] > 0:
+    found, result = neurons, check(neurons)
+    for more in range(1, ROUNDS + 1):  # each round on more seeds of its own; those of the check stay fresh
+        if not (plan.grow and result.values.get("copies_before", 0) >= 0.5 and result.values["copies_after"] > 0):
+            break
         z, descriptor = work.calibration.z_scores(activations(work.model, caption.text)), work.judges.descriptor
-        larger = grow(work.model, caption.text, neurons, most_unusual(z), plan.images, plan.image_settings, descriptor)
-        if larger is not None and larger != neurons:
-            values = {"grown": len(larger) - len(neurons), "neurons": larger.to_json()}
+        seeds = more * plan.images
+        larger = grow(work.model, caption.text, neurons, most_unusual(z), seeds, plan.image_settings, descriptor)
+        if larger is None:
+            break
+        if larger != neurons:
             neurons, result = larger, check(larger)
+    values = {"grown": len(neurons) - len(found), "neurons": neurons.to_json()} if neurons != found else {}
     if result.before:
         for name, images in (("before", result.before), ("after", result.after)):
             for k, image in enumerate(images):
@@ -184,8 +191,12 @@ def neurons_of(caption: Caption) -> NeuronSet:
 
 
 def all_neurons(captions: Iterable[Caption]) -> NeuronSet:
-    """The neurons of all captions, those shared by several once."""
-    return NeuronSet.of(n for c in captions for n in neurons_of(c))
+    """What is switched off for good: the neurons of all captions whose memory falls to tau, those shared by several once.
+
+    Where not even all value neurons bring a memory down to tau, those found for it keep to the level that was reached (Algorithm 3), and
+    would cost quality without taking the memory away: they stay on.
+    """
+    return NeuronSet.of(n for c in captions if c.results.get("localize", {}).get("reached") for n in neurons_of(c))
 
 
 def check_quality(work: Work) -> None:
