@@ -1,0 +1,74 @@
+"""Which rows of the denoiser's batch carry the prompt, and at which step, while a pipeline is called as usual."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from findnemo.models import Model
+
+Encoded = Callable[..., Any]
+
+
+class Call:
+    """The pipeline call under way. `step`: passes of the denoiser since it began, from 0. `rows(batch)`: the conditional rows.
+
+    With guidance a pass sees two halves, without the prompt and with it; methods that change what the prompt does touch the second alone,
+    whatever the number of prompts and of images per prompt. Outside a pipeline call all rows are conditional.
+    """
+
+    def __init__(self) -> None:
+        self.count: int | None = None  # rows with a prompt: prompts times images per prompt
+        self.step = -1
+
+    def rows(self, batch: int) -> slice:
+        """The conditional rows of a batch of the denoiser: its last ones, as every diffusers pipeline lays it out."""
+        return slice(0 if self.count is None or self.count > batch else batch - self.count, batch)
+
+
+@contextmanager
+def following(model: Model, change: Callable[[Encoded], Encoded] | None = None) -> Iterator[Call]:
+    """Follow the pipeline's calls while the context lasts; the pipeline is used as usual.
+
+    `change` wraps the pipeline's `encode_prompt` by another function, for methods that change the prompt. On leaving, also by an exception, the
+    pipeline is what it was.
+
+        >>> import findnemo
+        >>> model = findnemo.load("demo")
+        >>> with following(model) as call:
+        ...     seen = []
+        ...     handle = model.denoiser.register_forward_pre_hook(lambda m, args: seen.append((call.step, call.rows(len(args[0])))))
+        ...     _ = findnemo.generate(model, "a red star", [0, 1, 2], findnemo.ImageSettings(steps=2, guidance=2.0))
+        ...     handle.remove()
+        >>> seen
+        [(0, slice(3, 6, None)), (1, slice(3, 6, None))]
+    """
+    call, pipeline = Call(), model.pipeline
+    plain = pipeline.encode_prompt
+    encode = change(plain) if change is not None else plain
+
+    def encode_prompt(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        embeds, *rest = encode(*args, **kwargs)
+        call.count, call.step = len(embeds), -1
+        return (embeds, *rest)
+
+    def count(module: nn.Module, args: Any) -> None:
+        call.step += 1
+
+    def ended(module: nn.Module, args: Any, output: Any) -> None:
+        if call.step + 1 >= len(pipeline.scheduler.timesteps):
+            call.count = None
+
+    handles = [model.denoiser.register_forward_pre_hook(count), model.denoiser.register_forward_hook(ended)]
+    pipeline.encode_prompt = encode_prompt
+    try:
+        yield call
+    finally:
+        del pipeline.encode_prompt
+        if pipeline.encode_prompt != plain:  # it had been changed before
+            pipeline.encode_prompt = plain
+        for handle in handles:
+            handle.remove()
