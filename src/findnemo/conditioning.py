@@ -21,12 +21,22 @@ class Call:
     """
 
     def __init__(self) -> None:
-        self.count: int | None = None  # rows with a prompt: prompts times images per prompt
+        self.count: int | None = None  # rows with a prompt, where others have none: prompts times images per prompt
         self.step = -1
+        self.following = True
 
     def rows(self, batch: int) -> slice:
         """The conditional rows of a batch of the denoiser: its last ones, as every diffusers pipeline lays it out."""
         return slice(0 if self.count is None or self.count > batch else batch - self.count, batch)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Passes of a method's own in the midst of a call: they count as no step of it."""
+        self.following = False
+        try:
+            yield
+        finally:
+            self.following = True
 
 
 @contextmanager
@@ -52,15 +62,16 @@ def following(model: Model, change: Callable[[Encoded], Encoded] | None = None) 
 
     def encode_prompt(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         embeds, *rest = encode(*args, **kwargs)
-        call.count, call.step = len(embeds), -1
+        guided = bool(rest) and rest[0] is not None
+        call.count, call.step = len(embeds) if guided else None, -1
         return (embeds, *rest)
 
     def count(module: nn.Module, args: Any) -> None:
-        call.step += 1
+        call.step += call.following
 
     def ended(module: nn.Module, args: Any, output: Any) -> None:
-        if call.step + 1 >= len(pipeline.scheduler.timesteps):
-            call.count = None
+        if call.following and call.step + 1 >= len(pipeline.scheduler.timesteps):
+            call.count, call.step = None, -1
 
     handles = [model.denoiser.register_forward_pre_hook(count), model.denoiser.register_forward_hook(ended)]
     pipeline.encode_prompt = encode_prompt

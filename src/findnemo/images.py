@@ -29,18 +29,35 @@ class ImageSettings:
         return asdict(self)
 
 
-@torch.no_grad()
 def generate(model: Model, prompt: str, samples: Sequence[int], settings: ImageSettings | None = None) -> list[Image.Image]:
     """One RGB image per sample number, with whatever edits are in force. Sample k looks the same in every batch.
 
     The latents are decoded here, so that a safety checker does not blacken what is to be examined.
     Raises NumericalError if the model gives NaN.
     """
-    settings, pipeline = settings or ImageSettings(), model.pipeline
-    seeds = [sample_seed(settings.seed, prompt, k) for k in samples]
+    settings = settings or ImageSettings()
+    return _sampled(model, prompt, [sample_seed(settings.seed, prompt, k) for k in samples], len(samples), settings)
+
+
+def generate_many(
+    model: Model, rows: Sequence[tuple[str, int]], settings: ImageSettings | None = None, batch: int = 8
+) -> list[Image.Image]:
+    """The same for (prompt, sample number) pairs of many prompts, `batch` of them in a call of the pipeline."""
+    settings, images = settings or ImageSettings(), []
+    for start in range(0, len(rows), batch):
+        part = rows[start : start + batch]
+        seeds = [sample_seed(settings.seed, prompt, k) for prompt, k in part]
+        images += _sampled(model, [prompt for prompt, _ in part], seeds, 1, settings)
+    return images
+
+
+@torch.no_grad()
+def _sampled(model: Model, prompt: str | list[str], seeds: list[int], each: int, settings: ImageSettings) -> list[Image.Image]:
+    """Images of one or several prompts, `each` per prompt, one seed an image."""
+    pipeline = model.pipeline
     latents = pipeline(
         prompt,
-        num_images_per_prompt=len(seeds),
+        num_images_per_prompt=each,
         num_inference_steps=settings.steps,
         guidance_scale=settings.guidance,
         generator=[torch.Generator().manual_seed(s) for s in seeds],

@@ -10,8 +10,10 @@ import typer
 from findnemo._version import __version__
 from findnemo.cli._common import (
     CalibrationOpt,
+    ClipOpt,
     ColumnOpt,
     CompileOpt,
+    DescriptorOpt,
     DeviceOpt,
     DtypeOpt,
     FailOpt,
@@ -40,11 +42,13 @@ from findnemo.cli._steps import (
     demo_table,
     make_plan,
     own_calibration,
+    plan_of,
     refuse_other,
     run_stages,
     stages_with_calibration,
     with_screen,
 )
+from findnemo.cli._studies import compare, study
 from findnemo.errors import InputError, MismatchError
 
 app = typer.Typer(
@@ -155,9 +159,25 @@ def _how_well(made: Any) -> str:
 @app.command()
 def detect(
     model: ModelArg,
-    prompts: PromptsOpt,
-    calibration: CalibrationOpt,
     out: OutOpt,
+    prompts: Annotated[
+        str | None, typer.Option("--prompts", "-p", help="Captions; with --detector, 'demo' brings its own.")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", "-c", help="A directory made by `findnemo calibrate`; not with --detector.")
+    ] = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            help="Score and compare detectors instead: ssim, magnitude, entropy-d, entropy-e, one-step, edges, bright-ending."
+        ),
+    ] = None,
+    holdout: Annotated[
+        str | None, typer.Option(help="Hold-out captions for the detectors' thresholds; 'demo' brings its own.")
+    ] = None,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="With --detector: saliency and mask pictures of the captions with a type.")
+    ] = False,
     screen: ScreenOpt = False,
     limit: LimitOpt = None,
     column: ColumnOpt = None,
@@ -168,10 +188,24 @@ def detect(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Say which captions are memorized.
+    """Say which captions are memorized, or compare detectors on captions of which that is known.
 
     Example: `findnemo detect MODEL --prompts captions.csv --calibration calibration --out run`
+
+    Example: `findnemo detect demo --detector ssim,magnitude,edges --out run`
     """
+    from findnemo.cli._detectors import detect_with, refuse_beside
+
+    if detector is not None:
+        asked = {"--calibration": calibration, "--screen": screen, "--fail-on-memorized": fail_on_memorized}
+        refuse_beside(asked, "does nothing with --detector, whose thresholds come from hold-out captions: leave one of them out")
+        detect_with(model, prompts, holdout, detector, out, limit, column, device, dtype, compile, pictures, json, quiet)
+        return
+    refuse_beside({"--holdout": holdout, "--pictures": pictures}, "goes with --detector: name one, or leave it out")
+    if prompts is None:
+        raise InputError("give --prompts FILE")
+    if calibration is None:
+        raise InputError("give --calibration DIR, made by `findnemo calibrate`, or --detector NAME with hold-out captions")
     stages_with_calibration(
         model,
         prompts,
@@ -235,6 +269,8 @@ def audit(
     grow: Annotated[bool, typer.Option(help="Switch off more where finished images are still copies of each other.")] = True,
     image_steps: StepsOpt = None,
     guidance: GuidanceOpt = None,
+    descriptor: DescriptorOpt = None,
+    clip: ClipOpt = None,
     column: ColumnOpt = None,
     seed: Annotated[int | None, typer.Option(help="Base seed of all samples (0); a calibration brings its own.")] = None,
     device: DeviceOpt = None,
@@ -261,14 +297,16 @@ def audit(
         refuse_other(made, {"variant": variant, "seed": seed, "fpr": fpr})
     clean = None if made else read_table(holdout, column, None, quiet) if holdout else demo_holdout(model)
     settings = made.settings if made else settings_for(variant or "paper", seed or 0)
-    plan = replace(make_plan(model, search, images, image_steps, guidance, settings.seed), grow=grow)
+    judges = {name: str(place) for name, place in (("descriptor", descriptor), ("clip", clip)) if place is not None}
+    plan = replace(make_plan(model, search, images, image_steps, guidance, settings.seed), grow=grow, judges=judges)
     loaded = load_model(model, device, dtype, quiet, compile)
     warn_long_captions(loaded, table)
     if made is None:
         assert clean is not None
         made = own_calibration(loaded, [p.text for p in clean], settings, fpr, precision, out, quiet)
     plan = with_screen(plan, screen, made, quiet)
-    run_stages(loaded, table, made, out, ("detect", "localize", "verify"), plan, fail_on_memorized, json, quiet)
+    stages, folder = ("detect", "localize", "verify"), Path(prompts or "").absolute().parent
+    run_stages(loaded, table, made, out, stages, plan, fail_on_memorized, json, quiet, folder)
 
 
 @app.command()
@@ -284,22 +322,20 @@ def verify(
 
     Example: `findnemo verify run`
     """
-    from dataclasses import replace
-
     from findnemo.calibration import Calibration
-    from findnemo.detection import Screen
     from findnemo.prompts import Prompt
     from findnemo.runs import Run
 
     with Run.open(run) as old:
         settings, place = old.meta("settings"), old.meta("source")
         prompts = [Prompt(c.text, c.row, c.type, c.image) for c in old.captions()]
-    loaded = load_model(model or place, device, dtype or settings["dtype"], quiet)
-    image = settings["image_settings"]
-    plan = make_plan(place, settings["search"], settings["images"], image["steps"], image["guidance"], image["seed"])
-    plan = replace(plan, screen=Screen(**settings["screen"]) if settings["screen"] else None, grow=settings.get("grow", True))
+    loaded, plan = load_model(model or place, device, dtype or settings["dtype"], quiet), plan_of(settings)
     made = Calibration.load(run / "calibration")
     run_stages(loaded, prompts, made, run, ("verify",), plan, False, json, quiet)
+
+
+app.command()(compare)
+app.command()(study)
 
 
 @app.command()

@@ -30,6 +30,15 @@ CompileOpt = Annotated[
         "--compile", help="Compile the model for scores and searches: minutes to begin with, for a GPU and many captions."
     ),
 ]
+DescriptorOpt = Annotated[
+    Path | None,
+    typer.Option(
+        help="TorchScript copy descriptor (SSCD) for finished images; 'demo' brings its own. It is a program: trust it."
+    ),
+]
+ClipOpt = Annotated[
+    str | None, typer.Option(help="CLIP (directory or hub id) for the images' fit with the caption; 'demo' brings its own.")
+]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no tables.")]
 VariantOpt = Annotated[str, typer.Option(help="'paper', or 'released' for published thresholds and statistics.")]

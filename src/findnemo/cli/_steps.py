@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from findnemo.cli._common import bar, load_model, plain, print_json, read_table, say, stdout, warn_long_captions
+from findnemo.cli._common import bar, load_model, plain, print_json, read_table, say, stdout, warn, warn_long_captions
 from findnemo.errors import InputError, MismatchError
 
 
@@ -73,6 +75,38 @@ def make_plan(model: str, search: str, images: int, steps: int | None, guidance:
     return Plan(search=search, images=images, image_settings=settings)
 
 
+def plan_of(settings: dict[str, Any]) -> Any:
+    """The plan of a run from the settings that it keeps."""
+    from findnemo.detection import Screen
+    from findnemo.images import ImageSettings
+    from findnemo.runs import Plan
+
+    return Plan(
+        settings["search"],
+        Screen(**settings["screen"]) if settings["screen"] else None,
+        settings["images"],
+        settings.get("grow", True),
+        ImageSettings(**settings["image_settings"]),
+        settings["judges"],
+    )
+
+
+@contextmanager
+def opened(run: Path, model: str | None, device: str | None, dtype: str | None, quiet: bool) -> Iterator[Any]:
+    """A run with its model, ready for more work, as `Work`. `model`: if it is no longer where the run found it."""
+    from findnemo.calibration import Calibration
+    from findnemo.runs import Run, Work, start
+
+    with Run.open(run) as old:
+        settings, place = old.meta("settings"), old.meta("source")
+    loaded = load_model(model or place, device, dtype or settings["dtype"], quiet)
+    made, plan = Calibration.load(run / "calibration"), plan_of(settings)
+    with start(run, loaded, made, plan) as again:
+        work = Work(again, loaded, made, plan, **extras(loaded, again, plan))
+        yield work
+        tell_missing(work.original)
+
+
 def with_screen(plan: Any, wanted: bool, calibration: Any, quiet: bool) -> Any:
     """The plan with a screen in its first stage, if wanted, and a word about what it costs and saves."""
     from findnemo.detection import screen
@@ -98,14 +132,18 @@ def run_stages(
     fail: bool,
     json: bool,
     quiet: bool,
+    folder: Path | None = None,
 ) -> None:
     from findnemo.cli._show import show_run
     from findnemo.runs import Work, audit, start, summary, write_results
 
     with start(out, model, calibration, plan) as run:
-        work = Work(run, model, calibration, plan, **demo_extras(model))
+        if folder is not None:
+            run.set_meta("folder", str(folder))
+        work = Work(run, model, calibration, plan, **extras(model, run, plan))
         with bar(quiet) as update:
             captions = audit(work, table, stages, update)
+        tell_missing(work.original)
         csv_path, _ = write_results(run)
         if json:
             print_json(summary(run))
@@ -119,13 +157,33 @@ def run_stages(
         raise typer.Exit(1)
 
 
-def demo_extras(model: Any) -> dict[str, Any]:
-    """The demo model brings its descriptor, its CLIP and its training images."""
-    from findnemo import demo
+def extras(model: Any, run: Any, plan: Any) -> dict[str, Any]:
+    """What finished images are judged with, and where their originals come from, as options of `Work`.
 
-    if model.source != "demo":
-        return {}
-    return {"judges": demo.judges(), "original": lambda caption: demo.training_image(caption.text)}
+    The demo model brings its descriptor, its CLIP and its training images; others have what the plan names, and the images that the table of
+    captions names, by path or URL.
+    """
+    from findnemo import demo
+    from findnemo.metrics import Alignment, Descriptor
+    from findnemo.originals import for_run
+    from findnemo.verification import Judges
+
+    if model.source == "demo" and not plan.judges:
+        return {"judges": demo.judges(), "original": lambda caption: demo.training_image(caption.text)}
+    file, clip = plan.judges.get("descriptor"), plan.judges.get("clip")
+    judges = Judges(Descriptor(file) if file else None, Alignment(clip) if clip else None)
+    known = {"descriptor": judges.descriptor, "clip": judges.alignment}
+    run.set_meta("preprocessing", {name: judge.preprocessing for name, judge in known.items() if judge is not None})
+    return {"judges": judges, "original": for_run(run.path, run.meta("folder") or ".").of_caption}
+
+
+def tell_missing(original: Any) -> None:
+    """Warn of the original images that could not be had, with the reason."""
+    failures = getattr(getattr(original, "__self__", None), "failures", {})
+    for reference, reason in list(failures.items())[:5]:
+        warn(f"original image {reference}: {reason}")
+    if len(failures) > 5:
+        warn(f"{len(failures) - 5} more original images could not be had: see originals/failures.jsonl in the run directory")
 
 
 def refuse_other(calibration: Any, asked: dict[str, Any]) -> None:

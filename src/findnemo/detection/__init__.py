@@ -1,5 +1,33 @@
-"""Detection: which captions are memorized. NeMo's score with no more seeds than it takes, and the competing detectors beside it."""
+"""Detection: which captions are memorized. NeMo's score with no more seeds than it takes, and the competing detectors beside it.
 
+>>> sorted(DETECTORS)
+['bright-ending', 'edges', 'entropy-d', 'entropy-e', 'magnitude', 'one-step', 'ssim']
+"""
+
+from findnemo.detection import bright_ending, entropy, magnitude, one_step, ssim
+from findnemo.detection._score import Detector, Score
+from findnemo.detection.evaluation import Evaluation, evaluate
 from findnemo.detection.sequential import Detection, Screen, detect, detect_many, screen
 
-__all__ = ["Detection", "Screen", "detect", "detect_many", "screen"]
+DETECTORS: dict[str, Detector] = {
+    "ssim": ssim.ssim,
+    "magnitude": magnitude.magnitude,
+    "entropy-d": entropy.entropy_d,
+    "entropy-e": entropy.entropy_e,
+    "one-step": one_step.one_step,
+    "edges": one_step.edges,
+    "bright-ending": bright_ending.bright_ending,
+}
+
+__all__ = [
+    "DETECTORS",
+    "Detection",
+    "Detector",
+    "Evaluation",
+    "Score",
+    "Screen",
+    "detect",
+    "detect_many",
+    "evaluate",
+    "screen",
+]

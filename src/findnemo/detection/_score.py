@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor, nn
+
+from findnemo.errors import NumericalError
 from findnemo.images import ImageSettings
 from findnemo.models import Model
+from findnemo.scores import NOT_FINITE
 
 
 @dataclass(frozen=True)
@@ -18,3 +24,31 @@ class Score:
 
 
 Detector = Callable[[Model, str, ImageSettings], Score]
+
+
+class Spent:
+    """U-Net sample evaluations: one latent through the U-Net once."""
+
+    def __init__(self) -> None:
+        self.evaluations = 0
+
+    def score(self, values: Tensor) -> Score:
+        """The mean over images, `values` (n,), as a score. Raises NumericalError where one is NaN or infinite."""
+        if not torch.isfinite(values).all():
+            raise NumericalError(NOT_FINITE)
+        return Score(float(values.double().mean()), self.evaluations)
+
+
+@contextmanager
+def spending(model: Model) -> Iterator[Spent]:
+    """Count what passes through the U-Net while the context lasts, whoever calls it."""
+    spent = Spent()
+
+    def count(module: nn.Module, args: tuple) -> None:
+        spent.evaluations += len(args[0])
+
+    handle = model.denoiser.register_forward_pre_hook(count)
+    try:
+        yield spent
+    finally:
+        handle.remove()

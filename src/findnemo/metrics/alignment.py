@@ -2,43 +2,130 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from findnemo.errors import InputError
+from findnemo.metrics._pixels import RGB, Preprocessing
+
 if TYPE_CHECKING:
     from PIL import Image
 
+CONFIG = "preprocessor_config.json"
+HALF: RGB = (0.5, 0.5, 0.5)  # [-1, 1]
 
-class Alignment:
-    """Any CLIP of transformers, from a directory or hub id (safetensors only)."""
 
-    def __init__(self, source: str | os.PathLike, tokenizer: str | os.PathLike | None = None, device: str | torch.device = "cpu"):
-        from transformers import CLIPModel, CLIPTokenizer
+class Clip:
+    """Any CLIP of transformers with its preprocessing, from a directory or hub id (safetensors only).
 
-        model: Any = CLIPModel.from_pretrained(str(source), use_safetensors=True, dtype=torch.float32)
-        self.model = model.to(device).eval()
+    `mean`, `std`: of the pixels in [0, 1]; by default what the checkpoint's preprocessor_config.json says, and [-1, 1] where it has none.
+    Raises InputError for a source that gives no CLIP, or of `mean` and `std` only one.
+    """
+
+    def __init__(
+        self, source: str | os.PathLike, device: str | torch.device = "cpu", mean: RGB | None = None, std: RGB | None = None
+    ):
+        from transformers import CLIPModel
+
+        try:
+            model: Any = CLIPModel.from_pretrained(str(source), use_safetensors=True, dtype=torch.float32)
+        except (OSError, ValueError) as error:
+            why = str(error).strip().splitlines()[0]
+            raise InputError(f"no CLIP {str(source)!r}: give a directory or a hub id with safetensors ({why})") from error
+        self.model, self.source, self.device = model.to(device).eval(), str(source), torch.device(device)
+        self.pixels, self.convention = _preprocessing(self.source, model.config.vision_config.image_size, mean, std)
+
+    @cached_property
+    def preprocessing(self) -> dict[str, Any]:
+        """What its numbers depend on: size, resizing, mean and deviation and who says so (`name`), the checkpoint and the SHA-256 of its
+        weights (16 digits)."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.model.state_dict().items()):
+            digest.update(f"{name}{tuple(value.shape)}".encode() + value.cpu().contiguous().numpy().tobytes())
+        source = Path(self.source).name if Path(self.source).is_dir() else self.source  # where it lies does not matter
+        return {"name": self.convention, **self.pixels.to_json(), "source": source, "sha256": digest.hexdigest()[:16]}
+
+    @torch.no_grad()
+    def embed(self, images: Sequence[Image.Image]) -> Tensor:
+        """PIL images -> projected image embeddings (N, D), not normalised."""
+        return _tensor(self.model.get_image_features(self.pixels(images).to(self.device))).float().cpu()
+
+
+class Alignment(Clip):
+    """A_CLIP under any CLIP (see `Clip` for its arguments); `tokenizer`, where it lies elsewhere.
+
+    >>> from findnemo import demo
+    >>> alignment = demo.judges().alignment
+    >>> image, caption = demo.training_image(demo.memorized()[0].text), demo.memorized()[0].text
+    >>> alignment([image], [caption]).shape
+    torch.Size([1])
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike,
+        tokenizer: str | os.PathLike | None = None,
+        device: str | torch.device = "cpu",
+        mean: RGB | None = None,
+        std: RGB | None = None,
+    ):
+        from transformers import CLIPTokenizer
+
+        super().__init__(source, device, mean, std)
         self.tokenizer = CLIPTokenizer.from_pretrained(str(tokenizer or source))
-        self.device = torch.device(device)
 
     @torch.no_grad()
     def __call__(self, images: Sequence[Image.Image], captions: Sequence[str]) -> Tensor:
-        """Cosine of image k with caption k, (N,)."""
-        size = self.model.config.vision_config.image_size
-        pixels = torch.stack([_prepare(image, size) for image in images]).to(self.device)
-        tokens = self.tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt").to(self.device)
-        text = self.model.get_text_features(**tokens).pooler_output
-        image = self.model.get_image_features(pixels).pooler_output
-        return torch.nn.functional.cosine_similarity(image, text).cpu()
+        """Cosine of image k with caption k, (N,). Raises InputError if they are not equally many."""
+        if len(images) != len(captions):
+            raise InputError(f"{len(images)} images and {len(captions)} captions: give one caption for every image")
+        length = self.model.config.text_config.max_position_embeddings
+        tokens = self.tokenizer(list(captions), padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+        text = _tensor(self.model.get_text_features(**tokens.to(self.device))).float().cpu()
+        return torch.nn.functional.cosine_similarity(self.embed(images), text)
 
 
-def _prepare(image: Image.Image, size: int) -> Tensor:
-    """[-1, 1] pixels at the model's size: the demo's CLIP is trained so."""
-    import numpy as np
-    from PIL import Image
+def _tensor(output: Any) -> Tensor:
+    return getattr(output, "pooler_output", output)  # transformers 4 gives the tensor itself
 
-    pixels = np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC), np.float32)
-    return torch.from_numpy(pixels / 127.5 - 1).permute(2, 0, 1)
+
+def _preprocessing(source: str, size: int, mean: RGB | None, std: RGB | None) -> tuple[Preprocessing, str]:
+    """A checkpoint's preprocessing, and who says so."""
+    if (mean is None) != (std is None):
+        raise InputError("mean and std belong together: give both, or neither")
+    config = _config(source)
+    if mean is None:
+        mean, std = (tuple(config.get(key, HALF)) for key in ("image_mean", "image_std"))
+        said = CONFIG if config else "no preprocessor_config.json: [-1, 1]"
+    else:
+        said = "given"
+    assert std is not None
+    resize = _shorter_side(config, size) if config.get("do_center_crop") else None
+    return Preprocessing(size, mean, std, resize, "bicubic"), said
+
+
+def _config(source: str) -> dict[str, Any]:
+    """What the checkpoint's preprocessor_config.json says; empty if it has none.
+
+    Raises InputError if that cannot be known (no connection) or read: with the wrong mean the figures are wrong, and nothing shows it.
+    """
+    from transformers.utils.hub import cached_file
+
+    try:
+        path = cached_file(source, CONFIG, _raise_exceptions_for_missing_entries=False)
+        return json.loads(Path(path).read_text()) if path else {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{CONFIG} of {source} cannot be read ({error!s:.200}): give a directory that holds it") from error
+
+
+def _shorter_side(config: dict[str, Any], size: int) -> int:
+    value = config.get("size", size)
+    return int(value.get("shortest_edge", size) if isinstance(value, dict) else value)

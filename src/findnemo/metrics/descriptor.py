@@ -4,52 +4,73 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from findnemo.errors import InputError
+from findnemo.metrics._pixels import Preprocessing, file_hash
 
 if TYPE_CHECKING:
     from PIL import Image
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SIZE = 320
+HALF = (0.5, 0.5, 0.5)
+CONVENTIONS = {
+    "sscd": Preprocessing(320, MEAN, STD),
+    "half": Preprocessing(224, HALF, HALF, resize=256),
+}
+
+
+def open_torchscript(path: str | os.PathLike, device: str | torch.device, what: str, example: str) -> nn.Module:
+    """A TorchScript network in evaluation mode. Raises InputError if there is no such file or it is something else."""
+    if not Path(path).is_file():
+        raise InputError(f"no {what} file {path}: give a TorchScript file such as {example}")
+    try:
+        return torch.jit.load(str(path), map_location=device).eval()
+    except RuntimeError as error:
+        raise InputError(f"{path} is not a TorchScript {what}: {str(error).splitlines()[0]}") from error
 
 
 class Descriptor:
     """A TorchScript descriptor: `sscd_disc_mixup.torchscript.pt`, or the demo's.
 
-    Preprocessing: squashed to 320 x 320, normalised with ImageNet's mean and deviation.
+    `preprocessing`: "sscd", squashed to 320 x 320 and normalised with ImageNet's mean and deviation, as in the SSCD paper and in Finding
+    NeMo; or "half", the shorter side to 256, the middle 224 x 224, mean and deviation .5 (Somepalli et al. 2023). Numbers of the two
+    are not comparable: record the attribute `preprocessing`, which also names the file, beside them.
 
-    TorchScript is a program: load only files that you trust.
+    TorchScript is a program: load only files that you trust. Raises InputError for a file or a convention that is not known.
+
+    >>> from findnemo import demo
+    >>> descriptor = Descriptor(demo.DESCRIPTOR)
+    >>> image = demo.training_image(demo.memorized()[0].text)
+    >>> round(float(descriptor.similarity([image], [image])), 3)
+    1.0
+    >>> descriptor.preprocessing["size"], descriptor.preprocessing["file"]
+    (320, 'descriptor.pt')
     """
 
-    def __init__(self, path: str | os.PathLike, device: str | torch.device = "cpu"):
-        if not Path(path).is_file():
-            raise InputError(f"no descriptor file {path}: give a TorchScript file such as sscd_disc_mixup.torchscript.pt")
-        try:
-            self.network = torch.jit.load(str(path), map_location=device).eval()
-        except RuntimeError as error:
-            raise InputError(f"{path} is not a TorchScript descriptor: {str(error).splitlines()[0]}") from error
-        self.device = torch.device(device)
+    def __init__(self, path: str | os.PathLike, device: str | torch.device = "cpu", preprocessing: str = "sscd"):
+        if preprocessing not in CONVENTIONS:
+            raise InputError(f"preprocessing {preprocessing!r} is not known: use one of {', '.join(CONVENTIONS)}")
+        self.network = open_torchscript(path, device, "descriptor", "sscd_disc_mixup.torchscript.pt")
+        self.path, self.device, self.convention = Path(path), torch.device(device), preprocessing
+
+    @cached_property
+    def preprocessing(self) -> dict[str, Any]:
+        """What its numbers depend on: the convention with size, resizing, mean and deviation, the file's name and 16 digits of its SHA-256."""
+        convention = CONVENTIONS[self.convention]
+        return {"name": self.convention, **convention.to_json(), "file": self.path.name, "sha256": file_hash(self.path)}
 
     @torch.no_grad()
     def __call__(self, images: Sequence[Image.Image]) -> Tensor:
         """PIL images -> unit descriptors (N, D)."""
-        batch = torch.stack([_prepare(image) for image in images]).to(self.device)
+        batch = CONVENTIONS[self.convention](images).to(self.device)
         return torch.nn.functional.normalize(self.network(batch).float(), dim=1).cpu()
 
     def similarity(self, images: Sequence[Image.Image], other: Sequence[Image.Image]) -> Tensor:
         """Cosine of every image with every other, (N, M)."""
         return self(images) @ self(other).T
-
-
-def _prepare(image: Image.Image) -> Tensor:
-    import numpy as np
-    from PIL import Image
-
-    pixels = np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR), np.float32) / 255
-    return torch.from_numpy(((pixels - np.array(MEAN)) / np.array(STD)).astype(np.float32)).permute(2, 0, 1)

@@ -79,6 +79,15 @@ class Model:
         """Modules that see nothing but the prompt's embedding: the same for every latent. Optional."""
         return {}
 
+    @property
+    def cross_attentions(self) -> dict[str, nn.Module]:
+        """Name -> attention module (diffusers `Attention`) in which the image looks at the prompt, in forward order. Optional."""
+        return {}
+
+    def tokens(self, prompt: str) -> list[str]:
+        """Texts of a prompt's tokens as they are encoded, from start-of-text to end-of-text, without padding."""
+        raise NotImplementedError(f"{type(self).__name__} does not name its tokens")
+
     # what follows from the answers -----------------------------------------------------------------------------------
 
     @property

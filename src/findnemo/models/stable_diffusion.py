@@ -14,6 +14,7 @@ from findnemo.models._base import Model
 PART = re.compile(
     r"conv_in|(down_blocks\.\d+|mid_block)\.(resnets|attentions|downsamplers)\.\d+(\.transformer_blocks\.\d+\.attn1)?"
 )
+FORWARD = ("down_blocks", "mid_block", "up_blocks")  # diffusers registers the mid block last
 
 
 class StableDiffusion(Model):
@@ -33,6 +34,17 @@ class StableDiffusion(Model):
     @property
     def text_projections(self) -> dict[str, nn.Module]:
         return self.find("text projections", lambda name, module: name.endswith(("attn2.to_k", "attn2.to_v")))
+
+    @property
+    def cross_attentions(self) -> dict[str, nn.Module]:
+        found = self.find("cross-attentions", lambda name, module: name.endswith(".attn2"))
+        return dict(sorted(found.items(), key=lambda item: FORWARD.index(item[0].split(".")[0])))
+
+    def tokens(self, prompt: str) -> list[str]:
+        tokenizer = self.pipeline.tokenizer
+        converted = self.pipeline.maybe_convert_prompt(prompt, tokenizer)  # as `encode_prompt` does for textual inversions
+        ids = tokenizer(converted, truncation=True, max_length=tokenizer.model_max_length).input_ids
+        return [tokenizer.decode([i]) for i in ids]
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,13 +32,15 @@ ROUNDS = 3  # of growth, on one, two and three times as many images as are looke
 @dataclass(frozen=True)
 class Plan:
     """What an audit does besides the calibration's settings. `grow`: add neurons where finished images are still copies.
-    `quality_prompts`: unrelated captions for the quality check."""
+    `judges`: where the copy descriptor ("descriptor") and the CLIP ("clip") come from. `quality_prompts`: unrelated captions for the
+    quality check."""
 
     search: str = DEFAULT
     screen: Screen | None = None
     images: int = 4
     grow: bool = True
     image_settings: ImageSettings = field(default_factory=ImageSettings)
+    judges: Mapping[str, str] = field(default_factory=dict)
     quality_prompts: int = 16
 
     def settings(self, model: Model, calibration: Calibration) -> dict[str, Any]:
@@ -53,6 +55,7 @@ class Plan:
             "images": self.images,
             "grow": self.grow,
             "image_settings": self.image_settings.to_json(),
+            "judges": dict(self.judges),
         }
 
 

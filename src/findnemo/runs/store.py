@@ -166,6 +166,12 @@ class Run:
         """Ids of the captions for which a stage has been answered; failed ones are tried again."""
         return {r[0] for r in self._sql("SELECT caption FROM results WHERE stage = ? AND status = 'done'", (stage,))}
 
+    def result(self, caption: int, stage: str) -> dict[str, Any] | None:
+        """The result of one stage for one caption; None if it is open or failed."""
+        query = "SELECT payload FROM results WHERE caption = ? AND stage = ? AND status = 'done'"
+        rows = self._sql(query, (caption, stage))
+        return json.loads(rows[0][0]) if rows else None
+
     def captions(self, ids: Iterable[int] | None = None) -> Iterator[Caption]:
         """Captions with their results, in the order in which they were entered; `ids` picks some."""
         results: dict[int, list[tuple]] = {}

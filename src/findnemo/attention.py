@@ -1,0 +1,77 @@
+"""Cross-attention probabilities while the model runs as usual: where the image looks in the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from findnemo.conditioning import Call, following
+from findnemo.errors import EditError, ModelError
+from findnemo.models import Model
+
+# processors that compute plain attention, each in its own way; one that adds to it would be lost while another stands in for it
+PLAIN = ("AttnProcessor", "AttnProcessor2_0", "SlicedAttnProcessor", "XFormersAttnProcessor")
+
+Seen = Callable[[str, int, Tensor], None]
+
+
+@contextmanager
+def recorded(model: Model, seen: Seen) -> Iterator[Call]:
+    """Hand the attention probabilities of every pass to `seen(layer, step, probabilities)` while the context lasts.
+
+    `probabilities`: (images, queries, tokens), float32, averaged over heads, each row of tokens summing to one; of the conditional rows
+    only. Queries are the positions of the layer's map, row by row. `step` counts the passes since the pipeline was called, from 0; see
+    `conditioning.following`, and encode prompts for passes of your own before you enter. The projections are called as ever, so edits
+    stay in force, and what the model gives is the same but for rounding. On leaving, also by an exception, the model is what it was.
+    Raises ModelError for a model without known cross-attention, EditError where a custom processor does more than plain attention.
+
+        >>> import findnemo
+        >>> model, seen = findnemo.load("demo"), {}
+        >>> with recorded(model, lambda layer, step, p: seen.setdefault(layer, p)):
+        ...     _ = findnemo.generate(model, "a red star", [0, 1], findnemo.ImageSettings(steps=1, guidance=2.0))
+        >>> [tuple(p.shape) for p in seen.values()][:3]
+        [(2, 256, 77), (2, 256, 77), (2, 64, 77)]
+    """
+    from diffusers.models.attention_processor import AttnProcessor
+
+    layers = _layers(model)
+    with following(model) as call, ExitStack() as stack:
+        for name, layer in layers.items():
+            stack.callback(_restore, layer, layer.processor)
+            layer.set_processor(AttnProcessor())  # the one that asks `get_attention_scores` for explicit probabilities
+            layer.get_attention_scores = _telling(layer, name, call, seen)
+        yield call
+
+
+def _layers(model: Model) -> dict[str, Any]:
+    """The cross-attention modules, once each is known to compute plain attention."""
+    layers: dict[str, Any] = model.cross_attentions
+    if not layers:
+        raise ModelError(f"no cross-attention is known in {type(model.denoiser).__name__}: its attention cannot be recorded")
+    for name, layer in layers.items():
+        kind = type(layer.processor).__name__
+        if kind not in PLAIN or "get_attention_scores" in vars(layer):
+            what = "is being recorded already" if kind in PLAIN else f"uses {kind}, which recording would put out of action"
+            raise EditError(f"{name} {what}: leave that context first, or restore set_attn_processor(AttnProcessor2_0())")
+    return layers
+
+
+def _telling(layer: Any, name: str, call: Call, seen: Seen) -> Callable[..., Tensor]:
+    """`get_attention_scores` of a layer that shows its result (images * heads, queries, tokens) before it returns it."""
+    plain = layer.get_attention_scores
+
+    def scores(query: Tensor, key: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        probabilities = plain(query, key, attention_mask)
+        rows = probabilities.detach().float().unflatten(0, (-1, layer.heads)).mean(1)
+        seen(name, call.step, rows[call.rows(len(rows))])
+        return probabilities
+
+    return scores
+
+
+def _restore(layer: Any, processor: Any) -> None:
+    vars(layer).pop("get_attention_scores", None)
+    layer.set_processor(processor)

@@ -1,0 +1,113 @@
+"""`findnemo detect --detector`: several detectors over one table, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.table import Table
+
+from findnemo.cli._common import bar, load_model, plain, print_json, read_table, say, stderr, stdout, warn_long_captions
+from findnemo.cli._steps import demo_holdout, demo_table, make_plan
+from findnemo.errors import InputError
+
+if TYPE_CHECKING:
+    from findnemo.detection import Evaluation
+    from findnemo.runs import Caption
+    from findnemo.runs.detectors import Result
+
+
+def refuse_beside(given: dict[str, Any], why: str) -> None:
+    """Raises InputError naming the first option that is given and would do nothing."""
+    for option, value in given.items():
+        if value:
+            raise InputError(f"{option} {why}")
+
+
+def detect_with(
+    model: str,
+    prompts: str | None,
+    holdout: str | None,
+    detectors: str,
+    out: Path,
+    limit: int | None,
+    column: str | None,
+    device: str | None,
+    dtype: str | None,
+    compile: bool,
+    pictures: bool,
+    json: bool,
+    quiet: bool,
+) -> None:
+    from findnemo.runs import detectors as api
+
+    names = api.chosen(detectors.split(","))
+    table = read_table(prompts, column, limit, quiet) if prompts else demo_table(model, limit, "--prompts")
+    clean = [p.text for p in (read_table(holdout, column, None, quiet) if holdout else demo_holdout(model))]
+    settings = make_plan(model, "gradient", 0, None, None, 0).image_settings
+    loaded = load_model(model, device, dtype, quiet, compile)
+    warn_long_captions(loaded, table)
+    with api.start_detectors(out, loaded, settings) as run:
+        with bar(quiet) as update:
+            captions = api.run_detectors(run, loaded, table, clean, names, settings, update)
+            drawn = api.pictures(run, loaded, captions, settings, update) if pictures else []
+        found = api.results(run, captions, clean, names)
+    if api.borrows(captions):
+        say("every caption has a type: every second hold-out caption stands for those that are not memorized", quiet)
+    if json:
+        print_json(as_json(found, captions))
+    elif not quiet:
+        show(found)
+    if drawn:
+        say(f"{len(drawn)} pictures in {drawn[0].parent}", quiet)
+    if any(r.failed for r in found):
+        raise typer.Exit(1)
+
+
+def as_json(found: Sequence[Result], captions: Sequence[Caption]) -> dict[str, Any]:
+    """The figures of every detector, and every caption with its scores."""
+    from findnemo.runs.detectors import STAGE
+
+    names = [r.detector for r in found]
+    rows = [
+        {
+            "row": c.row,
+            "caption": c.text,
+            "type": c.type,
+            "scores": {n: c.results[STAGE + n]["value"] for n in names if STAGE + n in c.results},
+        }
+        for c in captions
+    ]
+    return {"detectors": [r.to_json() for r in found], "captions": rows}
+
+
+def show(found: Sequence[Result]) -> None:
+    """The table, and a word on captions that failed."""
+    stdout.print(figures_table(found))
+    stdout.print("[dim]in brackets: 95 % bootstrap intervals; evaluations and seconds are per caption[/]")
+    for result in found:
+        if result.failed:
+            stderr.print(f"[red]failed:[/] {plain(result.detector)} on {result.failed} captions, for which the model gives NaN")
+
+
+def figures_table(found: Sequence[Result]) -> Table:
+    table = Table(show_edge=False, pad_edge=False, header_style="bold")
+    table.add_column("detector", no_wrap=True)
+    for name in ("threshold", "AUROC", "accuracy", "TPR at 1 % FPR", "found", "evaluations", "s"):
+        table.add_column(name, justify="right")
+    for r in found:
+        cost = (f"{r.evaluations:.0f}", f"{r.seconds:.2f}")
+        table.add_row(plain(r.detector), f"{r.threshold:.4g}", *_figures(r.evaluation), f"{r.found}/{r.captions}", *cost)
+    return table
+
+
+def _figures(e: Evaluation | None) -> tuple[str, str, str]:
+    if e is None:
+        return "-", "-", "-"
+    auroc, accuracy, tpr = (
+        f"{value:.3f} [dim]({low:.2f}-{high:.2f})[/]"
+        for value, (low, high) in ((e.auroc, e.auroc_interval), (e.accuracy, e.accuracy_interval), (e.tpr, e.tpr_interval))
+    )
+    return auroc, accuracy, tpr

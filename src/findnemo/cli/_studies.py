@@ -1,0 +1,149 @@
+"""The commands `compare` and `study`: NeMo beside the methods it competes with, and the paper's tables and figures."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from findnemo.cli._common import (
+    ClipOpt,
+    ColumnOpt,
+    DescriptorOpt,
+    DeviceOpt,
+    DtypeOpt,
+    JsonOpt,
+    LimitOpt,
+    ModelArg,
+    OutOpt,
+    QuietOpt,
+    RunArg,
+    bar,
+    plain,
+    print_json,
+    say,
+    stdout,
+)
+from findnemo.cli._steps import opened
+
+PER_TYPE = 6  # captions of each type in costly studies of the demo
+
+
+def compare(
+    model: ModelArg,
+    out: OutOpt = Path("findnemo-compare"),
+    prompts: Annotated[str | None, typer.Option("--prompts", "-p", help="Captions; 'demo' brings its own.")] = None,
+    holdout: Annotated[str | None, typer.Option(help="Hold-out captions to calibrate on; 'demo' brings its own.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", "-c", help="A calibration instead of hold-out captions.")
+    ] = None,
+    mitigations: Annotated[str | None, typer.Option(help="Names, separated by commas; default: all.")] = None,
+    limit: LimitOpt = None,
+    images: Annotated[int, typer.Option(help="Images per caption and mitigation.", min=2)] = 4,
+    descriptor: DescriptorOpt = None,
+    clip: ClipOpt = None,
+    column: ColumnOpt = None,
+    device: DeviceOpt = None,
+    dtype: DtypeOpt = None,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """Put NeMo's neurons beside other mitigations: Table 1 of the paper for your model.
+
+    Example: `findnemo compare demo`
+    """
+    from findnemo.cli._app import audit
+    from findnemo.runs.compare import compare as api
+    from findnemo.runs.compare import methods
+    from findnemo.studies.table1 import table
+
+    names = methods(mitigations.split(",") if mitigations else None)  # a wrong name is said before the work, not after
+    with suppress(typer.Exit):  # a caption that failed is no reason to leave out the others
+        audit(
+            model,
+            out,
+            prompts,
+            holdout,
+            calibration,
+            limit,
+            images=images,
+            descriptor=descriptor,
+            clip=clip,
+            column=column,
+            device=device,
+            dtype=dtype,
+            quiet=quiet or json,
+        )
+    with opened(out, model, device, dtype, quiet) as work:
+        with bar(quiet) as update:
+            api(work, names, update)
+        made = table(work.run)
+        (out / "table1.md").write_text(made.markdown(), encoding="utf-8")
+        (out / "table1.csv").write_text(made.csv(), encoding="utf-8")
+        failed = [c for c in work.run.captions() if any(stage.startswith("compare:") for stage in c.failed)]
+    if json:
+        print_json([dict(zip(made.columns, row, strict=True)) for row in made.rows])
+    elif not quiet:
+        show(made)
+        stdout.print(
+            plain(f"table in {out / 'table1.md'}, a picture of each caption and mitigation in {out / 'compare'}"), soft_wrap=True
+        )
+    for caption in failed[:5]:
+        reasons = "; ".join(f"{s.removeprefix('compare:')}: {r}" for s, r in caption.failed.items() if s.startswith("compare:"))
+        say(f"failed: row {caption.row}: {reasons}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def study(
+    name: Annotated[str, typer.Argument(help="all, or names separated by commas: table1, fig4, ...")],
+    run: RunArg,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write to (default: RUN/studies).")] = None,
+    per_type: Annotated[
+        int | None,
+        typer.Option(help=f"Memorized captions of each type in costly studies (default: all; demo {PER_TYPE}).", min=1),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The model, if it is no longer where the run found it.")] = None,
+    device: DeviceOpt = None,
+    dtype: DtypeOpt = None,
+    quiet: QuietOpt = False,
+) -> None:
+    """Make a table or figure of the paper from a run: Markdown, CSV and LaTeX, PNG and SVG.
+
+    Example: `findnemo study all findnemo-demo`
+    """
+    from findnemo import demo
+    from findnemo.errors import FindnemoError
+    from findnemo.studies import Bench
+    from findnemo.studies import study as api
+
+    folder = out or run / "studies"
+    with opened(run, model, device, dtype, quiet) as work, bar(quiet) as update:
+        own = work.model.source == "demo"
+        unrelated = [c.text for c in work.run.captions() if c.results.get("detect", {}).get("memorized") is False and not c.type]
+        more = [p for p in demo.unrelated()[:64] if p not in unrelated] if own else []
+        bench = Bench(work, [*unrelated, *more], per_type or (PER_TYPE if own else None), update)
+        done = api(name.split(","), bench, folder)
+    failed = {n: s for n, s in done.items() if isinstance(s, FindnemoError)}
+    for which, reason in failed.items():
+        say(f"failed: {which}: {reason}")
+    if not quiet:
+        stdout.print(plain(f"{len(done) - len(failed)} studies in {folder}: begin with {folder / 'README.md'}"), soft_wrap=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+def show(made: Any) -> None:
+    """A table of a study in the terminal, without the columns of the paper where it has nothing to say."""
+    from rich.table import Table
+
+    told = [k for k, head in enumerate(made.columns) if any(row[k] is not None for row in made.rows)]
+    table = Table(title=made.title, show_edge=False, pad_edge=False, header_style="bold", title_justify="left")
+    for k in told:
+        table.add_column(made.columns[k], justify="left" if k < 2 else "right", no_wrap=k > 0)
+    for row in made.rows:
+        table.add_row(*("" if row[k] is None else plain(str(row[k])) for k in told))
+    stdout.print(table)
+    stdout.print(plain(made.note), soft_wrap=True)

@@ -1,0 +1,146 @@
+"""The magnitude of what a prompt adds (Wen et al., ICLR 2024), and which of its tokens it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from findnemo.detection._guidance import guided_run, predict
+from findnemo.detection._score import Score, spending
+from findnemo.errors import InputError, NumericalError
+from findnemo.images import ImageSettings
+from findnemo.models import Model
+from findnemo.scores import NOT_FINITE
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw
+
+Token = tuple[str, float]
+
+
+@torch.no_grad()
+def magnitude(
+    model: Model,
+    prompt: str,
+    settings: ImageSettings,
+    *,
+    images: int = 4,
+    steps: Sequence[int] = (0,),
+    mask: Tensor | None = None,
+) -> Score:
+    """d = || eps(x_t, y) - eps(x_t, empty) ||_2 of each image, mean over images and over `steps`; in units of noise, 0 and more.
+
+    `steps`: positions in a run of `settings.steps` DDIM steps guided by `settings.guidance`; the run goes no further than the last of them,
+    and for the first step alone (default) neither matters but for t. `mask` (images, 1, H, W): weights of positions, for
+    a local magnitude || m (eps - eps) ||_2 / mean(m). Raises InputError for a step outside the run, NumericalError on NaN.
+    Source: Wen et al., section 4.1 (four images, one step).
+
+    >>> import findnemo
+    >>> model, settings = findnemo.load("demo"), findnemo.demo.image_settings()
+    >>> known, other = (magnitude(model, c, settings) for c in ("Liftoff of the Corvus Nine, a white arrow over a checkered floor", "a red star"))
+    >>> known.value > other.value, known.evaluations
+    (True, 8)
+    """
+    check_steps(steps, settings)
+    with spending(model) as spent:
+        run = enumerate(islice(guided_run(model, prompt, images, settings), max(steps) + 1))
+        gaps = [step.gap for k, step in run if k in steps]
+    return spent.score(torch.cat([norms(gap, mask) for gap in gaps]))
+
+
+def norms(gap: Tensor, mask: Tensor | None = None) -> Tensor:
+    """|| m gap ||_2 / mean(m) of every image: gap (N, C, H, W) and m (N, 1, H, W), by default 1, -> (N,).
+
+    >>> norms(torch.tensor([[[[3.0, 4.0]]]])).tolist(), norms(torch.tensor([[[[3.0, 4.0]]]]), torch.tensor([[[[1.0, 0.0]]]])).tolist()
+    ([5.0], [6.0])
+    """
+    if mask is None:
+        return gap.flatten(1).norm(dim=1)
+    return (mask * gap).flatten(1).norm(dim=1) / mask.flatten(1).mean(1)
+
+
+def check_steps(steps: Sequence[int], settings: ImageSettings) -> None:
+    if not steps or not all(0 <= k < settings.steps for k in steps):
+        raise InputError(
+            f"steps {tuple(steps)} are not in a run of {settings.steps}: give one or more of 0 to {settings.steps - 1}"
+        )
+
+
+def saliency(model: Model, prompt: str, settings: ImageSettings, *, images: int = 4) -> list[Token]:
+    """How much every token of a prompt weighs in its magnitude: (text, value) in the prompt's order, start, end and padding left out.
+
+    value = || gradient of the first step's magnitude with respect to the token's embedding ||_2 over channels, where embeddings are what
+    the text encoder hands to the U-Net (`Model.encode`). Costs 6 evaluations an image: two passes, one of them with its gradient.
+    Raises NumericalError on NaN. Source: Wen et al., section 4.3 (which tokens trigger a memory).
+
+    >>> import findnemo
+    >>> [token for token, value in saliency(findnemo.load("demo"), "a red star", findnemo.demo.image_settings())]
+    ['a', 'red', 'star']
+    """
+    latents = model.noise(prompt, range(images), settings.seed)
+    text, empty = model.encode([prompt]).clone().requires_grad_(), model.encode([""])
+    with torch.enable_grad():
+        step = predict(model, latents, model.timesteps(settings.steps)[0], text, empty)
+        (slope,) = torch.autograd.grad(norms(step.gap).mean(), text)
+    values = slope[0].float().norm(dim=1)
+    if not torch.isfinite(values).all():
+        raise NumericalError(NOT_FINITE)
+    return list(zip(model.tokens(prompt)[1:-1], values[1:].tolist(), strict=False))
+
+
+# the picture ---------------------------------------------------------------------------------------------------------
+
+WIDTH, MARGIN, GAP, BAR, TEXT = 760, 20, 6, 64, 30  # pixels
+PALE, STRONG, INK = (247, 243, 236), (196, 49, 36), (32, 32, 32)
+
+
+def saliency_picture(tokens: Sequence[Token], title: str = "") -> Image.Image:
+    """The tokens of a caption as a picture: a bar over each, bar and ground the redder the more it weighs; the largest fills its height.
+
+    `tokens` as `saliency` gives them; lines break where the picture is full. Raises InputError if there are none.
+
+    >>> saliency_picture([("a", 0.1), ("podcast", 0.8)], "where the memory is triggered").size
+    (760, 170)
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    if not tokens:
+        raise InputError("no tokens: there is nothing to draw, the caption is empty")
+    font, small = ImageFont.load_default(18), ImageFont.load_default(14)
+    head = MARGIN + (26 if title else 0)
+    places, lines = _layout(tokens, [font.getlength(_shown(text)) + 12 for text, _ in tokens])
+    canvas = Image.new("RGB", (WIDTH, head + lines * (BAR + TEXT + GAP) + MARGIN + 4), "white")
+    draw = ImageDraw.Draw(canvas)
+    draw.text((MARGIN, MARGIN - 6), title, fill=INK, font=small)
+    most = max(value for _, value in tokens) or 1.0
+    for (text, value), (left, line, width) in zip(tokens, places, strict=True):
+        base = head + line * (BAR + TEXT + GAP) + BAR
+        _draw_token(draw, (left, base, width), _shown(text), value / most, font)
+    return canvas
+
+
+def _shown(text: str) -> str:
+    return "".join(c for c in text.strip() if c.isprintable()) or "·"
+
+
+def _layout(tokens: Sequence[Token], widths: Sequence[float]) -> tuple[list[tuple[float, int, float]], int]:
+    """(left, line, width) of every token, and the number of lines."""
+    places, left, line = [], float(MARGIN), 0
+    for width in (min(w, WIDTH - 2 * MARGIN) for w in widths):
+        if left + width > WIDTH - MARGIN and left > MARGIN:
+            left, line = float(MARGIN), line + 1
+        places.append((left, line, width))
+        left += width + GAP
+    return places, line + 1
+
+
+def _draw_token(draw: ImageDraw.ImageDraw, place: tuple[float, float, float], text: str, share: float, font: object) -> None:
+    left, base, width = place
+    right, colour = left + width, tuple(round(p + share * (s - p)) for p, s in zip(PALE, STRONG, strict=True))
+    draw.rectangle((left, base - max(2, share * (BAR - 8)), right, base - 2), fill=colour)
+    draw.rectangle((left, base, right, base + TEXT - 4), fill=colour)
+    draw.text((left + 6, base + 2), text, fill="white" if share > 0.5 else INK, font=font)  # type: ignore[arg-type]

@@ -1,0 +1,71 @@
+"""From pictures to a network's input. Every published number has a convention of its own, so it is a value that can be recorded."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+RGB = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resized to `size` x `size`, whatever the shape (`resize` None), or the shorter side to `resize` and then the middle `size` x `size`;
+    then (pixel / 255 - mean) / std. `resample` is PIL's filter."""
+
+    size: int
+    mean: RGB
+    std: RGB
+    resize: int | None = None
+    resample: str = "bilinear"
+
+    def __call__(self, images: Sequence[Image.Image]) -> Tensor:
+        """PIL images -> (N, 3, size, size)."""
+        return torch.stack([self._prepare(image) for image in images])
+
+    def _prepare(self, image: Image.Image) -> Tensor:
+        import numpy as np
+
+        pixels = np.asarray(self._fitted(image.convert("RGB")), np.float32) / 255
+        normal = (pixels - np.array(self.mean)) / np.array(self.std)
+        return torch.from_numpy(normal.astype(np.float32)).permute(2, 0, 1)
+
+    def _fitted(self, image: Image.Image) -> Image.Image:
+        from PIL import Image
+
+        resample = Image.Resampling[self.resample.upper()]
+        if self.resize is None:
+            return image.resize((self.size, self.size), resample)
+        image = _middle(image)
+        short = min(image.size)
+        width, height = (side * self.resize // short for side in image.size)
+        left, top = (round((side - self.size) / 2) for side in (width, height))
+        return image.resize((width, height), resample).crop((left, top, left + self.size, top + self.size))
+
+    def to_json(self) -> dict[str, Any]:
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+def _middle(image: Image.Image) -> Image.Image:
+    """The middle of an image more than four times as long as wide: enlarged whole, a strip of one pixel would fill the memory."""
+    width, height = (min(side, 4 * min(image.size)) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height)) if (width, height) != image.size else image
+
+
+def file_hash(path: str | os.PathLike) -> str:
+    """The first 16 digits of a file's SHA-256."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,44 @@
+"""Verbatim or template memorization (Finding NeMo, section 2, after Webster 2023)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from findnemo.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from findnemo.metrics.descriptor import Descriptor
+
+VERBATIM = 0.7  # SSCD above which an image is a copy of the training image
+IMAGES = 10  # generations that the paper looks at
+
+
+def memory_type(similarities: Iterable[float]) -> str:
+    """ "VM" if the largest SSCD of the generations (ten in the paper) to the training image exceeds .7, else "TM".
+
+    With fewer generations, verbatim memories are more easily missed. Raises InputError if there are none, or one is NaN.
+
+    >>> memory_type([0.2, 0.81]), memory_type([0.2, 0.7])
+    ('VM', 'TM')
+    """
+    known = [float(s) for s in similarities]
+    if not known or any(math.isnan(s) for s in known):
+        raise InputError(f"similarities {known[:IMAGES]} tell no type: give one number for every generation, at least one")
+    return "VM" if max(known) > VERBATIM else "TM"
+
+
+def classify(descriptor: Descriptor, images: Sequence[Image.Image], original: Image.Image) -> str:
+    """The type of a memory from generations of its prompt and its training image. Raises InputError if there are no images.
+
+    >>> from findnemo import demo
+    >>> image = demo.training_image(demo.memorized()[0].text)
+    >>> classify(demo.judges().descriptor, [image], image)
+    'VM'
+    """
+    if not images:
+        raise InputError(f"no images to compare with the training image: generate some (the paper: {IMAGES})")
+    return memory_type(descriptor.similarity(images, [original])[:, 0].tolist())

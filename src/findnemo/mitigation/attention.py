@@ -1,0 +1,113 @@
+"""Turning the attention from the padding to the start of the text (Ren et al., ECCV 2024, section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from findnemo.attention import PLAIN
+from findnemo.conditioning import Call, Encoded, following
+from findnemo.errors import EditError, InputError
+from findnemo.mitigation._case import Case
+from findnemo.models import Model
+
+C = 1.25
+
+
+@contextmanager
+def scaled_attention(model: Model, case: Case, c: float = C) -> Iterator[None]:
+    """In all cross-attention layers and steps, hide the positions after end-of-text and multiply start-of-text's logit by `c`.
+
+    Both before the softmax, for the rows with the prompt only; each prompt of a call has its own end of text. A logit is a query times a key, so
+    it is the key that is multiplied, and the layers' own fast attention is kept. Raises InputError for a pipeline call with prompt_embeds,
+    in which the end of the text cannot be seen; EditError for a text that was encoded before, or a processor that is not plain attention.
+
+    >>> import findnemo
+    >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
+    >>> with scaled_attention(model, Case(prompt)):
+    ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
+    """
+    model.check_editable()
+    layers = _plain(model)
+    text = _Text(model)
+    with following(model, text.read) as call, ExitStack() as stack:
+        hide = partial(_hide, call, text)
+        stack.callback(model.denoiser.register_forward_pre_hook(hide, with_kwargs=True).remove)
+        for layer in layers:
+            stack.callback(layer.to_k.register_forward_hook(partial(_scale_start, call, c)).remove)
+        yield
+
+
+def _plain(model: Model) -> list[Any]:
+    """The cross-attention layers, once each is known to make logits of queries and keys and to heed a mask."""
+    for name, layer in model.cross_attentions.items():
+        kind = type(layer.processor).__name__
+        if kind not in PLAIN or layer.norm_k is not None:
+            way = f"uses {kind}" if kind not in PLAIN else "normalises its keys"
+            raise EditError(
+                f"{name} {way}, so scaling a key might not scale its logit: restore set_attn_processor(AttnProcessor2_0())"
+            )
+    return list(model.cross_attentions.values())
+
+
+def _scale_start(call: Call, c: float, module: nn.Module, args: Any, keys: Tensor) -> Tensor:
+    """Forward hook of `to_k`: multiply the first position's key, (B, tokens, width), of the conditional rows."""
+    factor = torch.ones_like(keys[:, :, :1])
+    factor[call.rows(len(keys)), 0] = c
+    return keys * factor
+
+
+def _hide(call: Call, text: _Text, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """Forward pre-hook of the denoiser: give its cross-attentions a mask of what there is to see, (B, tokens)."""
+    embeddings = kwargs["encoder_hidden_states"]
+    seen, rows = torch.ones_like(embeddings[:, :, 0]), call.rows(len(embeddings))
+    seen[rows] = text.visible(len(embeddings[rows])).to(seen)
+    return args, kwargs | {"encoder_attention_mask": seen}
+
+
+class _Text:
+    """Which positions of the prompts encoded last are text, start and end included."""
+
+    def __init__(self, model: Model):
+        self.model = model
+        self.shown = torch.empty(0, 0)
+
+    def read(self, encode: Encoded) -> Encoded:
+        def encode_prompt(prompt: Any, device: Any, num_images_per_prompt: int, *args: Any, **kwargs: Any) -> Any:
+            if prompt is None:
+                raise InputError(
+                    "attention scaling needs to see where the text ends: call the pipeline with prompt, not prompt_embeds"
+                )
+            self.shown = shown(self.model, prompt).repeat_interleave(num_images_per_prompt, 0)
+            return encode(prompt, device, num_images_per_prompt, *args, **kwargs)
+
+        return encode_prompt
+
+    def visible(self, count: int) -> Tensor:
+        """(count, tokens) of 0 and 1; one prompt may be shared by all rows."""
+        if len(self.shown) not in (1, count):
+            raise EditError(
+                f"a pass of {count} rows with a prompt, but {len(self.shown)} were encoded within the attention scaling: "
+                "encode the prompt inside the context"
+            )
+        return self.shown.expand(count, -1)
+
+
+def shown(model: Model, prompts: str | list[str]) -> Tensor:
+    """1 up to the end-of-text token of each prompt, 0 for the padding after it: (N, tokens).
+
+    Read from the tokenizer's mask, not from token ids: padding, unknown words and end-of-text can have the same id.
+
+    >>> import findnemo
+    >>> shown(findnemo.load("demo"), ["a star", ""]).sum(1).tolist()
+    [4, 2]
+    """
+    tokenizer, pipeline = model.pipeline.tokenizer, model.pipeline
+    prompts = pipeline.maybe_convert_prompt([prompts] if isinstance(prompts, str) else list(prompts), tokenizer)
+    length = tokenizer.model_max_length
+    return tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt").attention_mask

@@ -1,0 +1,117 @@
+"""Adjusting the prompt's embedding until it changes the noise prediction less (Wen et al., ICLR 2024, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from findnemo.conditioning import Call, following
+from findnemo.errors import EditError
+from findnemo.localization.replication import _frozen
+from findnemo.mitigation._case import Case
+from findnemo.models import Model
+
+TARGET, ENTRIES = 1.5, 4 * 64 * 64  # norm of a whole image's noise difference, and the latent for which it is meant
+LEARNING_RATE, ITERATIONS = 0.05, 10
+
+
+@contextmanager
+def adjusted_embedding(model: Model, case: Case, target: float = TARGET, iterations: int = ITERATIONS) -> Iterator[None]:
+    """At the first step of each pipeline call, change the embedding of every image's prompt until it is not followed so closely.
+
+    See `adjust` for how; each image is adjusted by itself. The rest of the call uses the changed embedding. Rows without the prompt
+    (guidance) stay as they are. `target`: || eps(x, y) - eps(x, empty) ||_2 of one image with latents of 4 x 64 x 64. A norm grows with
+    the square root of the number of entries, so for others it is multiplied by sqrt(entries / 16384): .375 for 4 x 16 x 16.
+    `iterations`: so many at most. Raises EditError for passes of another size in the midst of a call.
+
+    >>> import findnemo
+    >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
+    >>> with adjusted_embedding(model, Case(prompt)):
+    ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
+    """
+    model.check_editable()
+    empty = model.encode([""])
+    with following(model) as call:
+        hook = _Adjust(model, call, partial(adjusted, model, empty=empty, target=target, iterations=iterations))
+        handle = model.denoiser.register_forward_pre_hook(hook, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+class _Adjust:
+    """Forward pre-hook of the denoiser: adjust the conditional rows' embeddings at the first step, use them from then on."""
+
+    def __init__(self, model: Model, call: Call, change: Callable[[Tensor, int, Tensor], Tensor]):
+        self.model, self.call, self.change = model, call, change
+        self.embeddings = torch.empty(0)
+
+    def __call__(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+        if not self.call.following:
+            return None
+        latents, timestep, *_ = args
+        text = kwargs["encoder_hidden_states"].clone()
+        rows = self.call.rows(len(text))
+        if self.call.step == 0:
+            with self.call.aside():
+                self.embeddings = self.change(latents[rows], int(timestep), text[rows])
+        if len(self.embeddings) != len(text[rows]):
+            raise EditError(
+                f"a pass of {len(text[rows])} images after a first step of {len(self.embeddings)}: "
+                "embeddings are adjusted for whole pipeline calls, begin a new one"
+            )
+        text[rows] = self.embeddings
+        return args, kwargs | {"encoder_hidden_states": text}
+
+
+def adjusted(
+    model: Model,
+    latents: Tensor,
+    timestep: int,
+    text: Tensor,
+    empty: Tensor,
+    target: float = TARGET,
+    iterations: int = ITERATIONS,
+) -> Tensor:
+    """`adjust` each row of embeddings (N, tokens, D) for its latent (N, C, H, W); `empty`: the empty prompt's (1, tokens, D).
+
+    One row at a time: then it does not matter, to the last bit, which others there are.
+    """
+    scaled = target * (latents[0].numel() / ENTRIES) ** 0.5
+    rows = []
+    with _frozen(model.denoiser):
+        for x, y in zip(latents.split(1), text.split(1), strict=True):
+            noise = partial(model.predict_noise, x, timestep)
+            with torch.no_grad():
+                unprompted = noise(empty)
+            rows.append(adjust(noise, y, unprompted, scaled, iterations))
+    return torch.cat(rows)
+
+
+def adjust(
+    noise: Callable[[Tensor], Tensor], text: Tensor, unprompted: Tensor, target: float, iterations: int = ITERATIONS
+) -> Tensor:
+    """The embedding (1, tokens, D) changed until || noise(embedding) - unprompted ||_2 is at most `target`, in `iterations` steps at most.
+
+    AdamW with learning rate .05 on all positions but the first, start-of-text. One that meets the target is given back as it is.
+
+    >>> text = adjust(lambda y: y, torch.ones(1, 2, 2), torch.zeros(1, 2, 2), target=1.9)
+    >>> text[0, 0].tolist(), bool(text.norm() <= 1.9)
+    ([1.0, 1.0], True)
+    """
+    start, rest = text[:, :1], text[:, 1:].float().detach().clone().requires_grad_()
+    optimizer = torch.optim.AdamW([rest], lr=LEARNING_RATE)
+    for _ in range(iterations):
+        with torch.enable_grad():
+            distance = (noise(torch.cat([start, rest.to(text.dtype)], 1)) - unprompted).float().norm()
+            if distance <= target:
+                break
+            (rest.grad,) = torch.autograd.grad(distance, rest)
+        optimizer.step()
+    return torch.cat([start, rest.detach().to(text.dtype)], 1)

@@ -1,0 +1,54 @@
+"""Switching neurons off: those that were found, and as many others at random (Finding NeMo, section 4)."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from random import Random
+
+from findnemo.edits import deactivate, masks
+from findnemo.errors import EditError
+from findnemo.mitigation._case import Case
+from findnemo.models import Model, sample_seed
+from findnemo.neurons import NeuronSet
+
+
+def found_neurons(model: Model, case: Case, factor: float = 0.0) -> AbstractContextManager[None]:
+    """Multiply the outputs of the neurons that were found by `factor` (0: switched off). Finding NeMo, section 3.3.
+
+    Raises EditError for neurons that the model lacks.
+
+    >>> import findnemo
+    >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
+    >>> with found_neurons(model, Case(prompt, findnemo.demo.planted()[prompt])):
+    ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
+    """
+    return deactivate(model, case.neurons, factor)
+
+
+def random_neurons(model: Model, case: Case, repeat: int = 1, factor: float = 0.0) -> AbstractContextManager[None]:
+    """The baseline: the same with `drawn` neurons instead, to show that it takes those that were found. Finding NeMo, section 4."""
+    return deactivate(model, drawn(model, case, repeat), factor)
+
+
+def drawn(model: Model, case: Case, repeat: int = 1) -> NeuronSet:
+    """As many neurons of each layer as were found in it, none of them found, drawn from (case.seed, case.prompt, repeat).
+
+    Raises EditError for a layer with too few others.
+
+    >>> import findnemo
+    >>> model, (prompt, neurons) = findnemo.load("demo"), next(iter(findnemo.demo.planted().items()))
+    >>> others = drawn(model, Case(prompt, neurons))
+    >>> len(others) == len(neurons), len(others & neurons)
+    (True, 0)
+    """
+    random = Random(sample_seed(case.seed, case.prompt, repeat))
+    layers = {}
+    for name, kept in sorted(masks(model, [case.neurons]).items()):  # sorted: equal sets may list their layers in another order
+        others, count = kept[0].nonzero().flatten().tolist(), len(case.neurons.layers[name])
+        if len(others) < count:
+            raise EditError(
+                f"{name} has {len(others)} neurons besides the {count} that were found, too few to draw {count} others: "
+                "random neurons need layers of which at most half was found"
+            )
+        layers[name] = random.sample(others, count)
+    return NeuronSet(layers)

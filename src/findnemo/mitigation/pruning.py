@@ -1,0 +1,154 @@
+"""Zeroing the weights that matter most for a caption: Wanda (Sun et al. 2024) as ConceptPrune (Chavhan et al. 2024) uses it.
+
+The weights are those of the second feed-forward linear (`ff.net.2`) of every transformer block.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from findnemo.conditioning import following
+from findnemo.errors import EditError, InputError, ModelError
+from findnemo.mitigation._case import Case
+from findnemo.models import Model, sample_seed
+
+SHARE = 0.01  # of every output's weights
+STEPS, GUIDANCE = 10, 7.0
+
+
+@contextmanager
+def wanda(model: Model, case: Case, share: float = SHARE, steps: int = STEPS, guidance: float = GUIDANCE) -> Iterator[None]:
+    """Zero the `share` of every output's weights with the highest |W| * ||A||_2, A being the layer's inputs while the prompt is sampled.
+
+    `steps`, `guidance`: how it is sampled, with one seed. Raises InputError for a share outside (0, 1], ModelError for a model without such
+    layers, EditError where a LoRA covers one.
+
+    >>> import findnemo
+    >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
+    >>> with wanda(model, Case(prompt), steps=2):
+    ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
+    """
+    layers = _layers(model)
+    concept = norms(model, [case.prompt], case.seed, steps, guidance)
+    with zeroed({layers[n]: largest(scores(layers[n].weight, concept[n]), share) for n in layers}):
+        yield
+
+
+@contextmanager
+def conceptprune(
+    model: Model, case: Case, share: float = SHARE, steps: int = STEPS, guidance: float = GUIDANCE
+) -> Iterator[None]:
+    """Of the weights that `wanda` zeroes, only those that matter more for the prompt than for the case's reference captions.
+
+    Without such captions the empty prompt is the reference. Scores are per image, so that it does not matter how many captions there are. Raises as
+    `wanda` does.
+
+    >>> import findnemo
+    >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
+    >>> with conceptprune(model, Case(prompt, reference=("a red star",)), steps=2):
+    ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
+    """
+    layers = _layers(model)
+    concept, reference = (norms(model, p, case.seed, steps, guidance) for p in ([case.prompt], case.reference or [""]))
+    with zeroed({layer: skilled(layer.weight, concept[n], reference[n], share) for n, layer in layers.items()}):
+        yield
+
+
+def scores(weight: Tensor, norm: Tensor) -> Tensor:
+    """|W| * ||A||_2 (out, in) of weights (out, in) and the L2 norms (in,) of their inputs (Sun et al., equation 1).
+
+    >>> scores(torch.tensor([[1.0, -2.0]]), torch.tensor([3.0, 5.0])).tolist()
+    [[3.0, 10.0]]
+    """
+    return weight.detach().abs().float() * norm
+
+
+def largest(scores: Tensor, share: float = SHARE) -> Tensor:
+    """Mask (out, in) of the `share` of each row with the highest scores: rounded down, at least one.
+
+    >>> largest(torch.tensor([[1.0, 4.0, 3.0, 2.0]]), 0.5).tolist()
+    [[False, True, True, False]]
+    """
+    if not 0 < share <= 1:
+        raise InputError(f"a share of {share} of the weights cannot be zeroed: use one above 0 and up to 1")
+    top = scores.topk(max(1, int(share * scores.shape[1])), 1).indices
+    return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, top, True)
+
+
+def skilled(weight: Tensor, concept: Tensor, reference: Tensor, share: float = SHARE) -> Tensor:
+    """Mask (out, in) of ConceptPrune: the `largest` scores for the concept that exceed those for the reference; norms are (in,)."""
+    score = scores(weight, concept)
+    return largest(score, share) & (score > scores(weight, reference))
+
+
+@contextmanager
+def zeroed(chosen: Mapping[nn.Module, Tensor]) -> Iterator[None]:
+    """Zero the weights of layers under masks (out, in) while the context lasts; they come back bit for bit."""
+    weights: list[tuple[Any, Tensor]] = [(layer.weight.data, mask) for layer, mask in chosen.items()]
+    kept = [weight[mask] for weight, mask in weights]
+    try:
+        for weight, mask in weights:
+            weight[mask] = 0
+        yield
+    finally:
+        for (weight, mask), values in zip(weights, kept, strict=True):
+            weight[mask] = values
+
+
+def norms(
+    model: Model, prompts: Sequence[str], seed: int = 0, steps: int = STEPS, guidance: float = GUIDANCE
+) -> dict[str, Tensor]:
+    """||A||_2 per image, layer -> (in,), of what the feed-forward layers are given while one image of each prompt is sampled.
+
+    Over all steps and positions, of the rows with the prompt only: the root of the sum of squares, divided by the number of images.
+    """
+    sampler, layers = _apart(model), _layers(model)
+    squares: dict[str, Tensor | float] = dict.fromkeys(layers, 0.0)
+    with following(sampler) as call, ExitStack() as stack:
+
+        def hook(name: str, inputs: Tensor) -> None:
+            squares[name] += inputs[call.rows(len(inputs))].float().square().sum((0, 1))
+
+        for name, layer in layers.items():
+            stack.callback(layer.register_forward_pre_hook(lambda _, args, name=name: hook(name, args[0])).remove)
+        for prompt in prompts:
+            _sample(sampler, prompt, seed, steps, guidance)
+    return {name: torch.as_tensor(total / len(prompts)).sqrt() for name, total in squares.items()}
+
+
+def _sample(model: Model, prompt: str, seed: int, steps: int, guidance: float) -> None:
+    generator = torch.Generator().manual_seed(sample_seed(seed, prompt, 0))
+    options = {"num_inference_steps": steps, "guidance_scale": guidance}
+    model.pipeline(prompt, generator=generator, output_type="latent", **options)
+
+
+def _apart(model: Model) -> Model:
+    """The same model with a pipeline and a schedule of its own: sampling here leaves no trace in the one that is used."""
+    apart, scheduler = copy.copy(model), model.pipeline.scheduler
+    apart.pipeline = copy.copy(model.pipeline)
+    apart.pipeline.scheduler = type(scheduler).from_config(scheduler.config)
+    apart.pipeline.set_progress_bar_config(disable=True)
+    return apart
+
+
+def _layers(model: Model) -> dict[str, Any]:
+    """Name -> second feed-forward linear of every transformer block."""
+    model.check_editable()
+    layers = model.find("feed-forward layers", lambda name, module: name.endswith("ff.net.2"))
+    if not layers:
+        raise ModelError(
+            f"no feed-forward layers (ff.net.2) in {type(model.denoiser).__name__}: pruning needs transformer blocks"
+        )
+    adapted = [name for name, layer in layers.items() if hasattr(layer, "base_layer")]
+    if adapted:
+        raise EditError(
+            f"{adapted[0]} carries a LoRA, which zeroed weights would miss: merge it first with pipeline.fuse_lora() and "
+            "pipeline.unload_lora_weights()"
+        )
+    return layers

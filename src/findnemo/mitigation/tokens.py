@@ -1,0 +1,120 @@
+"""Inserting words into the caption (Somepalli et al., NeurIPS 2023, section 6, mitigation at inference)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from random import Random
+from typing import Any
+
+from findnemo.conditioning import Encoded, following
+from findnemo.errors import InputError, ModelError
+from findnemo.mitigation._case import Case
+from findnemo.models import Model, sample_seed
+
+NUMBERS = 100_000
+TRIES = 10_000
+
+
+@contextmanager
+def inserted_words(model: Model, case: Case, kind: str = "tokens", count: int = 4) -> Iterator[None]:
+    """Insert `count` words at random places of the caption, others for each image.
+
+    `kind`: "tokens" (any of the vocabulary), "numbers" (below 100,000) or "repeats" (words of the caption). Image k of a prompt within a pipeline
+    call has its own caption, see `varied`, drawn from (case.seed, prompt, k). The negative prompt stays as it is. Raises InputError for
+    an unknown kind, a count below 1, and a pipeline call with prompt_embeds, into which no word can be inserted.
+
+    >>> import findnemo
+    >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
+    >>> with inserted_words(model, Case(prompt), "numbers", 1):
+    ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
+    """
+    _check(kind, count)
+
+    def vary(encode: Encoded) -> Encoded:
+        def encode_prompt(prompt: Any, device: Any, num_images_per_prompt: int, *args: Any, **kwargs: Any) -> Any:
+            if prompt is None:
+                raise InputError("words are inserted into a caption: call the pipeline with prompt, not prompt_embeds")
+            prompts = [prompt] if isinstance(prompt, str) else prompt
+            captions = varied_all(model, prompts, num_images_per_prompt, kind, count, case.seed)
+            _, *rest = encode(prompt, device, num_images_per_prompt, *args, **kwargs)
+            options = {name: kwargs[name] for name in ("lora_scale", "clip_skip") if name in kwargs}
+            return (encode(captions, device, 1, False, **options)[0], *rest)
+
+        return encode_prompt
+
+    with following(model, vary):
+        yield
+
+
+def _check(kind: str, count: int) -> None:
+    if kind not in WORDS:
+        raise InputError(f"kind of words {kind!r} is not known: use one of {', '.join(WORDS)}")
+    if count < 1:
+        raise InputError(f"{count} words cannot be inserted: use 1 or more")
+
+
+def varied_all(model: Model, prompts: list[str], images: int, kind: str, count: int, seed: int = 0) -> list[str]:
+    """One caption per image, those of a prompt next to each other. A prompt that comes twice goes on counting its images."""
+    seen: Counter[str] = Counter()
+    captions = []
+    for prompt in prompts:
+        for _ in range(images):
+            captions.append(varied(model, prompt, kind, count, sample_seed(seed, prompt, seen[prompt])))
+            seen[prompt] += 1
+    return captions
+
+
+def varied(model: Model, prompt: str, kind: str, count: int, seed: int) -> str:
+    """The caption with `count` words inserted at random places, the order of its own kept.
+
+    What is inserted is never cut: where the whole is longer than the text encoder reads (77 tokens), words are dropped from the caption's end.
+    Raises InputError if there is no word to repeat, or if the inserted words alone are too long.
+
+    >>> import findnemo
+    >>> varied(findnemo.load("demo"), "a red star", "repeats", 2, seed=5).split()
+    ['a', 'red', 'star', 'star', 'red']
+    """
+    random, tokenizer = Random(seed), model.pipeline.tokenizer
+    words = prompt.split()
+    inserted = [WORDS[kind](random, words, tokenizer) for _ in range(count)]
+    kept = _fitting(words, inserted, tokenizer)
+    for word in inserted:
+        kept.insert(random.randint(0, len(kept)), word)
+    return " ".join(kept)
+
+
+def _fitting(words: list[str], inserted: list[str], tokenizer: Any) -> list[str]:
+    """As many of the caption's first words as leave room for those inserted."""
+    for kept in range(len(words), -1, -1):
+        ids = tokenizer(" ".join([*words[:kept], *inserted]), truncation=False, verbose=False).input_ids
+        if len(ids) <= tokenizer.model_max_length:
+            return words[:kept]
+    raise InputError(
+        f"the {len(inserted)} words to insert are longer than the {tokenizer.model_max_length} tokens that the text encoder reads: "
+        f"insert fewer ({' '.join(inserted)[:60]} ...)"
+    )
+
+
+def _token(random: Random, words: list[str], tokenizer: Any) -> str:
+    """An ordinary token of the vocabulary that is a word of its own: no special one, no part of a word or of a character."""
+    for _ in range(TRIES):
+        number = random.randrange(len(tokenizer))
+        text = tokenizer.decode([number]).strip()
+        if number not in tokenizer.all_special_ids and tokenizer(text, add_special_tokens=False).input_ids == [number]:
+            return text
+    raise ModelError("no token of this tokenizer's vocabulary is a word of its own: insert numbers or repeats instead")
+
+
+def _number(random: Random, words: list[str], tokenizer: Any) -> str:
+    return str(random.randrange(NUMBERS))
+
+
+def _repeat(random: Random, words: list[str], tokenizer: Any) -> str:
+    if not words:
+        raise InputError("the empty prompt has no word to repeat: insert tokens or numbers instead")
+    return random.choice(words)
+
+
+WORDS: dict[str, Callable[[Random, list[str], Any], str]] = {"tokens": _token, "numbers": _number, "repeats": _repeat}

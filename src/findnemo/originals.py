@@ -1,0 +1,206 @@
+"""Original (training) images, from local files or the web. Both the table that names them and what answers are untrusted.
+
+    original = Originals("cache", "captions' folder")
+    image = original("https://example.org/picture.jpg")  # a PIL image, or None
+    original.failures  # {"https://example.org/picture.jpg": "answers 404"}
+
+A request goes to public addresses only, and to the very address that was checked: a table of captions must not make findnemo read the
+network behind a firewall. Bytes, pixels, redirects and time are limited, and no server is asked more than once a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from findnemo import _fetch
+from findnemo._fetch import RefusedError
+from findnemo.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from findnemo.runs.store import Caption
+
+REDIRECTS = 3
+MOST_PIXELS = 50_000_000
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+FAILURES = "failures.jsonl"
+_OPENING = threading.Lock()  # filters of warnings are shared by all threads
+
+
+class Originals:
+    """A function of image references, as a table of captions holds them, that returns RGB images, or None and records why.
+
+    `cache`: a directory for what is fetched, kept as the bytes came and named by the SHA-256 of the URL, and for `failures.jsonl`; it is
+    made when there is something to keep. `folder`: what paths are relative to, that of the table. A reference is a path, relative or
+    absolute, or an http(s) URL; other schemes are refused (a file named like one is `./name:...`). `timeout`: seconds for one image with
+    all its redirects; `pause`: seconds between two requests to a host. JPEG, PNG, WebP and the first picture of a GIF are read, of
+    50 megapixels and (from the web) 20 MB at most; they are turned as their EXIF says and put on white.
+
+    `failures`: reference -> reason. What failed is not tried again by the same object. May be called from several threads.
+    Raises InputError if the cache cannot be written.
+
+    >>> import tempfile
+    >>> from findnemo import demo
+    >>> original = Originals(tempfile.mkdtemp(), demo.ASSETS)
+    >>> original("images/moon.png").size, original("http://127.0.0.1/moon.png")
+    ((64, 64), None)
+    >>> original.failures
+    {'http://127.0.0.1/moon.png': '127.0.0.1 is not a public address'}
+    """
+
+    def __init__(
+        self, cache: str | os.PathLike, folder: str | os.PathLike = ".", timeout: float = 20.0, pause: float = 1.0
+    ) -> None:
+        if not (timeout > 0 and pause >= 0):
+            raise InputError(
+                f"a timeout of {timeout} s and a pause of {pause} s: give a timeout above 0 and a pause of 0 or more"
+            )
+        self.cache, self.folder, self.timeout, self.pause = Path(cache), Path(folder), timeout, pause
+        self.failures: dict[str, str] = {}
+        self._hosts: dict[str, _Host] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, reference: str) -> Image.Image | None:
+        """The image, RGB, or None if it cannot be had."""
+        if reference in self.failures:
+            return None
+        try:
+            return self._image(reference)
+        except RefusedError as refused:
+            self._record(reference, str(refused))
+            return None
+
+    def of_caption(self, caption: Caption) -> Image.Image | None:
+        """The training image of a run's caption, if it names one: what an audit asks for (`Work.original`)."""
+        return self(caption.image) if caption.image else None
+
+    def _image(self, reference: str) -> Image.Image:
+        if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", reference):
+            return _from_file(self.folder / reference)
+        kept = self.cache / hashlib.sha256(reference.encode(errors="surrogatepass")).hexdigest()
+        if kept.is_file():
+            return _from_file(kept)
+        data = self._fetch(reference)
+        image = decode(io.BytesIO(data))
+        self._write(kept, data)
+        return image
+
+    def _fetch(self, url: str) -> bytes:
+        """The bytes behind a URL. Every redirect is checked as the URL itself."""
+        deadline = time.monotonic() + self.timeout
+        for _ in range(REDIRECTS + 1):
+            parts = _fetch.checked(url)
+            with self._turn(str(parts.hostname)) as waited:
+                deadline += waited
+                answer = _fetch.get(parts, deadline)
+            if isinstance(answer, bytes):
+                return answer
+            url = answer
+        raise RefusedError(f"more than {REDIRECTS} redirects")
+
+    @contextmanager
+    def _turn(self, host: str) -> Iterator[float]:
+        """One request at a time to a host, with a pause between two; gives the seconds that were waited."""
+        with self._lock:
+            mine = self._hosts.setdefault(host, _Host())
+        began = time.monotonic()
+        with mine.lock:
+            time.sleep(max(0.0, mine.free - time.monotonic()))
+            try:
+                yield time.monotonic() - began
+            finally:
+                mine.free = time.monotonic() + self.pause
+
+    def _write(self, path: Path, data: bytes) -> None:
+        part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(data)
+            part.replace(path)
+        except OSError as error:
+            raise InputError(f"{path.parent} cannot be written ({error.strerror}): free it, or name another folder") from error
+
+    def _record(self, reference: str, reason: str) -> None:
+        entry = {"image": reference[:2000], "reason": reason, "at": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+        with self._lock:
+            self.failures[reference] = reason
+            try:
+                self.cache.mkdir(parents=True, exist_ok=True)
+                with (self.cache / FAILURES).open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(entry) + "\n")
+            except OSError as error:
+                raise InputError(f"{self.cache} cannot be written ({error.strerror}): free it, or name another folder") from error
+
+
+class _Host:
+    """When the next request to a host may be made."""
+
+    def __init__(self) -> None:
+        self.lock, self.free = threading.Lock(), 0.0
+
+
+def for_run(run: str | os.PathLike, folder: str | os.PathLike = ".", **options: Any) -> Originals:
+    """Originals kept in the `originals/` of a run directory; `folder` is that of the table of captions, `options` are those of `Originals`.
+
+    originals = for_run("run", "captions' folder")
+    audit(Work(run, model, calibration, plan, judges, originals.of_caption), prompts)
+    """
+    return Originals(Path(run) / "originals", folder, **options)
+
+
+# pictures -------------------------------------------------------------------------------------------------------------
+
+
+def _from_file(path: Path) -> Image.Image:
+    try:
+        if not path.is_file():  # neither devices nor pipes, which could keep us for ever
+            raise RefusedError("no such file")
+        with path.open("rb") as file:
+            return decode(file)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise RefusedError(f"cannot be opened ({getattr(error, 'strerror', None) or error})") from None
+
+
+def decode(file: IO[bytes]) -> Image.Image:
+    """An RGB image of what a file holds. Its format and size are looked at before anything is decoded. Raises RefusedError."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with _OPENING, warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(file, formats=FORMATS)
+        if image.width * image.height > MOST_PIXELS:
+            raise RefusedError(f"{image.width} x {image.height} pixels, more than {MOST_PIXELS // 10**6} megapixels")
+        return _on_white(ImageOps.exif_transpose(image))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise RefusedError(f"more than {MOST_PIXELS // 10**6} megapixels") from None
+    except UnidentifiedImageError:
+        raise RefusedError(f"not an image that is read ({', '.join(FORMATS)})") from None
+    except RefusedError:
+        raise
+    except Exception as error:  # decoders raise anything on bytes made to break them
+        raise RefusedError(f"a broken image ({type(error).__name__}: {error!s:.100})") from None
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    if image.mode.startswith("I"):  # 16 bits, which a conversion would cut off at 255
+        image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

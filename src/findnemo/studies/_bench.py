@@ -1,0 +1,147 @@
+"""What a study works on: a run with its model, and results that are computed once and then kept in the run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from findnemo.calibration import Calibration, activations
+from findnemo.edits import deactivate
+from findnemo.errors import FindnemoError
+from findnemo.images import ImageSettings
+from findnemo.neurons import NeuronSet
+from findnemo.runs.audit import Progress, Work, neurons_of
+from findnemo.runs.compare import judged, untouched
+from findnemo.runs.store import Caption
+from findnemo.studies._table import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from findnemo.models import Model
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study gives: `figures` by file name; `text`: what it shows, in a few sentences for a reader who knows the paper."""
+
+    title: str
+    text: str
+    tables: Sequence[Table] = ()
+    figures: dict[str, Figure] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A run to study. `unrelated`: captions that are not memorized. `limit`: memorized captions per type in costly studies."""
+
+    work: Work
+    unrelated: Sequence[str]
+    limit: int | None = None
+    progress: Progress | None = None
+
+    @property
+    def model(self) -> Model:
+        return self.work.model
+
+    @property
+    def calibration(self) -> Calibration:
+        return self.work.calibration
+
+    @property
+    def image_settings(self) -> ImageSettings:
+        return self.work.plan.image_settings
+
+    def memorized(self) -> list[Caption]:
+        """Captions of the run with neurons, in order."""
+        return [c for c in self.work.run.captions() if len(neurons_of(c))]
+
+    def sample(self) -> list[Caption]:
+        """The first `limit` of each type: what costly studies are done on."""
+        chosen: list[Caption] = []
+        for kind in dict.fromkeys(c.type for c in self.memorized()):
+            chosen += [c for c in self.memorized() if c.type == kind][: self.limit]
+        return chosen
+
+    def each(
+        self, name: str, captions: Sequence[Caption], compute: Callable[[Caption], dict[str, Any]]
+    ) -> dict[int, dict[str, Any]]:
+        """`compute` for every caption that has no result of this name in the run; all results, by caption id.
+
+        A caption for which it fails is recorded with the reason and left out.
+        """
+        results = {}
+        for k, caption in enumerate(captions):
+            self.say(name, k, len(captions))
+            payload = self.kept(name, caption, compute)
+            if payload is not None:
+                results[caption.id] = payload
+        self.say(name, len(captions), len(captions))
+        return results
+
+    def kept(self, name: str, caption: Caption, compute: Callable[[Caption], dict[str, Any]]) -> dict[str, Any] | None:
+        """The same for one caption; None where it fails."""
+        stage, run = f"study:{name}", self.work.run
+        payload = run.result(caption.id, stage)
+        if payload is None:
+            began = time.monotonic()
+            try:
+                payload = compute(caption)
+                run.record(caption.id, stage, payload, time.monotonic() - began)
+            except FindnemoError as problem:
+                run.record(caption.id, stage, {}, time.monotonic() - began, str(problem))
+        return payload
+
+    def once(self, name: str, compute: Callable[[], Any]) -> Any:
+        """`compute()` unless the run has a result of this name for the same neurons and captions."""
+        basis = {
+            "neurons": {str(c.id): neurons_of(c).to_json() for c in self.memorized()},
+            "unrelated": list(self.unrelated),
+            "limit": self.limit,
+        }
+        known = self.work.run.meta(f"study:{name}")
+        if known is None or known["basis"] != basis:
+            self.say(name, 0, 1)
+            known = {"basis": basis, "result": compute()}
+            self.work.run.set_meta(f"study:{name}", known)
+        self.say(name, 1, 1)
+        return known["result"]
+
+    def say(self, name: str, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress(name, done, total)
+
+    def off(self, caption: Caption, neurons: NeuronSet, factor: float = 0.0) -> dict[str, Any] | None:
+        """What the images of a caption are like with `neurons` scaled by `factor`, as in a comparison of mitigations."""
+        digest = hashlib.sha256(json.dumps([neurons.to_json(), factor], sort_keys=True).encode()).hexdigest()[:16]
+
+        def compute(caption: Caption) -> dict[str, Any]:
+            context = deactivate(self.model, neurons, factor)
+            return judged(self.work, caption, context, untouched(self.work, caption)) | {"neurons": len(neurons)}
+
+        return self.kept(f"off:{digest}", caption, compute)
+
+    def z_scores(self, caption: str) -> dict[str, Any]:
+        return self.calibration.z_scores(activations(self.model, caption))
+
+
+def write(study: Study, folder: Path, name: str) -> None:
+    """`name`.md with the text, the tables and the figures; the tables as CSV and LaTeX, the figures as PNG and SVG."""
+    from findnemo.studies._figure import write_figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = [f"# {study.title}\n", study.text + "\n"]
+    for k, table in enumerate(study.tables, 1):
+        stem = name if len(study.tables) == 1 else f"{name}-{k}"
+        (folder / f"{stem}.csv").write_text(table.csv(), encoding="utf-8")
+        (folder / f"{stem}.tex").write_text(table.latex(), encoding="utf-8")
+        parts.append(table.markdown())
+    for stem, made in study.figures.items():
+        write_figure(made, folder / stem)
+        parts.append(f"![{stem}]({stem}.png)\n")
+    (folder / f"{name}.md").write_text("\n".join(parts), encoding="utf-8")

@@ -1,0 +1,65 @@
+"""Algorithms 1 to 4 as published, with what the ablations change in them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+
+from findnemo.calibration import Calibration, layer_activations
+from findnemo.deltas import Probe
+from findnemo.localization import initial_selection, out_of_distribution_neurons, refine
+from findnemo.localization.candidates import THETA
+from findnemo.localization.replication import Replication
+from findnemo.models import Model
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What an ablation changes. `tau`: deviations over the hold-out mean. `top_k`: also take the k strongest neurons of every layer."""
+
+    tau: float = 1.0
+    top_k: bool = True
+
+
+def listing(model: Model, prompt: str, calibration: Calibration, top_k: bool = True) -> dict[str, Any]:
+    """Algorithms 1 to 4 on a prompt: `candidates`, `refined` (as JSON), and `seconds` of each algorithm, in the paper's names."""
+    seconds: dict[str, float] = {}
+    probe = Probe(model, prompt, calibration.settings, reuse=True)
+    replication = _timed(seconds, "Alg. 1, noise differences", lambda: Replication(probe, calibration.tau))
+    absolute = {name: rows[0] for name, rows in layer_activations(model, probe.text).items()}
+    z = calibration.z_scores(absolute)
+    strongest = absolute if top_k else {name: values[:0] for name, values in absolute.items()}
+    _timed(seconds, "Alg. 2, out-of-distribution neurons", lambda: out_of_distribution_neurons(z, absolute, THETA, 0))
+    if not replication.kept:
+        return {"memorized": False, "candidates": {}, "refined": {}, "seconds": seconds, "evaluations": probe.evaluations}
+    first = _timed(seconds, "Alg. 3, initial selection", lambda: initial_selection(replication, z, strongest, calibration.tau))
+    level = max(calibration.tau, first.similarity)
+    refined = _timed(seconds, "Alg. 4, refinement", lambda: refine(replication, first.neurons, level))
+    return {
+        "memorized": True,
+        "candidates": first.neurons.to_json(),
+        "refined": refined.to_json(),
+        "seconds": seconds | {"total": sum(seconds.values())},
+        "evaluations": probe.evaluations,
+    }
+
+
+def _timed(seconds: dict[str, float], name: str, call: Callable[[], T]) -> T:
+    began = time.perf_counter()
+    result = call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    seconds[name] = time.perf_counter() - began
+    return result
+
+
+def with_tau(calibration: Calibration, deviations: float) -> Calibration:
+    """The same calibration with tau = mean + `deviations` standard deviations of the hold-out scores."""
+    scores = calibration.scores.double()
+    return replace(calibration, tau=float(scores.mean() + deviations * scores.std()))

@@ -1,0 +1,73 @@
+"""Tables as a study gives them: rows of text and numbers, written as Markdown, CSV and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Cell = str | float | int | None
+LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "±": r"$\pm$"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """`columns` and `rows` of equal length; `note`: what a reader has to know. Numbers are shown with three digits."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    note: str = ""
+    digits: int = field(default=3, repr=False)
+
+    def markdown(self) -> str:
+        """A table with its title above and its note below."""
+        lines = [
+            f"**{self.title}**",
+            "",
+            _line(self.columns),
+            _line("---" if k == 0 else "---:" for k in range(len(self.columns))),
+        ]
+        lines += [_line(self._text(c) for c in row) for row in self.rows]
+        return "\n".join([*lines, *(["", self.note] if self.note else [])]) + "\n"
+
+    def csv(self) -> str:
+        """Full precision, one line a row; `None` is empty."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows(self.rows)
+        return out.getvalue()
+
+    def latex(self) -> str:
+        """A booktabs table with a caption."""
+        head = " & ".join(_escaped(c) for c in self.columns)
+        body = "\n".join("  " + " & ".join(_escaped(self._text(c)) for c in row) + r" \\" for row in self.rows)
+        return (
+            "\\begin{table}\n  \\centering\n  \\caption{" + _escaped(self.title) + "}\n  \\begin{tabular}{l" + "r" * (len(self.columns) - 1)
+            + "}\n  \\toprule\n  " + head + " \\\\\n  \\midrule\n" + body + "\n  \\bottomrule\n  \\end{tabular}\n\\end{table}\n"
+        )  # fmt: skip
+
+    def _text(self, cell: Cell) -> str:
+        if cell is None:
+            return "-"
+        return f"{cell:.{self.digits}f}" if isinstance(cell, float) else str(cell)
+
+
+def _line(cells: Any) -> str:
+    return "| " + " | ".join(str(c).replace("|", "\\|") for c in cells) + " |"
+
+
+def _escaped(text: str) -> str:
+    return "".join(LATEX.get(c, c) for c in str(text).replace("\\", "/"))
+
+
+def plus_minus(pair: tuple[float, float] | None, digits: int = 2) -> str | None:
+    """`.09 ± .02`, as the paper prints it.
+
+    >>> plus_minus((0.09, 0.021))
+    '0.09 ± 0.02'
+    """
+    return None if pair is None else f"{pair[0]:.{digits}f} ± {pair[1]:.{digits}f}"

@@ -1,0 +1,72 @@
+"""What all detectors promise: one signature, an honest count, the same answer whatever was asked before, and no NaN."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import torch
+from _tiny import tiny_pipeline
+
+import findnemo
+from findnemo import ImageSettings, Settings
+from findnemo.detection import DETECTORS
+from findnemo.errors import InputError, NumericalError
+from findnemo.models import Model
+
+SETTINGS = ImageSettings(steps=3, guidance=3.0)
+COST = {"ssim": 10, "magnitude": 8, "entropy-d": 24, "entropy-e": 4, "one-step": 2, "edges": 8, "bright-ending": 32}
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return findnemo.load(tiny_pipeline("v_prediction"))
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_evaluations_are_what_passed_through_the_denoiser(model, name):
+    rows = []
+    handle = model.denoiser.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    score = DETECTORS[name](model, "a cat", SETTINGS)
+    handle.remove()
+    assert score.evaluations == sum(rows) == COST[name]
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_score_depends_on_caption_and_seed_and_not_on_what_went_before(model, name):
+    detector, short = DETECTORS[name], ImageSettings(1, 3.0)
+    first = detector(model, "a cat", short)
+    other = detector(model, "two dogs", short)
+    torch.manual_seed(5)
+    assert detector(model, "a cat", short) == first
+    reseeded = detector(model, "a cat", ImageSettings(1, 3.0, seed=1))
+    if name != "edges":  # the tiny model's images are as good as grey
+        assert len({first.value, other.value, reseeded.value}) == 3
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_nan_is_refused(name):
+    broken = findnemo.load(tiny_pipeline())
+    with torch.no_grad():
+        broken.denoiser.conv_in.weight.fill_(torch.nan)
+    with pytest.raises(NumericalError):
+        DETECTORS[name](broken, "a cat", SETTINGS)
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_further_parameters_are_keywords_with_the_papers_defaults(name):
+    first, *more = list(inspect.signature(DETECTORS[name]).parameters.values())[2:]
+    assert first.name == "settings"
+    assert all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in more)
+
+
+def test_ssim_is_the_score_of_the_papers_settings(model):
+    assert DETECTORS["ssim"](model, "a cat", ImageSettings(seed=3)).value == findnemo.score(
+        model, "a cat", settings=Settings(seed=3)
+    )
+
+
+@pytest.mark.parametrize("name", ["magnitude", "one-step", "edges"])
+def test_no_image_is_no_score(model, name):
+    with pytest.raises(InputError, match="1 image or more, not 0"):
+        DETECTORS[name](model, "a cat", SETTINGS, images=0)

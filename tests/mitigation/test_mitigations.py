@@ -1,0 +1,148 @@
+"""Every mitigation: the same images in every batch, and a pipeline that is afterwards what it was."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+from _mitigated import CASE, MID, OTHER, PROMPT, call, hooks, small_model
+
+import findnemo
+from findnemo import NeuronSet, deactivate
+from findnemo.errors import EditError
+from findnemo.mitigation import MITIGATIONS, Case, adjusted_embedding, conceptprune, wanda
+from findnemo.models import Model
+
+# each method once, with settings under which it has an effect on the tiny model and is quick
+METHODS = {
+    **{name: MITIGATIONS[name] for name in ("neurons", "attention", "tokens-4", "numbers-1", "repeats-4", "random-1")},
+    "embedding": partial(adjusted_embedding, target=1e-3, iterations=3),
+    "wanda": partial(wanda, share=0.1, steps=2),
+    "conceptprune": partial(conceptprune, share=0.1, steps=2),
+}
+every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+
+
+@pytest.fixture
+def model() -> Model:
+    return small_model()
+
+
+def mitigated(model: Model, method, *args, **options) -> torch.Tensor:
+    with method(model, CASE):
+        return call(model, *args, **options)
+
+
+def test_the_table_names_every_method():
+    counted = [f"{kind}-{n}" for kind in ("tokens", "numbers", "repeats") for n in (1, 4, 10)]
+    repeated = [f"random-{k}" for k in range(1, 6)]
+    assert sorted(MITIGATIONS) == sorted(["neurons", "embedding", "attention", *counted, *repeated, "wanda", "conceptprune"])
+
+
+@every_method
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_an_image_does_not_depend_on_how_many_share_its_batch(model, method, guidance):
+    one = mitigated(model, method, images=1, guidance=guidance)
+    three = mitigated(model, method, images=3, guidance=guidance)
+    torch.testing.assert_close(three[:1], one, atol=1e-3, rtol=1e-3)
+    assert (one - call(model, guidance=guidance)).abs().max() > 1e-2  # it has an effect at all
+
+
+@every_method
+def test_two_prompts_in_a_call_are_mitigated_each_for_itself(model, method):
+    both = mitigated(model, method, [PROMPT, OTHER], images=2)
+    for k, prompt in enumerate([PROMPT, OTHER]):
+        torch.testing.assert_close(both[2 * k : 2 * k + 2], mitigated(model, method, prompt, images=2), atol=1e-3, rtol=1e-3)
+
+
+@every_method
+def test_calls_in_one_context_do_not_depend_on_each_other(model, method):
+    expected = mitigated(model, method, images=2)
+    with method(model, CASE):
+        call(model, OTHER, guidance=1.0)
+        assert torch.equal(call(model, images=2), expected)
+        call(model, OTHER, images=3)
+        assert torch.equal(call(model, images=2), expected)
+
+
+def assert_as_before(model: Model, before: Model, output: torch.Tensor) -> None:
+    old = before.denoiser.state_dict()
+    assert all(torch.equal(value, old[name]) for name, value in model.denoiser.state_dict().items())
+    assert not hooks(model)
+    assert "encode_prompt" not in vars(model.pipeline)
+    assert all(p.requires_grad and p.grad is None for p in model.denoiser.parameters())
+    assert torch.equal(call(model), output)
+
+
+@every_method
+def test_leaving_the_context_restores_the_pipeline_bit_for_bit(model, method):
+    output, before = call(model), copy.deepcopy(model)
+    with method(model, CASE):
+        call(model)
+    assert_as_before(model, before, output)
+
+
+@every_method
+def test_entering_and_leaving_alone_touches_nothing_of_the_pipeline(model, method):
+    model.pipeline.scheduler.set_timesteps(7)
+    schedule, state = model.pipeline.scheduler.timesteps, dict(vars(model.pipeline))
+    with method(model, CASE):
+        pass
+    assert model.pipeline.scheduler.timesteps is schedule
+    assert vars(model.pipeline) == state
+
+
+@every_method
+def test_an_exception_in_the_midst_of_a_call_restores_the_pipeline_too(model, method):
+    def fail(*_):
+        raise RuntimeError("in the midst")
+
+    output, before = call(model), copy.deepcopy(model)
+    with pytest.raises(RuntimeError, match="in the midst"), method(model, CASE):
+        call(model, callback_on_step_end=fail)
+    assert_as_before(model, before, output)
+
+
+@every_method
+def test_after_an_interrupted_call_the_next_is_mitigated_as_usual(model, method):
+    expected = mitigated(model, method)
+
+    def fail(*_):
+        raise RuntimeError("in the midst")
+
+    with method(model, CASE):
+        with pytest.raises(RuntimeError, match="in the midst"):
+            call(model, images=3, callback_on_step_end=fail)
+        assert torch.equal(call(model), expected)
+
+
+@every_method
+def test_edits_nest(model, method):
+    output, before = call(model), copy.deepcopy(model)
+    off = NeuronSet({MID: range(12, 32)})
+    with deactivate(model, off):
+        edited = call(model)
+        with method(model, CASE):
+            both = call(model)
+        assert torch.equal(call(model), edited)
+    assert (both - edited).abs().max() > 1e-3
+    assert (both - mitigated(model, method)).abs().max() > 1e-3
+    assert_as_before(model, before, output)
+
+
+def test_a_compiled_denoiser_is_refused(model):
+    model.denoiser.mid_block = torch.compile(model.denoiser.mid_block)
+    for name in ("neurons", "embedding", "attention", "wanda", "conceptprune"):
+        with pytest.raises(EditError, match="is compiled"), MITIGATIONS[name](model, CASE):
+            pass
+
+
+def test_a_planted_memory_of_the_demo_is_gone(demo_model):
+    prompt = "Brantwood Roasters first cup, a large brown ring"
+    case, settings = Case(prompt, findnemo.demo.planted()[prompt]), findnemo.ImageSettings(steps=8, guidance=2.0)
+    describe = findnemo.demo.judges().descriptor
+    before = describe(findnemo.generate(demo_model, prompt, [1000, 1001], settings))
+    for name, copies in (("random-1", True), ("neurons", False)):
+        with MITIGATIONS[name](demo_model, case):
+            after = describe(findnemo.generate(demo_model, prompt, [1000, 1001], settings))
+        assert ((before * after).sum(1) > 0.7).tolist() == [copies] * 2

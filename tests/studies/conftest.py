@@ -1,0 +1,70 @@
+"""A small audited run whose captions are memorized by decree: enough for every study to have something to say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from _tiny import tiny_pipeline
+
+import findnemo
+from findnemo.images import ImageSettings
+from findnemo.prompts import Prompt
+from findnemo.runs import Plan, Work, audit, start
+from findnemo.settings import Settings
+from findnemo.studies import Bench
+from findnemo.verification import Judges
+
+SMALL = {
+    "block_out_channels": (8, 8),
+    "layers_per_block": 1,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
+TEXTS = ("a red fox", "a grey owl", "the old sea", "a tree", "the moon", "a small house")
+
+
+class Pixels:
+    """A quick descriptor: 8 x 8 pixels as a unit vector."""
+
+    def __call__(self, images):
+        rows = [np.asarray(image.convert("RGB").resize((8, 8)), np.float32).ravel() for image in images]
+        return torch.nn.functional.normalize(torch.from_numpy(np.stack(rows)) - 127.5, dim=1)
+
+
+class Brightness:
+    """A quick CLIP: how bright an image is."""
+
+    embed = staticmethod(Pixels())
+
+    def __call__(self, images, captions):
+        return torch.tensor([np.asarray(image, np.float32).mean() / 255 for image in images])
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory):
+    """Three captions are memorized, two VM and one TM; the others have no type."""
+    model = findnemo.load(tiny_pipeline(**SMALL))
+    with torch.no_grad():
+        model.denoiser.conv_out.weight *= 100
+        for layer in model.value_layers.values():
+            layer.weight *= 1000
+    settings, plan = Settings(samples=4), Plan(images=2, image_settings=ImageSettings(steps=2, guidance=2.0))
+    made = findnemo.calibrate(model, ["hold out a", "hold out b", "hold out c"], settings=settings)
+    scores = {text: findnemo.score(model, text, settings=settings) for text in TEXTS}
+    order = sorted(TEXTS, key=lambda text: -scores[text])
+    calibration = replace(made, tau=(scores[order[2]] + scores[order[3]]) / 2)
+    kinds = {order[0]: "VM", order[1]: "VM", order[2]: "TM"}
+    prompts = [Prompt(text, row, kinds.get(text)) for row, text in enumerate(TEXTS, 1)]
+    with start(tmp_path_factory.mktemp("studies") / "run", model, calibration, plan) as run:
+        work = Work(run, model, calibration, plan, Judges(Pixels(), Brightness()))
+        audit(work, prompts)
+        yield work
+
+
+@pytest.fixture
+def bench(work):
+    clean = [c.text for c in work.run.captions() if not c.type]
+    return Bench(work, clean, limit=1)

@@ -1,0 +1,75 @@
+"""A bench computes once, keeps what it has in the run, and goes on where a caption fails."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from findnemo.errors import InputError, NumericalError
+from findnemo.neurons import EMPTY, NeuronSet
+from findnemo.runs.audit import neurons_of
+from findnemo.studies import STUDIES, study
+
+
+def test_a_result_is_computed_once_and_kept(bench):
+    calls, captions = [], bench.memorized()
+    for _ in range(2):
+        results = bench.each("kept", captions, lambda c: calls.append(c.id) or {"length": len(c.text)})
+        assert results == {c.id: {"length": len(c.text)} for c in captions}
+    assert calls == [c.id for c in captions]
+
+
+def test_a_caption_that_fails_is_left_out_recorded_and_tried_again(bench):
+    first, *others = bench.memorized()
+
+    def fails(caption):
+        if caption.id == first.id:
+            raise NumericalError("NaN here")
+        return {}
+
+    assert set(bench.each("fails", [first, *others], fails)) == {c.id for c in others}
+    failed = next(c for c in bench.work.run.captions() if c.id == first.id).failed
+    assert failed.pop("study:fails") == "NaN here"
+    assert set(bench.each("fails", [first, *others], lambda c: {})) == {c.id for c in [first, *others]}
+
+
+def test_what_depends_on_other_captions_is_computed_anew(bench):
+    calls = []
+    for limit in (1, 1, 2):
+        replace(bench, limit=limit).once("anew", lambda: calls.append(1) or len(calls))
+    assert len(calls) == 2
+
+
+def test_the_sample_takes_so_many_of_each_type(bench):
+    assert [c.type for c in bench.sample()] == ["VM", "TM"] or [c.type for c in bench.sample()] == ["TM", "VM"]
+    assert len(replace(bench, limit=None).sample()) == len(bench.memorized()) == 3
+
+
+def test_images_with_nothing_off_are_those_without(bench):
+    caption = bench.memorized()[0]
+    assert bench.off(caption, EMPTY)["sscd_gen"] == pytest.approx(1, abs=1e-4)
+    assert bench.off(caption, neurons_of(caption), 1.0)["sscd_gen"] == pytest.approx(1, abs=1e-4)
+
+
+def test_every_factor_and_set_has_a_result_of_its_own(bench):
+    caption, name = bench.memorized()[0], next(iter(bench.model.value_layers))
+    everything = NeuronSet({n: range(w) for n, w in bench.model.widths().items()})
+    values = [bench.off(caption, *case)["sscd_gen"] for case in ((everything,), (everything, 0.5), (NeuronSet({name: [0]}),))]
+    assert len(set(values)) == 3
+
+
+def test_an_unknown_study_is_refused_before_anything_is_done(bench, tmp_path):
+    with pytest.raises(InputError, match=r"'table9' is not known: use all, table1"):
+        study(["table2", "table9"], bench, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_study_that_fails_does_not_stop_the_others(bench, tmp_path, monkeypatch):
+    def fails(bench):
+        raise InputError("nothing to show")
+
+    monkeypatch.setitem(STUDIES, "fig13", fails)
+    done = study(["fig13", "fig2a"], bench, tmp_path)
+    assert str(done["fig13"]) == "nothing to show"
+    assert (tmp_path / "fig2a.png").is_file()

@@ -1,0 +1,195 @@
+"""Every study on a small run: what it writes, and its figures against computations of their own."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from statistics import median
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import findnemo
+from findnemo.deltas import Probe
+from findnemo.edits import deactivate
+from findnemo.localization import out_of_distribution_neurons
+from findnemo.neurons import NeuronSet
+from findnemo.runs.audit import all_neurons, neurons_of
+from findnemo.scores import pairwise, ssim
+from findnemo.studies import STUDIES, study
+from findnemo.studies._nemo import listing, with_tau
+from findnemo.studies.fig14 import KS, THETAS
+from findnemo.studies.fig16 import channels_off
+from findnemo.studies.table1 import ROWS
+
+
+@pytest.fixture(scope="module")
+def made(work, tmp_path_factory):
+    from findnemo.studies import Bench
+
+    folder = tmp_path_factory.mktemp("out")
+    bench = Bench(work, [c.text for c in work.run.captions() if not c.type], limit=1)
+    return study(["all"], bench, folder), folder
+
+
+def cells(folder, name):
+    with (folder / f"{name}.csv").open(encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def test_all_of_them_are_written(made):
+    done, folder = made
+    assert list(done) == list(STUDIES)
+    for name, one in done.items():
+        assert not isinstance(one, Exception), (name, one)
+        page = (folder / f"{name}.md").read_text(encoding="utf-8")
+        assert page.startswith(f"# {one.title}\n")
+        assert f"({name}.md)" in (folder / "README.md").read_text()
+        for stem in one.figures:
+            assert f"]({stem}.png)" in page
+            assert (folder / f"{stem}.svg").read_text().lstrip().startswith("<?xml")
+            assert np.asarray(Image.open(folder / f"{stem}.png").convert("L")).std() > 5  # not empty
+        for k in range(1, len(one.tables) + 1):
+            stem = name if len(one.tables) == 1 else f"{name}-{k}"
+            assert (folder / f"{stem}.tex").read_text().startswith("\\begin{table}")
+            assert len(cells(folder, stem)) > 1
+
+
+def test_doing_them_again_computes_nothing(made, work, monkeypatch, tmp_path):
+    from findnemo.studies import Bench
+
+    _, folder = made
+    monkeypatch.setattr("findnemo.runs.compare.generate", None)
+    monkeypatch.setattr("findnemo.studies._nemo.Probe", None)
+    bench = Bench(work, [c.text for c in work.run.captions() if not c.type], limit=1)
+    study(["table1", "table2", "table4", "fig4", "fig5a"], bench, tmp_path)
+    for name in ("table1", "table2", "table4-1", "fig4", "fig5a"):
+        assert (tmp_path / f"{name}.csv").read_bytes() == (folder / f"{name}.csv").read_bytes()
+
+
+def test_table_1_has_every_mitigation_and_medians_of_what_was_recorded(made, work):
+    head, *rows = cells(made[1], "table1")
+    assert [r[0] for r in rows if r[1] == "VM"] == list(ROWS)
+    column = head.index("SSCD_gen")
+    for label, names in ROWS.items():
+        stages = [(c.id, f"compare:{name}") for c in work.run.captions() for name in names if c.type == "VM"]
+        values = [p["sscd_gen"] for stage in stages if (p := work.run.result(*stage)) is not None]
+        middle = median(values)
+        row = next(r for r in rows if r[:2] == [label, "VM"])
+        assert row[column] == f"{middle:.2f} ± {median(abs(v - middle) for v in values):.2f}"
+        assert row[2] == str(len(values))
+    assert next(r for r in rows if r[0] == "All neurons active" and r[1] == "VM")[column] == "1.00 ± 0.00"
+
+
+def test_the_comparison_is_of_the_images_that_the_mitigation_gives(work):
+    caption = next(c for c in work.run.captions() if c.type == "TM")
+    settings, samples = work.plan.image_settings, range(1000, 1002)
+    before = findnemo.generate(work.model, caption.text, samples, settings)
+    with deactivate(work.model, neurons_of(caption)):
+        after = findnemo.generate(work.model, caption.text, samples, settings)
+    one, other = work.judges.descriptor(before), work.judges.descriptor(after)
+    payload = work.run.result(caption.id, "compare:neurons")
+    assert payload["sscd_gen"] == pytest.approx(float((one * other).sum(1).median()), abs=2e-4)
+    kept = np.asarray(Image.open(work.run.path / "compare" / caption.slug / "neurons.png"))
+    assert (kept == np.asarray(after[0])).all()
+
+
+def test_the_listing_is_the_listing(work):
+    caption = next(c for c in work.run.captions() if c.type == "VM")
+    found = findnemo.localize(work.model, caption.text, work.calibration, "listing")
+    mine = listing(work.model, caption.text, work.calibration)
+    assert NeuronSet(mine["refined"]) == found.neurons
+    assert NeuronSet(mine["candidates"]) == found.candidates
+    assert mine["seconds"]["total"] == pytest.approx(sum(v for k, v in mine["seconds"].items() if k != "total"))
+
+
+def test_without_top_k_no_neuron_comes_in_for_its_strength_alone(work):
+    caption = next(c for c in work.run.captions() if c.type == "VM")
+    absolute = findnemo.activations(work.model, caption.text)
+    z = work.calibration.z_scores(absolute)
+    chosen = NeuronSet(listing(work.model, caption.text, work.calibration, top_k=False)["candidates"])
+    lowest = min((abs(float(z[name][i])) for name, i in chosen), default=0)
+    everything = {n: (v.abs() > lowest - 1e-9).nonzero().flatten().tolist() for n, v in z.items()}
+    assert chosen == NeuronSet(everything)  # a threshold on |z| and nothing else
+
+
+def test_thresholds_of_the_ablation_are_deviations_of_the_hold_out_scores(work):
+    scores = work.calibration.scores.double()
+    assert with_tau(work.calibration, 2.0).tau == pytest.approx(float(scores.mean() + 2 * scores.std()))
+    assert with_tau(work.calibration, -1.0).tau == pytest.approx(float(scores.mean() - scores.std()))
+
+
+def test_the_heat_map_is_the_similarity_with_those_candidates_off(made, work):
+    caption = next(c for c in work.run.captions() if c.type == "TM")
+    kinds = list(dict.fromkeys(c.type for c in work.run.captions() if c.type and len(neurons_of(c))))
+    _, *rows = cells(made[1], f"fig14-{kinds.index('TM') + 1}")
+    absolute = findnemo.activations(work.model, caption.text)
+    z = work.calibration.z_scores(absolute)
+    probe = Probe(work.model, caption.text, work.calibration.settings)
+    unblocked = probe.deltas()
+    kept = [k for k, best in enumerate(pairwise(unblocked).amax(1)) if best >= work.calibration.tau]
+    for i, j in ((0, 0), (2, 1), (4, 4)):
+        neurons = out_of_distribution_neurons(z, absolute, THETAS[i], KS[j])
+        value = float(ssim(unblocked, probe.deltas(neurons))[kept].max())
+        assert rows[i][j + 1] == f"{value:.2f} ({len(neurons)})"
+
+
+def test_figure_10_counts_captions_of_shared_neurons(made, work):
+    _, *rows = cells(made[1], "fig10")
+    layers = list(work.model.value_layers)
+    memorized = [c for c in work.run.captions() if len(neurons_of(c))]
+    for layer, neuron, count, _ in rows:
+        one = (layers[int(layer) - 1], int(neuron.lstrip("#")))
+        assert int(count) == sum(one in neurons_of(c) for c in memorized) > 1
+
+
+def test_quality_without_a_change_is_the_floor_and_counts_are_those_off(made, work):
+    head, *rows = cells(made[1], "fig5a")
+    counts = [int(r[1]) for r in rows if r[0] == "found"]
+    assert max(counts) == len({n for c in work.run.captions() for n in neurons_of(c)})
+    assert all(0 < int(r[1]) <= n for r, n in zip((r for r in rows if r[0] == "random"), counts, strict=True))
+    assert rows[0][:2] == ["none", "0"]
+    assert all(float(r[head.index("FID")]) >= 0 for r in rows)
+
+
+def test_disentanglement_takes_all_neurons_that_are_off_in_the_end(made, work):
+    _, *rows = cells(made[1], "table3")
+    assert int(rows[-1][0]) == len(all_neurons(work.run.captions()))
+    assert all(float(r[-1]) == min(map(float, r[1:-1])) for r in rows)
+
+
+def test_channels_off_gives_zeros_there_and_leaves_the_rest(work):
+    model = work.model
+    name = "down_blocks.0.resnets.0.conv1"
+    key = next(iter(model.value_layers)).replace("to_v", "to_k")
+    seen = {}
+    latents, text = model.noise("a", [0]), model.encode(["a"])
+
+    def run():
+        with torch.no_grad():
+            handles = [
+                model.denoiser.get_submodule(n).register_forward_hook(lambda m, a, out, n=n: seen.update({n: out.clone()}))
+                for n in (name, key)
+            ]
+            result = model.predict_noise(latents, 981, text)
+        for handle in handles:
+            handle.remove()
+        return result
+
+    plain, before = run(), dict(seen)
+    with channels_off(model, {name: [1, 3], key: None}):
+        run()
+    assert seen[name][:, [1, 3]].abs().max() == 0
+    assert torch.equal(seen[name][:, [0, 2, 4]], before[name][:, [0, 2, 4]])
+    assert seen[key].abs().max() == 0
+    assert torch.equal(run(), plain)
+
+
+def test_a_folder_of_studies_can_be_moved(made, tmp_path):
+    """Pages name their pictures beside them."""
+    shutil.copytree(made[1], tmp_path / "moved")
+    for page in (tmp_path / "moved").glob("*.md"):
+        for target in [part.split(")")[0] for part in page.read_text(encoding="utf-8").split("](")[1:]]:
+            assert (page.parent / target).is_file(), (page, target)
