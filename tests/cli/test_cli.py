@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -22,6 +23,7 @@ import torch
 import typer
 from _tiny import tiny_pipeline
 from diffusers import DiffusionPipeline
+from PIL import Image
 
 import findnemo
 from findnemo.cli import main
@@ -520,3 +522,78 @@ def test_a_screen_says_what_it_would_miss_and_finds_the_same_here(usual, audited
 def test_another_search_is_recorded(usual, tmp_path, search):
     assert cli("localize", *usual, "--search", search, "--out", tmp_path / "run").status == 0
     assert outcome(tmp_path / "run")["settings"]["search"] == search
+
+
+# compare and study
+
+
+@pytest.fixture(scope="module")
+def compared(place, usual, tmp_path_factory):
+    """A comparison of two mitigations, made in two goes; tests leave it as it is."""
+    out = tmp_path_factory.mktemp("compared") / "run"
+    arguments = ("compare", *usual, "--images", 2, "--out", out)
+    assert cli(*arguments, "--mitigations", "neurons", "--quiet").status == 0
+    return out, cli(*arguments, "--mitigations", "neurons,repeats-1", "--intervals")
+
+
+def test_compare_prints_the_table_and_keeps_it_with_a_picture_of_each(compared):
+    out, result = compared
+    assert result.status == 0, result.err
+    for label in ("All neurons active", "1 repeated word", "Deactivated neurons"):
+        assert label in result.out
+        assert label in (out / "table1.md").read_text()
+    assert "Random neurons" not in (out / "table1.csv").read_text()  # what was not asked for has no row
+    names = {p.name for p in (out / "compare").rglob("*.png")}
+    assert names == {"none.png", "neurons.png", "repeats-1.png"}
+    with Run.open(out) as run:
+        stages = {stage for c in run.captions() for stage in c.results if stage.startswith("compare:")}
+    assert stages == {"compare:none", "compare:neurons", "compare:repeats-1"}
+
+
+def test_compare_as_json_is_the_table(compared, usual):
+    out, _ = compared
+    result = cli("compare", *usual, "--images", 2, "--mitigations", "neurons", "--json", "--out", out)
+    assert result.status == 0
+    assert {row[""] for row in result.json} == {"All neurons active", "1 repeated word", "Deactivated neurons (NeMo)"}
+
+
+def test_an_unknown_mitigation_is_refused_before_the_work(usual, tmp_path):
+    result = cli("compare", *usual, "--mitigations", "neurons,hope", "--out", tmp_path / "run")
+    assert (result.status, (tmp_path / "run").exists()) == (2, False)
+    assert "mitigation 'hope' is not known: use neurons, embedding" in " ".join(result.err.split())
+
+
+def test_a_study_of_a_run_is_written_beside_it(compared, tmp_path):
+    out, _ = compared
+    result = cli("study", "table3,fig2a", out)
+    assert result.status == 0, result.err
+    assert {p.name for p in (out / "studies").iterdir()} >= {"README.md", "table3.md", "table3.tex", "fig2a.png", "fig2a.svg"}
+    refused = cli("study", "fig99", out, "--out", tmp_path / "out")
+    assert refused.status == 2
+    assert "study 'fig99' is not known: use all, table1" in " ".join(refused.err.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_are_judged_with_the_descriptor_that_was_given_and_originals_come_from_the_table(place, tmp_path):
+    descriptor = torch.jit.trace(
+        torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten()), torch.rand(1, 3, 320, 320)
+    )
+    descriptor.save(str(tmp_path / "descriptor.pt"))
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "red.png")
+    table = "caption;type;image\n" + "".join(f"{t};VM;{'red.png' if k else 'gone.png'}\n" for k, t in enumerate(TEXTS))
+    (tmp_path / "captions.csv").write_text(table)
+    arguments = (place / "model", "--prompts", tmp_path / "captions.csv", "--calibration", place / "calibration", *IMAGES)
+    result = cli("audit", *arguments, "--descriptor", tmp_path / "descriptor.pt", "--out", tmp_path / "run")
+    assert result.status == 0, result.err
+    rows = list(csv.DictReader((tmp_path / "run" / "results.csv").open()))
+    judged = [r for r in rows if r["memorized"] == "True"]
+    assert all(r["sscd_gen"] for r in judged)
+    assert {bool(r["sscd_orig_after"]) for r in judged if r["caption"] != TEXTS[0]} == {True}
+    with Run.open(tmp_path / "run") as run:
+        assert run.meta("preprocessing")["descriptor"]["size"] == 320
+    other = cli("audit", *arguments, "--out", tmp_path / "run")  # judged otherwise: not the same run
+    assert other.status != 0
+    assert "descriptor" in other.err
+    missing = cli("audit", *arguments, "--descriptor", tmp_path / "none.pt", "--out", tmp_path / "new")
+    assert missing.status == 2
+    assert "no descriptor file" in " ".join(missing.err.split())

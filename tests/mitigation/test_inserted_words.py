@@ -1,14 +1,17 @@
 """Inserted words: the right number at random places, none cut, and nothing else changed."""
 
+import copy
 from collections import Counter
 from random import Random
 
 import pytest
 import torch
 from _mitigated import CASE, OTHER, PROMPT, call, small_model
+from _tiny import tiny_pipeline
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from findnemo import load
 from findnemo.errors import InputError, ModelError
 from findnemo.mitigation import Case, inserted_words
 from findnemo.mitigation.tokens import WORDS, varied, varied_all
@@ -65,6 +68,14 @@ def test_a_token_is_an_ordinary_one_and_any_of_them(model):
     assert all(len(i) == 1 and i[0] not in tokenizer.all_special_ids for i in ids)
     letters = [w.removesuffix("</w>") for w in tokenizer.get_vocab() if w.endswith("</w>")]
     assert {x for x in "abcdefghijklmnopqrstuvwxyz0123456789!?+" if x in letters} <= set(drawn)
+
+
+def test_a_copied_tokenizer_draws_the_same():
+    fresh = load(tiny_pipeline())
+    copied = copy.deepcopy(fresh)
+    assert [varied(fresh, CAPTION, "tokens", 4, k) for k in range(9)] == [
+        varied(copied, CAPTION, "tokens", 4, k) for k in range(9)
+    ]
 
 
 def test_a_vocabulary_without_words_is_an_error(model, monkeypatch):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+from rich.box import SIMPLE
 from rich.table import Table
 
 from findnemo.cli._common import bar, load_model, plain, print_json, read_table, say, stderr, stdout, warn_long_captions
@@ -86,17 +87,18 @@ def as_json(found: Sequence[Result], captions: Sequence[Caption]) -> dict[str, A
 def show(found: Sequence[Result]) -> None:
     """The table, and a word on captions that failed."""
     stdout.print(figures_table(found))
-    stdout.print("[dim]in brackets: 95 % bootstrap intervals; evaluations and seconds are per caption[/]")
+    stdout.print("[dim]under the figures: 95 % bootstrap intervals; U-Net evaluations and seconds are per caption[/]")
     for result in found:
         if result.failed:
             stderr.print(f"[red]failed:[/] {plain(result.detector)} on {result.failed} captions, for which the model gives NaN")
 
 
 def figures_table(found: Sequence[Result]) -> Table:
-    table = Table(show_edge=False, pad_edge=False, header_style="bold")
+    """A line a detector with its figures, the intervals under them; narrow enough for 80 columns."""
+    table = Table(box=SIMPLE, show_edge=False, pad_edge=False, header_style="bold")
     table.add_column("detector", no_wrap=True)
-    for name in ("threshold", "AUROC", "accuracy", "TPR at 1 % FPR", "found", "evaluations", "s"):
-        table.add_column(name, justify="right")
+    for name in ("threshold", "AUROC", "accuracy", "TPR at\n1 % FPR", "found", "evals", "s"):
+        table.add_column(name, justify="right", no_wrap=True)
     for r in found:
         cost = (f"{r.evaluations:.0f}", f"{r.seconds:.2f}")
         table.add_row(plain(r.detector), f"{r.threshold:.4g}", *_figures(r.evaluation), f"{r.found}/{r.captions}", *cost)
@@ -106,8 +108,8 @@ def figures_table(found: Sequence[Result]) -> Table:
 def _figures(e: Evaluation | None) -> tuple[str, str, str]:
     if e is None:
         return "-", "-", "-"
-    auroc, accuracy, tpr = (
-        f"{value:.3f} [dim]({low:.2f}-{high:.2f})[/]"
-        for value, (low, high) in ((e.auroc, e.auroc_interval), (e.accuracy, e.accuracy_interval), (e.tpr, e.tpr_interval))
-    )
-    return auroc, accuracy, tpr
+    return (_with(e.auroc, e.auroc_interval), _with(e.accuracy, e.accuracy_interval), _with(e.tpr, e.tpr_interval))
+
+
+def _with(value: float, interval: tuple[float, float]) -> str:
+    return f"{value:.3f}\n[dim]{interval[0]:.2f}-{interval[1]:.2f}[/]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +24,7 @@ from findnemo.cli._common import (
     bar,
     plain,
     print_json,
+    read_table,
     say,
     stdout,
 )
@@ -41,6 +43,7 @@ def compare(
     ] = None,
     mitigations: Annotated[str | None, typer.Option(help="Names, separated by commas; default: all.")] = None,
     limit: LimitOpt = None,
+    intervals: Annotated[bool, typer.Option("--intervals", help="With 95 % bootstrap intervals of the medians.")] = False,
     images: Annotated[int, typer.Option(help="Images per caption and mitigation.", min=2)] = 4,
     descriptor: DescriptorOpt = None,
     clip: ClipOpt = None,
@@ -79,7 +82,7 @@ def compare(
     with opened(out, model, device, dtype, quiet) as work:
         with bar(quiet) as update:
             api(work, names, update)
-        made = table(work.run)
+        made = table(work.run, intervals)
         (out / "table1.md").write_text(made.markdown(), encoding="utf-8")
         (out / "table1.csv").write_text(made.csv(), encoding="utf-8")
         failed = [c for c in work.run.captions() if any(stage.startswith("compare:") for stage in c.failed)]
@@ -105,6 +108,10 @@ def study(
         int | None,
         typer.Option(help=f"Memorized captions of each type in costly studies (default: all; demo {PER_TYPE}).", min=1),
     ] = None,
+    unrelated: Annotated[
+        str | None, typer.Option(help="Further captions that are not memorized; the run's and the demo's are used anyway.")
+    ] = None,
+    column: ColumnOpt = None,
     model: Annotated[str | None, typer.Option(help="The model, if it is no longer where the run found it.")] = None,
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
@@ -122,9 +129,9 @@ def study(
     folder = out or run / "studies"
     with opened(run, model, device, dtype, quiet) as work, bar(quiet) as update:
         own = work.model.source == "demo"
-        unrelated = [c.text for c in work.run.captions() if c.results.get("detect", {}).get("memorized") is False and not c.type]
-        more = [p for p in demo.unrelated()[:64] if p not in unrelated] if own else []
-        bench = Bench(work, [*unrelated, *more], per_type or (PER_TYPE if own else None), update)
+        more = [p.text for p in read_table(unrelated, column, None, quiet)] if unrelated else demo.unrelated()[:64] if own else []
+        clean = list(dict.fromkeys([*_not_memorized(work.run.captions()), *more]))
+        bench = Bench(work, clean, per_type or (PER_TYPE if own else None), update)
         done = api(name.split(","), bench, folder)
     failed = {n: s for n, s in done.items() if isinstance(s, FindnemoError)}
     for which, reason in failed.items():
@@ -133,6 +140,12 @@ def study(
         stdout.print(plain(f"{len(done) - len(failed)} studies in {folder}: begin with {folder / 'README.md'}"), soft_wrap=True)
     if failed:
         raise typer.Exit(1)
+
+
+def _not_memorized(captions: Iterable[Any]) -> list[str]:
+    """Captions under tau: those without a type, for one with a type may be a memory that was missed; all, if none is without."""
+    under = [c for c in captions if c.results.get("detect", {}).get("memorized") is False]
+    return [c.text for c in under if not c.type] or [c.text for c in under]
 
 
 def show(made: Any) -> None:

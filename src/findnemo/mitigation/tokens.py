@@ -101,7 +101,7 @@ def _token(random: Random, words: list[str], tokenizer: Any) -> str:
     """An ordinary token of the vocabulary that is a word of its own: no special one, no part of a word or of a character."""
     for _ in range(TRIES):
         number = random.randrange(len(tokenizer))
-        text = tokenizer.decode([number]).strip()
+        text = tokenizer.decode([number]).removesuffix("</w>").strip()  # left there by a tokenizer that was copied
         if number not in tokenizer.all_special_ids and tokenizer(text, add_special_tokens=False).input_ids == [number]:
             return text
     raise ModelError("no token of this tokenizer's vocabulary is a word of its own: insert numbers or repeats instead")

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
+import torch
+
+from findnemo.metrics.intervals import bootstrap
 from findnemo.metrics.robust import median_mad
 from findnemo.studies._published import COLUMNS, HEADS, Row
 from findnemo.studies._table import Cell, Table, plus_minus
@@ -14,12 +17,19 @@ Payloads = Sequence[Mapping[str, Any]]
 
 
 def comparison(
-    title: str, rows: Mapping[str, Mapping[str, Payloads]], published: Mapping[str, Mapping[str, Row]], note: str
+    title: str,
+    rows: Mapping[str, Mapping[str, Payloads]],
+    published: Mapping[str, Mapping[str, Row]],
+    note: str,
+    intervals: bool = False,
 ) -> Table:
-    """One line a row and type: number of prompts, ours, and the paper's in the columns behind. `rows`: name -> type -> payloads."""
+    """One line a row and type: number of prompts, ours, and the paper's in the columns behind. `rows`: name -> type -> payloads.
+
+    `intervals`: with the 95 % bootstrap interval of every median.
+    """
     heads = ["", "type", "n", *HEADS, *(f"{head}, paper" for head in HEADS)]
     lines = [
-        [name, kind or "-", len(payloads), *_ours(payloads), *_theirs(published.get(name, {}).get(kind))]
+        [name, kind or "-", len(payloads), *_ours(payloads, intervals), *_theirs(published.get(name, {}).get(kind))]
         for name, by_type in rows.items()
         for kind, payloads in by_type.items()
         if payloads
@@ -27,14 +37,17 @@ def comparison(
     return Table(title, heads, lines, note)
 
 
-def _ours(payloads: Payloads) -> list[Cell]:
+def _ours(payloads: Payloads, intervals: bool) -> list[Cell]:
     counts = [p.get("neurons", 0) for p in payloads]
-    return [f"{median(counts):g}", *(_cell(payloads, column) for column in COLUMNS[1:])]
+    return [f"{median(counts):g}", *(_cell(payloads, column, intervals) for column in COLUMNS[1:])]
 
 
-def _cell(payloads: Payloads, column: str) -> str | None:
+def _cell(payloads: Payloads, column: str, intervals: bool) -> str | None:
     values = [p[column] for p in payloads if column in p]
-    return plus_minus(median_mad(values)) if values else None
+    if not values:
+        return None
+    low, high = bootstrap(lambda x: float(x.quantile(0.5)), torch.tensor(values, dtype=torch.float64)) if intervals else (0, 0)
+    return f"{plus_minus(median_mad(values))}" + (f" [{low:.2f}, {high:.2f}]" if intervals else "")
 
 
 def _theirs(row: Row | None) -> list[Cell]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import TYPE_CHECKING
 
 from findnemo.edits import deactivate
 from findnemo.images import generate
@@ -13,6 +14,9 @@ from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import picture_grid
 from findnemo.studies._table import Cell, Table
 from findnemo.verification import FRESH
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SHOWN, CAPTIONS = 3, 4  # neurons with pictures, captions of each
 
@@ -50,7 +54,7 @@ def _shared(bench: Bench) -> list[tuple[Neuron, list[Caption]]]:
     return sorted(((n, c) for n, c in held.items() if len(c) > 1), key=lambda pair: -len(pair[1]))
 
 
-def _pictures(bench: Bench, neuron: Neuron, captions: list[Caption]):  # type: ignore[no-untyped-def]
+def _pictures(bench: Bench, neuron: Neuron, captions: list[Caption]) -> Figure:
     before = [generate(bench.model, c.text, [FRESH], bench.image_settings)[0] for c in captions]
     with deactivate(bench.model, NeuronSet.of([neuron])):
         after = [generate(bench.model, c.text, [FRESH], bench.image_settings)[0] for c in captions]

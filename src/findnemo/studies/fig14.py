@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from findnemo.runs.store import Caption
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import figure
 from findnemo.studies._table import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 THETAS, KS = (1.0, 2.0, 3.0, 4.0, 5.0), (0, 5, 10, 15, 20)
 
@@ -52,7 +55,7 @@ def _grid(bench: Bench, caption: Caption) -> dict[str, Any]:
     return {"similarity": similarity, "neurons": [[len(s) for s in row] for row in sets]}
 
 
-def _heat(similarity: np.ndarray, sizes: np.ndarray, title: str):  # type: ignore[no-untyped-def]
+def _heat(similarity: np.ndarray, sizes: np.ndarray, title: str) -> Figure:
     with figure(width=3.8, height=3.2) as (made, (axis,)):
         shown = axis.imshow(similarity[::-1], cmap="viridis_r", vmin=0, vmax=1, aspect="auto")
         axis.set_xticks(range(len(KS)), [str(k) for k in KS])

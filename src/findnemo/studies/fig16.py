@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from statistics import median
@@ -35,7 +35,7 @@ def channels_off(model: Model, channels: Mapping[str, Sequence[int] | None]) -> 
     """Set output channels of modules of the denoiser to 0: module name -> indices, None for all. Channels of a convolution are its
     second axis, those of a projection its last."""
 
-    def hook(indices: Sequence[int] | None, axis: int):  # type: ignore[no-untyped-def]
+    def hook(indices: Sequence[int] | None, axis: int) -> Callable[..., Tensor]:
         def zero(module: nn.Module, args: Any, output: Tensor) -> Tensor:
             if indices is None:
                 return torch.zeros_like(output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from findnemo.runs.audit import neurons_of
 from findnemo.runs.compare import STAGE, compare
 from findnemo.runs.store import Run
 from findnemo.studies._bench import Bench, Study
@@ -42,14 +43,14 @@ def table1(bench: Bench) -> Study:
     )
 
 
-def table(run: Run) -> Table:
-    """Table 1 from what a run holds, with the rows that it has."""
+def table(run: Run, intervals: bool = False) -> Table:
+    """Table 1 from what a run holds, with the rows that it has; `intervals`: of every median, by bootstrap over the captions."""
     captions = [c for c in run.captions() if any(s.startswith(STAGE) for s in c.results)]
     rows: dict[str, dict[str, Payloads]] = {}
     for label, names in ROWS.items():
         for kind in dict.fromkeys(c.type or "" for c in captions):
             payloads = [
-                c.results[STAGE + n] | ({"neurons": _size(c)} if label in COUNTED else {})
+                c.results[STAGE + n] | ({"neurons": len(neurons_of(c))} if label in COUNTED else {})
                 for c in captions
                 for n in names
                 if (c.type or "") == kind and STAGE + n in c.results
@@ -57,10 +58,4 @@ def table(run: Run) -> Table:
             rows.setdefault(label, {})[kind] = payloads
     images = {p["images"] for by_type in rows.values() for payloads in by_type.values() for p in payloads}
     note = f"{'/'.join(map(str, sorted(images)))} seeds a caption; random neurons: five draws, counted each by itself."
-    return comparison("Mitigations", rows, TABLE1, note)
-
-
-def _size(caption) -> int:  # type: ignore[no-untyped-def]
-    from findnemo.runs.audit import neurons_of
-
-    return len(neurons_of(caption))
+    return comparison("Mitigations", rows, TABLE1, note, intervals)
