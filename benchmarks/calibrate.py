@@ -41,7 +41,7 @@ def through_the_unet(model: findnemo.Model, caption: str) -> None:
 def batched(model: findnemo.Model, captions: list[str], size: int) -> None:
     total: dict[str, Moments] = {}
     for k in range(0, len(captions), size):
-        for name, rows in layer_activations(model, model.encode(captions[k : k + size])).items():
+        for name, rows in layer_activations(model, captions[k : k + size], model.encode(captions[k : k + size])).items():
             part = Moments.of(rows)
             total[name] = total[name] + part if name in total else part
 

@@ -29,20 +29,18 @@ PRECISION = 0.002
 PUBLISHED_TAU = 0.428  # 50,000 LAION prompts on Stable Diffusion v1.4, released variant
 
 
-@torch.no_grad()
 def activations(model: Model, prompt: str) -> dict[str, Tensor]:
     """a_i^l(y): mean over all token positions of |activation|, one (width,) float tensor a value layer.
 
-    Value projections see only the prompt embedding, so this needs the text encoder and one matrix product a layer, no U-Net
+    Where value projections see only the prompt embedding, this needs the text encoder and one matrix product a layer, no U-Net
     pass. Source: Finding NeMo, section 3.3.
     """
-    return {name: rows[0] for name, rows in layer_activations(model, model.encode([prompt])).items()}
+    return {name: rows[0] for name, rows in layer_activations(model, [prompt], model.encode([prompt])).items()}
 
 
-@torch.no_grad()
-def layer_activations(model: Model, text: Tensor) -> dict[str, Tensor]:
-    """The same for prompt embeddings (N, tokens, D): layer -> (N, width)."""
-    return {name: layer(text).float().abs().mean(1).cpu() for name, layer in model.value_layers.items()}
+def layer_activations(model: Model, prompts: Sequence[str], text: Tensor) -> dict[str, Tensor]:
+    """The same for N prompts and their embeddings (N, tokens, D): layer -> (N, width)."""
+    return {name: rows.cpu() for name, rows in model.value_activations(prompts, text).items()}
 
 
 @dataclass(frozen=True)
@@ -249,7 +247,7 @@ def calibrate(
     try:
         for chunk in _chunks(prompts, CHUNK):  # the same chunks and groups after an interruption, so the same arithmetic
             text = model.encode(chunk) if number + len(chunk) > done else None
-            rows = layer_activations(model, text) if text is not None else {}
+            rows = layer_activations(model, chunk, text) if text is not None else {}
             for start in range(0, len(chunk), size):
                 group, first = chunk[start : start + size], number
                 for prompt in group:

@@ -193,7 +193,8 @@ def lora_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict[
         down, up = torch.zeros(rank, weight.shape[1]), torch.zeros(weight.shape[0], rank)
         for r, i in enumerate(indices):
             down[r], up[i, r] = (factor - 1) * weight[i], 1.0
-        tensors[f"unet.{name}.lora_A.weight"], tensors[f"unet.{name}.lora_B.weight"] = down, up
+        prefix = f"{model.component}.{name}"
+        tensors[f"{prefix}.lora_A.weight"], tensors[f"{prefix}.lora_B.weight"] = down, up
     return tensors
 
 

@@ -51,22 +51,21 @@ def generate_many(
     return images
 
 
-@torch.no_grad()
 def _sampled(model: Model, prompt: str | list[str], seeds: list[int], each: int, settings: ImageSettings) -> list[Image.Image]:
     """Images of one or several prompts, `each` per prompt, one seed an image."""
-    pipeline = model.pipeline
-    latents = pipeline(
-        prompt,
-        num_images_per_prompt=each,
-        num_inference_steps=settings.steps,
-        guidance_scale=settings.guidance,
-        generator=[torch.Generator().manual_seed(s) for s in seeds],
-        output_type="latent",
-    ).images
+    latents = model.sample(prompt, each, seeds, settings.steps, settings.guidance)
     _require_finite(latents, "finished latents")
-    decoded = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor, return_dict=False)[0]
+    decoded = model.decode(latents)
     _require_finite(decoded, "decoded images (VAE)")
-    return pipeline.image_processor.postprocess(decoded.float(), output_type="pil")
+    return to_pil(decoded)
+
+
+def to_pil(decoded: torch.Tensor) -> list[Image.Image]:
+    """Images (N, 3, H, W) in [-1, 1] as pictures."""
+    from diffusers.image_processor import VaeImageProcessor
+
+    pictures: list[Image.Image] = VaeImageProcessor().postprocess(decoded, output_type="pil")
+    return pictures
 
 
 def _require_finite(values: torch.Tensor, name: str) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from findnemo.detection._guidance import alpha, predict
 from findnemo.detection._score import Score, Spent, spending
 from findnemo.errors import InputError, ModelError
-from findnemo.images import ImageSettings
+from findnemo.images import ImageSettings, to_pil
 from findnemo.models import Model
 
 if TYPE_CHECKING:
@@ -90,10 +90,9 @@ def one_step_images(
 ) -> list[Image.Image]:
     """The one-step images of a prompt, decoded, at the model's size. Raises NumericalError on NaN."""
     _, x0 = extracted(model, prompt, images, seed, guidance)
-    pipeline = model.pipeline
-    decoded = pipeline.vae.decode((x0 / pipeline.vae.config.scaling_factor).to(pipeline.vae.dtype), return_dict=False)[0].float()
+    decoded = model.decode(x0)
     (spent or Spent()).score(decoded.flatten(1).abs().amax(1))  # refuses NaN, of which a picture would show nothing
-    return pipeline.image_processor.postprocess(decoded, output_type="pil")
+    return to_pil(decoded)
 
 
 def edge_consistency(images: Sequence[Image.Image]) -> float:

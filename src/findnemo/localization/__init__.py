@@ -79,7 +79,7 @@ def localize(model: Model, prompt: str, calibration: Calibration, search: str = 
         raise InputError(f"search {search!r} is not known: use one of {', '.join(SEARCHES)}")
     calibration.check(model)
     probe = Probe(model, prompt, calibration.settings, reuse=True)
-    absolute = {name: rows[0] for name, rows in layer_activations(model, probe.text).items()}
+    absolute = {name: rows[0] for name, rows in layer_activations(model, [probe.prompt], probe.text).items()}
     z = calibration.z_scores(absolute)
     replication = Replication(probe, calibration.tau, first_guess(search, z))
     common: dict[str, Any] = {"prompt": prompt, "score_before": replication.score, "tau": calibration.tau, "search": search}

@@ -38,6 +38,7 @@ class Model:
 
     pipeline: Any
     engine: Any = None
+    component = "unet"  # the pipeline's name for its denoiser; LoRA files prefix their keys with it
 
     def __init__(self, pipeline: DiffusionPipeline, source: str = "live pipeline"):
         self.pipeline, self.source = pipeline, source
@@ -49,14 +50,19 @@ class Model:
     @property
     def denoiser(self) -> nn.Module:
         """The network that predicts noise; value layers are named relative to it."""
-        raise NotImplementedError(f"{type(self).__name__} does not name its denoiser")
+        module: nn.Module = getattr(self.pipeline, self.component)
+        return module
 
     def is_value_layer(self, name: str, module: nn.Module) -> bool:
         """Whether a module of the denoiser is a cross-attention value projection in which memories are sought."""
         raise NotImplementedError(f"{type(self).__name__} does not name its value layers")
 
     def encode(self, prompts: Sequence[str]) -> Tensor:
-        """Token embeddings (N, tokens, D) of N prompts, padded as the pipeline pads them."""
+        """Token embeddings (N, tokens, D) of N prompts, padded as the pipeline pads them.
+
+        What else a model wants to know of a prompt (pooled embeddings, masks) travels in further rows of the same tensor, see
+        `_packing`: so that whatever repeats, selects or batches prompts need not know of it.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not encode prompts")
 
     def predict_noise(self, latents: Tensor, timestep: int, text: Tensor) -> Tensor:
@@ -83,6 +89,43 @@ class Model:
     def cross_attentions(self) -> dict[str, nn.Module]:
         """Name -> attention module (diffusers `Attention`) in which the image looks at the prompt, in forward order. Optional."""
         return {}
+
+    def value_inputs(self, text: Tensor) -> dict[str, Tensor]:
+        """Layer -> what its value projection sees of prompts encoded as `text`, (N, tokens, width).
+
+        By default the embeddings themselves. A model whose value layers see more than the prompt answers `value_activations` instead.
+        """
+        return dict.fromkeys(self.value_layers, text)
+
+    @torch.no_grad()
+    def value_activations(self, prompts: Sequence[str], text: Tensor) -> dict[str, Tensor]:
+        """Layer -> (N, width), float32: a_i^l(y), the mean over all token positions of |activation|, of prompts encoded as `text`.
+
+        Where value projections see nothing but the prompt, this is one matrix product a layer and no pass of the denoiser.
+        """
+        inputs = self.value_inputs(text)
+        return {name: layer(inputs[name]).float().abs().mean(1) for name, layer in self.value_layers.items()}
+
+    @torch.no_grad()
+    def sample(self, prompts: str | list[str], each: int, seeds: Sequence[int], steps: int, guidance: float) -> Tensor:
+        """Finished latents of the pipeline as it is, `each` for one prompt or every one of several, a seed an image."""
+        made: Tensor = self.pipeline(
+            prompts,
+            num_images_per_prompt=each,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            generator=[torch.Generator().manual_seed(s) for s in seeds],
+            output_type="latent",
+        ).images
+        return made
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images (N, 3, H, W) in [-1, 1], float32, of finished latents; no safety checker blackens what is to be examined."""
+        vae = self.pipeline.vae
+        shift = getattr(vae.config, "shift_factor", None) or 0.0
+        decoded: Tensor = vae.decode((latents / vae.config.scaling_factor + shift).to(vae.dtype), return_dict=False)[0]
+        return decoded.float()
 
     def tokens(self, prompt: str) -> list[str]:
         """Texts of a prompt's tokens as they are encoded, from start-of-text to end-of-text, without padding."""
@@ -132,7 +175,7 @@ class Model:
         """SHA-256 over class, noise schedule and weights (as float16, so that loading in another dtype is the same model)."""
         schedule = {key: self.pipeline.scheduler.config.get(key) for key in SCHEDULE}
         digest = hashlib.sha256(f"{type(self.pipeline).__name__} {schedule}".encode())
-        for name in ("text_encoder", "text_encoder_2", "unet", "transformer"):
+        for name in ("text_encoder", "text_encoder_2", "text_encoder_3", "unet", "transformer"):
             module = getattr(self.pipeline, name, None)
             for key, value in sorted(module.state_dict().items()) if module is not None else ():
                 digest.update(f"{name}.{key}{tuple(value.shape)}".encode())
@@ -152,7 +195,7 @@ class Model:
         if fused:
             raise EditError(
                 f"the attention projections of {kind} are fused ({fused[0]}), so an edit of to_v would silently do nothing: "
-                "call pipeline.unfuse_qkv_projections() first"
+                f"call pipeline.{self.component}.unfuse_qkv_projections() first"
             )
         if not any(self.is_value_layer(n, m) for n, m in modules):
             raise ModelError(

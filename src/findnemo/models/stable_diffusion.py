@@ -20,10 +20,6 @@ FORWARD = ("down_blocks", "mid_block", "up_blocks")  # diffusers registers the m
 class StableDiffusion(Model):
     """Neurons are the outputs of `attn2.to_v` in the down blocks and the mid block (Finding NeMo, section 3.1)."""
 
-    @property
-    def denoiser(self) -> nn.Module:
-        return self.pipeline.unet
-
     def is_value_layer(self, name: str, module: nn.Module) -> bool:
         return name.endswith("attn2.to_v") and name.startswith(("down_blocks.", "mid_block."))
 

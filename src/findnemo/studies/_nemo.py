@@ -32,7 +32,7 @@ def listing(model: Model, prompt: str, calibration: Calibration, top_k: bool = T
     seconds: dict[str, float] = {}
     probe = Probe(model, prompt, calibration.settings, reuse=True)
     replication = _timed(seconds, "Alg. 1, noise differences", lambda: Replication(probe, calibration.tau))
-    absolute = {name: rows[0] for name, rows in layer_activations(model, probe.text).items()}
+    absolute = {name: rows[0] for name, rows in layer_activations(model, [probe.prompt], probe.text).items()}
     z = calibration.z_scores(absolute)
     strongest = absolute if top_k else {name: values[:0] for name, values in absolute.items()}
     _timed(seconds, "Alg. 2, out-of-distribution neurons", lambda: out_of_distribution_neurons(z, absolute, THETA, 0))

@@ -48,7 +48,7 @@ def fig14(bench: Bench) -> Study:
 def _grid(bench: Bench, caption: Caption) -> dict[str, Any]:
     probe = Probe(bench.model, caption.text, bench.calibration.settings, reuse=True)
     replication = Replication(probe, bench.calibration.tau)
-    absolute = {name: rows[0] for name, rows in layer_activations(bench.model, probe.text).items()}
+    absolute = {name: rows[0] for name, rows in layer_activations(bench.model, [probe.prompt], probe.text).items()}
     z = bench.calibration.z_scores(absolute)
     sets = [[out_of_distribution_neurons(z, absolute, theta, k) for k in KS] for theta in THETAS]
     similarity = [[replication.similarity(s) if replication.kept else median([1.0]) for s in row] for row in sets]
