@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 from torch import Tensor, nn
@@ -43,7 +45,7 @@ class Call:
 def following(model: Model, change: Callable[[Encoded], Encoded] | None = None) -> Iterator[Call]:
     """Follow the pipeline's calls while the context lasts; the pipeline is used as usual.
 
-    `change` wraps the pipeline's `encode_prompt` by another function, for methods that change the prompt. On leaving, also by an exception, the
+    `change` wraps the pipeline's `encode_prompt`, called with all arguments by name, for methods that change the prompt. On leaving, also by an exception, the
     pipeline is what it was.
 
         >>> import findnemo
@@ -60,8 +62,9 @@ def following(model: Model, change: Callable[[Encoded], Encoded] | None = None) 
     plain = pipeline.encode_prompt
     encode = change(plain) if change is not None else plain
 
-    def encode_prompt(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        embeds, *rest = encode(*args, **kwargs)
+    @wraps(plain)
+    def encode_prompt(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        embeds, *rest = encode(**_named(plain, args, kwargs))
         guided = bool(rest) and rest[0] is not None
         call.count, call.step = len(embeds) if guided else None, -1
         return (embeds, *rest)
@@ -83,3 +86,10 @@ def following(model: Model, change: Callable[[Encoded], Encoded] | None = None) 
             pipeline.encode_prompt = plain
         for handle in handles:
             handle.remove()
+
+
+def _named(function: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """All arguments of a call by name, defaults included."""
+    bound = inspect.signature(function).bind(*args, **kwargs)
+    bound.apply_defaults()
+    return {**bound.arguments, **bound.arguments.pop("kwargs", {})}

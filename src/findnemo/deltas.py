@@ -49,7 +49,7 @@ class Probe:
         self.samples = tuple(range(settings.samples) if samples is None else samples)
         self.timestep = model.timesteps(settings.steps)[settings.timestep]
         self.text = model.encode([prompt]) if text is None else text
-        self.empty = None if settings.guidance is None else model.encode([""])
+        self.empty = None if settings.guidance is None else model.unconditional()
         self.latents = model.noise(prompt, self.samples, settings.seed)
         self.evaluations, self.batch, self._strict = 0, BATCH, True
         # with guidance a pass sees two texts: nothing that could be given back to both

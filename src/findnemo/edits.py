@@ -136,6 +136,11 @@ def _check_weights(model: Model, neurons: NeuronSet) -> None:
     """Refuse to edit weights that are not all there is to a value layer."""
     model.check_editable()
     _checked(model, neurons)
+    if any(hasattr(module, "_hf_hook") for module in model.denoiser.modules()):
+        raise EditError(
+            f"the weights of {type(model.denoiser).__name__} are offloaded (accelerate), out of an edit's reach: call "
+            "pipeline.remove_all_hooks() first, and enable offloading again on the result"
+        )
     adapted = [name for name in neurons.layers if hasattr(model.value_layers[name], "base_layer")]
     if adapted:
         raise EditError(
@@ -168,8 +173,9 @@ def prune(model: Model, neurons: NeuronSet, factor: float = 0.0) -> Any:
 def _rebuild(pipeline: Any, old: nn.Module, new: nn.Module) -> Any:
     """The same pipeline with another denoiser."""
     parts = {name: new if part is old else part for name, part in pipeline.components.items()}
-    options = set(inspect.signature(type(pipeline).__init__).parameters) & set(pipeline.config) - set(parts)
-    rebuilt = type(pipeline)(**parts, **{name: pipeline.config[name] for name in options})
+    known = {**pipeline.config, "add_watermarker": getattr(pipeline, "watermark", None) is not None}
+    options = set(inspect.signature(type(pipeline).__init__).parameters) & set(known) - set(parts)
+    rebuilt = type(pipeline)(**parts, **{name: known[name] for name in options})
     rebuilt.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
     return rebuilt
 

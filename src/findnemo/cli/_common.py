@@ -165,5 +165,5 @@ def warn_long_captions(model: Any, prompts: Any) -> None:
         return
     for prompt in prompts:
         count = len(tokenizer(prompt.text, truncation=False, verbose=False).input_ids)
-        if count > tokenizer.model_max_length:
-            warn(f"row {prompt.row}: the caption has {count} tokens, the model reads the first {tokenizer.model_max_length}")
+        if count > model.longest:
+            warn(f"row {prompt.row}: the caption has {count} tokens, the model reads the first {model.longest}")

@@ -42,13 +42,18 @@ def guided_run(model: Model, prompt: str, images: int, settings: ImageSettings) 
     if images < 1:
         raise InputError(f"a detector looks at 1 image or more, not {images}")
     scheduler, timesteps = _ddim(model, settings.steps), model.timesteps(settings.steps)
-    text, empty = model.encode([prompt]), model.encode([""])
+    text, empty = model.encode([prompt]), model.unconditional()
     latents = model.noise(prompt, range(images), settings.seed)
     for timestep in timesteps:
         step = predict(model, latents, timestep, text, empty)
         yield step
-        moved = scheduler.step(step.guided(settings.guidance), timestep, latents.float(), return_dict=False)[0]
+        moved = scheduler.step(step.guided(applied(model, settings.guidance)), timestep, latents.float(), return_dict=False)[0]
         latents = moved.to(latents.dtype)
+
+
+def applied(model: Model, guidance: float) -> float:
+    """The scale of guidance that a pipeline's call applies: 1, none, where none is asked for, or where the network has it built in."""
+    return guidance if guidance > 1 and not model.distilled else 1.0
 
 
 def _ddim(model: Model, steps: int) -> Any:

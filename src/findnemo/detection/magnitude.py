@@ -82,14 +82,14 @@ def saliency(model: Model, prompt: str, settings: ImageSettings, *, images: int 
     ['a', 'red', 'star']
     """
     latents = model.noise(prompt, range(images), settings.seed)
-    text, empty = model.encode([prompt]).clone().requires_grad_(), model.encode([""])
+    text, empty = model.encode([prompt]).clone().requires_grad_(), model.unconditional()
     with torch.enable_grad():
         step = predict(model, latents, model.timesteps(settings.steps)[0], text, empty)
         (slope,) = torch.autograd.grad(norms(step.gap).mean(), text)
     values = slope[0].float().norm(dim=1)
     if not torch.isfinite(values).all():
         raise NumericalError(NOT_FINITE)
-    return list(zip(model.tokens(prompt)[1:-1], values[1:].tolist(), strict=False))
+    return list(zip(model.tokens(prompt)[model.starts : -1], values[model.starts :].tolist(), strict=False))
 
 
 # the picture ---------------------------------------------------------------------------------------------------------

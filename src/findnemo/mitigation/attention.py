@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from findnemo.attention import PLAIN
 from findnemo.conditioning import Call, Encoded, following
-from findnemo.errors import EditError, InputError
+from findnemo.errors import EditError, InputError, ModelError
 from findnemo.mitigation._case import Case
 from findnemo.models import Model
 
@@ -45,6 +45,8 @@ def scaled_attention(model: Model, case: Case, c: float = C) -> Iterator[None]:
 
 def _plain(model: Model) -> list[Any]:
     """The cross-attention layers, once each is known to make logits of queries and keys and to heed a mask."""
+    if not model.cross_attentions:
+        raise ModelError(f"no cross-attention is known in {type(model.denoiser).__name__}: its attention cannot be scaled")
     for name, layer in model.cross_attentions.items():
         kind = type(layer.processor).__name__
         if kind not in PLAIN or layer.norm_k is not None:
@@ -78,13 +80,16 @@ class _Text:
         self.shown = torch.empty(0, 0)
 
     def read(self, encode: Encoded) -> Encoded:
-        def encode_prompt(prompt: Any, device: Any, num_images_per_prompt: int, *args: Any, **kwargs: Any) -> Any:
+        def encode_prompt(**options: Any) -> Any:
+            prompt = options.get("prompt")
             if prompt is None:
                 raise InputError(
                     "attention scaling needs to see where the text ends: call the pipeline with prompt, not prompt_embeds"
                 )
-            self.shown = shown(self.model, prompt).repeat_interleave(num_images_per_prompt, 0)
-            return encode(prompt, device, num_images_per_prompt, *args, **kwargs)
+            if options.get("prompt_2") is not None:
+                raise InputError("attention scaling needs one end of the text: call the pipeline with prompt, without prompt_2")
+            self.shown = shown(self.model, prompt).repeat_interleave(options["num_images_per_prompt"], 0)
+            return encode(**options)
 
         return encode_prompt
 

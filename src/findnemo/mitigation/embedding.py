@@ -35,7 +35,7 @@ def adjusted_embedding(model: Model, case: Case, target: float = TARGET, iterati
     ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
     """
     model.check_editable()
-    empty = model.encode([""])
+    empty = model.unconditional()
     with following(model) as call:
         hook = _Adjust(model, call, partial(adjusted, model, empty=empty, target=target, iterations=iterations))
         handle = model.denoiser.register_forward_pre_hook(hook, with_kwargs=True)
@@ -56,7 +56,7 @@ class _Adjust:
         if not self.call.following:
             return None
         latents, timestep, *_ = args
-        text = kwargs["encoder_hidden_states"].clone()
+        text = self.model.text_of(kwargs).clone()
         rows = self.call.rows(len(text))
         if self.call.step == 0:
             with self.call.aside():
@@ -67,7 +67,7 @@ class _Adjust:
                 "embeddings are adjusted for whole pipeline calls, begin a new one"
             )
         text[rows] = self.embeddings
-        return args, kwargs | {"encoder_hidden_states": text}
+        return args, kwargs | self.model.conditions(text)
 
 
 def adjusted(
@@ -81,31 +81,41 @@ def adjusted(
 ) -> Tensor:
     """`adjust` each row of embeddings (N, tokens, D) for its latent (N, C, H, W); `empty`: the empty prompt's (1, tokens, D).
 
-    One row at a time: then it does not matter, to the last bit, which others there are.
+    What a model is told beside the tokens (`Model.extras`) stays as it is. One row at a time: then it does not matter, to the last bit, which others there are.
     """
     scaled = target * (latents[0].numel() / ENTRIES) ** 0.5
     rows = []
     with _frozen(model.denoiser):
         for x, y in zip(latents.split(1), text.split(1), strict=True):
-            noise = partial(model.predict_noise, x, timestep)
+            tokens, beside = y.tensor_split([y.shape[1] - len(model.extras)], 1)
+            noise = partial(_noise, model, x, timestep, beside)
             with torch.no_grad():
-                unprompted = noise(empty)
-            rows.append(adjust(noise, y, unprompted, scaled, iterations))
+                unprompted = model.predict_noise(x, timestep, empty)
+            rows.append(torch.cat([adjust(noise, tokens, unprompted, scaled, iterations, model.starts), beside], 1))
     return torch.cat(rows)
 
 
+def _noise(model: Model, latents: Tensor, timestep: int, beside: Tensor, tokens: Tensor) -> Tensor:
+    return model.predict_noise(latents, timestep, torch.cat([tokens, beside], 1))
+
+
 def adjust(
-    noise: Callable[[Tensor], Tensor], text: Tensor, unprompted: Tensor, target: float, iterations: int = ITERATIONS
+    noise: Callable[[Tensor], Tensor],
+    text: Tensor,
+    unprompted: Tensor,
+    target: float,
+    iterations: int = ITERATIONS,
+    starts: int = 1,
 ) -> Tensor:
     """The embedding (1, tokens, D) changed until || noise(embedding) - unprompted ||_2 is at most `target`, in `iterations` steps at most.
 
-    AdamW with learning rate .05 on all positions but the first, start-of-text. One that meets the target is given back as it is.
+    AdamW with learning rate .05 on all positions but the first `starts`, start-of-text. One that meets the target is given back as it is.
 
     >>> text = adjust(lambda y: y, torch.ones(1, 2, 2), torch.zeros(1, 2, 2), target=1.9)
     >>> text[0, 0].tolist(), bool(text.norm() <= 1.9)
     ([1.0, 1.0], True)
     """
-    start, rest = text[:, :1], text[:, 1:].float().detach().clone().requires_grad_()
+    start, rest = text[:, :starts], text[:, starts:].float().detach().clone().requires_grad_()
     optimizer = torch.optim.AdamW([rest], lr=LEARNING_RATE)
     for _ in range(iterations):
         with torch.enable_grad():

@@ -14,6 +14,7 @@ from findnemo.mitigation._case import Case
 from findnemo.models import Model, sample_seed
 
 NUMBERS = 100_000
+PROMPTS = ("prompt", "prompt_2", "prompt_3")  # one for each text encoder; those not given are the first
 TRIES = 10_000
 
 
@@ -33,14 +34,19 @@ def inserted_words(model: Model, case: Case, kind: str = "tokens", count: int = 
     _check(kind, count)
 
     def vary(encode: Encoded) -> Encoded:
-        def encode_prompt(prompt: Any, device: Any, num_images_per_prompt: int, *args: Any, **kwargs: Any) -> Any:
-            if prompt is None:
+        def encode_prompt(**options: Any) -> tuple:
+            prompts = {name: options[name] for name in PROMPTS if options.get(name) is not None}
+            if "prompt" not in prompts:
                 raise InputError("words are inserted into a caption: call the pipeline with prompt, not prompt_embeds")
-            prompts = [prompt] if isinstance(prompt, str) else prompt
-            captions = varied_all(model, prompts, num_images_per_prompt, kind, count, case.seed)
-            _, *rest = encode(prompt, device, num_images_per_prompt, *args, **kwargs)
-            options = {name: kwargs[name] for name in ("lora_scale", "clip_skip") if name in kwargs}
-            return (encode(captions, device, 1, False, **options)[0], *rest)
+            captions = {
+                name: varied_all(
+                    model, [p] if isinstance(p, str) else p, options["num_images_per_prompt"], kind, count, case.seed
+                )
+                for name, p in prompts.items()
+            }
+            alone = {name: value for name, value in options.items() if not name.startswith("negative")}
+            changed = encode(**alone | captions | {"num_images_per_prompt": 1, "do_classifier_free_guidance": False})
+            return tuple(old if new is None else new for old, new in zip(encode(**options), changed, strict=True))
 
         return encode_prompt
 
@@ -79,20 +85,20 @@ def varied(model: Model, prompt: str, kind: str, count: int, seed: int) -> str:
     random, tokenizer = Random(seed), model.pipeline.tokenizer
     words = prompt.split()
     inserted = [WORDS[kind](random, words, tokenizer) for _ in range(count)]
-    kept = _fitting(words, inserted, tokenizer)
+    kept = _fitting(words, inserted, tokenizer, model.longest)
     for word in inserted:
         kept.insert(random.randint(0, len(kept)), word)
     return " ".join(kept)
 
 
-def _fitting(words: list[str], inserted: list[str], tokenizer: Any) -> list[str]:
+def _fitting(words: list[str], inserted: list[str], tokenizer: Any, limit: int) -> list[str]:
     """As many of the caption's first words as leave room for those inserted."""
     for kept in range(len(words), -1, -1):
         ids = tokenizer(" ".join([*words[:kept], *inserted]), truncation=False, verbose=False).input_ids
-        if len(ids) <= tokenizer.model_max_length:
+        if len(ids) <= limit:
             return words[:kept]
     raise InputError(
-        f"the {len(inserted)} words to insert are longer than the {tokenizer.model_max_length} tokens that the text encoder reads: "
+        f"the {len(inserted)} words to insert are longer than the {limit} tokens that the text encoder reads: "
         f"insert fewer ({' '.join(inserted)[:60]} ...)"
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ SCHEDULE = (
     "timestep_spacing",
     "steps_offset",
 )
+OFFLOADED = ("_hf_hook", "_diffusers_hook")  # what accelerate and diffusers leave on a module that they move about
 
 
 class Model:
@@ -39,6 +40,9 @@ class Model:
     pipeline: Any
     engine: Any = None
     component = "unet"  # the pipeline's name for its denoiser; LoRA files prefix their keys with it
+    starts = 1  # positions of start-of-text before a prompt's own tokens (T5 has none)
+    distilled = False  # whether guidance is part of the network, so that passes see no half without the prompt
+    finished: Mapping[str, Any] = {"output_type": "latent"}  # what makes the pipeline stop before decoding and safety checks
 
     def __init__(self, pipeline: DiffusionPipeline, source: str = "live pipeline"):
         self.pipeline, self.source = pipeline, source
@@ -64,6 +68,24 @@ class Model:
         `_packing`: so that whatever repeats, selects or batches prompts need not know of it.
         """
         raise NotImplementedError(f"{type(self).__name__} does not encode prompts")
+
+    @property
+    def extras(self) -> dict[str, int]:
+        """Name -> width of what travels in the further rows of `encode`, in their order."""
+        return {}
+
+    def unconditional(self) -> Tensor:
+        """What stands for no prompt in the pipeline's guidance, (1, tokens, D) as `encode` gives it."""
+        return self.encode([""])
+
+    def conditions(self, text: Tensor) -> dict[str, Any]:
+        """Keyword arguments that tell the denoiser of prompts encoded as `text`."""
+        return {"encoder_hidden_states": text}
+
+    def text_of(self, conditions: Mapping[str, Any]) -> Tensor:
+        """The other way: `text` from the keyword arguments of a pass under way."""
+        text: Tensor = conditions["encoder_hidden_states"]
+        return text
 
     def predict_noise(self, latents: Tensor, timestep: int, text: Tensor) -> Tensor:
         """eps(x_t, t, y), (N, C, H, W), for latents (N, C, H, W) and embeddings (N, tokens, D). No guidance."""
@@ -95,7 +117,7 @@ class Model:
 
         By default the embeddings themselves. A model whose value layers see more than the prompt answers `value_activations` instead.
         """
-        return dict.fromkeys(self.value_layers, text)
+        return dict.fromkeys(self.value_layers, text[:, : text.shape[1] - len(self.extras)])
 
     @torch.no_grad()
     def value_activations(self, prompts: Sequence[str], text: Tensor) -> dict[str, Tensor]:
@@ -104,7 +126,7 @@ class Model:
         Where value projections see nothing but the prompt, this is one matrix product a layer and no pass of the denoiser.
         """
         inputs = self.value_inputs(text)
-        return {name: layer(inputs[name]).float().abs().mean(1) for name, layer in self.value_layers.items()}
+        return {name: applied(layer, inputs[name]).float().abs().mean(1) for name, layer in self.value_layers.items()}
 
     @torch.no_grad()
     def sample(self, prompts: str | list[str], each: int, seeds: Sequence[int], steps: int, guidance: float) -> Tensor:
@@ -115,7 +137,7 @@ class Model:
             num_inference_steps=steps,
             guidance_scale=guidance,
             generator=[torch.Generator().manual_seed(s) for s in seeds],
-            output_type="latent",
+            **self.finished,
         ).images
         return made
 
@@ -130,6 +152,11 @@ class Model:
     def tokens(self, prompt: str) -> list[str]:
         """Texts of a prompt's tokens as they are encoded, from start-of-text to end-of-text, without padding."""
         raise NotImplementedError(f"{type(self).__name__} does not name its tokens")
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a prompt that are read, start-of-text and end-of-text included."""
+        return int(self.pipeline.tokenizer.model_max_length)
 
     # what follows from the answers -----------------------------------------------------------------------------------
 
@@ -151,6 +178,9 @@ class Model:
 
     @property
     def device(self) -> torch.device:
+        """Where passes run: where the denoiser is, or to where offloading takes it."""
+        if any(hasattr(self.denoiser, hook) for hook in OFFLOADED):
+            return torch.device(self.pipeline._execution_device)
         return next(self.denoiser.parameters()).device
 
     @property
@@ -177,7 +207,7 @@ class Model:
         digest = hashlib.sha256(f"{type(self.pipeline).__name__} {schedule}".encode())
         for name in ("text_encoder", "text_encoder_2", "text_encoder_3", "unet", "transformer"):
             module = getattr(self.pipeline, name, None)
-            for key, value in sorted(module.state_dict().items()) if module is not None else ():
+            for key, value in sorted(_weights(module).items()) if module is not None else ():
                 digest.update(f"{name}.{key}{tuple(value.shape)}".encode())
                 digest.update(value.detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
         return digest.hexdigest()[:32]
@@ -201,6 +231,23 @@ class Model:
             raise ModelError(
                 f"no value layers found in {kind}: findnemo needs a text-conditioned model with cross-attention (attn2.to_v)"
             )
+
+
+def applied(layer: nn.Module, inputs: Tensor) -> Tensor:
+    """A layer called by itself, wherever offloading has left its weights; where they are nowhere (meta), a hook of its own fetches them."""
+    place: torch.device = layer.weight.device  # type: ignore[assignment, union-attr]
+    output: Tensor = layer(inputs if place.type == "meta" else inputs.to(place))
+    return output.to(inputs.device)
+
+
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    """The state of a module, also of one whose weights are offloaded and only fetched when it runs."""
+    state: dict[str, Tensor] = module.state_dict()
+    if any(value.is_meta for value in state.values()):
+        from accelerate.utils.modeling import get_state_dict_offloaded_model
+
+        return dict(get_state_dict_offloaded_model(module))
+    return state
 
 
 def _submodule(module: nn.Module, name: str) -> nn.Module | None:

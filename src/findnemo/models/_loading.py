@@ -9,9 +9,16 @@ import torch
 
 from findnemo.errors import InputError, ModelError
 from findnemo.models._base import Model
+from findnemo.models.deepfloyd import DeepFloyd
 from findnemo.models.stable_diffusion import StableDiffusion
+from findnemo.models.stable_diffusion_xl import StableDiffusionXL
 
-ADAPTERS: dict[str, type[Model]] = {"StableDiffusionPipeline": StableDiffusion}
+ADAPTERS: dict[str, type[Model]] = {
+    "StableDiffusionPipeline": StableDiffusion,
+    "LatentConsistencyModelPipeline": StableDiffusion,
+    "StableDiffusionXLPipeline": StableDiffusionXL,
+    "IFPipeline": DeepFloyd,
+}
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CONVERT = (

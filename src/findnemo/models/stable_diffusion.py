@@ -1,15 +1,18 @@
-"""Stable Diffusion 1.x and 2.x: a U-Net with cross-attention, eps- or v-prediction."""
+"""Stable Diffusion 1.x and 2.x, Turbo and latent consistency models: a U-Net with cross-attention, eps- or v-prediction."""
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from findnemo.errors import ModelError
+from findnemo.errors import InputError, ModelError
 from findnemo.models._base import Model
+from findnemo.models._packing import packed, unpacked
 
 PART = re.compile(
     r"conv_in|(down_blocks\.\d+|mid_block)\.(resnets|attentions|downsamplers)\.\d+(\.transformer_blocks\.\d+\.attn1)?"
@@ -18,7 +21,13 @@ FORWARD = ("down_blocks", "mid_block", "up_blocks")  # diffusers registers the m
 
 
 class StableDiffusion(Model):
-    """Neurons are the outputs of `attn2.to_v` in the down blocks and the mid block (Finding NeMo, section 3.1)."""
+    """Neurons are the outputs of `attn2.to_v` in the down blocks and the mid block (Finding NeMo, section 3.1).
+
+    A U-Net into which guidance was distilled (Luo et al. 2023, latent consistency models) is told its scale as a further row of the
+    prompt's embedding: the pipeline's default one, for without guidance such a network was never trained.
+    """
+
+    variances = 1  # channels that the U-Net returns for each of a latent: eps, and beside it a variance where that is learned
 
     def is_value_layer(self, name: str, module: nn.Module) -> bool:
         return name.endswith("attn2.to_v") and name.startswith(("down_blocks.", "mid_block."))
@@ -49,25 +58,66 @@ class StableDiffusion(Model):
         height, width = (size, size) if isinstance(size, int) else size
         return config.in_channels, height, width
 
+    def timesteps(self, steps: int) -> list[int]:
+        scheduler = self.pipeline.scheduler
+        own = scheduler.config.get("original_inference_steps")  # the steps of a distillation, of which these are some (LCM, TCD)
+        if own is None:
+            return super().timesteps(steps)
+        if steps > own:
+            raise InputError(
+                f"{type(scheduler).__name__} has a schedule of {own} steps, {steps} are too many: use {own} or fewer"
+            )
+        scheduler = type(scheduler).from_config(scheduler.config)
+        scheduler.set_timesteps(steps)
+        return [int(t) for t in scheduler.timesteps]
+
+    @property
+    def distilled(self) -> bool:  # type: ignore[override]
+        return self.pipeline.unet.config.time_cond_proj_dim is not None
+
+    @property
+    def extras(self) -> dict[str, int]:
+        return {"timestep_cond": self.pipeline.unet.config.time_cond_proj_dim} if self.distilled else {}
+
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Tensor:
-        embeds, _ = self.pipeline.encode_prompt(list(prompts), self.device, 1, do_classifier_free_guidance=False)
-        return embeds
+        options = {"device": self.device, "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+        embeds, *others = self.pipeline.encode_prompt(list(prompts), **options)
+        return packed(embeds, *(self.beside(name, embeds, others) for name in self.extras))
+
+    def beside(self, name: str, embeds: Tensor, others: Sequence[Tensor]) -> Tensor:
+        """One of the `extras` of prompts, (N, width): `embeds` and `others` as the pipeline's `encode_prompt` gives them."""
+        scale = inspect.signature(type(self.pipeline).__call__).parameters["guidance_scale"].default
+        known = self.pipeline.get_guidance_scale_embedding(torch.tensor(scale - 1).repeat(len(embeds)), self.extras[name])
+        return known.to(embeds)
+
+    def conditions(self, text: Tensor) -> dict[str, Any]:
+        if self.pipeline.unet.config.encoder_hid_dim_type == "ip_image_proj":
+            raise ModelError(
+                "the pipeline has an IP-Adapter loaded, whose U-Net wants an image beside every prompt: call "
+                "pipeline.unload_ip_adapter() first (what is found holds with it too, and deactivate works around its calls)"
+            )
+        tokens, *extras = unpacked(text, list(self.extras.values()))
+        return {"encoder_hidden_states": tokens, **dict(zip(self.extras, extras, strict=True))}
+
+    def text_of(self, conditions: Mapping[str, Any]) -> Tensor:
+        return packed(conditions["encoder_hidden_states"], *(conditions[name] for name in self.extras))
 
     def predict_noise(self, latents: Tensor, timestep: int, text: Tensor) -> Tensor:
-        output = self.denoiser(latents, timestep, encoder_hidden_states=text, return_dict=False)[0]
+        output = self.denoiser(latents, timestep, **self.conditions(text), return_dict=False)[0][:, : latents.shape[1]]
         config = self.pipeline.scheduler.config
-        if config.prediction_type == "epsilon":
+        kind = "edm" if "sigma_data" in config else config.prediction_type
+        if kind == "epsilon":
             return output
-        if config.prediction_type == "v_prediction":  # eps = sqrt(1 - a) x_t + sqrt(a) v (Salimans and Ho 2022)
+        if kind == "v_prediction":  # eps = sqrt(1 - a) x_t + sqrt(a) v (Salimans and Ho 2022)
             alpha = self.pipeline.scheduler.alphas_cumprod[timestep].to(latents.device, torch.float32)
             return ((1 - alpha).sqrt() * latents + alpha.sqrt() * output).to(output.dtype)
-        raise ModelError(f"prediction type {config.prediction_type!r} is not supported: findnemo reads epsilon and v_prediction")
+        raise ModelError(f"prediction type {kind!r} is not supported: findnemo reads epsilon and v_prediction")
 
     def check_editable(self) -> None:
         super().check_editable()
         channels, out = self.pipeline.unet.config.in_channels, self.pipeline.unet.config.out_channels
-        if channels != out:
+        if out != self.variances * channels:
             raise ModelError(
                 f"the U-Net takes {channels} channels and returns {out}: inpainting and editing variants are not supported"
             )

@@ -1,0 +1,51 @@
+"""DeepFloyd IF, stage I: a U-Net over pixels of 64 x 64, told of the prompt by a T5 encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from findnemo.models._base import applied
+from findnemo.models.stable_diffusion import StableDiffusion
+
+
+class DeepFloyd(StableDiffusion):
+    """Neurons are the outputs of `add_v_proj` in the attention of the down blocks and the mid block.
+
+    In an attention of IF image and prompt are keys and values side by side: `to_v` projects the image's positions, `add_v_proj`, which
+    has a bias, the prompt's. The U-Net returns eps and a learned variance. "Latents" are pixels in [-1, 1], and nothing decodes them;
+    samples are taken before the safety checker and the watermark. Captions are not cleaned (`clean_caption`), only lowered.
+    """
+
+    variances = 2
+    starts = 0
+    longest = 77  # tokens with which IF was trained, though T5 reads more
+    finished: Mapping[str, Any] = {"output_type": "pt", "clean_caption": False}
+
+    def is_value_layer(self, name: str, module: nn.Module) -> bool:
+        return name.endswith(".add_v_proj") and name.startswith(("down_blocks.", "mid_block."))
+
+    @property
+    def text_projections(self) -> dict[str, nn.Module]:
+        return self.find("text projections", lambda name, module: name.endswith((".add_k_proj", ".add_v_proj")))
+
+    @property
+    def cross_attentions(self) -> dict[str, nn.Module]:
+        return {}  # its attention is shared between prompt and image: no probabilities over the prompt alone
+
+    def value_inputs(self, text: Tensor) -> dict[str, Tensor]:
+        """The embeddings after the U-Net's own projection and the normalization of each attention."""
+        unet: Any = self.denoiser
+        projected = text if unet.encoder_hid_proj is None else applied(unet.encoder_hid_proj, text)
+        attentions = {name: unet.get_submodule(name.rpartition(".")[0]) for name in self.value_layers}
+        return {n: a.norm_encoder_hidden_states(projected) if a.norm_cross else projected for n, a in attentions.items()}
+
+    def tokens(self, prompt: str) -> list[str]:
+        tokenizer = self.pipeline.tokenizer
+        (prepared,) = self.pipeline._text_preprocessing(prompt)
+        return [tokenizer.decode([i]) for i in tokenizer(prepared, truncation=True, max_length=self.longest).input_ids]
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return latents.float()
