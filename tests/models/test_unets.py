@@ -1,0 +1,371 @@
+"""The U-Net family: SDXL, Turbo, latent consistency and DeepFloyd IF go the whole path, and what findnemo asks of each is what its pipeline does."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from _tiny_unets import CAPTION, HOLDOUT, PIPELINES, planted, tiny_if, tiny_lcm, tiny_sdxl, tiny_turbo
+from diffusers import DDIMScheduler, EDMEulerScheduler, LCMScheduler, TCDScheduler
+from torch import Tensor
+
+import findnemo
+from findnemo import ImageSettings, NeuronSet, Settings
+from findnemo.conditioning import following
+from findnemo.edits import scaled
+from findnemo.errors import EditError, InputError, ModelError
+from findnemo.models import Model
+
+PROMPTS = ["a cat", "Two dogs"]
+DISTILLED = ("lcm",)
+
+every = pytest.mark.parametrize("name", PIPELINES)
+
+
+def loaded(name: str) -> Model:
+    return findnemo.load(PIPELINES[name]())
+
+
+def some(model: Model) -> NeuronSet:
+    """A few neurons of the first, a middle and the last value layer."""
+    layers = list(model.value_layers)
+    return NeuronSet({layers[0]: [0, 3], layers[len(layers) // 2]: [7], layers[-1]: [1, 2, 11]})
+
+
+def call(
+    pipeline: Any, prompts: list[str] = PROMPTS, images: int = 2, guidance: float = 3.0, steps: int = 2, **options: Any
+) -> Tensor:
+    """Finished images of a whole call, as the pipeline gives them."""
+    generators = [torch.Generator().manual_seed(k) for k in range(images * len(prompts))]
+    options = {"num_inference_steps": steps, "guidance_scale": guidance, "output_type": "pt", "generator": generators} | options
+    return pipeline(list(prompts), num_images_per_prompt=images, **options).images
+
+
+def passes(model: Model, run: Any) -> list[tuple[Tensor, Any, dict[str, Any], Tensor]]:
+    """(sample, timestep, keyword arguments, output) of the denoiser's passes."""
+    seen = []
+    handle = model.denoiser.register_forward_hook(
+        lambda module, args, kwargs, output: seen.append((*args, kwargs, output[0])), with_kwargs=True
+    )
+    try:
+        run()
+    finally:
+        handle.remove()
+    return seen
+
+
+# what a model is asked -----------------------------------------------------------------------------------------------
+
+
+@every
+def test_value_layers_are_found_in_forward_order(name):
+    model, called = loaded(name), []
+    kind = ".add_v_proj" if name == "if" else ".attn2.to_v"
+    for layer, module in model.denoiser.named_modules():
+        if layer.endswith(kind):
+            module.register_forward_hook(lambda *_, layer=layer: called.append(layer))
+    with torch.no_grad():
+        model.predict_noise(model.noise("a", [0]), 981, model.encode(["a"]))
+    assert list(model.value_layers) == [n for n in called if not n.startswith("up_blocks.")]
+    assert 2 < len(model.value_layers) < len(called)
+    assert list(model.cross_attentions) == ([] if name == "if" else [n.removesuffix(".to_v") for n in called])
+
+
+@every
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_noise_is_what_the_pipeline_computes_at_its_first_step(name, guidance):
+    """Same text, same added conditions, same noise, from nothing but the latents that the pipeline begins with."""
+    model = loaded(name)
+    latents, t, kwargs, output = passes(model, lambda: call(model.pipeline, guidance=guidance, steps=3))[0]
+    guided = guidance > 1 and name not in DISTILLED
+    assert len(latents) == (8 if guided else 4)
+    assert int(t) == model.timesteps(3)[0]
+    own = slice(4, 8) if guided else slice(0, 4)
+    text = model.encode(PROMPTS).repeat_interleave(2, 0)
+    if name in DISTILLED:  # the call's guidance is told, findnemo's is the pipeline's default
+        text = model.text_of(kwargs)
+        assert torch.equal(
+            model.value_inputs(text)[next(iter(model.value_layers))], model.encode(PROMPTS).repeat_interleave(2, 0)[:, :-1]
+        )
+    torch.testing.assert_close(model.text_of(kwargs)[own], text)
+    if guided:
+        torch.testing.assert_close(model.text_of(kwargs)[:4], model.unconditional().expand(4, -1, -1))
+    with torch.no_grad():
+        eps = model.predict_noise(latents[own], int(t), text)
+    expected = output[own][:, : latents.shape[1]]
+    if name == "sdxl-v":  # Salimans and Ho (2022): eps = sqrt(1 - a) x + sqrt(a) v
+        a = DDIMScheduler.from_config(model.pipeline.scheduler.config).alphas_cumprod[int(t)]
+        expected = (1 - a).sqrt() * latents[own] + a.sqrt() * expected
+    torch.testing.assert_close(eps, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_distilled_network_is_told_the_pipelines_default_guidance():
+    model = findnemo.load(tiny_lcm())
+    ((_, _, kwargs, _), *_) = passes(model, lambda: model.pipeline("a cat", num_inference_steps=1, output_type="latent"))
+    torch.testing.assert_close(model.text_of(kwargs), model.encode(["a cat"]))
+    ((_, _, other, _), *_) = passes(model, lambda: call(model.pipeline, ["a cat"], 1, guidance=2.0, steps=1))
+    assert not torch.allclose(other["timestep_cond"], kwargs["timestep_cond"])
+
+
+@every
+def test_what_a_prompt_brings_survives_the_way_through_one_tensor(name):
+    model = loaded(name)
+    text = model.encode(PROMPTS)
+    assert torch.equal(model.text_of(model.conditions(text)), text)
+    assert text.shape[1] == 77 + len(model.extras)
+
+
+@every
+def test_statistics_are_what_the_layers_give_in_a_real_pass(name):
+    model, seen = loaded(name), {}
+    text = model.encode(PROMPTS)
+    with torch.no_grad():
+        for layer, module in model.value_layers.items():
+            module.register_forward_hook(lambda m, args, out, layer=layer: seen.update({layer: out}))
+        model.predict_noise(model.noise("a", [0, 1]), 501, text)
+    given = model.value_activations(PROMPTS, text)
+    assert all(rows.shape[1] == 77 for rows in seen.values())
+    for layer, rows in seen.items():
+        torch.testing.assert_close(given[layer], rows.abs().mean(1), atol=1e-5, rtol=1e-4)
+
+
+@every
+def test_timesteps_are_those_of_the_models_own_scheduler(name):
+    model = loaded(name)
+    for steps in (4, 20, 50):
+        model.pipeline.scheduler.set_timesteps(steps)
+        assert model.timesteps(steps) == [int(t) for t in model.pipeline.scheduler.timesteps]
+
+
+def test_published_first_timesteps():
+    """SDXL counts from 981, IF from 980, Turbo and latent consistency models from 999."""
+    first = {name: loaded(name).timesteps(50)[:2] for name in ("sdxl", "if", "sd-turbo", "sdxl-turbo", "lcm")}
+    assert first == {
+        "sdxl": [981, 961],
+        "if": [980, 960],
+        "sd-turbo": [999, 979],
+        "sdxl-turbo": [999, 979],
+        "lcm": [999, 979],
+    }
+
+
+@pytest.mark.parametrize("scheduler", [LCMScheduler, TCDScheduler])
+def test_a_distillations_schedule_has_so_many_steps_and_no_more(scheduler):
+    model = findnemo.load(tiny_lcm())
+    model.pipeline.scheduler = scheduler.from_config(model.pipeline.scheduler.config)
+    assert model.timesteps(4)[0] == 999
+    with pytest.raises(InputError, match=f"{scheduler.__name__} has a schedule of 50 steps, 51 are too many"):
+        model.timesteps(51)
+
+
+def test_sdxls_sizes_are_those_of_a_call():
+    model = findnemo.load(tiny_sdxl(sample_size=(16, 24)))
+    assert model.conditions(model.encode(["a"]))["added_cond_kwargs"]["time_ids"].tolist() == [[32, 48, 0, 0, 32, 48]]
+
+
+@pytest.mark.parametrize("zeros", [True, False])
+def test_no_prompt_in_sdxl_is_zeros_where_the_pipeline_has_it_so(zeros):
+    model = findnemo.load(tiny_sdxl())
+    model.pipeline.register_to_config(force_zeros_for_empty_prompt=zeros)
+    ((_, _, kwargs, _), *_) = passes(model, lambda: call(model.pipeline, ["a cat"], 1, steps=1))
+    torch.testing.assert_close(model.unconditional(), model.text_of(kwargs)[:1])
+    assert bool(model.unconditional()[:, :-1].any()) is not zeros
+
+
+def test_a_half_precision_vae_that_overflows_decodes_in_full():
+    model = findnemo.load(tiny_sdxl())
+    latents = model.noise("a", [0])
+    expected = model.decode(latents)
+    model.pipeline.vae.to(torch.float16)
+    model.pipeline.vae.register_to_config(force_upcast=True)
+    torch.testing.assert_close(model.decode(latents.half()), expected, atol=2e-2, rtol=2e-2)
+    assert model.pipeline.vae.dtype == torch.float16
+
+
+def test_edm_preconditioning_is_refused():
+    model = findnemo.load(tiny_sdxl(scheduler=EDMEulerScheduler()))
+    with pytest.raises(ModelError, match="'edm' is not supported"):
+        findnemo.score(model, "a cat")
+
+
+def test_an_inpainting_unet_is_refused():
+    with pytest.raises(ModelError, match="takes 9 channels and returns 4"):
+        findnemo.load(tiny_sdxl(in_channels=9))
+
+
+# edits ---------------------------------------------------------------------------------------------------------------
+
+
+@every
+@pytest.mark.parametrize("factor", [0.0, 0.25])
+def test_scaling_is_what_scaled_weights_and_biases_compute(name, factor):
+    model = loaded(name)
+    neurons = some(model)
+    by_hand = copy.deepcopy(model.denoiser)
+    with torch.no_grad():
+        for layer, indices in neurons.layers.items():
+            for parameter in by_hand.get_submodule(layer).parameters():
+                parameter[list(indices)] *= factor
+        latents, text = model.noise("a", [0, 1]), model.encode(PROMPTS)
+        with findnemo.deactivate(model, neurons, factor):
+            edited = model.predict_noise(latents, 501, text)
+        plain = model.predict_noise(latents, 501, text)
+        model.pipeline.unet = by_hand
+        expected = model.predict_noise(latents, 501, text)
+    torch.testing.assert_close(edited, expected, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(edited, plain, atol=1e-3)
+
+
+@every
+def test_masks_of_a_batch_are_those_of_passes_of_their_own(name):
+    model = loaded(name)
+    latents, text, layer = model.noise("a", [0, 1]), model.encode(PROMPTS), list(model.value_layers)[-1]
+    scales = torch.rand(2, model.widths()[layer], generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), scaled(model, {layer: scales}):
+        together = model.predict_noise(latents, 501, text)
+    for k in range(2):
+        with torch.no_grad(), scaled(model, {layer: scales[k]}):
+            alone = model.predict_noise(latents[k : k + 1], 501, text[k : k + 1])
+        torch.testing.assert_close(together[k : k + 1], alone, atol=1e-4, rtol=1e-4)
+
+
+@every
+def test_hook_weights_and_saved_checkpoint_give_the_same_images(name, tmp_path):
+    """Whole calls with guidance, two images for each of two prompts."""
+    model = loaded(name)
+    plain = call(model.pipeline)
+    with findnemo.deactivate(model, some(model)):
+        edited = call(model.pipeline)
+    assert torch.equal(call(model.pipeline), plain)
+    assert (edited - plain).abs().flatten(1).amax(1).min() > 1e-3
+    pruned = findnemo.prune(model, some(model))
+    torch.testing.assert_close(call(pruned), edited, atol=1e-4, rtol=1e-4)
+    pruned.save_pretrained(tmp_path)
+    again = findnemo.load(tmp_path, device="cpu")
+    assert type(again) is type(model)
+    torch.testing.assert_close(call(again.pipeline), edited, atol=1e-4, rtol=1e-4)
+    assert torch.equal(call(model.pipeline), plain)
+
+
+@pytest.mark.parametrize("name", [n for n in PIPELINES if n != "if"])
+def test_a_lora_gives_the_same_images(name, tmp_path):
+    model = loaded(name)
+    with findnemo.deactivate(model, some(model)):
+        edited = call(model.pipeline)
+    findnemo.save_lora(model, some(model), tmp_path)
+    other = PIPELINES[name]()
+    other.load_lora_weights(tmp_path)
+    torch.testing.assert_close(call(other), edited, atol=1e-3, rtol=1e-3)
+
+
+def test_a_lora_cannot_carry_ifs_biases(tmp_path):
+    model = findnemo.load(tiny_if())
+    with pytest.raises(EditError, match="has a bias, which a LoRA of weights does not switch off"):
+        findnemo.save_lora(model, some(model), tmp_path)
+
+
+def test_pruning_adds_no_watermark(monkeypatch):
+    model = findnemo.load(tiny_sdxl())
+    module = "diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl"
+    monkeypatch.setattr(f"{module}.is_invisible_watermark_available", lambda: True)
+    monkeypatch.setattr(f"{module}.StableDiffusionXLWatermarker", lambda: "a marker", raising=False)
+    assert findnemo.prune(model, some(model)).watermark is None
+    model.pipeline.watermark = "its own"
+    assert findnemo.prune(model, some(model)).watermark == "a marker"
+
+
+# the whole path ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sdxl", "sdxl-v", "sdxl-turbo", "lcm", "if"])
+def test_a_planted_neuron_is_found_and_its_memory_switched_off(name, tmp_path):
+    live, neurons = planted(PIPELINES[name]())
+    live.pipeline.save_pretrained(tmp_path)
+    model = findnemo.load(tmp_path, device="cpu")
+    assert model.fingerprint == live.fingerprint
+    calibration = findnemo.calibrate(model, HOLDOUT, settings=Settings(samples=4))
+    assert findnemo.score(model, CAPTION) > 0.8
+    found = findnemo.localize(model, CAPTION, calibration)
+    assert found.memorized
+    assert found.neurons == neurons
+    assert findnemo.score(model, CAPTION, found.neurons) < 0.3
+    z = calibration.z_scores(findnemo.activations(model, CAPTION))
+    assert z[next(iter(neurons.layers))][5] > 2
+    others = [findnemo.localize(model, p, calibration).memorized for p in HOLDOUT]
+    assert sum(others) <= 2  # tau is one deviation above their mean
+
+
+@every
+def test_what_is_computed_once_and_given_back_changes_nothing(name):
+    """Reuse of parts and text projections between the passes of a search."""
+    from findnemo.deltas import Probe
+
+    model = loaded(name)
+    fast, plain = Probe(model, "a cat", reuse=True), Probe(model, "a cat")
+    torch.testing.assert_close(fast.deltas(), plain.deltas(), atol=1e-4, rtol=0)
+    for layer in list(model.value_layers)[::3]:
+        neurons = NeuronSet({layer: [0, 5]})
+        torch.testing.assert_close(fast.deltas(neurons, [4, 1]), plain.deltas(neurons, [4, 1]), atol=1e-4, rtol=0)
+
+
+@every
+def test_images_are_the_pipelines_own(name):
+    """`generate` decodes what the pipeline would have decoded, one seed an image."""
+    model = loaded(name)
+    ours = findnemo.generate(model, "a cat", [0, 1], ImageSettings(2, 3.0))
+    generators = [torch.Generator().manual_seed(findnemo.models.sample_seed(0, "a cat", k)) for k in (0, 1)]
+    theirs = model.pipeline(
+        "a cat", num_images_per_prompt=2, num_inference_steps=2, guidance_scale=3.0, generator=generators
+    ).images
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.size == b.size
+        difference = torch.frombuffer(bytearray(a.tobytes()), dtype=torch.uint8).int()
+        difference -= torch.frombuffer(bytearray(b.tobytes()), dtype=torch.uint8).int()
+        assert difference.abs().max() <= 1
+
+
+def test_what_is_examined_of_if_is_neither_checked_nor_marked():
+    model = findnemo.load(tiny_if())
+    expected = findnemo.generate(model, "a cat", [0], ImageSettings(2, 3.0))[0].tobytes()
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("an image was blackened or marked")
+
+    model.pipeline.run_safety_checker = refuse
+    model.pipeline.watermarker = type("Marker", (), {"apply_watermark": refuse})()
+    assert findnemo.generate(model, "a cat", [0], ImageSettings(2, 3.0))[0].tobytes() == expected
+
+
+# which rows carry the prompt -----------------------------------------------------------------------------------------
+
+
+@every
+@pytest.mark.parametrize("guidance", [0.0, 3.0])
+def test_rows_with_the_prompt_are_known_through_a_call(name, guidance):
+    model, seen = loaded(name), []
+    with following(model) as under_way:
+        handle = model.denoiser.register_forward_pre_hook(
+            lambda module, args: seen.append((under_way.step, under_way.rows(len(args[0])), under_way.count))
+        )
+        call(model.pipeline, guidance=guidance, steps=3)
+        handle.remove()
+        assert under_way.step == -1
+    half = guidance > 1 and name not in DISTILLED
+    assert seen == [(step, slice(4, 8) if half else slice(0, 4), 4 if half else None) for step in range(3)]
+
+
+@pytest.mark.parametrize("guidance", [0.0, 3.0])
+@pytest.mark.parametrize("make", [tiny_sdxl, tiny_turbo, tiny_lcm])
+def test_attention_is_recorded_for_every_image_with_and_without_a_guidance_half(make, guidance):
+    from findnemo.attention import recorded
+
+    model, seen = findnemo.load(make()), {}
+    with recorded(model, lambda layer, step, p: seen.setdefault((layer, step), p)):
+        call(model.pipeline, guidance=guidance)
+    assert len(seen) == 2 * len(model.cross_attentions)
+    for p in seen.values():
+        assert p.shape[0] == 4
+        assert p.shape[2] == 77
+        torch.testing.assert_close(p.sum(-1), torch.ones(p.shape[:2]))
