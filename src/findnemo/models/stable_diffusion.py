@@ -92,11 +92,7 @@ class StableDiffusion(Model):
         return known.to(embeds)
 
     def conditions(self, text: Tensor) -> dict[str, Any]:
-        if self.pipeline.unet.config.encoder_hid_dim_type == "ip_image_proj":
-            raise ModelError(
-                "the pipeline has an IP-Adapter loaded, whose U-Net wants an image beside every prompt: call "
-                "pipeline.unload_ip_adapter() first (what is found holds with it too, and deactivate works around its calls)"
-            )
+        self._check_prompt_suffices()
         tokens, *extras = unpacked(text, list(self.extras.values()))
         return {"encoder_hidden_states": tokens, **dict(zip(self.extras, extras, strict=True))}
 
@@ -113,6 +109,17 @@ class StableDiffusion(Model):
             alpha = self.pipeline.scheduler.alphas_cumprod[timestep].to(latents.device, torch.float32)
             return ((1 - alpha).sqrt() * latents + alpha.sqrt() * output).to(output.dtype)
         raise ModelError(f"prediction type {kind!r} is not supported: findnemo reads epsilon and v_prediction")
+
+    def sample(self, *args: Any, **kwargs: Any) -> Tensor:
+        self._check_prompt_suffices()
+        return super().sample(*args, **kwargs)
+
+    def _check_prompt_suffices(self) -> None:
+        if self.pipeline.unet.config.encoder_hid_dim_type == "ip_image_proj":
+            raise ModelError(
+                "the pipeline has an IP-Adapter loaded, whose U-Net wants an image beside every prompt: call "
+                "pipeline.unload_ip_adapter() first (what is found holds with it too, and deactivate works around its calls)"
+            )
 
     def check_editable(self) -> None:
         super().check_editable()
