@@ -134,9 +134,9 @@ def tiny_if() -> IFPipeline:
 
 
 def tiny_t5_tokenizer() -> T5Tokenizer:
-    """A Unigram tokenizer like T5's: every character is a token, and there is no start-of-text."""
+    """A Unigram tokenizer like T5's: every character is a token, also with a space before it, and there is no start-of-text."""
     letters = [*string.ascii_lowercase, *string.digits, *string.punctuation]
-    pieces = ["<pad>", "</s>", "<unk>", "▁", *letters]
+    pieces = ["<pad>", "</s>", "<unk>", "▁", *letters, *("▁" + c for c in letters)]
     return T5Tokenizer(vocab=[(piece, -float(k > 2)) for k, piece in enumerate(pieces)], extra_ids=0, model_max_length=512)
 
 

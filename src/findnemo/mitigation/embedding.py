@@ -88,9 +88,10 @@ def adjusted(
     with _frozen(model.denoiser):
         for x, y in zip(latents.split(1), text.split(1), strict=True):
             tokens, beside = y.tensor_split([y.shape[1] - len(model.extras)], 1)
+            shared = y.shape[1] - model.circumstances
             noise = partial(_noise, model, x, timestep, beside)
             with torch.no_grad():
-                unprompted = model.predict_noise(x, timestep, empty)
+                unprompted = model.predict_noise(x, timestep, torch.cat([empty[:, :shared], y[:, shared:]], 1))
             rows.append(torch.cat([adjust(noise, tokens, unprompted, scaled, iterations, model.starts), beside], 1))
     return torch.cat(rows)
 

@@ -41,6 +41,7 @@ class Model:
     engine: Any = None
     component = "unet"  # the pipeline's name for its denoiser; LoRA files prefix their keys with it
     starts = 1  # positions of start-of-text before a prompt's own tokens (T5 has none)
+    circumstances = 0  # how many of the last `extras` are a call's (sizes, guidance) and not the prompt's
     distilled = False  # whether guidance is part of the network, so that passes see no half without the prompt
     finished: Mapping[str, Any] = {"output_type": "latent"}  # what makes the pipeline stop before decoding and safety checks
 
@@ -235,7 +236,7 @@ class Model:
 
 def applied(layer: nn.Module, inputs: Tensor) -> Tensor:
     """A layer called by itself, wherever offloading has left its weights; where they are nowhere (meta), a hook of its own fetches them."""
-    place: torch.device = layer.weight.device  # type: ignore[assignment, union-attr]
+    place: torch.device = layer.weight.device  # type: ignore[assignment]
     output: Tensor = layer(inputs if place.type == "meta" else inputs.to(place))
     return output.to(inputs.device)
 

@@ -79,6 +79,10 @@ class StableDiffusion(Model):
     def extras(self) -> dict[str, int]:
         return {"timestep_cond": self.pipeline.unet.config.time_cond_proj_dim} if self.distilled else {}
 
+    @property
+    def circumstances(self) -> int:  # type: ignore[override]
+        return len(self.extras)
+
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Tensor:
         options = {"device": self.device, "num_images_per_prompt": 1, "do_classifier_free_guidance": False}

@@ -26,6 +26,10 @@ class StableDiffusionXL(StableDiffusion):
         pooled = self.pipeline.unet.config.projection_class_embeddings_input_dim - 6 * numbers
         return {"text_embeds": pooled, "time_ids": 6, **super().extras}
 
+    @property
+    def circumstances(self) -> int:  # type: ignore[override]
+        return len(self.extras) - 1
+
     def beside(self, name: str, embeds: Tensor, others: Sequence[Tensor]) -> Tensor:
         if name == "text_embeds":
             return others[1]

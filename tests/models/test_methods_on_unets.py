@@ -1,0 +1,203 @@
+"""Detectors and mitigations on the U-Net family: they compute what they say they do, or say why they cannot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from _tiny_unets import PIPELINES, tiny_if, tiny_lcm, tiny_sdxl
+from torch import Tensor
+
+import findnemo
+from findnemo import ImageSettings, NeuronSet
+from findnemo.detection import DETECTORS
+from findnemo.detection.magnitude import saliency
+from findnemo.errors import InputError, ModelError
+from findnemo.mitigation import MITIGATIONS, Case, adjusted_embedding, inserted_words, scaled_attention
+from findnemo.mitigation.embedding import adjust
+from findnemo.mitigation.tokens import varied
+from findnemo.models import Model, sample_seed
+
+PROMPT = "a cat"
+SETTINGS = ImageSettings(steps=2, guidance=3.0)
+NO_ATTENTION = ("entropy-d", "entropy-e", "bright-ending", "attention")  # IF's attention is shared between image and prompt
+NO_FEED_FORWARD = ("wanda", "conceptprune")
+KINDS = [m for m in MITIGATIONS if not m.startswith(("random", "numbers", "repeats")) or m == "random-1"]
+
+
+def loaded(name: str) -> Model:
+    return findnemo.load(PIPELINES[name]())
+
+
+def call(model: Model, prompts: Any = PROMPT, images: int = 2, **options: Any) -> Tensor:
+    count = images * (1 if isinstance(prompts, str) else len(prompts))
+    generators = [torch.Generator().manual_seed(k) for k in range(count)]
+    options = {"num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "pt", "generator": generators} | options
+    return model.pipeline(prompts, num_images_per_prompt=images, **options).images
+
+
+def told(model: Model, run: Any) -> list[dict[str, Any]]:
+    """Keyword arguments of the denoiser's passes."""
+    seen: list[dict[str, Any]] = []
+    handle = model.denoiser.register_forward_pre_hook(lambda m, args, kwargs: seen.append(kwargs), with_kwargs=True)
+    try:
+        run()
+    finally:
+        handle.remove()
+    return seen
+
+
+# detectors -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_a_detector_gives_a_score_or_says_why_it_cannot(name, detector):
+    model, rows = loaded(name), []
+    model.denoiser.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    if name == "if" and detector in NO_ATTENTION:
+        with pytest.raises(ModelError, match="no cross-attention"):
+            DETECTORS[detector](model, PROMPT, SETTINGS)
+        return
+    score = DETECTORS[detector](model, PROMPT, SETTINGS)
+    assert score.evaluations == sum(rows)
+    assert detector == "edges" or score.value > 0
+    assert DETECTORS[detector](model, PROMPT, SETTINGS).value == score.value
+
+
+@pytest.mark.parametrize("name", ["sdxl", "if"])
+def test_the_magnitude_is_that_of_the_pipelines_own_two_halves(name):
+    model, seen = loaded(name), []
+    latents = model.noise(PROMPT, range(3))
+    if name == "if":
+        model.pipeline.prepare_intermediate_images = lambda *args: latents
+    model.denoiser.register_forward_hook(lambda module, args, output: seen.append((args[0], output[0])))
+    call(model, images=3, num_inference_steps=50 if name == "if" else 2, **({} if name == "if" else {"latents": latents}))
+    sample, output = seen[0]
+    torch.testing.assert_close(sample, torch.cat([latents, latents]), atol=1e-5, rtol=1e-5)
+    empty, prompted = output[:, : latents.shape[1]].chunk(2)
+    expected = (prompted - empty).flatten(1).norm(dim=1).mean()
+    steps = 50 if name == "if" else 2
+    score = DETECTORS["magnitude"](model, PROMPT, ImageSettings(steps), images=3)
+    assert score.value == pytest.approx(float(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["sdxl", "lcm", "if"])
+def test_every_token_of_the_prompt_has_a_saliency_of_its_own(name):
+    """By finite differences: the magnitude's slope along its own gradient's direction is the gradient's norm."""
+    model = loaded(name)
+    tokens = saliency(model, PROMPT, SETTINGS, images=1)
+    assert [text.strip() for text, _ in tokens if text.strip()] == ["a", "c", "a", "t"]
+    latents, t = model.noise(PROMPT, [0]), model.timesteps(SETTINGS.steps)[0]
+    empty = model.predict_noise(latents, t, model.unconditional()).detach()
+    text = model.encode([PROMPT]).requires_grad_()
+    (slope,) = torch.autograd.grad((model.predict_noise(latents, t, text) - empty).norm(), text)
+    position = 2
+    step = 1e-3 * slope[0, position] / slope[0, position].norm()
+    with torch.no_grad():
+        moved = text.repeat(2, 1, 1)
+        moved[0, position] += step
+        moved[1, position] -= step
+        d = (model.predict_noise(latents.repeat(2, 1, 1, 1), t, moved) - empty).flatten(1).norm(dim=1)
+    assert tokens[position - model.starts][1] == pytest.approx(float(d[0] - d[1]) / 2e-3, rel=2e-2)
+
+
+# mitigations ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sdxl", "sd-turbo", "lcm", "if"])
+@pytest.mark.parametrize("mitigation", KINDS)
+def test_a_mitigation_changes_every_image_and_nothing_after_it_or_says_why_it_cannot(name, mitigation):
+    model = loaded(name)
+    layers = list(model.value_layers)
+    case = Case(PROMPT, NeuronSet({layers[0]: [0, 3], layers[-1]: [1, 2, 11]}), reference=("a dog",))
+    plain = call(model)
+    refused = name == "if" and mitigation in (*NO_ATTENTION, *NO_FEED_FORWARD)
+    if refused:
+        with (
+            pytest.raises(ModelError, match=r"no cross-attention is known|no feed-forward layers"),
+            MITIGATIONS[mitigation](model, case),
+        ):
+            call(model)
+    else:
+        with MITIGATIONS[mitigation](model, case):
+            changed = call(model)
+        assert torch.isfinite(changed).all()
+        gaps = (changed - plain).abs().flatten(1).amax(1)
+        assert (gaps > 1e-5).all()
+    assert torch.equal(call(model), plain)
+
+
+def test_adjusting_an_embedding_leaves_start_pooled_embedding_and_sizes():
+    model = findnemo.load(tiny_sdxl())
+    text, empty = model.encode([PROMPT])[:, :77], model.unconditional()
+    with adjusted_embedding(model, Case(PROMPT), target=0.0, iterations=2):
+        seen = [k for k in told(model, lambda: call(model)) if len(k["encoder_hidden_states"]) == 4]
+    assert len(seen) == 2
+    for kwargs in seen:
+        after = model.text_of(kwargs)
+        assert torch.equal(after[:2], empty.expand(2, -1, -1))
+        assert torch.equal(after[2:, 0], text[:, 0].expand(2, -1))
+        assert ((after[2:, 1:77] - text[:, 1:]).abs().flatten(1).mean(1) > 0.01).all()
+        torch.testing.assert_close(after[2:, 77:], model.encode([PROMPT])[:, 77:].expand(2, -1, -1))
+
+
+def test_adjusting_keeps_the_sizes_and_the_guidance_that_a_call_asks_for():
+    """Also in the passes that the optimisation makes of its own, the one without the prompt among them."""
+    model = findnemo.load(tiny_sdxl())
+    with adjusted_embedding(model, Case(PROMPT), target=0.0, iterations=1):
+        seen = told(model, lambda: call(model, images=1, original_size=(100, 200), crops_coords_top_left=(3, 4)))
+    assert len(seen) == 2 + 2
+    assert {tuple(row) for k in seen for row in k["added_cond_kwargs"]["time_ids"].tolist()} == {(100, 200, 3, 4, 32, 32)}
+    model = findnemo.load(tiny_lcm())
+    expected = told(model, lambda: call(model, guidance_scale=2.0))[0]["timestep_cond"][0]
+    with adjusted_embedding(model, Case(PROMPT), target=0.0, iterations=1):
+        seen = told(model, lambda: call(model, images=1, guidance_scale=2.0))
+    assert all(torch.equal(row, expected) for k in seen for row in k["timestep_cond"])
+
+
+def test_the_first_position_moves_where_it_is_a_token():
+    moved = adjust(lambda y: y, torch.ones(1, 3, 2), torch.zeros(1, 3, 2), target=0.0, starts=0)
+    assert (moved < 1).all()
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("make", [tiny_sdxl, tiny_if])
+def test_inserted_words_reach_every_text_encoder(make, guidance):
+    """As the varied captions given by hand, one image each: token embeddings and pooled embedding alike."""
+    model = findnemo.load(make())
+    with inserted_words(model, Case(PROMPT, seed=5), "numbers", 2):
+        result = told(model, lambda: call(model, [PROMPT], guidance_scale=guidance, negative_prompt=["x"]))[0]
+    captions = [varied(model, PROMPT, "numbers", 2, sample_seed(5, PROMPT, k)) for k in range(2)]
+    expected = told(model, lambda: call(model, captions, 1, guidance_scale=guidance, negative_prompt=["x", "x"]))[0]
+    torch.testing.assert_close(model.text_of(result), model.text_of(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_words_are_inserted_into_a_second_prompt_too():
+    model = findnemo.load(tiny_sdxl())
+    with inserted_words(model, Case(PROMPT, seed=5), "numbers", 2):
+        result = told(model, lambda: call(model, prompt_2="a dog"))[0]
+    first, second = ([varied(model, p, "numbers", 2, sample_seed(5, p, k)) for k in range(2)] for p in (PROMPT, "a dog"))
+    expected = told(model, lambda: call(model, first, 1, prompt_2=second))[0]
+    torch.testing.assert_close(model.text_of(result), model.text_of(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_scaled_attention_sees_nothing_after_the_end_of_the_text():
+    model = findnemo.load(tiny_sdxl())
+    end = len(model.tokens(PROMPT))
+
+    def disturb(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        text = kwargs["encoder_hidden_states"].clone()
+        text[2:, end:] += torch.randn(text[2:, end:].shape, generator=torch.Generator().manual_seed(0))
+        return args, kwargs | {"encoder_hidden_states": text}
+
+    with scaled_attention(model, Case(PROMPT)):
+        expected = call(model)
+        handle = model.denoiser.register_forward_pre_hook(disturb, with_kwargs=True)
+        torch.testing.assert_close(call(model), expected, atol=1e-5, rtol=1e-5)
+        end -= 1  # the end-of-text token itself is seen
+        assert not torch.allclose(call(model), expected, atol=1e-3)
+        handle.remove()
+        with pytest.raises(InputError, match="without prompt_2"):
+            call(model, prompt_2="a dog")
