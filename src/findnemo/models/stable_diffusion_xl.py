@@ -14,7 +14,7 @@ ADDED = ("text_embeds", "time_ids")  # `added_cond_kwargs` of the U-Net: the poo
 
 
 class StableDiffusionXL(StableDiffusion):
-    """Neurons are the outputs of `attn2.to_v` of every transformer block in the down blocks and the mid block: 70 layers in SDXL base.
+    """Neurons are the outputs of `attn2.to_v` of every transformer block in the down blocks and the mid block: 34 layers in SDXL base.
 
     Further rows of a prompt's embedding carry the pooled embedding and the six sizes (original, crop, target; height before width) that the
     pipeline makes by default. Sources: Podell et al. 2023, section 2.2; diffusers' StableDiffusionXLPipeline.
