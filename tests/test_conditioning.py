@@ -68,3 +68,11 @@ def test_a_change_of_encoding_is_undone_also_by_an_exception(tiny):
         assert torch.equal(tiny.encode(["a"]), a)
     assert "encode_prompt" not in vars(tiny.pipeline)
     assert tiny.pipeline.encode_prompt == plain
+
+
+def test_arguments_come_by_name_whatever_way_they_were_given():
+    from findnemo.conditioning import _named
+
+    def encode(prompt, device=None, images=1, **kwargs): ...
+
+    assert _named(encode, ("a", "cpu"), {"clip_skip": 2}) == {"prompt": "a", "device": "cpu", "images": 1, "clip_skip": 2}

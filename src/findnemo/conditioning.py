@@ -45,8 +45,8 @@ class Call:
 def following(model: Model, change: Callable[[Encoded], Encoded] | None = None) -> Iterator[Call]:
     """Follow the pipeline's calls while the context lasts; the pipeline is used as usual.
 
-    `change` wraps the pipeline's `encode_prompt`, called with all arguments by name, for methods that change the prompt. On leaving, also by an exception, the
-    pipeline is what it was.
+    `change` wraps the pipeline's `encode_prompt`, called with all arguments by name, for methods that change the prompt. On leaving, also
+    by an exception, the pipeline is what it was.
 
         >>> import findnemo
         >>> model = findnemo.load("demo")
@@ -92,4 +92,5 @@ def _named(function: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -
     """All arguments of a call by name, defaults included."""
     bound = inspect.signature(function).bind(*args, **kwargs)
     bound.apply_defaults()
-    return {**bound.arguments, **bound.arguments.pop("kwargs", {})}
+    more = bound.arguments.pop("kwargs", {})
+    return bound.arguments | more

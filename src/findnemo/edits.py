@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from findnemo.errors import EditError, InputError
 from findnemo.models import Model
+from findnemo.models._base import OFFLOADED
 from findnemo.neurons import NeuronSet
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -136,10 +137,10 @@ def _check_weights(model: Model, neurons: NeuronSet) -> None:
     """Refuse to edit weights that are not all there is to a value layer."""
     model.check_editable()
     _checked(model, neurons)
-    if any(hasattr(module, "_hf_hook") for module in model.denoiser.modules()):
+    if any(hasattr(module, hook) for module in model.denoiser.modules() for hook in OFFLOADED):
         raise EditError(
-            f"the weights of {type(model.denoiser).__name__} are offloaded (accelerate), out of an edit's reach: call "
-            "pipeline.remove_all_hooks() first, and enable offloading again on the result"
+            f"the weights of {type(model.denoiser).__name__} are offloaded, out of an edit's reach: call pipeline.remove_all_hooks() "
+            "first, or load the pipeline without offloading"
         )
     adapted = [name for name in neurons.layers if hasattr(model.value_layers[name], "base_layer")]
     if adapted:

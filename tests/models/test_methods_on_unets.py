@@ -103,6 +103,17 @@ def test_every_token_of_the_prompt_has_a_saliency_of_its_own(name):
     assert tokens[position - model.starts][1] == pytest.approx(float(d[0] - d[1]) / 2e-3, rel=2e-2)
 
 
+@pytest.mark.parametrize(("name", "guidance"), [("sd-turbo", 0.0), ("sdxl", 0.5), ("lcm", 7.0)])
+def test_a_run_without_a_guidance_half_follows_the_prompt_alone(name, guidance):
+    """As a pipeline's call does for a scale of 1 or less, and for any where guidance is part of the network."""
+    model = loaded(name)
+    plain, other, known = (
+        DETECTORS["magnitude"](model, PROMPT, ImageSettings(3, g), steps=(2,)).value for g in (1.0, guidance, 3.0)
+    )
+    assert other == plain
+    assert (known == plain) is (name == "lcm")
+
+
 # mitigations ---------------------------------------------------------------------------------------------------------
 
 

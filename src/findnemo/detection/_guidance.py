@@ -47,11 +47,11 @@ def guided_run(model: Model, prompt: str, images: int, settings: ImageSettings) 
     for timestep in timesteps:
         step = predict(model, latents, timestep, text, empty)
         yield step
-        moved = scheduler.step(step.guided(applied(model, settings.guidance)), timestep, latents.float(), return_dict=False)[0]
+        moved = scheduler.step(step.guided(effective(model, settings.guidance)), timestep, latents.float(), return_dict=False)[0]
         latents = moved.to(latents.dtype)
 
 
-def applied(model: Model, guidance: float) -> float:
+def effective(model: Model, guidance: float) -> float:
     """The scale of guidance that a pipeline's call applies: 1, none, where none is asked for, or where the network has it built in."""
     return guidance if guidance > 1 and not model.distilled else 1.0
 

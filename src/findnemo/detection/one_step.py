@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from findnemo.detection._guidance import alpha, applied, predict
+from findnemo.detection._guidance import alpha, effective, predict
 from findnemo.detection._score import Score, Spent, spending
 from findnemo.errors import InputError, ModelError
 from findnemo.images import ImageSettings, to_pil
@@ -63,7 +63,7 @@ def extracted(model: Model, prompt: str, images: int, seed: int, guidance: float
     sigma = ((1 - a) / a).sqrt()
     z = sigma * model.noise(prompt, range(images), seed).float()
     step = predict(model, (a.sqrt() * z).to(model.dtype), last, model.encode([prompt]), model.unconditional())
-    return z, z - sigma * step.guided(applied(model, guidance))
+    return z, z - sigma * step.guided(effective(model, guidance))
 
 
 # edges: needs the images only ----------------------------------------------------------------------------------------

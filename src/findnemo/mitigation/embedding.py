@@ -81,7 +81,8 @@ def adjusted(
 ) -> Tensor:
     """`adjust` each row of embeddings (N, tokens, D) for its latent (N, C, H, W); `empty`: the empty prompt's (1, tokens, D).
 
-    What a model is told beside the tokens (`Model.extras`) stays as it is. One row at a time: then it does not matter, to the last bit, which others there are.
+    What a model is told beside the tokens (`Model.extras`) stays as it is. One row at a time: then it does not matter, to the last bit, which
+    others there are.
     """
     scaled = target * (latents[0].numel() / ENTRIES) ** 0.5
     rows = []

@@ -38,13 +38,12 @@ def inserted_words(model: Model, case: Case, kind: str = "tokens", count: int = 
             prompts = {name: options[name] for name in PROMPTS if options.get(name) is not None}
             if "prompt" not in prompts:
                 raise InputError("words are inserted into a caption: call the pipeline with prompt, not prompt_embeds")
+            images = options["num_images_per_prompt"]
             captions = {
-                name: varied_all(
-                    model, [p] if isinstance(p, str) else p, options["num_images_per_prompt"], kind, count, case.seed
-                )
+                name: varied_all(model, [p] if isinstance(p, str) else p, images, kind, count, case.seed)
                 for name, p in prompts.items()
             }
-            alone = {name: value for name, value in options.items() if not name.startswith("negative")}
+            alone = {n: value for n, value in options.items() if not n.startswith("negative") and not n.endswith("_embeds")}
             changed = encode(**alone | captions | {"num_images_per_prompt": 1, "do_classifier_free_guidance": False})
             return tuple(old if new is None else new for old, new in zip(encode(**options), changed, strict=True))
 

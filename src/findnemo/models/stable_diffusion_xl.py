@@ -54,9 +54,10 @@ class StableDiffusionXL(StableDiffusion):
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         vae = self.pipeline.vae
-        overflows = vae.dtype == torch.float16 and vae.config.force_upcast
+        if vae.dtype != torch.float16 or not vae.config.force_upcast:
+            return super().decode(latents)
+        vae.to(torch.float32)  # half precision overflows in it
         try:
-            return super().decode(latents.float() if overflows and vae.to(torch.float32) else latents)
+            return super().decode(latents)
         finally:
-            if overflows:
-                vae.to(torch.float16)
+            vae.to(torch.float16)
