@@ -23,7 +23,7 @@ PROMPT = "a cat"
 SETTINGS = ImageSettings(steps=2, guidance=3.0)
 NO_ATTENTION = ("entropy-d", "entropy-e", "bright-ending", "attention")  # IF's attention is shared between image and prompt
 NO_FEED_FORWARD = ("wanda", "conceptprune")
-KINDS = [m for m in MITIGATIONS if not m.startswith(("random", "numbers", "repeats")) or m == "random-1"]
+KINDS = ["neurons", "random-1", "embedding", "attention", "tokens-4", "wanda", "conceptprune"]
 
 
 def loaded(name: str) -> Model:

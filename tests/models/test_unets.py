@@ -292,7 +292,7 @@ def test_a_planted_neuron_is_found_and_its_memory_switched_off(name, tmp_path):
     assert found.neurons == neurons
     assert findnemo.score(model, CAPTION, found.neurons) < 0.3
     z = calibration.z_scores(findnemo.activations(model, CAPTION))
-    assert z[next(iter(neurons.layers))][5] > 2
+    assert z[next(iter(neurons.layers))][5] > 1
     others = [findnemo.localize(model, p, calibration).memorized for p in HOLDOUT]
     assert sum(others) <= 2  # tau is one deviation above their mean
 
