@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from findnemo.conditioning import Call, following
 from findnemo.errors import EditError
-from findnemo.localization.replication import _frozen
+from findnemo.localization.replication import frozen
 from findnemo.mitigation._case import Case
 from findnemo.models import Model
 
@@ -85,7 +85,7 @@ def adjusted(
     """
     scaled = target * (latents[0].numel() / ENTRIES) ** 0.5
     rows = []
-    with _frozen(model.denoiser):
+    with frozen(model.denoiser):
         for x, y in zip(latents.split(1), text.split(1), strict=True):
             noise = partial(model.predict_noise, x, timestep)
             with torch.no_grad():
