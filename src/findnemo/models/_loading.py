@@ -9,9 +9,18 @@ import torch
 
 from findnemo.errors import InputError, ModelError
 from findnemo.models._base import Model
+from findnemo.models.flux import Flux
+from findnemo.models.pixart import PixArt
 from findnemo.models.stable_diffusion import StableDiffusion
+from findnemo.models.stable_diffusion_3 import StableDiffusion3
 
-ADAPTERS: dict[str, type[Model]] = {"StableDiffusionPipeline": StableDiffusion}
+ADAPTERS: dict[str, type[Model]] = {
+    "StableDiffusionPipeline": StableDiffusion,
+    "PixArtAlphaPipeline": PixArt,
+    "PixArtSigmaPipeline": PixArt,
+    "StableDiffusion3Pipeline": StableDiffusion3,
+    "FluxPipeline": Flux,
+}
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CONVERT = (
