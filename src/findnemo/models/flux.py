@@ -39,7 +39,7 @@ class Flux(JointAttention):
         embeds, pooled = unpacked(text, [config.pooled_projection_dim])
         count, channels, height, width = latents.shape
         output = self.denoiser(
-            hidden_states=self.pipeline._pack_latents(latents.contiguous(), count, channels, height, width),
+            self.pipeline._pack_latents(latents.contiguous(), count, channels, height, width),
             timestep=torch.full((count,), timestep, device=place, dtype=dtype) / 1000,
             guidance=torch.full((count,), UNGUIDED, device=place) if config.guidance_embeds else None,
             pooled_projections=pooled,

@@ -34,7 +34,7 @@ class StableDiffusion3(JointAttention):
     def velocity(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
         embeds, pooled = unpacked(text, [self.pipeline.transformer.config.pooled_projection_dim])
         output: Tensor = self.denoiser(
-            hidden_states=latents,
+            latents,
             timestep=torch.full((len(latents),), timestep, device=latents.device, dtype=torch.float32),
             encoder_hidden_states=embeds,
             pooled_projections=pooled,
