@@ -189,18 +189,19 @@ def lora_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict[
     rank = max((len(i) for i in neurons.layers.values()), default=0)
     if rank == 0:
         raise InputError("no neurons: there is nothing to write as a LoRA")
-    tensors = {}
-    for name, indices in neurons.layers.items():
-        layer: Any = model.value_layers[name]
+    layers: dict[str, Any] = {name: model.value_layers[name] for name in neurons.layers}
+    biased, tensors = any(getattr(layer, "bias", None) is not None for layer in layers.values()), {}
+    for name, layer in layers.items():
+        indices = neurons.layers[name]
         weight = layer.weight.detach().float().cpu()
         down, up = torch.zeros(rank, weight.shape[1]), torch.zeros(weight.shape[0], rank)
         for r, i in enumerate(indices):
             down[r], up[i, r] = (factor - 1) * weight[i], 1.0
         prefix = f"{model.component}.{name}"
         tensors[f"{prefix}.lora_A.weight"], tensors[f"{prefix}.lora_B.weight"] = down, up
-        if getattr(layer, "bias", None) is not None:
-            scale = _vector(len(weight), indices, factor)
-            tensors[f"{prefix}.lora_B.bias"] = (scale - 1) * layer.bias.detach().float().cpu()
+        if biased:  # one layer, then all of the file: loaders expect it so
+            bias = torch.zeros(len(weight)) if layer.bias is None else layer.bias.detach().float().cpu()
+            tensors[f"{prefix}.lora_B.bias"] = (_vector(len(weight), indices, factor) - 1) * bias
     return tensors
 
 

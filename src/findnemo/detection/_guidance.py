@@ -12,6 +12,7 @@ from torch import Tensor
 from findnemo.errors import InputError, ModelError
 from findnemo.images import ImageSettings
 from findnemo.models import FlowModel, Model
+from findnemo.models._base import explicit
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def _ddim(model: Model, steps: int) -> Any:
     from diffusers import DDIMScheduler
 
     options = {"prediction_type": "epsilon", "clip_sample": False, "thresholding": False}
-    scheduler = DDIMScheduler.from_config(model.pipeline.scheduler.config, **options)
+    scheduler = DDIMScheduler.from_config(explicit(model.pipeline.scheduler.config), **options)
     scheduler.set_timesteps(steps)
     return scheduler
 

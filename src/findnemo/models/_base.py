@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -167,7 +167,7 @@ class Model:
 
     def timesteps(self, steps: int) -> list[int]:
         """The DDIM timesteps of a schedule with this many steps, from noise to image (981, 961, ... for SD and 50 steps)."""
-        return list(_timesteps(json.dumps(dict(self.pipeline.scheduler.config), sort_keys=True, default=str), steps))
+        return list(_timesteps(json.dumps(explicit(self.pipeline.scheduler.config), sort_keys=True, default=str), steps))
 
     def noise(self, prompt: str, samples: Sequence[int], seed: int = 0) -> Tensor:
         """Initial latents x_T ~ N(0, I), (N, C, H, W): sample k of a prompt is the same on every device and in every batch."""
@@ -223,6 +223,15 @@ def _is_fused(module: nn.Module) -> bool:
     # Flux goes by the setting itself
     processor = type(getattr(module, "processor", None)).__name__
     return getattr(module, "fused_projections", False) and any(kind in processor for kind in ("Fused", "Flux"))
+
+
+def explicit(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A scheduler's settings, those included that nobody set: diffusers would give another scheduler its own defaults for them.
+
+    >>> explicit({"timestep_spacing": "linspace", "_use_default_values": ["timestep_spacing"]})
+    {'timestep_spacing': 'linspace'}
+    """
+    return {name: value for name, value in config.items() if name != "_use_default_values"}
 
 
 @lru_cache
