@@ -130,18 +130,15 @@ def test_a_caption_is_encoded_the_same_in_every_batch(name, model):
 
 @every
 def test_what_is_computed_once_may_be_given_back(name, model):
-    """Reuse gives the deltas of fresh passes, whichever layer is edited first."""
-    settings = Settings(samples=3)
-    reusing, fresh = (Probe(model, PROMPT, settings, reuse=reuse) for reuse in (True, False))
+    """Reuse gives the deltas of fresh passes, whichever layer is edited first, and leaves out the blocks before it."""
+    first, *_, last = model.value_layers
+    reusing, fresh = (Probe(model, PROMPT, Settings(samples=3), reuse=reuse) for reuse in (True, False))
     torch.testing.assert_close(reusing.deltas(), fresh.deltas())
-    assert model.parts
-    passes = []
-    handles = [part.register_forward_pre_hook(lambda *_: passes.append(1)) for part in model.parts.values()]
     for layer in (*model.value_layers, None):
         neurons = NeuronSet({layer: range(8)} if layer else {})
         torch.testing.assert_close(reusing.deltas(neurons, [2, 0]), fresh.deltas(neurons, [2, 0]), atol=1e-5, rtol=1e-4)
-    for handle in handles:
-        handle.remove()
+    for probe, ran in ((reusing, False), (fresh, True)):
+        assert (first in outputs(model, lambda probe=probe: probe.deltas(NeuronSet({last: [0]})))) is ran
 
 
 # what the network sees -----------------------------------------------------------------------------------------------
