@@ -81,6 +81,7 @@ def saliency(model: Model, prompt: str, settings: ImageSettings, *, images: int 
     >>> [token for token, value in saliency(findnemo.load("demo"), "a red star", findnemo.demo.image_settings())]
     ['a', 'red', 'star']
     """
+    tokens = model.tokens(prompt)[1:-1]
     latents = model.noise(prompt, range(images), settings.seed)
     text, empty = model.encode([prompt]).clone().requires_grad_(), model.encode([""])
     with torch.enable_grad():
@@ -89,7 +90,7 @@ def saliency(model: Model, prompt: str, settings: ImageSettings, *, images: int 
     values = slope[0].float().norm(dim=1)
     if not torch.isfinite(values).all():
         raise NumericalError(NOT_FINITE)
-    return list(zip(model.tokens(prompt)[1:-1], values[1:].tolist(), strict=False))
+    return list(zip(tokens, values[1:].tolist(), strict=False))
 
 
 # the picture ---------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from findnemo.conditioning import Call, following
+from findnemo.conditioning import Call, check_changeable, following
 from findnemo.errors import EditError
 from findnemo.localization.replication import frozen
 from findnemo.mitigation._case import Case
@@ -34,6 +34,7 @@ def adjusted_embedding(model: Model, case: Case, target: float = TARGET, iterati
     >>> with adjusted_embedding(model, Case(prompt)):
     ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
     """
+    check_changeable(model)
     model.check_editable()
     empty = model.encode([""])
     with following(model) as call:

@@ -9,9 +9,18 @@ import torch
 
 from findnemo.errors import InputError, ModelError
 from findnemo.models._base import Model
+from findnemo.models.flux import Flux
+from findnemo.models.pixart import PixArt
 from findnemo.models.stable_diffusion import StableDiffusion
+from findnemo.models.stable_diffusion_3 import StableDiffusion3
 
-ADAPTERS: dict[str, type[Model]] = {"StableDiffusionPipeline": StableDiffusion}
+ADAPTERS: dict[str, type[Model]] = {
+    "StableDiffusionPipeline": StableDiffusion,
+    "PixArtAlphaPipeline": PixArt,
+    "PixArtSigmaPipeline": PixArt,
+    "StableDiffusion3Pipeline": StableDiffusion3,
+    "FluxPipeline": Flux,
+}
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CONVERT = (
@@ -133,8 +142,10 @@ def _refuse_pickles(path: Path) -> None:
 def _from_pretrained(source: str | Path, dtype: torch.dtype) -> Any:
     from diffusers import DiffusionPipeline
 
+    options: dict[str, Any] = {"torch_dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
     try:
-        return DiffusionPipeline.from_pretrained(str(source), torch_dtype=dtype, use_safetensors=True, trust_remote_code=False)
+        left_out = [name for name, kind in DiffusionPipeline.load_config(str(source)).items() if kind == [None, None]]
+        return DiffusionPipeline.from_pretrained(str(source), **options, **dict.fromkeys(left_out))  # diffusers asks to be told
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         hint = f"; if it has pickled weights only, {CONVERT}" if "safetensors" in str(error) else ""
         raise ModelError(f"{source} cannot be loaded: {_first_line(error)}{hint}") from error
