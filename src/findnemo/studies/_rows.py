@@ -54,4 +54,7 @@ def _theirs(row: Row | None) -> list[Cell]:
     if row is None:
         return [None] * len(HEADS)
     neurons, *values = row
-    return [None if neurons is None else f"{neurons:g}", *(None if v is None else f"{v:.2f}" if v == round(v, 2) else f"{v:g}" for v in values)]
+    return [
+        None if neurons is None else f"{neurons:g}",
+        *(None if v is None else f"{v:.2f}" if v == round(v, 2) else f"{v:g}" for v in values),
+    ]

@@ -37,6 +37,9 @@ def fig5a(bench: Bench) -> Study:
             for kind, color in (("found", RED), ("random", GREY)):
                 points = [(row[1], row[k + 2]) for row in rows if row[0] in (kind, "none") and row[k + 2] is not None]
                 axis.plot(*zip(*points, strict=True), "o-", color=color, label=kind, markersize=3) if points else None
+            values = [row[k + 2] for row in rows if row[k + 2] is not None]
+            if values:
+                axis.set_ylim(min(0, 1.3 * min(values)), max(1.3 * max(values), 0.001))  # from zero: a flat line shall look flat
             axis.set(xlabel="neurons off", title=head)
         axes[0].legend()
     n = min(IMAGES, len(bench.unrelated))
