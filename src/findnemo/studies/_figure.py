@@ -66,7 +66,7 @@ def picture_grid(rows: Sequence[tuple[str, Sequence[Image.Image]]], heads: Seque
     from matplotlib.figure import Figure
 
     columns, gap = max(len(images) for _, images in rows), 0.06
-    left, top = (0.9 if any(label for label, _ in rows) else gap), (0.36 if heads else gap)
+    left, top = (1.05 if any(label for label, _ in rows) else gap), (0.36 if heads else gap)
     width, height = left + columns * (tile + gap), top + len(rows) * (tile + gap)
     made = Figure(figsize=(width, height), dpi=160)
     FigureCanvasAgg(made)
