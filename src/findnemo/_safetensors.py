@@ -112,5 +112,5 @@ def _bytes(dtype: torch.dtype, shape: tuple[int, ...]) -> int:
     return int(torch.Size(shape).numel()) * dtype.itemsize
 
 
-def _raw(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+def _raw(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -242,9 +242,9 @@ def test_inpainting_and_editing_files_are_refused(channels, message):
 def test_a_configuration_of_something_else_is_refused(sd1, tmp_path):
     directory, file = sd1
     tiny_family("sdxl").save_pretrained(tmp_path / "xl")
-    with pytest.raises(InputError, match="is Stable Diffusion 1.x, and the configuration .* is of a StableDiffusionXLPipeline"):
+    with pytest.raises(InputError, match=r"is Stable Diffusion 1\.x, and the configuration .* is of a StableDiffusionXLPipeline"):
         findnemo.load(file, config=tmp_path / "xl")
-    with pytest.raises(InputError, match="has no model_index.json"):
+    with pytest.raises(InputError, match=r"has no model_index\.json"):
         findnemo.load(file, config=directory / "unet")
     with pytest.raises(InputError, match="is not a directory: give a diffusers directory"):
         findnemo.load(file, config=file)
