@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from findnemo import NeuronSet
-from findnemo.export import export, markdown, model_card, select
+from findnemo.export import markdown, model_card, select, write
 from findnemo.runs import Run
 
 MID = "mid_block.attentions.0.transformer_blocks.0.attn2.to_v"
@@ -89,7 +89,7 @@ def test_the_figures_are_medians_with_their_number(tmp_path, model):
     assert lines["memorization score, seeds of the search"] == ["0.900", "0.200", "2"]
     assert lines["similarity of finished images with and without the edit (descriptor)"] == ["", "0.110", "1"]
     assert lines["captions"] == ["3 audited, 2 memorized, 2 switched off here"]
-    assert lines["edit"] == ["3 neurons of 1 layers (outputs of cross-attention value projections), switched off"]
+    assert lines["edit"] == ["3 neurons of 1 layer (outputs of cross-attention value projections), switched off"]
     assert f"`{model.fingerprint}`" in lines["fingerprint"][0]
     assert "(n = 3): pixels change by 0.012 of 1." in card
     assert "with its own neurons switched off" in card
@@ -126,4 +126,4 @@ def test_a_card_needs_no_model(tmp_path, model):
     path = make_run(tmp_path / "run", model, {"one": NeuronSet({MID: [1]})})
     with Run.open(path) as run:
         chosen = select(run)
-    assert export("card", chosen, tmp_path / "card.md").read_text() == model_card(chosen)
+    assert write("card", chosen, tmp_path / "card.md").read_text() == model_card(chosen)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 import findnemo
 from findnemo import NeuronSet
 from findnemo.errors import EditError, InputError, MismatchError, ModelError
-from findnemo.export import FORMS, export, kohya_weights, rewrite, select
+from findnemo.export import FORMS, kohya_weights, rewrite, select, write
 from findnemo.models import Model
 from findnemo.runs import Run
 
@@ -48,9 +48,9 @@ def exported(tmp_path_factory):
         wanted[family] = (wanted[family][0], of_pipeline(pipeline))
         chosen = chosen_of(folder, model, neurons)
         for form, how in FORMS.items():
-            export(form, chosen, folder / how.name, model)
+            write(form, chosen, folder / how.name, model)
         file = as_model(pipeline, str(save_file(pipeline, folder / "before.safetensors")))
-        export("file", chosen, folder / "rewritten.safetensors", file)
+        write("file", chosen, folder / "rewritten.safetensors", file)
         config, name = str(folder / "original"), type(pipeline).__name__
         places = {
             "checkpoint": {"directory": str(folder / "checkpoint")},
@@ -197,7 +197,7 @@ def test_other_architectures_have_no_original_layout(tmp_path):
         with pytest.raises(
             ModelError, match="of StableDiffusionPipeline and StableDiffusionXLPipeline only, not of PixArtAlphaPipeline"
         ):
-            export(form, chosen, tmp_path / "x.safetensors", model)
+            write(form, chosen, tmp_path / "x.safetensors", model)
     assert not (tmp_path / "x.safetensors").exists()
 
 
@@ -241,7 +241,7 @@ def test_a_bias_cannot_be_in_a_lora(tmp_path):
     chosen = chosen_of(tmp_path, model, neurons)
     for form, name in (("kohya", "x.safetensors"), ("lora", "x")):
         with pytest.raises(EditError, match="has a bias"):
-            export(form, chosen, tmp_path / name, model)
+            write(form, chosen, tmp_path / name, model)
     assert {p.name for p in tmp_path.iterdir()} == {"run"}
 
 
@@ -260,22 +260,22 @@ def small(tmp_path):
 def test_another_model_than_the_runs_is_refused(small, tmp_path):
     _, _, chosen = small
     with pytest.raises(MismatchError, match="is not the model of this run: its fingerprint is"):
-        export("checkpoint", chosen, tmp_path / "clean", as_model(tiny_family("sd1", seed=1)))
+        write("checkpoint", chosen, tmp_path / "clean", as_model(tiny_family("sd1", seed=1)))
     assert not (tmp_path / "clean").exists()
     with pytest.raises(InputError, match="checkpoint holds weights: give the model"):
-        export("checkpoint", chosen, tmp_path / "clean")
+        write("checkpoint", chosen, tmp_path / "clean")
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_target_that_is_there_is_replaced_only_by_force(small, tmp_path, form):
     model, _, chosen = small
     target = tmp_path / "out" / FORMS[form].name
-    export(form, chosen, target, model)
+    write(form, chosen, target, model)
     first = {p: p.stat().st_ino for p in target.parent.rglob("*")}
     with pytest.raises(InputError, match=r"is there already: give another --out, or --force to replace it"):
-        export(form, chosen, target, model)
+        write(form, chosen, target, model)
     assert {p: p.stat().st_ino for p in target.parent.rglob("*")} == first
-    export(form, chosen, target, model, force=True)
+    write(form, chosen, target, model, force=True)
     assert set(target.parent.rglob("*")) == set(first)
     assert {p: p.stat().st_ino for p in target.parent.rglob("*")} != first
 
@@ -286,28 +286,28 @@ def test_force_replaces_exports_only(small, tmp_path):
     (tmp_path / "thesis" / "thesis.tex").write_text("years of work")
     for form in ("checkpoint", "lora"):
         with pytest.raises(InputError, match="holds something else than an export and is not replaced"):
-            export(form, chosen, tmp_path / "thesis", model, force=True)
+            write(form, chosen, tmp_path / "thesis", model, force=True)
         with pytest.raises(InputError, match="original is the audited model itself"):
-            export(form, chosen, tmp_path / "original", model, force=True)
+            write(form, chosen, tmp_path / "original", model, force=True)
         with pytest.raises(InputError, match="is a file: give a directory"):
-            export(form, chosen, tmp_path / "thesis" / "thesis.tex", model, force=True)
+            write(form, chosen, tmp_path / "thesis" / "thesis.tex", model, force=True)
     for form in ("file", "kohya", "neurons", "card"):
         with pytest.raises(InputError, match="is a directory: give a file"):
-            export(form, chosen, tmp_path / "thesis", model, force=True)
+            write(form, chosen, tmp_path / "thesis", model, force=True)
         with pytest.raises(InputError, match="must end in"):
-            export(form, chosen, tmp_path / "clean.txt", model)
+            write(form, chosen, tmp_path / "clean.txt", model)
     with pytest.raises(InputError, match=r"'paper' is not known: use checkpoint, file, lora, kohya, neurons, card"):
-        export("paper", chosen, tmp_path / "clean", model)
+        write("paper", chosen, tmp_path / "clean", model)
     assert (tmp_path / "thesis" / "thesis.tex").read_text() == "years of work"
     assert {p.name for p in tmp_path.iterdir()} == {"thesis", "original", "run"}
 
 
 def test_an_export_that_fails_leaves_the_earlier_one(small, tmp_path, monkeypatch):
     model, _, chosen = small
-    export("checkpoint", chosen, tmp_path / "clean", model)
+    write("checkpoint", chosen, tmp_path / "clean", model)
     before = {p: p.read_bytes() for p in (tmp_path / "clean").rglob("*") if p.is_file()}
     monkeypatch.setattr("findnemo.export._weights.model_card", lambda chosen: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        export("checkpoint", chosen, tmp_path / "clean", model, force=True)
+        write("checkpoint", chosen, tmp_path / "clean", model, force=True)
     assert {p: p.read_bytes() for p in (tmp_path / "clean").rglob("*") if p.is_file()} == before
     assert {p.name for p in tmp_path.iterdir()} == {"clean", "original", "run"}

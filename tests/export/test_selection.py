@@ -76,6 +76,12 @@ def test_the_neurons_that_most_captions_share(run):
         select(run, most=0)
 
 
+@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
+def test_a_factor_that_is_not_finite_is_refused(run, factor):
+    with pytest.raises(InputError, match=f"factor {factor} is no number to multiply by"):
+        select(run, factor=factor)
+
+
 def test_a_run_without_localized_captions_has_nothing_to_export(tmp_path):
     path = make_run(tmp_path / "run", as_model(tiny_family("sd1")), {"a tree": NeuronSet()})
     with Run.open(path) as run, pytest.raises(InputError, match="holds no localized neurons: there is nothing to switch off"):

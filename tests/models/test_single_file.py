@@ -267,6 +267,18 @@ def test_a_configuration_of_another_size_is_refused(sd1, tmp_path, part, change,
         findnemo.load(sd1[1], config=other)
 
 
+def test_a_configuration_that_names_other_code_is_refused_and_nothing_of_it_imported(sd1, tmp_path, monkeypatch):
+    other = Path(shutil.copytree(sd1[0], tmp_path / "other"))
+    about = json.loads((other / "model_index.json").read_text())
+    (other / "model_index.json").write_text(json.dumps(about | {"unet": ["my_unet", "Unet"]}))
+    (tmp_path / "my_unet.py").write_text("open('was-run', 'w')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match="takes its unet from my_unet: findnemo runs no code of others"):
+        findnemo.load(sd1[1], config=other)
+    assert not (tmp_path / "was-run").exists()
+
+
 def test_a_pipeline_that_is_not_supported_is_refused(sd1, monkeypatch):
     monkeypatch.delitem(_loading.ADAPTERS, "StableDiffusionPipeline")
     with pytest.raises(ModelError, match="StableDiffusionPipeline is not supported"):

@@ -59,7 +59,7 @@ def export(
     for form, target in targets.items():
         api.check(form, chosen, target, loaded, force)
     for form, target in targets.items():
-        api.export(form, chosen, target, loaded, force)
+        api.write(form, chosen, target, loaded, force)
         say(f"{_count(chosen)}: {form} written to {target}", quiet)
 
 

@@ -24,13 +24,13 @@ __all__ = [
     "FORMS",
     "Form",
     "Selection",
-    "export",
     "kohya_weights",
     "markdown",
     "model_card",
     "original_tensors",
     "rewrite",
     "select",
+    "write",
 ]
 
 
@@ -64,7 +64,7 @@ FORMS = {
 }
 
 
-def export(form: str, chosen: Selection, path: str | Path, model: Model | None = None, force: bool = False) -> Path:
+def write(form: str, chosen: Selection, path: str | Path, model: Model | None = None, force: bool = False) -> Path:
     """Write what was selected of a run in one of FORMS; returns the path. It is there whole or not at all.
 
     `model`: the audited one, for the forms that hold weights. `force`: replace an earlier export.
@@ -73,8 +73,8 @@ def export(form: str, chosen: Selection, path: str | Path, model: Model | None =
     model has no such form.
 
         with Run.open("run") as run:
-            chosen = select(run)
-        export("kohya", chosen, "clean.safetensors", findnemo.load("model.safetensors"))
+            chosen = findnemo.export.select(run)
+        findnemo.export.write("kohya", chosen, "clean.safetensors", findnemo.load("model.safetensors"))
     """
     check(form, chosen, path, model, force)
     target, how = Path(path), FORMS[form]
@@ -87,7 +87,7 @@ def export(form: str, chosen: Selection, path: str | Path, model: Model | None =
 
 
 def check(form: str, chosen: Selection, path: str | Path, model: Model | None, force: bool = False) -> None:
-    """Everything that can be known to be wrong before a form is written, as `export` raises it."""
+    """Everything that can be known to be wrong before a form is written, as `write` raises it."""
     check_place(form, path, str(model.source if model is not None else chosen.about["source"]), force)
     if FORMS[form].write is not None and model is None:
         raise InputError(f"{form} holds weights: give the model")

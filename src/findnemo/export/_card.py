@@ -65,7 +65,7 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
     counts = f"{about['audited']} audited, {about['memorized']} memorized, {len(chosen.captions)} switched off here"
     if about["out_of_reach"]:
         counts += f", {about['out_of_reach']} out of reach of any value neurons and left as {'it is' if about['out_of_reach'] == 1 else 'they are'}"
-    off = f"{len(chosen.neurons)} neurons of {len(layers)} layers (outputs of cross-attention value projections)"
+    off = f"{_count(len(chosen.neurons), 'neuron')} of {_count(len(layers), 'layer')} (outputs of cross-attention value projections)"
     images = settings.get("image_settings", {})
     return [
         ("model", markdown(_name(about["source"]))),
@@ -89,6 +89,10 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
     ]
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
 def _name(source: str | None) -> str:
     """What a model is called, without where it lies on somebody's disk."""
     return Path(source).name if source and (Path(source).exists() or Path(source).is_absolute()) else str(source)
@@ -105,7 +109,7 @@ def _figures(chosen: Selection) -> list[str]:
     checked = sum("verify" in c.results for c in chosen.captions)
     if checked < len(chosen.captions):
         told.append(f"{len(chosen.captions) - checked} of {len(chosen.captions)} captions were not verified on fresh seeds.\n")
-    whole = sum((len(neurons_of(c)) for c in chosen.captions), 0)
+    whole = sum(len(neurons_of(c)) for c in chosen.captions)
     kept = sum(len(neurons_of(c) & chosen.neurons) for c in chosen.captions)
     if chosen.factor or kept < whole:
         told.append(
@@ -121,7 +125,7 @@ def _figures(chosen: Selection) -> list[str]:
 
 def _quality(quality: dict[str, Any]) -> str:
     text = (
-        f"Captions that are not memorized, with {quality['neurons']} neurons of the audit switched off together (n = {quality['prompts']}): pixels "
+        f"Captions that are not memorized, with {_count(quality['neurons'], 'neuron')} of the audit switched off together (n = {quality['prompts']}): pixels "
         f"change by {quality['pixel_change']:.3f} of 1"
     )
     if "a_clip_before" in quality:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,11 +36,14 @@ def select(run: Run, captions: Sequence[str] = (), most: int | None = None, fact
     the so many neurons that most of the captions share; equals go by the order of layers. `factor`: what their outputs are multiplied by,
     0 to switch them off.
 
-    Raises InputError for a caption that is not there, that names several, or that has nothing to switch off.
+    Raises InputError for a caption that is not there, that names several, or that has nothing to switch off; for a run without localized
+    neurons, a count under 1, and a factor that is not finite.
 
         with Run.open("run") as run:
-            select(run, ["12", "The No Limits Business Woman Podcast"])
+            findnemo.export.select(run, ["12", "The No Limits Business Woman Podcast"])
     """
+    if not math.isfinite(factor):
+        raise InputError(f"factor {factor} is no number to multiply by: give 0 to switch off, or one such as 0.5")
     known = list(run.captions())
     named = [_named(known, text) for text in dict.fromkeys(captions)]
     chosen = tuple(dict.fromkeys(c.id for c in named)) if captions else tuple(c.id for c in known)

@@ -19,6 +19,7 @@ import torch
 from findnemo._safetensors import Entry, read_header
 from findnemo.errors import InputError, ModelError
 
+HOMES = (None, "diffusers", "transformers", "stable_diffusion")  # where the classes of a pipeline's parts may come from
 UNET, INPUT, OUTPUT = "model.diffusion_model.", "input_blocks.0.0.weight", "out.2.weight"
 
 
@@ -93,11 +94,16 @@ def configuration(path: Path, config: str | None) -> Path:
 
 
 def pipeline_class(folder: Path) -> str:
-    """The pipeline class that a configuration names."""
+    """The pipeline class that a configuration names. Raises InputError for one that names code beside diffusers and transformers."""
     try:
-        return str(json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["_class_name"])
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        named = str(index["_class_name"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"the configuration {folder} has no model_index.json that names a pipeline ({error})") from error
+    for part, home in index.items():
+        if isinstance(home, list) and home[:1] and home[0] not in HOMES:
+            raise InputError(f"the configuration {folder} takes its {part} from {home[0]}: findnemo runs no code of others")
+    return named
 
 
 def _folder(config: str, told: str | None) -> Path:
