@@ -1,4 +1,4 @@
-"""Tiny pipelines of the three families that have an original layout, as single files and as directories, and runs made by hand."""
+"""Tiny pipelines of the families that have an original layout, as single files and directories, and runs made by hand."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import findnemo
 from findnemo import NeuronSet
 from findnemo.export._original import original_tensors
 from findnemo.models import Model, StableDiffusion
+from findnemo.models._loading import ADAPTERS
 from findnemo.prompts import Prompt
 from findnemo.runs import Run
 from findnemo.settings import PAPER
@@ -98,7 +99,7 @@ def loud(pipeline: Any, neurons: int = 3) -> tuple[Any, NeuronSet]:
 
 def as_model(pipeline: Any, source: str = "live") -> Model:
     """A model for edits; of SDXL too, of whose text encoding edits ask nothing."""
-    return StableDiffusion(pipeline, source)
+    return ADAPTERS.get(type(pipeline).__name__, StableDiffusion)(pipeline, source)
 
 
 def save_file(

@@ -233,15 +233,14 @@ def test_layers_with_fewer_neurons_are_filled_up_to_one_rank():
     assert ranks == {3}
 
 
-def test_a_bias_cannot_be_in_a_lora(tmp_path):
+def test_a_bias_cannot_be_in_a_kohya_lora(tmp_path):
     pipeline, neurons = loud(tiny_family("sd1"))
     model = as_model(pipeline)
     layer = model.value_layers[next(iter(neurons.layers))]
     layer.bias = torch.nn.Parameter(torch.zeros(layer.out_features))
     chosen = chosen_of(tmp_path, model, neurons)
-    for form, name in (("kohya", "x.safetensors"), ("lora", "x")):
-        with pytest.raises(EditError, match="has a bias"):
-            write(form, chosen, tmp_path / name, model)
+    with pytest.raises(EditError, match="has a bias, which kohya's form does not carry: export a checkpoint"):
+        write("kohya", chosen, tmp_path / "x.safetensors", model)
     assert {p.name for p in tmp_path.iterdir()} == {"run"}
 
 
@@ -311,3 +310,14 @@ def test_an_export_that_fails_leaves_the_earlier_one(small, tmp_path, monkeypatc
         write("checkpoint", chosen, tmp_path / "clean", model, force=True)
     assert {p: p.read_bytes() for p in (tmp_path / "clean").rglob("*") if p.is_file()} == before
     assert {p.name for p in tmp_path.iterdir()} == {"clean", "original", "run"}
+
+
+def test_what_a_killed_export_left_is_in_nobodys_way(small, tmp_path):
+    model, _, chosen = small
+    (tmp_path / ".clean.part" / "unet").mkdir(parents=True)
+    (tmp_path / ".clean.part" / "unet" / "half.safetensors").write_text("half")
+    (tmp_path / ".lora.safetensors.part").write_text("half")
+    write("checkpoint", chosen, tmp_path / "clean", model)
+    write("kohya", chosen, tmp_path / "lora.safetensors", model)
+    assert {p.name for p in tmp_path.iterdir()} == {"clean", "lora.safetensors", "original", "run"}
+    assert not list((tmp_path / "clean").rglob("half.safetensors"))

@@ -42,7 +42,9 @@ TEXTS = {
     "sd2": [{"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "hidden_act": "gelu"}],
     "sdxl": [CLIP_L, {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "hidden_act": "gelu"}],
 }
-KNOWN = {  # tensors of the published files and their shapes, and how many there are but for position_ids, logit_scale and 2.x's layer 23
+# how diffusers calls a published file, how many tensors it has but for position_ids, logit_scale and the layer that 2.x does not
+# use, and some of them with their shapes
+KNOWN = {
     "sd1": (
         "v1",
         686 + 248 + 196,

@@ -1,4 +1,4 @@
-"""A single file in the original layout is the model that it was written from; what cannot be one is refused by name, without being run."""
+"""A single file in the original layout is the model that it was written from; what cannot be one is refused, without being run."""
 
 import json
 import pickle

@@ -182,7 +182,7 @@ SOURCE_OPTIONS = {
 def opens_model(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose parameter `model` is a `Source`, as one that takes it from the command line.
 
-    That is MODEL, or `--model` where the source is that of a run unless told; with `--revision`, `--weights-variant` and `--config`.
+    That is MODEL, or `--model` where the source is that of a run unless told; with `--revision`, `--weights-variant`, `--config`.
     """
     own = inspect.signature(command, eval_str=True)
     kind = MovedOpt if own.parameters["model"].default is OF_RUN else ModelArg

@@ -34,7 +34,7 @@ def export(
     dtype: DtypeOpt = None,
     quiet: QuietOpt = False,
 ) -> None:
-    """Write the cleaned model, for diffusers or for user interfaces, as checkpoint or LoRA; the neurons; or a model card's section.
+    """Write the cleaned model, for diffusers or user interfaces, as checkpoint or LoRA; the neurons; or a model card's section.
 
     Example: `findnemo export run --out clean`
 

@@ -36,7 +36,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Form:
-    """A form of export: its usual name in a folder (a directory if without suffix), and what writes it, of a model or without one."""
+    """A form of export: its usual `name` in a folder, a directory if without suffix; and what makes it.
+
+    `write` writes it with the model, `describe` gives its text without one.
+    """
 
     name: str
     write: Callable[[Model, Selection, Path], None] | None = None
@@ -69,8 +72,8 @@ def write(form: str, chosen: Selection, path: str | Path, model: Model | None = 
 
     `model`: the audited one, for the forms that hold weights. `force`: replace an earlier export.
 
-    Raises InputError (unknown form, a target that is there), MismatchError (another model than the run's), ModelError and EditError where the
-    model has no such form.
+    Raises InputError (unknown form, a target that is there), MismatchError (another model than the run's), ModelError and
+    EditError where the model has no such form.
 
         with Run.open("run") as run:
             chosen = findnemo.export.select(run)
@@ -93,7 +96,8 @@ def check(form: str, chosen: Selection, path: str | Path, model: Model | None, f
         raise InputError(f"{form} holds weights: give the model")
     if model is not None and model.fingerprint != chosen.fingerprint:
         raise MismatchError(
-            f"{model.source} is not the model of this run: its fingerprint is {model.fingerprint[:12]}, not {chosen.fingerprint[:12]}"
+            f"{model.source} is not the model of this run: its fingerprint is {model.fingerprint[:12]}, not "
+            f"{chosen.fingerprint[:12]}"
         )
 
 

@@ -23,10 +23,10 @@ FIGURES = (  # what it is, the stage that measured it, its names before and afte
     ("fit of finished images with the caption (CLIP)", "verify", "a_clip_before", "a_clip_after"),
 )
 LIMITS = (
-    "This covers the captions that were audited, on the seeds that were tried. Other captions may be memorized, and a paraphrase may bring a "
-    "picture back.",
-    "Neurons that are off hide a memory from ordinary use. Who has the weights can bring pictures back with an optimised text embedding "
-    "(Kowalczuk et al. 2025).",
+    "This covers the captions that were audited, on the seeds that were tried. Other captions may be memorized, and a paraphrase "
+    "may bring a picture back.",
+    "Neurons that are off hide a memory from ordinary use. Who has the weights can bring pictures back with an optimised text "
+    "embedding (Kowalczuk et al. 2025).",
     "As a LoRA the edit acts at strength 1 only, and anyone can leave it out.",
 )
 
@@ -42,7 +42,7 @@ def model_card(chosen: Selection) -> str:
         *_captions(chosen.captions),
         "### Limits\n",
         "\n".join(f"- {limit}" for limit in LIMITS) + "\n",
-        "Made with [findnemo](https://github.com/findnemo/findnemo) after *Finding NeMo* (Hintersdorf, Struppek et al., NeurIPS 2024).\n",
+        "Made with [findnemo](https://github.com/findnemo/findnemo) after *Finding NeMo* (Hintersdorf, Struppek et al., 2024).\n",
     ]
     return "\n".join(parts)
 
@@ -64,8 +64,11 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
     versions = ", ".join(f"{name} {version}" for name, version in (about["versions"] or {}).items())
     counts = f"{about['audited']} audited, {about['memorized']} memorized, {len(chosen.captions)} switched off here"
     if about["out_of_reach"]:
-        counts += f", {about['out_of_reach']} out of reach of any value neurons and left as {'it is' if about['out_of_reach'] == 1 else 'they are'}"
-    off = f"{_count(len(chosen.neurons), 'neuron')} of {_count(len(layers), 'layer')} (outputs of cross-attention value projections)"
+        counts += f", {about['out_of_reach']} out of reach of any value neurons and left alone"
+    size = f"{_count(len(chosen.neurons), 'neuron')} of {_count(len(layers), 'layer')}"
+    how = "switched off" if chosen.factor == 0 else f"multiplied by {chosen.factor:g}"
+    score = f"largest {markdown(str(found.get('similarity')))} of the noise differences of {found.get('samples')} seeds"
+    whose = f"variant {markdown(str(found.get('variant')))}, base seed {found.get('seed')}"
     images = settings.get("image_settings", {})
     return [
         ("model", markdown(_name(about["source"]))),
@@ -75,17 +78,13 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
         ),
         ("versions", markdown(versions)),
         ("captions", counts),
-        (
-            "memorized is",
-            f"a score of tau = {settings.get('tau', float('nan')):.4f} or more: largest {markdown(str(found.get('similarity')))} of the noise "
-            f"differences of {found.get('samples')} seeds, variant {markdown(str(found.get('variant')))}, base seed {found.get('seed')}",
-        ),
+        ("memorized is", f"a score of tau = {settings.get('tau', float('nan')):.4f} or more: {score}; {whose}"),
         ("search", markdown(str(settings.get("search")))),
         (
             "finished images",
             f"{settings.get('images')} a caption, {images.get('steps')} steps, guidance {images.get('guidance')}",
         ),
-        ("edit", off + (", switched off" if chosen.factor == 0 else f", multiplied by {chosen.factor:g}")),
+        ("edit", f"{size} (outputs of cross-attention value projections), {how}"),
     ]
 
 
@@ -113,7 +112,8 @@ def _figures(chosen: Selection) -> list[str]:
     kept = sum(len(neurons_of(c) & chosen.neurons) for c in chosen.captions)
     if chosen.factor or kept < whole:
         told.append(
-            "The figures were measured with all neurons of a caption switched off. **This export does less, and was not verified as it is.**\n"
+            "The figures were measured with all neurons of a caption switched off. **This export does less, and was not verified as "
+            "it is.**\n"
         )
     else:
         told.append("The figures of a caption were measured with its own neurons switched off.\n")
@@ -125,8 +125,8 @@ def _figures(chosen: Selection) -> list[str]:
 
 def _quality(quality: dict[str, Any]) -> str:
     text = (
-        f"Captions that are not memorized, with {_count(quality['neurons'], 'neuron')} of the audit switched off together (n = {quality['prompts']}): pixels "
-        f"change by {quality['pixel_change']:.3f} of 1"
+        f"Captions that are not memorized, with {_count(quality['neurons'], 'neuron')} of the audit switched off together "
+        f"(n = {quality['prompts']}): pixels change by {quality['pixel_change']:.3f} of 1"
     )
     if "a_clip_before" in quality:
         text += f"; fit with the caption (CLIP) {quality['a_clip_before']:.3f} before, {quality['a_clip_after']:.3f} after"

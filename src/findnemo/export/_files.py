@@ -13,7 +13,7 @@ MARKS = ("model_index.json", "pytorch_lora_weights.safetensors")  # a directory 
 
 
 def check_target(path: Path, directory: bool, force: bool, source: str) -> None:
-    """Raises InputError for a target that may not be written: the audited model, or what is there already and not to be replaced."""
+    """Raises InputError for a target that may not be written: the audited model, or what is there and not to be replaced."""
     if path.is_file() if directory else path.is_dir():
         raise InputError(f"{path} is a {'file: give a directory' if directory else 'directory: give a file'}")
     if not path.exists() or (directory and not any(path.iterdir())):

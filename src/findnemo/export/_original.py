@@ -187,7 +187,8 @@ def original_tensors(pipeline: Any) -> dict[str, Lazy]:
     kind = type(pipeline).__name__
     if kind not in ORIGINAL:
         raise ModelError(
-            f"{kind} has no original layout that findnemo writes: only {' and '.join(ORIGINAL)} have; export a checkpoint directory or a LoRA"
+            f"{kind} has no original layout that findnemo writes: only {' and '.join(ORIGINAL)} have; export a checkpoint directory "
+            "or a LoRA"
         )
     parts = [(UNET, unet_tensors(pipeline.unet)), (VAE, vae_tensors(pipeline.vae)), *ORIGINAL[kind](pipeline)]
     return {prefix + name: lazy for prefix, tensors in parts for name, lazy in tensors.items()}

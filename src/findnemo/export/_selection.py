@@ -15,7 +15,7 @@ from findnemo.runs import Caption, Run, all_neurons, neurons_of
 
 @dataclass(frozen=True)
 class Selection:
-    """`neurons` to scale by `factor`, the `captions` whose memories they hold, and `about`: what the run says of model, settings and quality."""
+    """`neurons` to scale by `factor`, and the `captions` whose memories they hold. `about`: what the run says of the rest."""
 
     neurons: NeuronSet
     captions: tuple[Caption, ...]
@@ -32,12 +32,12 @@ def select(run: Run, captions: Sequence[str] = (), most: int | None = None, fact
     """The neurons of a run that an export switches off.
 
     By default those of all memorized captions whose memory falls to tau; a neuron that several captions share counts once.
-    `captions`: of these only, each named by its row number, its text, or a part of the text that no other caption has. `most`: only
-    the so many neurons that most of the captions share; equals go by the order of layers. `factor`: what their outputs are multiplied by,
-    0 to switch them off.
+    `captions`: of these only, each named by its row number, its text, or a part of the text that no other caption has. `most`:
+    only so many neurons, those that most of the captions share; equals go by the order of layers. `factor`: what their outputs are
+    multiplied by, 0 to switch them off.
 
-    Raises InputError for a caption that is not there, that names several, or that has nothing to switch off; for a run without localized
-    neurons, a count under 1, and a factor that is not finite.
+    Raises InputError for a caption that is not there, that names several, or that has nothing to switch off; for a run without
+    localized neurons, a count under 1, and a factor that is not finite.
 
         with Run.open("run") as run:
             findnemo.export.select(run, ["12", "The No Limits Business Woman Podcast"])

@@ -9,7 +9,7 @@ import torch
 
 from findnemo._safetensors import DTYPES, Entry, read_header, read_rows, write, write_rows
 from findnemo.edits import LIMITS, lora_weights, prune, save_lora
-from findnemo.errors import MismatchError, ModelError
+from findnemo.errors import EditError, MismatchError, ModelError
 from findnemo.export._card import model_card
 from findnemo.export._original import UNET, original_tensors, require_original, unet_name
 from findnemo.export._selection import Selection
@@ -38,7 +38,10 @@ def write_kohya(model: Model, chosen: Selection, path: Path) -> None:
 
 
 def kohya_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict[str, torch.Tensor]:
-    """`edits.lora_weights` under kohya's names, with alpha = rank: at strength 1 the change is exact."""
+    """`edits.lora_weights` under kohya's names, with alpha = rank: at strength 1 the change is exact. Raises EditError for a bias."""
+    biased = [name for name in neurons.layers if getattr(model.value_layers.get(name), "bias", None) is not None]
+    if biased:
+        raise EditError(f"{biased[0]} has a bias, which kohya's form does not carry: export a checkpoint instead")
     made = {}
     for key, value in lora_weights(model, neurons, factor).items():
         layer, _, end = key.removeprefix(f"{model.component}.").rpartition(".lora_")
@@ -61,8 +64,8 @@ def write_file(model: Model, chosen: Selection, path: Path) -> None:
 def rewrite(model: Model, neurons: NeuronSet, path: Path, factor: float = 0.0) -> None:
     """Copy the single file that a model was loaded from and scale the rows of `neurons`; not a byte beside them changes.
 
-    Where the file keeps a second, averaged U-Net (EMA), its rows are scaled as well: it holds the same memory. Raises MismatchError if the file no
-    longer holds the weights that were loaded.
+    Where the file keeps a second, averaged U-Net (EMA), its rows are scaled as well: it holds the same memory. Raises
+    MismatchError if the file no longer holds the weights that were loaded.
     """
     tensors, _ = read_header(model.source)
     places = {layer: _places(model, tensors, layer) for layer in neurons.layers}

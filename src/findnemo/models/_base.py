@@ -32,8 +32,8 @@ SCHEDULE = (
 class Model:
     """A diffusers pipeline seen through the few questions that localization asks.
 
-    Attributes: `pipeline`, the live pipeline; `source`, what it was loaded from, and `options`, with which of `load`'s options about it
-    (revision, variant, config); `engine`, what predicts noise in its place, or None
+    Attributes: `pipeline`, the live pipeline; `source`, what it was loaded from, and `options`, which revision, variant and config
+    of it were asked for; `engine`, what predicts noise in its place, or None
     (see `findnemo.compiled`).
     """
 

@@ -1,4 +1,4 @@
-"""`load`: a directory, a hub id, a single file, a live pipeline or "demo" becomes a `Model`. safetensors only, never remote code."""
+"""`load`: a directory, a hub id, a file, a live pipeline or "demo" becomes a `Model`. safetensors only, never remote code."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from findnemo.models.stable_diffusion import StableDiffusion
 
 ADAPTERS: dict[str, type[Model]] = {"StableDiffusionPipeline": StableDiffusion}
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-VARIANT = re.compile(
-    r"[\w-]+\.([\w-]+?)(?:-\d+-of-\d+)?\.safetensors"
-)  # model.fp16.safetensors, model.fp16-00001-of-00002.safetensors
+VARIANT = re.compile(r"[\w-]+\.([\w-]+?)(?:-\d+-of-\d+)?\.safetensors")  # of model.fp16.safetensors: fp16
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FILES = (".safetensors", *PICKLES)
 GIVE = "give a diffusers directory, a .safetensors file, a hub id, or 'demo'"
@@ -49,16 +47,18 @@ def load(
 ) -> Model:
     """Load a model to audit.
 
-    `source`: a diffusers directory, a hub id ("CompVis/stable-diffusion-v1-4"), a single `.safetensors` file in the original layout
-    (Stable Diffusion 1.x, 2.x, SDXL), "demo" for the shipped model, or a live pipeline, which is used as it is. `device`: by default CUDA where there is one, else the CPU. `dtype`: "float32",
-    "float16" or "bfloat16"; by default float16 on CUDA, else float32. `channels_last`: keep the denoiser in the layout that
-    convolutions are fastest in; results are the same but for rounding.
+    `source`: a diffusers directory, a hub id ("CompVis/stable-diffusion-v1-4"), a single `.safetensors` file in the original
+    layout (Stable Diffusion 1.x, 2.x, SDXL), "demo" for the shipped model, or a live pipeline, which is used as it is. `device`:
+    by default CUDA where there is one, else the CPU. `dtype`: "float32", "float16" or "bfloat16"; by default float16 on CUDA, else
+    float32. `channels_last`: keep the denoiser in the layout that convolutions are fastest in; results are the same but for
+    rounding.
 
-    `revision`: branch, tag or commit of a hub id. `variant`: weight files of that name ("fp16"), of a hub id or directory. Without a
-    network, a hub id is looked for in the local cache. `config`: a diffusers directory or hub id that gives a single file all but its
-    weights (its JSON and tokenizer files); by default the usual one of what the keys of the file say it is, from the hub or its cache.
+    `revision`: branch, tag or commit of a hub id. `variant`: weight files of that name ("fp16"), of a hub id or directory. Without
+    a network, a hub id is looked for in the local cache. `config`: a diffusers directory or hub id that gives a single file all but
+    its weights (its JSON and tokenizer files); by default the usual one of what its keys say it is, from the hub or its cache.
 
-    Raises InputError (no such model, device or dtype; an option that would do nothing for this source), ModelError (unsupported or unsafe files), EditError (fused or compiled).
+    Raises InputError (no such model, device or dtype; an option that would do nothing for this source), ModelError (unsupported or
+    unsafe files), EditError (fused or compiled).
 
         >>> model = load("demo")
         >>> list(model.widths().values())
@@ -98,9 +98,8 @@ def _refuse_misplaced(source: Any, asked: dict[str, str]) -> None:
     what = _what(source)
     for name, value in asked.items():
         if name not in FITTING[what]:
-            raise InputError(
-                f"{name} {value!r} {MEANT[name]}, and {source if isinstance(source, (str, Path)) else 'this'} is {what}: leave it out"
-            )
+            this = source if isinstance(source, (str, Path)) else "this"
+            raise InputError(f"{name} {value!r} {MEANT[name]}, and {this} is {what}: leave it out")
     if (variant := asked.get("variant")) and not re.fullmatch(r"[\w.-]+", variant):
         raise InputError(f"variant {variant!r} is no name of weight files: give one such as fp16")
 
@@ -118,8 +117,8 @@ def _checked_file(path: Path) -> Path:
     """A file that may be opened. Raises ModelError for pickles, InputError for others that are not safetensors."""
     if path.suffix.lower() in PICKLES:
         raise ModelError(
-            f"{path} is a pickle, and a pickle can run code: findnemo loads safetensors only; take the model's .safetensors file, or "
-            "convert it in a place you trust"
+            f"{path} is a pickle, and a pickle can run code: findnemo loads safetensors only; take the model's .safetensors file, "
+            "or convert it in a place you trust"
         )
     if path.suffix != ".safetensors":
         raise InputError(f"{path} is not a model directory, nor a .safetensors file: {GIVE}")

@@ -1,7 +1,7 @@
 """One `.safetensors` file with a whole model in the original layout, as the user interfaces keep them, becomes a pipeline.
 
-Such a file holds weights only. All else (configurations, tokenizers, scheduler) comes from a diffusers directory or hub id: the one that
-is given, or the usual one of what the keys of the file say it is.
+Such a file holds weights only. All else (configurations, tokenizers, scheduler) comes from a diffusers directory or hub id: the
+one that is given, or the usual one of what the keys of the file say it is.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ UNET, INPUT, OUTPUT = "model.diffusion_model.", "input_blocks.0.0.weight", "out.
 
 @dataclass(frozen=True)
 class Kind:
-    """A family of checkpoints: its pipeline, the hub id of its usual configuration, and how the keys of its text encoder begin."""
+    """A family of checkpoints: its pipeline, the hub id of its usual configuration, how the keys of its text encoder begin."""
 
     pipeline: str
     hub: str
@@ -81,10 +81,11 @@ def configuration(path: Path, config: str | None) -> Path:
     kind = KINDS[name] if name else None
     if config is None and kind is None:
         raise InputError(
-            f"{path} is no whole {', '.join(KINDS)} checkpoint as far as its keys tell: give config=, a diffusers directory or hub id "
-            "of the same architecture"
+            f"{path} is no whole {', '.join(KINDS)} checkpoint as far as its keys tell: give config=, a diffusers directory or hub "
+            "id of the same architecture"
         )
-    folder = _folder(config if config is not None else kind.hub, f"{path.name} is {name}" if config is None else None)  # type: ignore[union-attr]
+    usual = kind.hub if kind else ""
+    folder = _folder(usual, f"{path.name} is {name}") if config is None else _folder(config, None)
     pipeline = pipeline_class(folder)
     if kind is not None and pipeline != kind.pipeline:
         raise InputError(
@@ -94,7 +95,7 @@ def configuration(path: Path, config: str | None) -> Path:
 
 
 def pipeline_class(folder: Path) -> str:
-    """The pipeline class that a configuration names. Raises InputError for one that names code beside diffusers and transformers."""
+    """The pipeline class that a configuration names. Raises InputError if it names code beside diffusers and transformers."""
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
         named = str(index["_class_name"])
@@ -156,7 +157,7 @@ def from_single_file(path: Path, folder: Path, dtype: torch.dtype) -> Any:
 
 
 def _lacking(path: Path, folder: Path) -> str:
-    return f"{path} lacks weights that the configuration {folder} asks for: give the configuration of the model that the file was made from"
+    return f"{path} lacks weights that the configuration {folder} asks for: give that of the model that the file was made from"
 
 
 def _refuse_other_prediction(path: Path, pipeline: Any) -> None:
@@ -167,7 +168,8 @@ def _refuse_other_prediction(path: Path, pipeline: Any) -> None:
     configured = pipeline.scheduler.config.get("prediction_type")
     if stated is not None and configured is not None and stated != configured:
         raise ModelError(
-            f"{path} says that it predicts {stated}, the configuration says {configured}: give config=, one whose scheduler says {stated}"
+            f"{path} says that it predicts {stated}, the configuration says {configured}: give config=, one whose scheduler says "
+            f"{stated}"
         )
 
 
