@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
+from findnemo.errors import ModelError
 from findnemo.models import Model
 
 Encoded = Callable[..., Any]
@@ -39,12 +41,25 @@ class Call:
             self.following = True
 
 
+def check_changeable(model: Model) -> None:
+    """Refuse a pipeline whose prompt is more than one embedding, `encode_prompt(prompt, device, num_images_per_prompt, ...)`.
+
+    Its attention masks, pooled embeddings or further text encoders would go on saying what the prompt was. Raises ModelError.
+    """
+    kind = type(model.pipeline)
+    if list(inspect.signature(kind.encode_prompt).parameters)[1:4] != ["prompt", "device", "num_images_per_prompt"]:
+        raise ModelError(
+            f"a {kind.__name__} knows its prompt by more than one embedding, so it cannot be changed within a call: use methods that "
+            "leave the prompt alone (neurons, wanda, conceptprune)"
+        )
+
+
 @contextmanager
 def following(model: Model, change: Callable[[Encoded], Encoded] | None = None) -> Iterator[Call]:
     """Follow the pipeline's calls while the context lasts; the pipeline is used as usual.
 
-    `change` wraps the pipeline's `encode_prompt` by another function, for methods that change the prompt. On leaving, also by an exception, the
-    pipeline is what it was.
+    `change` wraps the pipeline's `encode_prompt` by another function, for methods that change the prompt; see `check_changeable` for which
+    models that works with. On leaving, also by an exception, the pipeline is what it was.
 
         >>> import findnemo
         >>> model = findnemo.load("demo")
@@ -56,6 +71,8 @@ def following(model: Model, change: Callable[[Encoded], Encoded] | None = None) 
         >>> seen
         [(0, slice(3, 6, None)), (1, slice(3, 6, None))]
     """
+    if change is not None:
+        check_changeable(model)
     call, pipeline = Call(), model.pipeline
     plain = pipeline.encode_prompt
     encode = change(plain) if change is not None else plain

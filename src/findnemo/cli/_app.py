@@ -359,10 +359,14 @@ def inspect(
     Example: `findnemo inspect run "Brantwood"`
     """
     from findnemo.calibration import Calibration
+    from findnemo.cli._detectors import inspect_detectors
     from findnemo.cli._show import show_caption, show_run
     from findnemo.runs import Run, row, summary
 
     with Run.open(run) as opened:
+        if caption is None and not (run / "calibration").is_dir():
+            inspect_detectors(opened, json)
+            return
         layers = list(Calibration.load(run / "calibration").mean)
         captions = list(opened.captions())
         if caption is None:

@@ -16,7 +16,7 @@ from findnemo.errors import InputError
 
 if TYPE_CHECKING:
     from findnemo.detection import Evaluation
-    from findnemo.runs import Caption
+    from findnemo.runs import Caption, Run
     from findnemo.runs.detectors import Result
 
 
@@ -65,6 +65,18 @@ def detect_with(
         say(f"{len(drawn)} pictures in {drawn[0].parent}", quiet)
     if any(r.failed for r in found):
         raise typer.Exit(1)
+
+
+def inspect_detectors(run: Run, json: bool) -> None:
+    """Show what a run of detectors alone holds. Raises InputError if it holds nothing."""
+    from findnemo.runs.detectors import HOLDOUT, STAGE, results
+
+    captions = list(run.captions())
+    names = [n for n in (run.meta("detectors") or []) if any(STAGE + n in c.results for c in captions)]
+    if not names:
+        raise InputError(f"{run.path} holds no results: neither an audit's nor those of `findnemo detect --detector`")
+    found = [result for n in names for result in results(run, captions, list(run.meta(HOLDOUT + n) or {}), [n])]
+    print_json(as_json(found, captions)) if json else show(found)
 
 
 def as_json(found: Sequence[Result], captions: Sequence[Caption]) -> dict[str, Any]:

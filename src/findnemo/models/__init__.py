@@ -1,7 +1,11 @@
 """Models: one adapter per architecture, and `load`."""
 
 from findnemo.models._base import Model, sample_seed
+from findnemo.models._flow import FlowModel
 from findnemo.models._loading import load
+from findnemo.models.flux import Flux
+from findnemo.models.pixart import PixArt
 from findnemo.models.stable_diffusion import StableDiffusion
+from findnemo.models.stable_diffusion_3 import StableDiffusion3
 
-__all__ = ["Model", "StableDiffusion", "load", "sample_seed"]
+__all__ = ["FlowModel", "Flux", "Model", "PixArt", "StableDiffusion", "StableDiffusion3", "load", "sample_seed"]

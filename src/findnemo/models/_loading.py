@@ -11,9 +11,18 @@ import torch
 from findnemo.errors import InputError, ModelError
 from findnemo.models._base import Model
 from findnemo.models._single_file import configuration, first_line, from_single_file, pipeline_class
+from findnemo.models.flux import Flux
+from findnemo.models.pixart import PixArt
 from findnemo.models.stable_diffusion import StableDiffusion
+from findnemo.models.stable_diffusion_3 import StableDiffusion3
 
-ADAPTERS: dict[str, type[Model]] = {"StableDiffusionPipeline": StableDiffusion}
+ADAPTERS: dict[str, type[Model]] = {
+    "StableDiffusionPipeline": StableDiffusion,
+    "PixArtAlphaPipeline": PixArt,
+    "PixArtSigmaPipeline": PixArt,
+    "StableDiffusion3Pipeline": StableDiffusion3,
+    "FluxPipeline": Flux,
+}
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 VARIANT = re.compile(r"[\w-]+\.([\w-]+?)(?:-\d+-of-\d+)?\.safetensors")  # of model.fp16.safetensors: fp16
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -219,10 +228,11 @@ def _from_pretrained(source: str | Path, dtype: torch.dtype, revision: str | Non
     from diffusers import DiffusionPipeline
 
     which = {"revision": revision, "variant": variant}
+    options: dict[str, Any] = {"torch_dtype": dtype, "use_safetensors": True, "trust_remote_code": False, **which}
     try:
-        return DiffusionPipeline.from_pretrained(
-            str(source), torch_dtype=dtype, use_safetensors=True, trust_remote_code=False, **which
-        )
+        index = DiffusionPipeline.load_config(str(source), revision=revision)
+        left_out = [name for name, kind in index.items() if kind == [None, None]]
+        return DiffusionPipeline.from_pretrained(str(source), **options, **dict.fromkeys(left_out))  # diffusers asks to be told
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         hint = f"; if it has pickled weights only, {CONVERT}" if "safetensors" in str(error) else ""
         raise ModelError(f"{source} cannot be loaded: {first_line(error)}{hint}") from error

@@ -99,6 +99,7 @@ def run_detectors(
             f"{len(both)} captions are hold-out captions too, such as {min(both)!r}: a threshold needs captions of its own"
         )
     ids = run.add(prompts)
+    run.set_meta("detectors", list(dict.fromkeys([*(run.meta("detectors") or []), *names])))
     for name in names:
         _score_captions(run, model, ids, name, settings, progress)
         _score_holdout(run, model, holdout, name, settings, progress)

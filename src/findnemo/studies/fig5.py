@@ -14,7 +14,7 @@ from findnemo.images import generate_many
 from findnemo.metrics.quality import fid, kid
 from findnemo.models import sample_seed
 from findnemo.neurons import Neuron, NeuronSet
-from findnemo.runs.audit import neurons_of
+from findnemo.runs.audit import all_neurons, neurons_of
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import BLUE, GREY, RED, figure
 from findnemo.studies._table import Table
@@ -80,8 +80,8 @@ def _measures(bench: Bench, prompts: Sequence[str], real: list[Image.Image], ima
 
 
 def _by_frequency(bench: Bench) -> list[Neuron]:
-    """The run's neurons, those of most captions first."""
-    counts = Counter(n for caption in bench.memorized() for n in neurons_of(caption))
+    """What the run switches off, the neurons of most captions first."""
+    counts = Counter(n for caption in bench.memorized() for n in all_neurons([caption]))
     return [n for n, _ in counts.most_common()]
 
 
