@@ -165,7 +165,7 @@ MODELS = {
     "an empty directory": (lambda folder: folder.mkdir(), 2, "holds no model_index.json"),
     "no model_index.json": (_no_index, 2, "holds no model_index.json: it is not a diffusers pipeline directory"),
     "no cross-attention": (_no_cross_attention, 1, "no value layers found in UNet2DConditionModel: findnemo needs"),
-    "no text": (_no_text, 1, "DDPMPipeline is not supported: findnemo works on StableDiffusionPipeline"),
+    "no text": (_no_text, 1, "DDPMPipeline is not supported: findnemo works on"),
     "pickles only": (_pickles_only, 1, "unet/diffusion_pytorch_model.bin is a pickle, and a pickle can run code"),
     "weights cut off": (_weights_cut_off, 1, "cannot be loaded"),
 }
