@@ -24,6 +24,7 @@ from findnemo.models import Model
 from findnemo.neurons import NeuronSet
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
+LIMITS = "acts at strength 1 only, for the model it was made for; anyone can leave it out"
 
 
 class _Scale:
@@ -212,5 +213,5 @@ def save_lora(model: Model, neurons: NeuronSet, folder: str | os.PathLike, facto
     path = Path(folder) / LORA_FILE
     tensors = lora_weights(model, neurons, factor)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, metadata={"format": "pt", "made_by": "findnemo", "neurons": str(len(neurons))})
+    save_file(tensors, path, metadata={"format": "pt", "made_by": "findnemo", "neurons": str(len(neurons)), "limits": LIMITS})
     return path

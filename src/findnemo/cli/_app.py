@@ -9,6 +9,7 @@ import typer
 
 from findnemo._version import __version__
 from findnemo.cli._common import (
+    OF_RUN,
     CalibrationOpt,
     ClipOpt,
     ColumnOpt,
@@ -19,23 +20,24 @@ from findnemo.cli._common import (
     FailOpt,
     JsonOpt,
     LimitOpt,
-    ModelArg,
     OutOpt,
     PromptsOpt,
     QuietOpt,
     RunArg,
     SeedOpt,
+    Source,
     VariantOpt,
     bar,
     load_model,
+    opens_model,
     plain,
     print_json,
     read_table,
-    say,
     stdout,
     warn,
     warn_long_captions,
 )
+from findnemo.cli._export import export
 from findnemo.cli._steps import (
     calibrate_to,
     demo_holdout,
@@ -49,7 +51,7 @@ from findnemo.cli._steps import (
     with_screen,
 )
 from findnemo.cli._studies import compare, study
-from findnemo.errors import InputError, MismatchError
+from findnemo.errors import InputError
 
 app = typer.Typer(
     name="findnemo",
@@ -89,8 +91,9 @@ def options(
 
 
 @app.command()
+@opens_model
 def calibrate(
-    model: ModelArg,
+    model: Source,
     out: OutOpt,
     prompts: Annotated[str | None, typer.Option("--prompts", "-p", help="Hold-out captions (not memorized).")] = None,
     limit: LimitOpt = None,
@@ -157,8 +160,9 @@ def _how_well(made: Any) -> str:
 
 
 @app.command()
+@opens_model
 def detect(
-    model: ModelArg,
+    model: Source,
     out: OutOpt,
     prompts: Annotated[
         str | None, typer.Option("--prompts", "-p", help="Captions; with --detector, 'demo' brings its own.")
@@ -225,8 +229,9 @@ def detect(
 
 
 @app.command()
+@opens_model
 def localize(
-    model: ModelArg,
+    model: Source,
     prompts: PromptsOpt,
     calibration: CalibrationOpt,
     out: OutOpt,
@@ -251,8 +256,9 @@ def localize(
 
 
 @app.command()
+@opens_model
 def audit(
-    model: ModelArg,
+    model: Source,
     out: OutOpt,
     prompts: Annotated[str | None, typer.Option("--prompts", "-p", help="Captions to audit; 'demo' brings its own.")] = None,
     holdout: Annotated[str | None, typer.Option(help="Hold-out captions to calibrate on; 'demo' brings its own.")] = None,
@@ -310,9 +316,10 @@ def audit(
 
 
 @app.command()
+@opens_model
 def verify(
     run: RunArg,
-    model: Annotated[str | None, typer.Option(help="The model, if it is no longer where the run found it.")] = None,
+    model: Source = OF_RUN,
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
     json: JsonOpt = False,
@@ -327,9 +334,9 @@ def verify(
     from findnemo.runs import Run
 
     with Run.open(run) as old:
-        settings, place = old.meta("settings"), old.meta("source")
+        settings, source = old.meta("settings"), model.of_run(old)
         prompts = [Prompt(c.text, c.row, c.type, c.image) for c in old.captions()]
-    loaded, plan = load_model(model or place, device, dtype or settings["dtype"], quiet), plan_of(settings)
+    loaded, plan = load_model(source, device, dtype or settings["dtype"], quiet), plan_of(settings)
     made = Calibration.load(run / "calibration")
     run_stages(loaded, prompts, made, run, ("verify",), plan, False, json, quiet)
 
@@ -338,46 +345,7 @@ app.command()(compare)
 app.command()(study)
 
 
-@app.command()
-def export(
-    run: RunArg,
-    to: Annotated[str, typer.Option(help="'checkpoint', 'lora' or 'neurons'.")] = "checkpoint",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to write (default: inside the run).")] = None,
-    model: Annotated[str | None, typer.Option(help="The model, if it is no longer where the run found it.")] = None,
-    device: DeviceOpt = None,
-    dtype: DtypeOpt = None,
-    quiet: QuietOpt = False,
-) -> None:
-    """Write the cleaned model: a diffusers checkpoint, a LoRA that plain diffusers loads, or the neurons as JSON.
-
-    Example: `findnemo export run --to lora --out clean-lora`
-    """
-    from findnemo.edits import prune, save_lora
-    from findnemo.runs import Run, all_neurons
-
-    if to not in ("checkpoint", "lora", "neurons"):
-        raise InputError(f"--to {to!r} is not known: use checkpoint, lora or neurons")
-    with Run.open(run) as opened:
-        neurons, settings, place = all_neurons(opened.captions()), opened.meta("settings"), opened.meta("source")
-    if not neurons:
-        raise InputError(f"{run} holds no localized neurons: there is nothing to switch off")
-    target = out or run / "export" / ("neurons.json" if to == "neurons" else to)
-    if target.is_dir() if to == "neurons" else target.is_file():
-        raise InputError(f"{target} is a {'directory: give a file' if to == 'neurons' else 'file: give a directory'} for {to}")
-    if to == "neurons":
-        target.parent.mkdir(parents=True, exist_ok=True)
-        neurons.save(target)
-    else:
-        loaded = load_model(model or place, device, dtype or settings["dtype"], quiet)
-        if loaded.fingerprint != settings["model"]:
-            raise MismatchError(
-                f"{loaded.source} is not the model of this run: its fingerprint is {loaded.fingerprint[:12]}, not {settings['model'][:12]}"
-            )
-        if to == "lora":
-            save_lora(loaded, neurons, target)
-        else:
-            prune(loaded, neurons).save_pretrained(target, safe_serialization=True)
-    say(f"{len(neurons)} neuron{'s' * (len(neurons) != 1)} off: {to} written to {target}", quiet)
+app.command()(export)
 
 
 @app.command()
@@ -429,11 +397,11 @@ def demo(
     Example: `findnemo demo`
     """
     if not check:
-        audit("demo", out, limit=limit, json=json, quiet=quiet)
+        audit(Source("demo"), out, limit=limit, json=json, quiet=quiet)
         return
     from findnemo.demo.check import check_demo, figures_table
 
-    loaded = load_model("demo", None, None, quiet)
+    loaded = load_model(Source("demo"), None, None, quiet)
     with bar(quiet) as update:
         figures = check_demo(loaded, update, limit)
     print_json([f.to_json() for f in figures]) if json else stdout.print(figures_table(figures))

@@ -10,7 +10,7 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from findnemo.cli._common import bar, load_model, plain, print_json, read_table, say, stderr, stdout, warn_long_captions
+from findnemo.cli._common import Source, bar, load_model, plain, print_json, read_table, say, stderr, stdout, warn_long_captions
 from findnemo.cli._steps import demo_holdout, demo_table, make_plan
 from findnemo.errors import InputError
 
@@ -28,7 +28,7 @@ def refuse_beside(given: dict[str, Any], why: str) -> None:
 
 
 def detect_with(
-    model: str,
+    model: Source,
     prompts: str | None,
     holdout: str | None,
     detectors: str,

@@ -32,7 +32,8 @@ SCHEDULE = (
 class Model:
     """A diffusers pipeline seen through the few questions that localization asks.
 
-    Attributes: `pipeline`, the live pipeline; `source`, what it was loaded from; `engine`, what predicts noise in its place, or None
+    Attributes: `pipeline`, the live pipeline; `source`, what it was loaded from, and `options`, which revision, variant and config
+    of it were asked for; `engine`, what predicts noise in its place, or None
     (see `findnemo.compiled`).
     """
 
@@ -43,6 +44,7 @@ class Model:
 
     def __init__(self, pipeline: DiffusionPipeline, source: str = "live pipeline"):
         self.pipeline, self.source = pipeline, source
+        self.options: dict[str, str] = {}
         self._found: dict[str, dict[str, nn.Module]] = {}
         self.check_editable()
 
