@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from findnemo.cli._audit import audit
 from findnemo.cli._common import (
     OF_RUN,
     ClipOpt,
@@ -60,7 +61,6 @@ def compare(
 
     Example: `findnemo compare demo`
     """
-    from findnemo.cli._app import audit
     from findnemo.runs.compare import compare as api
     from findnemo.runs.compare import methods
     from findnemo.studies.table1 import table

@@ -23,6 +23,7 @@ ADAPTERS: dict[str, type[Model]] = {
     "StableDiffusion3Pipeline": StableDiffusion3,
     "FluxPipeline": Flux,
 }
+DEMO = Path(__file__).parents[1] / "demo" / "assets" / "model"  # what load("demo") loads
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 VARIANT = re.compile(r"[\w-]+\.([\w-]+?)(?:-\d+-of-\d+)?\.safetensors")  # of model.fp16.safetensors: fp16
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -86,7 +87,7 @@ def load(
         return _laid_out(adapter(pipeline, name), channels_last)
     place = _device(device) or _best_device()
     kind = _dtype(dtype) or (torch.float16 if place.type == "cuda" else torch.float32)
-    path = _demo_directory() if str(source) == "demo" else source
+    path = DEMO if str(source) == "demo" else source
     if Path(path).is_file():
         file = _checked_file(Path(path))
         folder = configuration(file, asked.get("config"))
@@ -168,12 +169,6 @@ def _adapter(class_name: str) -> type[Model]:
             f"{class_name} is not supported: findnemo works on {', '.join(sorted(ADAPTERS))} (text-to-image models with cross-attention)"
         )
     return ADAPTERS[class_name]
-
-
-def _demo_directory() -> Path:
-    from findnemo.demo import MODEL
-
-    return MODEL
 
 
 def _pipeline_class(source: str | Path, revision: str | None, variant: str | None) -> str:
