@@ -91,8 +91,8 @@ def test_a_model_that_is_not_there_is_refused_by_name(source):
         findnemo.load(source)
 
 
-def test_a_single_file_is_refused(copied):
-    with pytest.raises(InputError, match="is not a model directory"):
+def test_a_file_that_is_no_checkpoint_is_refused(copied):
+    with pytest.raises(InputError, match=r"is not a model directory, nor a \.safetensors file"):
         findnemo.load(copied / "model_index.json")
 
 

@@ -21,6 +21,7 @@ from findnemo._version import __version__
 
 if TYPE_CHECKING:
     from findnemo import demo as demo
+    from findnemo import export as export
     from findnemo.calibration import Calibration as Calibration
     from findnemo.calibration import activations as activations
     from findnemo.calibration import calibrate as calibrate
@@ -71,12 +72,14 @@ _HOME = {
     "verify": "verification",
 }
 
-__all__ = ["__version__", "demo", *_HOME]
+_MODULES = ("demo", "export")
+
+__all__ = ["__version__", *_MODULES, *_HOME]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "demo":
-        return import_module("findnemo.demo")
+    if name in _MODULES:
+        return import_module(f"findnemo.{name}")
     if name in _HOME:
         return getattr(import_module(f"findnemo.{_HOME[name]}"), name)
     raise AttributeError(f"module 'findnemo' has no attribute {name!r}")

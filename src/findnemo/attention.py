@@ -50,7 +50,9 @@ def _layers(model: Model) -> dict[str, Any]:
     """The cross-attention modules, once each is known to compute plain attention."""
     layers: dict[str, Any] = model.cross_attentions
     if not layers:
-        raise ModelError(f"no cross-attention is known in {type(model.denoiser).__name__}: its attention cannot be recorded")
+        raise ModelError(
+            f"no cross-attention is known in {type(model.denoiser).__name__}: its attention cannot be recorded; use the detector ssim"
+        )
     for name, layer in layers.items():
         kind = type(layer.processor).__name__
         if kind not in PLAIN or "get_attention_scores" in vars(layer):

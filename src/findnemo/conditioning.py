@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from findnemo.errors import ModelError
 from findnemo.models import Model
 
 Encoded = Callable[..., Any]
@@ -41,12 +42,23 @@ class Call:
             self.following = True
 
 
+def check_changeable(model: Model) -> None:
+    """Refuse a pipeline in which more tells of the prompt than `Model.conditions` knows of: masks or further text encoders would go on
+    saying what the prompt was. Raises ModelError.
+    """
+    if not model.changeable:
+        raise ModelError(
+            f"a {type(model.pipeline).__name__} knows its prompt by more than one embedding, so it cannot be changed within a call: use methods that "
+            "leave the prompt alone (neurons, wanda, conceptprune)"
+        )
+
+
 @contextmanager
 def following(model: Model, change: Callable[[Encoded], Encoded] | None = None) -> Iterator[Call]:
     """Follow the pipeline's calls while the context lasts; the pipeline is used as usual.
 
-    `change` wraps the pipeline's `encode_prompt`, called with all arguments by name, for methods that change the prompt. On leaving, also
-    by an exception, the pipeline is what it was.
+    `change` wraps the pipeline's `encode_prompt`, called with all arguments by name, for methods that change the prompt; see
+    `check_changeable` for which models that works with. On leaving, also by an exception, the pipeline is what it was.
 
         >>> import findnemo
         >>> model = findnemo.load("demo")
@@ -58,6 +70,8 @@ def following(model: Model, change: Callable[[Encoded], Encoded] | None = None) 
         >>> seen
         [(0, slice(3, 6, None)), (1, slice(3, 6, None))]
     """
+    if change is not None:
+        check_changeable(model)
     call, pipeline = Call(), model.pipeline
     plain = pipeline.encode_prompt
     encode = change(plain) if change is not None else plain

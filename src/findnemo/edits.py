@@ -25,6 +25,7 @@ from findnemo.models._base import OFFLOADED
 from findnemo.neurons import NeuronSet
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
+LIMITS = "acts at strength 1 only, for the model it was made for; anyone can leave it out"
 
 
 class _Scale:
@@ -184,24 +185,31 @@ def _rebuild(pipeline: Any, old: nn.Module, new: nn.Module) -> Any:
 def lora_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict[str, Tensor]:
     """The edit as a LoRA in diffusers' form: dW = (factor - 1) sum_i e_i w_i^T, exact, one rank per neuron.
 
-    All layers get the same rank (that of the fullest one, padded with zeros), which every loader reads. Raises EditError for a
-    value layer with a bias, which a LoRA of weights cannot carry.
+    All layers get the same rank (that of the fullest one, padded with zeros), which every loader reads. A bias is edited likewise,
+    db = (factor - 1) sum_i b_i e_i, as `lora_B.bias`: what peft calls `lora_bias`. Raises EditError for a pipeline that loads no LoRA.
     """
     _check_weights(model, neurons)
+    if not hasattr(model.pipeline, "load_lora_weights"):
+        raise EditError(
+            f"{type(model.pipeline).__name__} has no load_lora_weights, so it cannot use a LoRA file: write a checkpoint instead, "
+            "prune(model, neurons).save_pretrained(FOLDER)"
+        )
     rank = max((len(i) for i in neurons.layers.values()), default=0)
     if rank == 0:
         raise InputError("no neurons: there is nothing to write as a LoRA")
-    tensors = {}
-    for name, indices in neurons.layers.items():
-        layer: Any = model.value_layers[name]
-        if getattr(layer, "bias", None) is not None:
-            raise EditError(f"{name} has a bias, which a LoRA of weights does not switch off: export a checkpoint instead")
+    layers: dict[str, Any] = {name: model.value_layers[name] for name in neurons.layers}
+    biased, tensors = any(getattr(layer, "bias", None) is not None for layer in layers.values()), {}
+    for name, layer in layers.items():
+        indices = neurons.layers[name]
         weight = layer.weight.detach().float().cpu()
         down, up = torch.zeros(rank, weight.shape[1]), torch.zeros(weight.shape[0], rank)
         for r, i in enumerate(indices):
             down[r], up[i, r] = (factor - 1) * weight[i], 1.0
         prefix = f"{model.component}.{name}"
         tensors[f"{prefix}.lora_A.weight"], tensors[f"{prefix}.lora_B.weight"] = down, up
+        if biased:  # one layer, then all of the file: loaders expect it so
+            bias = torch.zeros(len(weight)) if layer.bias is None else layer.bias.detach().float().cpu()
+            tensors[f"{prefix}.lora_B.bias"] = (_vector(len(weight), indices, factor) - 1) * bias
     return tensors
 
 
@@ -212,5 +220,5 @@ def save_lora(model: Model, neurons: NeuronSet, folder: str | os.PathLike, facto
     path = Path(folder) / LORA_FILE
     tensors = lora_weights(model, neurons, factor)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, metadata={"format": "pt", "made_by": "findnemo", "neurons": str(len(neurons))})
+    save_file(tensors, path, metadata={"format": "pt", "made_by": "findnemo", "neurons": str(len(neurons)), "limits": LIMITS})
     return path

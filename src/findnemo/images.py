@@ -83,6 +83,14 @@ def save_png(image: Image.Image, path: str | os.PathLike) -> Path:
     return path
 
 
+def font(size: float) -> Any:
+    """A face that has the letters of most alphabets, for captions in any of them."""
+    from matplotlib import get_data_path
+    from PIL import ImageFont
+
+    return ImageFont.truetype(str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
+
+
 def sheet(
     caption: str,
     rows: Sequence[tuple[str, Sequence[Image.Image]]],
@@ -90,14 +98,14 @@ def sheet(
     tile: int = 128,
 ) -> Image.Image:
     """A picture sheet: one labelled row of images per entry of `rows`, the training image beside them if it is known."""
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
     margin, head, label = 16, 46, 24
     columns = max(len(images) for _, images in rows)
     left = margin + (tile + 2 * margin if original is not None else 0)
     width = left + columns * (tile + 4) + margin
     canvas = Image.new("RGB", (width, head + len(rows) * (tile + label + 8) + margin), "white")
-    draw, title, small = ImageDraw.Draw(canvas), ImageFont.load_default(17), ImageFont.load_default(13)
+    draw, title, small = ImageDraw.Draw(canvas), font(15), font(11)
     draw.text((margin, 14), _fit(draw, caption, title, width - 2 * margin), fill="black", font=title)
     for k, (name, images) in enumerate(rows):
         top = head + k * (tile + label + 8)

@@ -15,7 +15,6 @@ from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
 from test_cli import HOLDOUT, IMAGES, TEXTS, Result, cli, make_place, save_model
 
 import findnemo
-from findnemo.runs import Run
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +160,7 @@ def _a_file(folder: Path) -> None:
 
 
 MODELS = {
-    "no such directory": (lambda folder: None, 2, "is not a model directory: give a diffusers directory, a hub id, or 'demo'"),
+    "no such directory": (lambda folder: None, 2, "is not a model directory, nor a file: give a diffusers directory, a"),
     "a file": (_a_file, 2, "is not a model directory"),
     "an empty directory": (lambda folder: folder.mkdir(), 2, "holds no model_index.json"),
     "no model_index.json": (_no_index, 2, "holds no model_index.json: it is not a diffusers pipeline directory"),
@@ -362,21 +361,6 @@ def test_what_is_no_run_cannot_be_continued(place, tmp_path, command):
     (damaged / "run.sqlite").write_bytes(b"no database " * 100)
     refused(cli(command[0], damaged, *command[1:]), 2, "run.sqlite cannot be used: file is not a database")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["damaged"]
-
-
-def test_an_export_that_cannot_be(place, tmp_path):
-    (tmp_path / "file").write_text("mine")
-    refused(cli("export", place / "run", "--to", "paper"), 2, "--to 'paper' is not known: use checkpoint, lora or neurons")
-    with Run.create(tmp_path / "empty", {}):
-        pass
-    refused(cli("export", tmp_path / "empty"), 2, "holds no localized neurons: there is nothing to switch off")
-    run = tmp_path / "found"
-    arguments = filled(place, READERS["localize"], place / "captions.csv")
-    assert cli(*arguments, "-q", "--out", run).status == 0
-    for to in ("checkpoint", "lora"):
-        refused(cli("export", run, "--to", to, "--out", tmp_path / "file"), 2, f"is a file: give a directory for {to}")
-    refused(cli("export", run, "--to", "neurons", "--out", tmp_path), 2, "is a directory: give a file for neurons")
-    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_inspect_a_caption_that_is_not_there(place):

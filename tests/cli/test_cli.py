@@ -22,13 +22,12 @@ import pytest
 import torch
 import typer
 from _tiny import tiny_pipeline
-from diffusers import DiffusionPipeline
 from PIL import Image
 
 import findnemo
 from findnemo.cli import main
 from findnemo.cli._app import app
-from findnemo.runs import Run, all_neurons, summary
+from findnemo.runs import Run, summary
 from findnemo.settings import Settings
 
 COMMANDS = typer.main.get_command(app).commands
@@ -342,59 +341,6 @@ def test_a_run_that_another_process_writes_is_refused(usual, audited):
         assert cli("inspect", audited).status == 0
     assert (result.status, result.out) == (2, "")
     assert "is in use by another findnemo process" in result.err
-
-
-# export
-
-
-def noise_of(pipeline) -> torch.Tensor:
-    """Latents of a plain diffusers pipeline for one caption and one seed."""
-    pipeline.set_progress_bar_config(disable=True)
-    generator = torch.Generator().manual_seed(3)
-    return pipeline(TEXTS[0], num_inference_steps=2, generator=generator, output_type="latent").images
-
-
-@pytest.fixture(scope="module")
-def deactivated(place, audited):
-    """The original model with the neurons of the run switched off, and as it was."""
-    model = findnemo.load(place / "model")
-    with Run.open(audited) as run:
-        neurons = all_neurons(run.captions())
-    with findnemo.deactivate(model, neurons):
-        off = noise_of(model.pipeline)
-    return neurons, off, noise_of(model.pipeline)
-
-
-def test_export_a_checkpoint_that_plain_diffusers_loads(audited, deactivated, tmp_path):
-    neurons, off, on = deactivated
-    result = cli("export", audited, "--out", tmp_path / "clean")
-    assert (result.status, result.out) == (0, "")
-    assert f"{len(neurons)} neurons off: checkpoint written to {tmp_path / 'clean'}" in result.err
-    assert not [p for p in (tmp_path / "clean").rglob("*") if p.suffix in (".bin", ".pt", ".ckpt")]
-    clean = noise_of(DiffusionPipeline.from_pretrained(tmp_path / "clean", use_safetensors=True))
-    torch.testing.assert_close(clean, off, rtol=1e-4, atol=1e-4)
-    assert (clean - on).abs().max() > 0.1
-
-
-def test_export_a_lora_that_plain_diffusers_loads(place, audited, deactivated, tmp_path):
-    _, off, on = deactivated
-    assert cli("export", audited, "--to", "lora", "--out", tmp_path / "lora", "--quiet") == Result(0, "", "")
-    plain = DiffusionPipeline.from_pretrained(place / "model", use_safetensors=True)
-    plain.load_lora_weights(tmp_path / "lora")
-    torch.testing.assert_close(noise_of(plain), off, rtol=0, atol=1e-4 * float(off.abs().max()))
-    plain.unload_lora_weights()
-    torch.testing.assert_close(noise_of(plain), on)
-
-
-def test_export_the_neurons(audited, deactivated, tmp_path):
-    assert cli("export", audited, "--to", "neurons", "--out", tmp_path / "new" / "neurons.json").status == 0
-    assert findnemo.NeuronSet.load(tmp_path / "new" / "neurons.json") == deactivated[0]
-
-
-def test_export_goes_into_the_run_unless_told(usual, tmp_path):
-    cli("localize", *usual, "-q", "--out", tmp_path / "run")
-    assert cli("export", tmp_path / "run", "--to", "neurons").status == 0
-    assert (tmp_path / "run" / "export" / "neurons.json").is_file()
 
 
 # inspect

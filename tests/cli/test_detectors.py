@@ -218,3 +218,18 @@ def test_captions_are_asked_for_except_of_the_demo(place, tmp_path):
     for options in (("--calibration", "c"), ("--detector", "ssim", "--holdout", place / "holdout.txt")):
         status, _, err = cli("detect", place / "model", *options, "--out", tmp_path / "run")
         assert (status, "give --prompts FILE" in err) == (2, True)
+
+
+def test_inspect_shows_what_a_run_of_detectors_holds(place, tmp_path):
+    _, first, _ = command(place, "one-step, entropy-e", tmp_path / "run", "--json")
+    status, out, _ = cli("inspect", tmp_path / "run", "--json")
+    assert status == 0
+    assert json.loads(out) == json.loads(first)
+    assert "one-step" in cli("inspect", tmp_path / "run")[1]
+
+
+def test_inspect_names_a_run_without_results(tmp_path):
+    Run.create(tmp_path / "run", {}).close()
+    status, _, said = cli("inspect", tmp_path / "run")
+    assert status == 2
+    assert "holds no results" in said

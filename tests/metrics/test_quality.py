@@ -170,6 +170,14 @@ def test_clean_resize_smooths_before_it_shrinks_and_does_not_round():
     assert not torch.equal(small, small.round())
 
 
+def test_clean_resize_stays_within_the_range_at_an_edge():
+    edge = np.zeros((8, 8, 3), np.uint8)
+    edge[:, 4:] = 255  # bicubic overshoots on both sides
+    large = clean_resize(Image.fromarray(edge), 32)
+    assert (large.min(), large.max()) == (0, 255)
+    assert (large == 255).float().mean() > 0.25
+
+
 def test_clean_resize_is_pillows_filter_on_each_channel():
     picture = pictures(1, size=31)[0]
     resized = clean_resize(picture, 12)

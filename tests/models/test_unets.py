@@ -15,7 +15,7 @@ import findnemo
 from findnemo import ImageSettings, NeuronSet, Settings
 from findnemo.conditioning import following
 from findnemo.edits import scaled
-from findnemo.errors import EditError, InputError, ModelError
+from findnemo.errors import InputError, ModelError
 from findnemo.models import Model
 
 PROMPTS = ["a cat", "Two dogs"]
@@ -249,7 +249,7 @@ def test_hook_weights_and_saved_checkpoint_give_the_same_images(name, tmp_path):
     assert torch.equal(call(model.pipeline), plain)
 
 
-@pytest.mark.parametrize("name", [n for n in PIPELINES if n != "if"])
+@every
 def test_a_lora_gives_the_same_images(name, tmp_path):
     model = loaded(name)
     with findnemo.deactivate(model, some(model)):
@@ -258,12 +258,6 @@ def test_a_lora_gives_the_same_images(name, tmp_path):
     other = PIPELINES[name]()
     other.load_lora_weights(tmp_path)
     torch.testing.assert_close(call(other), edited, atol=1e-3, rtol=1e-3)
-
-
-def test_a_lora_cannot_carry_ifs_biases(tmp_path):
-    model = findnemo.load(tiny_if())
-    with pytest.raises(EditError, match="has a bias, which a LoRA of weights does not switch off"):
-        findnemo.save_lora(model, some(model), tmp_path)
 
 
 def test_pruning_adds_no_watermark(monkeypatch):

@@ -9,6 +9,8 @@ import pytest
 from findnemo.errors import InputError, NumericalError
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs.audit import neurons_of
+from findnemo.runs.compare import localized_captions
+from findnemo.runs.store import Caption
 from findnemo.studies import STUDIES, study
 
 
@@ -73,3 +75,13 @@ def test_a_study_that_fails_does_not_stop_the_others(bench, tmp_path, monkeypatc
     done = study(["fig13", "fig2a"], bench, tmp_path)
     assert str(done["fig13"]) == "nothing to show"
     assert (tmp_path / "fig2a.png").is_file()
+
+
+def test_where_captions_have_a_type_those_without_are_left_out():
+    def caption(kind, **results):
+        return Caption(0, "a caption", 1, kind, None, results, {}, 0.0)
+
+    found = {"neurons": {"mid": [1]}}
+    typed, plain, none = caption("VM", localize=found), caption(None, localize=found), caption("TM")
+    assert localized_captions([typed, plain, none]) == [typed]
+    assert localized_captions([plain, none]) == [plain]

@@ -36,3 +36,8 @@ def test_latex_escapes_what_latex_would_take_for_itself():
 def test_a_pair_is_printed_as_the_paper_does():
     assert plus_minus((0.09, 0.021)) == "0.09 ± 0.02"
     assert plus_minus(None) is None
+
+
+def test_what_is_small_is_not_shown_as_zero():
+    table = Table("KID", ["", "KID"], [["found", -0.00031], ["none", 0.0], ["random", 0.0104]])
+    assert [line.split("|")[2].strip() for line in table.markdown().splitlines()[4:7]] == ["-0.00031", "0.000", "0.010"]

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-ModelArg = Annotated[str, typer.Argument(help="'demo', a diffusers directory, or a hub id.", metavar="MODEL")]
+ModelArg = Annotated[
+    str, typer.Argument(help="'demo', a diffusers directory, a hub id, or a .safetensors file.", metavar="MODEL")
+]
+MovedOpt = Annotated[str | None, typer.Option("--model", help="The model, if it is no longer where the run found it.")]
 PromptsOpt = Annotated[
     str, typer.Option("--prompts", "-p", help="Captions: CSV, TSV, Parquet, JSON(L), text, or - for standard input.")
 ]
@@ -138,13 +144,74 @@ def quiet_libraries() -> None:
     logging.disable_progress_bar()
 
 
-def load_model(source: str, device: str | None, dtype: str | None, quiet: bool, compile: bool = False) -> Any:
+@dataclass(frozen=True)
+class Source:
+    """Where a command's model comes from: `place`, and the options of `findnemo.load` that go with it."""
+
+    place: str | None
+    revision: str | None = None
+    variant: str | None = None
+    config: str | None = None
+
+    def __str__(self) -> str:
+        return str(self.place)
+
+    @property
+    def options(self) -> dict[str, str]:
+        return {name: value for name in ("revision", "variant", "config") if (value := getattr(self, name)) is not None}
+
+    def of_run(self, run: Any) -> Source:
+        """This one where a place was given, else the one that a run remembers, with what is given beside it."""
+        return (
+            self
+            if self.place is not None
+            else Source(run.meta("source"), **{**(run.meta("source_options") or {}), **self.options})
+        )
+
+
+OF_RUN = Source(None)  # where the run found it
+SOURCE_OPTIONS = {
+    "revision": Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")],
+    "weights_variant": Annotated[str | None, typer.Option(help="Weight files of that name (fp16), of a hub id or a directory.")],
+    "config": Annotated[
+        str | None, typer.Option(help="Diffusers directory or hub id that gives a single file its configuration and tokenizer.")
+    ],
+}
+
+
+def opens_model(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose parameter `model` is a `Source`, as one that takes it from the command line.
+
+    That is MODEL, or `--model` where the source is that of a run unless told; with `--revision`, `--weights-variant`, `--config`.
+    """
+    own = inspect.signature(command, eval_str=True)
+    kind = MovedOpt if own.parameters["model"].default is OF_RUN else ModelArg
+    model = own.parameters["model"].replace(annotation=kind, default=None if kind is MovedOpt else inspect.Parameter.empty)
+    more = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=a) for n, a in SOURCE_OPTIONS.items()]
+    shown = own.replace(parameters=[*({**own.parameters, "model": model}).values(), *more])
+
+    @wraps(command)
+    def run(
+        *args: Any, revision: str | None = None, weights_variant: str | None = None, config: str | None = None, **others: Any
+    ) -> None:
+        given = own.bind(*args, **others)
+        given.apply_defaults()
+        told = given.arguments["model"]
+        given.arguments["model"] = told if isinstance(told, Source) else Source(told, revision, weights_variant, config)
+        command(*given.args, **given.kwargs)
+
+    run.__signature__ = shown  # type: ignore[attr-defined]
+    run.__annotations__ = {name: p.annotation for name, p in shown.parameters.items()}
+    return run
+
+
+def load_model(source: Source, device: str | None, dtype: str | None, quiet: bool, compile: bool = False) -> Any:
     from findnemo.engine import compiled
     from findnemo.models import load
 
     quiet_libraries()
     say(f"loading {source}", quiet)
-    model = load(source, device, dtype, channels_last=True)
+    model = load(str(source), device, dtype, channels_last=True, **source.options)
     return compiled(model) if compile else model
 
 

@@ -10,13 +10,13 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from findnemo.cli._common import bar, load_model, plain, print_json, read_table, say, stderr, stdout, warn_long_captions
+from findnemo.cli._common import Source, bar, load_model, plain, print_json, read_table, say, stderr, stdout, warn_long_captions
 from findnemo.cli._steps import demo_holdout, demo_table, make_plan
 from findnemo.errors import InputError
 
 if TYPE_CHECKING:
     from findnemo.detection import Evaluation
-    from findnemo.runs import Caption
+    from findnemo.runs import Caption, Run
     from findnemo.runs.detectors import Result
 
 
@@ -28,7 +28,7 @@ def refuse_beside(given: dict[str, Any], why: str) -> None:
 
 
 def detect_with(
-    model: str,
+    model: Source,
     prompts: str | None,
     holdout: str | None,
     detectors: str,
@@ -65,6 +65,18 @@ def detect_with(
         say(f"{len(drawn)} pictures in {drawn[0].parent}", quiet)
     if any(r.failed for r in found):
         raise typer.Exit(1)
+
+
+def inspect_detectors(run: Run, json: bool) -> None:
+    """Show what a run of detectors alone holds. Raises InputError if it holds nothing."""
+    from findnemo.runs.detectors import HOLDOUT, STAGE, results
+
+    captions = list(run.captions())
+    names = [n for n in (run.meta("detectors") or []) if any(STAGE + n in c.results for c in captions)]
+    if not names:
+        raise InputError(f"{run.path} holds no results: neither an audit's nor those of `findnemo detect --detector`")
+    found = [result for n in names for result in results(run, captions, list(run.meta(HOLDOUT + n) or {}), [n])]
+    print_json(as_json(found, captions)) if json else show(found)
 
 
 def as_json(found: Sequence[Result], captions: Sequence[Caption]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from findnemo.cli._common import bar, load_model, plain, print_json, read_table, say, stdout, warn, warn_long_captions
+from findnemo.cli._common import Source, bar, load_model, plain, print_json, read_table, say, stdout, warn, warn_long_captions
 from findnemo.errors import InputError, MismatchError
 
 
@@ -37,7 +37,7 @@ def calibrate_to(
 
 
 def stages_with_calibration(
-    model: str,
+    model: Source,
     prompts: str,
     calibration: Path,
     out: Path,
@@ -62,7 +62,7 @@ def stages_with_calibration(
     run_stages(loaded, table, made, out, stages, plan, fail_on_memorized, json, quiet)
 
 
-def make_plan(model: str, search: str, images: int, steps: int | None, guidance: float | None, seed: int) -> Any:
+def make_plan(model: Source, search: str, images: int, steps: int | None, guidance: float | None, seed: int) -> Any:
     from findnemo import demo
     from findnemo.images import ImageSettings
     from findnemo.localization import SEARCHES
@@ -70,7 +70,7 @@ def make_plan(model: str, search: str, images: int, steps: int | None, guidance:
 
     if search not in SEARCHES:
         raise InputError(f"search {search!r} is not known: use one of {', '.join(SEARCHES)}")
-    usual = demo.image_settings() if model == "demo" else ImageSettings()
+    usual = demo.image_settings() if model.place == "demo" else ImageSettings()
     settings = ImageSettings(steps or usual.steps, usual.guidance if guidance is None else guidance, seed)
     return Plan(search=search, images=images, image_settings=settings)
 
@@ -92,14 +92,14 @@ def plan_of(settings: dict[str, Any]) -> Any:
 
 
 @contextmanager
-def opened(run: Path, model: str | None, device: str | None, dtype: str | None, quiet: bool) -> Iterator[Any]:
-    """A run with its model, ready for more work, as `Work`. `model`: if it is no longer where the run found it."""
+def opened(run: Path, model: Source, device: str | None, dtype: str | None, quiet: bool) -> Iterator[Any]:
+    """A run with its model, ready for more work, as `Work`. `model`: where it is, if no longer where the run found it."""
     from findnemo.calibration import Calibration
     from findnemo.runs import Run, Work, start
 
     with Run.open(run) as old:
-        settings, place = old.meta("settings"), old.meta("source")
-    loaded = load_model(model or place, device, dtype or settings["dtype"], quiet)
+        settings, source = old.meta("settings"), model.of_run(old)
+    loaded = load_model(source, device, dtype or settings["dtype"], quiet)
     made, plan = Calibration.load(run / "calibration"), plan_of(settings)
     with start(run, loaded, made, plan) as again:
         work = Work(again, loaded, made, plan, **extras(loaded, again, plan))
@@ -221,20 +221,20 @@ def own_calibration(
     return made
 
 
-def demo_table(model: str, limit: int | None, option: str) -> Any:
+def demo_table(model: Source, limit: int | None, option: str) -> Any:
     from findnemo import demo
     from findnemo.prompts import Prompt, PromptTable
 
-    if model != "demo":
+    if model.place != "demo":
         raise InputError(f"give {option} FILE: only 'demo' brings its own captions")
     others = [Prompt(text, row) for row, text in enumerate(demo.unrelated()[:24], len(demo.memorized()) + 1)]
     return PromptTable("demo", (*demo.memorized(), *others)).limit(limit)
 
 
-def demo_holdout(model: str) -> Any:
+def demo_holdout(model: Source) -> Any:
     from findnemo import demo
     from findnemo.prompts import read_prompts
 
-    if model != "demo":
+    if model.place != "demo":
         raise InputError("give --holdout FILE (captions that are not memorized) or --calibration DIR: only 'demo' brings its own")
     return read_prompts(demo.holdout()[:100])

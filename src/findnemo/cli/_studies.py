@@ -9,7 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from findnemo.cli._audit import audit
 from findnemo.cli._common import (
+    OF_RUN,
     ClipOpt,
     ColumnOpt,
     DescriptorOpt,
@@ -17,11 +19,12 @@ from findnemo.cli._common import (
     DtypeOpt,
     JsonOpt,
     LimitOpt,
-    ModelArg,
     OutOpt,
     QuietOpt,
     RunArg,
+    Source,
     bar,
+    opens_model,
     plain,
     print_json,
     read_table,
@@ -33,8 +36,9 @@ from findnemo.cli._steps import opened
 PER_TYPE = 6  # captions of each type in costly studies of the demo
 
 
+@opens_model
 def compare(
-    model: ModelArg,
+    model: Source,
     out: OutOpt = Path("findnemo-compare"),
     prompts: Annotated[str | None, typer.Option("--prompts", "-p", help="Captions; 'demo' brings its own.")] = None,
     holdout: Annotated[str | None, typer.Option(help="Hold-out captions to calibrate on; 'demo' brings its own.")] = None,
@@ -57,7 +61,6 @@ def compare(
 
     Example: `findnemo compare demo`
     """
-    from findnemo.cli._app import audit
     from findnemo.runs.compare import compare as api
     from findnemo.runs.compare import methods
     from findnemo.studies.table1 import table
@@ -100,6 +103,7 @@ def compare(
         raise typer.Exit(1)
 
 
+@opens_model
 def study(
     name: Annotated[str, typer.Argument(help="all, or names separated by commas: table1, fig4, ...")],
     run: RunArg,
@@ -112,7 +116,7 @@ def study(
         str | None, typer.Option(help="Further captions that are not memorized; the run's and the demo's are used anyway.")
     ] = None,
     column: ColumnOpt = None,
-    model: Annotated[str | None, typer.Option(help="The model, if it is no longer where the run found it.")] = None,
+    model: Source = OF_RUN,
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
     quiet: QuietOpt = False,

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from findnemo.errors import InputError
+from findnemo.errors import InputError, ModelError
 from findnemo.images import ImageSettings
-from findnemo.models import Model
+from findnemo.models import FlowModel, Model
+from findnemo.models._base import explicit
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ def predict(model: Model, latents: Tensor, timestep: int, text: Tensor, empty: T
 
 
 def guided_run(model: Model, prompt: str, images: int, settings: ImageSettings) -> Iterator[Step]:
-    """The steps of a guided DDIM run from x_T on. Lazy: what is not asked for is not computed."""
+    """The steps of a guided DDIM run from x_T on. Lazy: what is not asked for is not computed. Raises ModelError for flow matching."""
+    _check_diffusion(model)
     if images < 1:
         raise InputError(f"a detector looks at 1 image or more, not {images}")
     scheduler, timesteps = _ddim(model, settings.steps), model.timesteps(settings.steps)
@@ -61,11 +63,20 @@ def _ddim(model: Model, steps: int) -> Any:
     from diffusers import DDIMScheduler
 
     options = {"prediction_type": "epsilon", "clip_sample": False, "thresholding": False}
-    scheduler = DDIMScheduler.from_config(model.pipeline.scheduler.config, **options)
+    scheduler = DDIMScheduler.from_config(explicit(model.pipeline.scheduler.config), **options)
     scheduler.set_timesteps(steps)
     return scheduler
 
 
 def alpha(model: Model, timestep: int) -> Tensor:
-    """The cumulative signal share of a timestep, a scalar: x_t = sqrt(alpha) x_0 + sqrt(1 - alpha) eps."""
+    """The cumulative signal share of a timestep, a scalar: x_t = sqrt(alpha) x_0 + sqrt(1 - alpha) eps. Raises ModelError for flow matching."""
+    _check_diffusion(model)
     return model.pipeline.scheduler.alphas_cumprod[timestep].to(model.device, torch.float32)
+
+
+def _check_diffusion(model: Model) -> None:
+    if isinstance(model, FlowModel):
+        raise ModelError(
+            f"a {type(model.pipeline).__name__} is trained by flow matching and has no variance-preserving noise schedule "
+            "(alphas_cumprod), which this detector needs: use the detector ssim"
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,10 +45,10 @@ def spending(model: Model) -> Iterator[Spent]:
     """Count what passes through the U-Net while the context lasts, whoever calls it."""
     spent = Spent()
 
-    def count(module: nn.Module, args: tuple) -> None:
-        spent.evaluations += len(args[0])
+    def count(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        spent.evaluations += len(args[0] if args else kwargs["hidden_states"])
 
-    handle = model.denoiser.register_forward_pre_hook(count)
+    handle = model.denoiser.register_forward_pre_hook(count, with_kwargs=True)
     try:
         yield spent
     finally:

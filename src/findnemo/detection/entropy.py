@@ -65,7 +65,7 @@ def entropy_e(model: Model, prompt: str, settings: ImageSettings, *, images: int
     4
     """
     names = list(model.cross_attentions)
-    if not 0 <= layer < len(names):
+    if names and not 0 <= layer < len(names):  # without any, `recorded` says what to use instead
         raise ModelError(f"no cross-attention layer {layer} in this model: it has {len(names)}, counted from 0")
     text, seen = model.encode([prompt]), {}
     latents = model.noise(prompt, range(images), settings.seed)

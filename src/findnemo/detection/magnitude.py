@@ -12,7 +12,7 @@ from torch import Tensor
 from findnemo.detection._guidance import guided_run, predict
 from findnemo.detection._score import Score, spending
 from findnemo.errors import InputError, NumericalError
-from findnemo.images import ImageSettings
+from findnemo.images import ImageSettings, font
 from findnemo.models import Model
 from findnemo.scores import NOT_FINITE
 
@@ -81,6 +81,7 @@ def saliency(model: Model, prompt: str, settings: ImageSettings, *, images: int 
     >>> [token for token, value in saliency(findnemo.load("demo"), "a red star", findnemo.demo.image_settings())]
     ['a', 'red', 'star']
     """
+    tokens = model.tokens(prompt)[model.starts : -1]
     latents = model.noise(prompt, range(images), settings.seed)
     text, empty = model.encode([prompt]).clone().requires_grad_(), model.unconditional()
     with torch.enable_grad():
@@ -89,7 +90,7 @@ def saliency(model: Model, prompt: str, settings: ImageSettings, *, images: int 
     values = slope[0].float().norm(dim=1)
     if not torch.isfinite(values).all():
         raise NumericalError(NOT_FINITE)
-    return list(zip(model.tokens(prompt)[model.starts : -1], values[model.starts :].tolist(), strict=False))
+    return list(zip(tokens, values[model.starts :].tolist(), strict=False))
 
 
 # the picture ---------------------------------------------------------------------------------------------------------
@@ -106,20 +107,20 @@ def saliency_picture(tokens: Sequence[Token], title: str = "") -> Image.Image:
     >>> saliency_picture([("a", 0.1), ("podcast", 0.8)], "where the memory is triggered").size
     (760, 170)
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
     if not tokens:
         raise InputError("no tokens: there is nothing to draw, the caption is empty")
-    font, small = ImageFont.load_default(18), ImageFont.load_default(14)
+    face, small = font(16), font(12)
     head = MARGIN + (26 if title else 0)
-    places, lines = _layout(tokens, [font.getlength(_shown(text)) + 12 for text, _ in tokens])
+    places, lines = _layout(tokens, [face.getlength(_shown(text)) + 12 for text, _ in tokens])
     canvas = Image.new("RGB", (WIDTH, head + lines * (BAR + TEXT + GAP) + MARGIN + 4), "white")
     draw = ImageDraw.Draw(canvas)
     draw.text((MARGIN, MARGIN - 6), title, fill=INK, font=small)
     most = max(value for _, value in tokens) or 1.0
     for (text, value), (left, line, width) in zip(tokens, places, strict=True):
         base = head + line * (BAR + TEXT + GAP) + BAR
-        _draw_token(draw, (left, base, width), _shown(text), value / most, font)
+        _draw_token(draw, (left, base, width), _shown(text), value / most, face)
     return canvas
 
 

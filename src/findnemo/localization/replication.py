@@ -98,7 +98,7 @@ class Replication:
         model, widths = self.probe.model, self.probe.model.widths()
 
         def part(rows: slice) -> list[Tensor]:
-            with torch.enable_grad(), _frozen(model.denoiser):
+            with torch.enable_grad(), frozen(model.denoiser):
                 scales = {n: torch.full((1, w), level, device=model.device, requires_grad=True) for n, w in widths.items()}
                 blocked = self.probe.one_pass(scales, seeds[rows])  # its graph must fit whole: fewer seeds if it does not
                 similarity = GRADIENT_SCALE * self._similarity(self.unblocked[list(seeds[rows])], blocked).sum()
@@ -111,7 +111,7 @@ class Replication:
 
 
 @contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
+def frozen(module: nn.Module) -> Iterator[None]:
     """No gradients for weights: only masks are asked for."""
     trained = [p for p in module.parameters() if p.requires_grad]
     for p in trained:

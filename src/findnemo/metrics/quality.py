@@ -107,9 +107,10 @@ def _checked(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def clean_resize(image: Image.Image, size: int = INCEPTION_SIZE) -> Tensor:
-    """An image resized as clean-fid does: (3, size, size), 0 to 255 and a little beyond.
+    """An image resized as clean-fid does: (3, size, size), 0 to 255.
 
-    PIL's bicubic filter, which smooths before it shrinks, on every channel as float32, not rounded to bytes in between.
+    PIL's bicubic filter, which smooths before it shrinks, on every channel as float32, not rounded to bytes; what the filter throws beyond
+    the range is cut off, as in clean-fid from 0.1.35 on.
 
     >>> from PIL import Image
     >>> clean_resize(Image.new("RGB", (8, 4), (255, 0, 51)), 2)[:, 0, 0].tolist()
@@ -120,7 +121,7 @@ def clean_resize(image: Image.Image, size: int = INCEPTION_SIZE) -> Tensor:
 
     channels = np.asarray(image.convert("RGB"), np.float32).transpose(2, 0, 1)
     resized = [Image.fromarray(c).resize((size, size), Image.Resampling.BICUBIC) for c in channels]
-    return torch.from_numpy(np.stack([np.asarray(c) for c in resized]))
+    return torch.from_numpy(np.stack([np.asarray(c) for c in resized]).clip(0, 255))
 
 
 class Inception:

@@ -46,7 +46,9 @@ def scaled_attention(model: Model, case: Case, c: float = C) -> Iterator[None]:
 def _plain(model: Model) -> list[Any]:
     """The cross-attention layers, once each is known to make logits of queries and keys and to heed a mask."""
     if not model.cross_attentions:
-        raise ModelError(f"no cross-attention is known in {type(model.denoiser).__name__}: its attention cannot be scaled")
+        raise ModelError(
+            f"no cross-attention is known in {type(model.denoiser).__name__}, so none can be scaled: switch neurons off instead"
+        )
     for name, layer in model.cross_attentions.items():
         kind = type(layer.processor).__name__
         if kind not in PLAIN or layer.norm_k is not None:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from findnemo.conditioning import Call, following
+from findnemo.conditioning import Call, check_changeable, following
 from findnemo.errors import EditError
-from findnemo.localization.replication import _frozen
+from findnemo.localization.replication import frozen
 from findnemo.mitigation._case import Case
 from findnemo.models import Model
 
@@ -34,6 +34,7 @@ def adjusted_embedding(model: Model, case: Case, target: float = TARGET, iterati
     >>> with adjusted_embedding(model, Case(prompt)):
     ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
     """
+    check_changeable(model)
     model.check_editable()
     empty = model.unconditional()
     with following(model) as call:
@@ -86,7 +87,7 @@ def adjusted(
     """
     scaled = target * (latents[0].numel() / ENTRIES) ** 0.5
     rows = []
-    with _frozen(model.denoiser):
+    with frozen(model.denoiser):
         for x, y in zip(latents.split(1), text.split(1), strict=True):
             tokens, beside = y.tensor_split([y.shape[1] - len(model.extras)], 1)
             shared = y.shape[1] - model.circumstances

@@ -117,15 +117,10 @@ def norms(
 
         for name, layer in layers.items():
             stack.callback(layer.register_forward_pre_hook(lambda _, args, name=name: hook(name, args[0])).remove)
-        for prompt in prompts:
-            _sample(sampler, prompt, seed, steps, guidance)
+        generators = [torch.Generator().manual_seed(sample_seed(seed, prompt, 0)) for prompt in prompts]
+        options = {"num_inference_steps": steps, "guidance_scale": guidance, "output_type": "latent"}
+        sampler.pipeline(list(prompts), generator=generators, **options)
     return {name: torch.as_tensor(total / len(prompts)).sqrt() for name, total in squares.items()}
-
-
-def _sample(model: Model, prompt: str, seed: int, steps: int, guidance: float) -> None:
-    generator = torch.Generator().manual_seed(sample_seed(seed, prompt, 0))
-    options = {"num_inference_steps": steps, "guidance_scale": guidance}
-    model.pipeline(prompt, generator=generator, output_type="latent", **options)
 
 
 def _apart(model: Model) -> Model:

@@ -1,9 +1,24 @@
 """Models: one adapter per architecture, and `load`."""
 
 from findnemo.models._base import Model, sample_seed
+from findnemo.models._flow import FlowModel
 from findnemo.models._loading import load
 from findnemo.models.deepfloyd import DeepFloyd
+from findnemo.models.flux import Flux
+from findnemo.models.pixart import PixArt
 from findnemo.models.stable_diffusion import StableDiffusion
+from findnemo.models.stable_diffusion_3 import StableDiffusion3
 from findnemo.models.stable_diffusion_xl import StableDiffusionXL
 
-__all__ = ["DeepFloyd", "Model", "StableDiffusion", "StableDiffusionXL", "load", "sample_seed"]
+__all__ = [
+    "DeepFloyd",
+    "FlowModel",
+    "Flux",
+    "Model",
+    "PixArt",
+    "StableDiffusion",
+    "StableDiffusion3",
+    "StableDiffusionXL",
+    "load",
+    "sample_seed",
+]

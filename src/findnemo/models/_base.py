@@ -33,20 +33,24 @@ OFFLOADED = ("_hf_hook", "_diffusers_hook")  # what accelerate and diffusers lea
 class Model:
     """A diffusers pipeline seen through the few questions that localization asks.
 
-    Attributes: `pipeline`, the live pipeline; `source`, what it was loaded from; `engine`, what predicts noise in its place, or None
+    Attributes: `pipeline`, the live pipeline; `source`, what it was loaded from, and `options`, which revision, variant and config
+    of it were asked for; `engine`, what predicts noise in its place, or None
     (see `findnemo.compiled`).
     """
 
     pipeline: Any
     engine: Any = None
     component = "unet"  # the pipeline's name for its denoiser; LoRA files prefix their keys with it
+    changeable = False  # whether `text_of` and `conditions` tell all that the denoiser knows of a prompt, so that it can be changed in a call
     starts = 1  # positions of start-of-text before a prompt's own tokens (T5 has none)
     circumstances = 0  # how many of the last `extras` are a call's (sizes, guidance) and not the prompt's
     distilled = False  # whether guidance is part of the network, so that passes see no half without the prompt
     finished: Mapping[str, Any] = {"output_type": "latent"}  # what makes the pipeline stop before decoding and safety checks
+    schedule: tuple[str, ...] = SCHEDULE  # the scheduler's settings that tell one model from another
 
     def __init__(self, pipeline: DiffusionPipeline, source: str = "live pipeline"):
         self.pipeline, self.source = pipeline, source
+        self.options: dict[str, str] = {}
         self._found: dict[str, dict[str, nn.Module]] = {}
         self.check_editable()
 
@@ -152,7 +156,10 @@ class Model:
 
     def tokens(self, prompt: str) -> list[str]:
         """Texts of a prompt's tokens as they are encoded, from start-of-text to end-of-text, without padding."""
-        raise NotImplementedError(f"{type(self).__name__} does not name its tokens")
+        raise ModelError(
+            f"a {type(self.pipeline).__name__} has no one list of tokens from start-of-text to end-of-text: methods that look at single "
+            "tokens need Stable Diffusion; use the detector ssim"
+        )
 
     @property
     def longest(self) -> int:
@@ -194,7 +201,7 @@ class Model:
 
     def timesteps(self, steps: int) -> list[int]:
         """The DDIM timesteps of a schedule with this many steps, from noise to image (981, 961, ... for SD and 50 steps)."""
-        return list(_timesteps(json.dumps(dict(self.pipeline.scheduler.config), sort_keys=True, default=str), steps))
+        return list(_timesteps(json.dumps(explicit(self.pipeline.scheduler.config), sort_keys=True, default=str), steps))
 
     def noise(self, prompt: str, samples: Sequence[int], seed: int = 0) -> Tensor:
         """Initial latents x_T ~ N(0, I), (N, C, H, W): sample k of a prompt is the same on every device and in every batch."""
@@ -204,7 +211,7 @@ class Model:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over class, noise schedule and weights (as float16, so that loading in another dtype is the same model)."""
-        schedule = {key: self.pipeline.scheduler.config.get(key) for key in SCHEDULE}
+        schedule = {key: self.pipeline.scheduler.config.get(key) for key in self.schedule}
         digest = hashlib.sha256(f"{type(self.pipeline).__name__} {schedule}".encode())
         for name in ("text_encoder", "text_encoder_2", "text_encoder_3", "unet", "transformer"):
             module = getattr(self.pipeline, name, None)
@@ -263,8 +270,19 @@ def _is_compiled(module: nn.Module) -> bool:
 
 
 def _is_fused(module: nn.Module) -> bool:
-    # diffusers leaves `fused_projections` set after unfuse_qkv_projections(); the processor tells which projections are used
-    return getattr(module, "fused_projections", False) and "Fused" in type(getattr(module, "processor", None)).__name__
+    # diffusers leaves `fused_projections` set after unfuse_qkv_projections(); the processor tells which projections are used. That of
+    # Flux goes by the setting itself
+    processor = type(getattr(module, "processor", None)).__name__
+    return getattr(module, "fused_projections", False) and any(kind in processor for kind in ("Fused", "Flux"))
+
+
+def explicit(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A scheduler's settings, those included that nobody set: diffusers would give another scheduler its own defaults for them.
+
+    >>> explicit({"timestep_spacing": "linspace", "_use_default_values": ["timestep_spacing"]})
+    {'timestep_spacing': 'linspace'}
+    """
+    return {name: value for name, value in config.items() if name != "_use_default_values"}
 
 
 @lru_cache

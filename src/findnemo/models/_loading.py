@@ -1,7 +1,8 @@
-"""`load`: a directory, a hub id, a live pipeline or "demo" becomes a `Model`. safetensors only, never remote code."""
+"""`load`: a directory, a hub id, a file, a live pipeline or "demo" becomes a `Model`. safetensors only, never remote code."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,12 @@ import torch
 
 from findnemo.errors import InputError, ModelError
 from findnemo.models._base import Model
+from findnemo.models._single_file import configuration, first_line, from_single_file, pipeline_class
 from findnemo.models.deepfloyd import DeepFloyd
+from findnemo.models.flux import Flux
+from findnemo.models.pixart import PixArt
 from findnemo.models.stable_diffusion import StableDiffusion
+from findnemo.models.stable_diffusion_3 import StableDiffusion3
 from findnemo.models.stable_diffusion_xl import StableDiffusionXL
 
 ADAPTERS: dict[str, type[Model]] = {
@@ -18,12 +23,32 @@ ADAPTERS: dict[str, type[Model]] = {
     "LatentConsistencyModelPipeline": StableDiffusion,
     "StableDiffusionXLPipeline": StableDiffusionXL,
     "IFPipeline": DeepFloyd,
+    "PixArtAlphaPipeline": PixArt,
+    "PixArtSigmaPipeline": PixArt,
+    "StableDiffusion3Pipeline": StableDiffusion3,
+    "FluxPipeline": Flux,
 }
+DEMO = Path(__file__).parents[1] / "demo" / "assets" / "model"  # what load("demo") loads
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+VARIANT = re.compile(r"[\w-]+\.([\w-]+?)(?:-\d+-of-\d+)?\.safetensors")  # of model.fp16.safetensors: fp16
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+FILES = (".safetensors", *PICKLES)
+GIVE = "give a diffusers directory, a .safetensors file, a hub id, or 'demo'"
 CONVERT = (
     "convert them in a place you trust: DiffusionPipeline.from_pretrained(DIR).save_pretrained(NEW_DIR, safe_serialization=True)"
 )
+FITTING = {  # which options mean something for a source; the others would silently do nothing
+    "a live pipeline": (),
+    "the demo model": (),
+    "a directory": ("variant",),
+    "a single file": ("config",),
+    "a hub id": ("revision", "variant"),
+}
+MEANT = {
+    "revision": "names a branch, tag or commit of a hub id",
+    "variant": "names weight files of a hub id or directory, such as fp16",
+    "config": "gives a single .safetensors file what it lacks",
+}
 
 
 def load(
@@ -31,20 +56,32 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     channels_last: bool = False,
+    revision: str | None = None,
+    variant: str | None = None,
+    config: str | Path | None = None,
 ) -> Model:
     """Load a model to audit.
 
-    `source`: a diffusers directory, a hub id ("CompVis/stable-diffusion-v1-4"), "demo" for the shipped model, or a live
-    pipeline, which is used as it is. `device`: by default CUDA where there is one, else the CPU. `dtype`: "float32",
-    "float16" or "bfloat16"; by default float16 on CUDA, else float32. `channels_last`: keep the denoiser in the layout that
-    convolutions are fastest in; results are the same but for rounding.
+    `source`: a diffusers directory, a hub id ("CompVis/stable-diffusion-v1-4"), a single `.safetensors` file in the original
+    layout (Stable Diffusion 1.x, 2.x, SDXL), "demo" for the shipped model, or a live pipeline, which is used as it is. `device`:
+    by default CUDA where there is one, else the CPU. `dtype`: "float32", "float16" or "bfloat16"; by default float16 on CUDA, else
+    float32. `channels_last`: keep the denoiser in the layout that convolutions are fastest in; results are the same but for
+    rounding.
 
-    Raises InputError (no such model, device or dtype), ModelError (unsupported or unsafe files), EditError (fused or compiled).
+    `revision`: branch, tag or commit of a hub id. `variant`: weight files of that name ("fp16"), of a hub id or directory. Without
+    a network, a hub id is looked for in the local cache. `config`: a diffusers directory or hub id that gives a single file all but
+    its weights (its JSON and tokenizer files); by default the usual one of what its keys say it is, from the hub or its cache.
+
+    Raises InputError (no such model, device or dtype; an option that would do nothing for this source), ModelError (unsupported or
+    unsafe files), EditError (fused or compiled).
 
         >>> model = load("demo")
         >>> list(model.widths().values())
         [32, 32, 64, 64, 96, 96, 96]
     """
+    options = {"revision": revision, "variant": variant, "config": None if config is None else str(config)}
+    asked = {name: value for name, value in options.items() if value is not None}
+    _refuse_misplaced(source, asked)
     if isinstance(source, Model):
         return source
     if not isinstance(source, (str, Path)):
@@ -55,11 +92,52 @@ def load(
         return _laid_out(adapter(pipeline, name), channels_last)
     place = _device(device) or _best_device()
     kind = _dtype(dtype) or (torch.float16 if place.type == "cuda" else torch.float32)
-    path = _demo_directory() if str(source) == "demo" else source
-    adapter = _adapter(_pipeline_class(path))
-    pipeline = _from_pretrained(path, kind).to(place)
+    path = DEMO if str(source) == "demo" else source
+    if Path(path).is_file():
+        file = _checked_file(Path(path))
+        folder = configuration(file, asked.get("config"))
+        adapter = _adapter(pipeline_class(folder))
+        pipeline = from_single_file(file, folder, kind)
+    else:
+        adapter = _adapter(_pipeline_class(path, revision, variant))
+        pipeline = _from_pretrained(path, kind, revision, variant)
+    pipeline.to(place)
     pipeline.set_progress_bar_config(disable=True)
-    return _laid_out(adapter(pipeline, str(source)), channels_last)
+    model = adapter(pipeline, str(source))
+    model.options = asked
+    return _laid_out(model, channels_last)
+
+
+def _refuse_misplaced(source: Any, asked: dict[str, str]) -> None:
+    """Refuse options that say nothing about a source."""
+    what = _what(source)
+    for name, value in asked.items():
+        if name not in FITTING[what]:
+            this = source if isinstance(source, (str, Path)) else "this"
+            raise InputError(f"{name} {value!r} {MEANT[name]}, and {this} is {what}: leave it out")
+    if (variant := asked.get("variant")) and not re.fullmatch(r"[\w.-]+", variant):
+        raise InputError(f"variant {variant!r} is no name of weight files: give one such as fp16")
+
+
+def _what(source: Any) -> str:
+    if not isinstance(source, (str, Path)):
+        return "a live pipeline"
+    if str(source) == "demo":
+        return "the demo model"
+    path = Path(source)
+    return "a directory" if path.is_dir() else "a single file" if path.exists() or path.suffix in FILES else "a hub id"
+
+
+def _checked_file(path: Path) -> Path:
+    """A file that may be opened. Raises ModelError for pickles, InputError for others that are not safetensors."""
+    if path.suffix.lower() in PICKLES:
+        raise ModelError(
+            f"{path} is a pickle, and a pickle can run code: findnemo loads safetensors only; take the model's .safetensors file, "
+            "or convert it in a place you trust"
+        )
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path} is not a model directory, nor a .safetensors file: {GIVE}")
+    return path
 
 
 def _laid_out(model: Model, channels_last: bool) -> Model:
@@ -98,13 +176,7 @@ def _adapter(class_name: str) -> type[Model]:
     return ADAPTERS[class_name]
 
 
-def _demo_directory() -> Path:
-    from findnemo.demo import MODEL
-
-    return MODEL
-
-
-def _pipeline_class(source: str | Path) -> str:
+def _pipeline_class(source: str | Path, revision: str | None, variant: str | None) -> str:
     """The pipeline class that a model names, read before anything of it is loaded."""
     from diffusers import DiffusionPipeline
 
@@ -113,13 +185,15 @@ def _pipeline_class(source: str | Path) -> str:
         if not (path / "model_index.json").is_file():
             raise InputError(f"{path} holds no model_index.json: it is not a diffusers pipeline directory")
         _refuse_pickles(path)
-    elif path.exists() or str(source).startswith((".", "/", "~")):
-        raise InputError(f"{source} is not a model directory: give a diffusers directory, a hub id, or 'demo'")
+        _check_variant(path, variant)
+    elif str(source).startswith((".", "/", "~")) or path.suffix in FILES:
+        raise InputError(f"{source} is not a model directory, nor a file: {GIVE}")
+    at = "" if revision is None else f" at revision {revision!r}"
     try:
-        config = DiffusionPipeline.load_config(str(source))
+        config = DiffusionPipeline.load_config(str(source), revision=revision)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"no model {str(source)!r}: no such directory, and the hub or its local cache gave none ({_first_line(error)})"
+            f"no model {str(source)!r}{at}: no such directory, and the hub or its local cache gave none ({first_line(error)})"
         ) from error
     if not isinstance(config, dict) or "_class_name" not in config:
         raise InputError(f"the model_index.json of {source} names no _class_name: it is not a diffusers pipeline")
@@ -137,16 +211,28 @@ def _refuse_pickles(path: Path) -> None:
             )
 
 
-def _from_pretrained(source: str | Path, dtype: torch.dtype) -> Any:
+def _check_variant(path: Path, variant: str | None) -> None:
+    """Say which variants of the weights a directory holds, where the one that is asked for is not among them."""
+    weights = [f.name for f in path.glob("*/*.safetensors")]
+    known = {match[1] for name in weights if (match := VARIANT.fullmatch(name))}
+    plain = any(VARIANT.fullmatch(name) is None for name in weights)
+    if variant is not None and variant not in known:
+        raise InputError(
+            f"{path} holds no weights of variant {variant!r}: it has {', '.join(sorted(known)) or 'none'}; leave it out"
+        )
+    if variant is None and known and not plain:
+        raise InputError(f"{path} holds weights of variant {', '.join(sorted(known))} only: ask for variant {min(known)!r}")
+
+
+def _from_pretrained(source: str | Path, dtype: torch.dtype, revision: str | None, variant: str | None) -> Any:
     from diffusers import DiffusionPipeline
 
+    which = {"revision": revision, "variant": variant}
+    options: dict[str, Any] = {"torch_dtype": dtype, "use_safetensors": True, "trust_remote_code": False, **which}
     try:
-        return DiffusionPipeline.from_pretrained(str(source), torch_dtype=dtype, use_safetensors=True, trust_remote_code=False)
+        index = DiffusionPipeline.load_config(str(source), revision=revision)
+        left_out = [name for name, kind in index.items() if kind == [None, None]]
+        return DiffusionPipeline.from_pretrained(str(source), **options, **dict.fromkeys(left_out))  # diffusers asks to be told
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         hint = f"; if it has pickled weights only, {CONVERT}" if "safetensors" in str(error) else ""
-        raise ModelError(f"{source} cannot be loaded: {_first_line(error)}{hint}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+        raise ModelError(f"{source} cannot be loaded: {first_line(error)}{hint}") from error

@@ -27,6 +27,7 @@ class StableDiffusion(Model):
     prompt's embedding: the pipeline's default one, for without guidance such a network was never trained.
     """
 
+    changeable = True
     variances = 1  # channels that the U-Net returns for each of a latent: eps, and beside it a variance where that is learned
 
     def is_value_layer(self, name: str, module: nn.Module) -> bool:

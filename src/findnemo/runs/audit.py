@@ -81,9 +81,15 @@ def start(out: str | Path, model: Model, calibration: Calibration, plan: Plan) -
     run = Run.create(out, plan.settings(model, calibration))
     if not (run.path / "calibration" / "calibration.json").exists():
         calibration.save(run.path / "calibration")
-    run.set_meta("source", model.source)  # where the model was found last; no result depends on it
+    remember_source(run, model)
     run.set_meta("versions", _versions())
     return run
+
+
+def remember_source(run: Run, model: Model) -> None:
+    """Keep where the model was found last, and how it was opened; no result depends on it."""
+    run.set_meta("source", model.source)
+    run.set_meta("source_options", model.options)
 
 
 def audit(

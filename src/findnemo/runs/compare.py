@@ -38,7 +38,7 @@ def compare(work: Work, names: Sequence[str] | None = None, progress: Progress |
     """
     wanted = methods(names)
     captions = list(work.run.captions())
-    localized = [c for c in captions if len(neurons_of(c))]
+    localized = localized_captions(captions)
     reference = tuple(c.text for c in captions if c.results.get("detect", {}).get("memorized") is False)[:REFERENCES]
     done, count = 0, len(localized) * len(wanted)
     for caption in localized:
@@ -52,6 +52,12 @@ def compare(work: Work, names: Sequence[str] | None = None, progress: Progress |
             done += 1
     if progress is not None:
         progress("compare", count, count)
+
+
+def localized_captions(captions: Iterable[Caption]) -> list[Caption]:
+    """Captions with neurons. Where some have a type (VM, TM), those: one without is a caption that the threshold is wrong about."""
+    found = [c for c in captions if len(neurons_of(c))]
+    return [c for c in found if c.type] or found
 
 
 def untouched(work: Work, caption: Caption) -> list[Image.Image]:

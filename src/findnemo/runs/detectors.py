@@ -18,7 +18,7 @@ from findnemo.errors import InputError, NumericalError
 from findnemo.images import ImageSettings, save_png
 from findnemo.models import Model
 from findnemo.prompts import Prompt
-from findnemo.runs.audit import Progress
+from findnemo.runs.audit import Progress, remember_source
 from findnemo.runs.store import Caption, Run
 
 STAGE, HOLDOUT = "detect:", "holdout:"  # and the name: a stage of the captions; a value of the run, caption -> score
@@ -74,7 +74,7 @@ def start_detectors(out: str | Path, model: Model, settings: ImageSettings) -> R
     same = known is not None and all(known.get(key) == value for key, value in mine.items())
     run = Run.create(out, known if same else mine)
     if run.meta("source") is None:
-        run.set_meta("source", model.source)
+        remember_source(run, model)
     return run
 
 
@@ -99,6 +99,7 @@ def run_detectors(
             f"{len(both)} captions are hold-out captions too, such as {min(both)!r}: a threshold needs captions of its own"
         )
     ids = run.add(prompts)
+    run.set_meta("detectors", list(dict.fromkeys([*(run.meta("detectors") or []), *names])))
     for name in names:
         _score_captions(run, model, ids, name, settings, progress)
         _score_holdout(run, model, holdout, name, settings, progress)

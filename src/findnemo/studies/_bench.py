@@ -16,7 +16,7 @@ from findnemo.errors import FindnemoError
 from findnemo.images import ImageSettings
 from findnemo.neurons import NeuronSet
 from findnemo.runs.audit import Progress, Work, neurons_of
-from findnemo.runs.compare import judged, untouched
+from findnemo.runs.compare import judged, localized_captions, untouched
 from findnemo.runs.store import Caption
 from findnemo.studies._table import Table
 
@@ -58,8 +58,8 @@ class Bench:
         return self.work.plan.image_settings
 
     def memorized(self) -> list[Caption]:
-        """Captions of the run with neurons, in order."""
-        return [c for c in self.work.run.captions() if len(neurons_of(c))]
+        """Captions of the run with neurons, in order; those with a type, where some have one."""
+        return localized_captions(self.work.run.captions())
 
     def sample(self) -> list[Caption]:
         """The first `limit` of each type: what costly studies are done on."""

@@ -48,19 +48,38 @@ def write_figure(made: Figure, path: Path) -> None:
     made.savefig(path.with_suffix(".svg"), metadata={"Date": None})
 
 
-def picture_grid(rows: Sequence[tuple[str, Sequence[Image.Image]]], heads: Sequence[str] = (), tile: float = 1.0) -> Figure:
-    """Pictures in rows with a label at the left of each and heads above the columns; `tile` in inches."""
-    import numpy as np
+def count_scale(axis: Any, top: float) -> None:
+    """An axis of counts up to `top`, on which few and many can both be read: linear up to ten, logarithmic above."""
+    axis.set_yscale("symlog", linthresh=10)
+    ticks = [t for t in (0, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if t <= 1.5 * top]
+    axis.set_yticks(ticks, [str(t) for t in ticks])
+    axis.set_yticks([], minor=True)
+    axis.set_ylim(0, 1.15 * max(top, 1))
 
-    columns = max(len(images) for _, images in rows)
-    with figure(columns, len(rows), tile * 1.05, tile * 1.12) as (made, axes):
-        for k, axis in enumerate(axes):
+
+def picture_grid(rows: Sequence[tuple[str, Sequence[Image.Image]]], heads: Sequence[str] = (), tile: float = 1.0) -> Figure:
+    """Pictures in rows with a label at the left of each and heads above the columns, on two lines at most; `tile` in inches."""
+    import textwrap
+
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns, gap = max(len(images) for _, images in rows), 0.06
+    left, top = (1.05 if any(label for label, _ in rows) else gap), (0.36 if heads else gap)
+    width, height = left + columns * (tile + gap), top + len(rows) * (tile + gap)
+    made = Figure(figsize=(width, height), dpi=160)
+    FigureCanvasAgg(made)
+    for r, (label, images) in enumerate(rows):
+        bottom = height - top - (r + 1) * (tile + gap) + gap
+        lines = [line for part in label.split("\n") for line in textwrap.wrap(part, 15, max_lines=4, placeholder="…")]
+        made.text((left - 0.08) / width, (bottom + tile / 2) / height, "\n".join(lines), ha="right", va="center", fontsize=7)
+        for k, image in enumerate(images):
+            axis = made.add_axes(((left + k * (tile + gap)) / width, bottom / height, tile / width, tile / height))
+            axis.imshow(np.asarray(image), interpolation="nearest")
             axis.set_axis_off()
-            label, images = rows[k // columns]
-            if k % columns < len(images):
-                axis.imshow(np.asarray(images[k % columns]), interpolation="nearest")
-            if k < len(heads):
-                axis.set_title(heads[k], fontsize=8)
-            if k % columns == 0:
-                axis.text(-0.08, 0.5, label, transform=axis.transAxes, ha="right", va="center", fontsize=8)
+    for k, head in enumerate(heads):
+        lines = textwrap.wrap(head, int(17 * tile), max_lines=2, placeholder="…")
+        x = (left + k * (tile + gap) + tile / 2) / width
+        made.text(x, 1 - (top - 0.04) / height, "\n".join(lines), ha="center", va="bottom", fontsize=6.5)
     return made

@@ -51,4 +51,10 @@ def _cell(payloads: Payloads, column: str, intervals: bool) -> str | None:
 
 
 def _theirs(row: Row | None) -> list[Cell]:
-    return [None if v is None else f"{v:g}" for v in row] if row else [None] * len(HEADS)
+    if row is None:
+        return [None] * len(HEADS)
+    neurons, *values = row
+    return [
+        None if neurons is None else f"{neurons:g}",
+        *(None if v is None else f"{v:.2f}" if v == round(v, 2) else f"{v:g}" for v in values),
+    ]

@@ -14,7 +14,7 @@ LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{",
 
 @dataclass(frozen=True)
 class Table:
-    """`columns` and `rows` of equal length; `note`: what a reader has to know. Numbers are shown with three digits."""
+    """`columns` and `rows` of equal length; `note`: what a reader has to know. Numbers are shown with three digits, small ones with two that count."""
 
     title: str
     columns: Sequence[str]
@@ -53,7 +53,10 @@ class Table:
     def _text(self, cell: Cell) -> str:
         if cell is None:
             return "-"
-        return f"{cell:.{self.digits}f}" if isinstance(cell, float) else str(cell)
+        if not isinstance(cell, float):
+            return str(cell)
+        small = 0 < abs(cell) < 10 ** (1 - self.digits)  # a KID of -.0003 is not zero
+        return f"{cell:.2g}" if small else f"{cell:.{self.digits}f}"
 
 
 def _line(cells: Any) -> str:

@@ -59,5 +59,5 @@ def _pictures(bench: Bench, neuron: Neuron, captions: list[Caption]) -> Figure:
     with deactivate(bench.model, NeuronSet.of([neuron])):
         after = [generate(bench.model, c.text, [FRESH], bench.image_settings)[0] for c in captions]
     number = list(bench.model.value_layers).index(neuron[0]) + 1
-    heads = [c.text if len(c.text) < 22 else c.text[:20] + "…" for c in captions]
+    heads = [c.text for c in captions]
     return picture_grid([("all on", before), (f"#{neuron[1]} of\nlayer {number} off", after)], heads, tile=1.5)

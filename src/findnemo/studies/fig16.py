@@ -93,7 +93,7 @@ def fig20(bench: Bench) -> Study:
         rows.append([f"the memory's value neurons, {kind}", *_medians(found)])
     heads = ["all on", *(f"{count} channels" for count in CHANNELS)]
     made = (
-        picture_grid([(_short(c.text), [i for i in shown[c.id] if i is not None]) for c in captions], heads, tile=1.2)
+        picture_grid([(c.text, [i for i in shown[c.id] if i is not None]) for c in captions], heads, tile=1.2)
         if captions
         else None
     )
@@ -138,12 +138,7 @@ def _medians(payloads: Sequence[Mapping[str, Any]]) -> list[float | int | None]:
 
 def _grid(bench: Bench, captions: Sequence[Caption], shown: Mapping[int, list[Image.Image | None]]) -> Figure:
     heads = ["all on", *(f"layer {k}" for k in range(1, len(bench.model.value_layers) + 1))]
-    return picture_grid([(_short(c.text), [i for i in shown[c.id] if i is not None]) for c in captions], heads)
-
-
-def _short(text: str) -> str:
-    words = text.split()
-    return "\n".join(" ".join(words[k : k + 2]) for k in range(0, min(len(words), 6), 2))
+    return picture_grid([(c.text, [i for i in shown[c.id] if i is not None]) for c in captions], heads)
 
 
 def _convolutions(model: Model) -> dict[str, nn.Module]:

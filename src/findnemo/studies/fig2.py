@@ -25,11 +25,14 @@ def fig2a(bench: Bench) -> Study:
             kinds.setdefault(caption.type, []).append(found["score_before"])
     every = torch.tensor([s for scores in kinds.values() for s in scores])
     with figure() as (made, (axis,)):
-        axis.hist(holdout.numpy(), bins=30, density=True, color=GREY, alpha=0.6, label=f"hold-out, n = {len(holdout)}")
-        for (kind, scores), color in zip(kinds.items(), (RED, BLUE), strict=False):
-            axis.hist(scores, bins=20, density=True, color=color, alpha=0.6, label=f"{kind}, n = {len(scores)}")
+        groups = {"hold-out": holdout.tolist(), **kinds}
+        low, high = min([tau, *groups["hold-out"]]), 1.0
+        for (kind, scores), color in zip(groups.items(), (GREY, RED, BLUE), strict=False):
+            share = [1 / len(scores)] * len(scores)
+            label = f"{kind}, n = {len(scores)}"
+            axis.hist(scores, bins=40, range=(low, high), weights=share, color=color, alpha=0.65, label=label)
         axis.axvline(tau, color="black", linewidth=1, linestyle="--", label=f"tau = {tau:.3f}")
-        axis.set(xlabel="memorization score (largest pairwise SSIM)", ylabel="density")
+        axis.set(xlabel="memorization score (largest pairwise SSIM)", ylabel="share of captions")
         axis.legend()
     rows: list[list[Cell]] = [
         ["hold-out mean", float(holdout.mean()) if len(holdout) else None, 0.358],

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from statistics import median
+from typing import Any
 
 from findnemo.neurons import NeuronSet
 from findnemo.studies._bench import Bench, Study
-from findnemo.studies._figure import BLUE, GREY, figure
+from findnemo.studies._figure import BLUE, GREY, count_scale, figure
 from findnemo.studies._nemo import listing
 from findnemo.studies._table import Cell, Table
 
@@ -23,7 +24,7 @@ def fig4(bench: Bench) -> Study:
             rows.append([kind, len(pairs), median(before), median(after), *PAPER.get(kind, (None, None))])
             axis.boxplot([before, after], widths=0.5, medianprops={"color": "black"})
             axis.set_xticks([1, 2], ["initial selection", "refined"])
-            axis.set_yscale("symlog", linthresh=10)
+            count_scale(axis, max(before))
             axis.set(title=f"{kind}, n = {len(pairs)}", ylabel="neurons per prompt")
     heads = ["type", "n", "median before", "median after", "before, paper", "after, paper"]
     text = "Refinement keeps few of the neurons that are unusually active."
@@ -33,7 +34,7 @@ def fig4(bench: Bench) -> Study:
 def fig7(bench: Bench) -> Study:
     """Where they sit."""
     sets, layers = _sets(bench), list(bench.model.value_layers)
-    rows: list[list[Cell]] = []
+    rows: list[list[Any]] = []
     with figure(max(1, len(sets))) as (made, axes):
         for axis, (kind, pairs) in zip(axes, sets.items(), strict=True):
             for which, (label, color) in enumerate((("initial selection", GREY), ("refined", BLUE))):
@@ -41,9 +42,9 @@ def fig7(bench: Bench) -> Study:
                 rows.append([f"{kind}, {label}", *counts])
                 axis.bar([k + 0.4 * which for k in range(len(layers))], counts, 0.4, color=color, label=label)
             axis.set_xticks([k + 0.2 for k in range(len(layers))], [str(k + 1) for k in range(len(layers))])
-            axis.set_yscale("symlog", linthresh=10)
-            axis.set(title=f"{kind}, n = {len(pairs)}", xlabel="value layer, in forward order", ylabel="neurons, all prompts")
-            axis.legend()
+            count_scale(axis, max(max(row[1:]) for row in rows[-2:]))
+            axis.set(xlabel="value layer, in forward order", ylabel="neurons, all prompts")
+            axis.legend(title=f"{kind}, n = {len(pairs)}", loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, title_fontsize=9)
     note = "Layers: " + "; ".join(f"{k} {name}" for k, name in enumerate(layers, 1)) + "."
     table = Table("Neurons per layer, summed over prompts", ["", *map(str, range(1, len(layers) + 1))], rows, note)
     return Study("Figure 7: neurons per layer", "In which value layers memories sit.", [table], {"fig7": made})

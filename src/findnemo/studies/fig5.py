@@ -14,7 +14,7 @@ from findnemo.images import generate_many
 from findnemo.metrics.quality import fid, kid
 from findnemo.models import sample_seed
 from findnemo.neurons import Neuron, NeuronSet
-from findnemo.runs.audit import neurons_of
+from findnemo.runs.audit import all_neurons, neurons_of
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import BLUE, GREY, RED, figure
 from findnemo.studies._table import Table
@@ -37,6 +37,9 @@ def fig5a(bench: Bench) -> Study:
             for kind, color in (("found", RED), ("random", GREY)):
                 points = [(row[1], row[k + 2]) for row in rows if row[0] in (kind, "none") and row[k + 2] is not None]
                 axis.plot(*zip(*points, strict=True), "o-", color=color, label=kind, markersize=3) if points else None
+            values = [row[k + 2] for row in rows if row[k + 2] is not None]
+            if values:
+                axis.set_ylim(min(0, 1.3 * min(values)), max(1.3 * max(values), 0.001))  # from zero: a flat line shall look flat
             axis.set(xlabel="neurons off", title=head)
         axes[0].legend()
     n = min(IMAGES, len(bench.unrelated))
@@ -80,8 +83,8 @@ def _measures(bench: Bench, prompts: Sequence[str], real: list[Image.Image], ima
 
 
 def _by_frequency(bench: Bench) -> list[Neuron]:
-    """The run's neurons, those of most captions first."""
-    counts = Counter(n for caption in bench.memorized() for n in neurons_of(caption))
+    """What the run switches off, the neurons of most captions first."""
+    counts = Counter(n for caption in bench.memorized() for n in all_neurons([caption]))
     return [n for n, _ in counts.most_common()]
 
 

@@ -1,0 +1,308 @@
+"""The commands of the path: calibrate, detect, localize, audit, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from findnemo.cli._common import (
+    OF_RUN,
+    CalibrationOpt,
+    ClipOpt,
+    ColumnOpt,
+    CompileOpt,
+    DescriptorOpt,
+    DeviceOpt,
+    DtypeOpt,
+    FailOpt,
+    JsonOpt,
+    LimitOpt,
+    OutOpt,
+    PromptsOpt,
+    QuietOpt,
+    RunArg,
+    SeedOpt,
+    Source,
+    VariantOpt,
+    load_model,
+    opens_model,
+    plain,
+    print_json,
+    read_table,
+    stdout,
+    warn_long_captions,
+)
+from findnemo.cli._steps import (
+    calibrate_to,
+    demo_holdout,
+    demo_table,
+    make_plan,
+    own_calibration,
+    plan_of,
+    refuse_other,
+    run_stages,
+    stages_with_calibration,
+    with_screen,
+)
+from findnemo.errors import InputError
+
+FprOpt = Annotated[float | None, typer.Option(help="Threshold for this false-positive rate instead of mean + 1 std.")]
+SearchOpt = Annotated[str, typer.Option(help="How neurons are sought: 'gradient', 'halving' or 'listing' (Algorithms 3 and 4).")]
+PrecisionOpt = Annotated[
+    float, typer.Option(help="Stop scoring hold-out captions once tau is known this well (95 %); 0: score all.")
+]
+ScreenOpt = Annotated[
+    bool,
+    typer.Option("--screen", help="Set captions aside that are far below tau after four seeds; says how many it would miss."),
+]
+ImagesOpt = Annotated[int, typer.Option(help="Finished images before and after per memorized caption; 0 for none.", min=0)]
+StepsOpt = Annotated[int | None, typer.Option("--image-steps", help="Denoising steps of finished images (50; demo 15).", min=1)]
+GuidanceOpt = Annotated[float | None, typer.Option(help="Guidance scale of finished images (7; demo 2).")]
+
+
+@opens_model
+def calibrate(
+    model: Source,
+    out: OutOpt,
+    prompts: Annotated[str | None, typer.Option("--prompts", "-p", help="Hold-out captions (not memorized).")] = None,
+    limit: LimitOpt = None,
+    fpr: FprOpt = None,
+    precision: PrecisionOpt = 0.002,
+    variant: VariantOpt = "paper",
+    import_statistics: Annotated[Path | None, typer.Option(help="Import published activation statistics (.pt) instead.")] = None,
+    tau: Annotated[float | None, typer.Option(help="Threshold that goes with imported statistics (0.428).")] = None,
+    column: ColumnOpt = None,
+    seed: SeedOpt = 0,
+    device: DeviceOpt = None,
+    dtype: DtypeOpt = None,
+    compile: CompileOpt = False,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """Measure activation statistics and the threshold tau on hold-out captions.
+
+    Example: `findnemo calibrate CompVis/stable-diffusion-v1-4 --prompts laion.csv --limit 1000 --out calibration`
+    """
+    from findnemo import calibration as api
+    from findnemo.settings import settings_for
+
+    if (prompts is None) == (import_statistics is None):
+        raise InputError("give either --prompts FILE or --import-statistics FILE")
+    if out.is_file():
+        raise InputError(f"{out} is a file: give a directory")
+    if prompts is not None:
+        table = read_table(prompts, column, limit, quiet)
+        loaded = load_model(model, device, dtype, quiet, compile)
+        warn_long_captions(loaded, table)
+        made = calibrate_to(loaded, [p.text for p in table], settings_for(variant, seed), fpr, precision, out, quiet)
+    else:
+        assert import_statistics is not None
+        loaded = load_model(model, device, dtype, quiet, compile)
+        made = api.import_statistics(import_statistics, loaded, api.PUBLISHED_TAU if tau is None else tau, seed)
+    made.save(out)
+    about = {
+        "tau": made.tau,
+        "prompts": made.count,
+        "scored": len(made.trajectories),
+        "variant": made.settings.variant,
+        "fpr": made.fpr,
+        "calibration": str(out),
+    }
+    if json:
+        print_json(about)
+    elif not quiet:
+        stdout.print(f"{_how_well(made)}; calibration written to {plain(str(out))}", soft_wrap=True)
+
+
+def _how_well(made: Any) -> str:
+    """tau, how well it is known, and whether scoring stopped early."""
+    from findnemo.calibration import tau_interval
+
+    scored = len(made.trajectories)
+    if not scored:
+        return f"tau = {made.tau:.4f} as given, with imported statistics"
+    text = f"tau = {made.tau:.4f} from {scored} captions"
+    if made.fpr is None:
+        low, high = tau_interval(made.scores)
+        text += f" (95 % interval {low:.4f} to {high:.4f})"
+    return text + (f", precise enough; activation statistics from all {made.count}" if scored < made.count else "")
+
+
+@opens_model
+def detect(
+    model: Source,
+    out: OutOpt,
+    prompts: Annotated[
+        str | None, typer.Option("--prompts", "-p", help="Captions; with --detector, 'demo' brings its own.")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", "-c", help="A directory made by `findnemo calibrate`; not with --detector.")
+    ] = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            help="Score and compare detectors instead: ssim, magnitude, entropy-d, entropy-e, one-step, edges, bright-ending."
+        ),
+    ] = None,
+    holdout: Annotated[
+        str | None, typer.Option(help="Hold-out captions for the detectors' thresholds; 'demo' brings its own.")
+    ] = None,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="With --detector: saliency and mask pictures of the captions with a type.")
+    ] = False,
+    screen: ScreenOpt = False,
+    limit: LimitOpt = None,
+    column: ColumnOpt = None,
+    device: DeviceOpt = None,
+    dtype: DtypeOpt = None,
+    compile: CompileOpt = False,
+    fail_on_memorized: FailOpt = False,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """Say which captions are memorized, or compare detectors on captions of which that is known.
+
+    Example: `findnemo detect MODEL --prompts captions.csv --calibration calibration --out run`
+
+    Example: `findnemo detect demo --detector ssim,magnitude,edges --out run`
+    """
+    from findnemo.cli._detectors import detect_with, refuse_beside
+
+    if detector is not None:
+        asked = {"--calibration": calibration, "--screen": screen, "--fail-on-memorized": fail_on_memorized}
+        refuse_beside(asked, "does nothing with --detector, whose thresholds come from hold-out captions: leave one of them out")
+        detect_with(model, prompts, holdout, detector, out, limit, column, device, dtype, compile, pictures, json, quiet)
+        return
+    refuse_beside({"--holdout": holdout, "--pictures": pictures}, "goes with --detector: name one, or leave it out")
+    if prompts is None:
+        raise InputError("give --prompts FILE")
+    if calibration is None:
+        raise InputError("give --calibration DIR, made by `findnemo calibrate`, or --detector NAME with hold-out captions")
+    stages_with_calibration(
+        model,
+        prompts,
+        calibration,
+        out,
+        ("detect",),
+        limit,
+        column,
+        device,
+        dtype,
+        compile,
+        fail_on_memorized,
+        json,
+        quiet,
+        screen=screen,
+    )
+
+
+@opens_model
+def localize(
+    model: Source,
+    prompts: PromptsOpt,
+    calibration: CalibrationOpt,
+    out: OutOpt,
+    search: SearchOpt = "gradient",
+    limit: LimitOpt = None,
+    column: ColumnOpt = None,
+    device: DeviceOpt = None,
+    dtype: DtypeOpt = None,
+    compile: CompileOpt = False,
+    fail_on_memorized: FailOpt = False,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """Find the neurons that hold the memorized captions.
+
+    Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --out run`
+    """
+    stages = ("detect", "localize")
+    stages_with_calibration(
+        model, prompts, calibration, out, stages, limit, column, device, dtype, compile, fail_on_memorized, json, quiet, search
+    )
+
+
+@opens_model
+def audit(
+    model: Source,
+    out: OutOpt,
+    prompts: Annotated[str | None, typer.Option("--prompts", "-p", help="Captions to audit; 'demo' brings its own.")] = None,
+    holdout: Annotated[str | None, typer.Option(help="Hold-out captions to calibrate on; 'demo' brings its own.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", "-c", help="A calibration instead of hold-out captions.")
+    ] = None,
+    limit: LimitOpt = None,
+    search: SearchOpt = "gradient",
+    variant: Annotated[str | None, typer.Option(help="'paper' (default) or 'released'; a calibration brings its own.")] = None,
+    fpr: FprOpt = None,
+    precision: PrecisionOpt = 0.002,
+    screen: ScreenOpt = False,
+    images: ImagesOpt = 4,
+    grow: Annotated[bool, typer.Option(help="Switch off more where finished images are still copies of each other.")] = True,
+    image_steps: StepsOpt = None,
+    guidance: GuidanceOpt = None,
+    descriptor: DescriptorOpt = None,
+    clip: ClipOpt = None,
+    column: ColumnOpt = None,
+    seed: Annotated[int | None, typer.Option(help="Base seed of all samples (0); a calibration brings its own.")] = None,
+    device: DeviceOpt = None,
+    dtype: DtypeOpt = None,
+    compile: CompileOpt = False,
+    fail_on_memorized: FailOpt = False,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """The whole path: calibrate, detect, localize, verify. Run it again and it goes on where it stopped.
+
+    Example: `findnemo audit CompVis/stable-diffusion-v1-4 --prompts captions.csv --holdout laion.csv --out run`
+    """
+    from dataclasses import replace
+
+    from findnemo.calibration import Calibration
+    from findnemo.settings import settings_for
+
+    if holdout is not None and calibration is not None:
+        raise InputError("give --holdout or --calibration, not both")
+    table = read_table(prompts, column, limit, quiet) if prompts else demo_table(model, limit, "--prompts")
+    made = Calibration.load(calibration) if calibration else None
+    if made is not None:
+        refuse_other(made, {"variant": variant, "seed": seed, "fpr": fpr})
+    clean = None if made else read_table(holdout, column, None, quiet) if holdout else demo_holdout(model)
+    settings = made.settings if made else settings_for(variant or "paper", seed or 0)
+    judges = {name: str(place) for name, place in (("descriptor", descriptor), ("clip", clip)) if place is not None}
+    plan = replace(make_plan(model, search, images, image_steps, guidance, settings.seed), grow=grow, judges=judges)
+    loaded = load_model(model, device, dtype, quiet, compile)
+    warn_long_captions(loaded, table)
+    if made is None:
+        assert clean is not None
+        made = own_calibration(loaded, [p.text for p in clean], settings, fpr, precision, out, quiet)
+    plan = with_screen(plan, screen, made, quiet)
+    stages, folder = ("detect", "localize", "verify"), Path(prompts or "").absolute().parent
+    run_stages(loaded, table, made, out, stages, plan, fail_on_memorized, json, quiet, folder)
+
+
+@opens_model
+def verify(
+    run: RunArg,
+    model: Source = OF_RUN,
+    device: DeviceOpt = None,
+    dtype: DtypeOpt = None,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """Check a localized run on fresh seeds and with finished images: is the memory gone, is the quality intact?
+
+    Example: `findnemo verify run`
+    """
+    from findnemo.calibration import Calibration
+    from findnemo.prompts import Prompt
+    from findnemo.runs import Run
+
+    with Run.open(run) as old:
+        settings, source = old.meta("settings"), model.of_run(old)
+        prompts = [Prompt(c.text, c.row, c.type, c.image) for c in old.captions()]
+    loaded, plan = load_model(source, device, dtype or settings["dtype"], quiet), plan_of(settings)
+    made = Calibration.load(run / "calibration")
+    run_stages(loaded, prompts, made, run, ("verify",), plan, False, json, quiet)

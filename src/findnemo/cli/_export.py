@@ -1,0 +1,78 @@
+"""The command `export`: the cleaned model in the forms that others read, the neurons, and a section for the model card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from findnemo.cli._common import OF_RUN, DeviceOpt, DtypeOpt, QuietOpt, RunArg, Source, load_model, opens_model, say
+from findnemo.errors import InputError
+
+
+@opens_model
+def export(
+    run: RunArg,
+    to: Annotated[
+        list[str] | None,
+        typer.Option(help="checkpoint (the default), file, lora, kohya, neurons or card; may be given several times."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Where to write: with several forms, a folder for all (default: RUN/export)."),
+    ] = None,
+    caption: Annotated[
+        list[str] | None,
+        typer.Option(help="Only neurons of this caption, by row number or text; may be given several times."),
+    ] = None,
+    most: Annotated[int | None, typer.Option(help="Only the N neurons that most captions share.", min=1)] = None,
+    factor: Annotated[float, typer.Option(help="Multiply the neurons by this instead of switching them off.")] = 0.0,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
+    model: Source = OF_RUN,
+    device: DeviceOpt = None,
+    dtype: DtypeOpt = None,
+    quiet: QuietOpt = False,
+) -> None:
+    """Write the cleaned model, for diffusers or user interfaces, as checkpoint or LoRA; the neurons; or a model card's section.
+
+    Example: `findnemo export run --out clean`
+
+    Example: `findnemo export run --to file --out clean.safetensors`
+
+    Example: `findnemo export run --to kohya --to card --caption 12 --caption "Living in the Light" --out exports`
+    """
+    from findnemo import export as api
+    from findnemo.runs import Run
+
+    forms = list(dict.fromkeys(to or ["checkpoint"]))
+    for form in forms:
+        api.check_form(form)
+    with Run.open(run) as opened:
+        chosen = api.select(opened, caption or (), most, factor)
+        settings, source = opened.meta("settings"), model.of_run(opened)
+    targets = {form: _target(run, out, form, len(forms) > 1) for form in forms}
+    weights = any(api.FORMS[form].write is not None for form in forms)
+    for form, target in targets.items():  # what is there already is said before the model is loaded
+        api.check_place(form, target, str(source), force)
+    loaded: Any = load_model(source, device, dtype or settings["dtype"], quiet) if weights else None
+    for form, target in targets.items():
+        api.check(form, chosen, target, loaded, force)
+    for form, target in targets.items():
+        api.write(form, chosen, target, loaded, force)
+        say(f"{_count(chosen)}: {form} written to {target}", quiet)
+
+
+def _target(run: Path, out: Path | None, form: str, several: bool) -> Path:
+    from findnemo.export import FORMS
+
+    if out is None or not several:
+        return out or run / "export" / FORMS[form].name
+    if out.is_file():
+        raise InputError(f"{out} is a file: give a folder for several forms")
+    return out / FORMS[form].name
+
+
+def _count(chosen: Any) -> str:
+    how = "off" if chosen.factor == 0 else f"at {chosen.factor:g}"
+    return f"{len(chosen.neurons)} neuron{'s' * (len(chosen.neurons) != 1)} {how}"

@@ -1,0 +1,116 @@
+"""Exports of a run: the cleaned model as a checkpoint, a single file or a LoRA, the neurons, and a section for a model card.
+
+>>> list(FORMS)
+['checkpoint', 'file', 'lora', 'kohya', 'neurons', 'card']
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from findnemo.errors import InputError, MismatchError
+from findnemo.export._card import markdown, model_card
+from findnemo.export._files import check_target, whole
+from findnemo.export._original import original_tensors
+from findnemo.export._selection import Selection, select
+from findnemo.export._weights import kohya_weights, rewrite, write_checkpoint, write_file, write_kohya, write_lora
+from findnemo.models import Model
+from findnemo.runs import neurons_of
+
+__all__ = [
+    "FORMS",
+    "Form",
+    "Selection",
+    "kohya_weights",
+    "markdown",
+    "model_card",
+    "original_tensors",
+    "rewrite",
+    "select",
+    "write",
+]
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of export: its usual `name` in a folder, a directory if without suffix; and what makes it.
+
+    `write` writes it with the model, `describe` gives its text without one.
+    """
+
+    name: str
+    write: Callable[[Model, Selection, Path], None] | None = None
+    describe: Callable[[Selection], str] | None = None
+
+    @property
+    def suffix(self) -> str:
+        return Path(self.name).suffix
+
+
+def neuron_file(chosen: Selection) -> str:
+    """JSON that `NeuronSet.load` reads, with the neurons of every caption beside them."""
+    captions = [{"row": c.row, "caption": c.text, "layers": (neurons_of(c) & chosen.neurons).to_json()} for c in chosen.captions]
+    whole = {"format": "findnemo.neurons.1", "layers": chosen.neurons.to_json(), "factor": chosen.factor}
+    return json.dumps(whole | {"model": chosen.fingerprint, "captions": captions}, indent=1, ensure_ascii=False) + "\n"
+
+
+FORMS = {
+    "checkpoint": Form("checkpoint", write_checkpoint),
+    "file": Form("model.safetensors", write_file),
+    "lora": Form("lora", write_lora),
+    "kohya": Form("lora.safetensors", write_kohya),
+    "neurons": Form("neurons.json", describe=neuron_file),
+    "card": Form("card.md", describe=model_card),
+}
+
+
+def write(form: str, chosen: Selection, path: str | Path, model: Model | None = None, force: bool = False) -> Path:
+    """Write what was selected of a run in one of FORMS; returns the path. It is there whole or not at all.
+
+    `model`: the audited one, for the forms that hold weights. `force`: replace an earlier export.
+
+    Raises InputError (unknown form, a target that is there), MismatchError (another model than the run's), ModelError and
+    EditError where the model has no such form.
+
+        with Run.open("run") as run:
+            chosen = findnemo.export.select(run)
+        findnemo.export.write("kohya", chosen, "clean.safetensors", findnemo.load("model.safetensors"))
+    """
+    check(form, chosen, path, model, force)
+    target, how = Path(path), FORMS[form]
+    with whole(target) as part:
+        if how.describe is not None:
+            part.write_text(how.describe(chosen), encoding="utf-8")
+        elif how.write is not None and model is not None:
+            how.write(model, chosen, part)
+    return target
+
+
+def check(form: str, chosen: Selection, path: str | Path, model: Model | None, force: bool = False) -> None:
+    """Everything that can be known to be wrong before a form is written, as `write` raises it."""
+    check_place(form, path, str(model.source if model is not None else chosen.about["source"]), force)
+    if FORMS[form].write is not None and model is None:
+        raise InputError(f"{form} holds weights: give the model")
+    if model is not None and model.fingerprint != chosen.fingerprint:
+        raise MismatchError(
+            f"{model.source} is not the model of this run: its fingerprint is {model.fingerprint[:12]}, not "
+            f"{chosen.fingerprint[:12]}"
+        )
+
+
+def check_place(form: str, path: str | Path, source: str, force: bool = False) -> None:
+    """Raises InputError for a place to which a form may not be written. `source`: where the audited model is."""
+    check_form(form)
+    target, suffix = Path(path), FORMS[form].suffix
+    check_target(target, not suffix, force, source)
+    if suffix and target.suffix != suffix:
+        raise InputError(f"{target} is no name for {form}: it must end in {suffix}")
+
+
+def check_form(form: str) -> None:
+    """Raises InputError for a form that is not known."""
+    if form not in FORMS:
+        raise InputError(f"--to {form!r} is not known: use {', '.join(FORMS)}")

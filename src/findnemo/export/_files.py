@@ -1,0 +1,52 @@
+"""Files and directories that are there whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from findnemo.errors import InputError
+
+MARKS = ("model_index.json", "pytorch_lora_weights.safetensors")  # a directory with one of them is an export that may be replaced
+
+
+def check_target(path: Path, directory: bool, force: bool, source: str) -> None:
+    """Raises InputError for a target that may not be written: the audited model, or what is there and not to be replaced."""
+    if path.is_file() if directory else path.is_dir():
+        raise InputError(f"{path} is a {'file: give a directory' if directory else 'directory: give a file'}")
+    if not path.exists() or (directory and not any(path.iterdir())):
+        return
+    if Path(source).exists() and path.samefile(source):
+        raise InputError(f"{path} is the audited model itself: give another --out")
+    if not force:
+        raise InputError(f"{path} is there already: give another --out, or --force to replace it")
+    if directory and not any((path / mark).is_file() for mark in MARKS):
+        raise InputError(f"{path} holds something else than an export and is not replaced: give another --out")
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A place beside `path` to write a file or directory to; once the context ends well it takes the place of `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part, old = (path.with_name(f".{path.name}.{end}") for end in ("part", "old"))
+    _remove(part)
+    try:
+        yield part
+        if path.is_dir():
+            _remove(old)
+            path.rename(old)
+        part.rename(path)
+    finally:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        _remove(part)
+        _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,226 @@
+"""Names and shapes of Stable Diffusion 1.x, 2.x and SDXL weights in their original layout, the one that user interfaces read.
+
+The inverse of what diffusers does when it loads a single file. A component of a pipeline becomes a mapping: name in the original
+layout -> tensor, made when it is written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from findnemo._safetensors import Lazy
+from findnemo.errors import ModelError
+from findnemo.models import Model
+
+UNET, VAE = "model.diffusion_model.", "first_stage_model."
+CLIP_L = "cond_stage_model.transformer."  # Stable Diffusion 1.x
+OPEN_CLIP_H = "cond_stage_model.model."  # 2.x
+SDXL_CLIP_L, SDXL_OPEN_CLIP_G = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
+
+UNET_ENDS = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+    "conv_in": "input_blocks.0.0",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
+RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+OPEN_CLIP = {
+    "embeddings.token_embedding.weight": "token_embedding.weight",
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "final_layer_norm.weight": "ln_final.weight",
+    "final_layer_norm.bias": "ln_final.bias",
+    "text_projection.weight": "text_projection",
+}
+OPEN_CLIP_LAYER = {
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "self_attn.out_proj": "attn.out_proj",
+}
+
+
+def unet_name(key: str, layers: int, attended: frozenset[int] = frozenset()) -> str | None:
+    """The original name of a weight of a U-Net with `layers` layers a block; None if the layout has no place for it.
+
+    `attended`: the up blocks with attention, in which the upsampler comes third.
+
+    >>> unet_name("mid_block.attentions.0.transformer_blocks.0.attn2.to_v.weight", 2)
+    'middle_block.1.transformer_blocks.0.attn2.to_v.weight'
+    >>> unet_name("down_blocks.1.resnets.0.conv1.bias", 2)
+    'input_blocks.4.0.in_layers.2.bias'
+    """
+    if match := re.fullmatch(r"(\w+(?:\.linear_\d)?)\.(weight|bias)", key):
+        return f"{UNET_ENDS[match[1]]}.{match[2]}" if match[1] in UNET_ENDS else None
+    match = re.fullmatch(r"(?:(down|up)_blocks\.(\d+)|mid_block)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)", key)
+    if match is None:
+        return None
+    way, block, part, rest = match[1], int(match[2] or 0), match[3], match[5]
+    position = block * (layers + 1) + (layers if part.endswith("samplers") else int(match[4]))
+    place = {"down": f"input_blocks.{position + 1}", "up": f"output_blocks.{position}"}.get(way, "middle_block")
+    if part == "downsamplers":
+        return f"{place}.0.{rest.replace('conv.', 'op.', 1)}"
+    if part == "upsamplers":
+        return f"{place}.{2 if block in attended else 1}.{rest}"
+    if way is None:
+        place += f".{2 * int(match[4]) if part == 'resnets' else 1}"
+    else:
+        place += ".0" if part == "resnets" else ".1"
+    if part == "attentions":
+        return f"{place}.{rest}"
+    name, _, end = rest.rpartition(".")
+    return f"{place}.{RESNET[name]}.{end}" if name in RESNET else None
+
+
+def vae_name(key: str, blocks: int) -> str | None:
+    """The original name of a weight of an autoencoder with `blocks` blocks; None if the layout has no place for it.
+
+    >>> vae_name("decoder.up_blocks.0.resnets.1.conv_shortcut.weight", 4)
+    'decoder.up.3.block.1.nin_shortcut.weight'
+    """
+    if re.fullmatch(r"(post_)?quant_conv\.(weight|bias)|(en|de)coder\.conv_(in|out)\.(weight|bias)", key):
+        return key
+    if match := re.fullmatch(r"((?:en|de)coder)\.conv_norm_out\.(.+)", key):
+        return f"{match[1]}.norm_out.{match[2]}"
+    if match := re.fullmatch(r"((?:en|de)coder)\.mid_block\.attentions\.0\.(.+)\.(weight|bias)", key):
+        return f"{match[1]}.mid.attn_1.{VAE_ATTENTION[match[2]]}.{match[3]}" if match[2] in VAE_ATTENTION else None
+    if match := re.fullmatch(r"((?:en|de)coder)\.mid_block\.resnets\.(\d)\.(.+)", key):
+        return f"{match[1]}.mid.block_{int(match[2]) + 1}.{match[3].replace('conv_shortcut', 'nin_shortcut')}"
+    match = re.fullmatch(r"(en|de)coder\.(?:down|up)_blocks\.(\d+)\.(resnets|downsamplers|upsamplers)\.(\d+)\.(.+)", key)
+    if match is None:
+        return None
+    block = int(match[2]) if match[1] == "en" else blocks - 1 - int(match[2])
+    place = f"encoder.down.{block}" if match[1] == "en" else f"decoder.up.{block}"
+    if match[3] == "resnets":
+        return f"{place}.block.{match[4]}.{match[5].replace('conv_shortcut', 'nin_shortcut')}"
+    return f"{place}.{match[3].replace('samplers', 'sample')}.{match[5]}"
+
+
+def unet_tensors(unet: Any) -> dict[str, Lazy]:
+    layers, state = unet.config.layers_per_block, unet.state_dict()
+    if not isinstance(layers, int):
+        raise ModelError(f"the original layout knows one number of layers for all blocks, and this U-Net has {list(layers)}")
+    attended = frozenset(int(match[1]) for key in state if (match := re.match(r"up_blocks\.(\d+)\.attentions\.", key)))
+    return _named(state, lambda key: unet_name(key, layers, attended), "U-Net")
+
+
+def vae_tensors(vae: Any) -> dict[str, Lazy]:
+    state, blocks = vae.state_dict(), len(vae.config.up_block_types)
+    made = _named(state, lambda key: vae_name(key, blocks), "autoencoder")
+    return {name: _as_convolution(lazy) if _is_projection(name, lazy) else lazy for name, lazy in made.items()}
+
+
+def _is_projection(name: str, lazy: Lazy) -> bool:
+    return re.search(r"\.attn_1\.(q|k|v|proj_out)\.weight$", name) is not None and len(lazy.shape) == 2
+
+
+def _as_convolution(lazy: Lazy) -> Lazy:
+    """A linear layer (N, N) as the 1 x 1 convolution (N, N, 1, 1) that it once was."""
+    return Lazy(lazy.dtype, (*lazy.shape, 1, 1), lambda: lazy.make()[:, :, None, None])
+
+
+def clip_tensors(encoder: Any) -> dict[str, Lazy]:
+    """A text encoder as transformers names it, under `text_model`, where its versions put it or leave it out."""
+    return _named(encoder.state_dict(), lambda key: f"text_model.{key.removeprefix('text_model.')}", "text encoder")
+
+
+def open_clip_tensors(encoder: Any) -> dict[str, Lazy]:
+    """A text encoder as OpenCLIP names it: query, key and value in one matrix, the projection transposed."""
+    state = {key.removeprefix("text_model."): value for key, value in encoder.state_dict().items()}
+    made = _named(
+        {key: value for key, value in state.items() if "_proj." not in key or "out_proj" in key}, _open_clip_name, "text encoder"
+    )
+    if "text_projection" in made:
+        projection = state["text_projection.weight"]
+        made["text_projection"] = Lazy(projection.dtype, tuple(projection.T.shape), lambda: projection.T)
+    for key, value in state.items():
+        if match := re.fullmatch(r"encoder\.layers\.(\d+)\.self_attn\.q_proj\.(weight|bias)", key):
+            parts = [state[key.replace("q_proj", f"{which}_proj")] for which in "qkv"]
+            name = f"transformer.resblocks.{match[1]}.attn.in_proj_{match[2]}"
+            made[name] = Lazy(value.dtype, (3 * value.shape[0], *value.shape[1:]), partial(torch.cat, parts))
+    return made
+
+
+def _open_clip_name(key: str) -> str | None:
+    match = re.fullmatch(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)", key)
+    if match is None:
+        return OPEN_CLIP.get(key)
+    return f"transformer.resblocks.{match[1]}.{OPEN_CLIP_LAYER[match[2]]}.{match[3]}" if match[2] in OPEN_CLIP_LAYER else None
+
+
+def _named(state: Mapping[str, Tensor], rename: Callable[[str], str | None], what: str) -> dict[str, Lazy]:
+    """Weights under their original names. Raises ModelError naming the first one that has none."""
+    made = {}
+    for key, value in state.items():
+        if key.endswith("position_ids"):  # numbers that every program counts itself
+            continue
+        name = rename(key)
+        if name is None:
+            raise ModelError(f"{key} of the {what} has no place in the original layout: export a checkpoint directory or a LoRA")
+        made[name] = Lazy(value.dtype, tuple(value.shape), partial(_same, value))
+    return made
+
+
+def _same(value: Tensor) -> Tensor:
+    return value
+
+
+def original_tensors(pipeline: Any) -> dict[str, Lazy]:
+    """All weights of a Stable Diffusion 1.x, 2.x or SDXL pipeline under their original names. Raises ModelError for others."""
+    kind = type(pipeline).__name__
+    if kind not in ORIGINAL:
+        raise ModelError(
+            f"{kind} has no original layout that findnemo writes: only {' and '.join(ORIGINAL)} have; export a checkpoint directory "
+            "or a LoRA"
+        )
+    parts = [(UNET, unet_tensors(pipeline.unet)), (VAE, vae_tensors(pipeline.vae)), *ORIGINAL[kind](pipeline)]
+    return {prefix + name: lazy for prefix, tensors in parts for name, lazy in tensors.items()}
+
+
+def _stable_diffusion_text(pipeline: Any) -> list[tuple[str, dict[str, Lazy]]]:
+    """1.x has OpenAI's CLIP, which alone computes with the quick approximation of GELU, 2.x OpenCLIP."""
+    encoder = pipeline.text_encoder
+    if encoder.config.hidden_act == "quick_gelu":
+        return [(CLIP_L, clip_tensors(encoder))]
+    return [(OPEN_CLIP_H, open_clip_tensors(encoder))]
+
+
+def _sdxl_text(pipeline: Any) -> list[tuple[str, dict[str, Lazy]]]:
+    if pipeline.text_encoder is None:
+        raise ModelError("this SDXL pipeline has no first text encoder (a refiner?), without which user interfaces load no file")
+    return [
+        (SDXL_CLIP_L, clip_tensors(pipeline.text_encoder)),
+        (SDXL_OPEN_CLIP_G, open_clip_tensors(pipeline.text_encoder_2)),
+    ]
+
+
+ORIGINAL: dict[str, Callable[[Any], list[tuple[str, dict[str, Lazy]]]]] = {
+    "StableDiffusionPipeline": _stable_diffusion_text,
+    "StableDiffusionXLPipeline": _sdxl_text,
+}
+
+
+def require_original(model: Model, what: str) -> None:
+    """Raises ModelError for a model that has no original layout."""
+    kind = type(model.pipeline).__name__
+    if kind not in ORIGINAL:
+        raise ModelError(
+            f"{what} is of {' and '.join(ORIGINAL)} only, not of {kind}: export a checkpoint or a LoRA in diffusers' form"
+        )

@@ -1,0 +1,99 @@
+"""What is switched off in an export: which captions' neurons of a run, and what the run knows of them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from findnemo.errors import InputError
+from findnemo.neurons import NeuronSet
+from findnemo.runs import Caption, Run, all_neurons, neurons_of
+
+
+@dataclass(frozen=True)
+class Selection:
+    """`neurons` to scale by `factor`, and the `captions` whose memories they hold. `about`: what the run says of the rest."""
+
+    neurons: NeuronSet
+    captions: tuple[Caption, ...]
+    factor: float
+    about: Mapping[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """The model that the neurons belong to."""
+        return str(self.about["settings"]["model"])
+
+
+def select(run: Run, captions: Sequence[str] = (), most: int | None = None, factor: float = 0.0) -> Selection:
+    """The neurons of a run that an export switches off.
+
+    By default those of all memorized captions whose memory falls to tau; a neuron that several captions share counts once.
+    `captions`: of these only, each named by its row number, its text, or a part of the text that no other caption has. `most`:
+    only so many neurons, those that most of the captions share; equals go by the order of layers. `factor`: what their outputs are
+    multiplied by, 0 to switch them off.
+
+    Raises InputError for a caption that is not there, that names several, or that has nothing to switch off; for a run without
+    localized neurons, a count under 1, and a factor that is not finite.
+
+        with Run.open("run") as run:
+            findnemo.export.select(run, ["12", "The No Limits Business Woman Podcast"])
+    """
+    if not math.isfinite(factor):
+        raise InputError(f"factor {factor} is no number to multiply by: give 0 to switch off, or one such as 0.5")
+    known = list(run.captions())
+    named = [_named(known, text) for text in dict.fromkeys(captions)]
+    chosen = tuple(dict.fromkeys(c.id for c in named)) if captions else tuple(c.id for c in known)
+    holding = tuple(c for c in known if c.id in chosen and len(all_neurons([c])))
+    for caption in named:
+        if caption.id not in {c.id for c in holding}:
+            raise InputError(f"row {caption.row}, {caption.text!r}: {_why_nothing(caption)}; there is nothing to switch off")
+    neurons = all_neurons(holding) if most is None else most_shared(holding, most)
+    holding = tuple(c for c in holding if len(neurons_of(c) & neurons))
+    if not neurons:
+        raise InputError(f"{run.path} holds no localized neurons: there is nothing to switch off")
+    about = {key: run.meta(key) for key in ("source", "settings", "versions", "quality", "preprocessing")}
+    about["audited"] = len(known)
+    about["memorized"] = sum(c.results.get("detect", {}).get("memorized") is True for c in known)
+    about["out_of_reach"] = sum(bool(len(neurons_of(c))) and not len(all_neurons([c])) for c in known)
+    return Selection(neurons, holding, factor, about)
+
+
+def most_shared(captions: Iterable[Caption], count: int) -> NeuronSet:
+    """The `count` neurons that most captions share. Raises InputError for a count under 1."""
+    if count < 1:
+        raise InputError(f"{count} is no number of neurons: give 1 or more")
+    shared = Counter(neuron for caption in captions for neuron in neurons_of(caption))
+    order = {layer: k for k, layer in enumerate(dict.fromkeys(layer for layer, _ in shared))}
+    ranked = sorted(shared, key=lambda neuron: (-shared[neuron], order[neuron[0]], neuron[1]))
+    return NeuronSet.of(ranked[:count])
+
+
+def _named(captions: Sequence[Caption], text: str) -> Caption:
+    """The one caption that a row number, a text or a part of it names."""
+    wanted = text.strip().lower()
+    for found in (
+        [c for c in captions if str(c.row) == wanted],
+        [c for c in captions if c.text == text.strip()],
+        [c for c in captions if wanted and wanted in c.text.lower()],
+    ):
+        if len(found) == 1:
+            return found[0]
+        if found:
+            rows = ", ".join(str(c.row) for c in found[:5]) + (", ..." if len(found) > 5 else "")
+            raise InputError(f"{text!r} names {len(found)} captions (rows {rows}): give a row number or the whole text")
+    raise InputError(f"no caption {text!r} in this run: give a row number or a part of a caption")
+
+
+def _why_nothing(caption: Caption) -> str:
+    found = caption.results.get("localize")
+    if found is None:
+        return "not localized" if caption.results.get("detect", {}).get("memorized") else "not memorized"
+    return (
+        "its memory is out of reach, not even all value neurons bring it down to tau"
+        if len(neurons_of(caption))
+        else "no neurons found"
+    )

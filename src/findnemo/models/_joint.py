@@ -1,0 +1,58 @@
+"""Joint attention: image and text tokens attend to each other as one sequence, each with projections of its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from findnemo.models._flow import FlowModel
+from findnemo.settings import PAPER
+
+BLOCK = re.compile(r"transformer_blocks\.\d+")
+
+
+class JointAttention(FlowModel):
+    """Neurons are the outputs of `attn.add_v_proj`, bias included, in all blocks where the text has a value projection of its own.
+
+    That is all that the image learns from the text by attention there, as in cross-attention. But a value depends on the latents and the
+    timestep too, for text and image have mixed in earlier blocks: so activations take a pass of the model.
+    """
+
+    def is_value_layer(self, name: str, module: nn.Module) -> bool:
+        return name.startswith("transformer_blocks.") and name.endswith(".attn.add_v_proj")
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        return self.find("parts", _gives_both)
+
+    @torch.no_grad()
+    def value_activations(self, prompts: Sequence[str], text: Tensor) -> dict[str, Tensor]:
+        """Layer -> (N, width), float32: the mean over all text positions of |activation|, at the first timestep and on the prompt's first latent.
+
+        One pass a prompt, and each by itself: what is said of a prompt does not depend on the others.
+        """
+        seen: dict[str, list[Tensor]] = {name: [] for name in self.value_layers}
+        timestep = self.timesteps(PAPER.steps)[0]
+        with ExitStack() as stack:
+            for name, layer in self.value_layers.items():
+                stack.callback(layer.register_forward_hook(_keeping(seen[name])).remove)
+            for prompt, row in zip(prompts, text.split(1), strict=True):
+                self.predict_noise(self.noise(prompt, [0]), timestep, row)
+        return {name: torch.cat(rows) for name, rows in seen.items()}
+
+
+def _keeping(rows: list[Tensor]) -> Any:
+    def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+        rows.append(output.float().abs().mean(1))
+
+    return hook
+
+
+def _gives_both(name: str, module: nn.Module) -> bool:
+    """A block that hands on text and image; the last of Stable Diffusion 3 hands on the image alone."""
+    return BLOCK.fullmatch(name) is not None and not getattr(module, "context_pre_only", False)

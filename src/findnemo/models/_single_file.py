@@ -1,0 +1,178 @@
+"""One `.safetensors` file with a whole model in the original layout, as the user interfaces keep them, becomes a pipeline.
+
+Such a file holds weights only. All else (configurations, tokenizers, scheduler) comes from a diffusers directory or hub id: the
+one that is given, or the usual one of what the keys of the file say it is.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from findnemo._safetensors import Entry, read_header
+from findnemo.errors import InputError, ModelError
+
+HOMES = (None, "diffusers", "transformers", "stable_diffusion")  # where the classes of a pipeline's parts may come from
+UNET, INPUT, OUTPUT = "model.diffusion_model.", "input_blocks.0.0.weight", "out.2.weight"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A family of checkpoints: its pipeline, the hub id of its usual configuration, how the keys of its text encoder begin."""
+
+    pipeline: str
+    hub: str
+    text: str
+
+
+KINDS = {
+    "Stable Diffusion 1.x": Kind(
+        "StableDiffusionPipeline", "stable-diffusion-v1-5/stable-diffusion-v1-5", "cond_stage_model.transformer."
+    ),
+    "Stable Diffusion 2.x": Kind("StableDiffusionPipeline", "stabilityai/stable-diffusion-2-1", "cond_stage_model.model."),
+    "SDXL": Kind("StableDiffusionXLPipeline", "stabilityai/stable-diffusion-xl-base-1.0", "conditioner.embedders.1.model."),
+}
+OTHERS = (  # what a key shows a file to be, if it holds no such checkpoint, and the way out
+    (
+        r"lora|\.hada_w|\.lokr_w",
+        "a LoRA, not a checkpoint: load the pipeline it was made for, load_lora_weights, fuse_lora, and give that",
+    ),
+    (r"^control_model\.|^controlnet_", "a ControlNet, not a checkpoint"),
+    (
+        r"^(down_blocks|mid_block|up_blocks|transformer_blocks|single_transformer_blocks|text_model|encoder|decoder|shared)\.",
+        "one part of a diffusers model: give the directory in which its model_index.json lies",
+    ),
+)
+
+
+def kind_of(path: Path, tensors: Mapping[str, Entry]) -> str | None:
+    """The name in KINDS of a checkpoint, told from its keys; None for one of another architecture.
+
+    Raises InputError for a file that is no checkpoint, ModelError for inpainting and editing variants.
+    """
+    if UNET + INPUT not in tensors:
+        for pattern, what in OTHERS:
+            if any(re.search(pattern, key) for key in tensors):
+                raise InputError(f"{path} is {what}")
+        return None
+    takes, gives = (tensors[UNET + key].shape[axis] for key, axis in ((INPUT, 1), (OUTPUT, 0)))
+    if takes != gives:
+        raise ModelError(
+            f"the U-Net of {path} takes {takes} channels and returns {gives}: inpainting and editing variants are not supported"
+        )
+    found = [name for name, kind in KINDS.items() if any(key.startswith(kind.text) for key in tensors)]
+    return found[0] if found else None
+
+
+def configuration(path: Path, config: str | None) -> Path:
+    """The directory with everything but the weights of a file: `config`, a directory or hub id, or what fits the file.
+
+    Raises InputError if there is none, or if it is one of another architecture.
+    """
+    tensors, _ = read_header(path)
+    name = kind_of(path, tensors)
+    kind = KINDS[name] if name else None
+    if config is None and kind is None:
+        raise InputError(
+            f"{path} is no whole {', '.join(KINDS)} checkpoint as far as its keys tell: give config=, a diffusers directory or hub "
+            "id of the same architecture"
+        )
+    usual = kind.hub if kind else ""
+    folder = _folder(usual, f"{path.name} is {name}") if config is None else _folder(config, None)
+    pipeline = pipeline_class(folder)
+    if kind is not None and pipeline != kind.pipeline:
+        raise InputError(
+            f"{path.name} is {name}, and the configuration {config} is of a {pipeline}: give one of a {kind.pipeline}"
+        )
+    return folder
+
+
+def pipeline_class(folder: Path) -> str:
+    """The pipeline class that a configuration names. Raises InputError if it names code beside diffusers and transformers."""
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        named = str(index["_class_name"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"the configuration {folder} has no model_index.json that names a pipeline ({error})") from error
+    for part, home in index.items():
+        if isinstance(home, list) and home[:1] and home[0] not in HOMES:
+            raise InputError(f"the configuration {folder} takes its {part} from {home[0]}: findnemo runs no code of others")
+    return named
+
+
+def _folder(config: str, told: str | None) -> Path:
+    """The directory of a configuration, from the hub or its local cache if it is no directory; weights are not asked for."""
+    if Path(config).is_dir():
+        return Path(config)
+    if Path(config).exists() or config.startswith((".", "/", "~")):
+        raise InputError(f"the configuration {config} is not a directory: give a diffusers directory or a hub id")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    files = ["*.json", "*/*.json", "*.txt", "*/*.txt"]
+    try:
+        return Path(snapshot_download(config, allow_patterns=files))
+    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        why = f"{told}, whose configuration usually comes from {config}" if told else f"no configuration {config}"
+        raise InputError(
+            f"{why}: neither the hub nor its local cache gave it; give config=, a diffusers directory of the same architecture "
+            "(its JSON and tokenizer files are enough)"
+        ) from error
+
+
+def from_single_file(path: Path, folder: Path, dtype: torch.dtype) -> Any:
+    """A pipeline of the weights of a file and the configuration in `folder`. Raises ModelError."""
+    import diffusers
+    from diffusers.loaders.single_file_utils import SingleFileComponentError
+
+    pipeline_type = getattr(diffusers, pipeline_class(folder))
+    if not hasattr(pipeline_type, "from_single_file"):
+        raise ModelError(f"{pipeline_type.__name__} cannot be loaded from a single file: give a diffusers directory")
+    takes = inspect.signature(pipeline_type.__init__).parameters
+    options = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    try:
+        pipeline = pipeline_type.from_single_file(
+            str(path),
+            config=str(folder),
+            local_files_only=True,
+            torch_dtype=dtype,
+            **{name: value for name, value in options.items() if name in takes},
+        )
+    except NotImplementedError as error:  # of a weight that got no value, when it is moved
+        raise ModelError(_lacking(path, folder)) from error
+    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, SingleFileComponentError) as error:
+        raise ModelError(f"{path} cannot be loaded with the configuration {folder}: {first_line(error)}") from error
+    parts = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    if any(value.is_meta for part in parts for value in part.state_dict().values()):
+        raise ModelError(_lacking(path, folder))
+    _refuse_other_prediction(path, pipeline)
+    return pipeline
+
+
+def _lacking(path: Path, folder: Path) -> str:
+    return f"{path} lacks weights that the configuration {folder} asks for: give that of the model that the file was made from"
+
+
+def _refuse_other_prediction(path: Path, pipeline: Any) -> None:
+    """A file that says what it predicts is not run as if it predicted something else, which would give noise."""
+    tensors, metadata = read_header(path)
+    said = metadata.get("modelspec.prediction_type", "v" if "v_pred" in tensors else "")
+    stated = {"epsilon": "epsilon", "v": "v_prediction"}.get(said)
+    configured = pipeline.scheduler.config.get("prediction_type")
+    if stated is not None and configured is not None and stated != configured:
+        raise ModelError(
+            f"{path} says that it predicts {stated}, the configuration says {configured}: give config=, one whose scheduler says "
+            f"{stated}"
+        )
+
+
+def first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,67 @@
+"""FLUX.1: joint attention over T5 embeddings, then blocks of one stream, flow matching; guidance may be distilled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from findnemo.models._joint import JointAttention
+from findnemo.models._packing import packed, unpacked
+
+UNGUIDED = 1.0  # the embedded guidance scale at which a distilled model stands for the one without guidance
+
+
+class Flux(JointAttention):
+    """Neurons are the outputs of `attn.add_v_proj` in the double blocks.
+
+    The single blocks that follow are excluded: their one `attn.to_v` carries image and text tokens alike, so that a neuron of theirs
+    cannot be switched off for the text alone. Latents are (C, H, W) as elsewhere; they are packed into tokens of 2 x 2 for the transformer
+    only. The dev model is distilled: its guidance scale is an input, and there is no half without the prompt. Images get the scale
+    that is asked for; noise predictions are unguided, which is a scale of 1.
+    """
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        size = self.pipeline.default_sample_size
+        return self.pipeline.transformer.config.in_channels // 4, size, size
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> Tensor:
+        """T5 embeddings, and the pooled CLIP embedding as a last row: (N, 512 + 1, D)."""
+        embeds, pooled, _ = self.pipeline.encode_prompt(list(prompts), device=self.device)
+        return packed(embeds, pooled)
+
+    def velocity(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
+        config, place, dtype = self.pipeline.transformer.config, latents.device, latents.dtype
+        embeds, pooled = unpacked(text, [config.pooled_projection_dim])
+        count, channels, height, width = latents.shape
+        output = self.denoiser(
+            self.pipeline._pack_latents(latents.contiguous(), count, channels, height, width),
+            timestep=torch.full((count,), timestep, device=place, dtype=dtype) / 1000,
+            guidance=torch.full((count,), UNGUIDED, device=place) if config.guidance_embeds else None,
+            pooled_projections=pooled,
+            encoder_hidden_states=embeds,
+            txt_ids=torch.zeros(embeds.shape[1], 3, device=place, dtype=dtype),
+            img_ids=self.pipeline._prepare_latent_image_ids(count, height // 2, width // 2, place, dtype),
+            return_dict=False,
+        )[0]
+        return self._unpacked(output, height, width)
+
+    def sample(self, prompts: str | list[str], each: int, seeds: Sequence[int], steps: int, guidance: float) -> Tensor:
+        """The same as for other models, unpacked to (N, C, H, W). `guidance`: the embedded scale; a model without one ignores it."""
+        return self._unpacked(super().sample(prompts, each, seeds, steps, guidance), *self.latent_shape[1:])
+
+    def _unpacked(self, tokens: Tensor, height: int, width: int) -> Tensor:
+        """(N, H / 2 * W / 2, 4 C) -> (N, C, H, W)."""
+        scale = self.pipeline.vae_scale_factor
+        latents: Tensor = self.pipeline._unpack_latents(tokens, height * scale, width * scale, scale)
+        return latents
+
+    def spacing(self, config: Any, steps: int) -> dict[str, Any]:
+        """The pipeline gives the sigmas itself, from 1 to 1 / steps."""
+        import numpy as np
+
+        return super().spacing(config, steps) | {"sigmas": np.linspace(1.0, 1 / steps, steps)}

@@ -1,0 +1,93 @@
+"""PixArt-alpha and PixArt-Sigma: a diffusion transformer with cross-attention to T5 embeddings, eps-prediction."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from findnemo.errors import ModelError
+from findnemo.models._base import Model
+from findnemo.models._packing import packed, unpacked
+
+PART = re.compile(r"pos_embed|transformer_blocks\.\d+")
+PROJECTION = re.compile(r"caption_projection|transformer_blocks\.\d+\.attn2\.to_[kv]")
+
+
+class PixArt(Model):
+    """Neurons are the outputs of `attn2.to_v`, bias included, in all transformer blocks.
+
+    A U-Net's down and mid blocks have no counterpart here: all blocks work at one resolution, so none is left out. Activations are
+    means over all positions that the pipeline passes (120 for alpha, 300 for Sigma), padding included: the published definition. The
+    cross-attention masks the padding; so the mask travels with the embeddings as a further row, see `_packing`.
+    Sources: Chen et al. 2024 (PixArt-alpha), Chen et al. 2024 (PixArt-Sigma).
+    """
+
+    component = "transformer"
+
+    def is_value_layer(self, name: str, module: nn.Module) -> bool:
+        return name.startswith("transformer_blocks.") and name.endswith("attn2.to_v")
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        return self.find("parts", lambda name, module: PART.fullmatch(name) is not None)
+
+    @property
+    def text_projections(self) -> dict[str, nn.Module]:
+        return self.find("text projections", lambda name, module: PROJECTION.fullmatch(name) is not None)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        config = self.pipeline.transformer.config
+        return config.in_channels, config.sample_size, config.sample_size
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> Tensor:
+        """T5 embeddings of the captions as the pipeline cleans them, and the attention mask as a last row: (N, tokens + 1, D)."""
+        embeds, mask, *_ = self.pipeline.encode_prompt(list(prompts), False, device=self.device, clean_caption=True)
+        return packed(embeds, mask)
+
+    def value_inputs(self, text: Tensor) -> dict[str, Tensor]:
+        """What the value projections see: the embeddings after `caption_projection`, (N, tokens, width)."""
+        embeds, _ = _parts(text)
+        projection = self.pipeline.transformer.caption_projection
+        return dict.fromkeys(self.value_layers, embeds if projection is None else projection(embeds))
+
+    def predict_noise(self, latents: Tensor, timestep: int, text: Tensor) -> Tensor:
+        kind = self.pipeline.scheduler.config.prediction_type
+        if kind != "epsilon":
+            raise ModelError(f"prediction type {kind!r} is not supported for PixArt: findnemo reads epsilon")
+        embeds, mask = _parts(text)
+        output = self.denoiser(
+            latents,
+            encoder_hidden_states=embeds,
+            encoder_attention_mask=mask,
+            timestep=torch.full((len(latents),), timestep, device=latents.device),
+            added_cond_kwargs=self._size(latents),
+            return_dict=False,
+        )[0]
+        return output[:, : latents.shape[1]]  # a learned variance may follow
+
+    def _size(self, latents: Tensor) -> dict[str, Any]:
+        """Resolution in pixels and aspect ratio of every latent, which the 1024 model of PixArt-alpha is conditioned on."""
+        if not self.denoiser.use_additional_conditions:
+            return {"resolution": None, "aspect_ratio": None}
+        height, width = (side * self.pipeline.vae_scale_factor for side in latents.shape[2:])
+        rows = latents.new_tensor([height, width, height / width]).expand(len(latents), -1)
+        return {"resolution": rows[:, :2], "aspect_ratio": rows[:, 2:]}
+
+    def check_editable(self) -> None:
+        super().check_editable()
+        channels, out = self.pipeline.transformer.config.in_channels, self.denoiser.out_channels
+        if out not in (channels, 2 * channels):
+            raise ModelError(
+                f"the transformer takes {channels} channels and returns {out}: findnemo reads noise, alone or with a learned variance"
+            )
+
+
+def _parts(text: Tensor) -> tuple[Tensor, ...]:
+    """Embeddings (N, tokens, D) and attention mask (N, tokens)."""
+    return unpacked(text, [text.shape[1] - 1])

@@ -1,0 +1,43 @@
+"""Stable Diffusion 3 and 3.5: joint attention over CLIP and T5 embeddings, flow matching."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from findnemo.models._joint import JointAttention
+from findnemo.models._packing import packed, unpacked
+
+
+class StableDiffusion3(JointAttention):
+    """Neurons are the outputs of `attn.add_v_proj` in all transformer blocks.
+
+    The last block is one of them: its text goes nowhere else, but its values do reach the image. The second attention of some blocks of
+    3.5-medium (`attn2`) is among image tokens only and has none. The text encoder T5 may be missing: its 256 positions are then zeros, as
+    the pipeline has it. Source: Esser et al. 2024.
+    """
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        size = self.pipeline.default_sample_size
+        return self.pipeline.transformer.config.in_channels, size, size
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> Tensor:
+        """CLIP and T5 embeddings one after the other, and the pooled CLIP embeddings as a last row: (N, 77 + 256 + 1, D)."""
+        options = {"device": self.device, "do_classifier_free_guidance": False}
+        embeds, _, pooled, _ = self.pipeline.encode_prompt(list(prompts), None, None, **options)
+        return packed(embeds, pooled)
+
+    def velocity(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
+        embeds, pooled = unpacked(text, [self.pipeline.transformer.config.pooled_projection_dim])
+        output: Tensor = self.denoiser(
+            latents,
+            timestep=torch.full((len(latents),), timestep, device=latents.device, dtype=torch.float32),
+            encoder_hidden_states=embeds,
+            pooled_projections=pooled,
+            return_dict=False,
+        )[0]
+        return output

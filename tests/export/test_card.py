@@ -1,0 +1,129 @@
+"""The section for a model card: its figures are those of the run, and no caption acts as Markdown or HTML."""
+
+import re
+
+import pytest
+from _tiny_files import as_model, make_run, tiny_family
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from findnemo import NeuronSet
+from findnemo.export import markdown, model_card, select, write
+from findnemo.runs import Run
+
+MID = "mid_block.attentions.0.transformer_blocks.0.attn2.to_v"
+HOSTILE = (
+    "| x | y |\n| --- | --- |",
+    "<script>alert(1)</script>",
+    "![](https://tracker.example/p.png)",
+    "[click](javascript:alert(1))",
+    "```\n# Not memorized\n```",
+    "</td></table><h1>clean</h1>",
+    "&lt;b&gt; &#x3C;",
+    "right\u202eleft \x1b[2J bell\x07",
+    "a\\| b | c",
+    "---\nlicense: mit\n---",
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return as_model(tiny_family("sd1"), "/home/somebody/secret/model.safetensors")
+
+
+def card_of(path, model, captions, **options) -> str:
+    if not path.exists():
+        make_run(path, model, captions)
+    with Run.open(path) as run:
+        return model_card(select(run, **options))
+
+
+def cells(line: str) -> list[str]:
+    """The cells of a row of a table, as GitHub splits it: at bars that no backslash stands before."""
+    return [c.strip() for c in re.split(r"(?<!\\)(?:\\\\)*\|", line)[1:-1]]
+
+
+def shown(text: str) -> str:
+    """What a reader sees of escaped text (CommonMark: a backslash before punctuation is that character)."""
+    return re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", text)
+
+
+def test_hostile_captions_stay_one_cell_of_plain_text(tmp_path, model):
+    captions = {text: NeuronSet({MID: [k]}) for k, text in enumerate(HOSTILE)}
+    card = card_of(tmp_path / "run", model, captions)
+    section = card.split("### Captions\n")[1].split("### Limits")[0]
+    rows = [line for line in section.splitlines() if re.match(r"\| \d", line)]
+    assert len(rows) == len(HOSTILE)
+    for row, text in zip(rows, HOSTILE, strict=True):
+        assert len(cells(row)) == 3
+        written = cells(row)[1]
+        assert not re.search(r"(?<!\\)(?:\\\\)*[<>\[\]`!#*_&|]", written), written
+        assert shown(written) == "".join(c for c in " ".join(text.split()) if c.isprintable())
+    assert re.findall(r"^#.*", card, re.MULTILINE) == [
+        "## Memorization audit",
+        "### Before and after",
+        "### Captions",
+        "### Limits",
+    ]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=60))
+def test_any_text_is_one_line_that_reads_as_itself(text):
+    written = markdown(text)
+    assert "\n" not in written
+    assert shown(written) == "".join(c for c in " ".join(text.split()) if c.isprintable())
+    assert not set("<>|`[]*_&#!\\") & set(re.sub(r"\\[!-/:-@\[-`{-~]", "", written))
+
+
+def test_the_figures_are_medians_with_their_number(tmp_path, model):
+    captions = {"one": NeuronSet({MID: [1, 2]}), "two": NeuronSet({MID: [2, 3]}), "three": NeuronSet()}
+    path = make_run(tmp_path / "run", model, captions)
+    with Run.create(path, _settings(path)) as run:
+        first = run.captions().__next__()
+        changed = first.results["verify"] | {"score_before": 0.6, "score_after": 0.05, "sscd_gen": 0.11}
+        run.record(first.id, "verify", changed, 1)
+    card = card_of(path, model, {})
+    lines = {cells(line)[0]: cells(line)[1:] for line in card.splitlines() if line.startswith("|")}
+    assert lines["memorization score, fresh seeds"] == ["0.700", "0.150", "2"]  # medians of .6, .8 and of .05, .25
+    assert lines["memorization score, seeds of the search"] == ["0.900", "0.200", "2"]
+    assert lines["similarity of finished images with and without the edit (descriptor)"] == ["", "0.110", "1"]
+    assert lines["captions"] == ["3 audited, 2 memorized, 2 switched off here"]
+    assert lines["edit"] == ["3 neurons of 1 layer (outputs of cross-attention value projections), switched off"]
+    assert f"`{model.fingerprint}`" in lines["fingerprint"][0]
+    assert "(n = 3): pixels change by 0.012 of 1." in card
+    assert "with its own neurons switched off" in card
+
+
+def _settings(path):
+    with Run.open(path) as run:
+        return run.meta("settings")
+
+
+@pytest.mark.parametrize("options", [{"most": 1}, {"factor": 0.5}])
+def test_an_export_that_does_less_than_was_verified_says_so(tmp_path, model, options):
+    card = card_of(tmp_path / "run", model, {"one": NeuronSet({MID: [1, 2]})}, **options)
+    assert "was not verified as it is" in card
+    assert ("multiplied by 0.5" in card) == ("factor" in options)
+
+
+def test_a_run_that_was_not_verified_says_so(tmp_path, model):
+    path = make_run(tmp_path / "run", model, {"one": NeuronSet({MID: [1]})})
+    with Run.create(path, _settings(path)) as run:
+        run.record(1, "verify", {}, 1, "NaN")
+    assert "1 of 1 captions were not verified on fresh seeds" in card_of(path, model, {})
+
+
+def test_a_card_names_the_model_but_not_where_it_lies(tmp_path, model):
+    card = card_of(tmp_path / "run", model, {"one": NeuronSet({MID: [1]})})
+    assert r"model\.safetensors" in card
+    assert "somebody" not in card
+    hub = as_model(tiny_family("sd1"), "CompVis/stable-diffusion-v1-4")
+    assert r"CompVis\/stable\-diffusion\-v1\-4" in card_of(tmp_path / "hub", hub, {"one": NeuronSet({MID: [1]})})
+
+
+def test_a_card_needs_no_model(tmp_path, model):
+    path = make_run(tmp_path / "run", model, {"one": NeuronSet({MID: [1]})})
+    with Run.open(path) as run:
+        chosen = select(run)
+    assert write("card", chosen, tmp_path / "card.md").read_text() == model_card(chosen)

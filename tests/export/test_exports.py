@@ -1,0 +1,323 @@
+"""Every form of export, read by plain diffusers in a process of its own, gives the images of the edited pipeline."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from _plain_diffusers import of_pipeline
+from _tiny_files import FAMILIES, as_model, loud, make_run, save_file, tiny_family
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+import findnemo
+from findnemo import NeuronSet
+from findnemo.errors import EditError, InputError, MismatchError, ModelError
+from findnemo.export import FORMS, kohya_weights, rewrite, select, write
+from findnemo.models import Model
+from findnemo.runs import Run
+
+CAPTIONS = ("a red fox", "a grey owl", "a moon")
+PLAIN = Path(__file__).parents[1] / "_plain_diffusers.py"
+
+
+def chosen_of(folder: Path, model: Model, neurons: NeuronSet, **options):
+    """What is selected of a run in which the first caption holds the neurons."""
+    run = folder / "run"
+    if not run.exists():
+        make_run(run, model, {CAPTIONS[0]: neurons, CAPTIONS[1]: NeuronSet()})
+    with Run.open(run) as opened:
+        return select(opened, **options)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Per family: the images before and under the edit, and of each export as plain diffusers makes them."""
+    root, jobs, wanted = tmp_path_factory.mktemp("exported"), [], {}
+    for family in FAMILIES:
+        folder = root / family
+        pipeline, neurons = loud(tiny_family(family))
+        model = as_model(pipeline, str(folder / "original"))
+        pipeline.save_pretrained(folder / "original")
+        with findnemo.deactivate(model, neurons):
+            wanted[family] = (of_pipeline(pipeline), None)
+        wanted[family] = (wanted[family][0], of_pipeline(pipeline))
+        chosen = chosen_of(folder, model, neurons)
+        for form, how in FORMS.items():
+            write(form, chosen, folder / how.name, model)
+        file = as_model(pipeline, str(save_file(pipeline, folder / "before.safetensors")))
+        write("file", chosen, folder / "rewritten.safetensors", file)
+        config, name = str(folder / "original"), type(pipeline).__name__
+        places = {
+            "checkpoint": {"directory": str(folder / "checkpoint")},
+            "file": {"file": str(folder / "model.safetensors"), "config": config},
+            "rewritten": {"file": str(folder / "rewritten.safetensors"), "config": config},
+            "lora": {"directory": config, "lora": str(folder / "lora")},
+            "kohya": {"directory": config, "lora": str(folder / "lora.safetensors")},
+        }
+        jobs += [{"pipeline": name, "out": str(folder / f"{form}.npy"), **place} for form, place in places.items()]
+    (root / "jobs.json").write_text(json.dumps(jobs))
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, PLAIN, root / "jobs.json"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return root, wanted
+
+
+@pytest.mark.parametrize("form", ["checkpoint", "file", "rewritten", "lora", "kohya"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_plain_diffusers_makes_the_images_of_the_edited_pipeline(exported, family, form):
+    root, wanted = exported
+    edited, before = wanted[family]
+    image = np.load(root / family / f"{form}.npy")
+    assert abs(edited - before).mean() > 0.01
+    assert abs(image - edited).max() < 2 / 255
+
+
+def test_a_checkpoint_holds_safetensors_and_the_card(exported):
+    folder = exported[0] / "sd1"
+    files = {p.name for p in (folder / "checkpoint").rglob("*") if p.is_file()}
+    assert {"model_index.json", "README.md", "diffusion_pytorch_model.safetensors"} <= files
+    assert not [name for name in files if name.endswith((".bin", ".pt", ".ckpt"))]
+    assert (folder / "checkpoint" / "README.md").read_text() == (folder / "card.md").read_text()
+
+
+def test_the_neuron_file_is_a_neuron_set_with_the_captions_beside_it(exported):
+    _, neurons = loud(tiny_family("sd1"))
+    file = exported[0] / "sd1" / "neurons.json"
+    assert NeuronSet.load(file) == neurons
+    content = json.loads(file.read_text())
+    assert content["captions"] == [{"row": 1, "caption": CAPTIONS[0], "layers": neurons.to_json()}]
+    assert content["model"] == as_model(loud(tiny_family("sd1"))[0]).fingerprint
+
+
+def test_nothing_half_written_is_left_behind(exported):
+    left = [p.name for p in exported[0].rglob(".*")]
+    assert set(left) <= {".lock"}
+
+
+# single files --------------------------------------------------------------------------------------------------------
+
+
+def original_name(layer: str) -> str:
+    """Of a value layer of the tiny Stable Diffusion 1.x, with one layer a block: by hand."""
+    return {
+        "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v": "input_blocks.1.1.transformer_blocks.0.attn2.to_v",
+        "mid_block.attentions.0.transformer_blocks.0.attn2.to_v": "middle_block.1.transformer_blocks.0.attn2.to_v",
+    }[layer]
+
+
+@pytest.fixture
+def file_and_model(tmp_path):
+    """A file with an averaged U-Net, metadata and tensors of other types, and the model loaded from it."""
+    pipeline, neurons = loud(tiny_family("sd1"))
+    pipeline.save_pretrained(tmp_path / "directory")
+    plain = load_file(save_file(pipeline, tmp_path / "plain.safetensors"))
+    more = {f"model_ema.{''.join(k.split('.')[1:])}": v * 0.9 for k, v in plain.items() if k.startswith("model.")}
+    more |= {"global_step": torch.tensor(7), "empty": torch.zeros(0), "half": torch.ones(3, dtype=torch.bfloat16)}
+    metadata = {"modelspec.title": "mine", "format": "pt"}
+    file = save_file(pipeline, tmp_path / "model.safetensors", more, metadata)
+    return file, findnemo.load(file, config=tmp_path / "directory"), neurons
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5])
+def test_a_rewritten_file_differs_in_the_rows_of_the_neurons_and_nowhere_else(file_and_model, tmp_path, factor):
+    file, model, neurons = file_and_model
+    rewrite(model, neurons, tmp_path / "clean.safetensors", factor)
+    old, new = load_file(file), load_file(tmp_path / "clean.safetensors")
+    assert list(old) == list(new)
+    rows = {}
+    for layer, indices in neurons.layers.items():
+        name = f"model.diffusion_model.{original_name(layer)}.weight"
+        rows[name] = rows["model_ema." + "".join(name.split(".")[1:])] = list(indices)
+    assert len(rows) == 4
+    for name, value in old.items():
+        want = value.clone()
+        if name in rows:
+            want[rows[name]] *= factor
+        assert torch.equal(new[name], want), name
+    before, after = file.read_bytes(), (tmp_path / "clean.safetensors").read_bytes()
+    head = 8 + int.from_bytes(before[:8], "little")
+    assert before[:head] == after[:head]  # names, shapes, order and metadata
+    changed = sum(a != b for a, b in zip(before, after, strict=True))
+    assert 0 < changed <= sum(len(i) * old[n][0].numel() * 4 for n, i in rows.items())
+    with safe_open(tmp_path / "clean.safetensors", "pt") as opened:
+        assert opened.metadata() == {"modelspec.title": "mine", "format": "pt"}
+
+
+def test_half_precision_files_are_rewritten_in_theirs(tmp_path):
+    pipeline, neurons = loud(tiny_family("sd1"))
+    pipeline.save_pretrained(tmp_path / "directory")
+    file = save_file(pipeline.to(torch.bfloat16), tmp_path / "model.safetensors")
+    model = findnemo.load(file, config=tmp_path / "directory")  # in float32
+    rewrite(model, neurons, tmp_path / "clean.safetensors", 0.3)
+    old, new = load_file(file), load_file(tmp_path / "clean.safetensors")
+    for layer, indices in neurons.layers.items():
+        name = f"model.diffusion_model.{original_name(layer)}.weight"
+        want = old[name].clone()
+        want[list(indices)] *= 0.3
+        assert want.dtype == torch.bfloat16
+        assert torch.equal(new[name], want)
+
+
+def test_a_file_or_model_that_changed_since_it_was_loaded_is_not_rewritten(file_and_model, tmp_path):
+    _, model, neurons = file_and_model
+    with torch.no_grad():
+        model.value_layers[next(iter(neurons.layers))].weight[0, 0] += 1
+    with pytest.raises(MismatchError, match="is not what was loaded: the file or the model changed since"):
+        rewrite(model, neurons, tmp_path / "clean.safetensors")
+    assert not (tmp_path / "clean.safetensors").exists()
+
+
+def test_a_converted_file_has_every_weight_in_its_place_and_zeros_in_the_rows(exported):
+    folder = exported[0] / "sd1"
+    pipeline, neurons = loud(tiny_family("sd1"))
+    old, new = load_file(folder / "before.safetensors"), load_file(folder / "model.safetensors")
+    assert set(old) == set(new)
+    zeroed = {f"model.diffusion_model.{original_name(layer)}.weight": list(i) for layer, i in neurons.layers.items()}
+    for name, value in old.items():
+        want = value.clone()
+        want[zeroed.get(name, [])] = 0
+        assert torch.equal(new[name], want), name
+    with safe_open(folder / "model.safetensors", "pt") as opened:
+        assert opened.metadata()["made_by"] == "findnemo"
+    assert pipeline is not None
+
+
+def test_other_architectures_have_no_original_layout(tmp_path):
+    pipeline, neurons = loud(tiny_family("sd1"))
+    model = as_model(pipeline)
+    chosen = chosen_of(tmp_path, model, neurons)
+    model.pipeline = type("PixArtAlphaPipeline", (type(pipeline),), {})(**pipeline.components, requires_safety_checker=False)
+    model.__dict__["fingerprint"] = chosen.fingerprint
+    for form in ("file", "kohya"):
+        with pytest.raises(
+            ModelError, match="of StableDiffusionPipeline and StableDiffusionXLPipeline only, not of PixArtAlphaPipeline"
+        ):
+            write(form, chosen, tmp_path / "x.safetensors", model)
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+# LoRAs ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_kohya_lora_is_exact_of_one_rank_and_says_its_limits(exported):
+    folder = exported[0] / "sdxl"
+    pipeline, neurons = loud(tiny_family("sdxl"))
+    layers = as_model(pipeline).value_layers
+    tensors = load_file(folder / "lora.safetensors")
+    assert {name.split(".")[0] for name in tensors} == {f"lora_unet_{name.replace('.', '_')}" for name in neurons.layers}
+    for layer, indices in neurons.layers.items():
+        name = f"lora_unet_{layer.replace('.', '_')}"
+        down, up, alpha = (tensors[f"{name}.{end}"] for end in ("lora_down.weight", "lora_up.weight", "alpha"))
+        assert alpha.shape == ()
+        assert float(alpha) == len(down) == up.shape[1] == 3
+        want = torch.zeros_like(layers[layer].weight)
+        want[list(indices)] = -layers[layer].weight[list(indices)]
+        assert torch.equal(up @ down * (alpha / len(down)), want)
+    with safe_open(folder / "lora.safetensors", "pt") as opened:
+        about = opened.metadata()
+    assert about["ss_network_dim"] == about["ss_network_alpha"] == "3"
+    assert "strength 1 only" in about["limits"]
+    with safe_open(folder / "lora" / "pytorch_lora_weights.safetensors", "pt") as opened:
+        assert "strength 1 only" in opened.metadata()["limits"]
+
+
+def test_layers_with_fewer_neurons_are_filled_up_to_one_rank():
+    pipeline, neurons = loud(tiny_family("sd1"))
+    fewer = neurons - NeuronSet({next(iter(neurons.layers)): [1]})
+    ranks = {len(v) for k, v in kohya_weights(as_model(pipeline), fewer).items() if k.endswith("lora_down.weight")}
+    assert ranks == {3}
+
+
+def test_a_bias_cannot_be_in_a_kohya_lora(tmp_path):
+    pipeline, neurons = loud(tiny_family("sd1"))
+    model = as_model(pipeline)
+    layer = model.value_layers[next(iter(neurons.layers))]
+    layer.bias = torch.nn.Parameter(torch.zeros(layer.out_features))
+    chosen = chosen_of(tmp_path, model, neurons)
+    with pytest.raises(EditError, match="has a bias, which kohya's form does not carry: export a checkpoint"):
+        write("kohya", chosen, tmp_path / "x.safetensors", model)
+    assert {p.name for p in tmp_path.iterdir()} == {"run"}
+
+
+# what is refused -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A model, its neurons, and what is selected of its run."""
+    pipeline, neurons = loud(tiny_family("sd1"))
+    pipeline.save_pretrained(tmp_path / "original")
+    model = as_model(pipeline, str(tmp_path / "original"))
+    return model, neurons, chosen_of(tmp_path, model, neurons)
+
+
+def test_another_model_than_the_runs_is_refused(small, tmp_path):
+    _, _, chosen = small
+    with pytest.raises(MismatchError, match="is not the model of this run: its fingerprint is"):
+        write("checkpoint", chosen, tmp_path / "clean", as_model(tiny_family("sd1", seed=1)))
+    assert not (tmp_path / "clean").exists()
+    with pytest.raises(InputError, match="checkpoint holds weights: give the model"):
+        write("checkpoint", chosen, tmp_path / "clean")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_target_that_is_there_is_replaced_only_by_force(small, tmp_path, form):
+    model, _, chosen = small
+    target = tmp_path / "out" / FORMS[form].name
+    write(form, chosen, target, model)
+    first = {p: p.stat().st_ino for p in target.parent.rglob("*")}
+    with pytest.raises(InputError, match=r"is there already: give another --out, or --force to replace it"):
+        write(form, chosen, target, model)
+    assert {p: p.stat().st_ino for p in target.parent.rglob("*")} == first
+    write(form, chosen, target, model, force=True)
+    assert set(target.parent.rglob("*")) == set(first)
+    assert {p: p.stat().st_ino for p in target.parent.rglob("*")} != first
+
+
+def test_force_replaces_exports_only(small, tmp_path):
+    model, _, chosen = small
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.tex").write_text("years of work")
+    for form in ("checkpoint", "lora"):
+        with pytest.raises(InputError, match="holds something else than an export and is not replaced"):
+            write(form, chosen, tmp_path / "thesis", model, force=True)
+        with pytest.raises(InputError, match="original is the audited model itself"):
+            write(form, chosen, tmp_path / "original", model, force=True)
+        with pytest.raises(InputError, match="is a file: give a directory"):
+            write(form, chosen, tmp_path / "thesis" / "thesis.tex", model, force=True)
+    for form in ("file", "kohya", "neurons", "card"):
+        with pytest.raises(InputError, match="is a directory: give a file"):
+            write(form, chosen, tmp_path / "thesis", model, force=True)
+        with pytest.raises(InputError, match="must end in"):
+            write(form, chosen, tmp_path / "clean.txt", model)
+    with pytest.raises(InputError, match=r"'paper' is not known: use checkpoint, file, lora, kohya, neurons, card"):
+        write("paper", chosen, tmp_path / "clean", model)
+    assert (tmp_path / "thesis" / "thesis.tex").read_text() == "years of work"
+    assert {p.name for p in tmp_path.iterdir()} == {"thesis", "original", "run"}
+
+
+def test_an_export_that_fails_leaves_the_earlier_one(small, tmp_path, monkeypatch):
+    model, _, chosen = small
+    write("checkpoint", chosen, tmp_path / "clean", model)
+    before = {p: p.read_bytes() for p in (tmp_path / "clean").rglob("*") if p.is_file()}
+    monkeypatch.setattr("findnemo.export._weights.model_card", lambda chosen: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write("checkpoint", chosen, tmp_path / "clean", model, force=True)
+    assert {p: p.read_bytes() for p in (tmp_path / "clean").rglob("*") if p.is_file()} == before
+    assert {p.name for p in tmp_path.iterdir()} == {"clean", "original", "run"}
+
+
+def test_what_a_killed_export_left_is_in_nobodys_way(small, tmp_path):
+    model, _, chosen = small
+    (tmp_path / ".clean.part" / "unet").mkdir(parents=True)
+    (tmp_path / ".clean.part" / "unet" / "half.safetensors").write_text("half")
+    (tmp_path / ".lora.safetensors.part").write_text("half")
+    write("checkpoint", chosen, tmp_path / "clean", model)
+    write("kohya", chosen, tmp_path / "lora.safetensors", model)
+    assert {p.name for p in tmp_path.iterdir()} == {"clean", "lora.safetensors", "original", "run"}
+    assert not list((tmp_path / "clean").rglob("half.safetensors"))

@@ -1,0 +1,88 @@
+"""What an export switches off: all captions, some, or the neurons that most of them share."""
+
+import pytest
+from _tiny_files import as_model, make_run, tiny_family
+
+from findnemo import NeuronSet
+from findnemo.errors import InputError
+from findnemo.export import select
+from findnemo.runs import Run, all_neurons
+
+DOWN = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
+MID = "mid_block.attentions.0.transformer_blocks.0.attn2.to_v"
+HELD = {
+    "a red fox": NeuronSet({DOWN: [1, 2], MID: [5]}),
+    "a grey owl": NeuronSet({MID: [5, 6]}),
+    "a moon": NeuronSet({MID: [5], DOWN: [2]}),
+    "out of reach": NeuronSet({MID: [9]}),
+    "a tree": NeuronSet(),
+    "3": NeuronSet({MID: [7]}),
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("selection") / "run"
+    with Run.open(make_run(path, as_model(tiny_family("sd1")), HELD, ("out of reach",))) as run:
+        yield run
+
+
+def test_all_neurons_are_those_of_the_run_shared_ones_once_and_none_that_is_out_of_reach(run):
+    chosen = select(run)
+    assert chosen.neurons == all_neurons(run.captions()) == NeuronSet({DOWN: [1, 2], MID: [5, 6, 7]})
+    assert [c.text for c in chosen.captions] == ["a red fox", "a grey owl", "a moon", "3"]
+    assert (chosen.about["audited"], chosen.about["memorized"], chosen.about["out_of_reach"]) == (6, 5, 1)
+
+
+@pytest.mark.parametrize(
+    ("captions", "texts"),
+    [
+        (["a grey owl"], ["a grey owl"]),
+        (["2"], ["a grey owl"]),
+        (["GREY"], ["a grey owl"]),
+        (["moon", "1", "a moon"], ["a red fox", "a moon"]),
+        (["3"], ["a moon"]),  # a row number comes first
+    ],
+)
+def test_captions_are_named_by_row_text_or_a_part_of_it(run, captions, texts):
+    chosen = select(run, captions)
+    assert [c.text for c in chosen.captions] == texts
+    assert chosen.neurons == NeuronSet.of(n for t in texts for n in HELD[t])
+
+
+@pytest.mark.parametrize(
+    ("caption", "message"),
+    [
+        ("a blue whale", "no caption 'a blue whale' in this run: give a row number"),
+        ("", "no caption ''"),
+        ("a ", r"'a ' names 5 captions \(rows 1, 2, 3, 4, 5\)"),
+        ("a tree", "row 5, 'a tree': not memorized; there is nothing to switch off"),
+        ("out of reach", "row 4, 'out of reach': its memory is out of reach"),
+    ],
+)
+def test_a_caption_that_names_none_several_or_one_without_neurons_is_refused(run, caption, message):
+    with pytest.raises(InputError, match=message):
+        select(run, ["a moon", caption])
+
+
+def test_the_neurons_that_most_captions_share(run):
+    wanted = [(MID, 5), (DOWN, 2), (DOWN, 1), (MID, 6), (MID, 7)]  # 3, 2, 1, 1, 1 captions
+    for count in range(1, 6):
+        assert select(run, most=count).neurons == NeuronSet.of(wanted[:count])
+    assert select(run, most=99).neurons == select(run).neurons
+    assert [c.text for c in select(run, most=1).captions] == ["a red fox", "a grey owl", "a moon"]
+    assert select(run, ["a grey owl", "a red fox"], most=1).neurons == NeuronSet({MID: [5]})
+    with pytest.raises(InputError, match="0 is no number of neurons"):
+        select(run, most=0)
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
+def test_a_factor_that_is_not_finite_is_refused(run, factor):
+    with pytest.raises(InputError, match=f"factor {factor} is no number to multiply by"):
+        select(run, factor=factor)
+
+
+def test_a_run_without_localized_captions_has_nothing_to_export(tmp_path):
+    path = make_run(tmp_path / "run", as_model(tiny_family("sd1")), {"a tree": NeuronSet()})
+    with Run.open(path) as run, pytest.raises(InputError, match="holds no localized neurons: there is nothing to switch off"):
+        select(run)

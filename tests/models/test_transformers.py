@@ -1,0 +1,538 @@
+"""Diffusion transformers: each goes the whole path, and says of its network what the pipeline itself would see."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+from contextlib import ExitStack
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from _tiny_transformers import PIPELINES, quiet, tiny_flux, tiny_pixart, tiny_sd3
+from diffusers import (
+    FlowMatchEulerDiscreteScheduler,
+    FluxTransformer2DModel,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
+    SD3Transformer2DModel,
+)
+from torch import Tensor, nn
+
+import findnemo
+from findnemo import NeuronSet, deactivate, prune, save_lora
+from findnemo.conditioning import following
+from findnemo.deltas import Probe
+from findnemo.detection import DETECTORS
+from findnemo.detection.magnitude import saliency
+from findnemo.errors import EditError, ModelError
+from findnemo.images import ImageSettings, generate
+from findnemo.mitigation import MITIGATIONS, Case, wanda
+from findnemo.models import FlowModel, Flux, Model, PixArt, StableDiffusion3
+from findnemo.scores import minmax
+from findnemo.settings import Settings
+
+PROMPT = "A red fox"
+every = pytest.mark.parametrize("name", PIPELINES)
+JOINT = ["sd3", "sd3-without-t5", "flux-dev", "flux-schnell"]
+CROSS = ["pixart-alpha", "pixart-sigma"]
+
+
+@pytest.fixture(scope="module")
+def directories(tmp_path_factory) -> dict[str, Any]:
+    """Every pipeline as `save_pretrained` writes it."""
+    folder = tmp_path_factory.mktemp("transformers")
+    for name, make in PIPELINES.items():
+        make().save_pretrained(folder / name)
+    return {name: folder / name for name in PIPELINES}
+
+
+@pytest.fixture
+def model(name, directories) -> Model:
+    loaded = findnemo.load(directories[name], device="cpu")
+    quiet(loaded.pipeline)
+    return loaded
+
+
+def some_neurons(model: Model) -> NeuronSet:
+    first, *_, last = model.value_layers
+    return NeuronSet({first: [0, 5], last: range(8)})
+
+
+def images(pipeline: Any) -> np.ndarray:
+    """A whole call, with guidance and two images per prompt: (2, H, W, 3), 0 to 255."""
+    generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+    options = {"num_images_per_prompt": 2, "num_inference_steps": 2, "guidance_scale": 5.0}
+    return np.stack([np.asarray(image) for image in pipeline(PROMPT, generator=generators, **options).images]).astype(int)
+
+
+def same(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and abs(a - b).max() <= 1
+
+
+@torch.no_grad()
+def predicted(model: Model, samples: int = 2) -> Tensor:
+    text = model.encode([PROMPT]).expand(samples, -1, -1)
+    return model.predict_noise(model.noise(PROMPT, range(samples)), model.timesteps(50)[0], text)
+
+
+@torch.no_grad()
+def outputs(model: Model, run: Any) -> dict[str, Tensor]:
+    """What every value layer gives while something runs, all passes one after the other."""
+    seen: dict[str, list[Tensor]] = {}
+    with ExitStack() as stack:
+        for name, layer in model.value_layers.items():
+            hook = layer.register_forward_hook(lambda _, args, out, name=name: seen.setdefault(name, []).append(out.clone()))
+            stack.callback(hook.remove)
+        run()
+    return {name: torch.cat(rows) for name, rows in seen.items()}
+
+
+# the whole path ------------------------------------------------------------------------------------------------------
+
+
+@every
+def test_a_saved_pipeline_goes_through_the_whole_path(name, model):
+    settings = Settings(samples=3)
+    calibration = findnemo.calibrate(model, ["a cat", "two dogs in the rain"], settings=settings)
+    assert calibration.count == 2
+    assert {n: len(m) for n, m in calibration.mean.items()} == model.widths()
+    assert all((std > 0).all() for std in calibration.std.values())
+    score = findnemo.score(model, PROMPT, settings=settings)
+    assert -1 <= score < 1
+    found = findnemo.localize(model, PROMPT, dataclasses.replace(calibration, tau=score - 1e-3))
+    assert found.memorized
+    assert found.score_before == pytest.approx(score, abs=1e-4)
+    assert set(found.neurons.layers) <= set(model.value_layers)
+    assert not findnemo.localize(model, PROMPT, dataclasses.replace(calibration, tau=0.999)).memorized
+
+
+@every
+def test_live_and_saved_are_one_model_in_either_dtype(name, directories):
+    live, half = findnemo.load(PIPELINES[name]()), findnemo.load(directories[name], device="cpu", dtype="bfloat16")
+    assert findnemo.load(directories[name], device="cpu").fingerprint == live.fingerprint
+    quiet(half.pipeline)
+    assert half.encode([PROMPT]).dtype == predicted(half).dtype == torch.bfloat16
+
+
+@every
+def test_a_caption_is_encoded_the_same_in_every_batch(name, model):
+    prompts = ["a", "a much longer caption of a cat", ""]
+    text = model.encode(prompts)
+    for k, prompt in enumerate(prompts):
+        torch.testing.assert_close(model.encode([prompt])[0], text[k])
+    assert not torch.allclose(text[0], text[1])
+
+
+@every
+def test_what_is_computed_once_may_be_given_back(name, model):
+    """Reuse gives the deltas of fresh passes, whichever layer is edited first, and leaves out the blocks before it."""
+    first, *_, last = model.value_layers
+    reusing, fresh = (Probe(model, PROMPT, Settings(samples=3), reuse=reuse) for reuse in (True, False))
+    torch.testing.assert_close(reusing.deltas(), fresh.deltas())
+    for layer in (*model.value_layers, None):
+        neurons = NeuronSet({layer: range(8)} if layer else {})
+        torch.testing.assert_close(reusing.deltas(neurons, [2, 0]), fresh.deltas(neurons, [2, 0]), atol=1e-5, rtol=1e-4)
+    for probe, ran in ((reusing, False), (fresh, True)):
+        assert (first in outputs(model, lambda probe=probe: probe.deltas(NeuronSet({last: [0]})))) is ran
+
+
+# what the network sees -----------------------------------------------------------------------------------------------
+
+
+def inputs(model: Model, run: Any) -> dict[str, Any]:
+    """Arguments of the first pass of the network while something runs, by name; None and empty ones left out."""
+    seen: list[dict[str, Any]] = []
+    signature = inspect.signature(type(model.denoiser).forward)
+
+    def hook(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        seen.append(dict(signature.bind(module, *args, **kwargs).arguments))
+
+    handle = model.denoiser.register_forward_pre_hook(hook, with_kwargs=True)
+    run()
+    handle.remove()
+    left_out = ("self", "return_dict")
+    flat = seen[0] | seen[0].pop("added_cond_kwargs", {})
+    return {k: v for k, v in flat.items() if k not in left_out and v is not None and not (isinstance(v, dict) and not v)}
+
+
+def check_inputs(model: Model) -> dict[str, Any]:
+    """The network is given what the pipeline gives it at its first step from the same latents."""
+    latents = model.noise(PROMPT, [0, 1])
+    start = latents
+    if isinstance(model, Flux):
+        start = model.pipeline._pack_latents(latents, *latents.shape)
+    options = {"guidance_scale": 1.0, "num_images_per_prompt": 2, "num_inference_steps": 4, "output_type": "latent"}
+    theirs = inputs(model, lambda: model.pipeline(PROMPT, latents=start, **options))
+    mine = inputs(model, lambda: predicted(model))
+    assert mine.keys() == theirs.keys()
+    for key, value in theirs.items():
+        torch.testing.assert_close(mine[key], value.to(mine[key].dtype), atol=0, rtol=0, msg=lambda m, key=key: f"{key}: {m}")
+    return mine
+
+
+@every
+def test_the_network_is_given_what_the_pipeline_gives_it(name, model):
+    seen = check_inputs(model)
+    if name in CROSS:
+        assert model.timesteps(50)[0] == findnemo.load(PIPELINES[name]()).timesteps(50)[0] == 999  # saved or live
+    assert {"pixart-alpha": 120, "pixart-sigma": 300, "sd3": 333, "sd3-without-t5": 333}.get(name, 512) == seen[
+        "encoder_hidden_states"
+    ].shape[1]
+    assert ("guidance" in seen) == (name == "flux-dev")
+    if name in CROSS:
+        assert seen["encoder_attention_mask"].sum(1).tolist() == [len("▁a▁red▁fox") + 1] * 2
+
+
+def test_the_1024_model_of_pixart_alpha_is_told_its_size():
+    seen = check_inputs(findnemo.load(tiny_pixart(size=128)))
+    assert seen["resolution"].tolist() == [[1024.0, 1024.0]] * 2
+    assert seen["aspect_ratio"].tolist() == [[1.0]] * 2
+
+
+def test_the_noise_of_pixart_is_the_first_half_of_what_the_network_gives():
+    model, given = findnemo.load(tiny_pixart()), []
+    handle = model.denoiser.register_forward_hook(lambda m, args, out: given.append(out[0]))
+    noise = predicted(model)
+    handle.remove()
+    assert given[0].shape == (2, 8, 32, 32)
+    assert torch.equal(noise, given[0][:, :4])
+    model.pipeline.scheduler.register_to_config(prediction_type="v_prediction")
+    with pytest.raises(ModelError, match="'v_prediction' is not supported for PixArt"):
+        predicted(model)
+
+
+def test_padding_is_masked_for_the_image_but_counts_in_the_statistics():
+    """Published definition: the mean over all positions, padding included."""
+    model = findnemo.load(tiny_pixart())
+    text = model.encode([PROMPT])
+    length = int(text[0, -1].sum())
+    other = text.clone()
+    other[0, length:-1] = 7.0
+    latents = model.noise(PROMPT, [0])
+    with torch.no_grad():
+        torch.testing.assert_close(model.predict_noise(latents, 999, other), model.predict_noise(latents, 999, text))
+    layer = next(iter(model.value_layers))
+    assert not torch.allclose(*(model.value_activations([PROMPT], t)[layer] for t in (text, other)), rtol=1e-2)
+
+
+# neurons -------------------------------------------------------------------------------------------------------------
+
+
+@every
+def test_activations_are_what_hooks_see_however_prompts_are_batched(name, model):
+    prompts = ["a", "a much longer caption", PROMPT]
+    together = model.value_activations(prompts, model.encode(prompts))
+    for k, prompt in enumerate(prompts):
+        text, latents = model.encode([prompt]), model.noise(prompt, [0])
+        seen = outputs(model, lambda x=latents, y=text: model.predict_noise(x, model.timesteps(50)[0], y))
+        assert list(seen) == list(model.value_layers)  # in forward order
+        for layer, values in seen.items():
+            torch.testing.assert_close(together[layer][k], values[0].abs().mean(0), atol=1e-5, rtol=1e-4)
+
+
+class Without(nn.Module):
+    """A projection computed by hand, neuron by neuron, in which some give nothing."""
+
+    def __init__(self, layer: Any, off: tuple[int, ...]):
+        super().__init__()
+        self.layer, self.off = layer, off
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = zip(self.layer.weight, self.layer.bias, strict=True)
+        neurons = [(x * w).sum(-1) + b for w, b in rows]
+        return torch.stack([torch.zeros_like(v) if i in self.off else v for i, v in enumerate(neurons)], -1)
+
+
+@every
+def test_switching_neurons_off_is_what_it_is_by_hand(name, model):
+    neurons = some_neurons(model)
+    by_hand = copy.deepcopy(model.pipeline)
+    for layer, off in neurons.layers.items():
+        path, _, last = layer.rpartition(".")
+        parent = by_hand.transformer.get_submodule(path)
+        setattr(parent, last, Without(getattr(parent, last), off))
+    before = predicted(model)
+    expected = predicted(findnemo.load(quiet(by_hand)))
+    with deactivate(model, neurons):
+        torch.testing.assert_close(predicted(model), expected, atol=1e-5, rtol=1e-4)
+    assert (expected - before).abs().max() > 1e-3
+    assert torch.equal(predicted(model), before)
+
+
+@every
+def test_every_value_layer_matters(name, model):
+    """Also the last one of Stable Diffusion 3, whose text goes nowhere else."""
+    before = predicted(model, 1)
+    for layer, width in model.widths().items():
+        with deactivate(model, NeuronSet({layer: range(width)})):
+            assert (predicted(model, 1) - before).abs().max() > 1e-4
+
+
+@every
+def test_hook_weights_and_checkpoint_give_the_same_images(name, model, tmp_path):
+    neurons = some_neurons(model)
+    before = images(model.pipeline)
+    with deactivate(model, neurons):
+        expected = images(model.pipeline)
+    assert abs(expected - before).mean() > 0.1
+    assert (expected[0] != expected[1]).any()
+    pruned = quiet(prune(model, neurons))
+    assert same(images(pruned), expected)
+    pruned.save_pretrained(tmp_path)
+    assert same(images(quiet(findnemo.load(tmp_path, device="cpu").pipeline)), expected)
+    assert np.array_equal(images(model.pipeline), before)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5])
+@pytest.mark.parametrize("name", JOINT)
+def test_a_lora_carries_weights_and_biases(name, model, tmp_path, factor):
+    neurons = some_neurons(model)
+    with deactivate(model, neurons, factor):
+        expected, noise = images(model.pipeline), predicted(model)
+    save_lora(model, neurons, tmp_path, factor)
+    fresh = copy.deepcopy(model.pipeline)
+    fresh.load_lora_weights(tmp_path)
+    assert same(images(quiet(fresh)), expected)
+    torch.testing.assert_close(predicted(findnemo.load(fresh)), noise, atol=1e-5, rtol=1e-4)
+    fresh.fuse_lora()
+    fresh.unload_lora_weights()
+    for layer, indices in neurons.layers.items():
+        old, new = model.value_layers[layer], fresh.transformer.get_submodule(layer)
+        for part in ("weight", "bias"):
+            values = getattr(old, part).detach().clone()
+            values[list(indices)] *= factor
+            torch.testing.assert_close(getattr(new, part), values)
+
+
+def test_pixart_loads_no_lora():
+    model = findnemo.load(tiny_pixart())
+    with pytest.raises(EditError, match=r"PixArtAlphaPipeline has no load_lora_weights.*prune\(model, neurons\)"):
+        save_lora(model, some_neurons(model), "nowhere")
+
+
+@every
+def test_fused_projections_are_refused(name, model):
+    try:
+        model.denoiser.fuse_qkv_projections()
+    except ValueError as error:
+        pytest.skip(f"diffusers does not fuse them: {error}")
+    with pytest.raises(EditError, match="are fused"):
+        findnemo.load(model.pipeline)
+    model.denoiser.unfuse_qkv_projections()
+    assert findnemo.load(model.pipeline).value_layers
+
+
+@every
+def test_finished_images_do_not_depend_on_the_batch(name, model):
+    settings = ImageSettings(2, 3.0)
+    together = generate(model, PROMPT, [0, 1], settings)
+    size = model.latent_shape[1] * model.pipeline.vae_scale_factor
+    assert together[0].size == (size, size)
+    assert same(np.asarray(generate(model, PROMPT, [1], settings)[0]).astype(int), np.asarray(together[1]).astype(int))
+
+
+@every
+def test_decoding_is_that_of_the_pipeline(name, model):
+    seeds = [11, 12]
+    latents = model.sample(PROMPT, 2, seeds, 2, 3.0)
+    assert latents.shape == (2, *model.latent_shape)
+    generators = [torch.Generator().manual_seed(s) for s in seeds]
+    options = {"num_images_per_prompt": 2, "num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "pt"}
+    theirs = model.pipeline(PROMPT, generator=generators, **options).images
+    torch.testing.assert_close((model.decode(latents) / 2 + 0.5).clamp(0, 1), theirs, atol=1e-4, rtol=1e-4)
+
+
+# full size -----------------------------------------------------------------------------------------------------------
+
+
+def pixart_xl_2() -> nn.Module:
+    return PixArtTransformer2DModel(sample_size=128, caption_channels=4096)
+
+
+def sd3(heads: int, layers: int, **options: Any) -> nn.Module:
+    sizes = {"num_attention_heads": heads, "num_layers": layers, "caption_projection_dim": 64 * heads}
+    return SD3Transformer2DModel(attention_head_dim=64, joint_attention_dim=4096, **sizes, **options)
+
+
+FULL = {
+    "PixArt-XL-2": (PixArt, pixart_xl_2, 28, 1152, "attn2.to_v"),
+    "SD3-medium": (StableDiffusion3, lambda: sd3(24, 24, pos_embed_max_size=192), 24, 1536, "attn.add_v_proj"),
+    "SD3.5-medium": (
+        StableDiffusion3,
+        lambda: sd3(24, 24, pos_embed_max_size=384, dual_attention_layers=tuple(range(13)), qk_norm="rms_norm"),
+        24,
+        1536,
+        "attn.add_v_proj",
+    ),
+    "SD3.5-large": (
+        StableDiffusion3,
+        lambda: sd3(38, 38, pos_embed_max_size=192, qk_norm="rms_norm"),
+        38,
+        2432,
+        "attn.add_v_proj",
+    ),
+    "FLUX.1-dev": (Flux, lambda: FluxTransformer2DModel(guidance_embeds=True), 19, 3072, "attn.add_v_proj"),
+}
+
+
+@pytest.mark.parametrize(("adapter", "network", "layers", "width", "layer"), FULL.values(), ids=FULL)
+def test_value_layers_at_full_size(adapter, network, layers, width, layer):
+    with torch.device("meta"):
+        transformer = network()
+    model = adapter(SimpleNamespace(transformer=transformer))
+    assert model.widths() == {f"transformer_blocks.{k}.{layer}": width for k in range(layers)}
+    assert all(module.bias is not None for module in model.value_layers.values())
+
+
+# flow matching -------------------------------------------------------------------------------------------------------
+
+
+class Toy(FlowModel):
+    """A flow whose network knows the image: v = (x_s - x_0) / s."""
+
+    def __init__(self, image: Tensor):
+        self.image, self.pipeline = image, SimpleNamespace(scheduler=FlowMatchEulerDiscreteScheduler())
+
+    def velocity(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
+        return (latents - self.image) / (timestep / 1000)
+
+
+def toy_images(count: int = 3) -> Tensor:
+    """Smooth images, one a latent, (N, 1, 16, 16)."""
+    coarse = torch.randn(count, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    return F.interpolate(coarse, (16, 16), mode="bilinear").double()
+
+
+@pytest.mark.parametrize("a", [0.0047, 1e-4, 1e-6])  # the first is Stable Diffusion's last timestep
+def test_noise_differences_of_a_flow_are_those_of_a_diffusion(a):
+    """Both networks know the same x_0; what is left between the scaled differences vanishes with sqrt(a)."""
+    x0 = toy_images()
+    latents = torch.randn(x0.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    diffusion = (latents - a**0.5 * x0) / (1 - a) ** 0.5 - latents
+    flow = Toy(x0).predict_noise(latents, 1000.0, torch.empty(0)) - latents
+    gap = (minmax(flow) - minmax(diffusion)).abs().max()
+    assert gap < 2 * a**0.5
+    torch.testing.assert_close(minmax(flow), minmax(-x0))
+
+
+@pytest.mark.parametrize("timestep", [1000.0, 612.5, 30.0])
+def test_what_a_flow_gives_as_noise_leaves_the_image_at_every_step(timestep):
+    x0, s = toy_images(), timestep / 1000
+    eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    latents = (1 - s) * x0 + s * eps
+    torch.testing.assert_close(Toy(x0).velocity(latents, timestep, torch.empty(0)), eps - x0)
+    torch.testing.assert_close(Toy(x0).predict_noise(latents, timestep, torch.empty(0)) - latents, -x0)
+
+
+@pytest.mark.parametrize("steps", [4, 7])
+@pytest.mark.parametrize(
+    "make",
+    [
+        tiny_sd3,
+        tiny_flux,
+        lambda: tiny_flux(guidance_embeds=False),
+        lambda: tiny_sd3(use_dynamic_shifting=True, base_image_seq_len=16, max_image_seq_len=128),
+    ],
+    ids=["sd3", "flux-dev", "flux-schnell", "dynamic"],
+)
+def test_timesteps_of_a_flow_are_the_pipelines(make, steps):
+    model = findnemo.load(make())
+    before = dict(vars(model.pipeline.scheduler))
+    mine = model.timesteps(steps)
+    assert vars(model.pipeline.scheduler).keys() == before.keys()
+    assert model.pipeline.scheduler.timesteps is before["timesteps"]
+    model.pipeline(PROMPT, num_inference_steps=steps, output_type="latent", guidance_scale=1.0)
+    assert mine == pytest.approx(model.pipeline.scheduler.timesteps.tolist())
+    assert mine[0] == 1000
+    assert mine == sorted(mine, reverse=True)
+
+
+def test_a_flow_goes_one_pass_a_latent_and_its_delta_is_the_image_negated():
+    model, passes = findnemo.load(tiny_sd3()), []
+    handle = model.denoiser.register_forward_hook(lambda m, args, out: passes.append((args[0], out[0])))
+    deltas = Probe(model, PROMPT, Settings(samples=3)).deltas()
+    handle.remove()
+    ((latents, v),) = passes
+    assert len(latents) == 3
+    torch.testing.assert_close(deltas, minmax(-(latents - v)))
+
+
+def test_the_fingerprint_of_a_flow_tells_schedules_apart():
+    fingerprints = {
+        findnemo.load(tiny_sd3(**options)).fingerprint for options in ({}, {"shift": 2.0}, {"use_dynamic_shifting": True})
+    }
+    assert len(fingerprints) == 3
+
+
+# other methods -------------------------------------------------------------------------------------------------------
+
+SHORT = ImageSettings(2, 3.0)
+ATTENTION = ("entropy-d", "entropy-e", "bright-ending")
+NEEDS_DIFFUSION = ("magnitude", "one-step", "edges")
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+@pytest.mark.parametrize("name", ["pixart-alpha", "sd3", "flux-dev"])
+def test_a_detector_works_or_says_before_it_starts_why_not_and_what_does(name, model, detector):
+    passes = []
+    handle = model.denoiser.register_forward_pre_hook(lambda *_: passes.append(1))
+    if detector in ATTENTION or (name != "pixart-alpha" and detector in NEEDS_DIFFUSION):
+        with pytest.raises(ModelError, match="use the detector ssim"):
+            DETECTORS[detector](model, PROMPT, SHORT)
+        assert not passes
+    else:
+        assert DETECTORS[detector](model, PROMPT, SHORT).evaluations > 0
+    handle.remove()
+
+
+@pytest.mark.parametrize("method", ["attention", "embedding", "tokens-1"])
+@pytest.mark.parametrize("name", ["pixart-alpha", "sd3", "flux-dev"])
+def test_a_method_that_changes_the_prompt_is_refused(name, model, method):
+    with pytest.raises(ModelError, match="neurons"), MITIGATIONS[method](model, Case(PROMPT)):
+        pass
+    assert "encode_prompt" not in vars(model.pipeline)
+
+
+@pytest.mark.parametrize("name", ["pixart-alpha", "sd3", "flux-dev"])
+def test_single_tokens_are_not_known(name, model):
+    with pytest.raises(ModelError, match="single tokens need Stable Diffusion"):
+        saliency(model, PROMPT, SHORT)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("name", ["pixart-alpha", "sd3", "flux-dev"])
+def test_calls_are_followed(name, model, guidance):
+    """The conditional rows are those that the pipeline's text embeddings lie in."""
+    text, rows = model.encode([PROMPT])[:, :-1], []
+
+    def hook(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        seen = kwargs["encoder_hidden_states"]
+        carrying = [k for k in range(len(seen)) if torch.allclose(seen[k], text[0], atol=1e-5)]
+        rows.append((call.step, list(range(len(seen)))[call.rows(len(seen))], carrying))
+
+    with following(model) as call:
+        handle = model.denoiser.register_forward_pre_hook(hook, with_kwargs=True)
+        model.pipeline(
+            [PROMPT, PROMPT], num_images_per_prompt=2, num_inference_steps=2, guidance_scale=guidance, output_type="latent"
+        )
+        handle.remove()
+    assert [step for step, _, _ in rows] == [0, 1]
+    assert all(mine == carrying and len(mine) == 4 for _, mine, carrying in rows)
+
+
+@pytest.mark.parametrize("name", ["pixart-alpha", "sd3", "flux-dev"])
+def test_weights_are_zeroed_as_elsewhere(name, model):
+    before = images(model.pipeline)
+    with wanda(model, Case(PROMPT), share=0.2, steps=2):
+        zeroed = images(model.pipeline)
+    assert not same(zeroed, before)
+    assert np.array_equal(images(model.pipeline), before)
+
+
+def test_pixart_sigma_has_the_adapter_of_alpha():
+    assert isinstance(findnemo.load(tiny_pixart(PixArtSigmaPipeline)), PixArt)
