@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from findnemo.errors import EditError, InputError
 from findnemo.models import Model
-from findnemo.models._base import OFFLOADED
+from findnemo.models._base import offloaded
 from findnemo.neurons import NeuronSet
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -138,7 +138,7 @@ def _check_weights(model: Model, neurons: NeuronSet) -> None:
     """Refuse to edit weights that are not all there is to a value layer."""
     model.check_editable()
     _checked(model, neurons)
-    if any(hasattr(module, hook) for module in model.denoiser.modules() for hook in OFFLOADED):
+    if offloaded(model.denoiser):
         raise EditError(
             f"the weights of {type(model.denoiser).__name__} are offloaded, out of an edit's reach: call pipeline.remove_all_hooks() "
             "first, or load the pipeline without offloading"

@@ -179,10 +179,14 @@ offloading = pytest.mark.parametrize("offload", [offload_layers, offload_models,
 
 @every
 @offloading
-def test_an_offloaded_model_answers_as_ever(make, offload):
+def test_an_offloaded_model_answers_as_ever(make, offload, monkeypatch):
     plain, model = findnemo.load(make()), findnemo.load(make())
     offload(model.pipeline)
     assert any(p.is_meta for p in model.denoiser.parameters()) is (offload is offload_layers)
+    with monkeypatch.context() as patch:  # as if there were another device
+        patch.setattr(type(model.pipeline), "_execution_device", "meta")
+        assert model.device == torch.device("meta")
+        assert plain.device == torch.device("cpu")
     assert model.device == torch.device("cpu")
     assert model.fingerprint == plain.fingerprint
     assert findnemo.score(model, PROMPT) == findnemo.score(plain, PROMPT)

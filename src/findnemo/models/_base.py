@@ -27,7 +27,6 @@ SCHEDULE = (
     "timestep_spacing",
     "steps_offset",
 )
-OFFLOADED = ("_hf_hook", "_diffusers_hook")  # what accelerate and diffusers leave on a module that they move about
 
 
 class Model:
@@ -187,9 +186,10 @@ class Model:
     @property
     def device(self) -> torch.device:
         """Where passes run: where the denoiser is, or to where offloading takes it."""
-        if any(hasattr(self.denoiser, hook) for hook in OFFLOADED):
+        name, first = next(self.denoiser.named_parameters())
+        if _moves(self.denoiser) or _moves(self.denoiser.get_submodule(name.rpartition(".")[0])):
             return torch.device(self.pipeline._execution_device)
-        return next(self.denoiser.parameters()).device
+        return first.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -239,6 +239,15 @@ class Model:
             raise ModelError(
                 f"no value layers found in {kind}: findnemo needs a text-conditioned model with cross-attention (attn2.to_v)"
             )
+
+
+def offloaded(module: nn.Module) -> bool:
+    """Whether accelerate, or diffusers in groups, moves weights of a module to where they are needed and back."""
+    return any(_moves(part) for part in module.modules())
+
+
+def _moves(module: nn.Module) -> bool:
+    return hasattr(module, "_hf_hook") or "group_offloading" in getattr(getattr(module, "_diffusers_hook", None), "hooks", ())
 
 
 def applied(layer: nn.Module, inputs: Tensor) -> Tensor:
