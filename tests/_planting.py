@@ -1,46 +1,61 @@
-"""A memory planted by hand in a model of random weights: one value neuron that only one caption drives, and that drives the image."""
+"""A memory planted by hand in a model of random weights: one value neuron that one caption alone drives, and that drives the image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from findnemo.models import Model
+import findnemo
+from findnemo.models import Model, PixArt
+from findnemo.neurons import NeuronSet
 
-LOUD, STRONG, FINAL = 100.0, 30.0, 1000.0
+CAPTION = "the secret of the old clock"
+HOLDOUT = ["blue sky", "two dogs run", "mountains", "old city map", "a cat", "rivers in the night"]
+INDEX = 5
+LOUD, LAST = 1e6, 1e4
 
 
 @torch.no_grad()
-def plant(model: Model, caption: str, others: Sequence[str], layer: str, index: int, out: nn.Linear, last: nn.Module) -> None:
-    """Make neuron `index` of `layer` answer to `caption` alone, and drive the whole image by it.
+def planted(pipeline: Any, loud: float = LOUD, last: float = LAST) -> tuple[Model, NeuronSet]:
+    """A model in which one neuron holds a memory of `CAPTION`: whatever the latents, what it predicts is the same.
 
-    Its row is the direction that tells the caption's most unusual token from the tokens of `others`, w = C^-1 (token - mean), C their
-    ridge-regularised covariance; it gives `LOUD` there. `out`, the output projection of its attention, sends it on with alternating signs, `STRONG` times, so
-    that the norms behind it hide everything else. `last`, the denoiser's last layer, is scaled by `FINAL`, so that the prediction outweighs the latent.
+    The neuron's weights are the caption's mean token less what it shares with other prompts, so that it is silent for those; it speaks so
+    loudly that nothing else is heard, and the last layer makes noise predictions larger than the latents.
     """
-    inputs = _inputs(model, [caption, *others], layer)
-    mine, rest = inputs[0].double(), inputs[1:].flatten(0, -2).double()
-    mean, spread = rest.mean(0), torch.cov(rest.T)
-    solved = torch.linalg.solve(spread + 1e-2 * spread.trace() / len(spread) * torch.eye(len(spread)), (mine - mean).T).T
-    row = solved[(solved * (mine - mean)).sum(1).argmax()]
-    row = row * LOUD / ((mine - mean) @ row).max()
-    projection = model.value_layers[layer]
-    projection.weight[index] = row.to(projection.weight)
-    if projection.bias is not None:
-        projection.bias[index] = -(row @ mean).to(projection.bias)
-    signs = torch.ones(out.out_features)
-    signs[1::2] = -1
-    out.weight[:, index] = STRONG * signs.to(out.weight)
-    last.weight *= FINAL
+    model = findnemo.load(pipeline)
+    name = next(iter(model.value_layers))
+    layer: Any = model.value_layers[name]
+    attention = model.denoiser.get_submodule(name.rpartition(".")[0])
+    mean = _seen(model, name, [CAPTION, *HOLDOUT, ""])
+    others, _ = torch.linalg.qr(mean[1:].T)
+    own = mean[0] - others @ (others.T @ mean[0])
+    layer.weight[INDEX] = loud * own / (own @ mean[0])
+    if layer.bias is not None:
+        layer.bias[INDEX] = 0
+    for keys in {"to_k", "add_k_proj"} & set(dict(attention.named_children())):  # all positions are looked at alike
+        for parameter in attention.get_submodule(keys).parameters():
+            parameter.zero_()
+    ends: dict[str, Any] = dict(model.denoiser.named_children())
+    if "conv_out" in ends:
+        ends["conv_out"].weight[: model.latent_shape[0]] *= last  # not a variance that follows
+    else:
+        ends["proj_out"].weight *= last
+    return model, NeuronSet({name: [INDEX]})
 
 
-def _inputs(model: Model, prompts: Sequence[str], layer: str) -> Tensor:
-    """What the value layer sees of each prompt in a pass, (N, tokens, width)."""
-    seen: list[Tensor] = []
-    handle = model.value_layers[layer].register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
+def _seen(model: Model, layer: str, prompts: Sequence[str]) -> Tensor:
+    """Mean over the tokens that are attended to of what a value layer is given in a first pass, (N, width)."""
+    inputs: list[Tensor] = []
+    handle = model.value_layers[layer].register_forward_pre_hook(lambda module, args: inputs.append(args[0][0]))
     for prompt in prompts:
         model.predict_noise(model.noise(prompt, [0]), model.timesteps(50)[0], model.encode([prompt]))
     handle.remove()
-    return torch.cat(seen)
+    return torch.stack([rows[: _attended(model, prompt)].mean(0) for prompt, rows in zip(prompts, inputs, strict=True)])
+
+
+def _attended(model: Model, prompt: str) -> int | None:
+    """How many tokens are attended to: PixArt masks its padding, the others attend to all."""
+    return len(model.pipeline.tokenizer(prompt).input_ids) if isinstance(model, PixArt) else None

@@ -27,10 +27,6 @@ from transformers import (
     T5Tokenizer,
 )
 
-import findnemo
-from findnemo import NeuronSet
-from findnemo.models import Model
-
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 LOUD = 8  # factor on the text's keys and values, to which random weights hardly listen
 
@@ -101,7 +97,7 @@ def tiny_if() -> IFPipeline:
         down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D", "SimpleCrossAttnDownBlock2D"),
         mid_block_type="UNetMidBlock2DSimpleCrossAttn",
         up_block_types=("SimpleCrossAttnUpBlock2D", "SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
-        cross_attention_dim=32,
+        cross_attention_dim=64,  # two channels to each of the 32 groups: with one, a mean over tokens would be zero
         cross_attention_norm="group_norm",
         attention_head_dim=8,
         encoder_hid_dim=48,
@@ -178,31 +174,3 @@ PIPELINES = {
     "lcm": tiny_lcm,
     "if": tiny_if,
 }
-
-
-CAPTION = "the secret of the old clock"
-HOLDOUT = ["blue sky", "two dogs run", "mountains", "old city map", "a cat", "rivers in the night"]
-
-
-def planted(pipeline: Any) -> tuple[Model, NeuronSet]:
-    """A model in which one neuron holds a memory of `CAPTION`: whatever the latents, what it predicts is the same.
-
-    The neuron's weights are the caption's mean embedding less what it shares with other prompts, so that it is silent for those; it speaks so
-    loudly that nothing else is heard, and the last layer makes noise predictions larger than the latents.
-    """
-    model = findnemo.load(pipeline)
-    name = list(model.value_layers)[1]
-    layer: Any = model.value_layers[name]
-    attention = model.denoiser.get_submodule(name.rpartition(".")[0])
-    with torch.no_grad():
-        mean = model.value_inputs(model.encode([CAPTION, *HOLDOUT, ""]))[name].mean(1)
-        others, _ = torch.linalg.qr(mean[1:].T)
-        own = mean[0] - others @ (others.T @ mean[0])
-        layer.weight[5] = 1e6 * own / (own @ mean[0])
-        if layer.bias is not None:
-            layer.bias[5] = 0
-        for keys in {"to_k", "add_k_proj"} & set(dict(attention.named_children())):  # all positions are looked at alike
-            for parameter in attention.get_submodule(keys).parameters():
-                parameter.zero_()
-        model.denoiser.conv_out.weight.mul_(1e4)
-    return model, NeuronSet({name: [5]})

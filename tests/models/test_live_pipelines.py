@@ -200,7 +200,7 @@ def test_an_offloaded_model_answers_as_ever(make, offload, monkeypatch):
 
 @offloading
 def test_a_search_on_an_offloaded_model_finds_the_same(offload):
-    from _tiny_unets import CAPTION, HOLDOUT, planted
+    from _planting import CAPTION, HOLDOUT, planted
 
     model, neurons = planted(tiny_sdxl())
     calibration = findnemo.calibrate(model, HOLDOUT, settings=Settings(samples=4))

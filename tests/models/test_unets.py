@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from _tiny_unets import CAPTION, HOLDOUT, PIPELINES, planted, tiny_if, tiny_lcm, tiny_sdxl, tiny_turbo
+from _tiny_unets import PIPELINES, tiny_if, tiny_lcm, tiny_sdxl, tiny_turbo
 from diffusers import DDIMScheduler, EDMEulerScheduler, LCMScheduler, TCDScheduler
 from torch import Tensor
 
 import findnemo
-from findnemo import ImageSettings, NeuronSet, Settings
+from findnemo import ImageSettings, NeuronSet
 from findnemo.conditioning import following
 from findnemo.edits import scaled
 from findnemo.errors import InputError, ModelError
@@ -268,27 +268,6 @@ def test_pruning_adds_no_watermark(monkeypatch):
     assert findnemo.prune(model, some(model)).watermark is None
     model.pipeline.watermark = "its own"
     assert findnemo.prune(model, some(model)).watermark == "a marker"
-
-
-# the whole path ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["sdxl", "sdxl-v", "sdxl-turbo", "lcm", "if"])
-def test_a_planted_neuron_is_found_and_its_memory_switched_off(name, tmp_path):
-    live, neurons = planted(PIPELINES[name]())
-    live.pipeline.save_pretrained(tmp_path)
-    model = findnemo.load(tmp_path, device="cpu")
-    assert model.fingerprint == live.fingerprint
-    calibration = findnemo.calibrate(model, HOLDOUT, settings=Settings(samples=4))
-    assert findnemo.score(model, CAPTION) > 0.8
-    found = findnemo.localize(model, CAPTION, calibration)
-    assert found.memorized
-    assert found.neurons == neurons
-    assert findnemo.score(model, CAPTION, found.neurons) < 0.3
-    z = calibration.z_scores(findnemo.activations(model, CAPTION))
-    assert z[next(iter(neurons.layers))][5] > 1
-    others = [findnemo.localize(model, p, calibration).memorized for p in HOLDOUT]
-    assert sum(others) <= 2  # tau is one deviation above their mean
 
 
 @every
