@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from findnemo.edits import masks, scaled
-from findnemo.errors import DeviceError
+from findnemo.errors import DeviceError, ModelError
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.reuse import Reuse
@@ -45,6 +45,10 @@ class Probe:
         reuse: bool = False,
     ):
         model.check_editable()
+        if settings.guidance is not None and model.distilled:
+            raise ModelError(
+                f"a {type(model.pipeline).__name__} has guidance built in: noise differences with guidance are not defined, leave it out"
+            )
         self.model, self.prompt, self.settings = model, prompt, settings
         self.samples = tuple(range(settings.samples) if samples is None else samples)
         self.timestep = model.timesteps(settings.steps)[settings.timestep]

@@ -16,7 +16,8 @@ from findnemo import ImageSettings, NeuronSet
 from findnemo.conditioning import following
 from findnemo.edits import scaled
 from findnemo.errors import InputError, ModelError
-from findnemo.models import Model
+from findnemo.models import Model, sample_seed
+from findnemo.settings import Settings
 
 PROMPTS = ["a cat", "Two dogs"]
 DISTILLED = ("lcm",)
@@ -342,3 +343,28 @@ def test_attention_is_recorded_for_every_image_with_and_without_a_guidance_half(
         assert p.shape[0] == 4
         assert p.shape[2] == 77
         torch.testing.assert_close(p.sum(-1), torch.ones(p.shape[:2]))
+
+
+# what a distillation changes -----------------------------------------------------------------------------------------
+
+
+def test_noise_differences_with_guidance_are_refused_where_guidance_is_built_in():
+    with pytest.raises(ModelError, match="has guidance built in"):
+        findnemo.score(findnemo.load(tiny_lcm()), "a cat", settings=Settings(samples=2, guidance=7.0))
+
+
+def test_a_schedule_of_a_distillation_makes_another_model():
+    plain, swapped = findnemo.load(tiny_sdxl()), tiny_sdxl()
+    swapped.scheduler = LCMScheduler.from_config(swapped.scheduler.config)
+    assert findnemo.load(swapped).fingerprint != plain.fingerprint
+
+
+def test_an_autoencoder_that_normalises_its_latents_is_heeded():
+    model = findnemo.load(tiny_sdxl())
+    before = findnemo.generate(model, "a cat", [0], ImageSettings(2, 3.0))[0]
+    model.pipeline.vae.register_to_config(latents_mean=[0.5, -0.5, 1.0, 0.0], latents_std=[2.0, 1.0, 0.5, 3.0])
+    mine = findnemo.generate(model, "a cat", [0], ImageSettings(2, 3.0))[0]
+    generator = torch.Generator().manual_seed(sample_seed(0, "a cat", 0))
+    theirs = model.pipeline("a cat", num_inference_steps=2, guidance_scale=3.0, generator=generator).images[0]
+    pixels = [torch.frombuffer(bytearray(i.tobytes()), dtype=torch.uint8).int() for i in (mine, theirs, before)]
+    assert (pixels[0] - pixels[1]).abs().max() <= 1 < (pixels[0] - pixels[2]).abs().max()

@@ -211,7 +211,10 @@ class Model:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over class, noise schedule and weights (as float16, so that loading in another dtype is the same model)."""
-        schedule = {key: self.pipeline.scheduler.config.get(key) for key in self.schedule}
+        config = self.pipeline.scheduler.config
+        schedule = {key: config.get(key) for key in self.schedule}
+        if config.get("original_inference_steps") is not None:  # timesteps of a distillation
+            schedule["original_inference_steps"] = config["original_inference_steps"]
         digest = hashlib.sha256(f"{type(self.pipeline).__name__} {schedule}".encode())
         for name in ("text_encoder", "text_encoder_2", "text_encoder_3", "unet", "transformer"):
             module = getattr(self.pipeline, name, None)

@@ -23,6 +23,8 @@ class Flux(JointAttention):
     that is asked for; noise predictions are unguided, which is a scale of 1.
     """
 
+    distilled = True
+
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         size = self.pipeline.default_sample_size

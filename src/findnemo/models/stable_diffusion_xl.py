@@ -54,6 +54,10 @@ class StableDiffusionXL(StableDiffusion):
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         vae = self.pipeline.vae
+        mean, std = vae.config.latents_mean, vae.config.latents_std
+        if mean is not None and std is not None:  # an autoencoder that normalises its latents channel by channel
+            mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(latents) for v in (mean, std))
+            latents = latents * std + mean * vae.config.scaling_factor
         if vae.dtype != torch.float16 or not vae.config.force_upcast:
             return super().decode(latents)
         vae.to(torch.float32)  # half precision overflows in it
