@@ -33,6 +33,7 @@ from findnemo.cli._common import (
 )
 from findnemo.cli._steps import opened
 
+PAPER = ", paper"  # how heads of columns with published numbers end
 PER_TYPE = 6  # captions of each type in costly studies of the demo
 
 
@@ -153,14 +154,24 @@ def _not_memorized(captions: Iterable[Any]) -> list[str]:
 
 
 def show(made: Any) -> None:
-    """A table of a study in the terminal, without the columns of the paper where it has nothing to say."""
+    """A table of a study in the terminal, narrow enough for 80 columns: intervals and the paper's numbers stand under ours."""
     from rich.table import Table
 
-    told = [k for k, head in enumerate(made.columns) if any(row[k] is not None for row in made.rows)]
-    table = Table(title=made.title, show_edge=False, pad_edge=False, header_style="bold", title_justify="left")
-    for k in told:
-        table.add_column(made.columns[k], justify="left" if k < 2 else "right", no_wrap=k > 0)
+    heads = list(made.columns)
+    own = [k for k, head in enumerate(heads) if not head.endswith(PAPER)]
+    theirs = {k: heads.index(heads[k] + PAPER) for k in own if heads[k] + PAPER in heads}
+    table = Table(title=made.title, box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", title_justify="left")
+    for k in own:
+        table.add_column(heads[k], justify="left" if k < 2 else "right", max_width=22 if k == 0 else None, no_wrap=k > 0)
     for row in made.rows:
-        table.add_row(*("" if row[k] is None else plain(str(row[k])) for k in told))
+        table.add_row(*(_cell(row[k], row[theirs[k]] if k in theirs else None) for k in own))
     stdout.print(table)
-    stdout.print(plain(made.note), soft_wrap=True)
+    stdout.print(
+        plain(made.note) + (" [dim]In grey: the paper's, on Stable Diffusion v1.4.[/]" if theirs else ""), soft_wrap=True
+    )
+
+
+def _cell(ours: Any, theirs: Any) -> str:
+    """`0.96±0.02`, under it the interval if there is one, and what was published."""
+    text = plain("" if ours is None else str(ours).replace(" ± ", "±").replace(" [", "\n[").replace(", ", " "))
+    return text if theirs is None else f"{text}\n[dim]{plain(str(theirs))}[/]"
