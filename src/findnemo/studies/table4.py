@@ -45,7 +45,8 @@ def table4(bench: Bench) -> Study:
             if payload is not None:
                 rows.setdefault(name, {}).setdefault(caption.type or "", []).append(payload)
     bench.say("table4", len(variants), len(variants))
-    note = f"tau = {plain.tau:.3f}; with guidance {guided.settings.guidance:g} in detection and in calibration tau = {guided.tau:.3f}."
+    note = f"tau = {plain.tau:.3f}; with guidance {guided.settings.guidance:g} in detection and in calibration tau = {guided.tau:.3f}. "
+    note += ", ".join(f"{n} = {with_tau(plain, d).tau:.3f}" for n, d in TAUS.items()) + "; no score exceeds 1."
     text = (
         "What refinement, top-k candidates, the threshold and guidance contribute, and what it does to scale neurons instead of switching "
         "them off. Captions that are not memorized in an ablation count with no neuron."
