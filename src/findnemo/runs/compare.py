@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 from PIL import Image
@@ -76,7 +76,9 @@ def samples(work: Work) -> range:
 def _record(work: Work, caption: Caption, name: str, before: list[Image.Image], reference: tuple[str, ...]) -> None:
     began = time.monotonic()
     try:
-        payload, error = judged(work, caption, mitigated(work, caption, name, reference), before, f"compare/{name}"), None
+        after = before if name == NONE else made(work, caption, mitigated(work, caption, name, reference))
+        save_png(after[0], work.run.path / "compare" / caption.slug / f"{name}.png")
+        payload, error = judged(work, caption, after, before), None
     except FindnemoError as problem:
         payload, error = {}, str(problem)
     work.run.record(caption.id, STAGE + name, payload, time.monotonic() - began, error)
@@ -84,24 +86,18 @@ def _record(work: Work, caption: Caption, name: str, before: list[Image.Image], 
 
 def mitigated(work: Work, caption: Caption, name: str, reference: tuple[str, ...] = ()) -> AbstractContextManager[None]:
     """The context in which a caption is generated under a mitigation."""
-    if name == NONE:
-        return nullcontext()
     seed = work.plan.image_settings.seed
     return MITIGATIONS[name](work.model, Case(caption.text, neurons_of(caption), seed, reference))
 
 
-def judged(
-    work: Work, caption: Caption, context: AbstractContextManager[None], before: list[Image.Image], place: str | None = None
-) -> dict[str, Any]:
-    """What the images of a caption are like in a context, against those without; medians over the seeds.
-
-    `place`: where to keep the first image, `folder/name` for folder/caption/name.png.
-    """
+def made(work: Work, caption: Caption, context: AbstractContextManager[None]) -> list[Image.Image]:
+    """The images of a caption in a context, one a seed of the comparison."""
     with context:
-        after = generate(work.model, caption.text, samples(work), work.plan.image_settings)
-    if place:
-        folder, name = place.split("/")
-        save_png(after[0], work.run.path / folder / caption.slug / f"{name}.png")
+        return generate(work.model, caption.text, samples(work), work.plan.image_settings)
+
+
+def judged(work: Work, caption: Caption, after: list[Image.Image], before: list[Image.Image]) -> dict[str, Any]:
+    """What the images of a caption are like against those without a mitigation; medians over the seeds."""
     values = compare_images(caption.text, before, after, work.judges, work.original(caption))
     return {"images": len(after)} | {
         key.removesuffix("_after"): round(value, 4) for key, value in values.items() if not key.endswith("_before")

@@ -16,7 +16,7 @@ from findnemo.errors import FindnemoError
 from findnemo.images import ImageSettings
 from findnemo.neurons import NeuronSet
 from findnemo.runs.audit import Progress, Work, neurons_of
-from findnemo.runs.compare import judged, localized_captions, untouched
+from findnemo.runs.compare import judged, localized_captions, made, untouched
 from findnemo.runs.store import Caption
 from findnemo.studies._table import Table
 
@@ -122,7 +122,8 @@ class Bench:
 
         def compute(caption: Caption) -> dict[str, Any]:
             context = deactivate(self.model, neurons, factor)
-            return judged(self.work, caption, context, untouched(self.work, caption)) | {"neurons": len(neurons)}
+            after = made(self.work, caption, context)
+            return judged(self.work, caption, after, untouched(self.work, caption)) | {"neurons": len(neurons)}
 
         return self.kept(f"off:{digest}", caption, compute)
 
@@ -141,7 +142,7 @@ def write(study: Study, folder: Path, name: str) -> None:
         (folder / f"{stem}.csv").write_text(table.csv(), encoding="utf-8")
         (folder / f"{stem}.tex").write_text(table.latex(), encoding="utf-8")
         parts.append(table.markdown())
-    for stem, made in study.figures.items():
-        write_figure(made, folder / stem)
+    for stem, figure in study.figures.items():
+        write_figure(figure, folder / stem)
         parts.append(f"![{stem}]({stem}.png)\n")
     (folder / f"{name}.md").write_text("\n".join(parts), encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from findnemo.images import save_png
 from findnemo.models import Model
 from findnemo.runs.audit import neurons_of
-from findnemo.runs.compare import judged, untouched
+from findnemo.runs.compare import judged, made, untouched
 from findnemo.runs.store import Caption
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import picture_grid
@@ -92,14 +94,14 @@ def fig20(bench: Bench) -> Study:
         found = [p for c in _chosen(bench, kind) if (p := bench.off(c, neurons_of(c))) is not None]
         rows.append([f"the memory's value neurons, {kind}", *_medians(found)])
     heads = ["all on", *(f"{count} channels" for count in CHANNELS)]
-    made = (
+    drawn = (
         picture_grid([(c.text, [i for i in shown[c.id] if i is not None]) for c in captions], heads, tile=1.2)
         if captions
         else None
     )
     text = "Switching off convolutional channels, however unusual, does not take a memory away where a few value neurons do."
     note = "Channels of the residual blocks' convolutions in the down and mid blocks with the largest |z| of their mean |activation| at the first timestep."
-    figures = {"fig20": made} if made is not None else {}
+    figures = {"fig20": drawn} if drawn is not None else {}
     return Study("Figure 20: convolutional channels off", text, [Table("Channels off", ["", *HEADS], rows, note)], figures)
 
 
@@ -120,14 +122,19 @@ def _channels_off(bench: Bench, usual: Sequence[Mapping[str, Tensor]], count: in
 
 
 def _off(bench: Bench, caption: Caption, channels: Mapping[str, Sequence[int] | None], stem: str) -> dict[str, Any]:
-    context = channels_off(bench.model, channels)
-    return judged(bench.work, caption, context, untouched(bench.work, caption), f"studies-images/{stem}")
+    after = made(bench.work, caption, channels_off(bench.model, channels))
+    save_png(after[0], _picture(bench, caption, stem))
+    return judged(bench.work, caption, after, untouched(bench.work, caption))
+
+
+def _picture(bench: Bench, caption: Caption, stem: str) -> Path:
+    return bench.work.run.path / "studies-images" / caption.slug / f"{stem}.png"
 
 
 def _first(bench: Bench, caption: Caption, stem: str) -> Image.Image | None:
     if stem == "untouched":
         return untouched(bench.work, caption)[0]
-    path = bench.work.run.path / "studies-images" / caption.slug / f"{stem}.png"
+    path = _picture(bench, caption, stem)
     return Image.open(path).convert("RGB") if path.is_file() else None
 
 
