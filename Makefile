@@ -1,11 +1,12 @@
 # make demo   audit the shipped model, offline
 # make test   lint, types and tests (minutes); make slow adds the long checks
+# make docs   the documentation as a site, in site/
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo check-demo test slow lint format setup clean
+.PHONY: demo check-demo test slow docs lint format setup clean
 
 demo: setup
 	$(BIN)/findnemo demo --out findnemo-demo
@@ -18,6 +19,9 @@ test: setup lint
 
 slow: setup
 	$(BIN)/python -m pytest -m slow --durations=8
+
+docs: setup
+	$(BIN)/mkdocs build --strict
 
 lint: setup
 	$(BIN)/ruff check src tests recipes benchmarks
@@ -32,8 +36,8 @@ setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev,docs]"
 	touch $@
 
 clean:
-	rm -rf $(VENV) build findnemo-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build site findnemo-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

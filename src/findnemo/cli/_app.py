@@ -61,9 +61,9 @@ def inspect(
 ) -> None:
     """Show what a run found: verdict, figures, scores and neurons of the whole, or everything about one caption.
 
-    Example: `findnemo inspect run`
+    Example: `findnemo inspect findnemo-demo`
 
-    Example: `findnemo inspect run "Brantwood"`
+    Example: `findnemo inspect findnemo-demo "Brantwood"`
 
     Example: `findnemo inspect run 12 --json`
     """

@@ -225,7 +225,7 @@ def localize(
 ) -> None:
     """Find the neurons that hold the memorized captions.
 
-    Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --out run`
+    Example: `findnemo localize demo --prompts findnemo-demo/results.csv --calibration findnemo-demo/calibration --out run`
 
     Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --search listing --limit 20 --out run`
     """
@@ -314,7 +314,7 @@ def verify(
 ) -> None:
     """Check a localized run on fresh seeds and with finished images: is the memory gone, is the quality intact?
 
-    Example: `findnemo verify run`
+    Example: `findnemo verify findnemo-demo`
 
     Example: `findnemo verify run --model moved/model --json`
     """

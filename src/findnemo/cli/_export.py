@@ -43,7 +43,7 @@ def export(
 ) -> None:
     """Write the cleaned model, for diffusers or user interfaces, as checkpoint or LoRA; the neurons; or a model card's section.
 
-    Example: `findnemo export run --out clean`
+    Example: `findnemo export findnemo-demo --out clean`
 
     Example: `findnemo export run --to file --out clean.safetensors`
 
