@@ -24,13 +24,13 @@ docs: setup
 	$(BIN)/mkdocs build --strict
 
 lint: setup
-	$(BIN)/ruff check src tests recipes benchmarks
-	$(BIN)/ruff format --check src tests recipes benchmarks
+	$(BIN)/ruff check src tests recipes benchmarks notebooks
+	$(BIN)/ruff format --check src tests recipes benchmarks notebooks
 	$(BIN)/mypy
 
 format: setup
-	$(BIN)/ruff check --fix src tests recipes benchmarks
-	$(BIN)/ruff format src tests recipes benchmarks
+	$(BIN)/ruff check --fix src tests recipes benchmarks notebooks
+	$(BIN)/ruff format src tests recipes benchmarks notebooks
 
 setup: $(VENV)/.ready
 
