@@ -9,7 +9,20 @@ import typer
 
 from findnemo._version import __version__
 from findnemo.cli._audit import audit, calibrate, detect, localize, verify
-from findnemo.cli._common import JsonOpt, LimitOpt, OutOpt, QuietOpt, RunArg, Source, bar, load_model, print_json, stdout, warn
+from findnemo.cli._common import (
+    Global,
+    JsonOpt,
+    LimitOpt,
+    OutOpt,
+    QuietOpt,
+    RunArg,
+    Source,
+    bar,
+    load_model,
+    print_json,
+    stdout,
+    warn,
+)
 from findnemo.cli._export import export
 from findnemo.cli._studies import compare, study
 from findnemo.errors import InputError
@@ -17,7 +30,7 @@ from findnemo.errors import InputError
 app = typer.Typer(
     name="findnemo",
     help="Find the neurons with which a text-to-image diffusion model memorizes training images, and switch them off.",
-    epilog="Start with: findnemo demo",
+    epilog="Start with: `findnemo demo`. Completion for your shell: `findnemo --install-completion`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -33,9 +46,12 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; stands before the command.")] = False,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
-    pass
+    if isinstance(context.obj, Global):
+        context.obj.debug = debug
 
 
 def inspect(
@@ -43,13 +59,17 @@ def inspect(
     caption: Annotated[str | None, typer.Argument(help="Row number, or part of a caption.")] = None,
     json: JsonOpt = False,
 ) -> None:
-    """Show what a run found, as a whole or for one caption.
+    """Show what a run found: verdict, figures, scores and neurons of the whole, or everything about one caption.
 
-    Example: `findnemo inspect run "Brantwood"`
+    Example: `findnemo inspect findnemo-demo`
+
+    Example: `findnemo inspect findnemo-demo "Brantwood"`
+
+    Example: `findnemo inspect run 12 --json`
     """
     from findnemo.calibration import Calibration
     from findnemo.cli._detectors import inspect_detectors
-    from findnemo.cli._show import show_caption, show_run
+    from findnemo.cli._overview import show_caption, show_overview
     from findnemo.runs import Run, row, summary
 
     with Run.open(run) as opened:
@@ -59,7 +79,7 @@ def inspect(
         layers = list(Calibration.load(run / "calibration").mean)
         captions = list(opened.captions())
         if caption is None:
-            print_json(summary(opened)) if json else show_run(opened, layers, captions)
+            print_json(summary(opened)) if json else show_overview(opened, layers, captions)
             return
         chosen = [c for c in captions if str(c.row) == caption] or [c for c in captions if caption.lower() in c.text.lower()]
         if not chosen:
@@ -83,6 +103,10 @@ def demo(
     """Audit the shipped model, offline. With --check: measure what the model card says of it.
 
     Example: `findnemo demo`
+
+    Example: `findnemo demo --limit 4 --out quick`
+
+    Example: `findnemo demo --check`
     """
     if not check:
         audit(Source("demo"), out, limit=limit, json=json, quiet=quiet)

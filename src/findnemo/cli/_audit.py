@@ -25,6 +25,7 @@ from findnemo.cli._common import (
     RunArg,
     SeedOpt,
     Source,
+    TrackOpt,
     VariantOpt,
     load_model,
     opens_model,
@@ -36,6 +37,7 @@ from findnemo.cli._common import (
 )
 from findnemo.cli._steps import (
     calibrate_to,
+    check_track,
     demo_holdout,
     demo_table,
     make_plan,
@@ -44,6 +46,7 @@ from findnemo.cli._steps import (
     refuse_other,
     run_stages,
     stages_with_calibration,
+    tracked,
     with_screen,
 )
 from findnemo.errors import InputError
@@ -84,6 +87,10 @@ def calibrate(
     """Measure activation statistics and the threshold tau on hold-out captions.
 
     Example: `findnemo calibrate CompVis/stable-diffusion-v1-4 --prompts laion.csv --limit 1000 --out calibration`
+
+    Example: `findnemo calibrate model.safetensors --config sd15 --prompts holdout.txt --fpr 0.01 --out calibration`
+
+    Example: `findnemo calibrate MODEL --variant released --import-statistics statistics.pt --tau 0.428 --out calibration`
     """
     from findnemo import calibration as api
     from findnemo.settings import settings_for
@@ -166,6 +173,8 @@ def detect(
 
     Example: `findnemo detect MODEL --prompts captions.csv --calibration calibration --out run`
 
+    Example: `findnemo detect MODEL --prompts captions.csv --calibration calibration --screen --fail-on-memorized --out run`
+
     Example: `findnemo detect demo --detector ssim,magnitude,edges --out run`
     """
     from findnemo.cli._detectors import detect_with, refuse_beside
@@ -216,7 +225,9 @@ def localize(
 ) -> None:
     """Find the neurons that hold the memorized captions.
 
-    Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --out run`
+    Example: `findnemo localize demo --prompts findnemo-demo/results.csv --calibration findnemo-demo/calibration --out run`
+
+    Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --search listing --limit 20 --out run`
     """
     stages = ("detect", "localize")
     stages_with_calibration(
@@ -251,18 +262,26 @@ def audit(
     dtype: DtypeOpt = None,
     compile: CompileOpt = False,
     fail_on_memorized: FailOpt = False,
+    track: TrackOpt = None,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
     """The whole path: calibrate, detect, localize, verify. Run it again and it goes on where it stopped.
 
     Example: `findnemo audit CompVis/stable-diffusion-v1-4 --prompts captions.csv --holdout laion.csv --out run`
+
+    Example: `findnemo audit MODEL --prompts captions.csv --calibration calibration --limit 20 --out run`
+
+    Example: `findnemo audit model.safetensors --config sd15 --prompts captions.csv --holdout laion.csv --descriptor sscd.pt --clip CLIP --out run`
+
+    Example: `findnemo audit demo --track tensorboard --fail-on-memorized --quiet --out run`
     """
     from dataclasses import replace
 
     from findnemo.calibration import Calibration
     from findnemo.settings import settings_for
 
+    check_track(track)
     if holdout is not None and calibration is not None:
         raise InputError("give --holdout or --calibration, not both")
     table = read_table(prompts, column, limit, quiet) if prompts else demo_table(model, limit, "--prompts")
@@ -280,7 +299,8 @@ def audit(
         made = own_calibration(loaded, [p.text for p in clean], settings, fpr, precision, out, quiet)
     plan = with_screen(plan, screen, made, quiet)
     stages, folder = ("detect", "localize", "verify"), Path(prompts or "").absolute().parent
-    run_stages(loaded, table, made, out, stages, plan, fail_on_memorized, json, quiet, folder)
+    with tracked(out, track, quiet):
+        run_stages(loaded, table, made, out, stages, plan, fail_on_memorized, json, quiet, folder)
 
 
 @opens_model
@@ -294,7 +314,9 @@ def verify(
 ) -> None:
     """Check a localized run on fresh seeds and with finished images: is the memory gone, is the quality intact?
 
-    Example: `findnemo verify run`
+    Example: `findnemo verify findnemo-demo`
+
+    Example: `findnemo verify run --model moved/model --json`
     """
     from findnemo.calibration import Calibration
     from findnemo.prompts import Prompt

@@ -45,10 +45,25 @@ DescriptorOpt = Annotated[
 ClipOpt = Annotated[
     str | None, typer.Option(help="CLIP (directory or hub id) for the images' fit with the caption; 'demo' brings its own.")
 ]
+TrackOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME[=FOLDER]",
+        help="Log settings, figures and images to tensorboard, wandb, trackio or mlflow (in RUN/tracking).",
+    ),
+]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no tables.")]
 VariantOpt = Annotated[str, typer.Option(help="'paper', or 'released' for published thresholds and statistics.")]
 FailOpt = Annotated[bool, typer.Option("--fail-on-memorized", help="Exit with status 1 if any caption is memorized.")]
+
+
+@dataclass
+class Global:
+    """Options that stand before the command. The one value that the entry point and the parser share."""
+
+    debug: bool = False
+
 
 stdout = Console(highlight=False)
 stderr = Console(stderr=True, highlight=False)

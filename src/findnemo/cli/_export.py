@@ -28,6 +28,13 @@ def export(
     ] = None,
     most: Annotated[int | None, typer.Option(help="Only the N neurons that most captions share.", min=1)] = None,
     factor: Annotated[float, typer.Option(help="Multiply the neurons by this instead of switching them off.")] = 0.0,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REPO_ID",
+            help="With --to card: write the section into the model card of this repository on the hub, not to a file.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
     model: Source = OF_RUN,
     device: DeviceOpt = None,
@@ -36,23 +43,27 @@ def export(
 ) -> None:
     """Write the cleaned model, for diffusers or user interfaces, as checkpoint or LoRA; the neurons; or a model card's section.
 
-    Example: `findnemo export run --out clean`
+    Example: `findnemo export findnemo-demo --out clean`
 
     Example: `findnemo export run --to file --out clean.safetensors`
 
     Example: `findnemo export run --to kohya --to card --caption 12 --caption "Living in the Light" --out exports`
+
+    Example: `findnemo export run --to card --push me/my-model`
     """
     from findnemo import export as api
     from findnemo.runs import Run
 
     forms = list(dict.fromkeys(to or ["checkpoint"]))
+    if push is not None and "card" not in forms:
+        raise InputError("--push puts the card's section on the hub: give --to card beside it")
     for form in forms:
         api.check_form(form)
     with Run.open(run) as opened:
         chosen = api.select(opened, caption or (), most, factor)
         settings, source = opened.meta("settings"), model.of_run(opened)
-    targets = {form: _target(run, out, form, len(forms) > 1) for form in forms}
-    weights = any(api.FORMS[form].write is not None for form in forms)
+    targets = {form: _target(run, out, form, len(forms) > 1) for form in forms if not (push and form == "card")}
+    weights = any(api.FORMS[form].write is not None for form in targets)
     for form, target in targets.items():  # what is there already is said before the model is loaded
         api.check_place(form, target, str(source), force)
     loaded: Any = load_model(source, device, dtype or settings["dtype"], quiet) if weights else None
@@ -61,6 +72,8 @@ def export(
     for form, target in targets.items():
         api.write(form, chosen, target, loaded, force)
         say(f"{_count(chosen)}: {form} written to {target}", quiet)
+    if push is not None:
+        say(f"card pushed: {api.push_card(api.model_card(chosen), push)}", quiet)
 
 
 def _target(run: Path, out: Path | None, form: str, several: bool) -> Path:

@@ -113,26 +113,3 @@ def verdict(run: Run, captions: Sequence[Caption]) -> list[str]:
     for caption in failed[:5]:
         lines.append(f"[red]failed:[/] row {caption.row}: {plain('; '.join(caption.failed.values()))}")
     return lines
-
-
-def show_caption(run: Run, caption: Caption, layers: Sequence[str]) -> None:
-    """Everything a run knows of one caption."""
-    from findnemo.runs import neurons_of
-
-    stdout.print(f"[bold]{plain(caption.text)}[/]  row {caption.row}" + (f", {plain(caption.type)}" if caption.type else ""))
-    table = Table(show_header=False, show_edge=False, pad_edge=False)
-    for stage, values in caption.results.items():
-        for key, value in values.items():
-            if value is not None and key not in ("prompt", "z", "neurons", "candidates"):
-                table.add_row(stage, key, f"{value:.4f}" if isinstance(value, float) else plain(str(value)))
-    stdout.print(table)
-    z_scores = caption.results.get("localize", {}).get("z", {})
-    for name in layers:
-        for index in neurons_of(caption).layers.get(name, ()):
-            z = z_scores.get(f"{name}:{index}")
-            stdout.print(f"  {name} [bold]#{index}[/]" + ("" if z is None else f"  z = {z:.1f}"))
-    for stage, reason in caption.failed.items():
-        stdout.print(f"[red]{stage} failed:[/] {plain(reason)}")
-    picture = run.path / "sheets" / f"{caption.slug}.png"
-    if picture.exists():
-        stdout.print(plain(f"images: {picture}"), soft_wrap=True)

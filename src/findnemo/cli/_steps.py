@@ -157,6 +157,38 @@ def run_stages(
         raise typer.Exit(1)
 
 
+def check_track(track: str | None) -> None:
+    """Refuse a tracker that is not known or not installed, before the work."""
+    from findnemo.runs.track import check_tracker
+
+    if track is not None:
+        check_tracker(track.partition("=")[0])
+
+
+@contextmanager
+def tracked(out: Path, track: str | None, quiet: bool) -> Iterator[None]:
+    """Log a run to a tracker once the work in the context has ended, also where its exit status is not 0."""
+    ended: typer.Exit | None = None
+    try:
+        yield
+    except typer.Exit as stop:
+        ended = stop
+    if track is not None:
+        _log_run(out, track, quiet)
+    if ended is not None:
+        raise ended
+
+
+def _log_run(out: Path, track: str, quiet: bool) -> None:
+    from findnemo.runs import Run
+    from findnemo.runs.track import track as api
+
+    name, _, folder = track.partition("=")
+    with Run.open(out) as run:
+        api(run, name, Path(folder) if folder else None)
+    say(f"logged to {name}", quiet)
+
+
 def extras(model: Any, run: Any, plan: Any) -> dict[str, Any]:
     """What finished images are judged with, and where their originals come from, as options of `Work`.
 

@@ -23,6 +23,7 @@ from findnemo.cli._common import (
     QuietOpt,
     RunArg,
     Source,
+    TrackOpt,
     bar,
     opens_model,
     plain,
@@ -31,7 +32,7 @@ from findnemo.cli._common import (
     say,
     stdout,
 )
-from findnemo.cli._steps import opened
+from findnemo.cli._steps import check_track, opened, tracked
 
 PAPER = ", paper"  # how heads of columns with published numbers end
 PER_TYPE = 6  # captions of each type in costly studies of the demo
@@ -55,17 +56,21 @@ def compare(
     column: ColumnOpt = None,
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
+    track: TrackOpt = None,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
     """Put NeMo's neurons beside other mitigations: Table 1 of the paper for your model.
 
     Example: `findnemo compare demo`
+
+    Example: `findnemo compare MODEL --prompts captions.csv --holdout laion.csv --mitigations neurons,embedding --intervals --out run`
     """
     from findnemo.runs.compare import compare as api
     from findnemo.runs.compare import methods
     from findnemo.studies.table1 import table
 
+    check_track(track)
     names = methods(mitigations.split(",") if mitigations else None)  # a wrong name is said before the work, not after
     with suppress(typer.Exit):  # a caption that failed is no reason to leave out the others
         audit(
@@ -83,7 +88,7 @@ def compare(
             dtype=dtype,
             quiet=quiet or json,
         )
-    with opened(out, model, device, dtype, quiet) as work:
+    with tracked(out, track, quiet), opened(out, model, device, dtype, quiet) as work:
         with bar(quiet) as update:
             api(work, names, update)
         made = table(work.run, intervals)
@@ -125,6 +130,8 @@ def study(
     """Make a table or figure of the paper from a run: Markdown, CSV and LaTeX, PNG and SVG.
 
     Example: `findnemo study all findnemo-demo`
+
+    Example: `findnemo study table3,fig2a,fig10 run --out figures`
     """
     from findnemo import demo
     from findnemo.errors import FindnemoError

@@ -15,6 +15,7 @@ from findnemo.errors import InputError, MismatchError
 from findnemo.export._card import markdown, model_card
 from findnemo.export._files import check_target, whole
 from findnemo.export._original import original_tensors
+from findnemo.export._push import push_card, with_section
 from findnemo.export._selection import Selection, select
 from findnemo.export._weights import kohya_weights, rewrite, write_checkpoint, write_file, write_kohya, write_lora
 from findnemo.models import Model
@@ -28,8 +29,10 @@ __all__ = [
     "markdown",
     "model_card",
     "original_tensors",
+    "push_card",
     "rewrite",
     "select",
+    "with_section",
     "write",
 ]
 

@@ -9,19 +9,10 @@ from typing import Any
 
 from findnemo.export._selection import Selection
 from findnemo.runs import Caption, neurons_of
+from findnemo.runs.overview import BEFORE_AFTER
 
 LONGEST, MOST = 160, 100  # letters of a caption and captions that are listed
 PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
-FIGURES = (  # what it is, the stage that measured it, its names before and after; medians over the captions
-    ("memorization score, seeds of the search", "localize", "score_before", "score_after"),
-    ("memorization score, fresh seeds", "verify", "score_before", "score_after"),
-    ("largest similarity of a fresh seed's noise difference to its own before", "verify", None, "same_seed"),
-    ("share of finished images that copy those of other seeds", "verify", "copies_before", "copies_after"),
-    ("similarity of finished images of different seeds (descriptor)", "verify", "d_sscd_before", "d_sscd_after"),
-    ("similarity of finished images to the training image (descriptor)", "verify", "sscd_orig_before", "sscd_orig_after"),
-    ("similarity of finished images with and without the edit (descriptor)", "verify", None, "sscd_gen"),
-    ("fit of finished images with the caption (CLIP)", "verify", "a_clip_before", "a_clip_after"),
-)
 LIMITS = (
     "This covers the captions that were audited, on the seeds that were tried. Other captions may be memorized, and a paraphrase "
     "may bring a picture back.",
@@ -99,7 +90,7 @@ def _name(source: str | None) -> str:
 
 def _figures(chosen: Selection) -> list[str]:
     rows = []
-    for label, stage, before, after in FIGURES:
+    for label, stage, before, after in BEFORE_AFTER:
         results = [r for c in chosen.captions if after in (r := c.results.get(stage, {})) and (before is None or before in r)]
         if results:
             old = f"{statistics.median(r[before] for r in results):.3f}" if before else ""

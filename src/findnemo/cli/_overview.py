@@ -1,0 +1,140 @@
+"""`findnemo inspect`: a run at a glance, and everything it knows of one caption."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from findnemo.cli._common import plain, stdout
+from findnemo.cli._show import show_run
+
+if TYPE_CHECKING:
+    from findnemo.neurons import Neuron
+    from findnemo.runs import Caption, Run
+    from findnemo.runs.overview import Bin, Figure
+
+WIDTH = 32  # of the longest bar, in characters
+
+
+def show_overview(run: Run, layers: Sequence[str], captions: Sequence[Caption]) -> None:
+    """The captions and the verdict, then the five figures, the distribution of scores, neurons per layer and shared neurons."""
+    from findnemo.runs.overview import figures, histogram, most_shared, per_layer
+
+    tau = run.meta("settings")["tau"]
+    show_run(run, layers, captions)
+    _part("Figures", figures_table(figures(captions, tau, run.meta("quality"))))
+    _part("Scores", histogram_text(histogram(captions, tau), tau))
+    _part("Neurons off, per layer", layers_text(per_layer(captions, layers)))
+    _part("Neurons that captions share", shared_text(most_shared(captions)))
+
+
+def _part(title: str, shown: Table | str) -> None:
+    """A part with its title; nothing where there is nothing to show."""
+    if shown:
+        stdout.print(f"\n[bold]{title}[/]")
+        stdout.print(shown, soft_wrap=isinstance(shown, str))
+
+
+def figures_table(shown: Sequence[Figure]) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for figure in shown:
+        table.add_row(figure.name, _value(figure))
+    return table
+
+
+def _value(figure: Figure) -> str:
+    if figure.value is None:
+        return "[dim]not known yet[/]"
+    if isinstance(figure.value, int):
+        return f"{figure.value}" if figure.of is None else f"{figure.value} of {figure.of}"
+    return f"{figure.value:.1%}" + ("" if figure.before is None else f", before {figure.before:.1%}")
+
+
+def _bar(count: int, top: int) -> str:
+    """Blocks in proportion; one at least where there is anything."""
+    return "█" * max(round(WIDTH * count / top), bool(count))
+
+
+def histogram_text(bins: Sequence[Bin], tau: float) -> str:
+    """A line a bin: where it begins, a bar, how many captions; and a line where tau is."""
+    top = max((b.captions for b in bins), default=0)
+    lines = [f"{b.low:7.3f} [{'red' if b.low >= tau else 'cyan'}]{_bar(b.captions, top)}[/] {b.captions or ''}" for b in bins]
+    below = sum(b.low < tau for b in bins)
+    mark = f"        [bold]── tau = {tau:.3f}: memorized from here on[/]"
+    return "\n".join([*lines[:below], *([mark] if bins else []), *lines[below:]])
+
+
+def layers_text(counts: Mapping[str, int]) -> str:
+    """A line a layer: its name, a bar, how many neurons; empty where there are none."""
+    top, long = max(counts.values(), default=0), max(map(len, counts), default=0)
+    if not top:
+        return ""
+    return "\n".join(f"{plain(name):{long}} [cyan]{_bar(n, top)}[/] {n or '·'}" for name, n in counts.items())
+
+
+def shared_text(shared: Sequence[tuple[Neuron, Sequence[Caption]]]) -> str:
+    """A line a neuron: for how many captions it was found; under it the captions. Empty where none is shared."""
+    lines = []
+    for (layer, index), captions in shared:
+        lines.append(f"{plain(layer)} [bold]#{index}[/]  {len(captions)} captions")
+        lines += [f"    {plain(c.text)}" for c in captions[:3]]
+        lines += [f"    [dim]and {len(captions) - 3} more[/]"] if len(captions) > 3 else []
+    return "\n".join(lines)
+
+
+def show_caption(run: Run, caption: Caption, layers: Sequence[str]) -> None:
+    """Everything a run knows of one caption: verdict, what was measured before and after, its neurons, its picture."""
+    stdout.print(f"[bold]{plain(caption.text)}[/]  row {caption.row}" + (f", {plain(caption.type)}" if caption.type else ""))
+    stdout.print(_verdict(caption, run.meta("settings")["tau"]), soft_wrap=True)
+    measured = measured_table(caption)
+    if measured.row_count:
+        stdout.print(measured)
+    for line in neuron_lines(caption, layers):
+        stdout.print(line, soft_wrap=True)
+    for stage, reason in caption.failed.items():
+        stdout.print(f"[red]{plain(stage)} failed:[/] {plain(reason)}", soft_wrap=True)
+    picture = run.path / "sheets" / f"{caption.slug}.png"
+    if picture.exists():
+        stdout.print(plain(f"images: {picture}"), soft_wrap=True)
+
+
+def _verdict(caption: Caption, tau: float) -> str:
+    detected, found = caption.results.get("detect"), caption.results.get("localize", {})
+    if detected is None:
+        return "[dim]not looked at yet[/]"
+    score = found.get("score_before", detected["score"])
+    if not detected["memorized"]:
+        return f"not memorized: score {score:.3f}, tau {tau:.3f}"
+    reach = "" if found.get("reached", True) else "; [red]out of reach of any value neurons[/]"
+    cost = detected.get("evaluations", 0) + found.get("evaluations", 0)
+    return f"[red]memorized[/]: score {score:.3f}, tau {tau:.3f}{reach}; {cost} U-Net evaluations"
+
+
+def measured_table(caption: Caption) -> Table:
+    """A line for everything that was measured with the neurons on and off."""
+    from findnemo.runs.overview import BEFORE_AFTER
+
+    table = Table(show_edge=False, pad_edge=False, header_style="bold")
+    for name in ("", "before", "after"):
+        table.add_column(name, justify="right" if name else "left", overflow="fold")
+    for label, stage, before, after in BEFORE_AFTER:
+        values = caption.results.get(stage, {})
+        if after in values:
+            table.add_row(label, f"{values[before]:.3f}" if before in values else "", f"{values[after]:.3f}")
+    return table
+
+
+def neuron_lines(caption: Caption, layers: Sequence[str]) -> list[str]:
+    """A line a neuron, layers in forward order, with its z-score where the search had it."""
+    from findnemo.runs import neurons_of
+
+    neurons, z = neurons_of(caption).layers, caption.results.get("localize", {}).get("z", {})
+    grown = caption.results.get("verify", {}).get("grown")
+    lines = [
+        f"  {plain(name)} [bold]#{index}[/]" + (f"  z = {z[f'{name}:{index}']:.1f}" if f"{name}:{index}" in z else "")
+        for name in layers
+        for index in neurons.get(name, ())
+    ]
+    return lines + ([f"  [dim]{grown} of them because finished images still were copies[/]"] if grown else [])

@@ -1,0 +1,88 @@
+"""The audit's section in the model card of a repository on the hub. Done only when asked; nothing else of the repository changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from findnemo.errors import FindnemoError, InputError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+CARD = "README.md"
+BEGIN, END = "<!-- findnemo: begin -->", "<!-- findnemo: end -->"
+
+
+def with_section(card: str, section: str) -> str:
+    """A model card with the section between its marks: in place of an earlier one, else at the end. All other text stays as it is.
+
+    Raises InputError where the marks of the card are no single pair.
+
+    >>> print(with_section("# Model", "## Audit"))
+    # Model
+    <BLANKLINE>
+    <!-- findnemo: begin -->
+    ## Audit
+    <!-- findnemo: end -->
+    <BLANKLINE>
+    """
+    block = f"{BEGIN}\n{section.strip()}\n{END}"
+    if (card.count(BEGIN), card.count(END)) == (0, 0):
+        gap = "" if not card.strip() else "\n" if card.endswith("\n") else "\n\n"
+        return f"{card}{gap}{block}\n"
+    before, begin, rest = card.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end) or BEGIN in rest or END in after:
+        raise InputError(f"the card's marks {BEGIN} and {END} are no single pair: mend them, then push again")
+    return before + block + after
+
+
+def push_card(section: str, repo: str, api: HfApi | None = None) -> str:
+    """Write a section into the model card of a model repository on the hub, as one commit; returns the commit's address.
+
+    The card is made where there is none. The token is the one that `huggingface_hub` finds (`hf auth login`, HF_TOKEN); it is not read
+    here, nor written anywhere. A commit that somebody made in between is not overwritten: the push fails.
+
+    Raises InputError (no such repository or no right to it, marks that are no pair), FindnemoError (no network, refused by the hub).
+
+        with Run.open("run") as run:
+            push_card(model_card(select(run)), "me/my-model")
+    """
+    from huggingface_hub import HfApi, errors
+
+    no_answer: tuple[type[Exception], ...] = (OSError, errors.HTTPError)  # type: ignore[attr-defined]
+    api = api or HfApi()
+    try:
+        head = api.model_info(repo).sha
+        card = with_section(_card(api, repo, head), section)
+        done = api.upload_file(
+            path_or_fileobj=card.encode(),
+            path_in_repo=CARD,
+            repo_id=repo,
+            parent_commit=head,
+            commit_message="Memorization audit by findnemo",
+        )
+    except errors.HFValidationError as error:
+        raise InputError(f"{repo!r} is no name of a repository: give owner/name") from error
+    except errors.RepositoryNotFoundError as error:
+        raise InputError(f"there is no model repository {repo}, or your token has no right to it: `hf auth login`") from error
+    except errors.OfflineModeIsEnabled as error:
+        raise FindnemoError("HF_HUB_OFFLINE is set: nothing was pushed; unset it, or write the card to a file (--out)") from error
+    except errors.HfHubHTTPError as error:
+        raise FindnemoError(
+            f"the hub refused to write to {repo}: {error.response.status_code} {error.response.reason_phrase}"
+        ) from error
+    except no_answer as error:
+        raise FindnemoError(f"the hub cannot be reached: {error}; nothing was pushed") from error
+    return str(done.commit_url)
+
+
+def _card(api: HfApi, repo: str, revision: str | None) -> str:
+    """The text of a repository's card, to the byte; empty where it has none."""
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    try:
+        return Path(api.hf_hub_download(repo, CARD, revision=revision)).read_bytes().decode()
+    except RemoteEntryNotFoundError:  # not LocalEntryNotFoundError, which means that the hub could not be asked
+        return ""

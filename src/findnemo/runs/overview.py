@@ -1,0 +1,115 @@
+"""A run at a glance: its five figures, the distribution of scores, and where the neurons are. Views of the store, for any face."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from findnemo.neurons import Neuron
+from findnemo.runs.audit import all_neurons, neurons_of
+from findnemo.runs.store import Caption
+
+BEFORE_AFTER = (  # what is measured of a caption, the stage that measured it, its names before and after
+    ("memorization score, seeds of the search", "localize", "score_before", "score_after"),
+    ("memorization score, fresh seeds", "verify", "score_before", "score_after"),
+    ("largest similarity of a fresh seed's noise difference to its own before", "verify", None, "same_seed"),
+    ("share of finished images that copy those of other seeds", "verify", "copies_before", "copies_after"),
+    ("similarity of finished images of different seeds (descriptor)", "verify", "d_sscd_before", "d_sscd_after"),
+    ("similarity of finished images to the training image (descriptor)", "verify", "sscd_orig_before", "sscd_orig_after"),
+    ("similarity of finished images with and without the edit (descriptor)", "verify", None, "sscd_gen"),
+    ("fit of finished images with the caption (CLIP)", "verify", "a_clip_before", "a_clip_after"),
+)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number of a run. An int is a count (`of` so many), a float a share of 1; `None` where the run has not come that far."""
+
+    name: str
+    value: int | float | None
+    of: int | None = None
+    before: float | None = None
+
+
+@dataclass(frozen=True)
+class Bin:
+    """How many captions have a score of at least `low` and less than `high`."""
+
+    low: float
+    high: float
+    captions: int
+
+
+def memorized(captions: Iterable[Caption]) -> list[Caption]:
+    """The captions at or above tau."""
+    return [c for c in captions if c.results.get("detect", {}).get("memorized")]
+
+
+def figures(captions: Sequence[Caption], tau: float, quality: dict[str, Any] | None) -> tuple[Figure, ...]:
+    """The five figures of an audit.
+
+    Captions memorized; neurons off; memories gone on fresh seeds (largest same-seed similarity at most `tau`), of those verified; copies
+    among finished images of memorized captions, mean over captions; change of the pixels of other captions with all neurons off.
+    `quality`: what the run keeps under that name.
+    """
+    found = memorized(captions)
+    checked = [c.results["verify"] for c in found if "verify" in c.results]
+    copies = [c for c in checked if "copies_after" in c]
+    before, after = (_mean([c[name] for c in copies]) for name in ("copies_before", "copies_after"))
+    change = quality["pixel_change"] if quality and quality.get("prompts") else None
+    sought = any("localize" in c.results for c in found)
+    return (
+        Figure("captions memorized", len(found), len(captions)),
+        Figure("neurons off", len(all_neurons(captions)) if sought else None),
+        Figure("memories gone on fresh seeds", sum(c["same_seed"] <= tau for c in checked) if checked else None, len(checked)),
+        Figure("finished images that are copies", after, before=before),
+        Figure("change of other captions' pixels", change),
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def scores(captions: Iterable[Caption]) -> list[float]:
+    """The score of every caption that was detected. Where neurons were sought, the one over all seeds."""
+    done = [(c.results["detect"], c.results.get("localize", {})) for c in captions if "detect" in c.results]
+    return [found.get("score_before", detected["score"]) for detected, found in done]
+
+
+def histogram(captions: Iterable[Caption], tau: float, bins: int = 12) -> list[Bin]:
+    """The distribution of scores in about `bins` bins of equal width, from the lowest score to the highest; empty without scores.
+
+    `tau` is the border of two bins, so that no bin holds captions of both sides. Raises ValueError for less than one bin.
+    """
+    if bins < 1:
+        raise ValueError(f"{bins} bins: give 1 or more")
+    values = scores(captions)
+    if not values:
+        return []
+    width = (max(values) - min(values)) / bins or 1 / bins
+    counts = Counter(math.floor((value - tau) / width) for value in values)
+    return [Bin(tau + k * width, tau + (k + 1) * width, counts[k]) for k in range(min(counts), max(counts) + 1)]
+
+
+def per_layer(captions: Iterable[Caption], layers: Iterable[str]) -> dict[str, int]:
+    """Layer -> neurons of the run that are switched off, layers in the order given."""
+    off = all_neurons(captions).layers
+    return {name: len(off.get(name, ())) for name in layers}
+
+
+def most_shared(captions: Iterable[Caption], most: int = 8) -> list[tuple[Neuron, list[Caption]]]:
+    """Neurons that several captions share, those of most captions first, with their captions; at most `most`.
+
+    Like `all_neurons` without captions that are out of reach: their neurons are not switched off.
+    """
+    holders: dict[Neuron, list[Caption]] = {}
+    for caption in (c for c in captions if c.results.get("localize", {}).get("reached")):
+        for neuron in neurons_of(caption):
+            holders.setdefault(neuron, []).append(caption)
+    shared = sorted(((n, c) for n, c in holders.items() if len(c) > 1), key=lambda pair: (-len(pair[1]), pair[0]))
+    return shared[:most]

@@ -1,0 +1,156 @@
+"""A run's settings, figures and images for an experiment tracker, through accelerate's trackers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from findnemo.errors import InputError
+from findnemo.runs.export import row
+from findnemo.runs.overview import figures, memorized
+from findnemo.runs.store import Caption, Run
+
+if TYPE_CHECKING:
+    from accelerate.tracking import GeneralTracker
+
+PROJECT = "findnemo"
+PACKAGES = {  # tracker -> modules of which one must be installed; the first is the package to install
+    "tensorboard": ("tensorboard", "tensorboardX"),
+    "wandb": ("wandb",),
+    "trackio": ("trackio",),
+    "mlflow": ("mlflow",),
+}
+IMAGE_OPTIONS: dict[str, dict[str, Any]] = {"tensorboard": {"dataformats": "NHWC"}}  # what `log_images` needs besides
+PICTURED = 8  # captions of which images are logged
+SERIES = (
+    "score",
+    "score_after",
+    "neurons",
+    "fresh_score_after",
+    "fresh_same_seed",
+    "copies_before",
+    "copies_after",
+    "evaluations",
+)
+
+
+def check_tracker(name: str) -> None:
+    """Raises InputError for a tracker that is not known or not installed; imports none."""
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, LoggerType
+
+    own = set(LOGGER_TYPE_TO_CLASS) - {str(kind) for kind in LoggerType}  # registered by the user
+    if name not in PACKAGES and name not in own:
+        raise InputError(f"tracker {name!r} is not known: use {', '.join((*PACKAGES, *sorted(own)))}")
+    if name in PACKAGES and not any(find_spec(module) for module in PACKAGES[name]):
+        raise InputError(f"tracker {name!r} is not installed: pip install {PACKAGES[name][0]}")
+
+
+def track(run: Run, name: str, folder: Path | None = None) -> None:
+    """Log a run to a tracker: its settings as configuration, the five figures at step 0, a step for every memorized caption, and
+    images before and after of a few.
+
+    `name`: tensorboard, wandb, trackio, mlflow, or a class of your own given to `accelerate.tracking.register_tracker_class`. `folder`:
+    where a tracker that writes files puts them (default: RUN/tracking). Images need a tracker that takes them. Captions and images leave this
+    machine where the tracker sends them on. Raises InputError (not known, not installed).
+
+        with Run.open("run") as run:
+            track(run, "tensorboard")
+    """
+    check_tracker(name)
+    captions = list(run.captions())
+    found = memorized(captions)
+    with ExitStack() as stack:
+        tracker = _started(name, folder or run.path / "tracking")
+        stack.callback(tracker.finish)
+        tracker.store_init_configuration(configuration(run))
+        tracker.log(run_values(run, captions), step=0)
+        for step, caption in enumerate(found, 1):
+            tracker.log(caption_values(caption), step=step)
+        for step, caption in enumerate(found[:PICTURED], len(found) + 1):
+            _log_images(tracker, name, images(run, caption), step)
+
+
+def _started(name: str, folder: Path) -> GeneralTracker:
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+    kind = LOGGER_TYPE_TO_CLASS[name]
+    folder.mkdir(parents=True, exist_ok=True)
+    options = {"dir": str(folder)} if name == "wandb" else {}
+    tracker = kind(PROJECT, str(folder)) if kind.requires_logging_directory else kind(PROJECT, **options)
+    tracker.start()
+    return tracker
+
+
+def configuration(run: Run) -> dict[str, Any]:
+    """Settings and versions as flat values, without where the model lies on somebody's disk."""
+    source = str(run.meta("source"))
+    shown = Path(source).name if Path(source).exists() or Path(source).is_absolute() else source
+    return flat({"source": shown, "settings": run.meta("settings"), "versions": run.meta("versions") or {}})
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one: names joined by dots; what is neither text nor number as text.
+
+    >>> flat({"a": {"b": 1, "c": None}})
+    {'a.b': 1, 'a.c': 'None'}
+    """
+    made: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            made |= flat(value, f"{name}.")
+        else:
+            made[name] = value if isinstance(value, (bool, int, float, str)) else str(value)
+    return made
+
+
+def run_values(run: Run, captions: Sequence[Caption]) -> dict[str, float]:
+    """The five figures of a run, its quality check and the medians of its comparisons, as far as they are known."""
+    quality = run.meta("quality")
+    shown = figures(captions, run.meta("settings")["tau"], quality)
+    values = {f"run/{f.name.replace(chr(39), '')}": float(f.value) for f in shown if f.value is not None}
+    values |= {f"quality/{key}": float(value) for key, value in (quality or {}).items()}
+    return values | compared(captions)
+
+
+def compared(captions: Iterable[Caption]) -> dict[str, float]:
+    """`compare/METHOD/FIGURE` -> median over captions, for what `findnemo compare` has judged."""
+    from statistics import median
+
+    from findnemo.runs.compare import STAGE
+
+    seen: dict[str, list[float]] = {}
+    for caption in captions:
+        for stage, values in caption.results.items():
+            if stage.startswith(STAGE):
+                for key, value in values.items():
+                    if isinstance(value, (int, float)):
+                        seen.setdefault(f"compare/{stage.removeprefix(STAGE)}/{key}", []).append(value)
+    return {key: float(median(values)) for key, values in seen.items()}
+
+
+def caption_values(caption: Caption) -> dict[str, float]:
+    """The numbers of one caption, as in results.csv."""
+    values = row(caption)
+    return {f"caption/{key}": float(values[key]) for key in SERIES if values[key] is not None}
+
+
+def images(run: Run, caption: Caption) -> dict[str, Any]:
+    """Tag -> images as (N, H, W, 3) uint8: before and after, where the run has them."""
+    import numpy as np
+    from PIL import Image
+
+    made = {}
+    for when in ("before", "after"):
+        files = sorted((run.path / "images" / caption.slug).glob(f"{when}-*.png"))
+        if files:
+            made[f"{caption.slug}/{when}"] = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+    return made
+
+
+def _log_images(tracker: Any, name: str, shown: dict[str, Any], step: int) -> None:
+    if shown and hasattr(tracker, "log_images"):
+        tracker.log_images(shown, step=step, **IMAGE_OPTIONS.get(name, {}))

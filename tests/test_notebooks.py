@@ -1,0 +1,47 @@
+"""The notebooks run as they are, and are stored without outputs."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_stored_without_outputs(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    assert sum(cell["cell_type"] == "code" for cell in cells) > 3
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
+    assert path.stat().st_size < 20_000
+
+
+def texts(notebook) -> str:
+    """All that the cells printed or gave, as text."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    return "\n".join(output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs)
+
+
+def pictures(notebook) -> int:
+    return sum("image/png" in o.get("data", {}) for cell in notebook.cells for o in cell.get("outputs", ()))
+
+
+SAYS = {"start": ("1 of the 1 found are among", "under tau", 3), "compare": ("bright-ending", "random-1", 2)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs(path, monkeypatch):
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+    began, notebook = time.monotonic(), nbformat.read(path, as_version=4)
+    nbclient.NotebookClient(notebook, timeout=180, kernel_name="python3").execute()
+    assert time.monotonic() - began < 180
+    *words, shown = SAYS[path.stem]
+    assert all(word in texts(notebook) for word in words)
+    assert pictures(notebook) == shown
