@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from accelerate.logging import get_logger
+from accelerate.state import PartialState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from PIL import Image
 
@@ -56,7 +58,7 @@ EXPECTED = {
 class Fake(GeneralTracker):
     """Keeps what it is given."""
 
-    name, requires_logging_directory, last = "fake", False, None
+    name, requires_logging_directory, main_process_only, last = "fake", False, False, None
 
     def __init__(self, project, **options):
         super().__init__()
@@ -68,6 +70,7 @@ class Fake(GeneralTracker):
         return self.calls
 
     def start(self):
+        get_logger("fake").debug("as wandb's tracker does; raises where accelerate's state is not there")
         self.calls.append(("start",))
 
     def store_init_configuration(self, values):
@@ -91,6 +94,12 @@ class Pictured(Fake):
 def registered(monkeypatch):
     for kind in (Fake, Pictured):
         monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, kind.name, kind)
+
+
+def test_a_tracker_that_asks_accelerate_for_its_process_gets_an_answer(run, registered):
+    PartialState._reset_state()  # as in a process in which nothing has used accelerate
+    track(run, "fake")
+    assert Fake.last.calls[1] == ("start",)
 
 
 def test_a_tracker_gets_settings_figures_and_captions_in_order(run, registered):

@@ -74,8 +74,10 @@ def track(run: Run, name: str, folder: Path | None = None) -> None:
 
 
 def _started(name: str, folder: Path) -> GeneralTracker:
+    from accelerate.state import PartialState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
+    PartialState()  # the trackers' own messages ask it which process this is
     kind = LOGGER_TYPE_TO_CLASS[name]
     folder.mkdir(parents=True, exist_ok=True)
     options = {"dir": str(folder)} if name == "wandb" else {}
