@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,7 +109,7 @@ def table(found: Sequence[Caption]) -> list[list[Any]]:
 
 def counted(found: Sequence[Caption]) -> str:
     more = f"; the first {SHOWN} are shown: search for others" if len(found) > SHOWN else ""
-    return f"{len(found)} caption{'s' * (len(found) != 1)}{more}"
+    return _count(found, "caption") + more
 
 
 def names(found: Iterable[Caption]) -> list[tuple[str, int]]:
@@ -125,9 +125,10 @@ def clicked(subject: Subject, cells: Sequence[Any]) -> int:
 
 @dataclass(frozen=True)
 class Detail:
-    """One caption of a run. `about`: HTML. `before`, `after`: the audit's images, the same seeds in the same order."""
+    """One caption of a run. `title`, `about`: HTML. `before`, `after`: the audit's images, the same seeds in the same order."""
 
     chosen: Chosen
+    title: str
     about: str
     before: list[Image.Image]
     after: list[Image.Image]
@@ -139,8 +140,7 @@ _SAYS = {
     "type": "type",
     "score": "score",
     "tau": "threshold (tau)",
-    "score_after": "score with its neurons off",
-    "neurons": "neurons",
+    "score_after": "similarity to before with its neurons off",
     "fresh_score_before": "score on fresh seeds",
     "fresh_same_seed": "similarity to before on fresh seeds",
     "copies_before": "share of images that are copies, before",
@@ -151,7 +151,6 @@ _SAYS = {
     "a_clip_before": "A_CLIP before",
     "a_clip_after": "A_CLIP after",
     "evaluations": "U-Net evaluations",
-    "seconds": "seconds",
     "error": "error",
 }
 
@@ -159,14 +158,24 @@ _SAYS = {
 def detail(subject: Subject, id_: int | None) -> Detail:
     """Everything that the run shows of one caption. Raises InputError if it has no such caption."""
     caption = caption_of(subject, id_)
-    values = row(caption)
-    about = whole(caption.text) + numbers(
-        [("row", caption.row), ("verdict", verdict(caption))] + [(s, values[k]) for k, s in _SAYS.items()]
-    )
-    images = run_images(subject, caption)
-    z = caption.results.get("localize", {}).get("z", {})
+    values, z = row(caption), caption.results.get("localize", {}).get("z", {})
     chosen = Chosen(caption.text, neurons_of(caption), z)
-    return Detail(chosen, about, images["before"], images["after"], training_image(subject, caption), sheet(subject, caption))
+    about = [
+        ("row", caption.row),
+        ("verdict", verdict(caption)),
+        *((says, values[key]) for key, says in _SAYS.items()),
+        _listed(subject, chosen),
+    ]
+    images = run_images(subject, caption)
+    return Detail(
+        chosen,
+        whole(caption.text),
+        numbers(about),
+        images["before"],
+        images["after"],
+        training_image(subject, caption),
+        sheet(subject, caption),
+    )
 
 
 # neurons --------------------------------------------------------------------------------------------------------------
@@ -185,6 +194,10 @@ def ticks(subject: Subject, chosen: Chosen) -> list[tuple[str, str]]:
         (f"layer {number.get(name, name)} #{i}" + (f", z = {chosen.z[key]:.1f}" if key in chosen.z else ""), key)
         for name, i, key in keys
     ]
+
+
+def _listed(subject: Subject, chosen: Chosen) -> tuple[str, str | None]:
+    return f"neurons ({len(chosen.neurons)})", "; ".join(label for label, _ in ticks(subject, chosen)) or None
 
 
 def neurons(subject: Subject, ticked: Sequence[str], whole_layers: Sequence[str], more: str) -> NeuronSet:
@@ -245,8 +258,8 @@ def compare(subject: Subject, who: Who, caption: str, edit: NeuronSet, factor: f
     return Compared(before, after, f"seed {int(seed)}: {_count(edit)} {how}")
 
 
-def _count(neurons: NeuronSet) -> str:
-    return f"{len(neurons)} neuron{'s' * (len(neurons) != 1)}"
+def _count(things: Sized, name: str = "neuron") -> str:
+    return f"{len(things)} {name}{'s' * (len(things) != 1)}"
 
 
 # any caption ----------------------------------------------------------------------------------------------------------
@@ -271,7 +284,7 @@ def examine(subject: Subject, who: Who, text: str, tell: Tell) -> Localization |
         return localize(subject.model, caption, subject.calibration)
 
 
-def judged(found: Localization | float) -> str:
+def judged(subject: Subject, found: Localization | float) -> str:
     """What was found, as HTML."""
     if not isinstance(found, Localization):
         return note("Without a calibration this score cannot be judged: start the app with --calibration DIR.") + numbers(
@@ -284,10 +297,10 @@ def judged(found: Localization | float) -> str:
         ("verdict", said),
         ("score", f"{found.score_before:.4f}"),
         ("threshold (tau)", f"{found.tau:.4f}"),
-        ("score with its neurons off", after),
+        (_SAYS["score_after"], after),
         ("falls to the threshold", reached),
-        ("neurons", len(found.neurons) if found.memorized else None),
         ("U-Net evaluations", found.evaluations),
+        _listed(subject, chosen_of(found, found.prompt)),
     ]
     return whole(found.prompt) + numbers(rows)
 
@@ -313,9 +326,9 @@ def export(subject: Subject, who: Who, ids: Sequence[int], form: str, factor: fl
     if subject.run is None:
         raise InputError("exports are made from a run: make one with `findnemo audit`, and open the app on it")
     exports.check_form(form)
-    forget(subject, who.session)
     with Run.open(subject.run) as run:
         chosen = exports.select(run, _named(list(run.captions()), ids), factor=factor)
+    forget(subject, who.session)
     name = exports.FORMS[form].name
     place = subject.folder / f"{_mark(who.session)}-{secrets.token_hex(16)}"
     try:
@@ -326,7 +339,7 @@ def export(subject: Subject, who: Who, ids: Sequence[int], form: str, factor: fl
         shutil.rmtree(place, ignore_errors=True)
         raise
     how = "off" if factor == 0 else f"times {factor:g}"
-    return file, f"{form}: {_count(chosen.neurons)} of {len(chosen.captions)} captions {how}"
+    return file, f"{form}: {_count(chosen.neurons)} {how}, for {_count(chosen.captions, 'caption')}"
 
 
 def forget(subject: Subject, session: str) -> None:

@@ -43,7 +43,8 @@ class Jobs:
 
     @contextmanager
     def turn(self, session: str, epoch: int, model: Model, tell: Tell) -> Iterator[None]:
-        """The model to oneself while the context lasts. Raises CancelledError while waiting, or before the next pass."""
+        """The model to oneself while the context lasts. Raises CancelledError while waiting, before the next pass,
+        or at the end."""
 
         def check() -> None:
             if self._epochs.get(session, 0) != epoch:
@@ -56,6 +57,7 @@ class Jobs:
             check()
             with watched(model, check, tell):
                 yield
+            check()  # cancelled in the last pass
         finally:
             self._turn.release()
 

@@ -39,11 +39,12 @@ THEME = gr.themes.Default(primary_hue="blue", font=SYSTEM, font_mono=MONO).set(
 CSS = """
 .caption { font-size: 1.15rem; overflow-wrap: anywhere; white-space: pre-wrap; max-height: 12rem; overflow-y: auto; margin: 0 0 .5rem }
 .numbers { border-collapse: collapse; overflow-wrap: anywhere }
-.numbers th { text-align: left; font-weight: 400; padding: .1rem 1.5rem .1rem 0; color: var(--body-text-color-subdued) }
+.numbers :is(tr, th, td) { border: 0 !important; padding: .1rem 0 !important; vertical-align: top }
+.numbers th { text-align: left; font-weight: 400; width: 18rem; color: var(--body-text-color-subdued) }
 .numbers td { font-variant-numeric: tabular-nums }
 .note, .alarm { margin: .25rem 0; overflow-wrap: anywhere }
 .alarm { border-left: 4px solid #b91c1c; padding-left: .75rem }
-.pixels img { image-rendering: auto; width: 100%; max-width: 24rem; object-fit: contain }
+.picture img { width: 100%; height: 100%; object-fit: contain }
 """
 HOW = """This app was opened on a model, without a run. A run holds the captions of an audit, with their neurons and images. Make one, and open
 the app on it:
@@ -53,8 +54,10 @@ the app on it:
 
 Meanwhile any caption can be typed and examined under *Any caption*.
 """
+WIDTHS = ["7%", "43%", "9%", "15%", "9%", "8%", "9%"]
 KINDS = ["number", "str", "str", "str", "number", "number", "number"]
 PICTURES: dict[str, Any] = {
+    "elem_classes": "pictures",
     "columns": 4,
     "height": 220,
     "object_fit": "contain",
@@ -62,7 +65,7 @@ PICTURES: dict[str, Any] = {
     "buttons": [],
     "format": "png",
 }
-PICTURE: dict[str, Any] = {"interactive": False, "buttons": [], "height": 320, "format": "png"}
+PICTURE: dict[str, Any] = {"elem_classes": "picture", "interactive": False, "buttons": [], "height": 280, "format": "png"}
 NOTHING = note("No caption is chosen: choose one of the run, or examine one.")
 SAYS = {
     "checkpoint": "a diffusers directory, as a zip",
@@ -164,18 +167,23 @@ def _captions(subject: Subject, shared: Shared, fill: Fill) -> None:
         type="array",
         interactive=False,
         max_height=320,
+        column_widths=WIDTHS,
         label="Captions of the run",
+        buttons=[],
     )
     pick = gr.Dropdown(events.names(found), value=None, label="Caption", info="Choose one here, or click on a row above.")
     status = gr.HTML()
-    about = gr.HTML()
-    with gr.Row():
-        before = gr.Gallery(label="Before", **PICTURES)
-        after = gr.Gallery(label="With its neurons off", **PICTURES)
-        training = gr.Image(label="Training image", interactive=False, buttons=[], visible=False, height=220)
-    with gr.Accordion("Sheet of the audit", open=False, visible=False) as folded:
-        sheet = gr.Image(show_label=False, interactive=False, buttons=[], alt_text="Images before and after, of the audit")
-    _to_neurons(shared)
+    with gr.Column(visible=False) as one_caption:
+        title = gr.HTML()
+        with gr.Row():
+            training = gr.Image(label="Training image", alt_text="The training image", scale=1, visible=False, **PICTURE)
+            with gr.Column(scale=3):
+                before = gr.Gallery(label="Before", **PICTURES)
+                after = gr.Gallery(label="With its neurons off, the same seeds", **PICTURES)
+        _to_neurons(shared)
+        about = gr.HTML()
+        with gr.Accordion("Sheet of the audit", open=False, visible=False) as folded:
+            sheet = gr.Image(show_label=False, alt_text="Images before and after, of the audit", **{**PICTURE, "height": None})
 
     def refilter(search: str, kept: str, sort: str) -> Any:
         found = events.matching(subject, search, kept, sort)
@@ -187,6 +195,8 @@ def _captions(subject: Subject, shared: Shared, fill: Fill) -> None:
         one = events.detail(subject, id_)
         return {
             status: "",
+            one_caption: gr.Column(visible=True),
+            title: one.title,
             about: one.about,
             before: one.before,
             after: one.after,
@@ -203,7 +213,7 @@ def _captions(subject: Subject, shared: Shared, fill: Fill) -> None:
 
     for changed in (search.change, kept.change, sort.change):
         changed(_told(count)(refilter), [search, kept, sort], [count, table, pick], trigger_mode="always_last", **PAGE)
-    shown = [status, about, before, after, training, sheet, folded, shared.chosen, *fill.shown]
+    shown = [status, one_caption, title, about, before, after, training, sheet, folded, shared.chosen, *fill.shown]
     pick.input(_told(status)(show), pick, shown, **PAGE)
     table.select(_told(status)(clicked), None, [pick, *shown], **PAGE)
 
@@ -215,8 +225,9 @@ def _any_caption(subject: Subject, shared: Shared, fill: Fill) -> None:
         start = gr.Button("Score" if subject.calibration is None else "Score and find its neurons", variant="primary")
         _cancel_button(subject, shared)
     status = gr.HTML(elem_classes="status")
-    result = gr.HTML()
-    _to_neurons(shared)
+    with gr.Column(visible=False) as found_here:
+        result = gr.HTML()
+        _to_neurons(shared)
 
     def examine(caption: str, epoch: float, request: gr.Request, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008
         who = Who(_session(request), int(epoch))
@@ -224,12 +235,13 @@ def _any_caption(subject: Subject, shared: Shared, fill: Fill) -> None:
         chosen = events.chosen_of(found, caption)
         return {
             status: note("Done."),
-            result: events.judged(found),
+            found_here: gr.Column(visible=True),
+            result: events.judged(subject, found),
             shared.chosen: chosen,
             **dict(zip(fill.shown, fill.values(chosen), strict=True)),
         }
 
-    outputs = [status, result, shared.chosen, *fill.shown]
+    outputs = [status, found_here, result, shared.chosen, *fill.shown]
     gr.on([start.click, text.submit], _told(status)(examine), [text, shared.epoch], outputs, show_progress_on=status, **MODEL)
 
 

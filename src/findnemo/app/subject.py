@@ -21,6 +21,7 @@ from findnemo.runs import Caption, Run
 if TYPE_CHECKING:
     from PIL import Image
 
+MOST = 32  # images of a caption that are shown
 KEPT = 64  # untouched images, to compare edited ones with
 
 
@@ -96,9 +97,11 @@ def caption_of(subject: Subject, id_: int | None) -> Caption:
 
 def run_images(subject: Subject, caption: Caption) -> dict[str, list[Image.Image]]:
     """The audit's images of a caption: `before` and `after`, in the order of their seeds."""
-    names = {kind: (f"{kind}-{k:02d}.png" for k in range(100)) for kind in ("before", "after")}
-    made = {kind: [_picture(subject, "images", caption.slug, name) for name in of_kind] for kind, of_kind in names.items()}
-    return {kind: [image for image in images if image is not None] for kind, images in made.items()}
+    kinds = {
+        kind: [_picture(subject, "images", caption.slug, f"{kind}-{k:02d}.png") for k in range(MOST)]
+        for kind in ("before", "after")
+    }
+    return {kind: [image for image in images if image is not None] for kind, images in kinds.items()}
 
 
 def training_image(subject: Subject, caption: Caption) -> Image.Image | None:

@@ -1,0 +1,34 @@
+"""A small run of the demo model, with captions that are up to no good."""
+
+from __future__ import annotations
+
+import pytest
+
+from findnemo import demo
+from findnemo.app import open_subject
+from findnemo.prompts import Prompt
+from findnemo.runs import Plan, Work, audit, start
+
+HOSTILE = (
+    '<script>document.title="owned"</script><img src=x onerror="document.title=\'owned\'">'
+    "</td></table> ${6*7} {{6*7}} [link](javascript:document.title='owned') **bold** \u202edlrow olleh"
+)
+LONG = "a long caption " * 666 + "end"
+FIRST, SECOND = (p.text for p in demo.memorized()[:2])
+
+
+@pytest.fixture(scope="session")
+def run_path(demo_model, tmp_path_factory):
+    """Two memorized captions with their neurons and two images each, and two that are not memorized; tests leave it as it is."""
+    path = tmp_path_factory.mktemp("app") / "run"
+    calibration = demo.calibration()
+    plan = Plan(images=2, image_settings=demo.image_settings(), grow=False, quality_prompts=1)
+    prompts = [Prompt(FIRST, 1, "VM"), Prompt(SECOND, 2, "<i>VM</i>"), Prompt(HOSTILE, 3, None, "../secret.png"), Prompt(LONG, 4)]
+    with start(path, demo_model, calibration, plan) as run:
+        audit(Work(run, demo_model, calibration, plan), prompts)
+    return path
+
+
+@pytest.fixture
+def subject(run_path, demo_model, tmp_path):
+    return open_subject(run_path, tmp_path, model=demo_model)
