@@ -344,7 +344,9 @@ def test_cancelling_stops_between_two_passes_and_leaves_all_as_it_was(subject, p
     assert (pixels(made.after) == pixels(want)).all()
 
 
-@pytest.mark.parametrize(("caption", "last"), [("Velvet Quasar long player, a gray circle with a striped ground", False), (FIRST, True)])
+@pytest.mark.parametrize(
+    ("caption", "last"), [("Velvet Quasar long player, a gray circle with a striped ground", False), (FIRST, True)]
+)
 def test_cancelling_a_localization(subject, passes, caption, last):
     """In the midst of a long search, and in the last pass of a short one."""
     seen = []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -59,15 +61,10 @@ def tab(page, name: str):
     page.get_by_role("tab", name=name).click()
 
 
-def panel(page):
-    return page.locator("[role=tabpanel]:visible")
-
-
 def choose(page, text: str) -> None:
     """Choose a caption of the run from the list."""
-    listed = page.get_by_role("listbox", name="Caption", exact=True)
-    listed.fill(text[:30])
-    page.get_by_role("option", name=text[:30]).first.click()
+    page.get_by_role("combobox", name="Caption", exact=True).fill(text[:30])
+    page.get_by_role("option", name=text[:30]).click()
     page.locator(".caption bdi:visible", has_text=text[:30]).wait_for()
 
 
@@ -75,3 +72,221 @@ def picture(page, name: str) -> bytes:
     """The bytes of the picture that is shown before or after an edit."""
     source = page.locator(f"#{name} img").get_attribute("src")
     return page.request.get(source).body()
+
+
+def generated(page) -> tuple[bytes, bytes]:
+    """Before and after, once an edit has been generated: the status is empty until then."""
+    page.get_by_role("button", name="Generate").click()
+    page.get_by_role("status").filter(has_text=re.compile("^seed ")).wait_for()
+    return picture(page, "before"), picture(page, "after")
+
+
+# what is shown --------------------------------------------------------------------------------------------------------
+
+
+def test_captions_are_searched_filtered_and_shown(page, served):
+    table = page.get_by_role("grid").or_(page.locator("table").first).first
+    page.get_by_text("4 captions").wait_for()
+    page.get_by_role("textbox", name="Search captions").fill("biscuit")
+    page.get_by_text("1 caption", exact=True).wait_for()
+    assert table.get_by_text(FIRST[:20]).count() == 0
+    page.get_by_role("textbox", name="Search captions").fill("")
+    page.get_by_text("4 captions").wait_for()
+    page.locator("td", has_text=FIRST[:20]).first.click()
+    page.locator(".caption bdi:visible", has_text=FIRST).wait_for()
+    one = events.detail(served[0], 1)
+    page.locator(".pictures img").nth(3).wait_for()
+    assert page.locator(".pictures img").count() == len(one.before) + len(one.after) == 4
+    assert page.get_by_role("img", name="The training image").is_visible()
+    label = events.ticks(served[0], one.chosen)[0][0]
+    assert label in page.locator(".numbers:visible").inner_text()
+
+
+def test_switching_a_neuron_changes_the_image(page):
+    choose(page, FIRST)
+    page.get_by_role("button", name="Switch its neurons").locator("visible=true").click()
+    box = page.get_by_role("checkbox").locator("visible=true").first
+    assert box.is_checked()
+    before, off = generated(page)
+    assert before != off
+    box.uncheck()
+    assert generated(page) == (before, before)  # on again
+    page.get_by_role("textbox", name="Further neurons").fill("1: 99999")
+    page.get_by_role("button", name="Generate").click()
+    page.get_by_role("alert").filter(has_text="no neuron 99999").wait_for()
+
+
+def test_any_caption_with_progress(page):
+    tab(page, "Any caption")
+    page.get_by_role("textbox", name="Caption", exact=True).fill(SECOND)
+    page.get_by_role("button", name="Score and find its neurons").click()
+    page.get_by_text("Done.").wait_for()
+    assert "memorized" in page.locator(".numbers:visible").inner_text()
+    page.get_by_role("button", name="Switch its neurons").locator("visible=true").click()
+    assert page.get_by_role("checkbox").locator("visible=true").count() > 0
+    assert page.locator(".caption bdi:visible").inner_text() == SECOND
+
+
+@pytest.fixture
+def slow(demo_model):
+    """Passes of the denoiser take a while; gives how many there were."""
+    seen = []
+    handle = demo_model.denoiser.register_forward_pre_hook(lambda *args: (seen.append(1), time.sleep(0.4)) and None)
+    yield seen
+    handle.remove()
+
+
+def test_cancelling_a_localization(page, slow):
+    tab(page, "Any caption")
+    page.get_by_role("textbox", name="Caption", exact=True).fill("Velvet Quasar long player, a gray circle with a striped ground")
+    page.get_by_role("button", name="Score and find its neurons").click()
+    page.get_by_text("U-Net evaluations").locator("visible=true").first.wait_for()  # progress
+    page.get_by_role("button", name="Cancel").locator("visible=true").click()
+    page.get_by_text("Cancelled.").wait_for()
+    count = len(slow)
+    page.wait_for_timeout(900)
+    assert len(slow) == count > 0
+    page.get_by_role("button", name="Score and find its neurons").click()  # and what is asked for now is done
+    page.get_by_text("Done.").wait_for()
+
+
+def test_work_that_waits_in_the_queue_is_cancelled_too(page, browser, served, slow):
+    other = browser.new_page()
+    other.goto(served[1])
+    for one in (other, page):
+        tab(one, "Any caption")
+        one.get_by_role("textbox", name="Caption", exact=True).fill(
+            "Velvet Quasar long player, a gray circle with a striped ground"
+        )
+        one.get_by_role("button", name="Score and find its neurons").click()
+        one.wait_for_timeout(700)
+    page.get_by_role("button", name="Cancel").locator("visible=true").click()
+    other.get_by_text("Done.").wait_for()
+    count = len(slow)
+    page.get_by_text("Cancelled.").wait_for()
+    assert len(slow) == count
+    other.close()
+
+
+def test_exports_are_downloaded(page, served):
+    tab(page, "Export")
+    page.get_by_role("radio", name="neurons: the neurons as JSON").check()
+    page.get_by_role("button", name="Export", exact=True).click()
+    button = (
+        page.get_by_role("button", name="Download neurons.json").or_(page.get_by_role("link", name="Download neurons.json")).first
+    )
+    button.wait_for()
+    with page.expect_download() as download:
+        button.click()
+    assert download.value.suggested_filename == "neurons.json"
+    kept = json.loads(Path(download.value.path()).read_text())
+    assert {c["caption"] for c in kept["captions"]} == {c.text for c in events.exportable(served[0])} == {FIRST, SECOND}
+
+
+# what must not happen -------------------------------------------------------------------------------------------------
+
+
+def test_hostile_captions_are_shown_as_text(page):
+    page.get_by_role("combobox", name="Caption", exact=True).fill("<script>")
+    page.get_by_role("option").first.wait_for()
+    page.get_by_role("option", name="<script>").click()
+    shown = page.locator(".caption bdi:visible")
+    shown.wait_for()
+    assert shown.text_content() == HOSTILE
+    tab(page, "Any caption")
+    page.get_by_role("textbox", name="Caption", exact=True).fill(HOSTILE)
+    page.get_by_role("button", name="Score and find its neurons").click()
+    page.get_by_text("Done.").wait_for()
+    assert page.locator(".caption bdi:visible").text_content() == HOSTILE
+    tab(page, "Neurons")
+    assert page.locator(".caption bdi:visible").text_content() == HOSTILE
+    page.get_by_role("textbox", name="Further neurons").fill(HOSTILE)
+    page.get_by_role("button", name="Generate").click()
+    page.get_by_role("alert").filter(has_text="names no neurons").wait_for()
+    assert page.locator("img[src='x'], a[href^=javascript]").count() == 0
+
+
+def answer(url: str, path: str, method: str = "GET", body: bytes | None = None, headers: dict | None = None) -> int:
+    """The status of one request, its path sent as it is."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
+    connection.request(method, path, body, headers or {})
+    return connection.getresponse().status
+
+
+def test_files_of_the_app_alone_are_served(served):
+    subject, url = served
+    assert answer(url, "/") == 200
+    inside = subject.folder / "made.txt"
+    inside.write_text("made by the app")
+    assert answer(url, f"/gradio_api/file={quote(str(inside))}") == 200  # the check can pass
+    secrets = [
+        "/etc/passwd",
+        str(subject.run / "run.sqlite"),
+        str(demo.MODEL / "model_index.json"),
+        "pyproject.toml",
+        "src/findnemo/__init__.py",
+    ]
+    for secret in [*secrets, f"{subject.folder}/../../../../../../etc/passwd", f"{subject.folder}/%2e%2e/%2e%2e/etc/passwd"]:
+        for path in (f"/gradio_api/file={secret}", f"/file={secret}", f"/gradio_api/file={quote(secret, safe='')}"):
+            assert answer(url, path) in (403, 404), path
+
+
+def test_nothing_is_uploaded(served):
+    subject, url = served
+    before = sorted(subject.folder.rglob("*"))
+    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.txt"\r\n\r\nsome bytes\r\n--x--\r\n'
+    assert answer(url, "/gradio_api/upload", "POST", body, {"Content-Type": "multipart/form-data; boundary=x"}) == 413
+    assert sorted(p for p in subject.folder.rglob("*") if p.is_file()) == [p for p in before if p.is_file()]
+
+
+# for everyone ---------------------------------------------------------------------------------------------------------
+
+
+def test_everything_is_reached_by_keyboard(page):
+    choose(page, FIRST)
+    page.get_by_role("tab", name="Captions").focus()
+    assert {"Search captions", "Show", "Order", "Caption", "Switch its neurons"} <= reached(page)
+    page.get_by_role("tab", name="Neurons").focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Generate").wait_for()
+    assert {"Whole layers", "Further neurons", "Seed", "Generate", "Cancel"} <= reached(page)
+
+
+def reached(page) -> set[str]:
+    """Names of what the Tab key comes to from where the focus is."""
+    found = set()
+    for _ in range(45):
+        page.keyboard.press("Tab")
+        found.add(page.evaluate(NAME))
+    return found
+
+
+NAME = """() => { const e = document.activeElement;
+  return (e.ariaLabel || (e.labels && e.labels[0] && (e.labels[0].querySelector("span") || e.labels[0]).innerText) || e.innerText || "").trim() }"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_accessible_by_axe(page, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
+    page.emulate_media(color_scheme=scheme)
+    page.reload()
+    choose(page, FIRST)
+    page.get_by_role("button", name="Switch its neurons").locator("visible=true").click()
+    generated(page)
+    found = {}
+    for name in ("Captions", "Any caption", "Neurons", "Export"):
+        tab(page, name)
+        page.wait_for_timeout(400)
+        for violation in axe.run(page).response["violations"]:
+            if violation["impact"] in ("serious", "critical"):
+                nodes = [
+                    n["html"][:160]
+                    for n in violation["nodes"]
+                    if not any(own in n["html"] for own in GRADIO.get(violation["id"], ()))
+                ]
+                if nodes:
+                    found[name, violation["id"]] = nodes
+    assert found == {}
+
+
+GRADIO: dict[str, tuple[str, ...]] = {}  # rule -> what gradio's own components break it with

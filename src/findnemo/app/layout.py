@@ -38,12 +38,14 @@ THEME = gr.themes.Default(primary_hue="blue", font=SYSTEM, font_mono=MONO).set(
 )
 CSS = """
 .caption { font-size: 1.15rem; overflow-wrap: anywhere; white-space: pre-wrap; max-height: 12rem; overflow-y: auto; margin: 0 0 .5rem }
-.numbers { border-collapse: collapse; overflow-wrap: anywhere }
+.numbers { border: 0 !important; border-collapse: collapse; overflow-wrap: anywhere }
 .numbers :is(tr, th, td) { border: 0 !important; padding: .1rem 0 !important; vertical-align: top }
-.numbers th { text-align: left; font-weight: 400; width: 18rem; color: var(--body-text-color-subdued) }
+.numbers th { text-align: left; font-weight: 400; width: min(18rem, 55%); color: var(--body-text-color-subdued) }
 .numbers td { font-variant-numeric: tabular-nums }
 .note, .alarm { margin: .25rem 0; overflow-wrap: anywhere }
 .alarm { border-left: 4px solid #b91c1c; padding-left: .75rem }
+.pictures .grid-wrap { max-height: none }
+@media (max-width: 640px) { .pictures .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)) !important } }
 .picture img { width: 100%; height: 100%; object-fit: contain }
 """
 HOW = """This app was opened on a model, without a run. A run holds the captions of an audit, with their neurons and images. Make one, and open
@@ -54,7 +56,7 @@ the app on it:
 
 Meanwhile any caption can be typed and examined under *Any caption*.
 """
-WIDTHS = ["7%", "43%", "9%", "15%", "9%", "8%", "9%"]
+WIDTHS = ["60px", "400px", "80px", "150px", "80px", "90px", "80px"]
 KINDS = ["number", "str", "str", "str", "number", "number", "number"]
 PICTURES: dict[str, Any] = {
     "elem_classes": "pictures",
