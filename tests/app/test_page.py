@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import http.client
+import json
+import re
 import shutil
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
+from conftest import FIRST, HOSTILE, SECOND
 
-from findnemo.app import open_subject, serve
+from findnemo import demo
+from findnemo.app import events, open_subject, serve
 
 pytest.importorskip("gradio", reason="the app needs gradio: pip install 'findnemo[app]'")
 sync_api = pytest.importorskip("playwright.sync_api", reason="pages are opened with playwright: pip install 'findnemo[dev]'")
@@ -131,7 +136,12 @@ def test_any_caption_with_progress(page):
 def slow(demo_model):
     """Passes of the denoiser take a while; gives how many there were."""
     seen = []
-    handle = demo_model.denoiser.register_forward_pre_hook(lambda *args: (seen.append(1), time.sleep(0.4)) and None)
+
+    def wait(*args) -> None:
+        seen.append(1)
+        time.sleep(0.4)
+
+    handle = demo_model.denoiser.register_forward_pre_hook(wait)
     yield seen
     handle.remove()
 
