@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from _captions import FIRST, HOSTILE, LONG, SECOND
 
 from findnemo import demo
 from findnemo.app import open_subject
 from findnemo.prompts import Prompt
 from findnemo.runs import Plan, Work, audit, start
-
-HOSTILE = (
-    '<script>document.title="owned"</script><img src=x onerror="document.title=\'owned\'">'
-    "</td></table> ${6*7} {{6*7}} [link](javascript:document.title='owned') **bold** \u202edlrow olleh"
-)
-LONG = "a long caption " * 666 + "end"
-FIRST, SECOND = (p.text for p in demo.memorized()[:2])
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import FIRST, HOSTILE, LONG, SECOND
+from _captions import FIRST, HOSTILE, LONG, SECOND
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
