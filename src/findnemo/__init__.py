@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from findnemo._version import __version__
 
 if TYPE_CHECKING:
+    from findnemo import app as app
     from findnemo import demo as demo
     from findnemo import export as export
     from findnemo.calibration import Calibration as Calibration
@@ -72,7 +73,7 @@ _HOME = {
     "verify": "verification",
 }
 
-_MODULES = ("demo", "export")
+_MODULES = ("app", "demo", "export")
 
 __all__ = ["__version__", *_MODULES, *_HOME]
 

@@ -90,7 +90,7 @@ class Originals:
     def _image(self, reference: str) -> Image.Image:
         if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", reference):
             return _from_file(self.folder / reference)
-        kept = self.cache / hashlib.sha256(reference.encode(errors="surrogatepass")).hexdigest()
+        kept = self.cache / kept_name(reference)
         if kept.is_file():
             return _from_file(kept)
         data = self._fetch(reference)
@@ -150,6 +150,11 @@ class _Host:
 
     def __init__(self) -> None:
         self.lock, self.free = threading.Lock(), 0.0
+
+
+def kept_name(url: str) -> str:
+    """The name under which a cache keeps what was fetched from a URL."""
+    return hashlib.sha256(url.encode(errors="surrogatepass")).hexdigest()
 
 
 def for_run(run: str | os.PathLike, folder: str | os.PathLike = ".", **options: Any) -> Originals:

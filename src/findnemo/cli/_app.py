@@ -24,6 +24,7 @@ from findnemo.cli._common import (
     warn,
 )
 from findnemo.cli._export import export
+from findnemo.cli._serve import app as serve
 from findnemo.cli._studies import compare, study
 from findnemo.errors import InputError
 
@@ -121,5 +122,5 @@ def demo(
         raise typer.Exit(1)
 
 
-for command in (demo, audit, calibrate, detect, localize, verify, inspect, export, compare, study):
+for command in (demo, audit, calibrate, detect, localize, verify, inspect, export, compare, study, serve):
     app.command()(command)

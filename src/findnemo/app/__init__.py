@@ -1,0 +1,11 @@
+"""The web app: a run's captions, any caption, neurons switched by hand, exports. It shows what runs and the API give.
+
+    findnemo.app.launch("run")   # or: findnemo app run
+
+Needs gradio (`pip install "findnemo[app]"`), which is imported when the app starts.
+"""
+
+from findnemo.app._server import launch, require_gradio, serve
+from findnemo.app.subject import Subject, open_subject
+
+__all__ = ["Subject", "launch", "open_subject", "require_gradio", "serve"]

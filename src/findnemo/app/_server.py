@@ -1,0 +1,84 @@
+"""Serving the page: on this machine, without telemetry, without uploads, and with files of the app's own folder only."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+from findnemo.app.subject import Subject, open_subject
+from findnemo.errors import InputError
+from findnemo.models import Model
+
+LOCAL, FIRST_PORT = "127.0.0.1", 7860
+QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "DISABLE_TELEMETRY": "1"}
+
+
+def require_gradio() -> None:
+    """Import gradio with its telemetry off. Raises InputError if it is not installed."""
+    os.environ.update(QUIET)
+    try:
+        import gradio  # noqa: F401
+    except ImportError as error:
+        raise InputError(f'the app needs gradio, which is not installed ({error}): pip install "findnemo[app]"') from error
+
+
+def launch(
+    place: str | os.PathLike,
+    calibration: str | os.PathLike | None = None,
+    host: str = LOCAL,
+    port: int | None = None,
+    model: Model | None = None,
+    ready: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serve the app for a run directory, or for whatever `findnemo.load` takes, until it is interrupted.
+
+    `calibration`: a directory made by `findnemo calibrate`; a run and the demo model bring their own. `host`: an address of this
+    machine, by default reachable from this machine only. `port`: by default the first free one from 7860. `model`: that of `place`, if it
+    is loaded already. `ready(url)` is called once the page can be opened. Raises InputError if gradio is missing, or for what is neither a run
+    nor a model.
+
+        findnemo.app.launch("run")
+    """
+    require_gradio()
+    with tempfile.TemporaryDirectory(prefix="findnemo-app-") as folder:
+        page, url = serve(open_subject(place, folder, calibration, model), host, port)
+        try:
+            ready(url)
+            page.block_thread()
+        finally:
+            page.close(verbose=False)
+
+
+def serve(subject: Subject, host: str = LOCAL, port: int | None = None) -> tuple[Any, str]:
+    """Start the server in threads of its own; returns the page, whose `close` ends it, and its address."""
+    require_gradio()
+    os.environ["GRADIO_TEMP_DIR"] = str(subject.folder)  # the only folder that files are served from
+    from findnemo.app import layout
+
+    page = layout.build(subject).queue(api_open=False, max_size=64, default_concurrency_limit=8)
+    try:
+        _, url, _ = page.launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            inbrowser=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            show_error=False,
+            footer_links=[],
+            run_history=False,
+            allowed_paths=[],
+            max_file_size=0,  # no uploads
+            enable_monitoring=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            theme=layout.THEME,
+            css=layout.CSS,
+        )
+    except OSError as error:
+        where = f"{host}:{port}" if port else f"{host}, ports from {FIRST_PORT}"
+        raise InputError(f"{where} cannot be listened on ({error}): give another --port or --host") from error
+    return page, url

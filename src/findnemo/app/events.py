@@ -1,0 +1,384 @@
+"""What the app answers with: plain functions of what is shown and what is chosen. They ask runs and the API, and compute nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import secrets
+import shutil
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from findnemo import export as exports
+from findnemo.app.jobs import Tell
+from findnemo.app.subject import Subject, caption_of, captions, run_images, sheet, training_image
+from findnemo.app.text import escaped, note, numbers, short, whole
+from findnemo.deltas import score
+from findnemo.edits import deactivate
+from findnemo.errors import InputError
+from findnemo.images import generate
+from findnemo.localization import Localization, localize
+from findnemo.neurons import EMPTY, NeuronSet
+from findnemo.runs import Caption, Run, all_neurons, neurons_of, row
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+LONGEST = 10_000  # characters of a caption that is typed
+SHOWN = 500  # captions in the table and the list
+FACTORS = (-1.0, 1.0)
+SEEDS = 2**31
+
+
+@dataclass(frozen=True)
+class Who:
+    """Which session asks, and its epoch (see `Jobs`)."""
+
+    session: str = ""
+    epoch: int = 0
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a session works on: a caption with the neurons found for it and their z-scores. All that is kept for a session."""
+
+    caption: str = ""
+    neurons: NeuronSet = EMPTY
+    z: Mapping[str, float] = field(default_factory=dict)
+
+
+# captions of a run ----------------------------------------------------------------------------------------------------
+
+
+def verdict(caption: Caption) -> str:
+    """What the run says of a caption, in few words."""
+    detected, found, checked = (caption.results.get(stage) for stage in ("detect", "localize", "verify"))
+    if caption.failed:
+        return "failed"
+    if detected is None:
+        return "open"
+    if not detected["memorized"]:
+        return "not memorized"
+    if found is None:
+        return "memorized"
+    if not found["reached"]:
+        return "out of reach"
+    if checked is not None and (checked["same_seed"] > found["tau"] or checked.get("copies_after", 0) > 0):
+        return "left in fresh seeds"
+    return "gone"
+
+
+FILTERS: dict[str, Callable[[str], bool]] = {
+    "all": lambda said: True,
+    "memorized": lambda said: said in ("memorized", "gone", "left in fresh seeds", "out of reach"),
+    "gone": lambda said: said == "gone",
+    "left in fresh seeds": lambda said: said == "left in fresh seeds",
+    "out of reach": lambda said: said == "out of reach",
+    "not memorized": lambda said: said == "not memorized",
+    "failed": lambda said: said == "failed",
+}
+SORTS: dict[str, Callable[[Caption], Any]] = {
+    "row": lambda c: c.row,
+    "highest score": lambda c: -(row(c)["score"] or -math.inf),
+    "most neurons": lambda c: -len(neurons_of(c)),
+    "text": lambda c: c.text.casefold(),
+}
+COLUMNS = ("row", "caption", "type", "verdict", "score", "after", "neurons")
+
+
+def matching(subject: Subject, search: str, kept: str, sort: str) -> list[Caption]:
+    """The captions that hold `search`, one of FILTERS lets through, in the order of one of SORTS."""
+    if kept not in FILTERS or sort not in SORTS:
+        raise InputError(f"no filter {kept!r} or order {sort!r}: use {', '.join(FILTERS)}; {', '.join(SORTS)}")
+    wanted = " ".join(search.split()).casefold()
+    found = [c for c in captions(subject) if wanted in " ".join(c.text.split()).casefold() and FILTERS[kept](verdict(c))]
+    return sorted(found, key=SORTS[sort])
+
+
+def table(found: Sequence[Caption]) -> list[list[Any]]:
+    """Rows of COLUMNS."""
+    return [
+        [r["row"], short(c.text), short(c.type or "", 12), verdict(c), r["score"], r["score_after"], r["neurons"]]
+        for c, r in ((c, row(c)) for c in found[:SHOWN])
+    ]
+
+
+def counted(found: Sequence[Caption]) -> str:
+    more = f"; the first {SHOWN} are shown: search for others" if len(found) > SHOWN else ""
+    return _count(found, "caption") + more
+
+
+def names(found: Iterable[Caption]) -> list[tuple[str, int]]:
+    """(label, id) of captions, for a list to choose from."""
+    return [(f"{c.row}: {short(c.text)}", c.id) for c in list(found)[:SHOWN]]
+
+
+def clicked(subject: Subject, cells: Sequence[Any]) -> int:
+    """The id of the caption that a row of the table stands for, whatever order the browser shows it in."""
+    found = [c.id for c in captions(subject) if [str(c.row), short(c.text)] == [str(cell) for cell in cells[:2]]]
+    return caption_of(subject, found[0] if found else None).id
+
+
+@dataclass(frozen=True)
+class Detail:
+    """One caption of a run. `title`, `about`: HTML. `before`, `after`: the audit's images, the same seeds in the same order."""
+
+    chosen: Chosen
+    title: str
+    about: str
+    before: list[Image.Image]
+    after: list[Image.Image]
+    training: Image.Image | None
+    sheet: Image.Image | None
+
+
+_SAYS = {
+    "type": "type",
+    "score": "score",
+    "tau": "threshold (tau)",
+    "score_after": "similarity to before with its neurons off",
+    "fresh_score_before": "score on fresh seeds",
+    "fresh_same_seed": "similarity to before on fresh seeds",
+    "copies_before": "share of images that are copies, before",
+    "copies_after": "share of images that are copies, after",
+    "sscd_gen": "SSCD_gen",
+    "sscd_orig_before": "SSCD_orig before",
+    "sscd_orig_after": "SSCD_orig after",
+    "a_clip_before": "A_CLIP before",
+    "a_clip_after": "A_CLIP after",
+    "evaluations": "U-Net evaluations",
+    "error": "error",
+}
+
+
+def detail(subject: Subject, id_: int | None) -> Detail:
+    """Everything that the run shows of one caption. Raises InputError if it has no such caption."""
+    caption = caption_of(subject, id_)
+    values, z = row(caption), caption.results.get("localize", {}).get("z", {})
+    chosen = Chosen(caption.text, neurons_of(caption), z)
+    about = [
+        ("row", caption.row),
+        ("verdict", verdict(caption)),
+        *((says, values[key]) for key, says in _SAYS.items()),
+        _listed(subject, chosen),
+    ]
+    images = run_images(subject, caption)
+    return Detail(
+        chosen,
+        whole(caption.text),
+        numbers(about),
+        images["before"],
+        images["after"],
+        training_image(subject, caption),
+        sheet(subject, caption),
+    )
+
+
+# neurons --------------------------------------------------------------------------------------------------------------
+
+
+def layers(subject: Subject) -> list[tuple[str, str]]:
+    """(label, name) of the value layers in forward order."""
+    return [(f"layer {k}: {name} ({width} neurons)", name) for k, (name, width) in enumerate(subject.model.widths().items(), 1)]
+
+
+def ticks(subject: Subject, chosen: Chosen) -> list[tuple[str, str]]:
+    """(label, `layer:index`) of the neurons of a caption, with their z-scores where they are known."""
+    number = {name: k for k, name in enumerate(subject.model.widths(), 1)}
+    keys = [(name, i, f"{name}:{i}") for name, i in chosen.neurons]
+    return [
+        (f"layer {number.get(name, name)} #{i}" + (f", z = {chosen.z[key]:.1f}" if key in chosen.z else ""), key)
+        for name, i, key in keys
+    ]
+
+
+def _listed(subject: Subject, chosen: Chosen) -> tuple[str, str | None]:
+    return f"neurons ({len(chosen.neurons)})", "; ".join(label for label, _ in ticks(subject, chosen)) or None
+
+
+def neurons(subject: Subject, ticked: Sequence[str], whole_layers: Sequence[str], more: str) -> NeuronSet:
+    """The neurons of an edit: those ticked, those of whole layers, and those typed (see `typed`). Raises InputError."""
+    widths = subject.model.widths()
+    unknown = [name for name in whole_layers if name not in widths]
+    if unknown:
+        raise InputError(f"no layer {unknown[0]!r}: this model has {', '.join(widths)}")
+    one_by_one = typed("; ".join(key.replace(":", ": ") for key in ticked), widths)
+    return one_by_one | NeuronSet({name: range(widths[name]) for name in whole_layers}) | typed(more, widths)
+
+
+def typed(text: str, widths: Mapping[str, int]) -> NeuronSet:
+    """Neurons in writing, `LAYER: INDEX INDEX; LAYER: INDEX`; a layer by its number, from 1, or its name. Raises InputError.
+
+    >>> typed("1: 3, 5; mid: 0", {"down": 8, "mid": 8})
+    NeuronSet({'down': (3, 5), 'mid': (0,)})
+    """
+    found = EMPTY
+    by_number = {str(k): name for k, name in enumerate(widths, 1)}
+    for part in filter(None, (p.strip() for p in re.split(r"[;\n]", text[:LONGEST]))):
+        layer, colon, indices = (piece.strip() for piece in part.partition(":"))
+        layer, numbers_ = by_number.get(layer, layer), re.split(r"[,\s#]+", indices.strip(" ,#"))
+        if not colon or not all(n.isascii() and n.isdigit() and len(n) < 9 for n in numbers_):
+            raise InputError(f"{short(part, 60)!r} names no neurons: write LAYER: INDEX INDEX, such as 1: 4 7; 3: 12")
+        if layer not in widths:
+            raise InputError(f"no layer {short(layer, 60)!r}: give its number, 1 to {len(widths)}, or its whole name")
+        if max(map(int, numbers_)) >= widths[layer]:
+            raise InputError(f"no neuron {max(map(int, numbers_))} in {layer}: it has {widths[layer]} (0 to {widths[layer] - 1})")
+        found |= NeuronSet({layer: map(int, numbers_)})
+    return found
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One seed without and with an edit."""
+
+    before: Image.Image
+    after: Image.Image
+    said: str
+
+
+def compare(subject: Subject, who: Who, caption: str, edit: NeuronSet, factor: float, seed: float, tell: Tell) -> Compared:
+    """The images of a caption and a seed without and with `edit` scaled by `factor`. The model is left as it was.
+
+    Raises InputError for no caption, a factor outside -1 to 1 or a seed that is none; CancelledError.
+    """
+    caption = caption_given(caption)
+    if not (isinstance(factor, int | float) and FACTORS[0] <= factor <= FACTORS[1]):
+        raise InputError(f"factor {factor} is outside {FACTORS[0]:g} to {FACTORS[1]:g}")
+    if not (isinstance(seed, int | float) and 0 <= seed < SEEDS and seed == int(seed)):
+        raise InputError(f"seed {seed} is not a whole number from 0 to {SEEDS - 1}")
+    with subject.jobs.turn(who.session, who.epoch, subject.model, tell):
+        before = subject.untouched(caption, int(seed))
+        with deactivate(subject.model, edit, factor):
+            after = generate(subject.model, caption, [int(seed)], subject.image_settings)[0]
+    how = "off" if factor == 0 else f"times {factor:g}"
+    return Compared(before, after, f"seed {int(seed)}: {_count(edit)} {how}")
+
+
+def _count(things: Sized, name: str = "neuron") -> str:
+    return f"{len(things)} {name}{'s' * (len(things) != 1)}"
+
+
+# any caption ----------------------------------------------------------------------------------------------------------
+
+
+def caption_given(text: str | None) -> str:
+    """A caption that was typed, as tables of captions are read. Raises InputError for none, and for one beyond LONGEST."""
+    caption = (text or "").replace("\0", "").encode(errors="ignore").decode().strip()
+    if not caption:
+        raise InputError("no caption: type one, or choose one of the run")
+    if len(caption) > LONGEST:
+        raise InputError(f"the caption has {len(caption)} characters: give {LONGEST} at most")
+    return caption
+
+
+def examine(subject: Subject, who: Who, text: str, tell: Tell) -> Localization | float:
+    """Score a caption and find its neurons; its score alone where there is no calibration. Raises InputError, CancelledError."""
+    caption = caption_given(text)
+    with subject.jobs.turn(who.session, who.epoch, subject.model, tell):
+        if subject.calibration is None:
+            return score(subject.model, caption)
+        return localize(subject.model, caption, subject.calibration)
+
+
+def judged(subject: Subject, found: Localization | float) -> str:
+    """What was found, as HTML."""
+    if not isinstance(found, Localization):
+        return note("Without a calibration this score cannot be judged: start the app with --calibration DIR.") + numbers(
+            [("score", f"{found:.4f}")]
+        )
+    said = "memorized" if found.memorized else "not memorized"
+    after = f"{found.score_after:.4f}" if found.memorized else None
+    reached = None if not found.memorized else "yes" if found.reached else "no: its memory is out of reach"
+    rows = [
+        ("verdict", said),
+        ("score", f"{found.score_before:.4f}"),
+        ("threshold (tau)", f"{found.tau:.4f}"),
+        (_SAYS["score_after"], after),
+        ("falls to the threshold", reached),
+        ("U-Net evaluations", found.evaluations),
+        _listed(subject, chosen_of(found, found.prompt)),
+    ]
+    return whole(found.prompt) + numbers(rows)
+
+
+def chosen_of(found: Localization | float, text: str) -> Chosen:
+    """What a session works on once a caption has been examined."""
+    return Chosen(found.prompt, found.neurons, found.z) if isinstance(found, Localization) else Chosen(caption_given(text))
+
+
+# exports --------------------------------------------------------------------------------------------------------------
+
+
+def exportable(subject: Subject) -> list[Caption]:
+    """The captions of the run with a memory that falls to tau."""
+    return [c for c in captions(subject) if len(all_neurons([c]))]
+
+
+def export(subject: Subject, who: Who, ids: Sequence[int], form: str, factor: float) -> tuple[Path, str]:
+    """Write a form of `findnemo.export.FORMS` for some captions of the run, all if none is named: the file, and what it holds.
+
+    A form that is a directory becomes a zip. An earlier export of the session is removed. Raises what `findnemo.export` raises.
+    """
+    if subject.run is None:
+        raise InputError("exports are made from a run: make one with `findnemo audit`, and open the app on it")
+    exports.check_form(form)
+    with Run.open(subject.run) as run:
+        chosen = exports.select(run, _named(list(run.captions()), ids), factor=factor)
+    forget(subject, who.session)
+    name = exports.FORMS[form].name
+    place = subject.folder / f"{_mark(who.session)}-{secrets.token_hex(16)}"
+    try:
+        with subject.jobs.turn(who.session, who.epoch, subject.model, lambda done: None):
+            made = exports.write(form, chosen, place / name, subject.model)
+            file = made if made.is_file() else _zipped(made)
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+    how = "off" if factor == 0 else f"times {factor:g}"
+    return file, f"{form}: {_count(chosen.neurons)} {how}, for {_count(chosen.captions, 'caption')}"
+
+
+def forget(subject: Subject, session: str) -> None:
+    """Remove the exports of a session."""
+    for old in subject.folder.glob(f"{_mark(session)}-*"):
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def leave(subject: Subject, session: str) -> None:
+    """A session has ended: its work stops, and its exports are removed."""
+    subject.jobs.cancel(session)
+    forget(subject, session)
+
+
+def _mark(session: str) -> str:
+    return hashlib.sha256(session.encode(errors="ignore")).hexdigest()[:16]
+
+
+def _named(known: Sequence[Caption], ids: Sequence[int]) -> list[str]:
+    """What tells the captions of some ids from all others: their row numbers, or their texts if a row number is there twice."""
+    rows = [c.row for c in known]
+    unknown = set(ids) - {c.id for c in known}
+    if unknown:
+        raise InputError("no such caption in this run: choose from the list")
+    return [str(c.row) if rows.count(c.row) == 1 else c.text for c in known if c.id in ids]
+
+
+def _zipped(folder: Path) -> Path:
+    """A directory as a zip beside it, in its place. Weights do not compress: they are stored."""
+    target = folder.with_name(f"{folder.name}.zip")
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                archive.write(file, Path(folder.name) / file.relative_to(folder))
+    shutil.rmtree(folder)
+    return target
+
+
+def welcome(subject: Subject) -> str:
+    """What the app shows, in one line of HTML."""
+    where = f"run {escaped(subject.run.name)} of " if subject.run is not None else ""
+    return f'<p class="subject">{where}model <bdi>{escaped(short(str(subject.model.source)))}</bdi></p>'

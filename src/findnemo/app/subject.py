@@ -1,0 +1,145 @@
+"""What the app shows: a model, and a run if there is one. Shared by all sessions, and never changed by them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from findnemo import demo
+from findnemo.app.jobs import Jobs
+from findnemo.calibration import Calibration
+from findnemo.errors import InputError, MismatchError
+from findnemo.images import ImageSettings, generate
+from findnemo.models import Model, load
+from findnemo.originals import decode, kept_name
+from findnemo.runs import Caption, Run
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MOST = 32  # images of a caption that are shown
+KEPT = 64  # untouched images, to compare edited ones with
+
+
+@dataclass(frozen=True)
+class Subject:
+    """`run`: its directory, or None. `calibration`: None if captions can be scored, but not judged. `folder`: where exports are made.
+    `untouched(caption, seed)`: the image without an edit; the last ones are kept."""
+
+    model: Model
+    run: Path | None
+    calibration: Calibration | None
+    image_settings: ImageSettings
+    folder: Path
+    untouched: Callable[[str, int], Image.Image]
+    jobs: Jobs = field(default_factory=Jobs)
+
+
+def is_run(place: str | os.PathLike) -> bool:
+    return (Path(place) / "run.sqlite").is_file()
+
+
+def open_subject(
+    place: str | os.PathLike, folder: str | os.PathLike, calibration: str | os.PathLike | None = None, model: Model | None = None
+) -> Subject:
+    """A run directory, or whatever `findnemo.load` takes, for the app; exports are made in `folder`.
+
+    `calibration`: a directory made by `findnemo calibrate`; a run and the demo model bring their own. `model`: the model of `place`, if
+    it is loaded already. Raises InputError for what is neither, MismatchError for a model that is not that of the run or the calibration.
+    """
+    run = Path(place) if is_run(place) else None
+    if run is None:
+        model = model or load(str(place), channels_last=True)
+        settings = demo.image_settings() if model.source == "demo" else ImageSettings()
+        own = demo.calibration if model.source == "demo" else None
+    else:
+        model, settings = _of_run(run, model)
+        own = (lambda: Calibration.load(run / "calibration")) if (run / "calibration").is_dir() else None
+    made = Calibration.load(calibration) if calibration is not None else own() if own is not None else None
+    if made is not None:
+        made.check(model)
+    untouched = lru_cache(KEPT)(lambda caption, seed: generate(model, caption, [seed], settings)[0])
+    return Subject(model, run, made, settings, Path(folder), untouched)
+
+
+def _of_run(run: Path, model: Model | None) -> tuple[Model, ImageSettings]:
+    with Run.open(run) as opened:
+        about = {key: opened.meta(key) for key in ("settings", "source", "source_options")}
+    settings, options = about["settings"], about["source_options"] or {}
+    model = model or load(about["source"], None, settings.get("dtype"), channels_last=True, **options)
+    if settings.get("model") != model.fingerprint:
+        raise MismatchError(f"{model.source} is not the model of {run}: give the audited one with --model")
+    return model, ImageSettings(**settings.get("image_settings") or {})
+
+
+def captions(subject: Subject) -> list[Caption]:
+    """The captions of the run as they are now: an audit may still be adding to it. None without a run."""
+    if subject.run is None:
+        return []
+    with Run.open(subject.run) as run:
+        return list(run.captions())
+
+
+def caption_of(subject: Subject, id_: int | None) -> Caption:
+    """One caption of the run. Raises InputError if it has no such caption."""
+    found = [c for c in captions(subject) if c.id == id_]
+    if not found:
+        raise InputError("no such caption in this run: choose one from the list")
+    return found[0]
+
+
+# pictures: of the run directory only, whatever its rows and links say -------------------------------------------------
+
+
+def run_images(subject: Subject, caption: Caption) -> dict[str, list[Image.Image]]:
+    """The audit's images of a caption: `before` and `after`, in the order of their seeds."""
+    kinds = {
+        kind: [_picture(subject, "images", caption.slug, f"{kind}-{k:02d}.png") for k in range(MOST)]
+        for kind in ("before", "after")
+    }
+    return {kind: [image for image in images if image is not None] for kind, images in kinds.items()}
+
+
+def training_image(subject: Subject, caption: Caption) -> Image.Image | None:
+    """The training image of a caption, if the demo model brings it or the run directory holds it; nothing is fetched."""
+    if subject.model.source == "demo":
+        return demo.training_image(caption.text)
+    if not caption.image:
+        return None
+    return _picture(subject, "originals", kept_name(caption.image)) or _picture(subject, caption.image)
+
+
+def sheet(subject: Subject, caption: Caption) -> Image.Image | None:
+    """The audit's picture sheet of a caption, which shows the training image where the audit had it."""
+    return _picture(subject, "sheets", f"{caption.slug}.png")
+
+
+def _picture(subject: Subject, *parts: str) -> Image.Image | None:
+    """A picture of the run directory; None if there is none, it cannot be read, or it lies elsewhere."""
+    from findnemo._fetch import RefusedError
+
+    path = confined(subject.run, *parts) if subject.run is not None else None
+    if path is None:
+        return None
+    try:
+        with path.open("rb") as file:
+            return decode(file)
+    except (OSError, RefusedError):
+        return None
+
+
+def confined(folder: Path, *parts: str) -> Path | None:
+    """The file that `parts` name in `folder`; None if there is none, or if `..`, a link or an absolute path leads out of it.
+
+    >>> confined(demo.ASSETS, "images", "moon.png").name, confined(demo.ASSETS, "../__init__.py"), confined(demo.ASSETS, "/etc/passwd")
+    ('moon.png', None, None)
+    """
+    try:
+        path = folder.joinpath(*parts).resolve()
+        return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
+    except (OSError, ValueError):  # a NUL, a name too long, links in a circle
+        return None

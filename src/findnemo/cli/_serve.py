@@ -1,0 +1,52 @@
+"""The command `app`: the web app on a run or a model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from findnemo.cli._common import OF_RUN, DeviceOpt, DtypeOpt, QuietOpt, Source, load_model, opens_model, plain, say, stdout, warn
+from findnemo.errors import InputError
+
+PlaceArg = Annotated[str, typer.Argument(help="A run directory, or a model as for `findnemo audit`.", metavar="RUN_OR_MODEL")]
+
+
+@opens_model
+def app(
+    place: PlaceArg,
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", "-c", help="Made by `findnemo calibrate`; a run and 'demo' bring their own.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; by default this machine only can open the app.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="By default the first free one from 7860.", min=1, max=65535)] = None,
+    model: Source = OF_RUN,
+    device: DeviceOpt = None,
+    dtype: DtypeOpt = None,
+    quiet: QuietOpt = False,
+) -> None:
+    """Browse a run in the browser, switch neurons by hand, examine any caption, export.
+
+    Example: `findnemo app run`
+
+    Example: `findnemo app demo --port 8000`
+    """
+    from findnemo.app import launch, require_gradio
+    from findnemo.app.subject import is_run
+    from findnemo.runs import Run
+
+    require_gradio()
+    if is_run(place):
+        with Run.open(place) as run:
+            source, dtype = model.of_run(run), dtype or run.meta("settings")["dtype"]
+    elif model.place is not None:
+        raise InputError(f"{place} is no run directory, so --model goes with nothing: give the run, or the model alone")
+    else:
+        source = replace(model, place=place)
+    loaded = load_model(source, device, dtype, quiet)
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        warn(f"everyone who can reach {host} can use this app, its model and its exports")
+    launch(place, calibration, host, port, loaded, lambda url: stdout.print(plain(f"findnemo app at {url} (Ctrl-C ends it)")))
+    say("ended", quiet)

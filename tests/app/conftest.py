@@ -1,0 +1,28 @@
+"""A small run of the demo model, with captions that are up to no good."""
+
+from __future__ import annotations
+
+import pytest
+from _captions import FIRST, HOSTILE, LONG, SECOND
+
+from findnemo import demo
+from findnemo.app import open_subject
+from findnemo.prompts import Prompt
+from findnemo.runs import Plan, Work, audit, start
+
+
+@pytest.fixture(scope="session")
+def run_path(demo_model, tmp_path_factory):
+    """Two memorized captions with their neurons and two images each, and two that are not memorized; tests leave it as it is."""
+    path = tmp_path_factory.mktemp("app") / "run"
+    calibration = demo.calibration()
+    plan = Plan(images=2, image_settings=demo.image_settings(), grow=False, quality_prompts=1)
+    prompts = [Prompt(FIRST, 1, "VM"), Prompt(SECOND, 2, "<i>VM</i>"), Prompt(HOSTILE, 3, None, "../secret.png"), Prompt(LONG, 4)]
+    with start(path, demo_model, calibration, plan) as run:
+        audit(Work(run, demo_model, calibration, plan), prompts)
+    return path
+
+
+@pytest.fixture
+def subject(run_path, demo_model, tmp_path):
+    return open_subject(run_path, tmp_path, model=demo_model)

@@ -1,0 +1,299 @@
+"""The app in a real browser: it loads from this machine alone, its buttons do what they say, hostile captions stay text."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import shutil
+import time
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+import pytest
+from _captions import FIRST, HOSTILE, SECOND
+
+from findnemo import demo
+from findnemo.app import events, open_subject, serve
+
+pytest.importorskip("gradio", reason="the app needs gradio: pip install 'findnemo[app]'")
+sync_api = pytest.importorskip("playwright.sync_api", reason="pages are opened with playwright: pip install 'findnemo[dev]'")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+if CHROMIUM is None:
+    pytest.skip(
+        "pages are opened in Chromium, which is not installed (Debian: apt-get install chromium)", allow_module_level=True
+    )
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+PATIENCE = 20_000  # ms
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def served(run_path, demo_model, tmp_path_factory):
+    """The subject, and the address at which the app shows it."""
+    subject = open_subject(run_path, tmp_path_factory.mktemp("served"), model=demo_model)
+    page, url = serve(subject)
+    yield subject, url
+    page.close(verbose=False)
+
+
+@pytest.fixture
+def page(browser, served):
+    """The loaded page; afterwards it must have asked this machine only, and the console must be clean."""
+    context = browser.new_context(viewport={"width": 1200, "height": 1000})
+    page, requests, console = context.new_page(), [], []
+    page.set_default_timeout(PATIENCE)
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("console", lambda message: console.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: console.append(str(error)))
+    page.goto(served[1])
+    page.get_by_role("tab", name="Any caption").wait_for()
+    yield page
+    assert page.title() == "findnemo"  # hostile captions would change it
+    context.close()
+    assert {urlsplit(url).hostname for url in requests if not url.startswith(("data:", "blob:"))} == {"127.0.0.1"}
+    assert console == []
+
+
+def tab(page, name: str):
+    page.get_by_role("tab", name=name).click()
+
+
+def choose(page, text: str) -> None:
+    """Choose a caption of the run from the list."""
+    page.get_by_role("combobox", name="Caption", exact=True).fill(text[:30])
+    page.get_by_role("option", name=text[:30]).click()
+    page.locator(".caption bdi:visible", has_text=text[:30]).wait_for()
+
+
+def picture(page, name: str) -> bytes:
+    """The bytes of the picture that is shown before or after an edit."""
+    source = page.locator(f"#{name} img").get_attribute("src")
+    return page.request.get(source).body()
+
+
+def generated(page, said: str) -> tuple[bytes, bytes]:
+    """Before and after, once the status says that an edit has been generated."""
+    page.get_by_role("button", name="Generate").click()
+    page.get_by_role("status").filter(has_text=re.compile(f"^{said}$")).wait_for()
+    return picture(page, "before"), picture(page, "after")
+
+
+# what is shown --------------------------------------------------------------------------------------------------------
+
+
+def test_captions_are_searched_filtered_and_shown(page, served):
+    page.get_by_text("4 captions").wait_for()
+    page.get_by_role("textbox", name="Search captions").fill("biscuit")
+    page.get_by_text("1 caption", exact=True).wait_for()
+    page.get_by_role("gridcell", name=SECOND[:20]).first.wait_for()
+    assert page.get_by_role("gridcell", name=FIRST[:20]).count() == 0
+    page.get_by_role("textbox", name="Search captions").fill("")
+    page.get_by_text("4 captions").wait_for()
+    page.get_by_role("gridcell", name=FIRST[:20]).first.click()
+    page.locator(".caption bdi:visible", has_text=FIRST).wait_for()
+    one = events.detail(served[0], 1)
+    page.locator(".pictures img").nth(3).wait_for()
+    assert page.locator(".pictures img").count() == len(one.before) + len(one.after) == 4
+    assert page.get_by_role("img", name="The training image").is_visible()
+    label = events.ticks(served[0], one.chosen)[0][0]
+    assert label in page.locator(".numbers:visible").inner_text()
+
+
+def test_switching_a_neuron_changes_the_image(page):
+    choose(page, FIRST)
+    page.get_by_role("button", name="Switch its neurons").locator("visible=true").click()
+    box = page.get_by_role("checkbox").locator("visible=true").first
+    assert box.is_checked()
+    before, off = generated(page, "seed 1000: 1 neuron off")
+    assert before != off
+    box.uncheck()
+    assert generated(page, "seed 1000: 0 neurons off") == (before, before)  # on again
+    page.get_by_role("textbox", name="Further neurons").fill("1: 99999")
+    page.get_by_role("button", name="Generate").click()
+    page.get_by_role("alert").filter(has_text="no neuron 99999").wait_for()
+
+
+def test_any_caption_with_progress(page):
+    tab(page, "Any caption")
+    page.get_by_role("textbox", name="Caption", exact=True).fill(SECOND)
+    page.get_by_role("button", name="Score and find its neurons").click()
+    page.get_by_text("Done.").wait_for()
+    assert "memorized" in page.locator(".numbers:visible").inner_text()
+    page.get_by_role("button", name="Switch its neurons").locator("visible=true").click()
+    assert page.get_by_role("checkbox").locator("visible=true").count() > 0
+    assert page.locator(".caption bdi:visible").inner_text() == SECOND
+
+
+@pytest.fixture
+def slow(demo_model):
+    """Passes of the denoiser take a while; gives how many there were."""
+    seen = []
+
+    def wait(*args) -> None:
+        seen.append(1)
+        time.sleep(0.4)
+
+    handle = demo_model.denoiser.register_forward_pre_hook(wait)
+    yield seen
+    handle.remove()
+
+
+def test_cancelling_a_localization(page, slow):
+    tab(page, "Any caption")
+    page.get_by_role("textbox", name="Caption", exact=True).fill("Velvet Quasar long player, a gray circle with a striped ground")
+    page.get_by_role("button", name="Score and find its neurons").click()
+    page.get_by_text("U-Net evaluations").locator("visible=true").first.wait_for()  # progress
+    page.get_by_role("button", name="Cancel").locator("visible=true").click()
+    page.get_by_text("Cancelled.").wait_for()
+    count = len(slow)
+    page.wait_for_timeout(900)
+    assert len(slow) == count > 0
+    page.get_by_role("button", name="Score and find its neurons").click()  # and what is asked for now is done
+    page.get_by_text("Done.").wait_for()
+
+
+def test_work_that_waits_in_the_queue_is_cancelled_too(page, browser, served, slow):
+    other = browser.new_page()
+    other.goto(served[1])
+    for one in (other, page):
+        tab(one, "Any caption")
+        one.get_by_role("textbox", name="Caption", exact=True).fill(
+            "Velvet Quasar long player, a gray circle with a striped ground"
+        )
+        one.get_by_role("button", name="Score and find its neurons").click()
+        one.wait_for_timeout(700)
+    page.get_by_role("button", name="Cancel").locator("visible=true").click()
+    other.get_by_text("Done.").wait_for()
+    count = len(slow)
+    page.get_by_text("Cancelled.").wait_for()
+    assert len(slow) == count
+    other.close()
+
+
+def test_exports_are_downloaded(page, served):
+    tab(page, "Export")
+    page.get_by_role("radio", name="neurons: the neurons as JSON").check()
+    page.get_by_role("button", name="Export", exact=True).click()
+    button = (
+        page.get_by_role("button", name="Download neurons.json").or_(page.get_by_role("link", name="Download neurons.json")).first
+    )
+    button.wait_for()
+    with page.expect_download() as download:
+        button.click()
+    assert download.value.suggested_filename == "neurons.json"
+    kept = json.loads(Path(download.value.path()).read_text())
+    assert {c["caption"] for c in kept["captions"]} == {c.text for c in events.exportable(served[0])} == {FIRST, SECOND}
+
+
+# what must not happen -------------------------------------------------------------------------------------------------
+
+
+def test_hostile_captions_are_shown_as_text(page):
+    page.get_by_role("combobox", name="Caption", exact=True).fill("<script>")
+    page.get_by_role("option").first.wait_for()
+    page.get_by_role("option", name="<script>").click()
+    shown = page.locator(".caption bdi:visible")
+    shown.wait_for()
+    assert shown.text_content() == HOSTILE
+    tab(page, "Any caption")
+    page.get_by_role("textbox", name="Caption", exact=True).fill(HOSTILE)
+    page.get_by_role("button", name="Score and find its neurons").click()
+    page.get_by_text("Done.").wait_for()
+    assert page.locator(".caption bdi:visible").text_content() == HOSTILE
+    tab(page, "Neurons")
+    assert page.locator(".caption bdi:visible").text_content() == HOSTILE
+    page.get_by_role("textbox", name="Further neurons").fill(HOSTILE)
+    page.get_by_role("button", name="Generate").click()
+    page.get_by_role("alert").filter(has_text="names no neurons").wait_for()
+    assert page.locator("img[src='x'], a[href^=javascript]").count() == 0
+
+
+def answer(url: str, path: str, method: str = "GET", body: bytes | None = None, headers: dict | None = None) -> int:
+    """The status of one request, its path sent as it is."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
+    connection.request(method, path, body, headers or {})
+    return connection.getresponse().status
+
+
+def test_files_of_the_app_alone_are_served(served):
+    subject, url = served
+    assert answer(url, "/") == 200
+    inside = subject.folder / "made.txt"
+    inside.write_text("made by the app")
+    assert answer(url, f"/gradio_api/file={quote(str(inside))}") == 200  # the check can pass
+    secrets = [
+        "/etc/passwd",
+        str(subject.run / "run.sqlite"),
+        str(demo.MODEL / "model_index.json"),
+        "pyproject.toml",
+        "src/findnemo/__init__.py",
+    ]
+    for secret in [*secrets, f"{subject.folder}/../../../../../../etc/passwd", f"{subject.folder}/%2e%2e/%2e%2e/etc/passwd"]:
+        for path in (f"/gradio_api/file={secret}", f"/file={secret}", f"/gradio_api/file={quote(secret, safe='')}"):
+            assert answer(url, path) in (403, 404), path
+
+
+def test_nothing_is_uploaded(served):
+    subject, url = served
+    before = sorted(subject.folder.rglob("*"))
+    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.txt"\r\n\r\nsome bytes\r\n--x--\r\n'
+    assert answer(url, "/gradio_api/upload", "POST", body, {"Content-Type": "multipart/form-data; boundary=x"}) == 413
+    assert sorted(p for p in subject.folder.rglob("*") if p.is_file()) == [p for p in before if p.is_file()]
+
+
+# for everyone ---------------------------------------------------------------------------------------------------------
+
+
+def test_everything_is_reached_by_keyboard(page):
+    choose(page, FIRST)
+    page.get_by_role("tab", name="Captions").focus()
+    assert {"Search captions", "Show", "Order", "Caption", "Switch its neurons"} <= reached(page)
+    page.get_by_role("tab", name="Neurons").focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Generate").wait_for()
+    assert {"Whole layers", "Further neurons", "Seed", "Generate", "Cancel"} <= reached(page)
+
+
+def reached(page) -> set[str]:
+    """Names of what the Tab key comes to from where the focus is."""
+    found = set()
+    for _ in range(45):
+        page.keyboard.press("Tab")
+        found.add(page.evaluate(NAME))
+    return found
+
+
+NAME = """() => { const e = document.activeElement;
+  return (e.ariaLabel || (e.labels && e.labels[0] && (e.labels[0].querySelector("span") || e.labels[0]).innerText) || e.innerText || "").trim() }"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_accessible_by_axe(page, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
+    page.emulate_media(color_scheme=scheme)
+    page.reload()
+    choose(page, FIRST)
+    page.get_by_role("button", name="Switch its neurons").locator("visible=true").click()
+    generated(page, "seed 1000: 1 neuron off")
+    found = {}
+    for name in ("Captions", "Any caption", "Neurons", "Export"):
+        tab(page, name)
+        page.wait_for_timeout(400)
+        found |= {(name, rule): nodes for rule, nodes in violations(axe, page).items()}
+    assert found == {}
+    page.evaluate("document.querySelector('h1').style.color = getComputedStyle(document.body).backgroundColor")
+    assert list(violations(axe, page)) == ["color-contrast"]  # the check can fail
+
+
+def violations(axe, page) -> dict[str, list[str]]:
+    """Rules of axe-core that are broken seriously, with the pieces of the page that break them."""
+    broken = [v for v in axe.run(page).response["violations"] if v["impact"] in ("serious", "critical")]
+    return {v["id"]: [node["html"][:160] for node in v["nodes"]] for v in broken}

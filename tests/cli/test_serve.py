@@ -1,0 +1,59 @@
+"""`findnemo app` as a command and as a process."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import urllib.request
+from unittest import mock
+
+import pytest
+from test_cli import IMAGES, cli, make_place, process
+
+
+@pytest.fixture(scope="module")
+def run_path(tmp_path_factory):
+    place = make_place(tmp_path_factory.mktemp("place"))
+    usual = ("--prompts", place / "captions.csv", "--calibration", place / "calibration", *IMAGES, "-q")
+    assert cli("audit", place / "model", *usual, "--out", place / "run").status == 0
+    return place / "run"
+
+
+def test_without_gradio_the_error_says_what_to_install(run_path):
+    with mock.patch.dict(sys.modules, {"gradio": None}):
+        result = cli("app", run_path)
+    assert result.status == 2
+    assert 'pip install "findnemo[app]"' in result.err
+    assert "Traceback" not in result.err
+
+
+def test_the_app_is_opened_on_what_is_there(tmp_path):
+    pytest.importorskip("gradio", reason="the app needs gradio: pip install 'findnemo[app]'")
+    for arguments, said in (
+        ([tmp_path], str(tmp_path)),
+        (["demo", "--model", "demo"], "--model goes with nothing"),
+        (["demo", "--calibration", tmp_path], "is not a calibration"),
+        (["demo", "--host", "192.0.2.1"], "192.0.2.1"),
+    ):
+        result = cli("app", *arguments, "-q")
+        assert result.status != 0
+        assert said in result.err
+        assert "Traceback" not in result.err
+
+
+def test_the_process_serves_and_ends_without_a_trace(run_path, tmp_path, monkeypatch):
+    pytest.importorskip("gradio", reason="the app needs gradio: pip install 'findnemo[app]'")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    started = process("app", run_path, "-q")
+    try:
+        line = started.stdout.readline()
+        url = line.split()[3]
+        assert url.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            page = answer.read().decode()
+        assert "findnemo" in page
+        assert list(tmp_path.glob("findnemo-app-*"))
+    finally:
+        started.send_signal(signal.SIGINT)
+        started.communicate(timeout=30)
+    assert not list(tmp_path.glob("findnemo-app-*"))
