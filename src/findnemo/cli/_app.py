@@ -11,6 +11,7 @@ from findnemo._version import __version__
 from findnemo.cli._audit import audit, calibrate, detect, localize, verify
 from findnemo.cli._common import JsonOpt, LimitOpt, OutOpt, QuietOpt, RunArg, Source, bar, load_model, print_json, stdout, warn
 from findnemo.cli._export import export
+from findnemo.cli._report import report
 from findnemo.cli._studies import compare, study
 from findnemo.errors import InputError
 
@@ -97,5 +98,5 @@ def demo(
         raise typer.Exit(1)
 
 
-for command in (demo, audit, calibrate, detect, localize, verify, inspect, export, compare, study):
+for command in (demo, audit, calibrate, detect, localize, verify, inspect, report, export, compare, study):
     app.command()(command)
