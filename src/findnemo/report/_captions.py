@@ -102,7 +102,7 @@ def _scores(caption: Caption) -> list[dict[str, Any]]:
     for label, stage, before, after, held in SCORES:
         values = caption.results.get(stage, {})
         if (before is None or before in values) and (after is None or after in values):
-            rows.append({"label": label, "before": values.get(before), "after": values.get(after), "held": held})
+            rows.append({"label": label, "before": before and values[before], "after": after and values[after], "held": held})
     return rows
 
 

@@ -116,7 +116,8 @@ def sizes(counts: Sequence[int]) -> list[dict[str, Any]]:
     >>> [(b["label"], b["captions"]) for b in sizes([1, 1, 2, 7])]
     [('1', 2), ('2', 1), ('3 to 4', 0), ('5 to 8', 1)]
     """
-    bins, low, high = [], 1, 1
+    bins: list[dict[str, Any]] = []
+    low, high = 1, 1
     while counts and low <= max(counts):
         inside = sum(low <= c <= high for c in counts)
         bins.append({"label": str(low) if low == high else f"{low} to {high}", "captions": inside})

@@ -18,7 +18,7 @@ from findnemo.neurons import Neuron
 from findnemo.report import _charts as charts
 from findnemo.report._captions import cards, example, wanted_pictures
 from findnemo.report._pictures import thumbnails
-from findnemo.report._text import clipped, count, number, percent
+from findnemo.report._text import NONE, clipped, count, number, percent
 from findnemo.runs import STANDINGS, Caption, Run, all_neurons, neurons_of, standing
 from findnemo.runs.compare import STAGE
 
@@ -231,13 +231,13 @@ def figures(known: dict[str, Any], quality: dict[str, Any] | None) -> list[dict[
         {"label": "memorized", "value": f"{len(memorized)} of {audited}", "note": _share(len(memorized), audited), "tone": ""},
         {
             "label": "out of reach, back or still copied",
-            "value": f"{worse} of {len(checked)}" if checked else "–",
+            "value": f"{worse} of {len(checked)}" if checked else NONE,
             "note": _share(worse, len(checked)),
             "tone": "bad" if worse else "",
         },
         {
             "label": "gone on fresh seeds",
-            "value": f"{gone} of {len(checked)}" if checked else "–",
+            "value": f"{gone} of {len(checked)}" if checked else NONE,
             "note": _share(gone, len(checked)),
             "tone": "good" if gone else "",
         },
@@ -256,7 +256,7 @@ def _share(hits: int, of: int) -> str:
 def _other_captions(quality: dict[str, Any] | None) -> dict[str, Any]:
     label = "other captions, all neurons off"
     if not quality or not quality["prompts"]:
-        return {"label": label, "value": "–", "note": "not measured", "tone": ""}
+        return {"label": label, "value": NONE, "note": "not measured", "tone": ""}
     change = median([row["pixel_change"] for row in quality.get("each", [])])
     note = f"median change of pixels, of 1{_interval(change)}, n = {quality['prompts']}"
     if "a_clip_before" in quality:
@@ -421,7 +421,7 @@ def _mitigations(run: Run, captions: Sequence[Caption]) -> dict[str, Any] | None
 
 def _cell(cell: Any, numeric: bool) -> tuple[str, str, str]:
     """A cell of a study's table as its value, a separator and its interval."""
-    text = "–" if cell is None else str(cell)
+    text = NONE if cell is None else str(cell)
     return (text.replace("-", "\u2212") if numeric else text).partition(" [")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+NONE = "\u2013"  # where there is no figure
 LONGEST = 240  # letters of a caption before the rest folds away
 
 
@@ -36,10 +37,10 @@ def number(value: float | None, digits: int = 3) -> str:
     """A figure with a true minus sign; a dash for none.
 
     >>> number(-0.04828), number(None)
-    ('\u22120.048', '–')
+    ('\u22120.048', '\u2013')
     """
     if value is None:
-        return "–"
+        return NONE
     text = f"{value:.{digits}f}"
     text = text if float(text) else f"{0:.{digits}f}"
     return text.replace("-", "\u2212")
