@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-VOID = {"meta", "link", "img", "br", "input", "hr", "rect", "line", "polyline"}
+VOID = {"meta", "link", "img", "br", "input", "hr"}
 
 
 class Page(HTMLParser):
@@ -29,11 +29,18 @@ class Page(HTMLParser):
         return " ".join(self.by_id[id_].split())
 
     def sources(self) -> list[str]:
-        return [str(v) for _, attributes in self.tags for k, v in attributes.items() if k in ("src", "href", "srcset", "data", "action")]
+        return [
+            str(v)
+            for _, attributes in self.tags
+            for k, v in attributes.items()
+            if k in ("src", "href", "srcset", "data", "action")
+        ]
 
     def handle_starttag(self, tag, attrs):
         attributes = dict(attrs)
         self.tags.append((tag, attributes))
+        if tag in ("td", "th", "br"):
+            self.handle_data(" ")
         if tag in VOID:
             return
         self._open.append((tag, attributes.get("id")))

@@ -91,7 +91,9 @@ def test_counts_are_those_of_the_database(run, page):
 
 def test_what_is_not_gone_is_said_first(page):
     text = page.text
-    verdict = text.index("Of 7 memorized captions, 1 failed, 1 stayed out of reach, 1 came back on fresh seeds, 1 still gave copies")
+    verdict = text.index(
+        "Of 7 memorized captions, 1 failed, 1 stayed out of reach, 1 came back on fresh seeds, 1 still gave copies"
+    )
     assert verdict < text.index("2 memories are gone on the fresh seeds that were tried")
     cards = re.findall(r"caption-(\d+)", " ".join(a["id"] for t, a in page.tags if t == "article"))
     assert cards == ["7", "5", "4", "3", "6", "1", "2"]
@@ -108,12 +110,20 @@ def test_intervals_of_shares_are_beside_them(page):
     """Wilson's formula written out for 2 of 5 and for 7 of 9."""
     for hits, of in ((2, 5), (7, 9)):
         p, z = hits / of, 1.959964
-        low, high = ((p + z * z / (2 * of) + s * z * (p * (1 - p) / of + z * z / (4 * of * of)) ** 0.5) / (1 + z * z / of) for s in (-1, 1))
+        low, high = (
+            (p + z * z / (2 * of) + s * z * (p * (1 - p) / of + z * z / (4 * of * of)) ** 0.5) / (1 + z * z / of) for s in (-1, 1)
+        )
         assert f"95 % interval {100 * low:.1f} % to {100 * high:.1f} %, n = {of}" in page.text
 
 
 def test_how_it_was_done_is_there(page):
-    for fact in ("0123456789abcdef", "10 given, 1 failed, 1 open", "tau = 0.400", "4 seeds a caption, 50 steps, guidance 7", "findnemo 0.1.0"):
+    for fact in (
+        "0123456789abcdef",
+        "10 given, 1 failed, 1 open",
+        "tau = 0.400",
+        "4 seeds a caption, 50 steps, guidance 7",
+        "findnemo 0.1.0",
+    ):
         assert fact in page.text
     over = sum(score >= TAU for score in HOLDOUT)
     assert f"{over} of {len(HOLDOUT)} hold-out captions reach tau themselves" in page.text
@@ -121,7 +131,15 @@ def test_how_it_was_done_is_there(page):
 
 def test_a_caption_shows_its_scores_neurons_and_pictures(page):
     card = page.of("caption-2")
-    for fact in ("gone two", "gone on fresh seeds", "type TM", "#1 of layer 1 11.0", "#5 of layer 3 15.0", "0.800 0.300", "20 U-Net evaluations"):
+    for fact in (
+        "gone two",
+        "gone on fresh seeds",
+        "type TM",
+        "#1 of layer 1 11.0",
+        "#5 of layer 3 15.0",
+        "0.800 0.300",
+        "20 U-Net evaluations",
+    ):
         assert fact in card, fact
     start = next(k for k, (t, a) in enumerate(page.tags) if t == "article" and a["id"] == "caption-2")
     end = next((k for k in range(start + 1, len(page.tags)) if page.tags[k][0] == "article"), len(page.tags))
@@ -154,8 +172,12 @@ def test_neurons_out_of_reach_are_in_no_chart(page):
 def test_quality_has_an_interval_where_the_run_knows_every_caption(tmp_path, page):
     assert "median change of pixels, of 1, n = 6" in page.text
     each = [{"pixel_change": x} for x in (0.01, 0.02, 0.02, 0.03, 0.04, 0.05)]
-    other = page_of(make_run(tmp_path / "run", [memorized("a", {FIRST: [1]})], quality=QUALITY | {"each": each, "pixel_change": 0.025}))
-    low, high = map(float, re.search(r"median change of pixels, of 1, 95 % interval ([\d.]+) to ([\d.]+), n = 6", other.text).groups())
+    other = page_of(
+        make_run(tmp_path / "run", [memorized("a", {FIRST: [1]})], quality=QUALITY | {"each": each, "pixel_change": 0.025})
+    )
+    low, high = map(
+        float, re.search(r"median change of pixels, of 1, 95 % interval ([\d.]+) to ([\d.]+), n = 6", other.text).groups()
+    )
     assert 0.01 <= low <= 0.025 <= high <= 0.05
 
 
@@ -163,14 +185,20 @@ def test_medians_before_and_after_are_those_of_the_captions(tmp_path):
     told = [memorized(f"c{k}", {FIRST: [k]}, score_before=0.80 + k / 100, same_seed=0.1 + k / 100) for k in range(5)]
     page = page_of(make_run(tmp_path / "run", told))
     assert "Memorization score: largest similarity between two seeds 0.820" in page.text
-    assert re.search(r"Largest similarity of a seed's noise difference to itself before – 0\.120\s?0\.1\d\d to 0\.1\d\d 5 low", page.text)
+    assert re.search(
+        r"Largest similarity of a seed's noise difference to itself before – 0\.120\s?0\.1\d\d to 0\.1\d\d 5 low", page.text
+    )
 
 
 def test_mitigations_are_shown_if_they_were_compared_and_left_out_if_not(tmp_path, page):
     assert "mitigations" not in page.by_id
     told = memorized("a", {FIRST: [1]}, type="VM")
     values = {"images": 4, "sscd_gen": 0.125, "a_clip": 0.5}
-    stages = {"compare:none": values | {"sscd_gen": 1.0}, "compare:neurons": values, "compare:wanda": values | {"sscd_gen": -0.875}}
+    stages = {
+        "compare:none": values | {"sscd_gen": 1.0},
+        "compare:neurons": values,
+        "compare:wanda": values | {"sscd_gen": -0.875},
+    }
     other = page_of(make_run(tmp_path / "run", [Told(told.text, told.results | stages, "VM")]))
     section = other.of("content").split("Beside other mitigations")[1]
     assert "Deactivated neurons (NeMo) VM 1 1 0.12 ± 0.00" in section
@@ -180,7 +208,12 @@ def test_mitigations_are_shown_if_they_were_compared_and_left_out_if_not(tmp_pat
 
 def test_attack_curves_are_shown_if_the_run_holds_them(tmp_path, page):
     assert "attack" not in page.by_id
-    attack = {"x": "steps", "y": "SSCD", "n": 3, "curves": {"attacked <b>": [[0, 0.1], [50, 0.9]], "control": [[0, 0.0], [50, 0.3]]}}
+    attack = {
+        "x": "steps",
+        "y": "SSCD",
+        "n": 3,
+        "curves": {"attacked <b>": [[0, 0.1], [50, 0.9]], "control": [[0, 0.0], [50, 0.3]]},
+    }
     other = page_of(make_run(tmp_path / "run", [memorized("a", {FIRST: [1]})], attack=attack))
     assert "SSCD over steps, n = 3" in other.text
     assert "attacked <b> 0: 0.100; 50: 0.900" in other.text
@@ -199,7 +232,10 @@ def test_attack_curves_are_shown_if_the_run_holds_them(tmp_path, page):
         ([Told("nothing yet")], "No caption has been looked at yet."),
         ([under("a"), under("b")], "None of the 2 captions looked at reaches the threshold on the seeds that were tried."),
         ([under("a"), Told("b", {"detect": "NaN"})], "on the seeds that were tried (1 more failed or are open)."),
-        ([Told("a", {"detect": {"memorized": True, "score": 0.9, "tau": TAU}})], "Of 1 memorized caption, 1 had no search for neurons."),
+        (
+            [Told("a", {"detect": {"memorized": True, "score": 0.9, "tau": TAU}})],
+            "Of 1 memorized caption, 1 had no search for neurons.",
+        ),
     ],
 )
 def test_an_unfinished_audit_says_so(tmp_path, captions, says):
@@ -309,4 +345,6 @@ def test_broken_pictures_are_left_out_and_said(tmp_path):
     broken.write_bytes(b"not a picture")
     page = page_of(path)
     assert "Some pictures are not in this file" in page.of("caption-1")
-    assert unescape("2 pictures would make this file too large, or cannot be read") in page.text  # its thumbnail, and that of the example
+    assert (
+        unescape("2 pictures would make this file too large, or cannot be read") in page.text
+    )  # its thumbnail, and that of the example

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 BUDGET = 3_900_000  # letters of all thumbnails together; the page stays under 5 MB
 LEVELS = ((1.0, 85), (0.85, 75), (0.7, 65), (0.5, 55), (0.4, 40))  # share of the wanted side, WebP quality
-SIDE, NOISE, LARGE = 128, 64, 256  # wanted sides in pixels: finished images, noise differences, those of the example
+SIDE, NOISE, LARGE = 128, 48, 256  # wanted sides in pixels: finished images, noise differences, those of the example
 
 
 @dataclass(frozen=True)
@@ -73,5 +73,5 @@ def data_uri(picture: Image.Image, side: int, quality: int) -> str:
     """A picture as `data:image/webp;base64,...`, made smaller if its longer side has more than `side` pixels."""
     small, out = picture.copy(), io.BytesIO()
     small.thumbnail((side, side))
-    small.save(out, "WEBP", quality=quality)
+    small.save(out, "WEBP", quality=quality, method=2)
     return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
