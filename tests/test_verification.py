@@ -192,6 +192,7 @@ def test_quality_compares_one_fresh_image_a_prompt(loud, monkeypatch):
         "neurons": 20,
         "pixel_change": round(20 / 255, 4),
         "sscd_gen": round(cos(20), 4),
+        "each": [{"pixel_change": round(gap / 255, 4), "sscd_gen": round(cos(gap), 4)} for gap in (10, 20, 90)],
     }
 
 

@@ -174,14 +174,15 @@ def quality(
     """What switching off `neurons` does to prompts that are not memorized: one fresh image each, with against without.
 
     Medians over prompts: `pixel_change` (mean absolute difference, 0 to 1), and with judges `sscd_gen`, `a_clip_before`,
-    `a_clip_after`; `each`: the same for every prompt. `failed` counts the prompts for which the model gave NaN; they are left out.
+    `a_clip_after`; `each`: the same for every prompt, the smallest changes first. `failed` counts the prompts for which the model gave NaN; they are left out.
     """
     rows = []
     for prompt in prompts:
         with suppress(NumericalError):
             rows.append(_change(model, prompt, neurons, image_settings, judges or Judges()))
     medians = {key: round(statistics.median(r[key] for r in rows), 4) for key in rows[0]} if rows else {}
-    each = {"each": [{key: round(value, 4) for key, value in row.items()} for row in rows]} if rows else {}
+    rounded = sorted(({key: round(value, 4) for key, value in row.items()} for row in rows), key=lambda row: list(row.values()))
+    each = {"each": rounded} if rows else {}
     return {"prompts": len(rows), "failed": len(prompts) - len(rows), "neurons": len(neurons), **medians, **each}
 
 

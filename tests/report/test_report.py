@@ -186,7 +186,7 @@ def test_medians_before_and_after_are_those_of_the_captions(tmp_path):
     page = page_of(make_run(tmp_path / "run", told))
     assert "Memorization score: largest similarity between two seeds 0.820" in page.text
     assert re.search(
-        r"Largest similarity of a seed's noise difference to itself before – 0\.120\s?0\.1\d\d to 0\.1\d\d 5 low", page.text
+        r"Largest similarity of a seed's noise difference to itself before \u2013 0\.120\s?0\.1\d\d to 0\.1\d\d 5 low", page.text
     )
 
 
@@ -241,7 +241,7 @@ def test_attack_curves_are_shown_if_the_run_holds_them(tmp_path, page):
 def test_an_unfinished_audit_says_so(tmp_path, captions, says):
     page = page_of(make_run(tmp_path / "run", captions))
     assert says in page.text
-    assert "gone on fresh seeds–" in page.text
+    assert "gone on fresh seeds\u2013" in page.text
 
 
 def test_without_images_and_with_imported_statistics(tmp_path):

@@ -59,4 +59,4 @@ def wilson(hits: int, of: int, level: float = LEVEL) -> tuple[float, float]:
     middle = share + z * z / (2 * of)
     half = z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
     low, high = (middle - half) / (1 + z * z / of), (middle + half) / (1 + z * z / of)
-    return max(low, 0.0), min(high, 1.0)
+    return low if hits else 0.0, high if hits < of else 1.0  # exactly, whatever rounding does
