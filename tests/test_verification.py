@@ -192,6 +192,7 @@ def test_quality_compares_one_fresh_image_a_prompt(loud, monkeypatch):
         "neurons": 20,
         "pixel_change": round(20 / 255, 4),
         "sscd_gen": round(cos(20), 4),
+        "each": [{"pixel_change": round(gap / 255, 4), "sscd_gen": round(cos(gap), 4)} for gap in (10, 20, 90)],
     }
 
 
@@ -202,14 +203,15 @@ def test_quality_leaves_out_and_counts_prompts_that_fail(loud, monkeypatch):
         return [picture(10)]
 
     monkeypatch.setattr(verification, "generate", generate)
-    want = {"prompts": 1, "failed": 1, "neurons": 20, "pixel_change": 0.0}
+    want = {"prompts": 1, "failed": 1, "neurons": 20, "pixel_change": 0.0, "each": [{"pixel_change": 0.0}]}
     assert quality(loud, ["bad", "good"], NEURONS, IMAGES) == want
     assert quality(loud, ["bad"], NEURONS, IMAGES) == {"prompts": 0, "failed": 1, "neurons": 20}
 
 
 def test_quality_of_nothing(loud):
     assert quality(loud, [], NEURONS, IMAGES) == {"prompts": 0, "failed": 0, "neurons": 20}
-    assert quality(loud, [PROMPT], EMPTY, IMAGES) == {"prompts": 1, "failed": 0, "neurons": 0, "pixel_change": 0.0}
+    same = quality(loud, [PROMPT], EMPTY, IMAGES)
+    assert same == {"prompts": 1, "failed": 0, "neurons": 0, "pixel_change": 0.0, "each": [{"pixel_change": 0.0}]}
     assert quality(loud, [PROMPT], NEURONS, IMAGES)["pixel_change"] > 0
 
 

@@ -68,6 +68,18 @@ def to_pil(decoded: torch.Tensor) -> list[Image.Image]:
     return pictures
 
 
+def noise_pictures(deltas: torch.Tensor) -> list[Image.Image]:
+    """Scaled noise differences (N, C, H, W) in [0, 1] as pictures: their first three channels as red, green and blue.
+
+    >>> noise_pictures(torch.ones(1, 4, 2, 2))[0].getpixel((0, 0))
+    (255, 255, 255)
+    """
+    from PIL import Image
+
+    pixels = (deltas[:, :3].permute(0, 2, 3, 1) * 255).byte().cpu().numpy()
+    return [Image.fromarray(p) for p in pixels]
+
+
 def _require_finite(values: torch.Tensor, name: str) -> None:
     if not torch.isfinite(values).all():
         raise NumericalError(f"the {name} hold NaN or infinity: load the model with dtype float32, or check the checkpoint")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +13,7 @@ import torch
 from findnemo.deltas import Probe
 from findnemo.edits import deactivate
 from findnemo.errors import NumericalError
-from findnemo.images import ImageSettings, generate
+from findnemo.images import ImageSettings, generate, noise_pictures
 from findnemo.localization.growth import grown
 from findnemo.models import Model
 from findnemo.neurons import Neuron, NeuronSet
@@ -41,11 +41,15 @@ class Judges:
 
 @dataclass(frozen=True)
 class Verification:
-    """Before and after, on seeds that no search has seen, with the finished images. See `verify` for `values`."""
+    """Before and after, on seeds that no search has seen, with the finished images. See `verify` for `values`.
+
+    `noise_before`, `noise_after`: as many noise differences as pictures, of the same sample numbers."""
 
     values: dict[str, float]
     before: list[Image.Image]
     after: list[Image.Image]
+    noise_before: list[Image.Image] = field(default_factory=list)
+    noise_after: list[Image.Image] = field(default_factory=list)
 
 
 def verify(
@@ -79,7 +83,8 @@ def verify(
         after = generate(model, prompt, samples, image_settings) if images else []
     if images:
         values |= compare_images(prompt, before, after, judges or Judges(), original)
-    return Verification({k: round(v, 4) for k, v in values.items()}, before, after)
+    noise = (noise_pictures(deltas[:images]) for deltas in (unblocked, blocked))
+    return Verification({k: round(v, 4) for k, v in values.items()}, before, after, *noise)
 
 
 def compare_images(
@@ -169,14 +174,16 @@ def quality(
     """What switching off `neurons` does to prompts that are not memorized: one fresh image each, with against without.
 
     Medians over prompts: `pixel_change` (mean absolute difference, 0 to 1), and with judges `sscd_gen`, `a_clip_before`,
-    `a_clip_after`. `failed` counts the prompts for which the model gave NaN; they are left out.
+    `a_clip_after`; `each`: the same for every prompt, the smallest changes first. `failed` counts the prompts for which the model gave NaN; they are left out.
     """
     rows = []
     for prompt in prompts:
         with suppress(NumericalError):
             rows.append(_change(model, prompt, neurons, image_settings, judges or Judges()))
     medians = {key: round(statistics.median(r[key] for r in rows), 4) for key in rows[0]} if rows else {}
-    return {"prompts": len(rows), "failed": len(prompts) - len(rows), "neurons": len(neurons), **medians}
+    rounded = sorted(({key: round(value, 4) for key, value in row.items()} for row in rows), key=lambda row: list(row.values()))
+    each = {"each": rounded} if rows else {}
+    return {"prompts": len(rows), "failed": len(prompts) - len(rows), "neurons": len(neurons), **medians, **each}
 
 
 def _change(model: Model, prompt: str, neurons: NeuronSet, image_settings: ImageSettings, judges: Judges) -> dict[str, float]:

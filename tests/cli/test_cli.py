@@ -265,13 +265,50 @@ def test_verify_and_export_refuse_another_model(audited, tmp_path):
 
 def test_audit_writes_results_and_sheets(audited):
     names = {p.name for p in audited.iterdir()} - {"run.sqlite-wal", "run.sqlite-shm"}
-    assert names == {".lock", "calibration", "images", "results.csv", "results.json", "run.sqlite", "sheets"}
+    assert names == {
+        ".lock",
+        "calibration",
+        "images",
+        "noise",
+        "report.html",
+        "results.csv",
+        "results.json",
+        "run.sqlite",
+        "sheets",
+    }
     found = outcome(audited)
     assert (found["memorized"], found["failed"]) == (3, 0)
     assert len(list((audited / "sheets").glob("*.png"))) == 3
     with Run.open(audited) as run:
         assert json.loads((audited / "results.json").read_text()) == summary(run)
     assert "'=1+1" in (audited / "results.csv").read_text()
+
+
+def test_report_needs_no_model_and_goes_where_it_is_told(audited, tmp_path):
+    shutil.copytree(audited, tmp_path / "run")
+    with Run.open(tmp_path / "run") as run:
+        run.set_meta("source", str(tmp_path / "a model that is gone"))
+    told = cli("report", tmp_path / "run")
+    assert (told.status, told.err) == (0, "")
+    assert "report in" in told.out
+    assert "3 of 6" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert cli("report", tmp_path / "run", "--out", tmp_path / "page.html", "-q") == Result(0, "", "")
+    assert "Memorization audit of" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    with mock.patch("typer.launch") as launch:
+        assert cli("report", tmp_path / "run", "--open").status == 0
+    launch.assert_called_once_with((tmp_path / "run" / "report.html").as_uri())
+    assert cli("report", tmp_path / "run", "--out", tmp_path).status == 2
+    assert cli("report", tmp_path).status == 2
+
+
+def test_an_audit_says_where_its_report_is_or_leaves_it_out(usual, audited, tmp_path):
+    shutil.copytree(audited, tmp_path / "run")
+    (tmp_path / "run" / "report.html").unlink()
+    assert "report in" not in cli("audit", *usual, *IMAGES, "--no-report", "--out", tmp_path / "run").out
+    assert not (tmp_path / "run" / "report.html").exists()
+    told = cli("audit", *usual, *IMAGES, "--out", tmp_path / "run")
+    assert f"report in {tmp_path / 'run' / 'report.html'}" in told.out
+    assert (tmp_path / "run" / "report.html").exists()
 
 
 def test_a_second_audit_prints_the_same_and_changes_nothing(usual, audited):

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from _tiny import tiny_pipeline
@@ -126,6 +127,8 @@ def test_a_set_that_leaves_copies_is_grown_and_checked_again(tmp_path, model, ca
             assert sets == [found, found | more]
             assert neurons_of(caption) == found | more
             assert (values["grown"], values["copies_after"]) == (1, 0)
+            z = calibration.z_scores(findnemo.activations(model, caption.text))
+            assert values["z"] == {f"{name}:{k}": round(float(z[name][k]), 3) for name, k in more - found}
         else:
             assert sets == [found]
             assert neurons_of(caption) == found
@@ -191,6 +194,33 @@ def test_every_memorized_caption_has_a_sheet_and_its_images(undisturbed):
             assert (sheet.format, sheet.mode) == ("PNG", "RGB")
         images = sorted(p.name for p in (undisturbed / "images" / name).iterdir())
         assert images == ["after-00.png", "after-01.png", "before-00.png", "before-01.png"]
+        assert sorted(p.name for p in (undisturbed / "noise" / name).iterdir()) == images
+
+
+def test_noise_differences_are_kept_as_pictures_of_fresh_seeds(undisturbed, model):
+    """The first three channels, computed here without a probe."""
+    with Run.open(undisturbed) as run:
+        caption = next(c for c in run.captions() if c.results["detect"]["memorized"])
+    latents = model.noise(caption.text, [1000, 1001], SETTINGS.seed)
+    with torch.no_grad():
+        text, t = model.encode([caption.text]), model.timesteps(SETTINGS.steps)[0]
+        deltas = model.predict_noise(latents, t, text.expand(2, -1, -1)) - latents
+    for k, delta in enumerate(deltas):
+        scaled = (delta - delta.min()) / (delta.max() - delta.min())
+        with Image.open(undisturbed / "noise" / caption.slug / f"before-{k:02d}.png") as picture:
+            kept = torch.tensor(np.asarray(picture).copy()).permute(2, 0, 1)
+        assert (kept / 255 - scaled[:3]).abs().max() < 1.5 / 255
+
+
+def test_the_training_image_is_kept_no_larger_than_the_finished_ones(tmp_path, model, calibration):
+    with start(tmp_path / "run", model, calibration, PLAN) as run:
+        work = Work(run, model, calibration, PLAN, original=lambda caption: Image.new("RGB", (500, 250), "red"))
+        captions = audit(work, PROMPTS)
+    for caption in (c for c in captions if "verify" in c.results):
+        folder = tmp_path / "run" / "images" / caption.slug
+        with Image.open(folder / "original.png") as kept, Image.open(folder / "before-00.png") as finished:
+            assert kept.size == (finished.width, finished.width // 2)
+            assert kept.getpixel((3, 3)) == (255, 0, 0)
 
 
 def test_quality_is_measured_on_captions_that_are_not_memorized(undisturbed):
@@ -485,7 +515,7 @@ def test_interrupted_anywhere_and_started_again(tmp_path, undisturbed, stages, m
 
 def test_interrupted_again_and_again(tmp_path, undisturbed, stages, model, calibration):
     for attempt in range(100):
-        stages.left = 13  # enough for one more result, not for two verifications
+        stages.left = 17  # enough for one more result, not for two verifications
         try:
             run_audit(tmp_path / "run", model, calibration)
             break

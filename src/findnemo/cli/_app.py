@@ -24,6 +24,7 @@ from findnemo.cli._common import (
     warn,
 )
 from findnemo.cli._export import export
+from findnemo.cli._report import report
 from findnemo.cli._serve import app as serve
 from findnemo.cli._studies import compare, study
 from findnemo.errors import InputError
@@ -122,5 +123,5 @@ def demo(
         raise typer.Exit(1)
 
 
-for command in (demo, audit, calibrate, detect, localize, verify, inspect, export, compare, study, serve):
+for command in (demo, audit, calibrate, detect, localize, verify, inspect, report, serve, export, compare, study):
     app.command()(command)

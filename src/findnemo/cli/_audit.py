@@ -261,12 +261,13 @@ def audit(
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
     compile: CompileOpt = False,
+    report: Annotated[bool, typer.Option(help="Write RUN/report.html at the end.")] = True,
     fail_on_memorized: FailOpt = False,
     track: TrackOpt = None,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """The whole path: calibrate, detect, localize, verify. Run it again and it goes on where it stopped.
+    """The whole path: calibrate, detect, localize, verify, report. Run it again and it goes on where it stopped.
 
     Example: `findnemo audit CompVis/stable-diffusion-v1-4 --prompts captions.csv --holdout laion.csv --out run`
 
@@ -300,7 +301,7 @@ def audit(
     plan = with_screen(plan, screen, made, quiet)
     stages, folder = ("detect", "localize", "verify"), Path(prompts or "").absolute().parent
     with tracked(out, track, quiet):
-        run_stages(loaded, table, made, out, stages, plan, fail_on_memorized, json, quiet, folder)
+        run_stages(loaded, table, made, out, stages, plan, fail_on_memorized, json, quiet, folder, report)
 
 
 @opens_model
@@ -327,4 +328,4 @@ def verify(
         prompts = [Prompt(c.text, c.row, c.type, c.image) for c in old.captions()]
     loaded, plan = load_model(source, device, dtype or settings["dtype"], quiet), plan_of(settings)
     made = Calibration.load(run / "calibration")
-    run_stages(loaded, prompts, made, run, ("verify",), plan, False, json, quiet)
+    run_stages(loaded, prompts, made, run, ("verify",), plan, False, json, quiet, report=True)

@@ -133,7 +133,9 @@ def run_stages(
     json: bool,
     quiet: bool,
     folder: Path | None = None,
+    report: bool = False,
 ) -> None:
+    from findnemo.cli._report import write_report
     from findnemo.cli._show import show_run
     from findnemo.runs import Work, audit, start, summary, write_results
 
@@ -151,6 +153,8 @@ def run_stages(
             show_run(run, list(model.value_layers), captions)
             sheets = f", images in {run.path / 'sheets'}" if (run.path / "sheets").is_dir() else ""
             stdout.print(plain(f"results in {csv_path}{sheets}"), soft_wrap=True)
+        if report:
+            write_report(run, quiet=quiet or json)
         failed = any(c.failed for c in captions) or (run.meta("quality") or {}).get("failed")
         memorized = any(c.results.get("detect", {}).get("memorized") for c in captions)
     if failed or (fail and memorized):

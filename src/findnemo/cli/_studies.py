@@ -66,6 +66,7 @@ def compare(
 
     Example: `findnemo compare MODEL --prompts captions.csv --holdout laion.csv --mitigations neurons,embedding --intervals --out run`
     """
+    from findnemo.report import write
     from findnemo.runs.compare import compare as api
     from findnemo.runs.compare import methods
     from findnemo.studies.table1 import table
@@ -86,6 +87,7 @@ def compare(
             column=column,
             device=device,
             dtype=dtype,
+            report=False,
             quiet=quiet or json,
         )
     with tracked(out, track, quiet), opened(out, model, device, dtype, quiet) as work:
@@ -94,13 +96,17 @@ def compare(
         made = table(work.run, intervals)
         (out / "table1.md").write_text(made.markdown(), encoding="utf-8")
         (out / "table1.csv").write_text(made.csv(), encoding="utf-8")
+        report = write(work.run)
         failed = [c for c in work.run.captions() if any(stage.startswith("compare:") for stage in c.failed)]
     if json:
         print_json([dict(zip(made.columns, row, strict=True)) for row in made.rows])
     elif not quiet:
         show(made)
         stdout.print(
-            plain(f"table in {out / 'table1.md'}, a picture of each caption and mitigation in {out / 'compare'}"), soft_wrap=True
+            plain(
+                f"table in {out / 'table1.md'}, a picture of each caption and mitigation in {out / 'compare'}, report in {report}"
+            ),
+            soft_wrap=True,
         )
     for caption in failed[:5]:
         reasons = "; ".join(f"{s.removeprefix('compare:')}: {r}" for s, r in caption.failed.items() if s.startswith("compare:"))

@@ -3,7 +3,7 @@
 from findnemo.metrics.alignment import Alignment
 from findnemo.metrics.descriptor import Descriptor
 from findnemo.metrics.disentanglement import attention_cosine
-from findnemo.metrics.intervals import bootstrap
+from findnemo.metrics.intervals import bootstrap, wilson
 from findnemo.metrics.kind import classify, memory_type
 from findnemo.metrics.quality import ClipFeatures, Inception, clean_resize, fid, frechet_distance, kernel_distance, kid
 from findnemo.metrics.robust import mean_std, median_mad
@@ -27,4 +27,5 @@ __all__ = [
     "median_mad",
     "memory_type",
     "tpr_at_fpr",
+    "wilson",
 ]

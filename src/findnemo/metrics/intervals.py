@@ -1,8 +1,10 @@
-"""How well a figure is known: bootstrap intervals."""
+"""How well a figure is known: bootstrap intervals, and Wilson intervals of shares."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
@@ -39,3 +41,22 @@ def bootstrap(
     values = torch.tensor([statistic(*map(drawn, samples)) for _ in range(repeats)], dtype=torch.float64)
     low, high = values.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
     return low, high
+
+
+def wilson(hits: int, of: int, level: float = LEVEL) -> tuple[float, float]:
+    """(low, high): score interval of a share, `hits` of `of` independent trials (Wilson 1927); it does not shrink to nothing at 0 or 1.
+
+    Raises InputError for no trials, hits outside 0 to `of`, or a level outside (0, 1).
+
+    >>> [round(x, 3) for x in wilson(24, 24)]
+    [0.862, 1.0]
+    """
+    if of < 1 or not 0 <= hits <= of:
+        raise InputError(f"{hits} of {of} is no share: give 1 trial or more, and hits between 0 and their number")
+    if not 0 < level < 1:
+        raise InputError(f"level {level} is not between 0 and 1")
+    z, share = NormalDist().inv_cdf((1 + level) / 2), hits / of
+    middle = share + z * z / (2 * of)
+    half = z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
+    low, high = (middle - half) / (1 + z * z / of), (middle + half) / (1 + z * z / of)
+    return low if hits else 0.0, high if hits < of else 1.0  # exactly, whatever rounding does

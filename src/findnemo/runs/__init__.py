@@ -2,10 +2,12 @@
 
 from findnemo.runs.audit import STAGES, Plan, Work, all_neurons, audit, neurons_of, start
 from findnemo.runs.export import neurons_by_caption, row, summary, write_results
+from findnemo.runs.standing import STANDINGS, standing
 from findnemo.runs.store import Caption, Run, acquire, refuse_foreign
 
 __all__ = [
     "STAGES",
+    "STANDINGS",
     "Caption",
     "Plan",
     "Run",
@@ -17,6 +19,7 @@ __all__ = [
     "neurons_of",
     "refuse_foreign",
     "row",
+    "standing",
     "start",
     "summary",
     "write_results",

@@ -176,14 +176,28 @@ def _verify(work: Work, caption: Caption) -> dict[str, Any]:
             break
         if larger != neurons:
             neurons, result = larger, check(larger)
-    values = {"grown": len(neurons) - len(found), "neurons": neurons.to_json()} if neurons != found else {}
+    values: dict[str, Any] = {}
+    if neurons != found:
+        of_more = {f"{name}:{i}": round(float(z[name][i]), 3) for name, i in neurons - found}
+        values = {"grown": len(neurons) - len(found), "neurons": neurons.to_json(), "z": of_more}
     if result.before:
-        for name, images in (("before", result.before), ("after", result.after)):
-            for k, image in enumerate(images):
-                save_png(image, work.run.path / "images" / caption.slug / f"{name}-{k:02d}.png")
+        images, noise = work.run.path / "images" / caption.slug, work.run.path / "noise" / caption.slug
+        _save_numbered(images, before=result.before, after=result.after)
+        _save_numbered(noise, before=result.noise_before, after=result.noise_after)
+        if original is not None:
+            small = original.copy()
+            small.thumbnail(result.before[0].size)
+            save_png(small, images / "original.png")
         rows = [("before", result.before), (f"after: {len(neurons)} neuron{'s' * (len(neurons) != 1)} off", result.after)]
         save_png(sheet(caption.text, rows, original), work.run.path / "sheets" / f"{caption.slug}.png")
     return {**result.values, **values}
+
+
+def _save_numbered(folder: Path, **rows: Sequence[Image.Image]) -> None:
+    """Write pictures as `name-00.png`, `name-01.png`, ..."""
+    for name, pictures in rows.items():
+        for k, picture in enumerate(pictures):
+            save_png(picture, folder / f"{name}-{k:02d}.png")
 
 
 _STEPS: dict[str, Callable[[Work, Sequence[Caption]], list[Answer]]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from findnemo.deltas import Probe
+from findnemo.images import noise_pictures
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs.audit import neurons_of
 from findnemo.studies._bench import Bench, Study
@@ -36,8 +37,4 @@ def fig13(bench: Bench) -> Study:
 
 
 def _deltas(bench: Bench, prompt: str, neurons: NeuronSet) -> list[Image.Image]:
-    from PIL import Image
-
-    deltas = Probe(bench.model, prompt, bench.calibration.settings, range(SEEDS)).deltas(neurons)
-    pixels = (deltas[:, :3].permute(0, 2, 3, 1) * 255).byte().cpu().numpy()
-    return [Image.fromarray(p) for p in pixels]
+    return noise_pictures(Probe(bench.model, prompt, bench.calibration.settings, range(SEEDS)).deltas(neurons))

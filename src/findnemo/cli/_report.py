@@ -1,0 +1,41 @@
+"""The command `report`: a run as one HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from findnemo.cli._common import QuietOpt, RunArg, plain, stdout
+
+if TYPE_CHECKING:
+    from findnemo.runs import Run
+
+
+def report(
+    run: RunArg,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write (default: RUN/report.html).")] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """Write one HTML file that shows a whole run: verdict, pictures before and after, neurons, limits. No model is loaded.
+
+    Example: `findnemo report findnemo-demo --open`
+    """
+    from findnemo.runs import Run
+
+    with Run.open(run) as opened:
+        path = write_report(opened, out, quiet)
+    if open_:
+        typer.launch(path.absolute().as_uri())
+
+
+def write_report(run: Run, out: Path | None = None, quiet: bool = False) -> Path:
+    """Write the report of an open run and say where it is."""
+    from findnemo import report as api
+
+    path = api.write(run, out)
+    if not quiet:
+        stdout.print(plain(f"report in {path}: open it in a browser"), soft_wrap=True)
+    return path

@@ -1,0 +1,44 @@
+"""The report: a run directory as one HTML file that needs nothing else. No model is loaded; what runs hold is shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from findnemo.errors import InputError
+from findnemo.report._facts import facts
+from findnemo.report._text import environment
+from findnemo.runs import Run
+
+__all__ = ["render", "write"]
+
+NAME = "report.html"
+
+
+def render(run: Run) -> str:
+    """The page: HTML with styles, charts and thumbnails inside, without scripts, under 5 MB for a usual run.
+
+    The same run gives the same page. Captions and paths are escaped. Raises InputError for a run without a calibration (one of detectors).
+
+        with Run.open("run") as run:
+            html = findnemo.report.render(run)
+    """
+    return environment().get_template("report.html.j2").render(facts(run))
+
+
+def write(run: Run, path: str | Path | None = None) -> Path:
+    """Write the page to a file (default: `report.html` in the run directory); it is there whole or not at all. Returns its path.
+
+    Raises InputError for a path that is a directory.
+
+        with Run.open("run") as run:
+            findnemo.report.write(run, "report.html")
+    """
+    target = Path(path) if path is not None else run.path / NAME
+    if target.is_dir():
+        raise InputError(f"{target} is a directory: give a file, such as {target / NAME}")
+    page = render(run)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    part.write_text(page, encoding="utf-8")
+    part.replace(target)
+    return target

@@ -1,0 +1,118 @@
+"""The part of the report on single captions: pictures before and after, scores, and neurons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from findnemo.report._pictures import LARGE, NOISE, SIDE, Wanted
+from findnemo.report._text import LONGEST, shown
+from findnemo.runs import STANDINGS, Caption, neurons_of
+
+MOST = 64  # neurons of a caption that are listed by name
+TOLD = {  # standings in a few words, beside a caption
+    "failed": "failed",
+    "out of reach": "out of reach",
+    "back": "back on fresh seeds",
+    "copies": "still gives copies",
+    "not verified": "not verified",
+    "not localized": "not localized",
+    "no neurons": "no neurons found",
+    "gone": "gone on fresh seeds",
+}
+SCORES = (  # what it is, the stage, its values before and after; whether tau is what it is held to
+    ("Score (largest similarity between two seeds), search seeds", "localize", "score_before", None, True),
+    ("A seed's similarity to itself before, search seeds", "localize", None, "score_after", True),
+    ("Score, fresh seeds", "verify", "score_before", "score_after", False),
+    ("A seed's similarity to itself before, fresh seeds", "verify", None, "same_seed", True),
+    ("Share of images that are copies", "verify", "copies_before", "copies_after", False),
+    ("Similarity to the training image (SSCD_orig)", "verify", "sscd_orig_before", "sscd_orig_after", False),
+    ("Similarity with to without the edit (SSCD_gen)", "verify", None, "sscd_gen", False),
+    ("Similarity between seeds (D_SSCD)", "verify", "d_sscd_before", "d_sscd_after", False),
+    ("Fit with the caption (A_CLIP)", "verify", "a_clip_before", "a_clip_after", False),
+)
+
+
+def files_of(path: Path, caption: Caption, large: bool = False) -> dict[str, list[Wanted]]:
+    """The pictures that a run holds of a caption, by kind: original, before, after, noise-before, noise-after."""
+    images, noise, side = path / "images" / caption.slug, path / "noise" / caption.slug, LARGE if large else SIDE
+    return {
+        "original": [Wanted(file, side) for file in images.glob("original.png")],
+        "before": [Wanted(file, side) for file in sorted(images.glob("before-*.png"))],
+        "after": [Wanted(file, side) for file in sorted(images.glob("after-*.png"))],
+        "noise-before": [Wanted(file, NOISE) for file in sorted(noise.glob("before-*.png"))],
+        "noise-after": [Wanted(file, NOISE) for file in sorted(noise.glob("after-*.png"))],
+    }
+
+
+def example(path: Path, captions: Sequence[Caption], stand: Mapping[int, str]) -> Caption | None:
+    """The first caption whose memory is gone and that has pictures, else the first memorized one with pictures: no choice by looks."""
+    pictured = [c for c in captions if stand[c.id] in TOLD and files_of(path, c)["after"]]
+    return next((c for c in pictured if stand[c.id] == "gone"), pictured[0] if pictured else None)
+
+
+def wanted_pictures(path: Path, memorized: Sequence[Caption], first: Caption | None) -> list[Wanted]:
+    """All pictures of the page, those of the example first, then caption by caption."""
+    of_first = (
+        [w for kind, some in files_of(path, first, large=True).items() if not kind.startswith("noise") for w in some]
+        if first
+        else []
+    )
+    return of_first + [w for c in memorized for some in files_of(path, c).values() for w in some]
+
+
+def cards(
+    path: Path,
+    captions: Sequence[Caption],
+    stand: Mapping[int, str],
+    numbers: Mapping[str, int],
+    pictures: Mapping[Wanted, str],
+    large: bool = False,
+) -> list[dict[str, Any]]:
+    """What is shown of each caption. `numbers`: layer -> its number; `pictures`: data URIs of what fits into the page."""
+    return [
+        {
+            "id": c.id,
+            "row": c.row,
+            "text": c.text,
+            "long": len(shown(c.text)) > LONGEST,
+            "type": c.type,
+            "standing": stand[c.id],
+            "told": TOLD[stand[c.id]],
+            "what": STANDINGS[stand[c.id]],
+            "scores": _scores(c),
+            "tau": c.results.get("detect", {}).get("tau"),
+            "neurons": _neurons(c, numbers)[:MOST],
+            "count": len(neurons_of(c)),
+            "more": max(len(neurons_of(c)) - MOST, 0),
+            "grown": c.results.get("verify", {}).get("grown", 0),
+            "evaluations": c.results.get("localize", {}).get("evaluations"),
+            "failed": [f"{stage}: {reason}" for stage, reason in c.failed.items()],
+            "pictures": {kind: [pictures[w] for w in some if w in pictures] for kind, some in files_of(path, c, large).items()},
+            "left_out": any(w not in pictures for some in files_of(path, c, large).values() for w in some),
+            "folder": f"images/{c.slug}",
+        }
+        for c in captions
+    ]
+
+
+def _scores(caption: Caption) -> list[dict[str, Any]]:
+    rows = []
+    for label, stage, before, after, held in SCORES:
+        values = caption.results.get(stage, {})
+        if (before is None or before in values) and (after is None or after in values):
+            rows.append({"label": label, "before": before and values[before], "after": after and values[after], "held": held})
+    return rows
+
+
+def _neurons(caption: Caption, numbers: Mapping[str, int]) -> list[dict[str, Any]]:
+    """The neurons found for a caption with their z-scores, the most unusual first."""
+    found, checked = caption.results.get("localize", {}), caption.results.get("verify", {})
+    z = found.get("z", {}) | checked.get("z", {})
+    by_search = {f"{name}:{i}" for name, indices in found.get("neurons", {}).items() for i in indices}
+    rows = [
+        {"layer": numbers.get(name, name), "index": i, "z": z.get(f"{name}:{i}"), "added": f"{name}:{i}" not in by_search}
+        for name, i in neurons_of(caption)
+    ]
+    return sorted(rows, key=lambda row: -abs(row["z"] or 0.0))

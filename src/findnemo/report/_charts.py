@@ -1,0 +1,158 @@
+"""Where things stand in the charts. The template draws them; colours come from the page, so that they follow its theme."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from findnemo.neurons import Neuron
+
+WIDTH, LEFT, RIGHT = 640, 130, 10  # of every chart, in its own units
+ROW, BAR = 64, 44  # height of a row of the distribution, and of its highest bar
+BINS = 40
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A linear scale from `low` to `high` over the drawing area."""
+
+    low: float
+    high: float
+
+    def at(self, value: float) -> float:
+        """Position in the chart's units, inside the drawing area."""
+        share = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
+        return round(LEFT + min(max(share, 0.0), 1.0) * (WIDTH - LEFT - RIGHT), 2)
+
+    def ticks(self, most: int = 8) -> list[tuple[float, str]]:
+        """Round values with their positions.
+
+        >>> [text for _, text in Axis(0, 1).ticks()]
+        ['0.0', '0.2', '0.4', '0.6', '0.8', '1.0']
+        """
+        span = self.high - self.low or 1.0
+        power = 10.0 ** math.floor(math.log10(span / most))
+        step = next(s * power for s in (1, 2, 5, 10) if span / (s * power) <= most)
+        digits = max(0, -math.floor(math.log10(step) + 1e-9))
+        values = [k * step for k in range(math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9) + 1)]
+        return [(self.at(v), f"{v:.{digits}f}".replace("-", "\u2212")) for v in values]
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A row of the distribution: `bars` are (x, top, width, height) in the chart's units."""
+
+    label: str
+    kind: str
+    values: Sequence[float]
+    bars: list[tuple[float, float, float, float]] = field(default_factory=list)
+    base: float = 0.0
+
+
+def distribution(
+    groups: Sequence[tuple[str, str, Sequence[float]]], tau: float, interval: tuple[float, float] | None
+) -> dict[str, Any]:
+    """Histograms of scores below each other on one axis, with tau. `groups`: (label, kind, values); empty ones are left out.
+
+    Each row is as high as its own fullest bin: they compare places, not numbers.
+    """
+    groups = [g for g in groups if len(g[2])]
+    everything = [v for _, _, values in groups for v in values] + [tau]
+    low, high = math.floor(10 * min(everything)) / 10, math.ceil(10 * max(everything)) / 10
+    axis = Axis(low, high if high > low else low + 0.1)
+    strips = [_strip(k, *group, axis) for k, group in enumerate(groups)]
+    return {
+        "strips": strips,
+        "ticks": axis.ticks(),
+        "tau": axis.at(tau),
+        "interval": None if interval is None else (axis.at(interval[0]), axis.at(interval[1])),
+        "height": 20 + ROW * len(strips),
+        "width": WIDTH,
+    }
+
+
+def _strip(place: int, label: str, kind: str, values: Sequence[float], axis: Axis) -> Strip:
+    counts = [0] * BINS
+    for value in values:
+        share = (value - axis.low) / (axis.high - axis.low)
+        counts[min(int(share * BINS), BINS - 1)] += 1
+    base, width = 20 + ROW * (place + 1) - 8, (WIDTH - LEFT - RIGHT) / BINS
+    bars = []
+    for k, n in enumerate(counts):
+        if n:
+            height = max(BAR * n / max(counts), 2)
+            bars.append((round(LEFT + k * width + 0.5, 2), round(base - height, 2), round(width - 1, 2), round(height, 2)))
+    return Strip(label, kind, values, bars, base)
+
+
+def neuron_map(widths: Mapping[str, int], captions: Mapping[Neuron, int]) -> dict[str, Any]:
+    """Layers as rows as long as they are wide, with a mark for every neuron. `captions`: how many captions each neuron holds."""
+    full = WIDTH - LEFT - RIGHT
+    rows = []
+    for number, (name, width) in enumerate(widths.items(), 1):
+        length = full * width / max(widths.values())
+        mark = min(max(length / width - 1, 2), 8)
+        marks = [
+            {
+                "x": round(LEFT + (index + 0.5) / width * length - mark / 2, 2),
+                "width": round(mark, 2),
+                "shared": n > 1,
+                "text": f"#{index}: {n} caption{'s' * (n != 1)}",
+            }
+            for (layer, index), n in sorted(captions.items())
+            if layer == name
+        ]
+        rows.append(
+            {"number": number, "name": name, "of": width, "length": round(length, 2), "y": 10 + 28 * (number - 1), "marks": marks}
+        )
+    return {"rows": rows, "height": 10 + 28 * len(rows), "width": WIDTH, "left": LEFT}
+
+
+def sizes(counts: Sequence[int]) -> list[dict[str, Any]]:
+    """How many captions have 1, 2, 3 to 4, 5 to 8, ... neurons, up to the most that one has.
+
+    >>> [(b["label"], b["captions"]) for b in sizes([1, 1, 2, 7])]
+    [('1', 2), ('2', 1), ('3 to 4', 0), ('5 to 8', 1)]
+    """
+    bins: list[dict[str, Any]] = []
+    low, high = 1, 1
+    while counts and low <= max(counts):
+        inside = sum(low <= c <= high for c in counts)
+        bins.append({"label": str(low) if low == high else f"{low} to {high}", "captions": inside})
+        low, high = high + 1, 2 * high
+    most = max((b["captions"] for b in bins), default=1)
+    return [b | {"share": b["captions"] / most} for b in bins]
+
+
+def curves(attack: Mapping[str, Any]) -> dict[str, Any]:
+    """Curves of an attack over its steps: `curves` maps a name to [x, y] points in order; `x` and `y` name the axes."""
+    points = [(float(x), float(y)) for line in attack["curves"].values() for x, y in line]
+    across = Axis(min(x for x, _ in points), max(x for x, _ in points))
+    low, high = min(0.0, *(y for _, y in points)), max(1.0, *(y for _, y in points))
+    height, top = 220, 12
+
+    def y_at(value: float) -> float:
+        return round(top + (high - value) / (high - low) * (height - 2 * top), 2)
+
+    lines = [
+        {
+            "name": name,
+            "kind": k,
+            "path": " ".join(f"{across.at(float(x))},{y_at(float(y))}" for x, y in line),
+            "points": [(float(x), float(y)) for x, y in line],
+        }
+        for k, (name, line) in enumerate(attack["curves"].items())
+        if line
+    ]
+    levels = [(y_at(low + (high - low) * k / 4), f"{low + (high - low) * k / 4:.2f}".replace("-", "\u2212")) for k in range(5)]
+    return {
+        "lines": lines,
+        "ticks": across.ticks(),
+        "levels": levels,
+        "height": height,
+        "width": WIDTH,
+        "left": LEFT,
+        "right": RIGHT,
+    }

@@ -1,0 +1,450 @@
+"""What the report says of a run, as plain values for the template. Nothing here is measured: stored results are counted and summed up."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from findnemo.calibration import Calibration, tau_interval
+from findnemo.errors import InputError
+from findnemo.metrics import bootstrap, wilson
+from findnemo.neurons import Neuron
+from findnemo.report import _charts as charts
+from findnemo.report._captions import cards, example, wanted_pictures
+from findnemo.report._pictures import thumbnails
+from findnemo.report._text import NONE, clipped, count, number, percent
+from findnemo.runs import STANDINGS, Caption, Run, all_neurons, neurons_of, standing
+from findnemo.runs.compare import STAGE
+
+LEAST = 5  # values from which an interval says something
+LISTED = 200  # captions that are not memorized, by name; results.csv has the rest
+SHARED = 15  # most shared neurons that are listed
+MEMORIZED = [s for s in STANDINGS if s not in ("open", "not memorized")]
+BEFORE_AFTER = (  # what it is, the names of its values before and after, whether low or high is good
+    ("Memorization score: largest similarity between two seeds", "score_before", "score_after", "low"),
+    ("Largest similarity of a seed's noise difference to itself before", None, "same_seed", "low"),
+    ("Share of finished images that copy another seed's untouched image", "copies_before", "copies_after", "low"),
+    ("SSCD_orig: finished images against the training image", "sscd_orig_before", "sscd_orig_after", "low"),
+    ("SSCD_gen: finished images with against without the edit", None, "sscd_gen", "low"),
+    ("D_SSCD: finished images of different seeds", "d_sscd_before", "d_sscd_after", "low"),
+    ("A_CLIP: fit of finished images with the caption", "a_clip_before", "a_clip_after", "high"),
+)
+QUALITY = (
+    ("Change of pixels, of 1", None, "pixel_change", "low"),
+    ("SSCD_gen: images with against without the edit", None, "sscd_gen", "high"),
+    ("A_CLIP: fit with the caption", "a_clip_before", "a_clip_after", "high"),
+)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A median over `n` values with its 95 % bootstrap interval; without one where there are too few values."""
+
+    value: float
+    n: int
+    low: float | None = None
+    high: float | None = None
+
+
+def median(values: Sequence[float]) -> Estimate | None:
+    """
+    >>> median([1.0, 2.0, 4.0])
+    Estimate(value=2.0, n=3, low=None, high=None)
+    """
+    if not values:
+        return None
+    middle = statistics.median(values)
+    if len(values) < LEAST:
+        return Estimate(middle, len(values))
+    low, high = bootstrap(lambda x: float(x.quantile(0.5)), torch.tensor(list(values), dtype=torch.float64))
+    return Estimate(middle, len(values), low, high)
+
+
+def facts(run: Run) -> dict[str, Any]:
+    """Everything the page shows. Raises InputError for a run without a calibration."""
+    if not (run.path / "calibration" / "calibration.json").is_file():
+        raise InputError(
+            f"{run.path} holds no audit: a report needs one (`findnemo audit`); scores of detectors: `findnemo inspect`"
+        )
+    calibration, captions = Calibration.load(run.path / "calibration"), list(run.captions())
+    settings = run.meta("settings")
+    tau = settings["tau"]
+    stand = {c.id: standing(c, tau) for c in captions}
+    memorized = [c for kind in MEMORIZED for c in captions if stand[c.id] == kind and _memorized(c)]
+    widths = {name: len(mean) for name, mean in calibration.mean.items()}
+    numbers = {name: k for k, name in enumerate(widths, 1)}
+    first = example(run.path, captions, stand)
+    pictures = thumbnails(wanted_pictures(run.path, memorized, first))
+    held = Counter(neuron for c in captions if stand[c.id] != "out of reach" for neuron in neurons_of(c))
+    known = {
+        "tau": tau,
+        "calibration": calibration,
+        "captions": captions,
+        "stand": stand,
+        "memorized": memorized,
+        "widths": widths,
+    }
+    return {
+        "name": _name(run.meta("source")),
+        "about": _about(run, known),
+        "verdict": verdict(known),
+        "trouble": _trouble(memorized, captions, stand, tau),
+        "figures": figures(known, run.meta("quality")),
+        "example": first and cards(run.path, [first], stand, numbers, pictures, large=True)[0],
+        "tau": tau,
+        "distribution": _distribution(known),
+        "holdout": _holdout(calibration, tau),
+        "map": charts.neuron_map(widths, held),
+        "layers": _layers(widths, held),
+        "sizes": charts.sizes([len(neurons_of(c)) for c in memorized if stand[c.id] != "out of reach" and len(neurons_of(c))]),
+        "shared": _shared(captions, stand, held, numbers),
+        "before_after": _before_after([c for c in memorized if "verify" in c.results and stand[c.id] != "out of reach"]),
+        "quality": _quality(run.meta("quality")),
+        "mitigations": _mitigations(run, captions),
+        "attack": _attack(run.meta("attack")),
+        "cards": cards(run.path, memorized, stand, numbers, pictures),
+        "others": _others(captions, stand, tau),
+        "standings": STANDINGS,
+        "path": str(run.path),
+        "pictures_left_out": len(wanted_existing(run.path, memorized, first)) - len(pictures),
+    }
+
+
+def wanted_existing(path: Path, memorized: Sequence[Caption], first: Caption | None) -> list[Any]:
+    return [w for w in wanted_pictures(path, memorized, first) if w.file.is_file()]
+
+
+def _memorized(caption: Caption) -> bool:
+    return caption.results.get("detect", {}).get("memorized") is True
+
+
+def _name(source: str | None) -> str:
+    """What a model is called, without where it lies on somebody's disk."""
+    return Path(source).name if source and (Path(source).exists() or Path(source).is_absolute()) else str(source)
+
+
+# the head of the page ---------------------------------------------------------------------------------------------------------
+
+
+def verdict(known: dict[str, Any]) -> dict[str, str]:
+    """One sentence, and its tone: good, bad or open. What is not gone comes first."""
+    stand, memorized, captions = known["stand"], known["memorized"], known["captions"]
+    audited = [c for c in captions if "detect" in c.results]
+    kinds = Counter(stand[c.id] for c in memorized)
+    if not audited:
+        return {"tone": "open", "text": "No caption has been looked at yet."}
+    if not memorized:
+        few = f" ({len(captions) - len(audited)} more failed or are open)" if len(audited) < len(captions) else ""
+        return {
+            "tone": "good" if not few else "open",
+            "text": f"None of the {count(len(audited), 'caption')} looked at reaches the threshold on the seeds that were tried{few}.",
+        }
+    bad = [f"{n} {_WORDS[kind]}" for kind in MEMORIZED if (n := kinds[kind]) and kind in _WORDS]
+    off, whole = len(all_neurons(captions)), sum(known["widths"].values())
+    gone = kinds["gone"]
+    if not bad:
+        what = f"All {gone} memories are" if gone > 1 else "The one memory found is"
+        text = f"{what} gone on the fresh seeds that were tried, with {off:,} of {count(whole, 'neuron')} switched off."
+        return {"tone": "good", "text": text}
+    start = f"Of {count(len(memorized), 'memorized caption')}, {_joined(bad)}"
+    if not gone:
+        return {"tone": "bad", "text": f"{start}."}
+    end = f"{count(gone, 'memory')} {'is' if gone == 1 else 'are'} gone on the fresh seeds that were tried"
+    return {"tone": "mixed", "text": f"{start}; {end}, with {off:,} of {count(whole, 'neuron')} switched off."}
+
+
+_WORDS = {
+    "failed": "failed",
+    "out of reach": "stayed out of reach",
+    "back": "came back on fresh seeds",
+    "copies": "still gave copies",
+    "not verified": "had neurons found but not verified",
+    "not localized": "had no search for neurons",
+    "no neurons": "did not replicate in the search",
+}
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _trouble(
+    memorized: Sequence[Caption], captions: Sequence[Caption], stand: dict[int, str], tau: float
+) -> list[dict[str, Any]]:
+    """Captions of which something is to be said first, by kind."""
+    failed = [c for c in captions if stand[c.id] == "failed" and c not in memorized]
+    kinds = [k for k in MEMORIZED if k in _WORDS]
+    groups = [(kind, [c for c in [*memorized, *failed] if stand[c.id] == kind]) for kind in kinds]
+    return [
+        {
+            "kind": _WORDS[kind],
+            "what": STANDINGS[kind],
+            "note": _note(kind, group, tau),
+            "captions": [{"id": c.id, "text": c.text, "linked": c in memorized} for c in group[:LISTED]],
+            "n": len(group),
+        }
+        for kind, group in groups
+        if group
+    ]
+
+
+def _note(kind: str, group: Sequence[Caption], tau: float) -> str:
+    scores = [s for c in group if (s := _score(c)) is not None]
+    if kind == "out of reach" and scores:
+        near = f"{number(min(scores))} to {number(max(scores))}" if len(scores) > 1 else number(scores[0])
+        return (
+            f"Score {near}, tau {number(tau)}: where a score lies just over tau, the caption may be no memory but a false alarm"
+        )
+    if kind == "copies":
+        shares = sorted(c.results["verify"]["copies_after"] for c in group)
+        return (
+            f"{percent(shares[0])} to {percent(shares[-1])} of the images with the neurons off"
+            if len(shares) > 1
+            else (f"{percent(shares[0])} of the images with the neurons off")
+        )
+    return ""
+
+
+def _score(caption: Caption) -> float | None:
+    """The memorization score over all seeds where it is known: detection stops as soon as a pair of seeds reaches tau."""
+    return caption.results.get("localize", {}).get("score_before", caption.results.get("detect", {}).get("score"))
+
+
+def figures(known: dict[str, Any], quality: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The five figures at the head of the page."""
+    stand, memorized, captions = known["stand"], known["memorized"], known["captions"]
+    audited = sum("detect" in c.results for c in captions)
+    checked = [c for c in memorized if "verify" in c.results or stand[c.id] == "out of reach"]
+    gone = sum(stand[c.id] == "gone" for c in checked)
+    worse = len(checked) - gone
+    neurons, whole = all_neurons(captions), sum(known["widths"].values())
+    each = [len(neurons_of(c)) for c in memorized if stand[c.id] != "out of reach" and len(neurons_of(c))]
+    off = f"{percent(len(neurons) / whole)} of the value neurons, in {len(neurons.layers)} of {count(len(known['widths']), 'layer')}"
+    off += f"; median {statistics.median(each):g} a caption (n = {len(each)})" if each else ""
+    return [
+        {"label": "memorized", "value": f"{len(memorized)} of {audited}", "note": _share(len(memorized), audited), "tone": ""},
+        {
+            "label": "out of reach, back or still copied",
+            "value": f"{worse} of {len(checked)}" if checked else NONE,
+            "note": _share(worse, len(checked)),
+            "tone": "bad" if worse else "",
+        },
+        {
+            "label": "gone on fresh seeds",
+            "value": f"{gone} of {len(checked)}" if checked else NONE,
+            "note": _share(gone, len(checked)),
+            "tone": "good" if gone else "",
+        },
+        {"label": "neurons switched off", "value": f"{len(neurons):,} of {whole:,}", "note": off, "tone": ""},
+        _other_captions(quality),
+    ]
+
+
+def _share(hits: int, of: int) -> str:
+    if not of:
+        return "none was verified"
+    low, high = wilson(hits, of)
+    return f"{percent(hits / of)}, 95 % interval {percent(low)} to {percent(high)}, n\u00a0=\u00a0{of}"
+
+
+def _other_captions(quality: dict[str, Any] | None) -> dict[str, Any]:
+    label = "other captions, all neurons off"
+    if not quality or not quality["prompts"]:
+        return {"label": label, "value": NONE, "note": "not measured", "tone": ""}
+    change = median([row["pixel_change"] for row in quality.get("each", [])])
+    note = f"median change of pixels, of 1{_interval(change)}, n = {quality['prompts']}"
+    if "a_clip_before" in quality:
+        note = f"{note}; fit with the caption {number(quality['a_clip_before'])} before, {number(quality['a_clip_after'])} after"
+    return {"label": label, "value": number(quality["pixel_change"]), "note": note, "tone": ""}
+
+
+def _interval(estimate: Estimate | None) -> str:
+    if estimate is None or estimate.low is None:
+        return ""
+    return f", 95 % interval {number(estimate.low)} to {number(estimate.high)}"
+
+
+def _about(run: Run, known: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was audited and how, as pairs."""
+    settings, versions = run.meta("settings"), run.meta("versions") or {}
+    calibration, found, images = known["calibration"], settings["calibration"], settings["image_settings"]
+    captions, stand = known["captions"], known["stand"]
+    options = run.meta("source_options") or {}
+    opened = "".join(f", {name} {_name(value)}" for name, value in options.items())
+    kinds = Counter(stand[c.id] for c in captions if stand[c.id] in ("failed", "open"))
+    rest = "".join(f", {n} {kind}" for kind, n in kinds.items())
+    scored = f", {len(calibration.trajectories)} of them scored" if len(calibration.trajectories) < calibration.count else ""
+    screen = settings.get("screen")
+    rows = [
+        ("Model", f"{_name(run.meta('source'))}{opened}"),
+        ("Fingerprint", str(settings["model"])),
+        ("Captions", f"{len(captions):,} given{rest}"),
+        ("Hold-out captions", f"{calibration.count:,}{scored}" if calibration.count else "none here: imported statistics"),
+        ("Threshold", f"tau = {number(known['tau'])}, {_how_tau(calibration)}"),
+        (
+            "Score",
+            f"largest {found['similarity'].upper()} between the noise differences of {count(found['samples'], 'seed')}, variant "
+            f"{found['variant']}, step {found['timestep'] + 1} of {found['steps']}"
+            + (f", guidance {found['guidance']:g}" if found["guidance"] is not None else ", no guidance"),
+        ),
+        ("Screen", f"captions under {number(screen['below'])} after {screen['samples']} seeds set aside" if screen else "none"),
+        (
+            "Search",
+            f"{settings['search']}; more neurons where finished images stay copies: {'yes' if settings.get('grow') else 'no'}",
+        ),
+        (
+            "Finished images",
+            f"{settings['images']} seeds a caption, {count(images['steps'], 'step')}, guidance {images['guidance']:g}"
+            if settings["images"]
+            else "none",
+        ),
+        ("Judges", _judges(run, captions)),
+        ("Base seed", f"{found['seed']}; searches use samples 0 to {found['samples'] - 1}, verification samples from 1000"),
+        ("Precision", str(settings["dtype"])),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items()) or "not recorded"),
+    ]
+    return rows
+
+
+def _how_tau(calibration: Calibration) -> str:
+    if not len(calibration.trajectories):
+        return "given with imported statistics"
+    if calibration.fpr is not None:
+        return f"for a false-positive rate of {percent(calibration.fpr)} on hold-out captions"
+    low, high = tau_interval(calibration.scores)
+    return f"mean + 1 std of hold-out scores (95 % interval {number(low)} to {number(high)}, n = {len(calibration.trajectories)})"
+
+
+def _judges(run: Run, captions: Iterable[Caption]) -> str:
+    """What images were judged with: what the settings name, or what the results show was there."""
+    named = run.meta("settings").get("judges") or {}
+    values = {key for c in captions for key in c.results.get("verify", {})}
+    copies = "copy descriptor" if "sscd_gen" in values else "no copy descriptor: copies are told by the correlation of pixels"
+    clip = "CLIP" if "a_clip_after" in values else "no CLIP"
+    which = [f"{what} {_name(named[key])}" if key in named else what for key, what in (("descriptor", copies), ("clip", clip))]
+    preprocessing = "".join(f"; {name}: {how}" for name, how in (run.meta("preprocessing") or {}).items())
+    return ", ".join(which) + preprocessing
+
+
+# the charts and tables --------------------------------------------------------------------------------------------------------
+
+
+def _distribution(known: dict[str, Any]) -> dict[str, Any]:
+    calibration, stand = known["calibration"], known["stand"]
+    holdout = calibration.scores.tolist() if len(calibration.trajectories) else []
+    under = [s for c in known["captions"] if stand[c.id] == "not memorized" and (s := _score(c)) is not None]
+    over = [s for c in known["memorized"] if (s := _score(c)) is not None]
+    groups = [("hold-out", "holdout", holdout), ("audited, under tau", "under", under), ("memorized", "over", over)]
+    interval = tau_interval(calibration.scores) if holdout and calibration.fpr is None else None
+    made = charts.distribution(groups, known["tau"], interval)
+    return made | {"summary": [(label, median(values), min(values), max(values)) for label, _, values in groups if len(values)]}
+
+
+def _holdout(calibration: Calibration, tau: float) -> str | None:
+    """How many hold-out captions the threshold would call memorized."""
+    if not len(calibration.trajectories):
+        return None
+    over = int((calibration.scores >= tau).sum())
+    return f"{over} of {len(calibration.trajectories)} hold-out captions reach tau themselves ({_share(over, len(calibration.trajectories))})."
+
+
+def _layers(widths: dict[str, int], held: Counter[Neuron]) -> list[dict[str, Any]]:
+    return [
+        {"number": k, "name": name, "width": width, "neurons": sorted(index for layer, index in held if layer == name)}
+        for k, (name, width) in enumerate(widths.items(), 1)
+    ]
+
+
+def _shared(
+    captions: Sequence[Caption], stand: dict[int, str], held: Counter[Neuron], numbers: dict[str, int]
+) -> list[dict[str, Any]]:
+    ranked = sorted((n for n in held if held[n] > 1), key=lambda n: (-held[n], numbers.get(n[0], 0), n[1]))
+    return [
+        {
+            "layer": numbers.get(neuron[0], neuron[0]),
+            "index": neuron[1],
+            "n": held[neuron],
+            "captions": [
+                {"id": c.id, "text": c.text} for c in captions if stand[c.id] != "out of reach" and neuron in neurons_of(c)
+            ][:8],
+        }
+        for neuron in ranked[:SHARED]
+    ]
+
+
+def _before_after(captions: Sequence[Caption]) -> list[dict[str, Any]]:
+    """Medians over captions of what verification measured on fresh seeds."""
+    return _rows(BEFORE_AFTER, [c.results["verify"] for c in captions])
+
+
+def _quality(quality: dict[str, Any] | None) -> dict[str, Any] | None:
+    if not quality:
+        return None
+    whole = {key: value for key, value in quality.items() if isinstance(value, float)}
+    rows = _rows(QUALITY, quality["each"]) if quality.get("each") else [
+        {"label": label, "before": Estimate(whole[b], quality["prompts"]) if b else None, "after": Estimate(whole[a], quality["prompts"]), "good": good}
+        for label, b, a, good in QUALITY
+        if a in whole
+    ]  # fmt: skip
+    return {"rows": rows, "n": quality["prompts"], "failed": quality["failed"], "neurons": quality["neurons"]}
+
+
+def _rows(table: Sequence[tuple[str, str | None, str, str]], results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    rows = []
+    for label, before, after, good in table:
+        known = [r for r in results if after in r and (before is None or before in r)]
+        if known:
+            old = median([r[before] for r in known]) if before else None
+            rows.append({"label": label, "before": old, "after": median([r[after] for r in known]), "good": good})
+    return rows
+
+
+def _mitigations(run: Run, captions: Sequence[Caption]) -> dict[str, Any] | None:
+    """Table 1 from what the run holds, without the columns of the paper."""
+    if not any(stage.startswith(STAGE) for c in captions for stage in c.results):
+        return None
+    from findnemo.studies.table1 import table
+
+    made = table(run, intervals=True)
+    kept = [
+        k for k, head in enumerate(made.columns) if not head.endswith(", paper") and any(row[k] is not None for row in made.rows)
+    ]
+    rows = [[_cell(row[k], k > 1) for k in kept] for row in made.rows]
+    return {"columns": [made.columns[k] for k in kept], "rows": rows, "note": made.note}
+
+
+def _cell(cell: Any, numeric: bool) -> tuple[str, str, str]:
+    """A cell of a study's table as its value, a separator and its interval."""
+    text = NONE if cell is None else str(cell)
+    return (text.replace("-", "\u2212") if numeric else text).partition(" [")
+
+
+def _attack(attack: Any) -> dict[str, Any] | None:
+    """Curves of an attack on the edited model, if the run holds them: {"x", "y", "n", "curves": {name: [[x, y], ...]}}."""
+    if not attack or not any(attack["curves"].values()):
+        return None
+    return charts.curves(attack) | {"x": attack["x"], "y": attack["y"], "n": attack["n"]}
+
+
+def _others(captions: Sequence[Caption], stand: dict[int, str], tau: float) -> dict[str, Any]:
+    """Captions that are not memorized, the nearest to tau first, and those that failed or are open."""
+    under = sorted((c for c in captions if stand[c.id] == "not memorized"), key=lambda c: -(_score(c) or 0.0))
+    rest = [c for c in captions if stand[c.id] in ("failed", "open") and not _memorized(c)]
+    rows = [
+        {
+            "row": c.row,
+            "text": clipped(c.text),
+            "score": _score(c),
+            "standing": stand[c.id],
+            "seeds": c.results.get("detect", {}).get("samples"),
+            "reason": "; ".join(f"{stage}: {reason}" for stage, reason in c.failed.items()),
+        }
+        for c in [*rest, *under][:LISTED]
+    ]
+    return {"rows": rows, "n": len(under), "more": len(under) + len(rest) - len(rows), "rest": len(rest)}

@@ -1,0 +1,77 @@
+"""Thumbnails inside the page, as large as they can be while all of them fit."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from findnemo._fetch import RefusedError
+from findnemo.originals import decode
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+BUDGET = 3_900_000  # letters of all thumbnails together; the page stays under 5 MB
+LEVELS = ((1.0, 85), (0.85, 75), (0.7, 65), (0.5, 55), (0.4, 40))  # share of the wanted side, WebP quality
+SIDE, NOISE, LARGE = 128, 48, 256  # wanted sides in pixels: finished images, noise differences, those of the example
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A picture file and the side that its thumbnail should have, in pixels."""
+
+    file: Path
+    side: int = SIDE
+
+
+def thumbnails(wanted: Iterable[Wanted], budget: int = BUDGET) -> dict[Wanted, str]:
+    """Data URIs (WebP) of pictures, none enlarged, `budget` letters in all.
+
+    All are made at the first of LEVELS at which they fit; if they do not fit even at the last, the first ones are there and the rest is
+    missing. A file that is missing or no picture is left out.
+    """
+    pictures: dict[Wanted, Image.Image] = {}
+    for one in dict.fromkeys(wanted):
+        small = _small(one)
+        if small is not None:
+            pictures[one] = small
+    made: dict[Wanted, str] = {}
+    for share, quality in LEVELS:
+        made = _encoded(pictures, share, quality, budget)
+        if len(made) == len(pictures):
+            break
+    return made
+
+
+def _small(wanted: Wanted) -> Image.Image | None:
+    try:
+        with wanted.file.open("rb") as file:
+            picture = decode(file)
+    except (OSError, RefusedError):
+        return None
+    picture.thumbnail((wanted.side, wanted.side))
+    return picture
+
+
+def _encoded(pictures: Mapping[Wanted, Image.Image], share: float, quality: int, budget: int) -> dict[Wanted, str]:
+    """As many of the pictures, in order, as fit."""
+    made: dict[Wanted, str] = {}
+    for one, picture in pictures.items():
+        uri = data_uri(picture, round(share * one.side), quality)
+        budget -= len(uri)
+        if budget < 0:
+            break
+        made[one] = uri
+    return made
+
+
+def data_uri(picture: Image.Image, side: int, quality: int) -> str:
+    """A picture as `data:image/webp;base64,...`, made smaller if its longer side has more than `side` pixels."""
+    small, out = picture.copy(), io.BytesIO()
+    small.thumbnail((side, side))
+    small.save(out, "WEBP", quality=quality, method=2)
+    return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"

@@ -1,0 +1,82 @@
+"""How the report says things: numbers with a fixed number of digits, and text of unknown origin."""
+
+from __future__ import annotations
+
+import unicodedata
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+NONE = "\u2013"  # where there is no figure
+LONGEST = 240  # letters of a caption before the rest folds away
+
+
+def shown(text: object) -> str:
+    """Text without characters that HTML cannot hold: control characters and lone surrogates become U+FFFD. Directional marks stay.
+
+    >>> shown("a\\x00b") == "a\\ufffdb"
+    True
+    """
+    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" else c for c in str(text))
+
+
+def clipped(text: object, longest: int = LONGEST) -> str:
+    """The beginning of a text, with an ellipsis if it goes on.
+
+    >>> clipped("a long caption", 7)
+    'a long…'
+    """
+    text = shown(text)
+    return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure with a true minus sign; a dash for none.
+
+    >>> number(-0.04828), number(None)
+    ('\u22120.048', '\u2013')
+    """
+    if value is None:
+        return NONE
+    text = f"{value:.{digits}f}"
+    text = text if float(text) else f"{0:.{digits}f}"
+    return text.replace("-", "\u2212")
+
+
+def percent(share: float) -> str:
+    """
+    >>> percent(0.0833)
+    '8.3 %'
+    """
+    return f"{100 * share:.1f}".removesuffix(".0") + " %"
+
+
+def count(amount: int, what: str) -> str:
+    """
+    >>> count(1, "neuron"), count(2000, "neuron")
+    ('1 neuron', '2,000 neurons')
+    """
+    if amount != 1:
+        what = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+    return f"{amount:,} {what}"
+
+
+@cache
+def environment() -> Environment:
+    """Templates with escaping in force for every name."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters: dict[str, Any] = {"shown": shown, "clipped": clipped, "number": number, "percent": percent}
+    made.filters.update(filters)
+    made.globals["count"] = count
+    return made

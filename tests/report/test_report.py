@@ -1,0 +1,350 @@
+"""The report says what the run holds, escapes what it does not trust, and needs nothing but itself."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sqlite3
+from html import unescape
+
+import pytest
+from _page import Page
+from _runs import HOLDOUT, LAYERS, TAU, Told, make_run, memorized, under
+
+from findnemo.errors import InputError
+from findnemo.report import render, write
+from findnemo.runs import Run
+
+FIRST, SECOND, MID = LAYERS
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    '"><svg onload=alert(1)>',
+    "</bdi></article></main><h1>All clean</h1>",
+    "{{ 7 * 7 }} {% raw %}",
+    "&lt;b&gt; &amp; &#x3C;",
+    "javascript:alert(1) https://tracker.example/p.png",
+    "right\u202eleft \u2066isolate \u05e9\u05dc\u05d5\u05dd",
+    "bell\x07 and escape\x1b[2J",
+    "</style><style>body{display:none}</style>",
+)
+QUALITY = {"prompts": 6, "failed": 0, "neurons": 4, "pixel_change": 0.02, "a_clip_before": 0.5, "a_clip_after": 0.49}
+
+
+def page_of(path) -> Page:
+    with Run.open(path) as run:
+        page = Page(render(run))
+    assert page.balanced
+    return page
+
+
+def mixed() -> list[Told]:
+    """Of seven memorized captions two are gone; five stand otherwise, each in its own way."""
+    failed = memorized("it failed", {MID: [9]})
+    return [
+        memorized("gone one", {FIRST: [1]}, pictures=2),
+        memorized("gone two", {FIRST: [1], MID: [5]}, pictures=2, type="TM"),
+        memorized("still copied", {SECOND: [2]}, copies_after=0.25),
+        memorized("back again", {SECOND: [3]}, same_seed=0.7),
+        memorized("beyond reach", {MID: [30, 31]}, reached=False, same_seed=0.9),
+        Told("not looked for", {"detect": {"memorized": True, "score": 0.5, "tau": TAU, "samples": 4}}),
+        Told("it failed", failed.results | {"verify": "holds NaN"}, "VM"),
+        under("an ordinary one"),
+        under("another"),
+        Told("nothing yet"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("mixed") / "run", mixed(), quality=QUALITY)
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return page_of(run)
+
+
+# What it says
+
+
+def test_counts_are_those_of_the_database(run, page):
+    """Counted anew from the rows of SQLite, without findnemo's reading of them."""
+    db = sqlite3.connect(run / "run.sqlite")
+    rows = db.execute("SELECT caption, stage, status, payload FROM results").fetchall()
+    known = {(c, stage): json.loads(payload) for c, stage, status, payload in rows if status == "done"}
+    over = [c for (c, stage), p in known.items() if stage == "detect" and p["memorized"]]
+    audited = sum(stage == "detect" for _, stage in known)
+    reached = [c for c in over if known.get((c, "localize"), {}).get("reached")]
+    checks = {c: known[c, "verify"] for c in reached if (c, "verify") in known}
+    gone = [c for c, v in checks.items() if v["same_seed"] <= TAU and not (v["copies_before"] >= 0.5 and v["copies_after"])]
+    unreached = [c for c in over if known.get((c, "localize"), {}).get("reached") is False]
+    verified = len(checks) + len(unreached)
+    off = {(name, k) for c in reached for name, some in known[c, "localize"]["neurons"].items() for k in some}
+    assert (len(over), audited, len(gone), verified, len(off)) == (7, 9, 2, 5, 5)
+    assert f"memorized{len(over)} of {audited}" in page.text
+    assert f"gone on fresh seeds{len(gone)} of {verified}" in page.text
+    assert f"out of reach, back or still copied{verified - len(gone)} of {verified}" in page.text
+    assert f"neurons switched off{len(off)} of {sum(LAYERS.values())}" in page.text
+
+
+def test_what_is_not_gone_is_said_first(page):
+    text = page.text
+    verdict = text.index(
+        "Of 7 memorized captions, 1 failed, 1 stayed out of reach, 1 came back on fresh seeds, 1 still gave copies"
+    )
+    assert verdict < text.index("2 memories are gone on the fresh seeds that were tried")
+    cards = re.findall(r"caption-(\d+)", " ".join(a["id"] for t, a in page.tags if t == "article"))
+    assert cards == ["7", "5", "4", "3", "6", "1", "2"]
+    assert text.index("beyond reach") < text.index("gone one")
+
+
+def test_a_clean_result_does_not_promise_more_than_it_shows(tmp_path):
+    page = page_of(make_run(tmp_path / "run", [memorized("a", {FIRST: [1]}), memorized("b", {FIRST: [2]}), under("c")]))
+    assert "All 2 memories are gone on the fresh seeds that were tried, with 2 of 56 neurons switched off." in page.text
+    assert "Who has the weights can bring pictures back" in page.of("content")
+
+
+def test_intervals_of_shares_are_beside_them(page):
+    """Wilson's formula written out for 2 of 5 and for 7 of 9."""
+    for hits, of in ((2, 5), (7, 9)):
+        p, z = hits / of, 1.959964
+        low, high = (
+            (p + z * z / (2 * of) + s * z * (p * (1 - p) / of + z * z / (4 * of * of)) ** 0.5) / (1 + z * z / of) for s in (-1, 1)
+        )
+        assert f"95 % interval {100 * low:.1f} % to {100 * high:.1f} %, n = {of}" in page.text
+
+
+def test_how_it_was_done_is_there(page):
+    for fact in (
+        "0123456789abcdef",
+        "10 given, 1 failed, 1 open",
+        "tau = 0.400",
+        "4 seeds a caption, 50 steps, guidance 7",
+        "findnemo 0.1.0",
+    ):
+        assert fact in page.text
+    over = sum(score >= TAU for score in HOLDOUT)
+    assert f"{over} of {len(HOLDOUT)} hold-out captions reach tau themselves" in page.text
+
+
+def test_a_caption_shows_its_scores_neurons_and_pictures(page):
+    card = page.of("caption-2")
+    for fact in (
+        "gone two",
+        "gone on fresh seeds",
+        "type TM",
+        "#1 of layer 1 11.0",
+        "#5 of layer 3 15.0",
+        "0.800 0.300",
+        "20 U-Net evaluations",
+    ):
+        assert fact in card, fact
+    start = next(k for k, (t, a) in enumerate(page.tags) if t == "article" and a["id"] == "caption-2")
+    end = next((k for k in range(start + 1, len(page.tags)) if page.tags[k][0] == "article"), len(page.tags))
+    alts = [a["alt"] for t, a in page.tags[start:end] if t == "img"]
+    assert alts == [
+        "training image", "before, seed 1 of 2", "before, seed 2 of 2", "after, seed 1 of 2", "after, seed 2 of 2",
+        "noise difference before, seed 1 of 2", "noise difference before, seed 2 of 2",
+        "noise difference after, seed 1 of 2", "noise difference after, seed 2 of 2",
+    ]  # fmt: skip
+
+
+def test_neurons_that_verification_added_are_marked_and_have_their_z_scores(tmp_path):
+    grown = memorized("a", {FIRST: [1]}, grown=1, neurons={FIRST: [1], MID: [4]}, z={f"{MID}:4": 3.25})
+    card = page_of(make_run(tmp_path / "run", [grown])).of("caption-1")
+    assert "#1 of layer 1 11.0" in card
+    assert "#4 of layer 3 (added for images) 3.2" in card
+
+
+def test_shared_neurons_name_their_captions(page):
+    assert "#1 of layer 1 2 gone one gone two" in page.of("content")
+    marks = [a for t, a in page.tags if t == "rect" and a["class"] in ("single", "shared")]
+    assert [a["class"] for a in marks].count("shared") == 1
+    assert len(marks) == 5  # what is out of reach stays on
+
+
+def test_neurons_out_of_reach_are_in_no_chart(page):
+    assert "#30" not in page.of("content").split("Before and after")[0]
+
+
+def test_quality_has_an_interval_where_the_run_knows_every_caption(tmp_path, page):
+    assert "median change of pixels, of 1, n = 6" in page.text
+    each = [{"pixel_change": x} for x in (0.01, 0.02, 0.02, 0.03, 0.04, 0.05)]
+    other = page_of(
+        make_run(tmp_path / "run", [memorized("a", {FIRST: [1]})], quality=QUALITY | {"each": each, "pixel_change": 0.025})
+    )
+    low, high = map(
+        float, re.search(r"median change of pixels, of 1, 95 % interval ([\d.]+) to ([\d.]+), n = 6", other.text).groups()
+    )
+    assert 0.01 <= low <= 0.025 <= high <= 0.05
+
+
+def test_medians_before_and_after_are_those_of_the_captions(tmp_path):
+    told = [memorized(f"c{k}", {FIRST: [k]}, score_before=0.80 + k / 100, same_seed=0.1 + k / 100) for k in range(5)]
+    page = page_of(make_run(tmp_path / "run", told))
+    assert "Memorization score: largest similarity between two seeds 0.820" in page.text
+    assert re.search(
+        r"Largest similarity of a seed's noise difference to itself before \u2013 0\.120\s?0\.1\d\d to 0\.1\d\d 5 low", page.text
+    )
+
+
+def test_mitigations_are_shown_if_they_were_compared_and_left_out_if_not(tmp_path, page):
+    assert "mitigations" not in page.by_id
+    told = memorized("a", {FIRST: [1]}, type="VM")
+    values = {"images": 4, "sscd_gen": 0.125, "a_clip": 0.5}
+    stages = {
+        "compare:none": values | {"sscd_gen": 1.0},
+        "compare:neurons": values,
+        "compare:wanda": values | {"sscd_gen": -0.875},
+    }
+    other = page_of(make_run(tmp_path / "run", [Told(told.text, told.results | stages, "VM")]))
+    section = other.of("content").split("Beside other mitigations")[1]
+    assert "Deactivated neurons (NeMo) VM 1 1 0.12 ± 0.00" in section
+    assert "Wanda pruning VM 1 0 \u22120.88 ± 0.00" in section
+    assert "paper" not in section.split("Memorized captions")[0]
+
+
+def test_attack_curves_are_shown_if_the_run_holds_them(tmp_path, page):
+    assert "attack" not in page.by_id
+    attack = {
+        "x": "steps",
+        "y": "SSCD",
+        "n": 3,
+        "curves": {"attacked <b>": [[0, 0.1], [50, 0.9]], "control": [[0, 0.0], [50, 0.3]]},
+    }
+    other = page_of(make_run(tmp_path / "run", [memorized("a", {FIRST: [1]})], attack=attack))
+    assert "SSCD over steps, n = 3" in other.text
+    assert "attacked <b> 0: 0.100; 50: 0.900" in other.text
+    lines = [a["points"].split() for t, a in other.tags if t == "polyline"]
+    heights = [[float(p.split(",")[1]) for p in line] for line in lines]
+    assert [h[0] > h[1] for h in heights] == [True, True]  # both rise, the attack more
+    assert heights[0][1] < heights[1][1]
+
+
+# What is unfinished
+
+
+@pytest.mark.parametrize(
+    ("captions", "says"),
+    [
+        ([Told("nothing yet")], "No caption has been looked at yet."),
+        ([under("a"), under("b")], "None of the 2 captions looked at reaches the threshold on the seeds that were tried."),
+        ([under("a"), Told("b", {"detect": "NaN"})], "on the seeds that were tried (1 more failed or are open)."),
+        (
+            [Told("a", {"detect": {"memorized": True, "score": 0.9, "tau": TAU}})],
+            "Of 1 memorized caption, 1 had no search for neurons.",
+        ),
+    ],
+)
+def test_an_unfinished_audit_says_so(tmp_path, captions, says):
+    page = page_of(make_run(tmp_path / "run", captions))
+    assert says in page.text
+    assert "gone on fresh seeds\u2013" in page.text
+
+
+def test_without_images_and_with_imported_statistics(tmp_path):
+    bare = memorized("a", {FIRST: [1]})
+    del bare.results["verify"]["copies_before"], bare.results["verify"]["copies_after"]
+    page = page_of(make_run(tmp_path / "run", [bare], holdout=()))
+    assert "imported statistics" in page.text
+    assert not [t for t, _ in page.tags if t == "img"]
+
+
+def test_a_run_of_detectors_is_refused(tmp_path, run):
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "calibration")
+    with Run.open(tmp_path / "run") as opened, pytest.raises(InputError, match="holds no audit"):
+        render(opened)
+
+
+# What is not trusted
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    texts = [*HOSTILE, "word " * 2000, "x" * 10_000]
+    told = [memorized(text, {FIRST: [k % 8]}, type="<b>VM</b>") for k, text in enumerate(texts)]
+    told += [under(f"{text} again") for text in HOSTILE] + [Told("f <i>", {"detect": "reason <script>x</script>"})]
+    path = make_run(tmp_path_factory.mktemp("hostile") / "<run> & \"'", told, source="<script>model</script>")
+    return page_of(path)
+
+
+def test_captions_cannot_act(hostile):
+    names = {name for name, _ in hostile.tags}
+    assert not names & {"script", "iframe", "object", "embed", "form", "i", "b", "base"}
+    assert sum(name == "style" for name, _ in hostile.tags) == 1
+    assert not [k for _, attributes in hostile.tags for k in attributes if k.startswith("on")]
+    assert all(source.startswith(("data:", "#")) for source in hostile.sources())
+    assert sum(name == "h1" for name, _ in hostile.tags) == 1
+
+
+@pytest.mark.parametrize("k", range(len(HOSTILE)))
+def test_captions_are_shown_as_they_are(hostile, k):
+    want = HOSTILE[k].replace("\x07", "\ufffd").replace("\x1b", "\ufffd")
+    assert hostile.by_id[f"title-{k + 1}"].strip() == want
+
+
+def test_every_caption_stands_in_an_isolate(hostile):
+    """A mark that turns the direction of writing must not reach the text behind it."""
+    with_marks = HOSTILE.index(next(t for t in HOSTILE if "\u202e" in t)) + 1
+    start = next(k for k, (t, a) in enumerate(hostile.tags) if t == "h3" and a.get("id") == f"title-{with_marks}")
+    assert hostile.tags[start + 1][0] == "bdi"
+
+
+def test_a_long_caption_begins_in_its_title_and_is_whole_in_a_fold(hostile):
+    for number, text in ((len(HOSTILE) + 1, ("word " * 2000).strip()), (len(HOSTILE) + 2, "x" * 10_000)):
+        assert len(hostile.of(f"title-{number}")) <= 240
+        assert text in hostile.of(f"caption-{number}")
+
+
+# One file
+
+
+def test_fifty_captions_stay_under_five_megabytes_with_all_their_pictures(tmp_path):
+    told = [memorized(f"caption number {k}", {FIRST: [k % 8]}, pictures=4) for k in range(50)]
+    path = make_run(tmp_path / "run", told, side=128)
+    file = write_of(path)
+    html = file.read_text(encoding="utf-8")
+    assert file.stat().st_size < 5_000_000
+    assert len(re.findall(r"<img ", html)) == 50 * (1 + 8 + 8) + 9
+    assert "left out" not in html
+
+
+def test_nothing_is_asked_of_the_world_and_no_script_is_needed(run, page):
+    html = write_of(run).read_text(encoding="utf-8")
+    assert "<script" not in html
+    assert all(source.startswith(("data:", "#")) for source in page.sources())
+    assert not re.search(r"url\(|@import|https?://", html)
+    policy = next(a["content"] for t, a in page.tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in policy
+
+
+def write_of(path):
+    with Run.open(path) as run:
+        return write(run)
+
+
+def test_the_same_run_gives_the_same_page(run):
+    first = write_of(run).read_bytes()
+    assert write_of(run).read_bytes() == first
+
+
+def test_it_is_written_where_it_is_asked_for(run, tmp_path):
+    with Run.open(run) as opened:
+        assert write(opened, tmp_path / "new" / "page.html") == tmp_path / "new" / "page.html"
+        with pytest.raises(InputError, match="is a directory"):
+            write(opened, tmp_path)
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["page.html"]
+
+
+def test_broken_pictures_are_left_out_and_said(tmp_path):
+    path = make_run(tmp_path / "run", [memorized("a", {FIRST: [1]}, pictures=2)])
+    broken = next((path / "images").glob("*/after-01.png"))
+    broken.write_bytes(b"not a picture")
+    page = page_of(path)
+    assert "Some pictures are not in this file" in page.of("caption-1")
+    assert (
+        unescape("2 pictures would make this file too large, or cannot be read") in page.text
+    )  # its thumbnail, and that of the example

@@ -1,0 +1,38 @@
+"""How a caption stands: each word by its own results."""
+
+import pytest
+
+from findnemo.runs import STANDINGS, Caption, standing
+
+TAU = 0.4
+OVER, FOUND = {"memorized": True}, {"neurons": {"a": [1]}, "reached": True}
+GONE = {"same_seed": 0.4, "copies_before": 1.0, "copies_after": 0.0}
+
+
+def case(*payloads, **failed) -> Caption:
+    return Caption(1, "a cat", 1, None, None, dict(zip(("detect", "localize", "verify"), payloads)), failed, 0.0)  # noqa: B905
+
+
+@pytest.mark.parametrize(
+    ("caption", "want"),
+    [
+        (case(), "open"),
+        (case({"memorized": False}), "not memorized"),
+        (case(OVER), "not localized"),
+        (case(OVER, FOUND), "not verified"),
+        (case(OVER, FOUND | {"neurons": {}}), "no neurons"),
+        (case(OVER, FOUND | {"neurons": {"a": []}}), "no neurons"),
+        (case(OVER, FOUND | {"reached": False}), "out of reach"),
+        (case(OVER, FOUND | {"reached": False}, GONE), "out of reach"),
+        (case(OVER, FOUND, GONE), "gone"),
+        (case(OVER, FOUND, GONE | {"same_seed": 0.41}), "back"),
+        (case(OVER, FOUND, GONE | {"copies_after": 0.25}), "copies"),
+        (case(OVER, FOUND, GONE | {"copies_after": 0.25, "copies_before": 0.25}), "gone"),  # chance likeness of untouched images
+        (case(OVER, FOUND, {"same_seed": 0.1}), "gone"),  # no images were made
+        (case(OVER, FOUND, verify="NaN"), "failed"),
+        (case(OVER, FOUND, GONE, **{"compare:wanda": "NaN"}), "gone"),
+    ],
+)
+def test_standing(caption, want):
+    assert standing(caption, TAU) == want
+    assert want in STANDINGS
