@@ -49,7 +49,7 @@ def _value(figure: Figure) -> str:
         return "[dim]not known yet[/]"
     if isinstance(figure.value, int):
         return f"{figure.value}" if figure.of is None else f"{figure.value} of {figure.of}"
-    return f"{figure.value:.1%}" + ("" if figure.before is None else f", before {figure.before:.1%}")
+    return f"{figure.value:.1%}"
 
 
 def _bar(count: int, top: int) -> str:

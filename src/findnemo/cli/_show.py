@@ -65,7 +65,7 @@ def show_run(run: Run, layers: Sequence[str], captions: Sequence[Caption]) -> No
 
 def verdict(run: Run, captions: Sequence[Caption]) -> list[str]:
     """Plain sentences: how many memorized, how many gone, at what price, how many failed."""
-    from findnemo.runs import all_neurons, neurons_of
+    from findnemo.runs import all_neurons, neurons_of, standing
 
     settings, quality = run.meta("settings"), run.meta("quality")
     results = [c.results for c in captions]
@@ -86,8 +86,8 @@ def verdict(run: Run, captions: Sequence[Caption]) -> list[str]:
                 f"was found there stays on; if {'it is' if held == 1 else 'they are'} no memory, tau is low for such captions."
             )
     if checked:
-        gone = sum(c["same_seed"] <= settings["tau"] for c in checked)
-        lines.append(f"On fresh seeds {gone} of {len(checked)} memories are gone.")
+        under = sum(c["same_seed"] <= settings["tau"] for c in checked)
+        lines.append(f"On fresh seeds {under} of {len(checked)} stay at tau or under it.")
         grown = [c["grown"] for c in checked if "grown" in c]
         if grown:
             lines.append(
@@ -98,6 +98,8 @@ def verdict(run: Run, captions: Sequence[Caption]) -> list[str]:
         copied = sum(c.get("copies_after", 0) > 0 and c["copies_before"] >= 0.5 for c in fell)
         if copied:
             lines.append(f"[red]Finished images of {copied} still hold copies[/] on fresh seeds (copies_after in results.csv).")
+        gone = sum(standing(c, settings["tau"]) == "gone" for c in captions)
+        lines.append(f"[bold]{gone} of {len(checked)} memories are gone.[/]")
     if quality and quality["prompts"]:
         extra = (
             ""

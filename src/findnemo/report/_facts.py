@@ -19,7 +19,7 @@ from findnemo.report import _charts as charts
 from findnemo.report._captions import cards, example, wanted_pictures
 from findnemo.report._pictures import thumbnails
 from findnemo.report._text import NONE, clipped, count, number, percent
-from findnemo.runs import STANDINGS, Caption, Run, all_neurons, neurons_of, standing
+from findnemo.runs import STANDINGS, Caption, Run, all_neurons, neurons_of, overview, standing
 from findnemo.runs.compare import STAGE
 
 LEAST = 5  # values from which an interval says something
@@ -217,33 +217,26 @@ def _score(caption: Caption) -> float | None:
 
 
 def figures(known: dict[str, Any], quality: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """The five figures at the head of the page."""
+    """The five figures at the head of the page: those of `runs.overview`, with their intervals."""
     stand, memorized, captions = known["stand"], known["memorized"], known["captions"]
-    audited = sum("detect" in c.results for c in captions)
-    checked = [c for c in memorized if "verify" in c.results or stand[c.id] == "out of reach"]
-    gone = sum(stand[c.id] == "gone" for c in checked)
-    worse = len(checked) - gone
-    neurons, whole = all_neurons(captions), sum(known["widths"].values())
+    found, worse, gone, off, _ = overview.figures(captions, known["tau"], quality)
+    whole, neurons = sum(known["widths"].values()), all_neurons(captions)
     each = [len(neurons_of(c)) for c in memorized if stand[c.id] != "out of reach" and len(neurons_of(c))]
-    off = f"{percent(len(neurons) / whole)} of the value neurons, in {len(neurons.layers)} of {count(len(known['widths']), 'layer')}"
-    off += f"; median {statistics.median(each):g} a caption (n = {len(each)})" if each else ""
+    note = f"{percent(len(neurons) / whole)} of the value neurons, in {len(neurons.layers)} of {count(len(known['widths']), 'layer')}"
+    note += f"; median {statistics.median(each):g} a caption (n = {len(each)})" if each else ""
     return [
-        {"label": "memorized", "value": f"{len(memorized)} of {audited}", "note": _share(len(memorized), audited), "tone": ""},
-        {
-            "label": "out of reach, back or still copied",
-            "value": f"{worse} of {len(checked)}" if checked else NONE,
-            "note": _share(worse, len(checked)),
-            "tone": "bad" if worse else "",
-        },
-        {
-            "label": "gone on fresh seeds",
-            "value": f"{gone} of {len(checked)}" if checked else NONE,
-            "note": _share(gone, len(checked)),
-            "tone": "good" if gone else "",
-        },
-        {"label": "neurons switched off", "value": f"{len(neurons):,} of {whole:,}", "note": off, "tone": ""},
+        {"label": "memorized", "tone": ""} | _of(found),
+        {"label": worse.name, "tone": "bad" if worse.value else ""} | _of(worse),
+        {"label": "gone on fresh seeds", "tone": "good" if gone.value else ""} | _of(gone),
+        {"label": "neurons switched off", "value": f"{off.value or 0:,} of {whole:,}", "note": note, "tone": ""},
         _other_captions(quality),
     ]
+
+
+def _of(figure: overview.Figure) -> dict[str, str]:
+    if figure.value is None:
+        return {"value": NONE, "note": "none was verified"}
+    return {"value": f"{figure.value} of {figure.of}", "note": _share(int(figure.value), figure.of or 0)}
 
 
 def _share(hits: int, of: int) -> str:

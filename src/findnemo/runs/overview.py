@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,10 @@ from typing import Any
 
 from findnemo.neurons import Neuron
 from findnemo.runs.audit import all_neurons, neurons_of
+from findnemo.runs.standing import standing
 from findnemo.runs.store import Caption
 
+BAD = ("out of reach", "back", "copies")  # standings of memories that were checked and are not gone
 BEFORE_AFTER = (  # what is measured of a caption, the stage that measured it, its names before and after
     ("memorization score, seeds of the search", "localize", "score_before", "score_after"),
     ("memorization score, fresh seeds", "verify", "score_before", "score_after"),
@@ -32,7 +33,6 @@ class Figure:
     name: str
     value: int | float | None
     of: int | None = None
-    before: float | None = None
 
 
 @dataclass(frozen=True)
@@ -50,29 +50,25 @@ def memorized(captions: Iterable[Caption]) -> list[Caption]:
 
 
 def figures(captions: Sequence[Caption], tau: float, quality: dict[str, Any] | None) -> tuple[Figure, ...]:
-    """The five figures of an audit.
+    """The five figures of an audit, as terminal, report and trackers show them.
 
-    Captions memorized; neurons off; memories gone on fresh seeds (largest same-seed similarity at most `tau`), of those verified; copies
-    among finished images of memorized captions, mean over captions; change of the pixels of other captions with all neurons off.
-    `quality`: what the run keeps under that name.
+    Captions memorized, of those looked at; memories that are out of reach, came back on fresh seeds or still gave copies, and those that
+    are gone (see `standing`), of those checked; neurons off; change of the pixels of other captions with all of them off. `quality`: what
+    the run keeps under that name.
     """
     found = memorized(captions)
-    checked = [c.results["verify"] for c in found if "verify" in c.results]
-    copies = [c for c in checked if "copies_after" in c]
-    before, after = (_mean([c[name] for c in copies]) for name in ("copies_before", "copies_after"))
+    stand = [standing(c, tau) for c in found]
+    checked = [s for s in stand if s in (*BAD, "gone")]
+    gone = checked.count("gone")
+    known, sought = bool(checked), any("localize" in c.results for c in found)
     change = quality["pixel_change"] if quality and quality.get("prompts") else None
-    sought = any("localize" in c.results for c in found)
     return (
-        Figure("captions memorized", len(found), len(captions)),
+        Figure("captions memorized", len(found), sum("detect" in c.results for c in captions)),
+        Figure("out of reach, back or still copied", len(checked) - gone if known else None, len(checked)),
+        Figure("memories gone on fresh seeds", gone if known else None, len(checked)),
         Figure("neurons off", len(all_neurons(captions)) if sought else None),
-        Figure("memories gone on fresh seeds", sum(c["same_seed"] <= tau for c in checked) if checked else None, len(checked)),
-        Figure("finished images that are copies", after, before=before),
         Figure("change of other captions' pixels", change),
     )
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return statistics.fmean(values) if values else None
 
 
 def scores(captions: Iterable[Caption]) -> list[float]:

@@ -114,7 +114,7 @@ def run_values(run: Run, captions: Sequence[Caption]) -> dict[str, float]:
     quality = run.meta("quality")
     shown = figures(captions, run.meta("settings")["tau"], quality)
     values = {f"run/{f.name.replace(chr(39), '')}": float(f.value) for f in shown if f.value is not None}
-    values |= {f"quality/{key}": float(value) for key, value in (quality or {}).items()}
+    values |= {f"quality/{key}": float(value) for key, value in (quality or {}).items() if isinstance(value, (int, float))}
     return values | compared(captions)
 
 
