@@ -80,7 +80,8 @@ def facts(run: Run) -> dict[str, Any]:
     widths = {name: len(mean) for name, mean in calibration.mean.items()}
     numbers = {name: k for k, name in enumerate(widths, 1)}
     first = example(run.path, captions, stand)
-    pictures = thumbnails(wanted_pictures(run.path, memorized, first))
+    wanted = wanted_pictures(run.path, memorized, first)
+    pictures = thumbnails(wanted)
     held = Counter(neuron for c in captions if stand[c.id] != "out of reach" for neuron in neurons_of(c))
     known = {
         "tau": tau,
@@ -98,6 +99,7 @@ def facts(run: Run) -> dict[str, Any]:
         "figures": figures(known, run.meta("quality")),
         "example": first and cards(run.path, [first], stand, numbers, pictures, large=True)[0],
         "tau": tau,
+        "least": LEAST,
         "distribution": _distribution(known),
         "holdout": _holdout(calibration, tau),
         "map": charts.neuron_map(widths, held),
@@ -110,14 +112,8 @@ def facts(run: Run) -> dict[str, Any]:
         "attack": _attack(run.meta("attack")),
         "cards": cards(run.path, memorized, stand, numbers, pictures),
         "others": _others(captions, stand, tau),
-        "standings": STANDINGS,
-        "path": str(run.path),
-        "pictures_left_out": len(wanted_existing(run.path, memorized, first)) - len(pictures),
+        "pictures_left_out": len(wanted) - len(pictures),
     }
-
-
-def wanted_existing(path: Path, memorized: Sequence[Caption], first: Caption | None) -> list[Any]:
-    return [w for w in wanted_pictures(path, memorized, first) if w.file.is_file()]
 
 
 def _memorized(caption: Caption) -> bool:
