@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -54,6 +55,7 @@ def launch(
 def serve(subject: Subject, host: str = LOCAL, port: int | None = None) -> tuple[Any, str]:
     """Start the server in threads of its own; returns the page, whose `close` ends it, and its address."""
     require_gradio()
+    check_address(host, port)
     os.environ["GRADIO_TEMP_DIR"] = str(subject.folder)  # the only folder that files are served from
     from findnemo.app import layout
 
@@ -79,6 +81,17 @@ def serve(subject: Subject, host: str = LOCAL, port: int | None = None) -> tuple
             css=layout.CSS,
         )
     except OSError as error:
-        where = f"{host}:{port}" if port else f"{host}, ports from {FIRST_PORT}"
-        raise InputError(f"{where} cannot be listened on ({error}): give another --port or --host") from error
+        raise InputError(f"no free port from {FIRST_PORT} on {host} ({error}): give another --port") from error
     return page, url
+
+
+def check_address(host: str, port: int | None = None) -> None:
+    """Raises InputError for an address that cannot be listened on; gradio would go on trying for minutes."""
+    try:
+        kind, *_, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(kind) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind(address)
+    except OSError as error:
+        where = f"{host}, port {port}" if port else host
+        raise InputError(f"{where} cannot be listened on ({error.strerror}): give another --host or --port") from error
