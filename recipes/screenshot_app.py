@@ -48,7 +48,7 @@ def screenshot(url: str, caption: str) -> bytes:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1100, "height": 900})
         page.goto(url)
-        page.get_by_role("listbox", name="Caption", exact=True).fill(caption)
+        page.get_by_role("combobox", name="Caption", exact=True).fill(caption)
         page.get_by_role("option", name=caption).first.click()
         page.locator(".caption bdi:visible", has_text=caption).wait_for()
         page.get_by_role("tab", name="Neurons").click()

@@ -263,7 +263,7 @@ def _neurons(subject: Subject, shared: Shared) -> Fill:
         start = gr.Button("Generate", variant="primary")
         _cancel_button(subject, shared)
     status = gr.HTML(elem_classes="status")
-    with gr.Row():
+    with gr.Row(visible=False) as images:
         before = gr.Image(label="Before", alt_text="The image without an edit", elem_id="before", **PICTURE)
         after = gr.Image(label="After", alt_text="The image with the edit", elem_id="after", **PICTURE)
 
@@ -289,17 +289,17 @@ def _neurons(subject: Subject, shared: Shared) -> Fill:
             seed,
             lambda done: progress((done, None), desc="", unit="U-Net evaluations"),
         )
-        return {status: note(made.said), before: made.before, after: made.after}
+        return {status: note(made.said), images: gr.Row(visible=True), before: made.before, after: made.after}
 
     inputs = [shared.chosen, ticked, whole_layers, more, factor, seed, shared.epoch]
-    start.click(_told(status)(generate), inputs, [status, before, after], show_progress_on=status, **MODEL)
+    start.click(_told(status)(generate), inputs, [status, images, before, after], show_progress_on=status, **MODEL)
 
     def values(chosen: Chosen) -> Sequence[Any]:
         choices = events.ticks(subject, chosen)
         ticks = gr.CheckboxGroup(choices=choices, value=[key for _, key in choices], visible=bool(choices))
-        return whole(chosen.caption) if chosen.caption else NOTHING, ticks, None, None, ""
+        return whole(chosen.caption) if chosen.caption else NOTHING, ticks, gr.Row(visible=False), ""
 
-    return Fill(values, [caption, ticked, before, after, status])
+    return Fill(values, [caption, ticked, images, status])
 
 
 def _export(subject: Subject, shared: Shared) -> None:
