@@ -56,8 +56,8 @@ the app on it:
 
 Meanwhile any caption can be typed and examined under *Any caption*.
 """
-WIDTHS = ["60px", "400px", "80px", "150px", "80px", "90px", "80px"]
-KINDS = ["number", "str", "str", "str", "number", "number", "number"]
+WIDTHS: list[str | int] = ["60px", "400px", "80px", "150px", "80px", "90px", "80px"]
+KINDS: Any = ["number", "str", "str", "str", "number", "number", "number"]
 PICTURES: dict[str, Any] = {
     "elem_classes": "pictures",
     "columns": 4,
