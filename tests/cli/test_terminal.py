@@ -133,7 +133,7 @@ def test_inspect_shows_what_a_report_shows(run):
         "3 of 6",
         "neurons off",
         "memories gone on fresh seeds",
-        "out of reach, back or still copied",
+        "memories not gone",
         "change of other captions' pixels",
         f"tau = {tau:.3f}: memorized from here on",
         "Neurons off, per layer",

@@ -48,7 +48,7 @@ EXPECTED = {
     "run/captions memorized": 1,
     "run/neurons off": 1,
     "run/memories gone on fresh seeds": 1,
-    "run/out of reach, back or still copied": 0,
+    "run/memories not gone": 0,
     "run/change of other captions pixels": 0.03,
     "quality/pixel_change": 0.03,
     "compare/embedding/sscd_gen": 0.1,

@@ -380,5 +380,5 @@ def _zipped(folder: Path) -> Path:
 
 def welcome(subject: Subject) -> str:
     """What the app shows, in one line of HTML."""
-    where = f"run {escaped(subject.run.name)} of " if subject.run is not None else ""
+    where = f"Run {escaped(short(subject.run.name))} of " if subject.run is not None else ""
     return f'<p class="subject">{where}model <bdi>{escaped(short(str(subject.model.source)))}</bdi></p>'

@@ -56,7 +56,7 @@ the app on it:
 
 Meanwhile any caption can be typed and examined under *Any caption*.
 """
-WIDTHS: Any = ["60px", "400px", "80px", "150px", "80px", "90px", "80px"]
+WIDTHS: list[str | int] = ["60px", "400px", "80px", "150px", "80px", "90px", "80px"]
 KINDS: Any = ["number", "str", "str", "str", "number", "number", "number"]
 PICTURES: dict[str, Any] = {
     "elem_classes": "pictures",

@@ -222,7 +222,7 @@ def figures(known: dict[str, Any], quality: dict[str, Any] | None) -> list[dict[
     note += f"; median {statistics.median(each):g} a caption (n = {len(each)})" if each else ""
     return [
         {"label": "memorized", "tone": ""} | _of(found),
-        {"label": worse.name, "tone": "bad" if worse.value else ""} | _of(worse),
+        {"label": "out of reach, back or still copied", "tone": "bad" if worse.value else ""} | _of(worse),
         {"label": "gone on fresh seeds", "tone": "good" if gone.value else ""} | _of(gone),
         {"label": "neurons switched off", "value": f"{off.value or 0:,} of {whole:,}", "note": note, "tone": ""},
         _other_captions(quality),

@@ -64,7 +64,7 @@ def figures(captions: Sequence[Caption], tau: float, quality: dict[str, Any] | N
     change = quality["pixel_change"] if quality and quality.get("prompts") else None
     return (
         Figure("captions memorized", len(found), sum("detect" in c.results for c in captions)),
-        Figure("out of reach, back or still copied", len(checked) - gone if known else None, len(checked)),
+        Figure("memories not gone", len(checked) - gone if known else None, len(checked)),
         Figure("memories gone on fresh seeds", gone if known else None, len(checked)),
         Figure("neurons off", len(all_neurons(captions)) if sought else None),
         Figure("change of other captions' pixels", change),
