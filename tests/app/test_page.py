@@ -18,6 +18,7 @@ from findnemo.app import events, open_subject, serve
 
 pytest.importorskip("gradio", reason="the app needs gradio: pip install 'findnemo[app]'")
 sync_api = pytest.importorskip("playwright.sync_api", reason="pages are opened with playwright: pip install 'findnemo[dev]'")
+expect = sync_api.expect  # waits for what it expects
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if CHROMIUM is None:
     pytest.skip(
@@ -50,6 +51,7 @@ def page(browser, served):
     context = browser.new_context(viewport={"width": 1200, "height": 1000})
     page, requests, console = context.new_page(), [], []
     page.set_default_timeout(PATIENCE)
+    expect.set_options(timeout=PATIENCE)
     page.on("request", lambda request: requests.append(request.url))
     page.on("console", lambda message: console.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: console.append(str(error)))
@@ -94,17 +96,18 @@ def test_captions_are_searched_filtered_and_shown(page, served):
     page.get_by_role("textbox", name="Search captions").fill("biscuit")
     page.get_by_text("1 caption", exact=True).wait_for()
     page.get_by_role("gridcell", name=SECOND[:20]).first.wait_for()
-    assert page.get_by_role("gridcell", name=FIRST[:20]).count() == 0
+    expect(page.get_by_role("gridcell", name=FIRST[:20])).to_have_count(0)
     page.get_by_role("textbox", name="Search captions").fill("")
     page.get_by_text("4 captions").wait_for()
     page.get_by_role("gridcell", name=FIRST[:20]).first.click()
     page.locator(".caption bdi:visible", has_text=FIRST).wait_for()
     one = events.detail(served[0], 1)
     page.locator(".pictures img").nth(3).wait_for()
-    assert page.locator(".pictures img").count() == len(one.before) + len(one.after) == 4
-    assert page.get_by_role("img", name="The training image").is_visible()
+    assert len(one.before) + len(one.after) == 4
+    expect(page.locator(".pictures img")).to_have_count(4)
+    expect(page.get_by_role("img", name="The training image")).to_be_visible()
     label = events.ticks(served[0], one.chosen)[0][0]
-    assert label in page.locator(".numbers:visible").inner_text()
+    expect(page.locator(".numbers:visible")).to_contain_text(label)
 
 
 def test_switching_a_neuron_changes_the_image(page):
@@ -126,10 +129,10 @@ def test_any_caption_with_progress(page):
     page.get_by_role("textbox", name="Caption", exact=True).fill(SECOND)
     page.get_by_role("button", name="Score and find its neurons").click()
     page.get_by_text("Done.").wait_for()
-    assert "memorized" in page.locator(".numbers:visible").inner_text()
+    expect(page.locator(".numbers:visible")).to_contain_text("memorized")
     page.get_by_role("button", name="Switch its neurons").locator("visible=true").click()
-    assert page.get_by_role("checkbox").locator("visible=true").count() > 0
-    assert page.locator(".caption bdi:visible").inner_text() == SECOND
+    page.get_by_role("checkbox").locator("visible=true").first.wait_for()
+    page.locator(".caption bdi:visible", has_text=SECOND).wait_for()
 
 
 @pytest.fixture
@@ -196,20 +199,28 @@ def test_exports_are_downloaded(page, served):
 # what must not happen -------------------------------------------------------------------------------------------------
 
 
+def said(place, text: str) -> None:
+    """The text of a place, letter by letter, once it is there."""
+    for _ in range(50):
+        if place.count() and place.first.text_content() == text:
+            return
+        time.sleep(PATIENCE / 50_000)
+    assert place.first.text_content() == text
+
+
 def test_hostile_captions_are_shown_as_text(page):
     page.get_by_role("combobox", name="Caption", exact=True).fill("<script>")
     page.get_by_role("option").first.wait_for()
     page.get_by_role("option", name="<script>").click()
     shown = page.locator(".caption bdi:visible")
-    shown.wait_for()
-    assert shown.text_content() == HOSTILE
+    said(shown, HOSTILE)
     tab(page, "Any caption")
     page.get_by_role("textbox", name="Caption", exact=True).fill(HOSTILE)
     page.get_by_role("button", name="Score and find its neurons").click()
     page.get_by_text("Done.").wait_for()
-    assert page.locator(".caption bdi:visible").text_content() == HOSTILE
+    said(page.locator(".caption bdi:visible"), HOSTILE)
     tab(page, "Neurons")
-    assert page.locator(".caption bdi:visible").text_content() == HOSTILE
+    said(page.locator(".caption bdi:visible"), HOSTILE)
     page.get_by_role("textbox", name="Further neurons").fill(HOSTILE)
     page.get_by_role("button", name="Generate").click()
     page.get_by_role("alert").filter(has_text="names no neurons").wait_for()

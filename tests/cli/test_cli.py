@@ -580,3 +580,19 @@ def test_images_are_judged_with_the_descriptor_that_was_given_and_originals_come
     missing = cli("audit", *arguments, "--descriptor", tmp_path / "none.pt", "--out", tmp_path / "new")
     assert missing.status == 2
     assert "no descriptor file" in " ".join(missing.err.split())
+
+
+def test_compare_goes_on_with_the_settings_that_an_audit_has_left(place, usual, tmp_path):
+    out = tmp_path / "run"
+    first = cli("audit", *usual, "--out", out, "--search", "halving", "--images", 2, "--image-steps", 2, "--no-report")
+    assert first.status == 0
+    compared = cli("compare", *usual[:3], "--out", out, "--mitigations", "neurons")
+    assert compared.status == 0, compared.err
+    with Run.open(out) as run:
+        assert run.meta("settings")["search"] == "halving"
+        done = [c.results["compare:none"] for c in run.captions() if "compare:none" in c.results]
+    assert done
+    assert {d["images"] for d in done} == {2}
+    refused = cli("compare", *usual[:3], "--out", out, "--images", 3)
+    assert refused.status == 1
+    assert "was made with another images" in " ".join(refused.err.split())

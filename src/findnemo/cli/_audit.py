@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +33,7 @@ from findnemo.cli._common import (
     plain,
     print_json,
     read_table,
+    say,
     stdout,
     warn_long_captions,
 )
@@ -49,7 +51,7 @@ from findnemo.cli._steps import (
     tracked,
     with_screen,
 )
-from findnemo.errors import InputError
+from findnemo.errors import InputError, MismatchError
 
 FprOpt = Annotated[float | None, typer.Option(help="Threshold for this false-positive rate instead of mean + 1 std.")]
 SearchOpt = Annotated[str, typer.Option(help="How neurons are sought: 'gradient', 'halving' or 'listing' (Algorithms 3 and 4).")]
@@ -302,6 +304,44 @@ def audit(
     stages, folder = ("detect", "localize", "verify"), Path(prompts or "").absolute().parent
     with tracked(out, track, quiet):
         run_stages(loaded, table, made, out, stages, plan, fail_on_memorized, json, quiet, folder, report)
+
+
+def begun(out: Path) -> bool:
+    """Whether a directory holds an audit that can go on: captions, settings and a calibration."""
+    return all((out / name).is_file() for name in ("run.sqlite", "calibration/calibration.json"))
+
+
+def go_on(
+    model: Source,
+    out: Path,
+    prompts: str | None,
+    limit: int | None,
+    column: str | None,
+    asked: Mapping[str, Any],
+    device: str | None,
+    dtype: str | None,
+    quiet: bool,
+) -> None:
+    """What is left of an audit that has begun, with the settings that its run keeps.
+
+    `asked`: options that such a run cannot change any more; MismatchError names one that differs.
+    """
+    from findnemo.calibration import Calibration
+    from findnemo.runs import Run
+
+    table = read_table(prompts, column, limit, quiet) if prompts else demo_table(model, limit, "--prompts")
+    with Run.open(out) as old:
+        settings, source = old.meta("settings"), model.of_run(old)
+    made = Calibration.load(out / "calibration")
+    has = {"images": settings["images"], **settings["judges"]}
+    for name, value in asked.items():
+        same = Calibration.load(value).tau == made.tau if name == "calibration" and value else str(value) == str(has.get(name))
+        if value is not None and not same:
+            raise MismatchError(f"{out} was made with another {name}: leave --{name} out, or give another --out")
+    say(f"{out} goes on with its own settings and calibration", quiet)
+    loaded = load_model(source, device, dtype or settings["dtype"], quiet)
+    stages, folder = ("detect", "localize", "verify"), Path(prompts or "").absolute().parent
+    run_stages(loaded, table, made, out, stages, plan_of(settings), False, False, quiet, folder, False)
 
 
 @opens_model

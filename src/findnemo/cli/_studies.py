@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from findnemo.cli._audit import audit
+from findnemo.cli._audit import audit, begun, go_on
 from findnemo.cli._common import (
     OF_RUN,
     ClipOpt,
@@ -50,7 +50,9 @@ def compare(
     mitigations: Annotated[str | None, typer.Option(help="Names, separated by commas; default: all.")] = None,
     limit: LimitOpt = None,
     intervals: Annotated[bool, typer.Option("--intervals", help="With 95 % bootstrap intervals of the medians.")] = False,
-    images: Annotated[int, typer.Option(help="Images per caption and mitigation.", min=2)] = 4,
+    images: Annotated[
+        int | None, typer.Option(help="Images per caption and mitigation (4; a run that is there has its own).", min=2)
+    ] = None,
     descriptor: DescriptorOpt = None,
     clip: ClipOpt = None,
     column: ColumnOpt = None,
@@ -61,6 +63,8 @@ def compare(
     quiet: QuietOpt = False,
 ) -> None:
     """Put NeMo's neurons beside other mitigations: Table 1 of the paper for your model.
+
+    A run that an audit has made or begun goes on with the settings and the calibration that it keeps.
 
     Example: `findnemo compare demo`
 
@@ -73,23 +77,14 @@ def compare(
 
     check_track(track)
     names = methods(mitigations.split(",") if mitigations else None)  # a wrong name is said before the work, not after
+    judges = {"descriptor": descriptor, "clip": clip}
     with suppress(typer.Exit):  # a caption that failed is no reason to leave out the others
-        audit(
-            model,
-            out,
-            prompts,
-            holdout,
-            calibration,
-            limit,
-            images=images,
-            descriptor=descriptor,
-            clip=clip,
-            column=column,
-            device=device,
-            dtype=dtype,
-            report=False,
-            quiet=quiet or json,
-        )
+        if begun(out):
+            asked = {"calibration": calibration, "images": images, **judges}
+            go_on(model, out, prompts, limit, column, asked, device, dtype, quiet or json)
+        else:
+            also = {"column": column, "device": device, "dtype": dtype, "report": False, "quiet": quiet or json}
+            audit(model, out, prompts, holdout, calibration, limit, images=images or 4, **judges, **also)
     with tracked(out, track, quiet), opened(out, model, device, dtype, quiet) as work:
         with bar(quiet) as update:
             api(work, names, update)
