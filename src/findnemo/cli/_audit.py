@@ -90,7 +90,7 @@ def calibrate(
 
     Example: `findnemo calibrate CompVis/stable-diffusion-v1-4 --prompts laion.csv --limit 1000 --out calibration`
 
-    Example: `findnemo calibrate model.safetensors --config sd15 --prompts holdout.txt --fpr 0.01 --out calibration`
+    Example: `findnemo calibrate model.safetensors --config stable-diffusion-v1-5/stable-diffusion-v1-5 --prompts holdout.txt --fpr 0.01 --out calibration`
 
     Example: `findnemo calibrate MODEL --variant released --import-statistics statistics.pt --tau 0.428 --out calibration`
     """
@@ -275,7 +275,7 @@ def audit(
 
     Example: `findnemo audit MODEL --prompts captions.csv --calibration calibration --limit 20 --out run`
 
-    Example: `findnemo audit model.safetensors --config sd15 --prompts captions.csv --holdout laion.csv --descriptor sscd.pt --clip CLIP --out run`
+    Example: `findnemo audit model.safetensors --config stable-diffusion-v1-5/stable-diffusion-v1-5 --prompts captions.csv --holdout laion.csv --descriptor sscd.pt --clip CLIP --out run`
 
     Example: `findnemo audit demo --track tensorboard --fail-on-memorized --quiet --out run`
     """
