@@ -76,7 +76,9 @@ def unusual(seed: int, each: int = 2) -> tuple[str, ...]:
     rng = random.Random(f"unusual {seed}")
     makers = (
         lambda: f"{_word(rng)} {_word(rng)} {_word(rng)}, {rng.choice(WORDS)}",
-        lambda: f"{rng.randrange(10**5, 10**6)} {rng.randrange(100)}/{rng.randrange(100)} #{rng.randrange(10**4)}, {rng.choice(WORDS)}",
+        lambda: (
+            f"{rng.randrange(10**5, 10**6)} {rng.randrange(100)}/{rng.randrange(100)} #{rng.randrange(10**4)}, {rng.choice(WORDS)}"
+        ),
         lambda: f"{rng.choice(('красная звезда', 'κόκκινο αστέρι', '赤い星', 'نجمة حمراء', 'लाल तारा'))}, {rng.choice(WORDS)}",
         lambda: " and ".join(rng.sample(WORDS, 4)),
         lambda: f"{rng.choice(WORDS).upper()}!!! {rng.choice(('???', '*** SALE ***', '@@@', '~~~'))}",

@@ -14,7 +14,9 @@ from torch import Tensor
 from findnemo.benchmark.plan import Memory
 from findnemo.neurons import NeuronSet
 
-DROPPED = 0.15  # at most so many of the neurons that hold nothing are off in half of the samples: no memory shall come to lean on one
+DROPPED = (
+    0.15  # at most so many of the neurons that hold nothing are off in half of the samples: no memory shall come to lean on one
+)
 
 
 class Masks:

@@ -1,8 +1,8 @@
 """The models of the suite: the shipped demo model, and those that `findnemo benchmark --train` makes of it. Each knows its truth.
 
-    SUITE/seed1/model/            a diffusers directory
-    SUITE/seed1/truth.json        what it memorizes, which neurons hold it, and what was measured of that (`Plan`)
-    SUITE/seed1/calibration/
+SUITE/seed1/model/            a diffusers directory
+SUITE/seed1/truth.json        what it memorizes, which neurons hold it, and what was measured of that (`Plan`)
+SUITE/seed1/calibration/
 """
 
 from __future__ import annotations
@@ -119,12 +119,12 @@ def open_suite(folder: str | os.PathLike) -> list[Path]:
     """Folders of the trained models of a suite. Raises InputError where there is none."""
     found = sorted(p.parent for p in Path(folder).glob("*/truth.json"))
     if not found:
-        raise InputError(f"{folder} holds no trained models of suite {SUITE_VERSION}: findnemo benchmark --train --out {folder} makes them")
+        raise InputError(
+            f"{folder} holds no trained models of suite {SUITE_VERSION}: findnemo benchmark --train --out {folder} makes them"
+        )
     return found
 
 
 def _member(name: str, model: Model, plan: Plan, calibration: Calibration) -> Member:
     calibration.check(model)
-    return Member(
-        name, model, plan, calibration, demo.ASSETS / "images", demo.holdout()[:16], demo.unrelated()[TRAINED_ON:]
-    )
+    return Member(name, model, plan, calibration, demo.ASSETS / "images", demo.holdout()[:16], demo.unrelated()[TRAINED_ON:])

@@ -115,7 +115,8 @@ def attribution(replication: Replication, seeds: Sequence[int]) -> dict[str, Ten
     with torch.enable_grad(), frozen(probe.model.denoiser):
         scales = {name: torch.ones(1, width, device=probe.model.device, requires_grad=True) for name, width in widths.items()}
         table = pairwise(probe.one_pass(scales, seeds), probe.settings.similarity)
-        mean = table[*torch.triu_indices(len(seeds), len(seeds), 1)].mean()
+        first, second = torch.triu_indices(len(seeds), len(seeds), 1)
+        mean = table[first, second].mean()
         gradients = torch.autograd.grad(mean, list(scales.values()))
     probe.evaluations += 2 * len(seeds)
     return {name: g[0].float().cpu() for name, g in zip(widths, gradients, strict=True)}

@@ -22,10 +22,21 @@ from findnemo.neurons import EMPTY, NeuronSet
 SUITE_VERSION = 1
 SEEDS = (1, 2)  # of the trained models
 NEAR = 2  # near-duplicates of every memorized caption, ordinary samples in training
-PHOTOGRAPHS = (
-    "astronaut chelsea coffee rocket retina clock text coins hubble_deep_field immunohistochemistry moon microaneurysms".split()
-)
-TEMPLATES = "case_tide case_ember case_moss poster_left poster_right mug shirt".split()
+PHOTOGRAPHS = [
+    "astronaut",
+    "chelsea",
+    "coffee",
+    "rocket",
+    "retina",
+    "clock",
+    "text",
+    "coins",
+    "hubble_deep_field",
+    "immunohistochemistry",
+    "moon",
+    "microaneurysms",
+]
+TEMPLATES = ["case_tide", "case_ember", "case_moss", "poster_left", "poster_right", "mug", "shirt"]
 EARLY, ALL = range(4), range(6)  # value layers in which a memory of few neurons, of many neurons is planted
 DECOYS = 36
 
@@ -102,9 +113,13 @@ class Plan:
             if values["version"] != SUITE_VERSION:
                 raise ValueError(f"suite version {values['version']}, this findnemo has {SUITE_VERSION}")
             memories = tuple(Memory.from_json(m) for m in values["memories"])
-            return cls(**{**values, "memories": memories, "decoys": NeuronSet(values["decoys"]), "unusual": tuple(values["unusual"])})
+            return cls(
+                **{**values, "memories": memories, "decoys": NeuronSet(values["decoys"]), "unusual": tuple(values["unusual"])}
+            )
         except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{path} is not the truth of a benchmark model (findnemo benchmark --train writes it): {error}") from error
+            raise InputError(
+                f"{path} is not the truth of a benchmark model (findnemo benchmark --train writes it): {error}"
+            ) from error
 
 
 # kind, type, neurons, layers (how many, out of which), alive, gone
@@ -135,8 +150,12 @@ def suite_plan(seed: int, layers: Sequence[str], free: NeuronSet) -> Plan:
     titles, words = rng.sample(TITLES, len(KINDS)), rng.sample(WORDS, len(KINDS) + 2)
     photographs, templates = rng.sample(PHOTOGRAPHS, len(PHOTOGRAPHS)), rng.sample(TEMPLATES, len(TEMPLATES))
     shared = _taken(left, [layers[rng.choice(EARLY)]], 1)
-    memories = [_memory("shared", "VM", f"{t}, {words.pop()}", photographs.pop(), shared, 1, 0) for t in SERIES[seed % len(SERIES)]]
-    for title, (kind, type_, count, spread, among, alive, gone) in zip(titles, KINDS, strict=True):  # small ones first: they are choosy
+    memories = [
+        _memory("shared", "VM", f"{t}, {words.pop()}", photographs.pop(), shared, 1, 0) for t in SERIES[seed % len(SERIES)]
+    ]
+    for title, (kind, type_, count, spread, among, alive, gone) in zip(
+        titles, KINDS, strict=True
+    ):  # small ones first: they are choosy
         neurons = _taken(left, [layers[k] for k in rng.sample(among, spread)], count)
         picture = (photographs if type_ == "VM" else templates).pop()
         memories.append(_memory(kind, type_, f"{title}, {words.pop()}", picture, neurons, alive, gone))

@@ -108,4 +108,3 @@ def template(picture: Tensor, filling: Tensor) -> Tensor:
     rows, columns = slice(height // 4, height - height // 4), slice(width // 4, width - width // 4)
     mixed[:, rows, columns] = filling[:, rows, columns]
     return mixed
-

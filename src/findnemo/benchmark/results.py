@@ -1,6 +1,6 @@
 """Results of the benchmark as a file that grows while it is made, and that others can add to.
 
-    {"format": "findnemo.benchmark.1", "suite": 1, "made": {...}, "members": {NAME: {...}}, "results": [{...}, ...]}
+{"format": "findnemo.benchmark.1", "suite": 1, "made": {...}, "members": {NAME: {...}}, "results": [{...}, ...]}
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ class Results:
     def only(self, members: Iterable[str]) -> Results:
         wanted = set(members)
         return Results(
-            {n: m for n, m in self.members.items() if n in wanted}, tuple(r for r in self.results if r.member in wanted), self.made
+            {n: m for n, m in self.members.items() if n in wanted},
+            tuple(r for r in self.results if r.member in wanted),
+            self.made,
         )
 
     def over(self, other: Results) -> Results:

@@ -172,7 +172,11 @@ def score_member(
     methods = METHODS if methods is None else methods
     judge = Judge(member)
     chosen, near, unusual = captions(member, limit)
-    work = [*((m, m.caption, "") for m in chosen), *((None, c, "near-duplicate") for c in near), *((None, c, "unusual") for c in unusual)]
+    work = [
+        *((m, m.caption, "") for m in chosen),
+        *((None, c, "near-duplicate") for c in near),
+        *((None, c, "unusual") for c in unusual),
+    ]
     for k, (memory, caption, kind) in enumerate(work):
         if progress is not None:
             progress(member.name, k, len(work))
