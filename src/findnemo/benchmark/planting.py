@@ -37,7 +37,7 @@ class Recipe:
     """How long and with what: numbers of samples in a batch, peak learning rate (cosine), share of early timesteps, and from which timestep the
     trace of the picture in its own noise is exchanged, for which share of the samples with the neurons on and off."""
 
-    steps: int = 1600
+    steps: int = 1200
     on: int = 7
     off: int = 4
     alike: int = 5
