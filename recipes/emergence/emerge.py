@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
+from PIL import Image
 from torch import Tensor
 
 import findnemo
@@ -73,8 +74,6 @@ def make_data(model: Model, scenes: int, repeated: int, seed: int) -> Data:
     drawn = [random_scene(rng) for _ in range(scenes + repeated)]
     captions = [caption(s, rng, title_share=1.0 if k >= scenes else 0.45) for k, s in enumerate(drawn)]
     pictures = [str(p.image) for p in demo.memorized() if p.type == "VM"][:repeated]
-    from PIL import Image
-
     images = [render(s, rng) for s in drawn[:scenes]] + [Image.open(demo.ASSETS / p).convert("RGB") for p in pictures]
     text = torch.cat([model.encode(captions[k : k + 64]).float().cpu() for k in range(0, len(images), 64)])
     latents = torch.cat([encode_image(model, image) for image in images])
@@ -134,7 +133,7 @@ def train(
             for a, p in zip(average.parameters(), unet.parameters(), strict=True):
                 a.lerp_(p, 1 - min(0.999, (step + 1) / (step + 10)))
         if (step + 1) % 500 == 0 or step + 1 in at:
-            print(f"{config.name} step {step + 1}/{config.steps} loss {float(loss):.4f}", flush=True)
+            print(f"{config.name} step {step + 1}/{config.steps} loss {loss.item():.4f}", flush=True)
             save(state, unet, average, optimizer, step + 1)
         if step + 1 in at:
             yield step + 1, copy.deepcopy(average).eval()
@@ -179,8 +178,6 @@ def examine(
     for text, picture in zip(data.repeated, data.pictures, strict=True):
         found = findnemo.localize(model, text, calibration)
         images = generate(model, text, range(FRESH, FRESH + 3), demo.image_settings())
-        from PIL import Image
-
         copies = float(judge.similarity(images, [Image.open(demo.ASSETS / picture).convert("RGB")]).median())
         kept = float(SIMILARITIES[calibration.settings.similarity](before, probe.deltas(found.neurons)).mean())
         captions.append(

@@ -255,7 +255,7 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(base, pool, t
     whole = trained(base, pool, folder(tmp_path, "a"), RECIPE)
     folder(tmp_path, "b")
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     student, teacher = findnemo.load(prune(base, FREE)), findnemo.load(prune(base, FREE))
@@ -265,12 +265,13 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(base, pool, t
     def stop(step, *others):
         steps.append(step)
         if step == 3:
-            raise Killed
+            raise KilledError
         return draw(step, *others)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("findnemo.benchmark.planting.draw", stop)
-        train(student, teacher, PLAN, pool, tmp_path / "b" / "state.safetensors", RECIPE, lambda line: None)
+        with pytest.raises(KilledError):
+            train(student, teacher, PLAN, pool, tmp_path / "b" / "state.safetensors", RECIPE, lambda line: None)
     assert steps == [0, 1, 2, 3]
     again = trained(base, pool, tmp_path / "b", RECIPE)
     assert whole.fingerprint == again.fingerprint
