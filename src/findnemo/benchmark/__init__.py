@@ -12,8 +12,8 @@ from findnemo.benchmark.methods import METHODS, Answer, Method, Task
 from findnemo.benchmark.plan import SUITE_VERSION, Memory, Plan, suite_plan
 from findnemo.benchmark.planting import Recipe, plant
 from findnemo.benchmark.results import Results, published
-from findnemo.benchmark.run import run, train
 from findnemo.benchmark.scoring import Alarm, Score, score_member
+from findnemo.benchmark.suite import run, train
 
 __all__ = [
     "METHODS",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -199,9 +199,20 @@ def score_member(
 def captions(member: Member, limit: int | None = None) -> tuple[list[Memory], list[str], list[str]]:
     """Memories that were learned; near-duplicates that are none; captions that merely look unusual."""
     known = member.plan.measured
-    memories = [m for m in member.plan.memories if known.get(m.caption, {}).get("learned", True)]
+    learned = [m for m in member.plan.memories if known.get(m.caption, {}).get("learned", True)]
+    memories = [as_measured(m, known.get(m.caption, {}), member.calibration.tau) for m in learned]
     near = [c for m in memories for c in m.near[:1] if known.get(m.caption, {}).get("near", {}).get(c, 0.0) < COPY]
     return memories[:limit], near[:limit], list(member.plan.unusual[:limit])
+
+
+def as_measured(memory: Memory, values: Mapping[str, Any], tau: float) -> Memory:
+    """The memory with the rule that holds: where it stayed alive with as few neurons on as it was taught to be gone with, all are needed.
+
+    >>> memory = Memory("", "VM", "c", "p", NeuronSet({"l": range(4)}), alive=2, gone=1)
+    >>> as_measured(memory, {"few": [0.5, 0.6]}, 0.8).needed, as_measured(memory, {"few": [0.5, 0.9]}, 0.8).needed
+    (3, 4)
+    """
+    return replace(memory, gone=0) if any(value > tau for value in values.get("few", ())) else memory
 
 
 def answers(values: Mapping[str, Any], member: str) -> dict[str, Method]:

@@ -43,7 +43,7 @@ def benchmark(
 
     Example: `findnemo benchmark --suite suite --add my-answers.json --kinds`
     """
-    from findnemo.benchmark import run as api
+    from findnemo.benchmark import suite as api
     from findnemo.benchmark import table
     from findnemo.benchmark.results import Results
     from findnemo.benchmark.results import published as known
