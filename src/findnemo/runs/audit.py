@@ -312,7 +312,9 @@ def _quality(
 def not_memorized(run: Run, most: int) -> list[str]:
     """The first captions of a run that are under tau."""
     where = "r.stage = 'detect' AND r.status = 'done' AND json_extract(r.payload, '$.memorized') = 0"
-    rows = run.query(f"SELECT c.text FROM captions AS c JOIN results AS r ON r.caption = c.id AND {where} ORDER BY c.id LIMIT {most}")
+    rows = run.query(
+        f"SELECT c.text FROM captions AS c JOIN results AS r ON r.caption = c.id AND {where} ORDER BY c.id LIMIT {most}"
+    )
     return [text for (text,) in rows]
 
 

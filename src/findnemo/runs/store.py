@@ -218,7 +218,9 @@ class Run:
         results: dict[int, list[tuple]] = {}
         for caption, *rest in self._sql(f"SELECT {columns} FROM results WHERE caption IN ({found}) ORDER BY rowid", (*values,)):
             results.setdefault(caption, []).append(tuple(rest))
-        for id_, text, row, kind, image in self._sql(f"SELECT id, text, row, type, image FROM captions WHERE {where} ORDER BY id", chosen):
+        for id_, text, row, kind, image in self._sql(
+            f"SELECT id, text, row, type, image FROM captions WHERE {where} ORDER BY id", chosen
+        ):
             mine = results.get(id_, [])
             good = {stage: json.loads(payload) for stage, status, _, payload in mine if status == "done"}
             bad = {stage: json.loads(payload)["error"] for stage, status, _, payload in mine if status == "failed"}

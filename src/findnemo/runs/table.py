@@ -62,7 +62,8 @@ def enter(run: Run, prompts: Iterable[Prompt], shard: Shard | None = None, size:
     captions that share passes; a `shard` holds whole groups of them. `limit`: the first so many distinct captions. Raises MismatchError
     where a run holds a shard of another table.
     """
-    position, repeats, some, digest = 0, 0, [], hashlib.sha256()
+    position, repeats, digest = 0, 0, hashlib.sha256()
+    some: list[tuple[int, int]] = []
     with run.transaction():
         run.query(_ASKED)
         run.query("DELETE FROM asked")

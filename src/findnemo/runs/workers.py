@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-STRIKES = 2  # so often a worker must die over the same unit alone until the unit is to blame
+STRIKES = 3  # so often a worker must die over the same unit alone until the unit is to blame
 ROUNDS = 3  # so often the captions of a unit are tried one by one, where together they end workers and alone they do not
 AIM = 15.0  # seconds that a task of several units shall take
 DEPTH = 2  # tasks that a worker has: the one under way and the next
@@ -129,8 +129,8 @@ class Dispatch:
     how many there are, to hand out single ones at the end. `ahead`: no unit is begun more than so many after the first that is open.
 
     Tasks are sized by measured seconds: of as many units as take `aim` seconds, never more than half of an equal share of what is left. A
-    task of several units whose worker died is given out again in single units; a unit alone again; after the second time its items are
-    tried one by one. An item over which two workers died alone is set aside; the others are answered together again.
+    task of several units whose worker died is given out again in single units; a unit alone again; after the third time its items are
+    tried one by one. An item over which three workers died alone is set aside; the others are answered together again.
     """
 
     def __init__(self, units: Iterable[Unit], count: int, workers: int, aim: float = AIM, ahead: int | None = None):
@@ -139,7 +139,9 @@ class Dispatch:
         self._mean, self._ended = 0.0, False
         self._strikes: dict[Unit, int] = {}
         self._rounds: dict[Unit, int] = {}
-        self._probes: dict[Unit, tuple[_Probe, int]] = {}  # a unit of one item -> the probe that it belongs to, and its place there
+        self._probes: dict[
+            Unit, tuple[_Probe, int]
+        ] = {}  # a unit of one item -> the probe that it belongs to, and its place there
         self._number: dict[Unit, int] = {}  # of the open units, in the order of their beginning
         self._begun = 0
 
@@ -228,7 +230,9 @@ class Dispatch:
         rest = Unit(tuple(item for k, item in enumerate(unit.items) if k not in probe.guilty))
         events = [Event(Unit((unit.items[k],)), aside=why) for k, why in sorted(probe.guilty.items())]
         if not probe.guilty and rounds == ROUNDS:
-            return [Event(unit, aside=f"set aside: workers die over these {len(unit.items)} captions together, not over each alone")]
+            return [
+                Event(unit, aside=f"set aside: workers die over these {len(unit.items)} captions together, not over each alone")
+            ]
         if rest.items:
             self._number[rest], self._rounds[rest] = number, 0 if probe.guilty else rounds
             self._again.append(Task((rest,)))
@@ -324,5 +328,3 @@ class Loader:
 
         model = load(self.source, self.device, self.dtype, channels_last=True, **self.options)
         return compiled(model) if self.compile else model
-
-

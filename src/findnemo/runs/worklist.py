@@ -40,7 +40,7 @@ def list_open(run: Run, stage: str, stages: Sequence[str] | None = None, size: i
     Open: asked for (see `table.enter`), concerned, and not answered under every name in `stages` (the stage itself); what failed is tried
     again. `size`: captions that share passes, by their ids.
     """
-    concern, names = CONCERNS[stage], [stage] if stages is None else list(stages)
+    concern, names = CONCERNS.get(stage, Concern()), [stage] if stages is None else list(stages)
     marks = ", ".join("?" * len(names))
     answered = f"(SELECT COUNT(*) FROM results AS d WHERE d.caption = a.caption AND d.status = 'done' AND d.stage IN ({marks}))"
     group = "a.caption" if size == 1 else f"(a.caption - 1) / {int(size)}"
