@@ -115,6 +115,15 @@ def shard_of(text: str | None) -> Any:
     return None if text is None else Shard.of(text)
 
 
+def refuse_shard(run: Path) -> None:
+    """Raises InputError for a part of a run, where the whole is needed."""
+    from findnemo.runs import Run
+
+    with Run.open(run) as part:
+        if "shard" in part.meta("settings"):
+            raise InputError(f"{run} is a shard of a run: join all of them with `findnemo merge` first")
+
+
 @contextmanager
 def opened(run: Path, model: Source, device: str | None, dtype: str | None, quiet: bool) -> Iterator[Any]:
     """A run with its model, ready for more work, as `Work`. `model`: where it is, if no longer where the run found it."""

@@ -35,7 +35,7 @@ from findnemo.cli._common import (
     stdout,
     takes_workers,
 )
-from findnemo.cli._steps import check_track, opened, opened_with, tracked
+from findnemo.cli._steps import check_track, opened, opened_with, refuse_shard, tracked
 
 PAPER = ", paper"  # how heads of columns with published numbers end
 PER_TYPE = 6  # captions of each type in costly studies of the demo
@@ -88,8 +88,9 @@ def compare(
             asked = {"calibration": calibration, "images": images, **judges}
             go_on(model, out, prompts, limit, column, asked, device, dtype, quiet or json, crew)
         else:
-            also = {"column": column, "device": device, "dtype": dtype, "report": False, "quiet": quiet or json, "crew": crew}
+            also = {"column": column, "device": device, "dtype": dtype, "report": False, "quiet": quiet or json, **vars(crew)}
             audit(model, out, prompts, holdout, calibration, limit, images=images or 4, **judges, **also)
+    refuse_shard(out)
     with tracked(out, track, quiet), opened_with(out, model, crew, device, dtype, quiet) as (work, pool):
         with bar(quiet) as update:
             api(work, names, update, pool)

@@ -3,6 +3,7 @@
 from findnemo.runs.audit import STAGES, Answer, Plan, Tools, Work, all_neurons, answer, audit, neurons_of, start
 from findnemo.runs.calibrating import calibrate_with
 from findnemo.runs.export import ASKED, counts, neurons_by_caption, row, summary, told, write_results
+from findnemo.runs.merge import Merged, merge
 from findnemo.runs.standing import STANDINGS, standing
 from findnemo.runs.store import Caption, Run, acquire, refuse_foreign
 from findnemo.runs.table import Entered, Shard, ask_all, enter
@@ -19,6 +20,7 @@ __all__ = [
     "Event",
     "Facts",
     "Loader",
+    "Merged",
     "Outcome",
     "Plan",
     "Pool",
@@ -39,6 +41,7 @@ __all__ = [
     "drive",
     "enter",
     "in_order",
+    "merge",
     "neurons_by_caption",
     "neurons_of",
     "refuse_foreign",

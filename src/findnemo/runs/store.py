@@ -102,7 +102,7 @@ class Run:
         elif known != settings:
             run.close()
             raise MismatchError(
-                f"{path} was made with other settings: {_differences(known, settings)}; give another --out, or the same settings"
+                f"{path} was made with other settings: {differences(known, settings)}; give another --out, or the same settings"
             )
         return run
 
@@ -249,7 +249,8 @@ def acquire(path: Path) -> Any:
     return lock
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
+def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """What differs between two sets of settings, in words."""
     flat_old, flat_new = _flat(old), _flat(new)
     keys = [k for k in {**flat_old, **flat_new} if flat_old.get(k) != flat_new.get(k)]
     return ", ".join(f"{k} {flat_old.get(k)!r}, now {flat_new.get(k)!r}" for k in keys)

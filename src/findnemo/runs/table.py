@@ -58,7 +58,7 @@ class Entered:
 def enter(run: Run, prompts: Iterable[Prompt], shard: Shard | None = None, size: int = 1, limit: int | None = None) -> Entered:
     """Enter captions that are new, in one transaction, and remember which were asked for; `answer` works on those.
 
-    The id of a caption is its place among the distinct captions of the table, from 1, unless the run holds others already. `size`:
+    The id of a caption is its place among the distinct captions of the table, from 1, where no other caption of the run has it. `size`:
     captions that share passes; a `shard` holds whole groups of them. `limit`: the first so many distinct captions. Raises MismatchError
     where a run holds a shard of another table.
     """
@@ -92,9 +92,10 @@ def _caption(run: Run, prompt: Prompt, position: int, shard: Shard | None) -> in
         if shard is not None and known[0][0] != position:
             raise _other_table(run)
         return int(known[0][0])
-    new = (None if shard is None else position, prompt.text, prompt.row, prompt.type, prompt.image)
-    if shard is not None and run.query("SELECT 1 FROM captions WHERE id = ?", (position,)):
+    taken = bool(run.query("SELECT 1 FROM captions WHERE id = ?", (position,)))
+    if taken and shard is not None:
         raise _other_table(run)
+    new = (None if taken else position, prompt.text, prompt.row, prompt.type, prompt.image)
     run.query("INSERT INTO captions (id, text, row, type, image) VALUES (?, ?, ?, ?, ?)", new)
     return int(run.query("SELECT last_insert_rowid()")[0][0])
 
