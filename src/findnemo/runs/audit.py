@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,12 @@ from findnemo.deltas import group_size
 from findnemo.detection import Detection, Screen, detect_many
 from findnemo.errors import FindnemoError
 from findnemo.images import ImageSettings, save_png, sheet
-from findnemo.localization import DEFAULT, localize, most_unusual
+from findnemo.localization import DEFAULT, Bystanders, localize, most_unusual
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.prompts import Prompt
 from findnemo.runs.store import Caption, Run
-from findnemo.verification import Judges, Verification, grow, quality, verify
+from findnemo.verification import RANDOM, Judges, Verification, grow, quality, verify
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,7 +34,7 @@ ROUNDS = 3  # of growth, on one, two and three times as many images as are looke
 class Plan:
     """What an audit does besides the calibration's settings. `grow`: add neurons where finished images are still copies.
     `judges`: where the copy descriptor ("descriptor") and the CLIP ("clip") come from. `quality_prompts`: unrelated captions for the
-    quality check."""
+    quality check. `max_impact`: among the sets that remove a memory prefer one that changes the captions `unrelated` by no more."""
 
     search: str = DEFAULT
     screen: Screen | None = None
@@ -42,6 +43,8 @@ class Plan:
     image_settings: ImageSettings = field(default_factory=ImageSettings)
     judges: Mapping[str, str] = field(default_factory=dict)
     quality_prompts: int = 16
+    max_impact: float | None = None
+    unrelated: tuple[str, ...] = ()
 
     def settings(self, model: Model, calibration: Calibration) -> dict[str, Any]:
         """Everything a result depends on; a run directory holds results of one such set only."""
@@ -56,6 +59,7 @@ class Plan:
             "grow": self.grow,
             "image_settings": self.image_settings.to_json(),
             "judges": dict(self.judges),
+            **({} if self.max_impact is None else {"max_impact": self.max_impact, "unrelated": list(self.unrelated)}),
         }
 
 
@@ -69,6 +73,13 @@ class Work:
     plan: Plan
     judges: Judges = field(default_factory=Judges)
     original: Callable[[Caption], Image.Image | None] = lambda caption: None
+
+    @cached_property
+    def bystanders(self) -> Bystanders | None:
+        """The captions on which the impact of a set is measured, where the plan asks for gentle ones."""
+        if self.plan.max_impact is None:
+            return None
+        return Bystanders(self.model, self.plan.unrelated, self.calibration.settings)
 
 
 Progress = Callable[[str, int, int], None]
@@ -155,7 +166,8 @@ def _detect(work: Work, group: Sequence[Caption]) -> list[Answer]:
 
 
 def _localize(work: Work, caption: Caption) -> dict[str, Any]:
-    return localize(work.model, caption.text, work.calibration, work.plan.search).to_json()
+    plan = work.plan
+    return localize(work.model, caption.text, work.calibration, plan.search, plan.max_impact, work.bystanders or ()).to_json()
 
 
 def _verify(work: Work, caption: Caption) -> dict[str, Any]:
@@ -180,6 +192,8 @@ def _verify(work: Work, caption: Caption) -> dict[str, Any]:
     if neurons != found:
         of_more = {f"{name}:{i}": round(float(z[name][i]), 3) for name, i in neurons - found}
         values = {"grown": len(neurons) - len(found), "neurons": neurons.to_json(), "z": of_more}
+        if work.bystanders is not None:  # what was added after the choice may be less gentle
+            values["impact"] = round(work.bystanders.impacts([neurons], caption.text)[0], 6)
     if result.before:
         images, noise = work.run.path / "images" / caption.slug, work.run.path / "noise" / caption.slug
         _save_numbered(images, before=result.before, after=result.after)
@@ -229,7 +243,7 @@ def check_quality(work: Work) -> None:
     clean = [c.text for c in captions if c.results.get("detect", {}).get("memorized") is False][: work.plan.quality_prompts]
     basis = {"neurons": neurons.to_json(), "prompts": clean}
     if work.plan.images and neurons != EMPTY and clean and work.run.meta("quality_basis") != basis:
-        result = quality(work.model, clean, neurons, work.plan.image_settings, work.judges)
+        result = quality(work.model, clean, neurons, work.plan.image_settings, work.judges, RANDOM)
         work.run.set_meta("quality", result)
         work.run.set_meta("quality_basis", None if result["failed"] else basis)  # what failed is tried again
 
