@@ -11,7 +11,7 @@ from findnemo.calibration import Calibration, layer_activations
 from findnemo.deltas import Probe
 from findnemo.errors import InputError
 from findnemo.localization.candidates import initial_selection, out_of_distribution_neurons
-from findnemo.localization.gentle import Bystanders, Choice, gentlest
+from findnemo.localization.gentle import EFFORT, Bystanders, Choice, gentlest
 from findnemo.localization.refinement import refine
 from findnemo.localization.replication import Replication
 from findnemo.localization.search import DEFAULT, SEARCHES, Found, alternatives, first_guess, most_unusual
@@ -135,13 +135,14 @@ def _gentle(
     replication: Replication, found: Found, search: str, z: Any, tau: float, max_impact: float, others: Bystanders
 ) -> Choice:
     """The gentlest set that brings the memory to tau; where the search could not, its set stays, for nothing removes the memory."""
-    prompt = replication.probe.prompt
+    prompt, began = replication.probe.prompt, replication.probe.evaluations
+    another = alternatives(search, replication, z, tau)
     tries = {"tries": 1} if replication.similarity(found.neurons) > tau else {}
     return gentlest(
         found,
         max_impact,
         lambda neurons: others.impacts([neurons], prompt)[0],
         lambda neurons: others.heaviest(neurons, prompt),
-        alternatives(search, replication, z, tau),
+        lambda without: another(without) if replication.probe.evaluations - began < EFFORT else None,
         **tries,
     )

@@ -22,6 +22,7 @@ from findnemo.scores import NOT_FINITE, SIMILARITIES
 from findnemo.settings import PAPER, Settings
 
 TRIES = 4  # sets whose impact is measured for one memory, the first included
+EFFORT = 400  # U-Net evaluations spent on alternatives to one set, after which no further one is begun
 WEIGHED = 8  # neurons of a set that are measured one by one: of a larger set those that ordinary captions drive most
 WITNESSES = 4  # captions on which that is done
 WORST = 2.0  # impact on a caption of which the edit leaves nothing finite: no similarity is lower than -1
