@@ -140,13 +140,25 @@ def _middle(values: Tensor, at: Tensor) -> float:
     return float(values[at].quantile(0.5))
 
 
+def _remembered(statistic: Statistic) -> Statistic:
+    seen: dict[tuple[int, ...], float] = {}
+
+    def asked(at: Tensor) -> float:
+        key = tuple(at.tolist())
+        if key not in seen:
+            seen[key] = statistic(at)
+        return seen[key]
+
+    return asked
+
+
 def _gap(one: Statistic, other: Statistic, at: Tensor) -> float:
     return one(at) - other(at)
 
 
 def _against_untouched(statistics: Sequence[Statistic], n: int) -> dict[str, Any]:
     """Figures of the untouched model, of the found neurons and of random draws, all on the same resampled captions."""
-    untouched, found, *drawn = statistics
+    untouched, found, *drawn = map(_remembered, statistics)  # each resample is asked for more than once
 
     def random(at: Tensor) -> float:
         return fmean(one(at) for one in drawn)
