@@ -48,6 +48,7 @@ from findnemo.cli._steps import (
     check_track,
     demo_holdout,
     demo_table,
+    gentle,
     make_plan,
     own_calibration,
     plan_of,
@@ -62,6 +63,16 @@ from findnemo.errors import InputError, MismatchError
 
 FprOpt = Annotated[float | None, typer.Option(help="Threshold for this false-positive rate instead of mean + 1 std.")]
 SearchOpt = Annotated[str, typer.Option(help="How neurons are sought: 'gradient', 'halving' or 'listing' (Algorithms 3 and 4).")]
+ImpactOpt = Annotated[
+    float | None,
+    typer.Option(
+        "--max-impact", help="Among sets that remove a memory prefer one that changes unrelated captions by no more (0 to 2)."
+    ),
+]
+UnrelatedOpt = Annotated[
+    str | None,
+    typer.Option("--unrelated", help="Captions that are not memorized, of which --max-impact takes 16; 'demo' brings its own."),
+]
 PrecisionOpt = Annotated[
     float, typer.Option(help="Stop scoring hold-out captions once tau is known this well (95 %); 0: score all.")
 ]
@@ -231,6 +242,8 @@ def localize(
     calibration: CalibrationOpt,
     out: OutOpt,
     search: SearchOpt = "gradient",
+    max_impact: ImpactOpt = None,
+    unrelated: UnrelatedOpt = None,
     limit: LimitOpt = None,
     column: ColumnOpt = None,
     device: DeviceOpt = None,
@@ -247,9 +260,11 @@ def localize(
     Example: `findnemo localize demo --prompts findnemo-demo/results.csv --calibration findnemo-demo/calibration --out run`
 
     Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --search listing --limit 20 --out run`
+
+    Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --max-impact 0.02 --unrelated ordinary.txt --out run`
     """
     stages = ("detect", "localize")
-    also: dict[str, Any] = {"search": search, "crew": crew, "shard": shard}
+    also: dict[str, Any] = {"search": search, "crew": crew, "shard": shard, "max_impact": max_impact, "unrelated": unrelated}
     stages_with_calibration(
         model, prompts, calibration, out, stages, limit, column, device, dtype, compile, fail_on_memorized, json, quiet, **also
     )
@@ -267,6 +282,8 @@ def audit(
     ] = None,
     limit: LimitOpt = None,
     search: SearchOpt = "gradient",
+    max_impact: ImpactOpt = None,
+    unrelated: UnrelatedOpt = None,
     variant: Annotated[str | None, typer.Option(help="'paper' (default) or 'released'; a calibration brings its own.")] = None,
     fpr: FprOpt = None,
     precision: PrecisionOpt = 0.002,
@@ -298,6 +315,8 @@ def audit(
 
     Example: `findnemo audit model.safetensors --config stable-diffusion-v1-5/stable-diffusion-v1-5 --prompts captions.csv --holdout laion.csv --descriptor sscd.pt --clip CLIP --out run`
 
+    Example: `findnemo audit MODEL --prompts captions.csv --holdout laion.csv --max-impact 0.02 --out run`
+
     Example: `findnemo audit demo --track tensorboard --fail-on-memorized --quiet --out run`
     """
     from dataclasses import replace
@@ -321,6 +340,7 @@ def audit(
     settings = made.settings if made else settings_for(variant or "paper", seed or 0)
     judges = {name: str(place) for name, place in (("descriptor", descriptor), ("clip", clip)) if place is not None}
     plan = replace(make_plan(model, search, images, image_steps, guidance, settings.seed), grow=grow, judges=judges)
+    plan = gentle(plan, model, max_impact, unrelated, column, quiet, clean if holdout else None)
     stages, folder = ("detect", "localize", "verify"), Path(prompts or "").absolute().parent
     with tracked(out, track, quiet), at_work(model, crew, device, dtype, quiet, compile) as pool:
         if made is None:

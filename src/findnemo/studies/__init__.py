@@ -19,6 +19,7 @@ from findnemo.studies.table1 import table1
 from findnemo.studies.table2 import table2
 from findnemo.studies.table3 import table3
 from findnemo.studies.table4 import table4
+from findnemo.studies.utility import utility
 
 __all__ = ["STUDIES", "Bench", "Study", "Table", "study", "write"]
 
@@ -38,6 +39,7 @@ STUDIES: dict[str, Callable[[Bench], Study]] = {
     "fig14": fig14,
     "fig16": fig16,
     "fig20": fig20,
+    "utility": utility,
 }
 
 
