@@ -565,4 +565,4 @@ def test_an_audit_takes_the_gentle_set_and_tells_its_impact(tmp_path):
         caption.results["verify"]["same_seed"] == check(model, CAPTION, own, SETTINGS, 0, plan.image_settings).values["same_seed"]
     )
     caption.results["localize"]["impact"] = 0.3
-    assert "1 change them more" in verdict(Run.open(tmp_path / "run"), [caption])[2]
+    assert "1 change them more" in verdict(Run.open(tmp_path / "run"), [caption], 1)[2]
