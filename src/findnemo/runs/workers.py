@@ -226,7 +226,8 @@ class Dispatch:
             probe.guilty[place] = reason
         if probe.open:
             return []
-        unit, number, rounds = probe.unit, self._close(probe.unit), self._rounds.pop(probe.unit, 0) + 1
+        unit, rounds = probe.unit, self._rounds.pop(probe.unit, 0) + 1
+        number = self._close(unit)
         rest = Unit(tuple(item for k, item in enumerate(unit.items) if k not in probe.guilty))
         events = [Event(Unit((unit.items[k],)), aside=why) for k, why in sorted(probe.guilty.items())]
         if not probe.guilty and rounds == ROUNDS:
