@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from findnemo.errors import InputError
+
 STRIKES = 3  # so often a worker must die over the same unit alone until the unit is to blame
 ROUNDS = 3  # so often the captions of a unit are tried one by one, where together they end workers and alone they do not
 AIM = 15.0  # seconds that a task of several units shall take
@@ -226,7 +228,8 @@ class Dispatch:
             probe.guilty[place] = reason
         if probe.open:
             return []
-        unit, number, rounds = probe.unit, self._close(probe.unit), self._rounds.pop(probe.unit, 0) + 1
+        unit, rounds = probe.unit, self._rounds.pop(probe.unit, 0) + 1
+        number = self._close(unit)
         rest = Unit(tuple(item for k, item in enumerate(unit.items) if k not in probe.guilty))
         events = [Event(Unit((unit.items[k],)), aside=why) for k, why in sorted(probe.guilty.items())]
         if not probe.guilty and rounds == ROUNDS:
@@ -321,6 +324,15 @@ class Loader:
     dtype: str | None = None
     options: dict[str, str] = field(default_factory=dict)
     compile: bool = False
+
+    @classmethod
+    def of(cls, model: Any) -> Loader:
+        """How to open a model again that was loaded from a place. Raises InputError for a live pipeline."""
+        if model.source.startswith("live "):
+            raise InputError(
+                f"a {model.source} cannot be sent to other processes: save it (save_pretrained) and give workers the directory"
+            )
+        return cls(model.source, str(model.device.type), str(model.dtype).removeprefix("torch."), model.options)
 
     def load(self) -> Any:
         from findnemo.engine import compiled
