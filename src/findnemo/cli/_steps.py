@@ -15,13 +15,20 @@ from findnemo.errors import InputError, MismatchError
 
 
 def calibrate_to(
-    model: Any, captions: list[str], settings: Any, fpr: float | None, precision: float, out: Path, quiet: bool
+    model: Any,
+    captions: list[str],
+    settings: Any,
+    fpr: float | None,
+    precision: float,
+    out: Path,
+    quiet: bool,
+    confidence: float | None = None,
 ) -> Any:
     import torch
 
     from findnemo import calibration as api
 
-    api.threshold(torch.zeros(len(captions)), fpr)  # too few captions: say so before the work, not after
+    api.threshold(torch.zeros(len(captions)), fpr, confidence)  # too few captions: say so before the work, not after
     with bar(quiet) as update:
         done = iter(range(1, len(captions) + 1))
         update("calibrate", 0, len(captions))
@@ -33,6 +40,7 @@ def calibrate_to(
             settings=settings,
             progress=lambda prompt: update("calibrate", next(done), len(captions)),
             checkpoint=out / "partial.safetensors",
+            confidence=confidence,
         )
 
 
@@ -52,11 +60,15 @@ def stages_with_calibration(
     quiet: bool,
     search: str = "gradient",
     screen: bool = False,
+    fdr: float | None = None,
+    consensus: int = 1,
 ) -> None:
     from findnemo.calibration import Calibration
 
+    check_level(fdr)
     table, made = read_table(prompts, column, limit, quiet), Calibration.load(calibration)
-    plan = with_screen(make_plan(model, search, 4, None, None, made.settings.seed), screen, made, quiet)
+    plan = replace(make_plan(model, search, 4, None, None, made.settings.seed), consensus=consensus)
+    plan = with_list(with_screen(plan, screen, made, quiet), fdr, made, len(table), quiet)
     loaded = load_model(model, device, dtype, quiet, compile)
     warn_long_captions(loaded, table)
     run_stages(loaded, table, made, out, stages, plan, fail_on_memorized, json, quiet)
@@ -88,6 +100,8 @@ def plan_of(settings: dict[str, Any]) -> Any:
         settings.get("grow", True),
         ImageSettings(**settings["image_settings"]),
         settings["judges"],
+        fdr=settings.get("fdr"),
+        consensus=settings.get("consensus", 1),
     )
 
 
@@ -120,6 +134,31 @@ def with_screen(plan: Any, wanted: bool, calibration: Any, quiet: bool) -> Any:
         quiet,
     )
     return replace(plan, screen=made)
+
+
+def check_level(fdr: float | None) -> None:
+    if fdr is not None and not 0 < fdr < 1:
+        raise InputError(f"--fdr {fdr} is not a rate between 0 and 1")
+
+
+def with_list(plan: Any, fdr: float | None, calibration: Any, captions: int, quiet: bool) -> Any:
+    """The plan with a list at a false discovery rate, if wanted, and a word where the hold-out captions are few for it."""
+    from findnemo.rates import holdout_needed, least_listed
+
+    if fdr is None:
+        return plan
+    scored = len(calibration.trajectories)
+    if not scored:
+        raise InputError(
+            "this calibration has no hold-out scores, so no p-values for --fdr: make one with `findnemo calibrate --prompts`"
+        )
+    if (least := least_listed(captions, fdr, scored)) > 1:
+        say(
+            f"list: with {scored} hold-out captions no p-value is under 1/{scored + 1}, so that a list of {captions} captions holds {least} or "
+            f"more of them, or none; for a single one it takes {holdout_needed(captions, fdr)} hold-out captions",
+            quiet,
+        )
+    return replace(plan, fdr=fdr)
 
 
 def run_stages(

@@ -19,7 +19,7 @@ from findnemo.report import _charts as charts
 from findnemo.report._captions import cards, example, wanted_pictures
 from findnemo.report._pictures import thumbnails
 from findnemo.report._text import NONE, clipped, count, number, percent
-from findnemo.runs import STANDINGS, Caption, Run, all_neurons, neurons_of, overview, standing
+from findnemo.runs import STANDINGS, Caption, Run, all_neurons, list_of, neurons_of, overview, q_values, standing, told
 from findnemo.runs.compare import STAGE
 
 LEAST = 5  # values from which an interval says something
@@ -102,6 +102,7 @@ def facts(run: Run) -> dict[str, Any]:
         "least": LEAST,
         "distribution": _distribution(known),
         "holdout": _holdout(calibration, tau),
+        "listed": told(listed) if (listed := list_of(run)) is not None else None,
         "map": charts.neuron_map(widths, held),
         "layers": _layers(widths, held),
         "sizes": charts.sizes([len(neurons_of(c)) for c in memorized if stand[c.id] != "out of reach" and len(neurons_of(c))]),
@@ -110,7 +111,7 @@ def facts(run: Run) -> dict[str, Any]:
         "quality": _quality(run.meta("quality")),
         "mitigations": _mitigations(run, captions),
         "attack": _attack(run.meta("attack")),
-        "cards": cards(run.path, memorized, stand, numbers, pictures),
+        "cards": cards(run.path, memorized, stand, numbers, pictures, q=q_values(captions)),
         "others": _others(captions, stand, tau),
         "pictures_left_out": len(wanted) - len(pictures),
     }
@@ -304,8 +305,12 @@ def _about(run: Run, known: dict[str, Any]) -> list[tuple[str, str]]:
 def _how_tau(calibration: Calibration) -> str:
     if not len(calibration.trajectories):
         return "given with imported statistics"
-    if calibration.fpr is not None:
-        return f"for a false-positive rate of {percent(calibration.fpr)} on hold-out captions"
+    if calibration.fpr is not None and (bound := calibration.rate_bound()) is not None:
+        sure = "" if calibration.confidence is None else f" with {percent(calibration.confidence)} confidence"
+        return (
+            f"for a false-positive rate of {percent(calibration.fpr)}{sure}; with these {len(calibration.trajectories)} hold-out captions it is "
+            f"under {percent(bound)} with 95 % confidence"
+        )
     low, high = tau_interval(calibration.scores)
     return f"mean + 1 std of hold-out scores (95 % interval {number(low)} to {number(high)}, n = {len(calibration.trajectories)})"
 

@@ -32,6 +32,7 @@ ROUNDS = 3  # of growth, on one, two and three times as many images as are looke
 @dataclass(frozen=True)
 class Plan:
     """What an audit does besides the calibration's settings. `grow`: add neurons where finished images are still copies.
+    `fdr`: false discovery rate of the list of captions; all captions are then scored with all seeds. `consensus`: how many times neurons are sought.
     `judges`: where the copy descriptor ("descriptor") and the CLIP ("clip") come from. `quality_prompts`: unrelated captions for the
     quality check."""
 
@@ -42,6 +43,8 @@ class Plan:
     image_settings: ImageSettings = field(default_factory=ImageSettings)
     judges: Mapping[str, str] = field(default_factory=dict)
     quality_prompts: int = 16
+    fdr: float | None = None
+    consensus: int = 1
 
     def settings(self, model: Model, calibration: Calibration) -> dict[str, Any]:
         """Everything a result depends on; a run directory holds results of one such set only."""
@@ -56,6 +59,8 @@ class Plan:
             "grow": self.grow,
             "image_settings": self.image_settings.to_json(),
             "judges": dict(self.judges),
+            **({} if self.fdr is None else {"fdr": self.fdr}),
+            **({} if self.consensus == 1 else {"consensus": self.consensus}),
         }
 
 
@@ -150,12 +155,13 @@ def _answer(work: Work, stage: str, group: Sequence[Caption], open_: Sequence[Ca
 
 
 def _detect(work: Work, group: Sequence[Caption]) -> list[Answer]:
-    answers = detect_many(work.model, [c.text for c in group], work.calibration, work.plan.screen)
+    all_seeds = work.plan.fdr is not None
+    answers = detect_many(work.model, [c.text for c in group], work.calibration, work.plan.screen, all_seeds)
     return [a.to_json() if isinstance(a, Detection) else a for a in answers]
 
 
 def _localize(work: Work, caption: Caption) -> dict[str, Any]:
-    return localize(work.model, caption.text, work.calibration, work.plan.search).to_json()
+    return localize(work.model, caption.text, work.calibration, work.plan.search, work.plan.consensus).to_json()
 
 
 def _verify(work: Work, caption: Caption) -> dict[str, Any]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from findnemo.runs.audit import all_neurons, neurons_of
+from findnemo.runs.discoveries import list_of, p_of, q_values
 from findnemo.runs.store import Caption, Run
 
 
-def row(caption: Caption) -> dict[str, Any]:
-    """One flat row a caption, the columns of results.csv; `None` where a step does not concern it."""
+def row(caption: Caption, q: Mapping[int, float] | None = None) -> dict[str, Any]:
+    """One flat row a caption, the columns of results.csv; `None` where a step does not concern it. `q`: caption id -> q-value."""
     found, checked = caption.results.get("localize", {}), caption.results.get("verify", {})
     detected = caption.results.get("detect", {})
     return {
@@ -24,6 +25,8 @@ def row(caption: Caption) -> dict[str, Any]:
         "memorized": detected.get("memorized"),
         "score": _round(found.get("score_before", detected.get("score"))),
         "tau": _round(detected.get("tau")),
+        "p": _significant(p_of(caption)),
+        "q": _significant((q or {}).get(caption.id)),
         "score_after": _round(found.get("score_after")),
         "reached": found.get("reached"),
         "neurons": len(neurons_of(caption)) if found else None,
@@ -44,10 +47,19 @@ def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def summary(run: Run) -> dict[str, Any]:
-    """The run in one JSON object: settings, counts, all neurons, quality, one row a caption."""
+def _significant(value: float | None) -> float | None:
+    """Four digits that count: small p-values shall stay apart."""
+    return None if value is None else float(f"{value:.4g}")
+
+
+def summary(run: Run, fdr: float | None = None) -> dict[str, Any]:
+    """The run in one JSON object: settings, counts, all neurons, quality, one row a caption, and the list at a false discovery rate.
+
+    `fdr`: its level, by default the run's own; no list without either.
+    """
     captions = list(run.captions())
-    rows = [row(c) for c in captions]
+    q, listed = q_values(captions), list_of(run, fdr)
+    rows = [row(c, q) for c in captions]
     return {
         "source": run.meta("source"),
         "settings": run.meta("settings"),
@@ -57,6 +69,7 @@ def summary(run: Run) -> dict[str, Any]:
         "failed": sum(r["status"] == "failed" for r in rows),
         "neurons": all_neurons(captions).to_json(),
         "quality": run.meta("quality"),
+        **({} if listed is None else {"discoveries": listed.to_json()}),
         "results": rows,
     }
 
