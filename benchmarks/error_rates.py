@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from scipy.stats import betabinom
 from torch import Tensor
 
 import findnemo
@@ -75,44 +76,64 @@ def splits(scores: Tensor, calibrate: int, repeats: int) -> Iterator[tuple[Tenso
 
 
 def show_rates(scores: Tensor, calibrate: int, repeats: int) -> None:
-    """A line a threshold: promise, rate of the first split with its interval, mean and range over splits, how often the bound held."""
+    """A line a threshold: promise, rate of the first split with its interval, mean and range over splits, how often the bound held.
+
+    The bound is of the rate over captions without number; over a finite test it should hold as often as a beta-binomial count stays under it.
+    """
     print(f"\n{len(scores) - calibrate} captions to test, {calibrate} to calibrate on, {repeats} splits")
     print(
-        "| threshold | promised | realised, first split [95 %] | mean of splits | 5 to 95 % of splits | bound (95 %) | splits under it |"
+        "| threshold | promised | first split [95 %] | mean of splits | 5 to 95 % of splits | bound | splits under it (expected) |"
     )
     print("|---|---:|---:|---:|---:|---:|---:|")
     pairs = list(splits(scores, calibrate, repeats))
+    of = len(scores) - calibrate
     kinds: list[tuple[str, float | None, float | None]] = [("mean + 1 std (paper)", None, None)]
-    kinds += [(f"--fpr {fpr:g}", fpr, None) for fpr in RATES] + [
-        (f"--fpr {fpr:g} --confidence .95", fpr, 0.95) for fpr in RATES[1:]
-    ]
+    kinds += [(f"--fpr {fpr:g}", fpr, None) for fpr in RATES]
+    kinds += [(f"--fpr {fpr:g} --confidence .95", fpr, 0.95) for fpr in RATES[1:]]
     for label, fpr, confidence in kinds:
         rates = torch.tensor([float((test >= threshold(fit, fpr, confidence)).double().mean()) for fit, test in pairs])
-        hits, of = round(float(rates[0]) * len(pairs[0][1])), len(pairs[0][1])
-        low, high = clopper_pearson(hits, of)
-        spread = [100 * float(rates.quantile(q)) for q in (0.05, 0.95)]
-        bound = None if fpr is None else fpr if confidence else rate_bound(calibrate, rank(calibrate, fpr))
+        hits = round(float(rates[0]) * of)
+        low, high = (100 * x for x in clopper_pearson(hits, of))
+        least, most = (100 * float(rates.quantile(q)) for q in (0.05, 0.95))
+        held = "| |" if fpr is None else _held(rates, calibrate, of, fpr, confidence)
+        promised = "" if fpr is None else f"{100 * fpr:g} %"
         print(
-            f"| {label} | {'' if fpr is None else f'{100 * fpr:g} %'} | {hits} of {of}: {100 * hits / of:.2f} % [{100 * low:.2f}, {100 * high:.2f}] | "
-            f"{100 * float(rates.mean()):.3f} % | {spread[0]:.2f} to {spread[1]:.2f} % | {'' if bound is None else f'{100 * bound:.2f} %'} | "
-            f"{'' if bound is None else f'{100 * float((rates <= bound).double().mean()):.1f} %'} |"
+            f"| {label} | {promised} | {hits} of {of}: {100 * hits / of:.2f} % [{low:.2f}, {high:.2f}] | {100 * float(rates.mean()):.3f} % | "
+            f"{least:.2f} to {most:.2f} % {held}"
         )
 
 
+def _held(rates: Tensor, calibrate: int, of: int, fpr: float, confidence: float | None) -> str:
+    """The bound of a threshold, and how many splits stay under it."""
+    k = rank(calibrate, fpr, confidence)
+    bound = fpr if confidence else rate_bound(calibrate, k)
+    expected = betabinom.cdf(int(bound * of + 1e-9), of, calibrate + 1 - k, k)
+    return f"| {100 * bound:.2f} % | {100 * float((rates <= bound + 1e-9).double().mean()):.1f} % ({100 * expected:.1f} %) |"
+
+
 def show_lists(scores: Tensor, memorized: Tensor, repeats: int) -> None:
-    """A line a list: 24 memorized captions among unrelated ones, how many are listed, how many of these are ordinary."""
+    """A line a list: 24 memorized captions among ordinary ones; how many of them are listed, and how much of the list is ordinary."""
     print(
-        "\n| hold-out | ordinary in the table | level | memorized listed (of 24) | listed in all | false, share of the list (mean) |"
+        "\n| hold-out | ordinary in the table | level | memorized listed (of 24) | listed in all | false share, mean ± standard error | at most |"
     )
-    print("|---:|---:|---:|---:|---:|---:|")
+    print("|---:|---:|---:|---:|---:|---:|---:|")
     for holdout, ordinary in ((100, 24), (600, 24), (600, 976), (1000, 976), (3000, 976), (5000, 976)):
         for level in LEVELS:
             rows = [_listed(fit, test[:ordinary], memorized, level) for fit, test in splits(scores, holdout, repeats)]
             right, false = torch.tensor(rows, dtype=torch.float64).T
-            share = (false / (right + false).clamp(min=1)).mean()
+            share = 100 * false / (right + false).clamp(min=1)
             print(
-                f"| {holdout} | {ordinary} | {level:g} | {right.mean():.2f} | {(right + false).mean():.2f} | {100 * share:.2f} % |"
+                f"| {holdout} | {ordinary} | {level:g} | {right.mean():.2f} | {(right + false).mean():.2f} | {share.mean():.1f} ± "
+                f"{share.std() / repeats**0.5:.1f} % | {100 * level * ordinary / (ordinary + len(memorized)):.1f} % |",
+                flush=True,
             )
+
+
+def show_memorized(rows: Tensor, scores: Tensor) -> None:
+    """p-values of the memorized captions (n, samples - 1) with all unseen ones for hold-out: of all seeds, and of the first two."""
+    for seeds, column in ((rows.shape[1] + 1, -1), (2, 0)):
+        p = sorted(p_value(float(s), scores) for s in rows[:, column])
+        print(f"p-values of memorized captions, {seeds} seeds: {', '.join(f'{x:.2g}' for x in p)}")
 
 
 def _listed(fit: Tensor, ordinary: Tensor, memorized: Tensor, level: float) -> tuple[int, int]:
@@ -142,12 +163,9 @@ def main() -> None:
     )
     print(f"scores {scores.min():.3f} to {scores.max():.3f}, mean {scores.mean():.3f}, std {scores.std():.3f}")
     print(f"memorized captions, all seeds {memorized[:, -1].min():.3f} to {memorized[:, -1].max():.3f}")
-    early = int((memorized[:, 0] > scores.max()).sum())
-    print(
-        f"memorized captions above all unseen ones: {int((memorized[:, -1] > scores.max()).sum())}; already after two seeds: {early}"
-    )
+    show_memorized(memorized, scores)
     show_rates(scores, args.calibrate, args.splits)
-    show_lists(scores, memorized[:, -1], min(args.splits, 200))
+    show_lists(scores, memorized[:, -1], min(args.splits, 400))
 
 
 if __name__ == "__main__":

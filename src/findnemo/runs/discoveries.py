@@ -26,7 +26,7 @@ class Discoveries:
     needed: int | None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | {"listed": list(self.listed)}
 
 
 def p_of(caption: Caption) -> float | None:
