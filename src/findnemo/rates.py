@@ -68,7 +68,7 @@ def rate_bound(n: int, k: int, confidence: float = CONFIDENCE) -> float:
     Over calibrations that rate is distributed as Beta(n + 1 - k, k), whatever the scores' distribution; with ties it is smaller (Vovk 2012).
 
     >>> round(rate_bound(1000, 991), 4)
-    0.0156
+    0.0157
     """
     return beta_quantile(n + 1 - k, k, confidence)
 
