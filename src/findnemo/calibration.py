@@ -243,6 +243,7 @@ def calibrate(
     checkpoint: str | os.PathLike | None = None,
     precision: float | None = PRECISION,
     confidence: float | None = None,
+    parts: Parts | None = None,
 ) -> Calibration:
     """Statistics and threshold from hold-out prompts (captions that are not memorized), in one pass and constant memory.
 
@@ -250,7 +251,8 @@ def calibrate(
     `confidence` one that keeps the rate in so many of 100 calibrations (`threshold`). `precision`: once
     the 95 % confidence interval of tau is narrower, further prompts only add to the activation statistics, which is a hundred times
     cheaper; None, or an `fpr`, scores all. `progress` is called with every prompt done. `checkpoint`: a file that keeps what is done,
-    so that an interrupted calibration goes on from there; it is removed at the end. Raises InputError for fewer than two prompts,
+    so that an interrupted calibration goes on from there; it is removed at the end. `parts`: who computes chunks of prompts, in their order
+    (`runs.calibrate_with`); by default this process. The result is the same to the last bit. Raises InputError for fewer than two prompts,
     NumericalError naming a prompt that gives NaN.
 
         >>> import findnemo
@@ -260,30 +262,30 @@ def calibrate(
     """
     settings = settings or settings_for(variant, seed)
     precision = None if fpr is not None else precision
-    path, seen, number, size = Path(checkpoint) if checkpoint else None, "", 0, group_size(model)
+    path, seen, number = Path(checkpoint) if checkpoint else None, "", 0
     gathered = _Progress.load(path, f"{model.fingerprint} {settings} {precision}") if path else _Progress("")
     done, saved = gathered.count, -math.inf
+    chunks = _chunked(prompts, done, lambda: not gathered.settled(precision))
+    computed = (parts or _parts_here(model))(settings, chunks)
     try:
-        for chunk in _chunks(prompts, CHUNK):  # the same chunks and groups after an interruption, so the same arithmetic
-            text = model.encode(chunk) if number + len(chunk) > done else None
-            rows = layer_activations(model, chunk, text) if text is not None else {}
-            for start in range(0, len(chunk), size):
-                group, first = chunk[start : start + size], number
-                for prompt in group:
+        for groups in computed:  # the same chunks and groups after an interruption, so the same arithmetic
+            for group in groups:
+                first = number
+                for prompt in group.prompts:
                     seen, number = _chained(seen, prompt), number + 1
                     if number == done:
                         gathered.require(seen)
-                if text is not None and number > done:
+                if number > done:
                     new = max(done - first, 0)
                     if not gathered.settled(precision):
-                        gathered.trajectories += _trajectories(model, group, settings, text[start : start + size])[new:]
-                    for k, prompt in enumerate(group[new:], start + new):
-                        gathered.add({name: r[k] for name, r in rows.items()}, prompt)
+                        gathered.trajectories += group.scored()[new:]
+                    for k, prompt in enumerate(group.prompts[new:], new):
+                        gathered.add({name: r[k] for name, r in group.activations.items()}, prompt)
                     if path and time.monotonic() - saved > SAVE_EVERY:
                         gathered.save(path)
                         saved = time.monotonic()
                 if progress is not None:
-                    for prompt in group:
+                    for prompt in group.prompts:
                         progress(prompt)
             if number >= done:
                 gathered.merge()
@@ -298,10 +300,64 @@ def calibrate(
     return made
 
 
-def _chunks(prompts: Iterable[str], size: int) -> Iterator[list[str]]:
+@dataclass(frozen=True)
+class Chunk:
+    """Hold-out prompts that are encoded at once. `done`: so many of them need nothing any more; `scored`: whether scores are wanted."""
+
+    prompts: tuple[str, ...]
+    done: int
+    scored: bool
+
+
+@dataclass(frozen=True)
+class Group:
+    """Prompts of a chunk that share passes. `activations`: layer -> (n, width). `scores`: a trajectory of every prompt, or what went wrong;
+    empty where none were wanted."""
+
+    prompts: tuple[str, ...]
+    activations: Mapping[str, Tensor] = field(default_factory=dict)
+    scores: list[Tensor] | NumericalError = field(default_factory=list)
+
+    def scored(self) -> list[Tensor]:
+        """The trajectories. Raises the NumericalError that came up."""
+        if isinstance(self.scores, NumericalError):
+            raise self.scores
+        return self.scores
+
+
+Parts = Callable[[Settings, Iterator[Chunk]], Iterator[Iterable[Group]]]
+
+
+def _chunked(prompts: Iterable[str], done: int, scored: Callable[[], bool]) -> Iterator[Chunk]:
     iterator = iter(prompts)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
+    while chunk := tuple(islice(iterator, CHUNK)):
+        yield Chunk(chunk, min(done, len(chunk)), scored())
+        done -= min(done, len(chunk))
+
+
+def _parts_here(model: Model) -> Parts:
+    return lambda settings, chunks: (groups_of(model, chunk, settings) for chunk in chunks)
+
+
+def groups_of(model: Model, chunk: Chunk, settings: Settings) -> Iterator[Group]:
+    """Compute a chunk, group by group: a part of a calibration, wherever it is done."""
+    size, prompts = group_size(model), chunk.prompts
+    text = model.encode(prompts) if chunk.done < len(prompts) else None
+    rows = layer_activations(model, prompts, text) if text is not None else {}
+    for start in range(0, len(prompts), size):
+        group = prompts[start : start + size]
+        if text is None or start + len(group) <= chunk.done:
+            yield Group(group)
+            continue
+        activations = {name: r[start : start + size] for name, r in rows.items()}
+        yield Group(group, activations, _scores(model, group, settings, text[start : start + size]) if chunk.scored else [])
+
+
+def _scores(model: Model, prompts: Sequence[str], settings: Settings, text: Tensor) -> list[Tensor] | NumericalError:
+    try:
+        return _trajectories(model, prompts, settings, text)
+    except NumericalError as error:
+        return error
 
 
 def _chained(digest: str, prompt: str) -> str:

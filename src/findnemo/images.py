@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -93,6 +94,13 @@ def save_png(image: Image.Image, path: str | os.PathLike) -> Path:
     image.save(part, format="PNG")
     part.replace(path)
     return path
+
+
+def png(image: Image.Image) -> bytes:
+    """A picture as the bytes of a PNG."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def font(size: float) -> Any:

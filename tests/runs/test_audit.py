@@ -31,6 +31,7 @@ from findnemo.runs import (
     audit,
     neurons_by_caption,
     neurons_of,
+    p_values,
     q_values,
     row,
     start,
@@ -118,7 +119,7 @@ def test_a_set_that_leaves_copies_is_grown_and_checked_again(tmp_path, model, ca
 
     monkeypatch.setattr(MODULE, "verify", verify)
     monkeypatch.setattr(MODULE, "grow", lambda model, prompt, neurons, order, *rest: neurons | more)
-    monkeypatch.setattr(MODULE, "check_quality", lambda work: None)
+    monkeypatch.setattr(MODULE, "check_quality", lambda *_: None)
     captions = run_audit(tmp_path / "run", model, calibration, plan=replace(PLAN, grow=wanted))
     for caption in (c for c in captions if "localize" in c.results):
         found = findnemo.NeuronSet(caption.results["localize"]["neurons"])
@@ -149,7 +150,7 @@ def test_growth_goes_on_with_more_seeds_while_fresh_ones_give_copies(tmp_path, m
 
     monkeypatch.setattr(MODULE, "verify", verify)
     monkeypatch.setattr(MODULE, "grow", grow)
-    monkeypatch.setattr(MODULE, "check_quality", lambda work: None)
+    monkeypatch.setattr(MODULE, "check_quality", lambda *_: None)
     caption = next(c for c in run_audit(tmp_path / "run", model, calibration) if "verify" in c.results)
     assert [images for prompt, images in asked if prompt == caption.text] == [PLAN.images, 2 * PLAN.images, 3 * PLAN.images]
     assert caption.results["verify"]["copies_after"] == 0
@@ -244,8 +245,8 @@ def test_the_run_keeps_what_it_was_made_with(undisturbed, model, calibration):
 
 def test_csv_and_json_agree_with_the_store(undisturbed):
     with Run.open(undisturbed) as run:
-        captions, whole = list(run.captions()), summary(run)
-    rows = [row(c, q_values(captions)) for c in captions]
+        q, whole = q_values(p_values(run)), summary(run)
+        rows = [row(c, q) for c in run.captions()]
     assert json.loads((undisturbed / "results.json").read_text(encoding="utf-8")) == whole
     assert whole["results"] == rows
     assert (whole["captions"], whole["memorized"], whole["failed"]) == (6, 3, 0)
@@ -466,9 +467,9 @@ def stages(monkeypatch):
     for name in ("localize", "verify"):
         monkeypatch.setattr(MODULE, name, watch.wrap(name, getattr(MODULE, name)))
     monkeypatch.setattr(MODULE, "detect_many", watch.wrap_group("detect", MODULE.detect_many))
-    for name in ("save_png", "quality"):
+    for name in ("enter", "write_file", "quality"):
         monkeypatch.setattr(MODULE, name, watch.wrap_plain(name, getattr(MODULE, name)))
-    for name in ("add", "record", "set_meta"):
+    for name in ("record_all", "set_meta"):
         monkeypatch.setattr(Run, name, watch.wrap_plain(name, getattr(Run, name)))
     real = importlib.import_module("findnemo.verification")
     generate, images = real.generate, {}

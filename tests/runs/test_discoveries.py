@@ -12,7 +12,8 @@ from test_audit import PLAN, PROMPTS, SETTINGS, run_audit, small_model
 
 import findnemo
 from findnemo.errors import MismatchError
-from findnemo.runs import Caption, Run, discoveries, list_of, q_values, summary, told
+from findnemo.runs import Caption, Run, discoveries, list_of, list_told, p_values, q_values, summary
+from findnemo.runs.discoveries import p_of
 
 
 def caption(i: int, p: float | None, of_search: float | None = None) -> Caption:
@@ -20,17 +21,21 @@ def caption(i: int, p: float | None, of_search: float | None = None) -> Caption:
     return Caption(i, f"caption {i}", i, None, None, {"detect": {"p": p}} | found, {}, 0.0)
 
 
+def p(captions: list[Caption]) -> dict[int, float]:
+    return {c.id: value for c in captions if (value := p_of(c)) is not None}
+
+
 def test_q_values_by_hand():
     """m p / rank, the smallest from there on; the p-value of the search, over all seeds, goes before that of an early stop."""
     captions = [caption(1, 0.30, of_search=0.01), caption(2, 0.04), caption(3, None), caption(4, 0.9), caption(5, 0.03)]
-    assert q_values(captions) == pytest.approx({1: 0.04, 2: 4 * 0.04 / 3, 4: 0.9, 5: 4 * 0.04 / 3})
-    made = discoveries(captions, 99, 0.05)
+    assert q_values(p(captions)) == pytest.approx({1: 0.04, 2: 4 * 0.04 / 3, 4: 0.9, 5: 4 * 0.04 / 3})
+    made = discoveries(p(captions), 99, 0.05)
     assert (made.listed, made.tested, made.holdout, made.needed) == ((1,), 4, 99, None)
 
 
 def test_captions_without_p_values_make_no_list():
     open_ = Caption(1, "a", 1, None, None, {}, {"detect": "NaN"}, 0.0)
-    made = discoveries([open_, caption(2, None)], 99, 0.1)
+    made = discoveries(p([open_, caption(2, None)]), 99, 0.1)
     assert (made.listed, made.tested, made.needed) == ((), 0, None)
 
 
@@ -38,16 +43,16 @@ def test_an_empty_list_says_how_many_hold_out_captions_it_takes():
     """Two captions of forty above all hold-out scores: 1 / (n + 1) <= .1 x 2 / 40 from n = 199 on."""
     for n, listed, needed in ((9, (), 199), (198, (), 199), (199, (1, 2), None)):
         captions = [caption(i, 1 / (n + 1)) for i in (1, 2)] + [caption(i, 0.8) for i in range(3, 41)]
-        made = discoveries(captions, n, 0.1)
+        made = discoveries(p(captions), n, 0.1)
         assert (made.listed, made.needed) == (listed, needed)
     few = [caption(i, 0.1) for i in (1, 2)] + [caption(i, 0.8) for i in range(3, 41)]
-    assert "no p-value is under 1/10. It takes 199 hold-out captions" in told(discoveries(few, 9, 0.1))
+    assert "no p-value is under 1/10. It takes 199 hold-out captions" in list_told(discoveries(p(few), 9, 0.1))
 
 
 def test_an_empty_list_for_another_reason_does_not_ask_for_more():
     captions = [caption(i, 0.5) for i in range(1, 5)]
-    assert discoveries(captions, 39, 0.1).needed is None  # a caption above all of them would have been listed
-    assert discoveries(captions, 38, 0.1).needed == 39
+    assert discoveries(p(captions), 39, 0.1).needed is None  # a caption above all of them would have been listed
+    assert discoveries(p(captions), 38, 0.1).needed == 39
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +80,7 @@ def test_an_audit_with_a_level_scores_all_seeds_and_lists_what_it_found(tmp_path
     memorized = {c.id for c in captions if c.results["detect"]["memorized"]}
     with Run.open(tmp_path / "run") as run:
         made, whole = list_of(run), summary(run)
+        assert p_values(run) == p(captions)
         assert set(made.listed) == memorized  # three at 1/61: 6/61/3 = .033
         assert list_of(run, 0.01).listed == ()
         assert list_of(run, 0.01).needed == 199  # 6 / (.01 x 3) - 1
@@ -102,7 +108,7 @@ def test_a_run_without_a_level_stops_early_has_q_values_and_no_list(tmp_path, mo
 def test_imported_statistics_give_neither(tmp_path, model, calibration):
     imported = replace(calibration, trajectories=torch.empty(0, SETTINGS.samples - 1))
     captions = run_audit(tmp_path / "run", model, imported, stages=("detect",))
-    assert q_values(captions) == {}
+    assert q_values(p(captions)) == {}
     with Run.open(tmp_path / "run") as run:
         assert list_of(run, 0.1) is None
         assert {r["p"] for r in summary(run)["results"]} == {None}

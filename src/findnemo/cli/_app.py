@@ -24,6 +24,7 @@ from findnemo.cli._common import (
     warn,
 )
 from findnemo.cli._export import export
+from findnemo.cli._merge import merge
 from findnemo.cli._report import report
 from findnemo.cli._serve import app as serve
 from findnemo.cli._studies import compare, study
@@ -79,7 +80,7 @@ def inspect(
     from findnemo.cli._detectors import inspect_detectors
     from findnemo.cli._overview import show_caption, show_overview
     from findnemo.cli._steps import check_level
-    from findnemo.runs import Run, list_of, q_values, row, summary
+    from findnemo.runs import Run, list_of, p_values, q_values, row, summary
 
     check_level(fdr)
     with Run.open(run) as opened:
@@ -87,10 +88,10 @@ def inspect(
             inspect_detectors(opened, json)
             return
         captions, listed = list(opened.captions()), list_of(opened, fdr)
-        q = q_values(captions)
+        q = q_values(p_values(opened))
         layers = list(Calibration.load(run / "calibration").mean)
         if caption is None:
-            print_json(summary(opened, fdr)) if json else show_overview(opened, layers, captions, listed)
+            print_json(summary(opened, fdr)) if json else show_overview(opened, layers, captions, listed, q)
             return
         chosen = [c for c in captions if str(c.row) == caption] or [c for c in captions if caption.lower() in c.text.lower()]
         if not chosen:
@@ -132,5 +133,5 @@ def demo(
         raise typer.Exit(1)
 
 
-for command in (demo, audit, calibrate, detect, localize, verify, inspect, report, serve, export, compare, study):
+for command in (demo, audit, calibrate, detect, localize, verify, merge, inspect, report, serve, export, compare, study):
     app.command()(command)

@@ -9,11 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from findnemo.cli._common import (
+    ALONE,
     OF_RUN,
     CalibrationOpt,
     ClipOpt,
     ColumnOpt,
     CompileOpt,
+    Crew,
     DescriptorOpt,
     DeviceOpt,
     DtypeOpt,
@@ -25,9 +27,11 @@ from findnemo.cli._common import (
     QuietOpt,
     RunArg,
     SeedOpt,
+    ShardOpt,
     Source,
     TrackOpt,
     VariantOpt,
+    at_work,
     load_model,
     opens_model,
     plain,
@@ -35,6 +39,8 @@ from findnemo.cli._common import (
     read_table,
     say,
     stdout,
+    stream_table,
+    takes_workers,
     warn_long_captions,
 )
 from findnemo.cli._steps import (
@@ -48,6 +54,7 @@ from findnemo.cli._steps import (
     plan_of,
     refuse_other,
     run_stages,
+    shard_of,
     stages_with_calibration,
     tracked,
     with_list,
@@ -81,6 +88,7 @@ GuidanceOpt = Annotated[float | None, typer.Option(help="Guidance scale of finis
 
 
 @opens_model
+@takes_workers
 def calibrate(
     model: Source,
     out: OutOpt,
@@ -101,6 +109,7 @@ def calibrate(
     compile: CompileOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
+    crew: Crew = ALONE,
 ) -> None:
     """Measure activation statistics and the threshold tau on hold-out captions.
 
@@ -121,9 +130,10 @@ def calibrate(
         raise InputError(f"{out} is a file: give a directory")
     if prompts is not None:
         table = read_table(prompts, column, limit, quiet)
-        loaded = load_model(model, device, dtype, quiet, compile)
-        warn_long_captions(loaded, table)
-        made = calibrate_to(loaded, [p.text for p in table], settings_for(variant, seed), fpr, precision, out, quiet, confidence)
+        with at_work(model, crew, device, dtype, quiet, compile) as pool:
+            warn_long_captions(pool.model, table)
+            captions, settings = [p.text for p in table], settings_for(variant, seed)
+            made = calibrate_to(pool, captions, settings, fpr, precision, out, quiet, confidence)
     else:
         assert import_statistics is not None
         loaded = load_model(model, device, dtype, quiet, compile)
@@ -176,6 +186,7 @@ def _percent(share: float) -> str:
 
 
 @opens_model
+@takes_workers
 def detect(
     model: Source,
     out: OutOpt,
@@ -204,9 +215,11 @@ def detect(
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
     compile: CompileOpt = False,
+    shard: ShardOpt = None,
     fail_on_memorized: FailOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
+    crew: Crew = ALONE,
 ) -> None:
     """Say which captions are memorized, or compare detectors on captions of which that is known.
 
@@ -221,9 +234,15 @@ def detect(
     from findnemo.cli._detectors import detect_with, refuse_beside
 
     if detector is not None:
-        asked = {"--calibration": calibration, "--screen": screen, "--fdr": fdr, "--fail-on-memorized": fail_on_memorized}
+        asked: dict[str, Any] = {
+            "--calibration": calibration,
+            "--screen": screen,
+            "--fdr": fdr,
+            "--fail-on-memorized": fail_on_memorized,
+        }
+        asked |= {"--shard": shard}
         refuse_beside(asked, "does nothing with --detector, whose thresholds come from hold-out captions: leave one of them out")
-        detect_with(model, prompts, holdout, detector, out, limit, column, device, dtype, compile, pictures, json, quiet)
+        detect_with(model, prompts, holdout, detector, out, limit, column, device, dtype, compile, pictures, json, quiet, crew)
         return
     refuse_beside({"--holdout": holdout, "--pictures": pictures}, "goes with --detector: name one, or leave it out")
     if prompts is None:
@@ -246,10 +265,13 @@ def detect(
         quiet,
         screen=screen,
         fdr=fdr,
+        crew=crew,
+        shard=shard,
     )
 
 
 @opens_model
+@takes_workers
 def localize(
     model: Source,
     prompts: PromptsOpt,
@@ -262,9 +284,11 @@ def localize(
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
     compile: CompileOpt = False,
+    shard: ShardOpt = None,
     fail_on_memorized: FailOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
+    crew: Crew = ALONE,
 ) -> None:
     """Find the neurons that hold the memorized captions.
 
@@ -274,26 +298,15 @@ def localize(
 
     Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --consensus 5 --out run`
     """
+    stages = ("detect", "localize")
+    also: dict[str, Any] = {"search": search, "consensus": consensus, "crew": crew, "shard": shard}
     stages_with_calibration(
-        model,
-        prompts,
-        calibration,
-        out,
-        ("detect", "localize"),
-        limit,
-        column,
-        device,
-        dtype,
-        compile,
-        fail_on_memorized,
-        json,
-        quiet,
-        search,
-        consensus=consensus,
+        model, prompts, calibration, out, stages, limit, column, device, dtype, compile, fail_on_memorized, json, quiet, **also
     )
 
 
 @opens_model
+@takes_workers
 def audit(
     model: Source,
     out: OutOpt,
@@ -321,11 +334,13 @@ def audit(
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
     compile: CompileOpt = False,
+    shard: ShardOpt = None,
     report: Annotated[bool, typer.Option(help="Write RUN/report.html at the end.")] = True,
     fail_on_memorized: FailOpt = False,
     track: TrackOpt = None,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
+    crew: Crew = ALONE,
 ) -> None:
     """The whole path: calibrate, detect, localize, verify, report. Run it again and it goes on where it stopped.
 
@@ -346,9 +361,14 @@ def audit(
 
     check_track(track)
     check_level(fdr)
+    part = shard_of(shard)
+    if part is not None and calibration is None:
+        raise InputError(
+            "--shard needs --calibration DIR, made once by `findnemo calibrate`: it is what makes the parts comparable"
+        )
     if holdout is not None and calibration is not None:
         raise InputError("give --holdout or --calibration, not both")
-    table = read_table(prompts, column, limit, quiet) if prompts else demo_table(model, limit, "--prompts")
+    table = stream_table(prompts, column, limit, quiet) if prompts else demo_table(model, limit, "--prompts")
     made = Calibration.load(calibration) if calibration else None
     if made is not None:
         refuse_other(made, {"variant": variant, "seed": seed, "fpr": fpr})
@@ -357,15 +377,13 @@ def audit(
     judges = {name: str(place) for name, place in (("descriptor", descriptor), ("clip", clip)) if place is not None}
     plan = make_plan(model, search, images, image_steps, guidance, settings.seed)
     plan = replace(plan, grow=grow, judges=judges, consensus=consensus)
-    loaded = load_model(model, device, dtype, quiet, compile)
-    warn_long_captions(loaded, table)
-    if made is None:
-        assert clean is not None
-        made = own_calibration(loaded, [p.text for p in clean], settings, fpr, precision, out, quiet)
-    plan = with_list(with_screen(plan, screen, made, quiet), fdr, made, len(table), quiet)
     stages, folder = ("detect", "localize", "verify"), Path(prompts or "").absolute().parent
-    with tracked(out, track, quiet):
-        run_stages(loaded, table, made, out, stages, plan, fail_on_memorized, json, quiet, folder, report)
+    with tracked(out, track, quiet), at_work(model, crew, device, dtype, quiet, compile) as pool:
+        if made is None:
+            assert clean is not None
+            made = own_calibration(pool, [p.text for p in clean], settings, fpr, precision, out, quiet)
+        plan = with_list(with_screen(plan, screen, made, quiet), fdr, made)
+        run_stages(pool, table, made, out, stages, plan, fail_on_memorized, json, quiet, folder, report and part is None, part)
 
 
 def begun(out: Path) -> bool:
@@ -383,6 +401,7 @@ def go_on(
     device: str | None,
     dtype: str | None,
     quiet: bool,
+    crew: Crew = ALONE,
 ) -> None:
     """What is left of an audit that has begun, with the settings that its run keeps.
 
@@ -391,7 +410,7 @@ def go_on(
     from findnemo.calibration import Calibration
     from findnemo.runs import Run
 
-    table = read_table(prompts, column, limit, quiet) if prompts else demo_table(model, limit, "--prompts")
+    table = stream_table(prompts, column, limit, quiet) if prompts else demo_table(model, limit, "--prompts")
     with Run.open(out) as old:
         settings, source = old.meta("settings"), model.of_run(old)
     made = Calibration.load(out / "calibration")
@@ -401,12 +420,14 @@ def go_on(
         if value is not None and not same:
             raise MismatchError(f"{out} was made with another {name}: leave --{name} out, or give another --out")
     say(f"{out} goes on with its own settings and calibration", quiet)
-    loaded = load_model(source, device, dtype or settings["dtype"], quiet)
     stages, folder = ("detect", "localize", "verify"), Path(prompts or "").absolute().parent
-    run_stages(loaded, table, made, out, stages, plan_of(settings), False, False, quiet, folder, False)
+    part = shard_of(settings.get("shard"))
+    with at_work(source, crew, device, dtype or settings["dtype"], quiet) as pool:
+        run_stages(pool, table, made, out, stages, plan_of(settings), False, False, quiet, folder, False, part)
 
 
 @opens_model
+@takes_workers
 def verify(
     run: RunArg,
     model: Source = OF_RUN,
@@ -414,6 +435,7 @@ def verify(
     dtype: DtypeOpt = None,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
+    crew: Crew = ALONE,
 ) -> None:
     """Check a localized run on fresh seeds and with finished images: is the memory gone, is the quality intact?
 
@@ -422,12 +444,10 @@ def verify(
     Example: `findnemo verify run --model moved/model --json`
     """
     from findnemo.calibration import Calibration
-    from findnemo.prompts import Prompt
     from findnemo.runs import Run
 
     with Run.open(run) as old:
         settings, source = old.meta("settings"), model.of_run(old)
-        prompts = [Prompt(c.text, c.row, c.type, c.image) for c in old.captions()]
-    loaded, plan = load_model(source, device, dtype or settings["dtype"], quiet), plan_of(settings)
-    made = Calibration.load(run / "calibration")
-    run_stages(loaded, prompts, made, run, ("verify",), plan, False, json, quiet, report=True)
+    made, plan, part = Calibration.load(run / "calibration"), plan_of(settings), shard_of(settings.get("shard"))
+    with at_work(source, crew, device, dtype or settings["dtype"], quiet) as pool:
+        run_stages(pool, None, made, run, ("verify",), plan, False, json, quiet, report=part is None, shard=part)

@@ -19,7 +19,13 @@ WIDTH = 32  # of the longest bar, in characters
 LISTED = 40  # captions of a list that are shown
 
 
-def show_overview(run: Run, layers: Sequence[str], captions: Sequence[Caption], listed: Discoveries | None = None) -> None:
+def show_overview(
+    run: Run,
+    layers: Sequence[str],
+    captions: Sequence[Caption],
+    listed: Discoveries | None = None,
+    q: Mapping[int, float] | None = None,
+) -> None:
     """The captions and the verdict, then the five figures, the distribution of scores, neurons per layer and shared neurons; and the list."""
     from findnemo.runs.overview import figures, histogram, most_shared, per_layer
 
@@ -30,7 +36,7 @@ def show_overview(run: Run, layers: Sequence[str], captions: Sequence[Caption], 
     _part("Neurons off, per layer", layers_text(per_layer(captions, layers)))
     _part("Neurons that captions share", shared_text(most_shared(captions)))
     if listed is not None:
-        _part(f"Listed at a false discovery rate of {100 * listed.level:g} %", list_text(listed, captions))
+        _part(f"Listed at a false discovery rate of {100 * listed.level:g} %", list_text(listed, captions, q or {}))
 
 
 def _part(title: str, shown: Table | str) -> None:
@@ -87,15 +93,15 @@ def shared_text(shared: Sequence[tuple[Neuron, Sequence[Caption]]]) -> str:
     return "\n".join(lines)
 
 
-def list_text(listed: Discoveries, captions: Sequence[Caption]) -> str:
+def list_text(listed: Discoveries, captions: Sequence[Caption], q: Mapping[int, float]) -> str:
     """A line for every listed caption, those of the smallest q first; above them what the list promises."""
-    from findnemo.runs import q_values, told
+    from findnemo.runs import list_told
 
-    q, by_id = q_values(captions), {c.id: c for c in captions}
+    by_id = {c.id: c for c in captions}
     order = sorted(listed.listed, key=lambda i: q[i])
     lines = [f"  q = {q[i]:<8.3g} {plain(by_id[i].text)}" for i in order[:LISTED]]
     rest = [f"  [dim]and {len(order) - LISTED} more: q in results.csv[/]"] if len(order) > LISTED else []
-    return "\n".join([plain(told(listed)), *lines, *rest])
+    return "\n".join([plain(list_told(listed)), *lines, *rest])
 
 
 def show_caption(run: Run, caption: Caption, layers: Sequence[str], q: float | None = None) -> None:

@@ -11,9 +11,11 @@ import typer
 
 from findnemo.cli._audit import audit, begun, go_on
 from findnemo.cli._common import (
+    ALONE,
     OF_RUN,
     ClipOpt,
     ColumnOpt,
+    Crew,
     DescriptorOpt,
     DeviceOpt,
     DtypeOpt,
@@ -31,14 +33,16 @@ from findnemo.cli._common import (
     read_table,
     say,
     stdout,
+    takes_workers,
 )
-from findnemo.cli._steps import check_track, opened, tracked
+from findnemo.cli._steps import check_track, opened, opened_with, refuse_shard, tracked
 
 PAPER = ", paper"  # how heads of columns with published numbers end
 PER_TYPE = 6  # captions of each type in costly studies of the demo
 
 
 @opens_model
+@takes_workers
 def compare(
     model: Source,
     out: OutOpt = Path("findnemo-compare"),
@@ -61,6 +65,7 @@ def compare(
     track: TrackOpt = None,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
+    crew: Crew = ALONE,
 ) -> None:
     """Put NeMo's neurons beside other mitigations: Table 1 of the paper for your model.
 
@@ -81,13 +86,14 @@ def compare(
     with suppress(typer.Exit):  # a caption that failed is no reason to leave out the others
         if begun(out):
             asked = {"calibration": calibration, "images": images, **judges}
-            go_on(model, out, prompts, limit, column, asked, device, dtype, quiet or json)
+            go_on(model, out, prompts, limit, column, asked, device, dtype, quiet or json, crew)
         else:
-            also = {"column": column, "device": device, "dtype": dtype, "report": False, "quiet": quiet or json}
+            also = {"column": column, "device": device, "dtype": dtype, "report": False, "quiet": quiet or json, **vars(crew)}
             audit(model, out, prompts, holdout, calibration, limit, images=images or 4, **judges, **also)
-    with tracked(out, track, quiet), opened(out, model, device, dtype, quiet) as work:
+    refuse_shard(out)
+    with tracked(out, track, quiet), opened_with(out, model, crew, device, dtype, quiet) as (work, pool):
         with bar(quiet) as update:
-            api(work, names, update)
+            api(work, names, update, pool)
         made = table(work.run, intervals)
         (out / "table1.md").write_text(made.markdown(), encoding="utf-8")
         (out / "table1.csv").write_text(made.csv(), encoding="utf-8")

@@ -19,7 +19,19 @@ from findnemo.report import _charts as charts
 from findnemo.report._captions import cards, example, wanted_pictures
 from findnemo.report._pictures import thumbnails
 from findnemo.report._text import NONE, clipped, count, number, percent
-from findnemo.runs import STANDINGS, Caption, Run, all_neurons, list_of, neurons_of, overview, q_values, standing, told
+from findnemo.runs import (
+    STANDINGS,
+    Caption,
+    Run,
+    all_neurons,
+    list_of,
+    list_told,
+    neurons_of,
+    overview,
+    p_values,
+    q_values,
+    standing,
+)
 from findnemo.runs.compare import STAGE
 
 LEAST = 5  # values from which an interval says something
@@ -102,7 +114,7 @@ def facts(run: Run) -> dict[str, Any]:
         "least": LEAST,
         "distribution": _distribution(known),
         "holdout": _holdout(calibration, tau),
-        "listed": told(listed) if (listed := list_of(run)) is not None else None,
+        "listed": list_told(listed) if (listed := list_of(run)) is not None else None,
         "map": charts.neuron_map(widths, held),
         "layers": _layers(widths, held),
         "sizes": charts.sizes([len(neurons_of(c)) for c in memorized if stand[c.id] != "out of reach" and len(neurons_of(c))]),
@@ -111,7 +123,7 @@ def facts(run: Run) -> dict[str, Any]:
         "quality": _quality(run.meta("quality")),
         "mitigations": _mitigations(run, captions),
         "attack": _attack(run.meta("attack")),
-        "cards": cards(run.path, memorized, stand, numbers, pictures, q=q_values(captions)),
+        "cards": cards(run.path, memorized, stand, numbers, pictures, q=q_values(p_values(run))),
         "others": _others(captions, stand, tau),
         "pictures_left_out": len(wanted) - len(pictures),
     }

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from findnemo.calibration import Calibration
 from findnemo.rates import adjusted, holdout_needed
 from findnemo.runs.store import Caption, Run
+
+_P = """SELECT caption, stage, json_extract(payload, '$.p') FROM results
+    WHERE status = 'done' AND stage IN ('detect', 'localize') ORDER BY caption, stage"""
 
 
 @dataclass(frozen=True)
@@ -36,33 +39,36 @@ def p_of(caption: Caption) -> float | None:
     return detected.get("p") if known is None else known
 
 
-def q_values(captions: Iterable[Caption]) -> dict[int, float]:
-    """Caption id -> Benjamini and Hochberg's adjusted p-value among all these captions; without those that have no p-value."""
-    p = {c.id: value for c in captions if (value := p_of(c)) is not None}
+def p_values(run: Run) -> dict[int, float]:
+    """Caption id -> p-value (`p_of`), of all captions of a run that have one; nothing else of them is read."""
+    return {caption: p for caption, _, p in run.query(_P) if p is not None}  # that of a search comes after that of the detection
+
+
+def q_values(p: Mapping[int, float]) -> dict[int, float]:
+    """Benjamini and Hochberg's adjusted p-values among all of `p`, by the same ids."""
     return dict(zip(p, adjusted(list(p.values())), strict=True))
 
 
-def discoveries(captions: Iterable[Caption], holdout: int, level: float) -> Discoveries:
-    """The list at a level, of captions with p-values from `holdout` scores."""
-    captions = list(captions)
-    q, least = q_values(captions), 1 / (holdout + 1)
-    listed = tuple(i for i, value in q.items() if value <= level)
-    above = sum(p_of(c) == least for c in captions)  # over every hold-out score: no p-value is smaller
-    needed = holdout_needed(len(q), level, max(above, 1)) if q and not listed else 0
-    return Discoveries(level, listed, len(q), holdout, needed if needed > holdout else None)
+def discoveries(p: Mapping[int, float], holdout: int, level: float) -> Discoveries:
+    """The list at a level, of captions with p-values from `holdout` scores; `p`: caption id -> p-value."""
+    least = 1 / (holdout + 1)
+    listed = tuple(i for i, value in q_values(p).items() if value <= level)
+    above = sum(value == least for value in p.values())  # over every hold-out score: no p-value is smaller
+    needed = holdout_needed(len(p), level, max(above, 1)) if p and not listed else 0
+    return Discoveries(level, listed, len(p), holdout, needed if needed > holdout else None)
 
 
 def list_of(run: Run, level: float | None = None) -> Discoveries | None:
     """The list of a run at a level, by default the one it was made with; None without either, or for a calibration without scores."""
     level = run.meta("settings").get("fdr") if level is None else level
     holdout = len(Calibration.load(run.path / "calibration").trajectories) if level is not None else 0
-    return discoveries(run.captions(), holdout, level) if level is not None and holdout else None
+    return discoveries(p_values(run), holdout, level) if level is not None and holdout else None
 
 
-def told(made: Discoveries) -> str:
+def list_told(made: Discoveries) -> str:
     """The list in one sentence or two.
 
-    >>> told(Discoveries(0.1, (1, 2), 40, 600, None))
+    >>> list_told(Discoveries(0.1, (1, 2), 40, 600, None))
     '2 of 40 captions are listed at a false discovery rate of 10 %: on average at most so many of a list are ordinary captions.'
     """
     listed = len(made.listed)

@@ -11,8 +11,10 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ CREATE TABLE IF NOT EXISTS results (
     caption INTEGER NOT NULL REFERENCES captions(id), stage TEXT NOT NULL, status TEXT NOT NULL,
     seconds REAL NOT NULL, payload TEXT NOT NULL, PRIMARY KEY (caption, stage));
 """
+WINDOW = 500  # captions read or entered at once, however many there are
 _BEFORE = {"calibration", ".lock"}  # what a run directory can hold before its database is there
 
 
@@ -99,7 +102,7 @@ class Run:
         elif known != settings:
             run.close()
             raise MismatchError(
-                f"{path} was made with other settings: {_differences(known, settings)}; give another --out, or the same settings"
+                f"{path} was made with other settings: {differences(known, settings)}; give another --out, or the same settings"
             )
         return run
 
@@ -136,31 +139,45 @@ class Run:
         with self._db:
             self._sql("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
 
-    def add(self, prompts: Iterable[Prompt]) -> list[int]:
-        """Enter captions that are new; returns the ids of all of them, in order."""
-        prompts = list(prompts)
+    def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple]:
+        """All rows of a query; inside `transaction` also of a statement that writes. Raises InputError if SQLite cannot."""
+        return self._sql(sql, tuple(values))
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that is written in the context, or nothing of it."""
         with self._db:
-            self._db.executemany(
-                "INSERT OR IGNORE INTO captions (text, row, type, image) VALUES (?, ?, ?, ?)",
-                [(p.text, p.row, p.type, p.image) for p in prompts],
-            )
-        return [self._sql("SELECT id FROM captions WHERE text = ?", (p.text,))[0][0] for p in prompts]
+            yield
+
+    def add(self, prompts: Iterable[Prompt]) -> list[int]:
+        """Enter captions that are new; returns the ids of all of them, in order. See `table.enter` for tables of any length."""
+        ids: list[int] = []
+        entries = iter(prompts)
+        with self._db:
+            while part := list(islice(entries, WINDOW)):
+                self._db.executemany(
+                    "INSERT OR IGNORE INTO captions (text, row, type, image) VALUES (?, ?, ?, ?)",
+                    [(p.text, p.row, p.type, p.image) for p in part],
+                )
+                marks = ", ".join("?" * len(part))
+                known = dict(self._sql(f"SELECT text, id FROM captions WHERE text IN ({marks})", tuple(p.text for p in part)))
+                ids += [known[p.text] for p in part]
+        return ids
 
     # results
 
     def record(self, caption: int, stage: str, payload: dict[str, Any], seconds: float, error: str | None = None) -> None:
         """Commit the result of one stage for one caption, or the error with which it failed."""
+        self.record_all([(caption, stage, payload, seconds, error)])
+
+    def record_all(self, results: Iterable[tuple[int, str, dict[str, Any], float, str | None]]) -> None:
+        """Commit results as `record` takes them in one transaction: those of captions that were answered together."""
         with self._db:
-            self._sql(
-                "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)",
-                (
-                    caption,
-                    stage,
-                    "failed" if error else "done",
-                    seconds,
-                    json.dumps(payload if error is None else {"error": error}),
-                ),
-            )
+            for caption, stage, payload, seconds, error in results:
+                status, kept = ("failed", {"error": error}) if error else ("done", payload)
+                self._sql(
+                    "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)", (caption, stage, status, seconds, json.dumps(kept))
+                )
 
     def done(self, stage: str) -> set[int]:
         """Ids of the captions for which a stage has been answered; failed ones are tried again."""
@@ -172,18 +189,42 @@ class Run:
         rows = self._sql(query, (caption, stage))
         return json.loads(rows[0][0]) if rows else None
 
-    def captions(self, ids: Iterable[int] | None = None) -> Iterator[Caption]:
-        """Captions with their results, in the order in which they were entered; `ids` picks some."""
+    def captions(self, ids: Iterable[int] | None = None, stage: str | None = None) -> Iterator[Caption]:
+        """Captions with their results, in the order in which they were entered, a few hundred in memory at a time.
+
+        `ids` picks some, `stage` those for which that stage has been answered.
+        """
+        if ids is None:
+            yield from self._all_captions(stage)
+            return
+        wanted = sorted(set(ids))
+        for start in range(0, len(wanted), WINDOW):
+            part = wanted[start : start + WINDOW]
+            yield from self._captions(f"id IN ({', '.join('?' * len(part))})", part, stage)
+
+    def _all_captions(self, stage: str | None) -> Iterator[Caption]:
+        last = -1
+        while rows := self._sql("SELECT id FROM captions WHERE id > ? ORDER BY id LIMIT ?", (last, WINDOW)):
+            first, last = rows[0][0], rows[-1][0]
+            yield from self._captions("id BETWEEN ? AND ?", (first, last), stage)
+
+    def _captions(self, where: str, values: Sequence[int], stage: str | None) -> Iterator[Caption]:
+        """The captions of one window."""
+        found = f"SELECT id FROM captions WHERE {where}"
+        if stage is not None:
+            where += " AND id IN (SELECT caption FROM results WHERE stage = ? AND status = 'done')"
+        chosen = (*values,) if stage is None else (*values, stage)
+        columns = "caption, stage, status, seconds, payload"
         results: dict[int, list[tuple]] = {}
-        for caption, *rest in self._sql("SELECT caption, stage, status, seconds, payload FROM results ORDER BY rowid"):
+        for caption, *rest in self._sql(f"SELECT {columns} FROM results WHERE caption IN ({found}) ORDER BY rowid", (*values,)):
             results.setdefault(caption, []).append(tuple(rest))
-        wanted = None if ids is None else set(ids)
-        for id_, text, row, kind, image in self._sql("SELECT id, text, row, type, image FROM captions ORDER BY id"):
-            if wanted is None or id_ in wanted:
-                mine = results.get(id_, [])
-                good = {stage: json.loads(payload) for stage, status, _, payload in mine if status == "done"}
-                bad = {stage: json.loads(payload)["error"] for stage, status, _, payload in mine if status == "failed"}
-                yield Caption(id_, text, row, kind, image, good, bad, sum(s for _, _, s, _ in mine))
+        for id_, text, row, kind, image in self._sql(
+            f"SELECT id, text, row, type, image FROM captions WHERE {where} ORDER BY id", chosen
+        ):
+            mine = results.get(id_, [])
+            good = {stage: json.loads(payload) for stage, status, _, payload in mine if status == "done"}
+            bad = {stage: json.loads(payload)["error"] for stage, status, _, payload in mine if status == "failed"}
+            yield Caption(id_, text, row, kind, image, good, bad, sum(s for _, _, s, _ in mine))
 
 
 def refuse_foreign(path: Path) -> None:
@@ -208,7 +249,8 @@ def acquire(path: Path) -> Any:
     return lock
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
+def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """What differs between two sets of settings, in words."""
     flat_old, flat_new = _flat(old), _flat(new)
     keys = [k for k in {**flat_old, **flat_new} if flat_old.get(k) != flat_new.get(k)]
     return ", ".join(f"{k} {flat_old.get(k)!r}, now {flat_new.get(k)!r}" for k in keys)
