@@ -664,3 +664,30 @@ def test_a_consensus_is_kept_with_the_run(place, tmp_path):
         found = [c.results["localize"] for c in run.captions() if "localize" in c.results]
     assert found
     assert all(f["frequency"] for f in found if any(f["neurons"].values()))
+
+
+def test_a_gentle_choice_needs_captions_and_keeps_its_impact(tmp_path):
+    from findnemo import demo
+    from findnemo.cli._common import Source
+    from findnemo.cli._steps import gentle, make_plan, plan_of
+    from findnemo.errors import InputError
+
+    plan, other = make_plan(Source("demo"), "gradient", 0, None, None, 0), Source("elsewhere")
+    file = tmp_path / "ordinary.txt"
+    file.write_text("\n".join(f"a red fox {k}" for k in range(20)))
+    with pytest.raises(InputError, match="give --unrelated FILE"):
+        gentle(plan, other, 0.1, None, None, True)
+    with pytest.raises(InputError, match="goes with --max-impact"):
+        gentle(plan, other, None, str(file), None, True)
+    with pytest.raises(InputError, match="from 0 to 2"):
+        gentle(plan, other, -1.0, str(file), None, True)
+    assert gentle(plan, other, None, None, None, True) == plan
+    chosen = gentle(plan, other, 0.1, str(file), None, True)
+    assert chosen.unrelated == tuple(f"a red fox {k}" for k in range(16))
+    model, calibration = findnemo.load("demo"), demo.calibration()
+    settings = chosen.settings(model, calibration)
+    assert plan_of(settings) == chosen
+    assert not {"max_impact", "unrelated"} & set(plan.settings(model, calibration))  # runs of before go on
+    own = gentle(plan, Source("demo"), 0.1, None, None, True).unrelated
+    assert len(own) == 16
+    assert not set(own) & {*demo.holdout(), *demo.unrelated()[:64]}

@@ -117,3 +117,8 @@ def test_a_caption_that_is_not_memorized_has_no_consensus(model, calibration):
 def test_a_consensus_of_none_is_refused(model, calibration):
     with pytest.raises(InputError, match="consensus of 0 searches"):
         findnemo.localize(model, PROMPT, calibration, consensus=0)
+
+
+def test_a_consensus_and_a_largest_impact_exclude_each_other(model, calibration):
+    with pytest.raises(InputError, match="not both"):
+        findnemo.localize(model, PROMPT, calibration, max_impact=0.1, unrelated=HOLDOUT, consensus=2)

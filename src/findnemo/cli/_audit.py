@@ -49,6 +49,7 @@ from findnemo.cli._steps import (
     check_track,
     demo_holdout,
     demo_table,
+    gentle,
     make_plan,
     own_calibration,
     plan_of,
@@ -75,6 +76,16 @@ ConsensusOpt = Annotated[
     int, typer.Option(help="Search so many times, on other seeds each, and keep the neurons that most searches find.", min=1)
 ]
 SearchOpt = Annotated[str, typer.Option(help="How neurons are sought: 'gradient', 'halving' or 'listing' (Algorithms 3 and 4).")]
+ImpactOpt = Annotated[
+    float | None,
+    typer.Option(
+        "--max-impact", help="Among sets that remove a memory prefer one that changes unrelated captions by no more (0 to 2)."
+    ),
+]
+UnrelatedOpt = Annotated[
+    str | None,
+    typer.Option("--unrelated", help="Captions that are not memorized, of which --max-impact takes 16; 'demo' brings its own."),
+]
 PrecisionOpt = Annotated[
     float, typer.Option(help="Stop scoring hold-out captions once tau is known this well (95 %); 0: score all.")
 ]
@@ -279,6 +290,8 @@ def localize(
     out: OutOpt,
     search: SearchOpt = "gradient",
     consensus: ConsensusOpt = 1,
+    max_impact: ImpactOpt = None,
+    unrelated: UnrelatedOpt = None,
     limit: LimitOpt = None,
     column: ColumnOpt = None,
     device: DeviceOpt = None,
@@ -297,9 +310,12 @@ def localize(
     Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --search listing --limit 20 --out run`
 
     Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --consensus 5 --out run`
+
+    Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --max-impact 0.02 --unrelated ordinary.txt --out run`
     """
     stages = ("detect", "localize")
-    also: dict[str, Any] = {"search": search, "consensus": consensus, "crew": crew, "shard": shard}
+    also: dict[str, Any] = {"search": search, "consensus": consensus, "max_impact": max_impact, "unrelated": unrelated}
+    also |= {"crew": crew, "shard": shard}
     stages_with_calibration(
         model, prompts, calibration, out, stages, limit, column, device, dtype, compile, fail_on_memorized, json, quiet, **also
     )
@@ -318,6 +334,8 @@ def audit(
     limit: LimitOpt = None,
     search: SearchOpt = "gradient",
     consensus: ConsensusOpt = 1,
+    max_impact: ImpactOpt = None,
+    unrelated: UnrelatedOpt = None,
     variant: Annotated[str | None, typer.Option(help="'paper' (default) or 'released'; a calibration brings its own.")] = None,
     fpr: FprOpt = None,
     precision: PrecisionOpt = 0.002,
@@ -352,6 +370,8 @@ def audit(
 
     Example: `findnemo audit MODEL --prompts captions.csv --holdout laion.csv --fpr 0.01 --fdr 0.1 --consensus 5 --out run`
 
+    Example: `findnemo audit MODEL --prompts captions.csv --holdout laion.csv --max-impact 0.02 --out run`
+
     Example: `findnemo audit demo --track tensorboard --fail-on-memorized --quiet --out run`
     """
     from dataclasses import replace
@@ -377,6 +397,7 @@ def audit(
     judges = {name: str(place) for name, place in (("descriptor", descriptor), ("clip", clip)) if place is not None}
     plan = make_plan(model, search, images, image_steps, guidance, settings.seed)
     plan = replace(plan, grow=grow, judges=judges, consensus=consensus)
+    plan = gentle(plan, model, max_impact, unrelated, column, quiet, clean if holdout else None)
     stages, folder = ("detect", "localize", "verify"), Path(prompts or "").absolute().parent
     with tracked(out, track, quiet), at_work(model, crew, device, dtype, quiet, compile) as pool:
         if made is None:

@@ -147,7 +147,7 @@ def measured_table(caption: Caption) -> Table:
     table = Table(show_edge=False, pad_edge=False, header_style="bold")
     for name in ("", "before", "after"):
         table.add_column(name, justify="right" if name else "left", overflow="fold")
-    for label, stage, before, after in BEFORE_AFTER:
+    for label, stage, before, after, *_ in BEFORE_AFTER:
         values = caption.results.get(stage, {})
         if after in values:
             table.add_row(label, f"{values[before]:.3f}" if before in values else "", f"{values[after]:.3f}")

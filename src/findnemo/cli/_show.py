@@ -88,6 +88,7 @@ def verdict(run: Run, captions: Sequence[Caption], total: int) -> list[str]:
                 f"[red]{held} out of reach[/] (marked !): not even all value neurons bring {'it' if held == 1 else 'them'} down to tau. What "
                 f"was found there stays on; if {'it is' if held == 1 else 'they are'} no memory, tau is low for such captions."
             )
+    lines += _impact_lines(captions)
     if checked:
         under = sum(c["same_seed"] <= settings["tau"] for c in checked)
         lines.append(f"On fresh seeds {under} of {len(checked)} stay at tau or under it.")
@@ -118,3 +119,17 @@ def verdict(run: Run, captions: Sequence[Caption], total: int) -> list[str]:
     for caption in failed[:5]:
         lines.append(f"[red]failed:[/] row {caption.row}: {plain('; '.join(caption.failed.values()))}")
     return lines
+
+
+def _impact_lines(captions: Sequence[Caption]) -> list[str]:
+    """How gentle the chosen sets are, where that was asked for."""
+    from findnemo.runs.export import impact_of
+
+    asked = [(c.results["localize"]["max_impact"], impact) for c in captions if (impact := impact_of(c)) is not None]
+    over = [impact for most, impact in asked if impact > most]
+    if not asked:
+        return []
+    line = f"{len(asked) - len(over)} of {len(asked)} sets change unrelated captions by no more than {asked[0][0]:g} (impact, 1 - SSIM)."
+    if over:
+        line += f" [red]{len(over)} change them more[/], up to {max(over):.3f}: no gentler set that removes the memory was found."
+    return [line]

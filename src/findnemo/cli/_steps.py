@@ -18,6 +18,7 @@ from findnemo.cli._common import (
     bar,
     plain,
     print_json,
+    read_table,
     say,
     stdout,
     stream_table,
@@ -79,6 +80,8 @@ def stages_with_calibration(
     consensus: int = 1,
     crew: Crew = ALONE,
     shard: str | None = None,
+    max_impact: float | None = None,
+    unrelated: str | None = None,
 ) -> None:
     from findnemo.calibration import Calibration
 
@@ -87,6 +90,7 @@ def stages_with_calibration(
 
     table, made = stream_table(prompts, column, limit, quiet), Calibration.load(calibration)
     plan = replace(make_plan(model, search, 4, None, None, made.settings.seed), consensus=consensus)
+    plan = gentle(plan, model, max_impact, unrelated, column, quiet)
     plan = with_list(with_screen(plan, screen, made, quiet), fdr, made)
     with at_work(model, crew, device, dtype, quiet, compile) as pool:
         run_stages(pool, table, made, out, stages, plan, fail_on_memorized, json, quiet, shard=part)
@@ -120,6 +124,8 @@ def plan_of(settings: dict[str, Any]) -> Any:
         settings["judges"],
         fdr=settings.get("fdr"),
         consensus=settings.get("consensus", 1),
+        max_impact=settings.get("max_impact"),
+        unrelated=tuple(settings.get("unrelated", ())),
     )
 
 
@@ -136,6 +142,44 @@ def refuse_shard(run: Path) -> None:
     with Run.open(run) as part:
         if "shard" in part.meta("settings"):
             raise InputError(f"{run} is a shard of a run: join all of them with `findnemo merge` first")
+
+
+BYSTANDERS = 16  # captions on which the impact of a set is measured
+
+
+def gentle(
+    plan: Any,
+    model: Source,
+    max_impact: float | None,
+    unrelated: str | None,
+    column: str | None,
+    quiet: bool,
+    holdout: Any = None,
+) -> Any:
+    """The plan with a largest impact, if wanted, and the captions that it is measured on: those of a file, the hold-out captions given in
+    the same command, or the demo's own.
+
+    Not captions of the run itself: which of them are memorized is not known yet, and its quality is checked on them afterwards.
+    """
+    from findnemo import demo
+    from findnemo.localization import check_impact
+
+    check_impact(max_impact)
+    if max_impact is None:
+        if unrelated is not None:
+            raise InputError("--unrelated goes with --max-impact: give both, or neither")
+        return plan
+    if plan.consensus > 1:
+        raise InputError("a consensus has no choice among sets: give --consensus or --max-impact, not both")
+    if unrelated is not None:
+        captions = [p.text for p in read_table(unrelated, column, None, quiet)]
+    elif model.place == "demo":
+        captions = list(demo.unrelated()[-BYSTANDERS:])
+    elif holdout is not None:
+        captions = [p.text for p in holdout]
+    else:
+        raise InputError("--max-impact is measured on captions that are not memorized: give --unrelated FILE")
+    return replace(plan, max_impact=max_impact, unrelated=tuple(captions[:BYSTANDERS]))
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,9 +13,10 @@ from findnemo.calibration import Calibration, layer_activations
 from findnemo.deltas import Probe
 from findnemo.errors import InputError
 from findnemo.localization.candidates import initial_selection, out_of_distribution_neurons
+from findnemo.localization.gentle import EFFORT, Bystanders, Choice, gentlest
 from findnemo.localization.refinement import refine
 from findnemo.localization.replication import Replication
-from findnemo.localization.search import DEFAULT, SEARCHES, Found, first_guess, most_unusual
+from findnemo.localization.search import DEFAULT, SEARCHES, Found, alternatives, first_guess, most_unusual
 from findnemo.localization.stability import consensus_of, frequency, iou, pairwise_iou
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
@@ -21,10 +24,13 @@ from findnemo.neurons import EMPTY, NeuronSet
 __all__ = [
     "DEFAULT",
     "SEARCHES",
+    "Bystanders",
+    "Choice",
     "Found",
     "Localization",
     "consensus_of",
     "frequency",
+    "gentlest",
     "initial_selection",
     "iou",
     "localize",
@@ -46,6 +52,8 @@ class Localization:
     `theta`, `k`: where Algorithm 3 stopped. `z`: z-score of every neuron found. `evaluations`: U-Net sample evaluations spent.
     `p`: p-value of `score_before` (`Calibration.p_value`). `frequency`: of a consensus, "layer:index" of every neuron found at all ->
     share of the searches that found it.
+    Where a gentle set was asked for: `impact` of `neurons` on unrelated captions, `max_impact` that was asked for (the impact is above it
+    where no set that removes the memory was found with less), and `tried`, the number of sets compared.
     """
 
     prompt: str
@@ -63,6 +71,9 @@ class Localization:
     z: dict[str, float] = field(default_factory=dict)
     p: float | None = None
     frequency: dict[str, float] = field(default_factory=dict)
+    impact: float | None = None
+    max_impact: float | None = None
+    tried: int = 0
 
     def to_json(self) -> dict[str, Any]:
         values = {k: v for k, v in self.__dict__.items() if not isinstance(v, NeuronSet)}
@@ -73,14 +84,24 @@ class Localization:
         return cls(**{**values, "neurons": NeuronSet(values["neurons"]), "candidates": NeuronSet(values["candidates"])})
 
 
-def localize(model: Model, prompt: str, calibration: Calibration, search: str = DEFAULT, consensus: int = 1) -> Localization:
+def localize(
+    model: Model,
+    prompt: str,
+    calibration: Calibration,
+    search: str = DEFAULT,
+    max_impact: float | None = None,
+    unrelated: Bystanders | Sequence[str] = (),
+    consensus: int = 1,
+) -> Localization:
     """Find the neurons that hold the memory of a prompt; an empty set if the prompt is not memorized.
 
     `search`: "gradient" (default) ranks all value neurons by a gradient and returns a 1-minimal set; "halving" does so from z-scores,
-    without gradients; "listing" is Algorithms 3 and 4 as published. `consensus`: so many searches, each on seeds of its own (base seeds seed,
-    seed + 1, ...); the neurons that more than half of them found, and as many more, in order of frequency, as it takes for the memory to be
-    gone on the seeds of all of them. Raises MismatchError if the calibration belongs to another model, InputError for an unknown search or a
-    consensus of less than one, NumericalError if the model gives NaN.
+    without gradients; "listing" is Algorithms 3 and 4 as published. `max_impact`: among sets that remove the memory prefer one that
+    changes the captions of `unrelated` (not memorized) by no more than this, see `Bystanders`; if none is found, the gentlest is returned,
+    and its `impact` tells. `consensus`: so many searches, each on seeds of its own (base seeds seed, seed + 1, ...); the neurons that more than
+    half of them found, and as many more, in order of frequency, as it takes for the memory to be gone on the seeds of all of them. Raises
+    MismatchError if the calibration belongs to another model, InputError for an unknown search, a consensus of less than one, an impact that is
+    none, `max_impact` without captions or with a consensus, NumericalError if the model gives NaN.
 
         >>> import findnemo
         >>> model, calibration = findnemo.load("demo"), findnemo.demo.calibration()
@@ -92,27 +113,37 @@ def localize(model: Model, prompt: str, calibration: Calibration, search: str = 
         raise InputError(f"search {search!r} is not known: use one of {', '.join(SEARCHES)}")
     if consensus < 1:
         raise InputError(f"a consensus of {consensus} searches: give 1 or more")
+    check_impact(max_impact)
+    if consensus > 1 and max_impact is not None:
+        raise InputError("a consensus has no choice among sets: give a consensus or a largest impact, not both")
     calibration.check(model)
     first = _searched(model, prompt, calibration, search)
-    before, tau = first.replication.score, calibration.tau
+    score, tau = first.replication.score, calibration.tau
     common: dict[str, Any] = {
         "prompt": prompt,
-        "score_before": before,
+        "score_before": score,
         "tau": tau,
         "search": search,
-        "p": calibration.p_value(before),
+        "p": calibration.p_value(score),
     }
     if first.found is None:
-        return Localization(memorized=False, score_after=before, evaluations=first.evaluations, **common)
+        return Localization(memorized=False, score_after=score, evaluations=first.evaluations, **common)
     more = [_searched(model, prompt, calibration, search, repeat) for repeat in range(1, consensus)]
     searches = [first, *(s for s in more if s.found is not None)]  # on other seeds the prompt may stay under tau
     found, shares = _agreed(searches) if consensus > 1 else (first.found, {})
+    spent = 0
+    if max_impact is not None:
+        others = unrelated if isinstance(unrelated, Bystanders) else Bystanders(model, unrelated, calibration.settings)
+        before = others.evaluations
+        choice = _gentle(first.replication, found, search, first.z, tau, max_impact, others)
+        found, spent = choice.found, others.evaluations - before
+        common |= {"impact": round(choice.impact, 6), "max_impact": max_impact, "tried": choice.tried}
     after = max(s.replication.similarity(found.neurons) for s in searches)
     return Localization(
         memorized=True,
         reached=after <= tau,
         score_after=after,
-        evaluations=first.evaluations + sum(s.evaluations for s in more),
+        evaluations=first.evaluations + sum(s.evaluations for s in more) + spent,
         z={f"{name}:{i}": round(float(first.z[name][i]), 3) for name, i in found.neurons},
         frequency=shares,
         **common,
@@ -156,3 +187,26 @@ def _agreed(searches: list[_Search]) -> tuple[Found, dict[str, float]]:
     shares = frequency(sets)
     neurons = consensus_of(sets, lambda neurons: all(s.gone(neurons) for s in searches))
     return Found(neurons, NeuronSet.of(shares)), {f"{name}:{i}": round(share, 3) for (name, i), share in shares.items()}
+
+
+def check_impact(max_impact: float | None) -> None:
+    """Raises InputError for what is no impact: a number from 0 (nothing changes) to 2."""
+    if max_impact is not None and not (math.isfinite(max_impact) and 0 <= max_impact <= 2):
+        raise InputError(f"an impact of {max_impact} is no mean of 1 - SSIM: give a number from 0 to 2, such as 0.02")
+
+
+def _gentle(
+    replication: Replication, found: Found, search: str, z: Any, tau: float, max_impact: float, others: Bystanders
+) -> Choice:
+    """The gentlest set that brings the memory to tau; where the search could not, its set stays, for nothing removes the memory."""
+    prompt, began = replication.probe.prompt, replication.probe.evaluations
+    another = alternatives(search, replication, z, tau)
+    tries = {"tries": 1} if replication.similarity(found.neurons) > tau else {}
+    return gentlest(
+        found,
+        max_impact,
+        lambda neurons: others.impacts([neurons], prompt)[0],
+        lambda neurons: others.heaviest(neurons, prompt),
+        lambda without: another(without) if replication.probe.evaluations - began < EFFORT else None,
+        **tries,
+    )

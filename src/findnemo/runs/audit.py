@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from findnemo.deltas import group_size
 from findnemo.detection import Detection, Screen, detect_many
 from findnemo.errors import DeviceError, FindnemoError
 from findnemo.images import ImageSettings, png, sheet
-from findnemo.localization import DEFAULT, localize, most_unusual
+from findnemo.localization import DEFAULT, Bystanders, localize, most_unusual
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.prompts import Prompt
@@ -23,7 +23,8 @@ from findnemo.runs.store import Caption, Run
 from findnemo.runs.table import Shard, enter
 from findnemo.runs.workers import Dispatch, Pool, Serial, Unit, drive, never
 from findnemo.runs.worklist import groups, list_open, on_list
-from findnemo.verification import Judges, Verification, grow, quality, verify
+from findnemo.settings import Settings
+from findnemo.verification import RANDOM, Judges, Verification, grow, quality, verify
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,7 +38,7 @@ class Plan:
     """What an audit does besides the calibration's settings. `grow`: add neurons where finished images are still copies.
     `fdr`: false discovery rate of the list of captions; all captions are then scored with all seeds. `consensus`: how many times neurons are sought.
     `judges`: where the copy descriptor ("descriptor") and the CLIP ("clip") come from. `quality_prompts`: unrelated captions for the
-    quality check."""
+    quality check. `max_impact`: among the sets that remove a memory prefer one that changes the captions `unrelated` by no more."""
 
     search: str = DEFAULT
     screen: Screen | None = None
@@ -48,6 +49,8 @@ class Plan:
     quality_prompts: int = 16
     fdr: float | None = None
     consensus: int = 1
+    max_impact: float | None = None
+    unrelated: tuple[str, ...] = ()
 
     def settings(self, model: Model, calibration: Calibration) -> dict[str, Any]:
         """Everything a result depends on; a run directory holds results of one such set only."""
@@ -64,6 +67,7 @@ class Plan:
             "judges": dict(self.judges),
             **({} if self.fdr is None else {"fdr": self.fdr}),
             **({} if self.consensus == 1 else {"consensus": self.consensus}),
+            **({} if self.max_impact is None else {"max_impact": self.max_impact, "unrelated": list(self.unrelated)}),
         }
 
 
@@ -76,6 +80,18 @@ class Tools:
     plan: Plan
     judges: Judges = field(default_factory=Judges)
     original: Callable[[Caption], Image.Image | None] = lambda caption: None
+
+    @property
+    def bystanders(self) -> Bystanders | None:
+        """The captions on which the impact of a set is measured, where the plan asks for gentle ones."""
+        plan = self.plan
+        return None if plan.max_impact is None else _bystanders(self.model, plan.unrelated, self.calibration.settings)
+
+
+@lru_cache(maxsize=1)
+def _bystanders(model: Model, captions: tuple[str, ...], settings: Settings) -> Bystanders:
+    """Kept from caption to caption: their untouched passes are made once a process."""
+    return Bystanders(model, captions, settings)
 
 
 @dataclass(frozen=True)
@@ -224,7 +240,9 @@ def _detect(tools: Tools, group: Sequence[Caption]) -> list[Answer]:
 
 def _localize(tools: Tools, caption: Caption) -> Answer:
     plan = tools.plan
-    return Answer(localize(tools.model, caption.text, tools.calibration, plan.search, plan.consensus).to_json())
+    others = tools.bystanders or ()
+    found = localize(tools.model, caption.text, tools.calibration, plan.search, plan.max_impact, others, plan.consensus)
+    return Answer(found.to_json())
 
 
 def _verify(work: Tools, caption: Caption) -> Answer:
@@ -249,6 +267,8 @@ def _verify(work: Tools, caption: Caption) -> Answer:
     if neurons != found:
         of_more = {f"{name}:{i}": round(float(z[name][i]), 3) for name, i in neurons - found}
         values = {"grown": len(neurons) - len(found), "neurons": neurons.to_json(), "z": of_more}
+        if work.bystanders is not None:  # what was added after the choice may be less gentle
+            values["impact"] = round(work.bystanders.impacts([neurons], caption.text)[0], 6)
     return Answer({**result.values, **values}, _pictures(caption, result, len(neurons), original))
 
 
@@ -313,7 +333,7 @@ def check_quality(work: Work, pool: Pool | None = None) -> None:
 def _quality(
     model: Model, items: Sequence[Sequence[str]], neurons: NeuronSet, settings: ImageSettings, judges: Judges
 ) -> list[dict[str, Any]]:
-    return [quality(model, prompts, neurons, settings, judges) for prompts in items]
+    return [quality(model, prompts, neurons, settings, judges, RANDOM) for prompts in items]
 
 
 def not_memorized(run: Run, most: int) -> list[str]:

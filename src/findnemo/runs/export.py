@@ -39,10 +39,18 @@ def row(caption: Caption, q: Mapping[int, float] | None = None) -> dict[str, Any
         **{k: checked.get(k) for k in ("sscd_gen", "sscd_orig_before", "sscd_orig_after", "d_sscd_before", "d_sscd_after")},
         **{k: checked.get(k) for k in ("copies_before", "copies_after", "grown")},
         **{k: checked.get(k) for k in ("a_clip_before", "a_clip_after")},
+        "impact": impact_of(caption),
         "evaluations": found.get("evaluations", 0) + detected.get("evaluations", 0),
         "seconds": round(caption.seconds, 3),
         "error": "; ".join(f"{stage}: {reason}" for stage, reason in caption.failed.items()) or None,
     }
+
+
+def impact_of(caption: Caption) -> float | None:
+    """The impact of a caption's neurons on unrelated captions, with those that verification had to add; None where it was not measured."""
+    found, checked = caption.results.get("localize", {}), caption.results.get("verify", {})
+    value: float | None = checked.get("impact", found.get("impact"))
+    return value
 
 
 def _round(value: float | None) -> float | None:

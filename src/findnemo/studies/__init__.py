@@ -20,6 +20,7 @@ from findnemo.studies.table1 import table1
 from findnemo.studies.table2 import table2
 from findnemo.studies.table3 import table3
 from findnemo.studies.table4 import table4
+from findnemo.studies.utility import utility
 
 __all__ = ["STUDIES", "Bench", "Study", "Table", "study", "write"]
 
@@ -40,6 +41,7 @@ STUDIES: dict[str, Callable[[Bench], Study]] = {
     "fig16": fig16,
     "fig20": fig20,
     "stability": stability,
+    "utility": utility,
 }
 
 
