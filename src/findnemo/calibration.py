@@ -19,6 +19,7 @@ from torch import Tensor
 from findnemo.deltas import Probe, group_size
 from findnemo.errors import InputError, MismatchError, NumericalError
 from findnemo.models import Model
+from findnemo.rates import CONFIDENCE, p_value, rank, rate_bound
 from findnemo.scores import NOT_FINITE, trajectory
 from findnemo.settings import RELEASED, Settings, settings_for
 
@@ -74,7 +75,8 @@ class Calibration:
 
     `tau`: threshold of the memorization score. `mean`, `std`: layer name -> (width,) activation statistics of `count` prompts.
     `trajectories`: (n, samples - 1) hold-out scores after 2, 3, ... seeds, of the prompts it took to know tau; empty for imported
-    statistics. `fpr`: the false-positive rate asked for, or None. `prompts`: identity of the hold-out prompts.
+    statistics. `fpr`: the false-positive rate asked for, or None; `confidence`: the one asked for with it, or None. `prompts`: identity of
+    the hold-out prompts.
     """
 
     model: str
@@ -87,11 +89,24 @@ class Calibration:
     trajectories: Tensor = field(repr=False)
     fpr: float | None = None
     prompts: str = ""
+    confidence: float | None = None
 
     @property
     def scores(self) -> Tensor:
         """Memorization scores of the hold-out prompts, (n,)."""
         return self.trajectories[:, -1]
+
+    def p_value(self, score: float) -> float | None:
+        """Share of ordinary captions with a score as large, (1 + those of the n hold-out captions) / (n + 1): `rates.p_value`.
+
+        None for imported statistics, which have no scores.
+        """
+        return p_value(score, self.scores) if len(self.trajectories) else None
+
+    def rate_bound(self, confidence: float = CONFIDENCE) -> float | None:
+        """What the false-alarm rate of this threshold stays under with this confidence; None where tau is not made for a rate."""
+        n = len(self.trajectories)
+        return None if self.fpr is None else rate_bound(n, rank(n, self.fpr, self.confidence), confidence)
 
     def z_scores(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """(a - mu) / sigma per neuron; a neuron that never varied has z = 0 where it sits at its mean, else infinity."""
@@ -131,6 +146,7 @@ class Calibration:
             "settings": self.settings.to_json(),
             "tau": self.tau,
             "fpr": self.fpr,
+            "confidence": self.confidence,
             "count": self.count,
             "prompts": self.prompts,
             "layers": list(self.mean),
@@ -168,33 +184,34 @@ class Calibration:
                 tensors["trajectories"],
                 about["fpr"],
                 about.get("prompts", ""),
+                about.get("confidence"),
             )
         except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise InputError(f"{path} is damaged or not a calibration: {error}") from error
 
 
-def threshold(scores: Tensor, fpr: float | None = None) -> float:
-    """tau of hold-out scores (n,): mean + 1 std (Finding NeMo, section 4), or for a false-positive rate the conformal quantile.
+def threshold(scores: Tensor, fpr: float | None = None, confidence: float | None = None) -> float:
+    """tau of hold-out scores (n,): mean + 1 std (Finding NeMo, section 4), or for a false-positive rate the conformal threshold.
 
-    The conformal threshold is the ceil((n + 1)(1 - fpr))-th smallest score: a new exchangeable prompt exceeds it with
-    probability at most fpr. Raises InputError if there are too few scores for the rate.
+    That is the number next above the k-th smallest score, k = ceil((n + 1)(1 - fpr)). An ordinary caption, one exchangeable with the
+    hold-out captions, reaches it with probability at most `fpr`: over the draw of both, for any n and any distribution, ties included.
+    For one calibration the rate is distributed as Beta(n + 1 - k, k) (`rates.rate_bound`). With a `confidence` tau is as high as it takes
+    for that rate to be at most `fpr` with this confidence. Raises InputError if there are too few scores for the rate.
 
     >>> round(threshold(torch.tensor([0.2, 0.3, 0.4])), 3)
     0.4
+    >>> round(threshold(torch.tensor([0.2, 0.3, 0.4]), fpr=0.5), 3)
+    0.3
     """
     n = len(scores)
     if fpr is None:
+        if confidence is not None:
+            raise InputError("a confidence goes with a false-positive rate: give fpr too")
         if n < 2:
             raise InputError(f"a threshold of mean + 1 std needs at least two hold-out prompts, not {n}")
         return float(scores.double().mean() + scores.double().std())
-    if not 0 < fpr < 1:
-        raise InputError(f"fpr {fpr} is not a rate between 0 and 1")
-    rank = math.ceil((n + 1) * (1 - fpr))
-    if rank > n:
-        raise InputError(
-            f"{n} hold-out prompts are too few for a false-positive rate of {fpr}: it takes {math.ceil(1 / fpr) - 1}"
-        )
-    return float(scores.double().sort().values[rank - 1])
+    kth = scores.sort().values[rank(n, fpr, confidence) - 1]
+    return float(torch.nextafter(kth, torch.full_like(kth, math.inf)))  # from tau on a caption is memorized: a tie is not
 
 
 def tau_interval(scores: Tensor) -> tuple[float, float]:
@@ -225,11 +242,13 @@ def calibrate(
     progress: Callable[[str], None] | None = None,
     checkpoint: str | os.PathLike | None = None,
     precision: float | None = PRECISION,
+    confidence: float | None = None,
     parts: Parts | None = None,
 ) -> Calibration:
     """Statistics and threshold from hold-out prompts (captions that are not memorized), in one pass and constant memory.
 
-    `variant`: "paper" or "released"; `settings` overrides it. `fpr`: conformal threshold instead of mean + 1 std. `precision`: once
+    `variant`: "paper" or "released"; `settings` overrides it. `fpr`: conformal threshold instead of mean + 1 std, with
+    `confidence` one that keeps the rate in so many of 100 calibrations (`threshold`). `precision`: once
     the 95 % confidence interval of tau is narrower, further prompts only add to the activation statistics, which is a hundred times
     cheaper; None, or an `fpr`, scores all. `progress` is called with every prompt done. `checkpoint`: a file that keeps what is done,
     so that an interrupted calibration goes on from there; it is removed at the end. `parts`: who computes chunks of prompts, in their order
@@ -275,7 +294,7 @@ def calibrate(
         if path and gathered.count > done:
             gathered.save(path)
         raise
-    made = gathered.calibration(model, settings, fpr)
+    made = gathered.calibration(model, settings, fpr, confidence)
     if path:
         path.unlink(missing_ok=True)
     return made
@@ -400,14 +419,14 @@ class _Progress:
                 "give the same hold-out prompts in the same order, or a new --out"
             )
 
-    def calibration(self, model: Model, settings: Settings, fpr: float | None) -> Calibration:
+    def calibration(self, model: Model, settings: Settings, fpr: float | None, confidence: float | None) -> Calibration:
         if self.count < 2:
             raise InputError(f"a calibration needs at least two hold-out prompts, not {self.count}")
-        trajectories = torch.stack(self.trajectories)
-        tau = threshold(trajectories[:, -1], fpr)
+        trajectories = torch.stack(self.trajectories).float()  # as they were measured
+        tau = threshold(trajectories[:, -1], fpr, confidence)
         mean, std = ({n: getattr(m, part).float() for n, m in self.moments.items()} for part in ("mean", "std"))
         return Calibration(
-            model.fingerprint, model.source, settings, tau, mean, std, self.count, trajectories.float(), fpr, self.prompts
+            model.fingerprint, model.source, settings, tau, mean, std, self.count, trajectories, fpr, self.prompts, confidence
         )
 
     def save(self, path: Path) -> None:

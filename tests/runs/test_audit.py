@@ -31,6 +31,8 @@ from findnemo.runs import (
     audit,
     neurons_by_caption,
     neurons_of,
+    p_values,
+    q_values,
     row,
     start,
     summary,
@@ -243,8 +245,8 @@ def test_the_run_keeps_what_it_was_made_with(undisturbed, model, calibration):
 
 def test_csv_and_json_agree_with_the_store(undisturbed):
     with Run.open(undisturbed) as run:
-        rows = [row(c) for c in run.captions()]
-        whole = summary(run)
+        q, whole = q_values(p_values(run)), summary(run)
+        rows = [row(c, q) for c in run.captions()]
     assert json.loads((undisturbed / "results.json").read_text(encoding="utf-8")) == whole
     assert whole["results"] == rows
     assert (whole["captions"], whole["memorized"], whole["failed"]) == (6, 3, 0)

@@ -66,7 +66,7 @@ def show_run(run: Run, layers: Sequence[str], captions: Sequence[Caption], total
 
 def verdict(run: Run, captions: Sequence[Caption], total: int) -> list[str]:
     """Plain sentences: how many memorized, how many gone, at what price, how many failed."""
-    from findnemo.runs import all_neurons, neurons_of, standing
+    from findnemo.runs import all_neurons, list_of, list_told, neurons_of, standing
 
     settings, quality = run.meta("settings"), run.meta("quality")
     results = [c.results for c in captions]
@@ -74,6 +74,8 @@ def verdict(run: Run, captions: Sequence[Caption], total: int) -> list[str]:
     found = [r["localize"] for r in memorized if "localize" in r]
     checked = [r["verify"] for r in memorized if "verify" in r]
     lines = [f"\n{len(memorized)} of {total} captions are memorized (score at or above tau = {settings['tau']:.3f})."]
+    if (made := list_of(run)) is not None:
+        lines.append(list_told(made))
     if found:
         sizes = sorted(len(neurons_of(c)) for c in captions if c.results.get("localize", {}).get("memorized"))
         fallen, held = sum(f["reached"] for f in found), sum(not f["reached"] for f in found)

@@ -30,14 +30,21 @@ from findnemo.errors import InputError, MismatchError
 
 
 def calibrate_to(
-    pool: Any, captions: list[str], settings: Any, fpr: float | None, precision: float, out: Path, quiet: bool
+    pool: Any,
+    captions: list[str],
+    settings: Any,
+    fpr: float | None,
+    precision: float,
+    out: Path,
+    quiet: bool,
+    confidence: float | None = None,
 ) -> Any:
     import torch
 
     from findnemo import calibration as api
     from findnemo.runs import calibrate_with
 
-    api.threshold(torch.zeros(len(captions)), fpr)  # too few captions: say so before the work, not after
+    api.threshold(torch.zeros(len(captions)), fpr, confidence)  # too few captions: say so before the work, not after
     with bar(quiet) as update:
         done = iter(range(1, len(captions) + 1))
         update("calibrate", 0, len(captions))
@@ -49,6 +56,7 @@ def calibrate_to(
             settings=settings,
             progress=lambda prompt: update("calibrate", next(done), len(captions)),
             checkpoint=out / "partial.safetensors",
+            confidence=confidence,
         )
 
 
@@ -68,6 +76,8 @@ def stages_with_calibration(
     quiet: bool,
     search: str = "gradient",
     screen: bool = False,
+    fdr: float | None = None,
+    consensus: int = 1,
     crew: Crew = ALONE,
     shard: str | None = None,
     max_impact: float | None = None,
@@ -75,11 +85,13 @@ def stages_with_calibration(
 ) -> None:
     from findnemo.calibration import Calibration
 
+    check_level(fdr)
     part = shard_of(shard)
 
     table, made = stream_table(prompts, column, limit, quiet), Calibration.load(calibration)
-    plan = gentle(make_plan(model, search, 4, None, None, made.settings.seed), model, max_impact, unrelated, column, quiet)
-    plan = with_screen(plan, screen, made, quiet)
+    plan = replace(make_plan(model, search, 4, None, None, made.settings.seed), consensus=consensus)
+    plan = gentle(plan, model, max_impact, unrelated, column, quiet)
+    plan = with_list(with_screen(plan, screen, made, quiet), fdr, made)
     with at_work(model, crew, device, dtype, quiet, compile) as pool:
         run_stages(pool, table, made, out, stages, plan, fail_on_memorized, json, quiet, shard=part)
 
@@ -110,6 +122,8 @@ def plan_of(settings: dict[str, Any]) -> Any:
         settings.get("grow", True),
         ImageSettings(**settings["image_settings"]),
         settings["judges"],
+        fdr=settings.get("fdr"),
+        consensus=settings.get("consensus", 1),
         max_impact=settings.get("max_impact"),
         unrelated=tuple(settings.get("unrelated", ())),
     )
@@ -155,6 +169,8 @@ def gentle(
         if unrelated is not None:
             raise InputError("--unrelated goes with --max-impact: give both, or neither")
         return plan
+    if plan.consensus > 1:
+        raise InputError("a consensus has no choice among sets: give --consensus or --max-impact, not both")
     if unrelated is not None:
         captions = [p.text for p in read_table(unrelated, column, None, quiet)]
     elif model.place == "demo":
@@ -208,6 +224,33 @@ def with_screen(plan: Any, wanted: bool, calibration: Any, quiet: bool) -> Any:
     return replace(plan, screen=made)
 
 
+def check_level(fdr: float | None) -> None:
+    if fdr is not None and not 0 < fdr < 1:
+        raise InputError(f"--fdr {fdr} is not a rate between 0 and 1")
+
+
+def with_list(plan: Any, fdr: float | None, calibration: Any) -> Any:
+    """The plan with a list at a false discovery rate, if wanted."""
+    if fdr is not None and not len(calibration.trajectories):
+        raise InputError(
+            "this calibration has no hold-out scores, so no p-values for --fdr: make one with `findnemo calibrate --prompts`"
+        )
+    return replace(plan, fdr=fdr)
+
+
+def tell_least(captions: int, fdr: float | None, calibration: Any, quiet: bool) -> None:
+    """A word where the hold-out captions are few for a list of so many captions."""
+    from findnemo.rates import holdout_needed, least_listed
+
+    scored = len(calibration.trajectories)
+    if fdr is not None and (least := least_listed(captions, fdr, scored)) > 1:
+        say(
+            f"list: with {scored} hold-out captions no p-value is under 1/{scored + 1}, so that a list of {captions} captions holds {least} or "
+            f"more of them, or none; for a single one it takes {holdout_needed(captions, fdr)} hold-out captions",
+            quiet,
+        )
+
+
 def run_stages(
     pool: Any,
     table: Any,
@@ -237,6 +280,7 @@ def run_stages(
         else:
             entered = enter(run, table, shard, group_size(model), table.most)
             tell_repeats(table, entered, quiet)
+            tell_least(entered.captions, plan.fdr, calibration, quiet)
             warn_long_captions(model, table, table.most)
         work = Work(run, model, calibration, plan, **extras(model, run, plan))
         with bar(quiet) as update:

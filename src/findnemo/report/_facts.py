@@ -19,7 +19,19 @@ from findnemo.report import _charts as charts
 from findnemo.report._captions import cards, example, wanted_pictures
 from findnemo.report._pictures import thumbnails
 from findnemo.report._text import NONE, clipped, count, number, percent
-from findnemo.runs import STANDINGS, Caption, Run, all_neurons, neurons_of, overview, standing
+from findnemo.runs import (
+    STANDINGS,
+    Caption,
+    Run,
+    all_neurons,
+    list_of,
+    list_told,
+    neurons_of,
+    overview,
+    p_values,
+    q_values,
+    standing,
+)
 from findnemo.runs.compare import STAGE
 
 LEAST = 5  # values from which an interval says something
@@ -95,6 +107,7 @@ def facts(run: Run) -> dict[str, Any]:
         "least": LEAST,
         "distribution": _distribution(known),
         "holdout": _holdout(calibration, tau),
+        "listed": list_told(listed) if (listed := list_of(run)) is not None else None,
         "map": charts.neuron_map(widths, {neuron: len(held[neuron]) for neuron in held}),
         "layers": _layers(widths, held),
         "sizes": charts.sizes([len(neurons_of(c)) for c in memorized if stand[c.id] != "out of reach" and len(neurons_of(c))]),
@@ -103,7 +116,7 @@ def facts(run: Run) -> dict[str, Any]:
         "quality": _quality(run.meta("quality")),
         "mitigations": _mitigations(run, captions),
         "attack": _attack(run.meta("attack")),
-        "cards": cards(run.path, memorized, stand, numbers, pictures),
+        "cards": cards(run.path, memorized, stand, numbers, pictures, q=q_values(p_values(run))),
         "others": _others(captions, stand, tau),
         "pictures_left_out": len(wanted) - len(pictures),
     }
@@ -297,8 +310,12 @@ def _about(run: Run, known: dict[str, Any]) -> list[tuple[str, str]]:
 def _how_tau(calibration: Calibration) -> str:
     if not len(calibration.trajectories):
         return "given with imported statistics"
-    if calibration.fpr is not None:
-        return f"for a false-positive rate of {percent(calibration.fpr)} on hold-out captions"
+    if calibration.fpr is not None and (bound := calibration.rate_bound()) is not None:
+        sure = "" if calibration.confidence is None else f" with {percent(calibration.confidence)} confidence"
+        return (
+            f"for a false-positive rate of {percent(calibration.fpr)}{sure}; with these {len(calibration.trajectories)} hold-out captions it is "
+            f"under {percent(bound)} with 95 % confidence"
+        )
     low, high = tau_interval(calibration.scores)
     return f"mean + 1 std of hold-out scores (95 % interval {number(low)} to {number(high)}, n = {len(calibration.trajectories)})"
 

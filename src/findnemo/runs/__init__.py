@@ -2,6 +2,7 @@
 
 from findnemo.runs.audit import STAGES, Answer, Plan, Tools, Work, all_neurons, answer, audit, neurons_of, start
 from findnemo.runs.calibrating import calibrate_with
+from findnemo.runs.discoveries import Discoveries, discoveries, list_of, list_told, p_values, q_values
 from findnemo.runs.export import ASKED, counts, neurons_by_caption, row, summary, told, write_results
 from findnemo.runs.merge import Merged, merge
 from findnemo.runs.standing import STANDINGS, standing
@@ -15,6 +16,7 @@ __all__ = [
     "STANDINGS",
     "Answer",
     "Caption",
+    "Discoveries",
     "Dispatch",
     "Entered",
     "Event",
@@ -38,12 +40,17 @@ __all__ = [
     "audit",
     "calibrate_with",
     "counts",
+    "discoveries",
     "drive",
     "enter",
     "in_order",
+    "list_of",
+    "list_told",
     "merge",
     "neurons_by_caption",
     "neurons_of",
+    "p_values",
+    "q_values",
     "refuse_foreign",
     "row",
     "standing",

@@ -36,6 +36,7 @@ ROUNDS = 3  # of growth, on one, two and three times as many images as are looke
 @dataclass(frozen=True)
 class Plan:
     """What an audit does besides the calibration's settings. `grow`: add neurons where finished images are still copies.
+    `fdr`: false discovery rate of the list of captions; all captions are then scored with all seeds. `consensus`: how many times neurons are sought.
     `judges`: where the copy descriptor ("descriptor") and the CLIP ("clip") come from. `quality_prompts`: unrelated captions for the
     quality check. `max_impact`: among the sets that remove a memory prefer one that changes the captions `unrelated` by no more."""
 
@@ -46,6 +47,8 @@ class Plan:
     image_settings: ImageSettings = field(default_factory=ImageSettings)
     judges: Mapping[str, str] = field(default_factory=dict)
     quality_prompts: int = 16
+    fdr: float | None = None
+    consensus: int = 1
     max_impact: float | None = None
     unrelated: tuple[str, ...] = ()
 
@@ -62,6 +65,8 @@ class Plan:
             "grow": self.grow,
             "image_settings": self.image_settings.to_json(),
             "judges": dict(self.judges),
+            **({} if self.fdr is None else {"fdr": self.fdr}),
+            **({} if self.consensus == 1 else {"consensus": self.consensus}),
             **({} if self.max_impact is None else {"max_impact": self.max_impact, "unrelated": list(self.unrelated)}),
         }
 
@@ -228,13 +233,15 @@ def answers(
 
 
 def _detect(tools: Tools, group: Sequence[Caption]) -> list[Answer]:
-    found = detect_many(tools.model, [c.text for c in group], tools.calibration, tools.plan.screen)
+    all_seeds = tools.plan.fdr is not None
+    found = detect_many(tools.model, [c.text for c in group], tools.calibration, tools.plan.screen, all_seeds)
     return [Answer(a.to_json()) if isinstance(a, Detection) else Answer(error=str(a)) for a in found]
 
 
 def _localize(tools: Tools, caption: Caption) -> Answer:
     plan = tools.plan
-    found = localize(tools.model, caption.text, tools.calibration, plan.search, plan.max_impact, tools.bystanders or ())
+    others = tools.bystanders or ()
+    found = localize(tools.model, caption.text, tools.calibration, plan.search, plan.max_impact, others, plan.consensus)
     return Answer(found.to_json())
 
 
