@@ -59,7 +59,7 @@ def place(tmp_path_factory):
 def model(place):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield findnemo.load(place)
+    yield findnemo.load(place, channels_last=True)  # as workers do
     torch.set_num_threads(threads)
 
 
@@ -260,7 +260,7 @@ def test_memory_is_the_same_for_twenty_thousand_captions_and_for_two_hundred_tho
 @pytest.fixture(scope="module")
 def ray_pool(place):
     pytest.importorskip("ray")
-    from findnemo.runs._ray import RayPool
+    from findnemo.runs.cluster import RayPool
 
     with RayPool(Loader(str(place), device="cpu"), workers=2) as pool:
         yield pool
@@ -305,8 +305,8 @@ def test_a_live_pipeline_cannot_be_sent_to_workers(ray_pool):
 
 
 def test_without_ray_the_way_out_is_named(monkeypatch):
-    from findnemo.runs import _ray
+    from findnemo.runs import cluster
 
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(InputError, match=r"pip install findnemo\[ray\]"):
-        _ray.RayPool(Loader("demo"), workers=2)
+        cluster.RayPool(Loader("demo"), workers=2)
