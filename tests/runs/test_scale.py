@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import sys
 import threading
 import time
 import tracemalloc
@@ -285,8 +286,11 @@ def test_ray_workers_give_the_same_and_one_killed_in_mid_task_loses_nothing(tmp_
 
 
 def test_a_step_that_kills_its_ray_worker_is_set_aside(ray_pool):
+    import ray
+
     from findnemo.runs import Dispatch, Unit, drive
 
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test
     units = [Unit((k,)) for k in range(3)]
     events = list(drive(ray_pool, dies_over_one, Dispatch(iter(units), 3, ray_pool.size, 0.0)))
     assert sorted((e.unit.items[0], e.answers) for e in events) == [(0, [0]), (1, []), (2, [4])]
@@ -299,7 +303,7 @@ def dies_over_one(model, items):
     return [item * item for item in items]
 
 
-def test_a_live_pipeline_cannot_be_sent_to_workers(ray_pool):
+def test_a_live_pipeline_cannot_be_sent_to_workers():
     with pytest.raises(InputError, match="live"):
         Loader.of(small_model())
 
@@ -307,6 +311,6 @@ def test_a_live_pipeline_cannot_be_sent_to_workers(ray_pool):
 def test_without_ray_the_way_out_is_named(monkeypatch):
     from findnemo.runs import cluster
 
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"pip install findnemo\[ray\]"):
         cluster.RayPool(Loader("demo"), workers=2)
