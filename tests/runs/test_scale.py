@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import sys
 import threading
 import time
 import tracemalloc
@@ -59,7 +60,7 @@ def place(tmp_path_factory):
 def model(place):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield findnemo.load(place)
+    yield findnemo.load(place, channels_last=True)  # as workers do
     torch.set_num_threads(threads)
 
 
@@ -260,7 +261,7 @@ def test_memory_is_the_same_for_twenty_thousand_captions_and_for_two_hundred_tho
 @pytest.fixture(scope="module")
 def ray_pool(place):
     pytest.importorskip("ray")
-    from findnemo.runs._ray import RayPool
+    from findnemo.runs.cluster import RayPool
 
     with RayPool(Loader(str(place), device="cpu"), workers=2) as pool:
         yield pool
@@ -285,8 +286,11 @@ def test_ray_workers_give_the_same_and_one_killed_in_mid_task_loses_nothing(tmp_
 
 
 def test_a_step_that_kills_its_ray_worker_is_set_aside(ray_pool):
+    import ray
+
     from findnemo.runs import Dispatch, Unit, drive
 
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test
     units = [Unit((k,)) for k in range(3)]
     events = list(drive(ray_pool, dies_over_one, Dispatch(iter(units), 3, ray_pool.size, 0.0)))
     assert sorted((e.unit.items[0], e.answers) for e in events) == [(0, [0]), (1, []), (2, [4])]
@@ -299,14 +303,14 @@ def dies_over_one(model, items):
     return [item * item for item in items]
 
 
-def test_a_live_pipeline_cannot_be_sent_to_workers(ray_pool):
+def test_a_live_pipeline_cannot_be_sent_to_workers():
     with pytest.raises(InputError, match="live"):
         Loader.of(small_model())
 
 
 def test_without_ray_the_way_out_is_named(monkeypatch):
-    from findnemo.runs import _ray
+    from findnemo.runs import cluster
 
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"pip install findnemo\[ray\]"):
-        _ray.RayPool(Loader("demo"), workers=2)
+        cluster.RayPool(Loader("demo"), workers=2)

@@ -276,7 +276,7 @@ def at_work(
             torch.set_num_threads(crew.threads)
         yield Serial(load_model(source, device, dtype, quiet, compile))
         return
-    from findnemo.runs._ray import RayPool
+    from findnemo.runs.cluster import RayPool
 
     if device is not None and ":" in device:
         raise InputError(f"--device {device} with several workers: each gets a device of its own, leave the number out")

@@ -1,4 +1,4 @@
-"""Who answers: the dispatch policy, a pool of one, and what a pool of many (`_ray`) has to be.
+"""Who answers: the dispatch policy, a pool of one, and what a pool of many (`cluster`) has to be.
 
     dispatch = Dispatch(units, count, pool.size, pool.aim)
     for event in drive(pool, step, dispatch):
