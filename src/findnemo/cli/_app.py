@@ -9,6 +9,7 @@ import typer
 
 from findnemo._version import __version__
 from findnemo.cli._audit import audit, calibrate, detect, localize, verify
+from findnemo.cli._benchmark import benchmark
 from findnemo.cli._common import (
     Global,
     JsonOpt,
@@ -133,5 +134,20 @@ def demo(
         raise typer.Exit(1)
 
 
-for command in (demo, audit, calibrate, detect, localize, verify, merge, inspect, report, serve, export, compare, study):
+for command in (
+    demo,
+    audit,
+    calibrate,
+    detect,
+    localize,
+    verify,
+    merge,
+    inspect,
+    report,
+    serve,
+    export,
+    compare,
+    study,
+    benchmark,
+):
     app.command()(command)
