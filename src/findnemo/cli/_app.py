@@ -24,6 +24,7 @@ from findnemo.cli._common import (
     warn,
 )
 from findnemo.cli._export import export
+from findnemo.cli._repair import repair
 from findnemo.cli._report import report
 from findnemo.cli._serve import app as serve
 from findnemo.cli._studies import compare, study
@@ -123,5 +124,5 @@ def demo(
         raise typer.Exit(1)
 
 
-for command in (demo, audit, calibrate, detect, localize, verify, inspect, report, serve, export, compare, study):
+for command in (demo, audit, calibrate, detect, localize, verify, inspect, repair, report, serve, export, compare, study):
     app.command()(command)

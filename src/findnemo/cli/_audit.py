@@ -110,7 +110,7 @@ def calibrate(
         assert import_statistics is not None
         loaded = load_model(model, device, dtype, quiet, compile)
         made = api.import_statistics(import_statistics, loaded, api.PUBLISHED_TAU if tau is None else tau, seed)
-    made.save(out)
+        made.save(out)
     about = {
         "tau": made.tau,
         "prompts": made.count,
@@ -264,6 +264,9 @@ def audit(
     dtype: DtypeOpt = None,
     compile: CompileOpt = False,
     report: Annotated[bool, typer.Option(help="Write RUN/report.html at the end.")] = True,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for another process that writes to --out, instead of refusing.")
+    ] = False,
     fail_on_memorized: FailOpt = False,
     track: TrackOpt = None,
     json: JsonOpt = False,
@@ -299,11 +302,11 @@ def audit(
     warn_long_captions(loaded, table)
     if made is None:
         assert clean is not None
-        made = own_calibration(loaded, [p.text for p in clean], settings, fpr, precision, out, quiet)
+        made = own_calibration(loaded, [p.text for p in clean], settings, fpr, precision, out, quiet, wait)
     plan = with_screen(plan, screen, made, quiet)
     stages, folder = ("detect", "localize", "verify"), Path(prompts or "").absolute().parent
     with tracked(out, track, quiet):
-        run_stages(loaded, table, made, out, stages, plan, fail_on_memorized, json, quiet, folder, report)
+        run_stages(loaded, table, made, out, stages, plan, fail_on_memorized, json, quiet, folder, report, wait)
 
 
 def begun(out: Path) -> bool:

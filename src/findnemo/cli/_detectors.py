@@ -10,7 +10,19 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from findnemo.cli._common import Source, bar, load_model, plain, print_json, read_table, say, stderr, stdout, warn_long_captions
+from findnemo.cli._common import (
+    Source,
+    bar,
+    load_model,
+    plain,
+    print_json,
+    read_table,
+    say,
+    stderr,
+    stdout,
+    stoppable,
+    warn_long_captions,
+)
 from findnemo.cli._steps import demo_holdout, demo_table, make_plan
 from findnemo.errors import InputError
 
@@ -51,8 +63,8 @@ def detect_with(
     loaded = load_model(model, device, dtype, quiet, compile)
     warn_long_captions(loaded, table)
     with api.start_detectors(out, loaded, settings) as run:
-        with bar(quiet) as update:
-            captions = api.run_detectors(run, loaded, table, clean, names, settings, update)
+        with stoppable() as stop, bar(quiet) as update:
+            captions = api.run_detectors(run, loaded, table, clean, names, settings, update, stop)
             drawn = api.pictures(run, loaded, captions, settings, update) if pictures else []
         found = api.results(run, captions, clean, names)
     if api.borrows(captions):

@@ -10,22 +10,35 @@ from typing import Any
 
 import typer
 
-from findnemo.cli._common import Source, bar, load_model, plain, print_json, read_table, say, stdout, warn, warn_long_captions
+from findnemo.cli._common import (
+    Source,
+    bar,
+    load_model,
+    plain,
+    print_json,
+    read_table,
+    say,
+    stdout,
+    stoppable,
+    warn,
+    warn_long_captions,
+)
 from findnemo.errors import InputError, MismatchError
 
 
 def calibrate_to(
     model: Any, captions: list[str], settings: Any, fpr: float | None, precision: float, out: Path, quiet: bool
 ) -> Any:
+    """Calibrate and save to `out`; what is done is kept there meanwhile."""
     import torch
 
     from findnemo import calibration as api
 
     api.threshold(torch.zeros(len(captions)), fpr)  # too few captions: say so before the work, not after
-    with bar(quiet) as update:
+    with stoppable() as stop, bar(quiet) as update:
         done = iter(range(1, len(captions) + 1))
         update("calibrate", 0, len(captions))
-        return api.calibrate(
+        made = api.calibrate(
             model,
             captions,
             fpr=fpr,
@@ -33,7 +46,10 @@ def calibrate_to(
             settings=settings,
             progress=lambda prompt: update("calibrate", next(done), len(captions)),
             checkpoint=out / "partial.safetensors",
+            stop=stop,
+            out=out,
         )
+    return made
 
 
 def stages_with_calibration(
@@ -134,19 +150,21 @@ def run_stages(
     quiet: bool,
     folder: Path | None = None,
     report: bool = False,
+    wait: bool = False,
 ) -> None:
     from findnemo.cli._report import write_report
     from findnemo.cli._show import show_run
     from findnemo.runs import Work, audit, start, summary, write_results
 
-    with start(out, model, calibration, plan) as run:
+    with start(out, model, calibration, plan, wait) as run:
         if folder is not None:
             run.set_meta("folder", str(folder))
         work = Work(run, model, calibration, plan, **extras(model, run, plan))
-        with bar(quiet) as update:
-            captions = audit(work, table, stages, update)
-        tell_missing(work.original)
-        csv_path, _ = write_results(run)
+        with stoppable() as stop:
+            with bar(quiet) as update:
+                captions = audit(work, table, stages, update, stop)
+            tell_missing(work.original)
+            csv_path, _ = write_results(run)
         if json:
             print_json(summary(run))
         elif not quiet:
@@ -233,18 +251,29 @@ def refuse_other(calibration: Any, asked: dict[str, Any]) -> None:
 
 
 def own_calibration(
-    model: Any, captions: list[str], settings: Any, fpr: float | None, precision: float, out: Path, quiet: bool
+    model: Any,
+    captions: list[str],
+    settings: Any,
+    fpr: float | None,
+    precision: float,
+    out: Path,
+    quiet: bool,
+    wait: bool = False,
 ) -> Any:
     """The run's own calibration: made once, then read from the run directory."""
+    from findnemo._writing import storing, sweep
     from findnemo.calibration import Calibration, prompts_digest
     from findnemo.runs import acquire, refuse_foreign
 
     folder = out / "calibration"
     if not (folder / "calibration.json").exists():
         refuse_foreign(out)
-        out.mkdir(parents=True, exist_ok=True)
-        with acquire(out):
-            calibrate_to(model, captions, settings, fpr, precision, folder, quiet).save(folder)
+        with storing(out):
+            out.mkdir(parents=True, exist_ok=True)
+        with acquire(out, wait):
+            sweep(out)
+            if not (folder / "calibration.json").exists():  # another process may have made it meanwhile
+                calibrate_to(model, captions, settings, fpr, precision, folder, quiet)
     made = Calibration.load(folder)
     made.check(model, settings)
     same = made.prompts == prompts_digest(captions)

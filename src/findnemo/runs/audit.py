@@ -13,7 +13,7 @@ from findnemo._version import __version__
 from findnemo.calibration import Calibration, activations
 from findnemo.deltas import group_size
 from findnemo.detection import Detection, Screen, detect_many
-from findnemo.errors import FindnemoError
+from findnemo.errors import FindnemoError, StorageError
 from findnemo.images import ImageSettings, save_png, sheet
 from findnemo.localization import DEFAULT, localize, most_unusual
 from findnemo.models import Model
@@ -72,17 +72,22 @@ class Work:
 
 
 Progress = Callable[[str, int, int], None]
+Stop = Callable[[], bool]  # whether to stop before the next piece of work
 Answer = dict[str, Any] | FindnemoError
 
 
-def start(out: str | Path, model: Model, calibration: Calibration, plan: Plan) -> Run:
-    """Open the run directory for writing and put the calibration into it."""
+def start(out: str | Path, model: Model, calibration: Calibration, plan: Plan, wait: bool = False) -> Run:
+    """Open the run directory for writing and put the calibration into it. `wait`: for another process that writes to it."""
     calibration.check(model)
-    run = Run.create(out, plan.settings(model, calibration))
-    if not (run.path / "calibration" / "calibration.json").exists():
-        calibration.save(run.path / "calibration")
-    remember_source(run, model)
-    run.set_meta("versions", _versions())
+    run = Run.create(out, plan.settings(model, calibration), wait)
+    try:
+        if not (run.path / "calibration" / "calibration.json").exists():
+            calibration.save(run.path / "calibration")
+        remember_source(run, model)
+        run.set_meta("versions", _versions())
+    except BaseException:
+        run.close()
+        raise
     return run
 
 
@@ -93,11 +98,17 @@ def remember_source(run: Run, model: Model) -> None:
 
 
 def audit(
-    work: Work, prompts: Iterable[Prompt], stages: Sequence[str] = STAGES, progress: Progress | None = None
+    work: Work,
+    prompts: Iterable[Prompt],
+    stages: Sequence[str] = STAGES,
+    progress: Progress | None = None,
+    stop: Stop = lambda: False,
 ) -> list[Caption]:
     """Run the stages over the captions and return them with their results. What is already answered is not done again.
 
-    A caption on which a stage fails (NaN from the model, say) is marked failed with the reason, and the rest goes on.
+    A caption on which a stage fails (NaN from the model, say) is marked failed with the reason, and the rest goes on. `stop` is asked
+    between captions, or groups that share passes: once it says so, nothing more is begun, and the results so far are returned.
+    Raises StorageError where nothing can be written; the same call goes on once there is room.
     """
     ids = work.run.add(prompts)
     for stage in stages:
@@ -110,13 +121,15 @@ def audit(
             open_ = [c for c in group if c.id not in answered]
             if not open_:
                 continue
+            if stop():
+                return list(work.run.captions(ids))
             if progress is not None:
                 progress(stage, count, total)
             _answer(work, stage, group, open_)
             count += len(open_)
         if progress is not None:
             progress(stage, total, total)
-    if "verify" in stages:
+    if "verify" in stages and not stop():
         check_quality(work)
     return list(work.run.captions(ids))
 
@@ -140,6 +153,8 @@ def _answer(work: Work, stage: str, group: Sequence[Caption], open_: Sequence[Ca
     answers: list[Answer]
     try:
         answers = _STEPS[stage](work, group)
+    except StorageError:
+        raise  # of the disk, not of the captions
     except FindnemoError as problem:  # of the whole group, such as a device without memory
         answers = [problem] * len(group)
     seconds = (time.monotonic() - began) / len(group)

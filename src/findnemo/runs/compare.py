@@ -9,10 +9,10 @@ from typing import Any
 
 from PIL import Image
 
-from findnemo.errors import FindnemoError, InputError
-from findnemo.images import generate, save_png
+from findnemo.errors import FindnemoError, InputError, StorageError
+from findnemo.images import generate, intact_png, save_png
 from findnemo.mitigation import MITIGATIONS, Case
-from findnemo.runs.audit import Progress, Work, neurons_of
+from findnemo.runs.audit import Progress, Stop, Work, neurons_of
 from findnemo.runs.store import Caption
 from findnemo.verification import FRESH, compare_images
 
@@ -30,11 +30,11 @@ def methods(names: Iterable[str] | None = None) -> tuple[str, ...]:
     return (NONE, *(n for n in wanted if n != NONE))
 
 
-def compare(work: Work, names: Sequence[str] | None = None, progress: Progress | None = None) -> None:
+def compare(work: Work, names: Sequence[str] | None = None, progress: Progress | None = None, stop: Stop = lambda: False) -> None:
     """Make the images of every localized caption under each mitigation, judge them, and record what is found.
 
     What is answered is not done again. The first image of each is kept in `compare/`. A method that fails on a caption is recorded
-    as failed with the reason.
+    as failed with the reason. `stop` is asked between methods: once it says so, nothing more is begun.
     """
     wanted = methods(names)
     captions = list(work.run.captions())
@@ -43,9 +43,13 @@ def compare(work: Work, names: Sequence[str] | None = None, progress: Progress |
     done, count = 0, len(localized) * len(wanted)
     for caption in localized:
         open_ = [n for n in wanted if STAGE + n not in caption.results]
+        if open_ and stop():
+            return
         before = untouched(work, caption) if open_ else []
         done += len(wanted) - len(open_)
         for name in open_:
+            if stop():
+                return
             if progress is not None:
                 progress("compare", done, count)
             _record(work, caption, name, before, reference)
@@ -61,9 +65,9 @@ def localized_captions(captions: Iterable[Caption]) -> list[Caption]:
 
 
 def untouched(work: Work, caption: Caption) -> list[Image.Image]:
-    """The images of a caption without any mitigation: those of verification, where it has been done."""
+    """The images of a caption without any mitigation: those of verification, where they are there and whole."""
     files = [work.run.path / "images" / caption.slug / f"before-{k:02d}.png" for k in range(len(samples(work)))]
-    if all(file.is_file() for file in files):
+    if all(intact_png(file) for file in files):
         return [Image.open(file).convert("RGB") for file in files]
     return generate(work.model, caption.text, samples(work), work.plan.image_settings)
 
@@ -79,6 +83,8 @@ def _record(work: Work, caption: Caption, name: str, before: list[Image.Image], 
         after = before if name == NONE else made(work, caption, mitigated(work, caption, name, reference))
         save_png(after[0], work.run.path / "compare" / caption.slug / f"{name}.png")
         payload, error = judged(work, caption, after, before), None
+    except StorageError:
+        raise  # of the disk, not of the caption
     except FindnemoError as problem:
         payload, error = {}, str(problem)
     work.run.record(caption.id, STAGE + name, payload, time.monotonic() - began, error)

@@ -18,7 +18,7 @@ from findnemo.errors import InputError, NumericalError
 from findnemo.images import ImageSettings, save_png
 from findnemo.models import Model
 from findnemo.prompts import Prompt
-from findnemo.runs.audit import Progress, remember_source
+from findnemo.runs.audit import Progress, Stop, remember_source
 from findnemo.runs.store import Caption, Run
 
 STAGE, HOLDOUT = "detect:", "holdout:"  # and the name: a stage of the captions; a value of the run, caption -> score
@@ -86,11 +86,12 @@ def run_detectors(
     names: Sequence[str],
     settings: ImageSettings,
     progress: Progress | None = None,
+    stop: Stop = lambda: False,
 ) -> list[Caption]:
     """Score the captions and the hold-out captions with every named detector; returns the captions with their results.
 
-    What is scored is not scored again. A caption for which the model gives NaN is marked failed, and the rest goes on. Raises
-    InputError where captions and hold-out captions overlap.
+    What is scored is not scored again. A caption for which the model gives NaN is marked failed, and the rest goes on. `stop` is asked
+    between captions: once it says so, nothing more is begun. Raises InputError where captions and hold-out captions overlap.
     """
     prompts = list(prompts)
     both = {p.text for p in prompts}.intersection(holdout)
@@ -101,16 +102,16 @@ def run_detectors(
     ids = run.add(prompts)
     run.set_meta("detectors", list(dict.fromkeys([*(run.meta("detectors") or []), *names])))
     for name in names:
-        _score_captions(run, model, ids, name, settings, progress)
-        _score_holdout(run, model, holdout, name, settings, progress)
+        _score_captions(run, model, ids, name, settings, progress, stop)
+        _score_holdout(run, model, holdout, name, settings, progress, stop)
     return list(run.captions(ids))
 
 
 def _score_captions(
-    run: Run, model: Model, ids: Sequence[int], name: str, settings: ImageSettings, progress: Progress | None
+    run: Run, model: Model, ids: Sequence[int], name: str, settings: ImageSettings, progress: Progress | None, stop: Stop
 ) -> None:
     done = run.done(STAGE + name)
-    for caption in _told([c for c in run.captions(ids) if c.id not in done], name, progress):
+    for caption in _told([c for c in run.captions(ids) if c.id not in done], name, progress, stop):
         began = time.monotonic()
         try:
             score, error = DETECTORS[name](model, caption.text, settings), None
@@ -122,12 +123,12 @@ def _score_captions(
 
 
 def _score_holdout(
-    run: Run, model: Model, holdout: Sequence[str], name: str, settings: ImageSettings, progress: Progress | None
+    run: Run, model: Model, holdout: Sequence[str], name: str, settings: ImageSettings, progress: Progress | None, stop: Stop
 ) -> None:
     scores: dict[str, float] = run.meta(HOLDOUT + name) or {}
     open_ = [text for text in holdout if text not in scores]
     try:
-        for k, text in enumerate(_told(open_, f"{name}, hold-out", progress), 1):
+        for k, text in enumerate(_told(open_, f"{name}, hold-out", progress, stop), 1):
             try:
                 scores[text] = DETECTORS[name](model, text, settings).value
             except NumericalError:  # left out, and tried again next time
@@ -138,9 +139,11 @@ def _score_holdout(
         run.set_meta(HOLDOUT + name, scores)
 
 
-def _told(items: Sequence[Any], stage: str, progress: Progress | None) -> Iterator[Any]:
-    """The items, with a word to `progress` before each and at the end."""
+def _told(items: Sequence[Any], stage: str, progress: Progress | None, stop: Stop = lambda: False) -> Iterator[Any]:
+    """The items until it is time to stop, with a word to `progress` before each and at the end."""
     for k, item in enumerate(items):
+        if stop():
+            return
         if progress is not None:
             progress(stage, k, len(items))
         yield item

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from findnemo._writing import written
 from findnemo.runs.audit import all_neurons, neurons_of
 from findnemo.runs.store import Caption, Run
 
@@ -65,14 +66,12 @@ def write_results(run: Run) -> tuple[Path, Path]:
     """Write results.csv and results.json into the run directory; returns their paths."""
     whole = summary(run)
     csv_path, json_path = run.path / "results.csv", run.path / "results.json"
-    part = run.path / ".results.part"
-    with part.open("w", newline="", encoding="utf-8") as file:
+    with written(csv_path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(whole["results"][0]) if whole["results"] else ["caption"])
         writer.writeheader()
         writer.writerows(_inert(r) for r in whole["results"])
-    part.replace(csv_path)
-    part.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(json_path)
+    with written(json_path) as part:
+        part.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return csv_path, json_path
 
 
