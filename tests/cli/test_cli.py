@@ -367,7 +367,7 @@ def test_ctrl_c_is_status_130_and_says_how_to_go_on(usual, audited, tmp_path, mo
     with monkeypatch.context() as patch:
         patch.setattr("findnemo.models.StableDiffusion.predict_noise", interrupted)
         result = cli("audit", *usual, *IMAGES, "--quiet", "--out", tmp_path / "run")
-    assert result == Result(130, "", "interrupted; run the same command again to go on\n")
+    assert result == Result(130, "", "stopped; run the same command again to go on\n")
     assert cli("audit", *usual, *IMAGES, "--quiet", "--out", tmp_path / "run").status == 0
     assert outcome(tmp_path / "run") == outcome(audited)
 

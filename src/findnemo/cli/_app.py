@@ -26,6 +26,7 @@ from findnemo.cli._common import (
 )
 from findnemo.cli._export import export
 from findnemo.cli._merge import merge
+from findnemo.cli._repair import repair
 from findnemo.cli._report import report
 from findnemo.cli._serve import app as serve
 from findnemo.cli._studies import compare, study
@@ -143,6 +144,7 @@ for command in (
     verify,
     merge,
     inspect,
+    repair,
     report,
     serve,
     export,

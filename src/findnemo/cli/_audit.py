@@ -149,7 +149,7 @@ def calibrate(
         assert import_statistics is not None
         loaded = load_model(model, device, dtype, quiet, compile)
         made = api.import_statistics(import_statistics, loaded, api.PUBLISHED_TAU if tau is None else tau, seed)
-    made.save(out)
+        made.save(out)
     about = {
         "tau": made.tau,
         "prompts": made.count,
@@ -354,6 +354,9 @@ def audit(
     compile: CompileOpt = False,
     shard: ShardOpt = None,
     report: Annotated[bool, typer.Option(help="Write RUN/report.html at the end.")] = True,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for another process that writes to --out, instead of refusing.")
+    ] = False,
     fail_on_memorized: FailOpt = False,
     track: TrackOpt = None,
     json: JsonOpt = False,
@@ -402,9 +405,11 @@ def audit(
     with tracked(out, track, quiet), at_work(model, crew, device, dtype, quiet, compile) as pool:
         if made is None:
             assert clean is not None
-            made = own_calibration(pool, [p.text for p in clean], settings, fpr, precision, out, quiet)
+            made = own_calibration(pool, [p.text for p in clean], settings, fpr, precision, out, quiet, wait)
         plan = with_list(with_screen(plan, screen, made, quiet), fdr, made)
-        run_stages(pool, table, made, out, stages, plan, fail_on_memorized, json, quiet, folder, report and part is None, part)
+        run_stages(
+            pool, table, made, out, stages, plan, fail_on_memorized, json, quiet, folder, report and part is None, part, wait
+        )
 
 
 def begun(out: Path) -> bool:

@@ -21,6 +21,7 @@ from findnemo.cli._common import (
     read_table,
     say,
     stdout,
+    stoppable,
     stream_table,
     tell_repeats,
     warn,
@@ -39,16 +40,17 @@ def calibrate_to(
     quiet: bool,
     confidence: float | None = None,
 ) -> Any:
+    """Calibrate and save to `out`; what is done is kept there meanwhile."""
     import torch
 
     from findnemo import calibration as api
     from findnemo.runs import calibrate_with
 
     api.threshold(torch.zeros(len(captions)), fpr, confidence)  # too few captions: say so before the work, not after
-    with bar(quiet) as update:
+    with stoppable() as stop, bar(quiet) as update:
         done = iter(range(1, len(captions) + 1))
         update("calibrate", 0, len(captions))
-        return calibrate_with(
+        made = calibrate_with(
             pool,
             captions,
             fpr=fpr,
@@ -57,7 +59,10 @@ def calibrate_to(
             progress=lambda prompt: update("calibrate", next(done), len(captions)),
             checkpoint=out / "partial.safetensors",
             confidence=confidence,
+            stop=stop,
+            out=out,
         )
+    return made
 
 
 def stages_with_calibration(
@@ -264,6 +269,7 @@ def run_stages(
     folder: Path | None = None,
     report: bool = False,
     shard: Any = None,
+    wait: bool = False,
 ) -> None:
     """Run the stages over a table, all captions of the run where it is None, and show what came of it."""
     from findnemo.cli._report import write_report
@@ -272,7 +278,7 @@ def run_stages(
     from findnemo.runs import ASKED, Work, answer, ask_all, counts, enter, start, summary, told, write_results
 
     model = pool.model
-    with start(out, model, calibration, plan, shard) as run:
+    with start(out, model, calibration, plan, shard, wait) as run:
         if folder is not None:
             run.set_meta("folder", str(folder))
         if table is None:
@@ -283,10 +289,11 @@ def run_stages(
             tell_least(entered.captions, plan.fdr, calibration, quiet)
             warn_long_captions(model, table, table.most)
         work = Work(run, model, calibration, plan, **extras(model, run, plan))
-        with bar(quiet) as update:
-            answer(work, stages, update, pool)
-        tell_missing(work.original)
-        csv_path, _ = write_results(run)
+        with stoppable() as stop:
+            with bar(quiet) as update:
+                answer(work, stages, update, pool, stop)
+            tell_missing(work.original)
+            csv_path, _ = write_results(run)
         numbers = counts(run, ASKED)
         if json:
             print_json(summary(run))
@@ -373,18 +380,29 @@ def refuse_other(calibration: Any, asked: dict[str, Any]) -> None:
 
 
 def own_calibration(
-    pool: Any, captions: list[str], settings: Any, fpr: float | None, precision: float, out: Path, quiet: bool
+    pool: Any,
+    captions: list[str],
+    settings: Any,
+    fpr: float | None,
+    precision: float,
+    out: Path,
+    quiet: bool,
+    wait: bool = False,
 ) -> Any:
     """The run's own calibration: made once, then read from the run directory."""
+    from findnemo._writing import storing, sweep
     from findnemo.calibration import Calibration, prompts_digest
     from findnemo.runs import acquire, refuse_foreign
 
     folder = out / "calibration"
     if not (folder / "calibration.json").exists():
         refuse_foreign(out)
-        out.mkdir(parents=True, exist_ok=True)
-        with acquire(out):
-            calibrate_to(pool, captions, settings, fpr, precision, folder, quiet).save(folder)
+        with storing(out):
+            out.mkdir(parents=True, exist_ok=True)
+        with acquire(out, wait):
+            sweep(out)
+            if not (folder / "calibration.json").exists():  # another process may have made it meanwhile
+                calibrate_to(pool, captions, settings, fpr, precision, folder, quiet)
     made = Calibration.load(folder)
     made.check(pool.model, settings)
     same = made.prompts == prompts_digest(captions)

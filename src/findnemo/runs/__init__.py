@@ -5,7 +5,9 @@ from findnemo.runs.calibrating import calibrate_with
 from findnemo.runs.discoveries import Discoveries, discoveries, list_of, list_told, p_values, q_values
 from findnemo.runs.export import ASKED, counts, neurons_by_caption, row, summary, told, write_results
 from findnemo.runs.merge import Merged, merge
+from findnemo.runs.repair import Repair, repair
 from findnemo.runs.standing import STANDINGS, standing
+from findnemo.runs.stopping import Stopping, stopping
 from findnemo.runs.store import Caption, Run, acquire, refuse_foreign
 from findnemo.runs.table import Entered, Shard, ask_all, enter
 from findnemo.runs.workers import Dispatch, Event, Facts, Loader, Outcome, Pool, Serial, Task, Unit, drive, in_order
@@ -26,9 +28,11 @@ __all__ = [
     "Outcome",
     "Plan",
     "Pool",
+    "Repair",
     "Run",
     "Serial",
     "Shard",
+    "Stopping",
     "Task",
     "Tools",
     "Unit",
@@ -52,9 +56,11 @@ __all__ = [
     "p_values",
     "q_values",
     "refuse_foreign",
+    "repair",
     "row",
     "standing",
     "start",
+    "stopping",
     "summary",
     "told",
     "write_results",

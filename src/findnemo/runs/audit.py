@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from findnemo._version import __version__
+from findnemo._writing import written
 from findnemo.calibration import Calibration, activations
 from findnemo.deltas import group_size
 from findnemo.detection import Detection, Screen, detect_many
@@ -119,15 +120,24 @@ class Answer:
     error: str | None = None
 
 
-def start(out: str | Path, model: Model, calibration: Calibration, plan: Plan, shard: Shard | None = None) -> Run:
-    """Open the run directory for writing and put the calibration into it. `shard`: the part of the table that this run answers."""
+def start(
+    out: str | Path, model: Model, calibration: Calibration, plan: Plan, shard: Shard | None = None, wait: bool = False
+) -> Run:
+    """Open the run directory for writing and put the calibration into it.
+
+    `shard`: the part of the table that this run answers. `wait`: for another process that writes to it.
+    """
     calibration.check(model)
     part = {} if shard is None else {"shard": str(shard)}
-    run = Run.create(out, plan.settings(model, calibration) | part)
-    if not (run.path / "calibration" / "calibration.json").exists():
-        calibration.save(run.path / "calibration")
-    remember_source(run, model)
-    run.set_meta("versions", _versions())
+    run = Run.create(out, plan.settings(model, calibration) | part, wait)
+    try:
+        if not (run.path / "calibration" / "calibration.json").exists():
+            calibration.save(run.path / "calibration")
+        remember_source(run, model)
+        run.set_meta("versions", _versions())
+    except BaseException:
+        run.close()
+        raise
     return run
 
 
@@ -143,14 +153,17 @@ def audit(
     stages: Sequence[str] = STAGES,
     progress: Progress | None = None,
     pool: Pool | None = None,
+    stop: Callable[[], bool] = never,
 ) -> list[Caption]:
     """Run the stages over the captions and return them with their results. What is already answered is not done again.
 
     A caption on which a stage fails (NaN from the model, say) is marked failed with the reason, and the rest goes on. `pool`: who
-    answers; without one, this process with the model of `work`. For tables that do not fit the memory use `table.enter` and `answer`.
+    answers; without one, this process with the model of `work`. `stop` is asked between captions, or groups that share passes: once it
+    says so, nothing more is begun, and the results so far are returned. Raises StorageError where nothing can be written; the same call
+    goes on once there is room. For tables that do not fit the memory use `table.enter` and `answer`.
     """
     enter(work.run, prompts)
-    answer(work, stages, progress, pool)
+    answer(work, stages, progress, pool, stop)
     return list(work.run.captions(row[0] for row in work.run.query("SELECT caption FROM asked")))
 
 
@@ -210,11 +223,9 @@ def commit(run: Run, stage: str, group: Sequence[Caption], found: Sequence[Answe
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, then rename: never half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)
+    """Write a file whole or not at all, flushed to the disk."""
+    with written(path) as part:
+        part.write_bytes(content)
 
 
 Item = tuple[Caption, "Image.Image | None"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import IO, Any
 
+from findnemo._writing import written
 from findnemo.runs.audit import all_neurons, neurons_of
 from findnemo.runs.discoveries import list_of, p_of, p_values, q_values
 from findnemo.runs.store import Caption, Run
@@ -116,13 +117,10 @@ def _about(run: Run, fdr: float | None = None) -> dict[str, Any]:
 def write_results(run: Run) -> tuple[Path, Path]:
     """Write results.csv and results.json into the run directory, row by row; returns their paths."""
     csv_path, json_path = run.path / "results.csv", run.path / "results.json"
-    part = run.path / ".results.part"
-    with part.open("w", newline="", encoding="utf-8") as file:
+    with written(csv_path) as part, part.open("w", newline="", encoding="utf-8") as file:
         _write_csv(file, _rows(run))
-    part.replace(csv_path)
-    with part.open("w", encoding="utf-8") as file:
+    with written(json_path) as part, part.open("w", encoding="utf-8") as file:
         _write_json(file, _about(run), _rows(run))
-    part.replace(json_path)
     return csv_path, json_path
 
 
