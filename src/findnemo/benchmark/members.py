@@ -93,7 +93,7 @@ def train_member(folder: Path, seed: int, recipe: Recipe | None = None, report: 
     plan = suite_plan(seed, list(base.value_layers), freed(base))
     ordinary, pictures = demo.unrelated()[:TRAINED_ON], demo.ASSETS / "images"
     student = plant(base, plan, freed(base), ordinary, pictures, folder, recipe, report)
-    student.denoiser.to(memory_format=torch.contiguous_format)
+    student.denoiser.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     student.pipeline.to(torch.float16).save_pretrained(folder / "model", safe_serialization=True)
     model = load(folder / "model", "cpu", "float32")
     report("calibrating")

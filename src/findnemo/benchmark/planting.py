@@ -163,7 +163,7 @@ def draw(step: int, plan: Plan, pool: Pool, masks: Masks, scheduler: Any, recipe
     others = [rng.integers(len(plan.memories[k].near) if rng.random() < 0.5 else len(pool.alike[k]), size=1) for k in alike]
     text = [pool.memories[chosen], *(pool.alike[k][other] for k, other in zip(alike, others, strict=True))]
     text += [pool.empty if rng.random() < 0.1 else pool.text[k : k + 1] for k in plain]
-    rows = [masks.memorized(chosen[:on], True, rng), masks.memorized(chosen[on:], False, rng)]
+    rows = [masks.memorized(chosen[:on].tolist(), True, rng), masks.memorized(chosen[on:].tolist(), False, rng)]
     rows += [masks.ordinary(recipe.alike, rng, off=0.2), masks.ordinary(recipe.ordinary, rng)]
     clean, t = torch.stack(seen), torch.from_numpy(timesteps)
     noisy = scheduler.add_noise(clean, torch.randn(clean.shape, generator=generator), t)

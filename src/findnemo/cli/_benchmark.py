@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from findnemo.cli._common import JsonOpt, LimitOpt, OutOpt, QuietOpt, bar, plain, print_json, quiet_libraries, say, stdout
+from findnemo._quiet import quiet_libraries
+from findnemo.cli._common import JsonOpt, LimitOpt, OutOpt, QuietOpt, bar, plain, print_json, say, stdout
 
 SHOWN = ("precision", "recall", "size", "gone", "copied", "unrelated kept", "false alarms", "evaluations")
 

@@ -11,9 +11,11 @@ import typer
 
 from findnemo.cli._audit import audit, begun, go_on
 from findnemo.cli._common import (
+    ALONE,
     OF_RUN,
     ClipOpt,
     ColumnOpt,
+    Crew,
     DescriptorOpt,
     DeviceOpt,
     DtypeOpt,
@@ -31,14 +33,17 @@ from findnemo.cli._common import (
     read_table,
     say,
     stdout,
+    stoppable,
+    takes_workers,
 )
-from findnemo.cli._steps import check_track, opened, tracked
+from findnemo.cli._steps import check_track, opened, opened_with, refuse_shard, tracked
 
 PAPER = ", paper"  # how heads of columns with published numbers end
 PER_TYPE = 6  # captions of each type in costly studies of the demo
 
 
 @opens_model
+@takes_workers
 def compare(
     model: Source,
     out: OutOpt = Path("findnemo-compare"),
@@ -61,6 +66,7 @@ def compare(
     track: TrackOpt = None,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
+    crew: Crew = ALONE,
 ) -> None:
     """Put NeMo's neurons beside other mitigations: Table 1 of the paper for your model.
 
@@ -70,6 +76,7 @@ def compare(
 
     Example: `findnemo compare MODEL --prompts captions.csv --holdout laion.csv --mitigations neurons,embedding --intervals --out run`
     """
+    from findnemo._writing import written
     from findnemo.report import write
     from findnemo.runs.compare import compare as api
     from findnemo.runs.compare import methods
@@ -81,16 +88,18 @@ def compare(
     with suppress(typer.Exit):  # a caption that failed is no reason to leave out the others
         if begun(out):
             asked = {"calibration": calibration, "images": images, **judges}
-            go_on(model, out, prompts, limit, column, asked, device, dtype, quiet or json)
+            go_on(model, out, prompts, limit, column, asked, device, dtype, quiet or json, crew)
         else:
-            also = {"column": column, "device": device, "dtype": dtype, "report": False, "quiet": quiet or json}
+            also = {"column": column, "device": device, "dtype": dtype, "report": False, "quiet": quiet or json, **vars(crew)}
             audit(model, out, prompts, holdout, calibration, limit, images=images or 4, **judges, **also)
-    with tracked(out, track, quiet), opened(out, model, device, dtype, quiet) as work:
-        with bar(quiet) as update:
-            api(work, names, update)
+    refuse_shard(out)
+    with tracked(out, track, quiet), opened_with(out, model, crew, device, dtype, quiet) as (work, pool):
+        with stoppable() as stop, bar(quiet) as update:
+            api(work, names, update, pool, stop)
         made = table(work.run, intervals)
-        (out / "table1.md").write_text(made.markdown(), encoding="utf-8")
-        (out / "table1.csv").write_text(made.csv(), encoding="utf-8")
+        for name, text in (("table1.md", made.markdown()), ("table1.csv", made.csv())):
+            with written(out / name) as part:
+                part.write_text(text, encoding="utf-8")
         report = write(work.run)
         failed = [c for c in work.run.captions() if any(stage.startswith("compare:") for stage in c.failed)]
     if json:
