@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import mean
 from typing import Any
 
@@ -38,8 +39,12 @@ def average(values: Sequence[float]) -> Figure:
     """Mean and bootstrap interval."""
     if not values:
         return Figure(None)
-    low, high = bootstrap(lambda x: float(x.mean()), torch.tensor(values, dtype=torch.float64), repeats=REPEATS)
-    return Figure(mean(values), low, high, len(values))
+    return Figure(mean(values), *_interval(tuple(values)), len(values))
+
+
+@lru_cache(maxsize=None)
+def _interval(values: tuple[float, ...]) -> tuple[float, float]:
+    return bootstrap(lambda x: float(x.mean()), torch.tensor(values, dtype=torch.float64), repeats=REPEATS)
 
 
 def share(hits: Sequence[bool]) -> Figure:

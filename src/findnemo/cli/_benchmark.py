@@ -10,7 +10,15 @@ import typer
 from findnemo._quiet import quiet_libraries
 from findnemo.cli._common import JsonOpt, LimitOpt, OutOpt, QuietOpt, bar, plain, print_json, say, stdout
 
-SHOWN = ("precision", "recall", "size", "gone", "copied", "unrelated kept", "false alarms", "evaluations")
+SHOWN = {  # figure -> its head here, and whether its interval is shown
+    "precision": ("precision", True),
+    "recall": ("recall", True),
+    "gone": ("gone", True),
+    "copied": ("copied", False),
+    "unrelated kept": ("others kept", False),
+    "false alarms": ("false alarms", False),
+    "evaluations": ("U-Net samples", False),
+}
 
 
 def benchmark(
@@ -75,14 +83,11 @@ def show(results: Any, kinds: bool) -> None:
     from findnemo.benchmark import table
 
     made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    made.add_column("method")
-    for head in SHOWN:
-        made.add_column(head, justify="right", max_width=13)
+    made.add_column("method", no_wrap=True)
+    for head, _ in SHOWN.values():
+        made.add_column(head, justify="right", max_width=9)
     for method, figures in table.rows(results).items():
-        made.add_row(
-            plain(method),
-            *(figures[h].text(table.DIGITS.get(h, 2)).replace(" [", "\n[dim]\\[").replace("]", "][/]") for h in SHOWN),
-        )
+        made.add_row(plain(method), *(_cell(figures[h], table.DIGITS.get(h, 2), whole) for h, (_, whole) in SHOWN.items()))
     stdout.print(made)
     members = ", ".join(f"{plain(name)}: {m['learned']} of {m['memories']} memories" for name, m in results.members.items())
     stdout.print(
@@ -90,3 +95,10 @@ def show(results: Any, kinds: bool) -> None:
     )
     if kinds:
         stdout.print(table.kinds_markdown(results), markup=False, soft_wrap=True)
+
+
+def _cell(figure: Any, digits: int, interval: bool) -> str:
+    """`0.97`, under it the interval in grey."""
+    if figure.value is None:
+        return "-"
+    return f"{figure.value:.{digits}f}" + (f"\n[dim]{figure.low:.{digits}f}-{figure.high:.{digits}f}[/]" if interval else "")
