@@ -285,6 +285,7 @@ def test_ray_workers_give_the_same_and_one_killed_in_mid_task_loses_nothing(tmp_
     assert victim not in ray_pool.pids or ray_pool.replaced == before  # killed after its last task: found out at the next
 
 
+@pytest.mark.slow
 def test_a_step_that_kills_its_ray_worker_is_set_aside(ray_pool):
     import ray
 
