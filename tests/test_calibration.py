@@ -7,6 +7,7 @@ from functools import reduce
 from itertools import pairwise
 from operator import add
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -17,7 +18,8 @@ from safetensors.torch import load_file, save_file
 
 import findnemo
 from findnemo import Calibration, Settings, activations, calibrate, import_statistics
-from findnemo.calibration import PUBLISHED_TAU, Moments, tau_interval, threshold
+from findnemo.calibration import PRECISION, PUBLISHED_TAU, Moments, tau_interval, threshold
+from findnemo.calibration import _Progress as Progress
 from findnemo.errors import InputError, MismatchError, NumericalError
 from findnemo.models import Model
 from findnemo.settings import PAPER, RELEASED
@@ -127,9 +129,10 @@ def test_the_papers_threshold_is_mean_plus_one_unbiased_deviation():
 @pytest.mark.parametrize(
     ("n", "fpr", "rank"), [(19, 0.1, 18), (9, 0.1, 9), (10, 0.25, 9), (3, 0.3, 3), (99, 0.01, 99), (999, 0.05, 950)]
 )
-def test_the_conformal_threshold_is_an_order_statistic(n, fpr, rank):
+def test_the_conformal_threshold_is_next_above_an_order_statistic(n, fpr, rank):
+    """Of 1 .. n the ceil((n + 1)(1 - fpr))-th smallest stays under it, and nothing that float32 holds lies between."""
     scores = torch.randperm(n, generator=torch.Generator().manual_seed(n)) + 1.0
-    assert threshold(scores, fpr) == rank  # the ceil((n + 1)(1 - fpr))-th smallest of 1 .. n
+    assert threshold(scores, fpr) == torch.nextafter(torch.tensor(float(rank)), torch.tensor(float(n + 1))).item() > rank
 
 
 @pytest.mark.parametrize(("n", "fpr"), [(19, 0.1), (50, 0.05)])
@@ -315,10 +318,15 @@ def test_a_damaged_description_is_refused(calibration, tmp_path, content):
         Calibration.load(tmp_path)
 
 
+def without_digest(about: dict) -> dict:
+    """A description as format 2 had it, in which only what does not fit is noticed."""
+    return {key: value for key, value in about.items() if key != "digest"} | {"format": 2}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 99}, "has calibration format 99, this findnemo reads 2"),
+        ({"format": 99}, "has calibration format 99, this findnemo reads 3"),
         ({"settings": {"colour": "red"}}, "settings of another findnemo version.*colour"),
         ({"settings": None}, "settings of another findnemo version|is damaged"),
         ({"layers": ["mid"]}, "is damaged.*mean.mid"),
@@ -327,7 +335,7 @@ def test_a_damaged_description_is_refused(calibration, tmp_path, content):
 def test_a_description_that_does_not_fit_is_refused(calibration, tmp_path, change, message):
     calibration.save(tmp_path)
     about = json.loads((tmp_path / "calibration.json").read_text())
-    (tmp_path / "calibration.json").write_text(json.dumps(about | change))
+    (tmp_path / "calibration.json").write_text(json.dumps(without_digest(about) | change))
     with pytest.raises(InputError, match=message):
         Calibration.load(tmp_path)
 
@@ -339,9 +347,48 @@ def test_damaged_tensors_are_refused(calibration, tmp_path):
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="is damaged"):
         Calibration.load(tmp_path)
+    description = tmp_path / "calibration.json"
+    description.write_text(json.dumps(without_digest(json.loads(description.read_text()))))
     save_file({name: tensor for name, tensor in tensors.items() if name != "trajectories"}, path)
     with pytest.raises(InputError, match=r"is damaged.*trajectories"):
         Calibration.load(tmp_path)
+
+
+def test_a_calibration_of_the_format_before_digests_is_read(calibration, tmp_path):
+    description = calibration.save(tmp_path) / "calibration.json"
+    description.write_text(json.dumps(without_digest(json.loads(description.read_text()))))
+    assert_equal(Calibration.load(tmp_path), calibration)
+
+
+@pytest.mark.parametrize("name", ["calibration.json", "calibration.safetensors"])
+def test_a_flipped_bit_anywhere_in_a_calibration_is_noticed(calibration, tmp_path, name):
+    file = calibration.save(tmp_path) / name
+    whole, random = file.read_bytes(), Random(0)
+    for place in random.sample(range(len(whole)), 150):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << random.randrange(8)
+        file.write_bytes(damaged)
+        try:
+            made = Calibration.load(tmp_path)
+        except InputError:
+            continue
+        assert_equal(made, calibration)  # white space in the description, say
+
+
+def test_a_flipped_bit_in_an_interrupted_calibration_is_noticed(tiny, tmp_path):
+    file, random = tmp_path / "partial.safetensors", Random(0)
+    interrupt(tiny, file, 4)
+    whole = file.read_bytes()
+    for place in random.sample(range(len(whole)), 60):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << random.randrange(8)
+        file.write_bytes(damaged)
+        key = f"{tiny.fingerprint} {LIGHT} {PRECISION}"
+        try:
+            kept = Progress.load(file, key)
+        except InputError:
+            continue
+        assert kept.count == 0  # the key itself: begun afresh
 
 
 # precision -----------------------------------------------------------------------------------------------------------

@@ -16,13 +16,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from findnemo._writing import written
 from findnemo.deltas import Probe, group_size
-from findnemo.errors import InputError, MismatchError, NumericalError
+from findnemo.errors import DamageError, InputError, MismatchError, NumericalError, StoppedError
 from findnemo.models import Model
+from findnemo.rates import CONFIDENCE, p_value, rank, rate_bound
 from findnemo.scores import NOT_FINITE, trajectory
 from findnemo.settings import RELEASED, Settings, settings_for
 
-FORMAT = 2
+FORMAT, WITHOUT_DIGEST = 3, 2  # what is written; what is read as well
 CHUNK = 64  # prompts encoded at once; tau is looked at as often
 SAVE_EVERY = 5.0  # seconds between checkpoints
 PRECISION = 0.002
@@ -74,7 +76,8 @@ class Calibration:
 
     `tau`: threshold of the memorization score. `mean`, `std`: layer name -> (width,) activation statistics of `count` prompts.
     `trajectories`: (n, samples - 1) hold-out scores after 2, 3, ... seeds, of the prompts it took to know tau; empty for imported
-    statistics. `fpr`: the false-positive rate asked for, or None. `prompts`: identity of the hold-out prompts.
+    statistics. `fpr`: the false-positive rate asked for, or None; `confidence`: the one asked for with it, or None. `prompts`: identity of
+    the hold-out prompts.
     """
 
     model: str
@@ -87,11 +90,24 @@ class Calibration:
     trajectories: Tensor = field(repr=False)
     fpr: float | None = None
     prompts: str = ""
+    confidence: float | None = None
 
     @property
     def scores(self) -> Tensor:
         """Memorization scores of the hold-out prompts, (n,)."""
         return self.trajectories[:, -1]
+
+    def p_value(self, score: float) -> float | None:
+        """Share of ordinary captions with a score as large, (1 + those of the n hold-out captions) / (n + 1): `rates.p_value`.
+
+        None for imported statistics, which have no scores.
+        """
+        return p_value(score, self.scores) if len(self.trajectories) else None
+
+    def rate_bound(self, confidence: float = CONFIDENCE) -> float | None:
+        """What the false-alarm rate of this threshold stays under with this confidence; None where tau is not made for a rate."""
+        n = len(self.trajectories)
+        return None if self.fpr is None else rate_bound(n, rank(n, self.fpr, self.confidence), confidence)
 
     def z_scores(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """(a - mu) / sigma per neuron; a neuron that never varied has z = 0 where it sits at its mean, else infinity."""
@@ -118,12 +134,11 @@ class Calibration:
 
     def save(self, folder: str | os.PathLike) -> Path:
         """Write `calibration.json` and `calibration.safetensors` to a folder; the JSON comes last and makes it valid."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
         tensors = {f"mean.{n}": t for n, t in self.mean.items()} | {f"std.{n}": t for n, t in self.std.items()}
-        save_file({n: t.float().contiguous() for n, t in tensors.items()} | {"trajectories": self.trajectories}, path / "part")
+        data = save({n: t.float().contiguous() for n, t in tensors.items()} | {"trajectories": self.trajectories.contiguous()})
         about = {
             "format": FORMAT,
             "model": self.model,
@@ -131,20 +146,22 @@ class Calibration:
             "settings": self.settings.to_json(),
             "tau": self.tau,
             "fpr": self.fpr,
+            "confidence": self.confidence,
             "count": self.count,
             "prompts": self.prompts,
             "layers": list(self.mean),
         }
-        (path / "part.json").write_text(json.dumps(about, indent=1) + "\n")
-        (path / "part").replace(path / "calibration.safetensors")
-        (path / "part.json").replace(path / "calibration.json")
+        with written(path / "calibration.safetensors") as part:
+            part.write_bytes(data)
+        with written(path / "calibration.json") as part:
+            part.write_text(json.dumps(about | {"digest": _digest(about, data)}, indent=1) + "\n")
         return path
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> Calibration:
         """Read what `save` wrote. Raises InputError for anything else."""
         from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from safetensors.torch import load
 
         path = Path(folder)
         for name in ("calibration.json", "calibration.safetensors"):
@@ -152,9 +169,12 @@ class Calibration:
                 raise InputError(f"{path} is not a calibration: it holds no {name}; make one with `findnemo calibrate`")
         try:
             about = json.loads((path / "calibration.json").read_text())
-            tensors = load_file(path / "calibration.safetensors")
-            if about["format"] != FORMAT:
+            data = (path / "calibration.safetensors").read_bytes()
+            if about["format"] not in (FORMAT, WITHOUT_DIGEST):
                 raise InputError(f"{path} has calibration format {about['format']}, this findnemo reads {FORMAT}")
+            if about.pop("digest", None) != (_digest(about, data) if about["format"] == FORMAT else None):
+                raise ValueError("it does not fit its digest")
+            tensors = load(data)
             mean, std = ({n: tensors[f"{part}.{n}"] for n in about["layers"]} for part in ("mean", "std"))
             settings = Settings.from_json(about["settings"])
             return cls(
@@ -168,33 +188,41 @@ class Calibration:
                 tensors["trajectories"],
                 about["fpr"],
                 about.get("prompts", ""),
+                about.get("confidence"),
             )
         except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
-            raise InputError(f"{path} is damaged or not a calibration: {error}") from error
+            raise DamageError(
+                f"{path} is damaged or not a calibration: {error}; make it again with `findnemo calibrate`"
+            ) from error
 
 
-def threshold(scores: Tensor, fpr: float | None = None) -> float:
-    """tau of hold-out scores (n,): mean + 1 std (Finding NeMo, section 4), or for a false-positive rate the conformal quantile.
+def _digest(about: Mapping[str, object], data: bytes) -> str:
+    """SHA-256 of what a calibration says and of its tensors: a flipped byte would be another threshold."""
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode() + data).hexdigest()
 
-    The conformal threshold is the ceil((n + 1)(1 - fpr))-th smallest score: a new exchangeable prompt exceeds it with
-    probability at most fpr. Raises InputError if there are too few scores for the rate.
+
+def threshold(scores: Tensor, fpr: float | None = None, confidence: float | None = None) -> float:
+    """tau of hold-out scores (n,): mean + 1 std (Finding NeMo, section 4), or for a false-positive rate the conformal threshold.
+
+    That is the number next above the k-th smallest score, k = ceil((n + 1)(1 - fpr)). An ordinary caption, one exchangeable with the
+    hold-out captions, reaches it with probability at most `fpr`: over the draw of both, for any n and any distribution, ties included.
+    For one calibration the rate is distributed as Beta(n + 1 - k, k) (`rates.rate_bound`). With a `confidence` tau is as high as it takes
+    for that rate to be at most `fpr` with this confidence. Raises InputError if there are too few scores for the rate.
 
     >>> round(threshold(torch.tensor([0.2, 0.3, 0.4])), 3)
     0.4
+    >>> round(threshold(torch.tensor([0.2, 0.3, 0.4]), fpr=0.5), 3)
+    0.3
     """
     n = len(scores)
     if fpr is None:
+        if confidence is not None:
+            raise InputError("a confidence goes with a false-positive rate: give fpr too")
         if n < 2:
             raise InputError(f"a threshold of mean + 1 std needs at least two hold-out prompts, not {n}")
         return float(scores.double().mean() + scores.double().std())
-    if not 0 < fpr < 1:
-        raise InputError(f"fpr {fpr} is not a rate between 0 and 1")
-    rank = math.ceil((n + 1) * (1 - fpr))
-    if rank > n:
-        raise InputError(
-            f"{n} hold-out prompts are too few for a false-positive rate of {fpr}: it takes {math.ceil(1 / fpr) - 1}"
-        )
-    return float(scores.double().sort().values[rank - 1])
+    kth = scores.sort().values[rank(n, fpr, confidence) - 1]
+    return float(torch.nextafter(kth, torch.full_like(kth, math.inf)))  # from tau on a caption is memorized: a tie is not
 
 
 def tau_interval(scores: Tensor) -> tuple[float, float]:
@@ -225,16 +253,21 @@ def calibrate(
     progress: Callable[[str], None] | None = None,
     checkpoint: str | os.PathLike | None = None,
     precision: float | None = PRECISION,
+    confidence: float | None = None,
     parts: Parts | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    out: str | os.PathLike | None = None,
 ) -> Calibration:
     """Statistics and threshold from hold-out prompts (captions that are not memorized), in one pass and constant memory.
 
-    `variant`: "paper" or "released"; `settings` overrides it. `fpr`: conformal threshold instead of mean + 1 std. `precision`: once
+    `variant`: "paper" or "released"; `settings` overrides it. `fpr`: conformal threshold instead of mean + 1 std, with
+    `confidence` one that keeps the rate in so many of 100 calibrations (`threshold`). `precision`: once
     the 95 % confidence interval of tau is narrower, further prompts only add to the activation statistics, which is a hundred times
     cheaper; None, or an `fpr`, scores all. `progress` is called with every prompt done. `checkpoint`: a file that keeps what is done,
-    so that an interrupted calibration goes on from there; it is removed at the end. `parts`: who computes chunks of prompts, in their order
-    (`runs.calibrate_with`); by default this process. The result is the same to the last bit. Raises InputError for fewer than two prompts,
-    NumericalError naming a prompt that gives NaN.
+    so that an interrupted calibration goes on from there; it is removed at the end, once the calibration is saved to the directory `out`, if
+    one is given. `parts`: who computes chunks of prompts, in their order (`runs.calibrate_with`); by default this process. The result is
+    the same to the last bit. `stop` is asked between groups of prompts. Raises InputError for fewer than two prompts, NumericalError
+    naming a prompt that gives NaN, StoppedError once `stop` says so.
 
         >>> import findnemo
         >>> model = findnemo.load("demo")
@@ -257,6 +290,8 @@ def calibrate(
                     if number == done:
                         gathered.require(seen)
                 if number > done:
+                    if stop():
+                        raise StoppedError(f"calibration stopped after {gathered.count} hold-out prompts")
                     new = max(done - first, 0)
                     if not gathered.settled(precision):
                         gathered.trajectories += group.scored()[new:]
@@ -275,7 +310,9 @@ def calibrate(
         if path and gathered.count > done:
             gathered.save(path)
         raise
-    made = gathered.calibration(model, settings, fpr)
+    made = gathered.calibration(model, settings, fpr, confidence)
+    if out is not None:
+        made.save(out)
     if path:
         path.unlink(missing_ok=True)
     return made
@@ -400,33 +437,34 @@ class _Progress:
                 "give the same hold-out prompts in the same order, or a new --out"
             )
 
-    def calibration(self, model: Model, settings: Settings, fpr: float | None) -> Calibration:
+    def calibration(self, model: Model, settings: Settings, fpr: float | None, confidence: float | None) -> Calibration:
         if self.count < 2:
             raise InputError(f"a calibration needs at least two hold-out prompts, not {self.count}")
-        trajectories = torch.stack(self.trajectories)
-        tau = threshold(trajectories[:, -1], fpr)
+        trajectories = torch.stack(self.trajectories).float()  # as they were measured
+        tau = threshold(trajectories[:, -1], fpr, confidence)
         mean, std = ({n: getattr(m, part).float() for n, m in self.moments.items()} for part in ("mean", "std"))
         return Calibration(
-            model.fingerprint, model.source, settings, tau, mean, std, self.count, trajectories.float(), fpr, self.prompts
+            model.fingerprint, model.source, settings, tau, mean, std, self.count, trajectories, fpr, self.prompts, confidence
         )
 
     def save(self, path: Path) -> None:
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         tensors = {f"{part}.{n}": getattr(m, part) for n, m in self.moments.items() for part in ("mean", "squares")}
         if self.pending:
             tensors |= {f"pending.{n}": torch.stack([row[n] for row in self.pending]) for n in self.pending[0]}
         layers = list(self.moments or self.pending[0])
         about = {"key": self.key, "prompts": self.prompts, "count": str(self.count), "layers": json.dumps(layers)}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        save_file(tensors | {"trajectories": torch.stack(self.trajectories)}, part, metadata=about)
-        part.replace(path)
+        tensors["trajectories"] = torch.stack(self.trajectories)
+        about["digest"] = _digest(about, save(tensors))
+        with written(path) as part:
+            part.write_bytes(save(tensors, metadata=about))
 
     @classmethod
     def load(cls, path: Path, key: str) -> _Progress:
         """What `save` wrote for the same model and settings; else a fresh start."""
         from safetensors import SafetensorError, safe_open
+        from safetensors.torch import save
 
         if not path.exists():
             return cls(key)
@@ -438,8 +476,10 @@ class _Progress:
                 count, trajectories = int(about["count"]), list(file.get_tensor("trajectories"))
                 layers = json.loads(about["layers"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if about.pop("digest") != _digest(about, save(tensors)):
+                raise ValueError("it does not fit its digest")
         except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
-            raise InputError(f"{path} is not an interrupted calibration ({error}): remove it to start afresh") from error
+            raise DamageError(f"{path} is not an interrupted calibration ({error}): remove it to start afresh") from error
         rows = zip(*(tensors.get(f"pending.{n}", ()) for n in layers), strict=True)
         pending: list[Mapping[str, Tensor]] = [dict(zip(layers, row, strict=True)) for row in rows]
         merged = count - len(pending)

@@ -31,3 +31,17 @@ class MismatchError(FindnemoError):
 
 class DeviceError(FindnemoError):
     """The device cannot do what is asked of it: not even one latent fits its memory."""
+
+
+class DamageError(InputError):
+    """A file of findnemo's own that is damaged: what it holds does not fit its checksums, or cannot be read."""
+
+
+class StorageError(FindnemoError):
+    """A directory that cannot be written: no room, no permission, a disk that fails. What was committed before is kept."""
+
+
+class StoppedError(FindnemoError):
+    """The work was asked to stop (Ctrl-C, SIGTERM) before its result was there; what was done is kept."""
+
+    exit_status = 130

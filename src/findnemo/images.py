@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from findnemo._writing import written
 from findnemo.errors import NumericalError
 from findnemo.models import Model, sample_seed
 
@@ -87,13 +88,24 @@ def _require_finite(values: torch.Tensor, name: str) -> None:
 
 
 def save_png(image: Image.Image, path: str | os.PathLike) -> Path:
-    """Write a PNG under a temporary name, then rename: never half a picture."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    image.save(part, format="PNG")
-    part.replace(path)
-    return path
+    """Write a PNG: it is there whole, flushed to the disk, or not at all. Raises StorageError where nothing can be written."""
+    with written(path) as part:
+        image.save(part, format="PNG")
+    return Path(path)
+
+
+def intact_png(path: str | os.PathLike) -> bool:
+    """Whether a file is a whole PNG: every chunk fits its checksum (CRC-32), and the pixels can be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            image.verify()
+        with Image.open(path, formats=("PNG",)) as image:
+            image.load()
+    except Exception:  # decoders raise anything on damaged bytes
+        return False
+    return True
 
 
 def png(image: Image.Image) -> bytes:

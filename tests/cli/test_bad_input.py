@@ -260,7 +260,7 @@ def test_a_damaged_calibration(place, tmp_path, damage):
     elif damage == "no tensors":
         (folder / "calibration.safetensors").write_bytes(b"\0" * 64)
     elif damage == "newer":
-        about.write_text(json.dumps(json.loads(about.read_text()) | {"format": 3}))
+        about.write_text(json.dumps(json.loads(about.read_text()) | {"format": 4}))
     arguments = ["detect", place / "model", "--prompts", place / "captions.csv", "--calibration", folder]
     refused(cli(*arguments, "--out", tmp_path / "out"), 2, str(folder))
     assert not (tmp_path / "out").exists()

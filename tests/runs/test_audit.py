@@ -31,6 +31,8 @@ from findnemo.runs import (
     audit,
     neurons_by_caption,
     neurons_of,
+    p_values,
+    q_values,
     row,
     start,
     summary,
@@ -243,8 +245,8 @@ def test_the_run_keeps_what_it_was_made_with(undisturbed, model, calibration):
 
 def test_csv_and_json_agree_with_the_store(undisturbed):
     with Run.open(undisturbed) as run:
-        rows = [row(c) for c in run.captions()]
-        whole = summary(run)
+        q, whole = q_values(p_values(run)), summary(run)
+        rows = [row(c, q) for c in run.captions()]
     assert json.loads((undisturbed / "results.json").read_text(encoding="utf-8")) == whole
     assert whole["results"] == rows
     assert (whole["captions"], whole["memorized"], whole["failed"]) == (6, 3, 0)
@@ -539,3 +541,30 @@ def test_an_error_of_the_users_input_stops_the_audit_before_it_begins(tmp_path, 
     with pytest.raises(InputError, match="not a findnemo run"):
         run_audit(tmp_path, model, calibration)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_an_audit_takes_the_gentle_set_and_tells_its_impact(tmp_path):
+    from _planting import CAPTION, HOLDOUT, SETTINGS, calibration, planted_twice
+
+    from findnemo.cli._show import verdict
+    from findnemo.runs import row
+    from findnemo.verification import verify as check
+
+    model, own, common = planted_twice(tiny_pipeline())
+    made = calibration(model, unusual=common)
+    plan = Plan(images=0, max_impact=0.05, unrelated=tuple(HOLDOUT))
+    with start(tmp_path / "run", model, made, plan) as run:
+        (caption,) = audit(Work(run, model, made, plan), [Prompt(CAPTION, 1)])
+        told = " ".join(verdict(run, [caption], 1))
+    with pytest.raises(MismatchError, match="max_impact"):
+        start(tmp_path / "run", model, made, replace(plan, max_impact=0.1))
+    found = caption.results["localize"]
+    assert neurons_of(caption) == own
+    assert found["impact"] < 0.001 < found["max_impact"] == 0.05
+    assert row(caption)["impact"] == found["impact"]
+    assert "1 of 1 sets change unrelated captions by no more than 0.05" in told
+    assert (
+        caption.results["verify"]["same_seed"] == check(model, CAPTION, own, SETTINGS, 0, plan.image_settings).values["same_seed"]
+    )
+    caption.results["localize"]["impact"] = 0.3
+    assert "1 change them more" in verdict(Run.open(tmp_path / "run"), [caption], 1)[2]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 ISSUES = "https://github.com/findnemo/findnemo/issues"
-SPENT = 130  # exit status after Ctrl-C
+STOPPED = (130, 143)  # exit status after Ctrl-C and after SIGTERM
 EXPECTED = (OSError, sqlite3.Error)  # no such place, no permission, a full disk
 
 
@@ -17,16 +22,34 @@ def main() -> None:
 
     given = Global()
     try:
-        app(obj=given)
+        with _sigterm():
+            app(obj=given)
     except SystemExit as stop:
-        if stop.code == SPENT:  # what Typer makes of Ctrl-C
-            stderr.print("interrupted; run the same command again to go on")
+        if stop.code in STOPPED:
+            stderr.print("stopped; run the same command again to go on")
         raise
     except Exception as error:
         if given.debug:
             stderr.print(_traceback(), markup=False, soft_wrap=True, end="")
         stderr.print(f"[red]error:[/] {_line(error)}", soft_wrap=True)
         sys.exit(getattr(error, "exit_status", 1))
+
+
+@contextmanager
+def _sigterm() -> Iterator[None]:
+    """SIGTERM raises SystemExit, so that a command can tidy up; where it works through captions, `stopping` does better."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def heard(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    old = signal.signal(signal.SIGTERM, heard)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)
 
 
 def _line(error: Exception) -> str:

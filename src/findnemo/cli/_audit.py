@@ -45,9 +45,11 @@ from findnemo.cli._common import (
 )
 from findnemo.cli._steps import (
     calibrate_to,
+    check_level,
     check_track,
     demo_holdout,
     demo_table,
+    gentle,
     make_plan,
     own_calibration,
     plan_of,
@@ -56,12 +58,34 @@ from findnemo.cli._steps import (
     shard_of,
     stages_with_calibration,
     tracked,
+    with_list,
     with_screen,
 )
 from findnemo.errors import InputError, MismatchError
 
-FprOpt = Annotated[float | None, typer.Option(help="Threshold for this false-positive rate instead of mean + 1 std.")]
+FprOpt = Annotated[
+    float | None, typer.Option(help="Threshold that at most this share of ordinary captions reaches, instead of mean + 1 std.")
+]
+FdrOpt = Annotated[
+    float | None,
+    typer.Option(
+        help="List captions so that at most this share of the list is ordinary (q <= this); takes all seeds of every caption."
+    ),
+]
+ConsensusOpt = Annotated[
+    int, typer.Option(help="Search so many times, on other seeds each, and keep the neurons that most searches find.", min=1)
+]
 SearchOpt = Annotated[str, typer.Option(help="How neurons are sought: 'gradient', 'halving' or 'listing' (Algorithms 3 and 4).")]
+ImpactOpt = Annotated[
+    float | None,
+    typer.Option(
+        "--max-impact", help="Among sets that remove a memory prefer one that changes unrelated captions by no more (0 to 2)."
+    ),
+]
+UnrelatedOpt = Annotated[
+    str | None,
+    typer.Option("--unrelated", help="Captions that are not memorized, of which --max-impact takes 16; 'demo' brings its own."),
+]
 PrecisionOpt = Annotated[
     float, typer.Option(help="Stop scoring hold-out captions once tau is known this well (95 %); 0: score all.")
 ]
@@ -82,6 +106,9 @@ def calibrate(
     prompts: Annotated[str | None, typer.Option("--prompts", "-p", help="Hold-out captions (not memorized).")] = None,
     limit: LimitOpt = None,
     fpr: FprOpt = None,
+    confidence: Annotated[
+        float | None, typer.Option(help="With --fpr: keep the rate in this share of calibrations, not only on average over them.")
+    ] = None,
     precision: PrecisionOpt = 0.002,
     variant: VariantOpt = "paper",
     import_statistics: Annotated[Path | None, typer.Option(help="Import published activation statistics (.pt) instead.")] = None,
@@ -101,6 +128,8 @@ def calibrate(
 
     Example: `findnemo calibrate model.safetensors --config stable-diffusion-v1-5/stable-diffusion-v1-5 --prompts holdout.txt --fpr 0.01 --out calibration`
 
+    Example: `findnemo calibrate MODEL --prompts holdout.txt --fpr 0.01 --confidence 0.95 --out calibration`
+
     Example: `findnemo calibrate MODEL --variant released --import-statistics statistics.pt --tau 0.428 --out calibration`
     """
     from findnemo import calibration as api
@@ -114,12 +143,13 @@ def calibrate(
         table = read_table(prompts, column, limit, quiet)
         with at_work(model, crew, device, dtype, quiet, compile) as pool:
             warn_long_captions(pool.model, table)
-            made = calibrate_to(pool, [p.text for p in table], settings_for(variant, seed), fpr, precision, out, quiet)
+            captions, settings = [p.text for p in table], settings_for(variant, seed)
+            made = calibrate_to(pool, captions, settings, fpr, precision, out, quiet, confidence)
     else:
         assert import_statistics is not None
         loaded = load_model(model, device, dtype, quiet, compile)
         made = api.import_statistics(import_statistics, loaded, api.PUBLISHED_TAU if tau is None else tau, seed)
-    made.save(out)
+        made.save(out)
     about = {
         "tau": made.tau,
         "prompts": made.count,
@@ -127,6 +157,7 @@ def calibrate(
         "variant": made.settings.variant,
         "fpr": made.fpr,
         "calibration": str(out),
+        **({"confidence": made.confidence, "rate_under": made.rate_bound()} if made.fpr is not None else {}),
     }
     if json:
         print_json(about)
@@ -145,7 +176,24 @@ def _how_well(made: Any) -> str:
     if made.fpr is None:
         low, high = tau_interval(made.scores)
         text += f" (95 % interval {low:.4f} to {high:.4f})"
+    else:
+        text += f": {_promise(made)}"
     return text + (f", precise enough; activation statistics from all {made.count}" if scored < made.count else "")
+
+
+def _promise(made: Any) -> str:
+    """What a threshold for a rate promises of captions like the hold-out captions."""
+    scored, bound = len(made.trajectories), made.rate_bound()
+    if made.confidence is None:
+        return (
+            f"at most {_percent(made.fpr)} of ordinary captions reach it on average over calibrations; with these {scored} captions the "
+            f"realised rate is under {_percent(bound)} with 95 % confidence"
+        )
+    return f"at most {_percent(made.fpr)} of ordinary captions reach it, with {_percent(made.confidence)} confidence"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
 
 
 @opens_model
@@ -172,6 +220,7 @@ def detect(
         bool, typer.Option("--pictures", help="With --detector: saliency and mask pictures of the captions with a type.")
     ] = False,
     screen: ScreenOpt = False,
+    fdr: FdrOpt = None,
     limit: LimitOpt = None,
     column: ColumnOpt = None,
     device: DeviceOpt = None,
@@ -189,12 +238,20 @@ def detect(
 
     Example: `findnemo detect MODEL --prompts captions.csv --calibration calibration --screen --fail-on-memorized --out run`
 
+    Example: `findnemo detect MODEL --prompts captions.csv --calibration calibration --fdr 0.1 --out run`
+
     Example: `findnemo detect demo --detector ssim,magnitude,edges --out run`
     """
     from findnemo.cli._detectors import detect_with, refuse_beside
 
     if detector is not None:
-        asked = {"--calibration": calibration, "--screen": screen, "--fail-on-memorized": fail_on_memorized, "--shard": shard}
+        asked: dict[str, Any] = {
+            "--calibration": calibration,
+            "--screen": screen,
+            "--fdr": fdr,
+            "--fail-on-memorized": fail_on_memorized,
+        }
+        asked |= {"--shard": shard}
         refuse_beside(asked, "does nothing with --detector, whose thresholds come from hold-out captions: leave one of them out")
         detect_with(model, prompts, holdout, detector, out, limit, column, device, dtype, compile, pictures, json, quiet, crew)
         return
@@ -218,6 +275,7 @@ def detect(
         json,
         quiet,
         screen=screen,
+        fdr=fdr,
         crew=crew,
         shard=shard,
     )
@@ -231,6 +289,9 @@ def localize(
     calibration: CalibrationOpt,
     out: OutOpt,
     search: SearchOpt = "gradient",
+    consensus: ConsensusOpt = 1,
+    max_impact: ImpactOpt = None,
+    unrelated: UnrelatedOpt = None,
     limit: LimitOpt = None,
     column: ColumnOpt = None,
     device: DeviceOpt = None,
@@ -247,9 +308,14 @@ def localize(
     Example: `findnemo localize demo --prompts findnemo-demo/results.csv --calibration findnemo-demo/calibration --out run`
 
     Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --search listing --limit 20 --out run`
+
+    Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --consensus 5 --out run`
+
+    Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --max-impact 0.02 --unrelated ordinary.txt --out run`
     """
     stages = ("detect", "localize")
-    also: dict[str, Any] = {"search": search, "crew": crew, "shard": shard}
+    also: dict[str, Any] = {"search": search, "consensus": consensus, "max_impact": max_impact, "unrelated": unrelated}
+    also |= {"crew": crew, "shard": shard}
     stages_with_calibration(
         model, prompts, calibration, out, stages, limit, column, device, dtype, compile, fail_on_memorized, json, quiet, **also
     )
@@ -267,10 +333,14 @@ def audit(
     ] = None,
     limit: LimitOpt = None,
     search: SearchOpt = "gradient",
+    consensus: ConsensusOpt = 1,
+    max_impact: ImpactOpt = None,
+    unrelated: UnrelatedOpt = None,
     variant: Annotated[str | None, typer.Option(help="'paper' (default) or 'released'; a calibration brings its own.")] = None,
     fpr: FprOpt = None,
     precision: PrecisionOpt = 0.002,
     screen: ScreenOpt = False,
+    fdr: FdrOpt = None,
     images: ImagesOpt = 4,
     grow: Annotated[bool, typer.Option(help="Switch off more where finished images are still copies of each other.")] = True,
     image_steps: StepsOpt = None,
@@ -284,6 +354,9 @@ def audit(
     compile: CompileOpt = False,
     shard: ShardOpt = None,
     report: Annotated[bool, typer.Option(help="Write RUN/report.html at the end.")] = True,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for another process that writes to --out, instead of refusing.")
+    ] = False,
     fail_on_memorized: FailOpt = False,
     track: TrackOpt = None,
     json: JsonOpt = False,
@@ -298,6 +371,10 @@ def audit(
 
     Example: `findnemo audit model.safetensors --config stable-diffusion-v1-5/stable-diffusion-v1-5 --prompts captions.csv --holdout laion.csv --descriptor sscd.pt --clip CLIP --out run`
 
+    Example: `findnemo audit MODEL --prompts captions.csv --holdout laion.csv --fpr 0.01 --fdr 0.1 --consensus 5 --out run`
+
+    Example: `findnemo audit MODEL --prompts captions.csv --holdout laion.csv --max-impact 0.02 --out run`
+
     Example: `findnemo audit demo --track tensorboard --fail-on-memorized --quiet --out run`
     """
     from dataclasses import replace
@@ -306,6 +383,7 @@ def audit(
     from findnemo.settings import settings_for
 
     check_track(track)
+    check_level(fdr)
     part = shard_of(shard)
     if part is not None and calibration is None:
         raise InputError(
@@ -320,14 +398,18 @@ def audit(
     clean = None if made else read_table(holdout, column, None, quiet) if holdout else demo_holdout(model)
     settings = made.settings if made else settings_for(variant or "paper", seed or 0)
     judges = {name: str(place) for name, place in (("descriptor", descriptor), ("clip", clip)) if place is not None}
-    plan = replace(make_plan(model, search, images, image_steps, guidance, settings.seed), grow=grow, judges=judges)
+    plan = make_plan(model, search, images, image_steps, guidance, settings.seed)
+    plan = replace(plan, grow=grow, judges=judges, consensus=consensus)
+    plan = gentle(plan, model, max_impact, unrelated, column, quiet, clean if holdout else None)
     stages, folder = ("detect", "localize", "verify"), Path(prompts or "").absolute().parent
     with tracked(out, track, quiet), at_work(model, crew, device, dtype, quiet, compile) as pool:
         if made is None:
             assert clean is not None
-            made = own_calibration(pool, [p.text for p in clean], settings, fpr, precision, out, quiet)
-        plan = with_screen(plan, screen, made, quiet)
-        run_stages(pool, table, made, out, stages, plan, fail_on_memorized, json, quiet, folder, report and part is None, part)
+            made = own_calibration(pool, [p.text for p in clean], settings, fpr, precision, out, quiet, wait)
+        plan = with_list(with_screen(plan, screen, made, quiet), fdr, made)
+        run_stages(
+            pool, table, made, out, stages, plan, fail_on_memorized, json, quiet, folder, report and part is None, part, wait
+        )
 
 
 def begun(out: Path) -> bool:

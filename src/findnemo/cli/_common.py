@@ -6,18 +6,21 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import wraps
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from findnemo._quiet import quiet_libraries
 from findnemo.errors import InputError
+
+if TYPE_CHECKING:
+    from findnemo.runs.stopping import Stopping
 
 ModelArg = Annotated[
     str, typer.Argument(help="'demo', a diffusers directory, a hub id, or a .safetensors file.", metavar="MODEL")
@@ -145,6 +148,18 @@ def _lines() -> Callable[[str, int, int], None]:
             say(f"{stage} {done}/{total}" + (f", about {left:.0f} s left" if 0 < done < total else ""))
 
     return update
+
+
+@contextmanager
+def stoppable() -> Iterator[Stopping]:
+    """Work that Ctrl-C and SIGTERM stop between two pieces of it: yields what says so. At the end of the context the command ends too."""
+    from findnemo.errors import StoppedError
+    from findnemo.runs.stopping import stopping
+
+    with stopping(say) as stop, suppress(StoppedError):
+        yield stop
+    if stop.asked:
+        raise SystemExit(stop.status)
 
 
 @dataclass(frozen=True)

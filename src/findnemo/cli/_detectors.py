@@ -21,6 +21,7 @@ from findnemo.cli._common import (
     say,
     stderr,
     stdout,
+    stoppable,
     warn_long_captions,
 )
 from findnemo.cli._steps import demo_holdout, demo_table, make_plan
@@ -63,8 +64,8 @@ def detect_with(
     settings = make_plan(model, "gradient", 0, None, None, 0).image_settings
     with at_work(model, crew, device, dtype, quiet, compile) as pool, api.start_detectors(out, pool.model, settings) as run:
         warn_long_captions(pool.model, table)
-        with bar(quiet) as update:
-            captions = api.run_detectors(run, pool.model, table, clean, names, settings, update, pool)
+        with stoppable() as stop, bar(quiet) as update:
+            captions = api.run_detectors(run, pool.model, table, clean, names, settings, update, pool, stop)
             drawn = api.pictures(run, pool.model, captions, settings, update, pool) if pictures else []
         found = api.results(run, captions, clean, names)
     if api.borrows(captions):

@@ -18,8 +18,10 @@ from findnemo.cli._common import (
     bar,
     plain,
     print_json,
+    read_table,
     say,
     stdout,
+    stoppable,
     stream_table,
     tell_repeats,
     warn,
@@ -29,18 +31,26 @@ from findnemo.errors import InputError, MismatchError
 
 
 def calibrate_to(
-    pool: Any, captions: list[str], settings: Any, fpr: float | None, precision: float, out: Path, quiet: bool
+    pool: Any,
+    captions: list[str],
+    settings: Any,
+    fpr: float | None,
+    precision: float,
+    out: Path,
+    quiet: bool,
+    confidence: float | None = None,
 ) -> Any:
+    """Calibrate and save to `out`; what is done is kept there meanwhile."""
     import torch
 
     from findnemo import calibration as api
     from findnemo.runs import calibrate_with
 
-    api.threshold(torch.zeros(len(captions)), fpr)  # too few captions: say so before the work, not after
-    with bar(quiet) as update:
+    api.threshold(torch.zeros(len(captions)), fpr, confidence)  # too few captions: say so before the work, not after
+    with stoppable() as stop, bar(quiet) as update:
         done = iter(range(1, len(captions) + 1))
         update("calibrate", 0, len(captions))
-        return calibrate_with(
+        made = calibrate_with(
             pool,
             captions,
             fpr=fpr,
@@ -48,7 +58,11 @@ def calibrate_to(
             settings=settings,
             progress=lambda prompt: update("calibrate", next(done), len(captions)),
             checkpoint=out / "partial.safetensors",
+            confidence=confidence,
+            stop=stop,
+            out=out,
         )
+    return made
 
 
 def stages_with_calibration(
@@ -67,15 +81,22 @@ def stages_with_calibration(
     quiet: bool,
     search: str = "gradient",
     screen: bool = False,
+    fdr: float | None = None,
+    consensus: int = 1,
     crew: Crew = ALONE,
     shard: str | None = None,
+    max_impact: float | None = None,
+    unrelated: str | None = None,
 ) -> None:
     from findnemo.calibration import Calibration
 
+    check_level(fdr)
     part = shard_of(shard)
 
     table, made = stream_table(prompts, column, limit, quiet), Calibration.load(calibration)
-    plan = with_screen(make_plan(model, search, 4, None, None, made.settings.seed), screen, made, quiet)
+    plan = replace(make_plan(model, search, 4, None, None, made.settings.seed), consensus=consensus)
+    plan = gentle(plan, model, max_impact, unrelated, column, quiet)
+    plan = with_list(with_screen(plan, screen, made, quiet), fdr, made)
     with at_work(model, crew, device, dtype, quiet, compile) as pool:
         run_stages(pool, table, made, out, stages, plan, fail_on_memorized, json, quiet, shard=part)
 
@@ -106,6 +127,10 @@ def plan_of(settings: dict[str, Any]) -> Any:
         settings.get("grow", True),
         ImageSettings(**settings["image_settings"]),
         settings["judges"],
+        fdr=settings.get("fdr"),
+        consensus=settings.get("consensus", 1),
+        max_impact=settings.get("max_impact"),
+        unrelated=tuple(settings.get("unrelated", ())),
     )
 
 
@@ -122,6 +147,44 @@ def refuse_shard(run: Path) -> None:
     with Run.open(run) as part:
         if "shard" in part.meta("settings"):
             raise InputError(f"{run} is a shard of a run: join all of them with `findnemo merge` first")
+
+
+BYSTANDERS = 16  # captions on which the impact of a set is measured
+
+
+def gentle(
+    plan: Any,
+    model: Source,
+    max_impact: float | None,
+    unrelated: str | None,
+    column: str | None,
+    quiet: bool,
+    holdout: Any = None,
+) -> Any:
+    """The plan with a largest impact, if wanted, and the captions that it is measured on: those of a file, the hold-out captions given in
+    the same command, or the demo's own.
+
+    Not captions of the run itself: which of them are memorized is not known yet, and its quality is checked on them afterwards.
+    """
+    from findnemo import demo
+    from findnemo.localization import check_impact
+
+    check_impact(max_impact)
+    if max_impact is None:
+        if unrelated is not None:
+            raise InputError("--unrelated goes with --max-impact: give both, or neither")
+        return plan
+    if plan.consensus > 1:
+        raise InputError("a consensus has no choice among sets: give --consensus or --max-impact, not both")
+    if unrelated is not None:
+        captions = [p.text for p in read_table(unrelated, column, None, quiet)]
+    elif model.place == "demo":
+        captions = list(demo.unrelated()[-BYSTANDERS:])
+    elif holdout is not None:
+        captions = [p.text for p in holdout]
+    else:
+        raise InputError("--max-impact is measured on captions that are not memorized: give --unrelated FILE")
+    return replace(plan, max_impact=max_impact, unrelated=tuple(captions[:BYSTANDERS]))
 
 
 @contextmanager
@@ -166,6 +229,33 @@ def with_screen(plan: Any, wanted: bool, calibration: Any, quiet: bool) -> Any:
     return replace(plan, screen=made)
 
 
+def check_level(fdr: float | None) -> None:
+    if fdr is not None and not 0 < fdr < 1:
+        raise InputError(f"--fdr {fdr} is not a rate between 0 and 1")
+
+
+def with_list(plan: Any, fdr: float | None, calibration: Any) -> Any:
+    """The plan with a list at a false discovery rate, if wanted."""
+    if fdr is not None and not len(calibration.trajectories):
+        raise InputError(
+            "this calibration has no hold-out scores, so no p-values for --fdr: make one with `findnemo calibrate --prompts`"
+        )
+    return replace(plan, fdr=fdr)
+
+
+def tell_least(captions: int, fdr: float | None, calibration: Any, quiet: bool) -> None:
+    """A word where the hold-out captions are few for a list of so many captions."""
+    from findnemo.rates import holdout_needed, least_listed
+
+    scored = len(calibration.trajectories)
+    if fdr is not None and (least := least_listed(captions, fdr, scored)) > 1:
+        say(
+            f"list: with {scored} hold-out captions no p-value is under 1/{scored + 1}, so that a list of {captions} captions holds {least} or "
+            f"more of them, or none; for a single one it takes {holdout_needed(captions, fdr)} hold-out captions",
+            quiet,
+        )
+
+
 def run_stages(
     pool: Any,
     table: Any,
@@ -179,6 +269,7 @@ def run_stages(
     folder: Path | None = None,
     report: bool = False,
     shard: Any = None,
+    wait: bool = False,
 ) -> None:
     """Run the stages over a table, all captions of the run where it is None, and show what came of it."""
     from findnemo.cli._report import write_report
@@ -187,7 +278,7 @@ def run_stages(
     from findnemo.runs import ASKED, Work, answer, ask_all, counts, enter, start, summary, told, write_results
 
     model = pool.model
-    with start(out, model, calibration, plan, shard) as run:
+    with start(out, model, calibration, plan, shard, wait) as run:
         if folder is not None:
             run.set_meta("folder", str(folder))
         if table is None:
@@ -195,12 +286,14 @@ def run_stages(
         else:
             entered = enter(run, table, shard, group_size(model), table.most)
             tell_repeats(table, entered, quiet)
+            tell_least(entered.captions, plan.fdr, calibration, quiet)
             warn_long_captions(model, table, table.most)
         work = Work(run, model, calibration, plan, **extras(model, run, plan))
-        with bar(quiet) as update:
-            answer(work, stages, update, pool)
-        tell_missing(work.original)
-        csv_path, _ = write_results(run)
+        with stoppable() as stop:
+            with bar(quiet) as update:
+                answer(work, stages, update, pool, stop)
+            tell_missing(work.original)
+            csv_path, _ = write_results(run)
         numbers = counts(run, ASKED)
         if json:
             print_json(summary(run))
@@ -287,18 +380,29 @@ def refuse_other(calibration: Any, asked: dict[str, Any]) -> None:
 
 
 def own_calibration(
-    pool: Any, captions: list[str], settings: Any, fpr: float | None, precision: float, out: Path, quiet: bool
+    pool: Any,
+    captions: list[str],
+    settings: Any,
+    fpr: float | None,
+    precision: float,
+    out: Path,
+    quiet: bool,
+    wait: bool = False,
 ) -> Any:
     """The run's own calibration: made once, then read from the run directory."""
+    from findnemo._writing import storing, sweep
     from findnemo.calibration import Calibration, prompts_digest
     from findnemo.runs import acquire, refuse_foreign
 
     folder = out / "calibration"
     if not (folder / "calibration.json").exists():
         refuse_foreign(out)
-        out.mkdir(parents=True, exist_ok=True)
-        with acquire(out):
-            calibrate_to(pool, captions, settings, fpr, precision, folder, quiet).save(folder)
+        with storing(out):
+            out.mkdir(parents=True, exist_ok=True)
+        with acquire(out, wait):
+            sweep(out)
+            if not (folder / "calibration.json").exists():  # another process may have made it meanwhile
+                calibrate_to(pool, captions, settings, fpr, precision, folder, quiet)
     made = Calibration.load(folder)
     made.check(pool.model, settings)
     same = made.prompts == prompts_digest(captions)

@@ -33,6 +33,7 @@ from findnemo.cli._common import (
     read_table,
     say,
     stdout,
+    stoppable,
     takes_workers,
 )
 from findnemo.cli._steps import check_track, opened, opened_with, refuse_shard, tracked
@@ -75,6 +76,7 @@ def compare(
 
     Example: `findnemo compare MODEL --prompts captions.csv --holdout laion.csv --mitigations neurons,embedding --intervals --out run`
     """
+    from findnemo._writing import written
     from findnemo.report import write
     from findnemo.runs.compare import compare as api
     from findnemo.runs.compare import methods
@@ -92,11 +94,12 @@ def compare(
             audit(model, out, prompts, holdout, calibration, limit, images=images or 4, **judges, **also)
     refuse_shard(out)
     with tracked(out, track, quiet), opened_with(out, model, crew, device, dtype, quiet) as (work, pool):
-        with bar(quiet) as update:
-            api(work, names, update, pool)
+        with stoppable() as stop, bar(quiet) as update:
+            api(work, names, update, pool, stop)
         made = table(work.run, intervals)
-        (out / "table1.md").write_text(made.markdown(), encoding="utf-8")
-        (out / "table1.csv").write_text(made.csv(), encoding="utf-8")
+        for name, text in (("table1.md", made.markdown()), ("table1.csv", made.csv())):
+            with written(out / name) as part:
+                part.write_text(text, encoding="utf-8")
         report = write(work.run)
         failed = [c for c in work.run.captions() if any(stage.startswith("compare:") for stage in c.failed)]
     if json:

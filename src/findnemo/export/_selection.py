@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from findnemo.errors import InputError
 from findnemo.neurons import NeuronSet
 from findnemo.runs import Caption, Run, all_neurons, neurons_of
+from findnemo.runs.overview import holders
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,7 @@ def most_shared(captions: Iterable[Caption], count: int) -> NeuronSet:
     """The `count` neurons that most captions share. Raises InputError for a count under 1."""
     if count < 1:
         raise InputError(f"{count} is no number of neurons: give 1 or more")
-    shared = Counter(neuron for caption in captions for neuron in neurons_of(caption))
-    order = {layer: k for k, layer in enumerate(dict.fromkeys(layer for layer, _ in shared))}
-    ranked = sorted(shared, key=lambda neuron: (-shared[neuron], order[neuron[0]], neuron[1]))
-    return NeuronSet.of(ranked[:count])
+    return NeuronSet.of(list(holders(captions))[:count])
 
 
 def _named(captions: Sequence[Caption], text: str) -> Caption:

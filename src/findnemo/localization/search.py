@@ -25,6 +25,7 @@ SLACK = 1e-4  # rounding between batches of different size
 DEFAULT = "gradient"
 
 Values = Mapping[str, Tensor]  # layer -> (width,)
+Ranking = Callable[[], Sequence[Neuron]]
 
 
 @dataclass(frozen=True)
@@ -42,25 +43,30 @@ def by_gradient(replication: Replication, z: Values, absolute: Values, tau: floa
 
     A test that fails costs one evaluation, a gradient six: so a short prefix of one ranking is tried before the next is computed.
     """
+    return ranked(replication, _by_sensitivity(replication, z), tau, most_unusual(z))
 
+
+def _by_sensitivity(replication: Replication, z: Values) -> list[Ranking]:
     @cache
     def gradient(level: float) -> Values:
         return replication.sensitivity(replication.kept[:GRADIENT_SEEDS], level)
 
     low, high = LEVELS
-    rankings = (
+    return [
         lambda: most_unusual(z)[:FEW],
         lambda: _descending(gradient(low))[:MANY],
         lambda: _descending(gradient(high))[:MANY],
         lambda: _descending({name: gradient(low)[name] + gradient(high)[name] for name in z}),
-    )
-    return ranked(replication, rankings, tau, most_unusual(z))
+    ]
 
 
 def by_halving(replication: Replication, z: Values, absolute: Values, tau: float) -> Found:
     """All value neurons, those first whose activation is most unusual: no gradients."""
-    unusual = most_unusual(z)
-    return ranked(replication, [lambda: unusual], tau, unusual)
+    return ranked(replication, _by_unusualness(replication, z), tau, most_unusual(z))
+
+
+def _by_unusualness(replication: Replication, z: Values) -> list[Ranking]:
+    return [lambda: most_unusual(z)]
 
 
 def by_listing(replication: Replication, z: Values, absolute: Values, tau: float) -> Found:
@@ -75,6 +81,7 @@ SEARCHES: dict[str, Callable[[Replication, Values, Values, float], Found]] = {
     "halving": by_halving,
     "listing": by_listing,
 }
+_RANKINGS = {"gradient": _by_sensitivity, "halving": _by_unusualness, "listing": _by_unusualness}
 
 
 def first_guess(search: str, z: Values) -> NeuronSet:
@@ -93,9 +100,7 @@ def _descending(values: Values) -> list[Neuron]:
     return [(name, i) for _, name, i in sorted(scored, key=lambda one: -one[0])]
 
 
-def ranked(
-    replication: Replication, rankings: Sequence[Callable[[], Sequence[Neuron]]], tau: float, worth: Sequence[Neuron]
-) -> Found:
+def ranked(replication: Replication, rankings: Sequence[Ranking], tau: float, worth: Sequence[Neuron]) -> Found:
     """The shortest sufficient prefix of the first ranking that has one, made 1-minimal. The last ranking holds all neurons.
 
     Where there is a choice, the neurons that come last in `worth` are left out. Sets are tried on a few witnesses among the seeds; what
@@ -105,16 +110,41 @@ def ranked(
     """
     level = tau
     while True:
-        gone: Test = partial(replication.gone, level=level)
-        prefix = _first_prefix(rankings, gone)
-        if prefix is None:
-            level = replication.similarity(NeuronSet.of(worth)) + SLACK
-            continue
+        found = _at_level(replication, rankings, level, worth)
+        if found is not None:
+            return found
+        level = replication.similarity(NeuronSet.of(worth)) + SLACK
+
+
+def alternatives(search: str, replication: Replication, z: Values, tau: float) -> Callable[[NeuronSet], Found | None]:
+    """A function of neurons that are ruled out: another 1-minimal set that brings the memory down to tau without them, or None.
+
+    No ranking is followed further than 32 neurons: a larger set is costly to reduce, and not gentle. What the search has measured and ranked is
+    used again. The listing has no order of its own: its alternatives come from that of halving.
+    """
+    rankings, worth = _RANKINGS[search](replication, z), most_unusual(z)
+
+    def without(ruled_out: NeuronSet) -> Found | None:
+        others = [partial(_first, ranking, ruled_out) for ranking in rankings]
+        return _at_level(replication, others, tau, [n for n in worth if n not in ruled_out])
+
+    return without
+
+
+def _first(ranking: Ranking, ruled_out: NeuronSet) -> list[Neuron]:
+    return [n for n in ranking() if n not in ruled_out][:MANY]
+
+
+def _at_level(replication: Replication, rankings: Sequence[Ranking], level: float, worth: Sequence[Neuron]) -> Found | None:
+    """The same at one level; None if not even the whole of the last ranking gets there."""
+    gone: Test = partial(replication.gone, level=level)
+    while (prefix := _first_prefix(rankings, gone)) is not None:
         neurons = minimise(prefix, gone, worth, partial(replication.needed, level=level))
         if replication.confirmed(neurons, level):
             return Found(neurons, prefix)
+    return None
 
 
-def _first_prefix(rankings: Iterable[Callable[[], Sequence[Neuron]]], gone: Test) -> NeuronSet | None:
+def _first_prefix(rankings: Iterable[Ranking], gone: Test) -> NeuronSet | None:
     prefixes = (sufficient_prefix(ranking(), gone) for ranking in rankings)
     return next((prefix for prefix in prefixes if prefix is not None), None)

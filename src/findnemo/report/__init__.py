@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from findnemo._writing import written
 from findnemo.errors import InputError
 from findnemo.report._facts import facts
 from findnemo.report._text import environment
@@ -37,8 +38,6 @@ def write(run: Run, path: str | Path | None = None) -> Path:
     if target.is_dir():
         raise InputError(f"{target} is a directory: give a file, such as {target / NAME}")
     page = render(run)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
-    part.write_text(page, encoding="utf-8")
-    part.replace(target)
+    with written(target) as part:
+        part.write_text(page, encoding="utf-8")
     return target

@@ -2,9 +2,12 @@
 
 from findnemo.runs.audit import STAGES, Answer, Plan, Tools, Work, all_neurons, answer, audit, neurons_of, start
 from findnemo.runs.calibrating import calibrate_with
+from findnemo.runs.discoveries import Discoveries, discoveries, list_of, list_told, p_values, q_values
 from findnemo.runs.export import ASKED, counts, neurons_by_caption, row, summary, told, write_results
 from findnemo.runs.merge import Merged, merge
+from findnemo.runs.repair import Repair, repair
 from findnemo.runs.standing import STANDINGS, standing
+from findnemo.runs.stopping import Stopping, stopping
 from findnemo.runs.store import Caption, Run, acquire, refuse_foreign
 from findnemo.runs.table import Entered, Shard, ask_all, enter
 from findnemo.runs.workers import Dispatch, Event, Facts, Loader, Outcome, Pool, Serial, Task, Unit, drive, in_order
@@ -15,6 +18,7 @@ __all__ = [
     "STANDINGS",
     "Answer",
     "Caption",
+    "Discoveries",
     "Dispatch",
     "Entered",
     "Event",
@@ -24,9 +28,11 @@ __all__ = [
     "Outcome",
     "Plan",
     "Pool",
+    "Repair",
     "Run",
     "Serial",
     "Shard",
+    "Stopping",
     "Task",
     "Tools",
     "Unit",
@@ -38,16 +44,23 @@ __all__ = [
     "audit",
     "calibrate_with",
     "counts",
+    "discoveries",
     "drive",
     "enter",
     "in_order",
+    "list_of",
+    "list_told",
     "merge",
     "neurons_by_caption",
     "neurons_of",
+    "p_values",
+    "q_values",
     "refuse_foreign",
+    "repair",
     "row",
     "standing",
     "start",
+    "stopping",
     "summary",
     "told",
     "write_results",

@@ -5,17 +5,18 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from findnemo._version import __version__
+from findnemo._writing import written
 from findnemo.calibration import Calibration, activations
 from findnemo.deltas import group_size
 from findnemo.detection import Detection, Screen, detect_many
 from findnemo.errors import DeviceError, FindnemoError
 from findnemo.images import ImageSettings, png, sheet
-from findnemo.localization import DEFAULT, localize, most_unusual
+from findnemo.localization import DEFAULT, Bystanders, localize, most_unusual
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.prompts import Prompt
@@ -23,7 +24,8 @@ from findnemo.runs.store import Caption, Run
 from findnemo.runs.table import Shard, enter
 from findnemo.runs.workers import Dispatch, Pool, Serial, Unit, drive, never
 from findnemo.runs.worklist import groups, list_open, on_list
-from findnemo.verification import Judges, Verification, grow, quality, verify
+from findnemo.settings import Settings
+from findnemo.verification import RANDOM, Judges, Verification, grow, quality, verify
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,8 +37,9 @@ ROUNDS = 3  # of growth, on one, two and three times as many images as are looke
 @dataclass(frozen=True)
 class Plan:
     """What an audit does besides the calibration's settings. `grow`: add neurons where finished images are still copies.
+    `fdr`: false discovery rate of the list of captions; all captions are then scored with all seeds. `consensus`: how many times neurons are sought.
     `judges`: where the copy descriptor ("descriptor") and the CLIP ("clip") come from. `quality_prompts`: unrelated captions for the
-    quality check."""
+    quality check. `max_impact`: among the sets that remove a memory prefer one that changes the captions `unrelated` by no more."""
 
     search: str = DEFAULT
     screen: Screen | None = None
@@ -45,6 +48,10 @@ class Plan:
     image_settings: ImageSettings = field(default_factory=ImageSettings)
     judges: Mapping[str, str] = field(default_factory=dict)
     quality_prompts: int = 16
+    fdr: float | None = None
+    consensus: int = 1
+    max_impact: float | None = None
+    unrelated: tuple[str, ...] = ()
 
     def settings(self, model: Model, calibration: Calibration) -> dict[str, Any]:
         """Everything a result depends on; a run directory holds results of one such set only."""
@@ -59,6 +66,9 @@ class Plan:
             "grow": self.grow,
             "image_settings": self.image_settings.to_json(),
             "judges": dict(self.judges),
+            **({} if self.fdr is None else {"fdr": self.fdr}),
+            **({} if self.consensus == 1 else {"consensus": self.consensus}),
+            **({} if self.max_impact is None else {"max_impact": self.max_impact, "unrelated": list(self.unrelated)}),
         }
 
 
@@ -71,6 +81,18 @@ class Tools:
     plan: Plan
     judges: Judges = field(default_factory=Judges)
     original: Callable[[Caption], Image.Image | None] = lambda caption: None
+
+    @property
+    def bystanders(self) -> Bystanders | None:
+        """The captions on which the impact of a set is measured, where the plan asks for gentle ones."""
+        plan = self.plan
+        return None if plan.max_impact is None else _bystanders(self.model, plan.unrelated, self.calibration.settings)
+
+
+@lru_cache(maxsize=1)
+def _bystanders(model: Model, captions: tuple[str, ...], settings: Settings) -> Bystanders:
+    """Kept from caption to caption: their untouched passes are made once a process."""
+    return Bystanders(model, captions, settings)
 
 
 @dataclass(frozen=True)
@@ -98,15 +120,24 @@ class Answer:
     error: str | None = None
 
 
-def start(out: str | Path, model: Model, calibration: Calibration, plan: Plan, shard: Shard | None = None) -> Run:
-    """Open the run directory for writing and put the calibration into it. `shard`: the part of the table that this run answers."""
+def start(
+    out: str | Path, model: Model, calibration: Calibration, plan: Plan, shard: Shard | None = None, wait: bool = False
+) -> Run:
+    """Open the run directory for writing and put the calibration into it.
+
+    `shard`: the part of the table that this run answers. `wait`: for another process that writes to it.
+    """
     calibration.check(model)
     part = {} if shard is None else {"shard": str(shard)}
-    run = Run.create(out, plan.settings(model, calibration) | part)
-    if not (run.path / "calibration" / "calibration.json").exists():
-        calibration.save(run.path / "calibration")
-    remember_source(run, model)
-    run.set_meta("versions", _versions())
+    run = Run.create(out, plan.settings(model, calibration) | part, wait)
+    try:
+        if not (run.path / "calibration" / "calibration.json").exists():
+            calibration.save(run.path / "calibration")
+        remember_source(run, model)
+        run.set_meta("versions", _versions())
+    except BaseException:
+        run.close()
+        raise
     return run
 
 
@@ -122,14 +153,17 @@ def audit(
     stages: Sequence[str] = STAGES,
     progress: Progress | None = None,
     pool: Pool | None = None,
+    stop: Callable[[], bool] = never,
 ) -> list[Caption]:
     """Run the stages over the captions and return them with their results. What is already answered is not done again.
 
     A caption on which a stage fails (NaN from the model, say) is marked failed with the reason, and the rest goes on. `pool`: who
-    answers; without one, this process with the model of `work`. For tables that do not fit the memory use `table.enter` and `answer`.
+    answers; without one, this process with the model of `work`. `stop` is asked between captions, or groups that share passes: once it
+    says so, nothing more is begun, and the results so far are returned. Raises StorageError where nothing can be written; the same call
+    goes on once there is room. For tables that do not fit the memory use `table.enter` and `answer`.
     """
     enter(work.run, prompts)
-    answer(work, stages, progress, pool)
+    answer(work, stages, progress, pool, stop)
     return list(work.run.captions(row[0] for row in work.run.query("SELECT caption FROM asked")))
 
 
@@ -189,11 +223,9 @@ def commit(run: Run, stage: str, group: Sequence[Caption], found: Sequence[Answe
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, then rename: never half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)
+    """Write a file whole or not at all, flushed to the disk."""
+    with written(path) as part:
+        part.write_bytes(content)
 
 
 Item = tuple[Caption, "Image.Image | None"]
@@ -212,12 +244,16 @@ def answers(
 
 
 def _detect(tools: Tools, group: Sequence[Caption]) -> list[Answer]:
-    found = detect_many(tools.model, [c.text for c in group], tools.calibration, tools.plan.screen)
+    all_seeds = tools.plan.fdr is not None
+    found = detect_many(tools.model, [c.text for c in group], tools.calibration, tools.plan.screen, all_seeds)
     return [Answer(a.to_json()) if isinstance(a, Detection) else Answer(error=str(a)) for a in found]
 
 
 def _localize(tools: Tools, caption: Caption) -> Answer:
-    return Answer(localize(tools.model, caption.text, tools.calibration, tools.plan.search).to_json())
+    plan = tools.plan
+    others = tools.bystanders or ()
+    found = localize(tools.model, caption.text, tools.calibration, plan.search, plan.max_impact, others, plan.consensus)
+    return Answer(found.to_json())
 
 
 def _verify(work: Tools, caption: Caption) -> Answer:
@@ -242,6 +278,8 @@ def _verify(work: Tools, caption: Caption) -> Answer:
     if neurons != found:
         of_more = {f"{name}:{i}": round(float(z[name][i]), 3) for name, i in neurons - found}
         values = {"grown": len(neurons) - len(found), "neurons": neurons.to_json(), "z": of_more}
+        if work.bystanders is not None:  # what was added after the choice may be less gentle
+            values["impact"] = round(work.bystanders.impacts([neurons], caption.text)[0], 6)
     return Answer({**result.values, **values}, _pictures(caption, result, len(neurons), original))
 
 
@@ -306,7 +344,7 @@ def check_quality(work: Work, pool: Pool | None = None) -> None:
 def _quality(
     model: Model, items: Sequence[Sequence[str]], neurons: NeuronSet, settings: ImageSettings, judges: Judges
 ) -> list[dict[str, Any]]:
-    return [quality(model, prompts, neurons, settings, judges) for prompts in items]
+    return [quality(model, prompts, neurons, settings, judges, RANDOM) for prompts in items]
 
 
 def not_memorized(run: Run, most: int) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from findnemo.errors import FindnemoError, InputError
-from findnemo.images import generate, png
+from findnemo.images import generate, intact_png, png
 from findnemo.mitigation import MITIGATIONS, Case
 from findnemo.models import Model
 from findnemo.runs.audit import Answer, Progress, Tools, Work, neurons_of, not_memorized, write_file
@@ -46,7 +46,8 @@ def compare(
     """Make the images of every localized caption under each mitigation, judge them, and record what is found.
 
     What is answered is not done again. The first image of each is kept in `compare/`. A method that fails on a caption is recorded
-    as failed with the reason. `pool`: who does it; without one, this process.
+    as failed with the reason. `pool`: who does it; without one, this process. Once `stop` says so, nothing more is
+    begun.
     """
     wanted, run, pool = methods(names), work.run, pool or Serial(work.model)
     stages = [STAGE + name for name in wanted]
@@ -129,9 +130,9 @@ def untouched(work: Work, caption: Caption) -> list[Image.Image]:
 
 
 def _kept(work: Work, caption: Caption) -> list[Image.Image] | None:
-    """Those of verification; None where it has not been done."""
+    """Those of verification; None where they are not there or not whole."""
     files = [work.run.path / "images" / caption.slug / f"before-{k:02d}.png" for k in range(len(samples(work)))]
-    return [Image.open(file).convert("RGB") for file in files] if all(file.is_file() for file in files) else None
+    return [Image.open(file).convert("RGB") for file in files] if all(intact_png(file) for file in files) else None
 
 
 def samples(work: Work | Tools) -> range:

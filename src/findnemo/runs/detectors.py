@@ -95,7 +95,7 @@ def run_detectors(
     """Score the captions and the hold-out captions with every named detector; returns the captions with their results.
 
     What is scored is not scored again. A caption for which the model gives NaN is marked failed, and the rest goes on. `pool`: who does
-    it; without one, this process. Raises InputError where captions and hold-out captions overlap.
+    it; without one, this process. Once `stop` says so, nothing more is begun. Raises InputError where captions and hold-out captions overlap.
     """
     enter(run, _apart(prompts, holdout))
     run.set_meta("detectors", list(dict.fromkeys([*(run.meta("detectors") or []), *names])))

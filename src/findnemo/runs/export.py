@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from textwrap import indent
 from typing import IO, Any
 
+from findnemo._writing import written
 from findnemo.runs.audit import all_neurons, neurons_of
+from findnemo.runs.discoveries import list_of, p_of, p_values, q_values
 from findnemo.runs.store import Caption, Run
 
 
-def row(caption: Caption) -> dict[str, Any]:
-    """One flat row a caption, the columns of results.csv; `None` where a step does not concern it."""
+def row(caption: Caption, q: Mapping[int, float] | None = None) -> dict[str, Any]:
+    """One flat row a caption, the columns of results.csv; `None` where a step does not concern it. `q`: caption id -> q-value."""
     found, checked = caption.results.get("localize", {}), caption.results.get("verify", {})
     detected = caption.results.get("detect", {})
     return {
@@ -26,6 +28,8 @@ def row(caption: Caption) -> dict[str, Any]:
         "memorized": detected.get("memorized"),
         "score": _round(found.get("score_before", detected.get("score"))),
         "tau": _round(detected.get("tau")),
+        "p": _significant(p_of(caption)),
+        "q": _significant((q or {}).get(caption.id)),
         "score_after": _round(found.get("score_after")),
         "reached": found.get("reached"),
         "neurons": len(neurons_of(caption)) if found else None,
@@ -36,14 +40,27 @@ def row(caption: Caption) -> dict[str, Any]:
         **{k: checked.get(k) for k in ("sscd_gen", "sscd_orig_before", "sscd_orig_after", "d_sscd_before", "d_sscd_after")},
         **{k: checked.get(k) for k in ("copies_before", "copies_after", "grown")},
         **{k: checked.get(k) for k in ("a_clip_before", "a_clip_after")},
+        "impact": impact_of(caption),
         "evaluations": found.get("evaluations", 0) + detected.get("evaluations", 0),
         "seconds": round(caption.seconds, 3),
         "error": "; ".join(f"{stage}: {reason}" for stage, reason in caption.failed.items()) or None,
     }
 
 
+def impact_of(caption: Caption) -> float | None:
+    """The impact of a caption's neurons on unrelated captions, with those that verification had to add; None where it was not measured."""
+    found, checked = caption.results.get("localize", {}), caption.results.get("verify", {})
+    value: float | None = checked.get("impact", found.get("impact"))
+    return value
+
+
 def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
+
+
+def _significant(value: float | None) -> float | None:
+    """Four digits that count: small p-values shall stay apart."""
+    return None if value is None else float(f"{value:.4g}")
 
 
 _MEMORIZED = "SELECT caption FROM results WHERE stage = 'detect' AND status = 'done' AND json_extract(payload, '$.memorized')"
@@ -70,13 +87,22 @@ def told(run: Run, others: int = 8) -> list[Caption]:
     return list(run.captions(row[0] for row in run.query(f"{known} UNION SELECT caption FROM ({rest})", (others,))))
 
 
-def summary(run: Run) -> dict[str, Any]:
-    """The run in one JSON object: settings, counts, all neurons, quality, one row a caption."""
-    return _about(run) | {"results": [row(c) for c in run.captions()]}
+def summary(run: Run, fdr: float | None = None) -> dict[str, Any]:
+    """The run in one JSON object: settings, counts, all neurons, quality, one row a caption, and the list at a false discovery rate.
+
+    `fdr`: its level, by default the run's own; no list without either.
+    """
+    return _about(run, fdr) | {"results": list(_rows(run))}
 
 
-def _about(run: Run) -> dict[str, Any]:
+def _rows(run: Run) -> Iterator[dict[str, Any]]:
+    q = q_values(p_values(run))
+    return (row(c, q) for c in run.captions())
+
+
+def _about(run: Run, fdr: float | None = None) -> dict[str, Any]:
     """The summary without its rows."""
+    listed = list_of(run, fdr)
     return {
         "source": run.meta("source"),
         "settings": run.meta("settings"),
@@ -84,19 +110,17 @@ def _about(run: Run) -> dict[str, Any]:
         **counts(run),
         "neurons": all_neurons(run.captions(stage="localize")).to_json(),
         "quality": run.meta("quality"),
+        **({} if listed is None else {"discoveries": listed.to_json()}),
     }
 
 
 def write_results(run: Run) -> tuple[Path, Path]:
     """Write results.csv and results.json into the run directory, row by row; returns their paths."""
     csv_path, json_path = run.path / "results.csv", run.path / "results.json"
-    part = run.path / ".results.part"
-    with part.open("w", newline="", encoding="utf-8") as file:
-        _write_csv(file, (row(c) for c in run.captions()))
-    part.replace(csv_path)
-    with part.open("w", encoding="utf-8") as file:
-        _write_json(file, _about(run), (row(c) for c in run.captions()))
-    part.replace(json_path)
+    with written(csv_path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        _write_csv(file, _rows(run))
+    with written(json_path) as part, part.open("w", encoding="utf-8") as file:
+        _write_json(file, _about(run), _rows(run))
     return csv_path, json_path
 
 

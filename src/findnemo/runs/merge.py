@@ -18,7 +18,6 @@ from findnemo.runs.table import Shard
 
 FOLDERS = ("images", "noise", "sheets", "originals")
 KEPT = ("source", "source_options", "versions", "folder", "preprocessing")  # of the first shard
-TABLES = ("captions (id, text, row, type, image)", "results (caption, stage, status, seconds, payload)")
 
 
 @dataclass(frozen=True)
@@ -127,14 +126,10 @@ def _built(path: Path, parts: Sequence[_Part], missing: Sequence[str]) -> tuple[
 
 def _take(run: Run, shard: Path) -> None:
     """The captions and results of a shard, and its files."""
-    run.query("ATTACH DATABASE ? AS shard", (str(shard / "run.sqlite"),))
-    try:
-        with run.transaction():
-            for table in TABLES:
-                name, columns = table.split(" ", 1)
-                run.query(f"INSERT INTO main.{name} {columns} SELECT {columns[1:-1]} FROM shard.{name} ORDER BY rowid")
-    finally:
-        run.query("DETACH DATABASE shard")
+    with Run.open(shard) as part, run.transaction():
+        for table in ("captions", "results"):
+            for row in part.rows(table):
+                run.put(table, row)
     for folder in FOLDERS:
         if (shard / folder).is_dir() and not (shard / folder).is_symlink():
             shutil.copytree(shard / folder, run.path / folder, ignore=_no_links, dirs_exist_ok=True)

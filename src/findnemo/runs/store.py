@@ -1,37 +1,56 @@
 """The run store: one directory per run. SQLite (WAL) for settings, captions and results; images as PNG.
 
-Every result is committed in one transaction, so a process may die at any point: what was committed is there, the rest is done
-again. One process at a time writes to a run.
+Every result is committed in one transaction, after the files that belong to it, so a process may die at any point: what was committed
+is there, the rest is done again. One process at a time writes to a run. Every row has a checksum: a flipped byte is noticed.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from findnemo.errors import InputError, MismatchError
+from findnemo._writing import CLOSED, FAILS, FULL, storing, sweep, written
+from findnemo.errors import DamageError, FindnemoError, InputError, MismatchError, StorageError
 from findnemo.prompts import Prompt
 
-SCHEMA = 1
-_TABLES = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS captions (
-    id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE, row INTEGER NOT NULL, type TEXT, image TEXT);
-CREATE TABLE IF NOT EXISTS results (
+SCHEMA = 2
+COLUMNS = {  # what a checksum covers; it is the last column of each table
+    "meta": ("key", "value"),
+    "captions": ("id", "text", "row", "type", "image"),
+    "results": ("caption", "stage", "status", "seconds", "payload"),
+}
+TABLES = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum TEXT NOT NULL DEFAULT '')",
+    """CREATE TABLE captions (
+    id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE, row INTEGER NOT NULL, type TEXT, image TEXT,
+    checksum TEXT NOT NULL DEFAULT '')""",
+    """CREATE TABLE results (
     caption INTEGER NOT NULL REFERENCES captions(id), stage TEXT NOT NULL, status TEXT NOT NULL,
-    seconds REAL NOT NULL, payload TEXT NOT NULL, PRIMARY KEY (caption, stage));
-"""
+    seconds REAL NOT NULL, payload TEXT NOT NULL, checksum TEXT NOT NULL DEFAULT '', PRIMARY KEY (caption, stage))""",
+)
 WINDOW = 500  # captions read or entered at once, however many there are
-_BEFORE = {"calibration", ".lock"}  # what a run directory can hold before its database is there
+PATIENCE = 0.2  # seconds between two looks at a directory that is in use
+DATABASE, COPY = "run.sqlite", "settings.json"
+_BEFORE = {"calibration", ".lock", COPY}  # what a run directory can hold before its database is there
+_STORAGE = {  # what SQLite says of a disk -> the reason and the way out
+    "database or disk is full": ("no space left on the device", FULL),
+    "readonly database": ("it is read-only", CLOSED),
+    "unable to open database file": ("no permission", CLOSED),
+    "disk I/O error": ("the disk reports an error, or has no room", FAILS),
+    "database is locked": ("another process holds it", "wait for it, then run the same command again"),
+}
+
+Row = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -54,63 +73,191 @@ class Caption:
         return f"{self.id:05d}-{'-'.join(w for w in words.split('-') if w)[:40]}".rstrip("-")
 
 
+def checksum(table: str, row: Sequence[Any]) -> str:
+    """Of a row of a table, the same in all formats to come, so that an older findnemo sees that a run is newer, not damaged: 16 hexadecimal digits of BLAKE2b over its name and values.
+
+    >>> checksum("meta", ("schema", "2"))
+    '24c7237af3a1a0a6'
+    """
+    return hashlib.blake2b(json.dumps([table, *row]).encode(), digest_size=8).hexdigest()
+
+
 class Run:
     """A run directory, opened for writing by `Run.create` (resumes what is there) or for reading by `Run.open`."""
 
-    def __init__(self, path: Path, lock: Any = None):
-        self.path, self._lock = path, lock
-        self._db = sqlite3.connect(path / "run.sqlite", timeout=30)
+    def __init__(self, path: Path, lock: IO[str] | None = None):
+        self.path, self._lock, self._schema = path, lock, SCHEMA
+        self._db = _connect(path / DATABASE, writes=lock is not None)
         try:
-            self._sql("PRAGMA journal_mode=WAL")
-            self._sql("PRAGMA foreign_keys=ON")
+            self._check_pages()
             self._check_schema()
-        except InputError:
+        except BaseException:
             self.close()
             raise
 
-    def _check_schema(self) -> None:
-        """Refuse what another findnemo wrote in another form; a writer makes the tables of a new run."""
-        known = self.meta("schema") if self._sql("SELECT 1 FROM sqlite_master WHERE name = 'meta'") else None
-        if known is None and self._lock is not None:
-            with self._db:
-                self._db.executescript(_TABLES)
-            self.set_meta("schema", known := SCHEMA)
-        if known != SCHEMA:
-            raise InputError(f"{self.path} has run format {known}, this findnemo reads {SCHEMA}: take another --out")
+    def _check_pages(self) -> None:
+        """Refuse a damaged database: pages that do not fit together; before writing, indices that disagree with their tables as well."""
+        if self._lock is not None:
+            self._sql("PRAGMA journal_mode=WAL")
+        self._sql("PRAGMA synchronous=FULL")  # what is committed is there after a power cut
+        self._sql("PRAGMA foreign_keys=ON")
+        told = self._sql("PRAGMA quick_check(1)" if self._lock is None else "PRAGMA integrity_check(1)")[0][0]
+        if told != "ok":
+            raise self._damaged(str(told).splitlines()[-1])
 
-    def _sql(self, query: str, values: tuple = ()) -> list[tuple]:
-        """All rows of a query. Raises InputError if SQLite cannot read the file or write to it."""
+    def _check_schema(self) -> None:
+        """Refuse what a newer findnemo wrote; a writer makes the tables of a new run, and brings an older one to the present form."""
+        columns = {name for (name,) in self._sql("SELECT name FROM pragma_table_info('meta')")}
+        self._schema = SCHEMA if "checksum" in columns else 1
+        known = self.meta("schema") if columns else None
+        if known is None and self._lock is not None:
+            self._make_tables()
+        elif known == 1 and self._schema == 1:
+            if self._lock is not None:
+                self._migrate()
+        elif known != SCHEMA or self._schema != SCHEMA:
+            way_out = "a newer findnemo made it: update this one" if known else "it stopped before it began: start it again"
+            raise InputError(
+                f"{self.path} has run format {known}, this findnemo reads {SCHEMA}: {way_out}, or take another --out"
+            )
+        if self._lock is not None:
+            self._check_rows()
+
+    def _make_tables(self) -> None:
+        with self.transaction():
+            for table in TABLES:
+                self._sql(table)
+            self._schema = SCHEMA
+            self.put("meta", ("schema", json.dumps(SCHEMA)))
+
+    def _migrate(self) -> None:
+        """From format 1, which had no checksums, in one transaction."""
+        with self.transaction():
+            for table in COLUMNS:
+                self._sql(f"ALTER TABLE {table} ADD COLUMN checksum TEXT NOT NULL DEFAULT ''")
+                columns = ", ".join(COLUMNS[table])
+                for number, *row in self._rows(f"SELECT rowid, {columns} FROM {table}"):
+                    self._sql(f"UPDATE {table} SET checksum = ? WHERE rowid = ?", (checksum(table, row), number))
+            self._schema = SCHEMA
+            self.put("meta", ("schema", json.dumps(SCHEMA)))
+
+    def _check_rows(self) -> None:
+        """Before writing: every row against its checksum. A few microseconds a row."""
+        for table in COLUMNS:
+            for _ in self.rows(table):
+                pass
+
+    # queries
+
+    def _sql(self, query: str, values: Sequence[Any] = ()) -> list[Row]:
+        """All rows of a query. Raises InputError if SQLite cannot read the file, StorageError if it cannot write to it."""
+        return list(self._rows(query, values))
+
+    def _rows(self, query: str, values: Sequence[Any] = ()) -> Iterator[Row]:
+        """The same one by one."""
         try:
-            return self._db.execute(query, values).fetchall()
-        except sqlite3.DatabaseError as error:
-            file = self.path / "run.sqlite"
-            raise InputError(f"{file} cannot be used: {error}; if it is damaged, take another --out") from error
+            yield from self._db.execute(query, tuple(values))
+        except (sqlite3.DatabaseError, OverflowError) as error:
+            raise self._told(error) from error
+
+    def _told(self, error: Exception) -> FindnemoError:
+        """An error of SQLite in plain words."""
+        for said, (reason, way_out) in _STORAGE.items():
+            if said in str(error):
+                return StorageError(f"{self.path} cannot be written: {reason}; {way_out}")
+        return self._damaged(str(error))
+
+    def _damaged(self, why: str) -> DamageError:
+        file = self.path / DATABASE
+        return DamageError(
+            f"{file} cannot be used: {why}; if it is damaged, `findnemo repair {self.path}` keeps all that can be read; "
+            "or take another --out"
+        )
+
+    def rows(self, table: str, where: str = "", values: Sequence[Any] = ()) -> Iterator[Row]:
+        """Rows of a table, without their checksums. Raises InputError naming one that does not fit its checksum."""
+        columns = COLUMNS[table]
+        last = "checksum" if self._schema >= SCHEMA else "NULL"
+        for *row, known in self._rows(f"SELECT {', '.join(columns)}, {last} FROM {table} {where}", values):
+            if known is not None and known != checksum(table, row):
+                raise self._damaged(f"{named(table, row)} does not fit its checksum")
+            yield tuple(row)
+
+    def _value(self, text: str) -> Any:
+        """JSON of a row. Only one of format 1, without a checksum, can turn out to be none."""
+        try:
+            return json.loads(text)
+        except (ValueError, TypeError) as error:
+            raise self._damaged(f"a value in it is no JSON ({error})") from error
+
+    def query(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
+        """All rows of a query; inside `transaction` also of a statement that writes. Raises InputError if SQLite cannot."""
+        return self._sql(sql, values)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that is written in the context, or nothing of it."""
+        try:
+            self._sql("BEGIN IMMEDIATE")
+            yield
+            self._sql("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                self._db.rollback()
+            raise
+
+    def put(self, table: str, row: Sequence[Any]) -> None:
+        """Write a row in the place of the one that has its key."""
+        marks = ", ".join("?" * (len(row) + 1))
+        self._sql(
+            f"INSERT OR REPLACE INTO {table} ({', '.join(COLUMNS[table])}, checksum) VALUES ({marks})",
+            (*row, checksum(table, row)),
+        )
+
+    # opening and closing
 
     @classmethod
-    def create(cls, path: str | os.PathLike, settings: dict[str, Any]) -> Run:
-        """Start a run, or go on with one that has the same settings.
+    def create(cls, path: str | os.PathLike, settings: dict[str, Any], wait: bool = False) -> Run:
+        """Start a run, or go on with one that has the same settings. `wait`: for another process that writes to it, however long.
 
-        Raises MismatchError naming what differs, InputError if the directory holds something else or is in use.
+        Raises MismatchError naming what differs, InputError if the directory holds something else, is damaged or in use, StorageError if it
+        cannot be written.
         """
         path = Path(path)
         refuse_foreign(path)
-        path.mkdir(parents=True, exist_ok=True)
-        run = cls(path, acquire(path))
-        known = run.meta("settings")
-        if known is None:
-            run.set_meta("settings", settings)
-        elif known != settings:
+        with storing(path):
+            path.mkdir(parents=True, exist_ok=True)
+        lock = acquire(path, wait)
+        try:
+            sweep(path)
+            run = cls(path, lock)
+        except BaseException:
+            lock.close()
+            raise
+        try:
+            run._settle(settings)
+        except BaseException:
             run.close()
-            raise MismatchError(
-                f"{path} was made with other settings: {differences(known, settings)}; give another --out, or the same settings"
-            )
+            raise
         return run
+
+    def _settle(self, settings: dict[str, Any]) -> None:
+        """Keep the settings of a new run; refuse others than those of an old one."""
+        known = self.meta("settings")
+        if known is None:
+            self.set_meta("settings", settings)
+        elif known != settings:
+            raise MismatchError(
+                f"{self.path} was made with other settings: {differences(known, settings)}; give another --out, or the same settings"
+            )
+        if kept_settings(self.path) != settings:
+            keep_settings(self.path, settings)
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> Run:
         """Open an existing run to read it."""
         path = Path(path)
-        if not (path / "run.sqlite").is_file():
+        if not (path / DATABASE).is_file():
             raise InputError(f"{path} is not a run directory: it holds no run.sqlite; make one with `findnemo audit`")
         run = cls(path)
         if run.meta("settings") is None:
@@ -132,36 +279,28 @@ class Run:
     # settings and captions
 
     def meta(self, key: str) -> Any:
-        rows = self._sql("SELECT value FROM meta WHERE key = ?", (key,))
-        return json.loads(rows[0][0]) if rows else None
+        rows = list(self.rows("meta", "WHERE key = ?", (key,)))
+        return self._value(rows[0][1]) if rows else None
 
     def set_meta(self, key: str, value: Any) -> None:
-        with self._db:
-            self._sql("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
-
-    def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple]:
-        """All rows of a query; inside `transaction` also of a statement that writes. Raises InputError if SQLite cannot."""
-        return self._sql(sql, tuple(values))
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All that is written in the context, or nothing of it."""
-        with self._db:
-            yield
+        with self.transaction():
+            self.put("meta", (key, json.dumps(value)))
 
     def add(self, prompts: Iterable[Prompt]) -> list[int]:
-        """Enter captions that are new; returns the ids of all of them, in order. See `table.enter` for tables of any length."""
+        """Enter captions that are new; returns the ids of all of them, in order."""
         ids: list[int] = []
         entries = iter(prompts)
-        with self._db:
+        with self.transaction():
+            last = self._sql("SELECT coalesce(max(id), 0) FROM captions")[0][0]
             while part := list(islice(entries, WINDOW)):
-                self._db.executemany(
-                    "INSERT OR IGNORE INTO captions (text, row, type, image) VALUES (?, ?, ?, ?)",
-                    [(p.text, p.row, p.type, p.image) for p in part],
-                )
                 marks = ", ".join("?" * len(part))
-                known = dict(self._sql(f"SELECT text, id FROM captions WHERE text IN ({marks})", tuple(p.text for p in part)))
-                ids += [known[p.text] for p in part]
+                texts = [p.text for p in part]
+                known = dict(self._sql(f"SELECT text, id FROM captions WHERE text IN ({marks})", texts))
+                for p in part:
+                    if p.text not in known:
+                        known[p.text] = last = last + 1
+                        self.put("captions", (last, p.text, p.row, p.type, p.image))
+                ids += [known[text] for text in texts]
         return ids
 
     # results
@@ -172,12 +311,10 @@ class Run:
 
     def record_all(self, results: Iterable[tuple[int, str, dict[str, Any], float, str | None]]) -> None:
         """Commit results as `record` takes them in one transaction: those of captions that were answered together."""
-        with self._db:
+        with self.transaction():
             for caption, stage, payload, seconds, error in results:
                 status, kept = ("failed", {"error": error}) if error else ("done", payload)
-                self._sql(
-                    "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)", (caption, stage, status, seconds, json.dumps(kept))
-                )
+                self.put("results", (caption, stage, status, float(seconds), json.dumps(kept)))
 
     def done(self, stage: str) -> set[int]:
         """Ids of the captions for which a stage has been answered; failed ones are tried again."""
@@ -185,9 +322,8 @@ class Run:
 
     def result(self, caption: int, stage: str) -> dict[str, Any] | None:
         """The result of one stage for one caption; None if it is open or failed."""
-        query = "SELECT payload FROM results WHERE caption = ? AND stage = ? AND status = 'done'"
-        rows = self._sql(query, (caption, stage))
-        return json.loads(rows[0][0]) if rows else None
+        rows = list(self.rows("results", "WHERE caption = ? AND stage = ?", (caption, stage)))
+        return self._value(rows[0][4]) if rows and rows[0][2] == "done" else None
 
     def captions(self, ids: Iterable[int] | None = None, stage: str | None = None) -> Iterator[Caption]:
         """Captions with their results, in the order in which they were entered, a few hundred in memory at a time.
@@ -214,39 +350,105 @@ class Run:
         if stage is not None:
             where += " AND id IN (SELECT caption FROM results WHERE stage = ? AND status = 'done')"
         chosen = (*values,) if stage is None else (*values, stage)
-        columns = "caption, stage, status, seconds, payload"
         results: dict[int, list[tuple]] = {}
-        for caption, *rest in self._sql(f"SELECT {columns} FROM results WHERE caption IN ({found}) ORDER BY rowid", (*values,)):
+        for caption, *rest in self.rows("results", f"WHERE caption IN ({found}) ORDER BY rowid", values):
             results.setdefault(caption, []).append(tuple(rest))
-        for id_, text, row, kind, image in self._sql(
-            f"SELECT id, text, row, type, image FROM captions WHERE {where} ORDER BY id", chosen
-        ):
+        for id_, text, row, kind, image in self.rows("captions", f"WHERE {where} ORDER BY id", chosen):
             mine = results.get(id_, [])
-            good = {stage: json.loads(payload) for stage, status, _, payload in mine if status == "done"}
-            bad = {stage: json.loads(payload)["error"] for stage, status, _, payload in mine if status == "failed"}
+            good = {stage: self._value(payload) for stage, status, _, payload in mine if status == "done"}
+            bad = {stage: self._value(payload)["error"] for stage, status, _, payload in mine if status == "failed"}
             yield Caption(id_, text, row, kind, image, good, bad, sum(s for _, _, s, _ in mine))
+
+
+def named(table: str, row: Sequence[Any]) -> str:
+    """A row for a reader.
+
+    >>> named("results", (12, "detect", "done", 0.5, "{}"))
+    "the result 'detect' of caption 12"
+    """
+    return {
+        "meta": f"the value {row[0]!r:.60}",
+        "captions": f"caption {row[0]!r:.60}",
+        "results": f"the result {row[1]!r:.60} of caption {row[0]!r:.60}",
+    }[table]
+
+
+def _connect(file: Path, writes: bool) -> sqlite3.Connection:
+    """Open a database; one that lies where nothing can be written is read as it is."""
+    still = not writes and not os.access(file.parent, os.W_OK)
+    log = file.with_name(f"{file.name}-wal")
+    if still and log.exists() and log.stat().st_size:
+        raise StorageError(f"{file.parent} is read-only and holds a run that was not closed: copy it to where it can be written")
+    place = f"{file.absolute().as_uri()}?mode=ro&immutable=1" if still else str(file)
+    try:
+        return sqlite3.connect(place, timeout=30, isolation_level=None, uri=still)
+    except sqlite3.Error as error:
+        raise StorageError(f"{file} cannot be opened ({error}): {CLOSED}") from error
+
+
+def keep_settings(path: Path, settings: dict[str, Any]) -> None:
+    """A copy of the settings beside the database: results without the settings that they were made with are worth nothing."""
+    about = {"settings": settings, "checksum": checksum("settings", [settings])}
+    with written(path / COPY) as part:
+        part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def kept_settings(path: Path) -> dict[str, Any] | None:
+    """What `keep_settings` wrote; None if it is not there or damaged."""
+    try:
+        about = json.loads((path / COPY).read_text(encoding="utf-8"))
+        settings: dict[str, Any] = about["settings"]
+        return settings if about["checksum"] == checksum("settings", [settings]) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def refuse_foreign(path: Path) -> None:
     """Raises InputError if a path is a file, or a directory with something else than a run."""
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file: give a run directory")
-    if path.is_dir() and not (path / "run.sqlite").exists() and {p.name for p in path.iterdir()} - _BEFORE:
+    if path.is_dir() and not (path / DATABASE).exists() and {p.name for p in path.iterdir() if p.suffix != ".part"} - _BEFORE:
         raise InputError(f"{path} is not empty and not a findnemo run: give a new or an empty directory")
 
 
-def acquire(path: Path) -> Any:
-    """Lock a directory for this process until the returned file is closed. Raises InputError if another process holds it."""
-    lock = (path / ".lock").open("a")
+def acquire(path: Path, wait: bool = False) -> IO[str]:
+    """Lock a directory for this process until the returned file is closed. `wait`: until another process that holds it lets go.
+
+    Raises InputError naming the process that holds it, StorageError if nothing can be written there.
+    """
+    with storing(path):
+        lock = (path / ".lock").open("a+")
+    try:
+        while not _locked(lock):
+            if not wait:
+                raise InputError(
+                    f"{path} is in use by another findnemo process: wait for it, or give another --out{_holder(lock)}"
+                )
+            time.sleep(PATIENCE)
+        with storing(path):
+            lock.truncate(0)
+            lock.write(f"{os.getpid()}\n")
+            lock.flush()
+    except BaseException:
+        with suppress(OSError):
+            lock.close()
+        raise
+    return lock
+
+
+def _locked(lock: IO[str]) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise InputError(f"{path} is in use by another findnemo process: wait for it, or give another --out") from error
-    lock.truncate(0)
-    lock.write(f"{os.getpid()} {time.time():.0f}\n")
-    lock.flush()
-    return lock
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(lock: IO[str]) -> str:
+    """Its number, if the file tells one."""
+    lock.seek(0)
+    number = lock.read(20).split()
+    return f" (its number: {number[0]})" if number and number[0].isdigit() else ""
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:

@@ -95,9 +95,9 @@ def _caption(run: Run, prompt: Prompt, position: int, shard: Shard | None) -> in
     taken = bool(run.query("SELECT 1 FROM captions WHERE id = ?", (position,)))
     if taken and shard is not None:
         raise _other_table(run)
-    new = (None if taken else position, prompt.text, prompt.row, prompt.type, prompt.image)
-    run.query("INSERT INTO captions (id, text, row, type, image) VALUES (?, ?, ?, ?, ?)", new)
-    return int(run.query("SELECT last_insert_rowid()")[0][0])
+    number = 1 + int(run.query("SELECT MAX(id) FROM captions")[0][0]) if taken else position
+    run.put("captions", (number, prompt.text, prompt.row, prompt.type, prompt.image))
+    return number
 
 
 def _other_table(run: Run) -> MismatchError:

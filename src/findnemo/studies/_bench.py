@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from findnemo.calibration import Calibration, activations
 from findnemo.edits import deactivate
-from findnemo.errors import FindnemoError
+from findnemo.errors import FindnemoError, StorageError
 from findnemo.images import ImageSettings
 from findnemo.neurons import NeuronSet
 from findnemo.runs.audit import Progress, Work, neurons_of
@@ -93,6 +93,8 @@ class Bench:
             try:
                 payload = compute(caption)
                 run.record(caption.id, stage, payload, time.monotonic() - began)
+            except StorageError:
+                raise  # of the disk, not of the caption
             except FindnemoError as problem:
                 run.record(caption.id, stage, {}, time.monotonic() - began, str(problem))
         return payload

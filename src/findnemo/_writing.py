@@ -1,0 +1,99 @@
+"""Files that are there whole or not at all, also after a kill or a power cut; and what a disk says, in plain words.
+
+with written("run/results.csv") as part:
+    part.write_text("caption\\n")
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from findnemo.errors import StorageError
+
+FULL = "free some room or take another directory, then run the same command again: what was committed is kept"
+CLOSED = "make it writable, or take another directory; what was committed is kept"
+FAILS = "look at the disk, then run the same command again: what was committed is kept"
+REASONS = {
+    errno.ENOSPC: ("no space left on the device", FULL),
+    errno.EDQUOT: ("the quota is spent", FULL),
+    errno.EFBIG: ("a file would be larger than is allowed", FULL),
+    errno.EROFS: ("it is read-only", CLOSED),
+    errno.EACCES: ("no permission", CLOSED),
+    errno.EPERM: ("no permission", CLOSED),
+    errno.EIO: ("the disk reports an error", FAILS),
+}
+_PART = re.compile(r"^\..+\.part$")
+_OWNER = re.compile(r"\.(\d+)\.part$")
+
+
+@contextmanager
+def storing(folder: str | os.PathLike) -> Iterator[None]:
+    """Errors of the disk in the context as StorageError naming the directory, the reason and the way out."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REASONS:
+            raise
+        reason, way_out = REASONS[error.errno]
+        raise StorageError(f"{folder} cannot be written: {reason}; {way_out}") from error
+
+
+@contextmanager
+def written(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary name beside `path` to write a file to. At the end it is flushed to the disk and takes the name `path`.
+
+    On an error nothing is left, and what `path` held before stays. The name is of this process alone: `.NAME.PID.part`; `sweep`
+    removes what a killed process leaves. Raises StorageError for a disk that is full, read-only or fails.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with storing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+            flush(part)
+            part.replace(path)
+            flush(path.parent)
+        except BaseException:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a directory, are on the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def sweep(folder: str | os.PathLike[str]) -> list[Path]:
+    """Remove the temporary files that killed processes left anywhere in a directory; those of processes that live stay. Links are not followed."""
+    found = [Path(root, name) for root, _, names in os.walk(os.fspath(folder)) for name in names if _PART.match(name)]
+    stale = [path for path in found if not _owned(path.name)]
+    with storing(folder):
+        for path in stale:
+            path.unlink(missing_ok=True)
+    return stale
+
+
+def _owned(name: str) -> bool:
+    """Whether the temporary file belongs to another process that lives."""
+    owner = _OWNER.search(name)
+    number = int(owner[1]) if owner else 0
+    if number in (0, os.getpid()) or number > 2**31 - 1:
+        return False
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

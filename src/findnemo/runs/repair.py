@@ -1,0 +1,260 @@
+"""Repair of a damaged run: what can be read goes into a new database, what is lost is named, and the next audit answers it again.
+
+print(repair("run").text())
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from findnemo._writing import flush, storing, sweep, written
+from findnemo.calibration import Calibration
+from findnemo.errors import DamageError, FindnemoError, InputError
+from findnemo.images import intact_png
+from findnemo.runs._salvage import live, scattered
+from findnemo.runs.store import COLUMNS, DATABASE, SCHEMA, TABLES, Caption, Run, acquire, checksum, kept_settings, named
+
+KEPT = ".damaged"  # and a number: what a damaged file or directory is kept as
+OF_CAPTION = {"images": "verify", "noise": "verify", "sheets": "verify", "compare": "compare:"}  # folder -> stage that made it
+DERIVED = ("quality", "quality_basis")  # measured again where a value of the run is lost
+NAMED = 20  # losses told one by one
+
+Table = dict[Any, tuple[int, tuple[Any, ...]]]  # key -> row number and row with its checksum
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What a repair found. `kept`: where the damaged files lie, empty if the database was whole. `captions`, `results`: rows that the
+    run holds now. `lost`: what is gone, or was not to be trusted, in words. `open`: results that the next audit makes again because
+    their pictures are damaged or missing."""
+
+    path: Path
+    kept: tuple[Path, ...]
+    captions: int
+    results: int
+    lost: tuple[str, ...] = ()
+    open: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """In words, a line each."""
+        have = f"{self.path} holds {self.captions} captions and {self.results} results"
+        if not self.kept and not self.open:
+            return f"{have}: nothing is damaged"
+        lines = [have, *(f"kept as it was: {path}" for path in self.kept)]
+        lines += (
+            _some("lost: ", self.lost) if self.lost else ["lost: nothing that can be told from what is left"] * bool(self.kept)
+        )
+        lines += _some("to be made again: ", self.open)
+        return "\n".join([*lines, "run the same audit again: it answers what is missing"])
+
+
+def _some(head: str, items: tuple[str, ...]) -> list[str]:
+    more = [f"{head}{len(items) - NAMED} more"] if len(items) > NAMED else []
+    return [*(head + item for item in items[:NAMED]), *more]
+
+
+@dataclass
+class _Salvaged:
+    """Rows of each table by what they are about, and what is lost of them."""
+
+    tables: dict[str, Table]
+    lost: list[str] = field(default_factory=list)
+
+
+def repair(path: str | os.PathLike) -> Repair:
+    """Check a run directory and put right what is damaged: the database, pictures, the calibration. A whole one stays as it is.
+
+    Of a damaged database every row that can be read and fits its checksum is put into a new one, which takes its place; the damaged
+    one stays beside it. A result whose pictures are damaged or missing, and a damaged calibration (moved aside), are made again by the next
+    audit. Raises InputError if it is no run directory, in use, of a newer findnemo, or has lost its settings; StorageError where
+    nothing can be written.
+    """
+    path = Path(path)
+    if not (path / DATABASE).is_file():
+        raise InputError(f"{path} is not a run directory: it holds no {DATABASE}")
+    with acquire(path) as lock:
+        sweep(path)
+        kept, lost = _database(path, lock)
+        kept += _calibration(path)
+        with Run(path, lock) as run:
+            open_ = _pictures(run)
+            captions, results = (run.query(f"SELECT count(*) FROM {table}")[0][0] for table in ("captions", "results"))
+            return Repair(path, tuple(kept), captions, results, tuple(lost), tuple(open_))
+
+
+# the database ---------------------------------------------------------------------------------------------------------
+
+
+def _database(path: Path, lock: Any) -> tuple[list[Path], list[str]]:
+    """Put a new database in the place of a damaged one; where that is kept, and what is lost."""
+    try:
+        Run(path, os.fdopen(os.dup(lock.fileno()), "a")).close()
+        return [], []
+    except DamageError:
+        pass
+    kept = _keep(path)
+    salvaged = _salvage(kept[0], kept[1] if len(kept) > 1 else None, kept_settings(path))
+    with written(path / DATABASE) as part:
+        _write(part, salvaged.tables)
+        for end in ("-wal", "-shm"):  # a log belongs to the database that wrote it
+            path.joinpath(DATABASE + end).unlink(missing_ok=True)
+    return kept, salvaged.lost
+
+
+def _keep(path: Path) -> list[Path]:
+    """Copies of a database and its log under names of their own."""
+    number = next(k for k in range(1, 10**6) if not (path / f"{DATABASE}{KEPT}-{k}").exists())
+    files = [(path / f"{DATABASE}{end}", path / f"{DATABASE}{KEPT}-{number}{end}") for end in ("-wal", "")]
+    made: list[Path] = []
+    for file, copy in files:
+        if file.is_file() and (file.name == DATABASE or file.stat().st_size):
+            with written(copy) as part:
+                shutil.copyfile(file, part)
+            made.insert(0, copy)
+    return made
+
+
+def _salvage(file: Path, log: Path | None, settings: dict[str, Any] | None) -> _Salvaged:
+    """All rows that can be read and fit their checksum; of several versions of a row the newest, which has the highest number."""
+    salvaged = _Salvaged({table: {} for table in COLUMNS})
+    reached = [(table, number, row) for table, rows in _reached(file).items() for number, row in rows.items()]
+    sound = [one for one in reached if _sound(one[0], one[2])]
+    for table, number, row in [*sound, *scattered(file, log)]:
+        key = _key(table, row)
+        if number > salvaged.tables[table].get(key, (-1,))[0]:
+            salvaged.tables[table][key] = (number, row)
+    _settle(salvaged.tables["meta"], {row[0] for table, _, row in sound if table == "meta"}, settings, file)
+    spoilt = {named(table, row) for table, _, row in reached if not _sound(table, row)}
+    salvaged.lost += sorted(spoilt - _names(salvaged.tables))
+    _drop_strays(salvaged)
+    return salvaged
+
+
+def _settle(meta: Table, reached: set[str], settings: dict[str, Any] | None, file: Path) -> None:
+    """The values that a run cannot be without, and none that may be of another time than the rest."""
+    if ("settings",) not in meta and settings is not None:
+        meta["settings",] = (0, _row("meta", ("settings", json.dumps(settings))))
+    if ("settings",) not in meta:
+        raise InputError(f"{file} has lost the settings of the run, without which its results say nothing: take another --out")
+    if {key for (key,) in meta} != reached:
+        for key in DERIVED:
+            meta.pop((key,), None)
+    meta["schema",] = (0, _row("meta", ("schema", json.dumps(SCHEMA))))
+
+
+def _reached(file: Path) -> dict[str, dict[int, tuple[Any, ...]]]:
+    """Table -> what SQLite reaches of it. The file stays as it is."""
+    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
+        return {table: live(db, table) for table in COLUMNS}
+
+
+def _sound(table: str, row: tuple[Any, ...]) -> bool:
+    """Whether a row fits its checksum; one of format 1, which has none, whether it could have been written."""
+    *values, known = row
+    if known is not None:
+        return bool(known == checksum(table, values))
+    try:
+        texts = {"meta": values[:2], "captions": values[1:2], "results": values[1:3]}[table]
+        "".join(texts).encode()
+        if table != "captions":
+            json.loads(values[-1])
+        return table != "results" or (values[2] in ("done", "failed") and isinstance(values[3], float))
+    except (TypeError, ValueError):
+        return False
+
+
+def _key(table: str, row: tuple[Any, ...]) -> tuple[Any, ...]:
+    return row[:2] if table == "results" else row[:1]
+
+
+def _row(table: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (*values, checksum(table, values))
+
+
+def _names(tables: dict[str, Table]) -> set[str]:
+    return {named(table, row) for table, rows in tables.items() for _, row in rows.values()}
+
+
+def _drop_strays(salvaged: _Salvaged) -> None:
+    """Results of captions that are lost go with them; captions that are lost show in a gap of their numbers."""
+    captions, results = salvaged.tables["captions"], salvaged.tables["results"]
+    known = {number for (number,) in captions}
+    strays = [key for key in results if key[0] not in known]
+    most = max([*known, *(key[0] for key in strays)], default=0)
+    for key in strays:
+        del results[key]
+    salvaged.lost += [f"caption {k}" for k in range(1, most + 1) if k not in known]
+    salvaged.lost += [f"the result {stage!r} of caption {number}, which is lost itself" for number, stage in strays]
+
+
+def _write(file: Path, tables: dict[str, Table]) -> None:
+    """A new database of these rows, in the order of their numbers."""
+    with closing(sqlite3.connect(file, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode=OFF")  # nobody sees it before it is whole
+        db.execute("BEGIN")
+        for table in TABLES:
+            db.execute(table)
+        for table, columns in COLUMNS.items():
+            marks = ", ".join("?" * (len(columns) + 1))
+            rows: Iterable[tuple[Any, ...]] = (
+                _row(table, row[:-1]) for _, row in sorted(tables[table].values(), key=lambda one: one[0])
+            )
+            db.executemany(f"INSERT INTO {table} ({', '.join(columns)}, checksum) VALUES ({marks})", rows)
+        db.execute("COMMIT")
+
+
+# files ----------------------------------------------------------------------------------------------------------------
+
+
+def _calibration(path: Path) -> list[Path]:
+    """Move a damaged calibration aside: the next audit makes it again, on the same captions the same."""
+    folder = path / "calibration"
+    if not (folder / "calibration.json").is_file():
+        return []
+    try:
+        Calibration.load(folder)
+    except FindnemoError:
+        number = next(k for k in range(1, 10**6) if not (path / f"calibration{KEPT}-{k}").exists())
+        with storing(path):
+            aside = folder.rename(path / f"calibration{KEPT}-{number}")
+            flush(path)
+        return [aside]
+    return []
+
+
+def _pictures(run: Run) -> list[str]:
+    """Remove damaged pictures, and the results that they, or missing ones, belong to; those in words."""
+    broken = {file for folder in OF_CAPTION for file in (run.path / folder).rglob("*.png") if not intact_png(file)}
+    images = (run.meta("settings") or {}).get("images", 0)
+    opened = [(c.id, stage) for c in run.captions() for stage in _spoilt(run.path, c, broken, images)]
+    for file in broken:
+        with suppress(OSError):
+            file.unlink()
+    with run.transaction():
+        for number, stage in opened:
+            run.query("DELETE FROM results WHERE caption = ? AND stage = ?", (number, stage))
+    return [named("results", one) for one in opened]
+
+
+def _spoilt(path: Path, caption: Caption, broken: set[Path], images: int) -> list[str]:
+    """Stages of a caption of whose pictures one is damaged or missing."""
+    stages = []
+    if "verify" in caption.results and images:
+        made = [path / "images" / caption.slug / f"{name}-{k:02d}.png" for name in ("before", "after") for k in range(images)]
+        made.append(path / "sheets" / f"{caption.slug}.png")
+        noise = (path / "noise" / caption.slug).glob("*.png")
+        if any(file in broken or not file.is_file() for file in made) or broken.intersection(noise):
+            stages.append("verify")
+    for stage in caption.results:
+        file = path / "compare" / caption.slug / f"{stage.removeprefix('compare:')}.png"
+        if stage.startswith("compare:") and (file in broken or not file.is_file()):
+            stages.append(stage)
+    return stages
