@@ -467,7 +467,7 @@ def stages(monkeypatch):
     for name in ("localize", "verify"):
         monkeypatch.setattr(MODULE, name, watch.wrap(name, getattr(MODULE, name)))
     monkeypatch.setattr(MODULE, "detect_many", watch.wrap_group("detect", MODULE.detect_many))
-    for name in ("enter", "write_file", "quality"):
+    for name in ("enter", "write_all", "quality"):
         monkeypatch.setattr(MODULE, name, watch.wrap_plain(name, getattr(MODULE, name)))
     for name in ("record_all", "set_meta"):
         monkeypatch.setattr(Run, name, watch.wrap_plain(name, getattr(Run, name)))
