@@ -234,7 +234,7 @@ def fake_stage(out, rows):
         captions, count = list_open(run, "detect", size=32)
         units = (Unit(tuple((c, None) for c in group)) for group in groups(run, 32))
         for event in drive(FakePool(None, 4, send=False), partial(nothing), Dispatch(units, count, 4, 0.0)):
-            commit(run, "detect", [c for c, _ in event.unit.items], event.answers, event.seconds)
+            commit(run, "detect", [event])
         assert captions == rows
         peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

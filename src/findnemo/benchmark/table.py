@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from findnemo.benchmark.methods import METHODS
 from findnemo.benchmark.results import Results, kinds
 from findnemo.benchmark.scoring import TRUTH, Alarm, Score
 from findnemo.metrics.intervals import bootstrap, wilson
@@ -61,10 +62,17 @@ DIGITS = {"evaluations": 0, "unrelated kept": 3}  # digits, where they are not t
 ALARMS = "false alarms"
 
 
+def names(results: Results) -> list[str]:
+    """Methods in the order of the table: the truth, those of findnemo, then those that others added."""
+    there = dict.fromkeys(s.method for s in results.scores)
+    known = [name for name in (TRUTH, *METHODS) if name in there]
+    return [*known, *(name for name in there if name not in known)]
+
+
 def rows(results: Results) -> dict[str, dict[str, Figure]]:
     """Method -> figure -> mean and interval. A caption for which a method found nothing counts as precision 0."""
     table = {}
-    for method in dict.fromkeys(s.method for s in results.scores):
+    for method in names(results):
         scores = [s for s in results.scores if s.method == method]
         alarms = [a for a in results.alarms if a.method == method]
         table[method] = {name: figure(scores) for name, figure in FIGURES.items()} | {ALARMS: false_alarms(alarms)}
@@ -81,7 +89,7 @@ def by_kind(results: Results, figure: str = "precision") -> dict[str, dict[str, 
     return {
         kind: {
             method: FIGURES[figure]([s for s in results.scores if (s.kind, s.method) == (kind, method)])
-            for method in dict.fromkeys(s.method for s in results.scores)
+            for method in names(results)
         }
         for kind in kinds(results)
     }

@@ -21,6 +21,7 @@ from findnemo.neurons import EMPTY, Neuron, NeuronSet
 LEVELS = (0.3, 0.75)  # masks at which gradients are taken: at 1 the gradient is zero, at 0 redundant neurons hide each other
 GRADIENT_SEEDS = 2
 FEW, MANY = 4, 32  # how far a ranking is followed before the next one is tried
+UNUSUAL = 100.0  # a z-score above this weighs no more
 SLACK = 1e-4  # rounding between batches of different size
 DEFAULT = "gradient"
 
@@ -39,9 +40,11 @@ class Found:
 
 
 def by_gradient(replication: Replication, z: Values, absolute: Values, tau: float) -> Found:
-    """All value neurons, those first whose re-activation would bring the memory back most; the most unusual few before, for they are free.
+    """All value neurons, those first that are unusual and whose re-activation would bring the memory back most; the most unusual few before.
 
-    A test that fails costs one evaluation, a gradient six: so a short prefix of one ranking is tried before the next is computed.
+    A test that fails costs one evaluation, a gradient six, z-scores none: so a short prefix of one ranking is tried before the next is
+    computed. Gradients are weighed by the square of the z-score: a neuron that matters for every caption holds no memory of this one
+    (docs/benchmark.md has what that changed). The last ranking is of the gradient alone, for a memory in neurons of usual activation.
     """
     return ranked(replication, _by_sensitivity(replication, z), tau, most_unusual(z))
 
@@ -54,8 +57,8 @@ def _by_sensitivity(replication: Replication, z: Values) -> list[Ranking]:
     low, high = LEVELS
     return [
         lambda: most_unusual(z)[:FEW],
-        lambda: _descending(gradient(low))[:MANY],
-        lambda: _descending(gradient(high))[:MANY],
+        lambda: _descending(weighed(gradient(low), z))[:MANY],
+        lambda: _descending(weighed(gradient(high), z))[:MANY],
         lambda: _descending({name: gradient(low)[name] + gradient(high)[name] for name in z}),
     ]
 
@@ -92,6 +95,16 @@ def first_guess(search: str, z: Values) -> NeuronSet:
 def most_unusual(z: Values) -> list[Neuron]:
     """All value neurons of a caption, those of the largest |z| first; `z`: layer -> (width,) z-scores (Calibration.z_scores)."""
     return _descending({name: values.abs() for name, values in z.items()})
+
+
+def weighed(gradient: Values, z: Values) -> dict[str, Tensor]:
+    """Gradients times squared z-scores, layer -> (width,); a neuron that never varied counts as z = 100.
+
+    >>> import torch
+    >>> weighed({"a": torch.tensor([2.0, 2.0, 0.0])}, {"a": torch.tensor([-3.0, 0.5, torch.inf])})["a"].tolist()
+    [18.0, 0.5, 0.0]
+    """
+    return {name: gradient[name] * z[name].abs().clamp(max=UNUSUAL).square() for name in gradient}
 
 
 def _descending(values: Values) -> list[Neuron]:
