@@ -18,6 +18,7 @@ from _tiny import tiny_pipeline
 from PIL import Image
 
 import findnemo
+from findnemo import _writing
 from findnemo.errors import DeviceError, InputError, MismatchError, NumericalError
 from findnemo.images import ImageSettings
 from findnemo.neurons import EMPTY
@@ -467,8 +468,9 @@ def stages(monkeypatch):
     for name in ("localize", "verify"):
         monkeypatch.setattr(MODULE, name, watch.wrap(name, getattr(MODULE, name)))
     monkeypatch.setattr(MODULE, "detect_many", watch.wrap_group("detect", MODULE.detect_many))
-    for name in ("enter", "write_file", "quality"):
+    for name in ("enter", "quality"):
         monkeypatch.setattr(MODULE, name, watch.wrap_plain(name, getattr(MODULE, name)))
+    monkeypatch.setattr("findnemo._writing.written", watch.wrap_plain("written", _writing.written))
     for name in ("record_all", "set_meta"):
         monkeypatch.setattr(Run, name, watch.wrap_plain(name, getattr(Run, name)))
     real = importlib.import_module("findnemo.verification")

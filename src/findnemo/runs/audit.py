@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from findnemo._version import __version__
-from findnemo._writing import written
+from findnemo._writing import write_all
 from findnemo.calibration import Calibration, activations
 from findnemo.deltas import group_size
 from findnemo.detection import Detection, Screen, detect_many
@@ -22,7 +22,7 @@ from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.prompts import Prompt
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.table import Shard, enter
-from findnemo.runs.workers import Dispatch, Pool, Serial, Unit, drive, never
+from findnemo.runs.workers import Dispatch, Event, Pool, Serial, Unit, drive, drive_together, never
 from findnemo.runs.worklist import groups, list_open, on_list
 from findnemo.settings import Settings
 from findnemo.verification import RANDOM, Judges, Verification, grow, quality, verify
@@ -195,10 +195,8 @@ def _answer_stage(work: Work, stage: str, pool: Pool, progress: Progress, stop: 
     step = partial(answers, stage=stage, calibration=work.calibration, plan=work.plan, judges=work.judges)
     done = 0
     progress(stage, done, captions)
-    for event in drive(pool, step, Dispatch(units, count, pool.size, pool.aim), stop):
-        group = [caption for caption, _ in event.unit.items]
-        found = [Answer(error=event.aside)] * len(group) if event.aside else event.answers
-        done += commit(work.run, stage, group, found, event.seconds)
+    for events in drive_together(pool, step, Dispatch(units, count, pool.size, pool.aim), stop):
+        done += commit(work.run, stage, events)
         progress(stage, done, captions)
 
 
@@ -207,25 +205,25 @@ def _original(work: Work, stage: str, caption: Caption) -> Image.Image | None:
     return work.original(caption) if stage == "verify" and work.plan.images else None
 
 
-def commit(run: Run, stage: str, group: Sequence[Caption], found: Sequence[Answer], seconds: float) -> int:
-    """Write what was answered together, files first, and commit it in one transaction; how many captions of the list that were.
+def commit(run: Run, stage: str, events: Sequence[Event]) -> int:
+    """Write what became known at one time, files first, and commit it in one transaction; how many captions of the list that were.
 
     A group is computed whole also where a part of it is answered: what shares its passes is then the same as in an undisturbed
-    audit, and so is the result, to the last bit.
+    audit, and so is the result, to the last bit. Only the open ones of it are committed.
     """
-    open_ = on_list(run, group)
-    kept = [(caption, answer) for caption, answer in zip(group, found, strict=True) if caption.id in open_]
-    for _, answer in kept:
-        for name, content in answer.files.items():
-            write_file(run.path / name, content)
-    run.record_all((caption.id, stage, answer.payload, seconds / len(group), answer.error) for caption, answer in kept)
+    known = [found for event in events for found in _answered(event)]
+    open_ = on_list(run, [caption for caption, _, _ in known])
+    kept = [found for found in known if found[0].id in open_]
+    write_all({run.path / name: content for _, answer, _ in kept for name, content in answer.files.items()})
+    run.record_all((caption.id, stage, answer.payload, seconds, answer.error) for caption, answer, seconds in kept)
     return len(kept)
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, flushed to the disk."""
-    with written(path) as part:
-        part.write_bytes(content)
+def _answered(event: Event) -> list[tuple[Caption, Answer, float]]:
+    """The captions of a unit, each with its answer and its share of the seconds."""
+    group = [caption for caption, _ in event.unit.items]
+    found = [Answer(error=event.aside)] * len(group) if event.aside else event.answers
+    return [(caption, answer, event.seconds / len(group)) for caption, answer in zip(group, found, strict=True)]
 
 
 Item = tuple[Caption, "Image.Image | None"]

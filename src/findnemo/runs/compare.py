@@ -10,11 +10,12 @@ from typing import Any
 
 from PIL import Image
 
+from findnemo._writing import write_all
 from findnemo.errors import FindnemoError, InputError
 from findnemo.images import generate, intact_png, png
 from findnemo.mitigation import MITIGATIONS, Case
 from findnemo.models import Model
-from findnemo.runs.audit import Answer, Progress, Tools, Work, neurons_of, not_memorized, write_file
+from findnemo.runs.audit import Answer, Progress, Tools, Work, neurons_of, not_memorized
 from findnemo.runs.store import Caption
 from findnemo.runs.table import ask_all
 from findnemo.runs.workers import Dispatch, Pool, Serial, Unit, drive, never
@@ -65,9 +66,7 @@ def compare(
     for event in drive(pool, step, Dispatch(_units(work, wanted), count - done, pool.size, pool.aim), stop):
         case = event.unit.items[0]
         found = [Answer(error=event.aside)] * len(case.methods) if event.aside else event.answers[0]
-        for answer in found:
-            for file, content in answer.files.items():
-                write_file(run.path / file, content)
+        write_all({run.path / file: content for answer in found for file, content in answer.files.items()})
         seconds = event.seconds / len(found)
         of_methods = zip(case.methods, found, strict=True)
         run.record_all((case.caption.id, STAGE + name, a.payload, seconds, a.error) for name, a in of_methods)

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from findnemo._writing import write_all
 from findnemo.calibration import threshold
 from findnemo.detection import DETECTORS, Evaluation, Score, evaluate
 from findnemo.errors import DeviceError, InputError, NumericalError
 from findnemo.images import ImageSettings, png
 from findnemo.models import Model
 from findnemo.prompts import Prompt
-from findnemo.runs.audit import Progress, remember_source, write_file
+from findnemo.runs.audit import Progress, remember_source
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.table import enter
 from findnemo.runs.workers import Dispatch, Event, Pool, Serial, Step, Unit, drive, never
@@ -230,7 +231,7 @@ def pictures(
     for event in desk.events(partial(_drawn, settings=settings), items, len(missing), "pictures"):
         if event.aside:
             raise DeviceError(f"{event.unit.items[0][0]} could not be drawn: {event.aside}")
-        write_file(run.path / event.unit.items[0][0], event.answers[0])
+        write_all({run.path / event.unit.items[0][0]: event.answers[0]})
     return [run.path / name for name in named]
 
 

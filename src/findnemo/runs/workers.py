@@ -1,8 +1,8 @@
 """Who answers: the dispatch policy, a pool of one, and what a pool of many (`cluster`) has to be.
 
     dispatch = Dispatch(units, count, pool.size, pool.aim)
-    for event in drive(pool, step, dispatch):
-        commit(event)
+    for events in drive_together(pool, step, dispatch):
+        commit(events)
 
 A unit is what shares passes: its items are answered together, by whichever worker, so results do not depend on who does what. A task is
 one or more units handed to a worker at once. A step is a function that can be pickled: (model, items of a unit) -> answers. Only the
@@ -251,6 +251,12 @@ def drive(pool: Pool, step: Step, dispatch: Dispatch, stop: Callable[[], bool] =
 
     Once `stop()` is true nothing more is begun; what is under way is waited for.
     """
+    for events in drive_together(pool, step, dispatch, stop):
+        yield from events
+
+
+def drive_together(pool: Pool, step: Step, dispatch: Dispatch, stop: Callable[[], bool] = never) -> Iterator[list[Event]]:
+    """The same, with what becomes known at one time in one list, so that a driver can commit it in one transaction."""
     flying = 0
     while True:
         while pool.room() and not stop() and (task := dispatch.take()) is not None:
@@ -258,9 +264,10 @@ def drive(pool: Pool, step: Step, dispatch: Dispatch, stop: Callable[[], bool] =
             flying += 1
         if not flying and (stop() or dispatch.empty):
             return
-        for outcome in pool.wait():
-            flying -= 1
-            yield from dispatch.settle(outcome)
+        outcomes = pool.wait()
+        flying -= len(outcomes)
+        if events := [event for outcome in outcomes for event in dispatch.settle(outcome)]:
+            yield events
 
 
 def in_order(pool: Pool, step: Step, items: Iterable[Any], ahead: int = 4) -> Iterator[Event]:

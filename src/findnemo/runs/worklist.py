@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -73,5 +74,7 @@ def groups(run: Run, size: int = 1) -> Iterator[tuple[Caption, ...]]:
 
 def on_list(run: Run, captions: Sequence[Caption]) -> set[int]:
     """Which of these captions are on the list."""
-    marks = ", ".join("?" * len(captions))
-    return {row[0] for row in run.query(f"SELECT caption FROM temp.open WHERE caption IN ({marks})", [c.id for c in captions])}
+    wanted = json.dumps([c.id for c in captions])  # one value, however many they are
+    return {
+        row[0] for row in run.query("SELECT caption FROM temp.open WHERE caption IN (SELECT value FROM json_each(?))", (wanted,))
+    }
