@@ -191,6 +191,30 @@ def test_own_results_come_over_published_ones_member_by_member():
     assert sorted((r.member, r.precision) for r in own.over(known).results) == [("a", 1.0), ("b", 0.5)]
 
 
+def test_a_model_that_is_there_is_not_trained_again(member, tmp_path):
+    place = tiny_member(tmp_path)
+    before = {p: p.stat().st_mtime_ns for p in place.rglob("*") if p.is_file()}
+    benchmark.train(tmp_path, seeds=[7], report=lambda line: pytest.fail(line))
+    assert {p: p.stat().st_mtime_ns for p in place.rglob("*") if p.is_file()} == before
+    assert open_suite(tmp_path) == [place]
+
+
+@pytest.mark.slow
+def test_a_model_is_made_whole_by_one_call(tmp_path):
+    """Two steps teach nothing: so the memories are measured, and none counts as learned."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("findnemo.benchmark.pool.OWN", 1)
+        patch.setattr("findnemo.benchmark.members.TRAINED_ON", 5)
+        patch.setattr("findnemo.demo.holdout", lambda of=demo.holdout: of()[:20])
+        made = benchmark.train_member(tmp_path / "seed3", 3, benchmark.Recipe(steps=2), lambda line: None)
+    again = open_member(tmp_path / "seed3")
+    assert again.plan == made.plan
+    assert again.model.fingerprint == made.model.fingerprint != benchmark.demo_member().model.fingerprint
+    assert set(again.plan.measured) == {m.caption for m in again.plan.memories}
+    assert captions(again)[0] == []
+    assert sum(f.stat().st_size for f in (tmp_path / "seed3" / "model").rglob("*")) < 20e6
+
+
 def test_no_suite_is_said(tmp_path):
     with pytest.raises(InputError, match="holds no trained models"):
         open_suite(tmp_path)
