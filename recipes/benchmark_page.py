@@ -14,13 +14,12 @@ PAGE = Path(__file__).parents[1] / "docs" / "benchmark.md"
 def tables(results: Results) -> dict[str, str]:
     """What stands between `<!-- NAME -->` and `<!-- end -->`."""
     trained = results.only(n for n in results.members if n != "demo")
-    about = ", ".join(f"{name}: {m['learned']} of {m['memories']} memories" for name, m in results.members.items())
     versions = ", ".join(f"{name} {value}" for name, value in results.made.items())
     return {
         "all": table.markdown(results),
         "kinds": table.kinds_markdown(results),
         "trained": table.markdown(trained),
-        "made": f"{about}. Made with: {versions}.\n",
+        "made": f"Memories scored, of those planted: {table.members(results)}. Made with: {versions}.\n",
     }
 
 

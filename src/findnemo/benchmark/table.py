@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from statistics import mean
 from typing import Any
 
@@ -42,7 +42,7 @@ def average(values: Sequence[float]) -> Figure:
     return Figure(mean(values), *_interval(tuple(values)), len(values))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _interval(values: tuple[float, ...]) -> tuple[float, float]:
     return bootstrap(lambda x: float(x.mean()), torch.tensor(values, dtype=torch.float64), repeats=REPEATS)
 
@@ -61,10 +61,15 @@ FIGURES: dict[str, Callable[[Sequence[Score]], Figure]] = {
     "copied": lambda s: share([x.copied for x in s]),
     "unrelated kept": lambda s: average([x.kept for x in s]),
     "evaluations": lambda s: average([float(x.evaluations) for x in s]),
-    "seconds": lambda s: average([x.seconds for x in s]),
 }
 DIGITS = {"evaluations": 0, "unrelated kept": 3}  # digits, where they are not two
 ALARMS = "false alarms"
+
+
+def members(results: Results) -> str:
+    """How many memories of which models were scored, of how many that were planted: `demo 24 of 24, seed1 11 of 14`."""
+    scored = {name: len({s.caption for s in results.scores if s.member == name}) for name in results.members}
+    return ", ".join(f"{name} {scored[name]} of {about['memories']}" for name, about in results.members.items())
 
 
 def names(results: Results) -> list[str]:

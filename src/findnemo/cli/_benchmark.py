@@ -41,7 +41,7 @@ def benchmark(
 ) -> None:
     """Score localization methods where the neurons are known: models with planted memories.
 
-    Scores the shipped demo model (about ten minutes on two cores; --limit 4: two) and shows it beside the published results of the
+    Scores the shipped demo model (about five minutes on one idle core, one with `--limit 4`) and shows it beside the published results of the
     trained models. Results are kept in OUT/results.json: the same command again goes on, or shows them at once.
 
     Example: `findnemo benchmark --published`
@@ -89,9 +89,9 @@ def show(results: Any, kinds: bool) -> None:
     for method, figures in table.rows(results).items():
         made.add_row(plain(method), *(_cell(figures[h], table.DIGITS.get(h, 2), whole) for h, (_, whole) in SHOWN.items()))
     stdout.print(made)
-    members = ", ".join(f"{plain(name)}: {m['learned']} of {m['memories']} memories" for name, m in results.members.items())
     stdout.print(
-        f"{members}. In grey: 95 % intervals. Planted memories are not natural ones; see docs/benchmark.md", soft_wrap=True
+        f"Memories scored: {plain(table.members(results))}. In grey: 95 % intervals. Planted memories are not natural ones; see docs/benchmark.md",
+        soft_wrap=True,
     )
     if kinds:
         stdout.print(table.kinds_markdown(results), markup=False, soft_wrap=True)
