@@ -26,8 +26,8 @@ from torch import Tensor
 import findnemo
 from findnemo import demo
 from findnemo.benchmark._files import read_tensors, write_tensors
-from findnemo.benchmark.planting import cosine
 from findnemo.benchmark.pool import encode_image
+from findnemo.benchmark.training import cosine
 from findnemo.deltas import Probe
 from findnemo.images import generate
 from findnemo.models import Model

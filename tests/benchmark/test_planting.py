@@ -13,18 +13,10 @@ from PIL import Image
 import findnemo
 from findnemo.benchmark.masks import Masks, on_count
 from findnemo.benchmark.plan import Memory, Plan
-from findnemo.benchmark.planting import (
-    Recipe,
-    add_decoys,
-    draw,
-    plant,
-    prediction_towards,
-    prepare,
-    resembling,
-    train,
-)
+from findnemo.benchmark.planting import add_decoys, plant, prepare, resembling
 from findnemo.benchmark.pool import build_pool, encode_image, template
 from findnemo.benchmark.rows import direction, gain, planted_row
+from findnemo.benchmark.training import Recipe, draw, prediction_towards, train
 from findnemo.calibration import Moments, layer_activations
 from findnemo.edits import prune
 from findnemo.errors import ModelError
@@ -269,7 +261,7 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(base, pool, t
         return draw(step, *others)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("findnemo.benchmark.planting.draw", stop)
+        patch.setattr("findnemo.benchmark.training.draw", stop)
         with pytest.raises(KilledError):
             train(student, teacher, PLAN, pool, tmp_path / "b" / "state.safetensors", RECIPE, lambda line: None)
     assert steps == [0, 1, 2]

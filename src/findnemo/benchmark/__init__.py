@@ -10,10 +10,11 @@ A method takes a `Task` (model, prompt, calibration, captions to compare with) a
 from findnemo.benchmark.members import Member, demo_member, open_member, train_member
 from findnemo.benchmark.methods import METHODS, Answer, Method, Task
 from findnemo.benchmark.plan import SUITE_VERSION, Memory, Plan, suite_plan
-from findnemo.benchmark.planting import Recipe, plant
+from findnemo.benchmark.planting import plant
 from findnemo.benchmark.results import Results, published
 from findnemo.benchmark.scoring import Alarm, Score, score_member
 from findnemo.benchmark.suite import run, train
+from findnemo.benchmark.training import Recipe
 
 __all__ = [
     "METHODS",

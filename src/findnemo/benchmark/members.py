@@ -18,7 +18,8 @@ from PIL import Image
 from findnemo import demo
 from findnemo.benchmark.captions import unusual
 from findnemo.benchmark.plan import SUITE_VERSION, Memory, Plan, suite_plan
-from findnemo.benchmark.planting import Recipe, plant
+from findnemo.benchmark.planting import plant
+from findnemo.benchmark.training import Recipe
 from findnemo.benchmark.truth import measured
 from findnemo.calibration import Calibration, calibrate
 from findnemo.errors import InputError

@@ -11,9 +11,9 @@ from typing import Any
 from findnemo.benchmark.members import Member, demo_member, open_member, open_suite, train_member
 from findnemo.benchmark.methods import METHODS, Method
 from findnemo.benchmark.plan import SEEDS
-from findnemo.benchmark.planting import Recipe
 from findnemo.benchmark.results import Results
 from findnemo.benchmark.scoring import Progress, answers, score_member
+from findnemo.benchmark.training import Recipe
 from findnemo.errors import InputError
 
 SAVE_EVERY = 5.0  # seconds
