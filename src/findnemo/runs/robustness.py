@@ -77,10 +77,10 @@ def ordinary(captions: Iterable[Caption], most: int = 0) -> list[Caption]:
 def trials(work: Work, effort: Effort) -> list[Trial]:
     """The attacks on the edited model with their controls. All neurons of the run are off: the model as it is exported."""
     off = all_neurons(work.run.captions())
-    return [*_against(work.model, off, OFF, effort), Trial(UNTOUCHED, MEMORIZED, work.model, NeuronSet())]
+    return [*against(work.model, off, OFF, effort), Trial(UNTOUCHED, MEMORIZED, work.model, NeuronSet())]
 
 
-def _against(model: Model, off: NeuronSet, name: str, effort: Effort, identity: str = "") -> list[Trial]:
+def against(model: Model, off: NeuronSet, name: str, effort: Effort, identity: str = "") -> list[Trial]:
     """A model attacked for memorized pictures, for such that it never saw, and for mirrored images of ordinary captions."""
 
     def never(k: int, subject: Subject) -> Image.Image:
@@ -140,7 +140,7 @@ def _answer(work: Work, effort: Effort, stage: str, chosen: Sequence[Trial], ste
 def _made(
     step: Step, work: Work, effort: Effort, trial: Trial, caption: Caption, k: int, subjects: dict[int, Subject]
 ) -> dict[str, Any]:
-    return step(work, effort, trial, caption, k, _subject(work, caption, subjects))
+    return step(work, effort, trial, caption, k, subject_of(work, caption, subjects))
 
 
 def _record(work: Work, caption: Caption, name: str, made: Callable[[], dict[str, Any]], basis: str) -> None:
@@ -160,7 +160,7 @@ def _basis(work: Work, effort: Effort, trial: Trial, stage: str) -> str:
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
-def _subject(work: Work, caption: Caption, known: dict[int, Subject]) -> Subject:
+def subject_of(work: Work, caption: Caption, known: dict[int, Subject]) -> Subject:
     if caption.id not in known:
         known[caption.id] = subject(work.model, caption.text, work.plan.image_settings, work.original(caption))
     return known[caption.id]
