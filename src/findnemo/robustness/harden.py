@@ -184,7 +184,7 @@ def _step(
     loss.backward()
     nn.utils.clip_grad_norm_(model.denoiser.parameters(), 1.0)
     optimizer.step()
-    return float(loss)
+    return float(loss.detach())
 
 
 def _adversarial_batch(
