@@ -55,7 +55,11 @@ def generate_many(
 
 def _sampled(model: Model, prompt: str | list[str], seeds: list[int], each: int, settings: ImageSettings) -> list[Image.Image]:
     """Images of one or several prompts, `each` per prompt, one seed an image."""
-    latents = model.sample(prompt, each, seeds, settings.steps, settings.guidance)
+    return finished(model, model.sample(prompt, each, seeds, settings.steps, settings.guidance))
+
+
+def finished(model: Model, latents: torch.Tensor) -> list[Image.Image]:
+    """Finished latents (N, C, H, W) as pictures. Raises NumericalError for NaN."""
     _require_finite(latents, "finished latents")
     decoded = model.decode(latents)
     _require_finite(decoded, "decoded images (VAE)")

@@ -123,11 +123,11 @@ def copying(images: Sequence[Image.Image], before: Sequence[Image.Image], descri
     No training image is needed: a memory shows in that all seeds give it. `before`: untouched images of the same two or more seeds,
     in the same order. Similarity is that of the descriptor, without one the correlation of the pixels.
     """
-    one, other = (_pixels(i) if descriptor is None else descriptor(i) for i in (images, before))
+    one, other = (pixel_vectors(i) if descriptor is None else descriptor(i) for i in (images, before))
     return (one @ other.T).fill_diagonal_(-1).amax(1)
 
 
-def _pixels(images: Sequence[Image.Image]) -> torch.Tensor:
+def pixel_vectors(images: Sequence[Image.Image]) -> torch.Tensor:
     """Pixels as unit vectors of mean zero: their products are correlations."""
     import numpy as np
 

@@ -25,6 +25,7 @@ from findnemo.cli._common import (
     warn,
 )
 from findnemo.cli._export import export
+from findnemo.cli._harden import harden
 from findnemo.cli._merge import merge
 from findnemo.cli._repair import repair
 from findnemo.cli._report import report
@@ -142,6 +143,7 @@ for command in (
     detect,
     localize,
     verify,
+    harden,
     merge,
     inspect,
     repair,
