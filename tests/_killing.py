@@ -27,7 +27,7 @@ from findnemo.runs import Run, write_results
 
 Audit = Callable[[Path], None]  # of a run directory, from wherever it stands to its end
 POINTS: dict[str, tuple[Any, str]] = {  # places at which a child can kill itself, before or after the call
-    "a row is put": (Run, "_put"),
+    "a row is put": (Run, "put"),
     "a statement": (Run, "_sql"),
     "a rename": (Path, "replace"),
     "a flush": (_writing, "flush"),

@@ -376,14 +376,14 @@ def test_a_run_of_format_1_is_migrated_when_it_goes_on(version_1):
 
 
 def test_a_migration_that_is_interrupted_leaves_format_1(version_1, monkeypatch):
-    before, real = content(version_1), Run._put
+    before, real = content(version_1), Run.put
 
     def interrupted(run, table, row):
         if row[0] == "schema":  # the last statement of the migration
             raise KeyboardInterrupt
         real(run, table, row)
 
-    monkeypatch.setattr(Run, "_put", interrupted)
+    monkeypatch.setattr(Run, "put", interrupted)
     with pytest.raises(KeyboardInterrupt):
         Run.create(version_1, SETTINGS)
     assert content(version_1) == before
