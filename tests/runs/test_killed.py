@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import _killing as killing
 import pytest
@@ -76,3 +83,59 @@ def test_an_audit_of_the_demo_model_killed_a_hundred_times(tmp_path, demo_model,
     counts = killing.kill_often(work, tmp_path, kills=100, seed=11)
     told(counts, capsys)
     assert counts.total() - counts["runs compared"] == 100
+
+
+@pytest.mark.slow
+def test_workers_and_drivers_of_a_real_audit_killed_in_turn(tmp_path, capsys):
+    """`findnemo audit demo --workers 2` as processes: its workers are killed, then the driver itself, then workers again."""
+    pytest.importorskip("ray")
+    random, counts = Random(5), Counter[str]()
+    command = [
+        sys.executable,
+        "-m",
+        "findnemo",
+        "audit",
+        "demo",
+        "--limit",
+        "6",
+        "--images",
+        "1",
+        "--image-steps",
+        "3",
+        "--no-report",
+    ]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
+    subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, **quiet)
+    for out in (tmp_path / "one", tmp_path / "two"):
+        again = [*command, "--workers", "2", "--out", str(out)]
+        for victim in ("a worker", "the driver", "a worker", "a worker", "the driver"):
+            process = subprocess.Popen(again, **quiet)
+            counts[victim] += kill_one(process, victim, random.uniform(0, 6))
+            process.wait(timeout=300)
+        subprocess.run(again, check=True, timeout=300, **quiet)
+        assert answers(out) == answers(tmp_path / "whole")
+        counts["runs compared"] += 1
+    told(counts, capsys)
+    assert counts["a worker"] >= 3
+    assert counts["the driver"] >= 2
+
+
+def kill_one(process: subprocess.Popen, victim: str, seconds: float) -> bool:
+    """Wait for workers that work, a little more, and kill one of them or their driver."""
+    import psutil
+
+    while process.poll() is None:
+        found = [p for p in psutil.Process(process.pid).children(recursive=True) if "ray::Worker" in " ".join(p.cmdline())]
+        if len(found) == 2:
+            time.sleep(seconds)
+            number = process.pid if victim == "the driver" else found[int(seconds * 1000) % 2].pid
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+                return True
+        time.sleep(0.2)
+    return False
+
+
+def answers(out: Path) -> dict:
+    whole = killing.outcome(out)
+    return {name: whole[name] for name in ("captions", "results", "csv", "pictures")}
