@@ -29,7 +29,9 @@ REFUSED_SUFFIXES = (
     *(".xlsx", ".xls", ".ods", ".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".joblib", ".npy", ".npz"),
     *(".safetensors", ".feather", ".arrow", ".pdf", ".docx", ".db", ".sqlite", ".gz", ".bz2", ".xz", ".zst", ".zip"),
 )
-_FIELD_LIMIT = 1 << 20  # characters in one CSV field; more is a quote that was never closed
+MOST_BYTES = 1 << 30  # of a table
+LONGEST = 1 << 20  # characters of a caption, or of one CSV field: more is a quote that was never closed
+_HERE = 8 << 20  # bytes of a table that is parsed in this process; parsed, it takes up to sixty times as much memory
 _NO_DELIMITER = "\uffff"  # a lone column has no delimiter: this noncharacter leaves its commas alone
 
 
@@ -96,12 +98,41 @@ def read_prompts(
     if not isinstance(source, str | os.PathLike):
         return _table("captions in memory", _records("captions in memory", list(source), column))
     if source == "-":
-        data = (stdin or sys.stdin.buffer).read()
+        data = _bytes("standard input", stdin or sys.stdin.buffer)
         reader = _reader_of_content(_decoded("standard input", data), column)
         return _table("standard input", reader("standard input", io.BytesIO(data), column))
     reader = _reader_of_suffix(Path(source))
     with _opened(Path(source)) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MOST_BYTES:
+            raise InputError(f"{source}: {size:,} bytes, more than the {MOST_BYTES >> 30} GiB of a table: split it")
+        if reader is _read_parquet or size > _HERE:
+            return _table_of_child(str(source), column)
         return _table(str(source), reader(str(source), file, column))
+
+
+def _table_of_child(source: str, column: str | None) -> "PromptTable":
+    """A table that could take all memory, or break the library that reads it, as a process of its own reads it, with limited memory."""
+    from findnemo._contained import call
+
+    told = call("findnemo.prompts", "_told", source, column)
+    captions = tuple(Prompt(*values) for values in told["prompts"])
+    return PromptTable(source, captions, tuple(told["missing"]), tuple((row, first) for row, first in told["duplicates"]))
+
+
+def _told(source: str, column: str | None) -> dict[str, Any]:
+    """What a child tells of a table."""
+    with _opened(Path(source)) as file:
+        table = _table(source, _reader_of_suffix(Path(source))(source, file, column))
+    prompts = [(p.text, p.row, p.type, p.image) for p in table]
+    return {"prompts": prompts, "missing": table.missing, "duplicates": table.duplicates}
+
+
+def _bytes(source: str, file: IO[bytes]) -> bytes:
+    data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise InputError(f"{source}: more than the {MOST_BYTES >> 30} GiB of a table: split it")
+    return data
 
 
 def _table(source: str, records: Iterable[_Record]) -> PromptTable:
@@ -131,12 +162,16 @@ def _text(value: Any, where: str) -> str | None:
         raise InputError(f"{where}: {repr(value)[:60]} is {type(value).__name__}, not text: make it a string")
     if value.encode(errors="ignore").decode() != value:
         raise InputError(f"{where}: {ascii(value)[:60]} holds half of a surrogate pair: repair or remove it")
-    return value.replace("\0", "").strip() or None
+    text = value.replace("\0", "").strip()
+    if len(text) > LONGEST:
+        raise InputError(f"{where}: {len(text):,} characters, and a caption can have {LONGEST:,}: shorten it")
+    return text or None
 
 
 def _label(value: Any, where: str) -> str | None:
     """A type or image cell as text; None where it holds nothing, or something else such as the pixels themselves."""
-    return _text(str(value), where) if isinstance(value, str | int) else None
+    text = str(value) if isinstance(value, str) or (isinstance(value, int) and abs(value) < 10**18) else ""
+    return _text(text, where) if len(text) <= LONGEST else None
 
 
 def _rows(rows: Sequence[Any]) -> str:
@@ -207,17 +242,17 @@ def _lines(text: str) -> list[str]:
 
 
 def _read_text(source: str, file: IO[bytes], column: str | None) -> Iterable[_Record]:
-    return _records(source, _lines(_decoded(source, file.read())), column)
+    return _records(source, _lines(_decoded(source, _bytes(source, file))), column)
 
 
 def _read_json_lines(source: str, file: IO[bytes], column: str | None) -> Iterable[_Record]:
-    lines = enumerate(_lines(_decoded(source, file.read())), start=1)
+    lines = enumerate(_lines(_decoded(source, _bytes(source, file))), start=1)
     values = (_json(line, f"{source}: line {number}") if line.strip() else None for number, line in lines)
     return _records(source, values, column)
 
 
 def _read_json(source: str, file: IO[bytes], column: str | None) -> Iterable[_Record]:
-    values = _json(_decoded(source, file.read()).strip() or "[]", source)
+    values = _json(_decoded(source, _bytes(source, file)).strip() or "[]", source)
     if not isinstance(values, list):
         raise InputError(f"{source}: holds one {type(values).__name__}: make it a list of captions or of objects")
     return _records(source, values, column)
@@ -232,7 +267,7 @@ def _json(text: str, where: str) -> Any:
 
 
 def _read_csv(source: str, file: IO[bytes], column: str | None) -> Iterable[_Record]:
-    text = _decoded(source, file.read()).replace("\0", "")  # Python 3.10 refuses NUL
+    text = _decoded(source, _bytes(source, file)).replace("\0", "")  # Python 3.10 refuses NUL
     delimiter, _ = _csv_header(text, column)
     rows = _csv_rows(source, text, delimiter)
     header = next(rows, [])
@@ -243,9 +278,9 @@ def _csv_header(text: str, column: str | None) -> tuple[str, list[str]]:
     """The delimiter that makes the first row name a caption column, else the one that splits it most; and that row."""
 
     def header(delimiter: str) -> list[str]:
-        return next(filter(None, csv.reader(io.StringIO(text[:_FIELD_LIMIT], newline=""), delimiter=delimiter)), [])
+        return next(filter(None, csv.reader(io.StringIO(text[:LONGEST], newline=""), delimiter=delimiter)), [])
 
-    csv.field_size_limit(max(_FIELD_LIMIT, csv.field_size_limit()))  # of the whole process: it is only ever raised
+    csv.field_size_limit(max(LONGEST, csv.field_size_limit()))  # of the whole process: it is only ever raised
     headers = [(delimiter, header(delimiter)) for delimiter in DELIMITERS]
     delimiter, names = max(headers, key=lambda item: (bool(_captions_among(item[1], column)), len(item[1])))
     return (delimiter if len(names) > 1 else _NO_DELIMITER), names

@@ -72,14 +72,14 @@ def inspect(
     from findnemo.calibration import Calibration
     from findnemo.cli._detectors import inspect_detectors
     from findnemo.cli._overview import show_caption, show_overview
-    from findnemo.runs import Run, row, summary
+    from findnemo.runs import Run, captions_of, row, summary
 
     with Run.open(run) as opened:
         if caption is None and not (run / "calibration").is_dir():
             inspect_detectors(opened, json)
             return
         layers = list(Calibration.load(run / "calibration").mean)
-        captions = list(opened.captions())
+        captions = captions_of(opened)
         if caption is None:
             print_json(summary(opened)) if json else show_overview(opened, layers, captions)
             return

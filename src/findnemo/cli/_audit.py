@@ -27,6 +27,7 @@ from findnemo.cli._common import (
     SeedOpt,
     Source,
     TrackOpt,
+    TrustOpt,
     VariantOpt,
     load_model,
     opens_model,
@@ -321,17 +322,18 @@ def go_on(
     device: str | None,
     dtype: str | None,
     quiet: bool,
+    trust: bool = False,
 ) -> None:
     """What is left of an audit that has begun, with the settings that its run keeps.
 
     `asked`: options that such a run cannot change any more; MismatchError names one that differs.
     """
     from findnemo.calibration import Calibration
-    from findnemo.runs import Run
+    from findnemo.runs import Run, settings_of
 
     table = read_table(prompts, column, limit, quiet) if prompts else demo_table(model, limit, "--prompts")
     with Run.open(out) as old:
-        settings, source = old.meta("settings"), model.of_run(old)
+        settings, source = settings_of(old), model.of_run(old, trust)
     made = Calibration.load(out / "calibration")
     has = {"images": settings["images"], **settings["judges"]}
     for name, value in asked.items():
@@ -348,6 +350,7 @@ def go_on(
 def verify(
     run: RunArg,
     model: Source = OF_RUN,
+    trust: TrustOpt = False,
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
     json: JsonOpt = False,
@@ -361,10 +364,10 @@ def verify(
     """
     from findnemo.calibration import Calibration
     from findnemo.prompts import Prompt
-    from findnemo.runs import Run
+    from findnemo.runs import Run, settings_of
 
     with Run.open(run) as old:
-        settings, source = old.meta("settings"), model.of_run(old)
+        settings, source = settings_of(old), model.of_run(old, trust)
         prompts = [Prompt(c.text, c.row, c.type, c.image) for c in old.captions()]
     loaded, plan = load_model(source, device, dtype or settings["dtype"], quiet), plan_of(settings)
     made = Calibration.load(run / "calibration")

@@ -83,22 +83,22 @@ def plan_of(settings: dict[str, Any]) -> Any:
 
     return Plan(
         settings["search"],
-        Screen(**settings["screen"]) if settings["screen"] else None,
+        Screen.from_json(settings["screen"]) if settings.get("screen") else None,
         settings["images"],
         settings.get("grow", True),
-        ImageSettings(**settings["image_settings"]),
+        ImageSettings.from_json(settings["image_settings"]),
         settings["judges"],
     )
 
 
 @contextmanager
-def opened(run: Path, model: Source, device: str | None, dtype: str | None, quiet: bool) -> Iterator[Any]:
+def opened(run: Path, model: Source, device: str | None, dtype: str | None, quiet: bool, trust: bool = False) -> Iterator[Any]:
     """A run with its model, ready for more work, as `Work`. `model`: where it is, if no longer where the run found it."""
     from findnemo.calibration import Calibration
-    from findnemo.runs import Run, Work, start
+    from findnemo.runs import Run, Work, settings_of, start
 
     with Run.open(run) as old:
-        settings, source = old.meta("settings"), model.of_run(old)
+        settings, source = settings_of(old), model.of_run(old, trust)
     loaded = load_model(source, device, dtype or settings["dtype"], quiet)
     made, plan = Calibration.load(run / "calibration"), plan_of(settings)
     with start(run, loaded, made, plan) as again:
@@ -138,11 +138,13 @@ def run_stages(
     from findnemo.cli._report import write_report
     from findnemo.cli._show import show_run
     from findnemo.runs import Work, audit, start, summary, write_results
+    from findnemo.runs.trust import vouch
 
     with start(out, model, calibration, plan) as run:
         if folder is not None:
             run.set_meta("folder", str(folder))
-        work = Work(run, model, calibration, plan, **extras(model, run, plan))
+            vouch(run)
+        work = Work(run, model, calibration, plan, **extras(model, run, plan, table))
         with bar(quiet) as update:
             captions = audit(work, table, stages, update)
         tell_missing(work.original)
@@ -193,7 +195,7 @@ def _log_run(out: Path, track: str, quiet: bool) -> None:
     say(f"logged to {name}", quiet)
 
 
-def extras(model: Any, run: Any, plan: Any) -> dict[str, Any]:
+def extras(model: Any, run: Any, plan: Any, table: Any = ()) -> dict[str, Any]:
     """What finished images are judged with, and where their originals come from, as options of `Work`.
 
     The demo model brings its descriptor, its CLIP and its training images; others have what the plan names, and the images that the table of
@@ -206,11 +208,12 @@ def extras(model: Any, run: Any, plan: Any) -> dict[str, Any]:
 
     if model.source == "demo" and not plan.judges:
         return {"judges": demo.judges(), "original": lambda caption: demo.training_image(caption.text)}
+    references = [prompt.image for prompt in table if prompt.image]
     file, clip = plan.judges.get("descriptor"), plan.judges.get("clip")
     judges = Judges(Descriptor(file) if file else None, Alignment(clip) if clip else None)
     known = {"descriptor": judges.descriptor, "clip": judges.alignment}
     run.set_meta("preprocessing", {name: judge.preprocessing for name, judge in known.items() if judge is not None})
-    return {"judges": judges, "original": for_run(run.path, run.meta("folder") or ".").of_caption}
+    return {"judges": judges, "original": for_run(run.path, run.meta("folder") or ".", references=references).of_caption}
 
 
 def tell_missing(original: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from findnemo.errors import InputError
 from findnemo.report._facts import facts
 from findnemo.report._text import environment
-from findnemo.runs import Run
+from findnemo.runs import Run, refuse_links
 
 __all__ = ["render", "write"]
 
@@ -22,6 +22,7 @@ def render(run: Run) -> str:
         with Run.open("run") as run:
             html = findnemo.report.render(run)
     """
+    refuse_links(run.path)  # no picture of elsewhere may get into the page
     return environment().get_template("report.html.j2").render(facts(run))
 
 

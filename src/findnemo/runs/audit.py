@@ -20,6 +20,7 @@ from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.prompts import Prompt
 from findnemo.runs.store import Caption, Run
+from findnemo.runs.trust import vouch
 from findnemo.verification import Judges, Verification, grow, quality, verify
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def remember_source(run: Run, model: Model) -> None:
     """Keep where the model was found last, and how it was opened; no result depends on it."""
     run.set_meta("source", model.source)
     run.set_meta("source_options", model.options)
+    vouch(run)
 
 
 def audit(

@@ -12,6 +12,7 @@ from PIL import Image
 from findnemo.errors import FindnemoError, InputError
 from findnemo.images import generate, save_png
 from findnemo.mitigation import MITIGATIONS, Case
+from findnemo.originals import picture
 from findnemo.runs.audit import Progress, Work, neurons_of
 from findnemo.runs.store import Caption
 from findnemo.verification import FRESH, compare_images
@@ -64,7 +65,7 @@ def untouched(work: Work, caption: Caption) -> list[Image.Image]:
     """The images of a caption without any mitigation: those of verification, where it has been done."""
     files = [work.run.path / "images" / caption.slug / f"before-{k:02d}.png" for k in range(len(samples(work)))]
     if all(file.is_file() for file in files):
-        return [Image.open(file).convert("RGB") for file in files]
+        return [picture(file) for file in files]
     return generate(work.model, caption.text, samples(work), work.plan.image_settings)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from findnemo.runs.audit import all_neurons, neurons_of
 from findnemo.runs.store import Caption, Run
+from findnemo.runs.whole import captions_of
 
 
 def row(caption: Caption) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def _round(value: float | None) -> float | None:
 
 def summary(run: Run) -> dict[str, Any]:
     """The run in one JSON object: settings, counts, all neurons, quality, one row a caption."""
-    captions = list(run.captions())
+    captions = captions_of(run)
     rows = [row(c) for c in captions]
     return {
         "source": run.meta("source"),

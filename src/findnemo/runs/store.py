@@ -16,8 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from findnemo._secrets import hidden
 from findnemo.errors import InputError, MismatchError
 from findnemo.prompts import Prompt
+from findnemo.runs import _shapes
+from findnemo.runs._places import refuse_links
 
 SCHEMA = 1
 _TABLES = """
@@ -58,12 +61,20 @@ class Run:
         self.path, self._lock = path, lock
         self._db = sqlite3.connect(path / "run.sqlite", timeout=30)
         try:
+            self._refuse_code()
             self._sql("PRAGMA journal_mode=WAL")
             self._sql("PRAGMA foreign_keys=ON")
             self._check_schema()
         except InputError:
             self.close()
             raise
+
+    def _refuse_code(self) -> None:
+        """Refuse what SQLite would act on by itself, which a run never holds: views, triggers, virtual tables."""
+        self._sql("PRAGMA trusted_schema=OFF")
+        for kind, name, made in self._sql("SELECT type, name, sql FROM sqlite_master"):
+            if kind not in ("table", "index") or str(made).upper().startswith("CREATE VIRTUAL"):
+                raise InputError(f"{self.path / 'run.sqlite'} holds a {kind} {name!r:.60}, which no run does: it is not used")
 
     def _check_schema(self) -> None:
         """Refuse what another findnemo wrote in another form; a writer makes the tables of a new run."""
@@ -109,6 +120,7 @@ class Run:
         path = Path(path)
         if not (path / "run.sqlite").is_file():
             raise InputError(f"{path} is not a run directory: it holds no run.sqlite; make one with `findnemo audit`")
+        refuse_links(path, deep=False)
         run = cls(path)
         if run.meta("settings") is None:
             run.close()
@@ -130,21 +142,25 @@ class Run:
 
     def meta(self, key: str) -> Any:
         rows = self._sql("SELECT value FROM meta WHERE key = ?", (key,))
-        return json.loads(rows[0][0]) if rows else None
+        return _shapes.meta(rows[0][0], key, str(self.path / "run.sqlite")) if rows else None
 
     def set_meta(self, key: str, value: Any) -> None:
         with self._db:
             self._sql("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
 
     def add(self, prompts: Iterable[Prompt]) -> list[int]:
-        """Enter captions that are new; returns the ids of all of them, in order."""
+        """Enter captions that are new; returns the ids of all of them, in order. Secrets in the URLs of images stay out."""
         prompts = list(prompts)
         with self._db:
             self._db.executemany(
                 "INSERT OR IGNORE INTO captions (text, row, type, image) VALUES (?, ?, ?, ?)",
-                [(p.text, p.row, p.type, p.image) for p in prompts],
+                [(p.text, p.row, p.type, p.image and hidden(p.image)) for p in prompts],
             )
         return [self._sql("SELECT id FROM captions WHERE text = ?", (p.text,))[0][0] for p in prompts]
+
+    def names_pictures(self) -> bool:
+        """Whether any caption names its training image."""
+        return bool(self._sql("SELECT 1 FROM captions WHERE image IS NOT NULL LIMIT 1"))
 
     # results
 
@@ -158,7 +174,7 @@ class Run:
                     stage,
                     "failed" if error else "done",
                     seconds,
-                    json.dumps(payload if error is None else {"error": error}),
+                    json.dumps(payload if error is None else {"error": hidden(error)}),
                 ),
             )
 
@@ -170,7 +186,10 @@ class Run:
         """The result of one stage for one caption; None if it is open or failed."""
         query = "SELECT payload FROM results WHERE caption = ? AND stage = ? AND status = 'done'"
         rows = self._sql(query, (caption, stage))
-        return json.loads(rows[0][0]) if rows else None
+        return _shapes.payload(rows[0][0], stage, self._where(caption, stage)) if rows else None
+
+    def _where(self, caption: int, stage: str) -> str:
+        return f"{self.path / 'run.sqlite'}, caption {caption!r:.40}, {stage!r:.60}"
 
     def captions(self, ids: Iterable[int] | None = None) -> Iterator[Caption]:
         """Captions with their results, in the order in which they were entered; `ids` picks some."""
@@ -181,8 +200,10 @@ class Run:
         for id_, text, row, kind, image in self._sql("SELECT id, text, row, type, image FROM captions ORDER BY id"):
             if wanted is None or id_ in wanted:
                 mine = results.get(id_, [])
-                good = {stage: json.loads(payload) for stage, status, _, payload in mine if status == "done"}
-                bad = {stage: json.loads(payload)["error"] for stage, status, _, payload in mine if status == "failed"}
+                _shapes.caption((id_, text, row, kind, image), str(self.path / "run.sqlite"))
+                checked = [_shapes.answer(one, self._where(id_, str(one[0]))) for one in mine]
+                good = {stage: payload for stage, status, _, payload in checked if status == "done"}
+                bad = {stage: payload["error"] for stage, status, _, payload in checked if status == "failed"}
                 yield Caption(id_, text, row, kind, image, good, bad, sum(s for _, _, s, _ in mine))
 
 
@@ -196,6 +217,7 @@ def refuse_foreign(path: Path) -> None:
 
 def acquire(path: Path) -> Any:
     """Lock a directory for this process until the returned file is closed. Raises InputError if another process holds it."""
+    refuse_links(path)
     lock = (path / ".lock").open("a")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
