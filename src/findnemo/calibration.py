@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from findnemo._sizes import JSON_BYTES, TENSOR_BYTES, checked
 from findnemo._writing import written
 from findnemo.deltas import Probe, group_size
 from findnemo.errors import DamageError, InputError, MismatchError, NumericalError, StoppedError
@@ -168,16 +169,16 @@ class Calibration:
             if not (path / name).is_file():
                 raise InputError(f"{path} is not a calibration: it holds no {name}; make one with `findnemo calibrate`")
         try:
-            about = json.loads((path / "calibration.json").read_text())
-            data = (path / "calibration.safetensors").read_bytes()
+            about = json.loads(checked(path / "calibration.json", JSON_BYTES).read_text(encoding="utf-8"))
+            data = checked(path / "calibration.safetensors", TENSOR_BYTES).read_bytes()
             if about["format"] not in (FORMAT, WITHOUT_DIGEST):
-                raise InputError(f"{path} has calibration format {about['format']}, this findnemo reads {FORMAT}")
+                raise InputError(f"{path} has calibration format {about['format']!r:.40}, this findnemo reads {FORMAT}")
             if about.pop("digest", None) != (_digest(about, data) if about["format"] == FORMAT else None):
                 raise ValueError("it does not fit its digest")
             tensors = load(data)
             mean, std = ({n: tensors[f"{part}.{n}"] for n in about["layers"]} for part in ("mean", "std"))
             settings = Settings.from_json(about["settings"])
-            return cls(
+            made = cls(
                 about["model"],
                 about["source"],
                 settings,
@@ -190,10 +191,30 @@ class Calibration:
                 about.get("prompts", ""),
                 about.get("confidence"),
             )
-        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+            made._require_whole()
+            return made
+        except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError, SafetensorError) as error:
             raise DamageError(
-                f"{path} is damaged or not a calibration: {error}; make it again with `findnemo calibrate`"
+                f"{path} is damaged or not a calibration: {error!s:.300}; make it again with `findnemo calibrate`"
             ) from error
+
+    def _require_whole(self) -> None:
+        """Raises ValueError for values that no calibration has: files can come from anywhere."""
+        texts, rate = (self.model, self.source, self.prompts, *self.mean), 0.5 if self.fpr is None else self.fpr
+        shapes = [(m.shape, s.shape) for m, s in zip(self.mean.values(), self.std.values(), strict=True)]
+        scores, values = self.trajectories, [*self.mean.values(), *self.std.values()]
+        known = {
+            "texts": all(isinstance(text, str) and text.encode(errors="ignore").decode() == text for text in texts),
+            "tau": type(self.tau) in (int, float) and abs(self.tau) <= 2,  # a similarity
+            "count": type(self.count) is int and self.count >= 0,
+            "fpr": type(rate) is float and 0 < rate < 1,
+            "layers": bool(self.mean) and all(len(m) == 1 and m == s and m[0] for m, s in shapes),
+            "statistics": all(v.is_floating_point() and bool(v.isfinite().all()) for v in values),
+            "scores": scores.is_floating_point() and scores.shape[1:] == (self.settings.samples - 1,),
+        }
+        wrong = [name for name, right in known.items() if not right]
+        if wrong or not bool(scores.isfinite().all()) or len(scores) > self.count or bool((scores.abs() > 2).any()):
+            raise ValueError(f"its {wrong[0] if wrong else 'scores'} cannot be those of a calibration")
 
 
 def _digest(about: Mapping[str, object], data: bytes) -> str:
@@ -469,7 +490,7 @@ class _Progress:
         if not path.exists():
             return cls(key)
         try:
-            with safe_open(path, "pt") as file:
+            with safe_open(checked(path, TENSOR_BYTES), "pt") as file:
                 about = file.metadata()
                 if about["key"] != key:
                     return cls(key)
@@ -478,13 +499,13 @@ class _Progress:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if about.pop("digest") != _digest(about, save(tensors)):
                 raise ValueError("it does not fit its digest")
-        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
-            raise DamageError(f"{path} is not an interrupted calibration ({error}): remove it to start afresh") from error
-        rows = zip(*(tensors.get(f"pending.{n}", ()) for n in layers), strict=True)
-        pending: list[Mapping[str, Tensor]] = [dict(zip(layers, row, strict=True)) for row in rows]
-        merged = count - len(pending)
-        moments = {n: Moments(merged, tensors[f"mean.{n}"], tensors[f"squares.{n}"]) for n in layers} if merged else {}
-        return cls(key, about["prompts"], count, trajectories, moments, pending)
+            rows = zip(*(tensors.get(f"pending.{n}", ()) for n in layers), strict=True)
+            pending: list[Mapping[str, Tensor]] = [dict(zip(layers, row, strict=True)) for row in rows]
+            merged = count - len(pending)
+            moments = {n: Moments(merged, tensors[f"mean.{n}"], tensors[f"squares.{n}"]) for n in layers} if merged else {}
+            return cls(key, about["prompts"], count, trajectories, moments, pending)
+        except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError, SafetensorError) as error:
+            raise DamageError(f"{path} is not an interrupted calibration ({error!s:.300}): remove it to start afresh") from error
 
 
 def import_statistics(path: str | os.PathLike, model: Model, tau: float = PUBLISHED_TAU, seed: int = 0) -> Calibration:
@@ -492,13 +513,17 @@ def import_statistics(path: str | os.PathLike, model: Model, tau: float = PUBLIS
 
     Read through PyTorch's weights-only loader, which runs no code. `model` gives the layer names; the widths must fit.
     """
+    if not Path(path).exists():
+        raise InputError(f"no statistics file {path}")
     try:
-        mean, std = torch.load(path, map_location="cpu", weights_only=True)
+        mean, std = torch.load(checked(path, TENSOR_BYTES), map_location="cpu", weights_only=True)
         pairs = [(m.float(), s.float().reshape(m.shape)) for m, s in zip(mean, std, strict=True)]
-    except FileNotFoundError as error:
-        raise InputError(f"no statistics file {path}") from error
+    except InputError:
+        raise
     except Exception as error:
-        raise InputError(f"{path} is not a pair of lists of tensors that a weights-only loader accepts: {error}") from error
+        raise InputError(
+            f"{path} is not a pair of lists of tensors that a weights-only loader accepts: {error!s:.300}"
+        ) from error
     widths = model.widths()
     if [len(m) for m, _ in pairs] != list(widths.values()):
         raise MismatchError(f"{path} has layers of {[len(m) for m, _ in pairs]} neurons, the model has {list(widths.values())}")

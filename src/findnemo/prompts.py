@@ -41,7 +41,11 @@ _FEW = 5  # rows that a warning names
 _BLOCK = 1 << 20  # bytes decoded at once
 _PARQUET_ROWS = 8192  # read at once
 _LINE = re.compile(r"(?<=\n)|(?<=\r)(?!\n)")  # where lines end
-_FIELD_LIMIT = 1 << 20  # characters in one CSV field; more is a quote that was never closed
+LONGEST = 1 << 20  # characters of a caption, or of one CSV field: more is a quote that was never closed
+_LINE_LIMIT = 1 << 24  # characters of a line
+_MOST_COLUMNS = 10_000
+_AT_ONCE = 1 << 30  # bytes of a file of one JSON list, which is read whole
+_HERE = 8 << 20  # bytes of such a file that is parsed in this process; parsed, it takes up to sixty times as much memory
 _NO_DELIMITER = "\uffff"  # a lone column has no delimiter: this noncharacter leaves its commas alone
 
 
@@ -198,6 +202,7 @@ def _opener(source: Any, column: str | None, stdin: IO[bytes] | None) -> tuple[s
         reader = _reader_of_content(name, spooled, column)
     else:
         name, spooled, reader = str(source), None, _reader_of_suffix(Path(source))
+        _look_first(Path(source), reader, column)
 
     def records() -> Iterator[_Record]:
         with _opened(Path(source)) if spooled is None else nullcontext(spooled) as file:
@@ -226,6 +231,27 @@ def _spooled(stream: IO[bytes]) -> IO[bytes]:
     file = tempfile.TemporaryFile()  # noqa: SIM115
     shutil.copyfileobj(stream, file, _BLOCK)
     return file
+
+
+def _look_first(path: Path, reader: "_Reader", column: str | None) -> None:
+    """Have a process of its own, with limited memory, read what could take all memory or break the library that reads it.
+
+    Parquet, and large files of one JSON list: what a few kilobytes unpack to cannot be told beforehand.
+    """
+    from findnemo._contained import call
+
+    with _opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+    if reader is _read_json and size > _AT_ONCE:
+        raise InputError(f"{path}: {size:,} bytes, more than the {_AT_ONCE >> 30} GiB of one JSON list: write it as .jsonl")
+    if reader is _read_parquet or (reader is _read_json and size > _HERE):
+        call("findnemo.prompts", "_read_through", str(path), column)
+
+
+def _read_through(source: str, column: str | None) -> int:
+    """What the other process does: how many rows a table has."""
+    with _opened(Path(source)) as file:
+        return sum(1 for _ in _reader_of_suffix(Path(source))(source, file, column))
 
 
 def _table(source: str, records: Iterable[_Record]) -> PromptTable:
@@ -265,12 +291,16 @@ def _text(value: Any, where: str) -> str | None:
         raise InputError(f"{where}: {repr(value)[:60]} is {type(value).__name__}, not text: make it a string")
     if value.encode(errors="ignore").decode() != value:
         raise InputError(f"{where}: {ascii(value)[:60]} holds half of a surrogate pair: repair or remove it")
-    return value.replace("\0", "").strip() or None
+    text = value.replace("\0", "").strip()
+    if len(text) > LONGEST:
+        raise InputError(f"{where}: {len(text):,} characters, and a caption can have {LONGEST:,}: shorten it")
+    return text or None
 
 
 def _label(value: Any, where: str) -> str | None:
     """A type or image cell as text; None where it holds nothing, or something else such as the pixels themselves."""
-    return _text(str(value), where) if isinstance(value, str | int) else None
+    text = str(value) if isinstance(value, str) or (isinstance(value, int) and abs(value) < 10**18) else ""
+    return _text(text, where) if len(text) <= LONGEST else None
 
 
 def _rows(count: int) -> str:
@@ -350,16 +380,23 @@ def _records(source: str, values: Iterable[Any], column: str | None, names: Sequ
 
 
 def _keys(values: Iterable[Any]) -> list[str]:
-    return list(dict.fromkeys(key for value in values if isinstance(value, dict) for key in value))
+    names: dict[str, None] = {}
+    for value in values:
+        names |= dict.fromkeys(value) if isinstance(value, dict) else {}
+        if len(names) > _MOST_COLUMNS:
+            raise InputError(f"more than {_MOST_COLUMNS:,} columns: a table of captions has a few")
+    return list(names)
 
 
-def _lines(blocks: Iterable[str]) -> Iterator[str]:
+def _lines(source: str, blocks: Iterable[str]) -> Iterator[str]:
     """Lines as files have them, with their ends; `str.splitlines` would also cut at separators that occur inside captions."""
     rest = ""
     for block in blocks:
         *lines, rest = _LINE.split(rest + block)
         if rest == "" and lines and lines[-1].endswith("\r"):  # perhaps half of an end
             rest = lines.pop()
+        if len(rest) > _LINE_LIMIT:
+            raise InputError(f"{source}: a line of over {_LINE_LIMIT >> 20} million characters: a table has a caption on each")
         yield from lines
     yield from (line for line in _LINE.split(rest) if line)
 
@@ -377,13 +414,13 @@ def _without_end(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _read_text(source: str, file: IO[bytes], column: str | None) -> Iterable[_Record]:
-    return _records(source, _without_end(_lines(_decoded(source, file))), column, [])
+    return _records(source, _without_end(_lines(source, _decoded(source, file))), column, [])
 
 
 def _read_json_lines(source: str, file: IO[bytes], column: str | None) -> Iterable[_Record]:
     def values() -> Iterator[Any]:
         file.seek(0)
-        for number, line in enumerate(_without_end(_lines(_decoded(source, file))), start=1):
+        for number, line in enumerate(_without_end(_lines(source, _decoded(source, file))), start=1):
             yield _json(line, f"{source}: line {number}") if line.strip() else None
 
     return _records(source, values(), column, _keys(values()))
@@ -407,10 +444,10 @@ def _json(text: str, where: str) -> Any:
 def _read_csv(source: str, file: IO[bytes], column: str | None) -> Iterable[_Record]:
     blocks = (block.replace("\0", "") for block in _decoded(source, file))  # Python 3.10 refuses NUL
     head = ""
-    while len(head) < _FIELD_LIMIT and (block := next(blocks, "")):
+    while len(head) < LONGEST and (block := next(blocks, "")):
         head += block
     delimiter, _ = _csv_header(head, column)
-    rows = _csv_rows(source, _lines(chain([head], blocks)), delimiter)
+    rows = _csv_rows(source, _lines(source, chain([head], blocks)), delimiter)
     header = next(rows, [])
     return _records(source, (dict(zip(header, row, strict=False)) for row in rows), column, header)
 
@@ -419,9 +456,9 @@ def _csv_header(text: str, column: str | None) -> tuple[str, list[str]]:
     """The delimiter that makes the first row name a caption column, else the one that splits it most; and that row."""
 
     def header(delimiter: str) -> list[str]:
-        return next(filter(None, csv.reader(io.StringIO(text[:_FIELD_LIMIT], newline=""), delimiter=delimiter)), [])
+        return next(filter(None, csv.reader(io.StringIO(text[:LONGEST], newline=""), delimiter=delimiter)), [])
 
-    csv.field_size_limit(max(_FIELD_LIMIT, csv.field_size_limit()))  # of the whole process: it is only ever raised
+    csv.field_size_limit(max(LONGEST, csv.field_size_limit()))  # of the whole process: it is only ever raised
     headers = [(delimiter, header(delimiter)) for delimiter in DELIMITERS]
     delimiter, names = max(headers, key=lambda item: (bool(_captions_among(item[1], column)), len(item[1])))
     return (delimiter if len(names) > 1 else _NO_DELIMITER), names
@@ -494,7 +531,7 @@ def _reader_of_content(source: str, file: IO[bytes], column: str | None) -> _Rea
         file.seek(0)
         return _decoded(source, file)
 
-    first = next((line for line in _lines(text()) if line.strip()), "").lstrip()
+    first = next((line for line in _lines(source, text()) if line.strip()), "").lstrip()
     if first.startswith('{"') or _is_json(first, dict, str):
         return _read_json_lines
     if first.startswith("[") and _is_json("".join(text()), list):

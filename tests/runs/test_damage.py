@@ -49,9 +49,9 @@ def whole(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("whole") / "run"
     with Run.create(path, SETTINGS) as run:
         run.record(run.add(PROMPTS)[6], "detect", {}, 0.5, "NaN")
-        run.set_meta("quality", {"failed": 1})
+        run.set_meta("quality", {"prompts": 0, "failed": 1, "neurons": 0})
         fill(run)
-        run.set_meta("quality", {"failed": 0})
+        run.set_meta("quality", {"prompts": 0, "failed": 0, "neurons": 0})
     return path
 
 
@@ -146,7 +146,7 @@ def check_damage(whole: Path, out: Path, random: Random, want: Content) -> tuple
     assert repair(out).text().endswith("nothing is damaged")
     with Run.create(out, SETTINGS) as run:
         fill(run)
-        run.set_meta("quality", {"failed": 0})
+        run.set_meta("quality", {"prompts": 0, "failed": 0, "neurons": 0})
     assert content(out) == want, kind
     assert not list(out.rglob(".*.part"))
     return kind, counts

@@ -67,7 +67,7 @@ def calibration(model):
     scores = sorted(findnemo.score(model, p.text, settings=SETTINGS) for p in PROMPTS)
     tau = (scores[2] + scores[3]) / 2
     rows = torch.linspace(scores[0] - 0.1, tau, 60)[:, None].repeat(1, SETTINGS.samples - 1)
-    return replace(made, tau=tau, trajectories=rows)
+    return replace(made, tau=tau, trajectories=rows, count=len(rows))
 
 
 def test_an_audit_with_a_level_scores_all_seeds_and_lists_what_it_found(tmp_path, model, calibration):

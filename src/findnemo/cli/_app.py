@@ -83,14 +83,14 @@ def inspect(
     from findnemo.cli._detectors import inspect_detectors
     from findnemo.cli._overview import show_caption, show_overview
     from findnemo.cli._steps import check_level
-    from findnemo.runs import Run, list_of, p_values, q_values, row, summary
+    from findnemo.runs import Run, captions_of, list_of, p_values, q_values, row, summary
 
     check_level(fdr)
     with Run.open(run) as opened:
         if caption is None and not (run / "calibration").is_dir():
             inspect_detectors(opened, json)
             return
-        captions, listed = list(opened.captions()), list_of(opened, fdr)
+        captions, listed = captions_of(opened), list_of(opened, fdr)
         q = q_values(p_values(opened))
         layers = list(Calibration.load(run / "calibration").mean)
         if caption is None:

@@ -30,6 +30,7 @@ from findnemo.cli._common import (
     ShardOpt,
     Source,
     TrackOpt,
+    TrustOpt,
     VariantOpt,
     at_work,
     load_model,
@@ -428,17 +429,18 @@ def go_on(
     dtype: str | None,
     quiet: bool,
     crew: Crew = ALONE,
+    trust: bool = False,
 ) -> None:
     """What is left of an audit that has begun, with the settings that its run keeps.
 
     `asked`: options that such a run cannot change any more; MismatchError names one that differs.
     """
     from findnemo.calibration import Calibration
-    from findnemo.runs import Run
+    from findnemo.runs import Run, settings_of
 
     table = stream_table(prompts, column, limit, quiet) if prompts else demo_table(model, limit, "--prompts")
     with Run.open(out) as old:
-        settings, source = old.meta("settings"), model.of_run(old)
+        settings, source = settings_of(old), model.of_run(old, trust)
     made = Calibration.load(out / "calibration")
     has = {"images": settings["images"], **settings["judges"]}
     for name, value in asked.items():
@@ -457,6 +459,7 @@ def go_on(
 def verify(
     run: RunArg,
     model: Source = OF_RUN,
+    trust: TrustOpt = False,
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
     json: JsonOpt = False,
@@ -470,10 +473,10 @@ def verify(
     Example: `findnemo verify run --model moved/model --json`
     """
     from findnemo.calibration import Calibration
-    from findnemo.runs import Run
+    from findnemo.runs import Run, settings_of
 
     with Run.open(run) as old:
-        settings, source = old.meta("settings"), model.of_run(old)
+        settings, source = settings_of(old), model.of_run(old, trust)
     made, plan, part = Calibration.load(run / "calibration"), plan_of(settings), shard_of(settings.get("shard"))
     with at_work(source, crew, device, dtype or settings["dtype"], quiet) as pool:
         run_stages(pool, None, made, run, ("verify",), plan, False, json, quiet, report=part is None, shard=part)

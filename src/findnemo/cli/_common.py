@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 
 from findnemo._quiet import quiet_libraries
+from findnemo._secrets import hidden
 from findnemo.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ DescriptorOpt = Annotated[
 ]
 ClipOpt = Annotated[
     str | None, typer.Option(help="CLIP (directory or hub id) for the images' fit with the caption; 'demo' brings its own.")
+]
+TrustOpt = Annotated[
+    bool, typer.Option("--trust", help="Open what a run of somebody else names: model, descriptor (a program), CLIP, pictures.")
 ]
 TrackOpt = Annotated[
     str | None,
@@ -89,10 +93,10 @@ def say(text: str, quiet: bool = False) -> None:
 
 
 def plain(text: str) -> str:
-    """Text of unknown origin for a terminal: one line, no control characters, no markup."""
+    """Text of unknown origin for a terminal: one line, no control characters, no markup, no secrets."""
     from rich.markup import escape
 
-    return escape("".join(c for c in " ".join(text.split()) if c.isprintable()))
+    return escape("".join(c for c in hidden(" ".join(text.split())) if c.isprintable()))
 
 
 def print_json(value: Any) -> None:
@@ -178,8 +182,15 @@ class Source:
     def options(self) -> dict[str, str]:
         return {name: value for name in ("revision", "variant", "config") if (value := getattr(self, name)) is not None}
 
-    def of_run(self, run: Any) -> Source:
-        """This one where a place was given, else the one that a run remembers, with what is given beside it."""
+    def of_run(self, run: Any, trust: bool = False, opens: tuple[str, ...] | None = None) -> Source:
+        """This one where a place was given, else the one that a run remembers, with what is given beside it.
+
+        Raises InputError for a run of somebody else that names things to open, unless `trust`. `opens`: which of them are (default: all).
+        """
+        from findnemo.runs.trust import NAMED, require
+
+        wanted = NAMED if opens is None else opens
+        require(run, trust, wanted if self.place is None else tuple(name for name in wanted if name != "model"))
         return (
             self
             if self.place is not None

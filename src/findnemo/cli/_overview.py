@@ -27,9 +27,10 @@ def show_overview(
     q: Mapping[int, float] | None = None,
 ) -> None:
     """The captions and the verdict, then the five figures, the distribution of scores, neurons per layer and shared neurons; and the list."""
+    from findnemo.runs import settings_of
     from findnemo.runs.overview import figures, histogram, most_shared, per_layer
 
-    tau = run.meta("settings")["tau"]
+    tau = settings_of(run)["tau"]
     show_run(run, layers, captions)
     _part("Figures", figures_table(figures(captions, tau, run.meta("quality"))))
     _part("Scores", histogram_text(histogram(captions, tau), tau))
@@ -106,8 +107,10 @@ def list_text(listed: Discoveries, captions: Sequence[Caption], q: Mapping[int, 
 
 def show_caption(run: Run, caption: Caption, layers: Sequence[str], q: float | None = None) -> None:
     """Everything a run knows of one caption: verdict, what was measured before and after, its neurons, its picture."""
+    from findnemo.runs import settings_of
+
     stdout.print(f"[bold]{plain(caption.text)}[/]  row {caption.row}" + (f", {plain(caption.type)}" if caption.type else ""))
-    stdout.print(_verdict(caption, run.meta("settings")["tau"]) + _rarity(caption, q), soft_wrap=True)
+    stdout.print(_verdict(caption, settings_of(run)["tau"]) + _rarity(caption, q), soft_wrap=True)
     measured = measured_table(caption)
     if measured.row_count:
         stdout.print(measured)

@@ -66,9 +66,9 @@ def show_run(run: Run, layers: Sequence[str], captions: Sequence[Caption], total
 
 def verdict(run: Run, captions: Sequence[Caption], total: int) -> list[str]:
     """Plain sentences: how many memorized, how many gone, at what price, how many failed."""
-    from findnemo.runs import all_neurons, list_of, list_told, neurons_of, standing
+    from findnemo.runs import all_neurons, list_of, list_told, neurons_of, settings_of, standing
 
-    settings, quality = run.meta("settings"), run.meta("quality")
+    settings, quality = settings_of(run), run.meta("quality")
     results = [c.results for c in captions]
     memorized = [r for r in results if r.get("detect", {}).get("memorized")]
     found = [r["localize"] for r in memorized if "localize" in r]

@@ -122,10 +122,10 @@ def plan_of(settings: dict[str, Any]) -> Any:
 
     return Plan(
         settings["search"],
-        Screen(**settings["screen"]) if settings["screen"] else None,
+        Screen.from_json(settings["screen"]) if settings.get("screen") else None,
         settings["images"],
         settings.get("grow", True),
-        ImageSettings(**settings["image_settings"]),
+        ImageSettings.from_json(settings["image_settings"]),
         settings["judges"],
         fdr=settings.get("fdr"),
         consensus=settings.get("consensus", 1),
@@ -188,22 +188,22 @@ def gentle(
 
 
 @contextmanager
-def opened(run: Path, model: Source, device: str | None, dtype: str | None, quiet: bool) -> Iterator[Any]:
+def opened(run: Path, model: Source, device: str | None, dtype: str | None, quiet: bool, trust: bool = False) -> Iterator[Any]:
     """A run with its model, ready for more work, as `Work`. `model`: where it is, if no longer where the run found it."""
-    with opened_with(run, model, ALONE, device, dtype, quiet) as (work, _):
+    with opened_with(run, model, ALONE, device, dtype, quiet, trust) as (work, _):
         yield work
 
 
 @contextmanager
 def opened_with(
-    run: Path, model: Source, crew: Crew, device: str | None, dtype: str | None, quiet: bool
+    run: Path, model: Source, crew: Crew, device: str | None, dtype: str | None, quiet: bool, trust: bool = False
 ) -> Iterator[tuple[Any, Any]]:
     """The same with the pool of workers that have the model."""
     from findnemo.calibration import Calibration
-    from findnemo.runs import Run, Work, start
+    from findnemo.runs import Run, Work, settings_of, start
 
     with Run.open(run) as old:
-        settings, source = old.meta("settings"), model.of_run(old)
+        settings, source = settings_of(old), model.of_run(old, trust)
     made, plan = Calibration.load(run / "calibration"), plan_of(settings)
     with (
         at_work(source, crew, device, dtype or settings["dtype"], quiet) as pool,
@@ -276,11 +276,13 @@ def run_stages(
     from findnemo.cli._show import show_run
     from findnemo.deltas import group_size
     from findnemo.runs import ASKED, Work, answer, ask_all, counts, enter, start, summary, told, write_results
+    from findnemo.runs.trust import vouch
 
     model = pool.model
     with start(out, model, calibration, plan, shard, wait) as run:
         if folder is not None:
             run.set_meta("folder", str(folder))
+            vouch(run)
         if table is None:
             ask_all(run)
         else:
@@ -340,7 +342,7 @@ def _log_run(out: Path, track: str, quiet: bool) -> None:
     say(f"logged to {name}", quiet)
 
 
-def extras(model: Any, run: Any, plan: Any) -> dict[str, Any]:
+def extras(model: Any, run: Any, plan: Any, table: Any = ()) -> dict[str, Any]:
     """What finished images are judged with, and where their originals come from, as options of `Work`.
 
     The demo model brings its descriptor, its CLIP and its training images; others have what the plan names, and the images that the table of
@@ -353,11 +355,12 @@ def extras(model: Any, run: Any, plan: Any) -> dict[str, Any]:
 
     if model.source == "demo" and not plan.judges:
         return {"judges": demo.judges(), "original": lambda caption: demo.training_image(caption.text)}
+    references = [prompt.image for prompt in table if prompt.image]
     file, clip = plan.judges.get("descriptor"), plan.judges.get("clip")
     judges = Judges(Descriptor(file) if file else None, Alignment(clip) if clip else None)
     known = {"descriptor": judges.descriptor, "clip": judges.alignment}
     run.set_meta("preprocessing", {name: judge.preprocessing for name, judge in known.items() if judge is not None})
-    return {"judges": judges, "original": for_run(run.path, run.meta("folder") or ".").of_caption}
+    return {"judges": judges, "original": for_run(run.path, run.meta("folder") or ".", references=references).of_caption}
 
 
 def tell_missing(original: Any) -> None:

@@ -26,6 +26,7 @@ from findnemo.cli._common import (
     RunArg,
     Source,
     TrackOpt,
+    TrustOpt,
     bar,
     opens_model,
     plain,
@@ -64,6 +65,7 @@ def compare(
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
     track: TrackOpt = None,
+    trust: TrustOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
     crew: Crew = ALONE,
@@ -88,12 +90,12 @@ def compare(
     with suppress(typer.Exit):  # a caption that failed is no reason to leave out the others
         if begun(out):
             asked = {"calibration": calibration, "images": images, **judges}
-            go_on(model, out, prompts, limit, column, asked, device, dtype, quiet or json, crew)
+            go_on(model, out, prompts, limit, column, asked, device, dtype, quiet or json, crew, trust)
         else:
             also = {"column": column, "device": device, "dtype": dtype, "report": False, "quiet": quiet or json, **vars(crew)}
             audit(model, out, prompts, holdout, calibration, limit, images=images or 4, **judges, **also)
     refuse_shard(out)
-    with tracked(out, track, quiet), opened_with(out, model, crew, device, dtype, quiet) as (work, pool):
+    with tracked(out, track, quiet), opened_with(out, model, crew, device, dtype, quiet, trust) as (work, pool):
         with stoppable() as stop, bar(quiet) as update:
             api(work, names, update, pool, stop)
         made = table(work.run, intervals)
@@ -133,6 +135,7 @@ def study(
     ] = None,
     column: ColumnOpt = None,
     model: Source = OF_RUN,
+    trust: TrustOpt = False,
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
     quiet: QuietOpt = False,
@@ -149,7 +152,7 @@ def study(
     from findnemo.studies import study as api
 
     folder = out or run / "studies"
-    with opened(run, model, device, dtype, quiet) as work, bar(quiet) as update:
+    with opened(run, model, device, dtype, quiet, trust) as work, bar(quiet) as update:
         own = work.model.source == "demo"
         more = [p.text for p in read_table(unrelated, column, None, quiet)] if unrelated else demo.unrelated()[:64] if own else []
         clean = list(dict.fromkeys([*_not_memorized(work.run.captions()), *more]))

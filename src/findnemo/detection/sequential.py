@@ -54,6 +54,14 @@ class Screen:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Screen:
+        """Raises InputError for what `to_json` does not give."""
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise InputError(f"a screen of another findnemo version: {error}") from error
+
 
 def screen(calibration: Calibration, samples: int | None = None, recall: float = 0.99) -> Screen:
     """The screen with the highest `below` whose recall on the calibration's hold-out captions is at least `recall`.

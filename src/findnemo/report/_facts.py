@@ -24,12 +24,14 @@ from findnemo.runs import (
     Caption,
     Run,
     all_neurons,
+    captions_of,
     list_of,
     list_told,
     neurons_of,
     overview,
     p_values,
     q_values,
+    settings_of,
     standing,
 )
 from findnemo.runs.compare import STAGE
@@ -77,8 +79,8 @@ def facts(run: Run) -> dict[str, Any]:
         raise InputError(
             f"{run.path} holds no audit: a report needs one (`findnemo audit`); scores of detectors: `findnemo inspect`"
         )
-    calibration, captions = Calibration.load(run.path / "calibration"), list(run.captions())
-    settings = run.meta("settings")
+    calibration, captions = Calibration.load(run.path / "calibration"), captions_of(run)
+    settings = settings_of(run)
     tau = settings["tau"]
     stand = {c.id: standing(c, tau) for c in captions}
     memorized = [c for kind in MEMORIZED for c in captions if stand[c.id] == kind and _memorized(c)]
@@ -267,7 +269,7 @@ def _interval(estimate: Estimate | None) -> str:
 
 def _about(run: Run, known: dict[str, Any]) -> list[tuple[str, str]]:
     """What was audited and how, as pairs."""
-    settings, versions = run.meta("settings"), run.meta("versions") or {}
+    settings, versions = settings_of(run), run.meta("versions") or {}
     calibration, found, images = known["calibration"], settings["calibration"], settings["image_settings"]
     captions, stand = known["captions"], known["stand"]
     options = run.meta("source_options") or {}
@@ -322,7 +324,7 @@ def _how_tau(calibration: Calibration) -> str:
 
 def _judges(run: Run, captions: Iterable[Caption]) -> str:
     """What images were judged with: what the settings name, or what the results show was there."""
-    named = run.meta("settings").get("judges") or {}
+    named = settings_of(run).get("judges") or {}
     values = {key for c in captions for key in c.results.get("verify", {})}
     copies = "copy descriptor" if "sscd_gen" in values else "no copy descriptor: copies are told by the correlation of pixels"
     clip = "CLIP" if "a_clip_after" in values else "no CLIP"

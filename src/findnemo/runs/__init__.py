@@ -1,5 +1,6 @@
 """Runs: the store, the audit over it, and its results as files."""
 
+from findnemo.runs._places import refuse_links
 from findnemo.runs.audit import STAGES, Answer, Plan, Tools, Work, all_neurons, answer, audit, neurons_of, start
 from findnemo.runs.calibrating import calibrate_with
 from findnemo.runs.discoveries import Discoveries, discoveries, list_of, list_told, p_values, q_values
@@ -10,6 +11,7 @@ from findnemo.runs.standing import STANDINGS, standing
 from findnemo.runs.stopping import Stopping, stopping
 from findnemo.runs.store import Caption, Run, acquire, refuse_foreign
 from findnemo.runs.table import Entered, Shard, ask_all, enter
+from findnemo.runs.whole import captions_of, settings_of
 from findnemo.runs.workers import Dispatch, Event, Facts, Loader, Outcome, Pool, Serial, Task, Unit, drive, in_order
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "ask_all",
     "audit",
     "calibrate_with",
+    "captions_of",
     "counts",
     "discoveries",
     "drive",
@@ -56,8 +59,10 @@ __all__ = [
     "p_values",
     "q_values",
     "refuse_foreign",
+    "refuse_links",
     "repair",
     "row",
+    "settings_of",
     "standing",
     "start",
     "stopping",

@@ -22,6 +22,7 @@ from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.prompts import Prompt
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.table import Shard, enter
+from findnemo.runs.trust import vouch
 from findnemo.runs.workers import Dispatch, Event, Pool, Serial, Unit, drive, drive_together, never
 from findnemo.runs.worklist import groups, list_open, on_list
 from findnemo.settings import Settings
@@ -145,6 +146,7 @@ def remember_source(run: Run, model: Model) -> None:
     """Keep where the model was found last, and how it was opened; no result depends on it."""
     run.set_meta("source", model.source)
     run.set_meta("source_options", model.options)
+    vouch(run)
 
 
 def audit(

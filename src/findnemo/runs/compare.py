@@ -15,6 +15,7 @@ from findnemo.errors import FindnemoError, InputError
 from findnemo.images import generate, intact_png, png
 from findnemo.mitigation import MITIGATIONS, Case
 from findnemo.models import Model
+from findnemo.originals import picture
 from findnemo.runs.audit import Answer, Progress, Tools, Work, neurons_of, not_memorized
 from findnemo.runs.store import Caption
 from findnemo.runs.table import ask_all
@@ -131,7 +132,7 @@ def untouched(work: Work, caption: Caption) -> list[Image.Image]:
 def _kept(work: Work, caption: Caption) -> list[Image.Image] | None:
     """Those of verification; None where they are not there or not whole."""
     files = [work.run.path / "images" / caption.slug / f"before-{k:02d}.png" for k in range(len(samples(work)))]
-    return [Image.open(file).convert("RGB") for file in files] if all(intact_png(file) for file in files) else None
+    return [picture(file) for file in files] if all(intact_png(file) for file in files) else None
 
 
 def samples(work: Work | Tools) -> range:

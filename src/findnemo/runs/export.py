@@ -14,6 +14,7 @@ from findnemo._writing import written
 from findnemo.runs.audit import all_neurons, neurons_of
 from findnemo.runs.discoveries import list_of, p_of, p_values, q_values
 from findnemo.runs.store import Caption, Run
+from findnemo.runs.whole import each_caption
 
 
 def row(caption: Caption, q: Mapping[int, float] | None = None) -> dict[str, Any]:
@@ -97,7 +98,7 @@ def summary(run: Run, fdr: float | None = None) -> dict[str, Any]:
 
 def _rows(run: Run) -> Iterator[dict[str, Any]]:
     q = q_values(p_values(run))
-    return (row(c, q) for c in run.captions())
+    return (row(c, q) for c in each_caption(run))
 
 
 def _about(run: Run, fdr: float | None = None) -> dict[str, Any]:

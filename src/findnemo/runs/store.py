@@ -19,9 +19,12 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from findnemo._secrets import hidden
 from findnemo._writing import CLOSED, FAILS, FULL, storing, sweep, written
 from findnemo.errors import DamageError, FindnemoError, InputError, MismatchError, StorageError
 from findnemo.prompts import Prompt
+from findnemo.runs import _shapes
+from findnemo.runs._places import refuse_links
 
 SCHEMA = 2
 COLUMNS = {  # what a checksum covers; it is the last column of each table
@@ -95,6 +98,7 @@ class Run:
                 raise self._damaged(f"{name} does not begin as such a file does")
         self._db = _connect(path / DATABASE, writes=lock is not None)
         try:
+            self._refuse_code()
             self._check_pages()
             self._check_schema()
         except BaseException:
@@ -110,6 +114,13 @@ class Run:
         told = self._sql("PRAGMA quick_check(1)" if self._lock is None else "PRAGMA integrity_check(1)")[0][0]
         if told != "ok":
             raise self._damaged(str(told).splitlines()[-1])
+
+    def _refuse_code(self) -> None:
+        """Refuse what SQLite would act on by itself, which a run never holds: views, triggers, virtual tables."""
+        self._sql("PRAGMA trusted_schema=OFF")
+        for kind, name, made in self._sql("SELECT type, name, sql FROM sqlite_master"):
+            if kind not in ("table", "index") or str(made).upper().startswith("CREATE VIRTUAL"):
+                raise InputError(f"{self.path / 'run.sqlite'} holds a {kind} {name!r:.60}, which no run does: it is not used")
 
     def _check_schema(self) -> None:
         """Refuse what a newer findnemo wrote; a writer makes the tables of a new run, and brings an older one to the present form."""
@@ -189,13 +200,6 @@ class Run:
                 raise self._damaged(f"{named(table, row)} does not fit its checksum")
             yield tuple(row)
 
-    def _value(self, text: str) -> Any:
-        """JSON of a row. Only one of format 1, without a checksum, can turn out to be none."""
-        try:
-            return json.loads(text)
-        except (ValueError, TypeError) as error:
-            raise self._damaged(f"a value in it is no JSON ({error})") from error
-
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
         """All rows of a query; inside `transaction` also of a statement that writes. Raises InputError if SQLite cannot."""
         return self._sql(sql, values)
@@ -265,6 +269,7 @@ class Run:
         path = Path(path)
         if not (path / DATABASE).is_file():
             raise InputError(f"{path} is not a run directory: it holds no run.sqlite; make one with `findnemo audit`")
+        refuse_links(path, deep=False)
         run = cls(path)
         if run.meta("settings") is None:
             run.close()
@@ -286,14 +291,14 @@ class Run:
 
     def meta(self, key: str) -> Any:
         rows = list(self.rows("meta", "WHERE key = ?", (key,)))
-        return self._value(rows[0][1]) if rows else None
+        return _shapes.meta(rows[0][1], key, str(self.path / DATABASE)) if rows else None
 
     def set_meta(self, key: str, value: Any) -> None:
         with self.transaction():
             self.put("meta", (key, json.dumps(value)))
 
     def add(self, prompts: Iterable[Prompt]) -> list[int]:
-        """Enter captions that are new; returns the ids of all of them, in order."""
+        """Enter captions that are new; returns the ids of all of them, in order. Secrets in the URLs of images stay out."""
         ids: list[int] = []
         entries = iter(prompts)
         with self.transaction():
@@ -305,9 +310,13 @@ class Run:
                 for p in part:
                     if p.text not in known:
                         known[p.text] = last = last + 1
-                        self.put("captions", (last, p.text, p.row, p.type, p.image))
+                        self.put("captions", (last, p.text, p.row, p.type, p.image and hidden(p.image)))
                 ids += [known[text] for text in texts]
         return ids
+
+    def names_pictures(self) -> bool:
+        """Whether any caption names its training image."""
+        return bool(self._sql("SELECT 1 FROM captions WHERE image IS NOT NULL LIMIT 1"))
 
     # results
 
@@ -319,7 +328,7 @@ class Run:
         """Commit results as `record` takes them in one transaction: those of captions that were answered together."""
         with self.transaction():
             for caption, stage, payload, seconds, error in results:
-                status, kept = ("failed", {"error": error}) if error else ("done", payload)
+                status, kept = ("failed", {"error": hidden(error)}) if error else ("done", payload)
                 self.put("results", (caption, stage, status, float(seconds), json.dumps(kept)))
 
     def done(self, stage: str) -> set[int]:
@@ -329,7 +338,10 @@ class Run:
     def result(self, caption: int, stage: str) -> dict[str, Any] | None:
         """The result of one stage for one caption; None if it is open or failed."""
         rows = list(self.rows("results", "WHERE caption = ? AND stage = ?", (caption, stage)))
-        return self._value(rows[0][4]) if rows and rows[0][2] == "done" else None
+        return _shapes.payload(rows[0][4], self._where(caption, stage)) if rows and rows[0][2] == "done" else None
+
+    def _where(self, caption: int, stage: str) -> str:
+        return f"{self.path / DATABASE}, caption {caption!r:.40}, {stage!r:.60}"
 
     def captions(self, ids: Iterable[int] | None = None, stage: str | None = None) -> Iterator[Caption]:
         """Captions with their results, in the order in which they were entered, a few hundred in memory at a time.
@@ -361,8 +373,10 @@ class Run:
             results.setdefault(caption, []).append(tuple(rest))
         for id_, text, row, kind, image in self.rows("captions", f"WHERE {where} ORDER BY id", chosen):
             mine = results.get(id_, [])
-            good = {stage: self._value(payload) for stage, status, _, payload in mine if status == "done"}
-            bad = {stage: self._value(payload)["error"] for stage, status, _, payload in mine if status == "failed"}
+            _shapes.caption((id_, text, row, kind, image), str(self.path / DATABASE))
+            checked = [_shapes.answer(one, self._where(id_, str(one[0]))) for one in mine]
+            good = {stage: payload for stage, status, _, payload in checked if status == "done"}
+            bad = {stage: payload["error"] for stage, status, _, payload in checked if status == "failed"}
             yield Caption(id_, text, row, kind, image, good, bad, sum(s for _, _, s, _ in mine))
 
 
@@ -401,7 +415,8 @@ def _head(file: Path) -> bytes:
 
 
 def _database_head(head: bytes) -> bool:
-    return not head or head.startswith(b"SQLite format 3\0")
+    """Whether the first 32 bytes are those of a database: the magic text, a version that can be written, and three fixed numbers."""
+    return not head or (head.startswith(b"SQLite format 3\0") and {*head[18:20]} <= {1, 2} and head[21:24] == bytes((64, 32, 32)))
 
 
 def _log_head(head: bytes) -> bool:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from findnemo._secrets import hidden
 from findnemo.errors import InputError, MismatchError
 from findnemo.prompts import Prompt
 from findnemo.runs.store import Run
@@ -96,7 +97,7 @@ def _caption(run: Run, prompt: Prompt, position: int, shard: Shard | None) -> in
     if taken and shard is not None:
         raise _other_table(run)
     number = 1 + int(run.query("SELECT MAX(id) FROM captions")[0][0]) if taken else position
-    run.put("captions", (number, prompt.text, prompt.row, prompt.type, prompt.image))
+    run.put("captions", (number, prompt.text, prompt.row, prompt.type, prompt.image and hidden(prompt.image)))
     return number
 
 
