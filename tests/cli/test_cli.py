@@ -273,6 +273,7 @@ def test_audit_writes_results_and_sheets(audited):
         "noise",
         "report.html",
         "results.csv",
+        "settings.json",
         "results.json",
         "run.sqlite",
         "sheets",

@@ -17,7 +17,7 @@ def merge(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Join runs made with `--shard` into the run that an undivided audit would have made.
+    """Join runs made with --shard into the run that an undivided audit would have made.
 
     The quality check looks at all neurons together: `findnemo verify OUT` makes it afterwards, and the report with it.
 
