@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import _killing as killing
 import pytest
@@ -125,7 +126,7 @@ def kill_one(process: subprocess.Popen, victim: str, seconds: float) -> bool:
     import psutil
 
     while process.poll() is None:
-        found = [p for p in psutil.Process(process.pid).children(recursive=True) if "ray::Worker" in " ".join(p.cmdline())]
+        found = [p for p in psutil.Process(process.pid).children(recursive=True) if "ray::Worker" in title(p)]
         if len(found) == 2:
             time.sleep(seconds)
             number = process.pid if victim == "the driver" else found[int(seconds * 1000) % 2].pid
@@ -134,6 +135,15 @@ def kill_one(process: subprocess.Popen, victim: str, seconds: float) -> bool:
                 return True
         time.sleep(0.2)
     return False
+
+
+def title(process: Any) -> str:
+    import psutil
+
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has ended
+        return ""
 
 
 def answers(out: Path) -> dict:

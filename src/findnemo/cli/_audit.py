@@ -44,6 +44,7 @@ from findnemo.cli._common import (
     takes_workers,
     warn_long_captions,
 )
+from findnemo.cli._robustness import attack_run, steps_of
 from findnemo.cli._steps import (
     calibrate_to,
     check_level,
@@ -459,6 +460,17 @@ def go_on(
 def verify(
     run: RunArg,
     model: Source = OF_RUN,
+    attempts: Annotated[bool, typer.Option(help="Try other samplers, steps, guidance, words, scripts and img2img.")] = True,
+    attack: Annotated[
+        bool, typer.Option(help="Optimise text embeddings for the pictures, beside controls, as a curve over steps.")
+    ] = True,
+    attack_captions: Annotated[
+        int, typer.Option(help="Memorized captions to attack, and as many ordinary ones; 0: all.", min=0)
+    ] = 5,
+    attack_steps: Annotated[str, typer.Option(help="Steps of the attack after which images are made.")] = "0,5,10,20,50",
+    control_images: Annotated[
+        Path | None, typer.Option(help="Folder of pictures that the model never saw (default: the memorized ones scrambled).")
+    ] = None,
     trust: TrustOpt = False,
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
@@ -466,17 +478,30 @@ def verify(
     quiet: QuietOpt = False,
     crew: Crew = ALONE,
 ) -> None:
-    """Check a localized run on fresh seeds and with finished images: is the memory gone, is the quality intact?
+    """Check a localized run: fresh seeds, finished images, quality; then try to get the memories back, beside controls.
 
     Example: `findnemo verify findnemo-demo`
 
-    Example: `findnemo verify run --model moved/model --json`
+    Example: `findnemo verify run --no-attack --model moved/model --json`
+
+    Example: `findnemo verify run --attack-captions 20 --attack-steps 0,10,50,150 --control-images holdout-pictures`
     """
     from findnemo.calibration import Calibration
-    from findnemo.runs import Run, settings_of
+    from findnemo.robustness.controls import pictures
+    from findnemo.runs import Run, settings_of, summary
+    from findnemo.runs.robustness import Effort
 
+    steps, controls = steps_of(attack_steps), pictures(control_images) if control_images else ()
     with Run.open(run) as old:
         settings, source = settings_of(old), model.of_run(old, trust)
     made, plan, part = Calibration.load(run / "calibration"), plan_of(settings), shard_of(settings.get("shard"))
+    more = (attempts or attack) and part is None
     with at_work(source, crew, device, dtype or settings["dtype"], quiet) as pool:
-        run_stages(pool, None, made, run, ("verify",), plan, False, json, quiet, report=part is None, shard=part)
+        shown = json and not more
+        run_stages(pool, None, made, run, ("verify",), plan, False, shown, quiet or json, report=part is None, shard=part)
+    if more:
+        effort = Effort(attack_captions, steps, controls=controls)
+        attack_run(run, source, trust, device, dtype, quiet or json, attempts, attack, effort)
+    if json and more:
+        with Run.open(run) as done:
+            print_json(summary(done))

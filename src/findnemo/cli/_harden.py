@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE
-from rich.table import Table
 
 from findnemo.cli._common import (
     OF_RUN,
@@ -19,6 +17,7 @@ from findnemo.cli._common import (
     RunArg,
     SeedOpt,
     Source,
+    TrustOpt,
     bar,
     opens_model,
     print_json,
@@ -26,6 +25,7 @@ from findnemo.cli._common import (
     stdout,
     stoppable,
 )
+from findnemo.cli._robustness import show_robustness
 from findnemo.cli._steps import opened, refuse_shard
 
 RATES = {"demo": 1e-4}  # learning rates of models that need another than the usual
@@ -44,6 +44,7 @@ def harden(
     check: Annotated[bool, typer.Option(help="Attack the hardened model anew, beside the edited one.")] = True,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
     model: Source = OF_RUN,
+    trust: TrustOpt = False,
     seed: SeedOpt = 0,
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
@@ -64,11 +65,11 @@ def harden(
 
     refuse_shard(run)
     with Run.open(run) as old:
-        source = model.of_run(old)
+        source = model.of_run(old, trust)
     check_target(out, True, force, str(source))
     rate = RATES.get(str(source), 1e-5) if learning_rate is None else learning_rate
     settings = api.Hardening(epochs, attack_steps, updates, rate, keep=keep, seed=seed)
-    with opened(run, model, device, dtype, quiet) as work:
+    with opened(run, model, device, dtype, quiet, trust) as work:
         wanted = challenged(work, captions)
         cost = api.evaluations(settings, len(wanted), len(ordinary_captions(work)[0]), work.plan.image_settings)
         say(f"{len(wanted)} captions: about {cost:,} U-Net evaluations; the checks take as many again", quiet)
@@ -80,9 +81,13 @@ def harden(
             (kept / "weights.safetensors").unlink(missing_ok=True)
             say(f"hardened model written to {out}", quiet)
             if check:
-                effort = replace(Effort(), captions=min(len(wanted), 6), starts=("caption",), steps=(0, 5, 10, 20, 50))
-                about = check_hardened(work, made, effort, settings, update)
-        found = {"out": str(out), "captions": len(wanted), **(about | {"attack": work.run.meta("attack")} if check else {})}
+                effort = replace(Effort(), captions=min(len(wanted), 6))
+                about = check_hardened(work, made, effort, settings, update, stop)
+        found = {
+            "out": str(out),
+            "captions": len(wanted),
+            **(about | {name: work.run.meta(name) for name in ("attack", "attempts")} if check else {}),
+        }
     if json:
         print_json(found)
     elif check and not quiet:
@@ -91,12 +96,7 @@ def harden(
 
 def _show(found: dict[str, Any]) -> None:
     """The curves of the attack, memorized pictures beside such that were never seen, and what it costs ordinary captions."""
-    curves = found["attack"]["curves"]
-    steps = [str(x) for x, _ in next(iter(curves.values()))]
-    table = Table("similarity after steps", *steps, box=SIMPLE, show_edge=False, pad_edge=False, header_style="bold")
-    for name, line in curves.items():
-        table.add_row(name, *(f"{y:.2f}" for _, y in line))
-    stdout.print(table)
+    show_robustness(found["attempts"], found["attack"])
     for name, values in found["quality"].items():
         told = ", ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in values.items() if "copies" not in key)
         stdout.print(f"{name}, {found['prompts']} ordinary captions: {told}", soft_wrap=True)

@@ -118,6 +118,7 @@ def facts(run: Run) -> dict[str, Any]:
         "quality": _quality(run.meta("quality")),
         "mitigations": _mitigations(run, captions),
         "attack": _attack(run.meta("attack")),
+        "attempts": _attempts(run.meta("attempts")),
         "cards": cards(run.path, memorized, stand, numbers, pictures, q=q_values(p_values(run))),
         "others": _others(captions, stand, tau),
         "pictures_left_out": len(wanted) - len(pictures),
@@ -462,7 +463,28 @@ def _attack(attack: Any) -> dict[str, Any] | None:
     """Curves of an attack on the edited model, if the run holds them: {"x", "y", "n", "curves": {name: [[x, y], ...]}}."""
     if not attack or not any(attack["curves"].values()):
         return None
-    return charts.curves(attack) | {"x": attack["x"], "y": attack["y"], "n": attack["n"]}
+    drawn = charts.curves(attack) | {"x": attack["x"], "y": attack["y"], "n": attack["n"]}
+    return drawn | {"gaps": [(name, [_gap(*point) for point in points]) for name, points in attack.get("gaps", {}).items()]}
+
+
+def _gap(step: float, value: float, low: float | None, high: float | None) -> str:
+    """The gap after some steps with its interval, in words."""
+    return f"{step:g}: {number(value)}" + ("" if low is None or high is None else f" [{number(low)}, {number(high)}]")
+
+
+def _attempts(attempts: Any) -> dict[str, Any] | None:
+    """Ordinary attempts: a row each, with the share of captions of which each column gave a copy, and its interval."""
+    if not attempts or not attempts["table"]:
+        return None
+    columns = attempts["columns"]
+    rows = [(name, [_copies(found.get(column)) for column in columns]) for name, found in attempts["table"].items()]
+    return {"columns": columns, "rows": rows}
+
+
+def _copies(found: dict[str, float] | None) -> tuple[str, str]:
+    if found is None:
+        return NONE, ""
+    return f"{found['captions']:.0f} of {found['n']:.0f}", f"{percent(found['low'])} to {percent(found['high'])}"
 
 
 def _others(captions: Sequence[Caption], stand: dict[int, str], tau: float) -> dict[str, Any]:

@@ -79,6 +79,8 @@ def shares(subjects: Sequence[Mapping[str, Sequence[float]]], level: float = COP
     made = {}
     for name in names:
         rows = [subject[name] for subject in subjects if subject.get(name)]
+        if not rows:
+            continue
         hit = sum(max(row) >= level for row in rows)
         low, high = wilson(hit, len(rows))
         images = statistics.fmean(statistics.fmean(float(v >= level) for v in row) for row in rows)

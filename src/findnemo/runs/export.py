@@ -111,6 +111,7 @@ def _about(run: Run, fdr: float | None = None) -> dict[str, Any]:
         **counts(run),
         "neurons": all_neurons(run.captions(stage="localize")).to_json(),
         "quality": run.meta("quality"),
+        **{name: found for name in ("attempts", "attack", "hardened") if (found := run.meta(name)) is not None},
         **({} if listed is None else {"discoveries": listed.to_json()}),
     }
 

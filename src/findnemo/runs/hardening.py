@@ -20,6 +20,7 @@ from findnemo.robustness.harden import Hardening, Lesson, harden, kept, lesson
 from findnemo.runs.audit import Progress, Work, all_neurons, not_memorized
 from findnemo.runs.robustness import HARDENED, OFF, Effort, against, attack_all, memorized, subject_of, trials, try_out
 from findnemo.runs.store import Caption
+from findnemo.runs.workers import never
 from findnemo.verification import FRESH, compare_images
 
 ORDINARY = 24  # captions that are not memorized: so many hold the model while it learns
@@ -61,7 +62,12 @@ def harden_run(
 
 
 def check_hardened(
-    work: Work, hardened: Model, effort: Effort, hardening: Hardening, progress: Progress | None = None
+    work: Work,
+    hardened: Model,
+    effort: Effort,
+    hardening: Hardening,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] = never,
 ) -> dict[str, Any]:
     """Attack curves, attempts and quality of the edited model and of the hardened one; kept as the run's `hardened`.
 
@@ -69,8 +75,8 @@ def check_hardened(
     the untouched model's: `pixel_change` (0 to 1), with judges `sscd_gen`, `a_clip_before`, `a_clip_after`.
     """
     made = [*trials(work, effort), *against(hardened, EMPTY, HARDENED, effort, hardened.fingerprint)]
-    attack_all(work, effort, made, progress)
-    try_out(work, effort, made, progress)
+    attack_all(work, effort, made, progress, stop)
+    try_out(work, effort, made, progress, stop)
     prompts, off = ordinary_captions(work)[1], all_neurons(work.run.captions())
     quality: dict[str, list[dict[str, float]]] = {OFF: [], HARDENED: []}
     for prompt in prompts:

@@ -15,15 +15,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from findnemo.edits import deactivate
-from findnemo.errors import FindnemoError
+from findnemo.errors import FindnemoError, StoppedError
 from findnemo.images import save_png, sheet
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
-from findnemo.robustness import ATTEMPTS, STEPS, Subject, attack, closeness, cost, subject
+from findnemo.robustness import ATTEMPTS, Subject, attack, closeness, cost, subject
 from findnemo.robustness.controls import mirrored, scrambled
 from findnemo.robustness.curves import curve, gap, shares, strongest
 from findnemo.runs.audit import Progress, Work, all_neurons, neurons_of
 from findnemo.runs.store import Caption
+from findnemo.runs.workers import never
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,9 +42,9 @@ class Effort:
     images are made. `starts`: where it begins. `images`: of each attempt, and of each step. `controls`: pictures that the model never
     saw, the first for the first caption; without them the memorized ones scrambled."""
 
-    captions: int = 6
-    steps: tuple[int, ...] = STEPS
-    starts: tuple[str, ...] = ("caption", "random")
+    captions: int = 5
+    steps: tuple[int, ...] = (0, 5, 10, 20, 50)
+    starts: tuple[str, ...] = ("caption",)
     images: int = 2
     controls: Sequence[Image.Image] = field(default=(), compare=False)
 
@@ -96,18 +97,30 @@ def against(model: Model, off: NeuronSet, name: str, effort: Effort, identity: s
 # the work -----------------------------------------------------------------------------------------------------------------------
 
 
-def try_out(work: Work, effort: Effort, made: Sequence[Trial] | None = None, progress: Progress | None = None) -> None:
+def try_out(
+    work: Work,
+    effort: Effort,
+    made: Sequence[Trial] | None = None,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] = never,
+) -> None:
     """Every attempt of `findnemo.robustness.ATTEMPTS` on memorized captions, with the neurons off and untouched, and on ordinary ones
     with the neurons off. What is answered is not done again."""
     chosen = [t for t in (trials(work, effort) if made is None else made) if NEVER not in t.name]
-    _answer(work, effort, ATTEMPT, chosen, _attempts, progress)
+    _answer(work, effort, ATTEMPT, chosen, _attempts, progress, stop)
     work.run.set_meta("attempts", attempts_summary(list(work.run.captions())))
 
 
-def attack_all(work: Work, effort: Effort, made: Sequence[Trial] | None = None, progress: Progress | None = None) -> None:
+def attack_all(
+    work: Work,
+    effort: Effort,
+    made: Sequence[Trial] | None = None,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] = never,
+) -> None:
     """The attack on an embedding, as curves over its steps: memorized pictures from the edited model and the untouched one, pictures that
     no model saw, and mirrored images of ordinary captions. What is answered is not done again."""
-    _answer(work, effort, ATTACK, trials(work, effort) if made is None else made, _attack, progress)
+    _answer(work, effort, ATTACK, trials(work, effort) if made is None else made, _attack, progress, stop)
     captions = list(work.run.captions())
     _draw_sheets(work, effort, memorized(captions, effort.captions))
     work.run.set_meta("attack", attack_summary(captions))
@@ -116,7 +129,15 @@ def attack_all(work: Work, effort: Effort, made: Sequence[Trial] | None = None, 
 Step = Callable[[Work, Effort, Trial, Caption, int, Subject], dict[str, Any]]
 
 
-def _answer(work: Work, effort: Effort, stage: str, chosen: Sequence[Trial], step: Step, progress: Progress | None) -> None:
+def _answer(
+    work: Work,
+    effort: Effort,
+    stage: str,
+    chosen: Sequence[Trial],
+    step: Step,
+    progress: Progress | None,
+    stop: Callable[[], bool],
+) -> None:
     captions = list(work.run.captions())
     groups = {MEMORIZED: memorized(captions, effort.captions), ORDINARY: ordinary(captions, effort.captions)}
     jobs = [
@@ -128,6 +149,8 @@ def _answer(work: Work, effort: Effort, stage: str, chosen: Sequence[Trial], ste
     ]
     subjects: dict[int, Subject] = {}
     for count, (k, caption, trial) in enumerate(jobs):
+        if stop():
+            raise StoppedError(f"stopped after {count} of {len(jobs)}")
         if progress is not None:
             progress(stage.rstrip(":"), count, len(jobs))
         name, basis = stage + trial.name, _basis(work, effort, trial, stage)
