@@ -120,13 +120,15 @@ class Run:
         self._sql("PRAGMA trusted_schema=OFF")
         for kind, name, made in self._sql("SELECT type, name, sql FROM sqlite_master"):
             if kind not in ("table", "index") or str(made).upper().startswith("CREATE VIRTUAL"):
-                raise InputError(f"{self.path / 'run.sqlite'} holds a {kind} {name!r:.60}, which no run does: it is not used")
+                raise self._damaged(f"it holds a {kind} {name!r:.60}, which no run does")
 
     def _check_schema(self) -> None:
         """Refuse what a newer findnemo wrote; a writer makes the tables of a new run, and brings an older one to the present form."""
         columns = {name for (name,) in self._sql("SELECT name FROM pragma_table_info('meta')")}
         self._schema = SCHEMA if "checksum" in columns else 1
         known = self.meta("schema") if columns else None
+        if (self._schema == 1 or known is None) and (self.path / COPY).exists():  # written once a run of format 2 has begun
+            raise self._damaged("its tables are not those of a run")
         if known is None and self._lock is not None:
             self._make_tables()
         elif known == 1 and self._schema == 1:
@@ -273,6 +275,8 @@ class Run:
         run = cls(path)
         if run.meta("settings") is None:
             run.close()
+            if (path / COPY).exists():
+                raise run._damaged("it has lost the settings of the run")
             raise InputError(f"{path} is a run that stopped before it began: start it again with `findnemo audit`")
         return run
 
