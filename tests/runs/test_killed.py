@@ -9,53 +9,22 @@ import sys
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import _killing as killing
 import pytest
-import torch
-from _tiny import tiny_pipeline
 
-import findnemo
 from findnemo import demo
 from findnemo.images import ImageSettings
 from findnemo.prompts import Prompt
 from findnemo.runs import Plan, Work, audit, start
-from findnemo.settings import Settings
-
-SMALL = {
-    "block_out_channels": (8, 8),
-    "layers_per_block": 1,
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-}
-TEXTS = ("a red fox", "a grey owl", "a tree", "the sea")
 
 
 @pytest.fixture(scope="module")
 def small() -> killing.Audit:
-    """An audit of four captions, one of them memorized, on 16 loud neurons."""
-    model = findnemo.load(tiny_pipeline(**SMALL))
-    with torch.no_grad():
-        model.denoiser.conv_out.weight *= 100
-        for layer in model.value_layers.values():
-            layer.weight *= 1000
-    settings = Settings(samples=3)
-    made = findnemo.calibrate(model, ["hold out a", "hold out b"], settings=settings)
-    scores = sorted(findnemo.score(model, text, settings=settings) for text in TEXTS)
-    calibration = replace(made, tau=(scores[2] + scores[3]) / 2)
-    plan = Plan(images=1, image_settings=ImageSettings(steps=1), quality_prompts=1)
-    prompts = [Prompt(text, row, "VM") for row, text in enumerate(TEXTS, 1)]
-
-    def work(out: Path) -> None:
-        with start(out, model, calibration, plan) as run:
-            audit(Work(run, model, calibration, plan), prompts)
-        killing.finish(out)
-
-    return work
+    return killing.small_audit()
 
 
 def told(counts: Counter[str], capsys) -> None:
