@@ -98,9 +98,7 @@ def test_text_tables_made_to_grow(tmp_path, name, content):
 @pytest.mark.parametrize("suffix", [".csv", ".txt", ".jsonl", ".json", ".parquet"])
 def test_a_table_of_a_terabyte_of_nothing(tmp_path, suffix):
     file = sparse(tmp_path / f"table{suffix}")
-    said, peak = limited(
-        "from findnemo.prompts import stream_prompts", f"list(stream_prompts({str(file)!r}))", 2 * GB
-    )
+    said, peak = limited("from findnemo.prompts import stream_prompts", f"list(stream_prompts({str(file)!r}))", 2 * GB)
     assert said.startswith("REFUSED")
     assert str(file) in said
     assert peak < 1000
@@ -229,7 +227,11 @@ PICTURES = {
     "JPEG that says it is huge": jpeg(65_000, 65_000),
     "JPEG of 49 megapixels of little": jpeg(7000, 7000),
     "WebP of 49 megapixels": saved("WEBP", (7000, 7000)),
-    "GIF that says it is huge": b"GIF89a" + struct.pack("<HH", 65_000, 65_000) + b"\0\0\0," + struct.pack("<HHHHB", 0, 0, 65_000, 65_000, 0) + b"\2\0;",
+    "GIF that says it is huge": b"GIF89a"
+    + struct.pack("<HH", 65_000, 65_000)
+    + b"\0\0\0,"
+    + struct.pack("<HHHHB", 0, 0, 65_000, 65_000, 0)
+    + b"\2\0;",
     "TIFF": saved("TIFF", (8, 8)),
     "BMP": saved("BMP", (8, 8)),
 }
@@ -258,6 +260,16 @@ def test_a_picture_of_a_terabyte(tmp_path, head):
 def test_references_of_tables_to_what_is_no_picture(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     original = Originals(tmp_path / "cache", tmp_path)
-    for reference in ("../../../../../../etc/passwd", "/etc/passwd", "/dev/zero", "pipe.png", "\0", "a" * 5000, "a/" * 6000, ".", ""):
+    for reference in (
+        "../../../../../../etc/passwd",
+        "/etc/passwd",
+        "/dev/zero",
+        "pipe.png",
+        "\0",
+        "a" * 5000,
+        "a/" * 6000,
+        ".",
+        "",
+    ):
         assert in_time(lambda reference=reference: original(reference)) is None
         assert reference in original.failures

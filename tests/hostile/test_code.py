@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from _here import cli
 from _tiny import tiny_pipeline
 from _tiny_files import make_run
-from _here import cli
 
 import findnemo
 from findnemo.errors import FindnemoError, InputError
@@ -191,7 +191,9 @@ def test_a_pipeline_of_its_own_is_refused(model, mark, named):
 def test_what_configurations_of_parts_name_is_not_imported(model, mark):
     for folder in ("tokenizer", "text_encoder", "scheduler"):
         (model / folder / "evil.py").write_text(f"open({str(mark)!r}, 'w')\nclass Evil: pass\n")
-    rewrite(model / "tokenizer" / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", None]}, tokenizer_class="Evil")
+    rewrite(
+        model / "tokenizer" / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", None]}, tokenizer_class="Evil"
+    )
     rewrite(model / "text_encoder" / "config.json", auto_map={"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"})
     rewrite(model / "scheduler" / "scheduler_config.json", _class_name="evil.Evil")
     try:
