@@ -445,7 +445,7 @@ def _json(text: str, where: str) -> Any:
 
 
 def _read_csv(source: str, file: IO[bytes], column: str | None) -> Iterable[_Record]:
-    blocks = (block.replace("\0", "") for block in _decoded(source, file))  # Python 3.10 refuses NUL
+    blocks = _without_nul(source, _decoded(source, file))
     head = ""
     while len(head) < LONGEST and (block := next(blocks, "")):
         head += block
@@ -453,6 +453,15 @@ def _read_csv(source: str, file: IO[bytes], column: str | None) -> Iterable[_Rec
     rows = _csv_rows(source, _lines(source, chain([head], blocks)), delimiter)
     header = next(rows, [])
     return _records(source, (dict(zip(header, row, strict=False)) for row in rows), column, header)
+
+
+def _without_nul(source: str, blocks: Iterable[str]) -> Iterator[str]:
+    """Text without NUL, which the csv module of Python 3.10 refuses; a block of nothing else is a hole in a file, which has no end."""
+    for block in blocks:
+        text = block.replace("\0", "")
+        if not text and len(block) >= _BLOCK:
+            raise InputError(f"{source}: {_BLOCK:,} zero bytes on end: this is no table of captions, or a damaged one")
+        yield text
 
 
 def _csv_header(text: str, column: str | None) -> tuple[str, list[str]]:

@@ -44,7 +44,7 @@ except FindnemoError as error:
     print("REFUSED", error)
 else:
     print("READ")
-print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+print("PEAK", next(int(line.split()[1]) >> 10 for line in open("/proc/self/status") if line.startswith("VmHWM")))  # not the parent's
 """
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from findnemo.errors import InputError
 
-READ = ("run.sqlite", ".lock", "calibration", "export", "studies")  # how what every command opens begins
+READ = ("run.sqlite", ".lock", "settings.json", "calibration", "export", "studies")  # how what every command opens begins
+THEIRS = "tracking"  # what trackers keep, links too; findnemo opens nothing in it
 
 
 def refuse_links(path: Path, deep: bool = True) -> None:
@@ -31,5 +32,5 @@ def _entries(path: Path | str, deep: bool) -> Iterator[os.DirEntry[str]]:
     with os.scandir(path) as entries:
         for entry in entries:
             yield entry
-            if deep and entry.is_dir(follow_symlinks=False):
+            if deep and entry.is_dir(follow_symlinks=False) and entry.name != THEIRS:
                 yield from _entries(entry.path, deep)

@@ -16,6 +16,8 @@ from findnemo.runs.discoveries import list_of, p_of, p_values, q_values
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.whole import each_caption
 
+FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # how a formula begins for some spreadsheet, in full width too  # noqa: RUF001
+
 
 def row(caption: Caption, q: Mapping[int, float] | None = None) -> dict[str, Any]:
     """One flat row a caption, the columns of results.csv; `None` where a step does not concern it. `q`: caption id -> q-value."""
@@ -146,7 +148,7 @@ def _write_json(file: IO[str], about: dict[str, Any], rows: Iterator[dict[str, A
 
 def _inert(values: dict[str, Any]) -> dict[str, Any]:
     """Captions are untrusted: a spreadsheet must not take one for a formula."""
-    return {k: f"'{v}" if isinstance(v, str) and v[:1] in "=+-@\t\r" else v for k, v in values.items()}
+    return {k: f"'{v}" if isinstance(v, str) and v[:1] in FORMULA else v for k, v in values.items()}
 
 
 def neurons_by_caption(captions: Iterable[Caption]) -> dict[str, dict[str, list[int]]]:

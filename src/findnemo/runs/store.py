@@ -464,8 +464,10 @@ def refuse_foreign(path: Path) -> None:
 def acquire(path: Path, wait: bool = False) -> IO[str]:
     """Lock a directory for this process until the returned file is closed. `wait`: until another process that holds it lets go.
 
-    Raises InputError naming the process that holds it, StorageError if nothing can be written there.
+    Raises InputError naming the process that holds it, or a link in the directory, through which a writer would reach out of it;
+    StorageError if nothing can be written there.
     """
+    refuse_links(path)
     with storing(path):
         lock = (path / ".lock").open("a+")
     try:
