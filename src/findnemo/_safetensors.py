@@ -64,14 +64,14 @@ def read_header(path: str | os.PathLike) -> tuple[dict[str, Entry], dict[str, st
             raise ModelError(
                 f"{path} is a pickle, whatever its name says, and a pickle can run code: findnemo loads safetensors only"
             )
+        size = int.from_bytes(first, "little")
+        if JSON_BYTES < size <= path.stat().st_size:
+            raise InputError(f"{path} has a header of {size:,} bytes: more than the {JSON_BYTES >> 20} MiB that a model can need")
         try:
             with safe_open(path, "pt") as checked:  # looks through sizes and offsets
                 metadata = checked.metadata() or {}
         except (SafetensorError, ValueError) as error:
             raise InputError(f"{path} is not a safetensors file, or not a whole one ({error})") from error
-        size = int.from_bytes(first, "little")
-        if size > JSON_BYTES:
-            raise InputError(f"{path} has a header of {size:,} bytes: more than the {JSON_BYTES >> 20} MiB that a model can need")
         header = json.loads(file.read(size))
     header.pop("__metadata__", None)
     data = 8 + size

@@ -18,10 +18,12 @@ from typing import Any
 
 import polars as pl
 import pytest
+import torch
 from _tiny import tiny_pipeline
 from _tiny_files import make_run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save
 
 import findnemo
 from findnemo.calibration import Calibration
@@ -29,7 +31,7 @@ from findnemo.errors import FindnemoError
 from findnemo.neurons import NeuronSet
 from findnemo.prompts import stream_prompts
 from findnemo.runs import Run, captions_of, settings_of, summary
-from findnemo.settings import Settings
+from findnemo.settings import PAPER, Settings
 
 FEW, MANY = 40, 1300  # cases of each target
 JSON = st.recursive(
@@ -75,6 +77,10 @@ def neuron_file(path: Path) -> None:
     assert isinstance(NeuronSet.load(path), NeuronSet)
 
 
+def neurons_of_tensors() -> bytes:
+    return save({"down.0": torch.tensor([1, 5]), "mid": torch.tensor([0])})
+
+
 NEURONS = b'{"layers": {"down.0": [1, 5], "mid": [0]}}'
 TARGETS = {
     "CSV": table(".csv", b'caption,type\n"a red, fox",VM\na tree,\n'),
@@ -84,6 +90,14 @@ TARGETS = {
     "JSON": table(".json", b'[{"caption": "a red fox"}, {"caption": "a tree", "image": "a.png"}]'),
     "neurons, bytes": ("neurons.json", st.binary(max_size=200) | changed(NEURONS), neuron_file),
     "neurons, values": ("neurons.json", JSON.map(lambda v: json.dumps({"layers": v}).encode()), neuron_file),
+    "neurons, tensors": ("neurons.safetensors", st.binary(max_size=200) | changed(neurons_of_tensors()), neuron_file),
+    "settings, one changed": (
+        "settings.json",
+        st.tuples(st.sampled_from(sorted(PAPER.to_json())), JSON).map(
+            lambda kv: json.dumps(PAPER.to_json() | dict([kv])).encode()
+        ),
+        lambda p: Settings.from_json(json.loads(p.read_text())),
+    ),
     "settings": (
         "settings.json",
         JSON.map(lambda v: json.dumps(v).encode()),
@@ -102,7 +116,7 @@ def cases(name: str, folder: Path, count: int) -> Counter[str]:
     def one(content: bytes) -> None:
         path = folder / file
         path.write_bytes(content)
-        ended[told(lambda: read(path), None if name == "settings" else path)] += 1
+        ended[told(lambda: read(path), None if name.startswith("settings") else path)] += 1
         assert [p.name for p in folder.iterdir()] == [file]
 
     one()

@@ -9,7 +9,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Cell = str | float | int | None
-LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "±": r"$\pm$"}
+LATEX = {
+    "&": r"\&",
+    "%": r"\%",
+    "_": r"\_",
+    "#": r"\#",
+    "$": r"\$",
+    "{": r"\{",
+    "}": r"\}",
+    "^": r"\^{}",
+    "~": r"\textasciitilde{}",
+    "±": r"$\pm$",
+}
 
 
 @dataclass(frozen=True)
