@@ -1,6 +1,6 @@
 # make demo   audit the shipped model, offline
 # make test   lint, types and tests (minutes); make slow adds the long checks
-# make audit  known holes in the packages (asks a service on the network), and a bill of materials in build/sbom.json
+# make audit  a bill of materials in build/sbom.json, and known holes in the packages (asks a service on the network)
 # make docs   the documentation as a site, in site/
 PYTHON ?= python3
 VENV := .venv
