@@ -7,6 +7,7 @@ import json
 import math
 import os
 import time
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -508,6 +509,18 @@ class _Progress:
             raise DamageError(f"{path} is not an interrupted calibration ({error!s:.300}): remove it to start afresh") from error
 
 
+def _refuse_program(path: Path) -> None:
+    """Raises ValueError for a TorchScript archive, which `torch.load` of some versions would run whatever it is told, and for packed data."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+    if any("code" in Path(part.filename).parts or part.filename.endswith("constants.pkl") for part in parts):
+        raise ValueError("it is a TorchScript program")
+    if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+        raise ValueError("its parts are compressed, which torch.save never does")
+
+
 def import_statistics(path: str | os.PathLike, model: Model, tau: float = PUBLISHED_TAU, seed: int = 0) -> Calibration:
     """The published activation statistics (a pickled pair of lists of tensors: means, deviations) as a released-variant calibration.
 
@@ -516,7 +529,10 @@ def import_statistics(path: str | os.PathLike, model: Model, tau: float = PUBLIS
     if not Path(path).exists():
         raise InputError(f"no statistics file {path}")
     try:
-        mean, std = torch.load(checked(path, TENSOR_BYTES), map_location="cpu", weights_only=True)
+        _refuse_program(checked(path, TENSOR_BYTES))
+        mean, std = torch.load(path, map_location="cpu", weights_only=True)
+        if any(t.numel() > JSON_BYTES for t in (*mean, *std)):  # a few bytes can be repeated without end
+            raise ValueError("its tensors are larger than a layer can be")
         pairs = [(m.float(), s.float().reshape(m.shape)) for m, s in zip(mean, std, strict=True)]
     except InputError:
         raise

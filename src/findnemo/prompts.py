@@ -18,6 +18,7 @@ import math
 import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -314,6 +315,8 @@ def _few(items: Sequence[str], most: int = 5) -> str:
 
 def _opened(path: Path) -> IO[bytes]:
     try:
+        if not (stat.S_ISREG(kind := path.stat().st_mode) or stat.S_ISDIR(kind)):  # to open a pipe can take for ever
+            raise InputError(f"{path}: a pipe or a device: name a file, or give - and pipe it into standard input")
         return path.open("rb")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         why = getattr(error, "strerror", None) or error
