@@ -37,7 +37,7 @@ def sparse(path: Path, head: bytes = b"", size: int = 1 << 40) -> Path:
 
 
 @pytest.mark.parametrize("codec", ["gzip", "zstd", "snappy", "lz4", "uncompressed"])
-def test_a_parquet_file_of_a_few_kilobytes_that_unpacks_to_gigabytes(tmp_path, monkeypatch, codec):
+def test_a_parquet_file_of_a_few_kilobytes_that_unpacks_to_hundreds_of_megabytes(tmp_path, monkeypatch, codec):
     monkeypatch.setattr(_contained, "MEMORY", GB)  # as much as polars itself takes, and a little more
     file, long = tmp_path / "bomb.parquet", 1000 if codec == "uncompressed" else 900_000
     frame = pl.DataFrame({"caption": ["a" * long] * (30_000 if codec == "uncompressed" else 700)})  # one word in the dictionary
