@@ -91,6 +91,8 @@ COMPARED = {"images": count, **dict.fromkeys(("copies", "sscd_gen", "sscd_orig",
 STAGES: dict[str, Mapping[str, Any]] = {
     **{"detect": DETECTED, "localize": LOCALIZED, "verify": VERIFIED},
     **{"compare:": COMPARED, "detect:": {"value": number, "evaluations": count, "seconds": number}},  # and a name
+    "attack:": {"basis": text, "known": flag, "curves": each(each(many(number)))},
+    "attempts:": {"basis": text, "known": flag, "closeness": each(many(number)), "skipped": each(text)},
 }
 CALIBRATED = {
     **{"variant": text, "similarity": text, "samples": count, "timestep": count, "steps": count, "seed": Maybe(number)},
@@ -112,11 +114,20 @@ QUALITY = {
     "each": Maybe(many(CHANGES | {"pixel_change": number})),
 }
 PAIR: Kind = lambda value: many(number)(value) and len(value) == 2  # noqa: E731
+BAND: Kind = lambda value: many(number)(value) and len(value) == 3  # noqa: E731
+GAP: Kind = lambda value: many(Maybe(number))(value) and len(value) == 4 and None not in value[:2]  # noqa: E731
+COPIES = {"images": number, "captions": count, "n": count, "low": number, "high": number}
 META: dict[str, Any] = {
     **{"schema": anything, "source": Maybe(text), "source_options": Maybe(each(text)), "versions": Maybe(each(text))},
     **{"folder": Maybe(text), "detectors": Maybe(many(text)), "holdout:": Maybe(each(number)), "quality": Maybe(QUALITY)},
     **{"preprocessing": Maybe(each(each(anything))), "settings": Maybe(each(anything))},
-    "attack": Maybe({"x": text, "y": text, "n": count, "curves": each(many(PAIR))}),
+    "attack": Maybe(
+        {
+            **{"x": text, "y": text, "n": count, "known": Maybe(count), "curves": each(many(PAIR))},
+            **{"bands": Maybe(each(many(BAND))), "gaps": Maybe(each(many(GAP)))},
+        }
+    ),
+    "attempts": Maybe({"columns": many(text), "table": each(each(COPIES))}),
 }
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from findnemo.edits import deactivate
@@ -19,6 +20,7 @@ from findnemo.errors import FindnemoError, StoppedError
 from findnemo.images import save_png, sheet
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
+from findnemo.originals import picture
 from findnemo.robustness import ATTEMPTS, Subject, attack, closeness, cost, subject
 from findnemo.robustness.controls import mirrored, scrambled
 from findnemo.robustness.curves import curve, gap, shares, strongest
@@ -108,7 +110,7 @@ def try_out(
     with the neurons off. What is answered is not done again."""
     chosen = [t for t in (trials(work, effort) if made is None else made) if NEVER not in t.name]
     _answer(work, effort, ATTEMPT, chosen, _attempts, progress, stop)
-    work.run.set_meta("attempts", attempts_summary(list(work.run.captions())))
+    work.run.set_meta("attempts", attempts_summary(list(work.run.captions()), _bases(work, effort, ATTEMPT, chosen)))
 
 
 def attack_all(
@@ -120,10 +122,11 @@ def attack_all(
 ) -> None:
     """The attack on an embedding, as curves over its steps: memorized pictures from the edited model and the untouched one, pictures that
     no model saw, and mirrored images of ordinary captions. What is answered is not done again."""
-    _answer(work, effort, ATTACK, trials(work, effort) if made is None else made, _attack, progress, stop)
+    chosen = trials(work, effort) if made is None else made
+    _answer(work, effort, ATTACK, chosen, _attack, progress, stop)
     captions = list(work.run.captions())
     _draw_sheets(work, effort, memorized(captions, effort.captions))
-    work.run.set_meta("attack", attack_summary(captions))
+    work.run.set_meta("attack", attack_summary(captions, _bases(work, effort, ATTACK, chosen)))
 
 
 Step = Callable[[Work, Effort, Trial, Caption, int, Subject], dict[str, Any]]
@@ -183,6 +186,10 @@ def _basis(work: Work, effort: Effort, trial: Trial, stage: str) -> str:
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
+def _bases(work: Work, effort: Effort, stage: str, chosen: Sequence[Trial]) -> dict[str, str]:
+    return {trial.name: _basis(work, effort, trial, stage) for trial in chosen}
+
+
 def subject_of(work: Work, caption: Caption, known: dict[int, Subject]) -> Subject:
     if caption.id not in known:
         known[caption.id] = subject(work.model, caption.text, work.plan.image_settings, work.original(caption))
@@ -232,15 +239,13 @@ def _file(name: str) -> str:
 
 def _draw_sheets(work: Work, effort: Effort, captions: Sequence[Caption]) -> None:
     """A sheet a memorized caption: a row a trial, a column a step, the images of the attack that begins at the caption."""
-    from PIL import Image
-
     for caption in captions:
         folder, rows = work.run.path / "attack" / caption.slug, []
         for stage in caption.results:
             name = _file(stage.removeprefix(ATTACK))
             files = sorted(folder.glob(f"{name}-{effort.starts[0]}-????.png")) if stage.startswith(ATTACK) else []
             if files:
-                rows.append((stage.removeprefix(ATTACK), [Image.open(file) for file in [*files, folder / f"{name}-wanted.png"]]))
+                rows.append((stage.removeprefix(ATTACK), [picture(file) for file in [*files, folder / f"{name}-wanted.png"]]))
         if rows:
             save_png(
                 sheet(f"{caption.text} (steps {', '.join(map(str, effort.steps))}; wanted)", rows), folder.with_suffix(".png")
@@ -250,18 +255,22 @@ def _draw_sheets(work: Work, effort: Effort, captions: Sequence[Caption]) -> Non
 # what it says -------------------------------------------------------------------------------------------------------------------
 
 
-def _results(captions: Iterable[Caption], stage: str, is_memorized: bool) -> dict[str, list[dict[str, Any]]]:
-    """Trial -> results of its captions, memorized ones or ordinary ones."""
+def _results(
+    captions: Iterable[Caption], stage: str, is_memorized: bool, bases: Mapping[str, str]
+) -> dict[str, list[dict[str, Any]]]:
+    """Trial -> results of its captions, memorized ones or ordinary ones. Those of another basis than `bases` names are left out: what was
+    found for other neurons or steps is not mixed in."""
     made: dict[str, list[dict[str, Any]]] = {}
     for caption in captions:
         if bool(caption.results.get("detect", {}).get("memorized")) is is_memorized:
             for name, payload in caption.results.items():
-                if name.startswith(stage):
-                    made.setdefault(name.removeprefix(stage), []).append(payload)
+                trial = name.removeprefix(stage)
+                if name.startswith(stage) and bases.get(trial, payload["basis"]) == payload["basis"]:
+                    made.setdefault(trial, []).append(payload)
     return made
 
 
-def attack_summary(captions: Sequence[Caption]) -> dict[str, Any]:
+def attack_summary(captions: Sequence[Caption], bases: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
     """Curves of the attack with intervals, and the gaps between memorized pictures and such that were never seen.
 
     `curves`: name -> [step, mean similarity] pairs; `bands`: name -> [step, low, high], 95 %; `gaps`: name -> [step, gap, low, high];
@@ -270,7 +279,7 @@ def attack_summary(captions: Sequence[Caption]) -> dict[str, Any]:
     rows: dict[str, list[dict[int, float]]] = {}
     known = 0
     for who, is_memorized in ((MEMORIZED, True), (ORDINARY, False)):
-        for name, payloads in _results(captions, ATTACK, is_memorized).items():
+        for name, payloads in _results(captions, ATTACK, is_memorized, bases).items():
             rows[_curve_name(who, name)] = [strongest(p["curves"]) for p in payloads]
             known = sum(p["known"] for p in payloads) if (who, name) == (MEMORIZED, OFF) else known
     points = {name: curve(subjects) for name, subjects in rows.items()}
@@ -304,12 +313,12 @@ def _gaps(rows: Mapping[str, Sequence[Mapping[int, float]]]) -> dict[str, list[l
     return made
 
 
-def attempts_summary(captions: Sequence[Caption]) -> dict[str, Any]:
+def attempts_summary(captions: Sequence[Caption], bases: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
     """Attempt -> column (`untouched`, `neurons off`, `ordinary, neurons off`) -> shares of copies; see `curves.shares`."""
     columns = {
         (name if is_memorized else f"{ORDINARY}, {name}"): shares([p["closeness"] for p in payloads])
         for is_memorized in (True, False)
-        for name, payloads in _results(captions, ATTEMPT, is_memorized).items()
+        for name, payloads in _results(captions, ATTEMPT, is_memorized, bases).items()
     }
     order = sorted(columns, key=lambda name: (name.startswith(ORDINARY), name != UNTOUCHED))
     table = {a: {name: columns[name][a] for name in order if a in columns[name]} for a in ATTEMPTS}
