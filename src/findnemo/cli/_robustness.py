@@ -15,6 +15,7 @@ from findnemo.errors import InputError
 
 ROOM = 3  # columns of attempts that 80 characters hold together with their intervals
 
+
 def attack_run(
     run: Path,
     model: Source,

@@ -198,7 +198,9 @@ def gaps(attack: Mapping[str, Any]) -> dict[str, Any] | None:
         {
             "name": name,
             "kind": k,
-            "points": [(x_at(x, k), y_at(y), *((None, None) if low is None else (y_at(low), y_at(high)))) for x, y, low, high in line],
+            "points": [
+                (x_at(x, k), y_at(y), *((None, None) if low is None else (y_at(low), y_at(high)))) for x, y, low, high in line
+            ],
         }
         for k, (name, line) in enumerate(known.items())
     ]

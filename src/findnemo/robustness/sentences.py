@@ -38,7 +38,9 @@ def _words(table: Mapping[str, Mapping[str, Any]], state: str) -> str:
     hits = {name: cell for name, cell in found.items() if cell["captions"]}
     if not hits:
         most, high = max(cell["n"] for cell in found.values()), max(cell["high"] for cell in found.values())
-        return f"{what.format('none')} a copy of any of {most:.0f} pictures (95 %: fewer than {100 * high:.0f} % of pictures, each)."
+        return (
+            f"{what.format('none')} a copy of any of {most:.0f} pictures (95 %: fewer than {100 * high:.0f} % of pictures, each)."
+        )
     name, cell = max(hits.items(), key=lambda pair: pair[1]["captions"] / pair[1]["n"])
     return f"{what.format(len(hits))} copies; the most has {name!r}, of {cell['captions']:.0f} of {cell['n']:.0f} pictures."
 
@@ -79,7 +81,9 @@ def _listed(points: Sequence[Sequence[float | None]]) -> str:
     'after 5 steps the gap is 0.50 [0.25, 0.75], after 10 0.25'
     """
     cells = [f"{y:.2f}" + ("" if low is None or high is None else f" [{low:.2f}, {high:.2f}]") for _, y, low, high in points]
-    return ", ".join(f"after {p[0]:g} {'steps the gap is ' * (k == 0)}{cell}" for k, (p, cell) in enumerate(zip(points, cells, strict=True)))
+    return ", ".join(
+        f"after {p[0]:g} {'steps the gap is ' * (k == 0)}{cell}" for k, (p, cell) in enumerate(zip(points, cells, strict=True))
+    )
 
 
 def _steps(points: Sequence[Sequence[float | None]]) -> str:
