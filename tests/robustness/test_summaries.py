@@ -97,9 +97,9 @@ def test_results_for_other_neurons_are_not_mixed_in():
         caption(1, {"attack:neurons off": attacked("new", 0.5), "attempts:neurons off": _near("new", 0.9)}),
         caption(2, {"attack:neurons off": attacked("old", 0.9), "attempts:neurons off": _near("old", 0.9)}),
     ]
-    assert attack_summary(captions, {"neurons off": "new"})["curves"] == {"memorized, neurons off": [[0, 0.5]]}
-    assert attack_summary(captions)["curves"] == {"memorized, neurons off": [[0, 0.7]]}
-    assert attempts_summary(captions, {"neurons off": "new"})["table"]["seeds: fresh"]["neurons off"]["n"] == 1
+    assert attack_summary(captions, {"attack:neurons off": "new"})["curves"] == {"memorized, neurons off": [[0, 0.5]]}
+    assert attack_summary(captions, {"attack:neurons off": "old"})["curves"] == {"memorized, neurons off": [[0, 0.9]]}
+    assert attempts_summary(captions, {"attempts:neurons off": "new"})["table"]["seeds: fresh"]["neurons off"]["n"] == 1
 
 
 def _near(basis, value):

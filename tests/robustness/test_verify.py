@@ -2,6 +2,8 @@
 
 import json
 import sys
+from contextlib import suppress
+from dataclasses import replace
 from unittest import mock
 
 import pytest
@@ -9,11 +11,14 @@ from _planting import CAPTION, HOLDOUT, planted
 from _tiny import tiny_pipeline
 
 import findnemo
+from findnemo import demo
 from findnemo.cli import main
 from findnemo.errors import StoppedError
+from findnemo.robustness import attack, subject
 from findnemo.runs import Plan, Run, Work, robustness
 from findnemo.runs.robustness import Effort, attack_all, try_out
 from findnemo.settings import Settings
+from findnemo.verification import COPY
 
 ATTEMPTS = ("seeds: fresh", "words: capitals", "image to image: 0.5")
 OPTIONS = ("--attack-captions", "1", "--attack-steps", "0,2")
@@ -36,14 +41,12 @@ def audited(tmp_path_factory):
     folder = tmp_path_factory.mktemp("planted")
     model, _ = planted(tiny_pipeline())
     model.pipeline.save_pretrained(folder / "model", safe_serialization=True)
-    findnemo.calibrate(findnemo.load(folder / "model", channels_last=True), HOLDOUT, settings=Settings(samples=3)).save(
-        folder / "calibration"
-    )
-    (folder / "captions.txt").write_text(f"{CAPTION}\na tree\n")
+    made = findnemo.calibrate(findnemo.load(folder / "model", channels_last=True), HOLDOUT, settings=Settings(samples=3))
+    replace(made, tau=0.5).save(folder / "calibration")
+    (folder / "captions.txt").write_text(f"{CAPTION}\n{HOLDOUT[0]}\n")
     arguments = ("--prompts", folder / "captions.txt", "--calibration", folder / "calibration", "--out", folder / "run")
-    with mock.patch.object(
-        sys, "argv", ["findnemo", "audit", *map(str, (folder / "model", *arguments, "--images", 2, "--image-steps", 2))]
-    ):
+    argv = ["findnemo", "audit", folder / "model", *arguments, "--images", 2, "--image-steps", 2]
+    with mock.patch.object(sys, "argv", [*map(str, argv)]), suppress(SystemExit):
         main()
     return folder / "run"
 
@@ -76,11 +79,14 @@ def test_verify_attacks_once_and_tells(audited, capsys, monkeypatch):
     assert "never seen, neurons off" in shown
 
 
-def test_a_memory_is_in_the_untouched_model_and_not_in_ordinary_use_of_the_edited(audited):
-    with Run.open(audited) as run:
-        curves = run.meta("attack")["curves"]
-    assert curves["memorized, untouched"][0][1] > 0.9
-    assert curves["memorized, neurons off"][0][1] < 0.5
+def test_a_demo_memory_is_in_the_untouched_model_and_not_in_ordinary_use_of_the_edited(demo_model):
+    caption, neurons = next((c, n) for c, n in demo.planted().items() if len(n) == 1)
+    settings, descriptor = demo.image_settings(), demo.judges().descriptor
+    told = subject(demo_model, caption, settings, demo.training_image(caption))
+    untouched = attack(demo_model, told, settings, (0,), ("caption",), 2, descriptor)["caption"][0]
+    with findnemo.deactivate(demo_model, neurons):
+        off = attack(demo_model, told, settings, (0,), ("caption",), 2, descriptor)["caption"][0]
+    assert min(untouched) > COPY > max(off)
 
 
 def test_stopped_it_goes_on_with_what_is_left(audited, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE
-from rich.table import Table
+from rich.table import Column, Table
 
 from findnemo.cli._common import Source, bar, plain, say, stdout, stoppable
 from findnemo.cli._steps import opened
@@ -63,6 +63,21 @@ def steps_of(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(part) for part in parts}))
 
 
+def starts_of(text: str) -> tuple[str, ...]:
+    """Starts of an attack from `caption,random`, each once. Raises InputError for one that is not known.
+
+    >>> starts_of("caption, random,caption")
+    ('caption', 'random')
+    """
+    from findnemo.robustness import STARTS
+
+    parts = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    unknown = [part for part in parts if part not in STARTS]
+    if unknown:
+        raise InputError(f"attack start {unknown[0][:60]!r} is not known: use one or several of {', '.join(STARTS)}")
+    return parts
+
+
 def show_robustness(attempts: Mapping[str, Any] | None, attack: Mapping[str, Any] | None) -> None:
     """The table of attempts, the curves of the attack with the gaps between memorized pictures and controls, and what they say."""
     from findnemo.robustness import sentences
@@ -78,7 +93,7 @@ def show_robustness(attempts: Mapping[str, Any] | None, attack: Mapping[str, Any
 def attempts_table(attempts: Mapping[str, Any]) -> Table:
     """Captions of which an attempt gave a copy, a column for each model and kind of caption; Wilson intervals (95 %) where they have room."""
     columns = attempts["columns"]
-    table = Table("captions copied by", *map(plain, columns), box=SIMPLE, show_edge=False, pad_edge=False)
+    table = Table(Column("captions copied by", no_wrap=True), *map(plain, columns), box=SIMPLE, show_edge=False, pad_edge=False)
     for name, found in attempts["table"].items():
         table.add_row(plain(name), *(_copies(found.get(column), len(columns) <= ROOM) for column in columns))
     return table
@@ -87,12 +102,12 @@ def attempts_table(attempts: Mapping[str, Any]) -> Table:
 def _copies(cell: Mapping[str, float] | None, with_interval: bool) -> str:
     """
     >>> _copies({"captions": 1, "n": 5, "low": 0.04, "high": 0.62}, False)
-    '1 of 5'
+    '1/5'
     """
     if cell is None:
         return "-"
-    interval = f" [dim]{cell['low']:.2f} to {cell['high']:.2f}[/]" if with_interval else ""
-    return f"{cell['captions']:.0f} of {cell['n']:.0f}{interval}"
+    interval = f" [dim]{cell['low']:.2f}-{cell['high']:.2f}[/]" if with_interval else ""
+    return f"{cell['captions']:.0f}/{cell['n']:.0f}{interval}"
 
 
 def attack_table(attack: Mapping[str, Any]) -> Table:
