@@ -1,6 +1,7 @@
 """`findnemo verify` on a memory planted in a tiny model, through the command line: tables, report, files; stopped, and gone on with."""
 
 import json
+import shutil
 import sys
 from contextlib import suppress
 from dataclasses import replace
@@ -13,7 +14,7 @@ from _tiny import tiny_pipeline
 import findnemo
 from findnemo import demo
 from findnemo.cli import main
-from findnemo.errors import StoppedError
+from findnemo.errors import ModelError, StoppedError
 from findnemo.robustness import attack, subject
 from findnemo.runs import Plan, Run, Work, robustness
 from findnemo.runs.robustness import Effort, attack_all, try_out
@@ -90,8 +91,6 @@ def test_a_demo_memory_is_in_the_untouched_model_and_not_in_ordinary_use_of_the_
 
 
 def test_stopped_it_goes_on_with_what_is_left(audited, tmp_path, monkeypatch):
-    import shutil
-
     model = findnemo.load(audited.parent / "model", channels_last=True)
     copied = shutil.copytree(audited, tmp_path / "run")
     attacked, asked = [], []
@@ -110,6 +109,20 @@ def test_stopped_it_goes_on_with_what_is_left(audited, tmp_path, monkeypatch):
         assert {len(line) for line in run.meta("attack")["curves"].values()} == {2}
         with pytest.raises(StoppedError):
             try_out(work, effort, stop=lambda: True)
+
+
+def test_an_attack_that_fails_leaves_the_captions_as_they_were_and_is_tried_again(audited, tmp_path, capsys, monkeypatch):
+    copied = shutil.copytree(audited, tmp_path / "run")
+    monkeypatch.setattr(robustness, "attack", lambda *a, **o: (_ for _ in ()).throw(ModelError("no loss is known")))
+    arguments = ("verify", copied, "--no-attempts", "--attack-captions", 1, "--attack-steps", "0,1")
+    for _ in range(2):
+        status, out, err = cli(capsys, *arguments)
+        assert (status, "attack failed 4 times: no loss is known" in " ".join(err.split())) == (1, True)
+        assert "1 of 1 memories are gone." in out
+        assert "failed" not in out
+    monkeypatch.undo()
+    status, out, _ = cli(capsys, *arguments)
+    assert (status, "similarity after steps" in out) == (0, True)
 
 
 @pytest.mark.parametrize(

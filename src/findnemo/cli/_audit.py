@@ -502,12 +502,18 @@ def verify(
         settings, source = settings_of(old), model.of_run(old, trust)
     made, plan, part = Calibration.load(run / "calibration"), plan_of(settings), shard_of(settings.get("shard"))
     more = (attempts or attack) and part is None
-    with at_work(source, crew, device, dtype or settings["dtype"], quiet) as pool:
-        shown = json and not more
-        run_stages(pool, None, made, run, ("verify",), plan, False, shown, quiet or json, report=part is None, shard=part)
+    failed = False
+    try:
+        with at_work(source, crew, device, dtype or settings["dtype"], quiet) as pool:
+            shown = json and not more
+            run_stages(pool, None, made, run, ("verify",), plan, False, shown, quiet or json, report=part is None, shard=part)
+    except typer.Exit:  # captions failed: what did not is attacked all the same
+        failed = True
     if more:
         effort = Effort(attack_captions, steps, starts, controls=controls)
-        attack_run(run, source, trust, device, dtype, quiet or json, attempts, attack, effort)
+        failed |= attack_run(run, source, trust, device, dtype, quiet or json, attempts, attack, effort)
     if json and more:
         with Run.open(run) as done:
             print_json(summary(done))
+    if failed:
+        raise typer.Exit(1)

@@ -9,7 +9,7 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.table import Column, Table
 
-from findnemo.cli._common import Source, bar, plain, say, stdout, stoppable
+from findnemo.cli._common import Source, bar, plain, say, stdout, stoppable, warn
 from findnemo.cli._steps import opened
 from findnemo.errors import InputError
 
@@ -26,16 +26,19 @@ def attack_run(
     attempts: bool,
     attack: bool,
     effort: Any,
-) -> None:
-    """Attempts and the attack on the edited model of a run, with their controls; in this process. What is answered is not done again."""
+) -> bool:
+    """Attempts and the attack on the edited model of a run, with their controls; in this process. What is answered is not done again.
+
+    Whether anything failed.
+    """
     from findnemo.cli._report import write_report
     from findnemo.runs import write_results
-    from findnemo.runs.robustness import ATTACK, ATTEMPT, attack_all, evaluations, memorized, try_out
+    from findnemo.runs.robustness import ATTACK, ATTEMPT, attack_all, evaluations, failures, memorized, try_out
 
     with opened(run, model, device, dtype, quiet, trust) as work:
         if not memorized(work.run.captions(), 1):
             say("no memorized caption has its neurons off: there is nothing to attack", quiet)
-            return
+            return False
         stages = [(ATTEMPT, try_out)] * attempts + [(ATTACK, attack_all)] * attack
         costs = {name.rstrip(":"): cost for name, _ in stages if (cost := evaluations(work, effort, name))}
         if costs:
@@ -49,6 +52,10 @@ def attack_run(
             show_robustness(work.run.meta("attempts") if attempts else None, work.run.meta("attack") if attack else None)
         write_results(work.run)
         write_report(work.run, quiet=quiet)
+        failed = failures(work.run.captions())
+    for line in failed:
+        warn(line)
+    return bool(failed)
 
 
 def steps_of(text: str) -> tuple[int, ...]:

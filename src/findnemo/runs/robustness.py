@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from findnemo._secrets import hidden
 from findnemo.edits import deactivate
 from findnemo.errors import FindnemoError, StoppedError
 from findnemo.images import save_png, sheet
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 SAMPLES = 4000  # first sample number of the images of attempts
 ATTACK, ATTEMPT = "attack:", "attempts:"  # and the name of a trial: stages in the run store
+NOTHING = {"basis": "", "known": False, "curves": {}, "closeness": {}, "skipped": {}}  # of a trial that failed
 MEMORIZED, ORDINARY = "memorized", "ordinary"
 OFF, UNTOUCHED, HARDENED = "neurons off", "untouched", "hardened"
 NEVER = "never seen"
@@ -172,10 +175,21 @@ def _made(
 def _record(work: Work, caption: Caption, name: str, made: Callable[[], dict[str, Any]], basis: str) -> None:
     began = time.monotonic()
     try:
-        payload, error = {"basis": basis, **made()}, None
-    except FindnemoError as problem:
-        payload, error = {}, str(problem)
-    work.run.record(caption.id, name, payload, time.monotonic() - began, error)
+        payload = {"basis": basis, **made()}
+    except FindnemoError as problem:  # what else is known of the caption stands; on no basis, it is tried again
+        payload = NOTHING | {"failed": hidden(str(problem))}
+    work.run.record(caption.id, name, payload, time.monotonic() - began)
+
+
+def failures(captions: Iterable[Caption]) -> list[str]:
+    """A line for every reason why attempts or an attack failed: of how many captions, and why."""
+    counts = Counter(
+        (stage.partition(":")[0], payload["failed"])
+        for caption in captions
+        for stage, payload in caption.results.items()
+        if stage.startswith((ATTACK, ATTEMPT)) and "failed" in payload
+    )
+    return [f"{stage} failed {n} time{'s' * (n != 1)}: {reason}" for (stage, reason), n in counts.items()]
 
 
 def _basis(work: Work, effort: Effort, trial: Trial, stage: str) -> str:
