@@ -46,11 +46,14 @@ def test_attempts_without_a_copy_and_with_some():
     [
         (
             [[0, 0.9, 0.8, 1.0], [5, 0.5, 0.2, 0.8]],
-            "back faster than pictures never seen: after 5 steps the gap is 0.50 [0.20, 0.80].",
+            "back faster than pictures never seen: the gap is 0.50 [0.20, 0.80] after 5 steps.",
         ),
-        ([[5, 0.5, 0.2, 0.8], [50, 0.1, -0.1, 0.3]], "after 5 steps the gap is 0.50 [0.20, 0.80]. Not so after 50 steps."),
-        ([[0, 0.9, 0.8, 1.0], [5, 0.1, -0.1, 0.3]], "are not seen to bring them back faster than others: after 5 steps"),
-        ([[5, 0.5, None, None], [9, 0.6, None, None]], "no interval (after 5 steps the gap is 0.50, after 9 0.60): too few"),
+        ([[5, 0.5, 0.2, 0.8], [50, 0.1, -0.1, 0.3]], "the gap is 0.50 [0.20, 0.80] after 5 steps. Not so after 50 steps."),
+        (
+            [[0, 0.9, 0.8, 1.0], [5, 0.1, -0.1, 0.3]],
+            "are not seen to bring them back faster than others: the gap is 0.10 [-0.10, 0.30] after 5 steps.",
+        ),
+        ([[5, 0.5, None, None], [9, 0.6, None, None]], "no interval (the gap is 0.50 after 5 steps, 0.60 after 9): too few"),
     ],
 )
 def test_an_attack_is_told_by_its_intervals_after_a_step_at_least(points, says):

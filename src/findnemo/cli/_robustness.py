@@ -100,7 +100,14 @@ def show_robustness(attempts: Mapping[str, Any] | None, attack: Mapping[str, Any
 def attempts_table(attempts: Mapping[str, Any]) -> Table:
     """Captions of which an attempt gave a copy, a column for each model and kind of caption; Wilson intervals (95 %) where they have room."""
     columns = attempts["columns"]
-    table = Table(Column("captions copied by", no_wrap=True), *map(plain, columns), box=SIMPLE, show_edge=False, pad_edge=False)
+    table = Table(
+        Column("captions copied by", no_wrap=True),
+        *map(plain, columns),
+        box=SIMPLE,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
     for name, found in attempts["table"].items():
         table.add_row(plain(name), *(_copies(found.get(column), len(columns) <= ROOM) for column in columns))
     return table
@@ -121,7 +128,9 @@ def attack_table(attack: Mapping[str, Any]) -> Table:
     """Mean similarity to the wanted picture after so many steps, a line a curve; then the gaps, with their intervals below them."""
     gaps = attack.get("gaps") or {}
     steps = sorted({point[0] for line in [*attack["curves"].values(), *gaps.values()] for point in line})
-    table = Table("similarity after steps", *(f"{x:g}" for x in steps), box=SIMPLE, show_edge=False, pad_edge=False)
+    table = Table(
+        "similarity after steps", *(f"{x:g}" for x in steps), box=SIMPLE, show_edge=False, pad_edge=False, collapse_padding=True
+    )
     for name, line in attack["curves"].items():
         known = {x: f"{y:.2f}" for x, y in line}
         table.add_row(plain(name), *(known.get(x, "-") for x in steps))

@@ -18,10 +18,18 @@ def sentences(attempts: Mapping[str, Any] | None, attack: Mapping[str, Any] | No
     """What was tried and what came of it, a sentence for each model; last what that means. Empty where nothing was tried.
 
     >>> sentences(None, {"curves": {}, "gaps": {"neurons off: memorized less never seen": [[5, 0.5, 0.2, 0.8]]}})[0]
-    'With neurons off, embeddings optimised for memorized pictures bring them back faster than pictures never seen: after 5 steps the gap is 0.50 [0.20, 0.80].'
+    'With neurons off, embeddings optimised for memorized pictures bring them back faster than pictures never seen: the gap is 0.50 [0.20, 0.80] after 5 steps.'
     """
     told = [*_attempts(attempts or {"columns": [], "table": {}}), *_attacks(attack or {})]
     return [*told, PROTECTS] if told else []
+
+
+def _with(state: str) -> str:
+    """
+    >>> _with("neurons off"), _with("hardened")
+    ('With neurons off', 'After hardening')
+    """
+    return "After hardening" if state == "hardened" else f"With {state}"
 
 
 def _attempts(attempts: Mapping[str, Any]) -> list[str]:
@@ -34,7 +42,7 @@ def _words(table: Mapping[str, Mapping[str, Any]], state: str) -> str:
     found = {name: columns[state] for name, columns in table.items() if state in columns and not name.startswith(GIVEN)}
     if not found:
         return ""
-    what = f"With {state}, {{}} of {len(found)} attempts with other seeds, samplers, steps, guidance, words and tokens give"
+    what = f"{_with(state)}, {{}} of {len(found)} attempts with other seeds, samplers, steps, guidance, words and tokens give"
     hits = {name: cell for name, cell in found.items() if cell["captions"]}
     if not hits:
         most, high = max(cell["n"] for cell in found.values()), max(cell["high"] for cell in found.values())
@@ -65,25 +73,24 @@ def _attacked(state: str, points: Sequence[Sequence[float | None]]) -> str:
     after = [p for p in points if p[0]]
     told = [p for p in after if p[2] is not None]
     if not told:
-        return f"With {state}, gaps have no interval ({_listed(after)}): too few captions to tell anything."
+        return f"{_with(state)}, gaps have no interval ({_listed(after)}): too few captions to tell anything."
     above = [p for p in told if p[2] > 0]  # type: ignore[operator]
     if above:
         return (
-            f"With {state}, embeddings optimised for memorized pictures bring them back faster than pictures never seen: {_listed(above)}."
+            f"{_with(state)}, embeddings optimised for memorized pictures bring them back faster than pictures never seen: {_listed(above)}."
             + (f" Not so after {_steps([p for p in told if p not in above])}." if len(above) < len(told) else "")
         )
-    return f"With {state}, embeddings optimised for memorized pictures are not seen to bring them back faster than others: {_listed(told)}."
+    return f"{_with(state)}, embeddings optimised for memorized pictures are not seen to bring them back faster than others: {_listed(told)}."
 
 
 def _listed(points: Sequence[Sequence[float | None]]) -> str:
     """
     >>> _listed([[5, 0.5, 0.25, 0.75], [10, 0.25, None, None]])
-    'after 5 steps the gap is 0.50 [0.25, 0.75], after 10 0.25'
+    'the gap is 0.50 [0.25, 0.75] after 5 steps, 0.25 after 10'
     """
     cells = [f"{y:.2f}" + ("" if low is None or high is None else f" [{low:.2f}, {high:.2f}]") for _, y, low, high in points]
-    return ", ".join(
-        f"after {p[0]:g} {'steps the gap is ' * (k == 0)}{cell}" for k, (p, cell) in enumerate(zip(points, cells, strict=True))
-    )
+    told = [f"{cell} after {p[0]:g}{' steps' * (k == 0)}" for k, (p, cell) in enumerate(zip(points, cells, strict=True))]
+    return f"the gap is {', '.join(told)}"
 
 
 def _steps(points: Sequence[Sequence[float | None]]) -> str:
