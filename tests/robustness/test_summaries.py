@@ -1,10 +1,12 @@
 """What attempts and attacks say together: sentences, charts and stale results, by hand-computed cases."""
 
 import pytest
+from PIL import Image
 
 from findnemo.errors import InputError
 from findnemo.report import _charts as charts
 from findnemo.robustness import sentences
+from findnemo.robustness.controls import pictures
 from findnemo.robustness.sentences import PROTECTS
 from findnemo.runs import Run
 from findnemo.runs.robustness import attack_summary, attempts_summary
@@ -130,3 +132,13 @@ def test_curves_of_another_kind_are_refused(tmp_path, wrong):
         run.set_meta("attempts", {"columns": ["a"], "table": {"x": {"a": {"captions": 1}}}})
         with pytest.raises(InputError, match="'attempts' is not what a run keeps"):
             run.meta("attempts")
+
+
+@pytest.mark.parametrize("size", [(7100, 7100), (16, 16)])
+def test_a_control_that_is_too_large_or_cut_off_is_named(tmp_path, size):
+    file = tmp_path / "a.png"
+    Image.new("1", size).convert("L").save(file)
+    if size == (16, 16):
+        file.write_bytes(file.read_bytes()[:45])
+    with pytest.raises(InputError, match=r"a\.png is no picture that can be read: "):
+        pictures(tmp_path)
