@@ -46,8 +46,10 @@ def _words(table: Mapping[str, Mapping[str, Any]], state: str) -> str:
     hits = {name: cell for name, cell in found.items() if cell["captions"]}
     if not hits:
         most, high = max(cell["n"] for cell in found.values()), max(cell["high"] for cell in found.values())
+        able = sum(table[name].get(UNTOUCHED, {}).get("captions", 0) > 0 for name in found)
         return (
-            f"{what.format('none')} a copy of any of {most:.0f} pictures (95 %: fewer than {100 * high:.0f} % of pictures, each)."
+            f"{what.format('none')} a copy of any of {most:.0f} pictures ({able} do with no neuron off; 95 %: fewer than {100 * high:.0f} % of "
+            "pictures, each)."
         )
     name, cell = max(hits.items(), key=lambda pair: pair[1]["captions"] / pair[1]["n"])
     return f"{what.format(len(hits))} copies; the most has {name!r}, of {cell['captions']:.0f} of {cell['n']:.0f} pictures."
