@@ -9,8 +9,8 @@ GIVEN = "image to image"  # attempts that start from the picture itself
 ORDINARY, UNTOUCHED = "ordinary, ", "untouched"
 GAP = ": memorized less never seen"
 PROTECTS = (
-    "Removing neurons protects where people only have prompts. It does not protect weights that are given away against somebody who already has "
-    "the picture."
+    "Removing neurons protects where people only have prompts. It does not protect weights that are given away against somebody "
+    "who already has the picture."
 )
 
 
