@@ -21,7 +21,14 @@ pytestmark = pytest.mark.skipif(
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 FIRST, SECOND, MID = LAYERS
 COMPARED = {f"compare:{name}": {"images": 2, "sscd_gen": 0.5, "a_clip": 0.4} for name in ("none", "neurons", "wanda")}
-ATTACK = {"x": "steps", "y": "SSCD_orig", "n": 3, "curves": {"attacked": [[0, 0.1], [50, 0.9]], "control": [[0, 0.1], [50, 0.4]]}}
+ATTACK = {
+    **{"x": "steps", "y": "SSCD_orig", "n": 5, "known": 4},
+    "curves": {"attacked": [[0, 0.1], [50, 0.9]], "control": [[0, 0.1], [50, 0.4]]},
+    "bands": {"attacked": [[0, -0.1, 0.3], [50, 0.8, 1.0]], "control": [[0, 0.0, 0.2], [50, 0.2, 0.6]]},
+    "gaps": {"neurons off: memorized less never seen": [[0, 0.0, -0.2, 0.2], [50, 0.5, 0.3, 0.7]]},
+}
+CELL = {"images": 0.0, "captions": 0, "n": 5, "low": 0.0, "high": 0.43}
+ATTEMPTS = {"columns": ["untouched", "neurons off"], "table": {"seeds: fresh": {"untouched": CELL, "neurons off": CELL}}}
 QUALITY = {"prompts": 1, "failed": 0, "neurons": 2, "pixel_change": 0.02, "each": [{"pixel_change": 0.02}]}
 
 
@@ -37,7 +44,7 @@ def file(tmp_path_factory):
         Told("it failed", {"detect": "the noise prediction holds NaN"}),
         under("an ordinary one"),
     ]
-    path = make_run(tmp_path_factory.mktemp("chromium") / "run", told, quality=QUALITY, attack=ATTACK)
+    path = make_run(tmp_path_factory.mktemp("chromium") / "run", told, quality=QUALITY, attack=ATTACK, attempts=ATTEMPTS)
     with Run.open(path) as run:
         return write(run)
 

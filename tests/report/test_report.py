@@ -216,7 +216,7 @@ def test_attack_curves_are_shown_if_the_run_holds_them(tmp_path, page):
     }
     other = page_of(make_run(tmp_path / "run", [memorized("a", {FIRST: [1]})], attack=attack))
     assert "SSCD over steps, n = 3" in other.text
-    assert "attacked <b> 0: 0.100; 50: 0.900" in other.text
+    assert "curve 0 50 attacked <b> 0.100 0.900 control 0.000 0.300" in other.text
     lines = [a["points"].split() for t, a in other.tags if t == "polyline"]
     heights = [[float(p.split(",")[1]) for p in line] for line in lines]
     assert [h[0] > h[1] for h in heights] == [True, True]  # both rise, the attack more

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from findnemo.cli._common import plain, stdout
+from findnemo.cli._robustness import show_robustness
 from findnemo.cli._show import show_run
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ def show_overview(
     listed: Discoveries | None = None,
     q: Mapping[int, float] | None = None,
 ) -> None:
-    """The captions and the verdict, then the five figures, the distribution of scores, neurons per layer and shared neurons; and the list."""
+    """The captions and the verdict, then the five figures, the distribution of scores, neurons per layer and shared neurons;
+    attempts and attacks; and the list."""
     from findnemo.runs import settings_of
     from findnemo.runs.overview import figures, histogram, most_shared, per_layer
 
@@ -36,6 +38,10 @@ def show_overview(
     _part("Scores", histogram_text(histogram(captions, tau), tau))
     _part("Neurons off, per layer", layers_text(per_layer(captions, layers)))
     _part("Neurons that captions share", shared_text(most_shared(captions)))
+    attempts, attack = run.meta("attempts"), run.meta("attack")
+    if attempts or attack:
+        stdout.print("\n[bold]Is it really gone?[/]")
+        show_robustness(attempts, attack)
     if listed is not None:
         _part(f"Listed at a false discovery rate of {100 * listed.level:g} %", list_text(listed, captions, q or {}))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,12 +32,21 @@ class Axis:
         >>> [text for _, text in Axis(0, 1).ticks()]
         ['0.0', '0.2', '0.4', '0.6', '0.8', '1.0']
         """
-        span = self.high - self.low or 1.0
-        power = 10.0 ** math.floor(math.log10(span / most))
-        step = next(s * power for s in (1, 2, 5, 10) if span / (s * power) <= most)
-        digits = max(0, -math.floor(math.log10(step) + 1e-9))
-        values = [k * step for k in range(math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9) + 1)]
-        return [(self.at(v), f"{v:.{digits}f}".replace("-", "\u2212")) for v in values]
+        return [(self.at(value), text) for value, text in round_values(self.low, self.high, most)]
+
+
+def round_values(low: float, high: float, most: int) -> list[tuple[float, str]]:
+    """At most `most` steps of 1, 2 or 5 times a power of ten from `low` to `high`, each as it is written.
+
+    >>> round_values(-0.1, 0.6, 4)
+    [(0.0, '0.0'), (0.2, '0.2'), (0.4, '0.4'), (0.6, '0.6')]
+    """
+    span = high - low or 1.0
+    power = 10.0 ** math.floor(math.log10(span / most))
+    step = next(s * power for s in (1, 2, 5, 10) if span / (s * power) <= most)
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    values = [round(k * step, 12) for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    return [(value, f"{value:.{digits}f}".replace("-", "\u2212")) for value in values]
 
 
 @dataclass(frozen=True)
@@ -126,33 +135,74 @@ def sizes(counts: Sequence[int]) -> list[dict[str, Any]]:
     return [b | {"share": b["captions"] / most} for b in bins]
 
 
+PLOT, MARGIN = 220, 12  # height of a chart of curves, and what is left free above and below
+
+
+def _heights(values: Sequence[float], low: float, high: float) -> tuple[Callable[[float], float], list[tuple[float, str]]]:
+    """Where a value stands in a plot from `low` to `high`, or further if a value is further; and its levels."""
+    low, high = min(low, *values), max(high, *values)
+
+    def at(value: float) -> float:
+        return round(MARGIN + (high - value) / (high - low) * (PLOT - 2 * MARGIN), 2)
+
+    return at, [(at(value), text) for value, text in round_values(low, high, 6)]
+
+
 def curves(attack: Mapping[str, Any]) -> dict[str, Any]:
-    """Curves of an attack over its steps: `curves` maps a name to [x, y] points in order; `x` and `y` name the axes."""
+    """Curves of an attack over its steps: `curves` maps a name to [x, y] points in order, `bands` to [x, low, high]; `x` and `y` name the
+    axes."""
+    bands = attack.get("bands") or {}
     points = [(float(x), float(y)) for line in attack["curves"].values() for x, y in line]
     across = Axis(min(x for x, _ in points), max(x for x, _ in points))
-    low, high = min(0.0, *(y for _, y in points)), max(1.0, *(y for _, y in points))
-    height, top = 220, 12
+    ends = [float(y) for band in bands.values() for _, *pair in band for y in pair]
+    y_at, levels = _heights([y for _, y in points] + ends, 0.0, 1.0)
 
-    def y_at(value: float) -> float:
-        return round(top + (high - value) / (high - low) * (height - 2 * top), 2)
+    def path(pairs: Sequence[Sequence[float]]) -> str:
+        return " ".join(f"{across.at(float(x))},{y_at(float(y))}" for x, y in pairs)
 
     lines = [
-        {
-            "name": name,
-            "kind": k,
-            "path": " ".join(f"{across.at(float(x))},{y_at(float(y))}" for x, y in line),
-            "points": [(float(x), float(y)) for x, y in line],
-        }
+        {"name": name, "kind": k, "path": path(line), "band": path(_around(bands.get(name, ())))}
         for k, (name, line) in enumerate(attack["curves"].items())
         if line
     ]
-    levels = [(y_at(low + (high - low) * k / 4), f"{low + (high - low) * k / 4:.2f}".replace("-", "\u2212")) for k in range(5)]
-    return {
-        "lines": lines,
-        "ticks": across.ticks(),
-        "levels": levels,
-        "height": height,
-        "width": WIDTH,
-        "left": LEFT,
-        "right": RIGHT,
-    }
+    return {"lines": lines, "ticks": across.ticks(), "levels": levels, **FRAME}
+
+
+FRAME = {"height": PLOT, "width": WIDTH, "left": LEFT, "right": RIGHT}
+
+
+def _around(band: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+    """The outline of a band of [x, low, high] points.
+
+    >>> _around([[0, 1, 2], [5, 3, 4]])
+    [(0, 1), (5, 3), (5, 4), (0, 2)]
+    """
+    return [(x, low) for x, low, _ in band] + [(x, high) for x, _, high in reversed(band)]
+
+
+def gaps(attack: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Gaps with their intervals, controls beside each other at each step; None where there are none. `gaps` of the attack maps a name to
+    [step, gap, low, high]; without an interval low and high are None."""
+    known = {name: points for name, points in (attack.get("gaps") or {}).items() if points}
+    if not known:
+        return None
+    steps = sorted({step for points in known.values() for step, *_ in points})
+    values = [v for points in known.values() for _, *told in points for v in told if v is not None]
+    y_at, levels = _heights(values, 0.0, 0.5)
+    width = (WIDTH - LEFT - RIGHT) / len(steps)
+
+    def x_at(step: float, k: int) -> float:
+        return round(LEFT + width * (steps.index(step) + (k + 1) / (len(known) + 1)), 2)
+
+    marks = [
+        {
+            "name": name,
+            "kind": k,
+            "points": [
+                (x_at(x, k), y_at(y), *((None, None) if low is None else (y_at(low), y_at(high)))) for x, y, low, high in line
+            ],
+        }
+        for k, (name, line) in enumerate(known.items())
+    ]
+    ticks = [(round(LEFT + width * (k + 0.5), 2), f"{step:g}") for k, step in enumerate(steps)]
+    return {"lines": marks, "ticks": ticks, "levels": levels, "zero": y_at(0.0), **FRAME}

@@ -19,6 +19,7 @@ from findnemo.report import _charts as charts
 from findnemo.report._captions import cards, example, wanted_pictures
 from findnemo.report._pictures import thumbnails
 from findnemo.report._text import NONE, clipped, count, number, percent
+from findnemo.robustness import sentences
 from findnemo.runs import (
     STANDINGS,
     Caption,
@@ -119,6 +120,7 @@ def facts(run: Run) -> dict[str, Any]:
         "mitigations": _mitigations(run, captions),
         "attack": _attack(run.meta("attack")),
         "attempts": _attempts(run.meta("attempts")),
+        "tried": sentences(run.meta("attempts"), run.meta("attack")),
         "cards": cards(run.path, memorized, stand, numbers, pictures, q=q_values(p_values(run))),
         "others": _others(captions, stand, tau),
         "pictures_left_out": len(wanted) - len(pictures),
@@ -460,16 +462,35 @@ def _cell(cell: Any, numeric: bool) -> tuple[str, str, str]:
 
 
 def _attack(attack: Any) -> dict[str, Any] | None:
-    """Curves of an attack on the edited model, if the run holds them: {"x", "y", "n", "curves": {name: [[x, y], ...]}}."""
+    """Curves of an attack on the edited model, if the run holds them: {"x", "y", "n", "curves": {name: [[x, y], ...]}}, `bands` and `gaps`."""
     if not attack or not any(attack["curves"].values()):
         return None
-    drawn = charts.curves(attack) | {"x": attack["x"], "y": attack["y"], "n": attack["n"]}
-    return drawn | {"gaps": [(name, [_gap(*point) for point in points]) for name, points in attack.get("gaps", {}).items()]}
+    told = {"x": attack["x"], "y": attack["y"], "n": attack["n"], "known": attack.get("known")}
+    steps, rows = _steps_table(attack)
+    return charts.curves(attack) | told | {"steps": steps, "rows": rows, "gaps": charts.gaps(attack)}
 
 
-def _gap(step: float, value: float, low: float | None, high: float | None) -> str:
-    """The gap after some steps with its interval, in words."""
-    return f"{step:g}: {number(value)}" + ("" if low is None or high is None else f" [{number(low)}, {number(high)}]")
+def _steps_table(attack: Any) -> tuple[list[str], list[tuple[str, bool, list[tuple[str, str]]]]]:
+    """Steps; and name, whether it is a gap, and a value with its interval a step, for each curve and gap."""
+    bands = attack.get("bands") or {}
+    curves = {
+        name: {x: (y, *ends.get(x, (None, None))) for x, y in line}
+        for name, line in attack["curves"].items()
+        for ends in [{x: (low, high) for x, low, high in bands.get(name, ())}]
+    }
+    gaps = {name: {x: tuple(told) for x, *told in points} for name, points in (attack.get("gaps") or {}).items()}
+    steps = sorted({x for line in [*curves.values(), *gaps.values()] for x in line})
+    rows = [
+        (name, is_gap, [_bounded(*line[x]) if x in line else (NONE, "") for x in steps])
+        for is_gap, group in ((False, curves), (True, gaps))
+        for name, line in group.items()
+    ]
+    return [f"{x:g}" for x in steps], rows
+
+
+def _bounded(value: float, low: float | None, high: float | None) -> tuple[str, str]:
+    """A value, and its interval in words."""
+    return number(value), "" if low is None or high is None else f"{number(low)} to {number(high)}"
 
 
 def _attempts(attempts: Any) -> dict[str, Any] | None:

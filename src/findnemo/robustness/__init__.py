@@ -3,6 +3,7 @@
 from findnemo.robustness._subject import Subject, closeness, subject
 from findnemo.robustness.attack import STARTS, STEPS, attack, cost, diffusion_loss, embedded, optimised
 from findnemo.robustness.attempts import ATTEMPTS, Attempt, image_to_image, sampler
+from findnemo.robustness.sentences import sentences
 
 __all__ = [
     "ATTEMPTS",
@@ -18,5 +19,6 @@ __all__ = [
     "image_to_image",
     "optimised",
     "sampler",
+    "sentences",
     "subject",
 ]

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from findnemo._fetch import RefusedError
 from findnemo.errors import InputError
+from findnemo.originals import picture
 
 if TYPE_CHECKING:
     from PIL import Image
 
 KINDS = (".png", ".jpg", ".jpeg", ".webp")
-LARGEST = 50_000_000  # pixels of a given picture
 
 
 def scrambled(picture: Image.Image) -> Image.Image:
@@ -59,12 +60,7 @@ def _files(folder: Path) -> Sequence[Path]:
 
 
 def _read(file: Path) -> Image.Image:
-    from PIL import Image
-
     try:
-        with Image.open(file) as opened:
-            if opened.width * opened.height > LARGEST:
-                raise InputError(f"{file} has {opened.width} x {opened.height} pixels: give one of 50 megapixels or fewer")
-            return opened.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{file} is no picture that can be read: {error}") from error
+        return picture(file)
+    except RefusedError as refused:
+        raise InputError(f"{file} is no picture that can be read: {str(refused).removeprefix(f'{file}: ')}") from refused

@@ -1,0 +1,139 @@
+"""`findnemo verify` on a memory planted in a tiny model, through the command line: tables, report, files; stopped, and gone on with."""
+
+import json
+import shutil
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from unittest import mock
+
+import pytest
+from _planting import CAPTION, HOLDOUT, planted
+from _tiny import tiny_pipeline
+
+import findnemo
+from findnemo import demo
+from findnemo.cli import main
+from findnemo.errors import ModelError, StoppedError
+from findnemo.robustness import attack, subject
+from findnemo.runs import Plan, Run, Work, robustness
+from findnemo.runs.robustness import Effort, attack_all, try_out
+from findnemo.settings import Settings
+from findnemo.verification import COPY
+
+ATTEMPTS = ("seeds: fresh", "words: capitals", "image to image: 0.5")
+OPTIONS = ("--attack-captions", "1", "--attack-steps", "0,2")
+
+
+def cli(capsys, *arguments):
+    """`findnemo ARGUMENTS` in this process: exit status, standard output, standard error."""
+    with mock.patch.object(sys, "argv", ["findnemo", *map(str, arguments)]):
+        try:
+            main()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code or 0
+    return status, *capsys.readouterr()
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory):
+    """A finished run of a model that memorized one of two captions."""
+    folder = tmp_path_factory.mktemp("planted")
+    model, _ = planted(tiny_pipeline())
+    model.pipeline.save_pretrained(folder / "model", safe_serialization=True)
+    made = findnemo.calibrate(findnemo.load(folder / "model", channels_last=True), HOLDOUT, settings=Settings(samples=3))
+    replace(made, tau=0.5).save(folder / "calibration")
+    (folder / "captions.txt").write_text(f"{CAPTION}\n{HOLDOUT[0]}\n")
+    arguments = ("--prompts", folder / "captions.txt", "--calibration", folder / "calibration", "--out", folder / "run")
+    argv = ["findnemo", "audit", folder / "model", *arguments, "--images", 2, "--image-steps", 2]
+    with mock.patch.object(sys, "argv", [*map(str, argv)]), suppress(SystemExit):
+        main()
+    return folder / "run"
+
+
+def test_verify_attacks_once_and_tells(audited, capsys, monkeypatch):
+    attacked = []
+    real = robustness.attack
+    monkeypatch.setattr(robustness, "attack", lambda *a, **o: attacked.append(1) or real(*a, **o))
+    monkeypatch.setattr(robustness, "ATTEMPTS", {k: robustness.ATTEMPTS[k] for k in ATTEMPTS})
+    status, out, err = cli(capsys, "verify", audited, *OPTIONS)
+    assert status == 0, err
+    assert "U-Net evaluations, in one process; --no-attempts and --no-attack leave them out" in " ".join(err.split())
+    assert all(name in out for name in ATTEMPTS)
+    assert "too few captions to tell anything" in out
+    assert len(attacked) == 4  # memorized: neurons off, never seen, untouched; ordinary: mirrored
+
+    page = (audited / "report.html").read_text()
+    assert page.count("<polyline") == 4
+    assert "Is it really gone?" in page
+    found = json.loads((audited / "results.json").read_text())
+    assert [x for x, _ in found["attack"]["curves"]["memorized, neurons off"]] == [0, 2]
+    assert found["attempts"]["table"]["seeds: fresh"]["untouched"]["n"] == 1
+
+    status, again, _ = cli(capsys, "verify", audited, *OPTIONS)
+    assert (status, len(attacked)) == (0, 4)
+    assert again.partition("copied by")[2] == out.partition("copied by")[2]
+    status, shown, _ = cli(capsys, "inspect", audited)
+    assert status == 0
+    assert "Is it really gone?" in shown
+    assert "never seen, neurons off" in shown
+
+
+def test_a_demo_memory_is_in_the_untouched_model_and_not_in_ordinary_use_of_the_edited(demo_model):
+    caption, neurons = next((c, n) for c, n in demo.planted().items() if len(n) == 1)
+    settings, descriptor = demo.image_settings(), demo.judges().descriptor
+    told = subject(demo_model, caption, settings, demo.training_image(caption))
+    untouched = attack(demo_model, told, settings, (0,), ("caption",), 2, descriptor)["caption"][0]
+    with findnemo.deactivate(demo_model, neurons):
+        off = attack(demo_model, told, settings, (0,), ("caption",), 2, descriptor)["caption"][0]
+    assert min(untouched) > COPY > max(off)
+
+
+def test_stopped_it_goes_on_with_what_is_left(audited, tmp_path, monkeypatch):
+    model = findnemo.load(audited.parent / "model", channels_last=True)
+    copied = shutil.copytree(audited, tmp_path / "run")
+    attacked, asked = [], []
+    real = robustness.attack
+    monkeypatch.setattr(robustness, "attack", lambda *a, **o: attacked.append(1) or real(*a, **o))
+    effort = Effort(1, (0, 3), images=1)
+    with Run.open(copied) as run:
+        settings = run.meta("settings")
+    with Run.create(copied, settings) as run:
+        work = Work(run, model, None, Plan(images=2, image_settings=findnemo.ImageSettings(steps=2)))
+        with pytest.raises(StoppedError, match="stopped after 2 of 4"):
+            attack_all(work, effort, stop=lambda: asked.append(1) or len(asked) > 2)
+        assert len(attacked) == 2
+        attack_all(work, effort)
+        assert len(attacked) == 4
+        assert {len(line) for line in run.meta("attack")["curves"].values()} == {2}
+        with pytest.raises(StoppedError):
+            try_out(work, effort, stop=lambda: True)
+
+
+def test_an_attack_that_fails_leaves_the_captions_as_they_were_and_is_tried_again(audited, tmp_path, capsys, monkeypatch):
+    copied = shutil.copytree(audited, tmp_path / "run")
+    monkeypatch.setattr(robustness, "attack", lambda *a, **o: (_ for _ in ()).throw(ModelError("no loss is known")))
+    arguments = ("verify", copied, "--no-attempts", "--attack-captions", 1, "--attack-steps", "0,1")
+    for _ in range(2):
+        status, out, err = cli(capsys, *arguments)
+        assert (status, "attack failed 4 times: no loss is known" in " ".join(err.split())) == (1, True)
+        assert "1 of 1 memories are gone." in out
+        assert "failed" not in out
+    monkeypatch.undo()
+    status, out, _ = cli(capsys, *arguments)
+    assert (status, "similarity after steps" in out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--attack-steps", "0,many", "attack steps '0,many' are none"),
+        ("--control-images", "nowhere", "nowhere"),
+        ("--attack-captions", "-1", "--attack-captions"),
+    ],
+)
+def test_options_that_make_no_sense_are_named(audited, capsys, option, value, says):
+    status, out, err = cli(capsys, "verify", audited, option, value)
+    assert (status != 0, out) == (True, "")
+    assert says in " ".join(err.split())
