@@ -24,12 +24,12 @@ SMALL = {
     "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
 }
-TEXTS = ("a red fox", "a grey owl", "a tree", "the sea", "a moon")
+TEXTS = ("a red fox", "a grey owl", "a tree", "the sea")
 
 
 @pytest.fixture(scope="module")
 def small() -> killing.Audit:
-    """An audit of five captions, two of them memorized, on 16 loud neurons."""
+    """An audit of four captions, one of them memorized, on 16 loud neurons."""
     model = findnemo.load(tiny_pipeline(**SMALL))
     with torch.no_grad():
         model.denoiser.conv_out.weight *= 100
@@ -57,10 +57,10 @@ def told(counts: Counter[str], capsys) -> None:
 
 
 def test_an_audit_killed_ten_times_and_more_ends_as_if_nothing_had_happened(tmp_path, small, capsys):
-    counts = killing.kill_often(small, tmp_path, kills=16, seed=7)
+    counts = killing.kill_often(small, tmp_path, kills=12, seed=7)
     told(counts, capsys)
-    assert counts["at a moment"] >= 5
-    assert len(counts) >= 6  # kinds of moments
+    assert counts["at a moment"] >= 3
+    assert counts.total() - counts["runs compared"] == 12
 
 
 @pytest.mark.slow

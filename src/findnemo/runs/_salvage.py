@@ -6,6 +6,7 @@ seems to hold is a row if the checksum fits. Format: https://www.sqlite.org/file
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import struct
 from collections import deque
@@ -20,6 +21,9 @@ LEAF, KINDS = 13, (2, 5, 10, 13)  # type of a table's leaf page; of all pages of
 LOG_HEAD, FRAME_HEAD = 32, 24  # bytes before the first page, and before each, of a write-ahead log
 PATIENCE = 20_000  # questions that SQLite cannot answer, before the rest is left to the other way
 MOST = 10_000_000  # bytes of a row: no sane one is longer
+MOST_BEFORE = 14  # bytes of the two numbers before a row's head
+HEADS = [re.compile(rb"(?=([\x04-\x28](?:[\x80-\xff]{0,4}[\x00-\x7f]){%d}\x2d))" % n, re.DOTALL) for n in (2, 5)]
+SHORTEST, LONGEST = 4, 40  # bytes of the head of a row of three to six values
 WIDTHS = (0, 1, 2, 3, 4, 6, 8)  # bytes of the integer types 0 (NULL) to 6
 
 Row = tuple[Any, ...]
@@ -36,7 +40,7 @@ def live(db: sqlite3.Connection, table: str) -> dict[int, Row]:
         query = f"SELECT rowid, {columns}, {last} FROM {table} WHERE rowid BETWEEN ? AND ?"
         try:
             db.execute(query, (0, -1)).fetchall()
-        except sqlite3.Error:
+        except (sqlite3.Error, UnicodeDecodeError):
             continue
         return {row[0]: row[1:] for row in _ranges(db, query, 0, _last(db, table))}
     return {}
@@ -57,7 +61,7 @@ def _ranges(db: sqlite3.Connection, query: str, first: int, last: int) -> Iterat
         first, last = open_.popleft()
         try:
             yield from db.execute(query, (first, last)).fetchall()
-        except (sqlite3.Error, OverflowError):
+        except (sqlite3.Error, OverflowError, UnicodeDecodeError):
             failed, middle = failed + 1, (first + last) // 2
             if first < last:
                 open_ += [(first, middle), (middle + 1, last)]
@@ -100,11 +104,17 @@ def _cells(page: bytes, head: int, pages: dict[int, bytes], size: int) -> Iterat
         ends = range(head + 8, min(head + 8 + 2 * count, len(page) - 1), 2)
         places: Sequence[int] = [int.from_bytes(page[at : at + 2], "big") for at in ends]
     else:
-        places = range(head, len(page))
+        places = _places(page)
     for at in places:
         cell = _cell(page, at, pages, size)
         if cell is not None:
             yield cell
+
+
+def _places(page: bytes) -> list[int]:
+    """Where a row of ours may begin: the numbers before what looks like its head, the types of its values, the checksum's last."""
+    heads = {m.start() for pattern in HEADS for m in pattern.finditer(page) if len(m[1]) == m[1][0]}
+    return sorted({at for head in heads for at in range(max(head - MOST_BEFORE, 0), head - 1)})
 
 
 def _cell(page: bytes, at: int, pages: dict[int, bytes], size: int) -> tuple[int, list[Any]] | None:
@@ -153,6 +163,8 @@ def _payload(page: bytes, at: int, length: int, pages: dict[int, bytes], size: i
 def _values(payload: bytes) -> list[Any]:
     """The values of a row."""
     end, at = _varint(payload, 0)
+    if not SHORTEST <= end <= LONGEST:
+        raise ValueError("not the head of a row of ours")
     kinds = []
     while at < end:
         kind, at = _varint(payload, at)

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from findnemo._writing import CLOSED, FAILS, FULL, storing, sweep, written
 from findnemo.errors import DamageError, FindnemoError, InputError, MismatchError, StorageError
@@ -79,7 +79,7 @@ def checksum(table: str, row: Sequence[Any]) -> str:
     >>> checksum("meta", ("schema", "2"))
     '24c7237af3a1a0a6'
     """
-    return hashlib.blake2b(json.dumps([table, *row]).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(json.dumps([table, *row], default=repr).encode(), digest_size=8).hexdigest()
 
 
 class Run:
@@ -87,6 +87,12 @@ class Run:
 
     def __init__(self, path: Path, lock: IO[str] | None = None):
         self.path, self._lock, self._schema = path, lock, SCHEMA
+        for name, sound in (
+            (DATABASE, _database_head),
+            (f"{DATABASE}-wal", _log_head),
+        ):  # SQLite removes a log that it cannot read
+            if not sound(_head(path / name)):
+                raise self._damaged(f"{name} does not begin as such a file does")
         self._db = _connect(path / DATABASE, writes=lock is not None)
         try:
             self._check_pages()
@@ -157,7 +163,7 @@ class Run:
         """The same one by one."""
         try:
             yield from self._db.execute(query, tuple(values))
-        except (sqlite3.DatabaseError, OverflowError) as error:
+        except (sqlite3.DatabaseError, OverflowError, UnicodeDecodeError) as error:
             raise self._told(error) from error
 
     def _told(self, error: Exception) -> FindnemoError:
@@ -384,6 +390,31 @@ def _connect(file: Path, writes: bool) -> sqlite3.Connection:
         return sqlite3.connect(place, timeout=30, isolation_level=None, uri=still)
     except sqlite3.Error as error:
         raise StorageError(f"{file} cannot be opened ({error}): {CLOSED}") from error
+
+
+def _head(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(32)
+    except FileNotFoundError:
+        return b""
+
+
+def _database_head(head: bytes) -> bool:
+    return not head or head.startswith(b"SQLite format 3\0")
+
+
+def _log_head(head: bytes) -> bool:
+    """Whether the 32 bytes before the frames of a write-ahead log fit their checksum, as SQLite computes it."""
+    if len(head) < 32:
+        return True  # nothing was committed to it
+    order: Literal["big", "little"] = "big" if head[3] & 1 else "little"
+    numbers = [int.from_bytes(head[k : k + 4], order) for k in range(0, 24, 4)]
+    first = second = 0
+    for a, b in zip(numbers[::2], numbers[1::2], strict=True):
+        first = (first + a + second) % 2**32
+        second = (second + b + first) % 2**32
+    return head[:3] == b"\x37\x7f\x06" and head[24:] == first.to_bytes(4, "big") + second.to_bytes(4, "big")
 
 
 def keep_settings(path: Path, settings: dict[str, Any]) -> None:
