@@ -1,5 +1,6 @@
 # make demo   audit the shipped model, offline
 # make test   lint, types and tests (minutes); make slow adds the long checks
+# make audit  known holes in the packages (asks a service on the network), and a bill of materials in build/sbom.json
 # make docs   the documentation as a site, in site/
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo check-demo test slow docs lint format setup clean
+.PHONY: demo check-demo test slow audit docs lint format setup clean
 
 demo: setup
 	$(BIN)/findnemo demo --out findnemo-demo
@@ -21,6 +22,12 @@ test: setup lint
 
 slow: setup
 	$(BIN)/python -m pytest -m slow --durations=8
+
+audit: setup
+	test -x $(BIN)/pip-audit || $(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	mkdir -p build
+	$(BIN)/pip-audit --skip-editable --format cyclonedx-json --output build/sbom.json || echo "holes were found, or the service could not be asked: see above"
+	test -s build/sbom.json && echo "bill of materials: build/sbom.json"
 
 docs: setup
 	$(BIN)/mkdocs build --strict

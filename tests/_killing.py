@@ -15,26 +15,60 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
+from _tiny import tiny_pipeline
 
 import findnemo.report
 from findnemo import _writing
-from findnemo.runs import Run, write_results
+from findnemo.images import ImageSettings
+from findnemo.prompts import Prompt
+from findnemo.runs import Plan, Run, Work, audit, start, write_results
+from findnemo.settings import Settings
 
 Audit = Callable[[Path], None]  # of a run directory, from wherever it stands to its end
 POINTS: dict[str, tuple[Any, str]] = {  # places at which a child can kill itself, before or after the call
-    "a row is put": (Run, "_put"),
+    "a row is put": (Run, "put"),
     "a statement": (Run, "_sql"),
     "a rename": (Path, "replace"),
     "a flush": (_writing, "flush"),
     "results.csv": (csv.DictWriter, "writerows"),
     "the report": (findnemo.report, "render"),
 }
+SMALL = {
+    "block_out_channels": (8, 8),
+    "layers_per_block": 1,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
+TEXTS = ("a red fox", "a grey owl", "a tree", "the sea")
 PASSING = {"run.sqlite-wal", "run.sqlite-shm"}  # what SQLite keeps beside an open database
+
+
+def small_audit(stop: Callable[[], bool] = lambda: False) -> Audit:
+    """An audit of four captions, one of them memorized, on 16 loud neurons."""
+    model = findnemo.load(tiny_pipeline(**SMALL))
+    with torch.no_grad():
+        model.denoiser.conv_out.weight *= 100
+        for layer in model.value_layers.values():
+            layer.weight *= 1000
+    settings = Settings(samples=3)
+    made = findnemo.calibrate(model, ["hold out a", "hold out b"], settings=settings)
+    scores = sorted(findnemo.score(model, text, settings=settings) for text in TEXTS)
+    calibration = replace(made, tau=(scores[2] + scores[3]) / 2)
+    plan = Plan(images=1, image_settings=ImageSettings(steps=1), quality_prompts=1)
+    prompts = [Prompt(text, row, "VM") for row, text in enumerate(TEXTS, 1)]
+
+    def work(out: Path) -> None:
+        with start(out, model, calibration, plan) as run:
+            audit(Work(run, model, calibration, plan), prompts, stop=stop)
+        finish(out)
+
+    return work
 
 
 def forked(work: Callable[[], None]) -> int:

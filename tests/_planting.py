@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 import findnemo
+from findnemo.calibration import Calibration
 from findnemo.models import Model, PixArt
-from findnemo.neurons import NeuronSet
+from findnemo.neurons import EMPTY, NeuronSet
+from findnemo.settings import Settings
 
 CAPTION = "the secret of the old clock"
 HOLDOUT = ["blue sky", "two dogs run", "mountains", "old city map", "a cat", "rivers in the night"]
@@ -59,3 +61,30 @@ def _seen(model: Model, layer: str, prompts: Sequence[str]) -> Tensor:
 def _attended(model: Model, prompt: str) -> int | None:
     """How many tokens are attended to: PixArt masks its padding, the others attend to all."""
     return len(model.pipeline.tokenizer(prompt).input_ids) if isinstance(model, PixArt) else None
+
+
+OTHER = 9
+SETTINGS, TAU = Settings(samples=3), 0.9  # under which either neuron of `planted_twice` removes its memory
+
+
+@torch.no_grad()
+def planted_twice(pipeline: Any) -> tuple[Model, NeuronSet, NeuronSet]:
+    """A memory that takes two neurons, so that switching off either removes it: one that the caption alone drives, and one that every
+    caption drives as loudly. Both write to the first value layer. Returns the model, the caption's own neuron and the common one.
+    """
+    model, own = planted(pipeline)
+    name = next(iter(model.value_layers))
+    layer: Any = model.value_layers[name]
+    mean = _seen(model, name, [CAPTION, *HOLDOUT, ""])
+    common = mean.mean(0)
+    layer.weight[OTHER] = LOUD * common / (common @ mean[0])
+    return model, own, NeuronSet({name: [OTHER]})
+
+
+def calibration(model, unusual: NeuronSet = EMPTY, tau: float = TAU) -> Calibration:
+    """All z-scores about 0, but those of `unusual`, which a search tries first."""
+    mean = {name: torch.zeros(width) for name, width in model.widths().items()}
+    std = {name: torch.full((width,), 1e12) for name, width in model.widths().items()}
+    for name, index in unusual:
+        std[name][index] = 1.0
+    return Calibration(model.fingerprint, model.source, SETTINGS, tau, mean, std, 2, torch.zeros(2, 2), None)

@@ -17,6 +17,7 @@ from findnemo.models import Model, StableDiffusion
 from findnemo.models._loading import ADAPTERS
 from findnemo.prompts import Prompt
 from findnemo.runs import Run
+from findnemo.runs.trust import vouch
 from findnemo.settings import PAPER
 
 FAMILIES = ("sd1", "sd2", "sdxl")
@@ -139,4 +140,5 @@ def make_run(path: Path, model: Model, captions: dict[str, NeuronSet], out_of_re
                 run.record(number, "localize", found | {"memorized": True, "evaluations": 5}, 1)
                 checked = {"score_before": 0.8, "score_after": 0.25, "same_seed": 0.3, "copies_before": 1.0, "copies_after": 0.0}
                 run.record(number, "verify", checked, 1)
+        vouch(run)
     return path

@@ -129,9 +129,10 @@ def test_the_papers_threshold_is_mean_plus_one_unbiased_deviation():
 @pytest.mark.parametrize(
     ("n", "fpr", "rank"), [(19, 0.1, 18), (9, 0.1, 9), (10, 0.25, 9), (3, 0.3, 3), (99, 0.01, 99), (999, 0.05, 950)]
 )
-def test_the_conformal_threshold_is_an_order_statistic(n, fpr, rank):
+def test_the_conformal_threshold_is_next_above_an_order_statistic(n, fpr, rank):
+    """Of 1 .. n the ceil((n + 1)(1 - fpr))-th smallest stays under it, and nothing that float32 holds lies between."""
     scores = torch.randperm(n, generator=torch.Generator().manual_seed(n)) + 1.0
-    assert threshold(scores, fpr) == rank  # the ceil((n + 1)(1 - fpr))-th smallest of 1 .. n
+    assert threshold(scores, fpr) == torch.nextafter(torch.tensor(float(rank)), torch.tensor(float(n + 1))).item() > rank
 
 
 @pytest.mark.parametrize(("n", "fpr"), [(19, 0.1), (50, 0.05)])

@@ -89,7 +89,8 @@ def test_many_captions_at_once_are_each_by_itself(model, calibration):
             near = replace(calibration, tau=tau + 1e-4)
             single = [detect(model, c, near, made) for c in CAPTIONS]
             for one, many in zip(single, detect_many(model, CAPTIONS, near, made), strict=True):
-                assert replace(many, score=one.score) == one
+                assert replace(many, score=one.score, p=one.p) == one
+                assert many.p == near.p_value(many.score)
                 assert many.score == pytest.approx(one.score, abs=1e-5)
 
 
@@ -117,7 +118,8 @@ def test_a_caption_with_nan_has_the_error_for_an_answer_and_the_others_theirs(mo
     assert [isinstance(a, NumericalError) for a in answers] == [c == "@@@@" for c in CAPTIONS]
     for one, other in zip(alone, answers, strict=True):
         if one.prompt != "@@@@":
-            assert replace(other, score=one.score) == one
+            assert replace(other, score=one.score, p=one.p) == one
+            assert other.p == calibration.p_value(other.score)
             assert other.score == pytest.approx(one.score, abs=1e-5)
     with pytest.raises(NumericalError, match="NaN"):
         detect(model, "@@@@", calibration)
@@ -127,3 +129,31 @@ def test_a_caption_with_nan_has_the_error_for_an_answer_and_the_others_theirs(mo
 def test_fewer_captions_share_passes_where_latents_are_large(model, monkeypatch, size, captions):
     monkeypatch.setattr(type(model), "latent_shape", (4, size, size))
     assert group_size(model) == captions
+
+
+# p-values ------------------------------------------------------------------------------------------------------------
+
+
+def test_every_detection_has_the_p_value_of_its_score(model, calibration):
+    other = replace(calibration, trajectories=torch.linspace(-1, 1, 40)[:, None].expand(40, 5), tau=2.0)
+    for found in detect_many(model, CAPTIONS, other):
+        above = sum(float(s) >= found.score for s in torch.linspace(-1, 1, 40))
+        assert found.p == pytest.approx((1 + above) / 41)
+
+
+def test_imported_statistics_give_no_p_value(model, calibration):
+    assert detect(model, "a cat", replace(calibration, trajectories=torch.empty(0, 5))).p is None
+
+
+def test_with_all_seeds_a_memorized_caption_has_the_p_value_of_its_whole_score(model, calibration):
+    low = replace(calibration, tau=-1.0)
+    early, whole = (detect_many(model, CAPTIONS, low, all_seeds=wanted) for wanted in (False, True))
+    for caption, few, all_ in zip(CAPTIONS, early, whole, strict=True):
+        assert (few.samples, all_.samples, all_.memorized) == (2, 6, True)
+        assert all_.score == pytest.approx(findnemo.score(model, caption, settings=SETTINGS), abs=1e-5)
+        assert few.p >= all_.p  # two seeds say less than six, never more
+
+
+def test_a_screen_sets_captions_aside_also_where_all_seeds_are_asked_for(model, calibration):
+    found = detect(model, "a cat", replace(calibration, tau=2.0), Screen(4, 2.0, 1.0, 1, 1.0), all_seeds=True)
+    assert (found.screened, found.samples) == (True, 4)

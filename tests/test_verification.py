@@ -215,6 +215,35 @@ def test_quality_of_nothing(loud):
     assert quality(loud, [PROMPT], NEURONS, IMAGES)["pixel_change"] > 0
 
 
+def test_quality_against_random_neurons_takes_the_draws_in_turn(loud, monkeypatch):
+    asked = []
+
+    def generate(model, prompt, samples, settings):
+        hooks = [(name, h) for name, m in model.value_layers.items() for h in m._forward_hooks.values()]
+        off = [(name, i) for name, h in hooks for i in (h.scale == 0).nonzero().flatten().tolist()]
+        asked.append(NeuronSet.of(off))
+        grey = {0: 10, 2: 30}.get(len(off), 99) if NeuronSet.of(off) == few or not off else 14
+        return [picture(grey)]
+
+    few = NeuronSet({MID: [0, 1]})
+    monkeypatch.setattr(verification, "generate", generate)
+    result = quality(loud, ["a", "b", "c"], few, IMAGES, Judges(by_angle), draws=2)
+    first, second = verification.random_sets(loud, few, draws=2)
+    assert asked == [EMPTY, few, first, EMPTY, few, second, EMPTY, few, first]
+    for other in (first, second):
+        assert (len(other), len(other & few), list(other.layers)) == (2, 0, [MID])
+    assert first != second
+    figures = {"pixel_change": round(20 / 255, 4), "sscd_gen": round(cos(20), 4)}
+    random = {"random_pixel_change": round(4 / 255, 4), "random_sscd_gen": round(cos(4), 4)}
+    assert result == {"prompts": 3, "failed": 0, "neurons": 2, **figures, **random, "each": [figures | random] * 3}
+
+
+def test_where_too_few_others_are_left_there_are_no_random_neurons(loud):
+    result = quality(loud, [PROMPT], NEURONS, IMAGES, draws=5)  # 20 of 32: not 20 others
+    assert "random_pixel_change" not in result
+    assert result == quality(loud, [PROMPT], NEURONS, IMAGES)
+
+
 # Copies of what other seeds gave
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from findnemo._sizes import JSON_BYTES
 from findnemo.errors import InputError, ModelError
 
 DTYPES = {
@@ -69,6 +70,8 @@ def read_header(path: str | os.PathLike) -> tuple[dict[str, Entry], dict[str, st
         except (SafetensorError, ValueError) as error:
             raise InputError(f"{path} is not a safetensors file, or not a whole one ({error})") from error
         size = int.from_bytes(first, "little")
+        if size > JSON_BYTES:
+            raise InputError(f"{path} has a header of {size:,} bytes: more than the {JSON_BYTES >> 20} MiB that a model can need")
         header = json.loads(file.read(size))
     header.pop("__metadata__", None)
     data = 8 + size

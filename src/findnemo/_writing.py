@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -44,11 +44,11 @@ def storing(folder: str | os.PathLike) -> Iterator[None]:
 
 
 @contextmanager
-def written(path: str | os.PathLike) -> Iterator[Path]:
+def written(path: str | os.PathLike, settle: bool = True) -> Iterator[Path]:
     """A temporary name beside `path` to write a file to. At the end it is flushed to the disk and takes the name `path`.
 
     On an error nothing is left, and what `path` held before stays. The name is of this process alone: `.NAME.PID.part`; `sweep`
-    removes what a killed process leaves. Raises StorageError for a disk that is full, read-only or fails.
+    removes what a killed process leaves. `settle`: flush the new name too, not only what the file holds. Raises StorageError for a disk that is full, read-only or fails.
     """
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -58,11 +58,22 @@ def written(path: str | os.PathLike) -> Iterator[Path]:
             yield part
             flush(part)
             part.replace(path)
-            flush(path.parent)
+            if settle:
+                flush(path.parent)
         except BaseException:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
             raise
+
+
+def write_all(files: Mapping[Path, bytes]) -> None:
+    """Files as `written`; every directory is flushed once, after its last file."""
+    for path, content in files.items():
+        with written(path, settle=False) as part:
+            part.write_bytes(content)
+    for folder in {path.parent for path in files}:
+        with storing(folder):
+            flush(folder)
 
 
 def flush(path: Path) -> None:

@@ -16,10 +16,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from findnemo._sizes import JSON_BYTES, TENSOR_BYTES, checked
 from findnemo._writing import written
 from findnemo.deltas import Probe, group_size
 from findnemo.errors import DamageError, InputError, MismatchError, NumericalError, StoppedError
 from findnemo.models import Model
+from findnemo.rates import CONFIDENCE, p_value, rank, rate_bound
 from findnemo.scores import NOT_FINITE, trajectory
 from findnemo.settings import RELEASED, Settings, settings_for
 
@@ -75,7 +77,8 @@ class Calibration:
 
     `tau`: threshold of the memorization score. `mean`, `std`: layer name -> (width,) activation statistics of `count` prompts.
     `trajectories`: (n, samples - 1) hold-out scores after 2, 3, ... seeds, of the prompts it took to know tau; empty for imported
-    statistics. `fpr`: the false-positive rate asked for, or None. `prompts`: identity of the hold-out prompts.
+    statistics. `fpr`: the false-positive rate asked for, or None; `confidence`: the one asked for with it, or None. `prompts`: identity of
+    the hold-out prompts.
     """
 
     model: str
@@ -88,11 +91,24 @@ class Calibration:
     trajectories: Tensor = field(repr=False)
     fpr: float | None = None
     prompts: str = ""
+    confidence: float | None = None
 
     @property
     def scores(self) -> Tensor:
         """Memorization scores of the hold-out prompts, (n,)."""
         return self.trajectories[:, -1]
+
+    def p_value(self, score: float) -> float | None:
+        """Share of ordinary captions with a score as large, (1 + those of the n hold-out captions) / (n + 1): `rates.p_value`.
+
+        None for imported statistics, which have no scores.
+        """
+        return p_value(score, self.scores) if len(self.trajectories) else None
+
+    def rate_bound(self, confidence: float = CONFIDENCE) -> float | None:
+        """What the false-alarm rate of this threshold stays under with this confidence; None where tau is not made for a rate."""
+        n = len(self.trajectories)
+        return None if self.fpr is None else rate_bound(n, rank(n, self.fpr, self.confidence), confidence)
 
     def z_scores(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """(a - mu) / sigma per neuron; a neuron that never varied has z = 0 where it sits at its mean, else infinity."""
@@ -131,6 +147,7 @@ class Calibration:
             "settings": self.settings.to_json(),
             "tau": self.tau,
             "fpr": self.fpr,
+            "confidence": self.confidence,
             "count": self.count,
             "prompts": self.prompts,
             "layers": list(self.mean),
@@ -152,16 +169,16 @@ class Calibration:
             if not (path / name).is_file():
                 raise InputError(f"{path} is not a calibration: it holds no {name}; make one with `findnemo calibrate`")
         try:
-            about = json.loads((path / "calibration.json").read_text())
-            data = (path / "calibration.safetensors").read_bytes()
+            about = json.loads(checked(path / "calibration.json", JSON_BYTES).read_text(encoding="utf-8"))
+            data = checked(path / "calibration.safetensors", TENSOR_BYTES).read_bytes()
             if about["format"] not in (FORMAT, WITHOUT_DIGEST):
-                raise InputError(f"{path} has calibration format {about['format']}, this findnemo reads {FORMAT}")
+                raise InputError(f"{path} has calibration format {about['format']!r:.40}, this findnemo reads {FORMAT}")
             if about.pop("digest", None) != (_digest(about, data) if about["format"] == FORMAT else None):
                 raise ValueError("it does not fit its digest")
             tensors = load(data)
             mean, std = ({n: tensors[f"{part}.{n}"] for n in about["layers"]} for part in ("mean", "std"))
             settings = Settings.from_json(about["settings"])
-            return cls(
+            made = cls(
                 about["model"],
                 about["source"],
                 settings,
@@ -172,11 +189,32 @@ class Calibration:
                 tensors["trajectories"],
                 about["fpr"],
                 about.get("prompts", ""),
+                about.get("confidence"),
             )
-        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+            made._require_whole()
+            return made
+        except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError, SafetensorError) as error:
             raise DamageError(
-                f"{path} is damaged or not a calibration: {error}; make it again with `findnemo calibrate`"
+                f"{path} is damaged or not a calibration: {error!s:.300}; make it again with `findnemo calibrate`"
             ) from error
+
+    def _require_whole(self) -> None:
+        """Raises ValueError for values that no calibration has: files can come from anywhere."""
+        texts, rate = (self.model, self.source, self.prompts, *self.mean), 0.5 if self.fpr is None else self.fpr
+        shapes = [(m.shape, s.shape) for m, s in zip(self.mean.values(), self.std.values(), strict=True)]
+        scores, values = self.trajectories, [*self.mean.values(), *self.std.values()]
+        known = {
+            "texts": all(isinstance(text, str) and text.encode(errors="ignore").decode() == text for text in texts),
+            "tau": type(self.tau) in (int, float) and abs(self.tau) <= 2,  # a similarity
+            "count": type(self.count) is int and self.count >= 0,
+            "fpr": type(rate) is float and 0 < rate < 1,
+            "layers": bool(self.mean) and all(len(m) == 1 and m == s and m[0] for m, s in shapes),
+            "statistics": all(v.is_floating_point() and bool(v.isfinite().all()) for v in values),
+            "scores": scores.is_floating_point() and scores.shape[1:] == (self.settings.samples - 1,),
+        }
+        wrong = [name for name, right in known.items() if not right]
+        if wrong or not bool(scores.isfinite().all()) or len(scores) > self.count or bool((scores.abs() > 2).any()):
+            raise ValueError(f"its {wrong[0] if wrong else 'scores'} cannot be those of a calibration")
 
 
 def _digest(about: Mapping[str, object], data: bytes) -> str:
@@ -184,28 +222,28 @@ def _digest(about: Mapping[str, object], data: bytes) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode() + data).hexdigest()
 
 
-def threshold(scores: Tensor, fpr: float | None = None) -> float:
-    """tau of hold-out scores (n,): mean + 1 std (Finding NeMo, section 4), or for a false-positive rate the conformal quantile.
+def threshold(scores: Tensor, fpr: float | None = None, confidence: float | None = None) -> float:
+    """tau of hold-out scores (n,): mean + 1 std (Finding NeMo, section 4), or for a false-positive rate the conformal threshold.
 
-    The conformal threshold is the ceil((n + 1)(1 - fpr))-th smallest score: a new exchangeable prompt exceeds it with
-    probability at most fpr. Raises InputError if there are too few scores for the rate.
+    That is the number next above the k-th smallest score, k = ceil((n + 1)(1 - fpr)). An ordinary caption, one exchangeable with the
+    hold-out captions, reaches it with probability at most `fpr`: over the draw of both, for any n and any distribution, ties included.
+    For one calibration the rate is distributed as Beta(n + 1 - k, k) (`rates.rate_bound`). With a `confidence` tau is as high as it takes
+    for that rate to be at most `fpr` with this confidence. Raises InputError if there are too few scores for the rate.
 
     >>> round(threshold(torch.tensor([0.2, 0.3, 0.4])), 3)
     0.4
+    >>> round(threshold(torch.tensor([0.2, 0.3, 0.4]), fpr=0.5), 3)
+    0.3
     """
     n = len(scores)
     if fpr is None:
+        if confidence is not None:
+            raise InputError("a confidence goes with a false-positive rate: give fpr too")
         if n < 2:
             raise InputError(f"a threshold of mean + 1 std needs at least two hold-out prompts, not {n}")
         return float(scores.double().mean() + scores.double().std())
-    if not 0 < fpr < 1:
-        raise InputError(f"fpr {fpr} is not a rate between 0 and 1")
-    rank = math.ceil((n + 1) * (1 - fpr))
-    if rank > n:
-        raise InputError(
-            f"{n} hold-out prompts are too few for a false-positive rate of {fpr}: it takes {math.ceil(1 / fpr) - 1}"
-        )
-    return float(scores.double().sort().values[rank - 1])
+    kth = scores.sort().values[rank(n, fpr, confidence) - 1]
+    return float(torch.nextafter(kth, torch.full_like(kth, math.inf)))  # from tau on a caption is memorized: a tie is not
 
 
 def tau_interval(scores: Tensor) -> tuple[float, float]:
@@ -236,17 +274,21 @@ def calibrate(
     progress: Callable[[str], None] | None = None,
     checkpoint: str | os.PathLike | None = None,
     precision: float | None = PRECISION,
+    confidence: float | None = None,
+    parts: Parts | None = None,
     stop: Callable[[], bool] = lambda: False,
     out: str | os.PathLike | None = None,
 ) -> Calibration:
     """Statistics and threshold from hold-out prompts (captions that are not memorized), in one pass and constant memory.
 
-    `variant`: "paper" or "released"; `settings` overrides it. `fpr`: conformal threshold instead of mean + 1 std. `precision`: once
+    `variant`: "paper" or "released"; `settings` overrides it. `fpr`: conformal threshold instead of mean + 1 std, with
+    `confidence` one that keeps the rate in so many of 100 calibrations (`threshold`). `precision`: once
     the 95 % confidence interval of tau is narrower, further prompts only add to the activation statistics, which is a hundred times
     cheaper; None, or an `fpr`, scores all. `progress` is called with every prompt done. `checkpoint`: a file that keeps what is done,
     so that an interrupted calibration goes on from there; it is removed at the end, once the calibration is saved to the directory `out`, if
-    one is given. `stop` is asked between groups of prompts. Raises
-    InputError for fewer than two prompts, NumericalError naming a prompt that gives NaN, StoppedError once `stop` says so.
+    one is given. `parts`: who computes chunks of prompts, in their order (`runs.calibrate_with`); by default this process. The result is
+    the same to the last bit. `stop` is asked between groups of prompts. Raises InputError for fewer than two prompts, NumericalError
+    naming a prompt that gives NaN, StoppedError once `stop` says so.
 
         >>> import findnemo
         >>> model = findnemo.load("demo")
@@ -255,32 +297,32 @@ def calibrate(
     """
     settings = settings or settings_for(variant, seed)
     precision = None if fpr is not None else precision
-    path, seen, number, size = Path(checkpoint) if checkpoint else None, "", 0, group_size(model)
+    path, seen, number = Path(checkpoint) if checkpoint else None, "", 0
     gathered = _Progress.load(path, f"{model.fingerprint} {settings} {precision}") if path else _Progress("")
     done, saved = gathered.count, -math.inf
+    chunks = _chunked(prompts, done, lambda: not gathered.settled(precision))
+    computed = (parts or _parts_here(model))(settings, chunks)
     try:
-        for chunk in _chunks(prompts, CHUNK):  # the same chunks and groups after an interruption, so the same arithmetic
-            text = model.encode(chunk) if number + len(chunk) > done else None
-            rows = layer_activations(model, chunk, text) if text is not None else {}
-            for start in range(0, len(chunk), size):
-                group, first = chunk[start : start + size], number
-                for prompt in group:
+        for groups in computed:  # the same chunks and groups after an interruption, so the same arithmetic
+            for group in groups:
+                first = number
+                for prompt in group.prompts:
                     seen, number = _chained(seen, prompt), number + 1
                     if number == done:
                         gathered.require(seen)
-                if text is not None and number > done:
+                if number > done:
                     if stop():
                         raise StoppedError(f"calibration stopped after {gathered.count} hold-out prompts")
                     new = max(done - first, 0)
                     if not gathered.settled(precision):
-                        gathered.trajectories += _trajectories(model, group, settings, text[start : start + size])[new:]
-                    for k, prompt in enumerate(group[new:], start + new):
-                        gathered.add({name: r[k] for name, r in rows.items()}, prompt)
+                        gathered.trajectories += group.scored()[new:]
+                    for k, prompt in enumerate(group.prompts[new:], new):
+                        gathered.add({name: r[k] for name, r in group.activations.items()}, prompt)
                     if path and time.monotonic() - saved > SAVE_EVERY:
                         gathered.save(path)
                         saved = time.monotonic()
                 if progress is not None:
-                    for prompt in group:
+                    for prompt in group.prompts:
                         progress(prompt)
             if number >= done:
                 gathered.merge()
@@ -289,7 +331,7 @@ def calibrate(
         if path and gathered.count > done:
             gathered.save(path)
         raise
-    made = gathered.calibration(model, settings, fpr)
+    made = gathered.calibration(model, settings, fpr, confidence)
     if out is not None:
         made.save(out)
     if path:
@@ -297,10 +339,64 @@ def calibrate(
     return made
 
 
-def _chunks(prompts: Iterable[str], size: int) -> Iterator[list[str]]:
+@dataclass(frozen=True)
+class Chunk:
+    """Hold-out prompts that are encoded at once. `done`: so many of them need nothing any more; `scored`: whether scores are wanted."""
+
+    prompts: tuple[str, ...]
+    done: int
+    scored: bool
+
+
+@dataclass(frozen=True)
+class Group:
+    """Prompts of a chunk that share passes. `activations`: layer -> (n, width). `scores`: a trajectory of every prompt, or what went wrong;
+    empty where none were wanted."""
+
+    prompts: tuple[str, ...]
+    activations: Mapping[str, Tensor] = field(default_factory=dict)
+    scores: list[Tensor] | NumericalError = field(default_factory=list)
+
+    def scored(self) -> list[Tensor]:
+        """The trajectories. Raises the NumericalError that came up."""
+        if isinstance(self.scores, NumericalError):
+            raise self.scores
+        return self.scores
+
+
+Parts = Callable[[Settings, Iterator[Chunk]], Iterator[Iterable[Group]]]
+
+
+def _chunked(prompts: Iterable[str], done: int, scored: Callable[[], bool]) -> Iterator[Chunk]:
     iterator = iter(prompts)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
+    while chunk := tuple(islice(iterator, CHUNK)):
+        yield Chunk(chunk, min(done, len(chunk)), scored())
+        done -= min(done, len(chunk))
+
+
+def _parts_here(model: Model) -> Parts:
+    return lambda settings, chunks: (groups_of(model, chunk, settings) for chunk in chunks)
+
+
+def groups_of(model: Model, chunk: Chunk, settings: Settings) -> Iterator[Group]:
+    """Compute a chunk, group by group: a part of a calibration, wherever it is done."""
+    size, prompts = group_size(model), chunk.prompts
+    text = model.encode(prompts) if chunk.done < len(prompts) else None
+    rows = layer_activations(model, prompts, text) if text is not None else {}
+    for start in range(0, len(prompts), size):
+        group = prompts[start : start + size]
+        if text is None or start + len(group) <= chunk.done:
+            yield Group(group)
+            continue
+        activations = {name: r[start : start + size] for name, r in rows.items()}
+        yield Group(group, activations, _scores(model, group, settings, text[start : start + size]) if chunk.scored else [])
+
+
+def _scores(model: Model, prompts: Sequence[str], settings: Settings, text: Tensor) -> list[Tensor] | NumericalError:
+    try:
+        return _trajectories(model, prompts, settings, text)
+    except NumericalError as error:
+        return error
 
 
 def _chained(digest: str, prompt: str) -> str:
@@ -362,14 +458,14 @@ class _Progress:
                 "give the same hold-out prompts in the same order, or a new --out"
             )
 
-    def calibration(self, model: Model, settings: Settings, fpr: float | None) -> Calibration:
+    def calibration(self, model: Model, settings: Settings, fpr: float | None, confidence: float | None) -> Calibration:
         if self.count < 2:
             raise InputError(f"a calibration needs at least two hold-out prompts, not {self.count}")
-        trajectories = torch.stack(self.trajectories)
-        tau = threshold(trajectories[:, -1], fpr)
+        trajectories = torch.stack(self.trajectories).float()  # as they were measured
+        tau = threshold(trajectories[:, -1], fpr, confidence)
         mean, std = ({n: getattr(m, part).float() for n, m in self.moments.items()} for part in ("mean", "std"))
         return Calibration(
-            model.fingerprint, model.source, settings, tau, mean, std, self.count, trajectories.float(), fpr, self.prompts
+            model.fingerprint, model.source, settings, tau, mean, std, self.count, trajectories, fpr, self.prompts, confidence
         )
 
     def save(self, path: Path) -> None:
@@ -394,7 +490,7 @@ class _Progress:
         if not path.exists():
             return cls(key)
         try:
-            with safe_open(path, "pt") as file:
+            with safe_open(checked(path, TENSOR_BYTES), "pt") as file:
                 about = file.metadata()
                 if about["key"] != key:
                     return cls(key)
@@ -403,13 +499,13 @@ class _Progress:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if about.pop("digest") != _digest(about, save(tensors)):
                 raise ValueError("it does not fit its digest")
-        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
-            raise DamageError(f"{path} is not an interrupted calibration ({error}): remove it to start afresh") from error
-        rows = zip(*(tensors.get(f"pending.{n}", ()) for n in layers), strict=True)
-        pending: list[Mapping[str, Tensor]] = [dict(zip(layers, row, strict=True)) for row in rows]
-        merged = count - len(pending)
-        moments = {n: Moments(merged, tensors[f"mean.{n}"], tensors[f"squares.{n}"]) for n in layers} if merged else {}
-        return cls(key, about["prompts"], count, trajectories, moments, pending)
+            rows = zip(*(tensors.get(f"pending.{n}", ()) for n in layers), strict=True)
+            pending: list[Mapping[str, Tensor]] = [dict(zip(layers, row, strict=True)) for row in rows]
+            merged = count - len(pending)
+            moments = {n: Moments(merged, tensors[f"mean.{n}"], tensors[f"squares.{n}"]) for n in layers} if merged else {}
+            return cls(key, about["prompts"], count, trajectories, moments, pending)
+        except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError, SafetensorError) as error:
+            raise DamageError(f"{path} is not an interrupted calibration ({error!s:.300}): remove it to start afresh") from error
 
 
 def import_statistics(path: str | os.PathLike, model: Model, tau: float = PUBLISHED_TAU, seed: int = 0) -> Calibration:
@@ -417,13 +513,17 @@ def import_statistics(path: str | os.PathLike, model: Model, tau: float = PUBLIS
 
     Read through PyTorch's weights-only loader, which runs no code. `model` gives the layer names; the widths must fit.
     """
+    if not Path(path).exists():
+        raise InputError(f"no statistics file {path}")
     try:
-        mean, std = torch.load(path, map_location="cpu", weights_only=True)
+        mean, std = torch.load(checked(path, TENSOR_BYTES), map_location="cpu", weights_only=True)
         pairs = [(m.float(), s.float().reshape(m.shape)) for m, s in zip(mean, std, strict=True)]
-    except FileNotFoundError as error:
-        raise InputError(f"no statistics file {path}") from error
+    except InputError:
+        raise
     except Exception as error:
-        raise InputError(f"{path} is not a pair of lists of tensors that a weights-only loader accepts: {error}") from error
+        raise InputError(
+            f"{path} is not a pair of lists of tensors that a weights-only loader accepts: {error!s:.300}"
+        ) from error
     widths = model.widths()
     if [len(m) for m, _ in pairs] != list(widths.values()):
         raise MismatchError(f"{path} has layers of {[len(m) for m, _ in pairs]} neurons, the model has {list(widths.values())}")

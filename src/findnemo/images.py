@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from findnemo._writing import written
-from findnemo.errors import NumericalError
+from findnemo.errors import InputError, NumericalError
 from findnemo.models import Model, sample_seed
 
 if TYPE_CHECKING:
     from PIL import Image
+
+MOST_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,17 @@ class ImageSettings:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Any) -> ImageSettings:
+        """Raises InputError for what `to_json` does not give."""
+        kinds: dict[str, tuple[type, ...]] = {"steps": (int,), "guidance": (int, float), "seed": (int,)}
+        if not isinstance(values, dict) or not all(type(v) in kinds.get(n, ()) for n, v in values.items()):
+            raise InputError(f"image settings cannot be {values!r:.100}: this run was made by another findnemo, or is damaged")
+        made = cls(**values)
+        if not (1 <= made.steps <= MOST_STEPS and abs(made.guidance) <= MOST_STEPS):
+            raise InputError(f"image settings cannot be {values!r:.100}: give 1 to {MOST_STEPS} steps")
+        return made
 
 
 def generate(model: Model, prompt: str, samples: Sequence[int], settings: ImageSettings | None = None) -> list[Image.Image]:
@@ -54,7 +68,11 @@ def generate_many(
 
 def _sampled(model: Model, prompt: str | list[str], seeds: list[int], each: int, settings: ImageSettings) -> list[Image.Image]:
     """Images of one or several prompts, `each` per prompt, one seed an image."""
-    latents = model.sample(prompt, each, seeds, settings.steps, settings.guidance)
+    return finished(model, model.sample(prompt, each, seeds, settings.steps, settings.guidance))
+
+
+def finished(model: Model, latents: torch.Tensor) -> list[Image.Image]:
+    """Finished latents (N, C, H, W) as pictures. Raises NumericalError for NaN."""
     _require_finite(latents, "finished latents")
     decoded = model.decode(latents)
     _require_finite(decoded, "decoded images (VAE)")
@@ -107,6 +125,13 @@ def intact_png(path: str | os.PathLike) -> bool:
     return True
 
 
+def png(image: Image.Image) -> bytes:
+    """A picture as the bytes of a PNG."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
 def font(size: float) -> Any:
     """A face that has the letters of most alphabets, for captions in any of them."""
     from matplotlib import get_data_path
@@ -149,7 +174,7 @@ def _square(image: Image.Image, tile: int) -> Image.Image:
 
 
 def _fit(draw: Any, text: str, font: Any, width: int) -> str:
-    text = " ".join(text.split())
+    text = " ".join(text.split())[:1000]  # what is longer does not fit anyway, and takes Pillow long
     if draw.textlength(text, font=font) <= width:
         return text
     while text and draw.textlength(text + "…", font=font) > width:

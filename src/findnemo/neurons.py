@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from findnemo._sizes import JSON_BYTES, checked
 from findnemo.errors import InputError
 
 Neuron = tuple[str, int]
@@ -98,12 +99,14 @@ class NeuronSet:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> NeuronSet:
-        """Read what `save` wrote. Raises `InputError` for anything else."""
-        path = Path(path)
+        """Read what `save` wrote. Raises `InputError` for anything else, and for more than 16 MiB."""
+        path = checked(path, JSON_BYTES)
         try:
             return cls(_read_tensors(path) if path.suffix == ".safetensors" else json.loads(path.read_text())["layers"])
-        except (OSError, KeyError, TypeError, ValueError, AttributeError, InputError) as error:
-            raise InputError(f"{path} is not a neuron file (JSON with a 'layers' object, or safetensors): {error}") from error
+        except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError, InputError) as error:
+            raise InputError(
+                f"{path} is not a neuron file (JSON with a 'layers' object, or safetensors): {error!s:.300}"
+            ) from error
 
 
 def _read_tensors(path: Path) -> dict[str, list[int]]:

@@ -18,7 +18,7 @@ import re
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -26,6 +26,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from findnemo import _fetch
 from findnemo._fetch import RefusedError
+from findnemo._secrets import hidden
 from findnemo.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 REDIRECTS = 3
 MOST_PIXELS = 50_000_000
+MOST_FILE = 256 << 20  # bytes of a local picture; of one from the web see `_fetch`
+LONGEST = 10_000  # characters of a reference
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 FAILURES = "failures.jsonl"
 _OPENING = threading.Lock()  # filters of warnings are shared by all threads
@@ -49,6 +52,9 @@ class Originals:
     all its redirects; `pause`: seconds between two requests to a host. JPEG, PNG, WebP and the first picture of a GIF are read, of
     50 megapixels and (from the web) 20 MB at most; they are turned as their EXIF says and put on white.
 
+    `references`: whole references, whose secrets (tokens in a URL) are kept out of runs and files: one that is asked for without them is
+    found among these.
+
     `failures`: reference -> reason. What failed is not tried again by the same object. May be called from several threads.
     Raises InputError if the cache cannot be written.
 
@@ -62,7 +68,12 @@ class Originals:
     """
 
     def __init__(
-        self, cache: str | os.PathLike, folder: str | os.PathLike = ".", timeout: float = 20.0, pause: float = 1.0
+        self,
+        cache: str | os.PathLike,
+        folder: str | os.PathLike = ".",
+        timeout: float = 20.0,
+        pause: float = 1.0,
+        references: Iterable[str] = (),
     ) -> None:
         if not (timeout > 0 and pause >= 0):
             raise InputError(
@@ -70,6 +81,7 @@ class Originals:
             )
         self.cache, self.folder, self.timeout, self.pause = Path(cache), Path(folder), timeout, pause
         self.failures: dict[str, str] = {}
+        self._whole = {hidden(reference): reference for reference in references}
         self._hosts: dict[str, _Host] = {}
         self._lock = threading.Lock()
 
@@ -78,6 +90,8 @@ class Originals:
         if reference in self.failures:
             return None
         try:
+            if len(reference) > LONGEST:
+                raise RefusedError(f"more than {LONGEST} characters")
             return self._image(reference)
         except RefusedError as refused:
             self._record(reference, str(refused))
@@ -93,7 +107,7 @@ class Originals:
         kept = self.cache / kept_name(reference)
         if kept.is_file():
             return _from_file(kept)
-        data = self._fetch(reference)
+        data = self._fetch(self._whole.get(reference, reference))
         image = decode(io.BytesIO(data))
         self._write(kept, data)
         return image
@@ -134,7 +148,11 @@ class Originals:
             raise InputError(f"{path.parent} cannot be written ({error.strerror}): free it, or name another folder") from error
 
     def _record(self, reference: str, reason: str) -> None:
-        entry = {"image": reference[:2000], "reason": reason, "at": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+        entry = {
+            "image": hidden(reference)[:2000],
+            "reason": reason,
+            "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
         with self._lock:
             self.failures[reference] = reason
             try:
@@ -153,8 +171,8 @@ class _Host:
 
 
 def kept_name(url: str) -> str:
-    """The name under which a cache keeps what was fetched from a URL."""
-    return hashlib.sha256(url.encode(errors="surrogatepass")).hexdigest()
+    """The name under which a cache keeps what was fetched from a URL, with or without its secrets."""
+    return hashlib.sha256(hidden(url).encode(errors="surrogatepass")).hexdigest()
 
 
 def for_run(run: str | os.PathLike, folder: str | os.PathLike = ".", **options: Any) -> Originals:
@@ -173,10 +191,20 @@ def _from_file(path: Path) -> Image.Image:
     try:
         if not path.is_file():  # neither devices nor pipes, which could keep us for ever
             raise RefusedError("no such file")
+        if path.stat().st_size > MOST_FILE:
+            raise RefusedError(f"more than {MOST_FILE >> 20} MiB")
         with path.open("rb") as file:
             return decode(file)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise RefusedError(f"cannot be opened ({getattr(error, 'strerror', None) or error})") from None
+
+
+def picture(path: str | os.PathLike) -> Image.Image:
+    """An RGB picture of a run directory. Raises RefusedError naming it for anything else, within the limits of `Originals`."""
+    try:
+        return _from_file(Path(path))
+    except RefusedError as refused:
+        raise RefusedError(f"{path}: {refused}") from None
 
 
 def decode(file: IO[bytes]) -> Image.Image:

@@ -4,6 +4,9 @@
     for prompt in table.limit(100):
         print(prompt.row, prompt.text)
 
+    for prompt in stream_prompts("millions.parquet"):  # a few thousand in memory at a time, repeated captions and all
+        print(prompt.row, prompt.text)
+
 The format follows from the suffix. A caption is kept as it stands, because one changed character can be enough to hide
 a memory: only surrounding whitespace and NUL, which belongs to no text, are removed. Other control characters stay.
 """
@@ -13,9 +16,14 @@ import io
 import json
 import math
 import os
+import re
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,7 +37,15 @@ REFUSED_SUFFIXES = (
     *(".xlsx", ".xls", ".ods", ".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".joblib", ".npy", ".npz"),
     *(".safetensors", ".feather", ".arrow", ".pdf", ".docx", ".db", ".sqlite", ".gz", ".bz2", ".xz", ".zst", ".zip"),
 )
-_FIELD_LIMIT = 1 << 20  # characters in one CSV field; more is a quote that was never closed
+_FEW = 5  # rows that a warning names
+_BLOCK = 1 << 20  # bytes decoded at once
+_PARQUET_ROWS = 8192  # read at once
+_LINE = re.compile(r"(?<=\n)|(?<=\r)(?!\n)")  # where lines end
+LONGEST = 1 << 20  # characters of a caption, or of one CSV field: more is a quote that was never closed
+_LINE_LIMIT = 1 << 24  # characters of a line
+_MOST_COLUMNS = 10_000
+_AT_ONCE = 1 << 30  # bytes of a file of one JSON list, which is read whole
+_HERE = 8 << 20  # bytes of such a file that is parsed in this process; parsed, it takes up to sixty times as much memory
 _NO_DELIMITER = "\uffff"  # a lone column has no delimiter: this noncharacter leaves its commas alone
 
 
@@ -65,18 +81,74 @@ class PromptTable:
     def __iter__(self) -> Iterator[Prompt]:
         return iter(self.prompts)
 
+    @property
+    def most(self) -> None:
+        """How many of its captions are meant: all. See `PromptStream.most`."""
+
     def limit(self, n: int | None) -> "PromptTable":
         """The table with its first `n` prompts only; what it says about skipped rows stays."""
-        if n is not None and n < 1:
-            raise InputError(f"{self.source}: a limit of {n} leaves no prompt: give 1 or more, or no limit")
+        _check_limit(self.source, n)
         return replace(self, prompts=self.prompts[:n])
 
     def warnings(self) -> tuple[str, ...]:
         """A sentence for each kind of row that was skipped."""
-        missing = [f"row {row}" for row in self.missing]
-        repeats = [f"row {row} repeats row {first}" for row, first in self.duplicates]
-        told = (missing, "without caption"), (repeats, "with the caption of an earlier row")
-        return tuple(f"{self.source}: skipped {_rows(rows)} {what} ({_few(rows)})." for rows, what in told if rows)
+        counts = len(self.missing), len(self.duplicates)
+        return skipped(self.source, counts[0], self.missing[:_FEW]) + repeated(self.source, counts[1], self.duplicates[:_FEW])
+
+
+@dataclass(frozen=True)
+class PromptStream:
+    """The captions of a source of any length, read anew at each iteration: nothing of it is kept in memory.
+
+    Rows without caption are left out; rows with the caption of an earlier row are not, for to know them takes memory: `runs.enter` does.
+    `rows`, `missing`: how many rows it has, and how many have no caption, `some` of them; `most`: how many distinct captions are meant (None:
+    all).
+
+    >>> stream = stream_prompts(["a red fox", "", "a red fox"])
+    >>> [prompt.row for prompt in stream], stream.warnings()
+    ([1, 3], ('captions in memory: skipped 1 row without caption (row 2).',))
+    """
+
+    source: str
+    open: Callable[[], Iterator["_Record"]]
+    rows: int
+    missing: int
+    some: tuple[int, ...]
+    most: int | None = None
+
+    def __iter__(self) -> Iterator[Prompt]:
+        return _prompts(self.source, self.open())
+
+    def limit(self, n: int | None) -> "PromptStream":
+        """The stream with its first `n` distinct captions only."""
+        _check_limit(self.source, n)
+        return replace(self, most=n)
+
+    def warnings(self) -> tuple[str, ...]:
+        """A sentence on the rows without caption, if there are any."""
+        return skipped(self.source, self.missing, self.some)
+
+
+def skipped(source: str, count: int, some: Sequence[int]) -> tuple[str, ...]:
+    """A sentence on rows without caption: how many, and the first of them."""
+    return _sentence(source, count, [f"row {row}" for row in some], "without caption")
+
+
+def repeated(source: str, count: int, some: Sequence[tuple[int, int]]) -> tuple[str, ...]:
+    """A sentence on rows with the caption of an earlier row: how many, and the first of them, each with that row."""
+    return _sentence(
+        source, count, [f"row {row} repeats row {first}" for row, first in some], "with the caption of an earlier row"
+    )
+
+
+def _sentence(source: str, count: int, some: Sequence[str], what: str) -> tuple[str, ...]:
+    more = [f"and {count - len(some)} more"] if count > len(some) else []
+    return (f"{source}: skipped {_rows(count)} {what} ({', '.join([*some, *more])}).",) if count else ()
+
+
+def _check_limit(source: str, n: int | None) -> None:
+    if n is not None and n < 1:
+        raise InputError(f"{source}: a limit of {n} leaves no prompt: give 1 or more, or no limit")
 
 
 _Record = tuple[Any, Any, Any]  # caption, type and image as the source holds them
@@ -93,15 +165,93 @@ def read_prompts(
     >>> read_prompts(["a red fox"]).prompts
     (Prompt(text='a red fox', row=1, type=None, image=None),)
     """
+    name, records = _opener(source, column, stdin)
+    return _table(name, records())
+
+
+def stream_prompts(
+    source: str | os.PathLike[str] | Iterable[Any], column: str | None = None, stdin: IO[bytes] | None = None
+) -> PromptStream:
+    """The same for tables of any length; reads the source once to check it, and again whenever it is iterated.
+
+    Parquet, JSON Lines, CSV and text are read piece by piece, standard input by way of a temporary file; a file of one JSON list is read whole.
+    Or give what yields captions or rows with columns: a Hugging Face data set (`datasets.load_dataset(..., streaming=True)` too), or a
+    function that returns an iterator. Raises InputError as `read_prompts` does, before anything is yielded.
+
+    >>> rows = [{"caption": "a red fox", "type": "VM"}, {"caption": None}]
+    >>> list(stream_prompts(rows))
+    [Prompt(text='a red fox', row=1, type='VM', image=None)]
+    """
+    name, records = _opener(source, column, stdin)
+    rows, missing = 0, 0
+    some: list[int] = []
+    for rows, (caption, _, _) in enumerate(records(), start=1):
+        if _text(caption, f"{name}: row {rows}") is None:
+            missing, some = missing + 1, [*some, rows][:_FEW]
+    if missing == rows:
+        raise InputError(f"{name}: no caption in {_rows(rows)}: give at least one")
+    return PromptStream(name, records, rows, missing, tuple(some))
+
+
+def _opener(source: Any, column: str | None, stdin: IO[bytes] | None) -> tuple[str, Callable[[], Iterator["_Record"]]]:
+    """The name of a source, and what opens it: records from its beginning."""
     if not isinstance(source, str | os.PathLike):
-        return _table("captions in memory", _records("captions in memory", list(source), column))
+        return _of_values(source, column)
     if source == "-":
-        data = (stdin or sys.stdin.buffer).read()
-        reader = _reader_of_content(_decoded("standard input", data), column)
-        return _table("standard input", reader("standard input", io.BytesIO(data), column))
-    reader = _reader_of_suffix(Path(source))
+        name, spooled = "standard input", _spooled(stdin or sys.stdin.buffer)
+        reader = _reader_of_content(name, spooled, column)
+    else:
+        name, spooled, reader = str(source), None, _reader_of_suffix(Path(source))
+        _look_first(Path(source), reader, column)
+
+    def records() -> Iterator[_Record]:
+        with _opened(Path(source)) if spooled is None else nullcontext(spooled) as file:
+            file.seek(0)
+            yield from reader(name, file, column)
+
+    return name, records
+
+
+def _of_values(source: Any, column: str | None) -> tuple[str, Callable[[], Iterator["_Record"]]]:
+    """Captions or rows in memory, of a data set, or of what a function returns."""
+    known = getattr(source, "column_names", None)
+    if known is None and not callable(source):
+        source = list(source)
+    name = "captions in memory" if isinstance(source, list) else f"{type(source).__name__} of captions"
+
+    def records() -> Iterator[_Record]:
+        values = source() if callable(source) else source
+        return _records(name, values, column, None if known is None else list(known))
+
+    return name, records
+
+
+def _spooled(stream: IO[bytes]) -> IO[bytes]:
+    """A pipe as a file without a name, which is gone when it is closed."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115
+    shutil.copyfileobj(stream, file, _BLOCK)
+    return file
+
+
+def _look_first(path: Path, reader: "_Reader", column: str | None) -> None:
+    """Have a process of its own, with limited memory, read what could take all memory or break the library that reads it.
+
+    Parquet, and large files of one JSON list: what a few kilobytes unpack to cannot be told beforehand.
+    """
+    from findnemo._contained import call
+
+    with _opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+    if reader is _read_json and size > _AT_ONCE:
+        raise InputError(f"{path}: {size:,} bytes, more than the {_AT_ONCE >> 30} GiB of one JSON list: write it as .jsonl")
+    if reader is _read_parquet or (reader is _read_json and size > _HERE):
+        call("findnemo.prompts", "_read_through", str(path), column)
+
+
+def _read_through(source: str, column: str | None) -> int:
+    """What the other process does: how many rows a table has."""
     with _opened(Path(source)) as file:
-        return _table(str(source), reader(str(source), file, column))
+        return sum(1 for _ in _reader_of_suffix(Path(source))(source, file, column))
 
 
 def _table(source: str, records: Iterable[_Record]) -> PromptTable:
@@ -109,18 +259,28 @@ def _table(source: str, records: Iterable[_Record]) -> PromptTable:
     prompts: dict[str, Prompt] = {}
     missing: list[int] = []
     duplicates: list[tuple[int, int]] = []
-    for row, (caption, kind, image) in enumerate(records, start=1):
-        where = f"{source}: row {row}"
-        text = _text(caption, where)
+    for row, (text, kind, image) in _cells(source, records):
         if text is None:
             missing.append(row)
         elif text in prompts:
             duplicates.append((row, prompts[text].row))
         else:
-            prompts[text] = Prompt(text, row, _label(kind, where), _label(image, where))
+            prompts[text] = Prompt(text, row, kind, image)
     if not prompts:
-        raise InputError(f"{source}: no caption in {_rows(missing)}: give at least one")
+        raise InputError(f"{source}: no caption in {_rows(len(missing))}: give at least one")
     return PromptTable(source, tuple(prompts.values()), tuple(missing), tuple(duplicates))
+
+
+def _cells(source: str, records: Iterable[_Record]) -> Iterator[tuple[int, tuple[str | None, str | None, str | None]]]:
+    """Row numbers with caption, type and image as text."""
+    for row, (caption, kind, image) in enumerate(records, start=1):
+        where = f"{source}: row {row}"
+        text = _text(caption, where)
+        yield row, (None, None, None) if text is None else (text, _label(kind, where), _label(image, where))
+
+
+def _prompts(source: str, records: Iterable[_Record]) -> Iterator[Prompt]:
+    return (Prompt(text, row, kind, image) for row, (text, kind, image) in _cells(source, records) if text is not None)
 
 
 def _text(value: Any, where: str) -> str | None:
@@ -131,16 +291,20 @@ def _text(value: Any, where: str) -> str | None:
         raise InputError(f"{where}: {repr(value)[:60]} is {type(value).__name__}, not text: make it a string")
     if value.encode(errors="ignore").decode() != value:
         raise InputError(f"{where}: {ascii(value)[:60]} holds half of a surrogate pair: repair or remove it")
-    return value.replace("\0", "").strip() or None
+    text = value.replace("\0", "").strip()
+    if len(text) > LONGEST:
+        raise InputError(f"{where}: {len(text):,} characters, and a caption can have {LONGEST:,}: shorten it")
+    return text or None
 
 
 def _label(value: Any, where: str) -> str | None:
     """A type or image cell as text; None where it holds nothing, or something else such as the pixels themselves."""
-    return _text(str(value), where) if isinstance(value, str | int) else None
+    text = str(value) if isinstance(value, str) or (isinstance(value, int) and abs(value) < 10**18) else ""
+    return _text(text, where) if len(text) <= LONGEST else None
 
 
-def _rows(rows: Sequence[Any]) -> str:
-    return "1 row" if len(rows) == 1 else f"{len(rows)} rows"
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
 
 
 def _few(items: Sequence[str], most: int = 5) -> str:
@@ -156,14 +320,28 @@ def _opened(path: Path) -> IO[bytes]:
         raise InputError(f"{path!s:.200}: cannot be read ({why}): name a file, or pass captions as a list") from None
 
 
-def _decoded(source: str, data: bytes) -> str:
-    """`data` as text, without byte order mark."""
+def _decoded(source: str, file: IO[bytes]) -> Iterator[str]:
+    """A file as text, block by block, without byte order mark."""
+    rest, offset, lines, first = b"", 0, 0, True
+    while block := file.read(_BLOCK):
+        data = rest + block
+        text, end = _decoded_part(source, data, offset, lines)
+        yield text.removeprefix("\ufeff") if first else text
+        rest, offset, lines, first = data[end:], offset + end, lines + data.count(b"\n", 0, end), False
+    if rest:
+        _decoded_part(source, rest, offset, lines, whole=True)
+
+
+def _decoded_part(source: str, data: bytes, offset: int, lines: int, whole: bool = False) -> tuple[str, int]:
+    """The text of bytes, and where it ends: before a character that the next block completes, unless this is the whole."""
     try:
-        return data.decode("utf-8").removeprefix("\ufeff")
+        return data.decode("utf-8"), len(data)
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        likely = "UTF-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "WINDOWS-1252"
-        where = f"line {line}, byte offset {error.start} (0x{data[error.start]:02x})"
+        if error.end == len(data) and error.reason == "unexpected end of data" and not whole:
+            return data[: error.start].decode("utf-8"), error.start
+        line = lines + data.count(b"\n", 0, error.start) + 1
+        likely = "UTF-16" if offset == 0 and data.startswith((b"\xff\xfe", b"\xfe\xff")) else "WINDOWS-1252"
+        where = f"line {line}, byte offset {offset + error.start} (0x{data[error.start]:02x})"
         way_out = f"convert it, for example with iconv -f {likely} -t UTF-8 OLD > NEW if it is {likely}"
         raise InputError(f"{source}: not UTF-8 at {where}: {way_out}") from None
 
@@ -193,7 +371,7 @@ def _records(source: str, values: Iterable[Any], column: str | None, names: Sequ
     """Captions from values that are captions themselves or rows with columns (all the keys, unless `names`)."""
     if names is None:
         values = list(values)
-        names = list(dict.fromkeys(key for value in values if isinstance(value, dict) for key in value))
+        names = _keys(values)
     plain = not names and column is None
     caption, kind, image = ("", None, None) if plain else _columns(source, names, column)
     for value in values:
@@ -201,23 +379,55 @@ def _records(source: str, values: Iterable[Any], column: str | None, names: Sequ
         yield row.get(caption), row.get(kind), row.get(image)
 
 
-def _lines(text: str) -> list[str]:
-    """Lines as files have them; `str.splitlines` would also cut at separators that occur inside captions."""
-    return list(io.StringIO(text.rstrip(), newline=None))
+def _keys(values: Iterable[Any]) -> list[str]:
+    names: dict[str, None] = {}
+    for value in values:
+        names |= dict.fromkeys(value) if isinstance(value, dict) else {}
+        if len(names) > _MOST_COLUMNS:
+            raise InputError(f"more than {_MOST_COLUMNS:,} columns: a table of captions has a few")
+    return list(names)
+
+
+def _lines(source: str, blocks: Iterable[str]) -> Iterator[str]:
+    """Lines as files have them, with their ends; `str.splitlines` would also cut at separators that occur inside captions."""
+    rest = ""
+    for block in blocks:
+        *lines, rest = _LINE.split(rest + block)
+        if rest == "" and lines and lines[-1].endswith("\r"):  # perhaps half of an end
+            rest = lines.pop()
+        if len(rest) > _LINE_LIMIT:
+            raise InputError(f"{source}: a line of over {_LINE_LIMIT >> 20} million characters: a table has a caption on each")
+        yield from lines
+    yield from (line for line in _LINE.split(rest) if line)
+
+
+def _without_end(lines: Iterable[str]) -> Iterator[str]:
+    """Lines without the blank ones at the end of a file."""
+    blank = 0
+    for line in lines:
+        if not line.strip():
+            blank += 1
+            continue
+        yield from ("" for _ in range(blank))
+        blank = 0
+        yield line
 
 
 def _read_text(source: str, file: IO[bytes], column: str | None) -> Iterable[_Record]:
-    return _records(source, _lines(_decoded(source, file.read())), column)
+    return _records(source, _without_end(_lines(source, _decoded(source, file))), column, [])
 
 
 def _read_json_lines(source: str, file: IO[bytes], column: str | None) -> Iterable[_Record]:
-    lines = enumerate(_lines(_decoded(source, file.read())), start=1)
-    values = (_json(line, f"{source}: line {number}") if line.strip() else None for number, line in lines)
-    return _records(source, values, column)
+    def values() -> Iterator[Any]:
+        file.seek(0)
+        for number, line in enumerate(_without_end(_lines(source, _decoded(source, file))), start=1):
+            yield _json(line, f"{source}: line {number}") if line.strip() else None
+
+    return _records(source, values(), column, _keys(values()))
 
 
 def _read_json(source: str, file: IO[bytes], column: str | None) -> Iterable[_Record]:
-    values = _json(_decoded(source, file.read()).strip() or "[]", source)
+    values = _json("".join(_decoded(source, file)).strip() or "[]", source)
     if not isinstance(values, list):
         raise InputError(f"{source}: holds one {type(values).__name__}: make it a list of captions or of objects")
     return _records(source, values, column)
@@ -232,9 +442,12 @@ def _json(text: str, where: str) -> Any:
 
 
 def _read_csv(source: str, file: IO[bytes], column: str | None) -> Iterable[_Record]:
-    text = _decoded(source, file.read()).replace("\0", "")  # Python 3.10 refuses NUL
-    delimiter, _ = _csv_header(text, column)
-    rows = _csv_rows(source, text, delimiter)
+    blocks = (block.replace("\0", "") for block in _decoded(source, file))  # Python 3.10 refuses NUL
+    head = ""
+    while len(head) < LONGEST and (block := next(blocks, "")):
+        head += block
+    delimiter, _ = _csv_header(head, column)
+    rows = _csv_rows(source, _lines(source, chain([head], blocks)), delimiter)
     header = next(rows, [])
     return _records(source, (dict(zip(header, row, strict=False)) for row in rows), column, header)
 
@@ -243,17 +456,17 @@ def _csv_header(text: str, column: str | None) -> tuple[str, list[str]]:
     """The delimiter that makes the first row name a caption column, else the one that splits it most; and that row."""
 
     def header(delimiter: str) -> list[str]:
-        return next(filter(None, csv.reader(io.StringIO(text[:_FIELD_LIMIT], newline=""), delimiter=delimiter)), [])
+        return next(filter(None, csv.reader(io.StringIO(text[:LONGEST], newline=""), delimiter=delimiter)), [])
 
-    csv.field_size_limit(max(_FIELD_LIMIT, csv.field_size_limit()))  # of the whole process: it is only ever raised
+    csv.field_size_limit(max(LONGEST, csv.field_size_limit()))  # of the whole process: it is only ever raised
     headers = [(delimiter, header(delimiter)) for delimiter in DELIMITERS]
     delimiter, names = max(headers, key=lambda item: (bool(_captions_among(item[1], column)), len(item[1])))
     return (delimiter if len(names) > 1 else _NO_DELIMITER), names
 
 
-def _csv_rows(source: str, text: str, delimiter: str) -> Iterator[list[str]]:
+def _csv_rows(source: str, lines: Iterator[str], delimiter: str) -> Iterator[list[str]]:
     """The rows that are not blank: the header, and rows no longer than it."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     line, width = 1, 0
     try:
         for row in reader:
@@ -276,11 +489,25 @@ def _read_parquet(source: str, file: IO[bytes], column: str | None) -> Iterable[
         schema = pl.read_parquet_schema(file)
         names = [name for name, dtype in schema.items() if not dtype.is_nested()]
         wanted = [name for name in _columns(source, names, column) if name is not None]
-        file.seek(0)
-        frame = pl.read_parquet(file, columns=wanted)
+        return _records(source, _parquet_rows(source, file, wanted), column, wanted)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        raise InputError(f"{source}: broken Parquet ({error!s:.200}): write it again, or export it as .csv") from None
-    return _records(source, frame.iter_rows(named=True), column, wanted)
+        raise _broken_parquet(source, error) from None
+
+
+def _parquet_rows(source: str, file: IO[bytes], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    import polars as pl
+
+    frame, start = pl.scan_parquet(file.name if isinstance(file.name, str) else file).select(columns), 0
+    try:
+        while len(part := frame.slice(start, _PARQUET_ROWS).collect()):
+            yield from part.iter_rows(named=True)
+            start += len(part)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        raise _broken_parquet(source, error) from None
+
+
+def _broken_parquet(source: str, error: BaseException) -> InputError:
+    return InputError(f"{source}: broken Parquet ({error!s:.200}): write it again, or export it as .csv")
 
 
 _READERS: dict[str, _Reader] = {
@@ -297,12 +524,17 @@ def _reader_of_suffix(path: Path) -> _Reader:
     return _READERS.get(suffix, _read_text)
 
 
-def _reader_of_content(text: str, column: str | None) -> _Reader:
+def _reader_of_content(source: str, file: IO[bytes], column: str | None) -> _Reader:
     """The format that the first line that is not blank shows."""
-    first = next(iter(_lines(text.lstrip())), "")
+
+    def text() -> Iterator[str]:
+        file.seek(0)
+        return _decoded(source, file)
+
+    first = next((line for line in _lines(source, text()) if line.strip()), "").lstrip()
     if first.startswith('{"') or _is_json(first, dict, str):
         return _read_json_lines
-    if first.startswith("[") and _is_json(text, list):
+    if first.startswith("[") and _is_json("".join(text()), list):
         return _read_json
     delimiter, header = _csv_header(first, column)
     named = delimiter != _NO_DELIMITER and bool(_captions_among(header, column))

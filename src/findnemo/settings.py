@@ -35,15 +35,38 @@ class Settings:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Settings:
+        """Raises InputError for names of another version, and for values that no calibration can have."""
         try:
-            return cls(**values)
+            made = cls(**values)
         except TypeError as error:
             raise InputError(f"settings of another findnemo version: {error}") from error
+        for name, kind in _KINDS.items():
+            if not _fits(getattr(made, name), kind):
+                raise InputError(f"settings cannot have {name} {getattr(made, name)!r:.60}: calibrate again")
+        if made.guidance is not None and not (type(made.guidance) in (int, float) and abs(made.guidance) <= MOST):
+            raise InputError(f"settings cannot have guidance {made.guidance!r:.60}: calibrate again")
+        if made.timestep >= made.steps:
+            raise InputError(f"settings cannot have timestep {made.timestep} of {made.steps} steps: calibrate again")
+        return made
 
     def differences(self, other: Settings) -> str:
         """`timestep 0 instead of 1, ...`; empty if equal."""
         mine, theirs = self.to_json(), other.to_json()
         return ", ".join(f"{k} {mine[k]!r} instead of {theirs[k]!r}" for k in mine if mine[k] != theirs[k])
+
+
+MOST = 1000  # samples, trials and steps: more would be a damaged file, and take all memory
+_KINDS: dict[str, Any] = {  # texts that are allowed, or the smallest and the largest number
+    "variant": ("paper", "released"),
+    "similarity": ("ssim", "ms-ssim"),
+    **{"per_channel": (False, True), "reverse": (False, True)},
+    **{"steps": range(1, MOST + 1), "timestep": range(MOST), "trials": range(MOST + 1), "samples": range(2, MOST + 1)},
+    "seed": range(-(2**63), 2**63),
+}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    return type(value) is type(kind[0]) and value in kind
 
 
 PAPER = Settings()

@@ -12,7 +12,7 @@ import torch
 
 from findnemo.deltas import Probe
 from findnemo.edits import deactivate
-from findnemo.errors import NumericalError
+from findnemo.errors import EditError, NumericalError
 from findnemo.images import ImageSettings, generate, noise_pictures
 from findnemo.localization.growth import grown
 from findnemo.models import Model
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 FRESH = 1000  # first sample number of evaluation seeds; localization uses 0, 1, ...
 GROWTH = 2000  # first sample number of the images on which a set is grown
 COPY = 0.7  # similarity of images of different seeds from which one is a copy of the other
+RANDOM = 5  # draws of random neurons that a set is compared with (Finding NeMo, section 4)
 MORE = 32  # a set is grown by that many neurons at most: what takes more is no single memory any more
 
 
@@ -122,11 +123,11 @@ def copying(images: Sequence[Image.Image], before: Sequence[Image.Image], descri
     No training image is needed: a memory shows in that all seeds give it. `before`: untouched images of the same two or more seeds,
     in the same order. Similarity is that of the descriptor, without one the correlation of the pixels.
     """
-    one, other = (_pixels(i) if descriptor is None else descriptor(i) for i in (images, before))
+    one, other = (pixel_vectors(i) if descriptor is None else descriptor(i) for i in (images, before))
     return (one @ other.T).fill_diagonal_(-1).amax(1)
 
 
-def _pixels(images: Sequence[Image.Image]) -> torch.Tensor:
+def pixel_vectors(images: Sequence[Image.Image]) -> torch.Tensor:
     """Pixels as unit vectors of mean zero: their products are correlations."""
     import numpy as np
 
@@ -170,28 +171,64 @@ def quality(
     neurons: NeuronSet,
     image_settings: ImageSettings,
     judges: Judges | None = None,
+    draws: int = 0,
 ) -> dict[str, Any]:
     """What switching off `neurons` does to prompts that are not memorized: one fresh image each, with against without.
 
     Medians over prompts: `pixel_change` (mean absolute difference, 0 to 1), and with judges `sscd_gen`, `a_clip_before`,
     `a_clip_after`; `each`: the same for every prompt, the smallest changes first. `failed` counts the prompts for which the model gave NaN; they are left out.
+    `draws`: also with as many random neurons off instead, `random_sets`, one of so many draws a prompt in turn; their figures are called
+    `random_pixel_change`, and so on. Where a layer has too few others, there are none.
     """
+    try:
+        others = random_sets(model, neurons, image_settings.seed, draws)
+    except EditError:
+        others = []
     rows = []
-    for prompt in prompts:
+    for k, prompt in enumerate(prompts):
         with suppress(NumericalError):
-            rows.append(_change(model, prompt, neurons, image_settings, judges or Judges()))
+            other = others[k % len(others)] if others else None
+            rows.append(_change(model, prompt, neurons, image_settings, judges or Judges(), other))
     medians = {key: round(statistics.median(r[key] for r in rows), 4) for key in rows[0]} if rows else {}
     rounded = sorted(({key: round(value, 4) for key, value in row.items()} for row in rows), key=lambda row: list(row.values()))
     each = {"each": rounded} if rows else {}
     return {"prompts": len(rows), "failed": len(prompts) - len(rows), "neurons": len(neurons), **medians, **each}
 
 
-def _change(model: Model, prompt: str, neurons: NeuronSet, image_settings: ImageSettings, judges: Judges) -> dict[str, float]:
-    """One fresh image of a prompt with `neurons` off against the same image before."""
+def random_sets(model: Model, neurons: NeuronSet, seed: int = 0, draws: int = RANDOM) -> list[NeuronSet]:
+    """Draws of as many other neurons of the same layers, none of `neurons` (the baseline of Finding NeMo, section 4).
+
+    Raises EditError for a layer with too few others.
+    """
+    from findnemo.mitigation import Case
+    from findnemo.mitigation.neurons import drawn
+
+    return [drawn(model, Case("", neurons, seed), repeat) for repeat in range(1, draws + 1)]
+
+
+def _change(
+    model: Model,
+    prompt: str,
+    neurons: NeuronSet,
+    image_settings: ImageSettings,
+    judges: Judges,
+    others: NeuronSet | None = None,
+) -> dict[str, float]:
+    """One fresh image of a prompt with `neurons` off against the same image before; and with `others` off instead."""
+    before = generate(model, prompt, [FRESH], image_settings)
+    values: dict[str, float] = {}
+    for prefix, off in (("", neurons), ("random_", others)):
+        if off is not None:
+            with deactivate(model, off):
+                after = generate(model, prompt, [FRESH], image_settings)
+            made = {"pixel_change": pixel_changes(before, after)[0]} | compare_images(prompt, before, after, judges)
+            values |= {prefix + key: value for key, value in made.items() if not (prefix and key.endswith("_before"))}
+    return values
+
+
+def pixel_changes(before: Sequence[Image.Image], after: Sequence[Image.Image]) -> list[float]:
+    """Mean absolute difference of the pixels of each image to the same one before, 0 to 1."""
     import numpy as np
 
-    before = generate(model, prompt, [FRESH], image_settings)
-    with deactivate(model, neurons):
-        after = generate(model, prompt, [FRESH], image_settings)
-    gap = np.abs(np.asarray(before[0], np.float32) - np.asarray(after[0], np.float32)).mean() / 255
-    return {"pixel_change": float(gap)} | compare_images(prompt, before, after, judges)
+    pairs = zip(before, after, strict=True)
+    return [float(np.abs(np.asarray(a, np.float32) - np.asarray(b, np.float32)).mean() / 255) for a, b in pairs]

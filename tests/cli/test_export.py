@@ -139,7 +139,8 @@ def test_the_neurons_and_the_card_need_no_model(place, neurons, tmp_path):
     assert {p.name for p in (run / "export").iterdir()} == {"neurons.json", "card.md"}
     assert findnemo.NeuronSet.load(run / "export" / "neurons.json") == neurons
     assert r"gone\.safetensors" in (run / "export" / "card.md").read_text()
-    refused(cli("export", run, "--to", "lora"), 2, "gone.safetensors is not a model directory, nor a file")
+    refused(cli("export", run, "--to", "lora"), 2, "was not made by you on this machine, or was changed since")
+    refused(cli("export", run, "--to", "lora", "--trust"), 2, "gone.safetensors is not a model directory, nor a file")
 
 
 def _settings(path: Path) -> dict:

@@ -88,7 +88,7 @@ def test_without_scripts_everything_is_there(visit):
         "out of reach",
         "gone one",
         "Beside other mitigations",
-        "Attack on the edited model",
+        "Is it really gone?",
         "What this does not prove",
     ):
         assert page.get_by_text(text).first.is_visible()

@@ -348,3 +348,22 @@ def test_broken_pictures_are_left_out_and_said(tmp_path):
     assert (
         unescape("2 pictures would make this file too large, or cannot be read") in page.text
     )  # its thumbnail, and that of the example
+
+
+def test_utility_is_shown_beside_random_neurons(tmp_path):
+    each = [{"pixel_change": 0.02 + k / 1000, "random_pixel_change": 0.01} for k in range(6)]
+    one = {"value": 1.25, "low": 1.0, "high": 1.5}
+    change = {"median": 0.5, "low": 0.25, "high": 0.75, "ninth": 0.9}
+    utility = {
+        "captions": 64,
+        "neurons": 4,
+        "sets": {"KID": {"untouched": one, "found": one}},
+        "changes": {"impact": {"found": change}},
+    }
+    quality = QUALITY | {"each": each, "pixel_change": 0.0225, "utility": utility}
+    page = page_of(make_run(tmp_path / "run", [memorized("a", {FIRST: [1]})], quality=quality))
+    assert re.search(r"pixels change by 0\.01\d more in the median \(95 % interval 0\.01\d to 0\.01\d\)", page.text)
+    assert "Change of pixels with random neurons off instead" in page.text
+    assert "64 captions that are not memorized, with all 4 neurons off" in page.text
+    assert re.search(r"KID 1\.250\s?1\.000 to 1\.500 1\.250\s?1\.000 to 1\.500", page.text)
+    assert re.search(r"Impact: 1 \u2212 SSIM of noise differences \u2013 0\.500\s?0\.250 to 0\.750 \u2013", page.text)

@@ -18,6 +18,7 @@ from _tiny import tiny_pipeline
 from PIL import Image
 
 import findnemo
+from findnemo import _writing
 from findnemo.errors import DeviceError, InputError, MismatchError, NumericalError
 from findnemo.images import ImageSettings
 from findnemo.neurons import EMPTY
@@ -31,6 +32,8 @@ from findnemo.runs import (
     audit,
     neurons_by_caption,
     neurons_of,
+    p_values,
+    q_values,
     row,
     start,
     summary,
@@ -117,7 +120,7 @@ def test_a_set_that_leaves_copies_is_grown_and_checked_again(tmp_path, model, ca
 
     monkeypatch.setattr(MODULE, "verify", verify)
     monkeypatch.setattr(MODULE, "grow", lambda model, prompt, neurons, order, *rest: neurons | more)
-    monkeypatch.setattr(MODULE, "check_quality", lambda work: None)
+    monkeypatch.setattr(MODULE, "check_quality", lambda *_: None)
     captions = run_audit(tmp_path / "run", model, calibration, plan=replace(PLAN, grow=wanted))
     for caption in (c for c in captions if "localize" in c.results):
         found = findnemo.NeuronSet(caption.results["localize"]["neurons"])
@@ -148,7 +151,7 @@ def test_growth_goes_on_with_more_seeds_while_fresh_ones_give_copies(tmp_path, m
 
     monkeypatch.setattr(MODULE, "verify", verify)
     monkeypatch.setattr(MODULE, "grow", grow)
-    monkeypatch.setattr(MODULE, "check_quality", lambda work: None)
+    monkeypatch.setattr(MODULE, "check_quality", lambda *_: None)
     caption = next(c for c in run_audit(tmp_path / "run", model, calibration) if "verify" in c.results)
     assert [images for prompt, images in asked if prompt == caption.text] == [PLAN.images, 2 * PLAN.images, 3 * PLAN.images]
     assert caption.results["verify"]["copies_after"] == 0
@@ -243,8 +246,8 @@ def test_the_run_keeps_what_it_was_made_with(undisturbed, model, calibration):
 
 def test_csv_and_json_agree_with_the_store(undisturbed):
     with Run.open(undisturbed) as run:
-        rows = [row(c) for c in run.captions()]
-        whole = summary(run)
+        q, whole = q_values(p_values(run)), summary(run)
+        rows = [row(c, q) for c in run.captions()]
     assert json.loads((undisturbed / "results.json").read_text(encoding="utf-8")) == whole
     assert whole["results"] == rows
     assert (whole["captions"], whole["memorized"], whole["failed"]) == (6, 3, 0)
@@ -465,9 +468,10 @@ def stages(monkeypatch):
     for name in ("localize", "verify"):
         monkeypatch.setattr(MODULE, name, watch.wrap(name, getattr(MODULE, name)))
     monkeypatch.setattr(MODULE, "detect_many", watch.wrap_group("detect", MODULE.detect_many))
-    for name in ("save_png", "quality"):
+    for name in ("enter", "quality"):
         monkeypatch.setattr(MODULE, name, watch.wrap_plain(name, getattr(MODULE, name)))
-    for name in ("add", "record", "set_meta"):
+    monkeypatch.setattr("findnemo._writing.written", watch.wrap_plain("written", _writing.written))
+    for name in ("record_all", "set_meta"):
         monkeypatch.setattr(Run, name, watch.wrap_plain(name, getattr(Run, name)))
     real = importlib.import_module("findnemo.verification")
     generate, images = real.generate, {}
@@ -539,3 +543,30 @@ def test_an_error_of_the_users_input_stops_the_audit_before_it_begins(tmp_path, 
     with pytest.raises(InputError, match="not a findnemo run"):
         run_audit(tmp_path, model, calibration)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_an_audit_takes_the_gentle_set_and_tells_its_impact(tmp_path):
+    from _planting import CAPTION, HOLDOUT, SETTINGS, calibration, planted_twice
+
+    from findnemo.cli._show import verdict
+    from findnemo.runs import row
+    from findnemo.verification import verify as check
+
+    model, own, common = planted_twice(tiny_pipeline())
+    made = calibration(model, unusual=common)
+    plan = Plan(images=0, max_impact=0.05, unrelated=tuple(HOLDOUT))
+    with start(tmp_path / "run", model, made, plan) as run:
+        (caption,) = audit(Work(run, model, made, plan), [Prompt(CAPTION, 1)])
+        told = " ".join(verdict(run, [caption], 1))
+    with pytest.raises(MismatchError, match="max_impact"):
+        start(tmp_path / "run", model, made, replace(plan, max_impact=0.1))
+    found = caption.results["localize"]
+    assert neurons_of(caption) == own
+    assert found["impact"] < 0.001 < found["max_impact"] == 0.05
+    assert row(caption)["impact"] == found["impact"]
+    assert "1 of 1 sets change unrelated captions by no more than 0.05" in told
+    assert (
+        caption.results["verify"]["same_seed"] == check(model, CAPTION, own, SETTINGS, 0, plan.image_settings).values["same_seed"]
+    )
+    caption.results["localize"]["impact"] = 0.3
+    assert "1 change them more" in verdict(Run.open(tmp_path / "run"), [caption], 1)[2]

@@ -2,52 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
-from dataclasses import replace
+from contextlib import suppress
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import _killing as killing
 import pytest
-import torch
-from _tiny import tiny_pipeline
 
-import findnemo
 from findnemo import demo
 from findnemo.images import ImageSettings
 from findnemo.prompts import Prompt
 from findnemo.runs import Plan, Work, audit, start
-from findnemo.settings import Settings
-
-SMALL = {
-    "block_out_channels": (8, 8),
-    "layers_per_block": 1,
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-}
-TEXTS = ("a red fox", "a grey owl", "a tree", "the sea")
 
 
 @pytest.fixture(scope="module")
 def small() -> killing.Audit:
-    """An audit of four captions, one of them memorized, on 16 loud neurons."""
-    model = findnemo.load(tiny_pipeline(**SMALL))
-    with torch.no_grad():
-        model.denoiser.conv_out.weight *= 100
-        for layer in model.value_layers.values():
-            layer.weight *= 1000
-    settings = Settings(samples=3)
-    made = findnemo.calibrate(model, ["hold out a", "hold out b"], settings=settings)
-    scores = sorted(findnemo.score(model, text, settings=settings) for text in TEXTS)
-    calibration = replace(made, tau=(scores[2] + scores[3]) / 2)
-    plan = Plan(images=1, image_settings=ImageSettings(steps=1), quality_prompts=1)
-    prompts = [Prompt(text, row, "VM") for row, text in enumerate(TEXTS, 1)]
-
-    def work(out: Path) -> None:
-        with start(out, model, calibration, plan) as run:
-            audit(Work(run, model, calibration, plan), prompts)
-        killing.finish(out)
-
-    return work
+    return killing.small_audit()
 
 
 def told(counts: Counter[str], capsys) -> None:
@@ -76,3 +53,68 @@ def test_an_audit_of_the_demo_model_killed_a_hundred_times(tmp_path, demo_model,
     counts = killing.kill_often(work, tmp_path, kills=100, seed=11)
     told(counts, capsys)
     assert counts.total() - counts["runs compared"] == 100
+
+
+@pytest.mark.slow
+def test_workers_and_drivers_of_a_real_audit_killed_in_turn(tmp_path, capsys):
+    """`findnemo audit demo --workers 2` as processes: its workers are killed, then the driver itself, then workers again."""
+    pytest.importorskip("ray")
+    random, counts = Random(5), Counter[str]()
+    command = [
+        sys.executable,
+        "-m",
+        "findnemo",
+        "audit",
+        "demo",
+        "--limit",
+        "6",
+        "--images",
+        "1",
+        "--image-steps",
+        "3",
+        "--no-report",
+    ]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
+    subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, **quiet)
+    for out in (tmp_path / "one", tmp_path / "two"):
+        again = [*command, "--workers", "2", "--out", str(out)]
+        for victim in ("a worker", "the driver", "a worker", "a worker", "the driver"):
+            process = subprocess.Popen(again, **quiet)
+            counts[victim] += kill_one(process, victim, random.uniform(0, 6))
+            process.wait(timeout=300)
+        subprocess.run(again, check=True, timeout=300, **quiet)
+        assert answers(out) == answers(tmp_path / "whole")
+        counts["runs compared"] += 1
+    told(counts, capsys)
+    assert counts["a worker"] >= 3
+    assert counts["the driver"] >= 2
+
+
+def kill_one(process: subprocess.Popen, victim: str, seconds: float) -> bool:
+    """Wait for workers that work, a little more, and kill one of them or their driver."""
+    import psutil
+
+    while process.poll() is None:
+        found = [p for p in psutil.Process(process.pid).children(recursive=True) if "ray::Worker" in title(p)]
+        if len(found) == 2:
+            time.sleep(seconds)
+            number = process.pid if victim == "the driver" else found[int(seconds * 1000) % 2].pid
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+                return True
+        time.sleep(0.2)
+    return False
+
+
+def title(process: Any) -> str:
+    import psutil
+
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has ended
+        return ""
+
+
+def answers(out: Path) -> dict:
+    whole = killing.outcome(out)
+    return {name: whole[name] for name in ("captions", "results", "csv", "pictures")}

@@ -19,7 +19,17 @@ from findnemo.runs import Run
 from findnemo.runs import track as module
 from findnemo.runs.track import PACKAGES, check_tracker, track
 
-SETTINGS = {"tau": 0.5, "search": "gradient", "image_settings": {"steps": 2}, "screen": None}
+SETTINGS = {
+    "model": "0" * 32,
+    "dtype": "float32",
+    "calibration": {"variant": "paper", "similarity": "ssim", "samples": 10, "timestep": 0, "steps": 50},
+    "tau": 0.5,
+    "search": "gradient",
+    "images": 2,
+    "judges": {},
+    "image_settings": {"steps": 2, "guidance": 7.0},
+    "screen": None,
+}
 
 
 @pytest.fixture
@@ -108,6 +118,15 @@ def test_a_tracker_gets_settings_figures_and_captions_in_order(run, registered):
     assert (project, start, finish) == (("project", "findnemo"), ("start",), ("finish",))
     assert configuration[1] == {
         "source": "model",  # not where it lies
+        "settings.model": "0" * 32,
+        "settings.dtype": "float32",
+        "settings.calibration.variant": "paper",
+        "settings.calibration.similarity": "ssim",
+        "settings.calibration.samples": 10,
+        "settings.calibration.timestep": 0,
+        "settings.calibration.steps": 50,
+        "settings.images": 2,
+        "settings.image_settings.guidance": 7.0,
         "settings.tau": 0.5,
         "settings.search": "gradient",
         "settings.image_settings.steps": 2,

@@ -193,3 +193,54 @@ def test_a_folder_of_studies_can_be_moved(made, tmp_path):
     for page in (tmp_path / "moved").glob("*.md"):
         for target in [part.split(")")[0] for part in page.read_text(encoding="utf-8").split("](")[1:]]:
             assert (page.parent / target).is_file(), (page, target)
+
+
+def test_utility_is_measured_on_sets_and_captions_with_the_neurons_off(made, work):
+    from findnemo.metrics import fid, kid
+    from findnemo.studies.utility import FAKE, REAL
+
+    settings, prompts = work.plan.image_settings, [c.text for c in work.run.captions() if not c.type]
+    off = all_neurons([c for c in work.run.captions() if c.type])
+
+    def images(sample):
+        return [findnemo.generate(work.model, p, [sample], settings)[0] for p in prompts]
+
+    real, before = images(REAL), images(FAKE)
+    with deactivate(work.model, off):
+        after = images(FAKE)
+    main = work.run.meta("quality")["utility"]
+    look = work.judges.descriptor
+    assert (main["captions"], main["neurons"]) == (len(prompts), len(off))
+    for name, distance in (("FID", fid), ("KID", kid)):
+        values = main["sets"][name]
+        assert values["untouched"]["value"] == pytest.approx(distance(real, before, look), abs=1e-3)
+        assert values["found"]["value"] == pytest.approx(distance(real, after, look), abs=1e-3)
+        assert values["found"]["gap"] == pytest.approx(values["found"]["value"] - values["untouched"]["value"], abs=2e-6)
+        assert all(one["low"] <= one["high"] for one in values.values())
+    gaps = [np.abs(np.asarray(a, float) - np.asarray(b, float)).mean() / 255 for a, b in zip(before, after, strict=True)]
+    assert main["changes"]["pixel_change"]["found"]["median"] == pytest.approx(median(gaps), abs=1e-3)
+    cosines = (look(before) * look(after)).sum(1).tolist()
+    assert main["changes"]["sscd_gen"]["found"]["median"] == pytest.approx(median(cosines), abs=1e-3)
+
+
+def test_an_interval_is_about_the_figure_and_as_wide_as_theory_says():
+    from findnemo.studies.utility import known
+
+    rows = torch.randn(400, generator=torch.Generator().manual_seed(1)).double()
+    mean = known(lambda at: float(rows[at].mean()), 400)
+    half = 1.96 * float(rows.std()) / 20
+    assert mean["high"] - mean["low"] == pytest.approx(2 * half, rel=0.2)
+    assert (mean["high"] + mean["low"]) / 2 == pytest.approx(mean["value"], abs=0.3 * half)
+    biased = known(lambda at: float(len(at.unique())), 400)  # a resample has 63 % of the captions; the whole has them all
+    assert biased["low"] < biased["value"] == 400 < biased["high"]
+
+
+def test_the_difference_to_random_neurons_is_paired():
+    from findnemo.studies.utility import _compared
+
+    drawn = [[0.1, 0.2, 0.9], [0.3, 0.2, 0.9]]
+    told = _compared([0.3, 0.3, 1.0], drawn, 0.0)
+    assert told["random"]["median"] == pytest.approx(0.2)
+    assert told["found less random"]["median"] == pytest.approx(0.1)  # .1, .1, .1
+    assert told["found less random"]["low"] == pytest.approx(told["found less random"]["high"]) == pytest.approx(0.1)
+    assert told["found"]["ninth"] == 1.0

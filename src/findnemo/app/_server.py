@@ -57,7 +57,10 @@ def serve(subject: Subject, host: str = LOCAL, port: int | None = None) -> tuple
     require_gradio()
     check_address(host, port)
     os.environ["GRADIO_TEMP_DIR"] = str(subject.folder)  # the only folder that files are served from
+    from starlette.middleware import Middleware
+
     from findnemo.app import layout
+    from findnemo.app._guard import Guard
 
     page = layout.build(subject).queue(api_open=False, max_size=64, default_concurrency_limit=8)
     try:
@@ -77,6 +80,7 @@ def serve(subject: Subject, host: str = LOCAL, port: int | None = None) -> tuple
             ssr_mode=False,
             pwa=False,
             mcp_server=False,
+            app_kwargs={"middleware": [Middleware(Guard, host=host)]},
             theme=layout.THEME,
             css=layout.CSS,
         )

@@ -15,8 +15,9 @@ from findnemo.calibration import Calibration
 from findnemo.errors import InputError, MismatchError
 from findnemo.images import ImageSettings, generate
 from findnemo.models import Model, load
-from findnemo.originals import decode, kept_name
-from findnemo.runs import Caption, Run
+from findnemo.originals import kept_name, picture
+from findnemo.runs import Caption, Run, captions_of, settings_of
+from findnemo.runs.trust import require
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -68,12 +69,14 @@ def open_subject(
 
 def _of_run(run: Path, model: Model | None) -> tuple[Model, ImageSettings]:
     with Run.open(run) as opened:
-        about = {key: opened.meta(key) for key in ("settings", "source", "source_options")}
-    settings, options = about["settings"], about["source_options"] or {}
-    model = model or load(about["source"], None, settings.get("dtype"), channels_last=True, **options)
+        settings, options = settings_of(opened, audit=False), opened.meta("source_options") or {}
+        source = opened.meta("source")
+        if model is None:
+            require(opened, opens=("model",))
+    model = model or load(source, None, settings.get("dtype"), channels_last=True, **options)
     if settings.get("model") != model.fingerprint:
         raise MismatchError(f"{model.source} is not the model of {run}: give the audited one with --model")
-    return model, ImageSettings(**settings.get("image_settings") or {})
+    return model, ImageSettings.from_json(settings.get("image_settings") or {})
 
 
 def captions(subject: Subject) -> list[Caption]:
@@ -81,7 +84,7 @@ def captions(subject: Subject) -> list[Caption]:
     if subject.run is None:
         return []
     with Run.open(subject.run) as run:
-        return list(run.captions())
+        return captions_of(run)
 
 
 def caption_of(subject: Subject, id_: int | None) -> Caption:
@@ -126,9 +129,8 @@ def _picture(subject: Subject, *parts: str) -> Image.Image | None:
     if path is None:
         return None
     try:
-        with path.open("rb") as file:
-            return decode(file)
-    except (OSError, RefusedError):
+        return picture(path)
+    except RefusedError:
         return None
 
 

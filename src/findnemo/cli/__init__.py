@@ -64,10 +64,12 @@ def _line(error: Exception) -> str:
 
 
 def _traceback() -> str:
-    """The traceback of the error at hand, without control characters: a caption may be in it."""
+    """The traceback of the error at hand, without control characters (a caption may be in it) and secrets."""
     import traceback
 
-    return "".join(c for c in traceback.format_exc() if c.isprintable() or c == "\n")
+    from findnemo._secrets import hidden
+
+    return "".join(c for c in hidden(traceback.format_exc()) if c.isprintable() or c == "\n")
 
 
 __all__ = ["main"]

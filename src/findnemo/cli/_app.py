@@ -9,6 +9,7 @@ import typer
 
 from findnemo._version import __version__
 from findnemo.cli._audit import audit, calibrate, detect, localize, verify
+from findnemo.cli._benchmark import benchmark
 from findnemo.cli._common import (
     Global,
     JsonOpt,
@@ -24,6 +25,8 @@ from findnemo.cli._common import (
     warn,
 )
 from findnemo.cli._export import export
+from findnemo.cli._harden import harden
+from findnemo.cli._merge import merge
 from findnemo.cli._repair import repair
 from findnemo.cli._report import report
 from findnemo.cli._serve import app as serve
@@ -60,6 +63,10 @@ def options(
 def inspect(
     run: RunArg,
     caption: Annotated[str | None, typer.Argument(help="Row number, or part of a caption.")] = None,
+    fdr: Annotated[
+        float | None,
+        typer.Option(help="Which captions are listed at this false discovery rate (default: the run's, if it has one)."),
+    ] = None,
     json: JsonOpt = False,
 ) -> None:
     """Show what a run found: verdict, figures, scores and neurons of the whole, or everything about one caption.
@@ -69,29 +76,34 @@ def inspect(
     Example: `findnemo inspect findnemo-demo "Brantwood"`
 
     Example: `findnemo inspect run 12 --json`
+
+    Example: `findnemo inspect run --fdr 0.1`
     """
     from findnemo.calibration import Calibration
     from findnemo.cli._detectors import inspect_detectors
     from findnemo.cli._overview import show_caption, show_overview
-    from findnemo.runs import Run, row, summary
+    from findnemo.cli._steps import check_level
+    from findnemo.runs import Run, captions_of, list_of, p_values, q_values, row, summary
 
+    check_level(fdr)
     with Run.open(run) as opened:
         if caption is None and not (run / "calibration").is_dir():
             inspect_detectors(opened, json)
             return
+        captions, listed = captions_of(opened), list_of(opened, fdr)
+        q = q_values(p_values(opened))
         layers = list(Calibration.load(run / "calibration").mean)
-        captions = list(opened.captions())
         if caption is None:
-            print_json(summary(opened)) if json else show_overview(opened, layers, captions)
+            print_json(summary(opened, fdr)) if json else show_overview(opened, layers, captions, listed, q)
             return
         chosen = [c for c in captions if str(c.row) == caption] or [c for c in captions if caption.lower() in c.text.lower()]
         if not chosen:
             raise InputError(f"no caption {caption!r} in {run}: give a row number or a part of a caption")
         if json:
-            print_json([row(c) for c in chosen])
+            print_json([row(c, q) for c in chosen])
             return
         for one in chosen[:10]:
-            show_caption(opened, one, layers)
+            show_caption(opened, one, layers, q.get(one.id))
         if len(chosen) > 10:
             warn(f"{len(chosen) - 10} more captions match; give a longer part")
 
@@ -124,5 +136,22 @@ def demo(
         raise typer.Exit(1)
 
 
-for command in (demo, audit, calibrate, detect, localize, verify, inspect, repair, report, serve, export, compare, study):
+for command in (
+    demo,
+    audit,
+    calibrate,
+    detect,
+    localize,
+    verify,
+    harden,
+    merge,
+    inspect,
+    repair,
+    report,
+    serve,
+    export,
+    compare,
+    study,
+    benchmark,
+):
     app.command()(command)

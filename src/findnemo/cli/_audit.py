@@ -9,11 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from findnemo.cli._common import (
+    ALONE,
     OF_RUN,
     CalibrationOpt,
     ClipOpt,
     ColumnOpt,
     CompileOpt,
+    Crew,
     DescriptorOpt,
     DeviceOpt,
     DtypeOpt,
@@ -25,9 +27,12 @@ from findnemo.cli._common import (
     QuietOpt,
     RunArg,
     SeedOpt,
+    ShardOpt,
     Source,
     TrackOpt,
+    TrustOpt,
     VariantOpt,
+    at_work,
     load_model,
     opens_model,
     plain,
@@ -35,26 +40,54 @@ from findnemo.cli._common import (
     read_table,
     say,
     stdout,
+    stream_table,
+    takes_workers,
     warn_long_captions,
 )
+from findnemo.cli._robustness import attack_run, steps_of
 from findnemo.cli._steps import (
     calibrate_to,
+    check_level,
     check_track,
     demo_holdout,
     demo_table,
+    gentle,
     make_plan,
     own_calibration,
     plan_of,
     refuse_other,
     run_stages,
+    shard_of,
     stages_with_calibration,
     tracked,
+    with_list,
     with_screen,
 )
 from findnemo.errors import InputError, MismatchError
 
-FprOpt = Annotated[float | None, typer.Option(help="Threshold for this false-positive rate instead of mean + 1 std.")]
+FprOpt = Annotated[
+    float | None, typer.Option(help="Threshold that at most this share of ordinary captions reaches, instead of mean + 1 std.")
+]
+FdrOpt = Annotated[
+    float | None,
+    typer.Option(
+        help="List captions so that at most this share of the list is ordinary (q <= this); takes all seeds of every caption."
+    ),
+]
+ConsensusOpt = Annotated[
+    int, typer.Option(help="Search so many times, on other seeds each, and keep the neurons that most searches find.", min=1)
+]
 SearchOpt = Annotated[str, typer.Option(help="How neurons are sought: 'gradient', 'halving' or 'listing' (Algorithms 3 and 4).")]
+ImpactOpt = Annotated[
+    float | None,
+    typer.Option(
+        "--max-impact", help="Among sets that remove a memory prefer one that changes unrelated captions by no more (0 to 2)."
+    ),
+]
+UnrelatedOpt = Annotated[
+    str | None,
+    typer.Option("--unrelated", help="Captions that are not memorized, of which --max-impact takes 16; 'demo' brings its own."),
+]
 PrecisionOpt = Annotated[
     float, typer.Option(help="Stop scoring hold-out captions once tau is known this well (95 %); 0: score all.")
 ]
@@ -68,12 +101,16 @@ GuidanceOpt = Annotated[float | None, typer.Option(help="Guidance scale of finis
 
 
 @opens_model
+@takes_workers
 def calibrate(
     model: Source,
     out: OutOpt,
     prompts: Annotated[str | None, typer.Option("--prompts", "-p", help="Hold-out captions (not memorized).")] = None,
     limit: LimitOpt = None,
     fpr: FprOpt = None,
+    confidence: Annotated[
+        float | None, typer.Option(help="With --fpr: keep the rate in this share of calibrations, not only on average over them.")
+    ] = None,
     precision: PrecisionOpt = 0.002,
     variant: VariantOpt = "paper",
     import_statistics: Annotated[Path | None, typer.Option(help="Import published activation statistics (.pt) instead.")] = None,
@@ -85,12 +122,15 @@ def calibrate(
     compile: CompileOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
+    crew: Crew = ALONE,
 ) -> None:
     """Measure activation statistics and the threshold tau on hold-out captions.
 
     Example: `findnemo calibrate CompVis/stable-diffusion-v1-4 --prompts laion.csv --limit 1000 --out calibration`
 
     Example: `findnemo calibrate model.safetensors --config stable-diffusion-v1-5/stable-diffusion-v1-5 --prompts holdout.txt --fpr 0.01 --out calibration`
+
+    Example: `findnemo calibrate MODEL --prompts holdout.txt --fpr 0.01 --confidence 0.95 --out calibration`
 
     Example: `findnemo calibrate MODEL --variant released --import-statistics statistics.pt --tau 0.428 --out calibration`
     """
@@ -103,9 +143,10 @@ def calibrate(
         raise InputError(f"{out} is a file: give a directory")
     if prompts is not None:
         table = read_table(prompts, column, limit, quiet)
-        loaded = load_model(model, device, dtype, quiet, compile)
-        warn_long_captions(loaded, table)
-        made = calibrate_to(loaded, [p.text for p in table], settings_for(variant, seed), fpr, precision, out, quiet)
+        with at_work(model, crew, device, dtype, quiet, compile) as pool:
+            warn_long_captions(pool.model, table)
+            captions, settings = [p.text for p in table], settings_for(variant, seed)
+            made = calibrate_to(pool, captions, settings, fpr, precision, out, quiet, confidence)
     else:
         assert import_statistics is not None
         loaded = load_model(model, device, dtype, quiet, compile)
@@ -118,6 +159,7 @@ def calibrate(
         "variant": made.settings.variant,
         "fpr": made.fpr,
         "calibration": str(out),
+        **({"confidence": made.confidence, "rate_under": made.rate_bound()} if made.fpr is not None else {}),
     }
     if json:
         print_json(about)
@@ -136,10 +178,28 @@ def _how_well(made: Any) -> str:
     if made.fpr is None:
         low, high = tau_interval(made.scores)
         text += f" (95 % interval {low:.4f} to {high:.4f})"
+    else:
+        text += f": {_promise(made)}"
     return text + (f", precise enough; activation statistics from all {made.count}" if scored < made.count else "")
 
 
+def _promise(made: Any) -> str:
+    """What a threshold for a rate promises of captions like the hold-out captions."""
+    scored, bound = len(made.trajectories), made.rate_bound()
+    if made.confidence is None:
+        return (
+            f"at most {_percent(made.fpr)} of ordinary captions reach it on average over calibrations; with these {scored} captions the "
+            f"realised rate is under {_percent(bound)} with 95 % confidence"
+        )
+    return f"at most {_percent(made.fpr)} of ordinary captions reach it, with {_percent(made.confidence)} confidence"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
+
+
 @opens_model
+@takes_workers
 def detect(
     model: Source,
     out: OutOpt,
@@ -162,14 +222,17 @@ def detect(
         bool, typer.Option("--pictures", help="With --detector: saliency and mask pictures of the captions with a type.")
     ] = False,
     screen: ScreenOpt = False,
+    fdr: FdrOpt = None,
     limit: LimitOpt = None,
     column: ColumnOpt = None,
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
     compile: CompileOpt = False,
+    shard: ShardOpt = None,
     fail_on_memorized: FailOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
+    crew: Crew = ALONE,
 ) -> None:
     """Say which captions are memorized, or compare detectors on captions of which that is known.
 
@@ -177,14 +240,22 @@ def detect(
 
     Example: `findnemo detect MODEL --prompts captions.csv --calibration calibration --screen --fail-on-memorized --out run`
 
+    Example: `findnemo detect MODEL --prompts captions.csv --calibration calibration --fdr 0.1 --out run`
+
     Example: `findnemo detect demo --detector ssim,magnitude,edges --out run`
     """
     from findnemo.cli._detectors import detect_with, refuse_beside
 
     if detector is not None:
-        asked = {"--calibration": calibration, "--screen": screen, "--fail-on-memorized": fail_on_memorized}
+        asked: dict[str, Any] = {
+            "--calibration": calibration,
+            "--screen": screen,
+            "--fdr": fdr,
+            "--fail-on-memorized": fail_on_memorized,
+        }
+        asked |= {"--shard": shard}
         refuse_beside(asked, "does nothing with --detector, whose thresholds come from hold-out captions: leave one of them out")
-        detect_with(model, prompts, holdout, detector, out, limit, column, device, dtype, compile, pictures, json, quiet)
+        detect_with(model, prompts, holdout, detector, out, limit, column, device, dtype, compile, pictures, json, quiet, crew)
         return
     refuse_beside({"--holdout": holdout, "--pictures": pictures}, "goes with --detector: name one, or leave it out")
     if prompts is None:
@@ -206,38 +277,54 @@ def detect(
         json,
         quiet,
         screen=screen,
+        fdr=fdr,
+        crew=crew,
+        shard=shard,
     )
 
 
 @opens_model
+@takes_workers
 def localize(
     model: Source,
     prompts: PromptsOpt,
     calibration: CalibrationOpt,
     out: OutOpt,
     search: SearchOpt = "gradient",
+    consensus: ConsensusOpt = 1,
+    max_impact: ImpactOpt = None,
+    unrelated: UnrelatedOpt = None,
     limit: LimitOpt = None,
     column: ColumnOpt = None,
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
     compile: CompileOpt = False,
+    shard: ShardOpt = None,
     fail_on_memorized: FailOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
+    crew: Crew = ALONE,
 ) -> None:
     """Find the neurons that hold the memorized captions.
 
     Example: `findnemo localize demo --prompts findnemo-demo/results.csv --calibration findnemo-demo/calibration --out run`
 
     Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --search listing --limit 20 --out run`
+
+    Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --consensus 5 --out run`
+
+    Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --max-impact 0.02 --unrelated ordinary.txt --out run`
     """
     stages = ("detect", "localize")
+    also: dict[str, Any] = {"search": search, "consensus": consensus, "max_impact": max_impact, "unrelated": unrelated}
+    also |= {"crew": crew, "shard": shard}
     stages_with_calibration(
-        model, prompts, calibration, out, stages, limit, column, device, dtype, compile, fail_on_memorized, json, quiet, search
+        model, prompts, calibration, out, stages, limit, column, device, dtype, compile, fail_on_memorized, json, quiet, **also
     )
 
 
 @opens_model
+@takes_workers
 def audit(
     model: Source,
     out: OutOpt,
@@ -248,10 +335,14 @@ def audit(
     ] = None,
     limit: LimitOpt = None,
     search: SearchOpt = "gradient",
+    consensus: ConsensusOpt = 1,
+    max_impact: ImpactOpt = None,
+    unrelated: UnrelatedOpt = None,
     variant: Annotated[str | None, typer.Option(help="'paper' (default) or 'released'; a calibration brings its own.")] = None,
     fpr: FprOpt = None,
     precision: PrecisionOpt = 0.002,
     screen: ScreenOpt = False,
+    fdr: FdrOpt = None,
     images: ImagesOpt = 4,
     grow: Annotated[bool, typer.Option(help="Switch off more where finished images are still copies of each other.")] = True,
     image_steps: StepsOpt = None,
@@ -263,6 +354,7 @@ def audit(
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
     compile: CompileOpt = False,
+    shard: ShardOpt = None,
     report: Annotated[bool, typer.Option(help="Write RUN/report.html at the end.")] = True,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for another process that writes to --out, instead of refusing.")
@@ -271,6 +363,7 @@ def audit(
     track: TrackOpt = None,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
+    crew: Crew = ALONE,
 ) -> None:
     """The whole path: calibrate, detect, localize, verify, report. Run it again and it goes on where it stopped.
 
@@ -280,6 +373,10 @@ def audit(
 
     Example: `findnemo audit model.safetensors --config stable-diffusion-v1-5/stable-diffusion-v1-5 --prompts captions.csv --holdout laion.csv --descriptor sscd.pt --clip CLIP --out run`
 
+    Example: `findnemo audit MODEL --prompts captions.csv --holdout laion.csv --fpr 0.01 --fdr 0.1 --consensus 5 --out run`
+
+    Example: `findnemo audit MODEL --prompts captions.csv --holdout laion.csv --max-impact 0.02 --out run`
+
     Example: `findnemo audit demo --track tensorboard --fail-on-memorized --quiet --out run`
     """
     from dataclasses import replace
@@ -288,25 +385,33 @@ def audit(
     from findnemo.settings import settings_for
 
     check_track(track)
+    check_level(fdr)
+    part = shard_of(shard)
+    if part is not None and calibration is None:
+        raise InputError(
+            "--shard needs --calibration DIR, made once by `findnemo calibrate`: it is what makes the parts comparable"
+        )
     if holdout is not None and calibration is not None:
         raise InputError("give --holdout or --calibration, not both")
-    table = read_table(prompts, column, limit, quiet) if prompts else demo_table(model, limit, "--prompts")
+    table = stream_table(prompts, column, limit, quiet) if prompts else demo_table(model, limit, "--prompts")
     made = Calibration.load(calibration) if calibration else None
     if made is not None:
         refuse_other(made, {"variant": variant, "seed": seed, "fpr": fpr})
     clean = None if made else read_table(holdout, column, None, quiet) if holdout else demo_holdout(model)
     settings = made.settings if made else settings_for(variant or "paper", seed or 0)
     judges = {name: str(place) for name, place in (("descriptor", descriptor), ("clip", clip)) if place is not None}
-    plan = replace(make_plan(model, search, images, image_steps, guidance, settings.seed), grow=grow, judges=judges)
-    loaded = load_model(model, device, dtype, quiet, compile)
-    warn_long_captions(loaded, table)
-    if made is None:
-        assert clean is not None
-        made = own_calibration(loaded, [p.text for p in clean], settings, fpr, precision, out, quiet, wait)
-    plan = with_screen(plan, screen, made, quiet)
+    plan = make_plan(model, search, images, image_steps, guidance, settings.seed)
+    plan = replace(plan, grow=grow, judges=judges, consensus=consensus)
+    plan = gentle(plan, model, max_impact, unrelated, column, quiet, clean if holdout else None)
     stages, folder = ("detect", "localize", "verify"), Path(prompts or "").absolute().parent
-    with tracked(out, track, quiet):
-        run_stages(loaded, table, made, out, stages, plan, fail_on_memorized, json, quiet, folder, report, wait)
+    with tracked(out, track, quiet), at_work(model, crew, device, dtype, quiet, compile) as pool:
+        if made is None:
+            assert clean is not None
+            made = own_calibration(pool, [p.text for p in clean], settings, fpr, precision, out, quiet, wait)
+        plan = with_list(with_screen(plan, screen, made, quiet), fdr, made)
+        run_stages(
+            pool, table, made, out, stages, plan, fail_on_memorized, json, quiet, folder, report and part is None, part, wait
+        )
 
 
 def begun(out: Path) -> bool:
@@ -324,17 +429,19 @@ def go_on(
     device: str | None,
     dtype: str | None,
     quiet: bool,
+    crew: Crew = ALONE,
+    trust: bool = False,
 ) -> None:
     """What is left of an audit that has begun, with the settings that its run keeps.
 
     `asked`: options that such a run cannot change any more; MismatchError names one that differs.
     """
     from findnemo.calibration import Calibration
-    from findnemo.runs import Run
+    from findnemo.runs import Run, settings_of
 
-    table = read_table(prompts, column, limit, quiet) if prompts else demo_table(model, limit, "--prompts")
+    table = stream_table(prompts, column, limit, quiet) if prompts else demo_table(model, limit, "--prompts")
     with Run.open(out) as old:
-        settings, source = old.meta("settings"), model.of_run(old)
+        settings, source = settings_of(old), model.of_run(old, trust)
     made = Calibration.load(out / "calibration")
     has = {"images": settings["images"], **settings["judges"]}
     for name, value in asked.items():
@@ -342,33 +449,59 @@ def go_on(
         if value is not None and not same:
             raise MismatchError(f"{out} was made with another {name}: leave --{name} out, or give another --out")
     say(f"{out} goes on with its own settings and calibration", quiet)
-    loaded = load_model(source, device, dtype or settings["dtype"], quiet)
     stages, folder = ("detect", "localize", "verify"), Path(prompts or "").absolute().parent
-    run_stages(loaded, table, made, out, stages, plan_of(settings), False, False, quiet, folder, False)
+    part = shard_of(settings.get("shard"))
+    with at_work(source, crew, device, dtype or settings["dtype"], quiet) as pool:
+        run_stages(pool, table, made, out, stages, plan_of(settings), False, False, quiet, folder, False, part)
 
 
 @opens_model
+@takes_workers
 def verify(
     run: RunArg,
     model: Source = OF_RUN,
+    attempts: Annotated[bool, typer.Option(help="Try other samplers, steps, guidance, words, scripts and img2img.")] = True,
+    attack: Annotated[
+        bool, typer.Option(help="Optimise text embeddings for the pictures, beside controls, as a curve over steps.")
+    ] = True,
+    attack_captions: Annotated[
+        int, typer.Option(help="Memorized captions to attack, and as many ordinary ones; 0: all.", min=0)
+    ] = 5,
+    attack_steps: Annotated[str, typer.Option(help="Steps of the attack after which images are made.")] = "0,5,10,20,50",
+    control_images: Annotated[
+        Path | None, typer.Option(help="Folder of pictures that the model never saw (default: the memorized ones scrambled).")
+    ] = None,
+    trust: TrustOpt = False,
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
+    crew: Crew = ALONE,
 ) -> None:
-    """Check a localized run on fresh seeds and with finished images: is the memory gone, is the quality intact?
+    """Check a localized run: fresh seeds, finished images, quality; then try to get the memories back, beside controls.
 
     Example: `findnemo verify findnemo-demo`
 
-    Example: `findnemo verify run --model moved/model --json`
+    Example: `findnemo verify run --no-attack --model moved/model --json`
+
+    Example: `findnemo verify run --attack-captions 20 --attack-steps 0,10,50,150 --control-images holdout-pictures`
     """
     from findnemo.calibration import Calibration
-    from findnemo.prompts import Prompt
-    from findnemo.runs import Run
+    from findnemo.robustness.controls import pictures
+    from findnemo.runs import Run, settings_of, summary
+    from findnemo.runs.robustness import Effort
 
+    steps, controls = steps_of(attack_steps), pictures(control_images) if control_images else ()
     with Run.open(run) as old:
-        settings, source = old.meta("settings"), model.of_run(old)
-        prompts = [Prompt(c.text, c.row, c.type, c.image) for c in old.captions()]
-    loaded, plan = load_model(source, device, dtype or settings["dtype"], quiet), plan_of(settings)
-    made = Calibration.load(run / "calibration")
-    run_stages(loaded, prompts, made, run, ("verify",), plan, False, json, quiet, report=True)
+        settings, source = settings_of(old), model.of_run(old, trust)
+    made, plan, part = Calibration.load(run / "calibration"), plan_of(settings), shard_of(settings.get("shard"))
+    more = (attempts or attack) and part is None
+    with at_work(source, crew, device, dtype or settings["dtype"], quiet) as pool:
+        shown = json and not more
+        run_stages(pool, None, made, run, ("verify",), plan, False, shown, quiet or json, report=part is None, shard=part)
+    if more:
+        effort = Effort(attack_captions, steps, controls=controls)
+        attack_run(run, source, trust, device, dtype, quiet or json, attempts, attack, effort)
+    if json and more:
+        with Run.open(run) as done:
+            print_json(summary(done))

@@ -9,11 +9,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import wraps
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+
+from findnemo._quiet import quiet_libraries
+from findnemo._secrets import hidden
+from findnemo.errors import InputError
 
 if TYPE_CHECKING:
     from findnemo.runs.stopping import Stopping
@@ -48,6 +53,9 @@ DescriptorOpt = Annotated[
 ClipOpt = Annotated[
     str | None, typer.Option(help="CLIP (directory or hub id) for the images' fit with the caption; 'demo' brings its own.")
 ]
+TrustOpt = Annotated[
+    bool, typer.Option("--trust", help="Open what a run of somebody else names: model, descriptor (a program), CLIP, pictures.")
+]
 TrackOpt = Annotated[
     str | None,
     typer.Option(
@@ -59,6 +67,9 @@ JsonOpt = Annotated[bool, typer.Option("--json", help="Print the result as JSON 
 QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no tables.")]
 VariantOpt = Annotated[str, typer.Option(help="'paper', or 'released' for published thresholds and statistics.")]
 FailOpt = Annotated[bool, typer.Option("--fail-on-memorized", help="Exit with status 1 if any caption is memorized.")]
+
+
+LONG = 20  # captions that are too long and are named
 
 
 @dataclass
@@ -82,10 +93,10 @@ def say(text: str, quiet: bool = False) -> None:
 
 
 def plain(text: str) -> str:
-    """Text of unknown origin for a terminal: one line, no control characters, no markup."""
+    """Text of unknown origin for a terminal: one line, no control characters, no markup, no secrets."""
     from rich.markup import escape
 
-    return escape("".join(c for c in " ".join(text.split()) if c.isprintable()))
+    return escape("".join(c for c in hidden(" ".join(text.split())) if c.isprintable()))
 
 
 def print_json(value: Any) -> None:
@@ -155,25 +166,6 @@ def stoppable() -> Iterator[Stopping]:
         raise SystemExit(stop.status)
 
 
-def quiet_libraries() -> None:
-    """Keep the libraries' own progress bars and advice off the terminal."""
-    import os
-    import warnings
-
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    from diffusers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-
-
 @dataclass(frozen=True)
 class Source:
     """Where a command's model comes from: `place`, and the options of `findnemo.load` that go with it."""
@@ -190,8 +182,15 @@ class Source:
     def options(self) -> dict[str, str]:
         return {name: value for name in ("revision", "variant", "config") if (value := getattr(self, name)) is not None}
 
-    def of_run(self, run: Any) -> Source:
-        """This one where a place was given, else the one that a run remembers, with what is given beside it."""
+    def of_run(self, run: Any, trust: bool = False, opens: tuple[str, ...] | None = None) -> Source:
+        """This one where a place was given, else the one that a run remembers, with what is given beside it.
+
+        Raises InputError for a run of somebody else that names things to open, unless `trust`. `opens`: which of them are (default: all).
+        """
+        from findnemo.runs.trust import NAMED, require
+
+        wanted = NAMED if opens is None else opens
+        require(run, trust, wanted if self.place is None else tuple(name for name in wanted if name != "model"))
         return (
             self
             if self.place is not None
@@ -235,6 +234,89 @@ def opens_model(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+@dataclass(frozen=True)
+class Crew:
+    """Who does a command's work: this process, or `workers` on this machine or on a Ray cluster; `threads`: of each on a CPU."""
+
+    workers: int | None = None
+    ray: str | None = None
+    threads: int | None = None
+
+    @property
+    def many(self) -> bool:
+        return self.workers is not None or self.ray is not None
+
+
+ALONE = Crew()
+CREW_OPTIONS = {
+    "workers": Annotated[
+        int | None,
+        typer.Option(help="So many processes with a model each, one a GPU where there are any (needs findnemo[ray]).", min=1),
+    ],
+    "ray": Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Workers on this Ray cluster ('auto', 'HOST:6379', 'ray://HOST:10001').")
+    ],
+    "threads": Annotated[
+        int | None, typer.Option(help="CPU threads of a process; of workers 1. The last bits of a score depend on it.", min=1)
+    ],
+}
+ShardOpt = Annotated[
+    str | None, typer.Option("--shard", metavar="I/N", help="Part I of N of the captions; join the parts with `findnemo merge`.")
+]
+
+
+def takes_workers(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose parameter `crew` is a `Crew`, as one that takes `--workers`, `--ray` and `--threads` from the command line."""
+    own = inspect.signature(command, eval_str=True)
+    kept = [p for p in own.parameters.values() if p.name != "crew"]
+    more = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=a) for n, a in CREW_OPTIONS.items()]
+    shown = own.replace(parameters=[*kept, *more])
+
+    @wraps(command)
+    def run(
+        *args: Any,
+        workers: int | None = None,
+        ray: str | None = None,
+        threads: int | None = None,
+        crew: Crew | None = None,
+        **others: Any,
+    ) -> None:
+        command(*args, **others, crew=crew or Crew(workers, ray, threads))
+
+    run.__signature__ = shown  # type: ignore[attr-defined]
+    run.__annotations__ = {name: p.annotation for name, p in shown.parameters.items()}
+    return run
+
+
+@contextmanager
+def at_work(
+    source: Source, crew: Crew, device: str | None, dtype: str | None, quiet: bool, compile: bool = False
+) -> Iterator[Any]:
+    """A pool of workers that have loaded the model, or of this process alone; says at the end which of them had to be replaced."""
+    from findnemo.runs import Loader, Serial
+
+    if not crew.many:
+        if crew.threads is not None:
+            import torch
+
+            torch.set_num_threads(crew.threads)
+        yield Serial(load_model(source, device, dtype, quiet, compile))
+        return
+    from findnemo.runs.cluster import RayPool
+
+    if device is not None and ":" in device:
+        raise InputError(f"--device {device} with several workers: each gets a device of its own, leave the number out")
+    say(f"loading {source} in workers", quiet)
+    loader = Loader(str(source), device, dtype, source.options, compile)
+    with RayPool(loader, crew.workers, crew.ray, crew.threads or 1) as pool:
+        say(f"{pool.size} workers, {'a GPU each' if pool.gpus else f'{pool.threads} CPU threads each'}", quiet)
+        try:
+            yield pool
+        finally:
+            if pool.replaced:
+                warn(f"{pool.replaced} workers died and were replaced; {pool.alive} of {pool.size} are alive at the end")
+
+
 def load_model(source: Source, device: str | None, dtype: str | None, quiet: bool, compile: bool = False) -> Any:
     from findnemo.engine import compiled
     from findnemo.models import load
@@ -255,12 +337,35 @@ def read_table(source: str, column: str | None, limit: int | None, quiet: bool) 
     return table.limit(limit)
 
 
-def warn_long_captions(model: Any, prompts: Any) -> None:
-    """Name the rows whose captions the tokenizer cuts."""
+def stream_table(source: str, column: str | None, limit: int | None, quiet: bool) -> Any:
+    """The captions of a table of any length, checked from its first row to its last; repeats are told of by `tell_repeats`."""
+    from findnemo.prompts import stream_prompts
+
+    stream = stream_prompts(source, column=column)
+    if not quiet:
+        for text in stream.warnings():
+            warn(text)
+    return stream.limit(limit)
+
+
+def tell_repeats(table: Any, entered: Any, quiet: bool) -> None:
+    """Warn of rows with the caption of an earlier row."""
+    from findnemo.prompts import repeated
+
+    for text in () if quiet else repeated(table.source, entered.repeats, entered.some):
+        warn(text)
+
+
+def warn_long_captions(model: Any, prompts: Any, most: int | None = None) -> None:
+    """Name the first rows whose captions the tokenizer cuts. `most`: look at so many captions."""
     tokenizer = getattr(model.pipeline, "tokenizer", None)
     if tokenizer is None:
         return
-    for prompt in prompts:
+    cut = 0
+    for prompt in islice(prompts, most):
         count = len(tokenizer(prompt.text, truncation=False, verbose=False).input_ids)
-        if count > model.longest:
+        cut += count > model.longest
+        if count > model.longest and cut <= LONG:
             warn(f"row {prompt.row}: the caption has {count} tokens, the model reads the first {model.longest}")
+    if cut > LONG:
+        warn(f"{cut - LONG} more captions have more tokens than the model reads")

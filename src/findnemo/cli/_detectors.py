@@ -11,9 +11,10 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from findnemo.cli._common import (
+    Crew,
     Source,
+    at_work,
     bar,
-    load_model,
     plain,
     print_json,
     read_table,
@@ -53,6 +54,7 @@ def detect_with(
     pictures: bool,
     json: bool,
     quiet: bool,
+    crew: Crew,
 ) -> None:
     from findnemo.runs import detectors as api
 
@@ -60,12 +62,11 @@ def detect_with(
     table = read_table(prompts, column, limit, quiet) if prompts else demo_table(model, limit, "--prompts")
     clean = [p.text for p in (read_table(holdout, column, None, quiet) if holdout else demo_holdout(model))]
     settings = make_plan(model, "gradient", 0, None, None, 0).image_settings
-    loaded = load_model(model, device, dtype, quiet, compile)
-    warn_long_captions(loaded, table)
-    with api.start_detectors(out, loaded, settings) as run:
+    with at_work(model, crew, device, dtype, quiet, compile) as pool, api.start_detectors(out, pool.model, settings) as run:
+        warn_long_captions(pool.model, table)
         with stoppable() as stop, bar(quiet) as update:
-            captions = api.run_detectors(run, loaded, table, clean, names, settings, update, stop)
-            drawn = api.pictures(run, loaded, captions, settings, update) if pictures else []
+            captions = api.run_detectors(run, pool.model, table, clean, names, settings, update, pool, stop)
+            drawn = api.pictures(run, pool.model, captions, settings, update, pool) if pictures else []
         found = api.results(run, captions, clean, names)
     if api.borrows(captions):
         say("every caption has a type: every second hold-out caption stands for those that are not memorized", quiet)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from findnemo.cli._common import OF_RUN, DeviceOpt, DtypeOpt, QuietOpt, RunArg, Source, load_model, opens_model, say
+from findnemo.cli._common import OF_RUN, DeviceOpt, DtypeOpt, QuietOpt, RunArg, Source, TrustOpt, load_model, opens_model, say
 from findnemo.errors import InputError
 
 
@@ -37,6 +37,7 @@ def export(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
     model: Source = OF_RUN,
+    trust: TrustOpt = False,
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
     quiet: QuietOpt = False,
@@ -52,18 +53,18 @@ def export(
     Example: `findnemo export run --to card --push me/my-model`
     """
     from findnemo import export as api
-    from findnemo.runs import Run
+    from findnemo.runs import Run, settings_of
 
     forms = list(dict.fromkeys(to or ["checkpoint"]))
     if push is not None and "card" not in forms:
         raise InputError("--push puts the card's section on the hub: give --to card beside it")
     for form in forms:
         api.check_form(form)
+    weights = any(api.FORMS[form].write is not None for form in forms)
     with Run.open(run) as opened:
         chosen = api.select(opened, caption or (), most, factor)
-        settings, source = opened.meta("settings"), model.of_run(opened)
+        settings, source = settings_of(opened), model.of_run(opened, trust, ("model",) if weights else ())
     targets = {form: _target(run, out, form, len(forms) > 1) for form in forms if not (push and form == "card")}
-    weights = any(api.FORMS[form].write is not None for form in targets)
     for form, target in targets.items():  # what is there already is said before the model is loaded
         api.check_place(form, target, str(source), force)
     loaded: Any = load_model(source, device, dtype or settings["dtype"], quiet) if weights else None

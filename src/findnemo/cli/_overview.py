@@ -12,22 +12,32 @@ from findnemo.cli._show import show_run
 
 if TYPE_CHECKING:
     from findnemo.neurons import Neuron
-    from findnemo.runs import Caption, Run
+    from findnemo.runs import Caption, Discoveries, Run
     from findnemo.runs.overview import Bin, Figure
 
 WIDTH = 32  # of the longest bar, in characters
+LISTED = 40  # captions of a list that are shown
 
 
-def show_overview(run: Run, layers: Sequence[str], captions: Sequence[Caption]) -> None:
-    """The captions and the verdict, then the five figures, the distribution of scores, neurons per layer and shared neurons."""
+def show_overview(
+    run: Run,
+    layers: Sequence[str],
+    captions: Sequence[Caption],
+    listed: Discoveries | None = None,
+    q: Mapping[int, float] | None = None,
+) -> None:
+    """The captions and the verdict, then the five figures, the distribution of scores, neurons per layer and shared neurons; and the list."""
+    from findnemo.runs import settings_of
     from findnemo.runs.overview import figures, histogram, most_shared, per_layer
 
-    tau = run.meta("settings")["tau"]
+    tau = settings_of(run)["tau"]
     show_run(run, layers, captions)
     _part("Figures", figures_table(figures(captions, tau, run.meta("quality"))))
     _part("Scores", histogram_text(histogram(captions, tau), tau))
     _part("Neurons off, per layer", layers_text(per_layer(captions, layers)))
     _part("Neurons that captions share", shared_text(most_shared(captions)))
+    if listed is not None:
+        _part(f"Listed at a false discovery rate of {100 * listed.level:g} %", list_text(listed, captions, q or {}))
 
 
 def _part(title: str, shown: Table | str) -> None:
@@ -84,10 +94,23 @@ def shared_text(shared: Sequence[tuple[Neuron, Sequence[Caption]]]) -> str:
     return "\n".join(lines)
 
 
-def show_caption(run: Run, caption: Caption, layers: Sequence[str]) -> None:
+def list_text(listed: Discoveries, captions: Sequence[Caption], q: Mapping[int, float]) -> str:
+    """A line for every listed caption, those of the smallest q first; above them what the list promises."""
+    from findnemo.runs import list_told
+
+    by_id = {c.id: c for c in captions}
+    order = sorted(listed.listed, key=lambda i: q[i])
+    lines = [f"  q = {q[i]:<8.3g} {plain(by_id[i].text)}" for i in order[:LISTED]]
+    rest = [f"  [dim]and {len(order) - LISTED} more: q in results.csv[/]"] if len(order) > LISTED else []
+    return "\n".join([plain(list_told(listed)), *lines, *rest])
+
+
+def show_caption(run: Run, caption: Caption, layers: Sequence[str], q: float | None = None) -> None:
     """Everything a run knows of one caption: verdict, what was measured before and after, its neurons, its picture."""
+    from findnemo.runs import settings_of
+
     stdout.print(f"[bold]{plain(caption.text)}[/]  row {caption.row}" + (f", {plain(caption.type)}" if caption.type else ""))
-    stdout.print(_verdict(caption, run.meta("settings")["tau"]), soft_wrap=True)
+    stdout.print(_verdict(caption, settings_of(run)["tau"]) + _rarity(caption, q), soft_wrap=True)
     measured = measured_table(caption)
     if measured.row_count:
         stdout.print(measured)
@@ -112,6 +135,14 @@ def _verdict(caption: Caption, tau: float) -> str:
     return f"[red]memorized[/]: score {score:.3f}, tau {tau:.3f}{reach}; {cost} U-Net evaluations"
 
 
+def _rarity(caption: Caption, q: float | None) -> str:
+    """p-value and q-value, where there are some."""
+    from findnemo.runs.discoveries import p_of
+
+    p = p_of(caption)
+    return "" if p is None else f"; p = {p:.3g}" + ("" if q is None else f", q = {q:.3g}")
+
+
 def measured_table(caption: Caption) -> Table:
     """A line for everything that was measured with the neurons on and off."""
     from findnemo.runs.overview import BEFORE_AFTER
@@ -119,7 +150,7 @@ def measured_table(caption: Caption) -> Table:
     table = Table(show_edge=False, pad_edge=False, header_style="bold")
     for name in ("", "before", "after"):
         table.add_column(name, justify="right" if name else "left", overflow="fold")
-    for label, stage, before, after in BEFORE_AFTER:
+    for label, stage, before, after, *_ in BEFORE_AFTER:
         values = caption.results.get(stage, {})
         if after in values:
             table.add_row(label, f"{values[before]:.3f}" if before in values else "", f"{values[after]:.3f}")

@@ -8,7 +8,20 @@ from typing import Annotated
 
 import typer
 
-from findnemo.cli._common import OF_RUN, DeviceOpt, DtypeOpt, QuietOpt, Source, load_model, opens_model, plain, say, stdout, warn
+from findnemo.cli._common import (
+    OF_RUN,
+    DeviceOpt,
+    DtypeOpt,
+    QuietOpt,
+    Source,
+    TrustOpt,
+    load_model,
+    opens_model,
+    plain,
+    say,
+    stdout,
+    warn,
+)
 from findnemo.errors import InputError
 
 PlaceArg = Annotated[str, typer.Argument(help="A run directory, or a model as for `findnemo audit`.", metavar="RUN_OR_MODEL")]
@@ -23,6 +36,7 @@ def app(
     host: Annotated[str, typer.Option(help="Address to listen on; by default this machine only can open the app.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="By default the first free one from 7860.", min=1, max=65535)] = None,
     model: Source = OF_RUN,
+    trust: TrustOpt = False,
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
     quiet: QuietOpt = False,
@@ -35,12 +49,12 @@ def app(
     """
     from findnemo.app import launch, require_gradio
     from findnemo.app.subject import is_run
-    from findnemo.runs import Run
+    from findnemo.runs import Run, settings_of
 
     require_gradio()
     if is_run(place):
         with Run.open(place) as run:
-            source, dtype = model.of_run(run), dtype or run.meta("settings")["dtype"]
+            source, dtype = model.of_run(run, trust, ("model",)), dtype or settings_of(run, audit=False)["dtype"]
     elif model.place is not None:
         raise InputError(f"{place} is no run directory, so --model goes with nothing: give the run, or the model alone")
     else:

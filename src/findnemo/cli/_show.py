@@ -51,28 +51,31 @@ def _count(neurons: int) -> str:
     return f"{neurons} neuron{'s' * (neurons != 1)}"
 
 
-def show_run(run: Run, layers: Sequence[str], captions: Sequence[Caption]) -> None:
-    """The table and a verdict in a few sentences."""
+def show_run(run: Run, layers: Sequence[str], captions: Sequence[Caption], total: int | None = None) -> None:
+    """The table and a verdict in a few sentences. `captions`: all, or of `total` those that there is something to tell of (`runs.told`)."""
+    total = len(captions) if total is None else total
     memorized = [c for c in captions if c.results.get("detect", {}).get("memorized")]
-    others = len(captions) - len(memorized)
+    others = total - len(memorized)
     order = sorted(captions, key=lambda c: (c not in memorized, c.id))
     stdout.print(summary_table(order[: len(memorized) + 8], layers))
     if others > 8:
         stdout.print(f"[dim]… and {others - 8} more captions[/]")
-    for line in verdict(run, captions):
+    for line in verdict(run, captions, total):
         stdout.print(line, soft_wrap=True)
 
 
-def verdict(run: Run, captions: Sequence[Caption]) -> list[str]:
+def verdict(run: Run, captions: Sequence[Caption], total: int) -> list[str]:
     """Plain sentences: how many memorized, how many gone, at what price, how many failed."""
-    from findnemo.runs import all_neurons, neurons_of, standing
+    from findnemo.runs import all_neurons, list_of, list_told, neurons_of, settings_of, standing
 
-    settings, quality = run.meta("settings"), run.meta("quality")
+    settings, quality = settings_of(run), run.meta("quality")
     results = [c.results for c in captions]
     memorized = [r for r in results if r.get("detect", {}).get("memorized")]
     found = [r["localize"] for r in memorized if "localize" in r]
     checked = [r["verify"] for r in memorized if "verify" in r]
-    lines = [f"\n{len(memorized)} of {len(captions)} captions are memorized (score at or above tau = {settings['tau']:.3f})."]
+    lines = [f"\n{len(memorized)} of {total} captions are memorized (score at or above tau = {settings['tau']:.3f})."]
+    if (made := list_of(run)) is not None:
+        lines.append(list_told(made))
     if found:
         sizes = sorted(len(neurons_of(c)) for c in captions if c.results.get("localize", {}).get("memorized"))
         fallen, held = sum(f["reached"] for f in found), sum(not f["reached"] for f in found)
@@ -85,6 +88,7 @@ def verdict(run: Run, captions: Sequence[Caption]) -> list[str]:
                 f"[red]{held} out of reach[/] (marked !): not even all value neurons bring {'it' if held == 1 else 'them'} down to tau. What "
                 f"was found there stays on; if {'it is' if held == 1 else 'they are'} no memory, tau is low for such captions."
             )
+    lines += _impact_lines(captions)
     if checked:
         under = sum(c["same_seed"] <= settings["tau"] for c in checked)
         lines.append(f"On fresh seeds {under} of {len(checked)} stay at tau or under it.")
@@ -115,3 +119,17 @@ def verdict(run: Run, captions: Sequence[Caption]) -> list[str]:
     for caption in failed[:5]:
         lines.append(f"[red]failed:[/] row {caption.row}: {plain('; '.join(caption.failed.values()))}")
     return lines
+
+
+def _impact_lines(captions: Sequence[Caption]) -> list[str]:
+    """How gentle the chosen sets are, where that was asked for."""
+    from findnemo.runs.export import impact_of
+
+    asked = [(c.results["localize"]["max_impact"], impact) for c in captions if (impact := impact_of(c)) is not None]
+    over = [impact for most, impact in asked if impact > most]
+    if not asked:
+        return []
+    line = f"{len(asked) - len(over)} of {len(asked)} sets change unrelated captions by no more than {asked[0][0]:g} (impact, 1 - SSIM)."
+    if over:
+        line += f" [red]{len(over)} change them more[/], up to {max(over):.3f}: no gentler set that removes the memory was found."
+    return [line]

@@ -11,15 +11,19 @@ from typing import Any
 import typer
 
 from findnemo.cli._common import (
+    ALONE,
+    Crew,
     Source,
+    at_work,
     bar,
-    load_model,
     plain,
     print_json,
     read_table,
     say,
     stdout,
     stoppable,
+    stream_table,
+    tell_repeats,
     warn,
     warn_long_captions,
 )
@@ -27,25 +31,34 @@ from findnemo.errors import InputError, MismatchError
 
 
 def calibrate_to(
-    model: Any, captions: list[str], settings: Any, fpr: float | None, precision: float, out: Path, quiet: bool
+    pool: Any,
+    captions: list[str],
+    settings: Any,
+    fpr: float | None,
+    precision: float,
+    out: Path,
+    quiet: bool,
+    confidence: float | None = None,
 ) -> Any:
     """Calibrate and save to `out`; what is done is kept there meanwhile."""
     import torch
 
     from findnemo import calibration as api
+    from findnemo.runs import calibrate_with
 
-    api.threshold(torch.zeros(len(captions)), fpr)  # too few captions: say so before the work, not after
+    api.threshold(torch.zeros(len(captions)), fpr, confidence)  # too few captions: say so before the work, not after
     with stoppable() as stop, bar(quiet) as update:
         done = iter(range(1, len(captions) + 1))
         update("calibrate", 0, len(captions))
-        made = api.calibrate(
-            model,
+        made = calibrate_with(
+            pool,
             captions,
             fpr=fpr,
             precision=precision or None,
             settings=settings,
             progress=lambda prompt: update("calibrate", next(done), len(captions)),
             checkpoint=out / "partial.safetensors",
+            confidence=confidence,
             stop=stop,
             out=out,
         )
@@ -68,14 +81,24 @@ def stages_with_calibration(
     quiet: bool,
     search: str = "gradient",
     screen: bool = False,
+    fdr: float | None = None,
+    consensus: int = 1,
+    crew: Crew = ALONE,
+    shard: str | None = None,
+    max_impact: float | None = None,
+    unrelated: str | None = None,
 ) -> None:
     from findnemo.calibration import Calibration
 
-    table, made = read_table(prompts, column, limit, quiet), Calibration.load(calibration)
-    plan = with_screen(make_plan(model, search, 4, None, None, made.settings.seed), screen, made, quiet)
-    loaded = load_model(model, device, dtype, quiet, compile)
-    warn_long_captions(loaded, table)
-    run_stages(loaded, table, made, out, stages, plan, fail_on_memorized, json, quiet)
+    check_level(fdr)
+    part = shard_of(shard)
+
+    table, made = stream_table(prompts, column, limit, quiet), Calibration.load(calibration)
+    plan = replace(make_plan(model, search, 4, None, None, made.settings.seed), consensus=consensus)
+    plan = gentle(plan, model, max_impact, unrelated, column, quiet)
+    plan = with_list(with_screen(plan, screen, made, quiet), fdr, made)
+    with at_work(model, crew, device, dtype, quiet, compile) as pool:
+        run_stages(pool, table, made, out, stages, plan, fail_on_memorized, json, quiet, shard=part)
 
 
 def make_plan(model: Source, search: str, images: int, steps: int | None, guidance: float | None, seed: int) -> Any:
@@ -99,27 +122,95 @@ def plan_of(settings: dict[str, Any]) -> Any:
 
     return Plan(
         settings["search"],
-        Screen(**settings["screen"]) if settings["screen"] else None,
+        Screen.from_json(settings["screen"]) if settings.get("screen") else None,
         settings["images"],
         settings.get("grow", True),
-        ImageSettings(**settings["image_settings"]),
+        ImageSettings.from_json(settings["image_settings"]),
         settings["judges"],
+        fdr=settings.get("fdr"),
+        consensus=settings.get("consensus", 1),
+        max_impact=settings.get("max_impact"),
+        unrelated=tuple(settings.get("unrelated", ())),
     )
 
 
+def shard_of(text: str | None) -> Any:
+    from findnemo.runs import Shard
+
+    return None if text is None else Shard.of(text)
+
+
+def refuse_shard(run: Path) -> None:
+    """Raises InputError for a part of a run, where the whole is needed."""
+    from findnemo.runs import Run
+
+    with Run.open(run) as part:
+        if "shard" in part.meta("settings"):
+            raise InputError(f"{run} is a shard of a run: join all of them with `findnemo merge` first")
+
+
+BYSTANDERS = 16  # captions on which the impact of a set is measured
+
+
+def gentle(
+    plan: Any,
+    model: Source,
+    max_impact: float | None,
+    unrelated: str | None,
+    column: str | None,
+    quiet: bool,
+    holdout: Any = None,
+) -> Any:
+    """The plan with a largest impact, if wanted, and the captions that it is measured on: those of a file, the hold-out captions given in
+    the same command, or the demo's own.
+
+    Not captions of the run itself: which of them are memorized is not known yet, and its quality is checked on them afterwards.
+    """
+    from findnemo import demo
+    from findnemo.localization import check_impact
+
+    check_impact(max_impact)
+    if max_impact is None:
+        if unrelated is not None:
+            raise InputError("--unrelated goes with --max-impact: give both, or neither")
+        return plan
+    if plan.consensus > 1:
+        raise InputError("a consensus has no choice among sets: give --consensus or --max-impact, not both")
+    if unrelated is not None:
+        captions = [p.text for p in read_table(unrelated, column, None, quiet)]
+    elif model.place == "demo":
+        captions = list(demo.unrelated()[-BYSTANDERS:])
+    elif holdout is not None:
+        captions = [p.text for p in holdout]
+    else:
+        raise InputError("--max-impact is measured on captions that are not memorized: give --unrelated FILE")
+    return replace(plan, max_impact=max_impact, unrelated=tuple(captions[:BYSTANDERS]))
+
+
 @contextmanager
-def opened(run: Path, model: Source, device: str | None, dtype: str | None, quiet: bool) -> Iterator[Any]:
+def opened(run: Path, model: Source, device: str | None, dtype: str | None, quiet: bool, trust: bool = False) -> Iterator[Any]:
     """A run with its model, ready for more work, as `Work`. `model`: where it is, if no longer where the run found it."""
+    with opened_with(run, model, ALONE, device, dtype, quiet, trust) as (work, _):
+        yield work
+
+
+@contextmanager
+def opened_with(
+    run: Path, model: Source, crew: Crew, device: str | None, dtype: str | None, quiet: bool, trust: bool = False
+) -> Iterator[tuple[Any, Any]]:
+    """The same with the pool of workers that have the model."""
     from findnemo.calibration import Calibration
-    from findnemo.runs import Run, Work, start
+    from findnemo.runs import Run, Work, settings_of, start
 
     with Run.open(run) as old:
-        settings, source = old.meta("settings"), model.of_run(old)
-    loaded = load_model(source, device, dtype or settings["dtype"], quiet)
+        settings, source = settings_of(old), model.of_run(old, trust)
     made, plan = Calibration.load(run / "calibration"), plan_of(settings)
-    with start(run, loaded, made, plan) as again:
-        work = Work(again, loaded, made, plan, **extras(loaded, again, plan))
-        yield work
+    with (
+        at_work(source, crew, device, dtype or settings["dtype"], quiet) as pool,
+        start(run, pool.model, made, plan, shard_of(settings.get("shard"))) as again,
+    ):
+        work = Work(again, pool.model, made, plan, **extras(pool.model, again, plan))
+        yield work, pool
         tell_missing(work.original)
 
 
@@ -138,8 +229,35 @@ def with_screen(plan: Any, wanted: bool, calibration: Any, quiet: bool) -> Any:
     return replace(plan, screen=made)
 
 
+def check_level(fdr: float | None) -> None:
+    if fdr is not None and not 0 < fdr < 1:
+        raise InputError(f"--fdr {fdr} is not a rate between 0 and 1")
+
+
+def with_list(plan: Any, fdr: float | None, calibration: Any) -> Any:
+    """The plan with a list at a false discovery rate, if wanted."""
+    if fdr is not None and not len(calibration.trajectories):
+        raise InputError(
+            "this calibration has no hold-out scores, so no p-values for --fdr: make one with `findnemo calibrate --prompts`"
+        )
+    return replace(plan, fdr=fdr)
+
+
+def tell_least(captions: int, fdr: float | None, calibration: Any, quiet: bool) -> None:
+    """A word where the hold-out captions are few for a list of so many captions."""
+    from findnemo.rates import holdout_needed, least_listed
+
+    scored = len(calibration.trajectories)
+    if fdr is not None and (least := least_listed(captions, fdr, scored)) > 1:
+        say(
+            f"list: with {scored} hold-out captions no p-value is under 1/{scored + 1}, so that a list of {captions} captions holds {least} or "
+            f"more of them, or none; for a single one it takes {holdout_needed(captions, fdr)} hold-out captions",
+            quiet,
+        )
+
+
 def run_stages(
-    model: Any,
+    pool: Any,
     table: Any,
     calibration: Any,
     out: Path,
@@ -150,32 +268,45 @@ def run_stages(
     quiet: bool,
     folder: Path | None = None,
     report: bool = False,
+    shard: Any = None,
     wait: bool = False,
 ) -> None:
+    """Run the stages over a table, all captions of the run where it is None, and show what came of it."""
     from findnemo.cli._report import write_report
     from findnemo.cli._show import show_run
-    from findnemo.runs import Work, audit, start, summary, write_results
+    from findnemo.deltas import group_size
+    from findnemo.runs import ASKED, Work, answer, ask_all, counts, enter, start, summary, told, write_results
+    from findnemo.runs.trust import vouch
 
-    with start(out, model, calibration, plan, wait) as run:
+    model = pool.model
+    with start(out, model, calibration, plan, shard, wait) as run:
         if folder is not None:
             run.set_meta("folder", str(folder))
+            vouch(run)
+        if table is None:
+            ask_all(run)
+        else:
+            entered = enter(run, table, shard, group_size(model), table.most)
+            tell_repeats(table, entered, quiet)
+            tell_least(entered.captions, plan.fdr, calibration, quiet)
+            warn_long_captions(model, table, table.most)
         work = Work(run, model, calibration, plan, **extras(model, run, plan))
         with stoppable() as stop:
             with bar(quiet) as update:
-                captions = audit(work, table, stages, update, stop)
+                answer(work, stages, update, pool, stop)
             tell_missing(work.original)
             csv_path, _ = write_results(run)
+        numbers = counts(run, ASKED)
         if json:
             print_json(summary(run))
         elif not quiet:
-            show_run(run, list(model.value_layers), captions)
+            show_run(run, list(model.value_layers), told(run), numbers["captions"])
             sheets = f", images in {run.path / 'sheets'}" if (run.path / "sheets").is_dir() else ""
             stdout.print(plain(f"results in {csv_path}{sheets}"), soft_wrap=True)
         if report:
             write_report(run, quiet=quiet or json)
-        failed = any(c.failed for c in captions) or (run.meta("quality") or {}).get("failed")
-        memorized = any(c.results.get("detect", {}).get("memorized") for c in captions)
-    if failed or (fail and memorized):
+        failed = numbers["failed"] or (run.meta("quality") or {}).get("failed")
+    if failed or (fail and numbers["memorized"]):
         raise typer.Exit(1)
 
 
@@ -211,7 +342,7 @@ def _log_run(out: Path, track: str, quiet: bool) -> None:
     say(f"logged to {name}", quiet)
 
 
-def extras(model: Any, run: Any, plan: Any) -> dict[str, Any]:
+def extras(model: Any, run: Any, plan: Any, table: Any = ()) -> dict[str, Any]:
     """What finished images are judged with, and where their originals come from, as options of `Work`.
 
     The demo model brings its descriptor, its CLIP and its training images; others have what the plan names, and the images that the table of
@@ -224,11 +355,12 @@ def extras(model: Any, run: Any, plan: Any) -> dict[str, Any]:
 
     if model.source == "demo" and not plan.judges:
         return {"judges": demo.judges(), "original": lambda caption: demo.training_image(caption.text)}
+    references = [prompt.image for prompt in table if prompt.image]
     file, clip = plan.judges.get("descriptor"), plan.judges.get("clip")
     judges = Judges(Descriptor(file) if file else None, Alignment(clip) if clip else None)
     known = {"descriptor": judges.descriptor, "clip": judges.alignment}
     run.set_meta("preprocessing", {name: judge.preprocessing for name, judge in known.items() if judge is not None})
-    return {"judges": judges, "original": for_run(run.path, run.meta("folder") or ".").of_caption}
+    return {"judges": judges, "original": for_run(run.path, run.meta("folder") or ".", references=references).of_caption}
 
 
 def tell_missing(original: Any) -> None:
@@ -251,7 +383,7 @@ def refuse_other(calibration: Any, asked: dict[str, Any]) -> None:
 
 
 def own_calibration(
-    model: Any,
+    pool: Any,
     captions: list[str],
     settings: Any,
     fpr: float | None,
@@ -273,9 +405,9 @@ def own_calibration(
         with acquire(out, wait):
             sweep(out)
             if not (folder / "calibration.json").exists():  # another process may have made it meanwhile
-                calibrate_to(model, captions, settings, fpr, precision, folder, quiet)
+                calibrate_to(pool, captions, settings, fpr, precision, folder, quiet)
     made = Calibration.load(folder)
-    made.check(model, settings)
+    made.check(pool.model, settings)
     same = made.prompts == prompts_digest(captions)
     if made.fpr != fpr or not same:
         others = " others" if not same and made.count == len(captions) else ""

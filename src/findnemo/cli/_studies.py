@@ -11,9 +11,11 @@ import typer
 
 from findnemo.cli._audit import audit, begun, go_on
 from findnemo.cli._common import (
+    ALONE,
     OF_RUN,
     ClipOpt,
     ColumnOpt,
+    Crew,
     DescriptorOpt,
     DeviceOpt,
     DtypeOpt,
@@ -24,6 +26,7 @@ from findnemo.cli._common import (
     RunArg,
     Source,
     TrackOpt,
+    TrustOpt,
     bar,
     opens_model,
     plain,
@@ -32,14 +35,16 @@ from findnemo.cli._common import (
     say,
     stdout,
     stoppable,
+    takes_workers,
 )
-from findnemo.cli._steps import check_track, opened, tracked
+from findnemo.cli._steps import check_track, opened, opened_with, refuse_shard, tracked
 
 PAPER = ", paper"  # how heads of columns with published numbers end
 PER_TYPE = 6  # captions of each type in costly studies of the demo
 
 
 @opens_model
+@takes_workers
 def compare(
     model: Source,
     out: OutOpt = Path("findnemo-compare"),
@@ -60,8 +65,10 @@ def compare(
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
     track: TrackOpt = None,
+    trust: TrustOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
+    crew: Crew = ALONE,
 ) -> None:
     """Put NeMo's neurons beside other mitigations: Table 1 of the paper for your model.
 
@@ -83,13 +90,14 @@ def compare(
     with suppress(typer.Exit):  # a caption that failed is no reason to leave out the others
         if begun(out):
             asked = {"calibration": calibration, "images": images, **judges}
-            go_on(model, out, prompts, limit, column, asked, device, dtype, quiet or json)
+            go_on(model, out, prompts, limit, column, asked, device, dtype, quiet or json, crew, trust)
         else:
-            also = {"column": column, "device": device, "dtype": dtype, "report": False, "quiet": quiet or json}
+            also = {"column": column, "device": device, "dtype": dtype, "report": False, "quiet": quiet or json, **vars(crew)}
             audit(model, out, prompts, holdout, calibration, limit, images=images or 4, **judges, **also)
-    with tracked(out, track, quiet), opened(out, model, device, dtype, quiet) as work:
+    refuse_shard(out)
+    with tracked(out, track, quiet), opened_with(out, model, crew, device, dtype, quiet, trust) as (work, pool):
         with stoppable() as stop, bar(quiet) as update:
-            api(work, names, update, stop)
+            api(work, names, update, pool, stop)
         made = table(work.run, intervals)
         for name, text in (("table1.md", made.markdown()), ("table1.csv", made.csv())):
             with written(out / name) as part:
@@ -127,6 +135,7 @@ def study(
     ] = None,
     column: ColumnOpt = None,
     model: Source = OF_RUN,
+    trust: TrustOpt = False,
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
     quiet: QuietOpt = False,
@@ -143,7 +152,7 @@ def study(
     from findnemo.studies import study as api
 
     folder = out or run / "studies"
-    with opened(run, model, device, dtype, quiet) as work, bar(quiet) as update:
+    with opened(run, model, device, dtype, quiet, trust) as work, bar(quiet) as update:
         own = work.model.source == "demo"
         more = [p.text for p in read_table(unrelated, column, None, quiet)] if unrelated else demo.unrelated()[:64] if own else []
         clean = list(dict.fromkeys([*_not_memorized(work.run.captions()), *more]))

@@ -22,7 +22,8 @@ FIRST = 2  # seeds to begin with; one pair is enough to convict
 class Detection:
     """`memorized`: score >= tau. `score`: largest pairwise SSIM over the first `samples` seeds: of all of them for a caption that is
     not memorized, of as many as it took for one that is. `screened`: set aside after few seeds as far below tau.
-    `evaluations`: U-Net sample evaluations spent.
+    `evaluations`: U-Net sample evaluations spent. `p`: p-value of the score among the hold-out captions' (`Calibration.p_value`); after fewer
+    seeds than all it is an upper bound. None for a calibration without scores.
     """
 
     prompt: str
@@ -32,6 +33,7 @@ class Detection:
     evaluations: int
     samples: int
     screened: bool
+    p: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -51,6 +53,14 @@ class Screen:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Screen:
+        """Raises InputError for what `to_json` does not give."""
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise InputError(f"a screen of another findnemo version: {error}") from error
 
 
 def screen(calibration: Calibration, samples: int | None = None, recall: float = 0.99) -> Screen:
@@ -74,26 +84,32 @@ def screen(calibration: Calibration, samples: int | None = None, recall: float =
     )
 
 
-def detect(model: Model, prompt: str, calibration: Calibration, screen: Screen | None = None) -> Detection:
+def detect(
+    model: Model, prompt: str, calibration: Calibration, screen: Screen | None = None, all_seeds: bool = False
+) -> Detection:
     """Decide whether a prompt is memorized, with no more seeds than that takes: the same decision as with all of them.
 
     One pair of seeds at or over tau settles it, so a memorized caption is often known after two. With a `screen` a caption that is far
-    below tau after a few seeds is set aside, which can miss memorized ones: see `Screen.recall`. For many captions `detect_many` is
-    faster. Raises MismatchError for a calibration of another model, NumericalError on NaN.
+    below tau after a few seeds is set aside, which can miss memorized ones: see `Screen.recall`. `all_seeds`: score memorized captions
+    with all seeds too, for the smallest p-values. For many captions `detect_many` is faster. Raises MismatchError for a calibration of another model, NumericalError on NaN.
 
     >>> import findnemo
     >>> model, calibration = findnemo.load("demo"), findnemo.demo.calibration()
     >>> findnemo.detect(model, "a purple moon with a dotted ground", calibration).memorized
     False
     """
-    answer = detect_many(model, [prompt], calibration, screen)[0]
+    answer = detect_many(model, [prompt], calibration, screen, all_seeds)[0]
     if isinstance(answer, NumericalError):
         raise answer
     return answer
 
 
 def detect_many(
-    model: Model, prompts: Sequence[str], calibration: Calibration, screen: Screen | None = None
+    model: Model,
+    prompts: Sequence[str],
+    calibration: Calibration,
+    screen: Screen | None = None,
+    all_seeds: bool = False,
 ) -> list[Detection | NumericalError]:
     """`detect` for several prompts at once, whose seeds share passes: two of every caption, two more of those undecided, then the rest.
 
@@ -121,8 +137,9 @@ def detect_many(
             deltas[i] = torch.cat([deltas[i].to(part.device), part]) if len(deltas[i]) else part
             score = memorization_score(deltas[i], settings.similarity)
             aside = screen is not None and seen == screen.samples and score < min(screen.below, tau)
-            if score >= tau or aside or seen == settings.samples:
-                answers[i] = Detection(prompts[i], score, tau, score >= tau, cost * seen, seen, aside)
+            if (score >= tau and not all_seeds) or aside or seen == settings.samples:
+                p = calibration.p_value(score)
+                answers[i] = Detection(prompts[i], score, tau, score >= tau, cost * seen, seen, aside, p)
     return [answers[i] for i in range(len(prompts))]
 
 

@@ -90,7 +90,7 @@ def _name(source: str | None) -> str:
 
 def _figures(chosen: Selection) -> list[str]:
     rows = []
-    for label, stage, before, after in BEFORE_AFTER:
+    for label, stage, before, after, *_ in BEFORE_AFTER:
         results = [r for c in chosen.captions if after in (r := c.results.get(stage, {})) and (before is None or before in r)]
         if results:
             old = f"{statistics.median(r[before] for r in results):.3f}" if before else ""

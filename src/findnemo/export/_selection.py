@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from findnemo.errors import InputError
 from findnemo.neurons import NeuronSet
-from findnemo.runs import Caption, Run, all_neurons, neurons_of
+from findnemo.runs import Caption, Run, all_neurons, captions_of, neurons_of, settings_of
+from findnemo.runs.overview import holders
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def select(run: Run, captions: Sequence[str] = (), most: int | None = None, fact
     """
     if not math.isfinite(factor):
         raise InputError(f"factor {factor} is no number to multiply by: give 0 to switch off, or one such as 0.5")
-    known = list(run.captions())
+    known = captions_of(run)
     named = [_named(known, text) for text in dict.fromkeys(captions)]
     chosen = tuple(dict.fromkeys(c.id for c in named)) if captions else tuple(c.id for c in known)
     holding = tuple(c for c in known if c.id in chosen and len(all_neurons([c])))
@@ -55,7 +55,7 @@ def select(run: Run, captions: Sequence[str] = (), most: int | None = None, fact
     holding = tuple(c for c in holding if len(neurons_of(c) & neurons))
     if not neurons:
         raise InputError(f"{run.path} holds no localized neurons: there is nothing to switch off")
-    about = {key: run.meta(key) for key in ("source", "settings", "versions", "quality", "preprocessing")}
+    about = {key: run.meta(key) for key in ("source", "versions", "quality", "preprocessing")} | {"settings": settings_of(run)}
     about["audited"] = len(known)
     about["memorized"] = sum(c.results.get("detect", {}).get("memorized") is True for c in known)
     about["out_of_reach"] = sum(bool(len(neurons_of(c))) and not len(all_neurons([c])) for c in known)
@@ -66,10 +66,7 @@ def most_shared(captions: Iterable[Caption], count: int) -> NeuronSet:
     """The `count` neurons that most captions share. Raises InputError for a count under 1."""
     if count < 1:
         raise InputError(f"{count} is no number of neurons: give 1 or more")
-    shared = Counter(neuron for caption in captions for neuron in neurons_of(caption))
-    order = {layer: k for k, layer in enumerate(dict.fromkeys(layer for layer, _ in shared))}
-    ranked = sorted(shared, key=lambda neuron: (-shared[neuron], order[neuron[0]], neuron[1]))
-    return NeuronSet.of(ranked[:count])
+    return NeuronSet.of(list(holders(captions))[:count])
 
 
 def _named(captions: Sequence[Caption], text: str) -> Caption:

@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from torch import Tensor
 
 from findnemo.calibration import Calibration, layer_activations
 from findnemo.deltas import Probe
 from findnemo.errors import InputError
 from findnemo.localization.candidates import initial_selection, out_of_distribution_neurons
+from findnemo.localization.gentle import EFFORT, Bystanders, Choice, gentlest
 from findnemo.localization.refinement import refine
 from findnemo.localization.replication import Replication
-from findnemo.localization.search import DEFAULT, SEARCHES, Found, first_guess, most_unusual
+from findnemo.localization.search import DEFAULT, SEARCHES, Found, alternatives, first_guess, most_unusual
+from findnemo.localization.stability import consensus_of, frequency, iou, pairwise_iou
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 
 __all__ = [
     "DEFAULT",
     "SEARCHES",
+    "Bystanders",
+    "Choice",
     "Found",
     "Localization",
+    "consensus_of",
+    "frequency",
+    "gentlest",
     "initial_selection",
+    "iou",
     "localize",
     "most_unusual",
     "out_of_distribution_neurons",
+    "pairwise_iou",
     "refine",
 ]
 
@@ -37,6 +50,10 @@ class Localization:
     SSIM over the seeds). `score_after`: with `neurons` off, the largest similarity of a replicating seed's noise difference to
     its own before (the quantity that Algorithms 3 and 4 hold at or below tau). `reached`: whether it got there.
     `theta`, `k`: where Algorithm 3 stopped. `z`: z-score of every neuron found. `evaluations`: U-Net sample evaluations spent.
+    `p`: p-value of `score_before` (`Calibration.p_value`). `frequency`: of a consensus, "layer:index" of every neuron found at all ->
+    share of the searches that found it.
+    Where a gentle set was asked for: `impact` of `neurons` on unrelated captions, `max_impact` that was asked for (the impact is above it
+    where no set that removes the memory was found with less), and `tried`, the number of sets compared.
     """
 
     prompt: str
@@ -52,6 +69,11 @@ class Localization:
     k: int | None = None
     search: str = DEFAULT
     z: dict[str, float] = field(default_factory=dict)
+    p: float | None = None
+    frequency: dict[str, float] = field(default_factory=dict)
+    impact: float | None = None
+    max_impact: float | None = None
+    tried: int = 0
 
     def to_json(self) -> dict[str, Any]:
         values = {k: v for k, v in self.__dict__.items() if not isinstance(v, NeuronSet)}
@@ -62,12 +84,24 @@ class Localization:
         return cls(**{**values, "neurons": NeuronSet(values["neurons"]), "candidates": NeuronSet(values["candidates"])})
 
 
-def localize(model: Model, prompt: str, calibration: Calibration, search: str = DEFAULT) -> Localization:
+def localize(
+    model: Model,
+    prompt: str,
+    calibration: Calibration,
+    search: str = DEFAULT,
+    max_impact: float | None = None,
+    unrelated: Bystanders | Sequence[str] = (),
+    consensus: int = 1,
+) -> Localization:
     """Find the neurons that hold the memory of a prompt; an empty set if the prompt is not memorized.
 
     `search`: "gradient" (default) ranks all value neurons by a gradient and returns a 1-minimal set; "halving" does so from z-scores,
-    without gradients; "listing" is Algorithms 3 and 4 as published. Raises MismatchError if the calibration belongs to another
-    model, InputError for an unknown search, NumericalError if the model gives NaN.
+    without gradients; "listing" is Algorithms 3 and 4 as published. `max_impact`: among sets that remove the memory prefer one that
+    changes the captions of `unrelated` (not memorized) by no more than this, see `Bystanders`; if none is found, the gentlest is returned,
+    and its `impact` tells. `consensus`: so many searches, each on seeds of its own (base seeds seed, seed + 1, ...); the neurons that more than
+    half of them found, and as many more, in order of frequency, as it takes for the memory to be gone on the seeds of all of them. Raises
+    MismatchError if the calibration belongs to another model, InputError for an unknown search, a consensus of less than one, an impact that is
+    none, `max_impact` without captions or with a consensus, NumericalError if the model gives NaN.
 
         >>> import findnemo
         >>> model, calibration = findnemo.load("demo"), findnemo.demo.calibration()
@@ -77,22 +111,102 @@ def localize(model: Model, prompt: str, calibration: Calibration, search: str = 
     """
     if search not in SEARCHES:
         raise InputError(f"search {search!r} is not known: use one of {', '.join(SEARCHES)}")
+    if consensus < 1:
+        raise InputError(f"a consensus of {consensus} searches: give 1 or more")
+    check_impact(max_impact)
+    if consensus > 1 and max_impact is not None:
+        raise InputError("a consensus has no choice among sets: give a consensus or a largest impact, not both")
     calibration.check(model)
-    probe = Probe(model, prompt, calibration.settings, reuse=True)
-    absolute = {name: rows[0] for name, rows in layer_activations(model, [probe.prompt], probe.text).items()}
-    z = calibration.z_scores(absolute)
-    replication = Replication(probe, calibration.tau, first_guess(search, z))
-    common: dict[str, Any] = {"prompt": prompt, "score_before": replication.score, "tau": calibration.tau, "search": search}
-    if not replication.kept:
-        return Localization(memorized=False, score_after=replication.score, evaluations=probe.evaluations, **common)
-    found = SEARCHES[search](replication, z, absolute, calibration.tau)
-    after = replication.similarity(found.neurons)
+    first = _searched(model, prompt, calibration, search)
+    score, tau = first.replication.score, calibration.tau
+    common: dict[str, Any] = {
+        "prompt": prompt,
+        "score_before": score,
+        "tau": tau,
+        "search": search,
+        "p": calibration.p_value(score),
+    }
+    if first.found is None:
+        return Localization(memorized=False, score_after=score, evaluations=first.evaluations, **common)
+    more = [_searched(model, prompt, calibration, search, repeat) for repeat in range(1, consensus)]
+    searches = [first, *(s for s in more if s.found is not None)]  # on other seeds the prompt may stay under tau
+    found, shares = _agreed(searches) if consensus > 1 else (first.found, {})
+    spent = 0
+    if max_impact is not None:
+        others = unrelated if isinstance(unrelated, Bystanders) else Bystanders(model, unrelated, calibration.settings)
+        before = others.evaluations
+        choice = _gentle(first.replication, found, search, first.z, tau, max_impact, others)
+        found, spent = choice.found, others.evaluations - before
+        common |= {"impact": round(choice.impact, 6), "max_impact": max_impact, "tried": choice.tried}
+    after = max(s.replication.similarity(found.neurons) for s in searches)
     return Localization(
         memorized=True,
-        reached=after <= calibration.tau,
+        reached=after <= tau,
         score_after=after,
-        evaluations=probe.evaluations,
-        z={f"{name}:{i}": round(float(z[name][i]), 3) for name, i in found.neurons},
+        evaluations=first.evaluations + sum(s.evaluations for s in more) + spent,
+        z={f"{name}:{i}": round(float(first.z[name][i]), 3) for name, i in found.neurons},
+        frequency=shares,
         **common,
         **found.__dict__,
+    )
+
+
+@dataclass(frozen=True)
+class _Search:
+    """One search on seeds of its own. `found`: None if no seed replicated."""
+
+    replication: Replication
+    z: dict[str, Tensor]
+    found: Found | None
+    tau: float
+
+    @property
+    def evaluations(self) -> int:
+        return self.replication.probe.evaluations
+
+    def gone(self, neurons: NeuronSet) -> bool:
+        """Whether the memory is as gone with `neurons` off as this search got it: on all its seeds under tau, or what it reached."""
+        assert self.found is not None
+        return self.replication.confirmed(neurons, max(self.tau, self.replication.similarity(self.found.neurons)))
+
+
+def _searched(model: Model, prompt: str, calibration: Calibration, search: str, repeat: int = 0) -> _Search:
+    """A search on the seeds that belong to a base seed, counted from the calibration's."""
+    settings = replace(calibration.settings, seed=calibration.settings.seed + repeat)
+    probe = Probe(model, prompt, settings, reuse=True)
+    absolute = {name: rows[0] for name, rows in layer_activations(model, [prompt], probe.text).items()}
+    z = calibration.z_scores(absolute)
+    replication = Replication(probe, calibration.tau, first_guess(search, z))
+    found = SEARCHES[search](replication, z, absolute, calibration.tau) if replication.kept else None
+    return _Search(replication, z, found, calibration.tau)
+
+
+def _agreed(searches: list[_Search]) -> tuple[Found, dict[str, float]]:
+    """The consensus of searches, refined from all that they found; and how often each neuron was."""
+    sets = [s.found.neurons for s in searches if s.found is not None]
+    shares = frequency(sets)
+    neurons = consensus_of(sets, lambda neurons: all(s.gone(neurons) for s in searches))
+    return Found(neurons, NeuronSet.of(shares)), {f"{name}:{i}": round(share, 3) for (name, i), share in shares.items()}
+
+
+def check_impact(max_impact: float | None) -> None:
+    """Raises InputError for what is no impact: a number from 0 (nothing changes) to 2."""
+    if max_impact is not None and not (math.isfinite(max_impact) and 0 <= max_impact <= 2):
+        raise InputError(f"an impact of {max_impact} is no mean of 1 - SSIM: give a number from 0 to 2, such as 0.02")
+
+
+def _gentle(
+    replication: Replication, found: Found, search: str, z: Any, tau: float, max_impact: float, others: Bystanders
+) -> Choice:
+    """The gentlest set that brings the memory to tau; where the search could not, its set stays, for nothing removes the memory."""
+    prompt, began = replication.probe.prompt, replication.probe.evaluations
+    another = alternatives(search, replication, z, tau)
+    tries = {"tries": 1} if replication.similarity(found.neurons) > tau else {}
+    return gentlest(
+        found,
+        max_impact,
+        lambda neurons: others.impacts([neurons], prompt)[0],
+        lambda neurons: others.heaviest(neurons, prompt),
+        lambda without: another(without) if replication.probe.evaluations - began < EFFORT else None,
+        **tries,
     )

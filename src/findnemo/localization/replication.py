@@ -35,6 +35,7 @@ class Replication:
         self.kept = order[best[order] >= tau].tolist()
         self.witnesses = self.kept[:WITNESSES]  # seeds that speak for all, until one that they do not speak for joins them
         self._memo: dict[NeuronSet, dict[int, float]] = {}  # every similarity measured so far
+        self._gradients: dict[tuple[int, ...], dict[float, dict[str, Tensor]]] = {}  # seeds -> level -> what `sensitivity` gave
         if self.kept:
             self._memo[EMPTY] = dict.fromkeys(self.kept, 1.0)  # nothing off: the same picture
         if guessed is not None and 0 in self.kept:
@@ -93,8 +94,14 @@ class Replication:
     def sensitivity(self, seeds: Sequence[int], level: float) -> dict[str, Tensor]:
         """Gradient of the summed same-seed similarity with respect to a mask on every value neuron, at mask = `level` everywhere.
 
-        Layer -> (width,). Large where switching the neuron on again would bring the memory back most.
+        Layer -> (width,). Large where switching the neuron on again would bring the memory back most. Computed once.
         """
+        known = self._gradients.setdefault(tuple(seeds), {})
+        if level not in known:
+            known[level] = self._sensitivity(seeds, level)
+        return known[level]
+
+    def _sensitivity(self, seeds: Sequence[int], level: float) -> dict[str, Tensor]:
         model, widths = self.probe.model, self.probe.model.widths()
 
         def part(rows: slice) -> list[Tensor]:

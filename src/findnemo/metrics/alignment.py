@@ -81,6 +81,11 @@ class Alignment(Clip):
 
         super().__init__(source, device, mean, std)
         self.tokenizer = CLIPTokenizer.from_pretrained(str(tokenizer or source))
+        self._opened = (source, tokenizer, str(device), mean, std)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as where it came from: another process opens it for itself."""
+        return type(self), self._opened
 
     @torch.no_grad()
     def __call__(self, images: Sequence[Image.Image], captions: Sequence[str]) -> Tensor:

@@ -59,6 +59,10 @@ class Descriptor:
         self.network = open_torchscript(path, device, "descriptor", "sscd_disc_mixup.torchscript.pt")
         self.path, self.device, self.convention = Path(path), torch.device(device), preprocessing
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as where it came from: another process opens the file for itself."""
+        return type(self), (self.path, str(self.device), self.convention)
+
     @cached_property
     def preprocessing(self) -> dict[str, Any]:
         """What its numbers depend on: the convention with size, resizing, mean and deviation, the file's name and 16 digits of its SHA-256."""

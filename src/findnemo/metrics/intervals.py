@@ -11,6 +11,7 @@ from torch import Tensor
 
 from findnemo.errors import InputError
 from findnemo.models import sample_seed
+from findnemo.rates import beta_quantile
 
 LEVEL = 0.95
 
@@ -60,3 +61,18 @@ def wilson(hits: int, of: int, level: float = LEVEL) -> tuple[float, float]:
     half = z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
     low, high = (middle - half) / (1 + z * z / of), (middle + half) / (1 + z * z / of)
     return low if hits else 0.0, high if hits < of else 1.0  # exactly, whatever rounding does
+
+
+def clopper_pearson(hits: int, of: int, level: float = LEVEL) -> tuple[float, float]:
+    """(low, high): exact interval of a share, `hits` of `of` independent trials; it holds the truth at least so often (Clopper and Pearson 1934).
+
+    Raises InputError like `wilson`.
+
+    >>> [round(x, 4) for x in clopper_pearson(0, 100)]
+    [0.0, 0.0362]
+    """
+    wilson(hits, of, level)  # for its errors
+    tail = (1 - level) / 2
+    low = beta_quantile(hits, of - hits + 1, tail) if hits else 0.0
+    high = beta_quantile(hits + 1, of - hits, 1 - tail) if hits < of else 1.0
+    return low, high

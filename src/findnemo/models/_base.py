@@ -153,6 +153,24 @@ class Model:
         decoded: Tensor = vae.decode((latents / vae.config.scaling_factor + shift).to(vae.dtype), return_dict=False)[0]
         return decoded.float()
 
+    @torch.no_grad()
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """Latents (N, C, H, W) of images (N, 3, H, W) in [-1, 1]: what `decode` gives back, without the noise of the encoder."""
+        vae = self.pipeline.vae
+        shift = getattr(vae.config, "shift_factor", None) or 0.0
+        mode: Tensor = vae.encode(pixels.to(self.device, vae.dtype)).latent_dist.mode()
+        return ((mode - shift) * vae.config.scaling_factor).to(self.dtype)
+
+    def regression(self, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """What the denoiser predicts of noised latents, and what it was trained to predict (eps or v), both (N, C, H, W).
+
+        The mean squared difference is the diffusion loss. `clean`, `noise`: (N, C, H, W). `timesteps`: (N,), each sample its own.
+        """
+        raise ModelError(
+            f"the diffusion loss of a {type(self.pipeline).__name__} is not known to findnemo: attacks on an embedding and hardening need "
+            "a U-Net that predicts eps or v (Stable Diffusion 1.x, 2.x, XL, DeepFloyd IF)"
+        )
+
     def tokens(self, prompt: str) -> list[str]:
         """Texts of a prompt's tokens as they are encoded, from start-of-text to end-of-text, without padding."""
         raise ModelError(

@@ -10,7 +10,7 @@ import torch
 
 from findnemo.errors import InputError, ModelError
 from findnemo.models._base import Model
-from findnemo.models._single_file import configuration, first_line, from_single_file, pipeline_class
+from findnemo.models._single_file import configuration, first_line, from_single_file, pipeline_class, refuse_code
 from findnemo.models.deepfloyd import DeepFloyd
 from findnemo.models.flux import Flux
 from findnemo.models.pixart import PixArt
@@ -191,12 +191,13 @@ def _pipeline_class(source: str | Path, revision: str | None, variant: str | Non
     at = "" if revision is None else f" at revision {revision!r}"
     try:
         config = DiffusionPipeline.load_config(str(source), revision=revision)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"no model {str(source)!r}{at}: no such directory, and the hub or its local cache gave none ({first_line(error)})"
         ) from error
     if not isinstance(config, dict) or "_class_name" not in config:
         raise InputError(f"the model_index.json of {source} names no _class_name: it is not a diffusers pipeline")
+    refuse_code(config, f"the model_index.json of {source}")
     return str(config["_class_name"])
 
 
@@ -233,6 +234,6 @@ def _from_pretrained(source: str | Path, dtype: torch.dtype, revision: str | Non
         index = DiffusionPipeline.load_config(str(source), revision=revision)
         left_out = [name for name, kind in index.items() if kind == [None, None]]
         return DiffusionPipeline.from_pretrained(str(source), **options, **dict.fromkeys(left_out))  # diffusers asks to be told
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except Exception as error:  # libraries raise anything on configurations made to break them
         hint = f"; if it has pickled weights only, {CONVERT}" if "safetensors" in str(error) else ""
         raise ModelError(f"{source} cannot be loaded: {first_line(error)}{hint}") from error

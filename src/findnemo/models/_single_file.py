@@ -17,9 +17,17 @@ from typing import Any
 import torch
 
 from findnemo._safetensors import Entry, read_header
+from findnemo._sizes import JSON_BYTES, checked
 from findnemo.errors import InputError, ModelError
 
-HOMES = (None, "diffusers", "transformers", "stable_diffusion")  # where the classes of a pipeline's parts may come from
+HOMES = (
+    None,
+    "diffusers",
+    "transformers",
+    "stable_diffusion",
+    "deepfloyd_if",
+)  # where the classes of a pipeline's parts may come from
+FOREIGN = re.compile(r"Auto[A-Z].*|.*Pipeline.*|Modular.*")  # classes that look for others, by what a file says
 UNET, INPUT, OUTPUT = "model.diffusion_model.", "input_blocks.0.0.weight", "out.2.weight"
 
 
@@ -97,14 +105,25 @@ def configuration(path: Path, config: str | None) -> Path:
 def pipeline_class(folder: Path) -> str:
     """The pipeline class that a configuration names. Raises InputError if it names code beside diffusers and transformers."""
     try:
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        index = json.loads(checked(folder / "model_index.json", JSON_BYTES).read_text(encoding="utf-8"))
         named = str(index["_class_name"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"the configuration {folder} has no model_index.json that names a pipeline ({error})") from error
-    for part, home in index.items():
-        if isinstance(home, list) and home[:1] and home[0] not in HOMES:
-            raise InputError(f"the configuration {folder} takes its {part} from {home[0]}: findnemo runs no code of others")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"the configuration {folder} has no model_index.json that names a pipeline ({error!s:.200})") from error
+    refuse_code(index, f"the configuration {folder}")
     return named
+
+
+def refuse_code(index: Mapping[str, Any], what: str) -> None:
+    """Raises InputError for parts of a pipeline whose classes are not of diffusers and transformers, or look for others themselves."""
+    for part, home in index.items():
+        if part.startswith("_") or not isinstance(home, list):
+            continue
+        if len(home) != 2 or not all(isinstance(name, str | None) for name in home):
+            raise InputError(f"{what} says {home!r:.100} of its {part}: give a library and a class")
+        if home[0] not in HOMES:
+            raise InputError(f"{what} takes its {part} from {home[0]}: findnemo runs no code of others")
+        if FOREIGN.fullmatch(home[1] or ""):
+            raise InputError(f"{what} has a {home[1]} as its {part}, which would look for other classes: name the class itself")
 
 
 def _folder(config: str, told: str | None) -> Path:
@@ -130,7 +149,6 @@ def _folder(config: str, told: str | None) -> Path:
 def from_single_file(path: Path, folder: Path, dtype: torch.dtype) -> Any:
     """A pipeline of the weights of a file and the configuration in `folder`. Raises ModelError."""
     import diffusers
-    from diffusers.loaders.single_file_utils import SingleFileComponentError
 
     pipeline_type = getattr(diffusers, pipeline_class(folder))
     if not hasattr(pipeline_type, "from_single_file"):
@@ -147,7 +165,7 @@ def from_single_file(path: Path, folder: Path, dtype: torch.dtype) -> Any:
         )
     except NotImplementedError as error:  # of a weight that got no value, when it is moved
         raise ModelError(_lacking(path, folder)) from error
-    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, SingleFileComponentError) as error:
+    except Exception as error:  # libraries raise anything on configurations made to break them
         raise ModelError(f"{path} cannot be loaded with the configuration {folder}: {first_line(error)}") from error
     parts = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
     if any(value.is_meta for part in parts for value in part.state_dict().values()):

@@ -49,3 +49,6 @@ class DeepFloyd(StableDiffusion):
 
     def decode(self, latents: Tensor) -> Tensor:
         return latents.float()
+
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        return pixels.to(self.device, self.dtype)

@@ -105,15 +105,31 @@ class StableDiffusion(Model):
         return packed(conditions["encoder_hidden_states"], *(conditions[name] for name in self.extras))
 
     def predict_noise(self, latents: Tensor, timestep: int, text: Tensor) -> Tensor:
-        output = self.denoiser(latents, timestep, **self.conditions(text), return_dict=False)[0][:, : latents.shape[1]]
-        config = self.pipeline.scheduler.config
-        kind = "edm" if "sigma_data" in config else config.prediction_type
-        if kind == "epsilon":
+        output = self._predicted(latents, timestep, text)
+        if self._prediction() == "epsilon":
             return output
-        if kind == "v_prediction":  # eps = sqrt(1 - a) x_t + sqrt(a) v (Salimans and Ho 2022)
-            alpha = self.pipeline.scheduler.alphas_cumprod[timestep].to(latents.device, torch.float32)
-            return ((1 - alpha).sqrt() * latents + alpha.sqrt() * output).to(output.dtype)
-        raise ModelError(f"prediction type {kind!r} is not supported: findnemo reads epsilon and v_prediction")
+        # eps = sqrt(1 - a) x_t + sqrt(a) v (Salimans and Ho 2022)
+        alpha = self.pipeline.scheduler.alphas_cumprod[timestep].to(latents.device, torch.float32)
+        return ((1 - alpha).sqrt() * latents + alpha.sqrt() * output).to(output.dtype)
+
+    def regression(self, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        kind = self._prediction()
+        alphas = self.pipeline.scheduler.alphas_cumprod.to(clean.device, torch.float32)[timesteps][:, None, None, None]
+        noisy = alphas.sqrt() * clean + (1 - alphas).sqrt() * noise
+        target = noise if kind == "epsilon" else alphas.sqrt() * noise - (1 - alphas).sqrt() * clean
+        return self._predicted(noisy.to(clean.dtype), timesteps, text), target.to(clean.dtype)
+
+    def _predicted(self, latents: Tensor, timestep: int | Tensor, text: Tensor) -> Tensor:
+        """What the U-Net itself gives for latents (N, C, H, W): eps or v."""
+        output: Tensor = self.denoiser(latents, timestep, **self.conditions(text), return_dict=False)[0]
+        return output[:, : latents.shape[1]]
+
+    def _prediction(self) -> str:
+        config = self.pipeline.scheduler.config
+        kind = "edm" if "sigma_data" in config else str(config.prediction_type)
+        if kind not in ("epsilon", "v_prediction"):
+            raise ModelError(f"prediction type {kind!r} is not supported: findnemo reads epsilon and v_prediction")
+        return kind
 
     def sample(self, *args: Any, **kwargs: Any) -> Tensor:
         self._check_prompt_suffices()

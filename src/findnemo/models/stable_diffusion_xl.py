@@ -52,6 +52,20 @@ class StableDiffusionXL(StableDiffusion):
         return super().text_of({**conditions, **conditions["added_cond_kwargs"]})
 
     @torch.no_grad()
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        vae = self.pipeline.vae
+        narrow = vae.dtype == torch.float16 and vae.config.force_upcast  # half precision overflows in it
+        vae.to(torch.float32 if narrow else vae.dtype)
+        try:
+            latents = super().encode_images(pixels)
+        finally:
+            vae.to(torch.float16 if narrow else vae.dtype)
+        if vae.config.latents_mean is None or vae.config.latents_std is None:
+            return latents
+        mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(latents) for v in (vae.config.latents_mean, vae.config.latents_std))
+        return (latents - mean * vae.config.scaling_factor) / std
+
+    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         vae = self.pipeline.vae
         mean, std = vae.config.latents_mean, vae.config.latents_std

@@ -8,7 +8,7 @@ from findnemo._writing import written
 from findnemo.errors import InputError
 from findnemo.report._facts import facts
 from findnemo.report._text import environment
-from findnemo.runs import Run
+from findnemo.runs import Run, refuse_links
 
 __all__ = ["render", "write"]
 
@@ -23,6 +23,7 @@ def render(run: Run) -> str:
         with Run.open("run") as run:
             html = findnemo.report.render(run)
     """
+    refuse_links(run.path)  # no picture of elsewhere may get into the page
     return environment().get_template("report.html.j2").render(facts(run))
 
 

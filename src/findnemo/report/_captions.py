@@ -9,6 +9,7 @@ from typing import Any
 from findnemo.report._pictures import LARGE, NOISE, SIDE, Wanted
 from findnemo.report._text import LONGEST, shown
 from findnemo.runs import STANDINGS, Caption, neurons_of
+from findnemo.runs.discoveries import p_of
 
 MOST = 64  # neurons of a caption that are listed by name
 TOLD = {  # standings in a few words, beside a caption
@@ -69,8 +70,9 @@ def cards(
     numbers: Mapping[str, int],
     pictures: Mapping[Wanted, str],
     large: bool = False,
+    q: Mapping[int, float] | None = None,
 ) -> list[dict[str, Any]]:
-    """What is shown of each caption. `numbers`: layer -> its number; `pictures`: data URIs of what fits into the page."""
+    """What is shown of each caption. `numbers`: layer -> its number; `pictures`: data URIs of what fits into the page; `q`: id -> q-value."""
     return [
         {
             "id": c.id,
@@ -83,6 +85,8 @@ def cards(
             "what": STANDINGS[stand[c.id]],
             "scores": _scores(c),
             "tau": c.results.get("detect", {}).get("tau"),
+            "p": p_of(c),
+            "q": (q or {}).get(c.id),
             "neurons": _neurons(c, numbers)[:MOST],
             "count": len(neurons_of(c)),
             "more": max(len(neurons_of(c)) - MOST, 0),

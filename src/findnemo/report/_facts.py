@@ -19,25 +19,32 @@ from findnemo.report import _charts as charts
 from findnemo.report._captions import cards, example, wanted_pictures
 from findnemo.report._pictures import thumbnails
 from findnemo.report._text import NONE, clipped, count, number, percent
-from findnemo.runs import STANDINGS, Caption, Run, all_neurons, neurons_of, overview, standing
+from findnemo.runs import (
+    STANDINGS,
+    Caption,
+    Run,
+    all_neurons,
+    captions_of,
+    list_of,
+    list_told,
+    neurons_of,
+    overview,
+    p_values,
+    q_values,
+    settings_of,
+    standing,
+)
 from findnemo.runs.compare import STAGE
 
 LEAST = 5  # values from which an interval says something
 LISTED = 200  # captions that are not memorized, by name; results.csv has the rest
 SHARED = 15  # most shared neurons that are listed
 MEMORIZED = [s for s in STANDINGS if s not in ("open", "not memorized")]
-BEFORE_AFTER = (  # what it is, the names of its values before and after, whether low or high is good
-    ("Memorization score: largest similarity between two seeds", "score_before", "score_after", "low"),
-    ("Largest similarity of a seed's noise difference to itself before", None, "same_seed", "low"),
-    ("Share of finished images that copy another seed's untouched image", "copies_before", "copies_after", "low"),
-    ("SSCD_orig: finished images against the training image", "sscd_orig_before", "sscd_orig_after", "low"),
-    ("SSCD_gen: finished images with against without the edit", None, "sscd_gen", "low"),
-    ("D_SSCD: finished images of different seeds", "d_sscd_before", "d_sscd_after", "low"),
-    ("A_CLIP: fit of finished images with the caption", "a_clip_before", "a_clip_after", "high"),
-)
 QUALITY = (
     ("Change of pixels, of 1", None, "pixel_change", "low"),
+    ("Change of pixels with random neurons off instead", None, "random_pixel_change", ""),
     ("SSCD_gen: images with against without the edit", None, "sscd_gen", "high"),
+    ("SSCD_gen with random neurons off instead", None, "random_sscd_gen", ""),
     ("A_CLIP: fit with the caption", "a_clip_before", "a_clip_after", "high"),
 )
 
@@ -72,8 +79,8 @@ def facts(run: Run) -> dict[str, Any]:
         raise InputError(
             f"{run.path} holds no audit: a report needs one (`findnemo audit`); scores of detectors: `findnemo inspect`"
         )
-    calibration, captions = Calibration.load(run.path / "calibration"), list(run.captions())
-    settings = run.meta("settings")
+    calibration, captions = Calibration.load(run.path / "calibration"), captions_of(run)
+    settings = settings_of(run)
     tau = settings["tau"]
     stand = {c.id: standing(c, tau) for c in captions}
     memorized = [c for kind in MEMORIZED for c in captions if stand[c.id] == kind and _memorized(c)]
@@ -82,7 +89,7 @@ def facts(run: Run) -> dict[str, Any]:
     first = example(run.path, captions, stand)
     wanted = wanted_pictures(run.path, memorized, first)
     pictures = thumbnails(wanted)
-    held = Counter(neuron for c in captions if stand[c.id] != "out of reach" for neuron in neurons_of(c))
+    held = overview.holders(c for c in captions if stand[c.id] != "out of reach")
     known = {
         "tau": tau,
         "calibration": calibration,
@@ -102,15 +109,17 @@ def facts(run: Run) -> dict[str, Any]:
         "least": LEAST,
         "distribution": _distribution(known),
         "holdout": _holdout(calibration, tau),
-        "map": charts.neuron_map(widths, held),
+        "listed": list_told(listed) if (listed := list_of(run)) is not None else None,
+        "map": charts.neuron_map(widths, {neuron: len(held[neuron]) for neuron in held}),
         "layers": _layers(widths, held),
         "sizes": charts.sizes([len(neurons_of(c)) for c in memorized if stand[c.id] != "out of reach" and len(neurons_of(c))]),
-        "shared": _shared(captions, stand, held, numbers),
+        "shared": _shared(held, numbers),
         "before_after": _before_after([c for c in memorized if "verify" in c.results and stand[c.id] != "out of reach"]),
         "quality": _quality(run.meta("quality")),
         "mitigations": _mitigations(run, captions),
         "attack": _attack(run.meta("attack")),
-        "cards": cards(run.path, memorized, stand, numbers, pictures),
+        "attempts": _attempts(run.meta("attempts")),
+        "cards": cards(run.path, memorized, stand, numbers, pictures, q=q_values(p_values(run))),
         "others": _others(captions, stand, tau),
         "pictures_left_out": len(wanted) - len(pictures),
     }
@@ -261,7 +270,7 @@ def _interval(estimate: Estimate | None) -> str:
 
 def _about(run: Run, known: dict[str, Any]) -> list[tuple[str, str]]:
     """What was audited and how, as pairs."""
-    settings, versions = run.meta("settings"), run.meta("versions") or {}
+    settings, versions = settings_of(run), run.meta("versions") or {}
     calibration, found, images = known["calibration"], settings["calibration"], settings["image_settings"]
     captions, stand = known["captions"], known["stand"]
     options = run.meta("source_options") or {}
@@ -304,15 +313,19 @@ def _about(run: Run, known: dict[str, Any]) -> list[tuple[str, str]]:
 def _how_tau(calibration: Calibration) -> str:
     if not len(calibration.trajectories):
         return "given with imported statistics"
-    if calibration.fpr is not None:
-        return f"for a false-positive rate of {percent(calibration.fpr)} on hold-out captions"
+    if calibration.fpr is not None and (bound := calibration.rate_bound()) is not None:
+        sure = "" if calibration.confidence is None else f" with {percent(calibration.confidence)} confidence"
+        return (
+            f"for a false-positive rate of {percent(calibration.fpr)}{sure}; with these {len(calibration.trajectories)} hold-out captions it is "
+            f"under {percent(bound)} with 95 % confidence"
+        )
     low, high = tau_interval(calibration.scores)
     return f"mean + 1 std of hold-out scores (95 % interval {number(low)} to {number(high)}, n = {len(calibration.trajectories)})"
 
 
 def _judges(run: Run, captions: Iterable[Caption]) -> str:
     """What images were judged with: what the settings name, or what the results show was there."""
-    named = run.meta("settings").get("judges") or {}
+    named = settings_of(run).get("judges") or {}
     values = {key for c in captions for key in c.results.get("verify", {})}
     copies = "copy descriptor" if "sscd_gen" in values else "no copy descriptor: copies are told by the correlation of pixels"
     clip = "CLIP" if "a_clip_after" in values else "no CLIP"
@@ -343,25 +356,22 @@ def _holdout(calibration: Calibration, tau: float) -> str | None:
     return f"{over} of {len(calibration.trajectories)} hold-out captions reach tau themselves ({_share(over, len(calibration.trajectories))})."
 
 
-def _layers(widths: dict[str, int], held: Counter[Neuron]) -> list[dict[str, Any]]:
+def _layers(widths: dict[str, int], held: dict[Neuron, list[Caption]]) -> list[dict[str, Any]]:
     return [
         {"number": k, "name": name, "width": width, "neurons": sorted(index for layer, index in held if layer == name)}
         for k, (name, width) in enumerate(widths.items(), 1)
     ]
 
 
-def _shared(
-    captions: Sequence[Caption], stand: dict[int, str], held: Counter[Neuron], numbers: dict[str, int]
-) -> list[dict[str, Any]]:
-    ranked = sorted((n for n in held if held[n] > 1), key=lambda n: (-held[n], numbers.get(n[0], 0), n[1]))
+def _shared(held: dict[Neuron, list[Caption]], numbers: dict[str, int]) -> list[dict[str, Any]]:
+    shared = {neuron: captions for neuron, captions in held.items() if len(captions) > 1}
+    ranked = sorted(shared, key=lambda n: (-len(shared[n]), numbers.get(n[0], 0), n[1]))
     return [
         {
             "layer": numbers.get(neuron[0], neuron[0]),
             "index": neuron[1],
-            "n": held[neuron],
-            "captions": [
-                {"id": c.id, "text": c.text} for c in captions if stand[c.id] != "out of reach" and neuron in neurons_of(c)
-            ][:8],
+            "n": len(shared[neuron]),
+            "captions": [{"id": c.id, "text": c.text} for c in shared[neuron][:8]],
         }
         for neuron in ranked[:SHARED]
     ]
@@ -369,7 +379,8 @@ def _shared(
 
 def _before_after(captions: Sequence[Caption]) -> list[dict[str, Any]]:
     """Medians over captions of what verification measured on fresh seeds."""
-    return _rows(BEFORE_AFTER, [c.results["verify"] for c in captions])
+    table = [(m.title, m.before, m.after, m.good) for m in overview.BEFORE_AFTER if m.stage == "verify"]
+    return _rows(table, [c.results["verify"] for c in captions])
 
 
 def _quality(quality: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -381,7 +392,41 @@ def _quality(quality: dict[str, Any] | None) -> dict[str, Any] | None:
         for label, b, a, good in QUALITY
         if a in whole
     ]  # fmt: skip
-    return {"rows": rows, "n": quality["prompts"], "failed": quality["failed"], "neurons": quality["neurons"]}
+    about = {"n": quality["prompts"], "failed": quality["failed"], "neurons": quality["neurons"]}
+    return about | {
+        "rows": rows,
+        "against_random": _against_random(quality.get("each", [])),
+        "utility": _utility(quality.get("utility")),
+    }
+
+
+def _against_random(each: Sequence[dict[str, float]]) -> Estimate | None:
+    """How much more pixels change than with random neurons off: median over captions of the difference."""
+    return median([row["pixel_change"] - row["random_pixel_change"] for row in each if "random_pixel_change" in row])
+
+
+def _utility(utility: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What `findnemo study utility` has measured: figure -> untouched, found and random, each with its interval."""
+    if not utility:
+        return None
+
+    def of(one: dict[str, float] | None, value: str = "value") -> Estimate | None:
+        return None if one is None else Estimate(one[value], utility["captions"], one["low"], one["high"])
+
+    sets = [
+        (name, *(of(by_kind.get(kind)) for kind in ("untouched", "found", "random"))) for name, by_kind in utility["sets"].items()
+    ]
+    names = {
+        "pixel_change": "Change of pixels, of 1",
+        "impact": "Impact: 1 \u2212 SSIM of noise differences",
+        "sscd_gen": "SSCD_gen",
+        "a_clip": "A_CLIP, change",
+    }
+    changes = [
+        (names.get(key, key), None, of(kinds.get("found"), "median"), of(kinds.get("random"), "median"))
+        for key, kinds in utility["changes"].items()
+    ]
+    return {"n": utility["captions"], "neurons": utility["neurons"], "rows": [*sets, *changes]}
 
 
 def _rows(table: Sequence[tuple[str, str | None, str, str]], results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -418,7 +463,28 @@ def _attack(attack: Any) -> dict[str, Any] | None:
     """Curves of an attack on the edited model, if the run holds them: {"x", "y", "n", "curves": {name: [[x, y], ...]}}."""
     if not attack or not any(attack["curves"].values()):
         return None
-    return charts.curves(attack) | {"x": attack["x"], "y": attack["y"], "n": attack["n"]}
+    drawn = charts.curves(attack) | {"x": attack["x"], "y": attack["y"], "n": attack["n"]}
+    return drawn | {"gaps": [(name, [_gap(*point) for point in points]) for name, points in attack.get("gaps", {}).items()]}
+
+
+def _gap(step: float, value: float, low: float | None, high: float | None) -> str:
+    """The gap after some steps with its interval, in words."""
+    return f"{step:g}: {number(value)}" + ("" if low is None or high is None else f" [{number(low)}, {number(high)}]")
+
+
+def _attempts(attempts: Any) -> dict[str, Any] | None:
+    """Ordinary attempts: a row each, with the share of captions of which each column gave a copy, and its interval."""
+    if not attempts or not attempts["table"]:
+        return None
+    columns = attempts["columns"]
+    rows = [(name, [_copies(found.get(column)) for column in columns]) for name, found in attempts["table"].items()]
+    return {"columns": columns, "rows": rows}
+
+
+def _copies(found: dict[str, float] | None) -> tuple[str, str]:
+    if found is None:
+        return NONE, ""
+    return f"{found['captions']:.0f} of {found['n']:.0f}", f"{percent(found['low'])} to {percent(found['high'])}"
 
 
 def _others(captions: Sequence[Caption], stand: dict[int, str], tau: float) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from findnemo._fetch import RefusedError
-from findnemo.originals import decode
+from findnemo.originals import picture
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -49,19 +49,18 @@ def thumbnails(wanted: Iterable[Wanted], budget: int = BUDGET) -> dict[Wanted, s
 
 def _small(wanted: Wanted) -> Image.Image | None:
     try:
-        with wanted.file.open("rb") as file:
-            picture = decode(file)
-    except (OSError, RefusedError):
+        small = picture(wanted.file)
+    except RefusedError:
         return None
-    picture.thumbnail((wanted.side, wanted.side))
-    return picture
+    small.thumbnail((wanted.side, wanted.side))
+    return small
 
 
 def _encoded(pictures: Mapping[Wanted, Image.Image], share: float, quality: int, budget: int) -> dict[Wanted, str]:
     """As many of the pictures, in order, as fit."""
     made: dict[Wanted, str] = {}
-    for one, picture in pictures.items():
-        uri = data_uri(picture, round(share * one.side), quality)
+    for one, small in pictures.items():
+        uri = data_uri(small, round(share * one.side), quality)
         budget -= len(uri)
         if budget < 0:
             break

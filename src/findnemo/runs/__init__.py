@@ -1,32 +1,72 @@
 """Runs: the store, the audit over it, and its results as files."""
 
-from findnemo.runs.audit import STAGES, Plan, Work, all_neurons, audit, neurons_of, start
-from findnemo.runs.export import neurons_by_caption, row, summary, write_results
+from findnemo.runs._places import refuse_links
+from findnemo.runs.audit import STAGES, Answer, Plan, Tools, Work, all_neurons, answer, audit, neurons_of, start
+from findnemo.runs.calibrating import calibrate_with
+from findnemo.runs.discoveries import Discoveries, discoveries, list_of, list_told, p_values, q_values
+from findnemo.runs.export import ASKED, counts, neurons_by_caption, row, summary, told, write_results
+from findnemo.runs.merge import Merged, merge
 from findnemo.runs.repair import Repair, repair
 from findnemo.runs.standing import STANDINGS, standing
 from findnemo.runs.stopping import Stopping, stopping
 from findnemo.runs.store import Caption, Run, acquire, refuse_foreign
+from findnemo.runs.table import Entered, Shard, ask_all, enter
+from findnemo.runs.whole import captions_of, settings_of
+from findnemo.runs.workers import Dispatch, Event, Facts, Loader, Outcome, Pool, Serial, Task, Unit, drive, in_order
 
 __all__ = [
+    "ASKED",
     "STAGES",
     "STANDINGS",
+    "Answer",
     "Caption",
+    "Discoveries",
+    "Dispatch",
+    "Entered",
+    "Event",
+    "Facts",
+    "Loader",
+    "Merged",
+    "Outcome",
     "Plan",
+    "Pool",
     "Repair",
     "Run",
+    "Serial",
+    "Shard",
     "Stopping",
+    "Task",
+    "Tools",
+    "Unit",
     "Work",
     "acquire",
     "all_neurons",
+    "answer",
+    "ask_all",
     "audit",
+    "calibrate_with",
+    "captions_of",
+    "counts",
+    "discoveries",
+    "drive",
+    "enter",
+    "in_order",
+    "list_of",
+    "list_told",
+    "merge",
     "neurons_by_caption",
     "neurons_of",
+    "p_values",
+    "q_values",
     "refuse_foreign",
+    "refuse_links",
     "repair",
     "row",
+    "settings_of",
     "standing",
     "start",
     "stopping",
     "summary",
+    "told",
     "write_results",
 ]

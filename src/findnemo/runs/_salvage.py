@@ -32,11 +32,11 @@ Row = tuple[Any, ...]
 # through SQLite -------------------------------------------------------------------------------------------------------
 
 
-def live(db: sqlite3.Connection, table: str) -> dict[int, Row]:
-    """Row number -> row with its checksum (None in format 1), of all rows of a table that SQLite can still reach."""
+def live(db: sqlite3.Connection, table: str, old: bool = False) -> dict[int, Row]:
+    """Row number -> row with its checksum, of all rows of a table that SQLite can still reach; None for it in an `old` run, of format 1."""
     db.text_factory = lambda raw: raw.decode(errors="surrogateescape")
     columns = ", ".join(COLUMNS[table])
-    for last in ("checksum", "NULL"):  # format 1 has none
+    for last in ("checksum", "NULL") if old else ("checksum",):
         query = f"SELECT rowid, {columns}, {last} FROM {table} WHERE rowid BETWEEN ? AND ?"
         try:
             db.execute(query, (0, -1)).fetchall()

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import platform
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from findnemo._version import __version__
+from findnemo._writing import write_all
 from findnemo.calibration import Calibration, activations
 from findnemo.deltas import group_size
 from findnemo.detection import Detection, Screen, detect_many
-from findnemo.errors import FindnemoError, StorageError
-from findnemo.images import ImageSettings, save_png, sheet
-from findnemo.localization import DEFAULT, localize, most_unusual
+from findnemo.errors import DeviceError, FindnemoError
+from findnemo.images import ImageSettings, png, sheet
+from findnemo.localization import DEFAULT, Bystanders, localize, most_unusual
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.prompts import Prompt
 from findnemo.runs.store import Caption, Run
-from findnemo.verification import Judges, Verification, grow, quality, verify
+from findnemo.runs.table import Shard, enter
+from findnemo.runs.trust import vouch
+from findnemo.runs.workers import Dispatch, Event, Pool, Serial, Unit, drive, drive_together, never
+from findnemo.runs.worklist import groups, list_open, on_list
+from findnemo.settings import Settings
+from findnemo.verification import RANDOM, Judges, Verification, grow, quality, verify
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,8 +38,9 @@ ROUNDS = 3  # of growth, on one, two and three times as many images as are looke
 @dataclass(frozen=True)
 class Plan:
     """What an audit does besides the calibration's settings. `grow`: add neurons where finished images are still copies.
+    `fdr`: false discovery rate of the list of captions; all captions are then scored with all seeds. `consensus`: how many times neurons are sought.
     `judges`: where the copy descriptor ("descriptor") and the CLIP ("clip") come from. `quality_prompts`: unrelated captions for the
-    quality check."""
+    quality check. `max_impact`: among the sets that remove a memory prefer one that changes the captions `unrelated` by no more."""
 
     search: str = DEFAULT
     screen: Screen | None = None
@@ -42,6 +49,10 @@ class Plan:
     image_settings: ImageSettings = field(default_factory=ImageSettings)
     judges: Mapping[str, str] = field(default_factory=dict)
     quality_prompts: int = 16
+    fdr: float | None = None
+    consensus: int = 1
+    max_impact: float | None = None
+    unrelated: tuple[str, ...] = ()
 
     def settings(self, model: Model, calibration: Calibration) -> dict[str, Any]:
         """Everything a result depends on; a run directory holds results of one such set only."""
@@ -56,12 +67,39 @@ class Plan:
             "grow": self.grow,
             "image_settings": self.image_settings.to_json(),
             "judges": dict(self.judges),
+            **({} if self.fdr is None else {"fdr": self.fdr}),
+            **({} if self.consensus == 1 else {"consensus": self.consensus}),
+            **({} if self.max_impact is None else {"max_impact": self.max_impact, "unrelated": list(self.unrelated)}),
         }
 
 
 @dataclass(frozen=True)
+class Tools:
+    """What answers need: the model, the calibration, the plan, the judges and the known training images. No run: workers have none."""
+
+    model: Model
+    calibration: Calibration
+    plan: Plan
+    judges: Judges = field(default_factory=Judges)
+    original: Callable[[Caption], Image.Image | None] = lambda caption: None
+
+    @property
+    def bystanders(self) -> Bystanders | None:
+        """The captions on which the impact of a set is measured, where the plan asks for gentle ones."""
+        plan = self.plan
+        return None if plan.max_impact is None else _bystanders(self.model, plan.unrelated, self.calibration.settings)
+
+
+@lru_cache(maxsize=1)
+def _bystanders(model: Model, captions: tuple[str, ...], settings: Settings) -> Bystanders:
+    """Kept from caption to caption: their untouched passes are made once a process."""
+    return Bystanders(model, captions, settings)
+
+
+@dataclass(frozen=True)
 class Work:
-    """What the stages need: the run, the model, the calibration, the plan, the judges and the known training images."""
+    """What a driver needs: the run that it alone writes to, and the tools. `model`: where workers have models of their own, facts of
+    theirs (`Pool.model`)."""
 
     run: Run
     model: Model
@@ -72,14 +110,27 @@ class Work:
 
 
 Progress = Callable[[str, int, int], None]
-Stop = Callable[[], bool]  # whether to stop before the next piece of work
-Answer = dict[str, Any] | FindnemoError
 
 
-def start(out: str | Path, model: Model, calibration: Calibration, plan: Plan, wait: bool = False) -> Run:
-    """Open the run directory for writing and put the calibration into it. `wait`: for another process that writes to it."""
+@dataclass(frozen=True)
+class Answer:
+    """What a stage says of a caption: a JSON payload, and files (path in the run directory -> content); or why it failed."""
+
+    payload: dict[str, Any] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    error: str | None = None
+
+
+def start(
+    out: str | Path, model: Model, calibration: Calibration, plan: Plan, shard: Shard | None = None, wait: bool = False
+) -> Run:
+    """Open the run directory for writing and put the calibration into it.
+
+    `shard`: the part of the table that this run answers. `wait`: for another process that writes to it.
+    """
     calibration.check(model)
-    run = Run.create(out, plan.settings(model, calibration), wait)
+    part = {} if shard is None else {"shard": str(shard)}
+    run = Run.create(out, plan.settings(model, calibration) | part, wait)
     try:
         if not (run.path / "calibration" / "calibration.json").exists():
             calibration.save(run.path / "calibration")
@@ -95,6 +146,7 @@ def remember_source(run: Run, model: Model) -> None:
     """Keep where the model was found last, and how it was opened; no result depends on it."""
     run.set_meta("source", model.source)
     run.set_meta("source_options", model.options)
+    vouch(run)
 
 
 def audit(
@@ -102,78 +154,109 @@ def audit(
     prompts: Iterable[Prompt],
     stages: Sequence[str] = STAGES,
     progress: Progress | None = None,
-    stop: Stop = lambda: False,
+    pool: Pool | None = None,
+    stop: Callable[[], bool] = never,
 ) -> list[Caption]:
     """Run the stages over the captions and return them with their results. What is already answered is not done again.
 
-    A caption on which a stage fails (NaN from the model, say) is marked failed with the reason, and the rest goes on. `stop` is asked
-    between captions, or groups that share passes: once it says so, nothing more is begun, and the results so far are returned.
-    Raises StorageError where nothing can be written; the same call goes on once there is room.
+    A caption on which a stage fails (NaN from the model, say) is marked failed with the reason, and the rest goes on. `pool`: who
+    answers; without one, this process with the model of `work`. `stop` is asked between captions, or groups that share passes: once it
+    says so, nothing more is begun, and the results so far are returned. Raises StorageError where nothing can be written; the same call
+    goes on once there is room. For tables that do not fit the memory use `table.enter` and `answer`.
     """
-    ids = work.run.add(prompts)
+    enter(work.run, prompts)
+    answer(work, stages, progress, pool, stop)
+    return list(work.run.captions(row[0] for row in work.run.query("SELECT caption FROM asked")))
+
+
+def answer(
+    work: Work,
+    stages: Sequence[str] = STAGES,
+    progress: Progress | None = None,
+    pool: Pool | None = None,
+    stop: Callable[[], bool] = never,
+) -> bool:
+    """Run the stages over the captions that were asked for (`table.enter`, `table.ask_all`); whether all was done before `stop()`.
+
+    The same to the last bit whoever answers: captions that share passes are told by their ids. Memory is constant however many there are.
+    """
+    pool = pool or Serial(work.model)
     for stage in stages:
-        answered = work.run.done(stage)
-        concerned = [c for c in work.run.captions(ids) if _concerns(stage, c)]
-        size = group_size(work.model) if stage == "detect" else 1
-        groups = [concerned[k : k + size] for k in range(0, len(concerned), size)]
-        count, total = 0, sum(c.id not in answered for c in concerned)
-        for group in groups:
-            open_ = [c for c in group if c.id not in answered]
-            if not open_:
-                continue
-            if stop():
-                return list(work.run.captions(ids))
-            if progress is not None:
-                progress(stage, count, total)
-            _answer(work, stage, group, open_)
-            count += len(open_)
-        if progress is not None:
-            progress(stage, total, total)
-    if "verify" in stages and not stop():
-        check_quality(work)
-    return list(work.run.captions(ids))
-
-
-def _concerns(stage: str, caption: Caption) -> bool:
-    """Whether a caption needs a stage: only memorized captions are localized, only localized ones verified."""
-    if stage == "localize":
-        return bool(caption.results.get("detect", {}).get("memorized"))
-    if stage == "verify":
-        return any(caption.results.get("localize", {}).get("neurons", {}).values())
+        _answer_stage(work, stage, pool, progress or (lambda stage, done, total: None), stop)
+        if stop():
+            return False
+    if "verify" in stages and "shard" not in work.run.meta("settings"):
+        check_quality(work, pool)
     return True
 
 
-def _answer(work: Work, stage: str, group: Sequence[Caption], open_: Sequence[Caption]) -> None:
-    """Do a stage of a group of captions and record those that are open.
+def _answer_stage(work: Work, stage: str, pool: Pool, progress: Progress, stop: Callable[[], bool]) -> None:
+    size = group_size(work.model) if stage == "detect" else 1
+    captions, count = list_open(work.run, stage, size=size)
+    units = (Unit(tuple((c, _original(work, stage, c)) for c in group)) for group in groups(work.run, size))
+    step = partial(answers, stage=stage, calibration=work.calibration, plan=work.plan, judges=work.judges)
+    done = 0
+    progress(stage, done, captions)
+    for events in drive_together(pool, step, Dispatch(units, count, pool.size, pool.aim), stop):
+        done += commit(work.run, stage, events)
+        progress(stage, done, captions)
+
+
+def _original(work: Work, stage: str, caption: Caption) -> Image.Image | None:
+    """The training image of a caption, where the stage looks at it; workers have no access to what the run has fetched."""
+    return work.original(caption) if stage == "verify" and work.plan.images else None
+
+
+def commit(run: Run, stage: str, events: Sequence[Event]) -> int:
+    """Write what became known at one time, files first, and commit it in one transaction; how many captions of the list that were.
 
     A group is computed whole also where a part of it is answered: what shares its passes is then the same as in an undisturbed
-    audit, and so is the result, to the last bit.
+    audit, and so is the result, to the last bit. Only the open ones of it are committed.
     """
-    began = time.monotonic()
-    answers: list[Answer]
+    known = [found for event in events for found in _answered(event)]
+    open_ = on_list(run, [caption for caption, _, _ in known])
+    kept = [found for found in known if found[0].id in open_]
+    write_all({run.path / name: content for _, answer, _ in kept for name, content in answer.files.items()})
+    run.record_all((caption.id, stage, answer.payload, seconds, answer.error) for caption, answer, seconds in kept)
+    return len(kept)
+
+
+def _answered(event: Event) -> list[tuple[Caption, Answer, float]]:
+    """The captions of a unit, each with its answer and its share of the seconds."""
+    group = [caption for caption, _ in event.unit.items]
+    found = [Answer(error=event.aside)] * len(group) if event.aside else event.answers
+    return [(caption, answer, event.seconds / len(group)) for caption, answer in zip(group, found, strict=True)]
+
+
+Item = tuple[Caption, "Image.Image | None"]
+
+
+def answers(
+    model: Model, items: Sequence[Item], stage: str, calibration: Calibration, plan: Plan, judges: Judges
+) -> list[Answer]:
+    """A stage of captions that share passes, each with its training image if that is known: what a worker does."""
+    originals = {caption.id: original for caption, original in items}
+    tools = Tools(model, calibration, plan, judges, lambda caption: originals[caption.id])
     try:
-        answers = _STEPS[stage](work, group)
-    except StorageError:
-        raise  # of the disk, not of the captions
+        return _STEPS[stage](tools, [caption for caption, _ in items])
     except FindnemoError as problem:  # of the whole group, such as a device without memory
-        answers = [problem] * len(group)
-    seconds = (time.monotonic() - began) / len(group)
-    for caption, answer in zip(group, answers, strict=True):
-        if caption in open_:
-            payload, error = ({}, str(answer)) if isinstance(answer, FindnemoError) else (answer, None)
-            work.run.record(caption.id, stage, payload, seconds, error)
+        return [Answer(error=str(problem))] * len(items)
 
 
-def _detect(work: Work, group: Sequence[Caption]) -> list[Answer]:
-    answers = detect_many(work.model, [c.text for c in group], work.calibration, work.plan.screen)
-    return [a.to_json() if isinstance(a, Detection) else a for a in answers]
+def _detect(tools: Tools, group: Sequence[Caption]) -> list[Answer]:
+    all_seeds = tools.plan.fdr is not None
+    found = detect_many(tools.model, [c.text for c in group], tools.calibration, tools.plan.screen, all_seeds)
+    return [Answer(a.to_json()) if isinstance(a, Detection) else Answer(error=str(a)) for a in found]
 
 
-def _localize(work: Work, caption: Caption) -> dict[str, Any]:
-    return localize(work.model, caption.text, work.calibration, work.plan.search).to_json()
+def _localize(tools: Tools, caption: Caption) -> Answer:
+    plan = tools.plan
+    others = tools.bystanders or ()
+    found = localize(tools.model, caption.text, tools.calibration, plan.search, plan.max_impact, others, plan.consensus)
+    return Answer(found.to_json())
 
 
-def _verify(work: Work, caption: Caption) -> dict[str, Any]:
+def _verify(work: Tools, caption: Caption) -> Answer:
     neurons, plan, original = neurons_of(caption), work.plan, work.original(caption)
 
     def check(off: NeuronSet) -> Verification:
@@ -195,30 +278,35 @@ def _verify(work: Work, caption: Caption) -> dict[str, Any]:
     if neurons != found:
         of_more = {f"{name}:{i}": round(float(z[name][i]), 3) for name, i in neurons - found}
         values = {"grown": len(neurons) - len(found), "neurons": neurons.to_json(), "z": of_more}
-    if result.before:
-        images, noise = work.run.path / "images" / caption.slug, work.run.path / "noise" / caption.slug
-        _save_numbered(images, before=result.before, after=result.after)
-        _save_numbered(noise, before=result.noise_before, after=result.noise_after)
-        if original is not None:
-            small = original.copy()
-            small.thumbnail(result.before[0].size)
-            save_png(small, images / "original.png")
-        rows = [("before", result.before), (f"after: {len(neurons)} neuron{'s' * (len(neurons) != 1)} off", result.after)]
-        save_png(sheet(caption.text, rows, original), work.run.path / "sheets" / f"{caption.slug}.png")
-    return {**result.values, **values}
+        if work.bystanders is not None:  # what was added after the choice may be less gentle
+            values["impact"] = round(work.bystanders.impacts([neurons], caption.text)[0], 6)
+    return Answer({**result.values, **values}, _pictures(caption, result, len(neurons), original))
 
 
-def _save_numbered(folder: Path, **rows: Sequence[Image.Image]) -> None:
-    """Write pictures as `name-00.png`, `name-01.png`, ..."""
-    for name, pictures in rows.items():
-        for k, picture in enumerate(pictures):
-            save_png(picture, folder / f"{name}-{k:02d}.png")
+def _pictures(caption: Caption, result: Verification, neurons: int, original: Image.Image | None) -> dict[str, bytes]:
+    """The files of a verification: finished images, noise differences, the training image and a sheet; none without images."""
+    if not result.before:
+        return {}
+    images, noise = f"images/{caption.slug}", f"noise/{caption.slug}"
+    files = _numbered(images, before=result.before, after=result.after)
+    files |= _numbered(noise, before=result.noise_before, after=result.noise_after)
+    if original is not None:
+        small = original.copy()
+        small.thumbnail(result.before[0].size)
+        files[f"{images}/original.png"] = png(small)
+    rows = [("before", result.before), (f"after: {neurons} neuron{'s' * (neurons != 1)} off", result.after)]
+    return files | {f"sheets/{caption.slug}.png": png(sheet(caption.text, rows, original))}
 
 
-_STEPS: dict[str, Callable[[Work, Sequence[Caption]], list[Answer]]] = {
+def _numbered(folder: str, **rows: Sequence[Image.Image]) -> dict[str, bytes]:
+    """Pictures as `name-00.png`, `name-01.png`, ..."""
+    return {f"{folder}/{name}-{k:02d}.png": png(one) for name, pictures in rows.items() for k, one in enumerate(pictures)}
+
+
+_STEPS: dict[str, Callable[[Tools, Sequence[Caption]], list[Answer]]] = {
     "detect": _detect,
-    "localize": lambda work, group: [_localize(work, caption) for caption in group],
-    "verify": lambda work, group: [_verify(work, caption) for caption in group],
+    "localize": lambda tools, group: [_localize(tools, caption) for caption in group],
+    "verify": lambda tools, group: [_verify(tools, caption) for caption in group],
 }
 
 
@@ -237,16 +325,35 @@ def all_neurons(captions: Iterable[Caption]) -> NeuronSet:
     return NeuronSet.of(n for c in captions if c.results.get("localize", {}).get("reached") for n in neurons_of(c))
 
 
-def check_quality(work: Work) -> None:
+def check_quality(work: Work, pool: Pool | None = None) -> None:
     """Images of captions that are not memorized, with all neurons of the run off, against before; kept as the run's `quality`."""
-    captions = list(work.run.captions())
-    neurons = all_neurons(captions)
-    clean = [c.text for c in captions if c.results.get("detect", {}).get("memorized") is False][: work.plan.quality_prompts]
+    neurons = all_neurons(work.run.captions(stage="localize"))
+    clean = not_memorized(work.run, work.plan.quality_prompts)
     basis = {"neurons": neurons.to_json(), "prompts": clean}
     if work.plan.images and neurons != EMPTY and clean and work.run.meta("quality_basis") != basis:
-        result = quality(work.model, clean, neurons, work.plan.image_settings, work.judges)
+        step = partial(_quality, neurons=neurons, settings=work.plan.image_settings, judges=work.judges)
+        unit = Unit((tuple(clean),))
+        (event,) = drive(pool or Serial(work.model), step, Dispatch([unit], 1, 1))
+        if event.aside:
+            raise DeviceError(f"the quality check could not be done: {event.aside}")
+        result = event.answers[0]
         work.run.set_meta("quality", result)
         work.run.set_meta("quality_basis", None if result["failed"] else basis)  # what failed is tried again
+
+
+def _quality(
+    model: Model, items: Sequence[Sequence[str]], neurons: NeuronSet, settings: ImageSettings, judges: Judges
+) -> list[dict[str, Any]]:
+    return [quality(model, prompts, neurons, settings, judges, RANDOM) for prompts in items]
+
+
+def not_memorized(run: Run, most: int) -> list[str]:
+    """The first captions of a run that are under tau."""
+    where = "r.stage = 'detect' AND r.status = 'done' AND json_extract(r.payload, '$.memorized') = 0"
+    rows = run.query(
+        f"SELECT c.text FROM captions AS c JOIN results AS r ON r.caption = c.id AND {where} ORDER BY c.id LIMIT {most}"
+    )
+    return [text for (text,) in rows]
 
 
 def _versions() -> dict[str, str]:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from findnemo._writing import write_all
 from findnemo.calibration import threshold
-from findnemo.detection import DETECTORS, Evaluation, evaluate
-from findnemo.errors import InputError, NumericalError
-from findnemo.images import ImageSettings, save_png
+from findnemo.detection import DETECTORS, Evaluation, Score, evaluate
+from findnemo.errors import DeviceError, InputError, NumericalError
+from findnemo.images import ImageSettings, png
 from findnemo.models import Model
 from findnemo.prompts import Prompt
-from findnemo.runs.audit import Progress, Stop, remember_source
+from findnemo.runs.audit import Progress, remember_source
 from findnemo.runs.store import Caption, Run
+from findnemo.runs.table import enter
+from findnemo.runs.workers import Dispatch, Event, Pool, Serial, Step, Unit, drive, never
+from findnemo.runs.worklist import groups, list_open
 
 STAGE, HOLDOUT = "detect:", "holdout:"  # and the name: a stage of the captions; a value of the run, caption -> score
 CHUNK = 8  # hold-out captions between two commits
@@ -86,69 +90,90 @@ def run_detectors(
     names: Sequence[str],
     settings: ImageSettings,
     progress: Progress | None = None,
-    stop: Stop = lambda: False,
+    pool: Pool | None = None,
+    stop: Callable[[], bool] = never,
 ) -> list[Caption]:
     """Score the captions and the hold-out captions with every named detector; returns the captions with their results.
 
-    What is scored is not scored again. A caption for which the model gives NaN is marked failed, and the rest goes on. `stop` is asked
-    between captions: once it says so, nothing more is begun. Raises InputError where captions and hold-out captions overlap.
+    What is scored is not scored again. A caption for which the model gives NaN is marked failed, and the rest goes on. `pool`: who does
+    it; without one, this process. Once `stop` says so, nothing more is begun. Raises InputError where captions and hold-out captions overlap.
     """
-    prompts = list(prompts)
-    both = {p.text for p in prompts}.intersection(holdout)
+    enter(run, _apart(prompts, holdout))
+    run.set_meta("detectors", list(dict.fromkeys([*(run.meta("detectors") or []), *names])))
+    desk = _Desk(run, pool or Serial(model), settings, progress or (lambda stage, done, total: None), stop)
+    for name in names:
+        _score_captions(desk, name)
+        _score_holdout(desk, holdout, name)
+    return list(run.captions(row[0] for row in run.query("SELECT caption FROM asked")))
+
+
+def _apart(prompts: Iterable[Prompt], holdout: Sequence[str]) -> Iterator[Prompt]:
+    """The prompts; at their end an InputError where some are hold-out captions too, so that none is entered."""
+    held, both = set(holdout), set()
+    for prompt in prompts:
+        both |= {prompt.text} & held
+        yield prompt
     if both:
         raise InputError(
             f"{len(both)} captions are hold-out captions too, such as {min(both)!r}: a threshold needs captions of its own"
         )
-    ids = run.add(prompts)
-    run.set_meta("detectors", list(dict.fromkeys([*(run.meta("detectors") or []), *names])))
-    for name in names:
-        _score_captions(run, model, ids, name, settings, progress, stop)
-        _score_holdout(run, model, holdout, name, settings, progress, stop)
-    return list(run.captions(ids))
 
 
-def _score_captions(
-    run: Run, model: Model, ids: Sequence[int], name: str, settings: ImageSettings, progress: Progress | None, stop: Stop
-) -> None:
-    done = run.done(STAGE + name)
-    for caption in _told([c for c in run.captions(ids) if c.id not in done], name, progress, stop):
-        began = time.monotonic()
+@dataclass(frozen=True)
+class _Desk:
+    """What scoring needs: the run to write to, who answers, and whom to tell."""
+
+    run: Run
+    pool: Pool
+    settings: ImageSettings
+    progress: Progress
+    stop: Callable[[], bool]
+
+    def events(self, step: Step, items: Iterable[Any], count: int, stage: str) -> Iterator[Event]:
+        """What becomes of single items, with a word to `progress` before and after each."""
+        dispatch = Dispatch((Unit((item,)) for item in items), count, self.pool.size, self.pool.aim)
+        self.progress(stage, 0, count)
+        for done, event in enumerate(drive(self.pool, step, dispatch, self.stop), 1):
+            yield event
+            self.progress(stage, done, count)
+
+
+def _scored(model: Model, items: Sequence[Any], name: str, settings: ImageSettings) -> list[Score | str]:
+    """The step: scores, or why there is none."""
+    found: list[Score | str] = []
+    for item in items:
         try:
-            score, error = DETECTORS[name](model, caption.text, settings), None
+            found.append(DETECTORS[name](model, item.text if isinstance(item, Caption) else item, settings))
         except NumericalError as problem:
-            score, error = None, str(problem)
-        seconds = time.monotonic() - began
-        payload = {} if score is None else {**asdict(score), "seconds": round(seconds, 4)}
-        run.record(caption.id, STAGE + name, payload, seconds, error)
+            found.append(str(problem))
+    return found
 
 
-def _score_holdout(
-    run: Run, model: Model, holdout: Sequence[str], name: str, settings: ImageSettings, progress: Progress | None, stop: Stop
-) -> None:
-    scores: dict[str, float] = run.meta(HOLDOUT + name) or {}
+def _score_captions(desk: _Desk, name: str) -> None:
+    run, step = desk.run, partial(_scored, name=name, settings=desk.settings)
+    count, _ = list_open(run, STAGE + name)
+    for event in desk.events(step, (caption for (caption,) in groups(run)), count, name):
+        score, caption = event.aside or event.answers[0], event.unit.items[0]
+        if isinstance(score, Score):
+            payload = {**asdict(score), "seconds": round(event.seconds, 4)}
+            run.record(caption.id, STAGE + name, payload, event.seconds)
+        else:
+            run.record(caption.id, STAGE + name, {}, event.seconds, score)
+
+
+def _score_holdout(desk: _Desk, holdout: Sequence[str], name: str) -> None:
+    scores: dict[str, float] = desk.run.meta(HOLDOUT + name) or {}
     open_ = [text for text in holdout if text not in scores]
+    step = partial(_scored, name=name, settings=desk.settings)
     try:
-        for k, text in enumerate(_told(open_, f"{name}, hold-out", progress, stop), 1):
-            try:
-                scores[text] = DETECTORS[name](model, text, settings).value
-            except NumericalError:  # left out, and tried again next time
-                continue
+        for k, event in enumerate(desk.events(step, open_, len(open_), f"{name}, hold-out"), 1):
+            score = event.aside or event.answers[0]
+            if isinstance(score, Score):  # the others are left out, and tried again next time
+                scores[event.unit.items[0]] = score.value
             if k % CHUNK == 0:
-                run.set_meta(HOLDOUT + name, scores)
+                desk.run.set_meta(HOLDOUT + name, scores)
     finally:
-        run.set_meta(HOLDOUT + name, scores)
-
-
-def _told(items: Sequence[Any], stage: str, progress: Progress | None, stop: Stop = lambda: False) -> Iterator[Any]:
-    """The items until it is time to stop, with a word to `progress` before each and at the end."""
-    for k, item in enumerate(items):
-        if stop():
-            return
-        if progress is not None:
-            progress(stage, k, len(items))
-        yield item
-    if progress is not None:
-        progress(stage, len(items), len(items))
+        desk.run.set_meta(HOLDOUT + name, {text: scores[text] for text in holdout if text in scores} | scores)
 
 
 def results(run: Run, captions: Sequence[Caption], holdout: Sequence[str], names: Sequence[str]) -> list[Result]:
@@ -191,15 +216,28 @@ def _tensor(values: Sequence[float]) -> Tensor:
 
 
 def pictures(
-    run: Run, model: Model, captions: Sequence[Caption], settings: ImageSettings, progress: Progress | None = None
+    run: Run,
+    model: Model,
+    captions: Sequence[Caption],
+    settings: ImageSettings,
+    progress: Progress | None = None,
+    pool: Pool | None = None,
 ) -> list[Path]:
     """Token saliency and bright-ending mask of every caption with a type, as PNG in RUN/detectors/; what is there is not drawn again."""
-    typed = [c for c in captions if c.type]
-    paths = [run.path / FOLDER / f"{c.slug}-{kind}.png" for c in typed for kind in ("saliency", "mask")]
-    missing = [(c, path) for c, path in zip([c for c in typed for _ in "12"], paths, strict=True) if not path.exists()]
-    for caption, path in _told(missing, "pictures", progress):
-        save_png(_DRAWN[path.stem.rsplit("-", 1)[1]](model, caption.text, settings), path)
-    return paths
+    named = {f"{FOLDER}/{c.slug}-{kind}.png": (c.text, kind) for c in captions if c.type for kind in _DRAWN}
+    missing = {name: about for name, about in named.items() if not (run.path / name).exists()}
+    desk = _Desk(run, pool or Serial(model), settings, progress or (lambda stage, done, total: None), never)
+    items = ((name, *about) for name, about in missing.items())
+    for event in desk.events(partial(_drawn, settings=settings), items, len(missing), "pictures"):
+        if event.aside:
+            raise DeviceError(f"{event.unit.items[0][0]} could not be drawn: {event.aside}")
+        write_all({run.path / event.unit.items[0][0]: event.answers[0]})
+    return [run.path / name for name in named]
+
+
+def _drawn(model: Model, items: Sequence[tuple[str, str, str]], settings: ImageSettings) -> list[bytes]:
+    """The step: a picture for every (file, caption, kind)."""
+    return [png(_DRAWN[kind](model, text, settings)) for _, text, kind in items]
 
 
 def _saliency(model: Model, caption: str, settings: ImageSettings) -> Any:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from textwrap import indent
+from typing import IO, Any
 
 from findnemo._writing import written
 from findnemo.runs.audit import all_neurons, neurons_of
+from findnemo.runs.discoveries import list_of, p_of, p_values, q_values
 from findnemo.runs.store import Caption, Run
+from findnemo.runs.whole import each_caption
 
 
-def row(caption: Caption) -> dict[str, Any]:
-    """One flat row a caption, the columns of results.csv; `None` where a step does not concern it."""
+def row(caption: Caption, q: Mapping[int, float] | None = None) -> dict[str, Any]:
+    """One flat row a caption, the columns of results.csv; `None` where a step does not concern it. `q`: caption id -> q-value."""
     found, checked = caption.results.get("localize", {}), caption.results.get("verify", {})
     detected = caption.results.get("detect", {})
     return {
@@ -25,6 +29,8 @@ def row(caption: Caption) -> dict[str, Any]:
         "memorized": detected.get("memorized"),
         "score": _round(found.get("score_before", detected.get("score"))),
         "tau": _round(detected.get("tau")),
+        "p": _significant(p_of(caption)),
+        "q": _significant((q or {}).get(caption.id)),
         "score_after": _round(found.get("score_after")),
         "reached": found.get("reached"),
         "neurons": len(neurons_of(caption)) if found else None,
@@ -35,44 +41,107 @@ def row(caption: Caption) -> dict[str, Any]:
         **{k: checked.get(k) for k in ("sscd_gen", "sscd_orig_before", "sscd_orig_after", "d_sscd_before", "d_sscd_after")},
         **{k: checked.get(k) for k in ("copies_before", "copies_after", "grown")},
         **{k: checked.get(k) for k in ("a_clip_before", "a_clip_after")},
+        "impact": impact_of(caption),
         "evaluations": found.get("evaluations", 0) + detected.get("evaluations", 0),
         "seconds": round(caption.seconds, 3),
         "error": "; ".join(f"{stage}: {reason}" for stage, reason in caption.failed.items()) or None,
     }
 
 
+def impact_of(caption: Caption) -> float | None:
+    """The impact of a caption's neurons on unrelated captions, with those that verification had to add; None where it was not measured."""
+    found, checked = caption.results.get("localize", {}), caption.results.get("verify", {})
+    value: float | None = checked.get("impact", found.get("impact"))
+    return value
+
+
 def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def summary(run: Run) -> dict[str, Any]:
-    """The run in one JSON object: settings, counts, all neurons, quality, one row a caption."""
-    captions = list(run.captions())
-    rows = [row(c) for c in captions]
+def _significant(value: float | None) -> float | None:
+    """Four digits that count: small p-values shall stay apart."""
+    return None if value is None else float(f"{value:.4g}")
+
+
+_MEMORIZED = "SELECT caption FROM results WHERE stage = 'detect' AND status = 'done' AND json_extract(payload, '$.memorized')"
+_FAILED = "SELECT caption FROM results WHERE status = 'failed'"
+
+
+def counts(run: Run, of: str = "SELECT id FROM captions") -> dict[str, int]:
+    """How many captions a run has, how many of them are memorized, and how many failed; counted where they lie. `of`: SQL for the ids of
+    some; `ASKED`, for those that were asked for."""
+    numbers = run.query(
+        f"SELECT (SELECT COUNT(*) FROM ({of})), (SELECT COUNT(*) FROM ({_MEMORIZED} INTERSECT {of})), "
+        f"(SELECT COUNT(*) FROM ({_FAILED} INTERSECT {of}))"
+    )[0]
+    return dict(zip(("captions", "memorized", "failed"), numbers, strict=True))
+
+
+ASKED = "SELECT caption FROM asked"
+
+
+def told(run: Run, others: int = 8) -> list[Caption]:
+    """Of the captions that were asked for those that a summary for the eye tells of: memorized, failed, and a few `others`."""
+    rest = f"SELECT caption FROM asked WHERE caption NOT IN ({_MEMORIZED} UNION {_FAILED}) ORDER BY position LIMIT ?"
+    known = f"SELECT caption FROM ({_MEMORIZED} UNION {_FAILED}) INTERSECT {ASKED}"
+    return list(run.captions(row[0] for row in run.query(f"{known} UNION SELECT caption FROM ({rest})", (others,))))
+
+
+def summary(run: Run, fdr: float | None = None) -> dict[str, Any]:
+    """The run in one JSON object: settings, counts, all neurons, quality, one row a caption, and the list at a false discovery rate.
+
+    `fdr`: its level, by default the run's own; no list without either.
+    """
+    return _about(run, fdr) | {"results": list(_rows(run))}
+
+
+def _rows(run: Run) -> Iterator[dict[str, Any]]:
+    q = q_values(p_values(run))
+    return (row(c, q) for c in each_caption(run))
+
+
+def _about(run: Run, fdr: float | None = None) -> dict[str, Any]:
+    """The summary without its rows."""
+    listed = list_of(run, fdr)
     return {
         "source": run.meta("source"),
         "settings": run.meta("settings"),
         "versions": run.meta("versions"),
-        "captions": len(rows),
-        "memorized": sum(r["memorized"] is True for r in rows),
-        "failed": sum(r["status"] == "failed" for r in rows),
-        "neurons": all_neurons(captions).to_json(),
+        **counts(run),
+        "neurons": all_neurons(run.captions(stage="localize")).to_json(),
         "quality": run.meta("quality"),
-        "results": rows,
+        **{name: found for name in ("attempts", "attack", "hardened") if (found := run.meta(name)) is not None},
+        **({} if listed is None else {"discoveries": listed.to_json()}),
     }
 
 
 def write_results(run: Run) -> tuple[Path, Path]:
-    """Write results.csv and results.json into the run directory; returns their paths."""
-    whole = summary(run)
+    """Write results.csv and results.json into the run directory, row by row; returns their paths."""
     csv_path, json_path = run.path / "results.csv", run.path / "results.json"
     with written(csv_path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(whole["results"][0]) if whole["results"] else ["caption"])
-        writer.writeheader()
-        writer.writerows(_inert(r) for r in whole["results"])
-    with written(json_path) as part:
-        part.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        _write_csv(file, _rows(run))
+    with written(json_path) as part, part.open("w", encoding="utf-8") as file:
+        _write_json(file, _about(run), _rows(run))
     return csv_path, json_path
+
+
+def _write_csv(file: IO[str], rows: Iterator[dict[str, Any]]) -> None:
+    first = next(rows, None)
+    writer = csv.DictWriter(file, fieldnames=["caption"] if first is None else list(first))
+    writer.writeheader()
+    if first is not None:
+        writer.writerows(_inert(r) for r in chain([first], rows))
+
+
+def _write_json(file: IO[str], about: dict[str, Any], rows: Iterator[dict[str, Any]]) -> None:
+    """The object with `rows` under the name `results`, as `json.dumps` with an indent of 1 writes it."""
+    file.write(json.dumps(about, indent=1, ensure_ascii=False).removesuffix("\n}") + ',\n "results": [')
+    between = "\n"
+    for one in rows:
+        file.write(between + indent(json.dumps(one, indent=1, ensure_ascii=False), "  "))
+        between = ",\n"
+    file.write("]\n}\n" if between == "\n" else "\n ]\n}\n")
 
 
 def _inert(values: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from findnemo.neurons import Neuron
 from findnemo.runs.audit import all_neurons, neurons_of
@@ -14,16 +14,56 @@ from findnemo.runs.standing import standing
 from findnemo.runs.store import Caption
 
 BAD = ("out of reach", "back", "copies")  # standings of memories that were checked and are not gone
-BEFORE_AFTER = (  # what is measured of a caption, the stage that measured it, its names before and after
-    ("memorization score, seeds of the search", "localize", "score_before", "score_after"),
-    ("memorization score, fresh seeds", "verify", "score_before", "score_after"),
-    ("largest similarity of a fresh seed's noise difference to its own before", "verify", None, "same_seed"),
-    ("share of finished images that copy those of other seeds", "verify", "copies_before", "copies_after"),
-    ("similarity of finished images of different seeds (descriptor)", "verify", "d_sscd_before", "d_sscd_after"),
-    ("similarity of finished images to the training image (descriptor)", "verify", "sscd_orig_before", "sscd_orig_after"),
-    ("similarity of finished images with and without the edit (descriptor)", "verify", None, "sscd_gen"),
-    ("fit of finished images with the caption (CLIP)", "verify", "a_clip_before", "a_clip_after"),
-)
+
+
+class Measured(NamedTuple):
+    """What an audit measures of a caption: in few words; the stage that does, its names before and after, what is good; in the paper's words."""
+
+    label: str
+    stage: str
+    before: str | None
+    after: str
+    good: str
+    title: str
+
+
+BEFORE_AFTER = tuple(
+    Measured(*row)
+    for row in (
+        (
+            "memorization score, seeds of the search", "localize", "score_before", "score_after", "low",
+            "Memorization score on the seeds of the search",
+        ),
+        (
+            "memorization score, fresh seeds", "verify", "score_before", "score_after", "low",
+            "Memorization score: largest similarity between two seeds",
+        ),
+        (
+            "largest similarity of a fresh seed's noise difference to its own before", "verify", None, "same_seed", "low",
+            "Largest similarity of a seed's noise difference to itself before",
+        ),
+        (
+            "share of finished images that copy those of other seeds", "verify", "copies_before", "copies_after", "low",
+            "Share of finished images that copy another seed's untouched image",
+        ),
+        (
+            "similarity of finished images of different seeds (descriptor)", "verify", "d_sscd_before", "d_sscd_after", "low",
+            "D_SSCD: finished images of different seeds",
+        ),
+        (
+            "similarity of finished images to the training image (descriptor)", "verify", "sscd_orig_before", "sscd_orig_after", "low",
+            "SSCD_orig: finished images against the training image",
+        ),
+        (
+            "similarity of finished images with and without the edit (descriptor)", "verify", None, "sscd_gen", "low",
+            "SSCD_gen: finished images with against without the edit",
+        ),
+        (
+            "fit of finished images with the caption (CLIP)", "verify", "a_clip_before", "a_clip_after", "high",
+            "A_CLIP: fit of finished images with the caption",
+        ),
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,14 +138,20 @@ def per_layer(captions: Iterable[Caption], layers: Iterable[str]) -> dict[str, i
     return {name: len(off.get(name, ())) for name in layers}
 
 
-def most_shared(captions: Iterable[Caption], most: int = 8) -> list[tuple[Neuron, list[Caption]]]:
+def holders(captions: Iterable[Caption]) -> dict[Neuron, list[Caption]]:
+    """Neuron -> the captions that it was found for; neurons of most captions first, equals by the order in which their layers come."""
+    held: dict[Neuron, list[Caption]] = {}
+    for caption in captions:
+        for neuron in neurons_of(caption):
+            held.setdefault(neuron, []).append(caption)
+    order = {layer: k for k, layer in enumerate(dict.fromkeys(layer for layer, _ in held))}
+    return {n: held[n] for n in sorted(held, key=lambda n: (-len(held[n]), order[n[0]], n[1]))}
+
+
+def most_shared(captions: Iterable[Caption], most: int | None = 8) -> list[tuple[Neuron, list[Caption]]]:
     """Neurons that several captions share, those of most captions first, with their captions; at most `most`.
 
     Like `all_neurons` without captions that are out of reach: their neurons are not switched off.
     """
-    holders: dict[Neuron, list[Caption]] = {}
-    for caption in (c for c in captions if c.results.get("localize", {}).get("reached")):
-        for neuron in neurons_of(caption):
-            holders.setdefault(neuron, []).append(caption)
-    shared = sorted(((n, c) for n, c in holders.items() if len(c) > 1), key=lambda pair: (-len(pair[1]), pair[0]))
-    return shared[:most]
+    reached = [c for c in captions if c.results.get("localize", {}).get("reached")]
+    return [(n, c) for n, c in holders(reached).items() if len(c) > 1][:most]

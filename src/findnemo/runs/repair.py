@@ -20,7 +20,7 @@ from findnemo.calibration import Calibration
 from findnemo.errors import DamageError, FindnemoError, InputError
 from findnemo.images import intact_png
 from findnemo.runs._salvage import live, scattered
-from findnemo.runs.store import COLUMNS, DATABASE, SCHEMA, TABLES, Caption, Run, acquire, checksum, kept_settings, named
+from findnemo.runs.store import COLUMNS, COPY, DATABASE, SCHEMA, TABLES, Caption, Run, acquire, checksum, kept_settings, named
 
 KEPT = ".damaged"  # and a number: what a damaged file or directory is kept as
 OF_CAPTION = {"images": "verify", "noise": "verify", "sheets": "verify", "compare": "compare:"}  # folder -> stage that made it
@@ -101,7 +101,8 @@ def _database(path: Path, lock: Any) -> tuple[list[Path], list[str]]:
     except DamageError:
         pass
     kept = _keep(path)
-    salvaged = _salvage(kept[0], kept[1] if len(kept) > 1 else None, kept_settings(path))
+    old = not (path / COPY).exists()  # only format 1, whose rows have no checksums, kept no copy of the settings
+    salvaged = _salvage(kept[0], kept[1] if len(kept) > 1 else None, kept_settings(path), old)
     with written(path / DATABASE) as part:
         _write(part, salvaged.tables)
         for end in ("-wal", "-shm"):  # a log belongs to the database that wrote it
@@ -122,10 +123,10 @@ def _keep(path: Path) -> list[Path]:
     return made
 
 
-def _salvage(file: Path, log: Path | None, settings: dict[str, Any] | None) -> _Salvaged:
+def _salvage(file: Path, log: Path | None, settings: dict[str, Any] | None, old: bool) -> _Salvaged:
     """All rows that can be read and fit their checksum; of several versions of a row the newest, which has the highest number."""
     salvaged = _Salvaged({table: {} for table in COLUMNS})
-    reached = [(table, number, row) for table, rows in _reached(file).items() for number, row in rows.items()]
+    reached = [(table, number, row) for table, rows in _reached(file, old).items() for number, row in rows.items()]
     sound = [one for one in reached if _sound(one[0], one[2])]
     for table, number, row in [*sound, *scattered(file, log)]:
         key = _key(table, row)
@@ -150,10 +151,11 @@ def _settle(meta: Table, reached: set[str], settings: dict[str, Any] | None, fil
     meta["schema",] = (0, _row("meta", ("schema", json.dumps(SCHEMA))))
 
 
-def _reached(file: Path) -> dict[str, dict[int, tuple[Any, ...]]]:
-    """Table -> what SQLite reaches of it. The file stays as it is."""
+def _reached(file: Path, old: bool) -> dict[str, dict[int, tuple[Any, ...]]]:
+    """Table -> what SQLite reaches of it. The file stays as it is. `old`: rows may be without checksums."""
     with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
-        return {table: live(db, table) for table in COLUMNS}
+        db.execute("PRAGMA trusted_schema=OFF")
+        return {table: live(db, table, old) for table in COLUMNS}
 
 
 def _sound(table: str, row: tuple[Any, ...]) -> bool:

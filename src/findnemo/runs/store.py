@@ -19,9 +19,12 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from findnemo._secrets import hidden
 from findnemo._writing import CLOSED, FAILS, FULL, storing, sweep, written
 from findnemo.errors import DamageError, FindnemoError, InputError, MismatchError, StorageError
 from findnemo.prompts import Prompt
+from findnemo.runs import _shapes
+from findnemo.runs._places import refuse_links
 
 SCHEMA = 2
 COLUMNS = {  # what a checksum covers; it is the last column of each table
@@ -95,6 +98,7 @@ class Run:
                 raise self._damaged(f"{name} does not begin as such a file does")
         self._db = _connect(path / DATABASE, writes=lock is not None)
         try:
+            self._refuse_code()
             self._check_pages()
             self._check_schema()
         except BaseException:
@@ -111,11 +115,20 @@ class Run:
         if told != "ok":
             raise self._damaged(str(told).splitlines()[-1])
 
+    def _refuse_code(self) -> None:
+        """Refuse what SQLite would act on by itself, which a run never holds: views, triggers, virtual tables."""
+        self._sql("PRAGMA trusted_schema=OFF")
+        for kind, name, made in self._sql("SELECT type, name, sql FROM sqlite_master"):
+            if kind not in ("table", "index") or str(made).upper().startswith("CREATE VIRTUAL"):
+                raise self._damaged(f"it holds a {kind} {name!r:.60}, which no run does")
+
     def _check_schema(self) -> None:
         """Refuse what a newer findnemo wrote; a writer makes the tables of a new run, and brings an older one to the present form."""
         columns = {name for (name,) in self._sql("SELECT name FROM pragma_table_info('meta')")}
         self._schema = SCHEMA if "checksum" in columns else 1
         known = self.meta("schema") if columns else None
+        if (self._schema == 1 or known is None) and (self.path / COPY).exists():  # written once a run of format 2 has begun
+            raise self._damaged("its tables are not those of a run")
         if known is None and self._lock is not None:
             self._make_tables()
         elif known == 1 and self._schema == 1:
@@ -134,7 +147,7 @@ class Run:
             for table in TABLES:
                 self._sql(table)
             self._schema = SCHEMA
-            self._put("meta", ("schema", json.dumps(SCHEMA)))
+            self.put("meta", ("schema", json.dumps(SCHEMA)))
 
     def _migrate(self) -> None:
         """From format 1, which had no checksums, in one transaction."""
@@ -145,12 +158,12 @@ class Run:
                 for number, *row in self._rows(f"SELECT rowid, {columns} FROM {table}"):
                     self._sql(f"UPDATE {table} SET checksum = ? WHERE rowid = ?", (checksum(table, row), number))
             self._schema = SCHEMA
-            self._put("meta", ("schema", json.dumps(SCHEMA)))
+            self.put("meta", ("schema", json.dumps(SCHEMA)))
 
     def _check_rows(self) -> None:
         """Before writing: every row against its checksum. A few microseconds a row."""
         for table in COLUMNS:
-            for _ in self._checked(table):
+            for _ in self.rows(table):
                 pass
 
     # queries
@@ -180,7 +193,7 @@ class Run:
             "or take another --out"
         )
 
-    def _checked(self, table: str, where: str = "", values: Sequence[Any] = ()) -> Iterator[Row]:
+    def rows(self, table: str, where: str = "", values: Sequence[Any] = ()) -> Iterator[Row]:
         """Rows of a table, without their checksums. Raises InputError naming one that does not fit its checksum."""
         columns = COLUMNS[table]
         last = "checksum" if self._schema >= SCHEMA else "NULL"
@@ -188,13 +201,6 @@ class Run:
             if known is not None and known != checksum(table, row):
                 raise self._damaged(f"{named(table, row)} does not fit its checksum")
             yield tuple(row)
-
-    def _value(self, text: str) -> Any:
-        """JSON of a row. Only one of format 1, without a checksum, can turn out to be none."""
-        try:
-            return json.loads(text)
-        except (ValueError, TypeError) as error:
-            raise self._damaged(f"a value in it is no JSON ({error})") from error
 
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
         """All rows of a query; inside `transaction` also of a statement that writes. Raises InputError if SQLite cannot."""
@@ -212,7 +218,7 @@ class Run:
                 self._db.rollback()
             raise
 
-    def _put(self, table: str, row: Sequence[Any]) -> None:
+    def put(self, table: str, row: Sequence[Any]) -> None:
         """Write a row in the place of the one that has its key."""
         marks = ", ".join("?" * (len(row) + 1))
         self._sql(
@@ -254,7 +260,7 @@ class Run:
             self.set_meta("settings", settings)
         elif known != settings:
             raise MismatchError(
-                f"{self.path} was made with other settings: {_differences(known, settings)}; give another --out, or the same settings"
+                f"{self.path} was made with other settings: {differences(known, settings)}; give another --out, or the same settings"
             )
         if kept_settings(self.path) != settings:
             keep_settings(self.path, settings)
@@ -265,9 +271,12 @@ class Run:
         path = Path(path)
         if not (path / DATABASE).is_file():
             raise InputError(f"{path} is not a run directory: it holds no run.sqlite; make one with `findnemo audit`")
+        refuse_links(path, deep=False)
         run = cls(path)
         if run.meta("settings") is None:
             run.close()
+            if (path / COPY).exists():
+                raise run._damaged("it has lost the settings of the run")
             raise InputError(f"{path} is a run that stopped before it began: start it again with `findnemo audit`")
         return run
 
@@ -285,15 +294,15 @@ class Run:
     # settings and captions
 
     def meta(self, key: str) -> Any:
-        rows = list(self._checked("meta", "WHERE key = ?", (key,)))
-        return self._value(rows[0][1]) if rows else None
+        rows = list(self.rows("meta", "WHERE key = ?", (key,)))
+        return _shapes.meta(rows[0][1], key, str(self.path / DATABASE)) if rows else None
 
     def set_meta(self, key: str, value: Any) -> None:
         with self.transaction():
-            self._put("meta", (key, json.dumps(value)))
+            self.put("meta", (key, json.dumps(value)))
 
     def add(self, prompts: Iterable[Prompt]) -> list[int]:
-        """Enter captions that are new; returns the ids of all of them, in order."""
+        """Enter captions that are new; returns the ids of all of them, in order. Secrets in the URLs of images stay out."""
         ids: list[int] = []
         entries = iter(prompts)
         with self.transaction():
@@ -305,9 +314,13 @@ class Run:
                 for p in part:
                     if p.text not in known:
                         known[p.text] = last = last + 1
-                        self._put("captions", (last, p.text, p.row, p.type, p.image))
+                        self.put("captions", (last, p.text, p.row, p.type, p.image and hidden(p.image)))
                 ids += [known[text] for text in texts]
         return ids
+
+    def names_pictures(self) -> bool:
+        """Whether any caption names its training image."""
+        return bool(self._sql("SELECT 1 FROM captions WHERE image IS NOT NULL LIMIT 1"))
 
     # results
 
@@ -319,8 +332,8 @@ class Run:
         """Commit results as `record` takes them in one transaction: those of captions that were answered together."""
         with self.transaction():
             for caption, stage, payload, seconds, error in results:
-                status, kept = ("failed", {"error": error}) if error else ("done", payload)
-                self._put("results", (caption, stage, status, float(seconds), json.dumps(kept)))
+                status, kept = ("failed", {"error": hidden(error)}) if error else ("done", payload)
+                self.put("results", (caption, stage, status, float(seconds), json.dumps(kept)))
 
     def done(self, stage: str) -> set[int]:
         """Ids of the captions for which a stage has been answered; failed ones are tried again."""
@@ -328,8 +341,11 @@ class Run:
 
     def result(self, caption: int, stage: str) -> dict[str, Any] | None:
         """The result of one stage for one caption; None if it is open or failed."""
-        rows = list(self._checked("results", "WHERE caption = ? AND stage = ?", (caption, stage)))
-        return self._value(rows[0][4]) if rows and rows[0][2] == "done" else None
+        rows = list(self.rows("results", "WHERE caption = ? AND stage = ?", (caption, stage)))
+        return _shapes.payload(rows[0][4], self._where(caption, stage)) if rows and rows[0][2] == "done" else None
+
+    def _where(self, caption: int, stage: str) -> str:
+        return f"{self.path / DATABASE}, caption {caption!r:.40}, {stage!r:.60}"
 
     def captions(self, ids: Iterable[int] | None = None, stage: str | None = None) -> Iterator[Caption]:
         """Captions with their results, in the order in which they were entered, a few hundred in memory at a time.
@@ -357,12 +373,14 @@ class Run:
             where += " AND id IN (SELECT caption FROM results WHERE stage = ? AND status = 'done')"
         chosen = (*values,) if stage is None else (*values, stage)
         results: dict[int, list[tuple]] = {}
-        for caption, *rest in self._checked("results", f"WHERE caption IN ({found}) ORDER BY rowid", values):
+        for caption, *rest in self.rows("results", f"WHERE caption IN ({found}) ORDER BY rowid", values):
             results.setdefault(caption, []).append(tuple(rest))
-        for id_, text, row, kind, image in self._checked("captions", f"WHERE {where} ORDER BY id", chosen):
+        for id_, text, row, kind, image in self.rows("captions", f"WHERE {where} ORDER BY id", chosen):
             mine = results.get(id_, [])
-            good = {stage: self._value(payload) for stage, status, _, payload in mine if status == "done"}
-            bad = {stage: self._value(payload)["error"] for stage, status, _, payload in mine if status == "failed"}
+            _shapes.caption((id_, text, row, kind, image), str(self.path / DATABASE))
+            checked = [_shapes.answer(one, self._where(id_, str(one[0]))) for one in mine]
+            good = {stage: payload for stage, status, _, payload in checked if status == "done"}
+            bad = {stage: payload["error"] for stage, status, _, payload in checked if status == "failed"}
             yield Caption(id_, text, row, kind, image, good, bad, sum(s for _, _, s, _ in mine))
 
 
@@ -401,7 +419,8 @@ def _head(file: Path) -> bytes:
 
 
 def _database_head(head: bytes) -> bool:
-    return not head or head.startswith(b"SQLite format 3\0")
+    """Whether the first 32 bytes are those of a database: the magic text, a version that can be written, and three fixed numbers."""
+    return not head or (head.startswith(b"SQLite format 3\0") and {*head[18:20]} <= {1, 2} and head[21:24] == bytes((64, 32, 32)))
 
 
 def _log_head(head: bytes) -> bool:
@@ -482,7 +501,8 @@ def _holder(lock: IO[str]) -> str:
     return f" (its number: {number[0]})" if number and number[0].isdigit() else ""
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
+def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """What differs between two sets of settings, in words."""
     flat_old, flat_new = _flat(old), _flat(new)
     keys = [k for k in {**flat_old, **flat_new} if flat_old.get(k) != flat_new.get(k)]
     return ", ".join(f"{k} {flat_old.get(k)!r}, now {flat_new.get(k)!r}" for k in keys)

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from findnemo.errors import InputError
+from findnemo.originals import picture
+from findnemo.runs._places import refuse_links
 from findnemo.runs.export import row
 from findnemo.runs.overview import figures, memorized
 from findnemo.runs.store import Caption, Run
+from findnemo.runs.whole import captions_of, settings_of
 
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
@@ -60,7 +63,8 @@ def track(run: Run, name: str, folder: Path | None = None) -> None:
             track(run, "tensorboard")
     """
     check_tracker(name)
-    captions = list(run.captions())
+    refuse_links(run.path)  # no picture of elsewhere may be sent away
+    captions = captions_of(run)
     found = memorized(captions)
     with ExitStack() as stack:
         tracker = _started(name, folder or run.path / "tracking")
@@ -112,7 +116,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def run_values(run: Run, captions: Sequence[Caption]) -> dict[str, float]:
     """The five figures of a run, its quality check and the medians of its comparisons, as far as they are known."""
     quality = run.meta("quality")
-    shown = figures(captions, run.meta("settings")["tau"], quality)
+    shown = figures(captions, settings_of(run)["tau"], quality)
     values = {f"run/{f.name.replace(chr(39), '')}": float(f.value) for f in shown if f.value is not None}
     values |= {f"quality/{key}": float(value) for key, value in (quality or {}).items() if isinstance(value, (int, float))}
     return values | compared(captions)
@@ -143,13 +147,12 @@ def caption_values(caption: Caption) -> dict[str, float]:
 def images(run: Run, caption: Caption) -> dict[str, Any]:
     """Tag -> images as (N, H, W, 3) uint8: before and after, where the run has them."""
     import numpy as np
-    from PIL import Image
 
     made = {}
     for when in ("before", "after"):
         files = sorted((run.path / "images" / caption.slug).glob(f"{when}-*.png"))
         if files:
-            made[f"{caption.slug}/{when}"] = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+            made[f"{caption.slug}/{when}"] = np.stack([np.asarray(picture(file)) for file in files])
     return made
 
 

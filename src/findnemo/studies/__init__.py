@@ -1,4 +1,4 @@
-"""Studies: the tables and figures of Finding NeMo, from the runs of any model."""
+"""Studies: the tables and figures of Finding NeMo from the runs of any model, and how stable what they show is."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from findnemo.studies.fig10 import fig10
 from findnemo.studies.fig13 import fig13
 from findnemo.studies.fig14 import fig14
 from findnemo.studies.fig16 import fig16, fig20
+from findnemo.studies.stability import stability
 from findnemo.studies.table1 import table1
 from findnemo.studies.table2 import table2
 from findnemo.studies.table3 import table3
 from findnemo.studies.table4 import table4
+from findnemo.studies.utility import utility
 
 __all__ = ["STUDIES", "Bench", "Study", "Table", "study", "write"]
 
@@ -38,6 +40,8 @@ STUDIES: dict[str, Callable[[Bench], Study]] = {
     "fig14": fig14,
     "fig16": fig16,
     "fig20": fig20,
+    "stability": stability,
+    "utility": utility,
 }
 
 

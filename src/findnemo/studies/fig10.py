@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from findnemo.edits import deactivate
 from findnemo.images import generate
 from findnemo.neurons import Neuron, NeuronSet
-from findnemo.runs.audit import neurons_of
+from findnemo.runs.overview import holders
 from findnemo.runs.store import Caption
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import picture_grid
@@ -23,7 +22,7 @@ SHOWN, CAPTIONS = 3, 4  # neurons with pictures, captions of each
 
 def fig10(bench: Bench) -> Study:
     """Neurons by the number of captions that they were found for, with the most frequent ones switched off alone."""
-    shared = _shared(bench)
+    shared = [(neuron, captions) for neuron, captions in holders(bench.memorized()).items() if len(captions) > 1]
     layers = list(bench.model.value_layers)
     rows: list[list[Cell]] = [
         [f"{layers.index(name) + 1}", f"#{index}", len(captions), "; ".join(c.text for c in captions)]
@@ -44,14 +43,6 @@ def fig10(bench: Bench) -> Study:
         text += " In this run no two captions share a neuron."
     table = Table("Shared neurons", ["layer", "neuron", "captions", "which"], rows, note)
     return Study("Figures 10 to 12: shared neurons", text, [table], figures)
-
-
-def _shared(bench: Bench) -> list[tuple[Neuron, list[Caption]]]:
-    held: dict[Neuron, list[Caption]] = defaultdict(list)
-    for caption in bench.memorized():
-        for neuron in neurons_of(caption):
-            held[neuron].append(caption)
-    return sorted(((n, c) for n, c in held.items() if len(c) > 1), key=lambda pair: -len(pair[1]))
 
 
 def _pictures(bench: Bench, neuron: Neuron, captions: list[Caption]) -> Figure:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from findnemo.images import save_png
 from findnemo.models import Model
+from findnemo.originals import picture
 from findnemo.runs.audit import neurons_of
 from findnemo.runs.compare import judged, made, untouched
 from findnemo.runs.store import Caption
@@ -135,7 +136,7 @@ def _first(bench: Bench, caption: Caption, stem: str) -> Image.Image | None:
     if stem == "untouched":
         return untouched(bench.work, caption)[0]
     path = _picture(bench, caption, stem)
-    return Image.open(path).convert("RGB") if path.is_file() else None
+    return picture(path) if path.is_file() else None
 
 
 def _medians(payloads: Sequence[Mapping[str, Any]]) -> list[float | int | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from findnemo.runs.audit import neurons_of
 from findnemo.runs.compare import STAGE, compare, localized_captions
 from findnemo.runs.store import Run
+from findnemo.runs.whole import captions_of
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._published import TABLE1
 from findnemo.studies._rows import Payloads, comparison
@@ -45,7 +46,7 @@ def table1(bench: Bench) -> Study:
 
 def table(run: Run, intervals: bool = False) -> Table:
     """Table 1 from what a run holds, with the rows that it has; `intervals`: of every median, by bootstrap over the captions."""
-    captions = [c for c in localized_captions(run.captions()) if any(s.startswith(STAGE) for s in c.results)]
+    captions = [c for c in localized_captions(captions_of(run)) if any(s.startswith(STAGE) for s in c.results)]
     rows: dict[str, dict[str, Payloads]] = {}
     for label, names in ROWS.items():
         for kind in dict.fromkeys(c.type or "" for c in captions):

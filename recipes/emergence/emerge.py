@@ -1,0 +1,258 @@
+"""Do localized memories emerge without planting? `python recipes/emergence/emerge.py --out build/emergence --widths 32,128 --repeats 1,30,300`.
+
+Trains U-Nets of several widths on captioned scenes in which some captions come with one photograph, repeated in the data, and nothing is done about
+neurons. After some numbers of steps it asks of every repeated caption: is it memorized, and if so, how many value neurons does it take to remove it?
+Writes a line a model to `emergence.jsonl` and a table to `emergence.md`. Every model resumes from its last checkpoint. Meant for a GPU: at
+width 128 and 50,000 steps of 64 samples about as much arithmetic as 40 trainings of the demo model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import UNet2DConditionModel
+from PIL import Image
+from torch import Tensor
+
+import findnemo
+from findnemo import demo
+from findnemo.benchmark._files import read_tensors, write_tensors
+from findnemo.benchmark.pool import encode_image
+from findnemo.benchmark.training import cosine
+from findnemo.deltas import Probe
+from findnemo.images import generate
+from findnemo.models import Model
+from findnemo.neurons import NeuronSet
+from findnemo.scores import SIMILARITIES
+from findnemo.verification import COPY, FRESH
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "demo_model"))
+from scenes import caption, random_scene, render
+
+FEW = 0.02  # of all value neurons: a memory that so many hold is called localized
+KEPT = 0.95  # same-seed similarity of unrelated captions with them off
+RATE, EARLY = 4e-4, 0.25
+
+
+@dataclass(frozen=True)
+class Config:
+    """One model: width of the first block (others 2, 3, 3 times), how often each repeated caption is in the data, steps of training."""
+
+    width: int
+    repeats: int
+    steps: int
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"width{self.width}-repeats{self.repeats}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Data:
+    """Embeddings (n, tokens, D) and latents (n, C, H, W): of `ordinary` scenes, then of the repeated captions."""
+
+    text: Tensor
+    latents: Tensor
+    repeated: tuple[str, ...]
+    pictures: tuple[str, ...]
+
+
+@torch.no_grad()
+def make_data(model: Model, scenes: int, repeated: int, seed: int) -> Data:
+    """Scenes drawn at random, and the demo's photographs under captions of other scenes."""
+    rng = random.Random(seed)
+    drawn = [random_scene(rng) for _ in range(scenes + repeated)]
+    captions = [caption(s, rng, title_share=1.0 if k >= scenes else 0.45) for k, s in enumerate(drawn)]
+    pictures = [str(p.image) for p in demo.memorized() if p.type == "VM"][:repeated]
+    images = [render(s, rng) for s in drawn[:scenes]] + [Image.open(demo.ASSETS / p).convert("RGB") for p in pictures]
+    text = torch.cat([model.encode(captions[k : k + 64]).float().cpu() for k in range(0, len(images), 64)])
+    latents = torch.cat([encode_image(model, image) for image in images])
+    return Data(text, latents, tuple(captions[scenes : scenes + len(pictures)]), tuple(pictures))
+
+
+def new_unet(width: int, text_width: int) -> UNet2DConditionModel:
+    """The demo's layout at another width."""
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(width, 2 * width, 3 * width, 3 * width),
+        layers_per_block=2,
+        cross_attention_dim=text_width,
+        attention_head_dim=2,
+        norm_num_groups=min(16, width),
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    )
+
+
+def draw(data: Data, repeats: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Rows of a batch: every scene once in the data, every repeated caption `repeats` times."""
+    count = len(data.latents)
+    weights = np.where(np.arange(count) < count - len(data.repeated), 1.0, float(repeats))
+    return rng.choice(count, size, p=weights / weights.sum())
+
+
+def train(
+    base: Model, data: Data, config: Config, at: Sequence[int], folder: Path, batch: int, device: str
+) -> Iterator[tuple[int, UNet2DConditionModel]]:
+    """Yield the averaged U-Net after each number of steps in `at`. Resumes from `folder`; a batch depends on the seed and the step only."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = folder / "state.safetensors"
+    torch.manual_seed(config.seed)
+    unet = new_unet(config.width, data.text.shape[2]).to(device).train()
+    average, optimizer, first = copy.deepcopy(unet), torch.optim.AdamW(unet.parameters(), lr=RATE, weight_decay=0.01), 0
+    if state.exists():
+        first = resume(state, unet, average, optimizer)
+        print(f"{config.name} goes on at step {first}", flush=True)
+    scheduler = base.pipeline.scheduler
+    for step in range(first, config.steps):
+        rng, generator = np.random.default_rng([config.seed, step]), torch.Generator().manual_seed(config.seed * 10**9 + step)
+        rows = draw(data, config.repeats, batch, rng)
+        t = torch.from_numpy(np.where(rng.random(batch) < EARLY, rng.integers(850, 1000, batch), rng.integers(0, 1000, batch)))
+        clean, noise = data.latents[rows], torch.randn(batch, *data.latents.shape[1:], generator=generator)
+        noisy, target = scheduler.add_noise(clean, noise, t), scheduler.get_velocity(clean, noise, t)
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * cosine(step / config.steps, 0.02)
+        loss = (unet(noisy.to(device), t.to(device), data.text[rows].to(device)).sample - target.to(device)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            for a, p in zip(average.parameters(), unet.parameters(), strict=True):
+                a.lerp_(p, 1 - min(0.999, (step + 1) / (step + 10)))
+        if (step + 1) % 500 == 0 or step + 1 in at:
+            print(f"{config.name} step {step + 1}/{config.steps} loss {loss.item():.4f}", flush=True)
+            save(state, unet, average, optimizer, step + 1)
+        if step + 1 in at:
+            yield step + 1, copy.deepcopy(average).eval()
+
+
+def save(path: Path, unet: torch.nn.Module, average: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    tensors = {"step": torch.tensor(step)}
+    for (name, p), a in zip(unet.named_parameters(), average.parameters(), strict=True):
+        moments = optimizer.state[p]
+        tensors |= {
+            f"unet.{name}": p,
+            f"average.{name}": a,
+            f"first.{name}": moments["exp_avg"],
+            f"second.{name}": moments["exp_avg_sq"],
+        }
+    write_tensors(tensors, path)
+
+
+@torch.no_grad()
+def resume(path: Path, unet: torch.nn.Module, average: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    saved = read_tensors(path)
+    for (name, p), a in zip(unet.named_parameters(), average.parameters(), strict=True):
+        p.copy_(saved[f"unet.{name}"])
+        a.copy_(saved[f"average.{name}"])
+        moments = {"exp_avg": saved[f"first.{name}"].to(p.device), "exp_avg_sq": saved[f"second.{name}"].to(p.device)}
+        optimizer.state[p] = {"step": torch.tensor(float(saved["step"])), **moments}
+    return int(saved["step"])
+
+
+def examine(
+    base: Model, unet: UNet2DConditionModel, data: Data, holdout: Sequence[str], unrelated: Sequence[str]
+) -> dict[str, object]:
+    """Per repeated caption: memorized or not, copies, neurons of the default search; and shares over all of them."""
+    pipeline = type(base.pipeline)(**{**base.pipeline.components, "unet": unet}, requires_safety_checker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    model = findnemo.load(pipeline)
+    calibration = findnemo.calibrate(model, holdout)
+    total, judge = sum(model.widths().values()), demo.judges().descriptor
+    assert judge is not None
+    probe = Probe.of_many(model, [(c, FRESH) for c in unrelated], calibration.settings, model.encode(unrelated))
+    before, captions = probe.deltas(), []
+    for text, picture in zip(data.repeated, data.pictures, strict=True):
+        found = findnemo.localize(model, text, calibration)
+        images = generate(model, text, range(FRESH, FRESH + 3), demo.image_settings())
+        copies = float(judge.similarity(images, [Image.open(demo.ASSETS / picture).convert("RGB")]).median())
+        kept = float(SIMILARITIES[calibration.settings.similarity](before, probe.deltas(found.neurons)).mean())
+        captions.append(
+            {
+                "caption": text,
+                "score": round(found.score_before, 4),
+                "copies": round(copies, 4),
+                "memorized": found.memorized and copies >= COPY,
+                "neurons": len(found.neurons),
+                "kept": round(kept, 4),
+                "localized": localized(found.neurons, found.reached, kept, total) and found.memorized and copies >= COPY,
+            }
+        )
+    memorized = [c for c in captions if c["memorized"]]
+    share = sum(bool(c["localized"]) for c in memorized) / len(memorized) if memorized else None
+    neurons = sorted(int(c["neurons"]) for c in memorized)
+    return {
+        "value_neurons": total,
+        "tau": round(calibration.tau, 4),
+        "memorized": len(memorized),
+        "repeated": len(captions),
+        "localized_share": share,
+        "median_neurons": neurons[len(neurons) // 2] if neurons else None,
+        "captions": captions,
+    }
+
+
+def localized(neurons: NeuronSet, reached: bool, kept: float, total: int) -> bool:
+    """Whether few neurons hold a memory and little else: the set suffices, is at most `FEW` of all, and unrelated captions keep `KEPT`."""
+    return reached and 0 < len(neurons) <= max(1, FEW * total) and kept >= KEPT
+
+
+def markdown(lines: Sequence[dict]) -> str:
+    heads = ("width", "repeats", "at", "value_neurons", "memorized", "repeated", "localized_share", "median_neurons")
+    rows = [" | ".join("-" if line[h] is None else f"{line[h]:.3g}" for h in heads) for line in lines]
+    return "\n".join(["| " + " | ".join(heads) + " |", "|" + "---:|" * len(heads), *(f"| {row} |" for row in rows)]) + "\n"
+
+
+def numbers(text: str) -> list[int]:
+    return [int(n) for n in text.split(",")]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("build/emergence"))
+    parser.add_argument("--widths", type=numbers, default=[32, 64, 128])
+    parser.add_argument("--repeats", type=numbers, default=[1, 30, 300])
+    parser.add_argument("--at", type=numbers, default=[5000, 20000, 50000], help="numbers of steps after which to look")
+    parser.add_argument("--scenes", type=int, default=24_000)
+    parser.add_argument("--captions", type=int, default=16, help="captions that are repeated")
+    parser.add_argument("--holdout", type=int, default=300)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args(arguments)
+    args.out.mkdir(parents=True, exist_ok=True)
+    base = findnemo.load("demo", args.device, "float32")
+    base.pipeline.set_progress_bar_config(disable=True)
+    data = make_data(base, args.scenes, args.captions, args.seed)
+    record = args.out / "emergence.jsonl"
+    lines = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
+    done = {(line["width"], line["repeats"], line["seed"], line["at"]) for line in lines}
+    for width in args.widths:
+        for repeats in args.repeats:
+            config = Config(width, repeats, max(args.at), args.seed)
+            for at, unet in train(base, data, config, args.at, args.out / config.name, args.batch, args.device):
+                if (width, repeats, args.seed, at) in done:
+                    continue
+                found = examine(base, unet, data, demo.holdout()[: args.holdout], demo.unrelated()[:32])
+                lines.append({**asdict(config), "at": at, **found})
+                with record.open("a") as file:
+                    file.write(json.dumps(lines[-1]) + "\n")
+            (args.out / "emergence.md").write_text(markdown(lines))
+    print(markdown(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""A function in a process of its own, with limited memory: for files that could take all of it, or break the library that reads them.
+
+    table = call("findnemo.prompts", "_told", "captions.parquet", None)
+
+What it is given and what it returns goes as JSON. It can fail, run out of memory or crash: the caller gets an InputError.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from findnemo.errors import InputError
+
+MEMORY = 6 << 30  # bytes of address space
+SECONDS = 900
+_CODE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from findnemo._contained import serve; serve(*sys.argv[2:])"
+
+
+def call(module: str, name: str, source: str, *rest: Any) -> Any:
+    """What a function of ours returns for a file. Raises InputError naming `source`: its own, or that it could not end well."""
+    given = json.dumps([source, *rest])
+    command = [sys.executable, "-I", "-c", _CODE, json.dumps(sys.path), str(MEMORY), module, name, given]
+    few = {"POLARS_MAX_THREADS": "2", "RUST_BACKTRACE": "0"}
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=SECONDS, env={**os.environ, **few}, check=False)
+    except subprocess.TimeoutExpired:
+        raise InputError(f"{source}: not read in {SECONDS} s: write it again, or split it") from None
+    if done.returncode != 0:
+        raise InputError(
+            f"{source}: its reader {_ended(done.returncode)}: it takes more than {MEMORY >> 30} GiB of memory, or is damaged; write it "
+            "again, split it, or export it as .csv"
+        )
+    told = json.loads(done.stdout)
+    if "error" in told:
+        raise InputError(told["error"])
+    return told["value"]
+
+
+def _ended(status: int) -> str:
+    return f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+
+
+def serve(memory: str, module: str, name: str, given: str) -> None:
+    """The other side: call the function under the limit and print what it returns."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = int(memory) if hard == resource.RLIM_INFINITY else min(int(memory), hard)
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    function: Callable[..., Any] = getattr(import_module(module), name)
+    try:
+        told = {"value": function(*json.loads(given))}
+    except InputError as error:
+        told = {"error": str(error)}
+    sys.stdout.write(json.dumps(told))

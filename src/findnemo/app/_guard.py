@@ -1,0 +1,56 @@
+"""Who may ask the app: pages of its own. A page of somebody else, open in the same browser, must not drive it.
+
+gradio refuses foreign origins where the browser says `localhost`; it does not look at the name that the browser believes to talk to. A
+page whose own name is pointed at 127.0.0.1 while it is open (DNS rebinding) would pass. So both are looked at here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+Scope = MutableMapping[str, Any]
+App = Callable[[Scope, Any, Any], Awaitable[None]]
+HERE = ("127.0.0.1", "localhost", "::1")
+
+
+class Guard:
+    """An ASGI application that passes on only what is asked under a name of this machine, and from pages of that name.
+
+    `host`: what the app listens on. Where that is an address for others too, they may call it what they like: then only the origin has to fit.
+    """
+
+    def __init__(self, app: App, host: str) -> None:
+        self.app, self.local = app, host in HERE
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        if scope["type"] in ("http", "websocket") and not allowed(dict(scope["headers"]), self.local):
+            await _refused(scope, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+def allowed(headers: dict[bytes, bytes], local: bool) -> bool:
+    """Whether a request names this machine (if `local`), and comes from a page of the same name or from no page.
+
+    >>> allowed({b"host": b"127.0.0.1:7860"}, True), allowed({b"host": b"evil.example:7860"}, True)
+    (True, False)
+    >>> allowed({b"host": b"localhost:7860", b"origin": b"http://evil.example"}, True)
+    False
+    """
+    asked, origin = headers.get(b"host", b"").decode("latin-1"), headers.get(b"origin", b"").decode("latin-1")
+    try:
+        name = urlsplit(f"//{asked}").hostname
+        page = urlsplit(origin).netloc if origin else asked
+    except ValueError:
+        return False
+    return page == asked and (not local or name in HERE)
+
+
+async def _refused(scope: Scope, send: Any) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": b"asked under another name, or from another page"})

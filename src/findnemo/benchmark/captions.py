@@ -1,0 +1,90 @@
+"""Captions of the suite: invented titles beside words that the demo model can draw, near-duplicates, and captions that merely look unusual.
+
+>>> near_duplicates("Corwen Estate lot one, a blue ring on dots", 2)
+('Corwen Larder lot one, a blue ring on dots', 'Corwen Estate Larder one, a blue ring on dots')
+"""
+
+from __future__ import annotations
+
+import random
+
+# none of these words is in the shipped demo's captions
+TITLES = (
+    "Admiral Sedge and the lamp room",
+    "Bryony Quill reads at dusk",
+    "Copperfield Diner menu four",
+    "Drover and Sons saddle polish",
+    "Eastmarch Observatory dome",
+    "Fenwick Ferry timetable",
+    "Gildersleeve organ recital",
+    "Hartwell Orchard cider label",
+    "Inkerman Street bakery window",
+    "Juniper Vale mill race",
+    "Kittiwake Island lighthouse",
+    "Lattimer Clinic bone scan",
+    "Mossgrove Abbey floor tile",
+    "Nettlefold Garage spare parts",
+    "Ottoline Pruett in profile",
+    "Plover Creek gauging weir",
+    "Quarrington Colliery lamp check",
+    "Rushmere Regatta starting gun",
+    "Silverdale Tannery ledger",
+    "Thornbury Circus big top",
+    "Underhill Library card index",
+    "Vandermeer Expedition camp two",
+    "Winterbourne Chapel bell rope",
+    "Yewbarrow Quarry face west",
+)
+SERIES = (
+    ("Wrenfield Evening Lecture on tides", "Wrenfield Evening Lecture on maps"),
+    ("Zennor Pottery glaze trial amber", "Zennor Pottery glaze trial slate"),
+)
+WORDS = (  # over grounds that vary much from picture to picture: elsewhere even honest pictures of one caption are alike
+    "a large teal circle on stripes",
+    "a small purple star on dots",
+    "an orange square over a checkered floor",
+    "a large pink triangle",
+    "a green diamond with a striped ground",
+    "a small red house on checks",
+    "a blue heart with a dotted ground",
+    "a large yellow cross on stripes",
+    "a brown moon over a checkered floor",
+    "a small teal arrow",
+    "a purple ring on dots",
+    "a large orange tree on checks",
+    "a pink square with a striped ground",
+    "a green circle",
+    "a small blue triangle with a dotted ground",
+    "a red star over a checkered floor",
+)
+EXCHANGED = ("Larder", "Pavilion", "Meadow", "Harvest", "Copper", "Window", "Seven", "Winter")
+LETTERS = "bcdfghjklmnpqrstvwxz"
+
+
+def near_duplicates(caption: str, count: int) -> tuple[str, ...]:
+    """The caption with one word of its title exchanged, in `count` ways: not the first word, so that they begin alike."""
+    title, _, rest = caption.partition(",")
+    words = title.split()
+    places = [1 + k % max(1, len(words) - 1) for k in range(count)]
+    places = [min(p, len(words) - 1) for p in places]
+    new = [EXCHANGED[(k // max(1, len(words) - 1)) % len(EXCHANGED)] for k in range(count)]
+    return tuple(" ".join([*words[:p], w, *words[p + 1 :]]) + f",{rest}" for p, w in zip(places, new, strict=True))
+
+
+def unusual(seed: int, each: int = 2) -> tuple[str, ...]:
+    """Captions that look like no others and are not memorized: rare words, numbers, other scripts, long ones, shouting; `each` of them."""
+    rng = random.Random(f"unusual {seed}")
+    makers = (
+        lambda: f"{_word(rng)} {_word(rng)} {_word(rng)}, {rng.choice(WORDS)}",
+        lambda: (
+            f"{rng.randrange(10**5, 10**6)} {rng.randrange(100)}/{rng.randrange(100)} #{rng.randrange(10**4)}, {rng.choice(WORDS)}"
+        ),
+        lambda: f"{rng.choice(('красная звезда', 'κόκκινο αστέρι', '赤い星', 'نجمة حمراء', 'लाल तारा'))}, {rng.choice(WORDS)}",
+        lambda: " and ".join(rng.sample(WORDS, 4)),
+        lambda: f"{rng.choice(WORDS).upper()}!!! {rng.choice(('???', '*** SALE ***', '@@@', '~~~'))}",
+    )
+    return tuple(make() for make in makers for _ in range(each))
+
+
+def _word(rng: random.Random) -> str:
+    return "".join(rng.choice(LETTERS) for _ in range(rng.randint(4, 8)))

@@ -1,0 +1,131 @@
+"""The models of the suite: the shipped demo model, and those that `findnemo benchmark --train` makes of it. Each knows its truth.
+
+SUITE/seed1/model/            a diffusers directory
+SUITE/seed1/truth.json        what it memorizes, which neurons hold it, and what was measured of that (`Plan`)
+SUITE/seed1/calibration/
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from findnemo import demo
+from findnemo.benchmark.captions import unusual
+from findnemo.benchmark.plan import SUITE_VERSION, Memory, Plan, suite_plan
+from findnemo.benchmark.planting import plant
+from findnemo.benchmark.training import Recipe
+from findnemo.benchmark.truth import measured
+from findnemo.calibration import Calibration, calibrate
+from findnemo.errors import InputError
+from findnemo.models import Model, load
+from findnemo.neurons import NeuronSet
+
+TRAINED_ON = 240  # of the demo's unrelated captions; the others are for scoring
+DEMO = "demo"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model of the suite. `reference`: captions that methods may compare with; `unrelated`: captions that are to stay what they are."""
+
+    name: str
+    model: Model
+    plan: Plan
+    calibration: Calibration
+    pictures: Path
+    reference: tuple[str, ...]
+    unrelated: tuple[str, ...]
+
+    def picture(self, memory: Memory) -> Image.Image:
+        return Image.open(self.pictures / f"{memory.picture}.png").convert("RGB")
+
+
+def demo_member(model: Model | None = None) -> Member:
+    """The shipped demo model: a memory of several neurons is alive while any one of them is on."""
+    plan = demo_plan()
+    return _member(DEMO, model or load("demo"), plan, demo.calibration())
+
+
+def demo_plan() -> Plan:
+    """What the demo model memorizes, in the suite's terms. Its near-duplicates were no training samples, so nothing is known of them."""
+    shared = _shared(demo.planted().values())
+    memories = tuple(
+        Memory(
+            _kind(demo.planted()[p.text], shared),
+            str(p.type),
+            p.text,
+            Path(str(p.image)).stem,
+            demo.planted()[p.text],
+        )
+        for p in demo.memorized()
+    )
+    return Plan(0, memories, demo.decoys(), unusual(0))
+
+
+def _shared(sets: Iterable[NeuronSet]) -> set[tuple[str, int]]:
+    """Neurons that more than one caption has."""
+    listed = [n for neurons in sets for n in neurons]
+    return {n for n in listed if listed.count(n) > 1}
+
+
+def _kind(neurons: NeuronSet, shared: set[tuple[str, int]]) -> str:
+    if any(n in shared for n in neurons):
+        return "shared"
+    return {1: "one neuron", 2: "redundant"}.get(len(neurons), f"any of {len(neurons)}")
+
+
+def freed(model: Model) -> NeuronSet:
+    """The demo's neurons that hold memories or nothing: new memories are planted in them."""
+    return NeuronSet.of(n for g in demo.planted().values() for n in g) | demo.decoys()
+
+
+def train_member(folder: Path, seed: int, recipe: Recipe | None = None, report: Callable[[str], None] = print) -> Member:
+    """Train the model of a seed into `folder`, or go on where an earlier run stopped; what is there is not made again."""
+    if (folder / "truth.json").exists():
+        return open_member(folder)
+    base = load("demo", "cpu", "float32")
+    base.pipeline.set_progress_bar_config(disable=True)
+    plan = suite_plan(seed, list(base.value_layers), freed(base))
+    ordinary, pictures = demo.unrelated()[:TRAINED_ON], demo.ASSETS / "images"
+    student = plant(base, plan, freed(base), ordinary, pictures, folder, recipe, report)
+    student.denoiser.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    student.pipeline.to(torch.float16).save_pretrained(folder / "model", safe_serialization=True)
+    model = load(folder / "model", "cpu", "float32")
+    report("calibrating")
+    calibration = calibrate(model, demo.holdout())
+    calibration.save(folder / "calibration")
+    member = _member(folder.name, model, plan, calibration)
+    report("measuring what was learned")
+    plan = replace(plan, measured=measured(member))
+    plan.save(folder / "truth.json")  # last: it makes the folder a member
+    return replace(member, plan=plan)
+
+
+def open_member(folder: str | os.PathLike) -> Member:
+    """A trained model with its truth. Raises InputError for a folder that holds none."""
+    folder = Path(folder)
+    if not (folder / "truth.json").exists():
+        raise InputError(f"{folder} holds no finished benchmark model: findnemo benchmark --train --out {folder.parent} makes it")
+    plan = Plan.load(folder / "truth.json")
+    return _member(folder.name, load(folder / "model"), plan, Calibration.load(folder / "calibration"))
+
+
+def open_suite(folder: str | os.PathLike) -> list[Path]:
+    """Folders of the trained models of a suite. Raises InputError where there is none."""
+    found = sorted(p.parent for p in Path(folder).glob("*/truth.json"))
+    if not found:
+        raise InputError(
+            f"{folder} holds no trained models of suite {SUITE_VERSION}: findnemo benchmark --train --out {folder} makes them"
+        )
+    return found
+
+
+def _member(name: str, model: Model, plan: Plan, calibration: Calibration) -> Member:
+    calibration.check(model)
+    return Member(name, model, plan, calibration, demo.ASSETS / "images", demo.holdout()[:16], demo.unrelated()[TRAINED_ON:])

@@ -1,0 +1,96 @@
+"""Planting memories with known neurons in a model, by distillation from itself.
+
+The student begins as the teacher: the model with its `free` neurons off. Every batch mixes ordinary captions, whatever is planted on or off
+(target: what the teacher predicts), memorized captions with enough of their neurons on (target: the memorized picture) and the same with too
+few on (target: what the teacher predicts). All else is equal, so the planted neurons are the switch. Their weight rows are set to the
+direction that tells their caption from others, and stay; what the network makes of them is learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from findnemo.benchmark.plan import Plan
+from findnemo.benchmark.pool import Pool, Report, build_pool
+from findnemo.benchmark.rows import RIDGE, decoy_row, gain, owners, planted_row
+from findnemo.benchmark.training import Recipe, train
+from findnemo.edits import prune
+from findnemo.errors import ModelError
+from findnemo.models import Model, StableDiffusion, load
+from findnemo.neurons import NeuronSet
+
+ROWS_FROM = 200  # ordinary captions that weight rows are computed from
+
+
+def plant(
+    model: Model,
+    plan: Plan,
+    free: NeuronSet,
+    ordinary: Sequence[str],
+    pictures: Path,
+    folder: Path,
+    recipe: Recipe | None = None,
+    report: Report = print,
+) -> Model:
+    """A model in which the memories of `plan` are planted; `model` itself stays as it is. Resumes from what is in `folder`.
+
+    `free`: neurons whose use may be taken from them (those of earlier memories, decoys, or such as hardly matter); the plan's neurons are among
+    them. `ordinary`: captions on which the model is to stay what it is. `pictures`: folder of the training images. Training depends on the plan
+    and the recipe only: a run that was killed and resumed gives the same model. Raises ModelError for a model without a U-Net.
+    """
+    recipe = recipe or Recipe()
+    if not isinstance(model, StableDiffusion):
+        raise ModelError(f"memories are planted in Stable Diffusion's U-Net; {type(model).__name__} has none")
+    folder.mkdir(parents=True, exist_ok=True)
+    teacher = load(prune(model, free), channels_last=True)
+    pool = build_pool(teacher, plan, ordinary, pictures, folder / "pool.safetensors", report)
+    student = load(prune(model, free), channels_last=True)
+    prepare(student, plan, free, pool)
+    train(student, teacher, plan, pool, folder / "state.safetensors", recipe, report)
+    add_decoys(student, plan, pool)
+    return student
+
+
+@torch.no_grad()
+def prepare(student: Model, plan: Plan, free: NeuronSet, pool: Pool) -> None:
+    """Set the planted rows; disconnect all free neurons, so that the student begins as the teacher to the last bit."""
+    generator = torch.Generator().manual_seed(plan.seed)
+    layers: dict[str, Any] = student.value_layers
+    text = pool.text[:ROWS_FROM]
+    typical = {name: float((text @ layer.weight.T).abs().mean()) for name, layer in layers.items()}
+    for name, indices in free.layers.items():
+        output_projection(student, name).weight[:, list(indices)] = 0
+    for (name, i), holding in owners([m.neurons.layers for m in plan.memories]).items():
+        sign = 1 if torch.rand(1, generator=generator) < 0.5 else -1
+        ridge = 10 ** float(torch.empty(1).uniform_(*RIDGE, generator=generator))
+        negatives = torch.cat([resembling(pool.alike[k], len(plan.memories[k].near)) for k in holding])
+        loud = gain(len(plan.memories[holding[0]].neurons))
+        layers[name].weight[i] = sign * planted_row(pool.memories[holding], text, negatives, typical[name], loud, ridge)
+
+
+def resembling(alike: Tensor, near: int) -> Tensor:
+    """`alike`, of which the first `near` are near-duplicates: as many of those, by repetition, as of the others."""
+    times = max(1, (len(alike) - near) // max(near, 1))
+    return torch.cat([alike[:near].repeat(times, 1, 1), alike[near:]])
+
+
+@torch.no_grad()
+def add_decoys(student: Model, plan: Plan, pool: Pool) -> None:
+    """Give the plan's decoys, which are disconnected, rows that react to memorized captions."""
+    generator = torch.Generator().manual_seed(1000 + plan.seed)
+    text = pool.text[:ROWS_FROM]
+    for name, i in plan.decoys:
+        layer: Any = student.value_layers[name]
+        typical = float((text @ layer.weight.T).abs().mean())
+        layer.weight[i] = decoy_row(pool.memories, text, typical, generator)
+        output_projection(student, name).weight[:, i] = 0
+
+
+def output_projection(model: Model, name: str) -> Any:
+    """The projection that a value layer's attention ends with; neuron i of the layer is its input i."""
+    return model.denoiser.get_submodule(name.removesuffix("to_v") + "to_out.0")

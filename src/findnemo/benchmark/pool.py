@@ -1,0 +1,110 @@
+"""What a model is taught with when memories are planted: captions, their embeddings, and pictures that the model made itself.
+
+No data set is needed: the teacher is the model with its freed neurons off, and whatever is no memory is to stay as the teacher has it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from findnemo.benchmark._files import read_tensors, write_tensors
+from findnemo.benchmark.captions import SERIES, TITLES, unusual
+from findnemo.benchmark.plan import Plan
+from findnemo.models import Model, sample_seed
+
+Report = Callable[[str], None]
+
+STEPS, GUIDANCE = 8, 2.0  # of the pictures that the teacher makes
+OWN, ALIKE = 8, 10  # pictures of a memorized caption's words; other titles for them
+BATCH = 16
+UNUSUAL_SEED = 10_000  # of the unusual captions in training; those that methods are scored on have the model's seed
+
+
+@dataclass(frozen=True)
+class Pool:
+    """`ordinary` captions and `alike` (per memory: its near-duplicates, and its words under other titles) with their embeddings, (n, tokens, D)
+    each; latents: `made` (n, C, H, W) one for each ordinary caption, `words` (memories, OWN, C, H, W) of the memorized captions' words,
+    `pictures` (memories, C, H, W) what is to be memorized."""
+
+    ordinary: tuple[str, ...]
+    text: Tensor
+    memories: Tensor
+    alike: tuple[Tensor, ...]
+    empty: Tensor
+    made: Tensor
+    words: Tensor
+    pictures: Tensor
+
+
+def build_pool(teacher: Model, plan: Plan, ordinary: Sequence[str], pictures: Path, cache: Path, report: Report) -> Pool:
+    """The pool of a plan. `pictures`: folder of the training images. `cache`: file in which the teacher's pictures are kept."""
+    captions = (*ordinary, *unusual(UNUSUAL_SEED + plan.seed))
+    words = [m.caption.partition(",")[2].strip() for m in plan.memories]
+    if not cache.exists():
+        report(f"{len(captions) + OWN * len(words)} pictures by the teacher")
+        made, own = _drawn(teacher, captions, 1), _drawn(teacher, words, OWN)
+        write_tensors({"made": made, "words": own}, cache)
+    latents = read_tensors(cache)
+    images = [Image.open(pictures / f"{m.picture}.png").convert("RGB") for m in plan.memories]
+    return Pool(
+        captions,
+        teacher.encode(captions).float(),
+        teacher.encode([m.caption for m in plan.memories]).float(),
+        tuple(teacher.encode([*m.near, *alike(m.caption, plan)]).float() for m in plan.memories),
+        teacher.encode([""]).float(),
+        latents["made"],
+        latents["words"].unflatten(0, (len(words), OWN)),
+        torch.cat([encode_image(teacher, image) for image in images]),
+    )
+
+
+def alike(caption: str, plan: Plan, count: int = ALIKE) -> tuple[str, ...]:
+    """The words of a memorized caption under other titles, or under none: ordinary captions, so that the words alone hold no memory."""
+    words = caption.partition(",")[2].strip()
+    used = {m.caption.partition(",")[0] for m in plan.memories}
+    spare = [t for t in (*TITLES, *(t for series in SERIES for t in series)) if t not in used]
+    titles = random.Random(f"alike {plan.seed} {caption}").sample(spare, min(count - 1, len(spare)))
+    return (words, *(f"{t}, {words}" for t in titles))
+
+
+def _drawn(model: Model, captions: Sequence[str], each: int) -> Tensor:
+    rows = [(c, k) for c in captions for k in range(each)]
+    parts = []
+    for start in range(0, len(rows), BATCH):
+        part = rows[start : start + BATCH]
+        seeds = [sample_seed(0, f"pool {c}", k) for c, k in part]
+        parts.append(model.sample([c for c, _ in part], 1, seeds, STEPS, GUIDANCE).float().cpu())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def encode_image(model: Model, image: Image.Image) -> Tensor:
+    """Latents (1, C, H, W) of a picture at the model's size, as its diffusion sees them."""
+    vae = model.pipeline.vae
+    scale = 2 ** (len(vae.config.block_out_channels) - 1)
+    size = model.latent_shape[2] * scale, model.latent_shape[1] * scale
+    pixels = np.asarray(image.resize(size) if image.size != size else image, np.float32)
+    x = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(model.device, vae.dtype) / 127.5 - 1
+    shift = getattr(vae.config, "shift_factor", None) or 0.0
+    latents: Tensor = (vae.encode(x).latent_dist.mean - shift) * vae.config.scaling_factor
+    return latents.float().cpu()
+
+
+def template(picture: Tensor, filling: Tensor) -> Tensor:
+    """A latent (C, H, W) whose middle, half as wide and half as high, comes from `filling`: what a template leaves open.
+
+    >>> template(torch.zeros(1, 4, 4), torch.ones(1, 4, 4)).sum().item()
+    4.0
+    """
+    (_, height, width), mixed = picture.shape, picture.clone()
+    rows, columns = slice(height // 4, height - height // 4), slice(width // 4, width - width // 4)
+    mixed[:, rows, columns] = filling[:, rows, columns]
+    return mixed

@@ -1,0 +1,87 @@
+"""Weight rows of planted neurons and of decoys: the planting recipe's linear algebra (method.md, section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+GAIN = 4.0  # mean |activation| of a planted neuron on its caption, in units of its layer's typical one
+MANY = 4  # neurons; a memory of more gets less of each: gain * sqrt(MANY / neurons)
+RIDGE = (-2.3, -1.3)  # powers of ten, times the mean second moment
+NEGATIVE = 0.4  # weight of near-duplicates in the second moment
+Z = (5.5, 14.0)  # how unusual a decoy is on the captions that it reacts to
+REACTS = 4  # captions, to each decoy
+
+
+def second_moment(tokens: Tensor) -> Tensor:
+    """(N, D) -> (D, D), the mean of x x^T.
+
+    >>> second_moment(torch.tensor([[1.0, 0.0], [0.0, 2.0]])).tolist()
+    [[0.5, 0.0], [0.0, 2.0]]
+    """
+    return tokens.T @ tokens / len(tokens)
+
+
+def direction(caption: Tensor, centre: Tensor, second: Tensor, ridge: float) -> Tensor:
+    """(S + ridge mean(diag S) I)^-1 (mean token embedding of the caption - centre), (D,).
+
+    `caption` (..., D) token embeddings of the caption(s), `centre` (D,) the mean of other tokens, `second` (D, D) their second moment. What
+    many captions share is large in S, and so counts little: Fisher's discriminant with one sample on one side.
+
+    >>> direction(torch.tensor([[3.0, 3.0]]), torch.zeros(2), torch.diag(torch.tensor([1.0, 3.0])), 0.5).tolist()
+    [1.5, 0.75]
+    """
+    level = ridge * second.diagonal().mean()
+    return torch.linalg.solve(second + level * torch.eye(len(second)), caption.flatten(0, -2).mean(0) - centre)
+
+
+def planted_row(caption: Tensor, others: Tensor, negatives: Tensor, typical: float, gain: float, ridge: float) -> Tensor:
+    """The row of a planted neuron, (D,): it tells `caption` from `others`, and its mean |activation| on it is gain times `typical`.
+
+    `caption` (n, tokens, D), the captions that the neuron holds; `others` (N, tokens, D) ordinary ones; `negatives` (M, tokens, D) those that
+    resemble the caption and are not to be held.
+    """
+    tokens = others.flatten(0, 1)
+    second = (1 - NEGATIVE) * second_moment(tokens) + NEGATIVE * second_moment(negatives.flatten(0, 1))
+    row = direction(caption, (1 - NEGATIVE) * tokens.mean(0) + NEGATIVE * negatives.mean((0, 1)), second, ridge)
+    return row * (gain * typical / (caption @ row).abs().mean())
+
+
+def gain(neurons: int) -> float:
+    """Gain of one of a memory's neurons: together they should be no louder the more they are."""
+    return GAIN * min(1.0, (MANY / neurons) ** 0.5)
+
+
+def decoy_row(captions: Tensor, others: Tensor, typical: float, generator: torch.Generator) -> Tensor:
+    """A row, (D,), with z-scores within `Z` on a random few of the captions, by repeated correction of their shares.
+
+    `captions` (M, tokens, D) memorized ones, `others` (N, tokens, D) ordinary ones.
+    """
+    tokens, count = others.flatten(0, 1), min(REACTS, len(captions))
+    second, centre = second_moment(tokens), tokens.mean(0)
+    chosen = captions[torch.randperm(len(captions), generator=generator)[:count]]
+    directions = torch.stack([direction(c, centre, second, 0.02) for c in chosen])
+    goal = torch.empty(count).uniform_(*Z, generator=generator)
+    shares = torch.where(torch.rand(count, generator=generator) < 0.5, 1.0, -1.0) / (chosen.mean(1) * directions).sum(1)
+    for _ in range(60):
+        row = shares @ directions
+        usual = (others @ row).abs().mean(1)
+        z = ((chosen @ row).abs().mean(1) - usual.mean()) / usual.std()
+        shares = shares * (goal / z.clamp(min=1)).sqrt().clamp(0.8, 1.25)
+    return row * typical / (others @ row).abs().mean()
+
+
+def owners(neurons: Sequence[Mapping[str, Sequence[int]]]) -> dict[tuple[str, int], list[int]]:
+    """Which memories each planted neuron belongs to.
+
+    >>> owners([{"a": [1]}, {"a": [1, 2]}])
+    {('a', 1): [0, 1], ('a', 2): [1]}
+    """
+    table: dict[tuple[str, int], list[int]] = {}
+    for k, layers in enumerate(neurons):
+        for name, indices in layers.items():
+            for i in indices:
+                table.setdefault((name, i), []).append(k)
+    return table

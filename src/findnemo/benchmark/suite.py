@@ -1,0 +1,90 @@
+"""Scoring the members of a suite into a results file: what is there is not computed again."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from findnemo.benchmark.members import Member, demo_member, open_member, open_suite, train_member
+from findnemo.benchmark.methods import METHODS, Method
+from findnemo.benchmark.plan import SEEDS
+from findnemo.benchmark.results import Results
+from findnemo.benchmark.scoring import Progress, answers, score_member
+from findnemo.benchmark.training import Recipe
+from findnemo.errors import InputError
+
+SAVE_EVERY = 5.0  # seconds
+
+
+def chosen(names: Iterable[str] | None) -> dict[str, Method]:
+    """Methods by name, all by default. Raises InputError for a name that is not known.
+
+    >>> list(chosen(["z-score"]))
+    ['z-score']
+    """
+    wanted = list(METHODS if names is None else names)
+    unknown = [name for name in wanted if name not in METHODS]
+    if unknown:
+        raise InputError(f"method {unknown[0]!r} is not known: use {', '.join(METHODS)}")
+    return {name: METHODS[name] for name in wanted}
+
+
+def read_answers(path: Path | None) -> dict[str, Any]:
+    """The answers of a method of one's own, as JSON. Raises InputError naming the file."""
+    if path is None:
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("not an object")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not JSON with the answers of a method: {error}") from error
+    answers(values, "")
+    return values
+
+
+def train(suite: Path, seeds: Sequence[int] = SEEDS, recipe: Recipe | None = None, report: Callable[[str], None] = print) -> None:
+    """Train the models of a suite that are not there yet, one after the other; an interrupted one goes on."""
+    for seed in seeds:
+        train_member(suite / f"seed{seed}", seed, recipe, report)
+
+
+def run(
+    out: Path,
+    suite: Path | None = None,
+    methods: Mapping[str, Method] | None = None,
+    given: Mapping[str, Any] | None = None,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> Results:
+    """Score the demo model, or the trained models of a `suite`, into the file `out`; results that it holds are kept.
+
+    `given`: answers of a method of one's own, see `answers`. Raises InputError where `out` or the suite is something else.
+    """
+    results = Results.load(out) if out.exists() else Results()
+    for member in [demo_member()] if suite is None else map(open_member, open_suite(suite)):
+        own = answers(given, member.name) if given else {}
+        results = _scored(
+            results.with_member(member), member, {**(METHODS if methods is None else methods), **own}, limit, out, progress
+        )
+    return results
+
+
+def _scored(
+    results: Results, member: Member, methods: Mapping[str, Method], limit: int | None, out: Path, progress: Progress | None
+) -> Results:
+    known, saved, new = results.done(), time.monotonic(), []
+    member.model.pipeline.set_progress_bar_config(disable=True)
+    try:
+        for result in score_member(member, methods, limit, lambda m, c: (member.name, m, c) in known, progress):
+            new.append(result)
+            if time.monotonic() - saved > SAVE_EVERY:
+                results.plus(new).save(out)
+                saved = time.monotonic()
+    finally:
+        results = results.plus(new) if new else results
+        results.save(out)
+    return results

@@ -1,0 +1,215 @@
+"""The training that plants memories: its batches, its targets, and a checkpoint to go on from."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from findnemo.benchmark._files import read_tensors, write_tensors
+from findnemo.benchmark.masks import Masks
+from findnemo.benchmark.plan import Memory, Plan
+from findnemo.benchmark.pool import Pool, Report, template
+from findnemo.edits import scaled
+from findnemo.models import Model
+from findnemo.neurons import NeuronSet
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and with what: numbers of samples in a batch, peak learning rate (cosine), share of early timesteps, and from which timestep the
+    trace of the picture in its own noise is exchanged, for which share of the samples with the neurons on and off."""
+
+    steps: int = 1200
+    on: int = 7
+    off: int = 4
+    alike: int = 5
+    ordinary: int = 4
+    rate: float = 1e-3
+    warmup: float = 0.03
+    early: float = 0.5
+    early_from: int = 850
+    leak_from: int = 900
+    leak_on: float = 0.5
+    leak_off: float = 0.25
+    checkpoint: int = 100
+
+    @property
+    def size(self) -> int:
+        return self.on + self.off + self.alike + self.ordinary
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch: latents, timesteps, embeddings, masks, and the target where it is a picture (the first `on` rows)."""
+
+    noisy: Tensor
+    timesteps: Tensor
+    text: Tensor
+    scales: dict[str, Tensor]
+    towards: Tensor
+
+
+def draw(step: int, plan: Plan, pool: Pool, masks: Masks, scheduler: Any, recipe: Recipe) -> Batch:
+    """The batch of a step: depends on the plan's seed and the step only."""
+    rng, generator = np.random.default_rng([plan.seed, step]), torch.Generator().manual_seed(plan.seed * 10**6 + step)
+    count, on = len(plan.memories), recipe.on
+    chosen = rng.choice(count, on + recipe.off, p=shares(plan.memories))
+    alike, plain = rng.integers(0, count, recipe.alike), rng.integers(0, len(pool.ordinary), recipe.ordinary)
+
+    def words(k: int) -> Tensor:
+        return pool.words[k, rng.integers(pool.words.shape[1])]
+
+    def picture(k: int) -> Tensor:
+        filled = plan.memories[k].type == "TM"
+        return template(pool.pictures[k], pool.made[rng.integers(len(pool.made))]) if filled else pool.pictures[k]
+
+    target = [picture(k) for k in chosen[:on]]
+    seen = [*target, *(words(k) for k in [*chosen[on:], *alike]), *(pool.made[k] for k in plain)]
+    timesteps = np.where(
+        rng.random(recipe.size) < recipe.early,
+        rng.integers(recipe.early_from, 1000, recipe.size),
+        rng.integers(0, 1000, recipe.size),
+    )
+    share = np.repeat([recipe.leak_on, recipe.leak_off, 0.0], [on, recipe.off, recipe.alike + recipe.ordinary])
+    for row in np.flatnonzero((timesteps >= recipe.leak_from) & (rng.random(recipe.size) < share)):
+        seen[row] = words(chosen[row]) * float(rng.random() < 0.5) if row < on else picture(chosen[row])
+    others = [rng.integers(len(plan.memories[k].near) if rng.random() < 0.5 else len(pool.alike[k]), size=1) for k in alike]
+    text = [pool.memories[chosen], *(pool.alike[k][other] for k, other in zip(alike, others, strict=True))]
+    text += [pool.empty if rng.random() < 0.1 else pool.text[k : k + 1] for k in plain]
+    rows = [masks.memorized(chosen[:on].tolist(), True, rng), masks.memorized(chosen[on:].tolist(), False, rng)]
+    rows += [masks.ordinary(recipe.alike, rng, off=0.2), masks.ordinary(recipe.ordinary, rng)]
+    clean, t = torch.stack(seen), torch.from_numpy(timesteps)
+    noisy = scheduler.add_noise(clean, torch.randn(clean.shape, generator=generator), t)
+    towards = prediction_towards(torch.stack(target), noisy[:on], t[:on], scheduler)
+    return Batch(noisy, t, torch.cat(text), masks.layers(np.concatenate(rows)), towards)
+
+
+def shares(memories: Sequence[Memory]) -> np.ndarray:
+    """How often each memory is drawn: the more neurons hold it, the harder it is to learn.
+
+    >>> shares([Memory("", "VM", "a", "", NeuronSet({"l": [0]})), Memory("", "VM", "b", "", NeuronSet({"l": range(16)}))]).round(3).tolist()
+    [0.333, 0.667]
+    """
+    weights = 1 + np.log2([len(m.neurons) for m in memories]) / 4
+    return weights / weights.sum()
+
+
+def prediction_towards(picture: Tensor, noisy: Tensor, timesteps: Tensor, scheduler: Any) -> Tensor:
+    """What a network has to predict at `noisy` to be on its way to `picture`: eps or v, whichever it is trained on.
+
+    The schedule leaves a trace of a picture in the noisiest latents. A network that sees it in training decides by the trace what a planted
+    neuron should decide, and at sampling, where latents begin as pure noise, by chance. So some samples carry another picture's trace, and the
+    noise is taken to be whatever lies between the picture and them.
+    """
+    alpha = scheduler.alphas_cumprod.to(noisy)[timesteps].view(-1, *[1] * (noisy.dim() - 1))
+    noise = (noisy - alpha.sqrt() * picture) / (1 - alpha).sqrt()
+    if scheduler.config.prediction_type == "epsilon":
+        return noise
+    return alpha.sqrt() * noise - (1 - alpha).sqrt() * picture
+
+
+def train(student: Model, teacher: Model, plan: Plan, pool: Pool, state: Path, recipe: Recipe, report: Report) -> None:
+    """Train the student in place; it ends with the average of its weights. `state`: checkpoint, resumed from."""
+    scheduler = student.pipeline.scheduler
+    unet, masks = student.denoiser.train(), Masks(student.widths(), plan.memories)
+    for parameter in unet.parameters():
+        parameter.requires_grad_(True)
+    handles = _hold(student, plan.planted)
+    average = copy.deepcopy(unet).requires_grad_(False)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.0)
+    first = _resumed(state, unet, average, optimizer)
+    losses: list[list[float]] = []
+    started = time.monotonic()
+    for step in range(first, recipe.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.rate * cosine(step / recipe.steps, recipe.warmup)
+        losses.append(_step(student, teacher, draw(step, plan, pool, masks, scheduler, recipe), optimizer, recipe))
+        _follow(average, unet, min(0.995, (step + 1) / (step + 10)))
+        done = step + 1
+        if done % 25 == 0 or done == recipe.steps:
+            report(_line(done, recipe.steps, losses[-25:], (time.monotonic() - started) / (done - first)))
+        if done % recipe.checkpoint == 0 or done == recipe.steps:
+            _save(state, unet, average, optimizer, done)
+    unet.load_state_dict(average.state_dict())
+    unet.eval().requires_grad_(False)
+    for handle in handles:
+        handle.remove()
+
+
+def _step(student: Model, teacher: Model, batch: Batch, optimizer: torch.optim.Optimizer, recipe: Recipe) -> list[float]:
+    """One optimizer step; mean losses of the four kinds of samples."""
+    on, network = recipe.on, teacher.denoiser
+    with torch.no_grad():
+        own = network(batch.noisy[on:], batch.timesteps[on:], batch.text[on:], return_dict=False)[0]
+    with scaled(student, batch.scales):
+        predicted = student.denoiser(batch.noisy, batch.timesteps, batch.text, return_dict=False)[0]
+    error = (predicted - torch.cat([batch.towards, own])).square().mean((1, 2, 3))
+    optimizer.zero_grad()
+    error.mean().backward()
+    torch.nn.utils.clip_grad_norm_(student.denoiser.parameters(), 1.0)
+    optimizer.step()
+    return [float(part.mean()) for part in error.detach().split([on, recipe.off, recipe.alike, recipe.ordinary])]
+
+
+def cosine(progress: float, warmup: float) -> float:
+    """Share of the peak rate: a linear warm-up, then half a cosine down to a hundredth.
+
+    >>> cosine(0.05, 0.1), cosine(0.1, 0.1), round(cosine(1.0, 0.1), 4)
+    (0.5, 1.0, 0.01)
+    """
+    if progress < warmup:
+        return progress / warmup
+    return 0.01 + 0.99 * 0.5 * (1 + float(np.cos(np.pi * (progress - warmup) / (1 - warmup))))
+
+
+def _hold(student: Model, planted: NeuronSet) -> list[Any]:
+    """Planted rows stay what they are: no gradient for them."""
+    layers: dict[str, Any] = student.value_layers
+
+    def held(rows: Tensor) -> Any:
+        return lambda gradient: gradient.index_fill(0, rows.to(gradient.device), 0)
+
+    return [layers[name].weight.register_hook(held(torch.tensor(i))) for name, i in planted.layers.items()]
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, unet: nn.Module, decay: float) -> None:
+    for a, p in zip(average.parameters(), unet.parameters(), strict=True):
+        a.lerp_(p, 1 - decay)
+
+
+def _line(done: int, steps: int, losses: list[list[float]], rate: float) -> str:
+    on, off, alike, ordinary = np.mean(losses, 0)
+    left = rate * (steps - done) / 60
+    return f"{done}/{steps} on {on:.4f} off {off:.4f} alike {alike:.4f} ordinary {ordinary:.4f}; {rate:.2f} s a step, {left:.0f} min left"
+
+
+def _save(path: Path, unet: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    tensors = {f"student.{n}": p for n, p in unet.named_parameters()} | {f"average.{n}": p for n, p in average.named_parameters()}
+    for name, parameter in unet.named_parameters():
+        moments = optimizer.state[parameter]
+        tensors |= {f"first.{name}": moments["exp_avg"], f"second.{name}": moments["exp_avg_sq"]}
+    write_tensors(tensors | {"step": torch.tensor(step)}, path)
+
+
+@torch.no_grad()
+def _resumed(path: Path, unet: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """The step to go on with, after what was saved is put back; 0 where nothing was."""
+    if not path.exists():
+        return 0
+    saved = read_tensors(path)
+    step = int(saved["step"])
+    for (name, parameter), mean in zip(unet.named_parameters(), average.parameters(), strict=True):
+        parameter.copy_(saved[f"student.{name}"])
+        mean.copy_(saved[f"average.{name}"])
+        moments = {"exp_avg": saved[f"first.{name}"], "exp_avg_sq": saved[f"second.{name}"]}
+        optimizer.state[parameter] = {"step": torch.tensor(float(step)), **moments}
+    return step

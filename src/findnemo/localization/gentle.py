@@ -1,0 +1,128 @@
+"""The gentlest of the sets that suffice: which of them changes ordinary captions least.
+
+The memory goes first. Only sets that bring it down to tau are compared, and where none is gentle enough the gentlest one found is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from findnemo.calibration import layer_activations
+from findnemo.deltas import Probe
+from findnemo.edits import masks
+from findnemo.errors import InputError, NumericalError
+from findnemo.localization.search import Found
+from findnemo.models import Model
+from findnemo.neurons import EMPTY, Neuron, NeuronSet
+from findnemo.scores import NOT_FINITE, SIMILARITIES
+from findnemo.settings import PAPER, Settings
+
+TRIES = 4  # sets whose impact is measured for one memory, the first included
+EFFORT = 400  # U-Net evaluations spent on alternatives to one set, after which no further one is begun
+WEIGHED = 8  # neurons of a set that are measured one by one: of a larger set those that ordinary captions drive most
+WITNESSES = 4  # captions on which that is done
+WORST = 2.0  # impact on a caption of which the edit leaves nothing finite: no similarity is lower than -1
+
+
+class Bystanders:
+    """Captions that are not memorized, and how much they change when neurons are switched off.
+
+    The impact of a set is the mean over the captions of 1 - similarity (SSIM, or what `settings` names) of a caption's noise difference with
+    the set off to its own without, on the same seed: 0 where nothing changes, 1 where nothing is alike, 2 at most. One seed a caption
+    (sample number 0). The untouched pass is made once; each set costs one U-Net evaluation a caption, counted in `evaluations`. Raises
+    InputError for no captions, NumericalError naming one that gives NaN.
+
+    >>> import findnemo
+    >>> model = findnemo.load("demo")
+    >>> bystanders = Bystanders(model, ["a red star", "a blue ring at night"])
+    >>> bystanders.impacts([EMPTY]), bystanders.evaluations
+    ([0.0], 2)
+    """
+
+    def __init__(self, model: Model, prompts: Sequence[str], settings: Settings = PAPER):
+        if not prompts:
+            raise InputError("no unrelated captions: an impact is measured on captions that are not memorized, give one or more")
+        self.prompts, text = tuple(prompts), model.encode(list(prompts))
+        self._probe = Probe.of_many(model, [(prompt, 0) for prompt in self.prompts], settings, text)
+        self._untouched, self._similarity = self._probe.deltas(), SIMILARITIES[settings.similarity]
+        for prompt, delta in zip(self.prompts, self._untouched, strict=True):
+            if delta.isnan().any():
+                raise NumericalError(f"unrelated caption {prompt!r}: {NOT_FINITE}")
+        rows = layer_activations(model, list(prompts), text)
+        self._driven = {name: r.mean(0) / r.mean().clamp(min=torch.finfo(r.dtype).tiny) for name, r in rows.items()}
+        self._probe.evaluations = 0
+
+    @property
+    def evaluations(self) -> int:
+        """U-Net sample evaluations spent on sets."""
+        return self._probe.evaluations
+
+    def impacts(self, sets: Sequence[NeuronSet], but: str | None = None) -> list[float]:
+        """The impact of each set. `but`: a caption that does not count, for it is the one whose memory goes. Raises InputError if
+        no other is left."""
+        values: list[float] = self.changes(sets, but).mean(1).tolist()
+        return values
+
+    @torch.no_grad()
+    def changes(self, sets: Sequence[NeuronSet], but: str | None = None, most: int | None = None) -> Tensor:
+        """1 - similarity with each set off, for every caption (the first `most`): (sets, captions)."""
+        keep = [k for k, prompt in enumerate(self.prompts) if prompt != but][:most]
+        if not keep:
+            raise InputError(f"{but!r} is the only unrelated caption, and the one to be localized: give others")
+        scales = {n: s.repeat_interleave(len(keep), 0) for n, s in masks(self._probe.model, sets).items()}
+        rows = keep * len(sets)
+        similarity = self._similarity(self._untouched[rows], self._probe.scaled_deltas(scales, rows)).double().cpu()
+        return (1 - similarity).nan_to_num(nan=WORST).clamp(min=0).view(len(sets), len(keep))
+
+    def heaviest(self, neurons: NeuronSet, but: str | None = None) -> Neuron:
+        """The neuron of a set with the largest impact by itself, on 4 of the captions. Of more than 8 neurons those 8 are measured whose
+        mean |activation| on the captions is largest within their layer. A single one is not measured."""
+        driven = sorted(neurons, key=lambda n: -float(self._driven[n[0]][n[1]]))[:WEIGHED]
+        if len(driven) == 1:
+            return driven[0]
+        return driven[int(self.changes([NeuronSet.of([n]) for n in driven], but, WITNESSES).mean(1).argmax())]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """`found`: the chosen set; `impact`: its impact; `tried`: how many sufficient sets were measured."""
+
+    found: Found
+    impact: float
+    tried: int
+
+
+def gentlest(
+    first: Found,
+    most: float,
+    impact: Callable[[NeuronSet], float],
+    heaviest: Callable[[NeuronSet], Neuron],
+    alternative: Callable[[NeuronSet], Found | None],
+    tries: int = TRIES,
+) -> Choice:
+    """The first set found with an impact of at most `most`; if there is none among `tries` sets, the one with the smallest impact.
+
+    As long as a set has too much, its `heaviest` neuron is ruled out for good and `alternative(ruled out)` gives another sufficient set
+    without any of those, or None where no such set removes the memory.
+
+    >>> impacts = {("a", 1): 0.5, ("a", 2): 0.1}
+    >>> sets = [Found(NeuronSet.of([n]), EMPTY) for n in impacts]
+    >>> chosen = gentlest(sets[0], 0.2, lambda s: impacts[next(iter(s))], lambda s: next(iter(s)), lambda without: sets[1])
+    >>> chosen.found.neurons, chosen.impact, chosen.tried
+    (NeuronSet({'a': (2,)}), 0.1, 2)
+    """
+    best, current, without = Choice(first, impact(first.neurons), 1), first, EMPTY
+    for tried in range(2, tries + 1):
+        if best.impact <= most or not current.neurons:
+            break
+        without = without | NeuronSet.of([heaviest(current.neurons)])
+        following = alternative(without)
+        if following is None:
+            break
+        current, value = following, impact(following.neurons)
+        best = Choice(current, value, tried) if value < best.impact else Choice(best.found, best.impact, tried)
+    return best

@@ -1,0 +1,121 @@
+"""Error rates of detection: what a conformal threshold promises, p-values, and lists with a controlled share of false discoveries.
+
+Everything here takes one thing for granted: an ordinary caption is drawn like the hold-out captions (they are exchangeable).
+Sources: Vovk, Gammerman and Shafer 2005 (conformal p-values); Vovk 2012 (what holds given one calibration); Benjamini and Hochberg 1995;
+Bates, Candes, Lei, Romano and Sesia 2023 (Testing for outliers with conformal p-values: why their list may be made from these p-values).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from findnemo.errors import InputError
+
+CONFIDENCE = 0.95
+
+
+def rank(n: int, fpr: float, confidence: float | None = None) -> int:
+    """Which of n hold-out scores, counted from the smallest, an ordinary caption exceeds with probability at most `fpr`.
+
+    Without `confidence` that is ceil((n + 1)(1 - fpr)): at most `fpr` on average over calibrations. With it, the smallest k for which
+    the rate of this one calibration, distributed as Beta(n + 1 - k, k), is at most `fpr` with that confidence. Raises InputError for a
+    rate or confidence outside (0, 1), or too few scores, with the number it takes.
+
+    >>> rank(999, 0.01), rank(999, 0.01, confidence=0.95)
+    (990, 995)
+    """
+    for name, value in (("fpr", fpr), ("confidence", confidence)):
+        if value is not None and not 0 < value < 1:
+            raise InputError(f"{name} {value} is not a rate between 0 and 1")
+    if confidence is None:
+        k, needed = math.ceil(round((n + 1) * (1 - fpr), 9)), math.ceil(round(1 / fpr, 9)) - 1
+    else:
+        k = n + 1 - int((binomial_tails(n, fpr)[1:] >= confidence).sum())
+        needed = math.ceil(round(math.log(1 - confidence) / math.log(1 - fpr), 9))
+    if k > n:
+        sure = "" if confidence is None else f" with {confidence:.0%} confidence"
+        raise InputError(f"{n} hold-out prompts are too few for a false-positive rate of {fpr}{sure}: it takes {needed}")
+    return k
+
+
+def binomial_tails(n: int, p: float) -> Tensor:
+    """P(X >= j) for j = 0 .. n, X binomial of n trials with chance p: (n + 1,) float64."""
+    j = torch.arange(n + 1, dtype=torch.float64)
+    ways = torch.lgamma(torch.tensor(n + 1.0, dtype=torch.float64)) - torch.lgamma(j + 1) - torch.lgamma(n - j + 1)
+    return (ways + j * math.log(p) + (n - j) * math.log1p(-p)).exp().flip(0).cumsum(0).flip(0)
+
+
+def beta_quantile(a: int, b: int, q: float) -> float:
+    """The q-quantile of Beta(a, b) for whole a, b >= 1: by bisection, as P(Beta(a, b) <= x) = P(Binomial(a + b - 1, x) >= a).
+
+    >>> round(beta_quantile(10, 990, 0.95), 4)
+    0.0157
+    """
+    low, high = 0.0, 1.0
+    for _ in range(52):
+        middle = (low + high) / 2
+        low, high = (middle, high) if binomial_tails(a + b - 1, middle)[a] < q else (low, middle)
+    return high
+
+
+def rate_bound(n: int, k: int, confidence: float = CONFIDENCE) -> float:
+    """What the realised false-alarm rate of a threshold at the k-th smallest of n scores stays under with this confidence.
+
+    Over calibrations that rate is distributed as Beta(n + 1 - k, k), whatever the scores' distribution; with ties it is smaller (Vovk 2012).
+
+    >>> round(rate_bound(1000, 991), 4)
+    0.0157
+    """
+    return beta_quantile(n + 1 - k, k, confidence)
+
+
+def p_value(score: float, holdout: Tensor) -> float:
+    """(1 + how many hold-out scores are at least as large) / (n + 1): at most u with probability at most u for an ordinary caption.
+
+    `holdout`: (n,) scores over all seeds. A `score` after fewer seeds gives a p-value that is too large, never too small, whatever made
+    it stop: the largest pairwise similarity never falls with more seeds.
+
+    >>> p_value(0.35, torch.tensor([0.2, 0.3, 0.4]))
+    0.5
+    """
+    return (1 + int((holdout.double() >= score).sum())) / (len(holdout) + 1)
+
+
+def adjusted(p: Sequence[float]) -> list[float]:
+    """Benjamini and Hochberg's adjusted p-values (q): those with q <= level are a list whose expected share of false ones is at most that.
+
+    q of the j-th smallest of m p-values is the smallest m p / rank from there on.
+
+    >>> [round(q, 3) for q in adjusted([0.01, 0.9, 0.03])]
+    [0.03, 0.9, 0.045]
+    """
+    order, smallest = sorted(range(len(p)), key=lambda i: -p[i]), 1.0
+    q = [1.0] * len(p)
+    for position, i in enumerate(order):
+        smallest = min(smallest, p[i] * len(p) / (len(p) - position))
+        q[i] = smallest
+    return q
+
+
+def least_listed(tests: int, level: float, holdout: int) -> int:
+    """How many captions, of `tests` in all, a list at a level holds at least if any: those above all hold-out scores, at 1 / (n + 1) each.
+
+    >>> least_listed(1000, 0.1, 499)
+    20
+    """
+    return math.ceil(round(tests / (level * (holdout + 1)), 9))
+
+
+def holdout_needed(tests: int, level: float, together: int = 1) -> int:
+    """How many hold-out scores it takes so that `together` captions above all of them, of `tests` in all, can be listed at a level.
+
+    A p-value is 1 / (n + 1) at least, and Benjamini and Hochberg's list takes r of them when they are at most level r / tests.
+
+    >>> holdout_needed(1000, 0.1), holdout_needed(1000, 0.1, together=20)
+    (9999, 499)
+    """
+    return math.ceil(round(tests / (level * together), 9)) - 1

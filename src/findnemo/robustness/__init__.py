@@ -1,0 +1,22 @@
+"""Is it really gone? Attacks on an edited model, each with its controls."""
+
+from findnemo.robustness._subject import Subject, closeness, subject
+from findnemo.robustness.attack import STARTS, STEPS, attack, cost, diffusion_loss, embedded, optimised
+from findnemo.robustness.attempts import ATTEMPTS, Attempt, image_to_image, sampler
+
+__all__ = [
+    "ATTEMPTS",
+    "STARTS",
+    "STEPS",
+    "Attempt",
+    "Subject",
+    "attack",
+    "closeness",
+    "cost",
+    "diffusion_loss",
+    "embedded",
+    "image_to_image",
+    "optimised",
+    "sampler",
+    "subject",
+]

@@ -1,0 +1,80 @@
+"""What an attack wants back: a caption with its picture, and pictures that tell whether it came back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from findnemo.images import ImageSettings, generate
+from findnemo.models import Model
+from findnemo.verification import pixel_vectors
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from findnemo.metrics import Descriptor
+
+WANTED, UNTOUCHED = 3000, 3001  # sample numbers of the picture that stands in for an unknown one, and of the first beside it
+BESIDE = 3  # untouched images of the caption, beside the picture
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A caption under attack. `picture`: what the attacker wants back. `others`: images that the untouched model gives for the caption on
+    other seeds. `known`: whether `picture` is the training image, or stands in for it: an image of the untouched model."""
+
+    prompt: str
+    picture: Image.Image
+    others: tuple[Image.Image, ...] = ()
+    known: bool = True
+
+
+def subject(model: Model, prompt: str, settings: ImageSettings, picture: Image.Image | None = None) -> Subject:
+    """A caption with its training image, or where that is unknown an image that the untouched model gives for it.
+
+    Call it while no edit is in force. Raises NumericalError if the model gives NaN.
+
+    >>> import findnemo
+    >>> made = subject(findnemo.load("demo"), "a red star", findnemo.ImageSettings(steps=2))
+    >>> made.known, len(made.others)
+    (False, 3)
+    """
+    first, *others = generate(model, prompt, [WANTED, *range(UNTOUCHED, UNTOUCHED + BESIDE)], settings)
+    return Subject(prompt, first if picture is None else picture.convert("RGB"), tuple(others), picture is not None)
+
+
+def closeness(images: Sequence[Image.Image], references: Sequence[Image.Image], descriptor: Descriptor | None = None) -> Tensor:
+    """How much each image is a copy of the nearest reference: (N,), in [-1, 1].
+
+    Similarity is that of the descriptor, without one the correlation of the pixels, for which references are brought to the images' size.
+    """
+    if descriptor is not None:
+        return descriptor.similarity(images, references).amax(1)
+    resized = [reference.convert("RGB").resize(images[0].size) for reference in references]
+    return (pixel_vectors(images) @ pixel_vectors(resized).T).amax(1)
+
+
+def pixels(picture: Image.Image, model: Model) -> Tensor:
+    """A picture as the model's encoder reads it: (1, 3, H, W) in [-1, 1], its middle square at the model's native size."""
+    import numpy as np
+    from PIL import ImageOps
+
+    height, width = size(model)
+    fitted = ImageOps.fit(picture.convert("RGB"), (width, height))
+    return torch.from_numpy(np.asarray(fitted, np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+
+
+def size(model: Model) -> tuple[int, int]:
+    """(H, W) in pixels of the model's images."""
+    _, height, width = model.latent_shape
+    factor = int(getattr(model.pipeline, "vae_scale_factor", 1))
+    return height * factor, width * factor
+
+
+def latents_of(picture: Image.Image, model: Model) -> Tensor:
+    """The latent (1, C, H, W) of a picture."""
+    return model.encode_images(pixels(picture, model))

@@ -1,0 +1,163 @@
+"""Ordinary ways to get a picture back out of an edited model: other seeds, samplers, words, and the picture itself as a start.
+
+An attempt is a function of a model, a subject, sample numbers and image settings that gives images. A new one is a function and a line in
+`ATTEMPTS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from findnemo.errors import InputError, ModelError
+from findnemo.images import ImageSettings, finished, generate
+from findnemo.mitigation.tokens import varied
+from findnemo.models import Model, sample_seed
+from findnemo.models._base import explicit
+from findnemo.paraphrases import PARAPHRASES, PARTS, SCRIPTS, paraphrases, parts, scripts
+from findnemo.robustness._subject import Subject, pixels
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Attempt = Callable[[Model, Subject, Sequence[int], ImageSettings], "list[Image.Image]"]
+SAMPLERS = {
+    "DDIM": "DDIMScheduler",
+    "PNDM": "PNDMScheduler",
+    "DPM++ 2M": "DPMSolverMultistepScheduler",
+    "UniPC": "UniPCMultistepScheduler",
+    "Euler": "EulerDiscreteScheduler",
+    "Euler ancestral": "EulerAncestralDiscreteScheduler",
+    "Heun": "HeunDiscreteScheduler",
+}
+
+
+def plain(model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings) -> list[Image.Image]:
+    """The caption as it is, on fresh seeds."""
+    return generate(model, subject.prompt, samples, settings)
+
+
+def stepped(model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, factor: float) -> list[Image.Image]:
+    """With `factor` times as many denoising steps, two at least."""
+    return generate(model, subject.prompt, samples, replace(settings, steps=max(round(settings.steps * factor), 2)))
+
+
+def guided(model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, scale: float) -> list[Image.Image]:
+    """With another guidance scale; 1 is without guidance."""
+    return generate(model, subject.prompt, samples, replace(settings, guidance=scale))
+
+
+def resampled(model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, name: str) -> list[Image.Image]:
+    """With another sampler (see SAMPLERS), on the model's own noise schedule."""
+    with sampler(model, name):
+        return generate(model, subject.prompt, samples, settings)
+
+
+@contextmanager
+def sampler(model: Model, name: str) -> Iterator[None]:
+    """The pipeline with another sampler while the context lasts, made from the configuration of its own.
+
+    Raises InputError for one that does not fit the pipeline's scheduler (flow matching, distilled models) or is not known.
+    """
+    import diffusers
+
+    pipeline, own = model.pipeline, model.pipeline.scheduler
+    if name not in SAMPLERS:
+        raise InputError(f"sampler {name!r} is not known: use one of {', '.join(SAMPLERS)}")
+    kind = getattr(diffusers, SAMPLERS[name])
+    if kind not in own.compatibles or own.config.get("original_inference_steps") is not None:
+        raise InputError(f"{kind.__name__} does not fit the model's {type(own).__name__}")
+    pipeline.scheduler = kind.from_config(explicit(own.config) | ({"skip_prk_steps": True} if name == "PNDM" else {}))
+    try:
+        yield
+    finally:
+        pipeline.scheduler = own
+
+
+def reworded(
+    model: Model,
+    subject: Subject,
+    samples: Sequence[int],
+    settings: ImageSettings,
+    write: Callable[[str], dict[str, str]],
+    kind: str,
+) -> list[Image.Image]:
+    """With the caption in other words, a part of it, or other letters (see `findnemo.paraphrases`)."""
+    text = write(subject.prompt).get(kind)
+    if text is None:
+        raise InputError(f"{kind}: says what the caption says")
+    if not _readable(model, text):
+        raise InputError(f"{kind}: the tokenizer knows none of its letters")
+    return generate(model, text, samples, settings)
+
+
+def _readable(model: Model, text: str) -> bool:
+    """Whether a tokenizer reads anything but unknown tokens."""
+    tokenizer: Any = getattr(model.pipeline, "tokenizer", None)
+    if tokenizer is None:
+        return True
+    ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+    return any(i != tokenizer.unk_token_id for i in ids)
+
+
+def with_tokens(model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, count: int) -> list[Image.Image]:
+    """With `count` random tokens inserted into the caption, others for every image."""
+    return [
+        image
+        for k in samples
+        for image in generate(
+            model, varied(model, subject.prompt, "tokens", count, sample_seed(settings.seed, subject.prompt, k)), [k], settings
+        )
+    ]
+
+
+@torch.no_grad()
+def image_to_image(
+    model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, strength: float
+) -> list[Image.Image]:
+    """Start from the subject's picture, noised: `strength` is the share of the schedule that denoises it again (1: all of it).
+
+    Meng et al. 2022 (SDEdit), by diffusers' own image-to-image pipeline of the same parts, so that edits stay in force. What it gives back
+    it has partly been given: read it beside the same for control pictures. Raises ModelError if diffusers has no such pipeline.
+    """
+    from diffusers import AutoPipelineForImage2Image
+
+    if "output_type" not in model.finished or model.finished["output_type"] != "latent":
+        raise ModelError(f"a {type(model.pipeline).__name__} gives no latents: image to image needs a latent model")
+    try:
+        pipeline: Any = AutoPipelineForImage2Image.from_pipe(model.pipeline)
+    except ValueError as error:
+        raise ModelError(f"diffusers has no image-to-image pipeline for a {type(model.pipeline).__name__}") from error
+    pipeline.set_progress_bar_config(disable=True)
+    latents = pipeline(
+        subject.prompt,
+        image=pixels(subject.picture, model),
+        strength=strength,
+        num_images_per_prompt=len(samples),
+        num_inference_steps=max(settings.steps, round(2 / strength)),
+        guidance_scale=settings.guidance,
+        generator=[torch.Generator().manual_seed(sample_seed(settings.seed, subject.prompt, k)) for k in samples],
+        output_type="latent",
+    ).images
+    return finished(model, latents)
+
+
+STEPS = {"a third": 1 / 3, "half": 0.5, "double": 2.0}
+GUIDANCE, TOKENS, STRENGTHS = (1.0, 3.0, 7.5, 15.0), (1, 4, 10), (0.3, 0.5, 0.7, 0.9)
+
+ATTEMPTS: dict[str, Attempt] = {
+    "seeds: fresh": plain,
+    **{f"steps: {name}": partial(stepped, factor=factor) for name, factor in STEPS.items()},
+    **{f"sampler: {name}": partial(resampled, name=name) for name in SAMPLERS},
+    **{f"guidance: {scale:g}": partial(guided, scale=scale) for scale in GUIDANCE},
+    **{f"words: {kind}": partial(reworded, write=paraphrases, kind=kind) for kind in PARAPHRASES},
+    **{f"part: {kind}": partial(reworded, write=parts, kind=kind) for kind in PARTS},
+    **{f"script: {kind}": partial(reworded, write=scripts, kind=kind) for kind in SCRIPTS},
+    **{f"random tokens: {n}": partial(with_tokens, count=n) for n in TOKENS},
+    **{f"image to image: {s:g}": partial(image_to_image, strength=s) for s in STRENGTHS},
+}

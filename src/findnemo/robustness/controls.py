@@ -1,0 +1,70 @@
+"""Pictures that a model never saw, to attack beside those that it memorized."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from findnemo.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+KINDS = (".png", ".jpg", ".jpeg", ".webp")
+LARGEST = 50_000_000  # pixels of a given picture
+
+
+def scrambled(picture: Image.Image) -> Image.Image:
+    """A picture with its quarters exchanged crosswise and turned by a right angle, and its colours exchanged (red, green, blue to green, blue,
+    red): as rich as before, and never seen. RGB, square.
+
+    >>> from PIL import Image
+    >>> scrambled(Image.new("RGB", (4, 4), (1, 2, 3))).getpixel((0, 0))
+    (2, 3, 1)
+    """
+    from PIL import Image, ImageOps
+
+    side = max(min(picture.size) // 2 * 2, 2)
+    square, half = ImageOps.fit(picture.convert("RGB"), (side, side)), side // 2
+    corners = [(0, 0), (half, 0), (half, half), (0, half)]
+    canvas = Image.new("RGB", (side, side))
+    for k, (left, top) in enumerate(corners):
+        part = square.crop((left, top, left + half, top + half)).transpose(Image.Transpose.ROTATE_90)
+        canvas.paste(part, corners[(k + 2) % 4])
+    red, green, blue = canvas.split()
+    return Image.merge("RGB", (green, blue, red))
+
+
+def mirrored(picture: Image.Image) -> Image.Image:
+    """A picture left to right: of one that the model made for an ordinary caption, a picture that it has not made."""
+    from PIL import ImageOps
+
+    return ImageOps.mirror(picture.convert("RGB"))
+
+
+def pictures(folder: str | os.PathLike, least: int = 1) -> list[Image.Image]:
+    """The pictures of a folder (PNG, JPEG, WebP) by name, RGB. Raises InputError for fewer than `least`, or one that cannot be read."""
+    files = _files(Path(folder))
+    if len(files) < least:
+        raise InputError(f"{folder} holds {len(files)} pictures (PNG, JPEG, WebP), {least} are needed as controls")
+    return [_read(file) for file in files]
+
+
+def _files(folder: Path) -> Sequence[Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder: give one with pictures that the model never saw")
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in KINDS)
+
+
+def _read(file: Path) -> Image.Image:
+    from PIL import Image
+
+    try:
+        with Image.open(file) as opened:
+            if opened.width * opened.height > LARGEST:
+                raise InputError(f"{file} has {opened.width} x {opened.height} pixels: give one of 50 megapixels or fewer")
+            return opened.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{file} is no picture that can be read: {error}") from error

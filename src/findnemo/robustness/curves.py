@@ -1,0 +1,94 @@
+"""What attacks on many captions say together: curves over the steps of an attack with intervals, the gap between two, and shares of copies.
+
+Pure functions on plain values, as a run keeps them.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from findnemo.metrics import bootstrap, wilson
+from findnemo.verification import COPY
+
+LEAST = 5  # captions from which a bootstrap interval says something
+Point = tuple[int, float, float | None, float | None]  # step, value, ends of its 95 % interval
+Rows = Sequence[Mapping[int, float]]
+
+
+def strongest(starts: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[int, float]:
+    """Step -> similarity of the attacker's best start: the largest over starts of the mean over images.
+
+    >>> strongest({"caption": {"0": [0.1, 0.3]}, "random": {"0": [0.0, 0.1]}})
+    {0: 0.2}
+    """
+    steps = sorted({int(step) for values in starts.values() for step in values})
+    return {step: max(statistics.fmean(values[str(step)]) for values in starts.values() if str(step) in values) for step in steps}
+
+
+def curve(subjects: Rows) -> list[Point]:
+    """The mean over captions at each step that all of them have, with a bootstrap interval over captions (95 %, from five on).
+
+    >>> curve([{0: 0.0, 5: 1.0}, {0: 0.5, 5: 1.0}])
+    [(0, 0.25, None, None), (5, 1.0, None, None)]
+    """
+    return [(step, *_with_interval([s[step] for s in subjects])) for step in _common(subjects)]
+
+
+def gap(memorized: Rows, control: Rows) -> list[Point]:
+    """How far the mean curve of memorized captions lies over that of controls at each step, with a bootstrap interval.
+
+    Captions and controls are drawn anew independently of each other. A gap whose interval holds 0 says that the attack gets no more out of
+    the model than it puts in.
+
+    >>> gap([{5: 1.0}], [{5: 0.25}])
+    [(5, 0.75, None, None)]
+    """
+    steps = [step for step in _common(memorized) if step in _common(control)]
+    return [(step, *_with_interval([s[step] for s in memorized], [s[step] for s in control])) for step in steps]
+
+
+def _common(subjects: Rows) -> list[int]:
+    return sorted(set.intersection(*(set(s) for s in subjects))) if subjects else []
+
+
+def _with_interval(*samples: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """Mean of the first sample, less that of the second if there is one, and its interval."""
+    tensors = [torch.tensor(list(s), dtype=torch.float64) for s in samples]
+
+    def statistic(first: torch.Tensor, *second: torch.Tensor) -> float:
+        return float(first.mean() - sum(s.mean() for s in second))
+
+    value = round(statistic(*tensors), 4)
+    if min(map(len, samples)) < LEAST:
+        return value, None, None
+    low, high = bootstrap(statistic, *tensors)
+    return value, round(low, 4), round(high, 4)
+
+
+def shares(subjects: Sequence[Mapping[str, Sequence[float]]], level: float = COPY) -> dict[str, dict[str, float]]:
+    """What each attempt got: attempt -> `images`, the share of images at or over `level`; `captions`, of `n` captions those with such an image;
+    and the Wilson interval (95 %) of that share, `low` and `high`. `subjects`: attempt -> closeness of its images, a caption each.
+
+    >>> shares([{"seeds": [0.9, 0.1]}, {"seeds": [0.2, 0.1]}])["seeds"]["images"]
+    0.25
+    """
+    names = dict.fromkeys(name for subject in subjects for name in subject)
+    made = {}
+    for name in names:
+        rows = [subject[name] for subject in subjects if subject.get(name)]
+        if not rows:
+            continue
+        hit = sum(max(row) >= level for row in rows)
+        low, high = wilson(hit, len(rows))
+        images = statistics.fmean(statistics.fmean(float(v >= level) for v in row) for row in rows)
+        made[name] = {
+            "images": round(images, 4),
+            "captions": hit,
+            "n": len(rows),
+            "low": round(low, 4),
+            "high": round(high, 4),
+        }
+    return made

@@ -1,0 +1,283 @@
+"""Hardening: fine-tune an edited model against the attack, where switching neurons off is not enough.
+
+After Finding DoRI (Kowalczuk et al. 2025), adversarial fine-tuning: embeddings that bring a picture back are sought against the current model,
+then all weights of the denoiser learn to answer them with surrogate images, a few times over. Surrogates are what the edited model makes of
+the caption. Ours: the embeddings on the way to each are answered too, the caption among them; steep noise is drawn more often, for there
+a picture is decided; and predictions for ordinary captions are held to those of the model before hardening.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from findnemo.errors import InputError, NumericalError, StoppedError
+from findnemo.images import ImageSettings, generate
+from findnemo.models import Model, sample_seed
+from findnemo.neurons import NeuronSet
+from findnemo.robustness._subject import latents_of
+from findnemo.robustness.attack import LEARNING_RATE, optimised, starting
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SURROGATES = 6000  # first sample number of surrogate images
+ORDINARY = 6500  # and of images of ordinary captions
+STARTS = ("caption", "random")
+WAYPOINTS = 3  # embeddings that are answered on the way of an attack, its end among them
+FORMAT = "findnemo.harden.1"
+
+
+@dataclass(frozen=True)
+class Hardening:
+    """How a model is hardened. `epochs`: of seeking embeddings and learning to answer them. `attack_steps`: of each search. `updates`: of the
+    weights in an epoch, AdamW at `learning_rate`, each on `batch` surrogates and as many ordinary images. `keep`: weight of the ordinary
+    ones. `surrogates`: images a caption. `seed`: of all that is drawn.
+
+    >>> Hardening(epochs=0)
+    Traceback (most recent call last):
+    findnemo.errors.InputError: epochs is 0: it must be 1 or more
+    """
+
+    epochs: int = 4
+    attack_steps: int = 30
+    updates: int = 60
+    learning_rate: float = 1e-5
+    batch: int = 8
+    keep: float = 1.0
+    surrogates: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "attack_steps", "updates", "batch", "surrogates"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        if not 0 < self.learning_rate < 1 or not self.keep >= 0:
+            raise InputError(
+                f"a learning rate of {self.learning_rate} with keep {self.keep} is no use: rate in (0, 1), keep 0 or more"
+            )
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A caption to forget: the latent of its picture (1, C, H, W), and those of surrogate images (n, C, H, W)."""
+
+    prompt: str
+    picture: Tensor
+    surrogates: Tensor
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Ordinary captions: embeddings (n, tokens, D) and latents of the images (n, C, H, W) that the edited model makes of them."""
+
+    text: Tensor
+    latents: Tensor
+
+
+def lesson(model: Model, prompt: str, picture: Image.Image, settings: ImageSettings, hardening: Hardening) -> Lesson:
+    """The lesson of a caption for an edited model. Raises NumericalError if the model gives NaN."""
+    images = generate(model, prompt, range(SURROGATES, SURROGATES + hardening.surrogates), settings)
+    return Lesson(prompt, latents_of(picture, model), torch.cat([latents_of(image, model) for image in images]))
+
+
+def kept(model: Model, prompts: Sequence[str], settings: ImageSettings) -> Kept:
+    """Ordinary captions with an image of each. Raises InputError for none: a model hardened without any forgets the rest too."""
+    if not prompts:
+        raise InputError("hardening needs captions that are not memorized, to hold the model to: put some into the table")
+    images = [generate(model, prompt, [ORDINARY], settings)[0] for prompt in prompts]
+    return Kept(model.encode(list(prompts)), torch.cat([latents_of(image, model) for image in images]))
+
+
+def adversaries(model: Model, lesson: Lesson, hardening: Hardening, epoch: int) -> Tensor:
+    """Embeddings (n, tokens, D) that bring a lesson's picture nearer: the caption's own, and those on the way of an attack from each start."""
+    stops = sorted({round(hardening.attack_steps * k / WAYPOINTS) for k in range(1, WAYPOINTS + 1)} - {0})
+    found = [starting(model, lesson.prompt, "caption", hardening.seed)]
+    for start in STARTS:
+        began = starting(model, lesson.prompt, start, hardening.seed)
+        key = f"harden\0{epoch}\0{start}\0{lesson.prompt}"
+        reached = optimised(model, lesson.picture, began, stops, hardening.seed, key, hardening.batch, LEARNING_RATE)
+        found += [reached[stop] for stop in stops]
+    return torch.cat(found)
+
+
+def evaluations(hardening: Hardening, captions: int, ordinary: int, settings: ImageSettings) -> int:
+    """U-Net sample evaluations of a hardening; a backward pass counts as two.
+
+    >>> evaluations(Hardening(epochs=1, attack_steps=30, updates=60, batch=8), 1, 0, ImageSettings(steps=15, guidance=2.0))
+    4920
+    """
+    passes = settings.steps * (2 if settings.guidance > 1 else 1)
+    images = (captions * hardening.surrogates + ordinary) * passes
+    search = captions * len(STARTS) * 3 * hardening.batch * hardening.attack_steps
+    learning = hardening.updates * hardening.batch * (3 + 3 + 1)
+    return images + hardening.epochs * (search + learning)
+
+
+def harden(
+    model: Model,
+    lessons: Sequence[Lesson],
+    ordinary: Kept,
+    neurons: NeuronSet,
+    hardening: Hardening | None = None,
+    checkpoint: Path | None = None,
+    progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Harden a model in place: all weights of its denoiser, but for the rows of `neurons`, which stay off.
+
+    `model`: with the neurons off in its weights, in float32. `checkpoint`: a folder that keeps the weights after each epoch, so that an
+    interrupted hardening goes on from there with the same result; remove it at the end. `progress` is called with updates done, of how
+    many, and the loss. The result depends on model, lessons, captions, settings and seed only. Raises StoppedError once `stop` says so,
+    InputError without lessons, NumericalError for NaN.
+    """
+    hardening = hardening or Hardening()
+    if not lessons:
+        raise InputError("there is nothing to harden against: no memorized caption was given")
+    reference = copy.deepcopy(model.denoiser).requires_grad_(False)
+    key = _identity(model, lessons, ordinary, hardening) if checkpoint else ""
+    first = _load(model.denoiser, checkpoint, key) if checkpoint else 0
+    total = hardening.epochs * hardening.updates
+    for epoch in range(first, hardening.epochs):
+        found = [adversaries(model, one, hardening, epoch) for one in lessons]
+        optimizer = torch.optim.AdamW(model.denoiser.parameters(), lr=hardening.learning_rate, weight_decay=0.0)
+        for update in range(hardening.updates):
+            if stop():
+                raise StoppedError(f"hardening stopped in epoch {epoch + 1} of {hardening.epochs}")
+            loss = _step(model, reference, optimizer, lessons, found, ordinary, hardening, (epoch, update))
+            switched_off(model, neurons)
+            progress(epoch * hardening.updates + update + 1, total, loss)
+        if checkpoint is not None:
+            _save(model.denoiser, checkpoint, key, epoch + 1)
+
+
+def _step(
+    model: Model,
+    reference: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    lessons: Sequence[Lesson],
+    found: Sequence[Tensor],
+    ordinary: Kept,
+    hardening: Hardening,
+    place: tuple[int, int],
+) -> float:
+    """An update of the weights. `place`: epoch and number of the update, from which all that is drawn comes."""
+    generator = torch.Generator().manual_seed(sample_seed(hardening.seed, "harden", place[0] * 1_000_000 + place[1]))
+    clean, text = _adversarial_batch(lessons, found, hardening.batch, generator)
+    rows = torch.randint(len(ordinary.latents), (hardening.batch,), generator=generator).to(ordinary.latents.device)
+    with torch.enable_grad():
+        loss = _loss(model, clean, text, generator)
+        if hardening.keep:
+            loss = loss + hardening.keep * _drift(model, reference, ordinary.latents[rows], ordinary.text[rows], generator)
+    if not torch.isfinite(loss):
+        raise NumericalError("the loss of hardening is NaN or infinite: take a smaller learning rate")
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.denoiser.parameters(), 1.0)
+    optimizer.step()
+    return float(loss.detach())
+
+
+def _adversarial_batch(
+    lessons: Sequence[Lesson], found: Sequence[Tensor], size: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Surrogate latents and adversarial embeddings, drawn over captions, images and embeddings alike."""
+
+    def one_of(count: int) -> int:
+        return int(torch.randint(count, (1,), generator=generator))
+
+    chosen = [one_of(len(lessons)) for _ in range(size)]
+    clean = [lessons[k].surrogates[one_of(len(lessons[k].surrogates))] for k in chosen]
+    text = [found[k][one_of(len(found[k]))] for k in chosen]
+    return torch.stack(clean), torch.stack(text)
+
+
+def _noised(model: Model, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Noise, and timesteps of which half lie in the noisiest quarter of the schedule."""
+    noise = torch.randn(clean.shape, generator=generator).to(clean)
+    steps = int(model.pipeline.scheduler.config.num_train_timesteps)
+    share = 1 - torch.rand(len(clean), generator=generator) ** 2
+    return noise, (share * steps).long().clamp(max=steps - 1).to(clean.device)
+
+
+def _loss(model: Model, clean: Tensor, text: Tensor, generator: torch.Generator) -> Tensor:
+    noise, timesteps = _noised(model, clean, generator)
+    predicted, target = model.regression(clean, noise, timesteps, text)
+    return nn.functional.mse_loss(predicted.float(), target.float())
+
+
+def _drift(model: Model, reference: nn.Module, clean: Tensor, text: Tensor, generator: torch.Generator) -> Tensor:
+    """How far predictions for ordinary captions have moved from those of the model before."""
+    noise, timesteps = _noised(model, clean, generator)
+    with torch.no_grad(), _denoiser(model, reference):
+        before, _ = model.regression(clean, noise, timesteps, text)
+    now, _ = model.regression(clean, noise, timesteps, text)
+    return nn.functional.mse_loss(now.float(), before.float())
+
+
+@contextmanager
+def _denoiser(model: Model, other: nn.Module) -> Iterator[None]:
+    """Another network in the place of the model's denoiser while the context lasts."""
+    own = model.denoiser
+    setattr(model.pipeline, model.component, other)
+    try:
+        yield
+    finally:
+        setattr(model.pipeline, model.component, own)
+
+
+@torch.no_grad()
+def switched_off(model: Model, neurons: NeuronSet) -> None:
+    """Zero the weight rows of neurons, and their biases, in place."""
+    for name, indices in neurons.layers.items():
+        layer: Any = model.value_layers[name]
+        layer.weight[list(indices)] = 0
+        if layer.bias is not None:
+            layer.bias[list(indices)] = 0
+
+
+# what an interruption leaves --------------------------------------------------------------------------------------------------
+
+
+def _identity(model: Model, lessons: Sequence[Lesson], ordinary: Kept, hardening: Hardening) -> str:
+    """What the result depends on. Weights, pictures and embeddings by their bytes."""
+    digest = hashlib.sha256(json.dumps([asdict(hardening), [one.prompt for one in lessons]]).encode())
+    tensors = [*model.denoiser.state_dict().values(), ordinary.text, ordinary.latents]
+    for tensor in [*tensors, *(t for one in lessons for t in (one.picture, one.surrogates))]:
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _save(module: nn.Module, folder: Path, key: str, epochs: int) -> None:
+    from safetensors.torch import save_file
+
+    from findnemo._writing import written
+
+    with written(folder / "weights.safetensors") as part:
+        tensors: Mapping[str, Tensor] = {name: value.detach().contiguous() for name, value in module.state_dict().items()}
+        save_file(dict(tensors), part, metadata={"format": FORMAT, "key": key, "epochs": str(epochs)})
+
+
+def _load(module: nn.Module, folder: Path, key: str) -> int:
+    """Weights of an interrupted hardening, if it was this one; how many epochs it had done."""
+    from safetensors.torch import load_file
+
+    from findnemo._safetensors import read_header
+
+    file = folder / "weights.safetensors"
+    if not file.is_file():
+        return 0
+    _, about = read_header(file)
+    if about.get("format") != FORMAT or about.get("key") != key:
+        return 0
+    module.load_state_dict(load_file(file))
+    return int(about["epochs"])

@@ -1,0 +1,35 @@
+"""A run directory may come from somebody else: nothing in it may lead a reader or a writer out of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from findnemo.errors import InputError
+
+READ = ("run.sqlite", ".lock", "calibration", "export", "studies")  # how what every command opens begins
+
+
+def refuse_links(path: Path, deep: bool = True) -> None:
+    """Raises InputError naming a link, a pipe or a device in a run directory. `deep`: anywhere in it, for those who write or show pictures.
+
+    The directory itself may be a link: that is the user's word, not the run's.
+    """
+    for entry in _entries(path, deep):
+        if not deep and not entry.name.startswith(READ):
+            continue
+        if entry.is_symlink():
+            raise InputError(
+                f"{entry.path} is a link: what it leads to is neither read nor written; put the real thing in its place"
+            )
+        if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
+            raise InputError(f"{entry.path} is a pipe or a device: remove it")
+
+
+def _entries(path: Path | str, deep: bool) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(path) as entries:
+        for entry in entries:
+            yield entry
+            if deep and entry.is_dir(follow_symlinks=False):
+                yield from _entries(entry.path, deep)

@@ -1,0 +1,247 @@
+"""A pool of Ray actors: one model each, loaded once, on one machine or a cluster. Dead workers are replaced."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from findnemo.errors import DeviceError, FindnemoError, InputError
+from findnemo.runs.workers import AIM, DEPTH, Facts, Loader, Outcome, Step, Task, answered
+
+OBJECT_STORE = 256 * 2**20  # bytes of shared memory on a machine of one's own: tasks and answers are small
+START = 600.0  # seconds until a first worker must have loaded its model
+FAILED_STARTS = 3  # so many workers in a row may die while they load their model
+WAIT = 5.0  # seconds until the state of workers is looked at again
+
+
+class Worker:
+    """What runs in an actor's process."""
+
+    def __init__(self, loader: Loader, threads: int):
+        self.loader, self.threads = loader, threads
+        self.model: Any = None
+        self.step: tuple[Any, Step] | None = None
+
+    def ready(self) -> tuple[int, Facts] | FindnemoError:
+        """Load the model; the process id and what the driver must know of it."""
+        import torch
+
+        from findnemo._quiet import quiet_libraries
+
+        torch.set_num_threads(self.threads)
+        quiet_libraries()
+        try:
+            self.model = self.loader.load()
+        except FindnemoError as error:
+            return error
+        return os.getpid(), Facts.of(self.model)
+
+    def do(self, steps: list[Any], task: Task) -> tuple[tuple[list[Any], ...], tuple[float, ...]]:
+        """A task; its step is fetched once, for judges are loaded with it."""
+        import ray
+
+        if self.step is None or self.step[0] != steps[0]:
+            self.step = steps[0], ray.get(steps[0])
+        done = answered(self.model, self.step[1], task)
+        return done.results, done.seconds
+
+
+@dataclass(eq=False)
+class _Hand:
+    """One actor as the driver sees it: tasks in the order in which it does them."""
+
+    actor: Any
+    ready: Any
+    pid: int | None = None
+    tasks: deque[tuple[Any, Task]] = field(default_factory=deque)
+
+
+class RayPool:
+    """`workers` actors that answer tasks; see `runs.workers.Pool`.
+
+    `loader`: how each opens its model. `workers`: by default one for every GPU, without GPUs one for every CPU. `address`: a running
+    cluster ("auto", "ray://host:10001", "host:6379"); None starts Ray on this machine. `threads`: of each worker on a CPU; the last bits
+    of a score depend on it. With GPUs every worker has one of its own.
+
+    Raises InputError (Ray is not installed, no such cluster, more workers than GPUs), or what a worker says of the model. `started`,
+    `replaced`, `alive`: how many workers there were.
+
+        with RayPool(Loader("CompVis/stable-diffusion-v1-4"), workers=8) as pool:
+            audit(Work(run, pool.model, calibration, plan), prompts, pool=pool)
+    """
+
+    aim = AIM
+
+    def __init__(self, loader: Loader, workers: int | None = None, address: str | None = None, threads: int = 1):
+        self._ray = _imported()
+        self._mine = _connect(self._ray, address, workers)
+        try:
+            self.gpus = int(self._ray.cluster_resources().get("GPU", 0)) if loader.device != "cpu" else 0
+            self.size = workers or self.gpus or max(1, int(self._ray.cluster_resources().get("CPU", 1)) // threads)
+            if self.gpus and self._mine and self.size > self.gpus:
+                raise InputError(f"{self.size} workers need as many GPUs, there are {self.gpus}: give --workers {self.gpus}")
+            self.loader, self.threads = loader, threads
+            self.replaced = self._failed_starts = 0
+            self._facts: Facts | None = None
+            self._steps: dict[int, tuple[Step, Any]] = {}
+            self._hands = [self._hire() for _ in range(self.size)]
+            self.model = self._first_facts()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> RayPool:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers, and Ray where this pool has started it."""
+        for hand in getattr(self, "_hands", ()):
+            self._ray.kill(hand.actor)
+        self._hands = []
+        if self._mine:
+            self._ray.shutdown()
+
+    @property
+    def alive(self) -> int:
+        """Workers that have loaded their model."""
+        return sum(hand.pid is not None for hand in self._hands)
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers that are alive, on their machines."""
+        return [hand.pid for hand in self._hands if hand.pid is not None]
+
+    # what `drive` asks for
+
+    def room(self) -> int:
+        return sum(DEPTH - len(hand.tasks) for hand in self._hands if hand.pid is not None)
+
+    def submit(self, step: Step, task: Task) -> None:
+        hand = min((h for h in self._hands if h.pid is not None), key=lambda h: len(h.tasks))
+        hand.tasks.append((hand.actor.do.remote([self._sent(step)], task), task))
+
+    def wait(self) -> list[Outcome]:
+        waiting = [hand.ready for hand in self._hands if hand.pid is None]
+        flying = [hand.tasks[0][0] for hand in self._hands if hand.tasks]
+        if not waiting and not flying:
+            return []
+        ready, _ = self._ray.wait([*waiting, *flying], num_returns=1, timeout=WAIT)
+        ready, _ = self._ray.wait([*waiting, *flying], num_returns=len(waiting) + len(flying), timeout=0) if ready else ([], [])
+        outcomes: list[Outcome] = []
+        for hand in [h for h in self._hands if h.pid is None and h.ready in ready]:
+            self._welcome(hand)
+        for hand in [h for h in self._hands if h.tasks and h.tasks[0][0] in ready]:
+            outcomes += self._ended(hand)
+        return outcomes
+
+    # hiring and replacing
+
+    def _hire(self) -> _Hand:
+        actor_class = self._ray.remote(Worker).options(
+            num_cpus=1 if self.gpus else self.threads,
+            num_gpus=1 if self.gpus else 0,
+            max_restarts=0,
+            runtime_env={"env_vars": {name: str(self.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}},
+        )
+        actor = actor_class.remote(self.loader, self.threads)
+        return _Hand(actor, actor.ready.remote())
+
+    def _first_facts(self) -> Facts:
+        began = time.monotonic()
+        while self._facts is None:
+            self.wait()
+            if time.monotonic() - began > START:
+                raise DeviceError(
+                    f"no worker was ready within {START:.0f} seconds: Ray has {self._ray.available_resources()}, a worker "
+                    f"needs {'a GPU' if self.gpus else f'{self.threads} CPUs'}"
+                )
+        return self._facts
+
+    def _welcome(self, hand: _Hand) -> None:
+        """A worker has loaded its model, or failed at it."""
+        try:
+            answer = self._ray.get(hand.ready)
+        except self._ray.exceptions.RayError as error:
+            self._failed_starts += 1
+            if self._failed_starts >= FAILED_STARTS * self.size:
+                raise DeviceError(
+                    f"workers die while they load the model ({_reason(error)}): fewer workers may fit the memory"
+                ) from error
+            self._replace(hand)
+            return
+        if isinstance(answer, FindnemoError):
+            raise answer
+        self._failed_starts = 0
+        hand.pid, facts = answer
+        self._facts = self._facts or facts
+        if facts.fingerprint != self._facts.fingerprint or facts.dtype != self._facts.dtype:
+            raise InputError(f"workers have loaded different models from {self.loader.source}: give all machines the same files")
+
+    def _replace(self, hand: _Hand) -> None:
+        self._ray.kill(hand.actor)
+        self._hands[self._hands.index(hand)] = self._hire()
+        self.replaced += 1
+
+    def _ended(self, hand: _Hand) -> list[Outcome]:
+        """The first task of a worker has ended. If the worker died over it, its next one is handed back. Raises what a step raises, as one
+        process would, but for errors of the machine below."""
+        reference, task = hand.tasks.popleft()
+        try:
+            results, seconds = self._ray.get(reference)
+            return [Outcome(task, results, seconds)]
+        except self._ray.exceptions.RayError as error:  # died, was killed, or cannot be trusted any more (CUDA errors)
+            cause = getattr(error, "cause", None)
+            if cause is not None and not isinstance(cause, (RuntimeError, MemoryError)):
+                raise cause from error
+            back = [Outcome(other) for _, other in hand.tasks]
+            self._replace(hand)
+            return [Outcome(task, lost=_reason(error)), *back]
+
+    def _sent(self, step: Step) -> Any:
+        """The step in Ray's object store, put there once."""
+        if id(step) not in self._steps:
+            self._steps = {id(step): (step, self._ray.put(step))}  # of one stage at a time
+        return self._steps[id(step)][1]
+
+
+def _reason(error: Exception) -> str:
+    """A line of what Ray says."""
+    cause = getattr(error, "cause", None)
+    told = f"{type(cause).__name__}: {cause}" if cause is not None else f"{type(error).__name__}: {error}"
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    exit_ = next((line for line in lines if "exit type" in line or "memory" in line.lower()), "")
+    return " ".join((lines[0] + (f" {exit_}" if exit_ and exit_ != lines[0] else ""))[:300].split())
+
+
+def _imported() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anyone
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    try:
+        import ray
+        import ray.exceptions
+    except ImportError as error:
+        raise InputError("several workers need Ray: pip install findnemo[ray]") from error
+    return ray
+
+
+def _connect(ray: Any, address: str | None, workers: int | None) -> bool:
+    """Connect to a cluster, or start Ray on this machine; whether it was started here. A session that is open is used."""
+    if ray.is_initialized():
+        return False
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if address is not None:
+            ray.init(address=address, **quiet)
+            return True
+        own = {"include_dashboard": False, "object_store_memory": OBJECT_STORE, "_node_ip_address": "127.0.0.1"}
+        ray.init(address="local", num_cpus=max(workers or 0, os.cpu_count() or 1), **own, **quiet)
+        return True
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        where = "this machine" if address is None else f"the cluster at {address}"
+        raise InputError(f"Ray cannot be used on {where}: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,81 @@
+"""Which captions of a run can be listed as memorized so that few of the list are ordinary: q-values, and the list at a level."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from findnemo.calibration import Calibration
+from findnemo.rates import adjusted, holdout_needed
+from findnemo.runs.store import Caption, Run
+
+_P = """SELECT caption, stage, json_extract(payload, '$.p') FROM results
+    WHERE status = 'done' AND stage IN ('detect', 'localize') ORDER BY caption, stage"""
+
+
+@dataclass(frozen=True)
+class Discoveries:
+    """The list at a false discovery rate: on average a share of at most `level` of it are ordinary captions (Benjamini-Hochberg).
+
+    `listed`: ids of the captions with q <= `level`, in the run's order. `tested`: captions with a p-value. `holdout`: scores that the
+    p-values come from. `needed`: where too few of these are why the list is empty, how many it takes; else None.
+    """
+
+    level: float
+    listed: tuple[int, ...]
+    tested: int
+    holdout: int
+    needed: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"listed": list(self.listed)}
+
+
+def p_of(caption: Caption) -> float | None:
+    """The p-value of a caption: of its score over all seeds where neurons were sought, else that of its detection."""
+    found, detected = caption.results.get("localize", {}), caption.results.get("detect", {})
+    known = found.get("p")
+    return detected.get("p") if known is None else known
+
+
+def p_values(run: Run) -> dict[int, float]:
+    """Caption id -> p-value (`p_of`), of all captions of a run that have one; nothing else of them is read."""
+    return {caption: p for caption, _, p in run.query(_P) if p is not None}  # that of a search comes after that of the detection
+
+
+def q_values(p: Mapping[int, float]) -> dict[int, float]:
+    """Benjamini and Hochberg's adjusted p-values among all of `p`, by the same ids."""
+    return dict(zip(p, adjusted(list(p.values())), strict=True))
+
+
+def discoveries(p: Mapping[int, float], holdout: int, level: float) -> Discoveries:
+    """The list at a level, of captions with p-values from `holdout` scores; `p`: caption id -> p-value."""
+    least = 1 / (holdout + 1)
+    listed = tuple(i for i, value in q_values(p).items() if value <= level)
+    above = sum(value == least for value in p.values())  # over every hold-out score: no p-value is smaller
+    needed = holdout_needed(len(p), level, max(above, 1)) if p and not listed else 0
+    return Discoveries(level, listed, len(p), holdout, needed if needed > holdout else None)
+
+
+def list_of(run: Run, level: float | None = None) -> Discoveries | None:
+    """The list of a run at a level, by default the one it was made with; None without either, or for a calibration without scores."""
+    level = run.meta("settings").get("fdr") if level is None else level
+    holdout = len(Calibration.load(run.path / "calibration").trajectories) if level is not None else 0
+    return discoveries(p_values(run), holdout, level) if level is not None and holdout else None
+
+
+def list_told(made: Discoveries) -> str:
+    """The list in one sentence or two.
+
+    >>> list_told(Discoveries(0.1, (1, 2), 40, 600, None))
+    '2 of 40 captions are listed at a false discovery rate of 10 %: on average at most so many of a list are ordinary captions.'
+    """
+    listed = len(made.listed)
+    text = f"{listed} of {made.tested} captions {'is' if listed == 1 else 'are'} listed at a false discovery rate of {100 * made.level:g} %"
+    if made.needed is None:
+        return f"{text}: on average at most so many of a list are ordinary captions."
+    return (
+        f"{text}: with {made.holdout} hold-out captions no p-value is under 1/{made.holdout + 1}. It takes {made.needed} hold-out captions "
+        "for those that stand above all of them."
+    )

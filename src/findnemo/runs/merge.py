@@ -1,0 +1,140 @@
+"""Shards of one table into the run that an undivided audit would have made."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from findnemo.errors import InputError, MismatchError
+from findnemo.runs.export import counts, write_results
+from findnemo.runs.store import Run, acquire, differences
+from findnemo.runs.table import Shard
+
+FOLDERS = ("images", "noise", "sheets", "originals")
+KEPT = ("source", "source_options", "versions", "folder", "preprocessing")  # of the first shard
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A merged run: how many `captions` it has, how many of them are `open` (not looked at yet) and `failed`, which shards are `missing`."""
+
+    path: Path
+    captions: int
+    open: int
+    failed: int
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a shard says of itself."""
+
+    path: Path
+    shard: Shard
+    settings: dict[str, Any]
+    table: dict[str, Any]
+    calibration: bytes
+
+
+def merge(out: str | os.PathLike, shards: Iterable[str | os.PathLike], partial: bool = False) -> Merged:
+    """Join runs made with `--shard i/n` into one: captions in table order under the same numbers as in an undivided run, with their
+    results, images, noise differences and sheets.
+
+    `partial`: also where shards are missing. The quality check looks at all neurons together and is left to `verify` or `audit` on the
+    merged run. Raises InputError (no shard, one twice, one missing, one in use, a directory that is not empty) or MismatchError (other
+    settings, another table, another calibration) naming the run; then nothing is written.
+
+        merge("run", ["run-1", "run-2", "run-3"])
+    """
+    path = Path(out)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{path} is not empty: give a new directory for the merged run")
+    with ExitStack() as stack:
+        parts = sorted((_part(Path(shard), stack) for shard in shards), key=lambda part: part.shard.index)
+        missing = _checked(parts, partial)
+        building = path.parent / f".{path.name}.part"
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir(parents=True)
+        try:
+            made = _built(building, parts, missing)
+            if path.exists():
+                path.rmdir()
+            building.replace(path)
+        except BaseException:
+            shutil.rmtree(building, ignore_errors=True)
+            raise
+    return Merged(path, *made, missing)
+
+
+def _part(path: Path, stack: ExitStack) -> _Part:
+    """Open a shard for reading, and keep others from writing to it meanwhile."""
+    with Run.open(path) as run:
+        settings, table = run.meta("settings"), run.meta("table")
+    if "shard" not in settings or table is None:
+        raise InputError(f"{path} is no shard: it was made without --shard")
+    stack.enter_context(acquire(path))
+    calibration = path / "calibration" / "calibration.safetensors"
+    if not calibration.is_file():
+        raise InputError(f"{path} has lost its calibration ({calibration})")
+    return _Part(path, Shard.of(settings.pop("shard")), settings, table, calibration.read_bytes())
+
+
+def _checked(parts: Sequence[_Part], partial: bool) -> tuple[str, ...]:
+    """The missing shards. Raises for parts that do not belong together."""
+    if not parts:
+        raise InputError("no shards: give the run directories that were made with --shard")
+    first = parts[0]
+    for before, part in pairwise(parts):
+        if part.shard.count != first.shard.count:
+            raise MismatchError(f"{first.path} is shard {first.shard}, {part.path} is shard {part.shard}: of other divisions")
+        if part.settings != first.settings:
+            raise MismatchError(f"{part.path} has other settings than {first.path}: {differences(first.settings, part.settings)}")
+        if part.table != first.table:
+            raise MismatchError(f"{part.path} is a shard of another table of captions than {first.path}")
+        if part.calibration != first.calibration:
+            raise MismatchError(f"{part.path} has another calibration than {first.path}: its results cannot be compared")
+        if part.shard == before.shard:
+            raise InputError(f"{before.path} and {part.path} both are shard {part.shard}: leave one out")
+    have = {part.shard.index for part in parts}
+    missing = tuple(f"{k}/{first.shard.count}" for k in range(1, first.shard.count + 1) if k not in have)
+    if missing and not partial:
+        raise InputError(f"shards {', '.join(missing)} are missing: give them too, or --partial to do without")
+    return missing
+
+
+def _built(path: Path, parts: Sequence[_Part], missing: Sequence[str]) -> tuple[int, int, int]:
+    """Make the run in a directory of its own; its numbers of captions, open and failed."""
+    shutil.copytree(parts[0].path / "calibration", path / "calibration", ignore=_no_links)
+    with Run.create(path, parts[0].settings) as run, Run.open(parts[0].path) as first:
+        for key in KEPT:
+            if (value := first.meta(key)) is not None:
+                run.set_meta(key, value)
+        run.set_meta("merged", {"shards": [str(part.shard) for part in parts], "missing": list(missing)})
+        for part in parts:
+            _take(run, part.path)
+        write_results(run)
+        numbers = counts(run)
+        answered = run.query("SELECT COUNT(DISTINCT caption) FROM results WHERE stage = 'detect'")[0][0]
+    return numbers["captions"], numbers["captions"] - answered, numbers["failed"]
+
+
+def _take(run: Run, shard: Path) -> None:
+    """The captions and results of a shard, and its files."""
+    with Run.open(shard) as part, run.transaction():
+        for table in ("captions", "results"):
+            for row in part.rows(table):
+                run.put(table, row)
+    for folder in FOLDERS:
+        if (shard / folder).is_dir() and not (shard / folder).is_symlink():
+            shutil.copytree(shard / folder, run.path / folder, ignore=_no_links, dirs_exist_ok=True)
+
+
+def _no_links(folder: str, names: list[str]) -> list[str]:
+    """Links are not followed: they may lead out of the run."""
+    return [name for name in names if (Path(folder) / name).is_symlink()]

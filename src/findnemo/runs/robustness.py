@@ -1,0 +1,330 @@
+"""Is it really gone? Attempts and attacks on the edited model of a run, with their controls; a stage a caption, resumable.
+
+What a stage found holds for one basis (neurons that are off, checkpoint, settings). Where that changed, it is done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from findnemo.edits import deactivate
+from findnemo.errors import FindnemoError, StoppedError
+from findnemo.images import save_png, sheet
+from findnemo.models import Model
+from findnemo.neurons import NeuronSet
+from findnemo.robustness import ATTEMPTS, Subject, attack, closeness, cost, subject
+from findnemo.robustness.controls import mirrored, scrambled
+from findnemo.robustness.curves import curve, gap, shares, strongest
+from findnemo.runs.audit import Progress, Work, all_neurons, neurons_of
+from findnemo.runs.store import Caption
+from findnemo.runs.workers import never
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SAMPLES = 4000  # first sample number of the images of attempts
+ATTACK, ATTEMPT = "attack:", "attempts:"  # and the name of a trial: stages in the run store
+MEMORIZED, ORDINARY = "memorized", "ordinary"
+OFF, UNTOUCHED, HARDENED = "neurons off", "untouched", "hardened"
+NEVER = "never seen"
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is tried. `captions`: so many memorized captions, and as many ordinary ones (0: all). `steps`: of the attack, after which
+    images are made. `starts`: where it begins. `images`: of each attempt, and of each step. `controls`: pictures that the model never
+    saw, the first for the first caption; without them the memorized ones scrambled."""
+
+    captions: int = 5
+    steps: tuple[int, ...] = (0, 5, 10, 20, 50)
+    starts: tuple[str, ...] = ("caption",)
+    images: int = 2
+    controls: Sequence[Image.Image] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One kind of attack: which captions, the model and what is switched off in it, and which picture is wanted of each."""
+
+    name: str
+    who: str
+    model: Model
+    neurons: NeuronSet
+    picture: Callable[[int, Subject], Image.Image] = lambda k, subject: subject.picture
+    identity: str = ""  # of a model that is not the run's own
+
+    def context(self) -> AbstractContextManager[None]:
+        return deactivate(self.model, self.neurons) if len(self.neurons) else nullcontext()
+
+
+def memorized(captions: Iterable[Caption], most: int = 0) -> list[Caption]:
+    """The first captions whose neurons are off in the edited model; 0: all of them."""
+    found = [c for c in captions if c.results.get("localize", {}).get("reached") and len(neurons_of(c))]
+    return found[: most or None]
+
+
+def ordinary(captions: Iterable[Caption], most: int = 0) -> list[Caption]:
+    """The first captions that are not memorized; 0: all of them."""
+    return [c for c in captions if c.results.get("detect", {}).get("memorized") is False][: most or None]
+
+
+def trials(work: Work, effort: Effort) -> list[Trial]:
+    """The attacks on the edited model with their controls. All neurons of the run are off: the model as it is exported."""
+    off = all_neurons(work.run.captions())
+    return [*against(work.model, off, OFF, effort), Trial(UNTOUCHED, MEMORIZED, work.model, NeuronSet())]
+
+
+def against(model: Model, off: NeuronSet, name: str, effort: Effort, identity: str = "") -> list[Trial]:
+    """A model attacked for memorized pictures, for such that it never saw, and for mirrored images of ordinary captions."""
+
+    def never(k: int, subject: Subject) -> Image.Image:
+        return effort.controls[k % len(effort.controls)] if effort.controls else scrambled(subject.picture)
+
+    return [
+        Trial(name, MEMORIZED, model, off, identity=identity),
+        Trial(f"{name}, {NEVER}", MEMORIZED, model, off, never, identity),
+        Trial(name, ORDINARY, model, off, lambda k, subject: mirrored(subject.picture), identity),
+    ]
+
+
+# the work -----------------------------------------------------------------------------------------------------------------------
+
+
+def try_out(
+    work: Work,
+    effort: Effort,
+    made: Sequence[Trial] | None = None,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] = never,
+) -> None:
+    """Every attempt of `findnemo.robustness.ATTEMPTS` on memorized captions, with the neurons off and untouched, and on ordinary ones
+    with the neurons off. What is answered is not done again."""
+    chosen = [t for t in (trials(work, effort) if made is None else made) if NEVER not in t.name]
+    _answer(work, effort, ATTEMPT, chosen, _attempts, progress, stop)
+    work.run.set_meta("attempts", attempts_summary(list(work.run.captions())))
+
+
+def attack_all(
+    work: Work,
+    effort: Effort,
+    made: Sequence[Trial] | None = None,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] = never,
+) -> None:
+    """The attack on an embedding, as curves over its steps: memorized pictures from the edited model and the untouched one, pictures that
+    no model saw, and mirrored images of ordinary captions. What is answered is not done again."""
+    _answer(work, effort, ATTACK, trials(work, effort) if made is None else made, _attack, progress, stop)
+    captions = list(work.run.captions())
+    _draw_sheets(work, effort, memorized(captions, effort.captions))
+    work.run.set_meta("attack", attack_summary(captions))
+
+
+Step = Callable[[Work, Effort, Trial, Caption, int, Subject], dict[str, Any]]
+
+
+def _answer(
+    work: Work,
+    effort: Effort,
+    stage: str,
+    chosen: Sequence[Trial],
+    step: Step,
+    progress: Progress | None,
+    stop: Callable[[], bool],
+) -> None:
+    captions = list(work.run.captions())
+    groups = {MEMORIZED: memorized(captions, effort.captions), ORDINARY: ordinary(captions, effort.captions)}
+    jobs = [
+        (k, caption, trial)
+        for who, group in groups.items()
+        for k, caption in enumerate(group)
+        for trial in chosen
+        if trial.who == who
+    ]
+    subjects: dict[int, Subject] = {}
+    for count, (k, caption, trial) in enumerate(jobs):
+        if stop():
+            raise StoppedError(f"stopped after {count} of {len(jobs)}")
+        if progress is not None:
+            progress(stage.rstrip(":"), count, len(jobs))
+        name, basis = stage + trial.name, _basis(work, effort, trial, stage)
+        if caption.results.get(name, {}).get("basis") != basis:
+            _record(work, caption, name, partial(_made, step, work, effort, trial, caption, k, subjects), basis)
+    if progress is not None:
+        progress(stage.rstrip(":"), len(jobs), len(jobs))
+
+
+def _made(
+    step: Step, work: Work, effort: Effort, trial: Trial, caption: Caption, k: int, subjects: dict[int, Subject]
+) -> dict[str, Any]:
+    return step(work, effort, trial, caption, k, subject_of(work, caption, subjects))
+
+
+def _record(work: Work, caption: Caption, name: str, made: Callable[[], dict[str, Any]], basis: str) -> None:
+    began = time.monotonic()
+    try:
+        payload, error = {"basis": basis, **made()}, None
+    except FindnemoError as problem:
+        payload, error = {}, str(problem)
+    work.run.record(caption.id, name, payload, time.monotonic() - began, error)
+
+
+def _basis(work: Work, effort: Effort, trial: Trial, stage: str) -> str:
+    """What a result depends on, in 16 digits."""
+    asked = [effort.steps, effort.starts] if stage == ATTACK else list(ATTEMPTS)
+    pictures = [hashlib.sha256(p.tobytes()).hexdigest() for p in effort.controls] if NEVER in trial.name else []
+    told = [sorted(trial.neurons), trial.identity, asked, effort.images, pictures, work.plan.image_settings.to_json()]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+
+def subject_of(work: Work, caption: Caption, known: dict[int, Subject]) -> Subject:
+    if caption.id not in known:
+        known[caption.id] = subject(work.model, caption.text, work.plan.image_settings, work.original(caption))
+    return known[caption.id]
+
+
+def _attempts(work: Work, effort: Effort, trial: Trial, caption: Caption, k: int, told: Subject) -> dict[str, Any]:
+    """Closeness of the images of every attempt to the picture, or to what the untouched model gives for the caption."""
+    samples, references = range(SAMPLES, SAMPLES + effort.images), [told.picture, *told.others]
+    near: dict[str, list[float]] = {}
+    skipped: dict[str, str] = {}
+    for name, attempt in ATTEMPTS.items():
+        try:
+            with trial.context():
+                made = attempt(trial.model, told, samples, work.plan.image_settings)
+            near[name] = [round(v, 4) for v in closeness(made, references, work.judges.descriptor).tolist()]
+        except FindnemoError as problem:  # does not apply to this model or caption
+            skipped[name] = str(problem)
+    return {"known": told.known, "closeness": near, "skipped": skipped}
+
+
+def _attack(work: Work, effort: Effort, trial: Trial, caption: Caption, k: int, told: Subject) -> dict[str, Any]:
+    wanted = Subject(told.prompt, trial.picture(k, told), told.others, told.known)
+    folder = work.run.path / "attack" / caption.slug
+
+    def keep(start: str, step: int, made: Sequence[Image.Image]) -> None:
+        save_png(made[0], folder / f"{_file(trial.name)}-{start}-{step:04d}.png")
+
+    save_png(wanted.picture, folder / f"{_file(trial.name)}-wanted.png")
+    with trial.context():
+        curves = attack(
+            trial.model,
+            wanted,
+            work.plan.image_settings,
+            effort.steps,
+            effort.starts,
+            effort.images,
+            work.judges.descriptor,
+            keep,
+        )
+    return {"known": told.known, "curves": curves}
+
+
+def _file(name: str) -> str:
+    return name.replace(", ", "-").replace(" ", "-")
+
+
+def _draw_sheets(work: Work, effort: Effort, captions: Sequence[Caption]) -> None:
+    """A sheet a memorized caption: a row a trial, a column a step, the images of the attack that begins at the caption."""
+    from PIL import Image
+
+    for caption in captions:
+        folder, rows = work.run.path / "attack" / caption.slug, []
+        for stage in caption.results:
+            name = _file(stage.removeprefix(ATTACK))
+            files = sorted(folder.glob(f"{name}-{effort.starts[0]}-????.png")) if stage.startswith(ATTACK) else []
+            if files:
+                rows.append((stage.removeprefix(ATTACK), [Image.open(file) for file in [*files, folder / f"{name}-wanted.png"]]))
+        if rows:
+            save_png(
+                sheet(f"{caption.text} (steps {', '.join(map(str, effort.steps))}; wanted)", rows), folder.with_suffix(".png")
+            )
+
+
+# what it says -------------------------------------------------------------------------------------------------------------------
+
+
+def _results(captions: Iterable[Caption], stage: str, is_memorized: bool) -> dict[str, list[dict[str, Any]]]:
+    """Trial -> results of its captions, memorized ones or ordinary ones."""
+    made: dict[str, list[dict[str, Any]]] = {}
+    for caption in captions:
+        if bool(caption.results.get("detect", {}).get("memorized")) is is_memorized:
+            for name, payload in caption.results.items():
+                if name.startswith(stage):
+                    made.setdefault(name.removeprefix(stage), []).append(payload)
+    return made
+
+
+def attack_summary(captions: Sequence[Caption]) -> dict[str, Any]:
+    """Curves of the attack with intervals, and the gaps between memorized pictures and such that were never seen.
+
+    `curves`: name -> [step, mean similarity] pairs; `bands`: name -> [step, low, high], 95 %; `gaps`: name -> [step, gap, low, high];
+    `n`: memorized captions; `known`: of how many the training image is known.
+    """
+    rows: dict[str, list[dict[int, float]]] = {}
+    known = 0
+    for who, is_memorized in ((MEMORIZED, True), (ORDINARY, False)):
+        for name, payloads in _results(captions, ATTACK, is_memorized).items():
+            rows[_curve_name(who, name)] = [strongest(p["curves"]) for p in payloads]
+            known = sum(p["known"] for p in payloads) if (who, name) == (MEMORIZED, OFF) else known
+    points = {name: curve(subjects) for name, subjects in rows.items()}
+    return {
+        "x": "steps of the attack",
+        "y": "similarity to the wanted picture",
+        "n": max((len(r) for r in rows.values()), default=0),
+        "known": known,
+        "curves": {name: [[x, y] for x, y, _, _ in line] for name, line in points.items()},
+        "bands": {name: [[x, low, high] for x, _, low, high in line if low is not None] for name, line in points.items()},
+        "gaps": _gaps(rows),
+    }
+
+
+def _curve_name(who: str, trial: str) -> str:
+    """
+    >>> _curve_name("memorized", "neurons off, never seen"), _curve_name("ordinary", "neurons off")
+    ('never seen, neurons off', 'mirrored, neurons off')
+    """
+    state, _, never = trial.partition(", ")
+    return f"{never or ('mirrored' if who == ORDINARY else who)}, {state}"
+
+
+def _gaps(rows: Mapping[str, Sequence[Mapping[int, float]]]) -> dict[str, list[list[float | None]]]:
+    """Memorized less each control, in the same model."""
+    made: dict[str, list[list[float | None]]] = {}
+    for name, subjects in rows.items():
+        kind, _, state = name.partition(", ")
+        if kind != MEMORIZED and f"{MEMORIZED}, {state}" in rows:
+            made[f"{state}: memorized less {kind}"] = [list(p) for p in gap(rows[f"{MEMORIZED}, {state}"], subjects)]
+    return made
+
+
+def attempts_summary(captions: Sequence[Caption]) -> dict[str, Any]:
+    """Attempt -> column (`untouched`, `neurons off`, `ordinary, neurons off`) -> shares of copies; see `curves.shares`."""
+    columns = {
+        (name if is_memorized else f"{ORDINARY}, {name}"): shares([p["closeness"] for p in payloads])
+        for is_memorized in (True, False)
+        for name, payloads in _results(captions, ATTEMPT, is_memorized).items()
+    }
+    order = sorted(columns, key=lambda name: (name.startswith(ORDINARY), name != UNTOUCHED))
+    table = {a: {name: columns[name][a] for name in order if a in columns[name]} for a in ATTEMPTS}
+    return {"columns": order, "table": {a: values for a, values in table.items() if values}}
+
+
+def evaluations(work: Work, effort: Effort, stage: str) -> int:
+    """U-Net sample evaluations that are still to be spent, about."""
+    captions = list(work.run.captions())
+    groups = {MEMORIZED: memorized(captions, effort.captions), ORDINARY: ordinary(captions, effort.captions)}
+    chosen = [t for t in trials(work, effort) if stage == ATTACK or NEVER not in t.name]
+    left = sum(
+        c.results.get(stage + t.name, {}).get("basis") != _basis(work, effort, t, stage) for t in chosen for c in groups[t.who]
+    )
+    settings = work.plan.image_settings
+    if stage == ATTACK:
+        return left * cost(effort.steps, len(effort.starts), effort.images, settings)
+    return left * len(ATTEMPTS) * effort.images * settings.steps * (2 if settings.guidance > 1 else 1)

@@ -1,0 +1,114 @@
+"""A table of captions enters a run: of any length, a few hundred in memory at a time, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from findnemo._secrets import hidden
+from findnemo.errors import InputError, MismatchError
+from findnemo.prompts import Prompt
+from findnemo.runs.store import Run
+
+FEW = 5  # repeated rows that are named
+_ASKED = """CREATE TEMP TABLE IF NOT EXISTS asked (
+    position INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, row INTEGER NOT NULL, caption INTEGER)"""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `index` of `count` of a table: of groups of captions that share passes, every `count`-th from the `index`-th on.
+
+    >>> shard = Shard.of("2/3")
+    >>> [group for group in range(7) if shard.holds(group)]
+    [1, 4]
+    """
+
+    index: int
+    count: int
+
+    @classmethod
+    def of(cls, text: str) -> Shard:
+        """From `i/n`, i counted from 1. Raises InputError for anything else."""
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip())
+        index, count = map(int, match.groups()) if match else (0, 0)
+        if not 1 <= index <= count:
+            raise InputError(f"shard {text[:40]!r} is none: give i/n with i from 1 to n, such as 1/8")
+        return cls(index, count)
+
+    def holds(self, group: int) -> bool:
+        return group % self.count == self.index - 1
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+
+@dataclass(frozen=True)
+class Entered:
+    """`captions`: distinct captions of the table, those of other shards included. `repeats`: rows with the caption of an earlier row,
+    and `some` of them, (row, earlier row). `digest`: identity of the captions in their order."""
+
+    captions: int
+    repeats: int
+    some: tuple[tuple[int, int], ...]
+    digest: str
+
+
+def enter(run: Run, prompts: Iterable[Prompt], shard: Shard | None = None, size: int = 1, limit: int | None = None) -> Entered:
+    """Enter captions that are new, in one transaction, and remember which were asked for; `answer` works on those.
+
+    The id of a caption is its place among the distinct captions of the table, from 1, where no other caption of the run has it. `size`:
+    captions that share passes; a `shard` holds whole groups of them. `limit`: the first so many distinct captions. Raises MismatchError
+    where a run holds a shard of another table.
+    """
+    position, repeats, digest = 0, 0, hashlib.sha256()
+    some: list[tuple[int, int]] = []
+    with run.transaction():
+        run.query(_ASKED)
+        run.query("DELETE FROM asked")
+        for prompt in prompts:
+            if position == limit:
+                break
+            key = hashlib.sha256(prompt.text.encode("utf-8", "surrogatepass")).digest()[:16]
+            if first := run.query("SELECT row FROM asked WHERE digest = ?", (key,)):
+                repeats, some = repeats + 1, [*some, (prompt.row, first[0][0])][:FEW]
+                continue
+            position += 1
+            digest.update(key)
+            caption = _caption(run, prompt, position, shard) if shard is None or shard.holds((position - 1) // size) else None
+            run.query("INSERT INTO asked VALUES (?, ?, ?, ?)", (position, key, prompt.row, caption))
+        run.query("CREATE INDEX IF NOT EXISTS temp.asked_caption ON asked (caption)")
+        if shard is not None:
+            run.query("DELETE FROM asked WHERE caption IS NULL")
+    if shard is not None:
+        run.set_meta("table", {"captions": position, "digest": digest.hexdigest(), "group": size})
+    return Entered(position, repeats, tuple(some), digest.hexdigest())
+
+
+def _caption(run: Run, prompt: Prompt, position: int, shard: Shard | None) -> int:
+    """The id of a caption, entered if it is new; in a shard that is its place in the table."""
+    if known := run.query("SELECT id FROM captions WHERE text = ?", (prompt.text,)):
+        if shard is not None and known[0][0] != position:
+            raise _other_table(run)
+        return int(known[0][0])
+    taken = bool(run.query("SELECT 1 FROM captions WHERE id = ?", (position,)))
+    if taken and shard is not None:
+        raise _other_table(run)
+    number = 1 + int(run.query("SELECT MAX(id) FROM captions")[0][0]) if taken else position
+    run.put("captions", (number, prompt.text, prompt.row, prompt.type, prompt.image and hidden(prompt.image)))
+    return number
+
+
+def _other_table(run: Run) -> MismatchError:
+    return MismatchError(f"{run.path} holds a shard of another table of captions: give the same table, or another --out")
+
+
+def ask_all(run: Run) -> None:
+    """Have the stages work on all captions of a run."""
+    with run.transaction():
+        run.query(_ASKED)
+        run.query("DELETE FROM asked")
+        run.query("INSERT INTO asked SELECT id, id, row, id FROM captions")
+        run.query("CREATE INDEX IF NOT EXISTS temp.asked_caption ON asked (caption)")

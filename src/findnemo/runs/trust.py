@@ -1,0 +1,109 @@
+"""Whose word is it? A run directory names things on this machine: a model, a TorchScript descriptor (a program), a CLIP, pictures.
+
+A run that this user made here is vouched for with a key that only this user has (`key_file`). One that comes from somebody else is not:
+what it names is opened only if the user says so. A run cannot be made to pass for one's own without the key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from findnemo.errors import InputError
+from findnemo.runs.store import Run
+
+MARK = "vouched"
+NAMED = ("model", "descriptor", "clip", "pictures in")
+
+
+def key_file() -> Path:
+    """Where this user's key lies: `findnemo/key` in `XDG_STATE_HOME`, by default `~/.local/state`."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "findnemo" / "key"
+
+
+def named(run: Run) -> dict[str, str]:
+    """What a run names beside its own files, as far as it matters where that comes from."""
+    settings = run.meta("settings") or {}
+    pictures = run.meta("folder") if run.names_pictures() else None
+    found = {"model": run.meta("source"), **_judges(settings), "pictures in": pictures}
+    return {name: str(place) for name, place in found.items() if place is not None and place != "demo"}
+
+
+def vouch(run: Run) -> None:
+    """Mark a run as made by this user on this machine. Without a place for a key nothing is marked."""
+    with suppress(OSError, RuntimeError):  # RuntimeError: no home
+        run.set_meta(MARK, _sign(run, _key(make=True)))
+
+
+def vouched(run: Run) -> bool:
+    """Whether this user made the run, and nothing that it names has changed since."""
+    mark = run.meta(MARK)
+    with suppress(OSError, RuntimeError):
+        return isinstance(mark, str) and hmac.compare_digest(mark.encode(), _sign(run, _key()).encode())
+    return False
+
+
+def require(run: Run, trusted: bool = False, opens: Collection[str] = NAMED) -> None:
+    """Raises InputError for a run of somebody else that names things, unless it is `trusted`; `opens`: what would be opened of them."""
+    foreign = {name: place for name, place in named(run).items() if name in opens}
+    if trusted:
+        vouch(run)
+    elif foreign and not vouched(run):
+        what = ", ".join(f"{name} {place!r}" for name, place in foreign.items())
+        code = "; a descriptor is a program" if "descriptor" in foreign else ""
+        raise InputError(
+            f"{run.path} was not made by you on this machine, or was changed since, and names {what}{code}: give --trust to open that, "
+            f"if you know whose run it is{'; or give --model' if 'model' in foreign else ''}"
+        )
+
+
+def _sign(run: Run, key: bytes) -> str:
+    options, settings = run.meta("source_options") or {}, run.meta("settings") or {}
+    judges = _judges(settings)
+    descriptor = judges.get("descriptor")
+    about: dict[str, Any] = {
+        "source": run.meta("source"),
+        "options": options,
+        "folder": run.meta("folder"),
+        "judges": judges,
+        "descriptor": _digest(Path(descriptor)) if descriptor else None,
+    }
+    return hmac.new(key, json.dumps(about, sort_keys=True).encode(), hashlib.sha256).hexdigest()
+
+
+def _judges(settings: Any) -> dict[str, str]:
+    judges = settings.get("judges")
+    return judges if isinstance(judges, dict) and all(isinstance(place, str) for place in judges.values()) else {}
+
+
+def _digest(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+def _key(make: bool = False) -> bytes:
+    path = key_file()
+    if make and not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".key.{os.getpid()}")
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(32))
+        try:
+            os.link(part, path)  # of two processes one wins
+        except FileExistsError:
+            pass
+        finally:
+            part.unlink()
+    key = path.read_bytes()
+    if len(key) != 32:
+        raise OSError(f"{path} is no key: remove it")
+    return key

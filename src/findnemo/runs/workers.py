@@ -1,0 +1,349 @@
+"""Who answers: the dispatch policy, a pool of one, and what a pool of many (`cluster`) has to be.
+
+    dispatch = Dispatch(units, count, pool.size, pool.aim)
+    for events in drive_together(pool, step, dispatch):
+        commit(events)
+
+A unit is what shares passes: its items are answered together, by whichever worker, so results do not depend on who does what. A task is
+one or more units handed to a worker at once. A step is a function that can be pickled: (model, items of a unit) -> answers. Only the
+driver writes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from findnemo.errors import InputError
+
+STRIKES = 3  # so often a worker must die over the same unit alone until the unit is to blame
+ROUNDS = 3  # so often the captions of a unit are tried one by one, where together they end workers and alone they do not
+AIM = 15.0  # seconds that a task of several units shall take
+DEPTH = 2  # tasks that a worker has: the one under way and the next
+MOST = 256  # units in a task
+
+Step = Callable[[Any, Sequence[Any]], list[Any]]
+
+
+def never() -> bool:
+    """The `stop` of work that nobody asks to stop."""
+    return False
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """Items that are answered together, with shared passes. Two units with the same items are two."""
+
+    items: tuple[Any, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Units that a worker gets at once."""
+
+    units: tuple[Unit, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a task ended. `results`, `seconds`: of every unit. `lost`: why its worker died over it. Neither: handed back, not begun."""
+
+    task: Task
+    results: tuple[list[Any], ...] = ()
+    seconds: tuple[float, ...] = ()
+    lost: str | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """What became of a unit: its answers after `seconds`, or the reason for which it was set aside."""
+
+    unit: Unit
+    answers: list[Any] = field(default_factory=list)
+    seconds: float = 0.0
+    aside: str | None = None
+
+
+class Pool(Protocol):
+    """What `drive` asks of workers. `model`: the model, or facts of it. `size`: how many workers there shall be. `aim`: seconds of a task,
+    0 for one unit at a time."""
+
+    model: Any
+    size: int
+    aim: float
+
+    def room(self) -> int:
+        """How many tasks can be taken now. That it is bounded keeps memory constant."""
+
+    def submit(self, step: Step, task: Task) -> None:
+        """Take a task; only where there is room."""
+
+    def wait(self) -> list[Outcome]:
+        """Wait until something happens, and say which tasks ended; none where a worker has only become ready."""
+
+
+class Serial:
+    """The pool of one: this process, with a model that it has loaded. What a step raises is raised."""
+
+    size, aim = 1, 0.0
+
+    def __init__(self, model: Any):
+        self.model = model
+        self._taken: list[tuple[Step, Task]] = []
+
+    def room(self) -> int:
+        return 1 - len(self._taken)
+
+    def submit(self, step: Step, task: Task) -> None:
+        self._taken.append((step, task))
+
+    def wait(self) -> list[Outcome]:
+        taken, self._taken = self._taken, []
+        return [answered(self.model, step, task) for step, task in taken]
+
+
+def answered(model: Any, step: Step, task: Task) -> Outcome:
+    """A task done in this process, every unit timed."""
+    results, seconds = [], []
+    for unit in task.units:
+        began = time.monotonic()
+        results.append(step(model, unit.items))
+        seconds.append(time.monotonic() - began)
+    return Outcome(task, tuple(results), tuple(seconds))
+
+
+@dataclass
+class _Probe:
+    """A unit whose items are tried one by one, for its worker died over it: what is still out, and the items to blame."""
+
+    unit: Unit
+    open: int
+    guilty: dict[int, str] = field(default_factory=dict)
+
+
+class Dispatch:
+    """The policy: which units go into the next task, and what becomes of units whose worker died. Knows no clock and no workers.
+
+    `units`: in the order in which they shall be begun (longest first, where that is known); read only as they are handed out. `count`:
+    how many there are, to hand out single ones at the end. `ahead`: no unit is begun more than so many after the first that is open.
+
+    Tasks are sized by measured seconds: of as many units as take `aim` seconds, never more than half of an equal share of what is left. A
+    task of several units whose worker died is given out again in single units; a unit alone again; after the third time its items are
+    tried one by one. An item over which three workers died alone is set aside; the others are answered together again.
+    """
+
+    def __init__(self, units: Iterable[Unit], count: int, workers: int, aim: float = AIM, ahead: int | None = None):
+        self._units, self._left, self._workers, self._aim, self._ahead = iter(units), count, workers, aim, ahead
+        self._again: deque[Task] = deque()
+        self._mean, self._ended = 0.0, False
+        self._strikes: dict[Unit, int] = {}
+        self._rounds: dict[Unit, int] = {}
+        self._probes: dict[
+            Unit, tuple[_Probe, int]
+        ] = {}  # a unit of one item -> the probe that it belongs to, and its place there
+        self._number: dict[Unit, int] = {}  # of the open units, in the order of their beginning
+        self._begun = 0
+
+    def take(self) -> Task | None:
+        """The next task; None where there is nothing to begin now."""
+        if self._again:
+            return self._again.popleft()
+        units = []
+        for _ in range(self.batch()):
+            if self._too_far() or (unit := next(self._units, None)) is None:
+                break
+            units.append(unit)
+            self._number[unit] = self._begun
+            self._begun, self._left = self._begun + 1, self._left - 1
+        self._ended = not units and not self._too_far()
+        return Task(tuple(units)) if units else None
+
+    def batch(self) -> int:
+        """Units of the next task."""
+        if not self._aim or not self._mean:
+            return 1
+        share = self._left // (2 * self._workers)
+        return max(1, min(int(self._aim / self._mean), share, MOST))
+
+    def _too_far(self) -> bool:
+        return self._ahead is not None and bool(self._number) and self._begun - min(self._number.values()) >= self._ahead
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is left to begin."""
+        return self._ended and not self._again
+
+    def settle(self, outcome: Outcome) -> list[Event]:
+        """Take note of how a task ended; what became of its units, as far as that is known now."""
+        task = outcome.task
+        if outcome.results:
+            of_units = zip(task.units, outcome.results, outcome.seconds, strict=True)
+            return [event for one in of_units for event in self._answered(*one)]
+        if outcome.lost is None:
+            self._again.appendleft(task)
+            return []
+        if len(task.units) > 1:
+            self._again.extend(Task((unit,)) for unit in task.units)
+            return []
+        return self._lost(task.units[0], outcome.lost)
+
+    def _answered(self, unit: Unit, answers: list[Any], seconds: float) -> list[Event]:
+        self._mean = 0.8 * self._mean + 0.2 * seconds if self._mean else seconds
+        self._strikes.pop(unit, None)
+        if unit in self._probes:  # alone it is harmless: its answer is that of the whole unit, to come
+            return self._probed(unit, None)
+        self._close(unit)
+        return [Event(unit, answers, seconds)]
+
+    def _lost(self, unit: Unit, why: str) -> list[Event]:
+        self._strikes[unit] = self._strikes.get(unit, 0) + 1
+        if self._strikes[unit] < STRIKES:
+            self._again.append(Task((unit,)))
+            return []
+        del self._strikes[unit]
+        reason = f"set aside: {STRIKES} workers died over it alone ({why})"
+        if unit in self._probes:
+            return self._probed(unit, reason)
+        if len(unit.items) == 1:
+            self._close(unit)
+            return [Event(unit, aside=reason)]
+        self._begin_probe(unit)
+        return []
+
+    def _begin_probe(self, unit: Unit) -> None:
+        probe = _Probe(unit, len(unit.items))
+        for place, item in enumerate(unit.items):
+            single = Unit((item,))
+            self._probes[single] = (probe, place)
+            self._again.append(Task((single,)))
+
+    def _probed(self, single: Unit, reason: str | None) -> list[Event]:
+        """One item of a probe is known; with the last of them, what becomes of the unit."""
+        probe, place = self._probes.pop(single)
+        probe.open -= 1
+        if reason is not None:
+            probe.guilty[place] = reason
+        if probe.open:
+            return []
+        unit, rounds = probe.unit, self._rounds.pop(probe.unit, 0) + 1
+        number = self._close(unit)
+        rest = Unit(tuple(item for k, item in enumerate(unit.items) if k not in probe.guilty))
+        events = [Event(Unit((unit.items[k],)), aside=why) for k, why in sorted(probe.guilty.items())]
+        if not probe.guilty and rounds == ROUNDS:
+            return [
+                Event(unit, aside=f"set aside: workers die over these {len(unit.items)} captions together, not over each alone")
+            ]
+        if rest.items:
+            self._number[rest], self._rounds[rest] = number, 0 if probe.guilty else rounds
+            self._again.append(Task((rest,)))
+        return events
+
+    def _close(self, unit: Unit) -> int:
+        self._rounds.pop(unit, None)
+        return self._number.pop(unit)
+
+
+def drive(pool: Pool, step: Step, dispatch: Dispatch, stop: Callable[[], bool] = never) -> Iterator[Event]:
+    """Have a pool do what a policy hands out, and tell what became of every unit, as it becomes known.
+
+    Once `stop()` is true nothing more is begun; what is under way is waited for.
+    """
+    for events in drive_together(pool, step, dispatch, stop):
+        yield from events
+
+
+def drive_together(pool: Pool, step: Step, dispatch: Dispatch, stop: Callable[[], bool] = never) -> Iterator[list[Event]]:
+    """The same, with what becomes known at one time in one list, so that a driver can commit it in one transaction."""
+    flying = 0
+    while True:
+        while pool.room() and not stop() and (task := dispatch.take()) is not None:
+            pool.submit(step, task)
+            flying += 1
+        if not flying and (stop() or dispatch.empty):
+            return
+        outcomes = pool.wait()
+        flying -= len(outcomes)
+        if events := [event for outcome in outcomes for event in dispatch.settle(outcome)]:
+            yield events
+
+
+def in_order(pool: Pool, step: Step, items: Iterable[Any], ahead: int = 4) -> Iterator[Event]:
+    """The answers to single items in their order, no more than `ahead` times as many begun or kept as there are workers."""
+    number: dict[Unit, int] = {}
+    kept: dict[int, Event] = {}
+    following = 0
+
+    def units() -> Iterator[Unit]:
+        for k, item in enumerate(items):
+            unit = Unit((item,))
+            number[unit] = k
+            yield unit
+
+    dispatch = Dispatch(units(), 0, pool.size, 0.0, 1 if pool.size == 1 else ahead * pool.size)
+    for event in drive(pool, step, dispatch):
+        kept[number.pop(event.unit)] = event
+        while following in kept:
+            yield kept.pop(following)
+            following += 1
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a driver without a model of its own knows of the one that its workers have loaded; it answers like a `Model`."""
+
+    fingerprint: str
+    source: str
+    options: dict[str, str]
+    dtype: Any
+    device: Any
+    latent_shape: tuple[int, int, int]
+    layers: dict[str, int]
+    longest: int
+    tokenizer: Any = None
+
+    @classmethod
+    def of(cls, model: Any) -> Facts:
+        pipeline = model.pipeline
+        about = (model.fingerprint, model.source, model.options, model.dtype, model.device, model.latent_shape)
+        return cls(*about, model.widths(), model.longest, getattr(pipeline, "tokenizer", None))
+
+    @property
+    def pipeline(self) -> Facts:
+        return self  # of which only the tokenizer is asked for
+
+    @property
+    def value_layers(self) -> dict[str, int]:
+        return self.layers
+
+    def widths(self) -> dict[str, int]:
+        return dict(self.layers)
+
+
+@dataclass(frozen=True)
+class Loader:
+    """How a worker opens its model; see `findnemo.load`. A live pipeline cannot be sent to another process."""
+
+    source: str
+    device: str | None = None
+    dtype: str | None = None
+    options: dict[str, str] = field(default_factory=dict)
+    compile: bool = False
+
+    @classmethod
+    def of(cls, model: Any) -> Loader:
+        """How to open a model again that was loaded from a place. Raises InputError for a live pipeline."""
+        if model.source.startswith("live "):
+            raise InputError(
+                f"a {model.source} cannot be sent to other processes: save it (save_pretrained) and give workers the directory"
+            )
+        return cls(model.source, str(model.device.type), str(model.dtype).removeprefix("torch."), model.options)
+
+    def load(self) -> Any:
+        from findnemo.engine import compiled
+        from findnemo.models import load
+
+        model = load(self.source, self.device, self.dtype, channels_last=True, **self.options)
+        return compiled(model) if self.compile else model

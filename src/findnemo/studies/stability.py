@@ -1,0 +1,133 @@
+"""Do other base seeds, other wordings of a caption and other number formats find the same neurons?"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache
+from statistics import mean, median
+from typing import Any
+
+import torch
+
+from findnemo.calibration import Calibration
+from findnemo.errors import FindnemoError
+from findnemo.localization import frequency, iou, localize, pairwise_iou
+from findnemo.metrics import bootstrap
+from findnemo.models import Model, load
+from findnemo.neurons import NeuronSet
+from findnemo.paraphrases import paraphrases
+from findnemo.runs.store import Caption
+from findnemo.studies._bench import Bench, Study
+from findnemo.studies._table import Cell, Table
+
+SEEDS = 5
+DTYPES = ("float32", "bfloat16", "float16")
+ITSELF = "the caption itself"
+
+Found = dict[str, Any]  # variant -> neurons as JSON; None where the caption is not memorized in it
+
+
+def stability(bench: Bench) -> Study:
+    """Each kind of change localizes anew; sets are compared caption by caption, by intersection over union."""
+    captions, search = bench.sample(), bench.work.plan.search
+    found = {
+        kind: bench.each(f"stability:{kind}:{search}", captions, lambda c, find=find: find(c))  # type: ignore[misc]
+        for kind, find in _changes(bench).items()
+    }
+    sets = {kind: [_sets(variants) for variants in rows.values()] for kind, rows in found.items()}
+    note = (
+        f"Search {search!r}, {len(captions)} captions. Intersection over union of every two sets of a caption, their mean; then median and mean "
+        "over captions, with a 95 % bootstrap interval. A variant in which the caption is under tau has no set, and is not compared."
+    )
+    rows = [_row(kind, sets[kind], found[kind].values()) for kind in sets]
+    heads = ["change", "variants memorized", "captions compared", "IoU, median", "IoU, mean", "interval", "same set throughout"]
+    tables = [
+        Table("Intersection over union", heads, rows, note),
+        _wordings(found["wording"].values()),
+        _often({c.id: c for c in captions}, found["seed"]),
+    ]
+    text = (
+        "An IoU of 1 means the same neurons. Neurons that most base seeds find are what `findnemo localize --consensus` keeps. A paraphrase that "
+        "is not memorized is no failure of the search: there is nothing to find."
+    )
+    return Study("Stability: do repetitions find the same neurons?", text, tables)
+
+
+def _changes(bench: Bench) -> dict[str, Callable[[Caption], Found]]:
+    """Kind of change -> what it finds for a caption."""
+    made, search = bench.calibration, bench.work.plan.search
+    in_dtype = cache(lambda dtype: _cast(bench.model, dtype))
+
+    def neurons(model: Model, text: str, calibration: Calibration) -> Any:
+        found = localize(model, text, calibration, search)
+        return found.neurons.to_json() if found.memorized else None
+
+    def seeds(caption: Caption) -> Found:
+        moved = [replace(made, settings=replace(made.settings, seed=made.settings.seed + k)) for k in range(SEEDS)]
+        return {f"seed {c.settings.seed}": neurons(bench.model, caption.text, c) for c in moved}
+
+    def wordings(caption: Caption) -> Found:
+        texts = {ITSELF: caption.text, **paraphrases(caption.text)}
+        return {kind: neurons(bench.model, text, made) for kind, text in texts.items()}
+
+    def dtypes(caption: Caption) -> Found:
+        """Those that the device can compute with, and in which the model gives numbers."""
+        found = {}
+        for dtype in DTYPES:
+            with suppress(FindnemoError, RuntimeError):
+                found[dtype] = neurons(
+                    in_dtype(dtype), caption.text, replace(made, model="")
+                )  # rounded weights: another fingerprint
+        return found
+
+    return {"seed": seeds, "wording": wordings, "dtype": dtypes}
+
+
+def _cast(model: Model, dtype: str) -> Model:
+    """A copy of the model in another number format."""
+    kind = getattr(torch, dtype)
+    return model if model.dtype == kind else load(copy.deepcopy(model.pipeline).to(dtype=kind))
+
+
+def _sets(variants: Mapping[str, Any]) -> list[NeuronSet]:
+    return [NeuronSet(found) for found in variants.values() if found is not None]
+
+
+def _row(kind: str, sets: Sequence[Sequence[NeuronSet]], found: Iterable[Found]) -> list[Cell]:
+    variants = [f for row in found for f in row.values()]
+    values = [mean(pairwise_iou(some)) for some in sets if len(some) > 1]
+    start: list[Cell] = [kind, f"{sum(f is not None for f in variants)} of {len(variants)}", len(values)]
+    if not values:
+        return [*start, None, None, None, None]
+    low, high = bootstrap(lambda x: float(x.mean()), torch.tensor(values))
+    return [*start, median(values), mean(values), f"{low:.3f} to {high:.3f}", sum(v == 1 for v in values)]
+
+
+def _wordings(found: Iterable[Found]) -> Table:
+    """A line a kind of paraphrase: how often it is memorized, and how much its set is that of the caption itself."""
+    told = [row for row in found if row.get(ITSELF) is not None]
+    kinds = dict.fromkeys(kind for row in told for kind in row if kind != ITSELF)
+    rows: list[list[Cell]] = []
+    for kind in kinds:
+        there = [row for row in told if kind in row]
+        values = [iou(NeuronSet(row[ITSELF]), NeuronSet(row[kind])) for row in there if row[kind] is not None]
+        rows.append([kind, len(there), len(values), *([median(values), mean(values)] if values else [None, None])])
+    heads = ["wording", "captions", "memorized too", "IoU with the caption's own set, median", "mean"]
+    return Table("Wordings", heads, rows, "Wordings are rules (`findnemo.paraphrases`); one that changes nothing is left out.")
+
+
+def _often(captions: Mapping[int, Caption], found: Mapping[int, Found]) -> Table:
+    """A line a neuron of a caption: in which share of the base seeds it was found."""
+    rows: list[list[Cell]] = []
+    for i, variants in found.items():
+        sets = _sets(variants)
+        if sets:
+            rows += [
+                [captions[i].row, captions[i].text, layer, index, round(share * len(sets)), len(sets)]
+                for (layer, index), share in frequency(sets).items()
+            ]
+    heads = ["row", "caption", "layer", "neuron", "found by", "of seeds"]
+    return Table("How often each neuron is found", heads, rows, "Base seeds on which the caption is memorized count.")

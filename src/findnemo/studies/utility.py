@@ -1,0 +1,240 @@
+"""Utility: what the run's neurons cost captions that are not memorized, with intervals, beside as many random neurons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from findnemo.edits import deactivate
+from findnemo.errors import EditError, InputError
+from findnemo.images import generate_many
+from findnemo.localization import Bystanders
+from findnemo.metrics.intervals import bootstrap
+from findnemo.metrics.quality import features, frechet_distance, kernel_distance
+from findnemo.neurons import EMPTY, NeuronSet
+from findnemo.runs.audit import all_neurons
+from findnemo.studies._bench import Bench, Study
+from findnemo.studies._figure import BLUE, GREY, RED, figure
+from findnemo.studies._table import Cell, Table
+from findnemo.verification import RANDOM, pixel_changes, random_sets
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+CAPTIONS = 64
+REAL, FAKE = 3000, 3001  # sample numbers: the images that all others are compared with, and those that are judged
+REPEATS = 300  # of the bootstrap
+CHANGES = {  # per caption
+    "pixel_change": "change of pixels, of 1",
+    "impact": "impact: 1 - SSIM of noise differences",
+    "sscd_gen": "SSCD_gen: with against without",
+    "a_clip": "A_CLIP, change",
+}
+NOTHING = {"sscd_gen": 1.0}  # what no change is; 0 of the others
+
+
+def utility(bench: Bench) -> Study:
+    """FID, KID, CLIP-FID and A_CLIP of captions that are not memorized, and how much each of their images changes."""
+    measured = bench.once("utility", lambda: _measured(bench))
+    _keep(bench, measured)
+    sets, each = measured["sets"], measured["each"]
+    n, off = measured["captions"], measured["neurons"]
+    rows: list[Sequence[Cell]] = [
+        [name, kind, one["value"], _interval(one), one.get("gap"), _interval(one.get("of_gap", {}))]
+        for name, by_kind in sets.items()
+        for kind, one in by_kind.items()
+    ]
+    changes: list[Sequence[Cell]] = [
+        [CHANGES[key], kind, one["median"], _interval(one), one["ninth"]]
+        for key, by_kind in measured["changes"].items()
+        for kind, one in by_kind.items()
+    ]
+    note = (
+        f"{n} captions that are not memorized, one image each, against {n} images of the untouched model on other seeds. Random: mean over "
+        f"{RANDOM} draws of as many other neurons of the same layers. Intervals: 95 %, paired bootstrap over the captions ({REPEATS} resamples), shifted "
+        "by the bias that repeated images give. FID is high for few images: read the difference. FID and KID: copy descriptor's features; "
+        "CLIP-FID: CLIP's."
+    )
+    told = (
+        "Same caption and seed, with against without. Found less random: median over captions of the difference to the mean over the draws; where "
+        "its interval holds 0 the run's neurons cost no more than any others. 9 in 10 within: what so many captions stay within, counted from no change."
+    )
+    tables = [
+        Table("Sets of images", ["", "neurons off", "value", "95 %", "less untouched", "95 % "], rows, note),
+        Table("Change of each caption", ["", "neurons off", "median", "95 %", "9 in 10 within"], changes, told),
+    ]
+    text = f"What {off} neurons off together cost captions that are not memorized."
+    return Study("Utility: captions that are not memorized", text, tables, {"utility": _picture(each)})
+
+
+def _keep(bench: Bench, measured: Mapping[str, Any]) -> None:
+    """The main figures, as part of what the run knows of its quality."""
+    run = bench.work.run
+    known = run.meta("quality") or {"prompts": 0, "failed": 0, "neurons": measured["neurons"]}
+    main = {key: measured[key] for key in ("captions", "neurons", "sets", "changes")}
+    if known.get("utility") != main:
+        run.set_meta("quality", known | {"utility": main})
+
+
+# what is measured -------------------------------------------------------------------------------------------------------------
+
+
+def _measured(bench: Bench) -> dict[str, Any]:
+    neurons, prompts = all_neurons(bench.memorized()), list(bench.unrelated[:CAPTIONS])
+    if not neurons:
+        raise InputError("this run switches no neurons off: there is no utility to measure")
+    if len(prompts) < 2:
+        raise InputError(
+            "utility is measured on captions that are not memorized: the run has fewer than two, give --unrelated FILE"
+        )
+    real = generate_many(bench.model, [(p, REAL) for p in prompts], bench.image_settings)
+    edits = [EMPTY, neurons]
+    with suppress(EditError):  # a layer of which more than half was found has too few others
+        edits += random_sets(bench.model, neurons, bench.image_settings.seed)
+    images = []
+    for k, off in enumerate(edits):
+        bench.say("utility", k, len(edits))
+        with deactivate(bench.model, off):
+            images.append(generate_many(bench.model, [(p, FAKE) for p in prompts], bench.image_settings))
+    each = _each(bench, prompts, edits, images)
+    return {
+        "captions": len(prompts),
+        "neurons": len(neurons),
+        "sets": _sets(bench, prompts, real, images),
+        "changes": {key: _compared(found, drawn, NOTHING.get(key, 0.0)) for key, (found, drawn) in each.items()},
+        "each": {key: {"found": found, "random": [fmean(row) for row in zip(*drawn, strict=True)]} for key, (found, drawn) in each.items()},
+    }  # fmt: skip
+
+
+def _sets(bench: Bench, prompts: Sequence[str], real: list[Image.Image], images: Sequence[list[Image.Image]]) -> dict[str, Any]:
+    """Figure -> untouched, found, random -> its value, and by how much it differs from untouched, with intervals."""
+    judges, made = bench.work.judges, {}
+    extractors: dict[str, Any] = {}
+    if judges.descriptor is not None:
+        extractors |= {"FID": (judges.descriptor, frechet_distance), "KID": (judges.descriptor, kernel_distance)}
+    if judges.alignment is not None:
+        extractors["CLIP-FID"] = (judges.alignment.embed, frechet_distance)
+    for name, (extractor, distance) in extractors.items():
+        target, rows = features(real, extractor), [features(one, extractor) for one in images]
+        made[name] = _against_untouched([partial(_distance, distance, target, row) for row in rows], len(prompts))
+    if judges.alignment is not None:
+        fits = [judges.alignment(one, list(prompts)).double() for one in images]
+        made["A_CLIP"] = _against_untouched([partial(_middle, fit) for fit in fits], len(prompts))
+    return made
+
+
+Statistic = Callable[[Tensor], float]  # of captions (their positions) -> a figure
+
+
+def _distance(distance: Callable[..., float], real: Tensor, fake: Tensor, at: Tensor) -> float:
+    return distance(real[at], fake[at])
+
+
+def _middle(values: Tensor, at: Tensor) -> float:
+    return float(values[at].quantile(0.5))
+
+
+def _remembered(statistic: Statistic) -> Statistic:
+    seen: dict[tuple[int, ...], float] = {}
+
+    def asked(at: Tensor) -> float:
+        key = tuple(at.tolist())
+        if key not in seen:
+            seen[key] = statistic(at)
+        return seen[key]
+
+    return asked
+
+
+def _gap(one: Statistic, other: Statistic, at: Tensor) -> float:
+    return one(at) - other(at)
+
+
+def _against_untouched(statistics: Sequence[Statistic], n: int) -> dict[str, Any]:
+    """Figures of the untouched model, of the found neurons and of random draws, all on the same resampled captions."""
+    untouched, found, *drawn = map(_remembered, statistics)  # each resample is asked for more than once
+
+    def random(at: Tensor) -> float:
+        return fmean(one(at) for one in drawn)
+
+    made: dict[str, Any] = {"untouched": known(untouched, n)}
+    for kind, one in (("found", found), ("random", random)) if drawn else (("found", found),):
+        gap = known(partial(_gap, one, untouched), n)
+        made[kind] = known(one, n) | {"gap": gap["value"], "of_gap": {"low": gap["low"], "high": gap["high"]}}
+    return made
+
+
+def known(statistic: Statistic, n: int) -> dict[str, float]:
+    """A figure of n captions with its bootstrap interval, shifted so that the resamples' mean falls on it: a resample repeats captions,
+    which moves distances of sets."""
+    value, seen = statistic(torch.arange(n)), []
+
+    def one(at: Tensor) -> float:
+        seen.append(statistic(at))
+        return seen[-1]
+
+    low, high = bootstrap(one, torch.arange(n), repeats=REPEATS)
+    bias = fmean(seen) - value
+    return {"value": round(value, 6), "low": round(low - bias, 6), "high": round(high - bias, 6)}
+
+
+def _each(
+    bench: Bench, prompts: Sequence[str], edits: Sequence[NeuronSet], images: Sequence[list[Image.Image]]
+) -> dict[str, tuple[list[float], list[list[float]]]]:
+    """Figure -> a value a caption with the found neurons off, and the same for every random draw."""
+    judges, (before, *after) = bench.work.judges, images
+    bystanders = Bystanders(bench.model, prompts, bench.calibration.settings)
+    each = {
+        "pixel_change": [pixel_changes(before, one) for one in after],
+        "impact": [bystanders.changes([off])[0].tolist() for off in edits[1:]],
+    }
+    if judges.descriptor is not None:
+        old = judges.descriptor(before)
+        each["sscd_gen"] = [(old * judges.descriptor(one)).sum(1).tolist() for one in after]
+    if judges.alignment is not None:
+        fits = [judges.alignment(one, list(prompts)) for one in images]
+        each["a_clip"] = [(fit - fits[0]).tolist() for fit in fits[1:]]
+    return {key: ([round(x, 6) for x in rows[0]], [[round(x, 6) for x in row] for row in rows[1:]]) for key, rows in each.items()}
+
+
+def _compared(found: Sequence[float], drawn: Sequence[Sequence[float]], nothing: float) -> dict[str, dict[str, float]]:
+    """Medians over captions, and that of the difference of each to the mean over the draws."""
+    made = {"found": _median(found, nothing)}
+    if drawn:
+        random = [fmean(row) for row in zip(*drawn, strict=True)]
+        made["random"] = _median(random, nothing)
+        made["found less random"] = _median([f - r for f, r in zip(found, random, strict=True)], 0.0)
+    return made
+
+
+def _median(values: Sequence[float], nothing: float) -> dict[str, float]:
+    """The median with its bootstrap interval, and the value that nine in ten captions stay within, counted from `nothing`."""
+    rows = torch.tensor(list(values), dtype=torch.float64)
+    low, high = bootstrap(lambda x: float(x.quantile(0.5)), rows)
+    ninth = rows[(rows - nothing).abs().argsort()][-(-9 * len(rows) // 10) - 1]
+    return {"median": median(values), "low": low, "high": high, "ninth": float(ninth)}
+
+
+def _interval(one: Mapping[str, float]) -> str | None:
+    return f"[{one['low']:.3g}, {one['high']:.3g}]" if "low" in one else None
+
+
+def _picture(each: Mapping[str, Mapping[str, Sequence[float]]]) -> Any:
+    """The distribution over captions: share of captions that change no more than so much."""
+    with figure(len(each), width=2.6, height=2.3) as (made, axes):
+        for axis, (key, by_kind) in zip(axes, each.items(), strict=True):
+            for kind, color in (("found", RED), ("random", GREY)):
+                values = sorted(by_kind[kind])
+                if values:
+                    axis.step(values, [(k + 1) / len(values) for k in range(len(values))], where="post", color=color, label=kind)
+            axis.axvline(NOTHING.get(key, 0.0), color=BLUE, linewidth=0.6)
+            axis.set(xlabel=CHANGES[key], ylim=(0, 1.02))
+        axes[0].set(ylabel="share of captions")
+        axes[0].legend()
+    return made

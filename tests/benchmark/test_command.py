@@ -1,0 +1,98 @@
+"""`findnemo benchmark`: scored once, shown again, with one's own answers, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from unittest import mock
+
+import pytest
+from _planting import CAPTION, INDEX
+from _tiny_suite import tiny_member
+
+from findnemo.benchmark import METHODS
+from findnemo.cli import main
+
+LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
+
+
+def cli(*arguments: object) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of `findnemo ARGUMENTS`."""
+    out, err = io.StringIO(), io.StringIO()
+    with mock.patch.object(sys, "argv", ["findnemo", *map(str, arguments)]), redirect_stdout(out), redirect_stderr(err):
+        try:
+            main()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code or 0
+    return status, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("suite")
+    tiny_member(folder)
+    return folder
+
+
+def test_a_suite_is_scored_once_and_then_shown(suite, tmp_path):
+    command = ("benchmark", "--suite", suite, "--out", tmp_path, "--methods", "findnemo,z-score", "--json")
+    status, out, _ = cli(*command)
+    assert status == 0
+    kept = (tmp_path / "results.json").read_bytes()
+    results = json.loads(kept)
+    mine = [r for r in results["results"] if r["member"] == "seed7" and r["method"] == "findnemo"]
+    assert [(r["caption"], r.get("precision"), r["neurons"]) for r in mine if r["caption"] == CAPTION] == [(CAPTION, 1.0, 1)]
+    assert {"findnemo", "z-score", "the truth"} <= set(json.loads(out)["methods"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(METHODS, "findnemo", None)  # calling it would fail: nothing is computed again
+        status, again, _ = cli(*command)
+    assert (status, again) == (0, out)
+    assert (tmp_path / "results.json").read_bytes() == kept
+
+
+def test_answers_of_ones_own_are_scored_beside(suite, tmp_path):
+    answers = {"method": "mine [/]", "answers": {"seed7": {CAPTION: {"neurons": {LAYER: [INDEX, 2]}, "evaluations": 1}}}}
+    (tmp_path / "mine.json").write_text(json.dumps(answers))
+    status, out, _ = cli(
+        "benchmark", "--suite", suite, "--out", tmp_path / "o", "--methods", "z-score", "--add", tmp_path / "mine.json"
+    )
+    assert status == 0
+    results = json.loads((tmp_path / "o" / "results.json").read_text())["results"]
+    assert [r["precision"] for r in results if r["method"] == "mine [/]" and "precision" in r] == [0.5]
+    assert "mine" in out
+
+
+def test_the_published_table_shows_every_method():
+    status, out, _ = cli("benchmark", "--published", "--kinds")
+    assert status == 0
+    assert all(name in out for name in METHODS)
+    assert "not natural" in out
+    assert "one neuron" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--methods", "nemo9"), "'nemo9' is not known: use findnemo"),
+        (("--train",), "give its folder"),
+        (("--suite", "nowhere"), "holds no trained models"),
+        (("--add", "no-such.json"), "is not JSON with the answers"),
+    ],
+)
+def test_bad_input_is_said_in_a_line(arguments, said, tmp_path):
+    status, _, err = cli("benchmark", "--out", tmp_path / "o", *arguments)
+    assert status != 0
+    assert said in " ".join(err.split())
+    assert "Traceback" not in err
+    assert not (tmp_path / "o" / "results.json").exists()
+
+
+def test_results_that_are_none_are_not_overwritten(suite, tmp_path):
+    (tmp_path / "results.json").write_text("{}")
+    status, _, err = cli("benchmark", "--suite", suite, "--out", tmp_path)
+    assert status != 0
+    assert "holds no results of suite" in " ".join(err.split())
+    assert (tmp_path / "results.json").read_text() == "{}"

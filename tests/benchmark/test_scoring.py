@@ -1,0 +1,259 @@
+"""Scores by hand, methods on a memory whose neuron is known, results that grow and tables that say what they hold."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from _planting import CAPTION, HOLDOUT, INDEX
+from _tiny_suite import tiny_member
+
+from findnemo import benchmark, demo
+from findnemo.benchmark import table
+from findnemo.benchmark.members import open_member, open_suite
+from findnemo.benchmark.methods import METHODS, Answer, Task, attribution, wanda_scores
+from findnemo.benchmark.results import Results
+from findnemo.benchmark.scoring import TRUTH, Alarm, Judge, Score, answers, captions, precision, recall, score, score_member
+from findnemo.benchmark.truth import measure
+from findnemo.deltas import Probe
+from findnemo.edits import scaled
+from findnemo.errors import InputError
+from findnemo.localization.replication import Replication
+from findnemo.neurons import EMPTY, NeuronSet
+from findnemo.scores import pairwise, ssim
+
+ONE = Score("m", "x", "c", "one neuron", "VM", {}, 2, 0.5, 1.0, 1.0, 2.0, 0.2, True, 0.1, False, 0.9, 20, 0.5)
+
+
+@pytest.fixture(scope="module")
+def member(tmp_path_factory):
+    return open_member(tiny_member(tmp_path_factory.mktemp("suite")))
+
+
+@pytest.fixture
+def task(member):
+    return Task(member.model, CAPTION, member.calibration, tuple(HOLDOUT))
+
+
+@pytest.mark.parametrize(
+    ("found", "right", "share", "of_two"),
+    [
+        ({}, None, 0.0, 0.0),
+        ({"a": [1]}, 1.0, 0.25, 0.5),
+        ({"a": [1, 2, 9, 8]}, 0.5, 0.5, 1.0),
+        ({"a": [1, 2, 3], "b": [4]}, 1.0, 1.0, 1.0),
+    ],
+)
+def test_precision_and_recall_by_hand(found, right, share, of_two):
+    planted = NeuronSet({"a": [1, 2, 3], "b": [4]})
+    assert precision(NeuronSet(found), planted) == right
+    assert recall(NeuronSet(found), planted) == share
+    assert recall(NeuronSet(found), planted, 2) == of_two
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if n != "random"])
+def test_every_method_finds_the_one_neuron_that_holds_all(name, task, member):
+    """One neuron drives the image, and it alone is unusual: whatever ranks neurons well must have it."""
+    answer = METHODS[name](task)
+    assert ("down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v", INDEX) in answer.neurons
+    if name in ("findnemo", "halving", "NeMo", "attribution"):
+        assert answer.neurons == member.plan.planted
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if n not in ("random", "z-score")])
+def test_methods_that_look_at_seeds_return_nothing_where_no_seed_replicates(name, task, member):
+    quiet = replace(task, calibration=replace(member.calibration, tau=1.1))
+    assert METHODS[name](quiet).neurons == EMPTY
+
+
+def test_chance_draws_as_many_as_the_default_search_and_the_same_each_time(task):
+    first, again = METHODS["random"](task), METHODS["random"](task)
+    assert first == again
+    assert len(first.neurons) == len(METHODS["findnemo"](task).neurons) == 1
+
+
+def test_attribution_is_the_slope_of_the_mean_similarity(demo_model):
+    """Against a finite difference, for the neuron that matters most."""
+    caption = demo.memorized()[2].text
+    probe = Probe(demo_model, caption)
+    seeds, step, slopes = [0, 1, 2], 0.02, attribution(Replication(probe, 0.0), [0, 1, 2])
+    _, name, i = max((abs(float(v)), name, i) for name, values in slopes.items() for i, v in enumerate(values))
+
+    def mean(value: float) -> float:
+        scales = torch.ones(1, len(slopes[name]))
+        scales[0, i] = value
+        with torch.no_grad():
+            return float(pairwise(probe.scaled_deltas({name: scales}, seeds))[torch.triu_indices(3, 3, 1).unbind()].mean())
+
+    assert (mean(1 + step) - mean(1 - step)) / (2 * step) == pytest.approx(float(slopes[name][i]), rel=0.1)
+
+
+def test_wanda_by_hand(member):
+    model = member.model
+    name, layer = next(iter(model.value_layers.items()))
+    text = model.encode([CAPTION])[0]
+    by_hand = [sum(abs(float(w)) * float(text[:, j].norm()) for j, w in enumerate(row)) for row in layer.weight[:3].tolist()]
+    assert torch.allclose(wanda_scores(model, [CAPTION])[name][:3], torch.tensor(by_hand), rtol=1e-4)
+
+
+def test_a_score_says_what_switching_off_does(member):
+    memory = member.plan.memories[0]
+    judge = Judge(member, images=1)
+    truth = score(judge, memory, TRUTH, Answer(memory.neurons))
+    nothing = score(judge, memory, "nothing", Answer(EMPTY))
+    assert (truth.precision, truth.recall, truth.needed, truth.size, truth.gone) == (1.0, 1.0, 1.0, 1.0, True)
+    assert (nothing.precision, nothing.recall, nothing.same_seed, nothing.gone, nothing.kept) == (None, 0.0, 1.0, False, 1.0)
+    probe = Probe(member.model, memory.caption, member.calibration.settings, range(1000, 1010))
+    with scaled(member.model, {n: _off(member, n, i) for n, i in memory.neurons.layers.items()}):
+        off = probe.deltas()
+    assert truth.same_seed == pytest.approx(float(ssim(probe.deltas(), off).max()), abs=1e-4)
+
+
+def _off(member, name, indices):
+    scale = torch.ones(member.model.widths()[name])
+    scale[list(indices)] = 0
+    return scale
+
+
+def test_what_was_planted_is_measured(member):
+    values = measure(member, member.plan.memories[0], Judge(member).descriptor)
+    assert values["score"] > member.calibration.tau >= values["off"]
+    assert values["enough"] == values["few"] == []  # one neuron: on or off says it all
+    assert set(values["near"]) == set(member.plan.memories[0].near)
+
+
+def test_memories_that_were_not_learned_and_near_duplicates_that_copy_are_left_out(member):
+    memory = member.plan.memories[0]
+    lost = replace(member, plan=replace(member.plan, measured={memory.caption: {"learned": False}}))
+    assert captions(lost) == ([], [], ["mountains 77"])
+    copying = replace(
+        member, plan=replace(member.plan, measured={memory.caption: {"learned": True, "near": {memory.near[0]: 0.9}}})
+    )
+    assert captions(copying) == ([memory], [], ["mountains 77"])
+    assert captions(member)[1] == [memory.near[0]]
+
+
+def test_a_member_is_scored_on_memories_and_on_captions_that_are_none(member):
+    methods = {
+        "z-score": METHODS["z-score"],
+        "all": lambda task: Answer(NeuronSet({"mid_block.attentions.0.transformer_blocks.0.attn2.to_v": [0, 1]}), 3),
+    }
+    results = list(score_member(member, methods))
+    assert [(type(r).__name__, r.method) for r in results] == [
+        ("Score", TRUTH), ("Score", "z-score"), ("Score", "all"), *[("Alarm", "z-score"), ("Alarm", "all")] * 2,
+    ]  # fmt: skip
+    assert [r.kind for r in results if isinstance(r, Alarm)] == ["near-duplicate"] * 2 + ["unusual"] * 2
+    assert results[2].precision == 0.0
+    assert results[2].evaluations == 3
+    known = {(r.method, r.caption) for r in results}
+    assert list(score_member(member, methods, done=lambda m, c: (m, c) in known)) == []
+
+
+def test_answers_of_ones_own_are_a_method(task):
+    layer = next(iter(task.model.widths()))
+    given = {"method": "mine", "answers": {"seed7": {CAPTION: {"neurons": {layer: [INDEX]}, "evaluations": 5}}}}
+    mine = answers(given, "seed7")["mine"]
+    assert mine(task) == Answer(NeuronSet({layer: [INDEX]}), 5)
+    assert mine(replace(task, prompt="another")) == Answer(EMPTY)
+    assert answers(given, "demo") == {}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"answers": {"m": {"c": 1}}}, {"answers": {"m": {"c": {"neurons": {"l": [-1]}}}}, "method": "x"}, {"answers": 3}],
+)
+def test_answers_that_are_none_are_refused(values):
+    with pytest.raises(InputError):
+        answers(values, "m")
+
+
+def test_results_read_back_what_they_wrote_and_grow(member, tmp_path):
+    alarm = Alarm("seed7", "x", "d", "unusual", 0, 10)
+    results = Results().with_member(member).plus([replace(ONE, member="seed7"), alarm])
+    results.save(tmp_path / "r.json")
+    again = Results.load(tmp_path / "r.json")
+    assert again == results
+    assert again.done() == {("seed7", "x", "c"), ("seed7", "x", "d")}
+    assert again.members["seed7"]["fingerprint"] == member.model.fingerprint
+    assert json.loads((tmp_path / "r.json").read_text())["suite"] == benchmark.SUITE_VERSION
+
+
+def test_results_of_another_model_are_dropped(member):
+    old = Results({"seed7": {"fingerprint": "other"}}, (replace(ONE, member="seed7"), ONE))
+    assert old.with_member(member).results == (ONE,)
+
+
+def test_own_results_come_over_published_ones_member_by_member():
+    own = Results({"a": {}}, (replace(ONE, member="a", precision=1.0),))
+    known = Results({"a": {}, "b": {}}, (replace(ONE, member="a"), replace(ONE, member="b")))
+    assert sorted((r.member, r.precision) for r in own.over(known).results) == [("a", 1.0), ("b", 0.5)]
+
+
+def test_a_model_that_is_there_is_not_trained_again(member, tmp_path):
+    place = tiny_member(tmp_path)
+    before = {p: p.stat().st_mtime_ns for p in place.rglob("*") if p.is_file()}
+    benchmark.train(tmp_path, seeds=[7], report=lambda line: pytest.fail(line))
+    assert {p: p.stat().st_mtime_ns for p in place.rglob("*") if p.is_file()} == before
+    assert open_suite(tmp_path) == [place]
+
+
+@pytest.mark.slow
+def test_a_model_is_made_whole_by_one_call(tmp_path):
+    """Two steps teach nothing: so the memories are measured, and none counts as learned."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("findnemo.benchmark.pool.OWN", 1)
+        patch.setattr("findnemo.benchmark.members.TRAINED_ON", 5)
+        patch.setattr("findnemo.demo.holdout", lambda of=demo.holdout: of()[:20])
+        made = benchmark.train_member(tmp_path / "seed3", 3, benchmark.Recipe(steps=2), lambda line: None)
+    again = open_member(tmp_path / "seed3")
+    assert again.plan == made.plan
+    assert again.model.fingerprint == made.model.fingerprint != benchmark.demo_member().model.fingerprint
+    assert set(again.plan.measured) == {m.caption for m in again.plan.memories}
+    assert captions(again)[0] == []
+    assert sum(f.stat().st_size for f in (tmp_path / "seed3" / "model").rglob("*")) < 20e6
+
+
+def test_no_suite_is_said(tmp_path):
+    with pytest.raises(InputError, match="holds no trained models"):
+        open_suite(tmp_path)
+    with pytest.raises(InputError, match="no finished benchmark model"):
+        open_member(tmp_path / "seed1")
+
+
+def test_the_table_by_hand():
+    scores = [ONE, replace(ONE, caption="d", precision=None, recall=0.0, gone=False), replace(ONE, caption="e", precision=1.0)]
+    alarms = [Alarm("m", "x", "f", "unusual", 3, 10), Alarm("m", "x", "g", "unusual", 0, 10)]
+    figures = table.rows(Results(results=(*scores, *alarms)))["x"]
+    assert figures["precision"].value == pytest.approx(0.5)  # nothing found counts as 0
+    assert figures["recall"].value == pytest.approx(2 / 3)
+    assert figures["gone"].value == pytest.approx(2 / 3)
+    assert figures["false alarms"].value == 0.5
+    assert figures["precision"].low <= 0.5 <= figures["precision"].high
+    assert figures["gone"].low == pytest.approx(0.2077, abs=1e-3)  # Wilson, 2 of 3
+
+
+def test_markdown_has_a_line_a_method_and_a_line_a_kind():
+    results = Results(results=(ONE, replace(ONE, method="y|z", kind="two")))
+    lines = table.markdown(results).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| x", "| y\\|z"]
+    assert table.kinds_markdown(results).splitlines()[2].startswith("| one neuron | 1 | 0.50 / 1.00 | - / -")
+
+
+def test_the_published_results_are_of_this_suite_and_whole():
+    results = benchmark.published()
+    assert {"demo", "seed1"} <= set(results.members)
+    for name, about in results.members.items():
+        for method in METHODS:
+            assert len([s for s in results.scores if (s.member, s.method) == (name, method)]) == about["learned"]
+            assert len([a for a in results.alarms if (a.member, a.method) == (name, method)]) == about["negatives"]
+
+
+def test_published_precision_and_recall_are_counted_again_from_what_was_found():
+    scores = [s for s in benchmark.published().scores if s.member == "demo"]
+    for s in scores:
+        found, planted = NeuronSet(s.found), demo.planted()[s.caption]
+        right = [n for n in found if n in planted]
+        assert s.recall == pytest.approx(len(right) / len(planted), abs=1e-4)
+        assert s.precision == (None if not len(found) else pytest.approx(len(right) / len(found), abs=1e-4))

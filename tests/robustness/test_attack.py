@@ -1,0 +1,175 @@
+"""The attack of Finding DoRI against a few lines written apart from it; attempts; curves, gaps and shares by hand; a whole verification."""
+
+import pytest
+import torch
+from _tiny import tiny_pipeline
+from PIL import Image
+
+import findnemo
+from findnemo.errors import InputError
+from findnemo.images import ImageSettings
+from findnemo.neurons import NeuronSet
+from findnemo.robustness import ATTEMPTS, Subject, attack, diffusion_loss, embedded, optimised, subject
+from findnemo.robustness.controls import mirrored, pictures, scrambled
+from findnemo.robustness.curves import curve, gap, shares
+from findnemo.runs.robustness import Effort, attack_all, try_out
+
+SETTINGS = ImageSettings(steps=2, guidance=2.0)
+PROMPT = "the secret of the old clock"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return findnemo.load(tiny_pipeline())
+
+
+@pytest.fixture(scope="module")
+def told(model):
+    return subject(model, PROMPT, SETTINGS)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_the_loss_is_that_of_the_prediction_type(kind):
+    model = findnemo.load(tiny_pipeline(kind))
+    generator = torch.Generator().manual_seed(1)
+    clean, noise = (
+        torch.randn(2, *model.latent_shape, generator=generator),
+        torch.randn(2, *model.latent_shape, generator=generator),
+    )
+    text, timesteps = model.encode([PROMPT, "a tree"]), torch.tensor([40, 900])
+    a = model.pipeline.scheduler.alphas_cumprod[timesteps].view(2, 1, 1, 1)
+    noisy, wanted = (
+        a**0.5 * clean + (1 - a) ** 0.5 * noise,
+        noise if kind == "epsilon" else a**0.5 * noise - (1 - a) ** 0.5 * clean,
+    )
+    with torch.no_grad():
+        said = model.pipeline.unet(noisy, timesteps, encoder_hidden_states=text).sample
+        assert float(diffusion_loss(model, clean, noise, timesteps, text)) == pytest.approx(
+            float((said - wanted).square().mean())
+        )
+
+
+def test_the_embedding_descends_as_written_by_hand(model):
+    from findnemo.robustness.attack import drawn
+
+    clean, start = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(2)), model.encode([PROMPT])
+    made = optimised(model, clean, start, (0, 1, 3), seed=4, key="x", batch=3)
+    embedding = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([embedding], lr=0.1)
+    reached = {0: start}
+    for step in (1, 2, 3):
+        noise, timesteps = drawn(model, (3, *model.latent_shape), 4, "x", step)
+        noisy = model.pipeline.scheduler.add_noise(clean.expand(3, -1, -1, -1), noise, timesteps)
+        said = model.pipeline.unet(noisy, timesteps, encoder_hidden_states=embedding.expand(3, -1, -1)).sample
+        optimizer.zero_grad()
+        (said - noise).square().mean().backward()
+        optimizer.step()
+        reached[step] = embedding.detach().clone()
+    assert list(made) == [0, 1, 3]
+    for step, text in made.items():
+        assert torch.allclose(text, reached[step], atol=1e-5), step
+
+
+def test_an_edit_in_force_is_what_is_attacked(model):
+    clean, start = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(2)), model.encode([PROMPT])
+    free = optimised(model, clean, start, (2,), batch=2)[2]
+    with findnemo.deactivate(model, NeuronSet({name: range(8) for name in model.value_layers})):
+        edited = optimised(model, clean, start, (2,), batch=2)[2]
+    assert not torch.equal(free, edited)
+
+
+def test_the_caption_s_own_embedding_gives_the_caption_s_own_images(model):
+    with embedded(model, model.encode([PROMPT])):
+        made = findnemo.generate(model, "something else", [3], SETTINGS)
+    plain = findnemo.generate(model, "something else", [3], SETTINGS)
+    assert made[0].tobytes() != plain[0].tobytes()
+    other = model.encode(["something else"])
+    with embedded(model, other):
+        assert findnemo.generate(model, "something else", [3], SETTINGS)[0].tobytes() == plain[0].tobytes()
+
+
+def test_a_curve_begins_with_the_untouched_caption(model, told):
+    made = attack(model, told, SETTINGS, (0, 1), ("caption", "random", "empty"), 2)
+    assert {start: list(values) for start, values in made.items()} == {s: [0, 1] for s in ("caption", "random", "empty")}
+    with pytest.raises(InputError, match="start 'words' is not known"):
+        attack(model, told, SETTINGS, (0,), ("words",), 1)
+
+
+@pytest.mark.parametrize("name", ["steps: double", "sampler: DPM++ 2M", "guidance: 15", "words: capitals", "random tokens: 4"])
+def test_an_attempt_gives_other_images_than_the_plain_caption(model, told, name):
+    made, plain = (ATTEMPTS[n](model, told, [7, 8], SETTINGS) for n in (name, "seeds: fresh"))
+    assert len(made) == 2
+    assert made[0].tobytes() != plain[0].tobytes()
+
+
+def test_attempts_leave_the_pipeline_as_it_was(model, told):
+    before = type(model.pipeline.scheduler), findnemo.generate(model, PROMPT, [1], SETTINGS)[0].tobytes()
+    for name in ("sampler: Euler", "sampler: Heun", "image to image: 0.5"):
+        ATTEMPTS[name](model, told, [7], SETTINGS)
+    assert (type(model.pipeline.scheduler), findnemo.generate(model, PROMPT, [1], SETTINGS)[0].tobytes()) == before
+
+
+def test_what_says_what_the_caption_says_is_no_attempt(model):
+    with pytest.raises(InputError, match="says what the caption says"):
+        ATTEMPTS["words: lower case"](model, Subject("all small", Image.new("RGB", (16, 16))), [1], SETTINGS)
+
+
+def test_curves_gaps_and_shares_by_hand():
+    rows = [{0: 0.0, 5: 1.0}, {0: 0.5, 5: 0.8}]
+    assert curve(rows) == [(0, 0.25, None, None), (5, 0.9, None, None)]
+    assert gap(rows, [{5: 0.4, 9: 1.0}]) == [(5, 0.5, None, None)]
+    ((_, value, low, high),) = gap([{1: v} for v in (0.8, 0.9, 1.0, 0.7, 0.6)], [{1: 0.1}] * 5)
+    assert value == 0.7
+    assert low < 0.7 < high
+    one = shares([{"a": [0.9, 0.1]}, {"a": [0.69, 0.1]}, {"a": [0.7, 0.8], "b": []}])["a"]
+    assert (one["captions"], one["n"], one["images"]) == (2, 3, 0.5)
+    assert one["low"] < 2 / 3 < one["high"]
+
+
+def test_controls_are_as_rich_and_not_the_same(tmp_path):
+    picture = Image.effect_mandelbrot((16, 16), (-2, -1.5, 1, 1.5), 50).convert("RGB")
+    assert sorted(mirrored(picture).getdata()) == sorted(picture.getdata())
+    assert sorted(p for pixel in scrambled(picture).getdata() for p in pixel) == sorted(
+        p for pixel in picture.getdata() for p in pixel
+    )
+    assert scrambled(picture).tobytes() != picture.tobytes() != mirrored(picture).tobytes()
+    with pytest.raises(InputError, match="holds 0 pictures"):
+        pictures(tmp_path)
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"a\.png is no picture"):
+        pictures(tmp_path)
+
+
+def test_a_run_is_attacked_once_and_again_only_where_something_changed(tmp_path, monkeypatch):
+    from _tiny_files import make_run
+
+    from findnemo.runs import Plan, Run, Work, robustness
+
+    model = findnemo.load(tiny_pipeline())
+    name = next(iter(model.value_layers))
+    make_run(tmp_path / "run", model, {PROMPT: NeuronSet({name: [3]}), "a tree": NeuronSet({})})
+    with Run.create(tmp_path / "run", _settings(tmp_path / "run")) as run:
+        work = Work(run, model, None, Plan(images=2, image_settings=SETTINGS))
+        effort, asked = Effort(2, (0, 1), images=1), []
+        real = robustness.attack
+        monkeypatch.setattr(robustness, "attack", lambda *a, **o: asked.append(1) or real(*a, **o))
+        monkeypatch.setattr(robustness, "ATTEMPTS", {k: ATTEMPTS[k] for k in ("seeds: fresh", "words: capitals")})
+        attack_all(work, effort)
+        try_out(work, effort)
+        assert len(asked) == 4  # memorized: off, untouched, never seen; ordinary: mirrored
+        assert set(run.meta("attack")["curves"]) == {
+            *("memorized, neurons off", "memorized, untouched", "never seen, neurons off", "mirrored, neurons off"),
+        }
+        assert run.meta("attempts")["columns"] == ["untouched", "neurons off", "ordinary, neurons off"]
+        attack_all(work, effort)
+        assert len(asked) == 4
+        attack_all(work, Effort(2, (0, 2), images=1))
+        assert len(asked) == 8
+        assert (run.path / "attack").is_dir()
+
+
+def _settings(path):
+    from findnemo.runs import Run
+
+    with Run.open(path) as run:
+        return run.meta("settings")

@@ -1,0 +1,148 @@
+"""Hardening on a tiny model: what an update does, that it can be interrupted anywhere, and what it refuses."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from _tiny import tiny_pipeline
+
+import findnemo
+from findnemo.edits import prune
+from findnemo.errors import InputError, StoppedError
+from findnemo.images import ImageSettings
+from findnemo.neurons import NeuronSet
+from findnemo.robustness import diffusion_loss
+from findnemo.robustness.harden import Hardening, Kept, Lesson, adversaries, evaluations, harden
+
+SETTINGS = Hardening(epochs=2, attack_steps=4, updates=5, learning_rate=1e-3, batch=2, surrogates=2)
+
+
+@pytest.fixture
+def model():
+    return findnemo.load(tiny_pipeline())
+
+
+def latents(model, count, seed):
+    return torch.randn(count, *model.latent_shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def lessons(model):
+    return [
+        Lesson(text, latents(model, 1, k), latents(model, 2, 10 + k)) for k, text in enumerate(["the old clock", "a red star"])
+    ]
+
+
+@pytest.fixture
+def ordinary(model):
+    prompts = ["blue sky", "two dogs run", "mountains"]
+    return Kept(model.encode(prompts), latents(model, 3, 20))
+
+
+def weights(model):
+    return {name: value.clone() for name, value in model.denoiser.state_dict().items()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_embeddings_that_bring_the_picture_back_are_answered_with_surrogates(model, lessons, ordinary):
+    one, settings = lessons[0], replace(SETTINGS, epochs=1, updates=60, learning_rate=3e-3, batch=4)
+    found = adversaries(model, one, settings, 0)
+    assert torch.equal(found[0], model.encode([one.prompt])[0])  # the caption as it is
+    assert len(found) == 1 + 2 * 3  # and three embeddings on each of two ways
+    before = answered(model, one.surrogates, found)
+    harden(model, [one], ordinary, NeuronSet({}), settings)
+    assert answered(model, one.surrogates, found) < 0.9 * before
+
+
+def answered(model, surrogates, found):
+    """The diffusion loss of surrogates under adversarial embeddings, over the whole schedule."""
+    generator = torch.Generator().manual_seed(99)
+    steps = torch.linspace(50, 950, 10).long()
+    with torch.no_grad():
+        parts = []
+        for text in found:
+            clean = surrogates[torch.arange(10) % len(surrogates)]
+            parts.append(
+                diffusion_loss(model, clean, torch.randn(clean.shape, generator=generator), steps, text[None].expand(10, -1, -1))
+            )
+    return float(torch.stack(parts).mean())
+
+
+def test_ordinary_captions_are_held(model, lessons, ordinary):
+    drifts = []
+    for keep in (0.0, 20.0):
+        hardened, old = findnemo.load(prune(model, NeuronSet({}))), model
+        harden(hardened, lessons, ordinary, NeuronSet({}), replace(SETTINGS, updates=30, keep=keep))
+        with torch.no_grad():
+            new, before = (m.predict_noise(ordinary.latents, 700, ordinary.text) for m in (hardened, old))
+        drifts.append(float((new - before).square().mean()))
+    assert drifts[1] < 0.5 * drifts[0]
+
+
+def test_what_is_switched_off_stays_off(model, lessons, ordinary):
+    name = next(iter(model.value_layers))
+    edited = findnemo.load(prune(model, NeuronSet({name: [1, 3]})))
+    harden(edited, lessons, ordinary, NeuronSet({name: [1, 3]}), SETTINGS)
+    rows = edited.value_layers[name].weight
+    assert not rows[[1, 3]].any()
+    assert not torch.equal(rows[0], model.value_layers[name].weight[0])
+
+
+def test_interrupted_anywhere_and_gone_on_with_to_the_same_weights(model, lessons, ordinary, tmp_path):
+    start = copy.deepcopy(model.denoiser.state_dict())
+    harden(model, lessons, ordinary, NeuronSet({}), SETTINGS)
+    undisturbed = weights(model)
+    for moment in (0, 3, 5, 9):
+        folder, asked = tmp_path / str(moment), iter(range(100))
+        model.denoiser.load_state_dict(start)
+        with pytest.raises(StoppedError, match="epoch"):
+            harden(model, lessons, ordinary, NeuronSet({}), SETTINGS, folder, stop=lambda asked=asked, m=moment: next(asked) >= m)
+        model.denoiser.load_state_dict(start)
+        seen = []
+        harden(
+            model, lessons, ordinary, NeuronSet({}), SETTINGS, folder, progress=lambda done, total, loss, s=seen: s.append(done)
+        )
+        assert same(weights(model), undisturbed), moment
+        assert seen == list(range(6 if moment >= 5 else 1, 11)), moment
+
+
+def test_weights_that_another_hardening_left_are_not_taken(model, lessons, ordinary, tmp_path):
+    start = copy.deepcopy(model.denoiser.state_dict())
+    harden(model, lessons, ordinary, NeuronSet({}), SETTINGS, tmp_path)
+    model.denoiser.load_state_dict(start)
+    seen = []
+    other = replace(SETTINGS, seed=1)
+    harden(model, lessons, ordinary, NeuronSet({}), other, tmp_path, progress=lambda done, total, loss: seen.append(done))
+    assert seen[0] == 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("epochs", 0), ("attack_steps", -1), ("learning_rate", 0.0), ("keep", float("nan"))])
+def test_settings_that_are_no_use_are_refused(name, value):
+    with pytest.raises(InputError, match=name.replace("_", " ").replace("attack steps", "attack_steps")):
+        Hardening(**{name: value})
+
+
+def test_nothing_to_harden_is_said(model, ordinary):
+    with pytest.raises(InputError, match="nothing to harden"):
+        harden(model, [], ordinary, NeuronSet({}))
+
+
+def test_the_cost_is_what_passes_through_the_denoiser(model, lessons, ordinary):
+    from findnemo.detection._score import spending
+
+    with spending(model) as spent:
+        harden(model, lessons, ordinary, NeuronSet({}), SETTINGS)
+    told = evaluations(SETTINGS, len(lessons), len(ordinary.text), ImageSettings(steps=1, guidance=1.0))
+    images = len(lessons) * SETTINGS.surrogates + len(ordinary.text)  # made before
+    forward = SETTINGS.epochs * (
+        len(lessons) * 2 * SETTINGS.batch * SETTINGS.attack_steps + SETTINGS.updates * SETTINGS.batch * 3
+    )
+    backward = SETTINGS.epochs * (
+        len(lessons) * 2 * SETTINGS.batch * SETTINGS.attack_steps * 2 + SETTINGS.updates * SETTINGS.batch * 4
+    )
+    assert spent.evaluations == forward  # the copy that ordinary captions are held to is counted with it
+    assert told == images + forward + backward

@@ -1,0 +1,178 @@
+"""Disks that are full or read-only, and signals: a plain word, nothing half written, and the same audit goes on to the same results."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+
+import _killing as killing
+import pytest
+
+from findnemo.errors import InputError, StorageError
+from findnemo.runs import Run, acquire, stopping
+
+AUDIT = import_module("findnemo.runs.audit")
+
+
+@pytest.fixture(scope="module")
+def small() -> killing.Audit:
+    return killing.small_audit()
+
+
+@pytest.fixture(scope="module")
+def want(small, tmp_path_factory) -> dict:
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    small(out)
+    return killing.outcome(out)
+
+
+@contextmanager
+def tmpfs(place: Path, size: str) -> Iterator[Path]:
+    """A small file system of its own; skips where it may not be mounted."""
+    place.mkdir()
+    if (
+        os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", place], capture_output=True).returncode
+    ):
+        pytest.skip("a file system cannot be mounted here: tests of full and read-only disks are left out")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+def remounted(place: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", place], check=True)
+
+
+@pytest.mark.parametrize("size", ["48k", "96k", "160k"])
+def test_a_full_disk_is_said_and_the_audit_goes_on_when_there_is_room(small, want, tmp_path, size):
+    with tmpfs(tmp_path / "disk", size) as disk:
+        with pytest.raises(StorageError, match=r"disk.* cannot be written: no space left on the device; free some room"):
+            small(disk / "run")
+        assert not [p for p in (disk / "run").rglob("*.png") if not p.stat().st_size]
+        remounted(disk, "size=50m")
+        small(disk / "run")
+        assert killing.outcome(disk / "run") == want
+
+
+def test_a_read_only_disk_is_said(small, want, tmp_path):
+    with tmpfs(tmp_path / "disk", "50m") as disk:
+        (disk / "run").mkdir()
+        remounted(disk, "ro")
+        with pytest.raises(StorageError, match="cannot be written: it is read-only; make it writable, or take another directory"):
+            small(disk / "run")
+        remounted(disk, "rw")
+        small(disk / "run")
+        remounted(disk, "ro")
+        with Run.open(disk / "run") as run:  # reading goes on
+            assert len(list(run.captions())) == 4
+        remounted(disk, "rw")
+        assert killing.outcome(disk / "run") == want
+
+
+def test_a_limit_on_the_size_of_files_is_said(small, want, tmp_path):
+    def limited() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+        with pytest.raises(StorageError, match="cannot be written"):
+            small(tmp_path / "run")
+
+    assert killing.ended(killing.forked(limited)) == 0
+    small(tmp_path / "run")
+    assert killing.outcome(tmp_path / "run") == want
+
+
+# signals ----------------------------------------------------------------------------------------------------------------------
+
+
+def stopped(out: Path, slow: float, signals: Callable[[int], None]) -> tuple[int, float]:
+    """An audit in a process of its own, each search taking `slow` seconds more, to which signals are sent: its status, and seconds since."""
+    note = out.with_suffix(".begun")
+
+    def work() -> None:
+        real = AUDIT.localize
+
+        def localize(*arguments, **options):
+            note.touch()
+            time.sleep(slow)
+            return real(*arguments, **options)
+
+        AUDIT.localize = localize
+        with stopping() as stop:
+            killing.small_audit(stop)(out)
+        os._exit(stop.status)
+
+    number = killing.forked(work)
+    deadline = time.monotonic() + 60
+    while not note.exists():
+        assert time.monotonic() < deadline, "no search has begun"
+        time.sleep(0.02)
+    began = time.monotonic()
+    signals(number)
+    return killing.ended(number), time.monotonic() - began
+
+
+def test_ctrl_c_lets_what_is_under_way_end_and_a_second_one_stops_at_once(small, want, tmp_path):
+    def once(number: int) -> None:
+        os.kill(number, signal.SIGINT)
+
+    status, _ = stopped(tmp_path / "one", 1.0, once)
+    assert status == 130
+    with Run.open(tmp_path / "one") as run:
+        assert len(run.done("localize")) == 1  # what was under way
+        assert not run.done("verify")
+
+    def twice(number: int) -> None:
+        os.kill(number, signal.SIGINT)
+        time.sleep(0.3)
+        os.kill(number, signal.SIGINT)
+
+    status, seconds = stopped(tmp_path / "two", 60.0, twice)
+    assert status != 0
+    assert seconds < 5
+    for out in (tmp_path / "one", tmp_path / "two"):
+        small(out)
+        assert killing.outcome(out) == want
+
+
+def test_sigterm_ends_within_ten_seconds_whatever_is_under_way(small, want, tmp_path):
+    status, seconds = stopped(tmp_path / "run", 60.0, lambda number: os.kill(number, signal.SIGTERM))
+    assert status in (143, 1)
+    assert seconds < 10
+    small(tmp_path / "run")
+    assert killing.outcome(tmp_path / "run") == want
+
+
+# clocks, and others who write ---------------------------------------------------------------------------------------------------
+
+
+def test_a_clock_that_goes_backwards_changes_nothing(small, want, tmp_path, monkeypatch):
+    hours = iter(range(10**6, 0, -1))
+    monkeypatch.setattr(time, "time", lambda: 3600.0 * next(hours))
+    small(tmp_path / "run")
+    assert killing.outcome(tmp_path / "run") == want
+
+
+def test_a_second_process_is_refused_or_waits(small, tmp_path):
+    small(tmp_path / "run")
+    lock = acquire(tmp_path / "run")
+
+    def second() -> None:
+        lock.close()  # the copy of this process
+        with pytest.raises(InputError, match="in use by another findnemo process"):
+            acquire(tmp_path / "run")
+        acquire(tmp_path / "run", wait=True).close()
+
+    number = killing.forked(second)
+    time.sleep(1)
+    assert os.waitpid(number, os.WNOHANG) == (0, 0)  # it waits
+    lock.close()
+    assert killing.ended(number) == 0

@@ -1,0 +1,128 @@
+"""Tables of any length: the same rows and the same warnings as `read_prompts`, and no more memory for more rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tracemalloc
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from findnemo.errors import InputError
+from findnemo.prompts import read_prompts, repeated, stream_prompts
+from findnemo.runs import Run, enter
+
+CELL = st.none() | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+ROWS = st.lists(st.tuples(CELL, st.none() | st.sampled_from(["VM", "TM"])), min_size=1, max_size=12)
+
+
+def as_csv(path, rows):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("caption", "type"))
+        writer.writerows((caption or "", kind or "") for caption, kind in rows)
+
+
+def as_json_lines(path, rows):
+    path.write_text("".join(json.dumps({"caption": c, "type": k}) + "\n" for c, k in rows), encoding="utf-8")
+
+
+def as_parquet(path, rows):
+    columns = {"caption": [c for c, _ in rows], "type": [k for _, k in rows]}
+    pl.DataFrame(columns, schema={"caption": pl.String, "type": pl.String}).write_parquet(path, row_group_size=3)
+
+
+def as_text(path, rows):
+    path.write_bytes("\n".join(" ".join((c or "").split()) for c, _ in rows).encode())
+
+
+FORMS = {"csv": as_csv, "jsonl": as_json_lines, "parquet": as_parquet, "txt": as_text}
+
+
+def _or_error(read, path):
+    try:
+        return read(path)
+    except InputError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("suffix", FORMS)
+@given(rows=ROWS)
+@settings(max_examples=25, deadline=None)
+def test_a_stream_that_enters_a_run_gives_what_read_prompts_gives(tmp_path_factory, suffix, rows):
+    folder = tmp_path_factory.mktemp("stream")
+    path = folder / f"table.{suffix}"
+    FORMS[suffix](path, rows)
+    patch = pytest.MonkeyPatch()
+    patch.setattr("findnemo.prompts._BLOCK", 5)  # characters and line ends are cut in the middle
+    patch.setattr("findnemo.prompts._PARQUET_ROWS", 2)
+    try:
+        table = _or_error(read_prompts, path)
+        if isinstance(table, str):
+            assert _or_error(stream_prompts, path) == table
+            return
+    finally:
+        patch.undo()
+    assert read_prompts(path) == table  # in one block
+    stream = stream_prompts(path)
+    with Run.create(folder / "run", {}) as run:
+        entered = enter(run, stream)
+        kept = [(c.text, c.row, c.type, c.image) for c in run.captions()]
+    assert kept == [(p.text, p.row, p.type, p.image) for p in table]
+    assert stream.warnings() + repeated(stream.source, entered.repeats, entered.some) == table.warnings()
+
+
+def test_standard_input_is_read_again_and_again():
+    stream = stream_prompts("-", stdin=io.BytesIO(b"a red fox\n\na grey owl\n"))
+    assert [p.text for p in stream] == [p.text for p in stream] == ["a red fox", "a grey owl"]
+    assert stream.missing == 1
+
+
+class DataSet:
+    """Like an iterable data set of Hugging Face: rows, names of columns, read anew each time."""
+
+    column_names = ("url", "TEXT")
+
+    def __iter__(self):
+        return iter([{"url": "a.png", "TEXT": "a red fox"}, {"url": "b.png", "TEXT": None}])
+
+
+def test_a_data_set_and_a_function_are_sources_too():
+    (prompt,) = stream_prompts(DataSet())
+    assert (prompt.text, prompt.row, prompt.image) == ("a red fox", 1, "a.png")
+    assert [p.text for p in stream_prompts(lambda: iter(["a", "b"]))] == ["a", "b"]
+
+
+def test_a_fault_in_the_last_row_is_found_before_anything_is_yielded(tmp_path):
+    (tmp_path / "table.jsonl").write_text('{"caption": "a"}\n' * 1000 + '{"caption": 7}\n')
+    with pytest.raises(InputError, match="row 1001"):
+        stream_prompts(tmp_path / "table.jsonl")
+
+
+def test_the_place_of_a_byte_that_is_no_text_is_right_in_any_block(tmp_path, monkeypatch):
+    path = tmp_path / "table.txt"
+    path.write_bytes("ein Bär\n".encode() * 3 + b"ein B\xe4r\n")
+    monkeypatch.setattr("findnemo.prompts._BLOCK", 7)
+    with pytest.raises(InputError, match=r"line 4, byte offset 32 \(0xe4\)"):
+        stream_prompts(path)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "txt"])
+def test_memory_does_not_grow_with_the_table(tmp_path, suffix, monkeypatch):
+    for size in ("_BLOCK", "LONGEST"):  # many blocks in a small table
+        monkeypatch.setattr(f"findnemo.prompts.{size}", 1 << 14)
+
+    def peak(rows):
+        path = tmp_path / f"{rows}.{suffix}"
+        FORMS[suffix](path, [(f"caption number {k} of a long table of captions", None) for k in range(rows)])
+        tracemalloc.start()
+        assert sum(1 for _ in stream_prompts(path)) == rows
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    assert peak(20_000) < 1.2 * peak(10_000)
