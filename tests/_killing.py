@@ -72,7 +72,7 @@ def small_audit(stop: Callable[[], bool] = lambda: False) -> Audit:
 
 
 def forked(work: Callable[[], None]) -> int:
-    """A child process that does the work and ends, with status 0 if nothing was raised; its number."""
+    """A child process that does the work and ends, with status 0 if nothing was raised, and with that of SystemExit; its number."""
     number = os.fork()
     if number:
         return number
@@ -81,6 +81,8 @@ def forked(work: Callable[[], None]) -> int:
         torch.set_num_threads(1)
         work()
         status = 0
+    except SystemExit as stop:
+        status = int(stop.code or 0)
     except BaseException:
         traceback.print_exc()
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import json
 import os
@@ -21,6 +22,7 @@ from unittest import mock
 import pytest
 import torch
 import typer
+from _killing import ended, forked
 from _tiny import tiny_pipeline
 from PIL import Image
 
@@ -490,6 +492,62 @@ def _kill(run: subprocess.Popen, out: Path, reached: Callable[[Path], bool]) -> 
         run.kill()
         _, err = run.communicate()
     return run.returncode, err
+
+
+STOPS = {"Ctrl-C": (signal.SIGINT, 130), "SIGTERM": (signal.SIGTERM, 143)}
+
+
+@pytest.mark.parametrize("how", STOPS)
+def test_a_command_that_is_stopped_by_a_signal_says_how_to_go_on(usual, audited, tmp_path, how):
+    """A process of its own, stopped in its first search: that caption is answered, nothing after it is begun."""
+    number, status = STOPS[how]
+    begun, said, out = tmp_path / "begun", tmp_path / "said", tmp_path / "run"
+
+    def work() -> None:
+        module = importlib.import_module("findnemo.runs.audit")
+        real = module.localize
+
+        def localize(*arguments, **options):
+            begun.touch()
+            time.sleep(1.0)
+            return real(*arguments, **options)
+
+        module.localize = localize
+        with (
+            said.open("w") as err,
+            mock.patch.object(sys, "argv", ["findnemo", "audit", *map(str, (*usual, *IMAGES, "--out", out))]),
+            redirect_stderr(err),
+        ):
+            main()
+
+    child = forked(work)
+    until = time.monotonic() + 60
+    while not begun.exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    os.kill(child, number)
+    assert ended(child) == status
+    assert said.read_text().splitlines()[-1] == "stopped; run the same command again to go on"
+    assert ("Ctrl-C again stops at once" in said.read_text()) == (how == "Ctrl-C")
+    with Run.open(out) as run:
+        assert len(run.done("localize")) == 1
+        assert not run.done("verify")
+    assert (out / "results.csv").exists()
+    assert cli("audit", *usual, *IMAGES, "--quiet", "--out", out).status == 0
+    assert outcome(out) == outcome(audited)
+
+
+def test_a_repair_says_what_it_found(audited, tmp_path):
+    shutil.copytree(audited, tmp_path / "run")
+    assert cli("repair", tmp_path / "run").out.strip().endswith("nothing is damaged")
+    file = tmp_path / "run" / "run.sqlite"
+    file.write_bytes(b"?" * 100 + file.read_bytes()[100:])
+    refused = cli("inspect", tmp_path / "run")
+    assert refused.status == 2
+    assert f"findnemo repair {tmp_path / 'run'}" in " ".join(refused.err.split())
+    found = cli("repair", tmp_path / "run", "--json").json
+    assert (found["captions"], found["lost"]) == (6, [])
+    assert outcome(tmp_path / "run") == outcome(audited) | {"quality": None}  # measured again by the next audit
 
 
 def test_a_screen_says_what_it_would_miss_and_finds_the_same_here(usual, audited, tmp_path):

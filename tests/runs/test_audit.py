@@ -7,6 +7,7 @@ import importlib
 import json
 import math
 import re
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -410,6 +411,82 @@ def test_nan_in_finished_images_fails_the_caption_or_is_counted(tmp_path, undist
     stages.nan_images = set()
     run_audit(tmp_path / "run", model, calibration)
     assert outcome(tmp_path / "run") == outcome(undisturbed)
+
+
+@pytest.mark.parametrize(("stage", "value"), [("localize", math.inf), ("verify", math.nan)])
+def test_numbers_that_go_wrong_in_a_later_stage_mark_the_caption(
+    tmp_path, undisturbed, model, calibration, monkeypatch, stage, value
+):
+    """What the model predicts is spoilt from the first pass of the stage on a caption to its last, and only there."""
+    one = min(c for c, (results, _) in outcome(undisturbed)["captions"].items() if "localize" in results)
+    whole, ill = getattr(MODULE, stage), []
+    predict = type(model).predict_noise
+
+    def spoilt(self, *arguments):
+        return predict(self, *arguments) * (value if ill else 1.0)
+
+    def step(model, prompt, *rest):
+        ill.extend([1] * (prompt == one))
+        try:
+            return whole(model, prompt, *rest)
+        finally:
+            ill.clear()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model), "predict_noise", spoilt)
+        patch.setattr(MODULE, stage, step)
+        captions = run_audit(tmp_path / "run", model, calibration)
+    failed = {c.text: c.failed for c in captions if c.failed}
+    assert list(failed) == [one]
+    assert list(failed[one]) == [stage]
+    assert "NaN or infinity" in failed[one][stage]
+    assert all("verify" in c.results for c in captions if "localize" in c.results and c.text != one)
+    run_audit(tmp_path / "run", model, calibration)
+    assert outcome(tmp_path / "run") == outcome(undisturbed)
+
+
+def test_a_method_that_gives_nan_is_marked_and_the_others_are_compared(tmp_path, undisturbed, model, calibration, monkeypatch):
+    shutil.copytree(undisturbed, tmp_path / "run")
+    module = importlib.import_module("findnemo.runs.compare")
+    made, one = module.made, []
+
+    def spoilt(tools, caption, context):
+        if not one:
+            one.append(caption.text)
+            raise NumericalError("the finished latents hold NaN or infinity")
+        return made(tools, caption, context)
+
+    monkeypatch.setattr(module, "made", spoilt)
+    with start(tmp_path / "run", model, calibration, PLAN) as run:
+        module.compare(
+            Work(run, model, calibration, PLAN),
+            ["neurons"],
+        )
+        captions = [c for c in run.captions() if "localize" in c.results]
+    assert {c.text: list(c.failed) for c in captions if c.failed} == {one[0]: ["compare:neurons"]}
+    assert all("compare:neurons" in c.results and "compare:none" in c.results for c in captions if c.text != one[0])
+
+
+def test_a_batch_that_does_not_fit_the_device_is_halved_and_the_audit_finds_the_same(
+    tmp_path, undisturbed, model, calibration, monkeypatch
+):
+    """A device with room for three latents in a pass: no caption fails, and nothing is found that was not found before."""
+    predict, sizes = type(model).predict_noise, []
+
+    def small_device(self, latents, *rest):
+        if len(latents) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        sizes.append(len(latents))
+        return predict(self, latents, *rest)
+
+    monkeypatch.setattr(type(model), "predict_noise", small_device)
+    captions = run_audit(tmp_path / "run", model, calibration)
+    assert not any(c.failed for c in captions)
+    assert max(sizes) <= 3
+    found, want = ({t: r["neurons"] for t, r in outcome(out)["rows"].items()} for out in (tmp_path / "run", undisturbed))
+    assert found == want
+    scores, known = ({t: r["score"] for t, r in outcome(out)["rows"].items()} for out in (tmp_path / "run", undisturbed))
+    assert scores == pytest.approx(known, abs=2e-4)
 
 
 # Interruptions

@@ -218,6 +218,36 @@ def test_what_the_log_of_a_killed_process_holds_is_recovered_too(tmp_path):
     assert [p.name for p in found.kept] == ["run.sqlite.damaged-1", "run.sqlite.damaged-1-wal"]
 
 
+@pytest.fixture
+def killed(tmp_path) -> Path:
+    """A run as a killed process leaves it: all rows in the log."""
+    with Run.create(tmp_path / "run", SETTINGS) as run:
+        fill(run)
+        shutil.copytree(tmp_path / "run", tmp_path / "killed")
+    return tmp_path / "killed"
+
+
+def test_a_flipped_bit_in_the_head_of_a_log_does_not_cost_what_was_committed_to_it(killed):
+    """SQLite takes such a log for an empty one, and removes it."""
+    log, want = killed / "run.sqlite-wal", content(killed.with_name("run"))
+    whole = log.read_bytes()
+    for place in range(32):
+        log.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        with pytest.raises(DamageError, match=r"run\.sqlite-wal does not begin as such a file does"):
+            content(killed)
+        assert log.stat().st_size == len(whole)
+    repair(killed)
+    assert content(killed)["results"] == want["results"]
+
+
+def test_commits_are_flushed(whole, tmp_path):
+    """`synchronous` 2, FULL: SQLite flushes its log with every commit, so a power cut does not take it back."""
+    shutil.copytree(whole, tmp_path / "run")
+    with Run.create(tmp_path / "run", SETTINGS) as run:
+        assert run.query("PRAGMA synchronous") == [(2,)]
+        assert run.query("PRAGMA journal_mode") == [("wal",)]
+
+
 def test_settings_that_are_lost_come_from_their_copy_and_without_it_nothing_is_guessed(whole, tmp_path):
     for copy in (True, False):
         path = tmp_path / str(copy)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import resource
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from findnemo.errors import InputError, StorageError
 from findnemo.runs import Run, acquire, stopping
 
 AUDIT = import_module("findnemo.runs.audit")
+STOPPING = import_module("findnemo.runs.stopping")
 
 
 @pytest.fixture(scope="module")
@@ -145,10 +148,54 @@ def test_ctrl_c_lets_what_is_under_way_end_and_a_second_one_stops_at_once(small,
 
 def test_sigterm_ends_within_ten_seconds_whatever_is_under_way(small, want, tmp_path):
     status, seconds = stopped(tmp_path / "run", 60.0, lambda number: os.kill(number, signal.SIGTERM))
-    assert status in (143, 1)
+    assert status == 143
     assert seconds < 10
     small(tmp_path / "run")
     assert killing.outcome(tmp_path / "run") == want
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_sigterm_ends_a_process_that_hears_no_exception(monkeypatch, again):
+    """One call into C that takes minutes: no line of Python runs in the main thread until it returns."""
+    assert STOPPING.GRACE < STOPPING.LAST < 10
+    monkeypatch.setattr(STOPPING, "GRACE", 0.2)
+    monkeypatch.setattr(STOPPING, "LAST", 0.5)
+
+    def deaf() -> None:
+        with stopping():
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+
+    number = killing.forked(deaf)
+    time.sleep(0.5)
+    for _ in range(1 + again):
+        os.kill(number, signal.SIGTERM)
+    began = time.monotonic()
+    assert killing.ended(number) == 143
+    assert time.monotonic() - began < 5
+
+
+def test_what_was_handled_before_is_handled_again_also_where_a_child_lives_on():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)], threading.active_count()
+    with stopping() as stop:
+        child = killing.forked(lambda: time.sleep(30))
+        assert not stop()
+    assert ([signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)], threading.active_count()) == before
+    os.kill(child, signal.SIGKILL)
+    assert killing.ended(child) == -signal.SIGKILL
+
+
+def test_in_another_thread_nothing_is_handled():
+    asked = []
+
+    def other() -> None:
+        with stopping() as stop:
+            asked.append((stop(), signal.getsignal(signal.SIGTERM)))
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert asked == [(False, before)]
 
 
 # clocks, and others who write ---------------------------------------------------------------------------------------------------
@@ -176,3 +223,34 @@ def test_a_second_process_is_refused_or_waits(small, tmp_path):
     assert os.waitpid(number, os.WNOHANG) == (0, 0)  # it waits
     lock.close()
     assert killing.ended(number) == 0
+
+
+def test_of_several_processes_that_start_at_once_exactly_one_writes(tmp_path):
+    """Five rounds of six: those who come second are refused, and what is written is the first one's alone."""
+    path, rounds, racers = tmp_path / "run", 5, 6
+    for turn in range(rounds):
+        gate, done = os.pipe(), os.pipe()
+
+        def race(name: int, turn=turn, gate=gate, done=done) -> None:
+            os.close(gate[1])
+            os.close(done[1])
+            os.read(gate[0], 1)  # until all are there
+            with Run.create(path, {"model": "abc"}) as run:
+                run.set_meta(f"written {turn}", [*(run.meta(f"written {turn}") or []), name])
+                os.read(done[0], 1)  # hold it until all have tried
+
+        children = [killing.forked(lambda k=k, race=race: race(k)) for k in range(racers)]
+        os.close(gate[1])
+        losers: dict[int, int] = {}
+        while len(losers) < racers - 1:
+            over = [os.waitpid(number, os.WNOHANG) for number in children if number not in losers]
+            losers |= {number: status for number, status in over if number}
+            time.sleep(0.01)
+        assert {os.waitstatus_to_exitcode(status) for status in losers.values()} == {1}
+        os.close(done[1])
+        (winner,) = set(children) - set(losers)
+        assert killing.ended(winner) == 0
+        with Run.open(path) as run:
+            assert run.meta(f"written {turn}") == [children.index(winner)]
+        for end in (gate[0], done[0]):
+            os.close(end)

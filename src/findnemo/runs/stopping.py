@@ -45,8 +45,8 @@ class Stopping:
         Runs in a thread of its own, for a signal is heard by Python code only between two steps of the main thread. What `wakeup`, a
         descriptor, gives is the numbers of the signals, at once.
         """
-        while numbers := os.read(wakeup, 64):
-            if signal.SIGTERM not in numbers:
+        while not self._over.is_set():
+            if signal.SIGTERM not in os.read(wakeup, 64):
                 continue
             if not self._over.wait(GRACE):
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -54,8 +54,10 @@ class Stopping:
                 os._exit(128 + signal.SIGTERM)
             return
 
-    def end(self) -> None:
+    def end(self, writing: int) -> None:
+        """Let the watcher go. A byte wakes it: to close the pipe is not enough while a forked process holds it open as well."""
         self._over.set()
+        os.write(writing, b"\0")
 
 
 @contextmanager
@@ -82,10 +84,10 @@ def stopping(tell: Callable[[str], None] = lambda text: None) -> Iterator[Stoppi
     try:
         yield stop
     finally:
-        stop.end()
         signal.set_wakeup_fd(wakeup)
+        stop.end(writing)
+        watcher.join()
         for number, handler in old.items():
             signal.signal(number, handler)
-        os.close(writing)  # ends the watcher
-        watcher.join()
+        os.close(writing)
         os.close(reading)
