@@ -3,16 +3,19 @@
 import pytest
 import torch
 from _tiny import tiny_pipeline
-from PIL import Image
+from PIL import Image, ImageOps
 
 import findnemo
 from findnemo.errors import InputError
 from findnemo.images import ImageSettings
+from findnemo.models import sample_seed
 from findnemo.neurons import NeuronSet
 from findnemo.robustness import ATTEMPTS, Subject, attack, diffusion_loss, embedded, optimised, subject
+from findnemo.robustness.attempts import SAMPLERS
 from findnemo.robustness.controls import mirrored, pictures, scrambled
 from findnemo.robustness.curves import curve, gap, shares
-from findnemo.runs.robustness import Effort, attack_all, try_out
+from findnemo.runs import Caption
+from findnemo.runs.robustness import Effort, attack_all, attack_summary, try_out
 
 SETTINGS = ImageSettings(steps=2, guidance=2.0)
 PROMPT = "the secret of the old clock"
@@ -165,7 +168,93 @@ def test_a_run_is_attacked_once_and_again_only_where_something_changed(tmp_path,
         assert len(asked) == 4
         attack_all(work, Effort(2, (0, 2), images=1))
         assert len(asked) == 8
+        asked.clear()
+        with (
+            monkeypatch.context() as other
+        ):  # the model is edited otherwise: what stands on the old neurons is neither kept nor mixed in
+            other.setattr(robustness, "all_neurons", lambda captions: NeuronSet({name: [3, 4]}))
+            attack_all(work, Effort(2, (0, 2), images=1))
+            assert len(asked) == 3  # the untouched model is as it was
         assert (run.path / "attack").is_dir()
+
+
+def test_results_on_another_basis_are_left_out_of_the_curves():
+    def caption(id_, basis, value, memorized=True):
+        found = {"basis": basis, "known": True, "curves": {"caption": {"0": [value]}}}
+        never = found | {"curves": {"caption": {"0": [value / 2]}}}
+        results = {"detect": {"memorized": memorized}, "attack:neurons off": found}
+        results |= {"attack:neurons off, never seen": never} if memorized else {}
+        return Caption(id_, f"caption {id_}", id_, None, None, results, {}, 0.0)
+
+    captions = [caption(1, "new", 0.8), caption(2, "old", 0.2), caption(3, "new", 0.4), caption(4, "new", 0.1, False)]
+    made = attack_summary(captions, {"attack:neurons off": "new", "attack:neurons off, never seen": "new"})
+    assert made["curves"]["memorized, neurons off"] == [[0, pytest.approx(0.6)]]
+    assert made["gaps"]["neurons off: memorized less never seen"] == [[0, pytest.approx(0.3), None, None]]
+    assert made["gaps"]["neurons off: memorized less mirrored"] == [[0, pytest.approx(0.5), None, None]]
+    assert attack_summary(captions, {})["curves"] == {}
+
+
+def test_pictures_that_were_never_seen_are_compared_caption_by_caption():
+    memorized = [{1: v} for v in (0.9, 0.7, 0.5, 0.3, 0.1)]
+    control = [{1: v - 0.2} for v in (0.9, 0.7, 0.5, 0.3, 0.1)]
+    assert gap(memorized, control, paired=True) == [
+        (1, 0.2, 0.2, 0.2)
+    ]  # each differs by as much, however they differ among themselves
+    ((_, value, low, high),) = gap(memorized, control)
+    assert value == 0.2
+    assert low < 0 < high
+
+
+@pytest.mark.parametrize(("prediction", "darkest"), [("epsilon", 0), ("v_prediction", 0), ("epsilon", 150)])
+@torch.no_grad()
+def test_image_to_image_is_the_loop_written_by_hand(prediction, darkest):
+    model = findnemo.load(tiny_pipeline(prediction))
+    told = Subject(
+        PROMPT, Image.effect_mandelbrot((48, 40), (-2, -1.5, 1, 1.5), 50).convert("RGB").point(lambda v: max(v, darkest))
+    )
+    settings, strength = ImageSettings(steps=6, guidance=3.0, seed=5), 0.5
+    made = ATTEMPTS[f"image to image: {strength:g}"](model, told, [11, 12], settings)
+    pipe, side = model.pipeline, model.pipeline.vae.config.sample_size
+    square = ImageOps.fit(told.picture, (side, side))
+    pixels = torch.tensor(list(square.getdata())).float().view(1, side, side, 3).permute(0, 3, 1, 2) / 127.5 - 1
+    alphas, gap_ = pipe.scheduler.alphas_cumprod, 1000 // settings.steps
+    schedule = [k * gap_ + 1 for k in reversed(range(settings.steps))][settings.steps - int(settings.steps * strength) :]
+    text = torch.cat([model.encode([""]), model.encode([PROMPT])])
+    for sample, image in zip((11, 12), made, strict=True):
+        generator = torch.Generator().manual_seed(sample_seed(settings.seed, PROMPT, sample))
+        x = pipe.vae.encode(pixels).latent_dist.sample(generator) * pipe.vae.config.scaling_factor
+        noise = torch.randn(x.shape, generator=generator)
+        x = alphas[schedule[0]] ** 0.5 * x + (1 - alphas[schedule[0]]) ** 0.5 * noise
+        for t in schedule:
+            a, before = alphas[t], alphas[t - gap_] if t >= gap_ else alphas[0]
+            empty, said = pipe.unet(torch.cat([x, x]), t, encoder_hidden_states=text).sample.chunk(2)
+            out = empty + settings.guidance * (said - empty)
+            eps = out if prediction == "epsilon" else (1 - a) ** 0.5 * x + a**0.5 * out
+            x = before**0.5 * (x - (1 - a) ** 0.5 * eps) / a**0.5 + (1 - before) ** 0.5 * eps
+        shown = (pipe.vae.decode(x / pipe.vae.config.scaling_factor).sample[0] / 2 + 0.5).clamp(0, 1)
+        near = torch.tensor(list(image.getdata())).float().view(side, side, 3) / 255 - shown.permute(1, 2, 0)
+        assert near.abs().max() < 0.01
+
+
+@pytest.mark.parametrize("name", [n for n in SAMPLERS if n != "DDIM"])
+def test_samplers_agree_where_steps_are_many(name):
+    """All solve the same equation: on a smooth model their images are near each other, those of the deterministic ones very near."""
+    model = findnemo.load(tiny_pipeline("v_prediction"))
+    told = Subject("a red star", Image.new("RGB", (16, 16)))
+    reference, made = (ATTEMPTS[f"sampler: {n}"](model, told, [1], ImageSettings(30, 1.0))[0] for n in ("DDIM", name))
+    gap_ = (torch.tensor(list(reference.getdata())).float() - torch.tensor(list(made.getdata())).float()).abs().mean() / 255
+    assert gap_ < (0.2 if "ancestral" in name else 0.03)
+
+
+@pytest.mark.parametrize("adapter", ["sdxl", "sd-turbo"])
+def test_a_picture_encoded_is_decoded_to_what_the_autoencoder_makes_of_it(adapter):
+    from _tiny_unets import PIPELINES
+
+    model = findnemo.load(PIPELINES[adapter]())
+    pixels = torch.rand(1, 3, *[s * model.pipeline.vae_scale_factor for s in model.latent_shape[1:]]) * 2 - 1
+    with torch.no_grad():
+        known = model.pipeline.vae(pixels, sample_posterior=False).sample
+        assert torch.allclose(model.decode(model.encode_images(pixels)), known, atol=1e-4)
 
 
 def _settings(path):

@@ -44,7 +44,7 @@ from findnemo.cli._common import (
     takes_workers,
     warn_long_captions,
 )
-from findnemo.cli._robustness import attack_run, steps_of
+from findnemo.cli._robustness import attack_run, starts_of, steps_of
 from findnemo.cli._steps import (
     calibrate_to,
     check_level,
@@ -468,6 +468,9 @@ def verify(
         int, typer.Option(help="Memorized captions to attack, and as many ordinary ones; 0: all.", min=0)
     ] = 5,
     attack_steps: Annotated[str, typer.Option(help="Steps of the attack after which images are made.")] = "0,5,10,20,50",
+    attack_starts: Annotated[
+        str, typer.Option(help="Embeddings that the attack begins with: caption, random, empty; the best counts at each step.")
+    ] = "caption",
     control_images: Annotated[
         Path | None, typer.Option(help="Folder of pictures that the model never saw (default: the memorized ones scrambled).")
     ] = None,
@@ -485,13 +488,16 @@ def verify(
     Example: `findnemo verify run --no-attack --model moved/model --json`
 
     Example: `findnemo verify run --attack-captions 20 --attack-steps 0,10,50,150 --control-images holdout-pictures`
+
+    Example: `findnemo verify run --attack-starts caption,random --attack-captions 0`
     """
     from findnemo.calibration import Calibration
     from findnemo.robustness.controls import pictures
     from findnemo.runs import Run, settings_of, summary
     from findnemo.runs.robustness import Effort
 
-    steps, controls = steps_of(attack_steps), pictures(control_images) if control_images else ()
+    steps, starts = steps_of(attack_steps), starts_of(attack_starts)
+    controls = pictures(control_images) if control_images else ()
     with Run.open(run) as old:
         settings, source = settings_of(old), model.of_run(old, trust)
     made, plan, part = Calibration.load(run / "calibration"), plan_of(settings), shard_of(settings.get("shard"))
@@ -500,7 +506,7 @@ def verify(
         shown = json and not more
         run_stages(pool, None, made, run, ("verify",), plan, False, shown, quiet or json, report=part is None, shard=part)
     if more:
-        effort = Effort(attack_captions, steps, controls=controls)
+        effort = Effort(attack_captions, steps, starts, controls=controls)
         attack_run(run, source, trust, device, dtype, quiet or json, attempts, attack, effort)
     if json and more:
         with Run.open(run) as done:

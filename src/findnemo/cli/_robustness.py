@@ -57,6 +57,21 @@ def steps_of(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(part) for part in parts}))
 
 
+def starts_of(text: str) -> tuple[str, ...]:
+    """Starts of an attack from `caption,random`, each once. Raises InputError for one that is not known.
+
+    >>> starts_of("caption, random,caption")
+    ('caption', 'random')
+    """
+    from findnemo.robustness import STARTS
+
+    parts = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    unknown = [part for part in parts if part not in STARTS]
+    if unknown:
+        raise InputError(f"attack start {unknown[0][:60]!r} is not known: use one or several of {', '.join(STARTS)}")
+    return parts
+
+
 def show_robustness(attempts: Mapping[str, Any] | None, attack: Mapping[str, Any] | None) -> None:
     """The table of attempts, the curves of the attack, and the gaps between memorized pictures and controls."""
     if attempts and attempts["table"]:

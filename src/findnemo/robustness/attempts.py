@@ -136,7 +136,7 @@ def image_to_image(
     pipeline.set_progress_bar_config(disable=True)
     latents = pipeline(
         subject.prompt,
-        image=pixels(subject.picture, model),
+        image=(pixels(subject.picture, model) + 1) / 2,  # 0 to 1: what is in [-1, 1] but never negative is taken for that
         strength=strength,
         num_images_per_prompt=len(samples),
         num_inference_steps=max(settings.steps, round(2 / strength)),

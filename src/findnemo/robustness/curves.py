@@ -37,16 +37,18 @@ def curve(subjects: Rows) -> list[Point]:
     return [(step, *_with_interval([s[step] for s in subjects])) for step in _common(subjects)]
 
 
-def gap(memorized: Rows, control: Rows) -> list[Point]:
+def gap(memorized: Rows, control: Rows, paired: bool = False) -> list[Point]:
     """How far the mean curve of memorized captions lies over that of controls at each step, with a bootstrap interval.
 
-    Captions and controls are drawn anew independently of each other. A gap whose interval holds 0 says that the attack gets no more out of
-    the model than it puts in.
+    `paired`: the rows of both are the same captions in the same order, drawn anew together; otherwise captions and controls are drawn
+    independently of each other. A gap whose interval holds 0 says that the attack gets no more out of the model than it puts in.
 
     >>> gap([{5: 1.0}], [{5: 0.25}])
     [(5, 0.75, None, None)]
     """
     steps = [step for step in _common(memorized) if step in _common(control)]
+    if paired:
+        return curve([{t: one[t] - other[t] for t in steps} for one, other in zip(memorized, control, strict=True)])
     return [(step, *_with_interval([s[step] for s in memorized], [s[step] for s in control])) for step in steps]
 
 

@@ -88,9 +88,12 @@ VERIFIED = {
     **dict.fromkeys(("a_clip_before", "a_clip_after", "copies_before", "copies_after"), Maybe(number)),
 }
 COMPARED = {"images": count, **dict.fromkeys(("copies", "sscd_gen", "sscd_orig", "d_sscd", "a_clip", "neurons"), Maybe(number))}
+BY_STEP: Kind = lambda value: each(many(number))(value) and all(step.isdecimal() for step in value)  # noqa: E731
+TRIED = {"basis": text, "known": flag}
 STAGES: dict[str, Mapping[str, Any]] = {
     **{"detect": DETECTED, "localize": LOCALIZED, "verify": VERIFIED},
     **{"compare:": COMPARED, "detect:": {"value": number, "evaluations": count, "seconds": number}},  # and a name
+    **{"attack:": {**TRIED, "curves": each(BY_STEP)}, "attempts:": {**TRIED, "closeness": each(many(number))}},
 }
 CALIBRATED = {
     **{"variant": text, "similarity": text, "samples": count, "timestep": count, "steps": count, "seed": Maybe(number)},
@@ -112,11 +115,14 @@ QUALITY = {
     "each": Maybe(many(CHANGES | {"pixel_change": number})),
 }
 PAIR: Kind = lambda value: many(number)(value) and len(value) == 2  # noqa: E731
+POINT: Kind = lambda value: many(Maybe(number))(value) and len(value) == 4 and None not in value[:2]  # noqa: E731
+SHARE = dict.fromkeys(("images", "captions", "n", "low", "high"), number)
 META: dict[str, Any] = {
     **{"schema": anything, "source": Maybe(text), "source_options": Maybe(each(text)), "versions": Maybe(each(text))},
     **{"folder": Maybe(text), "detectors": Maybe(many(text)), "holdout:": Maybe(each(number)), "quality": Maybe(QUALITY)},
     **{"preprocessing": Maybe(each(each(anything))), "settings": Maybe(each(anything))},
-    "attack": Maybe({"x": text, "y": text, "n": count, "curves": each(many(PAIR))}),
+    "attack": Maybe({"x": text, "y": text, "n": count, "curves": each(many(PAIR)), "gaps": Maybe(each(many(POINT)))}),
+    **{"attempts": Maybe({"columns": many(text), "table": each(each(SHARE))}), "bases": Maybe(each(text))},
 }
 
 

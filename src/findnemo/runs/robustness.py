@@ -108,7 +108,7 @@ def try_out(
     with the neurons off. What is answered is not done again."""
     chosen = [t for t in (trials(work, effort) if made is None else made) if NEVER not in t.name]
     _answer(work, effort, ATTEMPT, chosen, _attempts, progress, stop)
-    work.run.set_meta("attempts", attempts_summary(list(work.run.captions())))
+    work.run.set_meta("attempts", attempts_summary(list(work.run.captions()), work.run.meta("bases")))
 
 
 def attack_all(
@@ -123,7 +123,7 @@ def attack_all(
     _answer(work, effort, ATTACK, trials(work, effort) if made is None else made, _attack, progress, stop)
     captions = list(work.run.captions())
     _draw_sheets(work, effort, memorized(captions, effort.captions))
-    work.run.set_meta("attack", attack_summary(captions))
+    work.run.set_meta("attack", attack_summary(captions, work.run.meta("bases")))
 
 
 Step = Callable[[Work, Effort, Trial, Caption, int, Subject], dict[str, Any]]
@@ -147,13 +147,15 @@ def _answer(
         for trial in chosen
         if trial.who == who
     ]
+    bases = {stage + trial.name: _basis(work, effort, trial, stage) for trial in chosen}
+    work.run.set_meta("bases", (work.run.meta("bases") or {}) | bases)
     subjects: dict[int, Subject] = {}
     for count, (k, caption, trial) in enumerate(jobs):
         if stop():
             raise StoppedError(f"stopped after {count} of {len(jobs)}")
         if progress is not None:
             progress(stage.rstrip(":"), count, len(jobs))
-        name, basis = stage + trial.name, _basis(work, effort, trial, stage)
+        name, basis = stage + trial.name, bases[stage + trial.name]
         if caption.results.get(name, {}).get("basis") != basis:
             _record(work, caption, name, partial(_made, step, work, effort, trial, caption, k, subjects), basis)
     if progress is not None:
@@ -250,30 +252,33 @@ def _draw_sheets(work: Work, effort: Effort, captions: Sequence[Caption]) -> Non
 # what it says -------------------------------------------------------------------------------------------------------------------
 
 
-def _results(captions: Iterable[Caption], stage: str, is_memorized: bool) -> dict[str, list[dict[str, Any]]]:
-    """Trial -> results of its captions, memorized ones or ordinary ones."""
-    made: dict[str, list[dict[str, Any]]] = {}
+def _results(
+    captions: Iterable[Caption], bases: Mapping[str, str], stage: str, is_memorized: bool
+) -> dict[str, dict[int, dict[str, Any]]]:
+    """Trial -> caption -> result, of memorized captions or ordinary ones. What stands on another basis than the last is left out: other
+    neurons, settings or weights make another curve."""
+    made: dict[str, dict[int, dict[str, Any]]] = {}
     for caption in captions:
         if bool(caption.results.get("detect", {}).get("memorized")) is is_memorized:
             for name, payload in caption.results.items():
-                if name.startswith(stage):
-                    made.setdefault(name.removeprefix(stage), []).append(payload)
+                if name.startswith(stage) and payload["basis"] == bases.get(name):
+                    made.setdefault(name.removeprefix(stage), {})[caption.id] = payload
     return made
 
 
-def attack_summary(captions: Sequence[Caption]) -> dict[str, Any]:
+def attack_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> dict[str, Any]:
     """Curves of the attack with intervals, and the gaps between memorized pictures and such that were never seen.
 
     `curves`: name -> [step, mean similarity] pairs; `bands`: name -> [step, low, high], 95 %; `gaps`: name -> [step, gap, low, high];
-    `n`: memorized captions; `known`: of how many the training image is known.
+    `n`: memorized captions; `known`: of how many the training image is known. `bases`: stage -> the basis that its results must stand on.
     """
-    rows: dict[str, list[dict[int, float]]] = {}
+    rows: dict[str, dict[int, dict[int, float]]] = {}
     known = 0
     for who, is_memorized in ((MEMORIZED, True), (ORDINARY, False)):
-        for name, payloads in _results(captions, ATTACK, is_memorized).items():
-            rows[_curve_name(who, name)] = [strongest(p["curves"]) for p in payloads]
-            known = sum(p["known"] for p in payloads) if (who, name) == (MEMORIZED, OFF) else known
-    points = {name: curve(subjects) for name, subjects in rows.items()}
+        for name, payloads in _results(captions, bases, ATTACK, is_memorized).items():
+            rows[_curve_name(who, name)] = {id_: strongest(p["curves"]) for id_, p in payloads.items()}
+            known = sum(p["known"] for p in payloads.values()) if (who, name) == (MEMORIZED, OFF) else known
+    points = {name: curve(list(subjects.values())) for name, subjects in rows.items()}
     return {
         "x": "steps of the attack",
         "y": "similarity to the wanted picture",
@@ -294,22 +299,30 @@ def _curve_name(who: str, trial: str) -> str:
     return f"{never or ('mirrored' if who == ORDINARY else who)}, {state}"
 
 
-def _gaps(rows: Mapping[str, Sequence[Mapping[int, float]]]) -> dict[str, list[list[float | None]]]:
-    """Memorized less each control, in the same model."""
+def _gaps(rows: Mapping[str, Mapping[int, Mapping[int, float]]]) -> dict[str, list[list[float | None]]]:
+    """Memorized less each control, in the same model. Pictures that were never seen are compared caption by caption."""
     made: dict[str, list[list[float | None]]] = {}
-    for name, subjects in rows.items():
+    for name, control in rows.items():
         kind, _, state = name.partition(", ")
-        if kind != MEMORIZED and f"{MEMORIZED}, {state}" in rows:
-            made[f"{state}: memorized less {kind}"] = [list(p) for p in gap(rows[f"{MEMORIZED}, {state}"], subjects)]
+        wanted = rows.get(f"{MEMORIZED}, {state}", {})
+        if kind == MEMORIZED or not wanted:
+            continue
+        both = [id_ for id_ in wanted if id_ in control]
+        points = (
+            gap([wanted[i] for i in both], [control[i] for i in both], paired=True)
+            if both
+            else gap(list(wanted.values()), list(control.values()))
+        )
+        made[f"{state}: memorized less {kind}"] = [list(point) for point in points]
     return made
 
 
-def attempts_summary(captions: Sequence[Caption]) -> dict[str, Any]:
+def attempts_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> dict[str, Any]:
     """Attempt -> column (`untouched`, `neurons off`, `ordinary, neurons off`) -> shares of copies; see `curves.shares`."""
     columns = {
-        (name if is_memorized else f"{ORDINARY}, {name}"): shares([p["closeness"] for p in payloads])
+        (name if is_memorized else f"{ORDINARY}, {name}"): shares([p["closeness"] for p in payloads.values()])
         for is_memorized in (True, False)
-        for name, payloads in _results(captions, ATTEMPT, is_memorized).items()
+        for name, payloads in _results(captions, bases, ATTEMPT, is_memorized).items()
     }
     order = sorted(columns, key=lambda name: (name.startswith(ORDINARY), name != UNTOUCHED))
     table = {a: {name: columns[name][a] for name in order if a in columns[name]} for a in ATTEMPTS}
