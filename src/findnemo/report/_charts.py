@@ -127,10 +127,13 @@ def sizes(counts: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def curves(attack: Mapping[str, Any]) -> dict[str, Any]:
-    """Curves of an attack over its steps: `curves` maps a name to [x, y] points in order; `x` and `y` name the axes."""
+    """Curves of an attack over its steps: `curves` maps a name to [x, y] points in order, `bands` to the [x, low, high] of their intervals;
+    `x` and `y` name the axes."""
+    bands = attack.get("bands") or {}
     points = [(float(x), float(y)) for line in attack["curves"].values() for x, y in line]
     across = Axis(min(x for x, _ in points), max(x for x, _ in points))
-    low, high = min(0.0, *(y for _, y in points)), max(1.0, *(y for _, y in points))
+    ends = [float(y) for band in bands.values() for _, *both in band for y in both]
+    low, high = min(0.0, *(y for _, y in points), *ends), max(1.0, *(y for _, y in points), *ends)
     height, top = 220, 12
 
     def y_at(value: float) -> float:
@@ -142,6 +145,7 @@ def curves(attack: Mapping[str, Any]) -> dict[str, Any]:
             "kind": k,
             "path": " ".join(f"{across.at(float(x))},{y_at(float(y))}" for x, y in line),
             "points": [(float(x), float(y)) for x, y in line],
+            "ends": [(across.at(float(x)), y_at(float(bottom)), y_at(float(top_))) for x, bottom, top_ in bands.get(name, ())],
         }
         for k, (name, line) in enumerate(attack["curves"].items())
         if line

@@ -116,13 +116,24 @@ QUALITY = {
 }
 PAIR: Kind = lambda value: many(number)(value) and len(value) == 2  # noqa: E731
 POINT: Kind = lambda value: many(Maybe(number))(value) and len(value) == 4 and None not in value[:2]  # noqa: E731
+BAND: Kind = lambda value: many(number)(value) and len(value) == 3  # noqa: E731
 SHARE = dict.fromkeys(("images", "captions", "n", "low", "high"), number)
 META: dict[str, Any] = {
     **{"schema": anything, "source": Maybe(text), "source_options": Maybe(each(text)), "versions": Maybe(each(text))},
     **{"folder": Maybe(text), "detectors": Maybe(many(text)), "holdout:": Maybe(each(number)), "quality": Maybe(QUALITY)},
     **{"preprocessing": Maybe(each(each(anything))), "settings": Maybe(each(anything))},
-    "attack": Maybe({"x": text, "y": text, "n": count, "curves": each(many(PAIR)), "gaps": Maybe(each(many(POINT)))}),
+    "attack": Maybe(
+        {
+            "x": text,
+            "y": text,
+            "n": count,
+            "curves": each(many(PAIR)),
+            "gaps": Maybe(each(many(POINT))),
+            "bands": Maybe(each(many(BAND))),
+        }
+    ),
     **{"attempts": Maybe({"columns": many(text), "table": each(each(SHARE))}), "bases": Maybe(each(text))},
+    "hardened": Maybe({"prompts": count, "images": count, "quality": each(each(many(number)))}),
 }
 
 
