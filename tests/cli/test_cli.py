@@ -242,7 +242,7 @@ def test_localize_then_verify(place, usual, audited, tmp_path):
     assert not (out / "sheets").exists()
 
     moved = shutil.copytree(place / "model", tmp_path / "elsewhere")
-    result = cli("verify", out, "--model", moved, "--json")
+    result = cli("verify", out, "--model", moved, "--json", "--no-attack", "--no-attempts")
     assert (result.status, result.json["source"]) == (0, str(moved))
     (row,) = [r for r in result.json["results"] if r["memorized"]]
     assert row["fresh_score_before"] == want[row["caption"]]["fresh_score_before"]

@@ -15,7 +15,7 @@ from findnemo.neurons import NeuronSet
 from findnemo.robustness import diffusion_loss
 from findnemo.robustness.harden import Hardening, Kept, Lesson, adversaries, evaluations, harden
 
-SETTINGS = Hardening(epochs=2, attack_steps=4, updates=5, learning_rate=1e-3, batch=2, surrogates=2)
+SETTINGS = Hardening(epochs=2, attack_steps=3, updates=5, learning_rate=1e-3, batch=2, surrogates=2)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def same(one, other):
 
 
 def test_embeddings_that_bring_the_picture_back_are_answered_with_surrogates(model, lessons, ordinary):
-    one, settings = lessons[0], replace(SETTINGS, epochs=1, updates=60, learning_rate=3e-3, batch=4)
+    one, settings = lessons[0], replace(SETTINGS, epochs=1, updates=30, learning_rate=5e-3, batch=4)
     found = adversaries(model, one, settings, 0)
     assert torch.equal(found[0], model.encode([one.prompt])[0])  # the caption as it is
     assert len(found) == 1 + 2 * 3  # and three embeddings on each of two ways
@@ -76,7 +76,7 @@ def test_ordinary_captions_are_held(model, lessons, ordinary):
     drifts = []
     for keep in (0.0, 20.0):
         hardened, old = findnemo.load(prune(model, NeuronSet({}))), model
-        harden(hardened, lessons, ordinary, NeuronSet({}), replace(SETTINGS, updates=30, keep=keep))
+        harden(hardened, lessons, ordinary, NeuronSet({}), replace(SETTINGS, updates=12, keep=keep))
         with torch.no_grad():
             new, before = (m.predict_noise(ordinary.latents, 700, ordinary.text) for m in (hardened, old))
         drifts.append(float((new - before).square().mean()))
@@ -96,7 +96,7 @@ def test_interrupted_anywhere_and_gone_on_with_to_the_same_weights(model, lesson
     start = copy.deepcopy(model.denoiser.state_dict())
     harden(model, lessons, ordinary, NeuronSet({}), SETTINGS)
     undisturbed = weights(model)
-    for moment in (0, 3, 5, 9):
+    for moment in (3, 5):
         folder, asked = tmp_path / str(moment), iter(range(100))
         model.denoiser.load_state_dict(start)
         with pytest.raises(StoppedError, match="epoch"):

@@ -104,6 +104,8 @@ def configuration(path: Path, config: str | None) -> Path:
 
 def pipeline_class(folder: Path) -> str:
     """The pipeline class that a configuration names. Raises InputError if it names code beside diffusers and transformers."""
+    if not (folder / "model_index.json").is_file():
+        raise InputError(f"the configuration {folder} has no model_index.json that names a pipeline")
     try:
         index = json.loads(checked(folder / "model_index.json", JSON_BYTES).read_text(encoding="utf-8"))
         named = str(index["_class_name"])
