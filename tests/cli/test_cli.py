@@ -29,7 +29,7 @@ from PIL import Image
 import findnemo
 from findnemo.cli import main
 from findnemo.cli._app import app
-from findnemo.runs import Run, summary
+from findnemo.runs import Run, all_neurons, summary
 from findnemo.settings import Settings
 
 COMMANDS = typer.main.get_command(app).commands
@@ -250,6 +250,39 @@ def test_localize_then_verify(place, usual, audited, tmp_path):
     assert row["fresh_score_before"] == want[row["caption"]]["fresh_score_before"]
     assert len(list((out / "sheets").iterdir())) == 1
     assert len(list((out / "images").rglob("*.png"))) == 8
+
+
+def test_harden_writes_a_checkpoint_and_one_report_of_before_and_after(audited, tmp_path):
+    run, out = shutil.copytree(audited, tmp_path / "run"), tmp_path / "hardened"
+    few = ["--captions", 1, "--epochs", 1, "--attack-steps", 2, "--updates", 2]
+    result = cli("harden", run, *few, "--out", out, "--trust", "--json")
+    assert result.status == 0, result.err
+    assert set(result.json["quality"]) == {"untouched", "neurons off", "hardened"}
+    assert result.json["quality"]["untouched"]["pixel_change"][0] == 0
+    assert "memorized, hardened" in result.json["attack"]["curves"]
+    hardened, before = findnemo.load(str(out)), findnemo.load(Run.open(run).meta("source"))
+    with Run.open(run) as opened:
+        off = all_neurons(opened.captions())
+    assert all(not hardened.value_layers[name].weight[list(rows)].any() for name, rows in off.layers.items())
+    assert hardened.fingerprint != before.fingerprint
+    page = (run / "report.html").read_text()
+    assert "Is it really gone?" in page
+    assert "What hardening costs ordinary captions" in page
+    assert not list((run / "harden").glob("*")), "weights of an interrupted hardening are left"
+
+    again = cli("harden", run, *few, "--out", out, "--trust")
+    assert again.status == 2
+    assert "is there already" in again.err
+
+
+def test_verify_takes_starts_of_the_attack_and_refuses_others(audited, tmp_path):
+    run = shutil.copytree(audited, tmp_path / "run")
+    result = cli("verify", run, "--attack-starts", "caption,nowhere", "--trust")
+    assert (result.status, "attack start 'nowhere' is not known" in result.err) == (2, True)
+    few = ["--attack-steps", "0,1", "--attack-captions", 1, "--no-attempts", "--trust", "--json"]
+    result = cli("verify", run, "--attack-starts", "random,empty", *few)
+    assert result.status == 0, result.err
+    assert len(result.json["attack"]["curves"]["memorized, neurons off"]) == 2
 
 
 def test_verify_and_export_refuse_another_model(audited, tmp_path):

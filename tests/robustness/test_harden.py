@@ -37,7 +37,7 @@ def lessons(model):
 @pytest.fixture
 def ordinary(model):
     prompts = ["blue sky", "two dogs run", "mountains"]
-    return Kept(model.encode(prompts), latents(model, 3, 20))
+    return Kept(model.encode(prompts), latents(model, 3, 20), model.unconditional())
 
 
 def weights(model):
@@ -136,8 +136,8 @@ def test_the_cost_is_what_passes_through_the_denoiser(model, lessons, ordinary):
 
     with spending(model) as spent:
         harden(model, lessons, ordinary, NeuronSet({}), SETTINGS)
-    told = evaluations(SETTINGS, len(lessons), len(ordinary.text), ImageSettings(steps=1, guidance=1.0))
-    images = len(lessons) * SETTINGS.surrogates + len(ordinary.text)  # made before
+    told = evaluations(SETTINGS, len(lessons), 0, ImageSettings(steps=1, guidance=1.0))
+    images = len(lessons) * SETTINGS.surrogates  # made before
     forward = SETTINGS.epochs * (
         len(lessons) * 2 * SETTINGS.batch * SETTINGS.attack_steps + SETTINGS.updates * SETTINGS.batch * 3
     )

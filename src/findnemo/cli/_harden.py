@@ -57,6 +57,7 @@ def harden(
 
     Example: `findnemo harden run --epochs 6 --learning-rate 2e-5 --out hardened`
     """
+    from findnemo.cli._report import write_report
     from findnemo.export._files import check_target, whole
     from findnemo.robustness import harden as api
     from findnemo.runs import Run
@@ -83,6 +84,7 @@ def harden(
             if check:
                 effort = replace(Effort(), captions=min(len(wanted), 6))
                 about = check_hardened(work, made, effort, settings, update, stop)
+                write_report(work.run, quiet=quiet or json)
         found = {
             "out": str(out),
             "captions": len(wanted),
@@ -98,5 +100,5 @@ def _show(found: dict[str, Any]) -> None:
     """The curves of the attack, memorized pictures beside such that were never seen, and what it costs ordinary captions."""
     show_robustness(found["attempts"], found["attack"])
     for name, values in found["quality"].items():
-        told = ", ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in values.items() if "copies" not in key)
+        told = ", ".join(f"{key.replace('_', ' ')} {value:.3g}" for key, (value, *_) in values.items())
         stdout.print(f"{name}, {found['prompts']} ordinary captions: {told}", soft_wrap=True)

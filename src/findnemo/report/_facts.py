@@ -121,6 +121,7 @@ def facts(run: Run) -> dict[str, Any]:
         "attack": _attack(run.meta("attack")),
         "attempts": _attempts(run.meta("attempts")),
         "tried": sentences(run.meta("attempts"), run.meta("attack")),
+        "hardened": _hardened(run.meta("hardened")),
         "cards": cards(run.path, memorized, stand, numbers, pictures, q=q_values(p_values(run))),
         "others": _others(captions, stand, tau),
         "pictures_left_out": len(wanted) - len(pictures),
@@ -500,6 +501,35 @@ def _attempts(attempts: Any) -> dict[str, Any] | None:
     columns = attempts["columns"]
     rows = [(name, [_copies(found.get(column)) for column in columns]) for name, found in attempts["table"].items()]
     return {"columns": columns, "rows": rows}
+
+
+SIDE_EFFECTS = {
+    "pixel_change": "Change of pixels, of 1",
+    "sscd_gen": "SSCD_gen: images against the untouched model's of the same seeds",
+    "a_clip": "A_CLIP: fit with the caption",
+    "fid": "Fréchet distance to untouched images of other seeds (descriptor)",
+    "kid": "KID, likewise",
+}
+
+
+def _hardened(found: Any) -> dict[str, Any] | None:
+    """What hardening does to ordinary captions: a row a figure, a column a model."""
+    if not found:
+        return None
+    models = list(found["quality"])
+    rows = [
+        (label, [_with_ends(found["quality"][model].get(key)) for model in models])
+        for key, label in SIDE_EFFECTS.items()
+        if any(key in found["quality"][model] for model in models)
+    ]
+    return {"models": models, "rows": rows, "prompts": found["prompts"], "images": found["images"]}
+
+
+def _with_ends(value: Sequence[float] | None) -> tuple[str, str]:
+    if not value:
+        return NONE, ""
+    middle, *ends = value
+    return f"{middle:.3g}".replace("-", "\u2212"), f"{number(ends[0])} to {number(ends[1])}" if len(ends) == 2 else ""
 
 
 def _copies(found: dict[str, float] | None) -> tuple[str, str]:

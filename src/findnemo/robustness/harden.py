@@ -3,7 +3,7 @@
 After Finding DoRI (Kowalczuk et al. 2025), adversarial fine-tuning: embeddings that bring a picture back are sought against the current model,
 then all weights of the denoiser learn to answer them with surrogate images, a few times over. Surrogates are what the edited model makes of
 the caption. Ours: the embeddings on the way to each are answered too, the caption among them; steep noise is drawn more often, for there
-a picture is decided; and predictions for ordinary captions are held to those of the model before hardening.
+a picture is decided; and predictions for ordinary captions, and without a caption, are held to those of the model before hardening.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 SURROGATES = 6000  # first sample number of surrogate images
 ORDINARY = 6500  # and of images of ordinary captions
+VIEWS = 4  # images of each ordinary caption
+UNPROMPTED = 0.25  # share of ordinary samples without a caption: guidance asks the model for those, too
 STARTS = ("caption", "random")
 WAYPOINTS = 3  # embeddings that are answered on the way of an attack, its end among them
 FORMAT = "findnemo.harden.1"
@@ -78,10 +80,12 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Kept:
-    """Ordinary captions: embeddings (n, tokens, D) and latents of the images (n, C, H, W) that the edited model makes of them."""
+    """Ordinary captions: embeddings (n, tokens, D) and latents of the images (n, C, H, W) that the edited model makes of them, some of each.
+    `empty`: what stands for no prompt, (1, tokens, D)."""
 
     text: Tensor
     latents: Tensor
+    empty: Tensor
 
 
 def lesson(model: Model, prompt: str, picture: Image.Image, settings: ImageSettings, hardening: Hardening) -> Lesson:
@@ -91,11 +95,13 @@ def lesson(model: Model, prompt: str, picture: Image.Image, settings: ImageSetti
 
 
 def kept(model: Model, prompts: Sequence[str], settings: ImageSettings) -> Kept:
-    """Ordinary captions with an image of each. Raises InputError for none: a model hardened without any forgets the rest too."""
+    """Ordinary captions with four images of each. Raises InputError for none: a model hardened without any forgets the rest too."""
     if not prompts:
         raise InputError("hardening needs captions that are not memorized, to hold the model to: put some into the table")
-    images = [generate(model, prompt, [ORDINARY], settings)[0] for prompt in prompts]
-    return Kept(model.encode(list(prompts)), torch.cat([latents_of(image, model) for image in images]))
+    samples = range(ORDINARY, ORDINARY + VIEWS)
+    images = [image for prompt in prompts for image in generate(model, prompt, samples, settings)]
+    text = model.encode(list(prompts)).repeat_interleave(VIEWS, 0)
+    return Kept(text, torch.cat([latents_of(image, model) for image in images]), model.unconditional())
 
 
 def adversaries(model: Model, lesson: Lesson, hardening: Hardening, epoch: int) -> Tensor:
@@ -117,7 +123,7 @@ def evaluations(hardening: Hardening, captions: int, ordinary: int, settings: Im
     4920
     """
     passes = settings.steps * (2 if settings.guidance > 1 else 1)
-    images = (captions * hardening.surrogates + ordinary) * passes
+    images = (captions * hardening.surrogates + ordinary * VIEWS) * passes
     search = captions * len(STARTS) * 3 * hardening.batch * hardening.attack_steps
     learning = hardening.updates * hardening.batch * (3 + 3 + 1)
     return images + hardening.epochs * (search + learning)
@@ -173,11 +179,11 @@ def _step(
     """An update of the weights. `place`: epoch and number of the update, from which all that is drawn comes."""
     generator = torch.Generator().manual_seed(sample_seed(hardening.seed, "harden", place[0] * 1_000_000 + place[1]))
     clean, text = _adversarial_batch(lessons, found, hardening.batch, generator)
-    rows = torch.randint(len(ordinary.latents), (hardening.batch,), generator=generator).to(ordinary.latents.device)
+    held = _ordinary_batch(ordinary, hardening.batch, generator)
     with torch.enable_grad():
         loss = _loss(model, clean, text, generator)
         if hardening.keep:
-            loss = loss + hardening.keep * _drift(model, reference, ordinary.latents[rows], ordinary.text[rows], generator)
+            loss = loss + hardening.keep * _drift(model, reference, *held, generator)
     if not torch.isfinite(loss):
         raise NumericalError("the loss of hardening is NaN or infinite: take a smaller learning rate")
     optimizer.zero_grad()
@@ -199,6 +205,13 @@ def _adversarial_batch(
     clean = [lessons[k].surrogates[one_of(len(lessons[k].surrogates))] for k in chosen]
     text = [found[k][one_of(len(found[k]))] for k in chosen]
     return torch.stack(clean), torch.stack(text)
+
+
+def _ordinary_batch(ordinary: Kept, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Latents of ordinary images and their captions' embeddings, of which some are exchanged for that of no prompt."""
+    rows = torch.randint(len(ordinary.latents), (size,), generator=generator).to(ordinary.latents.device)
+    unprompted = (torch.rand(size, generator=generator) < UNPROMPTED).to(ordinary.text.device)
+    return ordinary.latents[rows], torch.where(unprompted[:, None, None], ordinary.empty, ordinary.text[rows])
 
 
 def _noised(model: Model, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -251,7 +264,7 @@ def switched_off(model: Model, neurons: NeuronSet) -> None:
 def _identity(model: Model, lessons: Sequence[Lesson], ordinary: Kept, hardening: Hardening) -> str:
     """What the result depends on. Weights, pictures and embeddings by their bytes."""
     digest = hashlib.sha256(json.dumps([asdict(hardening), [one.prompt for one in lessons]]).encode())
-    tensors = [*model.denoiser.state_dict().values(), ordinary.text, ordinary.latents]
+    tensors = [*model.denoiser.state_dict().values(), ordinary.text, ordinary.latents, ordinary.empty]
     for tensor in [*tensors, *(t for one in lessons for t in (one.picture, one.surrogates))]:
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

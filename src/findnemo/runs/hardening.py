@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import torch
 
 import findnemo
 from findnemo.edits import deactivate, prune
 from findnemo.errors import InputError
-from findnemo.images import generate
+from findnemo.images import generate_many
+from findnemo.metrics import bootstrap, frechet_distance, kernel_distance
 from findnemo.models import Model
 from findnemo.neurons import EMPTY
 from findnemo.robustness.harden import Hardening, Lesson, harden, kept, lesson
 from findnemo.runs.audit import Progress, Work, all_neurons, not_memorized
-from findnemo.runs.robustness import HARDENED, OFF, Effort, against, attack_all, memorized, subject_of, trials, try_out
+from findnemo.runs.robustness import (
+    HARDENED,
+    OFF,
+    UNTOUCHED,
+    Effort,
+    against,
+    attack_all,
+    memorized,
+    subject_of,
+    trials,
+    try_out,
+)
 from findnemo.runs.store import Caption
 from findnemo.runs.workers import never
-from findnemo.verification import FRESH, compare_images
+from findnemo.verification import FRESH, pixel_changes
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 ORDINARY = 24  # captions that are not memorized: so many hold the model while it learns
 JUDGED = 24  # and as many others judge it
+IMAGES = 4  # of each caption that judges
+REFERENCE = 7000  # first sample number of the untouched images that sets of images are compared with
 
 
 def ordinary_captions(work: Work) -> tuple[list[str], list[str]]:
@@ -69,29 +85,66 @@ def check_hardened(
     progress: Progress | None = None,
     stop: Callable[[], bool] = never,
 ) -> dict[str, Any]:
-    """Attack curves, attempts and quality of the edited model and of the hardened one; kept as the run's `hardened`.
+    """Attack curves, attempts and side effects (`quality`) of the edited model and of the hardened one; kept as the run's `hardened`.
 
-    The attack is run anew against the hardened model. `quality`: medians over captions that are not memorized, one fresh image each against
-    the untouched model's: `pixel_change` (0 to 1), with judges `sscd_gen`, `a_clip_before`, `a_clip_after`.
+    The attack is run anew against the hardened model.
     """
     made = [*trials(work, effort), *against(hardened, EMPTY, HARDENED, effort, hardened.fingerprint)]
     attack_all(work, effort, made, progress, stop)
     try_out(work, effort, made, progress, stop)
-    prompts, off = ordinary_captions(work)[1], all_neurons(work.run.captions())
-    quality: dict[str, list[dict[str, float]]] = {OFF: [], HARDENED: []}
-    for prompt in prompts:
-        before = generate(work.model, prompt, [FRESH], work.plan.image_settings)
-        with deactivate(work.model, off):
-            edited = generate(work.model, prompt, [FRESH], work.plan.image_settings)
-        for name, after in ((OFF, edited), (HARDENED, generate(hardened, prompt, [FRESH], work.plan.image_settings))):
-            gap = np.abs(np.asarray(before[0], np.float32) - np.asarray(after[0], np.float32)).mean() / 255
-            quality[name].append({"pixel_change": float(gap)} | compare_images(prompt, before, after, work.judges))
-    medians = {
-        name: {key: round(statistics.median(row[key] for row in rows), 4) for key in rows[0]} for name, rows in quality.items()
+    prompts = ordinary_captions(work)[1]
+    about = {
+        "settings": asdict(hardening),
+        "model": hardened.fingerprint,
+        "prompts": len(prompts),
+        "images": IMAGES,
+        "quality": side_effects(work, hardened, prompts),
     }
-    about = {"settings": asdict(hardening), "model": hardened.fingerprint, "prompts": len(prompts), "quality": medians}
     work.run.set_meta("hardened", about)
     return about
+
+
+def side_effects(work: Work, hardened: Model, prompts: Sequence[str]) -> dict[str, dict[str, list[float]]]:
+    """What the edit and the hardening do to captions that are not memorized: model -> figure -> [value, low, high].
+
+    Four fresh images of each caption. Medians over captions with 95 % bootstrap intervals, each caption the mean of its images:
+    `pixel_change` (0 to 1), with a descriptor `sscd_gen`, both against the untouched model's images of the same seeds, and with a CLIP
+    `a_clip`. With a descriptor also `fid` and `kid` of its features against untouched images of other seeds; as single values, to be read
+    against those of the untouched model, for with few images they are high. For a single caption no interval.
+    """
+    settings, judges = work.plan.image_settings, work.judges
+
+    def images(model: Model, first: int) -> list[Image.Image]:
+        return generate_many(model, [(prompt, first + k) for prompt in prompts for k in range(IMAGES)], settings)
+
+    reference, before = images(work.model, REFERENCE), images(work.model, FRESH)
+    with deactivate(work.model, all_neurons(work.run.captions())):
+        edited = images(work.model, FRESH)
+    captions = [prompt for prompt in prompts for _ in range(IMAGES)]
+    found: dict[str, dict[str, list[float]]] = {}
+    for name, after in ((UNTOUCHED, before), (OFF, edited), (HARDENED, images(hardened, FRESH))):
+        found[name] = {"pixel_change": _middle(pixel_changes(before, after))}
+        if judges.descriptor is not None:
+            sets = [judges.descriptor(some) for some in (reference, before, after)]
+            found[name]["sscd_gen"] = _middle((sets[1] * sets[2]).sum(1).tolist())
+            found[name] |= {
+                "fid": [round(frechet_distance(sets[2], sets[0]), 5)],
+                "kid": [round(kernel_distance(sets[2], sets[0]), 7)],
+            }
+        if judges.alignment is not None:
+            found[name]["a_clip"] = _middle(judges.alignment(after, captions).tolist())
+    return found
+
+
+def _middle(values: Sequence[float]) -> list[float]:
+    """Median over captions of the mean of their images, and the ends of its interval."""
+    rows = torch.tensor(list(values), dtype=torch.float64).view(-1, IMAGES).mean(1)
+
+    def median(x: torch.Tensor) -> float:
+        return float(x.quantile(0.5))
+
+    ends = bootstrap(median, rows) if len(rows) > 1 else ()
+    return [round(v, 4) for v in (median(rows), *ends)]
 
 
 def challenged(work: Work, most: int) -> list[Caption]:
