@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 import findnemo
 from findnemo import Calibration, Settings, activations, calibrate, import_statistics
 from findnemo.calibration import PRECISION, PUBLISHED_TAU, Moments, tau_interval, threshold
-from findnemo.calibration import _Progress as Progress
+from findnemo.calibration._gathered import Gathered
 from findnemo.errors import InputError, MismatchError, NumericalError
 from findnemo.models import Model
 from findnemo.settings import PAPER, RELEASED
@@ -385,7 +385,7 @@ def test_a_flipped_bit_in_an_interrupted_calibration_is_noticed(tiny, tmp_path):
         file.write_bytes(damaged)
         key = f"{tiny.fingerprint} {LIGHT} {PRECISION}"
         try:
-            kept = Progress.load(file, key)
+            kept = Gathered.load(file, key)
         except InputError:
             continue
         assert kept.count == 0  # the key itself: begun afresh
@@ -407,7 +407,7 @@ def test_the_interval_of_tau_holds_the_truth_as_often_as_it_says(draw):
 
 def test_scoring_stops_once_tau_is_known_well_enough_but_the_statistics_use_all(tiny, monkeypatch):
     prompts = [f"caption {k}" for k in range(20)]
-    monkeypatch.setattr("findnemo.calibration.CHUNK", 5)
+    monkeypatch.setattr("findnemo.calibration._gathered.CHUNK", 5)
     whole = calibrate(tiny, prompts, settings=LIGHT, precision=None)
     widths = [high - low for low, high in (tau_interval(whole.scores[:n]) for n in (5, 10, 15))]
     wanted = min(widths[1:]) * 1.0001
@@ -421,13 +421,13 @@ def test_scoring_stops_once_tau_is_known_well_enough_but_the_statistics_use_all(
 
 
 def test_a_false_positive_rate_takes_all_prompts(tiny, monkeypatch):
-    monkeypatch.setattr("findnemo.calibration.CHUNK", 2)
+    monkeypatch.setattr("findnemo.calibration._gathered.CHUNK", 2)
     made = calibrate(tiny, PROMPTS, settings=LIGHT, fpr=0.5, precision=100.0)
     assert len(made.trajectories) == len(PROMPTS)
 
 
 def test_an_interruption_does_not_change_where_scoring_stops(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("findnemo.calibration.CHUNK", 2)
+    monkeypatch.setattr("findnemo.calibration._gathered.CHUNK", 2)
     whole = calibrate(tiny, PROMPTS, settings=LIGHT, precision=100.0)
     assert len(whole.trajectories) == 2
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
+import tempfile
 import tracemalloc
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -58,8 +61,8 @@ def test_a_stream_that_enters_a_run_gives_what_read_prompts_gives(tmp_path_facto
     path = folder / f"table.{suffix}"
     FORMS[suffix](path, rows)
     patch = pytest.MonkeyPatch()
-    patch.setattr("findnemo.prompts._BLOCK", 5)  # characters and line ends are cut in the middle
-    patch.setattr("findnemo.prompts._PARQUET_ROWS", 2)
+    patch.setattr("findnemo.prompts._lines.BLOCK", 5)  # characters and line ends are cut in the middle
+    patch.setattr("findnemo.prompts._formats.PARQUET_ROWS", 2)
     try:
         table = _or_error(read_prompts, path)
         if isinstance(table, str):
@@ -106,14 +109,14 @@ def test_a_fault_in_the_last_row_is_found_before_anything_is_yielded(tmp_path):
 def test_the_place_of_a_byte_that_is_no_text_is_right_in_any_block(tmp_path, monkeypatch):
     path = tmp_path / "table.txt"
     path.write_bytes("ein Bär\n".encode() * 3 + b"ein B\xe4r\n")
-    monkeypatch.setattr("findnemo.prompts._BLOCK", 7)
+    monkeypatch.setattr("findnemo.prompts._lines.BLOCK", 7)
     with pytest.raises(InputError, match=r"line 4, byte offset 32 \(0xe4\)"):
         stream_prompts(path)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "txt"])
 def test_memory_does_not_grow_with_the_table(tmp_path, suffix, monkeypatch):
-    for size in ("_BLOCK", "LONGEST"):  # many blocks in a small table
+    for size in ("_lines.BLOCK", "_formats.LONGEST"):  # many blocks in a small table
         monkeypatch.setattr(f"findnemo.prompts.{size}", 1 << 14)
 
     def peak(rows):
@@ -126,3 +129,15 @@ def test_memory_does_not_grow_with_the_table(tmp_path, suffix, monkeypatch):
         return most
 
     assert peak(20_000) < 1.2 * peak(10_000)
+
+
+def test_a_pipe_that_does_not_end_does_not_fill_the_disk(tmp_path, monkeypatch):
+    class Endless(io.RawIOBase):
+        def read(self, size=-1):
+            return b"a caption\n" * 100_000
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=20 << 20))
+    with pytest.raises(InputError, match=f"half of the room in {tmp_path}"):
+        stream_prompts("-", stdin=Endless())
+    assert not list(tmp_path.iterdir())

@@ -1,6 +1,6 @@
 """A function in a process of its own, with limited memory: for files that could take all of it, or break the library that reads them.
 
-    table = call("findnemo.prompts", "_told", "captions.parquet", None)
+    table = call("findnemo.prompts._reading", "_read_through", "captions.parquet", None)
 
 What it is given and what it returns goes as JSON. It can fail, run out of memory or crash: the caller gets an InputError.
 """

@@ -7,7 +7,8 @@
 A method takes a `Task` (model, prompt, calibration, captions to compare with) and gives an `Answer` (neurons, U-Net evaluations spent).
 """
 
-from findnemo.benchmark.members import Member, demo_member, open_member, train_member
+from findnemo.benchmark.member import Member
+from findnemo.benchmark.members import demo_member, open_member, train_member
 from findnemo.benchmark.methods import METHODS, Answer, Method, Task
 from findnemo.benchmark.plan import SUITE_VERSION, Memory, Plan, suite_plan
 from findnemo.benchmark.planting import plant

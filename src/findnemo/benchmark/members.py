@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from findnemo import demo
 from findnemo.benchmark.captions import unusual
+from findnemo.benchmark.member import Member
 from findnemo.benchmark.plan import SUITE_VERSION, Memory, Plan, suite_plan
 from findnemo.benchmark.planting import plant
 from findnemo.benchmark.training import Recipe
@@ -28,22 +28,6 @@ from findnemo.neurons import NeuronSet
 
 TRAINED_ON = 240  # of the demo's unrelated captions; the others are for scoring
 DEMO = "demo"
-
-
-@dataclass(frozen=True)
-class Member:
-    """One model of the suite. `reference`: captions that methods may compare with; `unrelated`: captions that are to stay what they are."""
-
-    name: str
-    model: Model
-    plan: Plan
-    calibration: Calibration
-    pictures: Path
-    reference: tuple[str, ...]
-    unrelated: tuple[str, ...]
-
-    def picture(self, memory: Memory) -> Image.Image:
-        return Image.open(self.pictures / f"{memory.picture}.png").convert("RGB")
 
 
 def demo_member(model: Model | None = None) -> Member:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from findnemo._version import __version__
-from findnemo.benchmark.members import Member
+from findnemo.benchmark.member import Member
 from findnemo.benchmark.plan import SUITE_VERSION
 from findnemo.benchmark.scoring import Alarm, Score, captions, from_json, to_json
 from findnemo.errors import InputError

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from findnemo import demo
-from findnemo.benchmark.members import Member
+from findnemo.benchmark.member import Member
 from findnemo.benchmark.methods import METHODS, Answer, Method, Task
 from findnemo.benchmark.plan import Memory
 from findnemo.deltas import Probe

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from findnemo.benchmark.members import Member, demo_member, open_member, open_suite, train_member
+from findnemo.benchmark.member import Member
+from findnemo.benchmark.members import demo_member, open_member, open_suite, train_member
 from findnemo.benchmark.methods import METHODS, Method
 from findnemo.benchmark.plan import SEEDS
 from findnemo.benchmark.results import Results

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from findnemo import demo
+from findnemo.benchmark.member import Member
 from findnemo.benchmark.plan import Memory
 from findnemo.deltas import Probe
 from findnemo.edits import deactivate
@@ -13,9 +14,6 @@ from findnemo.images import generate
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.scores import SIMILARITIES, memorization_score
 from findnemo.verification import COPY, FRESH
-
-if TYPE_CHECKING:
-    from findnemo.benchmark.members import Member
 
 DRAWS = 3  # random subsets of each size
 IMAGES = 4

@@ -148,7 +148,7 @@ def _middle(values: Sequence[float]) -> list[float]:
 
 
 def challenged(work: Work, most: int) -> list[Caption]:
-    """The captions that hardening is about: the first memorized ones whose neurons are off. Raises InputError for none."""
+    """The captions that hardening is about: memorized ones whose neurons are off. Raises InputError for none."""
     found = memorized(work.run.captions(), most)
     if not found:
         raise InputError(f"{work.run.path} holds no memorized caption whose neurons are off: there is nothing to harden")

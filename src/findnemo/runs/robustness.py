@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from findnemo._secrets import hidden
 from findnemo.edits import deactivate
@@ -32,6 +32,7 @@ from findnemo.runs.workers import never
 if TYPE_CHECKING:
     from PIL import Image
 
+T = TypeVar("T")
 SAMPLES = 4000  # first sample number of the images of attempts
 ATTACK, ATTEMPT = "attack:", "attempts:"  # and the name of a trial: stages in the run store
 NOTHING = {"basis": "", "known": False, "curves": {}, "closeness": {}, "skipped": {}}  # of a trial that failed
@@ -42,7 +43,7 @@ NEVER = "never seen"
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is tried. `captions`: so many memorized captions, and as many ordinary ones (0: all). `steps`: of the attack, after which
+    """How much is tried. `captions`: so many memorized captions from all over the table, and as many ordinary ones (0: all). `steps`: of the attack, after which
     images are made. `starts`: where it begins. `images`: of each attempt, and of each step. `controls`: pictures that the model never
     saw, the first for the first caption; without them the memorized ones scrambled."""
 
@@ -69,14 +70,24 @@ class Trial:
 
 
 def memorized(captions: Iterable[Caption], most: int = 0) -> list[Caption]:
-    """The first captions whose neurons are off in the edited model; 0: all of them."""
-    found = [c for c in captions if c.results.get("localize", {}).get("reached") and len(neurons_of(c))]
-    return found[: most or None]
+    """Captions whose neurons are off in the edited model, so many spread over the table; 0: all of them."""
+    return spread([c for c in captions if c.results.get("localize", {}).get("reached") and len(neurons_of(c))], most)
 
 
 def ordinary(captions: Iterable[Caption], most: int = 0) -> list[Caption]:
-    """The first captions that are not memorized; 0: all of them."""
-    return [c for c in captions if c.results.get("detect", {}).get("memorized") is False][: most or None]
+    """Captions that are not memorized, so many spread over the table; 0: all of them."""
+    return spread([c for c in captions if c.results.get("detect", {}).get("memorized") is False], most)
+
+
+def spread(found: list[T], most: int) -> list[T]:
+    """So many of a list from all over it, in its order; fewer are always among more, so that asking for more does nothing again.
+
+    >>> spread(list("abcdefgh"), 2), spread(list("abcdefgh"), 3)
+    (['a', 'e'], ['a', 'c', 'e'])
+    """
+    bits = len(found).bit_length()
+    halving = sorted(range(len(found)), key=lambda k: f"{k:0{bits}b}"[::-1])
+    return [found[k] for k in sorted(halving[: most or None])]
 
 
 def trials(work: Work, effort: Effort) -> list[Trial]:

@@ -1,0 +1,26 @@
+"""Calibration on hold-out prompts: activation statistics of every neuron, and the threshold tau of the memorization score."""
+
+from findnemo.calibration._calibrate import PRECISION, calibrate, groups_of
+from findnemo.calibration._calibration import Calibration
+from findnemo.calibration._gathered import CHUNK, Chunk, Group, Parts, prompts_digest
+from findnemo.calibration._published import PUBLISHED_TAU, import_statistics
+from findnemo.calibration._statistics import Moments, activations, layer_activations, tau_interval, threshold
+
+__all__ = [
+    "CHUNK",
+    "PRECISION",
+    "PUBLISHED_TAU",
+    "Calibration",
+    "Chunk",
+    "Group",
+    "Moments",
+    "Parts",
+    "activations",
+    "calibrate",
+    "groups_of",
+    "import_statistics",
+    "layer_activations",
+    "prompts_digest",
+    "tau_interval",
+    "threshold",
+]

@@ -1,0 +1,134 @@
+"""Calibrate: the pass over the hold-out prompts."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from findnemo.calibration._calibration import Calibration
+from findnemo.calibration._gathered import Chunk, Gathered, Group, Parts, chained, chunked
+from findnemo.calibration._statistics import layer_activations
+from findnemo.deltas import Probe, group_size
+from findnemo.errors import NumericalError, StoppedError
+from findnemo.models import Model
+from findnemo.scores import NOT_FINITE, trajectory
+from findnemo.settings import Settings, settings_for
+
+SAVE_EVERY = 5.0  # seconds between checkpoints
+PRECISION = 0.002
+
+
+def calibrate(
+    model: Model,
+    prompts: Iterable[str],
+    variant: str = "paper",
+    fpr: float | None = None,
+    seed: int = 0,
+    settings: Settings | None = None,
+    progress: Callable[[str], None] | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    precision: float | None = PRECISION,
+    confidence: float | None = None,
+    parts: Parts | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    out: str | os.PathLike | None = None,
+) -> Calibration:
+    """Statistics and threshold from hold-out prompts (captions that are not memorized), in one pass and constant memory.
+
+    `variant`: "paper" or "released"; `settings` overrides it. `fpr`: conformal threshold instead of mean + 1 std, with
+    `confidence` one that keeps the rate in so many of 100 calibrations (`threshold`). `precision`: once
+    the 95 % confidence interval of tau is narrower, further prompts only add to the activation statistics, which is a hundred times
+    cheaper; None, or an `fpr`, scores all. `progress` is called with every prompt done. `checkpoint`: a file that keeps what is done,
+    so that an interrupted calibration goes on from there; it is removed at the end, once the calibration is saved to the directory `out`, if
+    one is given. `parts`: who computes chunks of prompts, in their order (`runs.calibrate_with`); by default this process. The result is
+    the same to the last bit. `stop` is asked between groups of prompts. Raises InputError for fewer than two prompts, NumericalError
+    naming a prompt that gives NaN, StoppedError once `stop` says so.
+
+        >>> import findnemo
+        >>> model = findnemo.load("demo")
+        >>> 0 < findnemo.calibrate(model, ["a red star", "a blue ring at night", "a green tree"]).tau < 1
+        True
+    """
+    settings = settings or settings_for(variant, seed)
+    precision = None if fpr is not None else precision
+    path, seen, number = Path(checkpoint) if checkpoint else None, "", 0
+    gathered = Gathered.load(path, f"{model.fingerprint} {settings} {precision}") if path else Gathered("")
+    done, saved = gathered.count, -math.inf
+    chunks = chunked(prompts, done, lambda: not gathered.settled(precision))
+    computed = (parts or _parts_here(model))(settings, chunks)
+    try:
+        for groups in computed:  # the same chunks and groups after an interruption, so the same arithmetic
+            for group in groups:
+                first = number
+                for prompt in group.prompts:
+                    seen, number = chained(seen, prompt), number + 1
+                    if number == done:
+                        gathered.require(seen)
+                if number > done:
+                    if stop():
+                        raise StoppedError(f"calibration stopped after {gathered.count} hold-out prompts")
+                    new = max(done - first, 0)
+                    if not gathered.settled(precision):
+                        gathered.trajectories += group.scored()[new:]
+                    for k, prompt in enumerate(group.prompts[new:], new):
+                        gathered.add({name: r[k] for name, r in group.activations.items()}, prompt)
+                    if path and time.monotonic() - saved > SAVE_EVERY:
+                        gathered.save(path)
+                        saved = time.monotonic()
+                if progress is not None:
+                    for prompt in group.prompts:
+                        progress(prompt)
+            if number >= done:
+                gathered.merge()
+        gathered.require(seen)
+    except BaseException:
+        if path and gathered.count > done:
+            gathered.save(path)
+        raise
+    made = gathered.calibration(model, settings, fpr, confidence)
+    if out is not None:
+        made.save(out)
+    if path:
+        path.unlink(missing_ok=True)
+    return made
+
+
+def _parts_here(model: Model) -> Parts:
+    return lambda settings, chunks: (groups_of(model, chunk, settings) for chunk in chunks)
+
+
+def groups_of(model: Model, chunk: Chunk, settings: Settings) -> Iterator[Group]:
+    """Compute a chunk, group by group: a part of a calibration, wherever it is done."""
+    size, prompts = group_size(model), chunk.prompts
+    text = model.encode(prompts) if chunk.done < len(prompts) else None
+    rows = layer_activations(model, prompts, text) if text is not None else {}
+    for start in range(0, len(prompts), size):
+        group = prompts[start : start + size]
+        if text is None or start + len(group) <= chunk.done:
+            yield Group(group)
+            continue
+        activations = {name: r[start : start + size] for name, r in rows.items()}
+        yield Group(group, activations, _scores(model, group, settings, text[start : start + size]) if chunk.scored else [])
+
+
+def _scores(model: Model, prompts: Sequence[str], settings: Settings, text: Tensor) -> list[Tensor] | NumericalError:
+    try:
+        return _trajectories(model, prompts, settings, text)
+    except NumericalError as error:
+        return error
+
+
+def _trajectories(model: Model, prompts: Sequence[str], settings: Settings, text: Tensor) -> list[Tensor]:
+    """Memorization scores of hold-out prompts after 2, 3, ... seeds; all prompts and seeds share passes. `text`: (N, tokens, D)."""
+    rows = [(prompt, k) for prompt in prompts for k in range(settings.samples)]
+    probe = Probe.of_many(model, rows, settings, text.repeat_interleave(settings.samples, 0))
+    deltas = probe.deltas().split(settings.samples)
+    for prompt, part in zip(prompts, deltas, strict=True):
+        if part.isnan().any():
+            raise NumericalError(f"hold-out prompt {prompt!r}: {NOT_FINITE}")
+    return [trajectory(part, settings.similarity).cpu().double() for part in deltas]

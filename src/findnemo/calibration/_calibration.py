@@ -1,0 +1,173 @@
+"""What a calibration is, as a value and as two files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from findnemo._sizes import JSON_BYTES, TENSOR_BYTES, checked
+from findnemo._writing import written
+from findnemo.errors import DamageError, InputError, MismatchError
+from findnemo.models import Model
+from findnemo.rates import CONFIDENCE, p_value, rank, rate_bound
+from findnemo.settings import Settings
+
+FORMAT, WITHOUT_DIGEST = 3, 2  # what is written; what is read as well
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Statistics of non-memorized prompts for one model under one set of settings.
+
+    `tau`: threshold of the memorization score. `mean`, `std`: layer name -> (width,) activation statistics of `count` prompts.
+    `trajectories`: (n, samples - 1) hold-out scores after 2, 3, ... seeds, of the prompts it took to know tau; empty for imported
+    statistics. `fpr`: the false-positive rate asked for, or None; `confidence`: the one asked for with it, or None. `prompts`: identity of
+    the hold-out prompts.
+    """
+
+    model: str
+    source: str
+    settings: Settings
+    tau: float
+    mean: Mapping[str, Tensor] = field(repr=False)
+    std: Mapping[str, Tensor] = field(repr=False)
+    count: int
+    trajectories: Tensor = field(repr=False)
+    fpr: float | None = None
+    prompts: str = ""
+    confidence: float | None = None
+
+    @property
+    def scores(self) -> Tensor:
+        """Memorization scores of the hold-out prompts, (n,)."""
+        return self.trajectories[:, -1]
+
+    def p_value(self, score: float) -> float | None:
+        """Share of ordinary captions with a score as large, (1 + those of the n hold-out captions) / (n + 1): `rates.p_value`.
+
+        None for imported statistics, which have no scores.
+        """
+        return p_value(score, self.scores) if len(self.trajectories) else None
+
+    def rate_bound(self, confidence: float = CONFIDENCE) -> float | None:
+        """What the false-alarm rate of this threshold stays under with this confidence; None where tau is not made for a rate."""
+        n = len(self.trajectories)
+        return None if self.fpr is None else rate_bound(n, rank(n, self.fpr, self.confidence), confidence)
+
+    def z_scores(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """(a - mu) / sigma per neuron; a neuron that never varied has z = 0 where it sits at its mean, else infinity."""
+        result = {}
+        for name, a in values.items():
+            gap = a.double() - self.mean[name].double()
+            result[name] = torch.where(gap == 0, torch.zeros_like(gap), gap / self.std[name].double())
+        return result
+
+    def check(self, model: Model, settings: Settings | None = None) -> None:
+        """Refuse to be used with another model or other settings. Raises MismatchError naming the difference."""
+        if self.model and self.model != model.fingerprint:
+            raise MismatchError(
+                f"this calibration was made for another model: {self.source} ({self.model[:12]}), not {model.source} "
+                f"({model.fingerprint[:12]}); calibrate again with this model"
+            )
+        widths = {name: len(mean) for name, mean in self.mean.items()}
+        if widths != model.widths():
+            raise MismatchError(f"this calibration knows layers {widths}, the model has {model.widths()}")
+        if settings is not None and settings != self.settings:
+            raise MismatchError(
+                f"this calibration was made with other settings: {self.settings.differences(settings)}; calibrate again"
+            )
+
+    def save(self, folder: str | os.PathLike) -> Path:
+        """Write `calibration.json` and `calibration.safetensors` to a folder; the JSON comes last and makes it valid."""
+        from safetensors.torch import save
+
+        path = Path(folder)
+        tensors = {f"mean.{n}": t for n, t in self.mean.items()} | {f"std.{n}": t for n, t in self.std.items()}
+        data = save({n: t.float().contiguous() for n, t in tensors.items()} | {"trajectories": self.trajectories.contiguous()})
+        about = {
+            "format": FORMAT,
+            "model": self.model,
+            "source": self.source,
+            "settings": self.settings.to_json(),
+            "tau": self.tau,
+            "fpr": self.fpr,
+            "confidence": self.confidence,
+            "count": self.count,
+            "prompts": self.prompts,
+            "layers": list(self.mean),
+        }
+        with written(path / "calibration.safetensors") as part:
+            part.write_bytes(data)
+        with written(path / "calibration.json") as part:
+            part.write_text(json.dumps(about | {"digest": digest_of(about, data)}, indent=1) + "\n")
+        return path
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike) -> Calibration:
+        """Read what `save` wrote. Raises InputError for anything else."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        path = Path(folder)
+        for name in ("calibration.json", "calibration.safetensors"):
+            if not (path / name).is_file():
+                raise InputError(f"{path} is not a calibration: it holds no {name}; make one with `findnemo calibrate`")
+        try:
+            about = json.loads(checked(path / "calibration.json", JSON_BYTES).read_text(encoding="utf-8"))
+            data = checked(path / "calibration.safetensors", TENSOR_BYTES).read_bytes()
+            if about["format"] not in (FORMAT, WITHOUT_DIGEST):
+                raise InputError(f"{path} has calibration format {about['format']!r:.40}, this findnemo reads {FORMAT}")
+            if about.pop("digest", None) != (digest_of(about, data) if about["format"] == FORMAT else None):
+                raise ValueError("it does not fit its digest")
+            tensors = load(data)
+            mean, std = ({n: tensors[f"{part}.{n}"] for n in about["layers"]} for part in ("mean", "std"))
+            settings = Settings.from_json(about["settings"])
+            made = cls(
+                about["model"],
+                about["source"],
+                settings,
+                about["tau"],
+                mean,
+                std,
+                about["count"],
+                tensors["trajectories"],
+                about["fpr"],
+                about.get("prompts", ""),
+                about.get("confidence"),
+            )
+            made._require_whole()
+            return made
+        except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError, SafetensorError) as error:
+            raise DamageError(
+                f"{path} is damaged or not a calibration: {error!s:.300}; make it again with `findnemo calibrate`"
+            ) from error
+
+    def _require_whole(self) -> None:
+        """Raises ValueError for values that no calibration has: files can come from anywhere."""
+        texts, rate = (self.model, self.source, self.prompts, *self.mean), 0.5 if self.fpr is None else self.fpr
+        shapes = [(m.shape, s.shape) for m, s in zip(self.mean.values(), self.std.values(), strict=True)]
+        scores, values = self.trajectories, [*self.mean.values(), *self.std.values()]
+        known = {
+            "texts": all(isinstance(text, str) and text.encode(errors="ignore").decode() == text for text in texts),
+            "tau": type(self.tau) in (int, float) and abs(self.tau) <= 2,  # a similarity
+            "count": type(self.count) is int and self.count >= 0,
+            "fpr": type(rate) is float and 0 < rate < 1,
+            "layers": bool(self.mean) and all(len(m) == 1 and m == s and m[0] for m, s in shapes),
+            "statistics": all(v.is_floating_point() and bool(v.isfinite().all()) for v in values),
+            "scores": scores.is_floating_point() and scores.shape[1:] == (self.settings.samples - 1,),
+        }
+        wrong = [name for name, right in known.items() if not right]
+        if wrong or not bool(scores.isfinite().all()) or len(scores) > self.count or bool((scores.abs() > 2).any()):
+            raise ValueError(f"its {wrong[0] if wrong else 'scores'} cannot be those of a calibration")
+
+
+def digest_of(about: Mapping[str, object], data: bytes) -> str:
+    """SHA-256 of what a calibration says and of its tensors: a flipped byte would be another threshold."""
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode() + data).hexdigest()

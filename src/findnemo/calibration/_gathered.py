@@ -1,0 +1,157 @@
+"""What a calibration gathers, chunk by chunk, and the file that keeps it when it is interrupted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from findnemo._sizes import TENSOR_BYTES, checked
+from findnemo._writing import written
+from findnemo.calibration._calibration import Calibration, digest_of
+from findnemo.calibration._statistics import Moments, tau_interval, threshold
+from findnemo.errors import DamageError, InputError, MismatchError, NumericalError
+from findnemo.models import Model
+from findnemo.settings import Settings
+
+CHUNK = 64  # prompts encoded at once; tau is looked at as often
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Hold-out prompts that are encoded at once. `done`: so many of them need nothing any more; `scored`: whether scores are wanted."""
+
+    prompts: tuple[str, ...]
+    done: int
+    scored: bool
+
+
+@dataclass(frozen=True)
+class Group:
+    """Prompts of a chunk that share passes. `activations`: layer -> (n, width). `scores`: a trajectory of every prompt, or what went wrong;
+    empty where none were wanted."""
+
+    prompts: tuple[str, ...]
+    activations: Mapping[str, Tensor] = field(default_factory=dict)
+    scores: list[Tensor] | NumericalError = field(default_factory=list)
+
+    def scored(self) -> list[Tensor]:
+        """The trajectories. Raises the NumericalError that came up."""
+        if isinstance(self.scores, NumericalError):
+            raise self.scores
+        return self.scores
+
+
+Parts = Callable[[Settings, Iterator[Chunk]], Iterator[Iterable[Group]]]
+
+
+def chunked(prompts: Iterable[str], done: int, scored: Callable[[], bool]) -> Iterator[Chunk]:
+    iterator = iter(prompts)
+    while chunk := tuple(islice(iterator, CHUNK)):
+        yield Chunk(chunk, min(done, len(chunk)), scored())
+        done -= min(done, len(chunk))
+
+
+def chained(digest: str, prompt: str) -> str:
+    return hashlib.sha256(f"{digest}\0{prompt}".encode()).hexdigest()
+
+
+def prompts_digest(prompts: Iterable[str]) -> str:
+    """Identity of hold-out prompts in their order, as a calibration made from them keeps it in `prompts`."""
+    return reduce(chained, prompts, "")
+
+
+@dataclass
+class Gathered:
+    """What a calibration has gathered so far: scores, moments, and the identity of its prompts, to tell a continuation."""
+
+    key: str
+    prompts: str = ""
+    count: int = 0
+    trajectories: list[Tensor] = field(default_factory=list)
+    moments: dict[str, Moments] = field(default_factory=dict)
+    pending: list[Mapping[str, Tensor]] = field(default_factory=list)
+    _settled: bool = False
+
+    def add(self, activations: Mapping[str, Tensor], prompt: str) -> None:
+        self.pending.append(activations)
+        self.prompts, self.count = chained(self.prompts, prompt), self.count + 1
+
+    def merge(self) -> None:
+        if self.pending:
+            parts = {name: Moments.of(torch.stack([row[name] for row in self.pending])) for name in self.pending[0]}
+            self.moments = {n: self.moments[n] + part if n in self.moments else part for n, part in parts.items()}
+            self.pending = []
+
+    def scores(self) -> Tensor:
+        return torch.stack(self.trajectories)[:, -1] if self.trajectories else torch.empty(0, dtype=torch.float64)
+
+    def settled(self, precision: float | None) -> bool:
+        """Whether tau is known to `precision`; looked at every CHUNK scores, so that where it stops does not depend on interruptions."""
+        if not self._settled and precision is not None and self.trajectories and len(self.trajectories) % CHUNK == 0:
+            low, high = tau_interval(self.scores())
+            self._settled = high - low < precision
+        return self._settled
+
+    def require(self, prompts: str) -> None:
+        if prompts != self.prompts:
+            raise MismatchError(
+                f"an interrupted calibration has done {self.count} hold-out prompts, but not those given now: "
+                "give the same hold-out prompts in the same order, or a new --out"
+            )
+
+    def calibration(self, model: Model, settings: Settings, fpr: float | None, confidence: float | None) -> Calibration:
+        if self.count < 2:
+            raise InputError(f"a calibration needs at least two hold-out prompts, not {self.count}")
+        trajectories = torch.stack(self.trajectories).float()  # as they were measured
+        tau = threshold(trajectories[:, -1], fpr, confidence)
+        mean, std = ({n: getattr(m, part).float() for n, m in self.moments.items()} for part in ("mean", "std"))
+        return Calibration(
+            model.fingerprint, model.source, settings, tau, mean, std, self.count, trajectories, fpr, self.prompts, confidence
+        )
+
+    def save(self, path: Path) -> None:
+        from safetensors.torch import save
+
+        tensors = {f"{part}.{n}": getattr(m, part) for n, m in self.moments.items() for part in ("mean", "squares")}
+        if self.pending:
+            tensors |= {f"pending.{n}": torch.stack([row[n] for row in self.pending]) for n in self.pending[0]}
+        layers = list(self.moments or self.pending[0])
+        about = {"key": self.key, "prompts": self.prompts, "count": str(self.count), "layers": json.dumps(layers)}
+        tensors["trajectories"] = torch.stack(self.trajectories)
+        about["digest"] = digest_of(about, save(tensors))
+        with written(path) as part:
+            part.write_bytes(save(tensors, metadata=about))
+
+    @classmethod
+    def load(cls, path: Path, key: str) -> Gathered:
+        """What `save` wrote for the same model and settings; else a fresh start."""
+        from safetensors import SafetensorError, safe_open
+        from safetensors.torch import save
+
+        if not path.exists():
+            return cls(key)
+        try:
+            with safe_open(checked(path, TENSOR_BYTES), "pt") as file:
+                about = file.metadata()
+                if about["key"] != key:
+                    return cls(key)
+                count, trajectories = int(about["count"]), list(file.get_tensor("trajectories"))
+                layers = json.loads(about["layers"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if about.pop("digest") != digest_of(about, save(tensors)):
+                raise ValueError("it does not fit its digest")
+            rows = zip(*(tensors.get(f"pending.{n}", ()) for n in layers), strict=True)
+            pending: list[Mapping[str, Tensor]] = [dict(zip(layers, row, strict=True)) for row in rows]
+            merged = count - len(pending)
+            moments = {n: Moments(merged, tensors[f"mean.{n}"], tensors[f"squares.{n}"]) for n in layers} if merged else {}
+            return cls(key, about["prompts"], count, trajectories, moments, pending)
+        except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError, SafetensorError) as error:
+            raise DamageError(f"{path} is not an interrupted calibration ({error!s:.300}): remove it to start afresh") from error

@@ -1,0 +1,33 @@
+"""Read a table of captions: CSV, Parquet, JSON, JSON Lines or plain text, from a file, standard input or memory.
+
+    table = read_prompts("captions.csv")
+    for prompt in table.limit(100):
+        print(prompt.row, prompt.text)
+
+    for prompt in stream_prompts("millions.parquet"):  # a few thousand in memory at a time, repeated captions and all
+        print(prompt.row, prompt.text)
+
+The format follows from the suffix. A caption is kept as it stands, because one changed character can be enough to hide
+a memory: only surrounding whitespace and NUL, which belongs to no text, are removed. Other control characters stay.
+"""
+
+from findnemo.prompts._columns import CAPTION_COLUMNS, IMAGE_COLUMNS, TYPE_COLUMNS
+from findnemo.prompts._formats import DELIMITERS, REFUSED_SUFFIXES
+from findnemo.prompts._reading import read_prompts, stream_prompts
+from findnemo.prompts._table import LONGEST, Prompt, PromptStream, PromptTable, repeated, skipped
+
+__all__ = [
+    "CAPTION_COLUMNS",
+    "DELIMITERS",
+    "IMAGE_COLUMNS",
+    "LONGEST",
+    "REFUSED_SUFFIXES",
+    "TYPE_COLUMNS",
+    "Prompt",
+    "PromptStream",
+    "PromptTable",
+    "read_prompts",
+    "repeated",
+    "skipped",
+    "stream_prompts",
+]

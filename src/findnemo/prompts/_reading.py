@@ -1,0 +1,138 @@
+"""Open a source, whatever it is, and read it through once or again and again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import IO, Any
+
+from findnemo._contained import call
+from findnemo.errors import InputError
+from findnemo.prompts._columns import records as records_of
+from findnemo.prompts._formats import Reader, read_json, read_parquet, reader_of_content, reader_of_suffix
+from findnemo.prompts._lines import BLOCK
+from findnemo.prompts._table import FEW, PromptStream, PromptTable, Record, caption_of, rows_in_words, table_of
+
+_AT_ONCE = 1 << 30  # bytes of a file of one JSON list, which is read whole
+_HERE = 8 << 20  # bytes of such a file that is parsed in this process; parsed, it takes up to sixty times as much memory
+
+
+def read_prompts(
+    source: str | os.PathLike[str] | Iterable[str], column: str | None = None, stdin: IO[bytes] | None = None
+) -> PromptTable:
+    """Read captions from a path, from standard input (`"-"`) or from a sequence of strings.
+
+    `column` names the column of captions where it is not one of `CAPTION_COLUMNS`.
+
+    >>> read_prompts(["a red fox"]).prompts
+    (Prompt(text='a red fox', row=1, type=None, image=None),)
+    """
+    name, records = _opener(source, column, stdin)
+    return table_of(name, records())
+
+
+def stream_prompts(
+    source: str | os.PathLike[str] | Iterable[Any], column: str | None = None, stdin: IO[bytes] | None = None
+) -> PromptStream:
+    """The same for tables of any length; reads the source once to check it, and again whenever it is iterated.
+
+    Parquet, JSON Lines, CSV and text are read piece by piece, standard input by way of a temporary file; a file of one JSON list is read whole.
+    Or give what yields captions or rows with columns: a Hugging Face data set (`datasets.load_dataset(..., streaming=True)` too), or a
+    function that returns an iterator. Raises InputError as `read_prompts` does, before anything is yielded.
+
+    >>> rows = [{"caption": "a red fox", "type": "VM"}, {"caption": None}]
+    >>> list(stream_prompts(rows))
+    [Prompt(text='a red fox', row=1, type='VM', image=None)]
+    """
+    name, records = _opener(source, column, stdin)
+    rows, missing = 0, 0
+    some: list[int] = []
+    for rows, (caption, _, _) in enumerate(records(), start=1):
+        if caption_of(caption, f"{name}: row {rows}") is None:
+            missing, some = missing + 1, [*some, rows][:FEW]
+    if missing == rows:
+        raise InputError(f"{name}: no caption in {rows_in_words(rows)}: give at least one")
+    return PromptStream(name, records, rows, missing, tuple(some))
+
+
+def _opener(source: Any, column: str | None, stdin: IO[bytes] | None) -> tuple[str, Callable[[], Iterator[Record]]]:
+    """The name of a source, and what opens it: records from its beginning."""
+    if not isinstance(source, str | os.PathLike):
+        return _of_values(source, column)
+    if source == "-":
+        name, spooled = "standard input", _spooled(stdin or sys.stdin.buffer)
+        reader = reader_of_content(name, spooled, column)
+    else:
+        name, spooled, reader = str(source), None, reader_of_suffix(Path(source))
+        _look_first(Path(source), reader, column)
+
+    def records() -> Iterator[Record]:
+        with _opened(Path(source)) if spooled is None else nullcontext(spooled) as file:
+            file.seek(0)
+            yield from reader(name, file, column)
+
+    return name, records
+
+
+def _of_values(source: Any, column: str | None) -> tuple[str, Callable[[], Iterator[Record]]]:
+    """Captions or rows in memory, of a data set, or of what a function returns."""
+    known = getattr(source, "column_names", None)
+    if known is None and not callable(source):
+        source = list(source)
+    name = "captions in memory" if isinstance(source, list) else f"{type(source).__name__} of captions"
+
+    def records() -> Iterator[Record]:
+        values = source() if callable(source) else source
+        return records_of(name, values, column, None if known is None else list(known))
+
+    return name, records
+
+
+def _spooled(stream: IO[bytes]) -> IO[bytes]:
+    """A pipe as a file without a name, which is gone when it is closed; it may fill half of the room that there is."""
+    room = shutil.disk_usage(tempfile.gettempdir()).free // 2
+    file = tempfile.TemporaryFile()  # noqa: SIM115
+    while block := stream.read(BLOCK):
+        if file.tell() + len(block) > room:
+            file.close()
+            raise InputError(
+                f"standard input: more than {room:,} bytes, half of the room in {tempfile.gettempdir()}: "
+                "write it to a file and name that, or set TMPDIR to a larger disk"
+            )
+        file.write(block)
+    return file
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        if not (stat.S_ISREG(kind := path.stat().st_mode) or stat.S_ISDIR(kind)):  # to open a pipe can take for ever
+            raise InputError(f"{path}: a pipe or a device: name a file, or give - and pipe it into standard input")
+        return path.open("rb")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{path!s:.200}: cannot be read ({why}): name a file, or pass captions as a list") from None
+
+
+def _look_first(path: Path, reader: Reader, column: str | None) -> None:
+    """Have a process of its own, with limited memory, read what could take all memory or break the library that reads it.
+
+    Parquet, and large files of one JSON list: what a few kilobytes unpack to cannot be told beforehand.
+    """
+    with _opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+    if reader is read_json and size > _AT_ONCE:
+        raise InputError(f"{path}: {size:,} bytes, more than the {_AT_ONCE >> 30} GiB of one JSON list: write it as .jsonl")
+    if reader is read_parquet or (reader is read_json and size > _HERE):
+        call("findnemo.prompts._reading", "_read_through", str(path), column)
+
+
+def _read_through(source: str, column: str | None) -> int:
+    """What the other process does: how many rows a table has."""
+    with _opened(Path(source)) as file:
+        return sum(1 for _ in reader_of_suffix(Path(source))(source, file, column))
