@@ -200,6 +200,24 @@ def test_a_changed_letter_in_a_value_is_noticed_and_named(whole, tmp_path):
         assert said in repair(path).lost
 
 
+def test_an_index_that_disagrees_with_its_table_is_noticed_before_anything_is_written(whole, tmp_path):
+    """All rows are sound, and pages fit together: only a lookup would miss a row, and an audit answer it twice."""
+    path = shutil.copytree(whole, tmp_path / "run")
+    with closing(sqlite3.connect(path / "run.sqlite")) as db:
+        (root,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_results_1'").fetchone()
+        (size,) = db.execute("PRAGMA page_size").fetchone()
+    data = bytearray((path / "run.sqlite").read_bytes())
+    at = data.index(b"detect", (root - 1) * size, root * size)
+    data[at : at + 6] = b"detecs"
+    (path / "run.sqlite").write_bytes(data)
+    with closing(sqlite3.connect(path / "run.sqlite")) as db:
+        assert db.execute("PRAGMA quick_check").fetchall() == [("ok",)]
+    with pytest.raises(DamageError, match=r"index.*findnemo repair"):
+        Run.create(path, SETTINGS)
+    assert not repair(path).lost
+    assert content(path) == content(whole)
+
+
 def test_what_the_log_of_a_killed_process_holds_is_recovered_too(tmp_path):
     """The database is gone and its log has lost its head: SQLite reads neither, and the rows lie in the frames of the log."""
     with Run.create(tmp_path / "run", SETTINGS) as run:
