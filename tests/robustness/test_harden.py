@@ -15,12 +15,18 @@ from findnemo.neurons import NeuronSet
 from findnemo.robustness import diffusion_loss
 from findnemo.robustness.harden import Hardening, Kept, Lesson, adversaries, evaluations, harden
 
+SMALL = {  # a U-Net with three value layers: hardening goes through it some thousand times
+    "block_out_channels": (16, 32),
+    "layers_per_block": 1,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
 SETTINGS = Hardening(epochs=2, attack_steps=3, updates=5, learning_rate=1e-3, batch=2, surrogates=2)
 
 
 @pytest.fixture
 def model():
-    return findnemo.load(tiny_pipeline())
+    return findnemo.load(tiny_pipeline(size=8, **SMALL))
 
 
 def latents(model, count, seed):
