@@ -1,4 +1,4 @@
-"""Secrets in texts: passwords and tokens in URLs, and tokens of the hub, never enter files or logs.
+"""Secrets in texts: passwords and tokens in URLs, tokens of the hub, and what the environment calls a key never enter files or logs.
 
 >>> hidden("https://me:secret@host/a.png?size=2&token=abc")
 'https://***@host/a.png?size=2&token=***'
@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 NAMES = "access[-_]?token|token|api[-_]?key|apikey|key|secret|password|passwd|pwd|auth|sig|signature|credential|code|session"
@@ -17,8 +18,19 @@ _RULES = (
 )
 
 
+_SECRET_NAME = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD)$", re.IGNORECASE)
+
+
 def hidden(text: str) -> str:
     """The text with three asterisks for every secret in it."""
+    for secret in _of_environment():
+        text = text.replace(secret, "***")
     for rule, instead in _RULES:
         text = rule.sub(instead, text)
     return text
+
+
+def _of_environment() -> list[str]:
+    """Values of variables such as WANDB_API_KEY, whatever they look like; the longest first. Short ones and paths are none."""
+    named = {v for name, v in os.environ.items() if _SECRET_NAME.search(name) and len(v) >= 12 and not v.startswith(("/", "~"))}
+    return sorted(named, key=len, reverse=True)

@@ -57,7 +57,8 @@ def deactivated(place, neurons):
 
 def test_a_run_of_a_single_file_opens_the_same_model_again(place, tmp_path):
     run = Path(shutil.copytree(place / "run", tmp_path / "run"))
-    for command in (["verify", run, "-q"], ["study", "table3", run, "-q"], ["export", run, "-q"]):
+    verify = ["verify", run, "--no-attempts", "--attack-captions", 1, "--attack-steps", "0,1", "-q"]
+    for command in (verify, ["study", "table3", run, "-q"], ["export", run, "-q"]):
         result = cli(*command)
         assert (result.status, result.out, result.err) == (0, "", ""), command
     with Run.open(run) as opened:

@@ -128,3 +128,11 @@ def test_a_token_in_any_text_is_hidden_and_twice_is_as_once(before, token, after
     text = f"{before} hf_{token} {after}"
     assert f"hf_{token}" not in hidden(text)
     assert hidden(hidden(text)) == hidden(text)
+
+
+def test_what_the_environment_calls_a_key_is_hidden_whatever_it_looks_like(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789canary/+=")
+    monkeypatch.setenv("MY_PASSWORD", "short")
+    monkeypatch.setenv("SSH_KEY", "/home/me/.ssh/id")
+    assert hidden("401: 0123456789canary/+= is no key") == "401: *** is no key"
+    assert hidden("a short story in /home/me/.ssh/id") == "a short story in /home/me/.ssh/id"
