@@ -8,8 +8,8 @@ from PIL import Image
 
 import findnemo
 from findnemo import ImageSettings, generate
-from findnemo.errors import NumericalError
-from findnemo.images import save_png, sheet
+from findnemo.errors import DeviceError, NumericalError
+from findnemo.images import generate_many, save_png, sheet
 from findnemo.models import Model, sample_seed
 
 LIGHT = ImageSettings(steps=2)
@@ -75,6 +75,37 @@ def test_nan_is_an_error_and_no_picture(tiny, part, message):
 
 def coloured(colour: str, width: int = 32, height: int = 32) -> Image.Image:
     return Image.new("RGB", (width, height), colour)
+
+
+@pytest.mark.parametrize("room", [1, 3])
+@pytest.mark.parametrize("where", ["sample", "decode"])
+def test_what_does_not_fit_the_device_is_made_in_parts(model, monkeypatch, room, where):
+    rows, settings = [("a fox", 0), ("the sea", 1), ("a fox", 2), ("a fox", 3), ("an owl", 0)], ImageSettings(steps=2)
+    want = generate_many(model, rows, settings), generate(model, "a fox", range(5), settings)
+    plain, asked = getattr(Model, where), []
+
+    def small(self, first, *rest):
+        count = len(first) if where == "decode" or isinstance(first, list) else rest[0]
+        if count > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        asked.append(count)
+        return plain(self, first, *rest)
+
+    monkeypatch.setattr(Model, where, small)
+    made = generate_many(model, rows, settings), generate(model, "a fox", range(5), settings)
+    assert max(asked) <= room
+    for some, others in zip(made, want, strict=True):
+        assert len(some) == len(others)
+        assert max(np.abs(np.asarray(a, int) - np.asarray(b, int)).max() for a, b in zip(some, others, strict=True)) <= 1
+
+
+def test_a_device_without_room_for_one_image_is_named(model, monkeypatch):
+    def full(self, *rest):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Model, "decode", full)
+    with pytest.raises(DeviceError, match=r"out of memory on cpu with a single image.*float16"):
+        generate(model, "a fox", range(3), ImageSettings(steps=1))
 
 
 def test_a_png_is_written_whole_and_without_loss(model, tmp_path):

@@ -10,8 +10,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from findnemo._memory import freed, out_of_memory, too_little
 from findnemo.edits import masks, scaled
-from findnemo.errors import DeviceError, ModelError
+from findnemo.errors import ModelError
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.reuse import Reuse
@@ -124,18 +125,16 @@ class Probe:
                 done = rows.stop
                 continue
             except RuntimeError as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
             self._halve(rows.stop - rows.start)  # outside the handler, which holds the failed pass's tensors
         return results
 
     def _halve(self, size: int) -> None:
-        device = self.model.device
         if size == 1:
-            raise DeviceError(f"out of memory on {device} with a single latent: load the model with dtype float16 or bfloat16")
+            raise too_little(self.model.device, "a single latent")
         self.batch, self._reuse = size // 2, None
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        freed(self.model.device)
 
     def _reusing(self, scales: Mapping[str, Tensor], keep: Sequence[int], untouched: int) -> AbstractContextManager:
         if self._reuse is None:
@@ -168,10 +167,6 @@ def group_size(model: Model) -> int:
     """
     _, height, width = model.latent_shape
     return max(1, min(GROUP, GROUP * SMALL // (height * width)))
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def score(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from findnemo._memory import freed, out_of_memory, too_little
 from findnemo._writing import written
 from findnemo.errors import InputError, NumericalError
 from findnemo.models import Model, sample_seed
@@ -51,7 +52,7 @@ def generate(model: Model, prompt: str, samples: Sequence[int], settings: ImageS
     Raises NumericalError if the model gives NaN.
     """
     settings = settings or ImageSettings()
-    return _sampled(model, prompt, [sample_seed(settings.seed, prompt, k) for k in samples], len(samples), settings)
+    return _sampled(model, prompt, [sample_seed(settings.seed, prompt, k) for k in samples], settings)
 
 
 def generate_many(
@@ -62,13 +63,26 @@ def generate_many(
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
         seeds = [sample_seed(settings.seed, prompt, k) for prompt, k in part]
-        images += _sampled(model, [prompt for prompt, _ in part], seeds, 1, settings)
+        images += _sampled(model, [prompt for prompt, _ in part], seeds, settings)
     return images
 
 
-def _sampled(model: Model, prompt: str | list[str], seeds: list[int], each: int, settings: ImageSettings) -> list[Image.Image]:
-    """Images of one or several prompts, `each` per prompt, one seed an image."""
-    return finished(model, model.sample(prompt, each, seeds, settings.steps, settings.guidance))
+def _sampled(model: Model, prompt: str | list[str], seeds: list[int], settings: ImageSettings) -> list[Image.Image]:
+    """An image a seed, of one prompt or of as many; half of them at a time where the device has no room for all. Raises DeviceError if one
+    is too much."""
+    try:
+        each = len(seeds) if isinstance(prompt, str) else 1
+        return finished(model, model.sample(prompt, each, seeds, settings.steps, settings.guidance))
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+    half = len(seeds) // 2
+    if half == 0:
+        raise too_little(model.device, "a single image")
+    freed(model.device)
+    parts = (slice(half), slice(half, None))
+    prompts = [prompt if isinstance(prompt, str) else prompt[part] for part in parts]
+    return [image for some, part in zip(prompts, parts, strict=True) for image in _sampled(model, some, seeds[part], settings)]
 
 
 def finished(model: Model, latents: torch.Tensor) -> list[Image.Image]:

@@ -9,6 +9,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from findnemo._memory import named
 from findnemo._version import __version__
 from findnemo._writing import write_all
 from findnemo.calibration import Calibration, activations
@@ -238,7 +239,8 @@ def answers(
     originals = {caption.id: original for caption, original in items}
     tools = Tools(model, calibration, plan, judges, lambda caption: originals[caption.id])
     try:
-        return _STEPS[stage](tools, [caption for caption, _ in items])
+        with named(model.device, "a single caption"):
+            return _STEPS[stage](tools, [caption for caption, _ in items])
     except FindnemoError as problem:  # of the whole group, such as a device without memory
         return [Answer(error=str(problem))] * len(items)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from findnemo._memory import named
 from findnemo._writing import write_all
 from findnemo.errors import FindnemoError, InputError
 from findnemo.images import generate, intact_png, png
@@ -112,8 +113,9 @@ def _of_caption(tools: Tools, case: Comparison, reference: tuple[str, ...]) -> l
 
 def _answer(tools: Tools, caption: Caption, name: str, before: list[Image.Image], reference: tuple[str, ...]) -> Answer:
     try:
-        after = before if name == NONE else made(tools, caption, mitigated(tools, caption, name, reference))
-        return Answer(judged(tools, caption, after, before), {f"compare/{caption.slug}/{name}.png": png(after[0])})
+        with named(tools.model.device, "a single caption"):
+            after = before if name == NONE else made(tools, caption, mitigated(tools, caption, name, reference))
+            return Answer(judged(tools, caption, after, before), {f"compare/{caption.slug}/{name}.png": png(after[0])})
     except FindnemoError as problem:
         return Answer(error=str(problem))
 

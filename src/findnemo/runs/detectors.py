@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from findnemo._memory import named
 from findnemo._writing import write_all
 from findnemo.calibration import threshold
 from findnemo.detection import DETECTORS, Evaluation, Score, evaluate
@@ -143,8 +144,9 @@ def _scored(model: Model, items: Sequence[Any], name: str, settings: ImageSettin
     found: list[Score | str] = []
     for item in items:
         try:
-            found.append(DETECTORS[name](model, item.text if isinstance(item, Caption) else item, settings))
-        except NumericalError as problem:
+            with named(model.device, "a single caption"):
+                found.append(DETECTORS[name](model, item.text if isinstance(item, Caption) else item, settings))
+        except (NumericalError, DeviceError) as problem:
             found.append(str(problem))
     return found
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from findnemo._memory import named
 from findnemo._secrets import hidden
 from findnemo.edits import deactivate
 from findnemo.errors import FindnemoError, StoppedError
@@ -186,7 +187,8 @@ def _made(
 def _record(work: Work, caption: Caption, name: str, made: Callable[[], dict[str, Any]], basis: str) -> None:
     began = time.monotonic()
     try:
-        payload = {"basis": basis, **made()}
+        with named(work.model.device, "a single caption"):
+            payload = {"basis": basis, **made()}
     except FindnemoError as problem:  # what else is known of the caption stands; on no basis, it is tried again
         payload = NOTHING | {"failed": hidden(str(problem))}
     work.run.record(caption.id, name, payload, time.monotonic() - began)
@@ -224,7 +226,7 @@ def _attempts(work: Work, effort: Effort, trial: Trial, caption: Caption, k: int
     skipped: dict[str, str] = {}
     for name, attempt in ATTEMPTS.items():
         try:
-            with trial.context():
+            with trial.context(), named(trial.model.device, "a single attempt"):
                 made = attempt(trial.model, told, samples, work.plan.image_settings)
             near[name] = [round(v, 4) for v in closeness(made, references, work.judges.descriptor).tolist()]
         except FindnemoError as problem:  # does not apply to this model or caption
