@@ -11,6 +11,7 @@
 #SBATCH --mem=32G
 #SBATCH --time=12:00:00
 #SBATCH --requeue
+#SBATCH --open-mode=append
 #SBATCH --signal=TERM@60
 #SBATCH --output=findnemo-%A-%a.log
 set -euo pipefail

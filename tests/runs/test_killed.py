@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,6 +21,16 @@ from findnemo import demo
 from findnemo.images import ImageSettings
 from findnemo.prompts import Prompt
 from findnemo.runs import Plan, Work, audit, start
+
+AUDIT = [
+    *(sys.executable, "-m", "findnemo", "audit", "demo", "--limit", "6"),
+    *("--images", "1", "--image-steps", "3", "--no-report"),
+]
+QUIET: dict[str, Any] = {
+    "stdout": subprocess.DEVNULL,
+    "stderr": subprocess.DEVNULL,
+    "env": os.environ | {"OMP_NUM_THREADS": "1"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -60,34 +71,52 @@ def test_workers_and_drivers_of_a_real_audit_killed_in_turn(tmp_path, capsys):
     """`findnemo audit demo --workers 2` as processes: its workers are killed, then the driver itself, then workers again."""
     pytest.importorskip("ray")
     random, counts = Random(5), Counter[str]()
-    command = [
-        sys.executable,
-        "-m",
-        "findnemo",
-        "audit",
-        "demo",
-        "--limit",
-        "6",
-        "--images",
-        "1",
-        "--image-steps",
-        "3",
-        "--no-report",
-    ]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
-    subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, **quiet)
+    subprocess.run([*AUDIT, "--out", str(tmp_path / "whole")], check=True, **QUIET)
     for out in (tmp_path / "one", tmp_path / "two"):
-        again = [*command, "--workers", "2", "--out", str(out)]
+        again = [*AUDIT, "--workers", "2", "--out", str(out)]
         for victim in ("a worker", "the driver", "a worker", "a worker", "the driver"):
-            process = subprocess.Popen(again, **quiet)
+            process = subprocess.Popen(again, **QUIET)
             counts[victim] += kill_one(process, victim, random.uniform(0, 6))
             process.wait(timeout=300)
-        subprocess.run(again, check=True, timeout=300, **quiet)
+        subprocess.run(again, check=True, timeout=300, **QUIET)
         assert answers(out) == answers(tmp_path / "whole")
         counts["runs compared"] += 1
     told(counts, capsys)
     assert counts["a worker"] >= 3
     assert counts["the driver"] >= 2
+
+
+@pytest.mark.slow
+def test_a_machine_of_a_cluster_that_dies_costs_nothing(tmp_path, capsys):
+    """`findnemo audit demo --ray ADDRESS` on a cluster of three nodes, one of which is killed with all that runs on it."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    subprocess.run([*AUDIT, "--out", str(tmp_path / "whole")], check=True, **QUIET)
+    node = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
+    try:
+        other, _ = cluster.add_node(**node), cluster.add_node(**node)
+        again = [*AUDIT, "--ray", cluster.address, "--workers", "3", "--out", str(tmp_path / "run")]
+        process = subprocess.Popen(again, **QUIET)
+        while process.poll() is None and answered(tmp_path / "run") < 2:
+            time.sleep(0.1)
+        assert process.poll() is None
+        cluster.remove_node(other, allow_graceful=False)
+        assert process.wait(timeout=300) == 0
+    finally:
+        cluster.shutdown()
+    assert answers(tmp_path / "run") == answers(tmp_path / "whole")
+    told(Counter({"a machine with its worker": 1, "runs compared": 1}), capsys)
+
+
+def answered(out: Path) -> int:
+    """Results that are committed."""
+    if not (out / "run.sqlite").exists():
+        return 0
+    with closing(sqlite3.connect(f"file:{out / 'run.sqlite'}?mode=ro", uri=True)) as db, suppress(sqlite3.OperationalError):
+        return int(db.execute("SELECT count(*) FROM results").fetchone()[0])
+    return 0
 
 
 def kill_one(process: subprocess.Popen, victim: str, seconds: float) -> bool:

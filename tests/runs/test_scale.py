@@ -11,6 +11,7 @@ import time
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -314,3 +315,18 @@ def test_without_ray_the_way_out_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"pip install findnemo\[ray\]"):
         cluster.RayPool(Loader("demo"), workers=2)
+
+
+@pytest.mark.parametrize(("mode", "asks"), [(None, True), ("token", False)])
+def test_a_cluster_that_does_not_answer_is_named_with_the_likely_reason(monkeypatch, mode, asks):
+    from findnemo.runs.cluster import _connect
+
+    def init(**options):
+        raise ConnectionError("Failed to connect to Ray cluster")
+
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    if mode:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    with pytest.raises(InputError, match="cluster at head:6379: Failed to connect") as problem:
+        _connect(SimpleNamespace(is_initialized=lambda: False, init=init), "head:6379", None)
+    assert ("RAY_AUTH_MODE=token" in str(problem.value)) is asks

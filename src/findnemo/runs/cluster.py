@@ -12,6 +12,7 @@ from findnemo.errors import DeviceError, FindnemoError, InputError
 from findnemo.runs.workers import AIM, DEPTH, Facts, Loader, Outcome, Step, Task, answered
 
 OBJECT_STORE = 256 * 2**20  # bytes of shared memory on a machine of one's own: tasks and answers are small
+ASKS = "; if it asks for a token, as `ray start` does by default: RAY_AUTH_MODE=token, and the token in ~/.ray/auth_token"
 START = 600.0  # seconds until a first worker must have loaded its model
 FAILED_STARTS = 3  # so many workers in a row may die while they load their model
 WAIT = 5.0  # seconds until the state of workers is looked at again
@@ -244,4 +245,5 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> bool:
         return True
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         where = "this machine" if address is None else f"the cluster at {address}"
-        raise InputError(f"Ray cannot be used on {where}: {str(error).splitlines()[0]}") from error
+        why = f"Ray cannot be used on {where}: {str(error).splitlines()[0]}"
+        raise InputError(why if address is None or "RAY_AUTH_MODE" in os.environ else why + ASKS) from error
