@@ -21,7 +21,7 @@ SMALL = {  # a U-Net with three value layers: hardening goes through it some tho
     "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
 }
-SETTINGS = Hardening(epochs=2, attack_steps=3, updates=5, learning_rate=1e-3, batch=2, surrogates=2)
+SETTINGS = Hardening(epochs=2, attack_steps=3, updates=5, learning_rate=1e-3, batch=2, keep=1.0, surrogates=2)
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def harden(
     attack_steps: Annotated[int, typer.Option(help="Steps of each search for an embedding.", min=1)] = 30,
     updates: Annotated[int, typer.Option(help="Updates of the weights in an epoch.", min=1)] = 60,
     learning_rate: Annotated[float | None, typer.Option(help="Of AdamW (1e-5; demo 1e-4).")] = None,
-    keep: Annotated[float, typer.Option(help="How firmly predictions for ordinary captions are held.", min=0)] = 1.0,
+    keep: Annotated[float, typer.Option(help="How firmly predictions for ordinary captions are held.", min=0)] = 100.0,
     check: Annotated[bool, typer.Option(help="Attack the hardened model anew, beside the edited one.")] = True,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
     model: Source = OF_RUN,

@@ -55,7 +55,7 @@ class Hardening:
     updates: int = 60
     learning_rate: float = 1e-5
     batch: int = 8
-    keep: float = 1.0
+    keep: float = 100.0
     surrogates: int = 4
     seed: int = 0
 
