@@ -45,7 +45,8 @@ def draw_attack(attack: dict[str, Any], path: Path) -> None:
             if band := attack["bands"][name]:
                 left.fill_between(*zip(*band, strict=True), color=color, alpha=0.15, linewidth=0)
         left.set(xlabel=attack["x"], ylabel=attack["y"])
-        for k, ((name, points), color) in enumerate(zip(attack["gaps"].items(), LINES[1:], strict=False)):
+        for k, (name, points) in enumerate(attack["gaps"].items()):
+            color = GREY if name.endswith("mirrored") else BLUE  # as the control's curve
             for place, (_, value, low, high) in enumerate(points):
                 at = place + 0.2 * k - 0.1
                 right.plot([at], [value], "o", color=color, markersize=4, label=name.partition(": ")[2] if place == 0 else None)
