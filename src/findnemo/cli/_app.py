@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from findnemo._version import __version__
-from findnemo.cli._audit import audit, calibrate, detect, localize, verify
+from findnemo.cli._audit import audit, calibrate, detect, localize
 from findnemo.cli._benchmark import benchmark
 from findnemo.cli._common import (
     Global,
@@ -31,6 +31,7 @@ from findnemo.cli._repair import repair
 from findnemo.cli._report import report
 from findnemo.cli._serve import app as serve
 from findnemo.cli._studies import compare, study
+from findnemo.cli._verify import verify
 from findnemo.errors import InputError
 
 app = typer.Typer(

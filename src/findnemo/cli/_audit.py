@@ -1,8 +1,7 @@
-"""The commands of the path: calibrate, detect, localize, audit, verify."""
+"""The commands of the path: calibrate, detect, localize, audit."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +9,6 @@ import typer
 
 from findnemo.cli._common import (
     ALONE,
-    OF_RUN,
     CalibrationOpt,
     ClipOpt,
     ColumnOpt,
@@ -25,12 +23,10 @@ from findnemo.cli._common import (
     OutOpt,
     PromptsOpt,
     QuietOpt,
-    RunArg,
     SeedOpt,
     ShardOpt,
     Source,
     TrackOpt,
-    TrustOpt,
     VariantOpt,
     at_work,
     load_model,
@@ -38,13 +34,11 @@ from findnemo.cli._common import (
     plain,
     print_json,
     read_table,
-    say,
     stdout,
     stream_table,
     takes_workers,
     warn_long_captions,
 )
-from findnemo.cli._robustness import attack_run, starts_of, steps_of
 from findnemo.cli._steps import (
     calibrate_to,
     check_level,
@@ -54,7 +48,6 @@ from findnemo.cli._steps import (
     gentle,
     make_plan,
     own_calibration,
-    plan_of,
     refuse_other,
     run_stages,
     shard_of,
@@ -63,7 +56,7 @@ from findnemo.cli._steps import (
     with_list,
     with_screen,
 )
-from findnemo.errors import InputError, MismatchError
+from findnemo.errors import InputError
 
 FprOpt = Annotated[
     float | None, typer.Option(help="Threshold that at most this share of ordinary captions reaches, instead of mean + 1 std.")
@@ -412,108 +405,3 @@ def audit(
         run_stages(
             pool, table, made, out, stages, plan, fail_on_memorized, json, quiet, folder, report and part is None, part, wait
         )
-
-
-def begun(out: Path) -> bool:
-    """Whether a directory holds an audit that can go on: captions, settings and a calibration."""
-    return all((out / name).is_file() for name in ("run.sqlite", "calibration/calibration.json"))
-
-
-def go_on(
-    model: Source,
-    out: Path,
-    prompts: str | None,
-    limit: int | None,
-    column: str | None,
-    asked: Mapping[str, Any],
-    device: str | None,
-    dtype: str | None,
-    quiet: bool,
-    crew: Crew = ALONE,
-    trust: bool = False,
-) -> None:
-    """What is left of an audit that has begun, with the settings that its run keeps.
-
-    `asked`: options that such a run cannot change any more; MismatchError names one that differs.
-    """
-    from findnemo.calibration import Calibration
-    from findnemo.runs import Run, settings_of
-
-    table = stream_table(prompts, column, limit, quiet) if prompts else demo_table(model, limit, "--prompts")
-    with Run.open(out) as old:
-        settings, source = settings_of(old), model.of_run(old, trust)
-    made = Calibration.load(out / "calibration")
-    has = {"images": settings["images"], **settings["judges"]}
-    for name, value in asked.items():
-        same = Calibration.load(value).tau == made.tau if name == "calibration" and value else str(value) == str(has.get(name))
-        if value is not None and not same:
-            raise MismatchError(f"{out} was made with another {name}: leave --{name} out, or give another --out")
-    say(f"{out} goes on with its own settings and calibration", quiet)
-    stages, folder = ("detect", "localize", "verify"), Path(prompts or "").absolute().parent
-    part = shard_of(settings.get("shard"))
-    with at_work(source, crew, device, dtype or settings["dtype"], quiet) as pool:
-        run_stages(pool, table, made, out, stages, plan_of(settings), False, False, quiet, folder, False, part)
-
-
-@opens_model
-@takes_workers
-def verify(
-    run: RunArg,
-    model: Source = OF_RUN,
-    attempts: Annotated[bool, typer.Option(help="Try other samplers, steps, guidance, words, scripts and img2img.")] = True,
-    attack: Annotated[
-        bool, typer.Option(help="Optimise text embeddings for the pictures, beside controls, as a curve over steps.")
-    ] = True,
-    attack_captions: Annotated[
-        int, typer.Option(help="Memorized captions to attack, and as many ordinary ones; 0: all.", min=0)
-    ] = 5,
-    attack_steps: Annotated[str, typer.Option(help="Steps of the attack after which images are made.")] = "0,5,10,20,50",
-    attack_starts: Annotated[
-        str, typer.Option(help="Embeddings that the attack begins with: caption, random, empty; the best counts at each step.")
-    ] = "caption",
-    control_images: Annotated[
-        Path | None, typer.Option(help="Folder of pictures that the model never saw (default: the memorized ones scrambled).")
-    ] = None,
-    trust: TrustOpt = False,
-    device: DeviceOpt = None,
-    dtype: DtypeOpt = None,
-    json: JsonOpt = False,
-    quiet: QuietOpt = False,
-    crew: Crew = ALONE,
-) -> None:
-    """Check a localized run: fresh seeds, finished images, quality; then try to get the memories back, beside controls.
-
-    Example: `findnemo verify findnemo-demo`
-
-    Example: `findnemo verify run --no-attack --model moved/model --json`
-
-    Example: `findnemo verify run --attack-captions 20 --attack-steps 0,10,50,150 --control-images holdout-pictures`
-
-    Example: `findnemo verify run --attack-starts caption,random --attack-captions 0`
-    """
-    from findnemo.calibration import Calibration
-    from findnemo.robustness.controls import pictures
-    from findnemo.runs import Run, settings_of, summary
-    from findnemo.runs.robustness import Effort
-
-    steps, starts = steps_of(attack_steps), starts_of(attack_starts)
-    controls = pictures(control_images) if control_images else ()
-    with Run.open(run) as old:
-        settings, source = settings_of(old), model.of_run(old, trust)
-    made, plan, part = Calibration.load(run / "calibration"), plan_of(settings), shard_of(settings.get("shard"))
-    more = (attempts or attack) and part is None
-    failed = False
-    try:
-        with at_work(source, crew, device, dtype or settings["dtype"], quiet) as pool:
-            shown = json and not more
-            run_stages(pool, None, made, run, ("verify",), plan, False, shown, quiet or json, report=part is None, shard=part)
-    except typer.Exit:  # captions failed: what did not is attacked all the same
-        failed = True
-    if more:
-        effort = Effort(attack_captions, steps, starts, controls=controls)
-        failed |= attack_run(run, source, trust, device, dtype, quiet or json, attempts, attack, effort)
-    if json and more:
-        with Run.open(run) as done:
-            print_json(summary(done))
-    if failed:
-        raise typer.Exit(1)

@@ -1,88 +1,16 @@
-"""What attacks on an edited model gave, for the terminal; and the part of `verify` that makes them."""
+"""What attempts and attacks on an edited model gave, for the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE
 from rich.table import Column, Table
 
-from findnemo.cli._common import Source, bar, plain, say, stdout, stoppable, warn
-from findnemo.cli._steps import opened
-from findnemo.errors import InputError
+from findnemo.cli._common import plain, stdout
 
 ROOM = 3  # columns of attempts that 80 characters hold together with their intervals
-
-
-def attack_run(
-    run: Path,
-    model: Source,
-    trust: bool,
-    device: str | None,
-    dtype: str | None,
-    quiet: bool,
-    attempts: bool,
-    attack: bool,
-    effort: Any,
-) -> bool:
-    """Attempts and the attack on the edited model of a run, with their controls; in this process. What is answered is not done again.
-
-    Whether anything failed.
-    """
-    from findnemo.cli._report import write_report
-    from findnemo.runs import write_results
-    from findnemo.runs.robustness import ATTACK, ATTEMPT, attack_all, evaluations, failures, memorized, try_out
-
-    with opened(run, model, device, dtype, quiet, trust) as work:
-        if not memorized(work.run.captions(), 1):
-            say("no memorized caption has its neurons off: there is nothing to attack", quiet)
-            return False
-        stages = [(ATTEMPT, try_out)] * attempts + [(ATTACK, attack_all)] * attack
-        costs = {name.rstrip(":"): cost for name, _ in stages if (cost := evaluations(work, effort, name))}
-        if costs:
-            told = ", ".join(f"{name} about {cost:,} U-Net evaluations" for name, cost in costs.items())
-            left_out = " and ".join(f"--no-{name}" for name in costs)
-            say(f"{told}, in one process; {left_out} leave{'s it' if len(costs) == 1 else ' them'} out", quiet)
-        for _, do in stages:
-            with stoppable() as stop, bar(quiet) as update:
-                do(work, effort, None, update, stop)
-        if not quiet:
-            show_robustness(work.run.meta("attempts") if attempts else None, work.run.meta("attack") if attack else None)
-        write_results(work.run)
-        write_report(work.run, quiet=quiet)
-        failed = failures(work.run.captions())
-    for line in failed:
-        warn(line)
-    return bool(failed)
-
-
-def steps_of(text: str) -> tuple[int, ...]:
-    """Steps of an attack from `0,5,10`. Raises InputError for anything else.
-
-    >>> steps_of("10,0,5")
-    (0, 5, 10)
-    """
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() and int(part) <= 100_000 for part in parts):
-        raise InputError(f"attack steps {text[:60]!r} are none: give numbers with commas, such as 0,5,10,20,50")
-    return tuple(sorted({int(part) for part in parts}))
-
-
-def starts_of(text: str) -> tuple[str, ...]:
-    """Starts of an attack from `caption,random`, each once. Raises InputError for one that is not known.
-
-    >>> starts_of("caption, random,caption")
-    ('caption', 'random')
-    """
-    from findnemo.robustness import STARTS
-
-    parts = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-    unknown = [part for part in parts if part not in STARTS]
-    if unknown:
-        raise InputError(f"attack start {unknown[0][:60]!r} is not known: use one or several of {', '.join(STARTS)}")
-    return parts
 
 
 def show_robustness(attempts: Mapping[str, Any] | None, attack: Mapping[str, Any] | None) -> None:

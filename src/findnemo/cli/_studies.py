@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from findnemo.cli._audit import audit, begun, go_on
+from findnemo.cli._audit import audit
 from findnemo.cli._common import (
     ALONE,
     OF_RUN,
@@ -27,6 +27,7 @@ from findnemo.cli._common import (
     Source,
     TrackOpt,
     TrustOpt,
+    at_work,
     bar,
     opens_model,
     plain,
@@ -35,9 +36,11 @@ from findnemo.cli._common import (
     say,
     stdout,
     stoppable,
+    stream_table,
     takes_workers,
 )
-from findnemo.cli._steps import check_track, opened, opened_with, refuse_shard, tracked
+from findnemo.cli._steps import check_track, demo_table, opened, opened_with, plan_of, refuse_shard, run_stages, shard_of, tracked
+from findnemo.errors import MismatchError
 
 PAPER = ", paper"  # how heads of columns with published numbers end
 PER_TYPE = 6  # captions of each type in costly studies of the demo
@@ -195,3 +198,44 @@ def _cell(ours: Any, theirs: Any) -> str:
     """`0.96±0.02`, under it the interval if there is one, and what was published."""
     text = plain("" if ours is None else str(ours).replace(" ± ", "±").replace(" [", "\n[").replace(", ", " "))
     return text if theirs is None else f"{text}\n[dim]{plain(str(theirs))}[/]"
+
+
+def begun(out: Path) -> bool:
+    """Whether a directory holds an audit that can go on: captions, settings and a calibration."""
+    return all((out / name).is_file() for name in ("run.sqlite", "calibration/calibration.json"))
+
+
+def go_on(
+    model: Source,
+    out: Path,
+    prompts: str | None,
+    limit: int | None,
+    column: str | None,
+    asked: Mapping[str, Any],
+    device: str | None,
+    dtype: str | None,
+    quiet: bool,
+    crew: Crew = ALONE,
+    trust: bool = False,
+) -> None:
+    """What is left of an audit that has begun, with the settings that its run keeps.
+
+    `asked`: options that such a run cannot change any more; MismatchError names one that differs.
+    """
+    from findnemo.calibration import Calibration
+    from findnemo.runs import Run, settings_of
+
+    table = stream_table(prompts, column, limit, quiet) if prompts else demo_table(model, limit, "--prompts")
+    with Run.open(out) as old:
+        settings, source = settings_of(old), model.of_run(old, trust)
+    made = Calibration.load(out / "calibration")
+    has = {"images": settings["images"], **settings["judges"]}
+    for name, value in asked.items():
+        same = Calibration.load(value).tau == made.tau if name == "calibration" and value else str(value) == str(has.get(name))
+        if value is not None and not same:
+            raise MismatchError(f"{out} was made with another {name}: leave --{name} out, or give another --out")
+    say(f"{out} goes on with its own settings and calibration", quiet)
+    stages, folder = ("detect", "localize", "verify"), Path(prompts or "").absolute().parent
+    part = shard_of(settings.get("shard"))
+    with at_work(source, crew, device, dtype or settings["dtype"], quiet) as pool:
+        run_stages(pool, table, made, out, stages, plan_of(settings), False, False, quiet, folder, False, part)

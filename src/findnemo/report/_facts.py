@@ -16,6 +16,7 @@ from findnemo.errors import InputError
 from findnemo.metrics import bootstrap, wilson
 from findnemo.neurons import Neuron
 from findnemo.report import _charts as charts
+from findnemo.report._attacks import attack, attempts, hardened
 from findnemo.report._captions import cards, example, wanted_pictures
 from findnemo.report._pictures import thumbnails
 from findnemo.report._text import NONE, clipped, count, number, percent
@@ -118,10 +119,10 @@ def facts(run: Run) -> dict[str, Any]:
         "before_after": _before_after([c for c in memorized if "verify" in c.results and stand[c.id] != "out of reach"]),
         "quality": _quality(run.meta("quality")),
         "mitigations": _mitigations(run, captions),
-        "attack": _attack(run.meta("attack")),
-        "attempts": _attempts(run.meta("attempts")),
+        "attack": attack(run.meta("attack")),
+        "attempts": attempts(run.meta("attempts")),
         "tried": sentences(run.meta("attempts"), run.meta("attack")),
-        "hardened": _hardened(run.meta("hardened")),
+        "hardened": hardened(run.meta("hardened")),
         "cards": cards(run.path, memorized, stand, numbers, pictures, q=q_values(p_values(run))),
         "others": _others(captions, stand, tau),
         "pictures_left_out": len(wanted) - len(pictures),
@@ -460,82 +461,6 @@ def _cell(cell: Any, numeric: bool) -> tuple[str, str, str]:
     """A cell of a study's table as its value, a separator and its interval."""
     text = NONE if cell is None else str(cell)
     return (text.replace("-", "\u2212") if numeric else text).partition(" [")
-
-
-def _attack(attack: Any) -> dict[str, Any] | None:
-    """Curves of an attack on the edited model, if the run holds them: {"x", "y", "n", "curves": {name: [[x, y], ...]}}, `bands` and `gaps`."""
-    if not attack or not any(attack["curves"].values()):
-        return None
-    told = {"x": attack["x"], "y": attack["y"], "n": attack["n"], "known": attack.get("known")}
-    steps, rows = _steps_table(attack)
-    return charts.curves(attack) | told | {"steps": steps, "rows": rows, "gaps": charts.gaps(attack)}
-
-
-def _steps_table(attack: Any) -> tuple[list[str], list[tuple[str, bool, list[tuple[str, str]]]]]:
-    """Steps; and name, whether it is a gap, and a value with its interval a step, for each curve and gap."""
-    bands = attack.get("bands") or {}
-    curves = {
-        name: {x: (y, *ends.get(x, (None, None))) for x, y in line}
-        for name, line in attack["curves"].items()
-        for ends in [{x: (low, high) for x, low, high in bands.get(name, ())}]
-    }
-    gaps = {name: {x: tuple(told) for x, *told in points} for name, points in (attack.get("gaps") or {}).items()}
-    steps = sorted({x for line in [*curves.values(), *gaps.values()] for x in line})
-    rows = [
-        (name, is_gap, [_bounded(*line[x]) if x in line else (NONE, "") for x in steps])
-        for is_gap, group in ((False, curves), (True, gaps))
-        for name, line in group.items()
-    ]
-    return [f"{x:g}" for x in steps], rows
-
-
-def _bounded(value: float, low: float | None, high: float | None) -> tuple[str, str]:
-    """A value, and its interval in words."""
-    return number(value), "" if low is None or high is None else f"{number(low)} to {number(high)}"
-
-
-def _attempts(attempts: Any) -> dict[str, Any] | None:
-    """Ordinary attempts: a row each, with the share of captions of which each column gave a copy, and its interval."""
-    if not attempts or not attempts["table"]:
-        return None
-    columns = attempts["columns"]
-    rows = [(name, [_copies(found.get(column)) for column in columns]) for name, found in attempts["table"].items()]
-    return {"columns": columns, "rows": rows}
-
-
-SIDE_EFFECTS = {
-    "pixel_change": "Change of pixels, of 1",
-    "sscd_gen": "SSCD_gen: images against the untouched model's of the same seeds",
-    "a_clip": "A_CLIP: fit with the caption",
-    "fid": "Fréchet distance to untouched images of other seeds (descriptor)",
-    "kid": "KID, likewise",
-}
-
-
-def _hardened(found: Any) -> dict[str, Any] | None:
-    """What hardening does to ordinary captions: a row a figure, a column a model."""
-    if not found:
-        return None
-    models = list(found["quality"])
-    rows = [
-        (label, [_with_ends(found["quality"][model].get(key)) for model in models])
-        for key, label in SIDE_EFFECTS.items()
-        if any(key in found["quality"][model] for model in models)
-    ]
-    return {"models": models, "rows": rows, "prompts": found["prompts"], "images": found["images"]}
-
-
-def _with_ends(value: Sequence[float] | None) -> tuple[str, str]:
-    if not value:
-        return NONE, ""
-    middle, *ends = value
-    return f"{middle:.3g}".replace("-", "\u2212"), f"{number(ends[0])} to {number(ends[1])}" if len(ends) == 2 else ""
-
-
-def _copies(found: dict[str, float] | None) -> tuple[str, str]:
-    if found is None:
-        return NONE, ""
-    return f"{found['captions']:.0f} of {found['n']:.0f}", f"{percent(found['low'])} to {percent(found['high'])}"
 
 
 def _others(captions: Sequence[Caption], stand: dict[int, str], tau: float) -> dict[str, Any]:
