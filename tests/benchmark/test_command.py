@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
-import sys
-from contextlib import redirect_stderr, redirect_stdout
-from unittest import mock
 
 import pytest
+from _command import cli
 from _planting import CAPTION, INDEX
 from _tiny_suite import tiny_member
 
 from findnemo.benchmark import METHODS
-from findnemo.cli import main
 
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
-
-
-def cli(*arguments: object) -> tuple[int, str, str]:
-    """Exit status, standard output and standard error of `findnemo ARGUMENTS`."""
-    out, err = io.StringIO(), io.StringIO()
-    with mock.patch.object(sys, "argv", ["findnemo", *map(str, arguments)]), redirect_stdout(out), redirect_stderr(err):
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code or 0
-    return status, out.getvalue(), err.getvalue()
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from _command import Result, cli
 from _tiny import tiny_pipeline
 from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
-from test_cli import HOLDOUT, IMAGES, TEXTS, Result, cli, make_place, save_model
+from test_cli import HOLDOUT, IMAGES, TEXTS, make_place, save_model
 
 import findnemo
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import importlib
-import io
 import json
 import os
 import re
@@ -14,14 +13,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, replace
+from contextlib import redirect_stderr
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
 import pytest
 import torch
 import typer
+from _command import Result, cli
 from _killing import ended, forked
 from _tiny import tiny_pipeline
 from PIL import Image
@@ -42,33 +42,6 @@ SMALL = {
 TEXTS = ("a red fox", "a grey owl", "=1+1", "a tree", "the [/sea]", "a moon")
 HOLDOUT = tuple(f"hold out {letter}" for letter in "abcde")
 IMAGES = ("--images", 2, "--image-steps", 2)
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a command gave: exit status, standard output, standard error."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self):
-        return json.loads(self.out)
-
-
-def cli(*arguments: object, stdin: str = "") -> Result:
-    """`findnemo ARGUMENTS` in this process, through the same entry point as the real one."""
-    out, err = io.StringIO(), io.StringIO()
-    given = io.TextIOWrapper(io.BytesIO(stdin.encode()))
-    argv = ["findnemo", *map(str, arguments)]
-    with mock.patch.multiple(sys, argv=argv, stdin=given), redirect_stdout(out), redirect_stderr(err):
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code or 0
-    return Result(status, out.getvalue(), err.getvalue())
 
 
 def process(*arguments: object, **options: object) -> subprocess.Popen:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
-import sys
-from contextlib import redirect_stderr, redirect_stdout
-from unittest import mock
 
 import pytest
 import torch
+from _command import Result, cli
 from _tiny import tiny_pipeline
 from PIL import Image
 
 import findnemo
 from findnemo.calibration import threshold
-from findnemo.cli import main
 from findnemo.detection import DETECTORS, Score
 from findnemo.errors import InputError, MismatchError, NumericalError
 from findnemo.images import ImageSettings
@@ -28,18 +24,6 @@ TYPED = ("a red fox", "a grey owl", "a tree")
 PLAIN = ("=1+1", "a moon", "[/sea]")
 HOLDOUT = tuple(f"hold out {letter}" for letter in "abcdefghij")
 SETTINGS = ImageSettings(steps=1, guidance=2.0)
-
-
-def cli(*arguments: object) -> tuple[int, str, str]:
-    """Exit status, standard output and standard error of `findnemo ARGUMENTS`."""
-    out, err = io.StringIO(), io.StringIO()
-    with mock.patch.object(sys, "argv", ["findnemo", *map(str, arguments)]), redirect_stdout(out), redirect_stderr(err):
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code or 0
-    return status, out.getvalue(), err.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +41,7 @@ def place(tmp_path_factory):
     return folder
 
 
-def command(place, names: str, out, *more: object, captions: str = "captions.csv") -> tuple[int, str, str]:
+def command(place, names: str, out, *more: object, captions: str = "captions.csv") -> Result:
     files = ("--prompts", place / captions, "--holdout", place / "holdout.txt")
     return cli("detect", place / "model", *files, "--detector", names, "--out", out, *more)
 

@@ -8,7 +8,8 @@ import urllib.request
 from unittest import mock
 
 import pytest
-from test_cli import IMAGES, cli, make_place, process
+from _command import cli
+from test_cli import IMAGES, make_place, process
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_cli import COMMANDS, TEXTS, cli, make_place
+from _command import cli
+from test_cli import COMMANDS, TEXTS, make_place
 
 import findnemo
 from findnemo.runs import Run, neurons_of

@@ -2,35 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
-from unittest import mock
-
-from findnemo.cli import main
-
-
-@dataclass(frozen=True)
-class Result:
-    status: int
-    out: str
-    err: str
-
-
-def cli(*arguments: object) -> Result:
-    """`findnemo ARGUMENTS` through the same entry point as the real one."""
-    out, err = io.StringIO(), io.StringIO()
-    with mock.patch.object(sys, "argv", ["findnemo", *map(str, arguments)]), redirect_stdout(out), redirect_stderr(err):
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-    return Result(status, out.getvalue(), err.getvalue())
-
 
 LIMITED = """
 import resource, sys

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from _here import cli
+from _command import cli
 from _tiny import tiny_pipeline
 from _tiny_files import make_run
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from _here import cli
+from _command import cli
 from _tiny import tiny_pipeline
 from _tiny_files import make_run
 from hypothesis import given, settings

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from _here import cli
+from _command import cli
 from _tiny import tiny_pipeline
 from hypothesis import given, settings
 from hypothesis import strategies as st

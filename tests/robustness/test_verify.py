@@ -8,6 +8,7 @@ from dataclasses import replace
 from unittest import mock
 
 import pytest
+from _command import cli
 from _planting import CAPTION, HOLDOUT, planted
 from _tiny import tiny_pipeline
 
@@ -23,17 +24,6 @@ from findnemo.verification import COPY
 
 ATTEMPTS = ("seeds: fresh", "words: capitals", "image to image: 0.5")
 OPTIONS = ("--attack-captions", "1", "--attack-steps", "0,2")
-
-
-def cli(capsys, *arguments):
-    """`findnemo ARGUMENTS` in this process: exit status, standard output, standard error."""
-    with mock.patch.object(sys, "argv", ["findnemo", *map(str, arguments)]):
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code or 0
-    return status, *capsys.readouterr()
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +42,12 @@ def audited(tmp_path_factory):
     return folder / "run"
 
 
-def test_verify_attacks_once_and_tells(audited, capsys, monkeypatch):
+def test_verify_attacks_once_and_tells(audited, monkeypatch):
     attacked = []
     real = robustness.attack
     monkeypatch.setattr(robustness, "attack", lambda *a, **o: attacked.append(1) or real(*a, **o))
     monkeypatch.setattr(robustness, "ATTEMPTS", {k: robustness.ATTEMPTS[k] for k in ATTEMPTS})
-    status, out, err = cli(capsys, "verify", audited, *OPTIONS)
+    status, out, err = cli("verify", audited, *OPTIONS)
     assert status == 0, err
     assert "U-Net evaluations, in one process; --no-attempts and --no-attack leave them out" in " ".join(err.split())
     assert all(name in out for name in ATTEMPTS)
@@ -71,10 +61,10 @@ def test_verify_attacks_once_and_tells(audited, capsys, monkeypatch):
     assert [x for x, _ in found["attack"]["curves"]["memorized, neurons off"]] == [0, 2]
     assert found["attempts"]["table"]["seeds: fresh"]["untouched"]["n"] == 1
 
-    status, again, _ = cli(capsys, "verify", audited, *OPTIONS)
+    status, again, _ = cli("verify", audited, *OPTIONS)
     assert (status, len(attacked)) == (0, 4)
     assert again.partition("copied by")[2] == out.partition("copied by")[2]
-    status, shown, _ = cli(capsys, "inspect", audited)
+    status, shown, _ = cli("inspect", audited)
     assert status == 0
     assert "Is it really gone?" in shown
     assert "never seen, neurons off" in shown
@@ -111,17 +101,17 @@ def test_stopped_it_goes_on_with_what_is_left(audited, tmp_path, monkeypatch):
             try_out(work, effort, stop=lambda: True)
 
 
-def test_an_attack_that_fails_leaves_the_captions_as_they_were_and_is_tried_again(audited, tmp_path, capsys, monkeypatch):
+def test_an_attack_that_fails_leaves_the_captions_as_they_were_and_is_tried_again(audited, tmp_path, monkeypatch):
     copied = shutil.copytree(audited, tmp_path / "run")
     monkeypatch.setattr(robustness, "attack", lambda *a, **o: (_ for _ in ()).throw(ModelError("no loss is known")))
     arguments = ("verify", copied, "--no-attempts", "--attack-captions", 1, "--attack-steps", "0,1")
     for _ in range(2):
-        status, out, err = cli(capsys, *arguments)
+        status, out, err = cli(*arguments)
         assert (status, "attack failed 4 times: no loss is known" in " ".join(err.split())) == (1, True)
         assert "1 of 1 memories are gone." in out
         assert "failed" not in out
     monkeypatch.undo()
-    status, out, _ = cli(capsys, *arguments)
+    status, out, _ = cli(*arguments)
     assert (status, "similarity after steps" in out) == (0, True)
 
 
@@ -133,7 +123,7 @@ def test_an_attack_that_fails_leaves_the_captions_as_they_were_and_is_tried_agai
         ("--attack-captions", "-1", "--attack-captions"),
     ],
 )
-def test_options_that_make_no_sense_are_named(audited, capsys, option, value, says):
-    status, out, err = cli(capsys, "verify", audited, option, value)
+def test_options_that_make_no_sense_are_named(audited, option, value, says):
+    status, out, err = cli("verify", audited, option, value)
     assert (status != 0, out) == (True, "")
     assert says in " ".join(err.split())
