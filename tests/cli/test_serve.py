@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import urllib.error
 import urllib.request
 from unittest import mock
 
@@ -54,7 +55,21 @@ def test_the_process_serves_and_ends_without_a_trace(run_path, tmp_path, monkeyp
             page = answer.read().decode()
         assert "findnemo" in page
         assert list(tmp_path.glob("findnemo-app-*"))
+        assert status(url) == 200
+        for place in ("", "config", "gradio_api/queue/data?session_hash=x"):  # a page of somebody else in the same browser
+            assert status(url + place, Host="evil.example") == 403
+            assert status(url + place, Origin="http://evil.example") == 403
+        assert status(f"{url}gradio_api/file={run_path / 'run.sqlite'}") in (403, 404)  # no file but the page's own pictures
     finally:
         started.send_signal(signal.SIGINT)
         started.communicate(timeout=30)
     assert not list(tmp_path.glob("findnemo-app-*"))
+
+
+def status(url: str, **headers: str) -> int:
+    """What a request is answered with."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
