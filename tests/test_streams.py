@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+import sys
 import tempfile
 import tracemalloc
 from types import SimpleNamespace
@@ -141,3 +142,48 @@ def test_a_pipe_that_does_not_end_does_not_fill_the_disk(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=f"half of the room in {tmp_path}"):
         stream_prompts("-", stdin=Endless())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def data_set(tmp_path):
+    """A data set as the hub keeps them: two splits in Parquet, with pictures beside the captions."""
+    datasets = pytest.importorskip("datasets")
+    folder = tmp_path / "set"
+    for split, texts in (("train", ["a red fox", None, "a red fox"]), ("test", ["a grey owl"])):
+        rows = datasets.Dataset.from_dict(
+            {"caption": texts, "kind": ["VM"] * len(texts), "image": [{"bytes": b"no picture", "path": None}] * len(texts)},
+            features=datasets.Features(
+                {"caption": datasets.Value("string"), "kind": datasets.Value("string"), "image": datasets.Image()}
+            ),
+        )
+        folder.mkdir(exist_ok=True)
+        rows.to_parquet(folder / f"{split}.parquet")
+    return folder
+
+
+def test_a_data_set_of_the_hub_is_streamed(data_set):
+    stream = stream_prompts(f"hf:{data_set}")
+    for _ in range(2):
+        assert [(p.text, p.row, p.type, p.image) for p in stream] == [("a red fox", 1, "VM", None), ("a red fox", 3, "VM", None)]
+    assert stream.warnings() == (f"hf:{data_set}: skipped 1 row without caption (row 2).",)
+    assert [p.text for p in read_prompts(f"hf:{data_set}:test")] == ["a grey owl"]
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "says"),
+    [
+        ("{}:other", None, "Bad split: other.*hf:OWNER/NAME:SPLIT"),
+        ("{}", "text", "no column 'text': the columns are 'caption', 'kind'"),
+        ("nobody/nothing", None, "nobody/nothing: cannot be read"),
+        ("../../etc", None, "etc: cannot be read"),
+    ],
+)
+def test_a_data_set_that_cannot_be_read_is_named(data_set, name, column, says):
+    with pytest.raises(InputError, match=says):
+        stream_prompts("hf:" + name.format(data_set), column)
+
+
+def test_without_the_library_the_way_out_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(InputError, match=r"pip install findnemo\[datasets\]"):
+        stream_prompts("hf:owner/captions")

@@ -28,7 +28,10 @@ ModelArg = Annotated[
 ]
 MovedOpt = Annotated[str | None, typer.Option("--model", help="The model, if it is no longer where the run found it.")]
 PromptsOpt = Annotated[
-    str, typer.Option("--prompts", "-p", help="Captions: CSV, TSV, Parquet, JSON(L), text, or - for standard input.")
+    str,
+    typer.Option(
+        "--prompts", "-p", help="Captions: CSV, TSV, Parquet, JSON(L), text; - for standard input, hf:OWNER/NAME for a data set."
+    ),
 ]
 CalibrationOpt = Annotated[Path, typer.Option("--calibration", "-c", help="A directory made by `findnemo calibrate`.")]
 OutOpt = Annotated[Path, typer.Option("--out", "-o", help="Directory to write to.")]

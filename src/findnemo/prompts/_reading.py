@@ -16,6 +16,7 @@ from findnemo._contained import call
 from findnemo.errors import InputError
 from findnemo.prompts._columns import records as records_of
 from findnemo.prompts._formats import Reader, read_json, read_parquet, reader_of_content, reader_of_suffix
+from findnemo.prompts._hub import PREFIX, of_hub
 from findnemo.prompts._lines import BLOCK
 from findnemo.prompts._table import FEW, PromptStream, PromptTable, Record, caption_of, rows_in_words, table_of
 
@@ -26,7 +27,7 @@ _HERE = 8 << 20  # bytes of such a file that is parsed in this process; parsed, 
 def read_prompts(
     source: str | os.PathLike[str] | Iterable[str], column: str | None = None, stdin: IO[bytes] | None = None
 ) -> PromptTable:
-    """Read captions from a path, from standard input (`"-"`) or from a sequence of strings.
+    """Read captions from a path, from standard input (`"-"`), from a data set of the hub (`"hf:OWNER/NAME"`) or from a sequence of strings.
 
     `column` names the column of captions where it is not one of `CAPTION_COLUMNS`.
 
@@ -65,6 +66,8 @@ def _opener(source: Any, column: str | None, stdin: IO[bytes] | None) -> tuple[s
     """The name of a source, and what opens it: records from its beginning."""
     if not isinstance(source, str | os.PathLike):
         return _of_values(source, column)
+    if str(source).startswith(PREFIX):
+        return str(source), of_hub(str(source), column)
     if source == "-":
         name, spooled = "standard input", _spooled(stdin or sys.stdin.buffer)
         reader = reader_of_content(name, spooled, column)

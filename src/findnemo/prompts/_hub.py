@@ -1,0 +1,46 @@
+"""A data set of the Hugging Face hub as a table: read piece by piece, nothing of it run, pictures left where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from findnemo.errors import InputError
+from findnemo.prompts._columns import columns_of, records
+from findnemo.prompts._table import Record
+
+PREFIX = "hf:"
+
+
+def of_hub(source: str, column: str | None) -> Callable[[], Iterator[Record]]:
+    """What opens `hf:OWNER/NAME` or `hf:OWNER/NAME:SPLIT` (train, unless one is named); a directory does instead of a name of the hub.
+
+    Raises InputError without the library `datasets`, and for what it cannot open.
+    """
+    try:
+        from datasets import Value, load_dataset
+    except ImportError as error:
+        raise InputError(f"{source}: data sets of the hub need a library: pip install findnemo[datasets]") from error
+    place, _, split = source.removeprefix(PREFIX).partition(":")
+    try:
+        rows: Any = load_dataset(place, split=split or "train", streaming=True)
+        features = rows.features or dict.fromkeys(rows.column_names or (), Value("string"))
+    except Exception as error:  # the library raises anything on what is not there or is none
+        raise _unread(source, error) from None
+    names = [name for name, kind in features.items() if isinstance(kind, Value)]
+    wanted = [name for name in columns_of(source, names, column) if name is not None]
+
+    def opened() -> Iterator[Record]:
+        try:
+            yield from records(source, rows.select_columns(wanted), column, wanted)
+        except InputError:
+            raise
+        except Exception as error:
+            raise _unread(source, error) from None
+
+    return opened
+
+
+def _unread(source: str, error: Exception) -> InputError:
+    why = (str(error).splitlines() or [type(error).__name__])[0]
+    return InputError(f"{source}: cannot be read ({why:.200}): name it as hf:OWNER/NAME or hf:OWNER/NAME:SPLIT, or give a file")
