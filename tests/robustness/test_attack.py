@@ -1,5 +1,7 @@
 """The attack of Finding DoRI against a few lines written apart from it; attempts; curves, gaps and shares by hand; a whole verification."""
 
+import sys
+
 import pytest
 import torch
 from _tiny import tiny_pipeline
@@ -262,3 +264,21 @@ def _settings(path):
 
     with Run.open(path) as run:
         return run.meta("settings")
+
+
+def test_the_gradient_does_not_vanish_in_half_precision(monkeypatch):
+    """Of a loss so small that its gradient is under what float16 can hold, as that of large latents is, the embedding still moves as in float32."""
+    moved = {}
+    for dtype in (torch.float32, torch.float16):
+        pipeline = tiny_pipeline().to(dtype=dtype)
+        model = findnemo.load(pipeline)
+        text = model.encode(["the old clock"])
+        monkeypatch.setattr(
+            sys.modules["findnemo.robustness.attack"], "diffusion_loss", lambda *given: 1e-4 * diffusion_loss(*given)
+        )
+        clean = torch.zeros(1, *model.latent_shape, dtype=dtype)
+        moved[dtype] = (optimised(model, clean, text, (1,), batch=2)[1] - text).float()
+    still = (moved[torch.float16] == 0).float().mean()
+    assert still < 0.05
+    agree = (moved[torch.float16].sign() == moved[torch.float32].sign()).float().mean()
+    assert agree > 0.9

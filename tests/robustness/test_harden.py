@@ -2,10 +2,12 @@
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from _tiny import tiny_pipeline
+from PIL import Image
 
 import findnemo
 from findnemo.edits import prune
@@ -152,3 +154,27 @@ def test_the_cost_is_what_passes_through_the_denoiser(model, lessons, ordinary):
     )
     assert spent.evaluations == forward  # the copy that ordinary captions are held to is counted with it
     assert told == images + forward + backward
+
+
+def test_a_run_in_half_precision_is_hardened_in_single_and_given_back_in_half(monkeypatch):
+    """Half precision is what a GPU has: its text encoder and decoder must fit a denoiser that learns in float32."""
+    from findnemo.runs import hardening
+
+    model = findnemo.load(tiny_pipeline(size=8, **SMALL).to(dtype=torch.float16))
+    subject = SimpleNamespace(picture=Image.new("RGB", (16, 16)))
+    work = SimpleNamespace(
+        model=model,
+        run=SimpleNamespace(captions=lambda: []),
+        plan=SimpleNamespace(image_settings=ImageSettings(steps=1, guidance=1.0)),
+    )
+    monkeypatch.setattr(hardening, "subject_of", lambda work, caption, known: subject)
+    monkeypatch.setattr(hardening, "ordinary_captions", lambda work: (["blue sky"], ["mountains"]))
+    seen = []
+    caption = SimpleNamespace(id=1, text="the old clock")
+    few = replace(SETTINGS, epochs=1, attack_steps=1, updates=1)
+    made = hardening.harden_run(work, [caption], few, progress=lambda done, total, loss: seen.append(loss))
+    assert len(seen) == 1
+    assert made.dtype == model.dtype == torch.float16
+    assert {p.dtype for part in made.pipeline.components.values() if hasattr(part, "parameters") for p in part.parameters()} == {
+        torch.float16
+    }

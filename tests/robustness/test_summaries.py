@@ -7,7 +7,7 @@ from findnemo.errors import InputError
 from findnemo.report import _charts as charts
 from findnemo.robustness import sentences
 from findnemo.robustness.controls import pictures
-from findnemo.robustness.sentences import PROTECTS
+from findnemo.robustness.sentences import QUIET, WEIGHTS
 from findnemo.runs import Run
 from findnemo.runs.robustness import attack_summary, attempts_summary
 from findnemo.runs.store import Caption
@@ -35,14 +35,15 @@ def test_nothing_tried_says_nothing():
 
 def test_attempts_without_a_copy_and_with_some():
     what = "attempts with other seeds, samplers, steps, guidance, words and tokens give"
-    none, given, last = sentences(attempts(0, 1, 4), None)
+    none, given, *last = sentences(attempts(0, 1, 4), None)
     assert (
         none
         == f"With neurons off, none of 2 {what} a copy of any of 5 pictures (2 do with no neuron off; 95 %: fewer than 43 % of pictures, each)."
     )
     assert given == "Image to image: 0.9, which is given the picture, gives 1 of 5 back, and 4 of 5 of ordinary captions."
-    assert last == PROTECTS
-    some = sentences(attempts(3, 1, 4), None)[0]
+    assert last == [QUIET, WEIGHTS]
+    some, _, *last = sentences(attempts(3, 1, 4), None)
+    assert last == [WEIGHTS], "prompts bring pictures back: nothing is said of them being quiet"
     assert some == f"With neurons off, 1 of 2 {what} copies; the most has 'words: synonyms', of 3 of 5 pictures."
 
 
@@ -51,20 +52,28 @@ def test_attempts_without_a_copy_and_with_some():
     [
         (
             [[0, 0.9, 0.8, 1.0], [5, 0.5, 0.2, 0.8]],
-            "back faster than pictures never seen: the gap is 0.50 [0.20, 0.80] after 5 steps.",
+            "come nearer to them than to {}: the gap is 0.90 [0.80, 1.00] at the start, 0.50 [0.20, 0.80] after 5 steps.",
         ),
-        ([[5, 0.5, 0.2, 0.8], [50, 0.1, -0.1, 0.3]], "the gap is 0.50 [0.20, 0.80] after 5 steps. Not so after 50 steps."),
+        (
+            [[5, 0.5, 0.2, 0.8], [50, 0.1, -0.1, 0.3]],
+            "come nearer to them than to {}: the gap is 0.50 [0.20, 0.80] after 5 steps, 0.10 [-0.10, 0.30] after 50 steps.",
+        ),
         (
             [[0, 0.9, 0.8, 1.0], [5, 0.1, -0.1, 0.3]],
-            "are not seen to bring them back faster than others: the gap is 0.10 [-0.10, 0.30] after 5 steps.",
+            "are not seen to come nearer to them than to {}: the gap is 0.90 [0.80, 1.00] at the start, 0.10 [-0.10, 0.30] after 5 steps.",
         ),
-        ([[5, 0.5, None, None], [9, 0.6, None, None]], "no interval (the gap is 0.50 after 5 steps, 0.60 after 9): too few"),
+        (
+            [[5, 0.5, None, None], [9, 0.6, None, None]],
+            "gaps to {} have no interval (the gap is 0.50 after 5 steps, 0.60 after 9 steps): too few",
+        ),
     ],
 )
-def test_an_attack_is_told_by_its_intervals_after_a_step_at_least(points, says):
-    told, last = sentences(None, {"curves": {}, "gaps": {NAME: points, "neurons off: memorized less mirrored": points}})
-    assert says in told
-    assert last == PROTECTS
+def test_an_attack_is_told_for_every_control_by_all_its_intervals(points, says):
+    mirrored = NAME.replace("never seen", "mirrored")
+    never, mirror, last = sentences(None, {"curves": {}, "gaps": {NAME: points, mirrored: points}})
+    assert says.format("pictures never seen") in never
+    assert says.format("mirrored images of ordinary captions") in mirror
+    assert last == WEIGHTS
 
 
 def test_bands_and_gaps_stand_where_their_values_are():
@@ -108,6 +117,19 @@ def test_results_for_other_neurons_are_not_mixed_in():
     assert attack_summary(captions, {"attack:neurons off": "new"})["curves"] == {"memorized, neurons off": [[0, 0.5]]}
     assert attack_summary(captions, {"attack:neurons off": "old"})["curves"] == {"memorized, neurons off": [[0, 0.9]]}
     assert attempts_summary(captions, {"attempts:neurons off": "new"})["table"]["seeds: fresh"]["neurons off"]["n"] == 1
+
+
+def test_all_curves_are_of_the_same_captions():
+    """Two captions attacked with neurons off, one of them after hardening: what is compared is that one."""
+    bases = {"attack:neurons off": "a", "attack:hardened": "b", "attempts:neurons off": "a", "attempts:hardened": "b"}
+    both = {"attack:neurons off": attacked("a", 0.5), "attack:hardened": attacked("b", 0.1)}
+    both |= {"attempts:neurons off": _near("a", 0.9), "attempts:hardened": _near("b", 0.1)}
+    only = {"attack:neurons off": attacked("a", 0.9), "attempts:neurons off": _near("a", 0.1)}
+    told = attack_summary([caption(1, both), caption(2, only)], bases)
+    assert told["curves"] == {"memorized, neurons off": [[0, 0.5]], "memorized, hardened": [[0, 0.1]]}
+    assert told["n"] == 1
+    table = attempts_summary([caption(1, both), caption(2, only)], bases)["table"]["seeds: fresh"]
+    assert {name: cell["captions"] for name, cell in table.items()} == {"neurons off": 1, "hardened": 0}
 
 
 def _near(basis, value):

@@ -61,7 +61,7 @@ def harden(
     from findnemo.export._files import check_target, whole
     from findnemo.robustness import harden as api
     from findnemo.runs import Run
-    from findnemo.runs.hardening import challenged, check_hardened, harden_run, ordinary_captions
+    from findnemo.runs.hardening import CHECKED, challenged, check_hardened, harden_run, ordinary_captions
     from findnemo.runs.robustness import Effort
 
     refuse_shard(run)
@@ -79,12 +79,12 @@ def harden(
             made = harden_run(work, wanted, settings, kept, lambda done, total, loss: update("harden", done, total), stop)
             with whole(out) as part:
                 made.pipeline.save_pretrained(part, safe_serialization=True)
-            (kept / "weights.safetensors").unlink(missing_ok=True)
             say(f"hardened model written to {out}", quiet)
             if check:
-                effort = replace(Effort(), captions=min(len(wanted), 6))
+                effort = replace(Effort(), captions=min(len(wanted), CHECKED))
                 about = check_hardened(work, made, effort, settings, update, stop)
                 write_report(work.run, quiet=quiet or json)
+            (kept / "weights.safetensors").unlink(missing_ok=True)  # only now: with --force an interrupted check goes on at once
         found = {
             "out": str(out),
             "captions": len(wanted),

@@ -71,12 +71,15 @@ def verify(
     from findnemo.calibration import Calibration
     from findnemo.robustness.controls import pictures
     from findnemo.runs import Run, settings_of, summary
-    from findnemo.runs.robustness import Effort
+    from findnemo.runs.robustness import Effort, memorized
 
     steps, starts = steps_of(attack_steps), starts_of(attack_starts)
-    controls = pictures(control_images) if control_images else ()
     with Run.open(run) as old:
         settings, source = settings_of(old), model.of_run(old, trust)
+        attacked = len(memorized(old.captions(), attack_captions))
+    controls = (
+        pictures(control_images, least=max(attacked, 1)) if control_images else ()
+    )  # one a caption: twice the same tells nothing new
     made, plan, part = Calibration.load(run / "calibration"), plan_of(settings), shard_of(settings.get("shard"))
     more = (attempts or attack) and part is None
     failed = False

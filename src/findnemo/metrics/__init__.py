@@ -3,7 +3,7 @@
 from findnemo.metrics.alignment import Alignment
 from findnemo.metrics.descriptor import Descriptor
 from findnemo.metrics.disentanglement import attention_cosine
-from findnemo.metrics.intervals import bootstrap, clopper_pearson, wilson
+from findnemo.metrics.intervals import bootstrap, clopper_pearson, mean_interval, wilson
 from findnemo.metrics.kind import classify, memory_type
 from findnemo.metrics.quality import ClipFeatures, Inception, clean_resize, fid, frechet_distance, kernel_distance, kid
 from findnemo.metrics.robust import mean_std, median_mad
@@ -24,6 +24,7 @@ __all__ = [
     "frechet_distance",
     "kernel_distance",
     "kid",
+    "mean_interval",
     "mean_std",
     "median_mad",
     "memory_type",

@@ -1,4 +1,4 @@
-"""How well a figure is known: bootstrap intervals, and Wilson intervals of shares."""
+"""How well a figure is known: bootstrap intervals, Student's of means, and Wilson's of shares."""
 
 from __future__ import annotations
 
@@ -42,6 +42,30 @@ def bootstrap(
     values = torch.tensor([statistic(*map(drawn, samples)) for _ in range(repeats)], dtype=torch.float64)
     low, high = values.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
     return low, high
+
+
+def mean_interval(first: Tensor, second: Tensor | None = None, level: float = LEVEL) -> tuple[float, float]:
+    """(low, high): interval of the mean of a sample (n,), or of its difference to that of an independent one, by Student's t (Welch's).
+
+    For a handful of values, where a bootstrap's intervals are too narrow: of five normal values they hold the mean in 84 cases of 100, these in 95.
+    Raises InputError for fewer than two values.
+
+    >>> [round(x, 2) for x in mean_interval(torch.tensor([1.0, 2.0, 3.0]))]
+    [-0.48, 4.48]
+    """
+    from scipy.special import stdtrit
+
+    samples = [sample.double() for sample in (first, second) if sample is not None]
+    if min(map(len, samples)) < 2:
+        raise InputError(f"an interval of a mean takes two values or more, not {min(map(len, samples))}")
+    parts = [float(s.var()) / len(s) for s in samples]
+    middle = float(samples[0].mean()) - (float(samples[1].mean()) if len(samples) == 2 else 0.0)
+    spread = sum(parts)
+    if spread == 0:
+        return middle, middle
+    freedom = spread**2 / sum(part**2 / (len(s) - 1) for part, s in zip(parts, samples, strict=True))
+    half = float(stdtrit(freedom, (1 + level) / 2)) * math.sqrt(spread)
+    return middle - half, middle + half
 
 
 def wilson(hits: int, of: int, level: float = LEVEL) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from findnemo.conditioning import following
 from findnemo.errors import InputError, NumericalError
 from findnemo.images import ImageSettings, generate
-from findnemo.localization.replication import frozen
+from findnemo.localization.replication import GRADIENT_SCALE, frozen
 from findnemo.models import Model, sample_seed
 from findnemo.robustness._subject import Subject, closeness, latents_of
 
@@ -79,8 +79,9 @@ def optimised(
             noise, timesteps = drawn(model, (batch, *clean.shape[1:]), seed, key, step)
             with torch.enable_grad():
                 rows = torch.cat([embedding.to(text.dtype), beside], 1).expand(batch, -1, -1)
-                loss = diffusion_loss(model, clean.expand(batch, -1, -1, -1), noise, timesteps, rows)
-                (embedding.grad,) = torch.autograd.grad(loss, embedding)
+                loss = GRADIENT_SCALE * diffusion_loss(model, clean.expand(batch, -1, -1, -1), noise, timesteps, rows)
+                (gradient,) = torch.autograd.grad(loss, embedding)
+            embedding.grad = gradient / GRADIENT_SCALE
             if not torch.isfinite(embedding.grad).all():
                 raise NumericalError("the attack's gradient holds NaN or infinity: load the model with dtype float32")
             optimizer.step()

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from findnemo.metrics import bootstrap, wilson
+from findnemo.metrics import mean_interval, wilson
 from findnemo.verification import COPY
 
-LEAST = 5  # captions from which a bootstrap interval says something
+LEAST = 3  # captions from which an interval says something
 Point = tuple[int, float, float | None, float | None]  # step, value, ends of its 95 % interval
 Rows = Sequence[Mapping[int, float]]
 
@@ -29,7 +29,7 @@ def strongest(starts: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[int, 
 
 
 def curve(subjects: Rows) -> list[Point]:
-    """The mean over captions at each step that all of them have, with a bootstrap interval over captions (95 %, from five on).
+    """The mean over captions at each step that all of them have, with an interval over captions (95 %, Student's t; from three on).
 
     >>> curve([{0: 0.0, 5: 1.0}, {0: 0.5, 5: 1.0}])
     [(0, 0.25, None, None), (5, 1.0, None, None)]
@@ -38,10 +38,10 @@ def curve(subjects: Rows) -> list[Point]:
 
 
 def gap(memorized: Rows, control: Rows, paired: bool = False) -> list[Point]:
-    """How far the mean curve of memorized captions lies over that of controls at each step, with a bootstrap interval.
+    """How far the mean curve of memorized captions lies over that of controls at each step, with an interval.
 
-    `paired`: the rows of both are the same captions in the same order, drawn anew together; otherwise captions and controls are drawn
-    independently of each other. A gap whose interval holds 0 says that the attack gets no more out of the model than it puts in.
+    `paired`: the rows of both are the same captions in the same order, compared one by one; otherwise captions and controls are independent
+    of each other. Where the interval holds 0, the attack is not seen to get more out of the model than it puts in.
 
     >>> gap([{5: 1.0}], [{5: 0.25}])
     [(5, 0.75, None, None)]
@@ -58,15 +58,11 @@ def _common(subjects: Rows) -> list[int]:
 
 def _with_interval(*samples: Sequence[float]) -> tuple[float, float | None, float | None]:
     """Mean of the first sample, less that of the second if there is one, and its interval."""
-    tensors = [torch.tensor(list(s), dtype=torch.float64) for s in samples]
-
-    def statistic(first: torch.Tensor, *second: torch.Tensor) -> float:
-        return float(first.mean() - sum(s.mean() for s in second))
-
-    value = round(statistic(*tensors), 4)
+    first, *second = (torch.tensor(list(s), dtype=torch.float64) for s in samples)
+    value = round(float(first.mean() - sum(s.mean() for s in second)), 4)
     if min(map(len, samples)) < LEAST:
         return value, None, None
-    low, high = bootstrap(statistic, *tensors)
+    low, high = mean_interval(first, second[0] if second else None)
     return value, round(low, 4), round(high, 4)
 
 

@@ -7,21 +7,26 @@ from typing import Any
 
 GIVEN = "image to image"  # attempts that start from the picture itself
 ORDINARY, UNTOUCHED = "ordinary, ", "untouched"
-GAP = ": memorized less never seen"
-PROTECTS = (
-    "Removing neurons protects where people only have prompts. It does not protect weights that are given away against somebody "
-    "who already has the picture."
-)
+CONTROLS = {  # end of a gap's name -> what the control is
+    ": memorized less never seen": "pictures never seen",
+    ": memorized less mirrored": "mirrored images of ordinary captions",
+}
+OFF = "neurons off"
+QUIET = "No prompt that was tried brought a picture back from the model with neurons off; that is no proof for others."
+WEIGHTS = "Removing neurons does not protect weights that are given away against somebody who already has the picture."
 
 
 def sentences(attempts: Mapping[str, Any] | None, attack: Mapping[str, Any] | None) -> list[str]:
     """What was tried and what came of it, a sentence for each model; last what that means. Empty where nothing was tried.
 
     >>> sentences(None, {"curves": {}, "gaps": {"neurons off: memorized less never seen": [[5, 0.5, 0.2, 0.8]]}})[0]
-    'With neurons off, embeddings optimised for memorized pictures bring them back faster than pictures never seen: the gap is 0.50 [0.20, 0.80] after 5 steps.'
+    'With neurons off, embeddings optimised for memorized pictures come nearer to them than to pictures never seen: the gap is 0.50 [0.20, 0.80] after 5 steps.'
     """
-    told = [*_attempts(attempts or {"columns": [], "table": {}}), *_attacks(attack or {})]
-    return [*told, PROTECTS] if told else []
+    attempts = attempts or {"columns": [], "table": {}}
+    told = [*_attempts(attempts), *_attacks(attack or {})]
+    tried = _prompts(attempts["table"], OFF)
+    quiet = [QUIET] if tried and not any(cell["captions"] for cell in tried.values()) else []
+    return [*told, *quiet, WEIGHTS] if told else []
 
 
 def _with(state: str) -> str:
@@ -37,9 +42,14 @@ def _attempts(attempts: Mapping[str, Any]) -> list[str]:
     return [line for state in states for line in (_words(attempts["table"], state), _given(attempts["table"], state)) if line]
 
 
+def _prompts(table: Mapping[str, Mapping[str, Any]], state: str) -> dict[str, Any]:
+    """The attempts that are not given the picture."""
+    return {name: columns[state] for name, columns in table.items() if state in columns and not name.startswith(GIVEN)}
+
+
 def _words(table: Mapping[str, Mapping[str, Any]], state: str) -> str:
     """Of attempts that are not given the picture: how many give copies, and the one that gives the most."""
-    found = {name: columns[state] for name, columns in table.items() if state in columns and not name.startswith(GIVEN)}
+    found = _prompts(table, state)
     if not found:
         return ""
     what = f"{_with(state)}, {{}} of {len(found)} attempts with other seeds, samplers, steps, guidance, words and tokens give"
@@ -57,43 +67,39 @@ def _words(table: Mapping[str, Mapping[str, Any]], state: str) -> str:
 
 def _given(table: Mapping[str, Mapping[str, Any]], state: str) -> str:
     """Image to image at the strength that leaves least of the picture, beside ordinary captions."""
-    rows = [columns for name, columns in table.items() if name.startswith(GIVEN) and state in columns]
+    rows = [(name, columns) for name, columns in table.items() if name.startswith(GIVEN) and state in columns]
     if not rows:
         return ""
-    cell, beside = rows[-1][state], rows[-1].get(ORDINARY + state)
+    strength, columns = rows[-1]
+    cell, beside = columns[state], columns.get(ORDINARY + state)
     ordinary = "" if beside is None else f", and {beside['captions']:.0f} of {beside['n']:.0f} of ordinary captions"
-    strength = [name for name in table if name.startswith(GIVEN)][-1]
     return f"{strength.capitalize()}, which is given the picture, gives {cell['captions']:.0f} of {cell['n']:.0f} back{ordinary}."
 
 
 def _attacks(attack: Mapping[str, Any]) -> list[str]:
-    return [_attacked(name.removesuffix(GAP), points) for name, points in attack.get("gaps", {}).items() if name.endswith(GAP)]
+    return [
+        _attacked(name.removesuffix(end), control, points)
+        for name, points in attack.get("gaps", {}).items()
+        for end, control in CONTROLS.items()
+        if name.endswith(end)
+    ]
 
 
-def _attacked(state: str, points: Sequence[Sequence[float | None]]) -> str:
-    """Whether memorized pictures come back faster than such that were never seen: at every step, not at the one that shows it best."""
-    after = [p for p in points if p[0]]
-    told = [p for p in after if p[2] is not None]
+def _attacked(state: str, control: str, points: Sequence[Sequence[float | None]]) -> str:
+    """Whether memorized pictures come nearer than a control: at every step, the start among them, not at the one that shows it best."""
+    told = [p for p in points if p[2] is not None]
     if not told:
-        return f"{_with(state)}, gaps have no interval ({_listed(after)}): too few captions to tell anything."
-    above = [p for p in told if p[2] > 0]  # type: ignore[operator]
-    if above:
-        return (
-            f"{_with(state)}, embeddings optimised for memorized pictures bring them back faster than pictures never seen: {_listed(above)}."
-            + (f" Not so after {_steps([p for p in told if p not in above])}." if len(above) < len(told) else "")
-        )
-    return f"{_with(state)}, embeddings optimised for memorized pictures are not seen to bring them back faster than others: {_listed(told)}."
+        return f"{_with(state)}, gaps to {control} have no interval ({_listed(points)}): too few captions to tell anything."
+    above = [p for p in told if p[0] and p[2] > 0]  # type: ignore[operator]
+    than = f"embeddings optimised for memorized pictures {{}} nearer to them than to {control}: {_listed(told)}."
+    return f"{_with(state)}, {than.format('come' if above else 'are not seen to come')}"
 
 
 def _listed(points: Sequence[Sequence[float | None]]) -> str:
     """
-    >>> _listed([[5, 0.5, 0.25, 0.75], [10, 0.25, None, None]])
-    'the gap is 0.50 [0.25, 0.75] after 5 steps, 0.25 after 10'
+    >>> _listed([[0, 0.0, -0.1, 0.1], [5, 0.5, 0.25, 0.75], [10, 0.25, None, None]])
+    'the gap is 0.00 [-0.10, 0.10] at the start, 0.50 [0.25, 0.75] after 5 steps, 0.25 after 10 steps'
     """
     cells = [f"{y:.2f}" + ("" if low is None or high is None else f" [{low:.2f}, {high:.2f}]") for _, y, low, high in points]
-    told = [f"{cell} after {p[0]:g}{' steps' * (k == 0)}" for k, (p, cell) in enumerate(zip(points, cells, strict=True))]
+    told = [f"{cell} {f'after {p[0]:g} steps' if p[0] else 'at the start'}" for p, cell in zip(points, cells, strict=True)]
     return f"the gap is {', '.join(told)}"
-
-
-def _steps(points: Sequence[Sequence[float | None]]) -> str:
-    return f"{', '.join(f'{p[0]:g}' for p in points)} steps"

@@ -129,6 +129,7 @@ META: dict[str, Any] = {
         }
     ),
     **{"attempts": Maybe({"columns": many(text), "table": each(each(SHARE))}), "bases": Maybe(each(text))},
+    "hardened_from": Maybe(text),
     "hardened": Maybe({"prompts": count, "images": count, "quality": each(each(many(number)))}),
 }
 

@@ -26,6 +26,8 @@ from findnemo.runs.robustness import (
     against,
     attack_all,
     memorized,
+    ordinary,
+    origin,
     subject_of,
     trials,
     try_out,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 ORDINARY = 24  # captions that are not memorized: so many hold the model while it learns
 JUDGED = 24  # and as many others judge it
+CHECKED = 6  # captions of each kind at most, by which the attack is checked
 IMAGES = 4  # of each caption that judges
 REFERENCE = 7000  # first sample number of the untouched images that sets of images are compared with
 
@@ -46,12 +49,14 @@ REFERENCE = 7000  # first sample number of the untouched images that sets of ima
 def ordinary_captions(work: Work) -> tuple[list[str], list[str]]:
     """Captions that are not memorized: those that the model is held to, and others on which it is judged.
 
-    Every second one each. Raises InputError for fewer than two.
+    Every second one each; those that the attack takes for its controls do not hold the model, where there are enough others. Raises
+    InputError for fewer than two.
     """
     clean = not_memorized(work.run, ORDINARY + JUDGED)
     if len(clean) < 2:
         raise InputError(f"{work.run.path} holds {len(clean)} captions that are not memorized: hardening needs two at least")
-    return clean[::2], clean[1::2]
+    controls = {caption.text for caption in ordinary(work.run.captions(), CHECKED)}
+    return [text for text in clean[::2] if text not in controls] or clean[::2], clean[1::2]
 
 
 def harden_run(
@@ -70,10 +75,10 @@ def harden_run(
     for caption in captions:
         pictures[caption.id] = subject_of(work, caption, {}).picture
     edited = findnemo.load(prune(work.model, neurons))
-    edited.denoiser.float()
+    edited.pipeline.to(dtype=torch.float32)
     lessons: list[Lesson] = [lesson(edited, c.text, pictures[c.id], settings, hardening) for c in captions]
     harden(edited, lessons, kept(edited, ordinary_captions(work)[0], settings), neurons, hardening, checkpoint, progress, stop)
-    edited.denoiser.to(work.model.dtype)
+    edited.pipeline.to(dtype=work.model.dtype)
     return findnemo.load(edited.pipeline)
 
 
@@ -89,7 +94,9 @@ def check_hardened(
 
     The attack is run anew against the hardened model.
     """
-    made = [*trials(work, effort), *against(hardened, EMPTY, HARDENED, effort, hardened.fingerprint)]
+    made_from = origin(work, hardened.fingerprint)
+    made = [*trials(work, effort), *against(hardened, EMPTY, HARDENED, effort, made_from)]
+    work.run.set_meta("hardened_from", made_from)
     attack_all(work, effort, made, progress, stop)
     try_out(work, effort, made, progress, stop)
     prompts = ordinary_captions(work)[1]

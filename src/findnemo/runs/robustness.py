@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from findnemo._memory import named
 from findnemo._secrets import hidden
 from findnemo.edits import deactivate
-from findnemo.errors import FindnemoError, StoppedError
+from findnemo.errors import FindnemoError, InputError, ModelError, StoppedError
 from findnemo.images import save_png, sheet
 from findnemo.models import Model
-from findnemo.neurons import NeuronSet
+from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.originals import picture
 from findnemo.robustness import ATTEMPTS, Subject, attack, closeness, cost, subject
 from findnemo.robustness.controls import mirrored, scrambled
@@ -164,7 +164,7 @@ def _answer(
         if trial.who == who
     ]
     bases = {stage + trial.name: _basis(work, effort, trial, stage) for trial in chosen}
-    work.run.set_meta("bases", (work.run.meta("bases") or {}) | bases)
+    work.run.set_meta("bases", _still_standing(work, effort, stage) | bases)
     subjects: dict[int, Subject] = {}
     for count, (k, caption, trial) in enumerate(jobs):
         if stop():
@@ -176,6 +176,21 @@ def _answer(
             _record(work, caption, name, partial(_made, step, work, effort, trial, caption, k, subjects), basis)
     if progress is not None:
         progress(stage.rstrip(":"), len(jobs), len(jobs))
+
+
+def origin(work: Work, fingerprint: str) -> str:
+    """What a hardened model is, and what it was made from: other neurons, another model."""
+    return f"{fingerprint} {sorted(all_neurons(work.run.captions()))}"
+
+
+def _still_standing(work: Work, effort: Effort, stage: str) -> dict[str, str]:
+    """The bases of a run without those of a hardened model that was made from other neurons, or attacked with another effort."""
+    known, made_from = work.run.meta("bases") or {}, work.run.meta("hardened_from") or ""
+    if made_from != origin(work, made_from.partition(" ")[0]):
+        work.run.set_meta("hardened", None)
+        return {name: basis for name, basis in known.items() if HARDENED not in name}
+    present = {stage + t.name: _basis(work, effort, t, stage) for t in against(work.model, EMPTY, HARDENED, effort, made_from)}
+    return {name: basis for name, basis in known.items() if not name.startswith(stage + HARDENED) or present.get(name) == basis}
 
 
 def _made(
@@ -196,12 +211,14 @@ def _record(work: Work, caption: Caption, name: str, made: Callable[[], dict[str
 
 def failures(captions: Iterable[Caption]) -> list[str]:
     """A line for every reason why attempts or an attack failed: of how many captions, and why."""
-    counts = Counter(
-        (stage.partition(":")[0], payload["failed"])
+    tried = [
+        (stage.partition(":")[0], payload)
         for caption in captions
         for stage, payload in caption.results.items()
-        if stage.startswith((ATTACK, ATTEMPT)) and "failed" in payload
-    )
+        if stage.startswith((ATTACK, ATTEMPT))
+    ]
+    counts = Counter((kind, payload["failed"]) for kind, payload in tried if "failed" in payload)
+    counts += Counter((f"{kind}, {name!r},", why) for kind, p in tried for name, why in p.get("broken", {}).items())
     return [f"{stage} failed {n} time{'s' * (n != 1)}: {reason}" for (stage, reason), n in counts.items()]
 
 
@@ -224,14 +241,17 @@ def _attempts(work: Work, effort: Effort, trial: Trial, caption: Caption, k: int
     samples, references = range(SAMPLES, SAMPLES + effort.images), [told.picture, *told.others]
     near: dict[str, list[float]] = {}
     skipped: dict[str, str] = {}
+    broken: dict[str, str] = {}
     for name, attempt in ATTEMPTS.items():
         try:
             with trial.context(), named(trial.model.device, "a single attempt"):
                 made = attempt(trial.model, told, samples, work.plan.image_settings)
             near[name] = [round(v, 4) for v in closeness(made, references, work.judges.descriptor).tolist()]
-        except FindnemoError as problem:  # does not apply to this model or caption
+        except (InputError, ModelError) as problem:  # does not apply to this model or caption
             skipped[name] = str(problem)
-    return {"known": told.known, "closeness": near, "skipped": skipped}
+        except FindnemoError as problem:  # NaN, or no memory left
+            broken[name] = hidden(str(problem))
+    return {"known": told.known, "closeness": near, "skipped": skipped, "broken": broken}
 
 
 def _attack(work: Work, effort: Effort, trial: Trial, caption: Caption, k: int, told: Subject) -> dict[str, Any]:
@@ -266,8 +286,8 @@ def _draw_sheets(work: Work, effort: Effort, captions: Sequence[Caption]) -> Non
         folder, rows = work.run.path / "attack" / caption.slug, []
         for stage in caption.results:
             name = _file(stage.removeprefix(ATTACK))
-            files = sorted(folder.glob(f"{name}-{effort.starts[0]}-????.png")) if stage.startswith(ATTACK) else []
-            if files:
+            files = [folder / f"{name}-{effort.starts[0]}-{step:04d}.png" for step in effort.steps]
+            if stage.startswith(ATTACK) and all(file.is_file() for file in files):
                 rows.append((stage.removeprefix(ATTACK), [picture(file) for file in [*files, folder / f"{name}-wanted.png"]]))
         if rows:
             save_png(
@@ -281,15 +301,16 @@ def _draw_sheets(work: Work, effort: Effort, captions: Sequence[Caption]) -> Non
 def _results(
     captions: Iterable[Caption], bases: Mapping[str, str], stage: str, is_memorized: bool
 ) -> dict[str, dict[int, dict[str, Any]]]:
-    """Trial -> caption -> result, of memorized captions or ordinary ones. What stands on another basis than the last is left out: other
-    neurons, settings or weights make another curve."""
+    """Trial -> caption -> result, of memorized captions or ordinary ones, the same captions of every trial that they were tried in. What stands
+    on another basis than the last is left out: other neurons, settings or weights make another curve."""
     made: dict[str, dict[int, dict[str, Any]]] = {}
     for caption in captions:
         if bool(caption.results.get("detect", {}).get("memorized")) is is_memorized:
             for name, payload in caption.results.items():
                 if name.startswith(stage) and payload["basis"] == bases.get(name):
                     made.setdefault(name.removeprefix(stage), {})[caption.id] = payload
-    return made
+    common = set.intersection(*map(set, made.values())) if made else set()
+    return {name: {id_: payload for id_, payload in found.items() if id_ in common} for name, found in made.items()}
 
 
 def attack_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> dict[str, Any]:
