@@ -103,6 +103,16 @@ def show_rates(scores: Tensor, calibrate: int, repeats: int) -> None:
         )
 
 
+def show_shipped(scores: Tensor, shipped: Tensor) -> None:
+    """The same with the demo's own hold-out captions to calibrate on: another draw from the generator, as a user's hold-out captions are."""
+    print(f"\n{len(scores)} unseen captions, thresholds of the {len(shipped)} hold-out captions that come with the demo")
+    for fpr in (None, *(fpr for fpr in RATES if fpr * (len(shipped) + 1) >= 1)):
+        hits = int((scores >= threshold(shipped, fpr)).sum())
+        low, high = (100 * x for x in clopper_pearson(hits, len(scores)))
+        bound = "" if fpr is None else f", bound {100 * rate_bound(len(shipped), rank(len(shipped), fpr, None)):.2f} %"
+        print(f"{fpr or 'mean + 1 std'}: {hits} = {100 * hits / len(scores):.2f} % [{low:.2f}, {high:.2f}]{bound}")
+
+
 def _held(rates: Tensor, calibrate: int, of: int, fpr: float, confidence: float | None) -> str:
     """The bound of a threshold, and how many splits stay under it."""
     k = rank(calibrate, fpr, confidence)
@@ -165,6 +175,7 @@ def main() -> None:
     print(f"memorized captions, all seeds {memorized[:, -1].min():.3f} to {memorized[:, -1].max():.3f}")
     show_memorized(memorized, scores)
     show_rates(scores, args.calibrate, args.splits)
+    show_shipped(scores, findnemo.demo.calibration().scores.double())
     show_lists(scores, memorized[:, -1], min(args.splits, 400))
 
 

@@ -211,7 +211,7 @@ def test_utility_is_measured_on_sets_and_captions_with_the_neurons_off(made, wor
     main = work.run.meta("quality")["utility"]
     look = work.judges.descriptor
     assert (main["captions"], main["neurons"]) == (len(prompts), len(off))
-    for name, distance in (("FID", fid), ("KID", kid)):
+    for name, distance in (("FID (descriptor)", fid), ("KID (descriptor)", kid)):
         values = main["sets"][name]
         assert values["untouched"]["value"] == pytest.approx(distance(real, before, look), abs=1e-3)
         assert values["found"]["value"] == pytest.approx(distance(real, after, look), abs=1e-3)

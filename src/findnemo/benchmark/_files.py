@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
+from findnemo._writing import written
 from findnemo.errors import InputError
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """As safetensors, under a temporary name first."""
+    """As safetensors, whole or not at all."""
     from safetensors.torch import save_file
 
-    part = path.with_name(f".{path.name}.part")
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, part, metadata={"format": "pt"})
-    part.replace(path)
+    with written(path) as part:
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, part, metadata={"format": "pt"})
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -30,9 +28,3 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} cannot be read as safetensors: {error}; remove it, and it is made again") from error
-
-
-def write_json(values: Any, path: Path) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(path)

@@ -21,6 +21,7 @@ from findnemo.localization import localize, out_of_distribution_neurons
 from findnemo.localization.candidates import THETA
 from findnemo.localization.minimal import sufficient_prefix
 from findnemo.localization.replication import Replication, frozen
+from findnemo.localization.search import descending
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
 from findnemo.scores import pairwise
@@ -129,16 +130,6 @@ def wanda_scores(model: Model, prompts: Sequence[str]) -> dict[str, Tensor]:
     layers: dict[str, Any] = model.value_layers
     norms = {name: x.float().square().sum((0, 1)).div(len(prompts)).sqrt() for name, x in inputs.items()}
     return {name: (layer.weight.float().abs() @ norms[name]).cpu() for name, layer in layers.items()}
-
-
-def descending(values: dict[str, Tensor]) -> list[Neuron]:
-    """All neurons, those of the largest value first.
-
-    >>> descending({"a": torch.tensor([1.0, 3.0]), "b": torch.tensor([2.0])})
-    [('a', 1), ('b', 0), ('a', 0)]
-    """
-    scored = [(float(x), name, i) for name, v in values.items() for i, x in enumerate(v)]
-    return [(name, i) for _, name, i in sorted(scored, key=lambda one: -one[0])]
 
 
 def _sufficient(task: Task, ranking: Sequence[Neuron] | Callable[[Replication], Sequence[Neuron]]) -> Answer:

@@ -57,9 +57,9 @@ def _by_sensitivity(replication: Replication, z: Values) -> list[Ranking]:
     low, high = LEVELS
     return [
         lambda: most_unusual(z)[:FEW],
-        lambda: _descending(weighed(gradient(low), z))[:MANY],
-        lambda: _descending(weighed(gradient(high), z))[:MANY],
-        lambda: _descending({name: gradient(low)[name] + gradient(high)[name] for name in z}),
+        lambda: descending(weighed(gradient(low), z))[:MANY],
+        lambda: descending(weighed(gradient(high), z))[:MANY],
+        lambda: descending({name: gradient(low)[name] + gradient(high)[name] for name in z}),
     ]
 
 
@@ -94,7 +94,7 @@ def first_guess(search: str, z: Values) -> NeuronSet:
 
 def most_unusual(z: Values) -> list[Neuron]:
     """All value neurons of a caption, those of the largest |z| first; `z`: layer -> (width,) z-scores (Calibration.z_scores)."""
-    return _descending({name: values.abs() for name, values in z.items()})
+    return descending({name: values.abs() for name, values in z.items()})
 
 
 def weighed(gradient: Values, z: Values) -> dict[str, Tensor]:
@@ -107,8 +107,13 @@ def weighed(gradient: Values, z: Values) -> dict[str, Tensor]:
     return {name: gradient[name] * z[name].abs().clamp(max=UNUSUAL).square() for name in gradient}
 
 
-def _descending(values: Values) -> list[Neuron]:
-    """All neurons, those of the largest value first."""
+def descending(values: Values) -> list[Neuron]:
+    """All neurons, those of the largest value first.
+
+    >>> import torch
+    >>> descending({"a": torch.tensor([1.0, 3.0]), "b": torch.tensor([2.0])})
+    [('a', 1), ('b', 0), ('a', 0)]
+    """
     scored = [(float(x), name, i) for name, v in values.items() for i, x in enumerate(v)]
     return [(name, i) for _, name, i in sorted(scored, key=lambda one: -one[0])]
 

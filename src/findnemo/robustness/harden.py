@@ -25,7 +25,7 @@ from findnemo.images import ImageSettings, generate
 from findnemo.models import Model, sample_seed
 from findnemo.neurons import NeuronSet
 from findnemo.robustness._subject import latents_of
-from findnemo.robustness.attack import LEARNING_RATE, optimised, starting
+from findnemo.robustness.attack import LEARNING_RATE, diffusion_loss, optimised, starting
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -181,7 +181,7 @@ def _step(
     clean, text = _adversarial_batch(lessons, found, hardening.batch, generator)
     held = _ordinary_batch(ordinary, hardening.batch, generator)
     with torch.enable_grad():
-        loss = _loss(model, clean, text, generator)
+        loss = diffusion_loss(model, clean, *_noised(model, clean, generator), text)
         if hardening.keep:
             loss = loss + hardening.keep * _drift(model, reference, *held, generator)
     if not torch.isfinite(loss):
@@ -220,12 +220,6 @@ def _noised(model: Model, clean: Tensor, generator: torch.Generator) -> tuple[Te
     steps = int(model.pipeline.scheduler.config.num_train_timesteps)
     share = 1 - torch.rand(len(clean), generator=generator) ** 2
     return noise, (share * steps).long().clamp(max=steps - 1).to(clean.device)
-
-
-def _loss(model: Model, clean: Tensor, text: Tensor, generator: torch.Generator) -> Tensor:
-    noise, timesteps = _noised(model, clean, generator)
-    predicted, target = model.regression(clean, noise, timesteps, text)
-    return nn.functional.mse_loss(predicted.float(), target.float())
 
 
 def _drift(model: Model, reference: nn.Module, clean: Tensor, text: Tensor, generator: torch.Generator) -> Tensor:

@@ -58,12 +58,12 @@ def utility(bench: Bench) -> Study:
     note = (
         f"{n} captions that are not memorized, one image each, against {n} images of the untouched model on other seeds. Random: mean over "
         f"{RANDOM} draws of as many other neurons of the same layers. Intervals: 95 %, paired bootstrap over the captions ({REPEATS} resamples), shifted "
-        "by the bias that repeated images give. FID is high for few images: read the difference. FID and KID: copy descriptor's features; "
+        "by the bias that repeated images give. FID is high for few images: read the difference. Its features and KID's are the copy descriptor's, not Inception's; "
         "CLIP-FID: CLIP's."
     )
     told = (
         "Same caption and seed, with against without. Found less random: median over captions of the difference to the mean over the draws; where "
-        "its interval holds 0 the run's neurons cost no more than any others. 9 in 10 within: what so many captions stay within, counted from no change."
+        "its interval holds 0, no more is seen than any neurons cost. 9 in 10 within: what so many captions stay within, counted from no change."
     )
     tables = [
         Table("Sets of images", ["", "neurons off", "value", "95 %", "less untouched", "95 % "], rows, note),
@@ -117,7 +117,10 @@ def _sets(bench: Bench, prompts: Sequence[str], real: list[Image.Image], images:
     judges, made = bench.work.judges, {}
     extractors: dict[str, Any] = {}
     if judges.descriptor is not None:
-        extractors |= {"FID": (judges.descriptor, frechet_distance), "KID": (judges.descriptor, kernel_distance)}
+        extractors |= {
+            "FID (descriptor)": (judges.descriptor, frechet_distance),
+            "KID (descriptor)": (judges.descriptor, kernel_distance),
+        }
     if judges.alignment is not None:
         extractors["CLIP-FID"] = (judges.alignment.embed, frechet_distance)
     for name, (extractor, distance) in extractors.items():
