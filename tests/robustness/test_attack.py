@@ -17,7 +17,8 @@ from findnemo.robustness.attempts import SAMPLERS
 from findnemo.robustness.controls import mirrored, pictures, scrambled
 from findnemo.robustness.curves import curve, gap, shares
 from findnemo.runs import Caption
-from findnemo.runs.robustness import Effort, attack_all, attack_summary, try_out
+from findnemo.runs._tried import attack_summary
+from findnemo.runs.robustness import Effort, attack_all, try_out
 
 SETTINGS = ImageSettings(steps=2, guidance=2.0)
 PROMPT = "the secret of the old clock"

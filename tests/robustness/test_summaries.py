@@ -9,7 +9,7 @@ from findnemo.robustness import sentences
 from findnemo.robustness.controls import pictures
 from findnemo.robustness.sentences import QUIET, WEIGHTS
 from findnemo.runs import Run
-from findnemo.runs.robustness import attack_summary, attempts_summary
+from findnemo.runs._tried import attack_summary, attempts_summary
 from findnemo.runs.store import Caption
 
 NAME = "neurons off: memorized less never seen"

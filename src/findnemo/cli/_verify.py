@@ -116,7 +116,8 @@ def attack_run(
     """
     from findnemo.cli._report import write_report
     from findnemo.runs import write_results
-    from findnemo.runs.robustness import ATTACK, ATTEMPT, attack_all, evaluations, failures, memorized, try_out
+    from findnemo.runs._tried import ATTACK, ATTEMPT
+    from findnemo.runs.robustness import attack_all, evaluations, failures, memorized, try_out
 
     with opened(run, model, device, dtype, quiet, trust) as work:
         if not memorized(work.run.captions(), 1):

@@ -1,5 +1,6 @@
 """Runs: the store, the audit over it, and its results as files."""
 
+from findnemo.runs._lock import acquire
 from findnemo.runs._places import refuse_links
 from findnemo.runs.audit import STAGES, Answer, Plan, Tools, Work, all_neurons, answer, audit, neurons_of, start
 from findnemo.runs.calibrating import calibrate_with
@@ -9,7 +10,7 @@ from findnemo.runs.merge import Merged, merge
 from findnemo.runs.repair import Repair, repair
 from findnemo.runs.standing import STANDINGS, standing
 from findnemo.runs.stopping import Stopping, stopping
-from findnemo.runs.store import Caption, Run, acquire, refuse_foreign
+from findnemo.runs.store import Caption, Run, refuse_foreign
 from findnemo.runs.table import Entered, Shard, ask_all, enter
 from findnemo.runs.whole import captions_of, settings_of
 from findnemo.runs.workers import Dispatch, Event, Facts, Loader, Outcome, Pool, Serial, Task, Unit, drive, in_order

@@ -17,11 +17,9 @@ from findnemo.metrics import bootstrap, frechet_distance, kernel_distance
 from findnemo.models import Model
 from findnemo.neurons import EMPTY
 from findnemo.robustness.harden import Hardening, Lesson, harden, kept, lesson
+from findnemo.runs._tried import HARDENED, OFF, UNTOUCHED
 from findnemo.runs.audit import Progress, Work, all_neurons, not_memorized
 from findnemo.runs.robustness import (
-    HARDENED,
-    OFF,
-    UNTOUCHED,
     Effort,
     against,
     attack_all,

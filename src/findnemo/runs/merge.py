@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from findnemo.errors import InputError, MismatchError
+from findnemo.runs._lock import acquire
 from findnemo.runs.export import counts, write_results
-from findnemo.runs.store import Run, acquire, differences
+from findnemo.runs.store import Run, differences
 from findnemo.runs.table import Shard
 
 FOLDERS = ("images", "noise", "sheets", "originals")

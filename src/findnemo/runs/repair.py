@@ -19,8 +19,9 @@ from findnemo._writing import flush, storing, sweep, written
 from findnemo.calibration import Calibration
 from findnemo.errors import DamageError, FindnemoError, InputError
 from findnemo.images import intact_png
+from findnemo.runs._lock import acquire
 from findnemo.runs._salvage import live, scattered
-from findnemo.runs.store import COLUMNS, COPY, DATABASE, SCHEMA, TABLES, Caption, Run, acquire, checksum, kept_settings, named
+from findnemo.runs.store import COLUMNS, COPY, DATABASE, SCHEMA, TABLES, Caption, Run, checksum, kept_settings, named
 
 KEPT = ".damaged"  # and a number: what a damaged file or directory is kept as
 OF_CAPTION = {"images": "verify", "noise": "verify", "sheets": "verify", "compare": "compare:"}  # folder -> stage that made it

@@ -9,7 +9,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +25,17 @@ from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.originals import picture
 from findnemo.robustness import ATTEMPTS, Subject, attack, closeness, cost, subject
 from findnemo.robustness.controls import mirrored, scrambled
-from findnemo.robustness.curves import curve, gap, shares, strongest
+from findnemo.runs._tried import (
+    ATTACK,
+    ATTEMPT,
+    HARDENED,
+    MEMORIZED,
+    OFF,
+    ORDINARY,
+    UNTOUCHED,
+    attack_summary,
+    attempts_summary,
+)
 from findnemo.runs.audit import Progress, Work, all_neurons, neurons_of
 from findnemo.runs.store import Caption
 from findnemo.runs.workers import never
@@ -35,10 +45,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SAMPLES = 4000  # first sample number of the images of attempts
-ATTACK, ATTEMPT = "attack:", "attempts:"  # and the name of a trial: stages in the run store
 NOTHING = {"basis": "", "known": False, "curves": {}, "closeness": {}, "skipped": {}}  # of a trial that failed
-MEMORIZED, ORDINARY = "memorized", "ordinary"
-OFF, UNTOUCHED, HARDENED = "neurons off", "untouched", "hardened"
 NEVER = "never seen"
 
 
@@ -293,87 +300,6 @@ def _draw_sheets(work: Work, effort: Effort, captions: Sequence[Caption]) -> Non
             save_png(
                 sheet(f"{caption.text} (steps {', '.join(map(str, effort.steps))}; wanted)", rows), folder.with_suffix(".png")
             )
-
-
-# what it says -------------------------------------------------------------------------------------------------------------------
-
-
-def _results(
-    captions: Iterable[Caption], bases: Mapping[str, str], stage: str, is_memorized: bool
-) -> dict[str, dict[int, dict[str, Any]]]:
-    """Trial -> caption -> result, of memorized captions or ordinary ones, the same captions of every trial that they were tried in. What stands
-    on another basis than the last is left out: other neurons, settings or weights make another curve."""
-    made: dict[str, dict[int, dict[str, Any]]] = {}
-    for caption in captions:
-        if bool(caption.results.get("detect", {}).get("memorized")) is is_memorized:
-            for name, payload in caption.results.items():
-                if name.startswith(stage) and payload["basis"] == bases.get(name):
-                    made.setdefault(name.removeprefix(stage), {})[caption.id] = payload
-    common = set.intersection(*map(set, made.values())) if made else set()
-    return {name: {id_: payload for id_, payload in found.items() if id_ in common} for name, found in made.items()}
-
-
-def attack_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> dict[str, Any]:
-    """Curves of the attack with intervals, and the gaps between memorized pictures and such that were never seen.
-
-    `curves`: name -> [step, mean similarity] pairs; `bands`: name -> [step, low, high], 95 %; `gaps`: name -> [step, gap, low, high];
-    `n`: memorized captions; `known`: of how many the training image is known. `bases`: stage -> the basis that its results must stand on.
-    """
-    rows: dict[str, dict[int, dict[int, float]]] = {}
-    known = 0
-    for who, is_memorized in ((MEMORIZED, True), (ORDINARY, False)):
-        for name, payloads in _results(captions, bases, ATTACK, is_memorized).items():
-            rows[_curve_name(who, name)] = {id_: strongest(p["curves"]) for id_, p in payloads.items()}
-            known = sum(p["known"] for p in payloads.values()) if (who, name) == (MEMORIZED, OFF) else known
-    points = {name: curve(list(subjects.values())) for name, subjects in rows.items()}
-    return {
-        "x": "steps of the attack",
-        "y": "similarity to the wanted picture",
-        "n": max((len(r) for r in rows.values()), default=0),
-        "known": known,
-        "curves": {name: [[x, y] for x, y, _, _ in line] for name, line in points.items()},
-        "bands": {name: [[x, low, high] for x, _, low, high in line if low is not None] for name, line in points.items()},
-        "gaps": _gaps(rows),
-    }
-
-
-def _curve_name(who: str, trial: str) -> str:
-    """
-    >>> _curve_name("memorized", "neurons off, never seen"), _curve_name("ordinary", "neurons off")
-    ('never seen, neurons off', 'mirrored, neurons off')
-    """
-    state, _, never = trial.partition(", ")
-    return f"{never or ('mirrored' if who == ORDINARY else who)}, {state}"
-
-
-def _gaps(rows: Mapping[str, Mapping[int, Mapping[int, float]]]) -> dict[str, list[list[float | None]]]:
-    """Memorized less each control, in the same model. Pictures that were never seen are compared caption by caption."""
-    made: dict[str, list[list[float | None]]] = {}
-    for name, control in rows.items():
-        kind, _, state = name.partition(", ")
-        wanted = rows.get(f"{MEMORIZED}, {state}", {})
-        if kind == MEMORIZED or not wanted:
-            continue
-        both = [id_ for id_ in wanted if id_ in control]
-        points = (
-            gap([wanted[i] for i in both], [control[i] for i in both], paired=True)
-            if both
-            else gap(list(wanted.values()), list(control.values()))
-        )
-        made[f"{state}: memorized less {kind}"] = [list(point) for point in points]
-    return made
-
-
-def attempts_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> dict[str, Any]:
-    """Attempt -> column (`untouched`, `neurons off`, `ordinary, neurons off`) -> shares of copies; see `curves.shares`."""
-    columns = {
-        (name if is_memorized else f"{ORDINARY}, {name}"): shares([p["closeness"] for p in payloads.values()])
-        for is_memorized in (True, False)
-        for name, payloads in _results(captions, bases, ATTEMPT, is_memorized).items()
-    }
-    order = sorted(columns, key=lambda name: (name.startswith(ORDINARY), name != UNTOUCHED))
-    table = {a: {name: columns[name][a] for name in order if a in columns[name]} for a in ATTEMPTS}
-    return {"columns": order, "table": {a: values for a, values in table.items() if values}}
 
 
 def evaluations(work: Work, effort: Effort, stage: str) -> int:

@@ -6,12 +6,10 @@ is there, the rest is done again. One process at a time writes to a run. Every r
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import sqlite3
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from findnemo._writing import CLOSED, FAILS, FULL, storing, sweep, written
 from findnemo.errors import DamageError, FindnemoError, InputError, MismatchError, StorageError
 from findnemo.prompts import Prompt
 from findnemo.runs import _shapes
+from findnemo.runs._lock import acquire
 from findnemo.runs._places import refuse_links
 
 SCHEMA = 2
@@ -42,7 +41,6 @@ TABLES = (
     seconds REAL NOT NULL, payload TEXT NOT NULL, checksum TEXT NOT NULL DEFAULT '', PRIMARY KEY (caption, stage))""",
 )
 WINDOW = 500  # captions read or entered at once, however many there are
-PATIENCE = 0.2  # seconds between two looks at a directory that is in use
 DATABASE, COPY = "run.sqlite", "settings.json"
 _BEFORE = {"calibration", ".lock", COPY}  # what a run directory can hold before its database is there
 _STORAGE = {  # what SQLite says of a disk -> the reason and the way out
@@ -459,48 +457,6 @@ def refuse_foreign(path: Path) -> None:
         raise InputError(f"{path} is a file: give a run directory")
     if path.is_dir() and not (path / DATABASE).exists() and {p.name for p in path.iterdir() if p.suffix != ".part"} - _BEFORE:
         raise InputError(f"{path} is not empty and not a findnemo run: give a new or an empty directory")
-
-
-def acquire(path: Path, wait: bool = False) -> IO[str]:
-    """Lock a directory for this process until the returned file is closed. `wait`: until another process that holds it lets go.
-
-    Raises InputError naming the process that holds it, or a link in the directory, through which a writer would reach out of it;
-    StorageError if nothing can be written there.
-    """
-    refuse_links(path)
-    with storing(path):
-        lock = (path / ".lock").open("a+")
-    try:
-        while not _locked(lock):
-            if not wait:
-                raise InputError(
-                    f"{path} is in use by another findnemo process: wait for it, or give another --out{_holder(lock)}"
-                )
-            time.sleep(PATIENCE)
-        with storing(path):
-            lock.truncate(0)
-            lock.write(f"{os.getpid()}\n")
-            lock.flush()
-    except BaseException:
-        with suppress(OSError):
-            lock.close()
-        raise
-    return lock
-
-
-def _locked(lock: IO[str]) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _holder(lock: IO[str]) -> str:
-    """Its number, if the file tells one."""
-    lock.seek(0)
-    number = lock.read(20).split()
-    return f" (its number: {number[0]})" if number and number[0].isdigit() else ""
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:

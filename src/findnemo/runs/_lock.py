@@ -1,0 +1,58 @@
+"""One process at a time writes to a run directory."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from findnemo._writing import storing
+from findnemo.errors import InputError
+from findnemo.runs._places import refuse_links
+
+PATIENCE = 0.2  # seconds between two looks at a directory that is in use
+
+
+def acquire(path: Path, wait: bool = False) -> IO[str]:
+    """Lock a directory for this process until the returned file is closed. `wait`: until another process that holds it lets go.
+
+    Raises InputError naming the process that holds it, or a link in the directory, through which a writer would reach out of it;
+    StorageError if nothing can be written there.
+    """
+    refuse_links(path)
+    with storing(path):
+        lock = (path / ".lock").open("a+")
+    try:
+        while not _locked(lock):
+            if not wait:
+                raise InputError(
+                    f"{path} is in use by another findnemo process: wait for it, or give another --out{_holder(lock)}"
+                )
+            time.sleep(PATIENCE)
+        with storing(path):
+            lock.truncate(0)
+            lock.write(f"{os.getpid()}\n")
+            lock.flush()
+    except BaseException:
+        with suppress(OSError):
+            lock.close()
+        raise
+    return lock
+
+
+def _locked(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(lock: IO[str]) -> str:
+    """Its number, if the file tells one."""
+    lock.seek(0)
+    number = lock.read(20).split()
+    return f" (its number: {number[0]})" if number and number[0].isdigit() else ""
