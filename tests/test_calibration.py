@@ -561,3 +561,22 @@ def test_a_missing_or_damaged_statistics_file_is_refused(model, tmp_path):
     (tmp_path / "damaged.pt").write_bytes(b"damaged")
     with pytest.raises(InputError, match="is not a pair of lists of tensors"):
         import_statistics(tmp_path / "damaged.pt", model)
+
+
+@pytest.mark.parametrize("at", range(len(PROMPTS)))
+def test_an_interrupt_in_the_midst_of_taking_a_group_leaves_no_half_of_it(tiny, tmp_path, at, monkeypatch):
+    """A second Ctrl-C comes anywhere: between the scores of a group and its prompts, too."""
+    monkeypatch.setattr("findnemo.deltas.GROUP", 3)
+    monkeypatch.setattr("findnemo.calibration._calibrate.SAVE_EVERY", 0.0)
+    whole, chained, left = calibrate(tiny, PROMPTS, settings=LIGHT), Gathered.take.__globals__["chained"], iter(range(100))
+
+    def interrupted(digest, prompt):
+        if next(left) == at:
+            raise KeyboardInterrupt
+        return chained(digest, prompt)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("findnemo.calibration._gathered.chained", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            calibrate(tiny, PROMPTS, settings=LIGHT, checkpoint=tmp_path / "partial.safetensors")
+    assert_equal(calibrate(tiny, PROMPTS, settings=LIGHT, checkpoint=tmp_path / "partial.safetensors"), whole)

@@ -187,3 +187,34 @@ def test_without_the_library_the_way_out_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(InputError, match=r"pip install findnemo\[datasets\]"):
         stream_prompts("hf:owner/captions")
+
+
+def test_a_function_of_rows_and_a_set_that_tells_no_columns_are_not_kept(tmp_path):
+    alive, most = 0, 0
+
+    class Row(dict):
+        def __init__(self, k):
+            nonlocal alive, most
+            super().__init__(caption=f"caption {k}")
+            alive += 1
+            most = max(most, alive)
+
+        def __del__(self):
+            nonlocal alive
+            alive -= 1
+
+    class Set:  # as `datasets` reads CSV
+        column_names = None
+
+        def __iter__(self):
+            return map(Row, range(500))
+
+    for source in (lambda: map(Row, range(500)), Set()):
+        assert sum(1 for _ in stream_prompts(source)) == 500
+    assert most < 10
+
+
+def test_a_data_set_in_csv_is_streamed_too(tmp_path):
+    pytest.importorskip("datasets")
+    (tmp_path / "train.csv").write_text("caption,kind\na red fox,VM\na grey owl,\n")
+    assert [(p.text, p.type) for p in stream_prompts(f"hf:{tmp_path}")] == [("a red fox", "VM"), ("a grey owl", None)]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import sqlite3
 import sys
 import threading
 import time
 import tracemalloc
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,9 +35,11 @@ from findnemo.runs import (
     counts,
     enter,
     merge,
+    repair,
     start,
     write_results,
 )
+from findnemo.runs.trust import vouch, vouched
 from findnemo.runs.worklist import groups, list_open
 
 HOLDOUT = [f"hold out {k}" for k in range(130)]
@@ -330,3 +334,23 @@ def test_a_cluster_that_does_not_answer_is_named_with_the_likely_reason(monkeypa
     with pytest.raises(InputError, match="cluster at head:6379: Failed to connect") as problem:
         _connect(SimpleNamespace(is_initialized=lambda: False, init=init), "head:6379", None)
     assert ("RAY_AUTH_MODE=token" in str(problem.value)) is asks
+
+
+def test_what_a_repair_of_a_shard_calls_lost_is_its_own(shards):
+    """Captions of other shards are not there, and were never."""
+    path = shards[1]
+    with closing(sqlite3.connect(path / "run.sqlite", isolation_level=None)) as db:
+        (number,) = db.execute("SELECT id FROM captions ORDER BY id").fetchone()
+        db.execute("UPDATE captions SET row = row + 1 WHERE id = ?", (number,))
+    lost = repair(path).lost
+    assert f"caption {number}" in lost
+    assert [line for line in lost if line.startswith("caption ")] == [f"caption {number}"]
+
+
+def test_a_run_merged_from_ones_own_shards_is_ones_own(tmp_path, shards):
+    for path in shards:
+        with Run.create(path, Run.open(path).meta("settings")) as run:
+            vouch(run)
+    merge(tmp_path / "run", shards)
+    with Run.open(tmp_path / "run") as merged:
+        assert vouched(merged)

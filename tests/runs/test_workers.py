@@ -9,7 +9,8 @@ from _pool import FakePool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from findnemo.runs.workers import AIM, DEPTH, STRIKES, Dispatch, Outcome, Serial, Unit, drive, in_order
+from findnemo.errors import DeviceError
+from findnemo.runs.workers import AIM, DEPTH, HOPELESS, STRIKES, Dispatch, Outcome, Serial, Unit, drive, in_order
 
 
 def square(model, items):
@@ -158,3 +159,14 @@ def test_what_a_step_raises_in_this_process_is_raised():
 
 def test_a_unit_is_itself_and_no_other():
     assert Counter([Unit((1,)), Unit((1,))]).most_common()[0][1] == 1
+
+
+def test_where_every_caption_kills_its_workers_the_command_ends_with_the_reason():
+    """A driver that does not fit the device, say: to go on would load models for days, and answer nothing."""
+    seen = []
+    with pytest.raises(DeviceError, match=rf"the last {HOPELESS} captions were all set aside.*killed"):  # noqa: PT012
+        for event in drive(
+            FakePool(None, 1, deadly=lambda item: True), square, Dispatch(iter(units([[k] for k in range(500)])), 500, 1, 0.0)
+        ):
+            seen.append(event)
+    assert len(seen) == HOPELESS

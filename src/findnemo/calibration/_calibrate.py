@@ -73,10 +73,8 @@ def calibrate(
                     if stop():
                         raise StoppedError(f"calibration stopped after {gathered.count} hold-out prompts")
                     new = max(done - first, 0)
-                    if not gathered.settled(precision):
-                        gathered.trajectories += group.scored()[new:]
-                    for k, prompt in enumerate(group.prompts[new:], new):
-                        gathered.add({name: r[k] for name, r in group.activations.items()}, prompt)
+                    scores = [] if gathered.settled(precision) else group.scored()[new:]
+                    gathered.take(group, new, scores)
                     if path and time.monotonic() - saved > SAVE_EVERY:
                         gathered.save(path)
                         saved = time.monotonic()
@@ -87,7 +85,7 @@ def calibrate(
                 gathered.merge()
         gathered.require(seen)
     except BaseException:
-        if path and gathered.count > done:
+        if path and gathered.count > done and gathered.whole:  # an interrupt can come in the midst of taking a group
             gathered.save(path)
         raise
     made = gathered.calibration(model, settings, fpr, confidence)

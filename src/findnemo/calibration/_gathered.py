@@ -78,17 +78,25 @@ class Gathered:
     trajectories: list[Tensor] = field(default_factory=list)
     moments: dict[str, Moments] = field(default_factory=dict)
     pending: list[Mapping[str, Tensor]] = field(default_factory=list)
+    whole: bool = True  # not in the midst of a change
     _settled: bool = False
 
-    def add(self, activations: Mapping[str, Tensor], prompt: str) -> None:
-        self.pending.append(activations)
-        self.prompts, self.count = chained(self.prompts, prompt), self.count + 1
+    def take(self, group: Group, new: int, scores: list[Tensor]) -> None:
+        """The prompts of a group from the `new`-th on, with their scores where those are still wanted."""
+        self.whole = False
+        self.trajectories += scores
+        for k, prompt in enumerate(group.prompts[new:], new):
+            self.pending.append({name: rows[k] for name, rows in group.activations.items()})
+            self.prompts, self.count = chained(self.prompts, prompt), self.count + 1
+        self.whole = True
 
     def merge(self) -> None:
         if self.pending:
             parts = {name: Moments.of(torch.stack([row[name] for row in self.pending])) for name in self.pending[0]}
+            self.whole = False
             self.moments = {n: self.moments[n] + part if n in self.moments else part for n, part in parts.items()}
             self.pending = []
+            self.whole = True
 
     def scores(self) -> Tensor:
         return torch.stack(self.trajectories)[:, -1] if self.trajectories else torch.empty(0, dtype=torch.float64)
@@ -148,6 +156,8 @@ class Gathered:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if about.pop("digest") != digest_of(about, save(tensors)):
                 raise ValueError("it does not fit its digest")
+            if len(trajectories) > count:
+                raise ValueError("it has more scores than prompts")
             rows = zip(*(tensors.get(f"pending.{n}", ()) for n in layers), strict=True)
             pending: list[Mapping[str, Tensor]] = [dict(zip(layers, row, strict=True)) for row in rows]
             merged = count - len(pending)

@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from findnemo._secrets import hidden
 from findnemo.cli._common import (
     ALONE,
     Crew,
@@ -290,7 +291,7 @@ def run_stages(
             tell_repeats(table, entered, quiet)
             tell_least(entered.captions, plan.fdr, calibration, quiet)
             warn_long_captions(model, table, table.most)
-        work = Work(run, model, calibration, plan, **extras(model, run, plan))
+        work = Work(run, model, calibration, plan, **extras(model, run, plan, table or ()))
         with stoppable() as stop:
             with bar(quiet) as update:
                 answer(work, stages, update, pool, stop)
@@ -355,7 +356,7 @@ def extras(model: Any, run: Any, plan: Any, table: Any = ()) -> dict[str, Any]:
 
     if model.source == "demo" and not plan.judges:
         return {"judges": demo.judges(), "original": lambda caption: demo.training_image(caption.text)}
-    references = [prompt.image for prompt in table if prompt.image]
+    references = [p.image for p in table if p.image and hidden(p.image) != p.image]  # the run keeps those without their secrets
     file, clip = plan.judges.get("descriptor"), plan.judges.get("clip")
     judges = Judges(Descriptor(file) if file else None, Alignment(clip) if clip else None)
     known = {"descriptor": judges.descriptor, "clip": judges.alignment}

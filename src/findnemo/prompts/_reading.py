@@ -9,11 +9,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 from findnemo._contained import call
 from findnemo.errors import InputError
+from findnemo.prompts._columns import keys
 from findnemo.prompts._columns import records as records_of
 from findnemo.prompts._formats import Reader, read_json, read_parquet, reader_of_content, reader_of_suffix
 from findnemo.prompts._hub import PREFIX, of_hub
@@ -86,13 +88,16 @@ def _opener(source: Any, column: str | None, stdin: IO[bytes] | None) -> tuple[s
 def _of_values(source: Any, column: str | None) -> tuple[str, Callable[[], Iterator[Record]]]:
     """Captions or rows in memory, of a data set, or of what a function returns."""
     known = getattr(source, "column_names", None)
+    if known is None and hasattr(source, "column_names"):  # a data set read as it comes, such as CSV
+        known = keys(islice(source, 1))
     if known is None and not callable(source):
         source = list(source)
     name = "captions in memory" if isinstance(source, list) else f"{type(source).__name__} of captions"
 
     def records() -> Iterator[Record]:
         values = source() if callable(source) else source
-        return records_of(name, values, column, None if known is None else list(known))
+        names = keys(source()) if callable(source) and known is None else known
+        return records_of(name, values, column, None if names is None else list(names))
 
     return name, records
 

@@ -104,6 +104,13 @@ AUDIT = {  # settings of an audit; a run of detectors has the first three only
     **{"model": text, "dtype": text, "image_settings": FINISHED},
     **{"calibration": CALIBRATED, "tau": number, "search": text, "images": count, "judges": each(text), "grow": Maybe(flag)},
     "screen": Maybe({"below": number, "samples": count}),
+    **{
+        "fdr": Maybe(number),
+        "consensus": Maybe(count),
+        "max_impact": Maybe(number),
+        "unrelated": Maybe(many(text)),
+        "shard": Maybe(text),
+    },
 }
 DETECTORS = {name: AUDIT[name] for name in ("model", "dtype", "image_settings")}
 CHANGES = dict.fromkeys(("pixel_change", "sscd_gen", "a_clip_before", "a_clip_after"), Maybe(number))
@@ -128,6 +135,10 @@ META: dict[str, Any] = {
             **{"bands": Maybe(each(many(BAND))), "gaps": Maybe(each(many(POINT)))},
         }
     ),
+    **{
+        "table": Maybe({"captions": count, "digest": text, "group": count}),
+        "merged": Maybe({"shards": many(text), "missing": many(text)}),
+    },
     **{"attempts": Maybe({"columns": many(text), "table": each(each(SHARE))}), "bases": Maybe(each(text))},
     "hardened_from": Maybe(text),
     "hardened": Maybe({"prompts": count, "images": count, "quality": each(each(many(number)))}),

@@ -82,7 +82,9 @@ class RayPool:
         try:
             self.gpus = int(self._ray.cluster_resources().get("GPU", 0)) if loader.device != "cpu" else 0
             self.size = workers or self.gpus or max(1, int(self._ray.cluster_resources().get("CPU", 1)) // threads)
-            if self.gpus and self._mine and self.size > self.gpus:
+            if address is not None and not self.gpus and loader.device != "cpu":
+                raise InputError(f"the cluster at {address} has no GPU, or none yet: wait until it has, or give --device cpu")
+            if self.gpus and address is None and self.size > self.gpus:
                 raise InputError(f"{self.size} workers need as many GPUs, there are {self.gpus}: give --workers {self.gpus}")
             self.loader, self.threads = loader, threads
             self.replaced = self._failed_starts = 0
@@ -177,7 +179,11 @@ class RayPool:
             self._replace(hand)
             return
         if isinstance(answer, FindnemoError):
-            raise answer
+            self._failed_starts += 1
+            if self._facts is None or self._failed_starts >= FAILED_STARTS * self.size:
+                raise answer
+            self._replace(hand)  # one machine of many that cannot open the model
+            return
         self._failed_starts = 0
         hand.pid, facts = answer
         self._facts = self._facts or facts

@@ -11,14 +11,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from findnemo._sizes import TENSOR_BYTES, checked
 from findnemo.errors import InputError, MismatchError
 from findnemo.runs._lock import acquire
 from findnemo.runs.export import counts, write_results
 from findnemo.runs.store import Run, differences
 from findnemo.runs.table import Shard
+from findnemo.runs.trust import MARK
 
 FOLDERS = ("images", "noise", "sheets", "originals")
-KEPT = ("source", "source_options", "versions", "folder", "preprocessing")  # of the first shard
+KEPT = ("source", "source_options", "versions", "folder", "preprocessing", MARK)  # of the first shard
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,19 @@ def merge(out: str | os.PathLike, shards: Iterable[str | os.PathLike], partial: 
     with ExitStack() as stack:
         parts = sorted((_part(Path(shard), stack) for shard in shards), key=lambda part: part.shard.index)
         missing = _checked(parts, partial)
-        building = path.parent / f".{path.name}.part"
+        building = path.parent / f".{path.name}.{os.getpid()}.part"  # of two that merge into it, one finds it not empty
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir(parents=True)
         try:
             made = _built(building, parts, missing)
-            if path.exists():
-                path.rmdir()
-            building.replace(path)
+            try:
+                if path.exists():
+                    path.rmdir()
+                building.replace(path)
+            except OSError as error:
+                raise InputError(
+                    f"{path} is not empty any more ({error.strerror}): give a new directory for the merged run"
+                ) from error
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
             raise
@@ -83,7 +90,7 @@ def _part(path: Path, stack: ExitStack) -> _Part:
     calibration = path / "calibration" / "calibration.safetensors"
     if not calibration.is_file():
         raise InputError(f"{path} has lost its calibration ({calibration})")
-    return _Part(path, Shard.of(settings.pop("shard")), settings, table, calibration.read_bytes())
+    return _Part(path, Shard.of(settings.pop("shard")), settings, table, checked(calibration, TENSOR_BYTES).read_bytes())
 
 
 def _checked(parts: Sequence[_Part], partial: bool) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from findnemo.images import intact_png
 from findnemo.runs._lock import acquire
 from findnemo.runs._salvage import live, scattered
 from findnemo.runs.store import COLUMNS, COPY, DATABASE, SCHEMA, TABLES, Caption, Run, checksum, kept_settings, named
+from findnemo.runs.table import Shard
 
 KEPT = ".damaged"  # and a number: what a damaged file or directory is kept as
 OF_CAPTION = {"images": "verify", "noise": "verify", "sheets": "verify", "compare": "compare:"}  # folder -> stage that made it
@@ -194,8 +195,24 @@ def _drop_strays(salvaged: _Salvaged) -> None:
     most = max([*known, *(key[0] for key in strays)], default=0)
     for key in strays:
         del results[key]
-    salvaged.lost += [f"caption {k}" for k in range(1, most + 1) if k not in known]
+    mine = _holds(salvaged.tables["meta"])
+    gone = [f"caption {k}" for k in range(1, most + 1) if k not in known and mine(k)]
+    salvaged.lost += [line for line in gone if line not in salvaged.lost]
     salvaged.lost += [f"the result {stage!r} of caption {number}, which is lost itself" for number, stage in strays]
+
+
+def _holds(meta: Table) -> Callable[[int], bool]:
+    """Which numbers of captions a run has: a shard those of its groups, a run merged without some shards all but theirs."""
+
+    def value(key: str) -> Any:
+        return json.loads(meta[key,][1][1]) if (key,) in meta else None
+
+    table, merged, settings = value("table") or {}, value("merged") or {}, value("settings") or {}
+    own, missing = settings.get("shard"), [Shard.of(text) for text in merged.get("missing", ())]
+    group = table.get("group") or 1
+    if own is not None:
+        return lambda number: Shard.of(own).holds((number - 1) // group)
+    return lambda number: not any(shard.holds((number - 1) // group) for shard in missing)
 
 
 def _write(file: Path, tables: dict[str, Table]) -> None:

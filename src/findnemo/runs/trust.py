@@ -53,9 +53,7 @@ def vouched(run: Run) -> bool:
 def require(run: Run, trusted: bool = False, opens: Collection[str] = NAMED) -> None:
     """Raises InputError for a run of somebody else that names things, unless it is `trusted`; `opens`: what would be opened of them."""
     foreign = {name: place for name, place in named(run).items() if name in opens}
-    if trusted:
-        vouch(run)
-    elif foreign and not vouched(run):
+    if not trusted and foreign and not vouched(run):
         what = ", ".join(f"{name} {place!r}" for name, place in foreign.items())
         code = "; a descriptor is a program" if "descriptor" in foreign else ""
         raise InputError(

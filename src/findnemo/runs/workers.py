@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from findnemo.errors import InputError
+from findnemo.errors import DeviceError, InputError
 
+HOPELESS = 20  # captions set aside in a row, with no answer in between, after which nothing more is tried
 STRIKES = 3  # so often a worker must die over the same unit alone until the unit is to blame
 ROUNDS = 3  # so often the captions of a unit are tried one by one, where together they end workers and alone they do not
 AIM = 15.0  # seconds that a task of several units shall take
@@ -256,8 +257,11 @@ def drive(pool: Pool, step: Step, dispatch: Dispatch, stop: Callable[[], bool] =
 
 
 def drive_together(pool: Pool, step: Step, dispatch: Dispatch, stop: Callable[[], bool] = never) -> Iterator[list[Event]]:
-    """The same, with what becomes known at one time in one list, so that a driver can commit it in one transaction."""
-    flying = 0
+    """The same, with what becomes known at one time in one list, so that a driver can commit it in one transaction.
+
+    Raises DeviceError where workers die over one caption after another, and none is answered in between.
+    """
+    flying = in_vain = 0
     while True:
         while pool.room() and not stop() and (task := dispatch.take()) is not None:
             pool.submit(step, task)
@@ -267,7 +271,10 @@ def drive_together(pool: Pool, step: Step, dispatch: Dispatch, stop: Callable[[]
         outcomes = pool.wait()
         flying -= len(outcomes)
         if events := [event for outcome in outcomes for event in dispatch.settle(outcome)]:
+            in_vain = 0 if any(not event.aside for event in events) else in_vain + len(events)
             yield events
+        if in_vain >= HOPELESS:
+            raise DeviceError(f"the last {in_vain} captions were all set aside: it is not they ({events[-1].aside})")
 
 
 def in_order(pool: Pool, step: Step, items: Iterable[Any], ahead: int = 4) -> Iterator[Event]:
