@@ -56,7 +56,7 @@ def _or_error(read, path):
 
 @pytest.mark.parametrize("suffix", FORMS)
 @given(rows=ROWS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_a_stream_that_enters_a_run_gives_what_read_prompts_gives(tmp_path_factory, suffix, rows):
     folder = tmp_path_factory.mktemp("stream")
     path = folder / f"table.{suffix}"

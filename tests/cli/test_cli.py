@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -29,7 +30,9 @@ from PIL import Image
 import findnemo
 from findnemo.cli import main
 from findnemo.cli._app import app
+from findnemo.robustness import ATTEMPTS
 from findnemo.runs import Run, all_neurons, summary
+from findnemo.runs.robustness import Effort
 from findnemo.settings import Settings
 
 COMMANDS = typer.main.get_command(app).commands
@@ -225,7 +228,10 @@ def test_localize_then_verify(place, usual, audited, tmp_path):
     assert len(list((out / "images").rglob("*.png"))) == 8
 
 
-def test_harden_writes_a_checkpoint_and_one_report_of_before_and_after(audited, tmp_path):
+def test_harden_writes_a_checkpoint_and_one_report_of_before_and_after(audited, tmp_path, monkeypatch):
+    some = {name: attempt for name, attempt in ATTEMPTS.items() if name in ("seeds: fresh", "words: capitals")}
+    monkeypatch.setattr("findnemo.runs.robustness.ATTEMPTS", some)
+    monkeypatch.setattr("findnemo.runs.robustness.Effort", partial(Effort, steps=(0, 2)))
     run, out = shutil.copytree(audited, tmp_path / "run"), tmp_path / "hardened"
     few = ["--captions", 1, "--epochs", 1, "--attack-steps", 2, "--updates", 2]
     result = cli("harden", run, *few, "--out", out, "--trust", "--json")

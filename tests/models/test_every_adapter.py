@@ -30,7 +30,7 @@ def test_no_adapter_is_left_out():
     assert {type(make()).__name__ for make in PIPELINES.values()} == set(ADAPTERS)
 
 
-SLOW = ("flux-schnell",)  # as its sibling, of which 512 tokens take half a minute
+SLOW = ("flux-dev", "flux-schnell")  # their 512 tokens take half a minute each
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in PIPELINES])
