@@ -97,7 +97,7 @@ def test_a_machine_of_a_cluster_that_dies_costs_nothing(tmp_path, capsys):
     cluster = Cluster(initialize_head=True, head_node_args=node)
     try:
         other, _ = cluster.add_node(**node), cluster.add_node(**node)
-        again = [*AUDIT, "--ray", cluster.address, "--workers", "3", "--out", str(tmp_path / "run")]
+        again = [*AUDIT, "--device", "cpu", "--ray", cluster.address, "--workers", "3", "--out", str(tmp_path / "run")]
         process = subprocess.Popen(again, **QUIET)
         while process.poll() is None and answered(tmp_path / "run") < 2:
             time.sleep(0.1)
