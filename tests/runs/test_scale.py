@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import sqlite3
@@ -354,3 +355,24 @@ def test_a_run_merged_from_ones_own_shards_is_ones_own(tmp_path, shards):
     merge(tmp_path / "run", shards)
     with Run.open(tmp_path / "run") as merged:
         assert vouched(merged)
+
+
+@pytest.mark.parametrize("settings", [5, {"shard": 5}, {"shard": "9/3"}, {"shard": "1/2"}])
+def test_a_repair_stands_settings_of_any_kind(settings):
+    from findnemo.runs.repair import _holds
+
+    meta = {("settings",): (1, ("settings", json.dumps(settings))), ("table",): (2, ("table", '{"group": 0}'))}
+    assert _holds(meta)(7)
+
+
+def test_a_cluster_without_a_gpu_is_refused_unless_a_cpu_is_asked_for(monkeypatch):
+    """Right after a cluster is started its GPUs may not be there yet: one slow worker is nobody's wish."""
+    from findnemo.runs import cluster
+
+    closed = []
+    fake = SimpleNamespace(cluster_resources=lambda: {"CPU": 4.0}, shutdown=lambda: closed.append(1))
+    monkeypatch.setattr(cluster, "_imported", lambda: fake)
+    monkeypatch.setattr(cluster, "_connect", lambda *given: True)
+    with pytest.raises(InputError, match=r"the cluster at head:6379 has no GPU, or none yet.*--device cpu"):
+        cluster.RayPool(Loader("demo"), address="head:6379")
+    assert closed

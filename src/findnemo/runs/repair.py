@@ -202,16 +202,22 @@ def _drop_strays(salvaged: _Salvaged) -> None:
 
 
 def _holds(meta: Table) -> Callable[[int], bool]:
-    """Which numbers of captions a run has: a shard those of its groups, a run merged without some shards all but theirs."""
+    """Which numbers of captions a run has: a shard those of its groups, a run merged without some shards all but theirs; all where that
+    cannot be told."""
 
     def value(key: str) -> Any:
-        return json.loads(meta[key,][1][1]) if (key,) in meta else None
+        return json.loads(meta[key,][1][1]) if (key,) in meta else {}
 
-    table, merged, settings = value("table") or {}, value("merged") or {}, value("settings") or {}
-    own, missing = settings.get("shard"), [Shard.of(text) for text in merged.get("missing", ())]
-    group = table.get("group") or 1
-    if own is not None:
-        return lambda number: Shard.of(own).holds((number - 1) // group)
+    try:
+        own, group = value("settings").get("shard"), int(value("table").get("group", 1))
+        mine = Shard.of(own) if own is not None else None
+        missing = [Shard.of(text) for text in value("merged").get("missing", ())]
+    except (AttributeError, TypeError, ValueError, InputError):  # a run can come from anywhere
+        return lambda number: True
+    if group < 1:
+        return lambda number: True
+    if mine is not None:
+        return lambda number: mine.holds((number - 1) // group)
     return lambda number: not any(shard.holds((number - 1) // group) for shard in missing)
 
 

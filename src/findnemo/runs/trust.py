@@ -54,9 +54,7 @@ def require(run: Run, trusted: bool = False, opens: Collection[str] = NAMED) -> 
     """Raises InputError for a run of somebody else that names things, unless it is `trusted`; `opens`: what would be opened of them."""
     foreign = {name: place for name, place in named(run).items() if name in opens}
     if trusted:
-        with suppress(
-            FindnemoError
-        ):  # a run of the old format, or where nothing can be written: the word counts for this time only
+        with suppress(FindnemoError):  # the old format, or nothing can be written: the word counts for this time only
             vouch(run)
     elif foreign and not vouched(run):
         what = ", ".join(f"{name} {place!r}" for name, place in foreign.items())
