@@ -77,7 +77,8 @@ LOCALIZED = {
 }
 VERIFIED = {
     **{
-        "same_seed": number,
+        "same_seed": Maybe(number),  # missing where no fresh seed replicates
+        "replicating": Maybe(count),
         "score_before": Maybe(number),
         "score_after": Maybe(number),
         "neurons": Maybe(neurons),
@@ -141,6 +142,7 @@ META: dict[str, Any] = {
     },
     **{"attempts": Maybe({"columns": many(text), "table": each(each(SHARE))}), "bases": Maybe(each(text))},
     "hardened_from": Maybe(text),
+    "listed": Maybe(many(count)),
     "hardened": Maybe({"prompts": count, "images": count, "quality": each(each(many(number)))}),
 }
 

@@ -21,6 +21,8 @@ from findnemo.localization import DEFAULT, Bystanders, localize, most_unusual
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.prompts import Prompt
+from findnemo.runs.discoveries import keep_list
+from findnemo.runs.standing import STAGES, all_neurons, neurons_of
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.table import Shard, enter
 from findnemo.runs.trust import vouch
@@ -32,8 +34,7 @@ from findnemo.verification import RANDOM, Judges, Verification, grow, quality, v
 if TYPE_CHECKING:
     from PIL import Image
 
-STAGES = ("detect", "localize", "verify")
-ROUNDS = 3  # of growth, on one, two and three times as many images as are looked at in the end
+ROUNDS = 3  # of growth at most, on one, two and three times as many images as are looked at in the end
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,8 @@ def answer(
     pool = pool or Serial(work.model)
     for stage in stages:
         _answer_stage(work, stage, pool, progress or (lambda stage, done, total: None), stop)
+        if stage == "detect":
+            keep_list(work.run)
         if stop():
             return False
     if "verify" in stages and "shard" not in work.run.meta("settings"):
@@ -259,30 +262,44 @@ def _localize(tools: Tools, caption: Caption) -> Answer:
 
 
 def _verify(work: Tools, caption: Caption) -> Answer:
-    neurons, plan, original = neurons_of(caption), work.plan, work.original(caption)
-
-    def check(off: NeuronSet) -> Verification:
-        settings = work.calibration.settings
-        return verify(work.model, caption.text, off, settings, plan.images, plan.image_settings, work.judges, original)
-
-    found, result = neurons, check(neurons)
-    for more in range(1, ROUNDS + 1):  # each round on more seeds of its own; those of the check stay fresh
-        if not (plan.grow and result.values.get("copies_before", 0) >= 0.5 and result.values["copies_after"] > 0):
-            break
-        z, descriptor = work.calibration.z_scores(activations(work.model, caption.text)), work.judges.descriptor
-        seeds = more * plan.images
-        larger = grow(work.model, caption.text, neurons, most_unusual(z), seeds, plan.image_settings, descriptor)
-        if larger is None:
-            break
-        if larger != neurons:
-            neurons, result = larger, check(larger)
+    found, plan, original = neurons_of(caption), work.plan, work.original(caption)
+    neurons = _grown(work, caption, found) if plan.grow and plan.images > 1 else found
+    result = verify(
+        work.model,
+        caption.text,
+        neurons,
+        work.calibration.settings,
+        plan.images,
+        plan.image_settings,
+        work.judges,
+        original,
+        work.calibration.tau,
+    )
     values: dict[str, Any] = {}
     if neurons != found:
+        z = work.calibration.z_scores(activations(work.model, caption.text))
         of_more = {f"{name}:{i}": round(float(z[name][i]), 3) for name, i in neurons - found}
         values = {"grown": len(neurons) - len(found), "neurons": neurons.to_json(), "z": of_more}
         if work.bystanders is not None:  # what was added after the choice may be less gentle
             values["impact"] = round(work.bystanders.impacts([neurons], caption.text)[0], 6)
     return Answer({**result.values, **values}, _pictures(caption, result, len(neurons), original))
+
+
+def _grown(work: Tools, caption: Caption, neurons: NeuronSet) -> NeuronSet:
+    """The neurons, and those that finished images ask for: judged on seeds of growth's own, which no figure of the verification uses.
+
+    A set that had to grow is tried again on more of these seeds. Where no growth removes the copies, what was found stays.
+    """
+    z = work.calibration.z_scores(activations(work.model, caption.text))
+    for more in range(1, ROUNDS + 1):
+        images = more * work.plan.images
+        larger = grow(
+            work.model, caption.text, neurons, most_unusual(z), images, work.plan.image_settings, work.judges.descriptor
+        )
+        if larger is None or larger == neurons:
+            break
+        neurons = larger
+    return neurons
 
 
 def _pictures(caption: Caption, result: Verification, neurons: int, original: Image.Image | None) -> dict[str, bytes]:
@@ -310,21 +327,6 @@ _STEPS: dict[str, Callable[[Tools, Sequence[Caption]], list[Answer]]] = {
     "localize": lambda tools, group: [_localize(tools, caption) for caption in group],
     "verify": lambda tools, group: [_verify(tools, caption) for caption in group],
 }
-
-
-def neurons_of(caption: Caption) -> NeuronSet:
-    """The neurons found for a caption, with those that verification had to add; empty if it was not localized."""
-    found, checked = (caption.results.get(stage, {}) for stage in ("localize", "verify"))
-    return NeuronSet(checked.get("neurons", found.get("neurons", {})))
-
-
-def all_neurons(captions: Iterable[Caption]) -> NeuronSet:
-    """What is switched off for good: the neurons of all captions whose memory falls to tau, those shared by several once.
-
-    Where not even all value neurons bring a memory down to tau, those found for it keep to the level that was reached (Algorithm 3), and
-    would cost quality without taking the memory away: they stay on.
-    """
-    return NeuronSet.of(n for c in captions if c.results.get("localize", {}).get("reached") for n in neurons_of(c))
 
 
 def check_quality(work: Work, pool: Pool | None = None) -> None:

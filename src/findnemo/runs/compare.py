@@ -17,7 +17,8 @@ from findnemo.images import generate, intact_png, png
 from findnemo.mitigation import MITIGATIONS, Case
 from findnemo.models import Model
 from findnemo.originals import picture
-from findnemo.runs.audit import Answer, Progress, Tools, Work, neurons_of, not_memorized
+from findnemo.runs.audit import Answer, Progress, Tools, Work, not_memorized
+from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
 from findnemo.runs.table import ask_all
 from findnemo.runs.workers import Dispatch, Pool, Serial, Unit, drive, never

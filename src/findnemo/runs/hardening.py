@@ -18,7 +18,7 @@ from findnemo.models import Model
 from findnemo.neurons import EMPTY
 from findnemo.robustness.harden import Hardening, Lesson, harden, kept, lesson
 from findnemo.runs._tried import HARDENED, OFF, UNTOUCHED
-from findnemo.runs.audit import Progress, Work, all_neurons, not_memorized
+from findnemo.runs.audit import Progress, Work, not_memorized
 from findnemo.runs.robustness import (
     Effort,
     against,
@@ -30,6 +30,7 @@ from findnemo.runs.robustness import (
     trials,
     try_out,
 )
+from findnemo.runs.standing import all_neurons
 from findnemo.runs.store import Caption
 from findnemo.runs.workers import never
 from findnemo.verification import FRESH, pixel_changes

@@ -14,6 +14,7 @@ from typing import Any
 from findnemo._sizes import TENSOR_BYTES, checked
 from findnemo.errors import InputError, MismatchError
 from findnemo.runs._lock import acquire
+from findnemo.runs.discoveries import keep_list
 from findnemo.runs.export import counts, write_results
 from findnemo.runs.store import Run, differences
 from findnemo.runs.table import Shard
@@ -126,6 +127,7 @@ def _built(path: Path, parts: Sequence[_Part], missing: Sequence[str]) -> tuple[
         run.set_meta("merged", {"shards": [str(part.shard) for part in parts], "missing": list(missing)})
         for part in parts:
             _take(run, part.path)
+        keep_list(run)
         write_results(run)
         numbers = counts(run)
         answered = run.query("SELECT COUNT(DISTINCT caption) FROM results WHERE stage = 'detect'")[0][0]

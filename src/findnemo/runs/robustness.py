@@ -36,7 +36,8 @@ from findnemo.runs._tried import (
     attack_summary,
     attempts_summary,
 )
-from findnemo.runs.audit import Progress, Work, all_neurons, neurons_of
+from findnemo.runs.audit import Progress, Work
+from findnemo.runs.standing import all_neurons
 from findnemo.runs.store import Caption
 from findnemo.runs.workers import never
 
@@ -79,7 +80,7 @@ class Trial:
 
 def memorized(captions: Iterable[Caption], most: int = 0) -> list[Caption]:
     """Captions whose neurons are off in the edited model, so many spread over the table; 0: all of them."""
-    return spread([c for c in captions if c.results.get("localize", {}).get("reached") and len(neurons_of(c))], most)
+    return spread([c for c in captions if len(all_neurons([c]))], most)
 
 
 def ordinary(captions: Iterable[Caption], most: int = 0) -> list[Caption]:

@@ -56,7 +56,7 @@ Row = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Caption:
-    """One caption of a run, with the results committed so far: stage -> payload."""
+    """One caption of a run, with the results committed so far: stage -> payload. `listed`: whether it is on the run's list at a false discovery rate."""
 
     id: int
     text: str
@@ -66,6 +66,7 @@ class Caption:
     results: dict[str, dict[str, Any]]
     failed: dict[str, str]
     seconds: float
+    listed: bool = False
 
     @property
     def slug(self) -> str:
@@ -353,18 +354,22 @@ class Run:
         if ids is None:
             yield from self._all_captions(stage)
             return
-        wanted = sorted(set(ids))
+        wanted, listed = sorted(set(ids)), self._listed()
         for start in range(0, len(wanted), WINDOW):
             part = wanted[start : start + WINDOW]
-            yield from self._captions(f"id IN ({', '.join('?' * len(part))})", part, stage)
+            yield from self._captions(f"id IN ({', '.join('?' * len(part))})", part, stage, listed)
+
+    def _listed(self) -> frozenset[int]:
+        """Ids of the captions on the run's list (`audit.keep_list`)."""
+        return frozenset(self.meta("listed") or ())
 
     def _all_captions(self, stage: str | None) -> Iterator[Caption]:
-        last = -1
+        last, listed = -1, self._listed()
         while rows := self._sql("SELECT id FROM captions WHERE id > ? ORDER BY id LIMIT ?", (last, WINDOW)):
             first, last = rows[0][0], rows[-1][0]
-            yield from self._captions("id BETWEEN ? AND ?", (first, last), stage)
+            yield from self._captions("id BETWEEN ? AND ?", (first, last), stage, listed)
 
-    def _captions(self, where: str, values: Sequence[int], stage: str | None) -> Iterator[Caption]:
+    def _captions(self, where: str, values: Sequence[int], stage: str | None, listed: frozenset[int]) -> Iterator[Caption]:
         """The captions of one window."""
         found = f"SELECT id FROM captions WHERE {where}"
         if stage is not None:
@@ -379,7 +384,7 @@ class Run:
             checked = [_shapes.answer(one, self._where(id_, str(one[0]))) for one in mine]
             good = {stage: payload for stage, status, _, payload in checked if status == "done"}
             bad = {stage: payload["error"] for stage, status, _, payload in checked if status == "failed"}
-            yield Caption(id_, text, row, kind, image, good, bad, sum(s for _, _, s, _ in mine))
+            yield Caption(id_, text, row, kind, image, good, bad, sum(s for _, _, s, _ in mine), id_ in listed)
 
 
 def named(table: str, row: Sequence[Any]) -> str:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from findnemo.images import save_png
 from findnemo.models import Model
 from findnemo.originals import picture
-from findnemo.runs.audit import neurons_of
 from findnemo.runs.compare import judged, made, untouched
+from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import picture_grid

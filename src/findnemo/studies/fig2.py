@@ -7,7 +7,7 @@ from statistics import median
 import torch
 
 from findnemo.metrics.roc import auroc, tpr_at_fpr
-from findnemo.runs.audit import all_neurons
+from findnemo.runs.standing import all_neurons
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import BLUE, GREY, RED, figure
 from findnemo.studies._table import Cell, Table

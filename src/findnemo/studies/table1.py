@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from findnemo.runs.audit import neurons_of
 from findnemo.runs.compare import STAGE, compare, localized_captions
+from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Run
 from findnemo.runs.whole import captions_of
 from findnemo.studies._bench import Bench, Study

@@ -9,7 +9,7 @@ from typing import Any
 
 from findnemo.calibration import Calibration, calibrate
 from findnemo.neurons import NeuronSet
-from findnemo.runs.audit import neurons_of
+from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._nemo import listing, with_tau
