@@ -79,14 +79,13 @@ def verify(
     """
     probe = Probe(model, prompt, settings, range(FRESH, FRESH + settings.samples))
     unblocked, blocked = probe.deltas(), probe.deltas(neurons)
-    kept = replicating(unblocked, settings.similarity, tau)
     values = {
         "score_before": memorization_score(unblocked, settings.similarity),
         "score_after": memorization_score(blocked, settings.similarity),
-        "replicating": len(kept),
+        "replicating": len(replicating(unblocked, settings.similarity, tau)),
     }
-    if kept:
-        values["same_seed"] = float(SIMILARITIES[settings.similarity](unblocked[kept], blocked[kept]).max())
+    if (alike := same_seed(unblocked, blocked, settings.similarity, tau)) is not None:
+        values["same_seed"] = alike
     samples = range(FRESH, FRESH + images)
     before = generate(model, prompt, samples, image_settings) if images else []
     with deactivate(model, neurons):
@@ -149,6 +148,20 @@ def replicating(deltas: torch.Tensor, similarity: str, tau: float | None) -> lis
     if tau is None:
         return list(range(len(deltas)))
     return torch.nonzero(pairwise(deltas, similarity).amax(1) >= tau).flatten().tolist()
+
+
+def same_seed(unblocked: torch.Tensor, blocked: torch.Tensor, similarity: str, tau: float | None = None) -> float | None:
+    """Largest similarity of a replicating seed's noise difference (N, C, H, W) with neurons off to its own before; None where no seed
+    replicates: there is no memory on these seeds that could be gone."""
+    kept = replicating(unblocked, similarity, tau)
+    return float(SIMILARITIES[similarity](unblocked[kept], blocked[kept]).max()) if kept else None
+
+
+def fresh_same_seed(probe: Probe, neurons: NeuronSet, tau: float) -> float:
+    """`same_seed` of a memory that is known to be one: where none of the probe's seeds replicates, of all of them."""
+    unblocked, blocked = probe.deltas(), probe.deltas(neurons)
+    found = (same_seed(unblocked, blocked, probe.settings.similarity, level) for level in (tau, None))
+    return next(value for value in found if value is not None)
 
 
 def grow(

@@ -102,7 +102,15 @@ def stages_with_calibration(
         run_stages(pool, table, made, out, stages, plan, fail_on_memorized, json, quiet, shard=part)
 
 
-def make_plan(model: Source, search: str, images: int, steps: int | None, guidance: float | None, seed: int) -> Any:
+def make_plan(
+    model: Source,
+    search: str,
+    images: int,
+    steps: int | None,
+    guidance: float | None,
+    seed: int,
+    sampler: str | None = None,
+) -> Any:
     from findnemo import demo
     from findnemo.images import ImageSettings
     from findnemo.localization import SEARCHES
@@ -111,7 +119,7 @@ def make_plan(model: Source, search: str, images: int, steps: int | None, guidan
     if search not in SEARCHES:
         raise InputError(f"search {search!r} is not known: use one of {', '.join(SEARCHES)}")
     usual = demo.image_settings() if model.place == "demo" else ImageSettings()
-    settings = ImageSettings(steps or usual.steps, usual.guidance if guidance is None else guidance, seed)
+    settings = ImageSettings(steps or usual.steps, usual.guidance if guidance is None else guidance, seed, sampler)
     return Plan(search=search, images=images, image_settings=settings)
 
 

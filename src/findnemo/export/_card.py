@@ -75,7 +75,8 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
         ("search", markdown(str(settings.get("search")))),
         (
             "finished images",
-            f"{settings.get('images')} a caption, {images.get('steps')} steps, guidance {images.get('guidance')}",
+            f"{settings.get('images')} a caption, {images.get('steps')} steps, guidance {images.get('guidance')}"
+            + (f", sampler {markdown(str(settings['sampler']))}" if settings.get("sampler") else ""),
         ),
         ("edit", f"{size} (outputs of cross-attention value projections), {how}"),
     ]

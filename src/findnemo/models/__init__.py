@@ -3,6 +3,7 @@
 from findnemo.models._base import Model, sample_seed
 from findnemo.models._flow import FlowModel
 from findnemo.models._loading import load
+from findnemo.models._samplers import SAMPLERS, sampler_class, sampler_name, sampling
 from findnemo.models.deepfloyd import DeepFloyd
 from findnemo.models.flux import Flux
 from findnemo.models.pixart import PixArt
@@ -11,6 +12,7 @@ from findnemo.models.stable_diffusion_3 import StableDiffusion3
 from findnemo.models.stable_diffusion_xl import StableDiffusionXL
 
 __all__ = [
+    "SAMPLERS",
     "DeepFloyd",
     "FlowModel",
     "Flux",
@@ -21,4 +23,7 @@ __all__ = [
     "StableDiffusionXL",
     "load",
     "sample_seed",
+    "sampler_class",
+    "sampler_name",
+    "sampling",
 ]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from findnemo.errors import EditError, ModelError
+from findnemo.models._samplers import fitting
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -182,6 +183,11 @@ class Model:
     def longest(self) -> int:
         """Tokens of a prompt that are read, start-of-text and end-of-text included."""
         return int(self.pipeline.tokenizer.model_max_length)
+
+    @property
+    def samplers(self) -> dict[str, str]:
+        """Name -> scheduler class of the samplers that fit the pipeline; "" is its own."""
+        return fitting(self.pipeline.scheduler)
 
     # what follows from the answers -----------------------------------------------------------------------------------
 

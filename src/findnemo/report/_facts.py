@@ -239,7 +239,7 @@ def _score(caption: Caption) -> float | None:
 
 def figures(known: dict[str, Any], quality: dict[str, Any] | None) -> list[dict[str, Any]]:
     """The five figures at the head of the page: those of `runs.overview`, with their intervals."""
-    stand, memorized, captions = known["stand"], known["memorized"], known["captions"]
+    memorized, captions = known["memorized"], known["captions"]
     found, worse, gone, off, _ = overview.figures(captions, known["tau"], quality)
     whole, neurons = sum(known["widths"].values()), all_neurons(captions)
     each = [len(neurons_of(c)) for c in memorized if len(all_neurons([c]))]
@@ -295,6 +295,7 @@ def _about(run: Run, known: dict[str, Any]) -> list[tuple[str, str]]:
     rest = "".join(f", {n} {kind}" for kind, n in kinds.items())
     scored = f", {len(calibration.trajectories)} of them scored" if len(calibration.trajectories) < calibration.count else ""
     screen = settings.get("screen")
+    sampler = f", sampler {settings['sampler']}" if settings.get("sampler") else ""
     rows = [
         ("Model", f"{_name(run.meta('source'))}{opened}"),
         ("Fingerprint", str(settings["model"])),
@@ -314,7 +315,7 @@ def _about(run: Run, known: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         (
             "Finished images",
-            f"{settings['images']} seeds a caption, {count(images['steps'], 'step')}, guidance {images['guidance']:g}"
+            f"{settings['images']} seeds a caption, {count(images['steps'], 'step')}, guidance {images['guidance']:g}{sampler}"
             if settings["images"]
             else "none",
         ),

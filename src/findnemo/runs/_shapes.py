@@ -100,10 +100,11 @@ CALIBRATED = {
     **{"variant": text, "similarity": text, "samples": count, "timestep": count, "steps": count, "seed": Maybe(number)},
     **{"guidance": Maybe(number)},
 }
-FINISHED = {"steps": count, "guidance": number, "seed": Maybe(number)}
+FINISHED = {"steps": count, "guidance": number, "seed": Maybe(number), "sampler": Maybe(text)}
 AUDIT = {  # settings of an audit; a run of detectors has the first three only
     **{"model": text, "dtype": text, "image_settings": FINISHED},
     **{"calibration": CALIBRATED, "tau": number, "search": text, "images": count, "judges": each(text), "grow": Maybe(flag)},
+    "sampler": Maybe(text),
     "screen": Maybe({"below": number, "samples": count}),
     **{
         "fdr": Maybe(number),

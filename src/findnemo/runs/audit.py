@@ -18,7 +18,7 @@ from findnemo.detection import Detection, Screen, detect_many
 from findnemo.errors import DeviceError, FindnemoError
 from findnemo.images import ImageSettings, png, sheet
 from findnemo.localization import DEFAULT, Bystanders, localize, most_unusual
-from findnemo.models import Model
+from findnemo.models import Model, sampler_class
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.prompts import Prompt
 from findnemo.runs.discoveries import keep_list
@@ -68,6 +68,7 @@ class Plan:
             "images": self.images,
             "grow": self.grow,
             "image_settings": self.image_settings.to_json(),
+            "sampler": sampler_class(model.samplers, self.image_settings.sampler),
             "judges": dict(self.judges),
             **({} if self.fdr is None else {"fdr": self.fdr}),
             **({} if self.consensus == 1 else {"consensus": self.consensus}),
@@ -334,6 +335,9 @@ def check_quality(work: Work, pool: Pool | None = None) -> None:
     neurons = all_neurons(work.run.captions(stage="localize"))
     clean = not_memorized(work.run, work.plan.quality_prompts)
     basis = {"neurons": neurons.to_json(), "prompts": clean}
+    if neurons == EMPTY and work.run.meta("quality") is not None:  # nothing is off any more
+        work.run.set_meta("quality", None)
+        work.run.set_meta("quality_basis", None)
     if work.plan.images and neurons != EMPTY and clean and work.run.meta("quality_basis") != basis:
         step = partial(_quality, neurons=neurons, settings=work.plan.image_settings, judges=work.judges)
         unit = Unit((tuple(clean),))

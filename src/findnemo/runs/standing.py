@@ -119,6 +119,5 @@ def all_neurons(captions: Iterable[Caption]) -> NeuronSet:
     Nothing is switched off for a caption that is only suspected, nor for one that is out of reach: it would change the model and remove no
     memory.
     """
-    return NeuronSet.of(
-        n for c in captions if c.results.get("localize", {}).get("reached") and state(c) == "memorized" for n in neurons_of(c)
-    )
+    off = (c for c in captions if c.results.get("localize", {}).get("reached") and state(c) != "suspected")
+    return NeuronSet.of(n for c in off for n in neurons_of(c))

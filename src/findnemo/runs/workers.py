@@ -309,13 +309,14 @@ class Facts:
     latent_shape: tuple[int, int, int]
     layers: dict[str, int]
     longest: int
+    samplers: dict[str, str]
     tokenizer: Any = None
 
     @classmethod
     def of(cls, model: Any) -> Facts:
         pipeline = model.pipeline
         about = (model.fingerprint, model.source, model.options, model.dtype, model.device, model.latent_shape)
-        return cls(*about, model.widths(), model.longest, getattr(pipeline, "tokenizer", None))
+        return cls(*about, model.widths(), model.longest, model.samplers, getattr(pipeline, "tokenizer", None))
 
     @property
     def pipeline(self) -> Facts:
