@@ -58,7 +58,7 @@ def select(run: Run, captions: Sequence[str] = (), most: int | None = None, fact
     if not neurons:
         doubtful = sum(state(c) == "suspected" for c in known)
         told = f"; {doubtful} captions are only suspected, name one to switch its neurons off" if doubtful else ""
-        raise InputError(f"{run.path} holds no localized neurons of a memorized caption: there is nothing to switch off{told}")
+        raise InputError(f"{run.path} holds no localized neurons: there is nothing to switch off{told}")
     about = {key: run.meta(key) for key in ("source", "versions", "quality", "preprocessing")} | {"settings": settings_of(run)}
     about["audited"] = len(known)
     states, stand = Counter(state(c) for c in known), Counter(standing(c) for c in known)
