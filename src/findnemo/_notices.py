@@ -29,5 +29,5 @@ def told_to(tell: Callable[[str], None]) -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", Notice)
-        warnings.showwarning = show  # type: ignore[assignment]
+        warnings.showwarning = show
         yield

@@ -90,7 +90,11 @@ def read(path: str | os.PathLike, entry: Entry) -> Tensor:
     with Path(path).open("rb") as file:
         file.seek(entry.start)
         data = bytearray(file.read(_bytes(dtype, entry.shape)))
-    return torch.frombuffer(data, dtype=torch.uint8).view(dtype).reshape(entry.shape) if data else torch.empty(entry.shape, dtype=dtype)
+    return (
+        torch.frombuffer(data, dtype=torch.uint8).view(dtype).reshape(entry.shape)
+        if data
+        else torch.empty(entry.shape, dtype=dtype)
+    )
 
 
 def read_rows(path: str | os.PathLike, entry: Entry, rows: slice) -> Tensor:
@@ -132,7 +136,9 @@ def copy(source: str | os.PathLike, target: str | os.PathLike, metadata: Mapping
     empty = {"dtype": "F32", "shape": [0], "data_offsets": [end, end]}
     with Path(source).open("rb") as read, Path(target).open("wb") as written:
         read.seek(data)
-        written.write(_head({"__metadata__": dict(metadata), **tensors, **{name: empty for name in marks if name not in tensors}}))
+        written.write(
+            _head({"__metadata__": dict(metadata), **tensors, **{name: empty for name in marks if name not in tensors}})
+        )
         shutil.copyfileobj(read, written, 1 << 20)
 
 

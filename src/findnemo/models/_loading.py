@@ -226,7 +226,9 @@ def _check_variant(path: Path, variant: str | None) -> None:
         raise InputError(f"{path} holds weights of variant {', '.join(sorted(known))} only: ask for variant {min(known)!r}")
 
 
-def _from_pretrained(source: str | Path, dtype: torch.dtype, revision: str | None, variant: str | None) -> Any:
+def _from_pretrained(
+    source: str | Path, dtype: torch.dtype | dict[str, torch.dtype], revision: str | None, variant: str | None
+) -> Any:
     from diffusers import DiffusionPipeline
 
     which = {"revision": revision, "variant": variant}

@@ -12,8 +12,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from findnemo._safetensors import DTYPES, Entry, read
 from findnemo._sizes import checked
 from findnemo.errors import InputError, ModelError
@@ -21,12 +19,26 @@ from findnemo.errors import InputError, ModelError
 PREDICTION, ZERO_SNR = "prediction_type", "rescale_betas_zero_snr"  # as a diffusers scheduler calls them
 YAML_BYTES = 1 << 20
 READ = ("epsilon", "v_prediction")
-PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "v_pred": "v_prediction", "vpred": "v_prediction", "velocity": "v_prediction"}
+PREDICTIONS = {
+    "eps": "epsilon",
+    "v": "v_prediction",
+    "v_pred": "v_prediction",
+    "vpred": "v_prediction",
+    "velocity": "v_prediction",
+}
 BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 NOTHING = ("", "none", "null")
 STATED = ("modelspec.prediction_type", "modelspec.predict_key", "prediction_type")  # metadata that name it
 V_OR_NOT = ("ss_v_parameterization", "v_pred")
-ZERO_OR_NOT = ("ss_zero_terminal_snr", ZERO_SNR, "zero_terminal_snr", "use_zero_terminal_snr", "enforce_zero_terminal_snr", "ztsnr", "zsnr")
+ZERO_OR_NOT = (
+    "ss_zero_terminal_snr",
+    ZERO_SNR,
+    "zero_terminal_snr",
+    "use_zero_terminal_snr",
+    "enforce_zero_terminal_snr",
+    "ztsnr",
+    "zsnr",
+)
 ARCHITECTURES = {"stable-diffusion-v2-512": "epsilon", "stable-diffusion-v2-768-v": "v_prediction"}
 SCALINGS = {"EpsScaling": "epsilon", "VScaling": "v_prediction"}
 LAST_NORM, V_SPREAD = "output_blocks.11.1.transformer_blocks.0.norm1.bias", 0.09  # tells 2.x models apart, as ComfyUI does
@@ -141,7 +153,7 @@ def _of_configuration(path: Path) -> Iterator[Mark]:
 def _yaml(path: Path) -> Any:
     if not path.exists():
         return None
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     try:
         return yaml.safe_load(checked(path, YAML_BYTES).read_text(encoding="utf-8"))
@@ -161,6 +173,3 @@ def _at(config: Any, *names: str) -> Mapping[str, Any]:
 def _prediction(value: str) -> str:
     tidy = value.strip().lower().replace("-", "_")
     return PREDICTIONS.get(tidy, tidy)
-
-
-__all__ = ["Mark", "agreed", "believing", "contradiction", "marks_of", "values_look_like"]
