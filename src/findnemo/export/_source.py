@@ -7,7 +7,7 @@ since (a textual inversion, a merged LoRA) is written as it is.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -195,8 +195,7 @@ def _cast(pipeline: Any, live: Any, kept: Mapping[str, Kept], dtype: torch.dtype
             if value.is_floating_point()
         }
         before = {kept[name].of(key) if name in kept else part.state_dict()[key].dtype for key in wanted}
-        if dtype is not None and any(torch.promote_types(kind, dtype) != dtype for kind in before if kind.itemsize > 1):
-            narrowed.append(f"{name} from {', '.join(sorted(map(_name, before)))}")
+        narrowed += narrower(name, before, dtype)
         if all(value.dtype == wanted[key] for key, value in part.state_dict().items() if key in wanted):
             continue
         changed = copy.deepcopy(part) if id(part) in shared else part
@@ -204,9 +203,20 @@ def _cast(pipeline: Any, live: Any, kept: Mapping[str, Kept], dtype: torch.dtype
             if key in wanted:
                 value.data = value.data.to(wanted[key])
         pipeline = _rebuild(pipeline, part, changed)
-    if narrowed:
-        notice(f"narrowed to {_name(dtype)}, as asked: {'; '.join(narrowed)}")
+    tell_narrowed(narrowed, dtype)
     return pipeline
+
+
+def narrower(what: str, kinds: Iterable[torch.dtype], dtype: torch.dtype | None) -> list[str]:
+    """What is told of a part with tensors of `kinds` that `dtype` does not hold exactly."""
+    lost = {kind for kind in kinds if dtype is not None and kind.itemsize > 1 and torch.promote_types(kind, dtype) != dtype}
+    return [f"{what} from {', '.join(sorted(map(_name, lost)))}"] if lost else []
+
+
+def tell_narrowed(parts: list[str], dtype: torch.dtype | None) -> None:
+    """Say in one line what `narrower` found."""
+    if parts:
+        notice(f"narrowed to {_name(dtype)}, as asked: {'; '.join(parts)}")
 
 
 def _name(dtype: torch.dtype | None) -> str:

@@ -31,7 +31,7 @@ from findnemo.export._marks import configuration as ldm_configuration
 from findnemo.export._marks import tensors as mark_names
 from findnemo.export._original import ORIGINAL, UNET, original_tensors, require_original, unet_name
 from findnemo.export._selection import Selection
-from findnemo.export._source import edited, of_source
+from findnemo.export._source import edited, narrower, of_source, tell_narrowed
 from findnemo.models import Model
 from findnemo.models._marks import Mark, agreed, contradiction, marks_of
 from findnemo.neurons import NeuronSet
@@ -47,7 +47,7 @@ def write_lora(model: Model, chosen: Selection, path: Path, dtype: torch.dtype |
     """A directory that `pipeline.load_lora_weights` reads."""
     file = save_lora(of_source(model, dtype).model, chosen.neurons, path, chosen.factor)
     tensors, metadata = read_header(file)
-    write(file, {name: _as(read(file, entry), dtype) for name, entry in tensors.items()}, metadata | _about(chosen))
+    write(file, _all_as({name: read(file, entry) for name, entry in tensors.items()}, dtype), metadata | _about(chosen))
 
 
 def write_kohya(model: Model, chosen: Selection, path: Path, dtype: torch.dtype | None = None) -> None:
@@ -57,7 +57,7 @@ def write_kohya(model: Model, chosen: Selection, path: Path, dtype: torch.dtype 
     rank = str(len(next(value for name, value in tensors.items() if name.endswith("lora_down.weight"))))
     about = {"ss_network_module": "networks.lora", "ss_network_dim": rank, "ss_network_alpha": rank}
     known = spec(model.pipeline, _title(model, chosen), "/lora") | kohya(model.pipeline)
-    write(path, {name: _as(value, dtype) for name, value in tensors.items()}, about | known | _about(chosen) | {"limits": LIMITS})
+    write(path, _all_as(tensors, dtype), about | known | _about(chosen) | {"limits": LIMITS})
     seal(path)
 
 
@@ -116,7 +116,11 @@ def rewrite(model: Model, neurons: NeuronSet, path: Path, factor: float = 0.0, d
         kinds = {name: _wanted(source, name, entry, dtype) for name, entry in tensors.items()}
         made = {n: Lazy(kinds[n], entry.shape, partial(_read_as, source, entry, kinds[n])) for n, entry in tensors.items()}
         write(path, {**made, **dict.fromkeys(lacking, torch.zeros(0))}, known)
-    elif known == metadata and not lacking:
+        known_kinds = {
+            kind for entry in tensors.values() if (kind := DTYPES[entry.dtype]).is_floating_point and 0 not in entry.shape
+        }
+        tell_narrowed(narrower("the file", known_kinds, dtype), dtype)
+    elif known == metadata and not lacking and not set(HASHES) & set(metadata):
         shutil.copyfile(source, path)
     else:
         copy(source, path, known, lacking)
@@ -175,8 +179,10 @@ def _places(model: Model, tensors: dict[str, Entry], layer: str) -> list[str]:
     return names
 
 
-def _as(value: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
-    return value if dtype is None else value.to(dtype)
+def _all_as(tensors: dict[str, torch.Tensor], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
+    """The tensors of a LoRA in a dtype, or as they are. The change is exact in float32 only."""
+    tell_narrowed(narrower("the LoRA, which is then not exact,", {value.dtype for value in tensors.values()}, dtype), dtype)
+    return tensors if dtype is None else {name: value.to(dtype) for name, value in tensors.items()}
 
 
 def _title(model: Model, chosen: Selection) -> str:
