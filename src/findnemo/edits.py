@@ -160,7 +160,8 @@ def prune(model: Model, neurons: NeuronSet, factor: float = 0.0) -> Any:
     """A new pipeline whose weights carry the edit for good; its `save_pretrained` writes an ordinary checkpoint.
 
     The rows of `to_v` that produce the neurons, and their biases, are multiplied by `factor`. The old pipeline is
-    untouched: the denoiser is copied, the other parts are shared.
+    untouched: the denoiser is copied, the other parts are shared. Weights are in the dtype that the model was loaded in;
+    `findnemo.export.write` keeps that of its source.
     """
     _check_weights(model, neurons)
     denoiser = copy.deepcopy(model.denoiser)

@@ -23,6 +23,7 @@ from findnemo._notices import Notice
 from findnemo.errors import EditError, InputError
 from findnemo.export import select, write
 from findnemo.export._original import original_tensors, unet_name
+from findnemo.export._source import with_kept
 from findnemo.runs import Run
 
 CAPTION = "a red fox"
@@ -128,6 +129,25 @@ def test_a_mixed_source_stays_mixed_tensor_by_tensor(tmp_path, family, dtype):
     for name, value in stored.items():
         if name.startswith("unet/"):
             same({"x": made["model.diffusion_model." + unet_name(name.removeprefix("unet/"), layers, attended)]}, {"x": value})
+
+
+def test_names_of_old_autoencoders_are_known(tmp_path):
+    """The published Stable Diffusion 1.x autoencoders have their attention under names that diffusers replaces when it loads them."""
+    pipeline, neurons = loud(tiny_family("sd1"))
+    pipeline.save_pretrained(tmp_path / "source")
+    mixed(tmp_path / "source")
+    file = tmp_path / "source" / "vae" / "diffusion_pytorch_model.safetensors"
+    new = {n: v.to(torch.float16 if ".to_" in n else torch.float32) for n, v in load_file(file).items()}
+    old = dict(new)
+    for name, value in new.items():
+        for now, once in ((".to_q.", ".query."), (".to_k.", ".key."), (".to_v.", ".value."), (".to_out.0.", ".proj_attn.")):
+            if now in name:
+                old[name.replace(now, once)] = old.pop(name, value)
+    assert set(old) != set(new)
+    save(old, file, {"format": "pt"})
+    model = findnemo.load(tmp_path / "source", dtype="bfloat16")
+    made = weights(write("checkpoint", chosen_of(tmp_path, model, neurons), tmp_path / "clean", model))
+    same({f"vae/{n}": v for n, v in new.items()}, {n: v for n, v in made.items() if n.startswith("vae/")})
 
 
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16])
@@ -308,6 +328,20 @@ def test_a_lora_that_is_loaded_is_not_passed_over(tmp_path):
             write("checkpoint", chosen, tmp_path / "clean", model)
 
 
+@pytest.mark.tells
+def test_what_is_made_of_a_run_shares_the_parts_of_the_source(narrow):
+    """As `findnemo harden` writes it: a new denoiser, in the dtype it was computed in, and all else as the source keeps it."""
+    folder, _, _, neurons = narrow
+    model = findnemo.load(folder / "source", dtype="bfloat16")
+    made = findnemo.prune(model, neurons)
+    with pytest.warns(Notice, match="the unet is written in bfloat16, in which it was computed, .*source has it in float32"):
+        kept = with_kept(model, made)
+    assert kept.unet is made.unet
+    source = DiffusionPipeline.from_pretrained(folder / "source")
+    for name in ("vae", "text_encoder"):
+        same(getattr(source, name).state_dict(), getattr(kept, name).state_dict())
+
+
 # what a checkpoint keeps besides -------------------------------------------------------------------------------------------
 
 
@@ -370,6 +404,12 @@ def test_the_command_keeps_the_dtype_of_the_source_and_writes_another_when_asked
     assert result.status == 0
     assert result.err.count("narrowed to float16, as asked") == 1
     assert {v.dtype for v in weights(tmp_path / "half").values()} == {torch.float16}
+    shutil.move(tmp_path / "source", tmp_path / "elsewhere")
+    result = cli("export", run, "--out", tmp_path / "no")
+    assert result.status == 2
+    assert "if it is elsewhere now, name its place with --model" in result.err
+    assert cli("export", run, "--model", tmp_path / "elsewhere", "--out", tmp_path / "moved", "-q").err == ""
+    same(weights(tmp_path / "moved"), weights(tmp_path / "clean"))
     result = cli("export", run, "--dtype", "float64", "--out", tmp_path / "no")
     assert result.status == 2
     assert "dtype 'float64' is not known" in result.err

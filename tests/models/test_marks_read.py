@@ -70,7 +70,7 @@ def scheduler_of(file: Path, **options):
 @pytest.mark.parametrize("zero", [False, True])
 def test_tensors_without_values_are_believed_against_the_usual_configuration(usual, family, zero):
     file = usual(family, {"v_pred": V, **({"ztsnr": ZERO} if zero else {})})
-    with pytest.warns(Notice, match=r"says by the tensor v_pred.*prediction_type is v_prediction.*believed"):
+    with pytest.warns(Notice, match=r"says that prediction_type is v_prediction.*the tensor v_pred.*believed"):
         scheduler = scheduler_of(file)
     config = scheduler.config
     assert config.prediction_type == "v_prediction"

@@ -75,7 +75,7 @@ def export(
     targets = {form: _target(run, out, form, len(forms) > 1) for form in forms if not (push and form == "card")}
     for form, target in targets.items():  # what is there already is said before the model is loaded
         api.check_place(form, target, str(source), force)
-    loaded: Any = load_model(source, device, settings["dtype"], quiet) if weights else None
+    loaded: Any = _loaded(source, model.place is None, device, settings["dtype"], quiet) if weights else None
     for form, target in targets.items():
         api.check(form, chosen, target, loaded, force, dtype)
     for form, target in targets.items():
@@ -84,6 +84,16 @@ def export(
         say(f"{_count(chosen)}: {form} written to {target}", quiet)
     if push is not None:
         say(f"card pushed: {api.push_card(api.model_card(chosen), push)}", quiet)
+
+
+def _loaded(source: Source, of_run: bool, device: str | None, dtype: str, quiet: bool) -> Any:
+    """The model of a run. Raises InputError with the way out where the place that the run remembers has none."""
+    try:
+        return load_model(source, device, dtype, quiet)
+    except InputError as error:
+        if not of_run:
+            raise
+        raise InputError(f"{error} (the run was made of it: if it is elsewhere now, name its place with --model)") from error
 
 
 def _target(run: Path, out: Path | None, form: str, several: bool) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -154,7 +154,8 @@ def open_clip_tensors(encoder: Any) -> dict[str, Lazy]:
         if match := re.fullmatch(r"encoder\.layers\.(\d+)\.self_attn\.q_proj\.(weight|bias)", key):
             parts = [state[key.replace("q_proj", f"{which}_proj")] for which in "qkv"]
             name = f"transformer.resblocks.{match[1]}.attn.in_proj_{match[2]}"
-            made[name] = Lazy(torch.cat(parts).dtype, (3 * value.shape[0], *value.shape[1:]), partial(torch.cat, parts))
+            widest = reduce(torch.promote_types, (part.dtype for part in parts))
+            made[name] = Lazy(widest, (3 * value.shape[0], *value.shape[1:]), partial(torch.cat, parts))
     return made
 
 

@@ -102,6 +102,21 @@ def of_source(model: Model, dtype: torch.dtype | None = None) -> Source:
     return Source(read_again, {name: about for name, about in kept.items() if name not in changed})
 
 
+def with_kept(model: Model, pipeline: Any) -> Any:
+    """A pipeline that was made of a model's, with the parts that both share as the source keeps them; a new denoiser stays as it is."""
+    source = of_source(model, model.dtype)
+    shared = {name: part for name, part in _parts(model.pipeline).items() if pipeline.components[name] is part}
+    for name, part in shared.items():
+        pipeline = _rebuild(pipeline, part, getattr(source.model.pipeline, name))
+    own, kept = getattr(pipeline, model.component), source.kept.get(model.component)
+    if kept is not None and narrower(model.component, kept.dtypes.values(), next(own.parameters()).dtype):
+        width = _name(next(own.parameters()).dtype)
+        notice(
+            f"the {model.component} is written in {width}, in which it was computed, {model.source} has it in {_name(kept.widest)}"
+        )
+    return _cast(pipeline, model.pipeline, {name: about for name, about in source.kept.items() if name in shared}, None)
+
+
 def check_source(model: Model, dtype: torch.dtype | None = None) -> None:
     """Raises InputError for a model whose source is gone, so that nobody knows in which dtype it was kept."""
     place = place_of(model)

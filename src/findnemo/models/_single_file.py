@@ -218,7 +218,7 @@ def _predicting(path: Path, folder: Path, scheduler: Any, usual: bool) -> Any:
             f"to believe the file, or give one whose scheduler says {mark.value}; if the file is wrong, load it as a diffusers directory"
         )
     told = ", ".join(f"{what} is {value}" for what, value in said.items())
-    notice(f"{path} says by {' and '.join(mark.where for mark in marks)} that {told}: believed, against the usual configuration")
+    notice(f"{path} says that {told} ({', '.join(mark.where for mark in marks)}): believed, against the usual configuration")
     return believing(scheduler, said)
 
 
