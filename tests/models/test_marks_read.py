@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from _hub import cached
 from _tiny_files import FAMILIES, save_file, tiny_family
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler
+from hypothesis import given
+from hypothesis import strategies as st
 from test_single_file import PIPELINES
 
 import findnemo
@@ -19,6 +23,7 @@ from findnemo._notices import Notice
 from findnemo.errors import InputError, ModelError
 from findnemo.models import _marks
 from findnemo.models._single_file import KINDS
+from findnemo.models._yaml import read_yaml
 
 V, ZERO = torch.zeros(0), torch.zeros(0)
 LDM = {"model": {"params": {"linear_start": 0.00085, "unet_config": {"params": {}}}}}
@@ -205,7 +210,9 @@ def test_what_is_not_read_is_refused_by_its_name(usual, tensors, metadata, besid
         findnemo.load(usual("sdxl", tensors, metadata, beside))
 
 
-@pytest.mark.parametrize("text", ["model: [", "a: &a [*a", "{" * 5000, "\x00", "x" * (2 << 20)])
+@pytest.mark.parametrize(
+    "text", ["model: [", "model: &a\n  *a", "model:\n  params: {parameterization: v}", "{" * 5000, "\x00", "x" * (2 << 20)]
+)
 def test_a_configuration_beside_a_file_that_cannot_be_read_is_named(usual, text):
     with pytest.raises(InputError, match=r"model\.yaml"):
         findnemo.load(usual(beside=text))
@@ -216,6 +223,66 @@ def test_a_configuration_beside_a_file_makes_no_objects(usual, tmp_path):
     with pytest.raises(InputError, match=r"model\.yaml cannot be read"):
         findnemo.load(usual(beside=text))
     assert not (tmp_path / "made").exists()
+
+
+SCALARS = st.one_of(
+    st.booleans(), st.integers(0, 9999), st.sampled_from(["v", "eps", "a.b.C", "x y", "0.00085", "", "it's", "a: b", "# no"])
+)
+CONFIGS = st.recursive(
+    SCALARS,
+    lambda inner: st.dictionaries(st.from_regex(r"[a-z_]{1,9}", fullmatch=True), inner, min_size=1, max_size=4),
+    max_leaves=12,
+)
+
+
+def as_text(config):
+    return (
+        {k: as_text(v) for k, v in config.items()}
+        if isinstance(config, dict)
+        else str(config).lower()
+        if isinstance(config, bool)
+        else str(config)
+    )
+
+
+@given(st.dictionaries(st.sampled_from(["model", "params", "on the side"]), CONFIGS, min_size=1))
+def test_plain_yaml_is_read_as_a_yaml_library_reads_it(config):
+    for text in (yaml.safe_dump(config), "# made by hand\n---\n" + yaml.safe_dump(config, indent=4), json.dumps(config)):
+        read = read_yaml(text)
+        known = yaml.safe_load(text)
+        assert as_text(read) == {k: as_text(v) for k, v in known.items()}
+
+
+def test_long_lines_take_no_time():
+    start = time.perf_counter()
+    for text in ("a" + " " * (1 << 20) + "b", "a: " + "' " * (1 << 19), "a: '" + " " * (1 << 20), "\n".join(["a:"] * (1 << 18))):
+        read_yaml(text)
+    assert time.perf_counter() - start < 5
+
+
+def test_lists_comments_and_long_scalars_are_passed_over():
+    text = """
+    # of a model with v
+    model:   # the model
+      target: ldm.models.diffusion.ddpm.LatentDiffusion
+      params:
+        parameterization: "v"  # not eps
+        "linear_end": 0.012
+        unet_config:
+          params:
+            attention_resolutions: [ 4, 2, 1 ]
+            channel_mult:
+            - 1
+            - name: x
+              parameterization: eps
+        notes: >
+          parameterization: eps
+        first_stage_config: {}
+    """
+    params = read_yaml(text)["model"]["params"]
+    assert (params["parameterization"], params["linear_end"]) == ("v", "0.012")
+    assert params["unet_config"]["params"]["attention_resolutions"] == "[ 4, 2, 1 ]"
+    assert params["notes"] == ">"
 
 
 @pytest.mark.parametrize(("spread", "looks"), [(0.02, "epsilon"), (0.2, "v_prediction")])

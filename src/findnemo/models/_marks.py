@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from findnemo._safetensors import DTYPES, Entry, read
 from findnemo._sizes import checked
 from findnemo.errors import InputError, ModelError
+from findnemo.models._yaml import at, read_yaml
 
 PREDICTION, ZERO_SNR = "prediction_type", "rescale_betas_zero_snr"  # as a diffusers scheduler calls them
 YAML_BYTES = 1 << 20
@@ -136,38 +137,26 @@ def _of_metadata(metadata: Mapping[str, str]) -> Iterator[Mark]:
 
 def _of_configuration(path: Path) -> Iterator[Mark]:
     """Marks in the configuration of the original code that lies beside a file; where it leaves the parameterization out, that is eps."""
-    params = _at(_yaml(path), "model", "params")
-    denoiser = _at(params, "denoiser_config", "params")
-    where = f"{path.name} beside it"
-    target = str(_at(denoiser, "scaling_config").get("target", "")).rpartition(".")[2]
-    if "parameterization" in params or ("unet_config" in params and not denoiser):
-        yield Mark(where, PREDICTION, _prediction(str(params.get("parameterization", "eps"))))
-    elif target:
-        yield Mark(where, PREDICTION, SCALINGS.get(target, target))
-    for place in (params, _at(denoiser, "discretization_config", "params")):
-        for name in ZERO_OR_NOT:
-            if isinstance(place.get(name), bool):
-                yield Mark(where, ZERO_SNR, place[name])
-
-
-def _yaml(path: Path) -> Any:
     if not path.exists():
-        return None
-    import yaml
-
+        return
     try:
-        return yaml.safe_load(checked(path, YAML_BYTES).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        config = read_yaml(checked(path, YAML_BYTES).read_text(encoding="utf-8"))
+        params, denoiser = at(config, "model", "params"), at(config, "model", "params", "denoiser_config", "params")
+        scaling, discretization = at(denoiser, "scaling_config"), at(denoiser, "discretization_config", "params")
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__:.100}), and user interfaces take it "
             "for the configuration of the model file beside it: correct it, or move it away"
         ) from error
-
-
-def _at(config: Any, *names: str) -> Mapping[str, Any]:
-    for name in names:
-        config = config.get(name) if isinstance(config, Mapping) else None
-    return config if isinstance(config, Mapping) else {}
+    where, target = f"{path.name} beside it", str(scaling.get("target", "")).rpartition(".")[2]
+    if "parameterization" in params or ("unet_config" in params and not denoiser):
+        yield Mark(where, PREDICTION, _prediction(str(params.get("parameterization", "eps"))))
+    elif target:
+        yield Mark(where, PREDICTION, SCALINGS.get(target, target))
+    for place in (params, discretization):
+        for name in ZERO_OR_NOT:
+            if (value := str(place.get(name, "")).lower()) in BOOLEANS:
+                yield Mark(where, ZERO_SNR, BOOLEANS[value])
 
 
 def _prediction(value: str) -> str:
