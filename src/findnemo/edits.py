@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from findnemo.errors import EditError, InputError
+from findnemo.errors import EditError, InputError, MismatchError
 from findnemo.models import Model
 from findnemo.models._base import offloaded
 from findnemo.neurons import NeuronSet
@@ -127,6 +127,11 @@ def _checked(model: Model, neurons: NeuronSet) -> dict[str, int]:
     """Widths of the layers of `neurons`, once every neuron is known to exist."""
     if not isinstance(neurons, NeuronSet):
         raise InputError(f"neurons must be a NeuronSet, not {type(neurons).__name__}: NeuronSet({{layer: [index, ...]}})")
+    if neurons.model is not None and neurons.model != model.fingerprint:
+        raise MismatchError(
+            f"these neurons were found in another model, {neurons.model[:12]}, and {model.source} is {model.fingerprint[:12]}: in another "
+            "model the same places hold other things (if you mean it: NeuronSet(neurons.layers))"
+        )
     widths = {name: int(_layer(model, name).out_features) for name in neurons.layers}
     for name, indices in neurons.layers.items():
         if indices[-1] >= widths[name]:
@@ -155,7 +160,8 @@ def prune(model: Model, neurons: NeuronSet, factor: float = 0.0) -> Any:
     """A new pipeline whose weights carry the edit for good; its `save_pretrained` writes an ordinary checkpoint.
 
     The rows of `to_v` that produce the neurons, and their biases, are multiplied by `factor`. The old pipeline is
-    untouched: the denoiser is copied, the other parts are shared.
+    untouched: the denoiser is copied, the other parts are shared. Weights are in the dtype that the model was loaded in;
+    `findnemo.export.write` keeps that of its source.
     """
     _check_weights(model, neurons)
     denoiser = copy.deepcopy(model.denoiser)

@@ -321,12 +321,14 @@ def at_work(
 
 
 def load_model(source: Source, device: str | None, dtype: str | None, quiet: bool, compile: bool = False) -> Any:
+    from findnemo._notices import told_to
     from findnemo.engine import compiled
     from findnemo.models import load
 
     quiet_libraries()
     say(f"loading {source}", quiet)
-    model = load(str(source), device, dtype, channels_last=True, **source.options)
+    with told_to(lambda text: say(text, quiet)):
+        model = load(str(source), device, dtype, channels_last=True, **source.options)
     return compiled(model) if compile else model
 
 

@@ -70,10 +70,11 @@ def load(
 
     `revision`: branch, tag or commit of a hub id. `variant`: weight files of that name ("fp16"), of a hub id or directory. Without
     a network, a hub id is looked for in the local cache. `config`: a diffusers directory or hub id that gives a single file all but
-    its weights (its JSON and tokenizer files); by default the usual one of what its keys say it is, from the hub or its cache.
+    its weights (its JSON and tokenizer files); by default the usual one of what its keys say it is, from the hub or its cache. What the
+    file says of its noise prediction (`v_pred`, `ztsnr`, ModelSpec, a `.yaml` beside it) goes before the usual one.
 
     Raises InputError (no such model, device or dtype; an option that would do nothing for this source), ModelError (unsupported or
-    unsafe files), EditError (fused or compiled).
+    unsafe files; a file that contradicts itself or `config`), EditError (fused or compiled).
 
         >>> model = load("demo")
         >>> list(model.widths().values())
@@ -97,7 +98,7 @@ def load(
         file = _checked_file(Path(path))
         folder = configuration(file, asked.get("config"))
         adapter = _adapter(pipeline_class(folder))
-        pipeline = from_single_file(file, folder, kind)
+        pipeline = from_single_file(file, folder, kind, usual="config" not in asked)
     else:
         adapter = _adapter(_pipeline_class(path, revision, variant))
         pipeline = _from_pretrained(path, kind, revision, variant)
@@ -225,7 +226,9 @@ def _check_variant(path: Path, variant: str | None) -> None:
         raise InputError(f"{path} holds weights of variant {', '.join(sorted(known))} only: ask for variant {min(known)!r}")
 
 
-def _from_pretrained(source: str | Path, dtype: torch.dtype, revision: str | None, variant: str | None) -> Any:
+def _from_pretrained(
+    source: str | Path, dtype: torch.dtype | dict[str, torch.dtype], revision: str | None, variant: str | None
+) -> Any:
     from diffusers import DiffusionPipeline
 
     which = {"revision": revision, "variant": variant}
