@@ -16,7 +16,7 @@ from findnemo.calibration._statistics import layer_activations
 from findnemo.deltas import Probe, group_size
 from findnemo.errors import NumericalError, StoppedError
 from findnemo.models import Model
-from findnemo.scores import NOT_FINITE, trajectory
+from findnemo.scores import fault, trajectory
 from findnemo.settings import Settings, settings_for
 
 SAVE_EVERY = 5.0  # seconds between checkpoints
@@ -127,6 +127,6 @@ def _trajectories(model: Model, prompts: Sequence[str], settings: Settings, text
     probe = Probe.of_many(model, rows, settings, text.repeat_interleave(settings.samples, 0))
     deltas = probe.deltas().split(settings.samples)
     for prompt, part in zip(prompts, deltas, strict=True):
-        if part.isnan().any():
-            raise NumericalError(f"hold-out prompt {prompt!r}: {NOT_FINITE}")
+        if (reason := fault(part)) is not None:
+            raise NumericalError(f"hold-out prompt {prompt!r}: {reason}")
     return [trajectory(part, settings.similarity).cpu().double() for part in deltas]

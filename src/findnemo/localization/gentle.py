@@ -18,7 +18,7 @@ from findnemo.errors import InputError, NumericalError
 from findnemo.localization.search import Found
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
-from findnemo.scores import NOT_FINITE, SIMILARITIES
+from findnemo.scores import SIMILARITIES, fault
 from findnemo.settings import PAPER, Settings
 
 TRIES = 4  # sets whose impact is measured for one memory, the first included
@@ -50,8 +50,8 @@ class Bystanders:
         self._probe = Probe.of_many(model, [(prompt, 0) for prompt in self.prompts], settings, text)
         self._untouched, self._similarity = self._probe.deltas(), SIMILARITIES[settings.similarity]
         for prompt, delta in zip(self.prompts, self._untouched, strict=True):
-            if delta.isnan().any():
-                raise NumericalError(f"unrelated caption {prompt!r}: {NOT_FINITE}")
+            if (reason := fault(delta)) is not None:
+                raise NumericalError(f"unrelated caption {prompt!r}: {reason}")
         rows = layer_activations(model, list(prompts), text)
         self._driven = {name: r.mean(0) / r.mean().clamp(min=torch.finfo(r.dtype).tiny) for name, r in rows.items()}
         self._probe.evaluations = 0

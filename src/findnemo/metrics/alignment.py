@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from findnemo._state import evaluating, plain_arithmetic
 from findnemo.errors import InputError
 from findnemo.metrics._pixels import RGB, Preprocessing
 
@@ -56,7 +57,8 @@ class Clip:
     @torch.no_grad()
     def embed(self, images: Sequence[Image.Image]) -> Tensor:
         """PIL images -> projected image embeddings (N, D), not normalised."""
-        return _tensor(self.model.get_image_features(self.pixels(images).to(self.device))).float().cpu()
+        with evaluating(self.model), plain_arithmetic():
+            return _tensor(self.model.get_image_features(self.pixels(images).to(self.device))).float().cpu()
 
 
 class Alignment(Clip):
@@ -94,7 +96,8 @@ class Alignment(Clip):
             raise InputError(f"{len(images)} images and {len(captions)} captions: give one caption for every image")
         length = self.model.config.text_config.max_position_embeddings
         tokens = self.tokenizer(list(captions), padding="max_length", truncation=True, max_length=length, return_tensors="pt")
-        text = _tensor(self.model.get_text_features(**tokens.to(self.device))).float().cpu()
+        with evaluating(self.model), plain_arithmetic():
+            text = _tensor(self.model.get_text_features(**tokens.to(self.device))).float().cpu()
         return torch.nn.functional.cosine_similarity(self.embed(images), text)
 
 

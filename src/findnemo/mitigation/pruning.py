@@ -119,7 +119,8 @@ def norms(
             stack.callback(layer.register_forward_pre_hook(lambda _, args, name=name: hook(name, args[0])).remove)
         generators = [torch.Generator().manual_seed(sample_seed(seed, prompt, 0)) for prompt in prompts]
         options = {"num_inference_steps": steps, "guidance_scale": guidance, "output_type": "latent"}
-        sampler.pipeline(list(prompts), generator=generators, **options)
+        with sampler.sampling():
+            sampler.pipeline(list(prompts), generator=generators, **options)
     return {name: torch.as_tensor(total / len(prompts)).sqrt() for name, total in squares.items()}
 
 

@@ -1,6 +1,7 @@
 """Models: one adapter per architecture, and `load`."""
 
 from findnemo.models._base import Model, sample_seed
+from findnemo.models._diffusion import DiffusionModel
 from findnemo.models._flow import FlowModel
 from findnemo.models._loading import load
 from findnemo.models._samplers import SAMPLERS, sampler_class, sampler_name, sampling
@@ -14,6 +15,7 @@ from findnemo.models.stable_diffusion_xl import StableDiffusionXL
 __all__ = [
     "SAMPLERS",
     "DeepFloyd",
+    "DiffusionModel",
     "FlowModel",
     "Flux",
     "Model",

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, lru_cache
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cached_property, lru_cache, wraps
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from findnemo._state import evaluating, modules_of, plain_arithmetic, spare_scheduler, taking
 from findnemo.errors import EditError, ModelError
 from findnemo.models._samplers import fitting
 
@@ -30,6 +33,30 @@ SCHEDULE = (
 )
 
 
+# what runs a network: done in a steady state, see `Model.steady`
+PASSES = (
+    "encode",
+    "unconditional",
+    "value_inputs",
+    "value_activations",
+    "output",
+    "predict_noise",
+    "regression",
+    "sample",
+    "decode",
+    "encode_images",
+)
+# hooks of diffusers that leave results what they are: where weights lie, and on which device what is computed
+HARMLESS = re.compile(
+    "group_offloading|layer_execution_tracker|lazy_prefetch_group_offloading|layerwise_casting|peft_autocast_disable|cp_(in|out)put.*"
+)
+PATCHES = {
+    "DeepCache": "helper.disable()",
+    "tomesd": "tomesd.remove_patch(pipeline)",
+    "hidiffusion": "remove_hidiffusion(pipeline)",
+}
+
+
 class Model:
     """A diffusers pipeline seen through the few questions that localization asks.
 
@@ -47,12 +74,20 @@ class Model:
     distilled = False  # whether guidance is part of the network, so that passes see no half without the prompt
     finished: Mapping[str, Any] = {"output_type": "latent"}  # what makes the pipeline stop before decoding and safety checks
     schedule: tuple[str, ...] = SCHEDULE  # the scheduler's settings that tell one model from another
+    _steady = False  # whether a steady state is under way
 
     def __init__(self, pipeline: DiffusionPipeline, source: str = "live pipeline"):
         self.pipeline, self.source = pipeline, source
         self.options: dict[str, str] = {}
         self._found: dict[str, dict[str, nn.Module]] = {}
         self.check_editable()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Every pass of every adapter is made in a steady state: none can forget it."""
+        super().__init_subclass__(**options)
+        for name in PASSES:
+            if name in vars(cls):
+                setattr(cls, name, _steadily(vars(cls)[name]))
 
     # what an adapter answers -----------------------------------------------------------------------------------------
 
@@ -92,9 +127,20 @@ class Model:
         text: Tensor = conditions["encoder_hidden_states"]
         return text
 
-    def predict_noise(self, latents: Tensor, timestep: int, text: Tensor) -> Tensor:
-        """eps(x_t, t, y), (N, C, H, W), for latents (N, C, H, W) and embeddings (N, tokens, D). No guidance."""
-        raise NotImplementedError(f"{type(self).__name__} does not predict noise")
+    def output(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
+        """What the network itself predicts (eps, v, a velocity), (N, C, H, W), of latents (N, C, H, W) and embeddings (N, tokens, D)."""
+        raise NotImplementedError(f"{type(self).__name__} predicts nothing")
+
+    def as_noise(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:
+        """`predict_noise` from what the network predicts of latents, both (N, C, H, W): float32 (or float64), also from half precision."""
+        return exact(output)
+
+    def predict_noise(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
+        """eps(x_t, t, y), (N, C, H, W), float32, for latents (N, C, H, W) and embeddings (N, tokens, D). No guidance.
+
+        Where noise is not what the network predicts, it is what differs from x_t as eps does, up to a positive factor (`DiffusionModel`, `FlowModel`).
+        """
+        return self.as_noise(self.output(latents, timestep, text), latents, timestep)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -136,14 +182,15 @@ class Model:
     @torch.no_grad()
     def sample(self, prompts: str | list[str], each: int, seeds: Sequence[int], steps: int, guidance: float) -> Tensor:
         """Finished latents of the pipeline as it is, `each` for one prompt or every one of several, a seed an image."""
-        made: Tensor = self.pipeline(
-            prompts,
-            num_images_per_prompt=each,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            generator=[torch.Generator().manual_seed(s) for s in seeds],
-            **self.finished,
-        ).images
+        with self.sampling():
+            made: Tensor = self.pipeline(
+                prompts,
+                num_images_per_prompt=each,
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                generator=[torch.Generator().manual_seed(s) for s in seeds],
+                **self.finished,
+            ).images
         return made
 
     @torch.no_grad()
@@ -217,7 +264,9 @@ class Model:
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.denoiser.parameters()).dtype
+        """What the denoiser computes in; its weights may be stored in less (quantized, float8)."""
+        known = getattr(self.denoiser, "dtype", None)
+        return known if isinstance(known, torch.dtype) else next(self.denoiser.parameters()).dtype
 
     def widths(self) -> dict[str, int]:
         """Number of neurons of every value layer."""
@@ -229,7 +278,7 @@ class Model:
 
     def noise(self, prompt: str, samples: Sequence[int], seed: int = 0) -> Tensor:
         """Initial latents x_T ~ N(0, I), (N, C, H, W): sample k of a prompt is the same on every device and in every batch."""
-        latents = [torch.randn(self.latent_shape, generator=_generator(seed, prompt, k)) for k in samples]
+        latents = [_drawn(self.latent_shape, seed, prompt, k) for k in samples]
         return torch.stack(latents).to(self.device, self.dtype)
 
     @cached_property
@@ -246,6 +295,53 @@ class Model:
                 digest.update(f"{name}.{key}{tuple(value.shape)}".encode())
                 digest.update(value.detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
         return digest.hexdigest()[:32]
+
+    @contextmanager
+    def steady(self) -> Iterator[None]:
+        """The state in which every pass is made, so that it gives the same to the last bit however the pipeline was left.
+
+        All networks in evaluation mode, nothing checkpointed, no autocast. On leaving, also by an exception, every module is in the mode it had.
+        Raises EditError for what makes passes depend on those before (`check_ready`).
+        """
+        if self._steady:
+            yield
+            return
+        self.check_ready()
+        with evaluating(*self.networks), plain_arithmetic():
+            self._steady = True
+            try:
+                yield
+            finally:
+                self._steady = False
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """All networks of the pipeline: denoiser, text encoders, VAE, and whatever else it has."""
+        return [part for part in getattr(self.pipeline, "components", {}).values() if isinstance(part, nn.Module)]
+
+    @contextmanager
+    def sampling(self, pipeline: Any = None) -> Iterator[None]:
+        """The same for a call of the pipeline (or another one of the same parts), whose scheduler is spared, and whose text encoders may compute in
+        another dtype."""
+        with ExitStack() as stack:
+            stack.enter_context(self.steady())
+            stack.enter_context(spare_scheduler(self.pipeline if pipeline is None else pipeline))
+            stack.enter_context(taking(self.denoiser, self.dtype))
+            yield
+
+    def check_ready(self) -> None:
+        """Refuse a pipeline in which something is in force that changes predictions, or makes them depend on passes before."""
+        for module in modules_of(self.networks):
+            if (reason := _unsteady(module)) is not None:
+                raise EditError(f"{self._name(module)} {reason}")
+
+    def _name(self, module: nn.Module) -> str:
+        """A module of any network, in words."""
+        names = (
+            (name, type(network).__name__) for network in self.networks for name, m in network.named_modules() if m is module
+        )
+        name, network = next(names)
+        return f"{name} of {network}" if name else network
 
     def check_editable(self) -> None:
         """Refuse a pipeline whose value layers are missing, or on which an edit would silently do nothing."""
@@ -266,6 +362,46 @@ class Model:
             raise ModelError(
                 f"no value layers found in {kind}: findnemo needs a text-conditioned model with cross-attention (attn2.to_v)"
             )
+
+
+def exact(values: Tensor) -> Tensor:
+    """Half precision as float32; what is finer stays."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _steadily(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def called(self: Model, *args: Any, **kwargs: Any) -> Any:
+        if self._steady:
+            return function(self, *args, **kwargs)
+        with self.steady():
+            return function(self, *args, **kwargs)
+
+    return called
+
+
+for _name in PASSES:
+    if _name in vars(Model):
+        setattr(Model, _name, _steadily(vars(Model)[_name]))
+
+
+def _unsteady(module: nn.Module) -> str | None:
+    """What is in force on a module that makes its results others than those of its weights, and the way out; None for nothing."""
+    own = vars(module)
+    if "_diffusers_hook" in own:
+        caches = [name for name in own["_diffusers_hook"].hooks if not HARMLESS.fullmatch(name)]
+        if caches:
+            return f"has {caches[0]} in force, so that a pass depends on those before it: call its disable_cache() first, or load the pipeline afresh"
+    if own.get("b1") is not None and "resnets" in own["_modules"]:
+        return "has FreeU in force, which changes what the model predicts: call pipeline.disable_freeu() first"
+    patch = _maker(type(module)) or _maker(own.get("forward"))
+    return f"is patched by {patch}, which changes what the model predicts: call {PATCHES[patch]} first" if patch else None
+
+
+def _maker(thing: Any) -> str:
+    """Which package known to patch networks a class or function comes from; "" for none."""
+    root = (getattr(thing, "__module__", None) or "").partition(".")[0]
+    return root if root in PATCHES else ""
 
 
 def offloaded(module: nn.Module) -> bool:
@@ -325,13 +461,17 @@ def explicit(config: Mapping[str, Any]) -> dict[str, Any]:
 def _timesteps(config: str, steps: int) -> tuple[int, ...]:
     from diffusers import DDIMScheduler
 
-    scheduler = DDIMScheduler.from_config(json.loads(config))
+    scheduler = DDIMScheduler.from_config(
+        json.loads(config), beta_schedule="linear", trained_betas=None
+    )  # which do not matter here
     scheduler.set_timesteps(steps)
     return tuple(int(t) for t in scheduler.timesteps)
 
 
-def _generator(seed: int, prompt: str, sample: int) -> torch.Generator:
-    return torch.Generator().manual_seed(sample_seed(seed, prompt, sample))
+def _drawn(shape: tuple[int, ...], seed: int, prompt: str, sample: int) -> Tensor:
+    """Gaussian noise in float32, drawn on the CPU, whatever PyTorch's default dtype and device have been set to."""
+    generator = torch.Generator("cpu").manual_seed(sample_seed(seed, prompt, sample))
+    return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
 
 
 def sample_seed(seed: int, prompt: str, sample: int) -> int:

@@ -34,7 +34,7 @@ class Flux(JointAttention):
     def encode(self, prompts: Sequence[str]) -> Tensor:
         """T5 embeddings, and the pooled CLIP embedding as a last row: (N, 512 + 1, D)."""
         embeds, pooled, _ = self.pipeline.encode_prompt(list(prompts), device=self.device)
-        return packed(embeds, pooled)
+        return packed(embeds.to(self.dtype), pooled)
 
     def velocity(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
         config, place, dtype = self.pipeline.transformer.config, latents.device, latents.dtype

@@ -29,7 +29,7 @@ class StableDiffusion3(JointAttention):
         """CLIP and T5 embeddings one after the other, and the pooled CLIP embeddings as a last row: (N, 77 + 256 + 1, D)."""
         options = {"device": self.device, "do_classifier_free_guidance": False}
         embeds, _, pooled, _ = self.pipeline.encode_prompt(list(prompts), None, None, **options)
-        return packed(embeds, pooled)
+        return packed(embeds.to(self.dtype), pooled)
 
     def velocity(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
         embeds, pooled = unpacked(text, [self.pipeline.transformer.config.pooled_projection_dim])

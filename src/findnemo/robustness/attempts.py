@@ -102,16 +102,17 @@ def image_to_image(
     except ValueError as error:
         raise ModelError(f"diffusers has no image-to-image pipeline for a {type(model.pipeline).__name__}") from error
     pipeline.set_progress_bar_config(disable=True)
-    latents = pipeline(
-        subject.prompt,
-        image=(pixels(subject.picture, model) + 1) / 2,  # 0 to 1: what is in [-1, 1] but never negative is taken for that
-        strength=strength,
-        num_images_per_prompt=len(samples),
-        num_inference_steps=max(settings.steps, round(2 / strength)),
-        guidance_scale=settings.guidance,
-        generator=[torch.Generator().manual_seed(sample_seed(settings.seed, subject.prompt, k)) for k in samples],
-        output_type="latent",
-    ).images
+    with model.sampling(pipeline):
+        latents = pipeline(
+            subject.prompt,
+            image=(pixels(subject.picture, model) + 1) / 2,  # 0 to 1: what is in [-1, 1] but never negative is taken for that
+            strength=strength,
+            num_images_per_prompt=len(samples),
+            num_inference_steps=max(settings.steps, round(2 / strength)),
+            guidance_scale=settings.guidance,
+            generator=[torch.Generator().manual_seed(sample_seed(settings.seed, subject.prompt, k)) for k in samples],
+            output_type="latent",
+        ).images
     return finished(model, latents)
 
 
