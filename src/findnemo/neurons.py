@@ -95,18 +95,28 @@ class NeuronSet:
             tensors = {name: torch.tensor(idx, dtype=torch.int64) for name, idx in self._layers.items()}
             save_file(tensors, path, metadata={"format": "findnemo.neurons.1"})
         else:
-            path.write_text(json.dumps({"format": "findnemo.neurons.1", "layers": self.to_json()}, indent=1) + "\n")
+            path.write_text(
+                json.dumps({"format": "findnemo.neurons.1", "layers": self.to_json()}, indent=1) + "\n", encoding="utf-8"
+            )
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> NeuronSet:
         """Read what `save` wrote. Raises `InputError` for anything else, and for more than 16 MiB."""
         path = checked(path, JSON_BYTES)
         try:
-            return cls(_read_tensors(path) if path.suffix == ".safetensors" else json.loads(path.read_text())["layers"])
-        except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError, InputError) as error:
+            return cls(_read_tensors(path) if path.suffix == ".safetensors" else _read_json(path))
+        except (OSError, ValueError, RecursionError, InputError) as error:
             raise InputError(
                 f"{path} is not a neuron file (JSON with a 'layers' object, or safetensors): {error!s:.300}"
             ) from error
+
+
+def _read_json(path: Path) -> dict[str, list[int]]:
+    values = json.loads(path.read_text(encoding="utf-8-sig"))
+    layers = values.get("layers") if isinstance(values, dict) else None
+    if not isinstance(layers, dict) or not all(isinstance(indices, list) for indices in layers.values()):
+        raise ValueError("no 'layers' object of lists in it")
+    return layers
 
 
 def _read_tensors(path: Path) -> dict[str, list[int]]:
@@ -114,9 +124,12 @@ def _read_tensors(path: Path) -> dict[str, list[int]]:
     from safetensors.torch import load_file
 
     try:
-        return {name: t.tolist() for name, t in load_file(path).items()}
+        tensors = load_file(path)
     except SafetensorError as error:
         raise ValueError(error) from error
+    if scalars := [name for name, t in tensors.items() if t.ndim != 1]:
+        raise ValueError(f"{scalars[0]!r:.60} is no list of indices")
+    return {name: t.tolist() for name, t in tensors.items()}
 
 
 def _index(layer: str, index: object) -> int:
