@@ -18,7 +18,10 @@ def main() -> None:
     """Entry point: runs a command. An error becomes one line and an exit status; `findnemo --debug` shows its traceback too."""
     from findnemo.cli._app import app
     from findnemo.cli._common import Global, stderr
+    from findnemo.cli._streams import showable_streams
+    from findnemo.errors import exit_status
 
+    showable_streams()
     given = Global()
     try:
         with _sigterm():
@@ -31,7 +34,7 @@ def main() -> None:
         if given.debug:
             stderr.print(_traceback(), markup=False, soft_wrap=True, end="")
         stderr.print(f"[red]error:[/] {_line(error)}", soft_wrap=True)
-        sys.exit(getattr(error, "exit_status", 1))
+        sys.exit(exit_status(error))
 
 
 @contextmanager

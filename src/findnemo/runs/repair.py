@@ -111,7 +111,7 @@ def repair(path: str | os.PathLike) -> Repair:
 def _database(path: Path, lock: Any) -> tuple[list[Path], list[str]]:
     """Put a new database in the place of a damaged one; where that is kept, and what is lost."""
     try:
-        Run(path, os.fdopen(os.dup(lock.fileno()), "a")).close()
+        Run(path, os.fdopen(os.dup(lock.fileno()), "a", encoding="utf-8")).close()
         return [], []
     except DamageError:
         pass
