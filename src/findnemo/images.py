@@ -145,13 +145,19 @@ def intact_png(path: str | os.PathLike) -> bool:
     """Whether a file is a whole PNG: every chunk fits its checksum (CRC-32), and the pixels can be read."""
     from PIL import Image
 
-    try:
-        with Image.open(path, formats=("PNG",)) as image:
-            image.verify()
-        with Image.open(path, formats=("PNG",)) as image:
-            image.load()
-    except Exception:  # decoders raise anything on damaged bytes
+    if not Path(path).is_file():
         return False
+    with open(path, "rb") as file:  # what cannot be opened may be whole
+        try:
+            with Image.open(file, formats=("PNG",)) as image:
+                image.verify()
+            file.seek(0)
+            with Image.open(file, formats=("PNG",)) as image:
+                image.load()
+        except Exception as error:  # decoders raise anything on damaged bytes
+            if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+                raise
+            return False
     return True
 
 

@@ -109,21 +109,26 @@ class NeuronSet:
             tensors = {name: torch.tensor(idx, dtype=torch.int64) for name, idx in self._layers.items()}
             save_file(tensors, path, metadata=about)
         else:
-            path.write_text(json.dumps({**about, "layers": self.to_json()}, indent=1) + "\n")
+            path.write_text(json.dumps({**about, "layers": self.to_json()}, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> NeuronSet:
         """Read what `save` wrote. Raises `InputError` for anything else, and for more than 16 MiB."""
         path = checked(path, JSON_BYTES)
         try:
-            if path.suffix == ".safetensors":
-                return cls(*_read_tensors(path))
-            content = json.loads(path.read_text())
-            return cls(content["layers"], _name(content.get("model")))
-        except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError, InputError) as error:
+            return cls(*(_read_tensors(path) if path.suffix == ".safetensors" else _read_json(path)))
+        except (OSError, ValueError, RecursionError, InputError) as error:
             raise InputError(
                 f"{path} is not a neuron file (JSON with a 'layers' object, or safetensors): {error!s:.300}"
             ) from error
+
+
+def _read_json(path: Path) -> tuple[dict[str, list[int]], str | None]:
+    values = json.loads(path.read_text(encoding="utf-8-sig"))
+    layers = values.get("layers") if isinstance(values, dict) else None
+    if not isinstance(layers, dict) or not all(isinstance(indices, list) for indices in layers.values()):
+        raise ValueError("no 'layers' object of lists in it")
+    return layers, _name(values.get("model"))
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, list[int]], str | None]:
@@ -131,9 +136,13 @@ def _read_tensors(path: Path) -> tuple[dict[str, list[int]], str | None]:
 
     try:
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name).tolist() for name in file.keys()}, _name((file.metadata() or {}).get("model"))  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            model = (file.metadata() or {}).get("model")
     except SafetensorError as error:
         raise ValueError(error) from error
+    if scalars := [name for name, t in tensors.items() if t.ndim != 1]:
+        raise ValueError(f"{scalars[0]!r:.60} is no list of indices")
+    return {name: t.tolist() for name, t in tensors.items()}, _name(model)
 
 
 def _name(model: object) -> str | None:

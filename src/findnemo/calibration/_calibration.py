@@ -106,7 +106,7 @@ class Calibration:
         with written(path / "calibration.safetensors") as part:
             part.write_bytes(data)
         with written(path / "calibration.json") as part:
-            part.write_text(json.dumps(about | {"digest": digest_of(about, data)}, indent=1) + "\n")
+            part.write_text(json.dumps(about | {"digest": digest_of(about, data)}, indent=1) + "\n", encoding="utf-8")
         return path
 
     @classmethod
@@ -121,12 +121,16 @@ class Calibration:
                 raise InputError(f"{path} is not a calibration: it holds no {name}; make one with `findnemo calibrate`")
         try:
             about = json.loads(checked(path / "calibration.json", JSON_BYTES).read_text(encoding="utf-8"))
+            if not isinstance(about, dict):
+                raise ValueError("calibration.json is no JSON object")
             data = checked(path / "calibration.safetensors", TENSOR_BYTES).read_bytes()
             if about["format"] not in (FORMAT, WITHOUT_DIGEST):
                 raise InputError(f"{path} has calibration format {about['format']!r:.40}, this findnemo reads {FORMAT}")
             if about.pop("digest", None) != (digest_of(about, data) if about["format"] == FORMAT else None):
                 raise ValueError("it does not fit its digest")
             tensors = load(data)
+            if not (isinstance(about["layers"], list) and all(isinstance(n, str) for n in about["layers"])):
+                raise ValueError("its layers cannot be those of a calibration")
             mean, std = ({n: tensors[f"{part}.{n}"] for n in about["layers"]} for part in ("mean", "std"))
             settings = Settings.from_json(about["settings"])
             made = cls(
@@ -144,7 +148,7 @@ class Calibration:
             )
             made._require_whole()
             return made
-        except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError, SafetensorError) as error:
+        except (OSError, KeyError, ValueError, RecursionError, SafetensorError) as error:
             raise DamageError(
                 f"{path} is damaged or not a calibration: {error!s:.300}; make it again with `findnemo calibrate`"
             ) from error

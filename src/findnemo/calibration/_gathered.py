@@ -148,11 +148,13 @@ class Gathered:
             return cls(key)
         try:
             with safe_open(checked(path, TENSOR_BYTES), "pt") as file:
-                about = file.metadata()
+                about = file.metadata() or {}
                 if about["key"] != key:
                     return cls(key)
                 count, trajectories = int(about["count"]), list(file.get_tensor("trajectories"))
                 layers = json.loads(about["layers"])
+                if not (isinstance(layers, list) and all(isinstance(n, str) for n in layers)):
+                    raise ValueError("its layers are no list of names")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if about.pop("digest") != digest_of(about, save(tensors)):
                 raise ValueError("it does not fit its digest")
@@ -163,5 +165,5 @@ class Gathered:
             merged = count - len(pending)
             moments = {n: Moments(merged, tensors[f"mean.{n}"], tensors[f"squares.{n}"]) for n in layers} if merged else {}
             return cls(key, about["prompts"], count, trajectories, moments, pending)
-        except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError, SafetensorError) as error:
+        except (OSError, KeyError, ValueError, RecursionError, SafetensorError) as error:
             raise DamageError(f"{path} is not an interrupted calibration ({error!s:.300}): remove it to start afresh") from error

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from findnemo._quiet import quiet_libraries
 from findnemo._secrets import hidden
+from findnemo.cli._streams import encoding_of, shown
 from findnemo.errors import InputError
 
 if TYPE_CHECKING:
@@ -99,11 +100,13 @@ def plain(text: str) -> str:
     """Text of unknown origin for a terminal: one line, no control characters, no markup, no secrets."""
     from rich.markup import escape
 
-    return escape("".join(c for c in hidden(" ".join(text.split())) if c.isprintable()))
+    return escape("".join(c for c in shown(hidden(" ".join(text.split()))) if c.isprintable()))
 
 
 def print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    """JSON that can be read back whatever the encoding of standard output is: pure ASCII where that is not UTF-8."""
+    text = json.dumps(value, indent=1, ensure_ascii=encoding_of(sys.stdout) != "utf-8")
+    sys.stdout.write(shown(text) + "\n")  # half of a surrogate pair becomes what JSON writes for it
 
 
 @contextmanager

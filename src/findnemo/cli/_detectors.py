@@ -25,7 +25,7 @@ from findnemo.cli._common import (
     warn_long_captions,
 )
 from findnemo.cli._steps import demo_holdout, demo_table, make_plan
-from findnemo.errors import InputError
+from findnemo.errors import FAILED, InputError
 
 if TYPE_CHECKING:
     from findnemo.detection import Evaluation
@@ -77,7 +77,7 @@ def detect_with(
     if drawn:
         say(f"{len(drawn)} pictures in {drawn[0].parent}", quiet)
     if any(r.failed for r in found):
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def inspect_detectors(run: Run, json: bool) -> None:

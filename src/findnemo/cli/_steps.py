@@ -28,7 +28,7 @@ from findnemo.cli._common import (
     warn,
     warn_long_captions,
 )
-from findnemo.errors import InputError, MismatchError
+from findnemo.errors import FAILED, InputError, MismatchError
 
 
 def calibrate_to(
@@ -316,7 +316,7 @@ def run_stages(
             write_report(run, quiet=quiet or json)
         failed = numbers["failed"] or (run.meta("quality") or {}).get("failed")
     if failed or (fail and numbers["memorized"]):
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def check_track(track: str | None) -> None:

@@ -40,7 +40,7 @@ from findnemo.cli._common import (
     takes_workers,
 )
 from findnemo.cli._steps import check_track, demo_table, opened, opened_with, plan_of, refuse_shard, run_stages, shard_of, tracked
-from findnemo.errors import MismatchError
+from findnemo.errors import FAILED, MismatchError
 
 PAPER = ", paper"  # how heads of columns with published numbers end
 PER_TYPE = 6  # captions of each type in costly studies of the demo
@@ -92,6 +92,7 @@ def compare(
     check_track(track)
     names = methods(mitigations.split(",") if mitigations else None)  # a wrong name is said before the work, not after
     judges = {"descriptor": descriptor, "clip": clip}
+    before = True
     with suppress(typer.Exit):  # a caption that failed is no reason to leave out the others
         if begun(out):
             asked = {"calibration": calibration, "images": images, "sampler": sampler and sampler_name(sampler), **judges}
@@ -99,6 +100,7 @@ def compare(
         else:
             also = {"column": column, "device": device, "dtype": dtype, "report": False, "quiet": quiet or json, **vars(crew)}
             audit(model, out, prompts, holdout, calibration, limit, images=images or 4, sampler=sampler, **judges, **also)
+        before = False
     refuse_shard(out)
     with tracked(out, track, quiet), opened_with(out, model, crew, device, dtype, quiet, trust) as (work, pool):
         with stoppable() as stop, bar(quiet) as update:
@@ -122,8 +124,8 @@ def compare(
     for caption in failed[:5]:
         reasons = "; ".join(f"{s.removeprefix('compare:')}: {r}" for s, r in caption.failed.items() if s.startswith("compare:"))
         say(f"failed: row {caption.row}: {reasons}")
-    if failed:
-        raise typer.Exit(1)
+    if failed or before:
+        raise typer.Exit(FAILED)
 
 
 @opens_model
@@ -169,7 +171,7 @@ def study(
     if not quiet:
         stdout.print(plain(f"{len(done) - len(failed)} studies in {folder}: begin with {folder / 'README.md'}"), soft_wrap=True)
     if failed:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def _not_memorized(captions: Iterable[Any]) -> list[str]:

@@ -129,7 +129,7 @@ def _config(source: str) -> dict[str, Any]:
 
     try:
         path = cached_file(source, CONFIG, _raise_exceptions_for_missing_entries=False)
-        return json.loads(Path(path).read_text()) if path else {}
+        return json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
     except (OSError, ValueError) as error:
         raise InputError(f"{CONFIG} of {source} cannot be read ({error!s:.200}): give a directory that holds it") from error
 

@@ -8,16 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from textwrap import indent
 from typing import IO, Any
 
+from findnemo._marks import marked
 from findnemo._writing import written
 from findnemo.runs.discoveries import list_of, p_of, p_values, q_values
 from findnemo.runs.standing import all_neurons, neurons_of, standing, state
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.whole import each_caption
-
-FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # how a formula begins for some spreadsheet, in full width too  # noqa: RUF001
 
 
 def row(caption: Caption, q: Mapping[int, float] | None = None) -> dict[str, Any]:
@@ -142,14 +140,17 @@ def _write_json(file: IO[str], about: dict[str, Any], rows: Iterator[dict[str, A
     file.write(json.dumps(about, indent=1, ensure_ascii=False).removesuffix("\n}") + ',\n "results": [')
     between = "\n"
     for one in rows:
-        file.write(between + indent(json.dumps(one, indent=1, ensure_ascii=False), "  "))
+        lines = json.dumps(one, indent=1, ensure_ascii=False).split(
+            "\n"
+        )  # captions hold other line separators, and no raw line feed
+        file.write(between + "\n".join(f"  {line}" for line in lines))
         between = ",\n"
     file.write("]\n}\n" if between == "\n" else "\n ]\n}\n")
 
 
 def _inert(values: dict[str, Any]) -> dict[str, Any]:
-    """Captions are untrusted: a spreadsheet must not take one for a formula."""
-    return {k: f"'{v}" if isinstance(v, str) and v[:1] in FORMULA else v for k, v in values.items()}
+    """Captions are untrusted: a spreadsheet must not take one for a formula. Read as a table of captions, the marks are gone."""
+    return {k: marked(v) if isinstance(v, str) else v for k, v in values.items()}
 
 
 def neurons_by_caption(captions: Iterable[Caption]) -> dict[str, dict[str, list[int]]]:

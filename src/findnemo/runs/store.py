@@ -50,6 +50,11 @@ _STORAGE = {  # what SQLite says of a disk -> the reason and the way out
     "disk I/O error": ("the disk reports an error, or has no room", FAILS),
     "database is locked": ("another process holds it", "wait for it, then run the same command again"),
 }
+_DAMAGE = (  # what SQLite says of the bytes of a file; all else that it says is of a statement, which is ours
+    *("malformed", "not a database", "unsupported file format", "string or blob too big"),
+    *("could not decode to utf-8", "database corruption"),
+)
+_UNASKED = "no such table: asked"
 
 Row = tuple[Any, ...]
 
@@ -138,8 +143,16 @@ class Run:
             raise InputError(
                 f"{self.path} has run format {known}, this findnemo reads {SCHEMA}: {way_out}, or take another --out"
             )
+        self._check_columns()
         if self._lock is not None:
             self._check_rows()
+
+    def _check_columns(self) -> None:
+        """Refuse tables that lack a column: what a statement of ours misses later is then no damage."""
+        for table, columns in COLUMNS.items():
+            wanted = {*columns, *(("checksum",) if self._schema >= SCHEMA else ())}
+            if lacking := wanted - {name for (name,) in self._sql("SELECT name FROM pragma_table_info(?)", (table,))}:
+                raise self._damaged(f"its table {table} has no {min(lacking)}")
 
     def _make_tables(self) -> None:
         with self.transaction():
@@ -168,22 +181,26 @@ class Run:
     # queries
 
     def _sql(self, query: str, values: Sequence[Any] = ()) -> list[Row]:
-        """All rows of a query. Raises InputError if SQLite cannot read the file, StorageError if it cannot write to it."""
+        """All rows of a query. Raises DamageError if SQLite cannot read the file, StorageError if it cannot write to it."""
         return list(self._rows(query, values))
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> Iterator[Row]:
         """The same one by one."""
         try:
             yield from self._db.execute(query, tuple(values))
-        except (sqlite3.DatabaseError, OverflowError, UnicodeDecodeError) as error:
-            raise self._told(error) from error
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            if (told := self._told(error)) is None:
+                raise
+            raise told from error
 
-    def _told(self, error: Exception) -> FindnemoError:
-        """An error of SQLite in plain words."""
-        for said, (reason, way_out) in _STORAGE.items():
-            if said in str(error):
-                return StorageError(f"{self.path} cannot be written: {reason}; {way_out}")
-        return self._damaged(str(error))
+    def _told(self, error: Exception) -> FindnemoError | None:
+        """An error of SQLite in plain words; None for one of a statement or its values, which is no fault of the file."""
+        said = str(error).lower()
+        if said == _UNASKED:
+            return InputError(f"{self.path}: no captions were asked for: call enter(run, prompts) or ask_all(run) first")
+        if isinstance(error, UnicodeDecodeError) or any(known in said for known in _DAMAGE):
+            return self._damaged(str(error))
+        return cannot_be_written(self.path, error)
 
     def _damaged(self, why: str) -> DamageError:
         file = self.path / DATABASE
@@ -202,7 +219,8 @@ class Run:
             yield tuple(row)
 
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
-        """All rows of a query; inside `transaction` also of a statement that writes. Raises InputError if SQLite cannot."""
+        """All rows of a query; inside `transaction` also of a statement that writes. Raises DamageError or StorageError where the file is to
+        blame, what SQLite raises where the statement is."""
         return self._sql(sql, values)
 
     @contextmanager
@@ -219,6 +237,10 @@ class Run:
 
     def put(self, table: str, row: Sequence[Any]) -> None:
         """Write a row in the place of the one that has its key."""
+        if self._schema < SCHEMA:
+            raise StorageError(
+                f"{self.path} has run format {self._schema} and is only read: go on with it (`findnemo audit`) first"
+            )
         marks = ", ".join("?" * (len(row) + 1))
         self._sql(
             f"INSERT OR REPLACE INTO {table} ({', '.join(COLUMNS[table])}, checksum) VALUES ({marks})",
@@ -398,6 +420,14 @@ def named(table: str, row: Sequence[Any]) -> str:
         "captions": f"caption {row[0]!r:.60}",
         "results": f"the result {row[1]!r:.60} of caption {row[0]!r:.60}",
     }[table]
+
+
+def cannot_be_written(place: Path, error: Exception) -> StorageError | None:
+    """What SQLite says of the disk, in plain words; None for an error of another kind."""
+    for said, (reason, way_out) in _STORAGE.items():
+        if said.lower() in str(error).lower():
+            return StorageError(f"{place} cannot be written: {reason}; {way_out}")
+    return None
 
 
 def _connect(file: Path, writes: bool) -> sqlite3.Connection:
