@@ -45,3 +45,7 @@ class StoppedError(FindnemoError):
     """The work was asked to stop (Ctrl-C, SIGTERM) before its result was there; what was done is kept."""
 
     exit_status = 130
+
+
+class FindnemoWarning(UserWarning):
+    """Something goes on otherwise than one would think: a caption of which a text encoder reads a part only, a part of a model left out."""

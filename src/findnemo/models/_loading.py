@@ -8,8 +8,12 @@ from typing import Any
 
 import torch
 
-from findnemo.errors import InputError, ModelError
+from findnemo.errors import FindnemoError, InputError, ModelError
 from findnemo.models._base import Model
+from findnemo.models._fit import check_fit
+from findnemo.models._parts import PICKLES, SPARE, check_index, check_parts, left_out
+from findnemo.models._reading import tell
+from findnemo.models._rehearsal import mend_limits, rehearse
 from findnemo.models._single_file import configuration, first_line, from_single_file, pipeline_class, refuse_code
 from findnemo.models.deepfloyd import DeepFloyd
 from findnemo.models.flux import Flux
@@ -29,7 +33,6 @@ ADAPTERS: dict[str, type[Model]] = {
     "FluxPipeline": Flux,
 }
 DEMO = Path(__file__).parents[1] / "demo" / "assets" / "model"  # what load("demo") loads
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 VARIANT = re.compile(r"[\w-]+\.([\w-]+?)(?:-\d+-of-\d+)?\.safetensors")  # of model.fp16.safetensors: fp16
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FILES = (".safetensors", *PICKLES)
@@ -89,7 +92,7 @@ def load(
         adapter = _adapter(type(pipeline).__name__)
         if device is not None or dtype is not None:
             pipeline.to(**{k: v for k, v in (("device", _device(device)), ("dtype", _dtype(dtype))) if v is not None})
-        return _laid_out(adapter(pipeline, name), channels_last)
+        return _laid_out(_checked(adapter, pipeline, name), channels_last)
     place = _device(device) or _best_device()
     kind = _dtype(dtype) or (torch.float16 if place.type == "cuda" else torch.float32)
     path = DEMO if str(source) == "demo" else source
@@ -100,10 +103,10 @@ def load(
         pipeline = from_single_file(file, folder, kind)
     else:
         adapter = _adapter(_pipeline_class(path, revision, variant))
-        pipeline = _from_pretrained(path, kind, revision, variant)
+        pipeline = _from_pretrained(adapter, path, kind, revision, variant)
     pipeline.to(place)
     pipeline.set_progress_bar_config(disable=True)
-    model = adapter(pipeline, str(source))
+    model = _checked(adapter, pipeline, str(source))
     model.options = asked
     return _laid_out(model, channels_last)
 
@@ -138,6 +141,16 @@ def _checked_file(path: Path) -> Path:
     if path.suffix != ".safetensors":
         raise InputError(f"{path} is not a model directory, nor a .safetensors file: {GIVE}")
     return path
+
+
+def _checked(adapter: type[Model], pipeline: Any, source: str) -> Model:
+    """A model that has all its parts, of one model, and that has answered everything once. Raises ModelError, EditError."""
+    check_parts(adapter, pipeline)
+    model = adapter(pipeline, source)
+    mend_limits(model)
+    check_fit(model)
+    rehearse(model)
+    return model
 
 
 def _laid_out(model: Model, channels_last: bool) -> Model:
@@ -203,7 +216,7 @@ def _pipeline_class(source: str | Path, revision: str | None, variant: str | Non
 
 def _refuse_pickles(path: Path) -> None:
     """A component that has weights only as pickles is refused before loading."""
-    for folder in sorted(p for p in path.iterdir() if p.is_dir()):
+    for folder in sorted(p for p in path.iterdir() if p.is_dir() and p.name not in SPARE):
         files = [f for f in folder.iterdir() if f.is_file()]
         pickles = sorted(f.name for f in files if f.suffix in PICKLES)
         if pickles and not any(f.suffix == ".safetensors" for f in files):
@@ -225,15 +238,25 @@ def _check_variant(path: Path, variant: str | None) -> None:
         raise InputError(f"{path} holds weights of variant {', '.join(sorted(known))} only: ask for variant {min(known)!r}")
 
 
-def _from_pretrained(source: str | Path, dtype: torch.dtype, revision: str | None, variant: str | None) -> Any:
+def _from_pretrained(
+    adapter: type[Model], source: str | Path, dtype: torch.dtype, revision: str | None, variant: str | None
+) -> Any:
     from diffusers import DiffusionPipeline
 
     which = {"revision": revision, "variant": variant}
     options: dict[str, Any] = {"torch_dtype": dtype, "use_safetensors": True, "trust_remote_code": False, **which}
     try:
         index = DiffusionPipeline.load_config(str(source), revision=revision)
-        left_out = [name for name, kind in index.items() if kind == [None, None]]
-        return DiffusionPipeline.from_pretrained(str(source), **options, **dict.fromkeys(left_out))  # diffusers asks to be told
+        folder = Path(source) if Path(source).is_dir() else None
+        check_index(adapter, index, str(source), folder)
+        none = left_out(index, folder)  # diffusers asks to be told
+        pipeline = DiffusionPipeline.from_pretrained(str(source), **options, **dict.fromkeys(none))
+    except FindnemoError:
+        raise
     except Exception as error:  # libraries raise anything on configurations made to break them
         hint = f"; if it has pickled weights only, {CONVERT}" if "safetensors" in str(error) else ""
         raise ModelError(f"{source} cannot be loaded: {first_line(error)}{hint}") from error
+    gone = [name for name in none if index[name] != [None, None]]
+    if gone:
+        tell(f"{source} has no usable {' and '.join(gone)}: loaded without, which findnemo does not need; exports are without too")
+    return pipeline
