@@ -400,6 +400,7 @@ def audit(
     with tracked(out, track, quiet), at_work(model, crew, device, dtype, quiet, compile) as pool:
         if made is None:
             assert clean is not None
+            warn_long_captions(pool.model, clean, of="hold-out ")
             made = own_calibration(pool, [p.text for p in clean], settings, fpr, precision, out, quiet, wait)
         plan = with_list(with_screen(plan, screen, made, quiet), fdr, made)
         run_stages(

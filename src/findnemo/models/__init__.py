@@ -3,6 +3,7 @@
 from findnemo.models._base import Model, sample_seed
 from findnemo.models._flow import FlowModel
 from findnemo.models._loading import load
+from findnemo.models._reading import Reader, cut
 from findnemo.models.deepfloyd import DeepFloyd
 from findnemo.models.flux import Flux
 from findnemo.models.pixart import PixArt
@@ -16,9 +17,11 @@ __all__ = [
     "Flux",
     "Model",
     "PixArt",
+    "Reader",
     "StableDiffusion",
     "StableDiffusion3",
     "StableDiffusionXL",
+    "cut",
     "load",
     "sample_seed",
 ]

@@ -60,7 +60,7 @@ class Model:
         self.options: dict[str, str] = {}
         self._found: dict[str, dict[str, nn.Module]] = {}
         self.tell: Callable[[str], None] = tell  # what is done with a warning
-        self._told: set[str] = set()  # captions of which it was said that they are not read to their end
+        self.told: set[str] = set()  # captions of which it was said that they are not read to their end
         self.check_editable()
 
     # what an adapter answers -----------------------------------------------------------------------------------------
@@ -202,7 +202,9 @@ class Model:
     def readers(self) -> tuple[Reader, ...]:
         """Who reads a prompt, and how much of it: one for every text encoder that is there."""
         parts = [(t, e, getattr(self.pipeline, t, None), getattr(self.pipeline, e, None)) for t, e in self.encoders]
-        return named([(e, Reader(kind_of(it), by, self.limit(t), self.prepared)) for t, e, by, it in parts if by and it is not None])
+        return named(
+            [(e, Reader(kind_of(it), by, self.limit(t), self.prepared)) for t, e, by, it in parts if by and it is not None]
+        )
 
     @property
     def longest(self) -> int:
@@ -212,8 +214,8 @@ class Model:
     def tell_cut(self, prompts: Sequence[str]) -> None:
         """Warn of prompts that a text encoder does not read to their end, once each."""
         for prompt in prompts:
-            if prompt not in self._told and (what := cut(self.readers, prompt)):
-                self._told.add(prompt)
+            if prompt not in self.told and (what := cut(self.readers, prompt)):
+                self.told.add(prompt)
                 self.tell(f"{prompt[:60]!r}: {what}")
 
     def further(self, text: Tensor, last: int | None = None) -> int:

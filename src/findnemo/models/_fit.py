@@ -8,7 +8,7 @@ from typing import Any
 
 from findnemo.errors import ModelError
 from findnemo.models._base import Model
-from findnemo.models._widths import widths
+from findnemo.models._widths import pooled, widths
 
 FACES = "captions in all its attention, where findnemo takes attn1 to see the image alone"
 UNKNOWN = {  # settings of a U-Net that ask for what no caption says
@@ -19,8 +19,16 @@ UNKNOWN = {  # settings of a U-Net that ask for what no caption says
     "dual_cross_attention": "two texts at once",
 }
 ADDITIONS = {"StableDiffusionXLPipeline": ("text_time",), "IFPipeline": (None, "text")}  # others take nothing beside the caption
+PROJECTS = {  # text encoders of CLIP, and whether one embedding of the whole caption is taken of them as their first output
+    "StableDiffusionPipeline": {"text_encoder": False},
+    "LatentConsistencyModelPipeline": {"text_encoder": False},
+    "StableDiffusionXLPipeline": {"text_encoder": False, "text_encoder_2": True},
+    "StableDiffusion3Pipeline": {"text_encoder": True, "text_encoder_2": True},
+    "FluxPipeline": {"text_encoder": False},
+}
 PROJECTIONS = (None, "text_proj", "ip_image_proj")  # an IP-Adapter may come and go
 ALONE = "give a model that is told of captions alone"
+ASKED = ("alphas_cumprod", "order", "scale_model_input")  # of a scheduler, by the pipelines and by findnemo
 PUBLISHED = "give the scheduler that the checkpoint was published with"
 
 Found = Iterator[str]
@@ -56,9 +64,32 @@ def _set(value: Any) -> bool:
     return any(value) if isinstance(value, list | tuple) else bool(value)
 
 
+def encoders(model: Model) -> Found:
+    """Text encoders that give what the pipeline takes of them."""
+    for name, wanted in PROJECTS.get(type(model.pipeline).__name__, {}).items():
+        encoder = getattr(model.pipeline, name, None)
+        if encoder is not None and bool(pooled(encoder)) is not wanted:
+            kind = "CLIPTextModelWithProjection" if wanted else "CLIPTextModel"
+            yield f"its {name} is a {type(encoder).__name__}, of which the pipeline would take the wrong output: give a {kind}"
+
+
+def tokenizers(model: Model) -> Found:
+    """Tokenizers that can fill captions up, to one length where their embeddings lie side by side."""
+    for name, _ in model.encoders:
+        tokenizer = getattr(model.pipeline, name, None)
+        if tokenizer is not None and tokenizer.pad_token is None:
+            yield f"its {name} has no padding token: set pipeline.{name}.pad_token to the one that it was trained with (CLIP: its eos_token)"
+    limits = [reader.limit for reader in model.readers]
+    if type(model.pipeline).__name__ == "StableDiffusionXLPipeline" and len(set(limits)) > 1:
+        yield (
+            f"its tokenizers give {' and '.join(map(str, limits))} tokens, and the embeddings of both lie side by side: set model_max_length of both "
+            f"to {min(limits)}"
+        )
+
+
 def channels(model: Model) -> Found:
     """Whether a transformer of a flow returns what it takes; U-Nets and PixArt are checked by their adapters."""
-    config = model.denoiser.config
+    config = getattr(model.pipeline, model.component).config
     taken, returned = config.get("in_channels"), config.get("out_channels") or config.get("in_channels")
     if _flows(model) and taken != returned:
         yield f"its transformer takes {taken} channels and returns {returned}: inpainting and control variants are not supported"
@@ -79,11 +110,11 @@ def schedules(model: Model) -> Found:
     elif "FlowMatch" in kind or config.get("use_flow_sigmas") or "flow" in str(config.get("prediction_type")):
         yield f"its scheduler is a {kind} that goes by a flow, and its denoiser predicts noise: {PUBLISHED}, such as a DDIMScheduler"
     elif "sigma_data" not in config:  # of EDM: `predict_noise` says what it reads
-        lacking = [] if hasattr(scheduler, "alphas_cumprod") else ["alphas_cumprod"]
+        lacking = [name for name in ASKED if not hasattr(scheduler, name)]
         lacking += [] if config.get("prediction_type") else ["prediction_type"]
         if lacking:
             yield (
-                f"its scheduler is a {kind} without {' and '.join(lacking)}, by which findnemo knows what the denoiser predicts: {PUBLISHED}, "
+                f"its scheduler is a {kind} without {' and '.join(lacking)}, by which the denoiser's output is understood: {PUBLISHED}, "
                 "such as a DDIMScheduler"
             )
 
@@ -99,7 +130,7 @@ def sizes(model: Model) -> Found:
     """A size of latents in whole numbers, which the pipeline can make images of."""
     pipeline, flows = model.pipeline, _flows(model)
     owner = "default_sample_size of the pipeline" if flows else f"sample_size of its {model.component}"
-    size = pipeline.default_sample_size if flows else model.denoiser.config.get("sample_size")
+    size = pipeline.default_sample_size if flows else getattr(pipeline, model.component).config.get("sample_size")
     sides = list(size) if isinstance(size, list | tuple) else [size, size]
     if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
         yield (
@@ -123,4 +154,4 @@ def decoders(model: Model) -> Found:
         )
 
 
-CHECKS: tuple[Callable[[Model], Found], ...] = (told, channels, schedules, sizes, decoders, widths)
+CHECKS: tuple[Callable[[Model], Found], ...] = (told, encoders, tokenizers, channels, schedules, sizes, decoders, widths)

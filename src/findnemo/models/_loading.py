@@ -12,8 +12,8 @@ from findnemo.errors import FindnemoError, InputError, ModelError
 from findnemo.models._base import Model
 from findnemo.models._fit import check_fit
 from findnemo.models._parts import PICKLES, SPARE, check_index, check_parts, left_out
-from findnemo.models._reading import tell
-from findnemo.models._rehearsal import mend_limits, rehearse
+from findnemo.models._reading import mend_limits, tell
+from findnemo.models._rehearsal import rehearse
 from findnemo.models._single_file import configuration, first_line, from_single_file, pipeline_class, refuse_code
 from findnemo.models.deepfloyd import DeepFloyd
 from findnemo.models.flux import Flux
@@ -89,7 +89,8 @@ def load(
         return source
     if not isinstance(source, (str, Path)):
         pipeline, name = source, f"live {type(source).__name__}"
-        adapter = _adapter(type(pipeline).__name__)
+        adapter = _adapter_of(pipeline)
+        check_parts(adapter, pipeline)
         if device is not None or dtype is not None:
             pipeline.to(**{k: v for k, v in (("device", _device(device)), ("dtype", _dtype(dtype))) if v is not None})
         return _laid_out(_checked(adapter, pipeline, name), channels_last)
@@ -145,11 +146,19 @@ def _checked_file(path: Path) -> Path:
 
 def _checked(adapter: type[Model], pipeline: Any, source: str) -> Model:
     """A model that has all its parts, of one model, and that has answered everything once. Raises ModelError, EditError."""
-    check_parts(adapter, pipeline)
-    model = adapter(pipeline, source)
-    mend_limits(model)
-    check_fit(model)
-    rehearse(model)
+    try:
+        check_parts(adapter, pipeline)
+        model = adapter(pipeline, source)
+        mend_limits(model)
+        check_fit(model)
+        rehearse(model)
+    except FindnemoError:
+        raise
+    except Exception as error:  # of parts that are of another kind altogether
+        raise ModelError(
+            f"the parts of {source} are not those of a {type(pipeline).__name__} ({type(error).__name__}: {first_line(error)}): give the "
+            "pipeline as it was published"
+        ) from error
     return model
 
 
@@ -187,6 +196,18 @@ def _adapter(class_name: str) -> type[Model]:
             f"{class_name} is not supported: findnemo works on {', '.join(sorted(ADAPTERS))} (text-to-image models with cross-attention)"
         )
     return ADAPTERS[class_name]
+
+
+def _adapter_of(pipeline: Any) -> type[Model]:
+    """That of a live pipeline. Raises ModelError, with the way to one that is known, where that can be made of its parts."""
+    kind, bases = type(pipeline).__name__, [base.__name__ for base in type(pipeline).__mro__[1:]]
+    known = next((name for name in bases if name in ADAPTERS), None)
+    if kind not in ADAPTERS and known is not None:
+        raise ModelError(
+            f"{kind} is a class of its own, and what it changes of {known} is not known to findnemo: give {known}.from_pipe(pipeline), which has "
+            "the same parts"
+        )
+    return _adapter(kind)
 
 
 def _pipeline_class(source: str | Path, revision: str | None, variant: str | None) -> str:
@@ -258,5 +279,7 @@ def _from_pretrained(
         raise ModelError(f"{source} cannot be loaded: {first_line(error)}{hint}") from error
     gone = [name for name in none if index[name] != [None, None]]
     if gone:
-        tell(f"{source} has no usable {' and '.join(gone)}: loaded without, which findnemo does not need; exports are without too")
+        tell(
+            f"{source} has no usable {' and '.join(gone)}: loaded without, which findnemo does not need; exports are without too"
+        )
     return pipeline

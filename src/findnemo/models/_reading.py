@@ -24,7 +24,7 @@ def as_it_is(caption: str, tokenizer: Any) -> str:
 
 def converted(caption: str, tokenizer: Any) -> str:
     """A caption as pipelines with textual inversions write it: a token of several vectors is several tokens."""
-    from diffusers.loaders import TextualInversionLoaderMixin
+    from diffusers.loaders.textual_inversion import TextualInversionLoaderMixin
 
     made: str = TextualInversionLoaderMixin().maybe_convert_prompt(caption, tokenizer)
     return made
@@ -39,7 +39,7 @@ def cleaned(caption: str, tokenizer: Any) -> str:
     """A caption as PixArt cleans it, without addresses and marks."""
     from diffusers import PixArtAlphaPipeline
 
-    bare = PixArtAlphaPipeline.__new__(PixArtAlphaPipeline)  # cleaning asks nothing of a pipeline's parts
+    bare: Any = PixArtAlphaPipeline.__new__(PixArtAlphaPipeline)  # cleaning asks nothing of a pipeline's parts
     (made,) = bare._text_preprocessing(caption, clean_caption=True)
     return str(made)
 
@@ -134,3 +134,24 @@ def usual_length(pipeline: Any) -> int:
 def tell(text: str) -> None:
     """Warn in Python's way."""
     warnings.warn(text, FindnemoWarning, stacklevel=2)
+
+
+def mend_limits(model: Any) -> None:
+    """Give tokenizers that state no length, or more than their text encoder has positions for, the length that it reads, with a warning.
+
+    diffusers would fail on them. Raises ModelError where no length is known, or none of a caption is left.
+    """
+    for part, encoder in model.encoders:
+        tokenizer, reads = (getattr(model.pipeline, name, None) for name in (part, encoder))
+        if tokenizer is None or reads is None:
+            continue
+        stated = model.limit(part)
+        limit = fitting(stated, tokenizer, reads, part)
+        if limit < stated:
+            tokenizer.model_max_length = limit
+            if hasattr(model.pipeline, "tokenizer_max_length"):
+                model.pipeline.tokenizer_max_length = limit
+            said = "no model_max_length" if stated >= ENDLESS else f"model_max_length {stated}"
+            model.tell(
+                f"{part} says {said}, and {encoder} reads {limit} tokens: {limit} is taken (pipeline.{part}.model_max_length)"
+            )

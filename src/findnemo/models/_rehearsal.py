@@ -11,7 +11,6 @@ import torch
 from findnemo._memory import out_of_memory
 from findnemo.errors import FindnemoError, ModelError
 from findnemo.models._base import Model
-from findnemo.models._reading import fitting
 from findnemo.models._single_file import first_line
 from findnemo.settings import PAPER
 
@@ -45,7 +44,7 @@ def _tried(model: Model, what: str, parts: Any, answer: Callable[[], Any]) -> An
         except FindnemoError:
             return None
         except Exception as error:  # libraries raise anything on parts that do not fit
-            if out_of_memory(error):
+            if isinstance(error, RuntimeError) and out_of_memory(error):
                 return None
             raise ModelError(
                 f"this {type(model.pipeline).__name__} cannot {what} ({type(error).__name__}: {first_line(error)}), with {_described(model, parts)}: "
@@ -68,22 +67,3 @@ def _described(model: Model, parts: Any) -> str:
 def _where(part: Any) -> str:
     first = next(part.parameters(), None) if isinstance(part, torch.nn.Module) else None
     return "" if first is None else f" ({str(first.dtype).removeprefix('torch.')} on {first.device})"
-
-
-def mend_limits(model: Model) -> None:
-    """Give tokenizers that state no length, or more than their text encoder has positions for, the length that it reads, with a warning.
-
-    diffusers would fail on them. Raises ModelError where no length is known, or none of a caption is left.
-    """
-    for part, encoder in model.encoders:
-        tokenizer, reads = (getattr(model.pipeline, name, None) for name in (part, encoder))
-        if tokenizer is None or reads is None:
-            continue
-        stated = model.limit(part)
-        limit = fitting(stated, tokenizer, reads, part)
-        if limit < stated:
-            tokenizer.model_max_length = limit
-            if hasattr(model.pipeline, "tokenizer_max_length"):
-                model.pipeline.tokenizer_max_length = limit
-            said = "no model_max_length" if stated > 1_000_000 else f"model_max_length {stated}"
-            model.tell(f"{part} says {said}, and {encoder} reads {limit} tokens: {limit} is taken (pipeline.{part}.model_max_length)")

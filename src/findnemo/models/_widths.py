@@ -42,7 +42,7 @@ def widths(model: Model) -> Iterator[str]:
 
 
 def _widths(model: Model) -> Iterator[Width]:
-    pipeline, config = model.pipeline, model.denoiser.config
+    pipeline, config = model.pipeline, getattr(model.pipeline, model.component).config
     encoders = [getattr(pipeline, e, None) for _, e in model.encoders]
     for words, encoder in model.encoders:
         if getattr(pipeline, words, None) is not None:
@@ -62,7 +62,12 @@ def _vocabulary(pipeline: Any, words: str, encoder: str) -> Iterator[Width]:
 def _latents(pipeline: Any, config: Any, component: str) -> Iterator[Width]:
     flux = type(pipeline).__name__ == "FluxPipeline"  # 2 x 2 latents are one token
     latent, name = pipeline.vae.config.get("latent_channels"), "latent_channels of its vae"
-    yield Width(f"four times {name}" if flux else name, latent and latent * (4 if flux else 1), f"in_channels of its {component}", config.get("in_channels"))
+    yield Width(
+        f"four times {name}" if flux else name,
+        latent and latent * (4 if flux else 1),
+        f"in_channels of its {component}",
+        config.get("in_channels"),
+    )
     for end in ("in_channels", "out_channels"):
         yield Width(f"{end} of its vae", pipeline.vae.config.get(end), "the colours of a picture", 3)
 
@@ -86,7 +91,6 @@ def _sum(numbers: list[int | None]) -> int | None:
 def _of_one(config: Any, encoders: list[Any]) -> Iterator[Width]:
     """Stable Diffusion, DeepFloyd IF: a text encoder of whose output every token is seen."""
     yield from _tokens(config, "the width of its text_encoder", hidden(encoders[0]))
-    yield Width("the projection of its text_encoder (CLIPTextModelWithProjection)", pooled(encoders[0]), "what the pipeline takes of it", 0)
 
 
 def _tokens(config: Any, giver: str, given: int | None) -> Iterator[Width]:
@@ -99,17 +103,15 @@ def _tokens(config: Any, giver: str, given: int | None) -> Iterator[Width]:
 def _of_sdxl(config: Any, encoders: list[Any]) -> Iterator[Width]:
     there = [encoder for encoder in encoders if encoder is not None]
     yield from _tokens(config, "the width of its text encoders together", _sum([hidden(e) for e in there]))
-    giver = "the pooled embedding of its text_encoder_2"
-    if not pooled(there[-1]):
-        yield Width(f"{giver} (which has no text_projection)", 0, "what it says of it", there[-1].config.projection_dim)
-        return
     number, total = config.get("addition_time_embed_dim"), config.get("projection_class_embeddings_input_dim")
-    taker = f"what its U-Net takes (projection_class_embeddings_input_dim {total} less {NUMBERS} x addition_time_embed_dim {number})"
-    yield Width(giver, next(filter(None, map(pooled, there))), taker, total - NUMBERS * number)
+    taker = (
+        f"what its U-Net takes (projection_class_embeddings_input_dim {total} less {NUMBERS} x addition_time_embed_dim {number})"
+    )
+    yield Width("the pooled embedding of its text_encoder_2", pooled(there[-1]), taker, total - NUMBERS * number)
 
 
 def _refiner(model: Model) -> str:
-    config, encoder = model.denoiser.config, model.pipeline.text_encoder_2
+    config, encoder = model.pipeline.unet.config, model.pipeline.text_encoder_2
     number, total = config.get("addition_time_embed_dim"), config.get("projection_class_embeddings_input_dim")
     if not model.pipeline.config.get("requires_aesthetics_score") and pooled(encoder) + REFINER * number != total:
         return ""
@@ -126,12 +128,19 @@ def _of_sd3(config: Any, encoders: list[Any]) -> Iterator[Width]:
     both = _sum([hidden(e) for e in clips])
     if both is not None and both > joint:  # what is narrower is filled with zeros
         yield Width("the width of its text_encoder and text_encoder_2 together", both, taker, joint)
-    yield Width("the pooled embedding of its text_encoder and text_encoder_2", sum(map(pooled, clips)), POOLED, config.get("pooled_projection_dim"))
+    yield Width(
+        "the pooled embedding of its text_encoder and text_encoder_2",
+        sum(map(pooled, clips)),
+        POOLED,
+        config.get("pooled_projection_dim"),
+    )
 
 
 def _of_flux(config: Any, encoders: list[Any]) -> Iterator[Width]:
     clip, t5 = encoders
-    yield Width("the width of its text_encoder_2", hidden(t5), "joint_attention_dim of its transformer", config.get("joint_attention_dim"))
+    yield Width(
+        "the width of its text_encoder_2", hidden(t5), "joint_attention_dim of its transformer", config.get("joint_attention_dim")
+    )
     yield Width("the pooled embedding of its text_encoder", hidden(clip), POOLED, config.get("pooled_projection_dim"))
 
 

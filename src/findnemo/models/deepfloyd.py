@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from findnemo.models._reading import lowered
 from findnemo.models.stable_diffusion import StableDiffusion
 
-
 LONGEST = 77  # tokens with which IF was trained, though T5 reads more
 
 

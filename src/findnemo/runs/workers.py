@@ -308,18 +308,13 @@ class Facts:
     device: Any
     latent_shape: tuple[int, int, int]
     layers: dict[str, int]
-    longest: int
-    tokenizer: Any = None
+    readers: tuple[Any, ...] = ()
+    told: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, model: Any) -> Facts:
-        pipeline = model.pipeline
         about = (model.fingerprint, model.source, model.options, model.dtype, model.device, model.latent_shape)
-        return cls(*about, model.widths(), model.longest, getattr(pipeline, "tokenizer", None))
-
-    @property
-    def pipeline(self) -> Facts:
-        return self  # of which only the tokenizer is asked for
+        return cls(*about, model.widths(), model.readers)
 
     @property
     def value_layers(self) -> dict[str, int]:
