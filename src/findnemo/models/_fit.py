@@ -27,6 +27,7 @@ PROJECTS = {  # text encoders of CLIP, and whether one embedding of the whole ca
     "FluxPipeline": {"text_encoder": False},
 }
 PROJECTIONS = (None, "text_proj", "ip_image_proj")  # an IP-Adapter may come and go
+WORDS = "a photo of 2 dogs"
 ALONE = "give a model that is told of captions alone"
 ASKED = ("alphas_cumprod", "order", "scale_model_input")  # of a scheduler, by the pipelines and by findnemo
 PUBLISHED = "give the scheduler that the checkpoint was published with"
@@ -79,6 +80,8 @@ def tokenizers(model: Model) -> Found:
         tokenizer = getattr(model.pipeline, name, None)
         if tokenizer is not None and tokenizer.pad_token is None:
             yield f"its {name} has no padding token: set pipeline.{name}.pad_token to the one that it was trained with (CLIP: its eos_token)"
+        elif tokenizer is not None and not set(tokenizer(WORDS, verbose=False).input_ids) - set(tokenizer.all_special_ids):
+            yield f"its {name} knows none of {WORDS!r}: its vocabulary is not there, copy the whole folder"
     limits = [reader.limit for reader in model.readers]
     if type(model.pipeline).__name__ == "StableDiffusionXLPipeline" and len(set(limits)) > 1:
         yield (

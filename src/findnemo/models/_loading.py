@@ -10,6 +10,7 @@ import torch
 
 from findnemo.errors import FindnemoError, InputError, ModelError
 from findnemo.models._base import Model
+from findnemo.models._complete import complete
 from findnemo.models._fit import check_fit
 from findnemo.models._parts import PICKLES, SPARE, check_index, check_parts, left_out
 from findnemo.models._reading import mend_limits, tell
@@ -105,6 +106,7 @@ def load(
     else:
         adapter = _adapter(_pipeline_class(path, revision, variant))
         pipeline = _from_pretrained(adapter, path, kind, revision, variant)
+    check_parts(adapter, pipeline)
     pipeline.to(place)
     pipeline.set_progress_bar_config(disable=True)
     model = _checked(adapter, pipeline, str(source))
@@ -204,8 +206,8 @@ def _adapter_of(pipeline: Any) -> type[Model]:
     known = next((name for name in bases if name in ADAPTERS), None)
     if kind not in ADAPTERS and known is not None:
         raise ModelError(
-            f"{kind} is a class of its own, and what it changes of {known} is not known to findnemo: give {known}.from_pipe(pipeline), which has "
-            "the same parts"
+            f"{kind} is not supported: what it changes of {known} is not known to findnemo; give {known}.from_pipe(pipeline), which has the "
+            "same parts"
         )
     return _adapter(kind)
 
@@ -271,7 +273,8 @@ def _from_pretrained(
         folder = Path(source) if Path(source).is_dir() else None
         check_index(adapter, index, str(source), folder)
         none = left_out(index, folder)  # diffusers asks to be told
-        pipeline = DiffusionPipeline.from_pretrained(str(source), **options, **dict.fromkeys(none))
+        with complete(str(source)):
+            pipeline = DiffusionPipeline.from_pretrained(str(source), **options, **dict.fromkeys(none))
     except FindnemoError:
         raise
     except Exception as error:  # libraries raise anything on configurations made to break them

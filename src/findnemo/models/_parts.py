@@ -37,7 +37,8 @@ def check_parts(adapter: type[Model], pipeline: Any) -> None:
         module = getattr(pipeline, part)
         if isinstance(module, torch.nn.Module) and not offloaded(module) and any(p.is_meta for p in module.parameters()):
             raise ModelError(
-                f"{part} of this {kind} has weights on the meta device, which holds none: load it with its weights before it is given to findnemo"
+                f"{part} of this {kind} has weights on the meta device, which holds none: its file lacks them, or they were never loaded; load the whole "
+                "model"
             )
 
 
