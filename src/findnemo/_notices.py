@@ -6,14 +6,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-
-class Notice(UserWarning):
-    """Something was decided for the user, who may want to know it; nothing is wrong."""
+from findnemo.errors import FindnemoWarning
 
 
 def notice(text: str) -> None:
     """Say something once to whoever called into findnemo."""
-    warnings.warn(text, Notice, stacklevel=3)
+    warnings.warn(text, FindnemoWarning, stacklevel=3)
 
 
 @contextmanager
@@ -22,12 +20,12 @@ def told_to(tell: Callable[[str], None]) -> Iterator[None]:
     shown = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *more: object, **others: object) -> None:
-        if issubclass(category, Notice):
+        if issubclass(category, FindnemoWarning):
             tell(str(message))
         else:
             shown(message, category, *more, **others)  # type: ignore[arg-type]
 
     with warnings.catch_warnings():
-        warnings.simplefilter("always", Notice)
+        warnings.simplefilter("always", FindnemoWarning)
         warnings.showwarning = show
         yield

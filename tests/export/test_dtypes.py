@@ -19,8 +19,7 @@ from safetensors.torch import save_file as save
 
 import findnemo
 from findnemo import NeuronSet
-from findnemo._notices import Notice
-from findnemo.errors import EditError, InputError
+from findnemo.errors import EditError, FindnemoWarning, InputError
 from findnemo.export import select, write
 from findnemo.export._original import original_tensors, unet_name
 from findnemo.export._source import with_kept
@@ -76,7 +75,7 @@ def silent(request):
     """Nothing is told where nothing was narrowed; tests of what is told ask for it."""
     with warnings.catch_warnings():
         if "tells" not in request.keywords:
-            warnings.simplefilter("error", Notice)
+            warnings.simplefilter("error", FindnemoWarning)
         yield
 
 
@@ -226,9 +225,9 @@ def test_a_dtype_that_is_asked_for_is_written_and_what_it_narrows_is_said(tmp_pa
     model = findnemo.load(place, dtype="bfloat16", **({"config": tmp_path / "source"} if form == "rewritten" else {}))
     chosen = chosen_of(tmp_path, model, neurons)
     target = tmp_path / ("clean" if form == "checkpoint" else "clean.safetensors")
-    with pytest.warns(Notice, match=r"^narrowed to float16, as asked: .*from float32") as told:
+    with pytest.warns(FindnemoWarning, match=r"^narrowed to float16, as asked: .*from float32") as told:
         write("file" if form == "rewritten" else form, chosen, target, model, dtype="float16")
-    assert len([w for w in told if issubclass(w.category, Notice)]) == 1
+    assert len([w for w in told if issubclass(w.category, FindnemoWarning)]) == 1
     if form == "checkpoint":
         wanted = {n: v.half() for n, v in zeroed(weights(tmp_path / "source"), neurons).items()}
         same(weights(target), wanted)
@@ -253,7 +252,7 @@ def test_a_wider_dtype_is_written_without_a_word_and_from_the_source(narrow, tmp
 @pytest.mark.tells
 def test_a_narrow_lora_is_said_to_be_inexact(narrow, tmp_path):
     _, _, model, neurons = narrow
-    with pytest.warns(Notice, match="narrowed to float16, as asked: the LoRA, which is then not exact"):
+    with pytest.warns(FindnemoWarning, match="narrowed to float16, as asked: the LoRA, which is then not exact"):
         write("kohya", chosen_of(tmp_path, model, neurons), tmp_path / "lora.safetensors", model, dtype=torch.float16)
     assert {v.dtype for v in load_file(tmp_path / "lora.safetensors").values()} == {torch.float16}
 
@@ -299,7 +298,9 @@ def test_a_part_that_was_changed_since_is_written_as_it_is_loaded_and_said(tmp_p
     model = findnemo.load(tmp_path / "source", dtype="bfloat16")
     model.pipeline.load_textual_inversion({"<mine>": torch.ones(32)})
     chosen = chosen_of(tmp_path, model, neurons)
-    with pytest.warns(Notice, match=r"text_encoder is not what .*source holds \(changed since it was loaded\): .* in bfloat16"):
+    with pytest.warns(
+        FindnemoWarning, match=r"text_encoder is not what .*source holds \(changed since it was loaded\): .* in bfloat16"
+    ):
         clean = write("checkpoint", chosen, tmp_path / "clean", model)
     made, source = weights(clean), zeroed(weights(tmp_path / "source"), neurons)
     parts = ("unet/", "vae/")
@@ -323,7 +324,7 @@ def test_a_lora_that_is_loaded_is_not_passed_over(tmp_path):
     model.pipeline.unet.add_adapter(LoraConfig(r=2, target_modules=["to_v"]))
     model.__dict__["fingerprint"] = chosen.fingerprint
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Notice)
+        warnings.simplefilter("ignore", FindnemoWarning)
         with pytest.raises(EditError, match="carries a LoRA"):
             write("checkpoint", chosen, tmp_path / "clean", model)
 
@@ -334,7 +335,9 @@ def test_what_is_made_of_a_run_shares_the_parts_of_the_source(narrow):
     folder, _, _, neurons = narrow
     model = findnemo.load(folder / "source", dtype="bfloat16")
     made = findnemo.prune(model, neurons)
-    with pytest.warns(Notice, match="the unet is written in bfloat16, in which it was computed, .*source has it in float32"):
+    with pytest.warns(
+        FindnemoWarning, match="the unet is written in bfloat16, in which it was computed, .*source has it in float32"
+    ):
         kept = with_kept(model, made)
     assert kept.unet is made.unet
     source = DiffusionPipeline.from_pretrained(folder / "source")

@@ -22,8 +22,7 @@ from test_original import UNETS
 
 import findnemo
 from findnemo import NeuronSet
-from findnemo._notices import Notice
-from findnemo.errors import InputError, MismatchError, ModelError
+from findnemo.errors import FindnemoWarning, InputError, MismatchError, ModelError
 from findnemo.export import _marks, rewrite, select, write
 from findnemo.models._single_file import KINDS
 from findnemo.runs import Run
@@ -146,7 +145,7 @@ def test_with_the_usual_configuration_the_scores_are_those_of_the_original(made,
     (bare / "model_index.json").write_text(json.dumps(index))
     cached(monkeypatch, tmp_path / "cache", KINDS[KINDS_OF[family]].hub, bare)
     if predicts == "v_prediction":
-        with pytest.warns(Notice, match="prediction_type is v_prediction"):
+        with pytest.warns(FindnemoWarning, match="prediction_type is v_prediction"):
             loaded = findnemo.load(file)
     else:
         loaded = findnemo.load(file)

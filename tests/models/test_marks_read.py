@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 from test_single_file import PIPELINES
 
 import findnemo
-from findnemo._notices import Notice
-from findnemo.errors import InputError, ModelError
+from findnemo.errors import FindnemoWarning, InputError, ModelError
 from findnemo.models import _marks
 from findnemo.models._single_file import KINDS
 from findnemo.models._yaml import read_yaml
@@ -75,7 +74,7 @@ def scheduler_of(file: Path, **options):
 @pytest.mark.parametrize("zero", [False, True])
 def test_tensors_without_values_are_believed_against_the_usual_configuration(usual, family, zero):
     file = usual(family, {"v_pred": V, **({"ztsnr": ZERO} if zero else {})})
-    with pytest.warns(Notice, match=r"says that prediction_type is v_prediction.*the tensor v_pred.*believed"):
+    with pytest.warns(FindnemoWarning, match=r"says that prediction_type is v_prediction.*the tensor v_pred.*believed"):
         scheduler = scheduler_of(file)
     config = scheduler.config
     assert config.prediction_type == "v_prediction"
@@ -102,13 +101,13 @@ def test_tensors_without_values_are_believed_against_the_usual_configuration(usu
     ],
 )
 def test_metadata_are_believed(usual, metadata):
-    with pytest.warns(Notice, match="prediction_type is v_prediction"):
+    with pytest.warns(FindnemoWarning, match="prediction_type is v_prediction"):
         assert scheduler_of(usual("sd2", metadata=metadata)).config.prediction_type == "v_prediction"
 
 
 @pytest.mark.parametrize("name", ["ss_zero_terminal_snr", "rescale_betas_zero_snr", "ztsnr"])
 def test_metadata_of_zero_terminal_snr_are_believed(usual, name):
-    with pytest.warns(Notice, match="rescale_betas_zero_snr is True"):
+    with pytest.warns(FindnemoWarning, match="rescale_betas_zero_snr is True"):
         config = scheduler_of(usual("sdxl", {"v_pred": V}, {name: "True"})).config
     assert (config.prediction_type, config.rescale_betas_zero_snr, config.timestep_spacing) == ("v_prediction", True, "trailing")
 
@@ -121,7 +120,7 @@ def test_metadata_of_zero_terminal_snr_are_believed(usual, name):
     ],
 )
 def test_the_configuration_beside_a_file_is_believed(usual, params):
-    with pytest.warns(Notice, match=r"model\.yaml beside it"):
+    with pytest.warns(FindnemoWarning, match=r"model\.yaml beside it"):
         config = scheduler_of(usual(beside={"model": {"params": {**params, "zero_terminal_snr": True}}})).config
     assert (config.prediction_type, config.rescale_betas_zero_snr) == ("v_prediction", True)
 
@@ -133,7 +132,7 @@ def test_the_configuration_beside_a_file_is_believed(usual, params):
 def test_what_agrees_or_says_nothing_changes_nothing_and_is_not_spoken_of(usual, places, metadata, beside):
     file = usual(metadata=metadata, beside=beside)
     with warnings.catch_warnings():
-        warnings.simplefilter("error", Notice)
+        warnings.simplefilter("error", FindnemoWarning)
         config = scheduler_of(file).config
     wanted = places["sd1"][0].scheduler.config
     assert {k: v for k, v in config.items() if k[0] != "_"} == {k: v for k, v in wanted.items() if k[0] != "_"}
@@ -190,7 +189,7 @@ def test_a_configuration_that_was_asked_for_and_agrees_is_taken_as_it_is(places,
     }
     place.write_text(json.dumps(about))
     with warnings.catch_warnings():
-        warnings.simplefilter("error", Notice)
+        warnings.simplefilter("error", FindnemoWarning)
         config = scheduler_of(usual("sdxl", {"v_pred": V, "ztsnr": ZERO}), config=directory).config
     assert (config.prediction_type, config.rescale_betas_zero_snr, config.timestep_spacing) == ("v_prediction", True, "leading")
 

@@ -409,6 +409,7 @@ def audit(
         sampler_class(pool.model.samplers, sampler)  # one that does not fit is refused before any work
         if made is None:
             assert clean is not None
+            warn_long_captions(pool.model, clean, of="hold-out ")
             made = own_calibration(pool, [p.text for p in clean], settings, fpr, precision, out, quiet, wait)
         plan = with_list(with_screen(plan, screen, made, quiet), fdr, made)
         run_stages(

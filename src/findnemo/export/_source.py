@@ -188,7 +188,7 @@ def _reopened(model: Model, place: Path, kept: Mapping[str, Kept]) -> Any:
         folder = configuration(place, model.options.get("config"))
         with told_to(lambda text: None):  # what the file says was told when it was loaded
             return from_single_file(place, folder, torch.float32, usual="config" not in model.options)
-    return _from_pretrained(place, {**widths, "default": torch.float32}, None, model.options.get("variant"))
+    return _from_pretrained(type(model), place, {**widths, "default": torch.float32}, None, model.options.get("variant"))
 
 
 def _same(fresh: nn.Module, loaded: nn.Module) -> bool:

@@ -91,8 +91,8 @@ def adjusted(
     rows = []
     with frozen(model.denoiser):
         for x, y in zip(latents.split(1), text.split(1), strict=True):
-            tokens, beside = y.tensor_split([y.shape[1] - len(model.extras)], 1)
-            shared = y.shape[1] - model.circumstances
+            tokens, beside = y.tensor_split([y.shape[1] - model.further(y)], 1)
+            shared = y.shape[1] - model.further(y, last=model.circumstances)
             noise = partial(_noise, model, x, timestep, beside)
             with torch.no_grad():
                 unprompted = model.predict_noise(x, timestep, torch.cat([empty[:, :shared], y[:, shared:]], 1))

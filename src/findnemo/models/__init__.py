@@ -4,6 +4,7 @@ from findnemo.models._base import Model, sample_seed
 from findnemo.models._diffusion import DiffusionModel
 from findnemo.models._flow import FlowModel
 from findnemo.models._loading import load
+from findnemo.models._reading import Reader, cut
 from findnemo.models._samplers import SAMPLERS, sampler_class, sampler_name, sampling
 from findnemo.models.deepfloyd import DeepFloyd
 from findnemo.models.flux import Flux
@@ -20,9 +21,11 @@ __all__ = [
     "Flux",
     "Model",
     "PixArt",
+    "Reader",
     "StableDiffusion",
     "StableDiffusion3",
     "StableDiffusionXL",
+    "cut",
     "load",
     "sample_seed",
     "sampler_class",

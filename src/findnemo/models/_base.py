@@ -13,8 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from findnemo._notices import notice
 from findnemo._state import evaluating, modules_of, plain_arithmetic, spare_scheduler, taking
 from findnemo.errors import EditError, ModelError
+from findnemo.models._autoencoder import decoded, encoded
+from findnemo.models._packing import rows_of
+from findnemo.models._reading import Prepared, Reader, as_it_is, cut, kind_of, named
 from findnemo.models._samplers import fitting
 
 if TYPE_CHECKING:
@@ -70,6 +74,11 @@ class Model:
     component = "unet"  # the pipeline's name for its denoiser; LoRA files prefix their keys with it
     changeable = False  # whether `text_of` and `conditions` tell all that the denoiser knows of a prompt, so that it can be changed in a call
     starts = 1  # positions of start-of-text before a prompt's own tokens (T5 has none)
+    encoders: tuple[tuple[str, str], ...] = (("tokenizer", "text_encoder"),)  # the pipeline's names of what reads captions
+    may_lack: tuple[str, ...] = ()  # of these, what the pipeline itself can do without
+    prepared: Prepared = staticmethod(as_it_is)  # what the pipeline does to a caption before a tokenizer sees it
+    decodes = True  # whether a VAE makes images of latents
+    shift = 0.0  # what the pipeline adds to latents before they are decoded
     circumstances = 0  # how many of the last `extras` are a call's (sizes, guidance) and not the prompt's
     distilled = False  # whether guidance is part of the network, so that passes see no half without the prompt
     finished: Mapping[str, Any] = {"output_type": "latent"}  # what makes the pipeline stop before decoding and safety checks
@@ -80,6 +89,8 @@ class Model:
         self.pipeline, self.source = pipeline, source
         self.options: dict[str, str] = {}
         self._found: dict[str, dict[str, nn.Module]] = {}
+        self.tell: Callable[[str], None] = notice  # what is done with a warning
+        self.told: set[str] = set()  # captions of which it was said that they are not read to their end
         self.check_editable()
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -168,7 +179,7 @@ class Model:
 
         By default the embeddings themselves. A model whose value layers see more than the prompt answers `value_activations` instead.
         """
-        return dict.fromkeys(self.value_layers, text[:, : text.shape[1] - len(self.extras)])
+        return dict.fromkeys(self.value_layers, text[:, : text.shape[1] - self.further(text)])
 
     @torch.no_grad()
     def value_activations(self, prompts: Sequence[str], text: Tensor) -> dict[str, Tensor]:
@@ -182,6 +193,7 @@ class Model:
     @torch.no_grad()
     def sample(self, prompts: str | list[str], each: int, seeds: Sequence[int], steps: int, guidance: float) -> Tensor:
         """Finished latents of the pipeline as it is, `each` for one prompt or every one of several, a seed an image."""
+        self.tell_cut([prompts] if isinstance(prompts, str) else prompts)
         with self.sampling():
             made: Tensor = self.pipeline(
                 prompts,
@@ -190,6 +202,7 @@ class Model:
                 guidance_scale=guidance,
                 generator=[torch.Generator().manual_seed(s) for s in seeds],
                 **self.finished,
+                **self.size,
             ).images
         return made
 
@@ -197,17 +210,14 @@ class Model:
     def decode(self, latents: Tensor) -> Tensor:
         """Images (N, 3, H, W) in [-1, 1], float32, of finished latents; no safety checker blackens what is to be examined."""
         vae = self.pipeline.vae
-        shift = getattr(vae.config, "shift_factor", None) or 0.0
-        decoded: Tensor = vae.decode((latents / vae.config.scaling_factor + shift).to(vae.dtype), return_dict=False)[0]
-        return decoded.float()
+        return decoded(vae, latents / vae.config.scaling_factor + self.shift)
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Latents (N, C, H, W) of images (N, 3, H, W) in [-1, 1]: what `decode` gives back, without the noise of the encoder."""
         vae = self.pipeline.vae
-        shift = getattr(vae.config, "shift_factor", None) or 0.0
-        mode: Tensor = vae.encode(pixels.to(self.device, vae.dtype)).latent_dist.mode()
-        return ((mode - shift) * vae.config.scaling_factor).to(self.dtype)
+        latents = encoded(vae, pixels.to(self.device))
+        return ((latents - self.shift) * vae.config.scaling_factor).to(self.dtype)
 
     def regression(self, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """What the denoiser predicts of noised latents, and what it was trained to predict (eps or v), both (N, C, H, W).
@@ -227,9 +237,13 @@ class Model:
         )
 
     @property
-    def longest(self) -> int:
-        """Tokens of a prompt that are read, start-of-text and end-of-text included."""
-        return int(self.pipeline.tokenizer.model_max_length)
+    def size(self) -> dict[str, int]:
+        """Height and width in pixels that a call of the pipeline is asked for; by default its own."""
+        return {}
+
+    def limit(self, part: str) -> int:
+        """So many tokens of a prompt the pipeline takes of one of its tokenizers, start-of-text and end-of-text included."""
+        return int(getattr(self.pipeline, part).model_max_length)
 
     @property
     def samplers(self) -> dict[str, str]:
@@ -237,6 +251,31 @@ class Model:
         return fitting(self.pipeline.scheduler)
 
     # what follows from the answers -----------------------------------------------------------------------------------
+
+    @property
+    def readers(self) -> tuple[Reader, ...]:
+        """Who reads a prompt, and how much of it: one for every text encoder that is there."""
+        parts = [(t, e, getattr(self.pipeline, t, None), getattr(self.pipeline, e, None)) for t, e in self.encoders]
+        return named(
+            [(e, Reader(kind_of(it), by, self.limit(t), self.prepared)) for t, e, by, it in parts if by and it is not None]
+        )
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a prompt that the first text encoder reads, start-of-text and end-of-text included."""
+        return self.readers[0].limit
+
+    def tell_cut(self, prompts: Sequence[str]) -> None:
+        """Warn of prompts that a text encoder does not read to their end, once each."""
+        for prompt in prompts:
+            if prompt not in self.told and (what := cut(self.readers, prompt)):
+                self.told.add(prompt)
+                self.tell(f"{prompt[:60]!r}: {what}")
+
+    def further(self, text: Tensor, last: int | None = None) -> int:
+        """Rows of `text` (N, rows, D) that carry `extras`, or the `last` ones of them."""
+        widths = list(self.extras.values())
+        return sum(rows_of(width, text.shape[-1]) for width in widths[len(widths) - (len(widths) if last is None else last) :])
 
     @property
     def value_layers(self) -> dict[str, nn.Module]:

@@ -26,6 +26,11 @@ class FlowModel(Model):
     """
 
     component = "transformer"
+
+    @property
+    def shift(self) -> float:  # type: ignore[override]
+        return float(getattr(self.pipeline.vae.config, "shift_factor", None) or 0.0)
+
     schedule = (
         "num_train_timesteps",
         "shift",

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from findnemo.errors import ModelError
 from findnemo.models._diffusion import DiffusionModel
-from findnemo.models._packing import packed, unpacked
+from findnemo.models._packing import packed, rows_of, unpacked
+from findnemo.models._reading import cleaned, usual_length
 
 PART = re.compile(r"pos_embed|transformer_blocks\.\d+")
 PROJECTION = re.compile(r"caption_projection|transformer_blocks\.\d+\.attn2\.to_[kv]")
@@ -28,6 +29,10 @@ class PixArt(DiffusionModel):
 
     component = "transformer"
     predictions, where = ("epsilon",), " for PixArt"
+    prepared = staticmethod(cleaned)
+
+    def limit(self, part: str) -> int:
+        return usual_length(self.pipeline)
 
     def is_value_layer(self, name: str, module: nn.Module) -> bool:
         return name.startswith("transformer_blocks.") and name.endswith("attn2.to_v")
@@ -49,6 +54,7 @@ class PixArt(DiffusionModel):
     def encode(self, prompts: Sequence[str]) -> Tensor:
         """T5 embeddings of the captions as the pipeline cleans them, and the attention mask as a last row: (N, tokens + 1, D)."""
         embeds, mask, *_ = self.pipeline.encode_prompt(list(prompts), False, device=self.device, clean_caption=True)
+        self.tell_cut(prompts)
         return packed(embeds.to(self.dtype), mask)
 
     def value_inputs(self, text: Tensor) -> dict[str, Tensor]:
@@ -88,4 +94,5 @@ class PixArt(DiffusionModel):
 
 def _parts(text: Tensor) -> tuple[Tensor, ...]:
     """Embeddings (N, tokens, D) and attention mask (N, tokens)."""
-    return unpacked(text, [text.shape[1] - 1])
+    rows, width = text.shape[1:]
+    return unpacked(text, [rows - rows_of(rows, width + 1)])  # of every D + 1 rows or fewer, one carries the mask of the others

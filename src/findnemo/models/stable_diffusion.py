@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from findnemo.errors import InputError, ModelError
-from findnemo.models._base import exact
+from findnemo.models._base import applied, exact
 from findnemo.models._diffusion import DiffusionModel
 from findnemo.models._packing import packed, unpacked
+from findnemo.models._reading import converted
 
 PART = re.compile(
     r"conv_in|(down_blocks\.\d+|mid_block)\.(resnets|attentions|downsamplers)\.\d+(\.transformer_blocks\.\d+\.attn1)?"
@@ -29,6 +30,7 @@ class StableDiffusion(DiffusionModel):
     """
 
     changeable = True
+    prepared = staticmethod(converted)
     variances = 1  # channels that the U-Net returns for each of a latent: eps, and beside it a variance where that is learned
 
     def is_value_layer(self, name: str, module: nn.Module) -> bool:
@@ -60,6 +62,19 @@ class StableDiffusion(DiffusionModel):
         height, width = (size, size) if isinstance(size, int) else size
         return config.in_channels, height, width
 
+    @property
+    def size(self) -> dict[str, int]:
+        scale = getattr(self.pipeline, "vae_scale_factor", 1)  # DeepFloyd IF works on pixels
+        return dict(zip(("height", "width"), (side * scale for side in self.latent_shape[1:]), strict=True))
+
+    def value_inputs(self, text: Tensor) -> dict[str, Tensor]:
+        return {name: self.projected(tokens) for name, tokens in super().value_inputs(text).items()}
+
+    def projected(self, tokens: Tensor) -> Tensor:
+        """Embeddings as the cross-attentions see them: some U-Nets (DeepFloyd IF, Kolors) project them first."""
+        unet: Any = self.denoiser
+        return applied(unet.encoder_hid_proj, tokens) if unet.config.encoder_hid_dim_type == "text_proj" else tokens
+
     def timesteps(self, steps: int) -> list[int]:
         scheduler = self.pipeline.scheduler
         own = scheduler.config.get("original_inference_steps")  # the steps of a distillation, of which these are some (LCM, TCD)
@@ -89,7 +104,9 @@ class StableDiffusion(DiffusionModel):
     def encode(self, prompts: Sequence[str]) -> Tensor:
         options = {"device": self.device, "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
         embeds, *others = self.pipeline.encode_prompt(list(prompts), **options)
-        return packed(embeds.to(self.dtype), *(self.beside(name, embeds, others) for name in self.extras))
+        self.tell_cut(prompts)
+        beside = (self.beside(name, embeds, others) for name in self.extras)
+        return packed(embeds.to(self.dtype), *beside, widths=list(self.extras.values()))
 
     def beside(self, name: str, embeds: Tensor, others: Sequence[Tensor]) -> Tensor:
         """One of the `extras` of prompts, (N, width): `embeds` and `others` as the pipeline's `encode_prompt` gives them."""

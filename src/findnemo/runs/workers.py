@@ -308,19 +308,14 @@ class Facts:
     device: Any
     latent_shape: tuple[int, int, int]
     layers: dict[str, int]
-    longest: int
-    samplers: dict[str, str]
-    tokenizer: Any = None
+    samplers: dict[str, str] = field(default_factory=dict)
+    readers: tuple[Any, ...] = ()
+    told: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, model: Any) -> Facts:
-        pipeline = model.pipeline
         about = (model.fingerprint, model.source, model.options, model.dtype, model.device, model.latent_shape)
-        return cls(*about, model.widths(), model.longest, model.samplers, getattr(pipeline, "tokenizer", None))
-
-    @property
-    def pipeline(self) -> Facts:
-        return self  # of which only the tokenizer is asked for
+        return cls(*about, model.widths(), model.samplers, model.readers)
 
     @property
     def value_layers(self) -> dict[str, int]:
