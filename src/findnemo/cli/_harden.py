@@ -58,9 +58,11 @@ def harden(
     Example: `findnemo harden run --epochs 6 --learning-rate 2e-5 --out hardened`
     """
     from findnemo.cli._report import write_report
+    from findnemo.edits import effects
+    from findnemo.export._checks import check_checkpoint
     from findnemo.export._files import check_target, whole
     from findnemo.robustness import harden as api
-    from findnemo.runs import Run
+    from findnemo.runs import Run, all_neurons
     from findnemo.runs.hardening import CHECKED, challenged, check_hardened, harden_run, ordinary_captions
     from findnemo.runs.robustness import Effort
 
@@ -79,6 +81,7 @@ def harden(
             made = harden_run(work, wanted, settings, kept, lambda done, total, loss: update("harden", done, total), stop)
             with whole(out) as part:
                 made.pipeline.save_pretrained(part, safe_serialization=True)
+                check_checkpoint(part, made, effects(made, all_neurons(work.run.captions())))
             say(f"hardened model written to {out}", quiet)
             if check:
                 effort = replace(Effort(), captions=min(len(wanted), CHECKED))

@@ -6,11 +6,15 @@ import shutil
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
+from findnemo._effect import Effect, check_called
+from findnemo._probing import times
 from findnemo._safetensors import DTYPES, Entry, read_header, read_rows, write, write_rows
-from findnemo.edits import LIMITS, lora_weights, prune, save_lora
+from findnemo.edits import LIMITS, effects, lora_weights, prune, save_lora
 from findnemo.errors import EditError, MismatchError, ModelError
 from findnemo.export._card import model_card
+from findnemo.export._checks import check_checkpoint, check_file, check_kohya, check_parts
 from findnemo.export._original import UNET, original_tensors, require_original, unet_name
 from findnemo.export._selection import Selection
 from findnemo.models import Model
@@ -19,7 +23,11 @@ from findnemo.neurons import NeuronSet
 
 def write_checkpoint(model: Model, chosen: Selection, path: Path) -> None:
     """A diffusers directory whose weights carry the edit, with the model card's section as README.md."""
-    prune(model, chosen.neurons, chosen.factor).save_pretrained(path, safe_serialization=True)
+    wanted = effects(model, chosen.neurons, chosen.factor)
+    pruned = prune(model, chosen.neurons, chosen.factor)
+    check_parts(pruned)
+    pruned.save_pretrained(path, safe_serialization=True)
+    check_checkpoint(path, model, wanted)
     (path / "README.md").write_text(model_card(chosen), encoding="utf-8")
 
 
@@ -35,6 +43,7 @@ def write_kohya(model: Model, chosen: Selection, path: Path) -> None:
     rank = str(len(next(value for name, value in tensors.items() if name.endswith("lora_down.weight"))))
     about = {"ss_network_module": "networks.lora", "ss_network_dim": rank, "ss_network_alpha": rank}
     write(path, tensors, about | _about(chosen) | {"limits": LIMITS})
+    check_kohya(load_file(path), effects(model, chosen.neurons, chosen.factor))
 
 
 def kohya_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict[str, torch.Tensor]:
@@ -49,6 +58,7 @@ def kohya_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict
         made[f"{name}.lora_{'down' if end == 'A.weight' else 'up'}.weight"] = value
         if end == "A.weight":
             made[f"{name}.alpha"] = torch.tensor(float(len(value)))
+    check_kohya(made, effects(model, neurons, factor))
     return made
 
 
@@ -59,6 +69,7 @@ def write_file(model: Model, chosen: Selection, path: Path) -> None:
         rewrite(model, chosen.neurons, path, chosen.factor)
     else:
         write(path, original_tensors(prune(model, chosen.neurons, chosen.factor)), {"format": "pt"} | _about(chosen))
+        check_file(path, model, effects(model, chosen.neurons, chosen.factor))
 
 
 def rewrite(model: Model, neurons: NeuronSet, path: Path, factor: float = 0.0) -> None:
@@ -68,20 +79,26 @@ def rewrite(model: Model, neurons: NeuronSet, path: Path, factor: float = 0.0) -
     MismatchError if the file no longer holds the weights that were loaded.
     """
     tensors, _ = read_header(model.source)
-    places = {layer: _places(model, tensors, layer) for layer in neurons.layers}
+    check_parts(model.pipeline)  # what a file cannot carry (a LoRA, masks) is not in it
+    wanted = effects(model, neurons, factor)
+    places = {layer: _places(model, tensors, effect) for layer, effect in wanted.items()}
+    check_called(model, {layer: model.denoiser.get_submodule(layer) for layer in wanted})
     shutil.copyfile(model.source, path)
-    for layer, indices in neurons.layers.items():
+    for layer, effect in wanted.items():
         for name in places[layer]:
-            for index in indices:
+            for index in effect.rows:
                 row = read_rows(path, tensors[name], slice(index, index + 1))
-                write_rows(path, tensors[name], index, row.float() * factor)
+                write_rows(path, tensors[name], index, times(row.float(), torch.tensor(factor)))
+    check_file(path, model, wanted)
 
 
-def _places(model: Model, tensors: dict[str, Entry], layer: str) -> list[str]:
+def _places(model: Model, tensors: dict[str, Entry], effect: Effect) -> list[str]:
     """The names under which a file keeps what a value layer's rows depend on, once they are known to be what was loaded."""
-    names, module = [], model.value_layers[layer]
-    for end, loaded in module.named_parameters():
-        name = unet_name(f"{layer}.{end}", model.pipeline.unet.config.layers_per_block)
+    names = []
+    for end, loaded in (("weight", effect.weight), ("bias", effect.bias)):
+        if loaded is None:
+            continue
+        name = unet_name(f"{effect.name}.{end}", model.pipeline.unet.config.layers_per_block)
         original = f"{UNET}{name}"
         if original not in tensors:
             raise ModelError(f"{model.source} has no {original}: it is not in the original layout; export a checkpoint directory")
@@ -90,7 +107,7 @@ def _places(model: Model, tensors: dict[str, Entry], layer: str) -> list[str]:
             raise MismatchError(
                 f"{original} in {model.source} is {entry.dtype} {entry.shape}, not what was loaded: load the file again"
             )
-        if not torch.equal(read_rows(model.source, entry, slice(0, entry.shape[0])).to(loaded.dtype), loaded.detach().cpu()):
+        if not torch.equal(read_rows(model.source, entry, slice(0, entry.shape[0])).to(loaded.dtype), loaded.cpu()):
             raise MismatchError(
                 f"{original} in {model.source} is not what was loaded: the file or the model changed since; load it again"
             )

@@ -29,6 +29,9 @@ SCHEDULE = (
 )
 
 
+COMPUTED = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
 class Model:
     """A diffusers pipeline seen through the few questions that localization asks.
 
@@ -211,7 +214,9 @@ class Model:
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.denoiser.parameters()).dtype
+        """In which passes are computed; quantized weights, and those kept in 8 bits until they are used, are not stored in it."""
+        first = next(self.denoiser.parameters()).dtype
+        return first if first in COMPUTED else self.denoiser.dtype  # type: ignore[return-value]
 
     def widths(self) -> dict[str, int]:
         """Number of neurons of every value layer."""
@@ -256,7 +261,14 @@ class Model:
                 f"the attention projections of {kind} are fused ({fused[0]}), so an edit of to_v would silently do nothing: "
                 f"call pipeline.{self.component}.unfuse_qkv_projections() first"
             )
-        if not any(self.is_value_layer(n, m) for n, m in modules):
+        values = [(n, m) for n, m in modules if self.is_value_layer(n, m)]
+        unknown = [(n, type(m).__name__) for n, m in values if not isinstance(getattr(m, "out_features", None), int)]
+        if unknown:
+            raise EditError(
+                f"{unknown[0][0]} is a {unknown[0][1]}, which does not say how many neurons it has (out_features): put an nn.Linear of the "
+                "weights that it comes to in its place"
+            )
+        if not values:
             raise ModelError(
                 f"no value layers found in {kind}: findnemo needs a text-conditioned model with cross-attention (attn2.to_v)"
             )
@@ -273,7 +285,7 @@ def _moves(module: nn.Module) -> bool:
 
 def applied(layer: nn.Module, inputs: Tensor) -> Tensor:
     """A layer called by itself, wherever offloading has left its weights; where they are nowhere (meta), a hook of its own fetches them."""
-    place: torch.device = layer.weight.device  # type: ignore[assignment]
+    place = next((kept.device for kept in (*layer.parameters(), *layer.buffers())), inputs.device)
     output: Tensor = layer(inputs if place.type == "meta" else inputs.to(place))
     return output.to(inputs.device)
 
@@ -296,7 +308,10 @@ def _submodule(module: nn.Module, name: str) -> nn.Module | None:
 
 
 def _is_compiled(module: nn.Module) -> bool:
-    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+    forward = vars(module).get("forward")  # module.forward = torch.compile(module.forward)
+    called = getattr(module, "_compiled_call_impl", None)
+    compiled = hasattr(forward, "_torchdynamo_orig_callable") and not getattr(forward, "_torchdynamo_disable", False)
+    return hasattr(module, "_orig_mod") or called is not None or compiled
 
 
 def _is_fused(module: nn.Module) -> bool:
