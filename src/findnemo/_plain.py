@@ -18,11 +18,7 @@ from findnemo.errors import EditError
 from findnemo.models._base import COMPUTED
 
 QUANTIZED = "if it is quantized, load the model without quantization for this"
-LEFT_OVER = (
-    "to_qkv",
-    "to_kv",
-    "to_added_qkv",
-)  # what fused projections leave behind: a second copy of the weights that is not used
+LEFT_OVER = ("to_qkv", "to_kv", "to_added_qkv")  # of fused projections: a second copy of the weights, which nothing uses
 MASKS = {  # what makes a weight anew before every pass -> how it is taken off; the weight that it makes stays
     WeightNorm: lambda module, hook: remove_weight_norm(module, hook.name),
     SpectralNorm: lambda module, hook: remove_spectral_norm(module, hook.name),
@@ -32,8 +28,11 @@ MASKS = {  # what makes a weight anew before every pass -> how it is taken off; 
 
 @torch.no_grad()
 def plain_copy(network: nn.Module) -> Any:
-    """A copy without what PyTorch can put beside a weight or in its place: parametrizations, weight and spectral norms, pruning masks become the
-    weights that they make, and weights or modules that stand under several names become several. Edits under way are left out. Raises EditError for quantized weights."""
+    """A copy without what PyTorch can put beside a weight or in its place.
+
+    Parametrizations, weight and spectral norms, and pruning masks become the weights that they make; weights or modules that stand under
+    several names become several. Edits under way are left out. Raises EditError for quantized weights.
+    """
     for name, kept in network.named_parameters():
         if type(kept) not in (Tensor, nn.Parameter) or kept.dtype not in COMPUTED:
             raise EditError(
@@ -45,8 +44,9 @@ def plain_copy(network: nn.Module) -> Any:
             for key in [k for k, hook in registered.items() if isinstance(hook, Transient)]:
                 del registered[key]
     _untie(copied)
-    for module in list(copied.modules()):
+    for module, training in [(module, module.training) for module in copied.modules()]:
         _unmask(module)
+        module.training = training
         if hasattr(module, "fused_projections"):
             for name in LEFT_OVER:
                 module._modules.pop(name, None)
@@ -80,19 +80,29 @@ def _lies_in_memory(parameter: Tensor) -> bool:
     return type(parameter) in (Tensor, nn.Parameter) and not parameter.is_meta and parameter.numel() > 0
 
 
-def _unmask(module: nn.Module) -> None:
-    masks = [
-        (hook, remove) for hook in module._forward_pre_hooks.values() for kind, remove in MASKS.items() if isinstance(hook, kind)
-    ]
-    modes = [(part, part.training) for part in module.modules()] if parametrize.is_parametrized(module) else []
-    for part, _ in modes:
+def _unmask(module: Any) -> None:
+    if parametrize.is_parametrized(module):
+        _unparametrize(module)
+    for hook in list(module._forward_pre_hooks.values()):
+        for kind, remove in MASKS.items():
+            if isinstance(hook, kind):
+                remove(module, hook)
+
+
+def _unparametrize(module: Any) -> None:
+    """PyTorch's own way takes a property off the module's class, which the network that was copied shares."""
+    for part in module.modules():
         part.training = False  # so that a spectral norm stays what it is
-    for name in list(module.parametrizations) if modes else ():  # type: ignore[arg-type]
-        parametrize.remove_parametrizations(module, name)
-    for part, training in modes:
-        part.training = training
-    for hook, remove in masks:
-        remove(module, hook)
+    made = {
+        name: (getattr(module, name).detach().clone(), list(p.parameters(False))) for name, p in module.parametrizations.items()
+    }
+    del module._modules["parametrizations"]
+    module.__class__ = type(module).__bases__[0]
+    for name, (value, learned) in made.items():
+        if learned:
+            module.register_parameter(name, nn.Parameter(value, requires_grad=learned[0].requires_grad))
+        else:
+            module.register_buffer(name, value)
 
 
 # what plain diffusers can load ---------------------------------------------------------------------------------------

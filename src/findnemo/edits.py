@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -195,6 +195,7 @@ def _lora(model: Model, neurons: NeuronSet, factor: float) -> tuple[dict[str, Ef
         )
     if not wanted:
         raise InputError("no neurons: there is nothing to write as a LoRA")
+    _refuse_shared(model, wanted)
     check_called(model, {name: model.denoiser.get_submodule(name) for name in wanted})
     rank = max(len(effect.rows) for effect in wanted.values())
     biased, tensors = any(effect.bias is not None for effect in wanted.values()), {}
@@ -210,6 +211,17 @@ def _lora(model: Model, neurons: NeuronSet, factor: float) -> tuple[dict[str, Ef
             tensors[f"{prefix}.lora_B.bias"] = (effect.scale - 1) * bias
     check_lora(wanted, tensors, f"{model.component}.")
     return wanted, tensors
+
+
+def _refuse_shared(model: Model, names: Iterable[str]) -> None:
+    first: dict[int, str] = {}
+    for name in names:
+        known = first.setdefault(id(model.denoiser.get_submodule(name)), name)
+        if known != name:
+            raise EditError(
+                f"{known} and {name} are one module, of which LoRA loaders change the first place only: put a copy of it into one of "
+                "them, copy.deepcopy(layer), or write a checkpoint instead, prune(model, neurons).save_pretrained(FOLDER)"
+            )
 
 
 def check_lora(wanted: Mapping[str, Effect], tensors: Mapping[str, Tensor], prefix: str) -> None:
