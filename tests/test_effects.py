@@ -229,10 +229,13 @@ def test_weights_that_are_not_all_of_a_layer_are_not_edited(model, neurons, tmp_
     assert not (tmp_path / "lora").exists()
 
 
-def test_a_layer_that_names_no_width_is_refused_when_it_is_loaded(model):
+def test_a_layer_that_names_no_width_is_refused(model, neurons):
     put(model, Injected)
-    with pytest.raises(EditError, match=r"to_v is a Injected, which does not say how many neurons it has"):
-        findnemo.load(model.pipeline)
+    for ask in (lambda *_: model.widths(), edited, prune, lora_weights):
+        with pytest.raises(
+            EditError, match=r"to_v is a Injected, which does not say how many neurons it has: give it out_features"
+        ):
+            ask(model, neurons)
 
 
 @pytest.mark.parametrize("how", ["8 bits", "a LoRA", "a subclass", "another tensor"])

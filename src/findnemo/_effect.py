@@ -147,7 +147,8 @@ def _obstacle(layer: Any) -> str | None:
             f"is a {kind}, whose forward pass is its own, so an edit of a weight might do nothing: put an nn.Linear of the weights that it "
             "comes to in its place (of the full precision, if it is quantized); deactivate works on it as it is"
         )
-    if "forward" in vars(layer):
+    forward = vars(layer).get("forward", layer.forward)
+    if getattr(forward, "__func__", None) is not nn.Linear.forward or forward.__self__ is not layer:
         return (
             "has a forward pass that was put over its own, so an edit of its weight might do nothing: take it off first (del "
             "layer.forward); deactivate works on it as it is"

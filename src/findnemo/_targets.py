@@ -9,6 +9,7 @@ import torch
 
 from findnemo.errors import EditError, InputError
 from findnemo.models import Model
+from findnemo.models._base import width_of
 from findnemo.neurons import NeuronSet
 
 
@@ -27,7 +28,7 @@ def widths_of(model: Model, neurons: NeuronSet) -> dict[str, int]:
     """Widths of the layers of `neurons`, once every neuron is known to exist."""
     if not isinstance(neurons, NeuronSet):
         raise InputError(f"neurons must be a NeuronSet, not {type(neurons).__name__}: NeuronSet({{layer: [index, ...]}})")
-    widths = {name: int(layer_of(model, name).out_features) for name in neurons.layers}
+    widths = {name: width_of(name, layer_of(model, name)) for name in neurons.layers}
     for name, indices in neurons.layers.items():
         if indices[-1] >= widths[name]:
             raise EditError(f"no neuron {indices[-1]} in {name}: it has {widths[name]} (0 to {widths[name] - 1})")

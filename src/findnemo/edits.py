@@ -26,6 +26,7 @@ from findnemo._targets import check_factor, everywhere, layer_of, once, widths_o
 from findnemo._writing import written
 from findnemo.errors import EditError, InputError
 from findnemo.models import Model
+from findnemo.models._base import width_of
 from findnemo.neurons import NeuronSet
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -119,8 +120,8 @@ def masks(model: Model, sets: Sequence[NeuronSet]) -> dict[str, Tensor]:
 
 
 def _resolve(model: Model, name: str, width: int) -> nn.Module:
-    layer = layer_of(model, name)
-    if layer.out_features != width:
+    layer: nn.Module = layer_of(model, name)
+    if width_of(name, layer) != width:
         raise EditError(f"a scale of {width} values does not fit {name} with {layer.out_features} neurons")
     return layer
 

@@ -220,7 +220,7 @@ class Model:
 
     def widths(self) -> dict[str, int]:
         """Number of neurons of every value layer."""
-        return {name: int(m.out_features) for name, m in self.value_layers.items()}  # type: ignore[arg-type]
+        return {name: width_of(name, layer) for name, layer in self.value_layers.items()}
 
     def timesteps(self, steps: int) -> list[int]:
         """The DDIM timesteps of a schedule with this many steps, from noise to image (981, 961, ... for SD and 50 steps)."""
@@ -261,17 +261,21 @@ class Model:
                 f"the attention projections of {kind} are fused ({fused[0]}), so an edit of to_v would silently do nothing: "
                 f"call pipeline.{self.component}.unfuse_qkv_projections() first"
             )
-        values = [(n, m) for n, m in modules if self.is_value_layer(n, m)]
-        unknown = [(n, type(m).__name__) for n, m in values if not isinstance(getattr(m, "out_features", None), int)]
-        if unknown:
-            raise EditError(
-                f"{unknown[0][0]} is a {unknown[0][1]}, which does not say how many neurons it has (out_features): put an nn.Linear of the "
-                "weights that it comes to in its place"
-            )
-        if not values:
+        if not any(self.is_value_layer(n, m) for n, m in modules):
             raise ModelError(
                 f"no value layers found in {kind}: findnemo needs a text-conditioned model with cross-attention (attn2.to_v)"
             )
+
+
+def width_of(name: str, layer: nn.Module) -> int:
+    """Number of neurons of a value layer. Raises EditError for a module that does not say it."""
+    width = getattr(layer, "out_features", None)
+    if not isinstance(width, int):
+        raise EditError(
+            f"{name} is a {type(layer).__name__}, which does not say how many neurons it has: give it out_features, or put an nn.Linear of "
+            "the weights that it comes to in its place"
+        )
+    return width
 
 
 def offloaded(module: nn.Module) -> bool:
