@@ -60,10 +60,12 @@ def harden(
     """
     from findnemo._notices import told_to
     from findnemo.cli._report import write_report
+    from findnemo.edits import effects
+    from findnemo.export._checks import check_checkpoint
     from findnemo.export._files import check_target, whole
     from findnemo.export._source import with_kept
     from findnemo.robustness import harden as api
-    from findnemo.runs import Run
+    from findnemo.runs import Run, all_neurons
     from findnemo.runs.hardening import CHECKED, challenged, check_hardened, harden_run, ordinary_captions
     from findnemo.runs.robustness import Effort
 
@@ -82,6 +84,7 @@ def harden(
             made = harden_run(work, wanted, settings, kept, lambda done, total, loss: update("harden", done, total), stop)
             with whole(out) as part, told_to(warn):
                 with_kept(work.model, made.pipeline).save_pretrained(part, safe_serialization=True)
+                check_checkpoint(part, made, effects(made, all_neurons(work.run.captions())))
             say(f"hardened model written to {out}", quiet)
             if check:
                 effort = replace(Effort(), captions=min(len(wanted), CHECKED))

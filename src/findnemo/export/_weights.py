@@ -7,7 +7,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
+from findnemo._effect import Effect, check_called
+from findnemo._probing import times
 from findnemo._safetensors import (
     DTYPES,
     HASHES,
@@ -23,9 +26,10 @@ from findnemo._safetensors import (
     write,
     write_rows,
 )
-from findnemo.edits import LIMITS, lora_weights, save_lora
+from findnemo.edits import LIMITS, effects, lora_weights, save_lora
 from findnemo.errors import EditError, MismatchError, ModelError
 from findnemo.export._card import model_card
+from findnemo.export._checks import check_checkpoint, check_file, check_kohya, check_parts
 from findnemo.export._marks import OURS, check_schedule, completed, kohya, spec
 from findnemo.export._marks import configuration as ldm_configuration
 from findnemo.export._marks import tensors as mark_names
@@ -39,7 +43,11 @@ from findnemo.neurons import NeuronSet
 
 def write_checkpoint(model: Model, chosen: Selection, path: Path, dtype: torch.dtype | None = None) -> None:
     """A diffusers directory whose weights carry the edit, with the model card's section as README.md."""
-    edited(model, chosen.neurons, chosen.factor, dtype).save_pretrained(path, safe_serialization=True)
+    wanted = effects(model, chosen.neurons, chosen.factor)
+    made = edited(model, chosen.neurons, chosen.factor, dtype)
+    check_parts(made)
+    made.save_pretrained(path, safe_serialization=True)
+    check_checkpoint(path, model, wanted)
     (path / "README.md").write_text(model_card(chosen), encoding="utf-8")
 
 
@@ -59,6 +67,8 @@ def write_kohya(model: Model, chosen: Selection, path: Path, dtype: torch.dtype 
     known = spec(model.pipeline, _title(model, chosen), "/lora") | kohya(model.pipeline)
     write(path, _all_as(tensors, dtype), about | known | _about(chosen) | {"limits": LIMITS})
     seal(path)
+    exact = tensors if dtype is not None else load_file(path)  # narrowed it is not exact, and that was told
+    check_kohya(exact, effects(model, chosen.neurons, chosen.factor))
 
 
 def kohya_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict[str, torch.Tensor]:
@@ -73,6 +83,7 @@ def kohya_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict
         made[f"{name}.lora_{'down' if end == 'A.weight' else 'up'}.weight"] = value
         if end == "A.weight":
             made[f"{name}.alpha"] = torch.tensor(float(len(value)))
+    check_kohya(made, effects(model, neurons, factor))
     return made
 
 
@@ -87,6 +98,7 @@ def write_file(model: Model, chosen: Selection, path: Path, dtype: torch.dtype |
     weights = original_tensors(edited(model, chosen.neurons, chosen.factor, dtype))
     write(path, {**weights, **marks}, {"format": "pt"} | spec(model.pipeline, _title(model, chosen)) | _about(chosen))
     seal(path)
+    check_file(path, model, effects(model, chosen.neurons, chosen.factor))
 
 
 def beside_file(model: Model) -> str | None:
@@ -106,7 +118,10 @@ def rewrite(model: Model, neurons: NeuronSet, path: Path, factor: float = 0.0, d
     """
     source = Path(model.source)
     tensors, metadata = read_header(source)
-    places = {layer: _places(model, tensors, layer) for layer in neurons.layers}
+    check_parts(model.pipeline)  # what a file cannot carry (a LoRA, masks) is not in it
+    wanted = effects(model, neurons, factor)
+    places = {layer: _places(model, tensors, effect) for layer, effect in wanted.items()}
+    check_called(model, {layer: model.denoiser.get_submodule(layer) for layer in wanted})
     _check_marks(model, source, marks_of(source, tensors, metadata))
     lacking = [name for name in mark_names(model.pipeline) if name not in tensors]
     known = {name: value for name, value in metadata.items() if name != STALE} | {n: UNSEALED[n] for n in HASHES if n in metadata}
@@ -125,12 +140,13 @@ def rewrite(model: Model, neurons: NeuronSet, path: Path, factor: float = 0.0, d
     else:
         copy(source, path, known, lacking)
     written, _ = read_header(path)
-    for layer, indices in neurons.layers.items():
+    for layer, effect in wanted.items():
         for name in places[layer]:
-            for index in indices:
+            for index in effect.rows:
                 row = read_rows(source, tensors[name], slice(index, index + 1))
-                write_rows(path, written[name], index, row.float() * factor)
+                write_rows(path, written[name], index, times(row.float(), torch.tensor(factor)))
     seal(path)
+    check_file(path, model, wanted)
 
 
 def _check_marks(model: Model, source: Path, marks: list[Mark]) -> None:
@@ -156,11 +172,13 @@ def _read_as(source: Path, entry: Entry, dtype: torch.dtype) -> torch.Tensor:
     return read(source, entry).to(dtype)
 
 
-def _places(model: Model, tensors: dict[str, Entry], layer: str) -> list[str]:
+def _places(model: Model, tensors: dict[str, Entry], effect: Effect) -> list[str]:
     """The names under which a file keeps what a value layer's rows depend on, once they are known to be what was loaded."""
-    names, module = [], model.value_layers[layer]
-    for end, loaded in module.named_parameters():
-        name = unet_name(f"{layer}.{end}", model.pipeline.unet.config.layers_per_block)
+    names = []
+    for end, loaded in (("weight", effect.weight), ("bias", effect.bias)):
+        if loaded is None:
+            continue
+        name = unet_name(f"{effect.name}.{end}", model.pipeline.unet.config.layers_per_block)
         original = f"{UNET}{name}"
         if original not in tensors:
             raise ModelError(f"{model.source} has no {original}: it is not in the original layout; export a checkpoint directory")
@@ -169,7 +187,7 @@ def _places(model: Model, tensors: dict[str, Entry], layer: str) -> list[str]:
             raise MismatchError(
                 f"{original} in {model.source} is {entry.dtype} {entry.shape}, not what was loaded: load the file again"
             )
-        if not torch.equal(read_rows(model.source, entry, slice(0, entry.shape[0])).to(loaded.dtype), loaded.detach().cpu()):
+        if not torch.equal(read_rows(model.source, entry, slice(0, entry.shape[0])).to(loaded.dtype), loaded.cpu()):
             raise MismatchError(
                 f"{original} in {model.source} is not what was loaded: the file or the model changed since; load it again"
             )

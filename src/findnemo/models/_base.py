@@ -59,6 +59,7 @@ PATCHES = {
     "tomesd": "tomesd.remove_patch(pipeline)",
     "hidiffusion": "remove_hidiffusion(pipeline)",
 }
+COMPUTED = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 class Model:
@@ -309,7 +310,7 @@ class Model:
 
     def widths(self) -> dict[str, int]:
         """Number of neurons of every value layer."""
-        return {name: int(m.out_features) for name, m in self.value_layers.items()}  # type: ignore[arg-type]
+        return {name: width_of(name, layer) for name, layer in self.value_layers.items()}
 
     def timesteps(self, steps: int) -> list[int]:
         """The DDIM timesteps of a schedule with this many steps, from noise to image (981, 961, ... for SD and 50 steps)."""
@@ -443,6 +444,17 @@ def _maker(thing: Any) -> str:
     return root if root in PATCHES else ""
 
 
+def width_of(name: str, layer: nn.Module) -> int:
+    """Number of neurons of a value layer. Raises EditError for a module that does not say it."""
+    width = getattr(layer, "out_features", None)
+    if not isinstance(width, int):
+        raise EditError(
+            f"{name} is a {type(layer).__name__}, which does not say how many neurons it has: give it out_features, or put an nn.Linear of "
+            "the weights that it comes to in its place"
+        )
+    return width
+
+
 def offloaded(module: nn.Module) -> bool:
     """Whether accelerate, or diffusers in groups, moves weights of a module to where they are needed and back."""
     return any(_moves(part) for part in module.modules())
@@ -454,7 +466,7 @@ def _moves(module: nn.Module) -> bool:
 
 def applied(layer: nn.Module, inputs: Tensor) -> Tensor:
     """A layer called by itself, wherever offloading has left its weights; where they are nowhere (meta), a hook of its own fetches them."""
-    place: torch.device = layer.weight.device  # type: ignore[assignment]
+    place = next((kept.device for kept in (*layer.parameters(), *layer.buffers())), inputs.device)
     output: Tensor = layer(inputs if place.type == "meta" else inputs.to(place))
     return output.to(inputs.device)
 
@@ -477,7 +489,10 @@ def _submodule(module: nn.Module, name: str) -> nn.Module | None:
 
 
 def _is_compiled(module: nn.Module) -> bool:
-    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+    forward = vars(module).get("forward")  # module.forward = torch.compile(module.forward)
+    called = getattr(module, "_compiled_call_impl", None)
+    compiled = hasattr(forward, "_torchdynamo_orig_callable") and not getattr(forward, "_torchdynamo_disable", False)
+    return hasattr(module, "_orig_mod") or called is not None or compiled
 
 
 def _is_fused(module: nn.Module) -> bool:
