@@ -11,7 +11,16 @@ import sys
 from typing import TextIO
 
 HANDLER = "findnemo"  # name among the error handlers of Python's encodings
-PLAINER = {"\u2588": "#", "\u2500": "-", "\u2501": "-", "\u2578": "-", "\u257a": "-", "\u2026": ".", "\u00b7": ".", "\u00b1": "+-"}
+PLAINER = {
+    "\u2588": "#",
+    "\u2500": "-",
+    "\u2501": "-",
+    "\u2578": "-",
+    "\u257a": "-",
+    "\u2026": ".",
+    "\u00b7": ".",
+    "\u00b1": "+-",
+}
 
 
 def showable_streams() -> None:
