@@ -23,11 +23,9 @@ def unnamed(tree: ast.AST) -> Iterator[int]:
         of = call.func.value if isinstance(call.func, ast.Attribute) else None
         foreign = name == "open" and isinstance(of, ast.Name) and of.id in BINARY
         text_of_process = any(isinstance(given.get(w), ast.Constant) and given[w].value for w in ("text", "universal_newlines"))
-        if (
-            (name in ("open", "fdopen", "TemporaryFile", "NamedTemporaryFile") and not foreign)
-            or text_of_process
-            or (name in ("read_text", "write_text") and len(call.args) < (1 if name == "read_text" else 2))
-        ):
+        opens = name in ("open", "fdopen", "TemporaryFile", "NamedTemporaryFile") and not foreign
+        reads_or_writes = name in ("read_text", "write_text") and len(call.args) < (1 if name == "read_text" else 2)
+        if opens or reads_or_writes or text_of_process:
             yield call.lineno
 
 

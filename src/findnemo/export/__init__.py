@@ -137,6 +137,10 @@ def check_place(form: str, path: str | Path, source: str, force: bool = False) -
     """Raises InputError for a place to which a form may not be written. `source`: where the audited model is."""
     check_form(form)
     target, suffix = Path(path), FORMS[form].suffix
+    if str(target).encode(errors="ignore").decode() != str(target):
+        raise InputError(
+            f"{target} is no name in UTF-8, and the libraries that write models take no other: give one, or set PYTHONUTF8=1"
+        )
     check_target(target, not suffix, force, source)
     if suffix and target.suffix != suffix:
         raise InputError(f"{target} is no name for {form}: it must end in {suffix}")
