@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from findnemo.errors import InputError, MismatchError
+from findnemo.errors import InputError
 from findnemo.export._card import markdown, model_card
 from findnemo.export._files import check_target, whole
 from findnemo.export._original import original_tensors
@@ -19,6 +19,7 @@ from findnemo.export._push import push_card, with_section
 from findnemo.export._selection import Selection, select
 from findnemo.export._weights import kohya_weights, rewrite, write_checkpoint, write_file, write_kohya, write_lora
 from findnemo.models import Model
+from findnemo.models._identity import kept_identity, refuse_other
 from findnemo.runs import neurons_of
 
 __all__ = [
@@ -97,11 +98,9 @@ def check(form: str, chosen: Selection, path: str | Path, model: Model | None, f
     check_place(form, path, str(model.source if model is not None else chosen.about["source"]), force)
     if FORMS[form].write is not None and model is None:
         raise InputError(f"{form} holds weights: give the model")
-    if model is not None and model.fingerprint != chosen.fingerprint:
-        raise MismatchError(
-            f"{model.source} is not the model of this run: its fingerprint is {model.fingerprint[:12]}, not "
-            f"{chosen.fingerprint[:12]}"
-        )
+    if model is not None:
+        kept = kept_identity(chosen.about["settings"].get("identity"))
+        refuse_other(model, chosen.fingerprint, kept, "this run", "give the audited one, or audit this one")
 
 
 def check_place(form: str, path: str | Path, source: str, force: bool = False) -> None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from findnemo.errors import EditError, ModelError
+from findnemo.models._identity import Identity
+from findnemo.models._parts import Known, identity
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
-# what the noise prediction depends on; the sampler (DDIM, PNDM, ...) may change without making it another model
+# what a noise prediction and its timestep depend on; the rest of a scheduler's settings makes pictures of it
 SCHEDULE = (
     "prediction_type",
     "num_train_timesteps",
@@ -26,6 +28,10 @@ SCHEDULE = (
     "beta_end",
     "timestep_spacing",
     "steps_offset",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+    "original_inference_steps",
+    "sigma_data",
 )
 
 
@@ -51,6 +57,7 @@ class Model:
         self.pipeline, self.source = pipeline, source
         self.options: dict[str, str] = {}
         self._found: dict[str, dict[str, nn.Module]] = {}
+        self._hashed: Known = {}
         self.check_editable()
 
     # what an adapter answers -----------------------------------------------------------------------------------------
@@ -226,20 +233,21 @@ class Model:
         latents = [torch.randn(self.latent_shape, generator=_generator(seed, prompt, k)) for k in samples]
         return torch.stack(latents).to(self.device, self.dtype)
 
-    @cached_property
+    @property
+    def identity(self) -> Identity:
+        """All that a score or a picture depends on, of the pipeline as it is now (see `_identity`).
+
+        Read anew each time, for a pipeline can change: a LoRA is loaded, weights are edited, a scheduler is exchanged. What has not changed
+        is not hashed again; to find that out takes a pass over the weights (docs/reliability.md has the seconds).
+        """
+        return identity(self.pipeline, self.schedule, self._hashed)
+
+    @property
     def fingerprint(self) -> str:
-        """SHA-256 over class, noise schedule and weights (as float16, so that loading in another dtype is the same model)."""
-        config = self.pipeline.scheduler.config
-        schedule = {key: config.get(key) for key in self.schedule}
-        if config.get("original_inference_steps") is not None:  # timesteps of a distillation
-            schedule["original_inference_steps"] = config["original_inference_steps"]
-        digest = hashlib.sha256(f"{type(self.pipeline).__name__} {schedule}".encode())
-        for name in ("text_encoder", "text_encoder_2", "text_encoder_3", "unet", "transformer"):
-            module = getattr(self.pipeline, name, None)
-            for key, value in sorted(_weights(module).items()) if module is not None else ():
-                digest.update(f"{name}.{key}{tuple(value.shape)}".encode())
-                digest.update(value.detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
-        return digest.hexdigest()[:32]
+        """32 hexadecimal digits over all that scores depend on. Loads in float32 and in float16 have the same; to compare two models, or a model
+        with what was made of it, `identity` knows more.
+        """
+        return self.identity.fingerprint
 
     def check_editable(self) -> None:
         """Refuse a pipeline whose value layers are missing, or on which an edit would silently do nothing."""
@@ -276,16 +284,6 @@ def applied(layer: nn.Module, inputs: Tensor) -> Tensor:
     place: torch.device = layer.weight.device  # type: ignore[assignment]
     output: Tensor = layer(inputs if place.type == "meta" else inputs.to(place))
     return output.to(inputs.device)
-
-
-def _weights(module: nn.Module) -> dict[str, Tensor]:
-    """The state of a module, also of one whose weights are offloaded and only fetched when it runs."""
-    state: dict[str, Tensor] = module.state_dict()
-    if any(value.is_meta for value in state.values()):
-        from accelerate.utils.modeling import get_state_dict_offloaded_model
-
-        return dict(get_state_dict_offloaded_model(module))
-    return state
 
 
 def _submodule(module: nn.Module, name: str) -> nn.Module | None:

@@ -101,7 +101,7 @@ CALIBRATED = {
 }
 FINISHED = {"steps": count, "guidance": number, "seed": Maybe(number)}
 AUDIT = {  # settings of an audit; a run of detectors has the first three only
-    **{"model": text, "dtype": text, "image_settings": FINISHED},
+    **{"model": text, "identity": Maybe(each(each(anything))), "dtype": text, "image_settings": FINISHED},
     **{"calibration": CALIBRATED, "tau": number, "search": text, "images": count, "judges": each(text), "grow": Maybe(flag)},
     "screen": Maybe({"below": number, "samples": count}),
     **{
@@ -141,6 +141,7 @@ META: dict[str, Any] = {
     },
     **{"attempts": Maybe({"columns": many(text), "table": each(each(SHARE))}), "bases": Maybe(each(text))},
     "hardened_from": Maybe(text),
+    "pictures": Maybe(each(each(anything))),
     "hardened": Maybe({"prompts": count, "images": count, "quality": each(each(many(number)))}),
 }
 
