@@ -113,12 +113,16 @@ def _settings_differ(now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
     """The settings that differ, those of the configuration before those of single modules, which follow from them."""
     keys = [k for k in {**then, **now} if now.get(k) != then.get(k) and not (k in RULES and None in (now.get(k), then.get(k)))]
     keys = [key for key in keys if "." not in key] or keys
-    told = [f"{key} {_shown(now.get(key))} instead of {_shown(then.get(key))}" for key in keys[:LISTED]]
+    told = [_setting_differs(key, now.get(key), then.get(key)) for key in keys[:LISTED]]
     return ", ".join(told) + (f" and {len(keys) - LISTED} more" if len(keys) > LISTED else "")
 
 
-def _shown(value: Any) -> str:
-    return MISSING if value is None else f"{value!r:.80}"
+def _setting_differs(key: str, now: Any, then: Any) -> str:
+    if "." not in key:
+        now, then = (MISSING if value is None else f"{value!r:.80}" for value in (now, then))
+        return f"{key} {now} instead of {then}"
+    now, then = (str(value or "").rpartition(" (")[0] for value in (now, then))  # without their digests
+    return f"{key} set to {now}" + (f", was {then}" if then else "") if now else f"{key} no longer {then}"
 
 
 def _weights_differ(name: str, now: Part, then: Part, fused: Collection[str]) -> str:

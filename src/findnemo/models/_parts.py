@@ -242,9 +242,7 @@ def _tokenizer(name: str, tokenizer: Any, known: Known) -> dict[str, Any]:
     """Settings of a tokenizer, digests of its vocabulary and rules, and of what it makes of a few words."""
     special = {key: str(value) for key, value in tokenizer.special_tokens_map.items()}
     about = {"class": type(tokenizer).__name__.removesuffix("Fast"), "model_max_length": tokenizer.model_max_length}
-    about |= {
-        key: getattr(tokenizer, key, None) for key in ("padding_side", "truncation_side", "do_lower_case", "split_special_tokens")
-    }
+    about |= {key: getattr(tokenizer, key, None) for key in ("padding_side", "truncation_side", "split_special_tokens")}
     ids = tokenizer(WORDS, verbose=False).input_ids
     return about | special | {"pad_token_id": tokenizer.pad_token_id, "words": _short(ids)} | _rules(name, tokenizer, known)
 
