@@ -237,8 +237,14 @@ class Model:
     def identity(self) -> Identity:
         """All that a score or a picture depends on, of the pipeline as it is now (see `_identity`).
 
-        Read anew each time, for a pipeline can change: a LoRA is loaded, weights are edited, a scheduler is exchanged. What has not changed
-        is not hashed again; to find that out takes a pass over the weights (docs/reliability.md has the seconds).
+        Read anew each time, for a pipeline can change: a LoRA is loaded, weights are edited, a scheduler is exchanged. Only what has changed
+        is hashed; to find that out takes a pass over the weights, about a second for Stable Diffusion in float32 on one core.
+
+            >>> model = load("demo")
+            >>> calibrated_on = model.identity
+            >>> model.pipeline.vae.register_to_config(scaling_factor=0.5)
+            >>> model.identity.differences(calibrated_on)
+            ['vae: scaling_factor 0.5 instead of 1.5045905113220215']
         """
         return identity(self.pipeline, self.schedule, self._hashed)
 

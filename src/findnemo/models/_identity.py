@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from findnemo.errors import MismatchError
-from findnemo.models._content import doubtful, same_weights
+from findnemo.models._content import HALVES, doubtful, same_weights
 
 METHOD = 1  # raised whenever findnemo gives other scores or pictures for the same model, prompt, seeds and settings
 PICTURES = ("vae", "sampler")  # parts that finished images depend on, and noise differences do not
@@ -72,10 +72,13 @@ class Identity:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Identity:
-        """What `to_json` gave. Raises ValueError for anything else."""
+        """What `to_json` gave. Raises ValueError for anything else: files can come from anywhere."""
         try:
-            parts = {str(name): Part(dict(part["settings"]), _weights(part.get("weights"))) for name, part in values.items()}
-        except (AttributeError, KeyError, TypeError) as error:
+            parts = {name: Part({**part["settings"]}, _weights(part.get("weights"))) for name, part in values.items()}
+            texts = [*parts, *(text for part in parts.values() for text in part.settings)]
+            if not all(text.isprintable() for text in texts):
+                raise ValueError("a name that cannot be shown")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"its identity is not that of a model ({error!r:.100})") from error
         return cls(parts)
 
@@ -105,8 +108,11 @@ class Identity:
 def _weights(values: Any) -> dict[str, Any] | None:
     if values is None:
         return None
-    known = {name: str(values[name]) for name in ("float16", "bfloat16", "float32") if name in values}
-    return known | {"held": [str(kind) for kind in values["held"]], "float16": known["float16"], "bfloat16": known["bfloat16"]}
+    known = {name: str(values[name]) for name in (*HALVES, "float32") if name != "float32" or name in values}
+    held = list(values["held"])
+    if not {*held} <= {*HALVES}:
+        raise ValueError(f"weights held as {held!r:.40}")
+    return known | {"held": held}
 
 
 def _settings_differ(now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
@@ -121,7 +127,7 @@ def _setting_differs(key: str, now: Any, then: Any) -> str:
     if "." not in key:
         now, then = (MISSING if value is None else f"{value!r:.80}" for value in (now, then))
         return f"{key} {now} instead of {then}"
-    now, then = (str(value or "").rpartition(" (")[0] for value in (now, then))  # without their digests
+    now, then = (ascii(value or "")[1:-1].rpartition(" (")[0] for value in (now, then))  # without their digests
     return f"{key} set to {now}" + (f", was {then}" if then else "") if now else f"{key} no longer {then}"
 
 
