@@ -579,13 +579,26 @@ def test_an_earlier_run_is_read_and_not_continued(model, calibration, tmp_path):
         start(tmp_path / "run", model, calibration, PLAN)
 
 
+GOOD = {"float16": "a", "bfloat16": "b", "held": ["float16"]}
+
+
 @pytest.mark.parametrize(
-    "damage", [[], {"unet": 3}, {"unet": {"settings": 3}}, {"unet": {"settings": {}, "weights": {"held": []}}}]
+    "damage",
+    [
+        [],
+        {"unet": 3},
+        {"unet": {"settings": 3}},
+        {"unet": {"settings": {}, "weights": {"held": []}}},
+        {"unet": {"settings": {}, "weights": {**GOOD, "held": ["float32"]}}},
+        {"unet": {"settings": {}, "weights": {**GOOD, "held": 3}}},
+        {"u\x1b[2Jnet": {"settings": {}}},
+        {"unet": {"settings": {"a\nb": 1}}},
+    ],
 )
-def test_what_is_no_identity_is_no_calibration(damage, calibration):
-    if isinstance(damage, dict):
-        with pytest.raises(ValueError, match="its identity is not that of a model"):
-            Identity.from_json(damage)
+def test_what_is_no_identity_is_refused(damage):
+    assert Identity.from_json({"unet": {"settings": {}, "weights": GOOD}}).parts["unet"].weights == GOOD
+    with pytest.raises(ValueError, match="its identity is not that of a model"):
+        Identity.from_json(damage)
 
 
 def test_identities_survive_json(model):

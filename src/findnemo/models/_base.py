@@ -240,7 +240,8 @@ class Model:
         Read anew each time, for a pipeline can change: a LoRA is loaded, weights are edited, a scheduler is exchanged. Only what has changed
         is hashed; to find that out takes a pass over the weights, about a second for Stable Diffusion in float32 on one core.
 
-            >>> model = load("demo")
+            >>> import findnemo
+            >>> model = findnemo.load("demo")
             >>> calibrated_on = model.identity
             >>> model.pipeline.vae.register_to_config(scaling_factor=0.5)
             >>> model.identity.differences(calibrated_on)
