@@ -31,7 +31,8 @@ def widths_of(model: Model, neurons: NeuronSet) -> dict[str, int]:
     if neurons.model is not None and neurons.model != model.fingerprint:
         raise MismatchError(
             f"these neurons were found in another model, {neurons.model[:12]}, and {model.source} is {model.fingerprint[:12]}: in another "
-            "model the same places hold other things (if you mean it: NeuronSet(neurons.layers))"
+            "model the same places hold other things (if it is the same one in another precision, load it in that of the run or in float32; "
+            "if you mean it: NeuronSet(neurons.layers))"
         )
     widths = {name: width_of(name, layer_of(model, name)) for name in neurons.layers}
     for name, indices in neurons.layers.items():

@@ -45,6 +45,7 @@ class Engine:
         self._masks: dict[str, Tensor] = {}
         self._run = torch.compile(self._masked, dynamic=False, **options)
         self._checked: set[int] = set()
+        self._layers: list[nn.Module] = []
 
     @torch.no_grad()
     def predict(self, latents: Tensor, timestep: int, text: Tensor, scales: Mapping[str, Tensor]) -> Tensor:
@@ -54,6 +55,8 @@ class Engine:
         masks = {n: scales.get(n, torch.ones(1, w)).expand(count, -1) for n, w in self._widths.items()}
         latents, text, *filled = (_filled(x, size) for x in (latents, text, *masks.values()))
         masks = {n: m.to(latents.device, latents.dtype)[:, None].contiguous() for n, m in zip(masks, filled, strict=True)}
+        if (layers := list(self.model.value_layers.values())) != self._layers:  # a LoRA was loaded, the denoiser exchanged
+            self._layers, self._checked = layers, set()
         with self.model.steady():
             if size not in self._checked:
                 self._check(latents, timestep, text)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from findnemo.errors import InputError, MismatchError
+from findnemo.errors import InputError
 from findnemo.export._card import markdown, model_card
 from findnemo.export._files import check_beside, check_target, whole, written_beside
 from findnemo.export._marks import OURS
@@ -24,6 +24,7 @@ from findnemo.export._selection import Selection, select
 from findnemo.export._source import as_dtype, check_source
 from findnemo.export._weights import beside_file, kohya_weights, rewrite, write_checkpoint, write_file, write_kohya, write_lora
 from findnemo.models import Model
+from findnemo.models._identity import kept_identity, refuse_other
 from findnemo.runs import neurons_of
 
 __all__ = [
@@ -124,11 +125,9 @@ def check(
     wanted = as_dtype(dtype)
     if FORMS[form].write is not None and model is None:
         raise InputError(f"{form} holds weights: give the model")
-    if model is not None and model.fingerprint != chosen.fingerprint:
-        raise MismatchError(
-            f"{model.source} is not the model of this run: its fingerprint is {model.fingerprint[:12]}, not "
-            f"{chosen.fingerprint[:12]}"
-        )
+    if model is not None:
+        kept = kept_identity(chosen.about["settings"].get("identity"))
+        refuse_other(model, chosen.fingerprint, kept, "this run", "give the audited one, or audit this one")
     if FORMS[form].write is not None and model is not None:
         check_source(model, wanted)
 

@@ -67,7 +67,8 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
         ("model", markdown(_name(about["source"]))),
         (
             "fingerprint",
-            f"`{chosen.fingerprint}` (SHA-256 over schedule and weights of denoiser and text encoders, first 32 digits)",
+            f"`{chosen.fingerprint}` (SHA-256 over all that scores depend on: schedule, tokenizers, text encoders, denoiser and adapters; "
+            "first 32 digits)",
         ),
         ("versions", markdown(versions)),
         ("captions", counts),

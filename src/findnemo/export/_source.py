@@ -21,7 +21,7 @@ from findnemo._safetensors import DTYPES, read_header
 from findnemo.edits import _rebuild, prune
 from findnemo.errors import InputError
 from findnemo.models import Model
-from findnemo.models._base import _weights
+from findnemo.models._content import weights_of
 from findnemo.models._loading import DEMO, VARIANT, _from_pretrained
 from findnemo.models._single_file import configuration, from_single_file
 from findnemo.neurons import NeuronSet
@@ -87,7 +87,7 @@ def of_source(model: Model, dtype: torch.dtype | None = None) -> Source:
         return Source(model)
     kept = _kept(model, place)
     parts = _parts(model.pipeline)
-    if all(_holds(_weights(parts[name]), about) for name, about in kept.items()):
+    if all(_holds(weights_of(parts[name]), about) for name, about in kept.items()):
         return Source(model, kept)
     fresh = _parts(_reopened(model, place, kept))
     changed = {name for name in kept if name not in fresh or not _same(fresh[name], parts[name])}
@@ -193,7 +193,7 @@ def _reopened(model: Model, place: Path, kept: Mapping[str, Kept]) -> Any:
 
 def _same(fresh: nn.Module, loaded: nn.Module) -> bool:
     """Whether a part that was read again is what was loaded, but for what its dtype has rounded away."""
-    new, old = _weights(fresh), _weights(loaded)
+    new, old = weights_of(fresh), weights_of(loaded)
     return list(new) == list(old) and all(
         new[name].shape == value.shape and torch.equal(new[name].cpu().to(value.dtype), value.cpu())
         for name, value in old.items()

@@ -41,6 +41,10 @@ class FlowModel(Model):
         "max_image_seq_len",
         "shift_terminal",
         "time_shift_type",
+        "invert_sigmas",
+        "use_karras_sigmas",
+        "use_exponential_sigmas",
+        "use_beta_sigmas",
     )
 
     def velocity(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:

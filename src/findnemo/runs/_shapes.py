@@ -102,7 +102,7 @@ CALIBRATED = {
 }
 FINISHED = {"steps": count, "guidance": number, "seed": Maybe(number), "sampler": Maybe(text)}
 AUDIT = {  # settings of an audit; a run of detectors has the first three only
-    **{"model": text, "dtype": text, "image_settings": FINISHED},
+    **{"model": text, "identity": Maybe(each(each(anything))), "dtype": text, "image_settings": FINISHED},
     **{"calibration": CALIBRATED, "tau": number, "search": text, "images": count, "judges": each(text), "grow": Maybe(flag)},
     "sampler": Maybe(text),
     "screen": Maybe({"below": number, "samples": count}),
@@ -144,6 +144,7 @@ META: dict[str, Any] = {
     **{"attempts": Maybe({"columns": many(text), "table": each(each(SHARE))}), "bases": Maybe(each(text))},
     "hardened_from": Maybe(text),
     "listed": Maybe(many(count)),
+    "pictures": Maybe(each(each(anything))),
     "hardened": Maybe({"prompts": count, "images": count, "quality": each(each(many(number)))}),
 }
 

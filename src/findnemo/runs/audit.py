@@ -21,6 +21,7 @@ from findnemo.localization import DEFAULT, Bystanders, localize, most_unusual
 from findnemo.models import Model, sampler_class
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.prompts import Prompt
+from findnemo.runs._same import require_same
 from findnemo.runs.discoveries import keep_list
 from findnemo.runs.standing import STAGES, all_neurons, neurons_of
 from findnemo.runs.store import Caption, Run
@@ -57,9 +58,11 @@ class Plan:
     unrelated: tuple[str, ...] = ()
 
     def settings(self, model: Model, calibration: Calibration) -> dict[str, Any]:
-        """Everything a result depends on; a run directory holds results of one such set only."""
+        """Everything a result depends on; a run directory holds results of one such set only. Without images no picture's part is kept."""
+        identity = model.identity
         return {
-            "model": model.fingerprint,
+            "model": identity.fingerprint,
+            "identity": identity.to_json(pictures=bool(self.images)),
             "dtype": str(model.dtype).removeprefix("torch."),
             "calibration": calibration.settings.to_json(),
             "tau": calibration.tau,
@@ -90,12 +93,14 @@ class Tools:
     def bystanders(self) -> Bystanders | None:
         """The captions on which the impact of a set is measured, where the plan asks for gentle ones."""
         plan = self.plan
-        return None if plan.max_impact is None else _bystanders(self.model, plan.unrelated, self.calibration.settings)
+        if plan.max_impact is None:
+            return None
+        return _bystanders(self.model, self.model.fingerprint, plan.unrelated, self.calibration.settings)
 
 
 @lru_cache(maxsize=1)
-def _bystanders(model: Model, captions: tuple[str, ...], settings: Settings) -> Bystanders:
-    """Kept from caption to caption: their untouched passes are made once a process."""
+def _bystanders(model: Model, fingerprint: str, captions: tuple[str, ...], settings: Settings) -> Bystanders:
+    """Kept from caption to caption as long as the model is what it was: their untouched passes are made once a process."""
     return Bystanders(model, captions, settings)
 
 
@@ -182,9 +187,11 @@ def answer(
     """Run the stages over the captions that were asked for (`table.enter`, `table.ask_all`); whether all was done before `stop()`.
 
     The same to the last bit whoever answers: captions that share passes are told by their ids. Memory is constant however many there are.
+    Raises MismatchError where the model is no longer the one with which the run was begun.
     """
     pool = pool or Serial(work.model)
     for stage in stages:
+        require_same(work.run, work.model, pictures=stage == "verify" and bool(work.plan.images))
         _answer_stage(work, stage, pool, progress or (lambda stage, done, total: None), stop)
         if stage == "detect":
             keep_list(work.run)
@@ -264,6 +271,7 @@ def _localize(tools: Tools, caption: Caption) -> Answer:
 
 def _verify(work: Tools, caption: Caption) -> Answer:
     found, plan, original = neurons_of(caption), work.plan, work.original(caption)
+    work.calibration.check(work.model)
     neurons = _grown(work, caption, found) if plan.grow and plan.images > 1 else found
     result = verify(
         work.model,

@@ -17,6 +17,7 @@ from findnemo.images import generate, intact_png, png
 from findnemo.mitigation import MITIGATIONS, Case
 from findnemo.models import Model
 from findnemo.originals import picture
+from findnemo.runs._same import require_same
 from findnemo.runs.audit import Answer, Progress, Tools, Work, not_memorized
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
@@ -51,10 +52,11 @@ def compare(
 
     What is answered is not done again. The first image of each is kept in `compare/`. A method that fails on a caption is recorded
     as failed with the reason. `pool`: who does it; without one, this process. Once `stop` says so, nothing more is
-    begun.
+    begun. Raises MismatchError where the model, autoencoder and sampler included, is not the run's.
     """
     wanted, run, pool = methods(names), work.run, pool or Serial(work.model)
     stages = [STAGE + name for name in wanted]
+    require_same(run, work.model, pictures=True)
     ask_all(run)
     typed = TYPED if list_open(run, "compare", ["-"], extra=TYPED)[0] else "1"
     count = len(wanted) * list_open(run, "compare", ["-"], extra=typed)[0]

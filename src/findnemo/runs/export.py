@@ -107,7 +107,7 @@ def _about(run: Run, fdr: float | None = None) -> dict[str, Any]:
     listed = list_of(run, fdr)
     return {
         "source": run.meta("source"),
-        "settings": run.meta("settings"),
+        "settings": {name: value for name, value in run.meta("settings").items() if name != "identity"},
         "versions": run.meta("versions"),
         **counts(run),
         "neurons": all_neurons(run.captions(stage="localize")).to_json(),

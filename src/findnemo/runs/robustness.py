@@ -25,6 +25,7 @@ from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.originals import picture
 from findnemo.robustness import ATTEMPTS, Subject, attack, closeness, cost, subject
 from findnemo.robustness.controls import mirrored, scrambled
+from findnemo.runs._same import require_same
 from findnemo.runs._tried import (
     ATTACK,
     ATTEMPT,
@@ -162,6 +163,7 @@ def _answer(
     progress: Progress | None,
     stop: Callable[[], bool],
 ) -> None:
+    require_same(work.run, work.model, pictures=True)
     captions = list(work.run.captions())
     groups = {MEMORIZED: memorized(captions, effort.captions), ORDINARY: ordinary(captions, effort.captions)}
     jobs = [
@@ -186,9 +188,9 @@ def _answer(
         progress(stage.rstrip(":"), len(jobs), len(jobs))
 
 
-def origin(work: Work, fingerprint: str) -> str:
-    """What a hardened model is, and what it was made from: other neurons, another model."""
-    return f"{fingerprint} {sorted(all_neurons(work.run.captions()))}"
+def origin(work: Work, identity: str) -> str:
+    """What a hardened model is (`Identity.whole`), and what it was made from: other neurons, another model."""
+    return f"{identity} {sorted(all_neurons(work.run.captions()))}"
 
 
 def _still_standing(work: Work, effort: Effort, stage: str) -> dict[str, str]:

@@ -20,6 +20,7 @@ from typing import IO, Any, Literal
 from findnemo._secrets import hidden
 from findnemo._writing import CLOSED, FAILS, FULL, storing, sweep, written
 from findnemo.errors import DamageError, FindnemoError, InputError, MismatchError, StorageError
+from findnemo.models._identity import EARLIER, PICTURES, kept_identity
 from findnemo.prompts import Prompt
 from findnemo.runs import _shapes
 from findnemo.runs._lock import acquire
@@ -279,12 +280,11 @@ class Run:
         known = self.meta("settings")
         if known is None:
             self.set_meta("settings", settings)
-        elif known != settings:
-            raise MismatchError(
-                f"{self.path} was made with other settings: {differences(known, settings)}; give another --out, or the same settings"
-            )
-        if kept_settings(self.path) != settings:
-            keep_settings(self.path, settings)
+        elif told := differences(known, settings):
+            raise MismatchError(f"{self.path} was made with other settings: {told}; give another --out, or the same settings")
+        kept = settings if known is None else known  # of one model loaded in two ways the first stays
+        if kept_settings(self.path) != kept:
+            keep_settings(self.path, kept)
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> Run:
@@ -495,10 +495,19 @@ def refuse_foreign(path: Path) -> None:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """What differs between two sets of settings, in words."""
-    flat_old, flat_new = _flat(old), _flat(new)
+    """What differs between two sets of settings, in words; nothing where nothing does. Models are the same if their identities say so."""
+    then, now = (kept_identity(settings.get("identity")) for settings in (old, new))
+    told = (
+        []
+        if now is None
+        else [f"it {EARLIER}"]
+        if then is None
+        else now.differences(then, PICTURES[1] in {*then.parts} & {*now.parts})
+    )
+    known = ("identity",) if now is None or then is None else ("identity", "model")
+    flat_old, flat_new = (_flat({k: v for k, v in settings.items() if k not in known}) for settings in (old, new))
     keys = [k for k in {**flat_old, **flat_new} if flat_old.get(k) != flat_new.get(k)]
-    return ", ".join(f"{k} {flat_old.get(k)!r}, now {flat_new.get(k)!r}" for k in keys)
+    return ", ".join([*told, *(f"{k} {flat_old.get(k)!r}, now {flat_new.get(k)!r}" for k in keys)])
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

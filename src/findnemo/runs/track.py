@@ -96,7 +96,10 @@ def configuration(run: Run) -> dict[str, Any]:
     """Settings and versions as flat values, without where the model lies on somebody's disk."""
     source = str(run.meta("source"))
     shown = Path(source).name if Path(source).exists() or Path(source).is_absolute() else source
-    return flat({"source": shown, "settings": run.meta("settings"), "versions": run.meta("versions") or {}})
+    settings = {
+        name: value for name, value in run.meta("settings").items() if name != "identity"
+    }  # the fingerprint says it in short
+    return flat({"source": shown, "settings": settings, "versions": run.meta("versions") or {}})
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
