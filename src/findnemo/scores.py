@@ -116,7 +116,7 @@ def ms_ssim(x: Tensor, y: Tensor, together: int | None = None) -> Tensor:
 
 
 SIMILARITIES = {"ssim": ssim, "ms-ssim": ms_ssim}
-TOGETHER = frozenset({"ms-ssim"})  # a pair's value depends on what it is compared together with: nothing is known of one seed alone
+TOGETHER = ("ms-ssim",)  # those by which a pair's value depends on what it is compared together with
 
 
 def pairwise(deltas: Tensor, similarity: str = "ssim") -> Tensor:

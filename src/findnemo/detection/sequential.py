@@ -137,7 +137,8 @@ def detect_many(
                 continue
             deltas[i] = torch.cat([deltas[i].to(part.device), part]) if len(deltas[i]) else part
             score = memorization_score(deltas[i], settings.similarity)
-            over, aside = settings.reaches(score, tau), screen is not None and seen == screen.samples and score < min(screen.below, tau)
+            over = settings.reaches(score, tau)
+            aside = screen is not None and seen == screen.samples and score < min(screen.below, tau)
             if (over and not all_seeds and not together) or aside or seen == settings.samples:
                 p = calibration.p_value(score)
                 answers[i] = Detection(prompts[i], score, tau, over, cost * seen, seen, aside, p)

@@ -36,7 +36,8 @@ class Replication:
         self.score = float(best.max())
         order = best.argsort(descending=True, stable=True)
         self.kept = order[probe.settings.reaches(best[order], tau)].tolist()
-        self.witnesses = self.kept[: None if self._together else WITNESSES]  # seeds that speak for all, until one that they do not speak for joins them
+        witnesses = len(self.kept) if self._together else WITNESSES
+        self.witnesses = self.kept[:witnesses]  # seeds that speak for all, until one that they do not speak for joins them
         self._memo: dict[NeuronSet, dict[int, float]] = {}  # every similarity measured so far
         self._gradients: dict[tuple[int, ...], dict[float, dict[str, Tensor]]] = {}  # seeds -> level -> what `sensitivity` gave
         if self.kept:
