@@ -70,6 +70,11 @@ def screen(calibration: Calibration, samples: int | None = None, recall: float =
     in which no hold-out caption reaches tau.
     """
     scores = calibration.trajectories.double()
+    if not len(scores):
+        raise InputError(
+            "this calibration has no hold-out scores (imported statistics), so nothing to measure a screen on: make one with `findnemo calibrate "
+            "--prompts`, or leave the screen out"
+        )
     samples = min(2 * FIRST, calibration.settings.samples - 1) if samples is None else samples
     if not 2 <= samples < calibration.settings.samples:
         raise InputError(f"a screen takes 2 to {calibration.settings.samples - 1} seeds, not {samples}")

@@ -17,11 +17,13 @@ from PIL import Image
 from findnemo._memory import named
 from findnemo._writing import write_all
 from findnemo.calibration import Calibration
+from findnemo.edits import deactivate
 from findnemo.errors import FindnemoError, InputError
 from findnemo.images import generate, intact_png, png
 from findnemo.localization import localize
 from findnemo.metrics.kind import is_memory
-from findnemo.mitigation import MITIGATIONS, Case, Mitigation, found_neurons
+from findnemo.mitigation import MITIGATIONS, Case
+from findnemo.mitigation.neurons import drawn
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
 from findnemo.originals import picture
@@ -31,12 +33,13 @@ from findnemo.runs.store import Caption
 from findnemo.runs.table import ask_all
 from findnemo.runs.workers import Dispatch, Pool, Serial, Unit, drive, never
 from findnemo.runs.worklist import groups, list_open
-from findnemo.verification import FRESH, compare_images
+from findnemo.verification import FRESH, RANDOM, compare_images
 
 NONE = "none"  # nothing mitigated: the row that all others are compared with
 NEMO = "nemo"  # the neurons of the listing, as published
-METHODS: dict[str, Mitigation] = {**MITIGATIONS, NEMO: found_neurons}
-LIKE_NEMO = (NEMO, *(name for name in MITIGATIONS if name.startswith("random-")))  # methods that need to know NeMo's neurons
+NAMES = (*MITIGATIONS, NEMO)
+DRAWS = {f"random-{k}": k for k in range(1, RANDOM + 1)}
+LIKE_NEMO = (NEMO, *DRAWS)  # methods that need to know NeMo's neurons
 SWITCHED = ("neurons", *LIKE_NEMO)  # methods that switch neurons off
 STAGE = "compare:"  # and the name: the stage of a mitigation in the run store
 LISTING = "listing"  # the stage of NeMo's neurons
@@ -46,10 +49,10 @@ REFERENCES = 8  # captions that are not memorized, for methods that compare with
 
 def methods(names: Iterable[str] | None = None) -> tuple[str, ...]:
     """The mitigations to compare, `none` first; all by default. Raises InputError naming one that is not known."""
-    wanted = tuple(METHODS if names is None else names)
+    wanted = tuple(NAMES if names is None else names)
     for name in wanted:
-        if name not in METHODS and name != NONE:
-            raise InputError(f"mitigation {name!r} is not known: use {', '.join(METHODS)}")
+        if name not in NAMES and name != NONE:
+            raise InputError(f"mitigation {name!r} is not known: use {', '.join(NAMES)}")
     return (NONE, *(n for n in wanted if n != NONE))
 
 
@@ -169,8 +172,8 @@ def _answer(tools: Tools, caption: Caption, name: str, before: list[Image.Image]
     try:
         with named(tools.model.device, "a single caption"):
             after = before if name == NONE else made(tools, caption, mitigated(tools, caption, name, reference))
-            off = {"neurons": len(neurons_for(tools.plan, caption, name))} if name in SWITCHED else {}
-            return Answer(judged(tools, caption, after, before) | off, {f"compare/{caption.slug}/{name}.png": png(after[0])})
+            count = {"neurons": len(switched_off(tools, caption, name))} if name in SWITCHED else {}
+            return Answer(judged(tools, caption, after, before) | count, {f"compare/{caption.slug}/{name}.png": png(after[0])})
     except FindnemoError as problem:
         return Answer(error=str(problem))
 
@@ -199,18 +202,23 @@ def samples(work: Work | Tools) -> range:
 
 def mitigated(work: Work | Tools, caption: Caption, name: str, reference: tuple[str, ...] = ()) -> AbstractContextManager[None]:
     """The context in which a caption is generated under a mitigation. Raises InputError where NeMo's neurons are needed and not known."""
-    neurons, seed = neurons_for(work.plan, caption, name), work.plan.image_settings.seed
-    return METHODS[name](work.model, Case(caption.text, neurons, seed, reference))
+    if name in SWITCHED:
+        return deactivate(work.model, switched_off(work, caption, name))
+    return MITIGATIONS[name](work.model, Case(caption.text, neurons_of(caption), work.plan.image_settings.seed, reference))
 
 
-def neurons_for(plan: Plan, caption: Caption, name: str) -> NeuronSet:
-    """The neurons that a method switches off, or draws as many as. Raises InputError where they are NeMo's and not known."""
+def switched_off(work: Work | Tools, caption: Caption, name: str) -> NeuronSet:
+    """The neurons that a method of SWITCHED turns off: the run's, NeMo's, or at random as many of each layer as NeMo's, none of these.
+
+    Where NeMo's are more than half of a layer, all others of it are drawn. Raises InputError where NeMo's are not known.
+    """
     if name not in LIKE_NEMO:
         return neurons_of(caption)
-    found = nemo_of(plan, caption)
+    found = nemo_of(work.plan, caption)
     if found is None:
         raise InputError(f"{name} needs NeMo's neurons: {caption.failed.get(LISTING, 'they were not sought')}")
-    return found
+    seed = work.plan.image_settings.seed
+    return found if name == NEMO else drawn(work.model, Case(caption.text, found, seed), DRAWS[name], few=True)
 
 
 def made(work: Work | Tools, caption: Caption, context: AbstractContextManager[None]) -> list[Image.Image]:

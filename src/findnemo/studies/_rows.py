@@ -42,7 +42,8 @@ def a_clip_note(run: Run, rows: Mapping[str, Mapping[str, Payloads]]) -> str:
     """Which CLIP gave the A_CLIP of these rows, and whether the published numbers can stand beside it; nothing without A_CLIP."""
     if not any("a_clip" in payload for by_type in rows.values() for payloads in by_type.values() for payload in payloads):
         return ""
-    used = str(((run.meta("settings") or {}).get("judges") or {}).get("clip", "the demo's own CLIP"))
+    unnamed = "the demo's own CLIP" if run.meta("source") == "demo" else "a CLIP that the run does not name"
+    used = str(((run.meta("settings") or {}).get("judges") or {}).get("clip", unnamed))
     if used.rstrip("/").endswith(CLIP.partition("/")[2]):
         return f" A_CLIP is with {used}, as in the paper."
     return f" A_CLIP is with {used}, the paper's with {CLIP}: numbers of different CLIPs are not comparable."

@@ -86,10 +86,10 @@ def _detector(bench: Bench, name: str, positive: torch.Tensor, negative: torch.T
     tau, over = bench.calibration.tau, bench.calibration.settings.reaches
     measured = len(negative) > 0
     return [
-        [f"AUROC, {name}", auroc(positive, negative) if measured else None, area],
-        [f"accuracy at .5, {name}", accuracy_of(positive >= HALF, negative >= HALF) if measured else None, accuracy],
+        [f"AUROC, {name}", auroc(positive, negative) if measured else None, f"{area:g}"],
+        [f"accuracy at .5, {name}", accuracy_of(positive >= HALF, negative >= HALF) if measured else None, f"{accuracy:g}"],
         [f"accuracy at tau, {name}", accuracy_of(over(positive, tau), over(negative, tau)) if measured and fresh else None, None],
-        [f"TPR at 1 % FPR, {name}", tpr_at_fpr(positive, negative) if measured else None, rate],
+        [f"TPR at 1 % FPR, {name}", tpr_at_fpr(positive, negative) if measured else None, f"{rate:g}"],
     ]
 
 
