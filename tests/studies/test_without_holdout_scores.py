@@ -11,7 +11,7 @@ from _tiny import tiny_pipeline
 
 import findnemo
 from findnemo.calibration import import_statistics
-from findnemo.errors import FindnemoError, InputError
+from findnemo.errors import InputError
 from findnemo.images import ImageSettings
 from findnemo.prompts import Prompt
 from findnemo.report import write
@@ -24,7 +24,6 @@ EXPECTED = {  # of a run without memories
     "fig4": "no captions with neurons",
     "fig7": "no captions with neurons",
     "fig5a": "at least two captions that are not memorized",
-    "table3": "captions that are not memorized",
     "fig20": "captions that are not memorized",
     "utility": "switches no neurons off",
 }
@@ -46,7 +45,10 @@ def test_all_studies_go_on_to_the_end(bare, tmp_path):
     assert scores["hold-out mean"] == scores["hold-out std"] == ""
     assert float(scores["AUROC, all"]) == 1.0  # memorized by decree: the three highest scores
     assert "the statistics were imported" in (tmp_path / "fig2a.md").read_text(encoding="utf-8")
-    ablations, page = (tmp_path / "table4-1.csv").read_text(encoding="utf-8"), (tmp_path / "table4.md").read_text(encoding="utf-8")
+    ablations, page = (
+        (tmp_path / "table4-1.csv").read_text(encoding="utf-8"),
+        (tmp_path / "table4.md").read_text(encoding="utf-8"),
+    )
     assert "tau = mean" not in ablations
     assert "Left out: other thresholds, for the calibration has no hold-out scores (imported statistics)" in page
 
@@ -61,12 +63,11 @@ def test_without_scores_there_are_no_other_thresholds(bare):
 def test_a_run_without_memories_or_ordinary_captions_gives_words_and_no_traceback(bare, tmp_path_factory, name, captions):
     with start(tmp_path_factory.mktemp("empty") / "run", bare.model, bare.calibration, bare.plan) as run:
         bench = Bench(replace(bare, run=run), captions)
-        try:
-            made = STUDIES[name](bench)
-            assert made.text
-            assert name not in EXPECTED or (name == "table3" and captions)
-        except FindnemoError as error:
-            assert EXPECTED[name] in str(error)
+        if name in EXPECTED:
+            with pytest.raises(InputError, match=EXPECTED[name]):
+                STUDIES[name](bench)
+        else:
+            assert STUDIES[name](bench).text
 
 
 def test_a_study_that_is_wrong_does_not_take_the_others_with_it(bare, tmp_path, monkeypatch):

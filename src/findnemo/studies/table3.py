@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from findnemo.errors import InputError
 from findnemo.metrics.disentanglement import attention_cosine
 from findnemo.neurons import NeuronSet
 from findnemo.runs.audit import all_neurons
@@ -18,12 +17,10 @@ def table3(bench: Bench) -> Study:
     """Cosine of attention outputs with against without the run's neurons, for unrelated captions."""
     found = list(all_neurons(bench.work.run.captions()))
     counts = sorted({max(1, round(share * len(found))) for share in SHARES}) if found else []
-    if not bench.others:
-        raise InputError(f"this table is of captions that are not memorized: {NONE_THERE}")
-    rows = bench.once("table3", lambda: [_row(bench, NeuronSet.of(found[:count])) for count in counts])
+    rows = bench.once("table3", lambda: [_row(bench, NeuronSet.of(found[:count])) for count in counts]) if bench.others else []
     layers = list(bench.model.value_layers)
     note = (
-        f"Captions that are not memorized: {bench.whence(bench.others[:PROMPTS])}; first timestep, one seed; layers 1 to {len(layers)} in forward order. "
+        f"Captions that are not memorized: {bench.whence(bench.others[:PROMPTS]) if bench.others else NONE_THERE}; first timestep, one seed; layers 1 to {len(layers)} in forward order. "
         f"Published: {PAPER}."
     )
     table = Table("Cosine of attention outputs", ["neurons off", *map(str, range(1, len(layers) + 1)), "lowest"], rows, note)
