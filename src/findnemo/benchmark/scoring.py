@@ -127,7 +127,7 @@ class Judge:
 
     def _kept(self, neurons: NeuronSet) -> float:
         probe, before = self._unrelated
-        return round(float(SIMILARITIES[probe.settings.similarity](before, probe.deltas(neurons)).mean()), 4)
+        return round(float(SIMILARITIES[probe.settings.similarity](before, probe.deltas(neurons), 1).mean()), 4)
 
 
 def score(judge: Judge, memory: Memory, method: str, answer: Answer, seconds: float = 0.0) -> Score:

@@ -151,14 +151,14 @@ class Calibration:
                 about.get("confidence"),
                 Identity.from_json(about["identity"]) if about.get("identity") else None,
             )
-            made._require_whole()
+            made.require_whole()
             return made
         except (OSError, KeyError, ValueError, RecursionError, SafetensorError) as error:
             raise DamageError(
                 f"{path} is damaged or not a calibration: {error!s:.300}; make it again with `findnemo calibrate`"
             ) from error
 
-    def _require_whole(self) -> None:
+    def require_whole(self) -> None:
         """Raises ValueError for values that no calibration has: files can come from anywhere."""
         texts, rate = (self.model, self.source, self.prompts, *self.mean), 0.5 if self.fpr is None else self.fpr
         shapes = [(m.shape, s.shape) for m, s in zip(self.mean.values(), self.std.values(), strict=True)]
@@ -170,6 +170,7 @@ class Calibration:
             "fpr": type(rate) is float and 0 < rate < 1,
             "layers": bool(self.mean) and all(len(m) == 1 and m == s and m[0] for m, s in shapes),
             "statistics": all(v.is_floating_point() and bool(v.isfinite().all()) for v in values),
+            "deviations": all(bool((s >= 0).all()) for s in self.std.values()),
             "scores": scores.is_floating_point() and scores.shape[1:] == (self.settings.samples - 1,),
         }
         wrong = [name for name, right in known.items() if not right]

@@ -55,7 +55,10 @@ DescriptorOpt = Annotated[
     ),
 ]
 ClipOpt = Annotated[
-    str | None, typer.Option(help="CLIP (directory or hub id) for the images' fit with the caption; 'demo' brings its own.")
+    str | None,
+    typer.Option(
+        help="CLIP (directory or hub id) for the images' fit with the caption, openai/clip-vit-base-patch32 in the paper; 'demo' brings its own."
+    ),
 ]
 TrustOpt = Annotated[
     bool, typer.Option("--trust", help="Open what a run of somebody else names: model, descriptor (a program), CLIP, pictures.")

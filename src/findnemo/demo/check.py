@@ -180,7 +180,7 @@ def _ordinary(others: _Unrelated, calibration: Calibration) -> list[Figure]:
     n = len(others.captions)
     pairs = (others.features[:, 0] * others.features[:, 1]).sum(-1)
     kept = (others.features * others.features_off).sum(-1)
-    over = float((others.scores >= calibration.tau).float().mean())
+    over = float(calibration.settings.reaches(others.scores, calibration.tau).float().mean())
     return [
         _at_least(
             "unrelated: own caption fits the image better than this share of other captions",

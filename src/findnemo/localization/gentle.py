@@ -82,7 +82,7 @@ class Bystanders:
             raise InputError(f"{but!r} is the only unrelated caption, and the one to be localized: give others")
         scales = {n: s.repeat_interleave(len(keep), 0) for n, s in masks(self._probe.model, sets).items()}
         rows = keep * len(sets)
-        similarity = self._similarity(self._untouched[rows], self._probe.scaled_deltas(scales, rows)).double().cpu()
+        similarity = self._similarity(self._untouched[rows], self._probe.scaled_deltas(scales, rows), 1).double().cpu()
         return (1 - similarity).nan_to_num(nan=WORST).clamp(min=0).view(len(sets), len(keep))
 
     def heaviest(self, neurons: NeuronSet, but: str | None = None) -> Neuron:

@@ -371,7 +371,7 @@ def _holdout(calibration: Calibration, tau: float) -> str | None:
     """How many hold-out captions the threshold would call memorized."""
     if not len(calibration.trajectories):
         return None
-    over = int((calibration.scores >= tau).sum())
+    over = int(calibration.settings.reaches(calibration.scores, tau).sum())
     return f"{over} of {len(calibration.trajectories)} hold-out captions reach tau themselves ({_share(over, len(calibration.trajectories))})."
 
 

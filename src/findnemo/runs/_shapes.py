@@ -92,7 +92,7 @@ COMPARED = {"images": count, **dict.fromkeys(("copies", "sscd_gen", "sscd_orig",
 BY_STEP: Kind = lambda value: each(many(number))(value) and all(step.isdecimal() for step in value)  # noqa: E731
 TRIED = {"basis": text, "known": flag}
 STAGES: dict[str, Mapping[str, Any]] = {
-    **{"detect": DETECTED, "localize": LOCALIZED, "verify": VERIFIED},
+    **{"detect": DETECTED, "localize": LOCALIZED, "listing": LOCALIZED, "verify": VERIFIED},
     **{"compare:": COMPARED, "detect:": {"value": number, "evaluations": count, "seconds": number}},  # and a name
     **{"attack:": {**TRIED, "curves": each(BY_STEP)}, "attempts:": {**TRIED, "closeness": each(many(number))}},
 }
