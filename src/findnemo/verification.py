@@ -82,9 +82,9 @@ def verify(
     values = {
         "score_before": memorization_score(unblocked, settings.similarity),
         "score_after": memorization_score(blocked, settings.similarity),
-        "replicating": len(replicating(unblocked, settings.similarity, tau)),
+        "replicating": len(replicating(unblocked, settings, tau)),
     }
-    if (alike := same_seed(unblocked, blocked, settings.similarity, tau)) is not None:
+    if (alike := same_seed(unblocked, blocked, settings, tau)) is not None:
         values["same_seed"] = alike
     samples = range(FRESH, FRESH + images)
     before = generate(model, prompt, samples, image_settings) if images else []
@@ -143,24 +143,25 @@ def pixel_vectors(images: Sequence[Image.Image]) -> torch.Tensor:
     return torch.nn.functional.normalize(rows - rows.mean(1, keepdim=True), dim=1)
 
 
-def replicating(deltas: torch.Tensor, similarity: str, tau: float | None) -> list[int]:
-    """Positions of the seeds that replicate, of noise differences (N, C, H, W): best pairwise similarity at least `tau` (Algorithm 1)."""
+def replicating(deltas: torch.Tensor, settings: Settings, tau: float | None) -> list[int]:
+    """Positions of the seeds that replicate, of noise differences (N, C, H, W): their best pairwise similarity reaches `tau` (Algorithm 1)."""
     if tau is None:
         return list(range(len(deltas)))
-    return torch.nonzero(pairwise(deltas, similarity).amax(1) >= tau).flatten().tolist()
+    best = pairwise(deltas, settings.similarity).amax(1)
+    return torch.nonzero(settings.reaches(best, tau)).flatten().tolist()
 
 
-def same_seed(unblocked: torch.Tensor, blocked: torch.Tensor, similarity: str, tau: float | None = None) -> float | None:
+def same_seed(unblocked: torch.Tensor, blocked: torch.Tensor, settings: Settings, tau: float | None = None) -> float | None:
     """Largest similarity of a replicating seed's noise difference (N, C, H, W) with neurons off to its own before; None where no seed
     replicates: there is no memory on these seeds that could be gone."""
-    kept = replicating(unblocked, similarity, tau)
-    return float(SIMILARITIES[similarity](unblocked[kept], blocked[kept]).max()) if kept else None
+    kept = replicating(unblocked, settings, tau)
+    return float(SIMILARITIES[settings.similarity](unblocked[kept], blocked[kept]).max()) if kept else None
 
 
 def fresh_same_seed(probe: Probe, neurons: NeuronSet, tau: float) -> float:
     """`same_seed` of a memory that is known to be one: where none of the probe's seeds replicates, of all of them."""
     unblocked, blocked = probe.deltas(), probe.deltas(neurons)
-    found = (same_seed(unblocked, blocked, probe.settings.similarity, level) for level in (tau, None))
+    found = (same_seed(unblocked, blocked, probe.settings, level) for level in (tau, None))
     return next(value for value in found if value is not None)
 
 
