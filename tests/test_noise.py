@@ -13,7 +13,7 @@ from _tiny import tiny_pipeline
 from torch import Tensor
 
 import findnemo
-from findnemo import Calibration, ImageSettings, Model, NeuronSet, Settings, demo
+from findnemo import Calibration, ImageSettings, Model, NeuronSet, Settings
 from findnemo.deltas import Probe
 from findnemo.detection import DETECTORS, detect_many
 from findnemo.detection._guidance import guided_run
@@ -213,7 +213,9 @@ def test_a_model_that_says_nothing_has_no_score_anywhere(kind):
         "detector": lambda: DETECTORS["ssim"](model, "a cat", images),
     }
     for ask in asks.values():
-        with pytest.raises(NumericalError, match=r"the same everywhere.*rescale_betas_zero_snr.*float32.*'a cat'|'a cat'.*the same everywhere"):
+        with pytest.raises(
+            NumericalError, match=r"the same everywhere.*rescale_betas_zero_snr.*float32.*'a cat'|'a cat'.*the same everywhere"
+        ):
             ask()
 
 
@@ -225,7 +227,7 @@ def test_one_caption_without_content_does_not_fail_the_others():
     assert "'a cat'" in str(cat)
     assert -1 <= dog.score < 1
     assert -1 <= fox.score < 1
-    with pytest.raises(NumericalError, match="hold-out prompt 'a cat'.*the same everywhere"):
+    with pytest.raises(NumericalError, match=r"hold-out prompt 'a cat'.*the same everywhere"):
         findnemo.calibrate(model, ["two dogs", "a cat", "snow"], settings=PAIR)
 
 

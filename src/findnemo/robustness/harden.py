@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from findnemo._state import outside_inference_mode
+from findnemo._state import undisturbed
 from findnemo.errors import InputError, NumericalError, StoppedError
 from findnemo.images import ImageSettings, generate
 from findnemo.models import Model, sample_seed
@@ -130,7 +130,7 @@ def evaluations(hardening: Hardening, captions: int, ordinary: int, settings: Im
     return images + hardening.epochs * (search + learning)
 
 
-@outside_inference_mode
+@undisturbed
 def harden(
     model: Model,
     lessons: Sequence[Lesson],
