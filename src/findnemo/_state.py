@@ -73,29 +73,20 @@ def plain_arithmetic() -> Iterator[None]:
 
 
 def undisturbed(function: Callable[P, R]) -> Callable[P, R]:
-    """A function called in `plain_arithmetic`."""
-
-    @wraps(function)
-    def called(*args: P.args, **kwargs: P.kwargs) -> R:
-        with plain_arithmetic():
-            return function(*args, **kwargs)
-
-    return called
-
-
-def outside_inference_mode(function: Callable[P, R]) -> Callable[P, R]:
-    """A function that needs gradients, called as if no `torch.inference_mode` were on; whether gradients are on stays as it is.
+    """A function called in `plain_arithmetic`, its backward passes too, and as if no `torch.inference_mode` were on, under which none could be made.
 
     >>> with torch.inference_mode():
-    ...     outside_inference_mode(torch.is_inference_mode_enabled)()
-    False
+    ...     undisturbed(torch.is_inference_mode_enabled)(), undisturbed(torch.is_grad_enabled)()
+    (False, False)
     """
 
     @wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not torch.is_inference_mode_enabled():
-            return function(*args, **kwargs)
-        with torch.inference_mode(False), torch.no_grad():
+        with ExitStack() as stack:
+            stack.enter_context(plain_arithmetic())
+            if torch.is_inference_mode_enabled():
+                stack.enter_context(torch.inference_mode(False))
+                stack.enter_context(torch.no_grad())
             return function(*args, **kwargs)
 
     return called

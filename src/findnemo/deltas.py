@@ -114,11 +114,12 @@ class Probe:
         else:
             with self._reusing(scales, keep, untouched), scaled(self.model, scales):
                 eps = self._eps(latents, text, self.model.predict_noise)
-        return self._scaled(eps.float() - latents.float())
+        return self._scaled(eps.float() - latents.float(), float(latents.abs().max()))
 
-    def _scaled(self, delta: Tensor) -> Tensor:
+    def _scaled(self, delta: Tensor, beside: float) -> Tensor:
         """Min-max scaled. A difference without content is refused, or infinite throughout where its row shall not fail the others."""
-        scaled, empty = minmax(delta, self.settings.per_channel, self._strict), constant(delta, self.settings.per_channel)
+        scaled = minmax(delta, self.settings.per_channel, self._strict)
+        empty = constant(delta, self.settings.per_channel, beside)
         if self._strict and empty.any():
             raise NumericalError(f"{CONSTANT} (caption {self.prompt!r})")
         return scaled if self._strict else torch.where(empty.view(-1, 1, 1, 1), torch.inf, scaled)

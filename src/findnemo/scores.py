@@ -46,17 +46,18 @@ def minmax(delta: Tensor, per_channel: bool = False, strict: bool = True) -> Ten
     return scaled if strict else torch.where(finite.view(-1, 1, 1, 1), scaled, torch.nan)
 
 
-def constant(delta: Tensor, per_channel: bool = False) -> Tensor:
+def constant(delta: Tensor, per_channel: bool = False, beside: float = 0.0) -> Tensor:
     """Which noise differences (N, C, H, W) are the same everywhere but for rounding, or have a channel that is: (N,) of bool.
 
-    Scaled to [0, 1] they are all alike whatever the prompt, so that nothing about a memory follows from them.
+    Scaled to [0, 1] they are all alike whatever the prompt, so that nothing about a memory follows from them. `beside`: size of the numbers
+    that they are the difference of.
 
     >>> constant(torch.tensor([[[[2.0, 4.0]]], [[[7.0, 7.0]]]])).tolist()
     [False, True]
     """
     maps = delta.float().flatten(2) if per_channel else delta.float().flatten(1)[:, None]
     spread = maps.amax(2) - maps.amin(2)
-    return (spread <= ROUNDING * maps.abs().amax(2)).any(1)
+    return (spread <= ROUNDING * maps.abs().amax(2).clamp(min=beside)).any(1)
 
 
 def fault(deltas: Tensor) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from findnemo._state import outside_inference_mode
+from findnemo._state import undisturbed
 from findnemo.calibration import Calibration, layer_activations
 from findnemo.deltas import Probe
 from findnemo.errors import InputError
@@ -85,7 +85,7 @@ class Localization:
         return cls(**{**values, "neurons": NeuronSet(values["neurons"]), "candidates": NeuronSet(values["candidates"])})
 
 
-@outside_inference_mode
+@undisturbed
 def localize(
     model: Model,
     prompt: str,

@@ -10,6 +10,7 @@ from torch import Tensor
 from findnemo.errors import ModelError
 from findnemo.models._base import Model, exact
 
+STAND_IN = 2.0**-12  # root of what some samplers put in the place of an alpha of zero
 LEAST = 0.0046  # share of signal at which Stable Diffusion's schedule ends, .00466 at its last timestep
 
 
@@ -62,8 +63,10 @@ class DiffusionModel(Model):
         """
         scheduler = self.pipeline.scheduler
         root = scheduler.alphas_cumprod.double().sqrt()
-        if scheduler.config.get("rescale_betas_zero_snr"):  # Lin et al. 2024, Algorithm 1; nothing changes where that was done
-            root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+        if scheduler.config.get("rescale_betas_zero_snr"):
+            last = root[-1] if root[-1] > STAND_IN else root.new_zeros(())
+            root = (root - last) * root[0] / (root[0] - last)  # Lin et al. 2024, Algorithm 1; nothing changes where that was done
+            root[-1] = 0
         return root.square().float()
 
     @property

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from findnemo._effect import refuse_made
-from findnemo._state import outside_inference_mode
+from findnemo._state import undisturbed
 from findnemo.edits import effects
 from findnemo.errors import InputError, NumericalError, StoppedError
 from findnemo.images import ImageSettings, generate
@@ -132,7 +132,7 @@ def evaluations(hardening: Hardening, captions: int, ordinary: int, settings: Im
     return images + hardening.epochs * (search + learning)
 
 
-@outside_inference_mode
+@undisturbed
 def harden(
     model: Model,
     lessons: Sequence[Lesson],

@@ -1,0 +1,361 @@
+"""What a live pipeline was left in changes no result, and is what it was afterwards; what would change results is refused by name."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from _tiny import tiny_pipeline
+from _tiny_transformers import tiny_flux, tiny_pixart, tiny_sd3
+from _tiny_unets import tiny_if, tiny_lcm, tiny_sdxl
+from peft import LoraConfig
+from torch import nn
+
+import findnemo
+from findnemo import ImageSettings, Model, NeuronSet, Settings, demo
+from findnemo.detection import DETECTORS
+from findnemo.errors import EditError
+from findnemo.metrics import Descriptor
+from findnemo.models._base import explicit
+from findnemo.robustness import attack, subject
+from findnemo.robustness.attack import diffusion_loss, optimised
+from findnemo.robustness.attempts import image_to_image
+from findnemo.scores import pairwise
+
+PAIR, IMAGES = Settings(samples=2), ImageSettings(steps=2, guidance=2.0)
+
+
+def restless(pipeline: Any) -> Any:
+    """Every dropout of every network drops half of what it sees in training mode, and the network starts out in it, but for some parts."""
+    for network in pipeline.components.values():
+        if isinstance(network, nn.Module):
+            network.train()
+            for k, module in enumerate(network.modules()):
+                if isinstance(module, nn.Dropout):
+                    module.p = 0.5
+                elif k % 7 == 3:
+                    module.training = False  # one by one, as a half-frozen network has it
+    return pipeline
+
+
+def modes(pipeline: Any) -> list[bool]:
+    return [m.training for network in pipeline.components.values() if isinstance(network, nn.Module) for m in network.modules()]
+
+
+def pixels(images: list[Any]) -> np.ndarray:
+    return np.stack([np.asarray(image) for image in images])
+
+
+MAKERS = {"sd": tiny_pipeline, "sdxl": tiny_sdxl, "lcm": tiny_lcm, "if": tiny_if, "pixart": tiny_pixart, "sd3": tiny_sd3}
+SLOW = {"flux": tiny_flux}
+
+
+@pytest.mark.parametrize("make", [*MAKERS.values(), pytest.param(tiny_flux, marks=pytest.mark.slow)], ids=[*MAKERS, *SLOW])
+def test_a_pipeline_in_training_mode_gives_what_it_gives_in_evaluation_mode(make):
+    calm = findnemo.load(make())
+    model = findnemo.load(restless(make()))
+    before, layers = modes(model.pipeline), list(model.value_layers)
+    assert True in before
+    assert False in before
+    off = NeuronSet({layers[0]: [1, 2]})
+    asks = (
+        lambda m: findnemo.score(m, "a cat", settings=PAIR),
+        lambda m: findnemo.score(m, "a cat", off, settings=PAIR),
+        lambda m: findnemo.activations(m, "a cat")[layers[-1]].tolist(),
+        lambda m: pixels(findnemo.generate(m, "a cat", [0, 1], IMAGES)).tolist(),
+    )
+    for ask in asks:
+        torch.manual_seed(1)
+        expected, first = ask(calm), ask(model)
+        torch.manual_seed(2)
+        assert ask(model) == first == expected
+        assert modes(model.pipeline) == before
+
+
+def test_every_other_pass_is_made_in_evaluation_mode_too():
+    calm, model = findnemo.load(tiny_pipeline()), findnemo.load(restless(tiny_pipeline()))
+    before = modes(model.pipeline)
+    calibrations = [findnemo.calibrate(m, ["snow", "two dogs", "a tree"], settings=PAIR) for m in (calm, model)]
+    assert torch.equal(calibrations[0].trajectories, calibrations[1].trajectories)
+    seen = subject(calm, "a cat", IMAGES)
+    asks = {
+        "localize": lambda m: findnemo.localize(m, "a cat", calibrations[0]).to_json(),
+        "verify": lambda m: findnemo.verify(m, "a cat", NeuronSet(), PAIR, 2, IMAGES).values,
+        "attack": lambda m: attack(m, seen, IMAGES, (0, 1), ("caption",), 1),
+        "image to image": lambda m: pixels(image_to_image(m, seen, [0], IMAGES, 0.5)).tolist(),
+        "pruning": lambda m: findnemo.mitigation.pruning.norms(m, ["a cat"], steps=2)[
+            "down_blocks.0.attentions.0.transformer_blocks.0.ff.net.2"
+        ].tolist(),
+    } | {name: lambda m, d=d: d(m, "a cat", IMAGES, images=2).value for name, d in DETECTORS.items()}
+    for name, ask in asks.items():
+        assert ask(model) == ask(calm), name
+        assert modes(model.pipeline) == before, name
+
+
+def test_modes_are_put_back_after_an_exception():
+    model = findnemo.load(restless(tiny_pipeline()))
+    before = modes(model.pipeline)
+
+    def broken(*args: Any) -> None:
+        raise RuntimeError("no")
+
+    handle = model.denoiser.register_forward_pre_hook(broken)
+    for ask in (lambda: findnemo.score(model, "a cat"), lambda: findnemo.generate(model, "a cat", [0], IMAGES)):
+        with pytest.raises(RuntimeError, match="no"):
+            ask()
+        assert modes(model.pipeline) == before
+    handle.remove()
+    assert findnemo.score(model, "a cat", settings=PAIR) == findnemo.score(findnemo.load(tiny_pipeline()), "a cat", settings=PAIR)
+
+
+def test_the_dropout_of_a_lora_is_out_of_the_way():
+    def adapted(mode: bool) -> Model:
+        pipeline = tiny_pipeline()
+        torch.manual_seed(5)
+        config = LoraConfig(r=2, target_modules=["to_v"], init_lora_weights=False, lora_dropout=0.5)
+        pipeline.unet.add_adapter(config)
+        pipeline.unet.train(mode)
+        return findnemo.load(pipeline)
+
+    calm, trained = adapted(False), adapted(True)
+    expected = findnemo.score(calm, "a cat", settings=PAIR)
+    assert [findnemo.score(trained, "a cat", settings=PAIR) for _ in range(2)] == [expected] * 2
+    assert trained.denoiser.training
+
+
+def test_judges_left_in_training_mode_say_the_same():
+    judges = demo.judges()
+    descriptor, alignment = Descriptor(demo.DESCRIPTOR), judges.alignment
+    image, caption = demo.training_image(demo.memorized()[0].text), demo.memorized()[0].text
+    expected = descriptor([image]), alignment([image], [caption])
+    descriptor.network.train()
+    alignment.model.train()
+    for module in alignment.model.modules():
+        if hasattr(module, "dropout") and isinstance(module.dropout, float):
+            module.dropout = 0.5
+    for _ in range(2):
+        assert torch.equal(descriptor([image]), expected[0])
+        assert torch.equal(alignment([image], [caption]), expected[1])
+    assert descriptor.network.training
+    assert alignment.model.training
+
+
+def test_a_training_state_does_not_reach_the_gradient_of_a_search():
+    """Checkpointing would run a part of the network again in the backward pass, without the edits and in training mode."""
+    calm, model = findnemo.load(tiny_pipeline()), findnemo.load(restless(tiny_pipeline()))
+    model.denoiser.enable_gradient_checkpointing()
+    gradients = []
+    for m in (calm, model):
+        text = m.encode(["a cat"]).requires_grad_()
+        clean, noise = m.noise("c", [0]), m.noise("n", [0])
+        loss = diffusion_loss(m, clean, noise, torch.tensor([500]), text)
+        gradients += torch.autograd.grad(loss, text)
+    assert torch.equal(*gradients)
+    assert model.denoiser.is_gradient_checkpointing
+
+
+# the state of PyTorch ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Any:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+CIRCUMSTANCES = {
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "inference mode": torch.inference_mode,
+    "no gradients": torch.no_grad,
+    "default device": lambda: torch.device("cpu"),
+}
+
+
+@pytest.mark.parametrize("circumstance", CIRCUMSTANCES.values(), ids=CIRCUMSTANCES)
+def test_what_the_caller_has_under_way_changes_nothing(circumstance):
+    model = findnemo.load(tiny_pipeline())
+    holdout, judges = ["snow", "two dogs", "a tree"], demo.judges()
+
+    def everything() -> list[Any]:
+        calibration = findnemo.calibrate(model, holdout, settings=PAIR)
+        images = findnemo.generate(model, "a cat", [0, 1], IMAGES)
+        return [
+            calibration.tau,
+            findnemo.localize(model, "a cat", calibration).to_json(),
+            pixels(images).tolist(),
+            judges.descriptor(images).tolist(),
+            judges.alignment(images, ["a cat"] * 2).tolist(),
+            DETECTORS["entropy-e"](model, "a cat", IMAGES).value,
+            findnemo.detection.magnitude.saliency(model, "cat", IMAGES, images=1),
+        ]
+
+    expected = everything()
+    with circumstance():
+        assert everything() == expected
+
+
+def test_similarities_are_not_computed_in_the_callers_autocast():
+    x = torch.rand(3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = pairwise(x)
+    assert torch.equal(found, pairwise(x))
+
+
+def test_latents_do_not_depend_on_the_default_dtype():
+    model = findnemo.load(tiny_pipeline())
+    expected = model.noise("a cat", [0, 1])
+    with default_dtype(torch.float64):
+        assert torch.equal(model.noise("a cat", [0, 1]), expected)
+
+
+def test_weights_made_in_inference_mode_are_named():
+    with torch.inference_mode():
+        pipeline = tiny_pipeline()
+    model = findnemo.load(pipeline)
+    with pytest.raises(EditError, match=r"inference_mode.*load the model outside of it"):
+        optimised(model, model.noise("c", [0]), model.encode(["a cat"]), steps=(1,))
+
+
+# the state of the pipeline -------------------------------------------------------------------------------------------
+
+
+SAMPLERS = [
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "PNDMScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "UniPCMultistepScheduler",
+    "HeunDiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "DEISMultistepScheduler",
+]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_scheduler_in_the_midst_of_a_run_changes_no_picture_and_stays_where_it_was(sampler):
+    def made() -> Model:
+        pipeline = tiny_pipeline()
+        pipeline.scheduler = getattr(diffusers, sampler).from_config(explicit(pipeline.scheduler.config), skip_prk_steps=True)
+        return findnemo.load(pipeline)
+
+    fresh, used = made(), made()
+    scheduler, x = used.pipeline.scheduler, used.noise("x", [0])
+    scheduler.set_timesteps(7)
+    for t in scheduler.timesteps[:3]:
+        x = scheduler.step(0.1 * x, t, x, return_dict=False)[0]
+    steps, index = scheduler.timesteps.clone(), getattr(scheduler, "step_index", None)
+    expected = pixels(findnemo.generate(fresh, "a cat", [0], ImageSettings(steps=3, guidance=2.0)))
+    found = pixels(findnemo.generate(used, "a cat", [0], ImageSettings(steps=3, guidance=2.0)))
+    assert np.array_equal(found, expected)
+    assert used.pipeline.scheduler is scheduler
+    assert torch.equal(scheduler.timesteps, steps)
+    assert getattr(scheduler, "step_index", None) == index
+
+
+@pytest.mark.parametrize(("part", "dtype"), [("text_encoder", torch.float16), ("vae", torch.float16), ("unet", torch.float64)])
+def test_parts_in_different_dtypes_work_together(part, dtype):
+    expected = findnemo.score(findnemo.load(tiny_pipeline()), "a cat", settings=PAIR)
+    pipeline = tiny_pipeline()
+    getattr(pipeline, part).to(dtype)
+    model = findnemo.load(pipeline)
+    assert findnemo.score(model, "a cat", settings=PAIR) == pytest.approx(expected, abs=1e-2)
+    assert len(findnemo.generate(model, "a cat", [0], IMAGES)) == 1
+    assert getattr(pipeline, part).dtype == dtype
+
+
+def test_weights_stored_in_float8_are_not_the_dtype_of_latents():
+    pipeline = tiny_pipeline()
+    expected = findnemo.score(findnemo.load(pipeline), "a cat", settings=PAIR)
+    pipeline.unet.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    model = findnemo.load(pipeline)
+    assert model.dtype == torch.float32
+    assert findnemo.score(model, "a cat", settings=PAIR) == pytest.approx(expected, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "enable", [lambda p: p.enable_attention_slicing(1), lambda p: p.vae.enable_slicing(), lambda p: nullcontext()]
+)
+def test_what_saves_memory_changes_nothing_but_rounding(enable):
+    expected = findnemo.score(findnemo.load(tiny_pipeline()), "a cat", settings=PAIR)
+    pipeline = tiny_pipeline()
+    enable(pipeline)
+    assert findnemo.score(findnemo.load(pipeline), "a cat", settings=PAIR) == pytest.approx(expected, abs=1e-4)
+
+
+def with_freeu(pipeline: Any) -> Any:
+    pipeline.enable_freeu(s1=0.9, s2=0.2, b1=1.4, b2=1.6)
+    return pipeline
+
+
+def with_cache(pipeline: Any) -> Any:
+    from diffusers.hooks import PyramidAttentionBroadcastConfig, apply_pyramid_attention_broadcast
+
+    config = PyramidAttentionBroadcastConfig(
+        cross_attention_block_skip_range=2,
+        current_timestep_callback=lambda: 500,
+        cross_attention_block_identifiers=("blocks", "attentions"),
+    )
+    apply_pyramid_attention_broadcast(pipeline.unet, config)
+    return pipeline
+
+
+def patched(package: str, how: str) -> Any:
+    """A network patched as DeepCache (another forward) and tomesd (another class) patch it."""
+
+    def patch(pipeline: Any) -> Any:
+        block = pipeline.unet.mid_block
+        if how == "forward":
+            block.forward = _from(package, block.forward)
+        else:
+            block.__class__ = type("Patched", (type(block),), {"__module__": f"{package}.patch"})
+        return pipeline
+
+    return patch
+
+
+def _from(package: str, forward: Any) -> Any:
+    def wrapped(*args: Any, **options: Any) -> Any:
+        return forward(*args, **options)
+
+    wrapped.__module__ = f"{package}.extension"
+    return wrapped
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (with_freeu, r"up_blocks\.\d of UNet2DConditionModel has FreeU in force.*disable_freeu"),
+        (with_cache, r"pyramid_attention_broadcast in force.*afresh"),
+        (patched("DeepCache", "forward"), r"mid_block of UNet2DConditionModel is patched by DeepCache.*helper\.disable"),
+        (patched("tomesd", "class"), r"patched by tomesd.*remove_patch"),
+    ],
+    ids=["FreeU", "cache", "DeepCache", "tomesd"],
+)
+def test_what_makes_passes_others_than_those_of_the_weights_is_refused_by_name(change, named):
+    model = findnemo.load(change(tiny_pipeline()))
+    for ask in (
+        lambda: findnemo.score(model, "a cat", settings=PAIR),
+        lambda: findnemo.calibrate(model, ["a cat", "snow"], settings=PAIR),
+        lambda: findnemo.generate(model, "a cat", [0], IMAGES),
+    ):
+        with pytest.raises(EditError, match=named):
+            ask()
+
+
+def test_freeu_that_was_switched_off_again_is_no_obstacle():
+    pipeline = with_freeu(tiny_pipeline())
+    pipeline.disable_freeu()
+    expected = findnemo.score(findnemo.load(tiny_pipeline()), "a cat", settings=PAIR)
+    assert findnemo.score(findnemo.load(pipeline), "a cat", settings=PAIR) == expected
