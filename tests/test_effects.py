@@ -6,10 +6,15 @@ import warnings
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from _odd_layers import MADE, OTHERS, Halved, Injected
 from _plain_diffusers import of_pipeline
+from _tiny import tiny_pipeline
 from _tiny_files import as_model, loud, make_run, save_file, tiny_family
+from _tiny_transformers import PIPELINES as TRANSFORMERS
+from _tiny_transformers import quiet
+from _tiny_unets import PIPELINES as UNETS
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -18,11 +23,14 @@ from torch.nn.utils import prune as pruning
 
 import findnemo
 from findnemo import NeuronSet, deactivate, prune, save_lora
+from findnemo._effect import check_called
 from findnemo.edits import lora_weights, scaled
 from findnemo.errors import EditError, InputError
 from findnemo.export import select, write
 from findnemo.models import Model
 from findnemo.runs import Run
+
+PIPELINES = {"sd": tiny_pipeline, **UNETS, **TRANSFORMERS}
 
 
 @pytest.fixture
@@ -564,3 +572,81 @@ def test_a_pruned_checkpoint_is_what_plain_diffusers_makes_of_it(model, neurons,
     assert json.loads((tmp_path / "clean" / "model_index.json").read_text())["unet"][1] == "UNet2DConditionModel"
     assert abs(of_pipeline(model.pipeline) - wanted).mean() > 0.01
     assert np.isfinite(wanted).all()
+
+
+# every architecture --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_pass_is_made_of_every_architecture(name):
+    """By which an edit that nothing calls is known: a layer that is nowhere in the network is one."""
+    model = findnemo.load(PIPELINES[name]())
+    with pytest.raises(EditError, match="nowhere was never called"):
+        check_called(model, {**model.value_layers, "nowhere": nn.Linear(1, 1)})
+    check_called(model, model.value_layers)
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_made_weights_and_biases_of_every_architecture_are_worked_in(name):
+    model = findnemo.load(PIPELINES[name]())
+    layers = list(model.value_layers)
+    neurons = NeuronSet({layers[0]: [0, 3], layers[-1]: [1, 2]})
+    for layer in neurons.layers:
+        for end, value in list(model.value_layers[layer].named_parameters()):
+            value.data.normal_()
+            parametrize.register_parametrization(model.value_layers[layer], end, Halved())
+    with deactivate(model, neurons):
+        wanted = noise(model)
+    assert not torch.allclose(noise(model), wanted, atol=1e-4)
+    pruned = findnemo.load(quiet(prune(model, neurons)))
+    assert alike(noise(pruned), wanted)
+    assert all(type(layer) is nn.Linear for layer in pruned.value_layers.values())
+    assert type(model.value_layers[layers[0]]) is not nn.Linear
+
+
+def test_a_pipeline_without_its_text_encoder_is_edited_all_the_same(model, neurons):
+    wanted = edited(model, neurons)
+    model.pipeline.text_encoder = None
+    pruned = prune(model, neurons)
+    model.pipeline.text_encoder = pruned.text_encoder = tiny_family("sd1").text_encoder
+    assert alike(noise(findnemo.load(pruned)), wanted)
+
+
+# dtypes of storage ---------------------------------------------------------------------------------------------------
+
+
+def test_weights_that_are_kept_in_eight_bits_until_they_are_used(model, neurons):
+    """As diffusers' layerwise casting does: the first weight's dtype is not that of passes."""
+    model.denoiser.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    layer = model.value_layers[next(iter(neurons.layers))]
+    assert layer.weight.dtype == torch.float8_e4m3fn
+    assert model.dtype == torch.float32
+    assert not alike(edited(model, neurons), noise(model))
+    for edit in (prune, lora_weights):
+        with pytest.raises(EditError, match=r"is quantized \(Linear, Parameter of float8_e4m3fn\)"):
+            edit(model, neurons)
+
+
+def test_noise_is_not_made_of_whole_numbers_where_the_first_weight_is(model):
+    conv = model.denoiser.conv_in
+    codes = nn.Parameter((conv.weight.detach() * 100).to(torch.int8), requires_grad=False)
+    conv._parameters = {"codes": codes, **conv._parameters}
+    assert next(model.denoiser.parameters()).dtype == torch.int8
+    assert model.dtype == torch.float32
+    assert torch.equal(model.noise("a cat", [0]), findnemo.load(tiny_family("sd1")).noise("a cat", [0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("factor", [0.0, 0.3])
+def test_a_single_file_of_any_float_is_rewritten_and_checked(neurons, tmp_path, dtype, factor):
+    pipeline = tiny_family("sd1")
+    pipeline.save_pretrained(tmp_path / "config")
+    tensors = {name: value.to(dtype) for name, value in load_file(save_file(pipeline, tmp_path / "plain.safetensors")).items()}
+    safetensors.torch.save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    model = findnemo.load(tmp_path / "model.safetensors", config=tmp_path / "config")
+    findnemo.export.rewrite(model, neurons, tmp_path / "clean.safetensors", factor)
+    held = load_file(tmp_path / "clean.safetensors")
+    name = next(key for key in held if key.endswith("middle_block.1.transformer_blocks.0.attn2.to_v.weight"))
+    assert held[name].dtype == dtype
+    assert torch.equal(held[name][1:4].float(), (tensors[name][1:4].float() * factor).to(dtype).float())
+    assert torch.equal(held[name][4:].float(), tensors[name][4:].float())

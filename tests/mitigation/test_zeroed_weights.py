@@ -4,7 +4,9 @@ from collections import defaultdict
 
 import pytest
 import torch
-from _mitigated import CASE, OTHER, PROMPT, small_model
+from _mitigated import CASE, OTHER, PROMPT, call, small_model
+from _odd_layers import MADE, OTHERS
+from accelerate import cpu_offload
 from torch import Tensor, nn
 
 from findnemo.errors import EditError, InputError, ModelError
@@ -147,6 +149,82 @@ def test_a_layer_with_a_lora_is_refused(model):
     for mitigation in (wanda, conceptprune):
         with pytest.raises(EditError, match=r"ff\.net\.2 carries a LoRA"), mitigation(model, CASE):
             pass
+
+
+def swap(model: Model, change) -> None:
+    for name, layer in feed_forward(model).items():
+        model.denoiser.get_submodule(name.removesuffix(".2"))[2] = change(layer)
+
+
+@pytest.mark.parametrize("how", MADE)
+def test_a_weight_that_is_made_anew_before_every_pass_is_refused(model, how):
+    for layer in feed_forward(model).values():
+        MADE[how](layer)
+    for mitigation in (wanda, conceptprune):
+        with (
+            pytest.raises(EditError, match=r"ff\.net\.2 is made anew before every pass.*remove_parametrizations"),
+            mitigation(model, CASE),
+        ):
+            pass
+
+
+@pytest.mark.parametrize("how", OTHERS)
+def test_weights_that_are_not_all_of_a_layer_are_not_zeroed(model, how):
+    for layer in feed_forward(model).values():
+        layer.bias = None  # as the stand-ins have none
+    swap(model, OTHERS[how])
+    before = call(model)
+    with (
+        pytest.raises(EditError, match=r"ff\.net\.2 (is quantized|is a|has a forward|carries a LoRA|does not give)"),
+        wanda(model, CASE),
+    ):
+        pass
+    assert torch.equal(call(model), before)
+
+
+def test_offloaded_weights_are_refused(model):
+    cpu_offload(model.denoiser, torch.device("cpu"))
+    with pytest.raises(EditError, match=r"are offloaded.*remove_all_hooks"), wanda(model, CASE):
+        pass
+
+
+def test_weights_that_two_layers_share_are_refused(model):
+    layers = list(feed_forward(model).values())
+    other = next(layer for layer in layers[1:] if layer.weight.shape == layers[0].weight.shape)
+    other.weight = layers[0].weight
+    with pytest.raises(EditError, match=r"share one weight, so what is zeroed for one would be for both"), wanda(model, CASE):
+        pass
+
+
+def test_layers_that_no_pass_calls_are_named(model):
+    name, layer = next(iter(feed_forward(model).items()))
+
+    class Bypass(nn.Module):
+        def __init__(self, layers):
+            super().__init__()
+            self.net = layers
+
+        def forward(self, x):
+            return nn.functional.linear(self.net[0](x), layer.weight, layer.bias)
+
+    block = model.denoiser.get_submodule(name.removesuffix(".ff.net.2"))
+    block.ff = Bypass(block.ff.net)
+    with pytest.raises(EditError, match=rf"{name} was never called"), wanda(model, CASE, steps=1):
+        pass
+
+
+def test_zeros_that_do_not_reach_the_output_are_noticed_and_taken_back():
+    layer, mask = nn.Linear(3, 2), torch.eye(2, 3).bool()
+    before = layer.weight.detach().clone()
+
+    class Restoring:
+        def __call__(self, module, args):
+            module.weight.data.copy_(before)
+
+    layer.register_forward_pre_hook(Restoring())
+    with pytest.raises(EditError, match="did not take effect"), zeroed({layer: mask}):
+        pass
+    assert torch.equal(layer.weight, before)
 
 
 def test_a_model_without_feed_forward_layers_is_refused(model):

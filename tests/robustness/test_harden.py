@@ -6,12 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from _odd_layers import MADE
 from _tiny import tiny_pipeline
 from PIL import Image
 
 import findnemo
 from findnemo.edits import prune
-from findnemo.errors import InputError, StoppedError
+from findnemo.errors import EditError, InputError, StoppedError
 from findnemo.images import ImageSettings
 from findnemo.neurons import NeuronSet
 from findnemo.robustness import diffusion_loss
@@ -98,6 +99,22 @@ def test_what_is_switched_off_stays_off(model, lessons, ordinary):
     rows = edited.value_layers[name].weight
     assert not rows[[1, 3]].any()
     assert not torch.equal(rows[0], model.value_layers[name].weight[0])
+
+
+@pytest.mark.parametrize("how", ["parametrization", "old weight norm", "pruning mask"])
+def test_weights_that_are_made_of_others_are_refused_before_any_work(model, lessons, ordinary, how):
+    name = next(iter(model.value_layers))
+    with torch.no_grad():
+        model.value_layers[name].weight[[1, 3]] = 0
+    MADE[how](model.value_layers[name])
+    with pytest.raises(EditError, match=rf"the weight of {name} is made anew before every pass"):
+        harden(model, lessons, ordinary, NeuronSet({name: [1, 3]}), SETTINGS, progress=lambda *_: pytest.fail("it began"))
+
+
+def test_a_model_whose_neurons_are_not_off_is_refused_before_any_work(model, lessons, ordinary):
+    name = next(iter(model.value_layers))
+    with pytest.raises(EditError, match=rf"the edit of {name} \(neurons 1, 3\) did not take effect: the weight is not zero"):
+        harden(model, lessons, ordinary, NeuronSet({name: [1, 3]}), SETTINGS, progress=lambda *_: pytest.fail("it began"))
 
 
 def test_interrupted_anywhere_and_gone_on_with_to_the_same_weights(model, lessons, ordinary, tmp_path):
