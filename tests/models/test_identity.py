@@ -249,6 +249,7 @@ def test_the_method_of_findnemo_is_part_of_it(model, calibration, monkeypatch):
         (tiny_sd3, lambda p: setattr(p, "text_encoder_3", None), "text_encoder_3 is missing, was there"),
         (tiny_sd3, lambda p: p.scheduler.register_to_config(use_karras_sigmas=True), "scheduler: use_karras_sigmas True"),
         (tiny_sd3, lambda p: p.scheduler.register_to_config(shift=2.0), "scheduler: shift 2.0 instead of"),
+        (tiny_flux, lambda p: setattr(p, "default_sample_size", 128), "size: default_sample_size 128 instead of 16"),
         (tiny_flux, lambda p: p.transformer.transformer_blocks[0].attn.add_v_proj.bias.data.add_(1), "the weights of transformer differ"),
     ],
 )  # fmt: skip
@@ -258,6 +259,12 @@ def test_other_families_tell_their_own_parts(make, change, told):
     assert model.identity == before
     change(model.pipeline)
     assert any(told in line for line in model.identity.differences(before, pictures=False)), model.identity.differences(before)
+
+
+def test_a_pipeline_whose_padding_became_an_added_token_in_its_file_is_the_same(tmp_path):
+    model = findnemo.load(tiny_sdxl())
+    model.pipeline.save_pretrained(tmp_path)
+    assert findnemo.load(tmp_path).identity.differences(model.identity) == []
 
 
 def test_a_shift_that_is_set_beside_the_configuration_changes_pictures_only():

@@ -18,9 +18,9 @@ from findnemo.models._structure import plain, settings_of, short
 
 # parts of a pipeline that neither scores nor findnemo's pictures pass through
 IDLE = ("safety_checker", "feature_extractor", "image_encoder", "watermarker", "requires_safety_checker")
-DERIVED = ("vae_scale_factor", "default_sample_size", "tokenizer_max_length")  # attributes of a pipeline that tell sizes
+DERIVED = ("vae_scale_factor", "tokenizer_max_length")  # attributes of a pipeline that tell what its networks are given
 WORDS = (  # what a tokenizer is asked for, to tell rules apart that no setting names
-    "A  Photo of THE red fox, 1999's “best” café & naïve Straße — 3.5%! \n\t hello_world <tag> I'd can't 日本語 🦊"
+    "A  Photo of THE red fox, 1999's “best” café & naïve Straße — 3.5% \n\t hello_world <tag> I'd can't 日本語 🦊"
 )
 
 
@@ -30,6 +30,8 @@ Known = dict[str, tuple[str, Any]]  # part -> its stamp and the digests that wer
 def identity(pipeline: Any, schedule: tuple[str, ...], known: Known) -> Identity:
     """The identity of a pipeline as it is now. `schedule`: settings of its scheduler on which noise depends."""
     parts = {"findnemo": Part({"method": METHOD}), "pipeline": Part(_pipeline(pipeline))}
+    if size := getattr(pipeline, "default_sample_size", None):
+        parts["size"] = Part({"default_sample_size": size})
     fused: list[str] = []
     for name, component in pipeline.components.items():
         if name in IDLE or component is None:
@@ -126,10 +128,13 @@ def _rules(name: str, tokenizer: Any, known: Known) -> dict[str, str]:
     """Digests of the vocabulary and, where the tokenizer is one of the tokenizers library, of its rules (RULES)."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     whole = repr(tokenizer.get_vocab()) if backend is None else backend.to_str()
-    now = hashlib.sha256(whole.encode(errors="surrogatepass")).hexdigest()
+    named = sorted(str(value) for value in tokenizer.special_tokens_map.values())
+    now = hashlib.sha256(f"{named}{whole}".encode(errors="surrogatepass")).hexdigest()
     if known.get(name, ("",))[0] != now:
-        rules = {} if backend is None else json.loads(whole)
-        found = {key: short(rules.get(key)) for key in RULES} if rules else {}
-        known[name] = now, {"vocabulary": short(tokenizer.get_vocab()), **found}
+        told = {} if backend is None else json.loads(whole)
+        rules = {key: told.get(key) for key in RULES if told}
+        if "added_tokens" in rules:  # a token that a setting names becomes an added one when the tokenizer is saved
+            rules["added_tokens"] = [token for token in rules["added_tokens"] if token["content"] not in named]
+        known[name] = now, {"vocabulary": short(tokenizer.get_vocab())} | {key: short(rule) for key, rule in rules.items()}
     made: dict[str, str] = known[name][1]
     return made

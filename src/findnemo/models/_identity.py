@@ -16,6 +16,7 @@ from findnemo.models._content import HALVES, doubtful, same_weights
 
 METHOD = 1  # raised whenever findnemo gives other scores or pictures for the same model, prompt, seeds and settings
 PICTURES = ("vae", "sampler")  # parts that finished images depend on, and noise differences do not
+SIZE = "size"  # part that tells at which size the pipeline is used: scores differ, and the model is the same
 EARLIER = "was made by an earlier findnemo, which did not keep all that identifies a model"
 ADAPTER = "LoRA "  # how the name of an adapter's part begins
 RULES = ("normalizer", "pre_tokenizer", "post_processor", "added_tokens", "model")  # of a tokenizer; not every kind tells them
@@ -45,7 +46,7 @@ class Part:
 class Identity:
     """The parts of a model by their names. `fused`: adapters that are part of the weights, for messages only.
 
-    Parts: pipeline, scheduler (the noise schedule), sampler, findnemo (its method), tokenizers, text encoders, denoiser, vae, and each
+    Parts: pipeline, size (where the pipeline has one of its own), scheduler (the noise schedule), sampler, findnemo (its method), tokenizers, text encoders, denoiser, vae, and each
     adapter that acts ("LoRA 'x' of unet").
     """
 
@@ -54,8 +55,8 @@ class Identity:
 
     @property
     def fingerprint(self) -> str:
-        """32 digits over all that scores depend on. Loads in float32 and float16 have the same."""
-        return self._digest([name for name in self.parts if name not in PICTURES])
+        """32 digits over all that scores depend on but the size. Loads in float32 and float16 have the same."""
+        return self._digest([name for name in self.parts if name not in (*PICTURES, SIZE)])
 
     @property
     def whole(self) -> str:
