@@ -609,7 +609,7 @@ def test_compare_as_json_is_the_table(compared, usual):
     out, _ = compared
     result = cli("compare", *usual, "--images", 2, "--mitigations", "neurons", "--json", "--out", out)
     assert result.status == 0
-    assert {row[""] for row in result.json} == {"All neurons active", "1 repeated word", "Deactivated neurons (NeMo)"}
+    assert {row[""] for row in result.json} == {"All neurons active", "1 repeated word", "Deactivated neurons (findnemo)"}
 
 
 def test_an_unknown_mitigation_is_refused_before_the_work(usual, tmp_path):
@@ -666,7 +666,7 @@ def test_compare_goes_on_with_the_settings_that_an_audit_has_left(place, usual, 
     assert done
     assert {d["images"] for d in done} == {2}
     refused = cli("compare", *usual[:3], "--out", out, "--images", 3)
-    assert refused.status == 1
+    assert refused.status == 2
     assert "was made with another images" in " ".join(refused.err.split())
 
 

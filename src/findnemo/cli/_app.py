@@ -21,6 +21,7 @@ from findnemo.cli._common import (
     bar,
     load_model,
     print_json,
+    say,
     stdout,
     warn,
 )
@@ -32,7 +33,7 @@ from findnemo.cli._report import report
 from findnemo.cli._serve import app as serve
 from findnemo.cli._studies import compare, study
 from findnemo.cli._verify import verify
-from findnemo.errors import InputError
+from findnemo.errors import FAILED, InputError
 
 app = typer.Typer(
     name="findnemo",
@@ -92,6 +93,8 @@ def inspect(
             inspect_detectors(opened, json)
             return
         captions, listed = captions_of(opened), list_of(opened, fdr)
+        if fdr is not None and listed is None:
+            say("no list: the calibration has no hold-out scores (imported statistics), so that no caption has a p-value")
         q = q_values(p_values(opened))
         layers = list(Calibration.load(run / "calibration").mean)
         if caption is None:
@@ -134,7 +137,7 @@ def demo(
         figures = check_demo(loaded, update, limit)
     print_json([f.to_json() for f in figures]) if json else stdout.print(figures_table(figures))
     if not all(f.reached for f in figures):
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 for command in (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from rich.console import Console
 
 from findnemo._quiet import quiet_libraries
 from findnemo._secrets import hidden
-from findnemo.errors import FindnemoWarning, InputError
+from findnemo.cli._streams import encoding_of, shown
+from findnemo.errors import InputError
 
 if TYPE_CHECKING:
     from findnemo.runs.stopping import Stopping
@@ -55,7 +55,10 @@ DescriptorOpt = Annotated[
     ),
 ]
 ClipOpt = Annotated[
-    str | None, typer.Option(help="CLIP (directory or hub id) for the images' fit with the caption; 'demo' brings its own.")
+    str | None,
+    typer.Option(
+        help="CLIP (directory or hub id) for the images' fit with the caption, openai/clip-vit-base-patch32 in the paper; 'demo' brings its own."
+    ),
 ]
 TrustOpt = Annotated[
     bool, typer.Option("--trust", help="Open what a run of somebody else names: model, descriptor (a program), CLIP, pictures.")
@@ -100,11 +103,13 @@ def plain(text: str) -> str:
     """Text of unknown origin for a terminal: one line, no control characters, no markup, no secrets."""
     from rich.markup import escape
 
-    return escape("".join(c for c in hidden(" ".join(text.split())) if c.isprintable()))
+    return escape("".join(c for c in shown(hidden(" ".join(text.split()))) if c.isprintable()))
 
 
 def print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    """JSON that can be read back whatever the encoding of standard output is: pure ASCII where that is not UTF-8."""
+    text = json.dumps(value, indent=1, ensure_ascii=encoding_of(sys.stdout) != "utf-8")
+    sys.stdout.write(shown(text) + "\n")  # half of a surrogate pair becomes what JSON writes for it
 
 
 @contextmanager
@@ -322,17 +327,14 @@ def at_work(
 
 
 def load_model(source: Source, device: str | None, dtype: str | None, quiet: bool, compile: bool = False) -> Any:
+    from findnemo._notices import told_to
     from findnemo.engine import compiled
     from findnemo.models import load
 
     quiet_libraries()
     say(f"loading {source}", quiet)
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always", FindnemoWarning)
+    with told_to(warn):
         model = load(str(source), device, dtype, channels_last=True, **source.options)
-    for warning in told:
-        if issubclass(warning.category, FindnemoWarning):
-            warn(str(warning.message))
     model.tell = warn
     return compiled(model) if compile else model
 

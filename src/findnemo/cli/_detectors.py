@@ -25,7 +25,7 @@ from findnemo.cli._common import (
     warn_long_captions,
 )
 from findnemo.cli._steps import demo_holdout, demo_table, make_plan
-from findnemo.errors import InputError
+from findnemo.errors import FAILED, InputError
 
 if TYPE_CHECKING:
     from findnemo.detection import Evaluation
@@ -79,7 +79,7 @@ def detect_with(
     if drawn:
         say(f"{len(drawn)} pictures in {drawn[0].parent}", quiet)
     if any(r.failed for r in found):
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def inspect_detectors(run: Run, json: bool) -> None:
@@ -116,8 +116,26 @@ def show(found: Sequence[Result]) -> None:
     stdout.print(figures_table(found))
     stdout.print("[dim]under the figures: 95 % bootstrap intervals; U-Net evaluations and seconds are per caption[/]")
     for result in found:
+        for line in beside_published(result):
+            stdout.print(plain(line), soft_wrap=True)
+    for result in found:
         if result.failed:
             stderr.print(f"[red]failed:[/] {plain(result.detector)} on {result.failed} captions, for which the model gives NaN")
+
+
+def beside_published(result: Result) -> list[str]:
+    """The memorization score as a detector beside appendix B.4 of Finding NeMo: all captions, and the verbatim ones alone."""
+    from findnemo.studies._published import DETECTOR
+
+    lines = []
+    for name, made, half in (("all", result.evaluation, result.half), ("VM", result.verbatim, result.verbatim_half)):
+        if made is not None and half is not None:
+            area, accuracy, rate = DETECTOR[name]
+            lines.append(
+                f"{result.detector}, {name} (n = {made.positives}): AUROC {made.auroc:.3f} (paper {area:g}), accuracy at .5 {half:.3f} (paper "
+                f"{accuracy:g}), at tau {made.accuracy:.3f}, TPR at 1 % FPR {made.tpr:.3f} (paper {rate:g}, Stable Diffusion v1.4)"
+            )
+    return lines
 
 
 def figures_table(found: Sequence[Result]) -> Table:

@@ -28,7 +28,7 @@ from findnemo.cli._common import (
     warn,
     warn_long_captions,
 )
-from findnemo.errors import InputError, MismatchError
+from findnemo.errors import FAILED, InputError, MismatchError
 
 
 def calibrate_to(
@@ -102,7 +102,15 @@ def stages_with_calibration(
         run_stages(pool, table, made, out, stages, plan, fail_on_memorized, json, quiet, shard=part)
 
 
-def make_plan(model: Source, search: str, images: int, steps: int | None, guidance: float | None, seed: int) -> Any:
+def make_plan(
+    model: Source,
+    search: str,
+    images: int,
+    steps: int | None,
+    guidance: float | None,
+    seed: int,
+    sampler: str | None = None,
+) -> Any:
     from findnemo import demo
     from findnemo.images import ImageSettings
     from findnemo.localization import SEARCHES
@@ -111,7 +119,7 @@ def make_plan(model: Source, search: str, images: int, steps: int | None, guidan
     if search not in SEARCHES:
         raise InputError(f"search {search!r} is not known: use one of {', '.join(SEARCHES)}")
     usual = demo.image_settings() if model.place == "demo" else ImageSettings()
-    settings = ImageSettings(steps or usual.steps, usual.guidance if guidance is None else guidance, seed)
+    settings = ImageSettings(steps or usual.steps, usual.guidance if guidance is None else guidance, seed, sampler)
     return Plan(search=search, images=images, image_settings=settings)
 
 
@@ -308,7 +316,7 @@ def run_stages(
             write_report(run, quiet=quiet or json)
         failed = numbers["failed"] or (run.meta("quality") or {}).get("failed")
     if failed or (fail and numbers["memorized"]):
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def check_track(track: str | None) -> None:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from findnemo._notices import notice
+from findnemo._state import evaluating, plain_arithmetic
 from findnemo.errors import InputError
 from findnemo.metrics._pixels import RGB, Preprocessing
 from findnemo.models import Reader
-from findnemo.models._reading import tell
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -58,7 +59,8 @@ class Clip:
     @torch.no_grad()
     def embed(self, images: Sequence[Image.Image]) -> Tensor:
         """PIL images -> projected image embeddings (N, D), not normalised."""
-        return _tensor(self.model.get_image_features(self.pixels(images).to(self.device))).float().cpu()
+        with evaluating(self.model), plain_arithmetic():
+            return _tensor(self.model.get_image_features(self.pixels(images).to(self.device))).float().cpu()
 
 
 class Alignment(Clip):
@@ -105,11 +107,12 @@ class Alignment(Clip):
         for caption in dict.fromkeys(captions):
             if caption not in self.told and (count := reader.count(caption)) > reader.limit:
                 self.told.add(caption)
-                tell(f"{caption[:60]!r}: {count} tokens; {reader.name} reads {reader.limit} of them")
+                notice(f"{caption[:60]!r}: {count} tokens; {reader.name} reads {reader.limit} of them")
         tokens = self.tokenizer(
             list(captions), padding="max_length", truncation=True, max_length=reader.limit, return_tensors="pt"
         )
-        text = _tensor(self.model.get_text_features(**tokens.to(self.device))).float().cpu()
+        with evaluating(self.model), plain_arithmetic():
+            text = _tensor(self.model.get_text_features(**tokens.to(self.device))).float().cpu()
         return torch.nn.functional.cosine_similarity(self.embed(images), text)
 
 
@@ -141,7 +144,7 @@ def _config(source: str) -> dict[str, Any]:
 
     try:
         path = cached_file(source, CONFIG, _raise_exceptions_for_missing_entries=False)
-        return json.loads(Path(path).read_text()) if path else {}
+        return json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
     except (OSError, ValueError) as error:
         raise InputError(f"{CONFIG} of {source} cannot be read ({error!s:.200}): give a directory that holds it") from error
 

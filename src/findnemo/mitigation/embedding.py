@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from findnemo._state import outside_inference_mode
 from findnemo.conditioning import Call, check_changeable, following
 from findnemo.errors import EditError
 from findnemo.localization.replication import frozen
@@ -71,6 +72,7 @@ class _Adjust:
         return args, kwargs | self.model.conditions(text)
 
 
+@outside_inference_mode
 def adjusted(
     model: Model,
     latents: Tensor,
@@ -102,6 +104,7 @@ def _noise(model: Model, latents: Tensor, timestep: int, beside: Tensor, tokens:
     return model.predict_noise(latents, timestep, torch.cat([tokens, beside], 1))
 
 
+@outside_inference_mode
 def adjust(
     noise: Callable[[Tensor], Tensor],
     text: Tensor,

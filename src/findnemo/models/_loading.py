@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
+from findnemo._notices import notice
 from findnemo.errors import FindnemoError, InputError, ModelError
 from findnemo.models._base import Model
 from findnemo.models._complete import complete
 from findnemo.models._fit import check_fit
 from findnemo.models._parts import PICKLES, SPARE, check_index, check_parts, left_out
-from findnemo.models._reading import mend_limits, tell
+from findnemo.models._reading import mend_limits
 from findnemo.models._rehearsal import rehearse
 from findnemo.models._single_file import configuration, first_line, from_single_file, pipeline_class, refuse_code
 from findnemo.models.deepfloyd import DeepFloyd
@@ -74,10 +75,11 @@ def load(
 
     `revision`: branch, tag or commit of a hub id. `variant`: weight files of that name ("fp16"), of a hub id or directory. Without
     a network, a hub id is looked for in the local cache. `config`: a diffusers directory or hub id that gives a single file all but
-    its weights (its JSON and tokenizer files); by default the usual one of what its keys say it is, from the hub or its cache.
+    its weights (its JSON and tokenizer files); by default the usual one of what its keys say it is, from the hub or its cache. What the
+    file says of its noise prediction (`v_pred`, `ztsnr`, ModelSpec, a `.yaml` beside it) goes before the usual one.
 
     Raises InputError (no such model, device or dtype; an option that would do nothing for this source), ModelError (unsupported or
-    unsafe files), EditError (fused or compiled).
+    unsafe files; a file that contradicts itself or `config`), EditError (fused or compiled).
 
         >>> model = load("demo")
         >>> list(model.widths().values())
@@ -102,7 +104,7 @@ def load(
         file = _checked_file(Path(path))
         folder = configuration(file, asked.get("config"))
         adapter = _adapter(pipeline_class(folder))
-        pipeline = from_single_file(file, folder, kind)
+        pipeline = from_single_file(file, folder, kind, usual="config" not in asked)
     else:
         adapter = _adapter(_pipeline_class(path, revision, variant))
         pipeline = _from_pretrained(adapter, path, kind, revision, variant)
@@ -262,7 +264,11 @@ def _check_variant(path: Path, variant: str | None) -> None:
 
 
 def _from_pretrained(
-    adapter: type[Model], source: str | Path, dtype: torch.dtype, revision: str | None, variant: str | None
+    adapter: type[Model],
+    source: str | Path,
+    dtype: torch.dtype | dict[str, torch.dtype],
+    revision: str | None,
+    variant: str | None,
 ) -> Any:
     from diffusers import DiffusionPipeline
 
@@ -282,7 +288,7 @@ def _from_pretrained(
         raise ModelError(f"{source} cannot be loaded: {first_line(error)}{hint}") from error
     gone = [name for name in none if index[name] != [None, None]]
     if gone:
-        tell(
+        notice(
             f"{source} has no usable {' and '.join(gone)}: loaded without, which findnemo does not need; exports are without too"
         )
     return pipeline

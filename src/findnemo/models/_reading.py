@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from findnemo.errors import FindnemoWarning, ModelError
+from findnemo.errors import ModelError
 
 KINDS = ("CLIP", "T5")  # what text encoders are called; one of another kind goes by its class
 ENDLESS = 1_000_000  # transformers says 1e30 where a tokenizer states no length
@@ -129,11 +128,6 @@ def usual_length(pipeline: Any) -> int:
     """Tokens of a prompt that a pipeline reads by default where it says so itself (PixArt, Stable Diffusion 3, FLUX)."""
     length: int = inspect.signature(type(pipeline).encode_prompt).parameters["max_sequence_length"].default
     return length
-
-
-def tell(text: str) -> None:
-    """Warn in Python's way."""
-    warnings.warn(text, FindnemoWarning, stacklevel=2)
 
 
 def mend_limits(model: Any) -> None:

@@ -38,7 +38,7 @@ class Flux(JointAttention):
         """T5 embeddings, and the pooled CLIP embedding as a last row: (N, 512 + 1, D)."""
         embeds, pooled, _ = self.pipeline.encode_prompt(list(prompts), device=self.device)
         self.tell_cut(prompts)
-        return packed(embeds, pooled, widths=self.widths_beside)
+        return packed(embeds.to(self.dtype), pooled, widths=self.widths_beside)
 
     def velocity(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
         config, place, dtype = self.pipeline.transformer.config, latents.device, latents.dtype

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from findnemo.errors import ModelError
-from findnemo.models._base import Model
+from findnemo.models._diffusion import DiffusionModel
 from findnemo.models._packing import packed, rows_of, unpacked
 from findnemo.models._reading import cleaned, usual_length
 
@@ -18,7 +18,7 @@ PART = re.compile(r"pos_embed|transformer_blocks\.\d+")
 PROJECTION = re.compile(r"caption_projection|transformer_blocks\.\d+\.attn2\.to_[kv]")
 
 
-class PixArt(Model):
+class PixArt(DiffusionModel):
     """Neurons are the outputs of `attn2.to_v`, bias included, in all transformer blocks.
 
     A U-Net's down and mid blocks have no counterpart here: all blocks work at one resolution, so none is left out. Activations are
@@ -28,6 +28,7 @@ class PixArt(Model):
     """
 
     component = "transformer"
+    predictions, where = ("epsilon",), " for PixArt"
     prepared = staticmethod(cleaned)
 
     def limit(self, part: str) -> int:
@@ -54,7 +55,7 @@ class PixArt(Model):
         """T5 embeddings of the captions as the pipeline cleans them, and the attention mask as a last row: (N, tokens + 1, D)."""
         embeds, mask, *_ = self.pipeline.encode_prompt(list(prompts), False, device=self.device, clean_caption=True)
         self.tell_cut(prompts)
-        return packed(embeds, mask)
+        return packed(embeds.to(self.dtype), mask)
 
     def value_inputs(self, text: Tensor) -> dict[str, Tensor]:
         """What the value projections see: the embeddings after `caption_projection`, (N, tokens, width)."""
@@ -62,10 +63,7 @@ class PixArt(Model):
         projection = self.pipeline.transformer.caption_projection
         return dict.fromkeys(self.value_layers, embeds if projection is None else projection(embeds))
 
-    def predict_noise(self, latents: Tensor, timestep: int, text: Tensor) -> Tensor:
-        kind = self.pipeline.scheduler.config.prediction_type
-        if kind != "epsilon":
-            raise ModelError(f"prediction type {kind!r} is not supported for PixArt: findnemo reads epsilon")
+    def output(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
         embeds, mask = _parts(text)
         output = self.denoiser(
             latents,

@@ -33,7 +33,7 @@ class StableDiffusion3(JointAttention):
         options = {"device": self.device, "do_classifier_free_guidance": False}
         embeds, _, pooled, _ = self.pipeline.encode_prompt(list(prompts), None, None, **options)
         self.tell_cut(prompts)
-        return packed(embeds, pooled, widths=self.widths_beside)
+        return packed(embeds.to(self.dtype), pooled, widths=self.widths_beside)
 
     def velocity(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
         embeds, pooled = unpacked(text, self.widths_beside)

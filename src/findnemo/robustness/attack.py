@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from findnemo._state import outside_inference_mode
 from findnemo.conditioning import following
 from findnemo.errors import InputError, NumericalError
 from findnemo.images import ImageSettings, generate
@@ -47,6 +48,7 @@ def drawn(model: Model, shape: Sequence[int], seed: int, key: str, number: int) 
     return noise.to(model.device, model.dtype), timesteps.to(model.device)
 
 
+@outside_inference_mode
 def optimised(
     model: Model,
     clean: Tensor,

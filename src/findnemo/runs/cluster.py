@@ -189,8 +189,12 @@ class RayPool:
         self._failed_starts = 0
         hand.pid, facts = answer
         self._facts = self._facts or facts
-        if facts.fingerprint != self._facts.fingerprint or facts.dtype != self._facts.dtype:
-            raise InputError(f"workers have loaded different models from {self.loader.source}: give all machines the same files")
+        told = facts.identity.differences(self._facts.identity)
+        if told or facts.dtype != self._facts.dtype:
+            what = "; ".join(told) or f"{facts.dtype} instead of {self._facts.dtype}"
+            raise InputError(
+                f"workers have loaded different models from {self.loader.source} ({what}): give all machines the same files"
+            )
 
     def _replace(self, hand: _Hand) -> None:
         self._ray.kill(hand.actor)
