@@ -405,6 +405,11 @@ def test_any_caption_is_scored_and_localized(subject):
     assert events.chosen_of(clean, HOSTILE).neurons == EMPTY
 
 
+def test_a_caption_that_is_not_read_to_its_end_is_told(subject):
+    assert events.unread(subject, FIRST) == ""
+    assert events.unread(subject, "star " * 90) == "the caption has 92 tokens, the model reads the first 77"
+
+
 def test_without_a_calibration_a_caption_is_scored(subject):
     bare = replace(subject, calibration=None)
     score = events.examine(bare, ME, FIRST, SILENT)

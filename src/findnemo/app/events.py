@@ -23,6 +23,7 @@ from findnemo.edits import deactivate
 from findnemo.errors import InputError
 from findnemo.images import generate
 from findnemo.localization import Localization, localize
+from findnemo.models import cut
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs import BAD, STANDINGS, Caption, Run, all_neurons, neurons_of, row, standing, state
 
@@ -272,6 +273,11 @@ def examine(subject: Subject, who: Who, text: str, tell: Tell) -> Localization |
         if subject.calibration is None:
             return score(subject.model, caption)
         return localize(subject.model, caption, subject.calibration)
+
+
+def unread(subject: Subject, text: str) -> str:
+    """What is said of a caption that a text encoder does not read to its end; empty for others."""
+    return cut(subject.model.readers, caption_given(text))
 
 
 def judged(subject: Subject, found: Localization | float) -> str:

@@ -234,6 +234,8 @@ def _any_caption(subject: Subject, shared: Shared, fill: Fill) -> None:
     def examine(caption: str, epoch: float, request: gr.Request, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008
         who = Who(_session(request), int(epoch))
         found = events.examine(subject, who, caption, lambda done: progress((done, None), desc="", unit="U-Net evaluations"))
+        if what := events.unread(subject, caption):
+            gr.Warning(what)
         chosen = events.chosen_of(found, caption)
         return {
             status: note("Done."),
