@@ -268,7 +268,7 @@ def test_verify_and_export_refuse_another_model(audited, tmp_path):
     other, before = save_model(tmp_path / "other", seed=1), outcome(audited)
     for arguments in (["verify", audited], ["export", audited, "--out", tmp_path / "clean"]):
         result = cli(*arguments, "--model", other)
-        assert (result.status, result.out) == (1, "")
+        assert (result.status, result.out) == (2, "")
         assert "error: " in result.err
         assert "another model" in result.err or "not the model of this run" in result.err
     assert outcome(audited) == before

@@ -1,6 +1,6 @@
 """What identifies a result: everything of a model that can change a score or a picture, as values that can be kept, compared and told apart.
 
-`Model.identity` reads it from the live pipeline (`_parts`). Small settings are kept as they are, weights as digests (`_content`).
+`Model.identity` reads it from the live pipeline (`_identified`). Small settings are kept as they are, weights as digests (`_content`).
 """
 
 from __future__ import annotations

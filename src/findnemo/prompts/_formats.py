@@ -12,7 +12,8 @@ from findnemo.errors import InputError
 from findnemo.prompts._columns import captions_among, columns_of, keys, records
 from findnemo.prompts._csv import has_strays, rows_of
 from findnemo.prompts._lines import decoded, lines_of, without_end, without_nul
-from findnemo.prompts._table import LONGEST, Record
+from findnemo.prompts._table import LONGEST as LONGEST
+from findnemo.prompts._table import Record
 
 DELIMITERS = (",", ";", "\t", "|")
 PARQUET_ROWS = 8192  # read at once
