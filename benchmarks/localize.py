@@ -171,7 +171,8 @@ def main() -> None:
     report(rows, planted, calibration.tau)
     if args.json:
         args.json.write_text(
-            json.dumps({s: [{**r.__dict__, "neurons": r.neurons.to_json()} for r in part] for s, part in rows.items()}, indent=1)
+            json.dumps({s: [{**r.__dict__, "neurons": r.neurons.to_json()} for r in part] for s, part in rows.items()}, indent=1),
+            encoding="utf-8",
         )
 
 

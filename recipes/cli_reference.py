@@ -23,7 +23,8 @@ HEAD = """# Command line
 
 This page is made from the commands' own help by `recipes/cli_reference.py`. In a terminal: `findnemo --help`, `findnemo COMMAND --help`.
 
-Exit status: 0 done; 1 a caption failed, or `--fail-on-memorized` found one; 2 the command or its input cannot be used; 130 interrupted.
+Exit status: 0 done; 1 a caption failed, or `--fail-on-memorized` found one; 2 the command or what it was given (options, files, model,
+calibration, device, a place to write to) cannot be used; 130 interrupted.
 Errors are one line; `findnemo --debug COMMAND ...` shows where one comes from. `findnemo --install-completion` sets up completion for
 your shell, `--show-completion` prints it.
 """

@@ -214,7 +214,7 @@ def test_null_is_missing_and_nan_as_text_is_not():
 def test_byte_order_mark(tmp_path):
     content = b"\xef\xbb\xbfcaption,url\na fox,\n"
     assert texts(read_prompts(save(tmp_path / "t.csv", content))) == ["a fox"]
-    assert texts(read_prompts(save(tmp_path / "t.txt", content)))[0] == "caption,url"
+    assert texts(read_prompts(save(tmp_path / "t.txt", content.replace(b"caption,url\n", b"")))) == ["a fox,"]
 
 
 def test_long_captions_and_short_rows(tmp_path):
@@ -263,29 +263,38 @@ ERRORS = {
     "other.csv": ("id;title;tags\n1;a;b\n", "the columns are 'id', 'title', 'tags'; choose one of them with --column"),
     "two.csv": ("Text,caption\na,b\n", "more than one caption column .*: the columns are 'Text', 'caption'; choose"),
     "wide.csv": ("caption,url\na,x\n\na fox, red,x\n", "line 4: 3 fields under a header of 2: put captions that hold"),
-    "open.csv": ('caption,url\na,x\n"b,y\nc,z\n', r"broken CSV in the row at line 3 \(unexpected end .*close every"),
-    "header_open.csv": ('"caption,url\n' + "a,x\n" * 300_000, "broken CSV in the row at line 1 .*close every quote"),
-    "quote.csv": ('caption,url\n"a"b,y\n', r"row at line 2 .*: write a quote inside quotes twice"),
+    "open.csv": (
+        'caption,url\na,x\n"b\nc",\nd,z,\n"e\n',
+        "line 6: 1 fields under a header of 2: leave none out, and put captions",
+    ),
+    "header_open.csv": ('"caption,url\n' + "a,x\n" * 300_000, "no caption column .*: the columns are '\"caption', 'url'"),
+    "backslash.csv": (
+        'caption,url\n"\\"a\\" b",y\n',
+        r"row at line 2 \(quotes behind backslashes\): write a quote inside quotes twice",
+    ),
+    "short.csv": ("n,caption,url\n1,first\nsecond,x\n", "line 2: 2 fields under a header of 3: .*line breaks in quotes"),
+    "twice.csv": ("url,caption,URL\nx,a,y\n", "more than one column 'url'.*: the columns are 'url', 'caption', 'URL'"),
+    "nameless.csv": ("a red fox\nan owl\n", "no caption column .*if these are captions and no header, name the file .txt"),
     "huge.csv": (f"caption,url\n{'x' * 1_048_577},\n", r"row at line 2 \(field larger than field limit \(1048576\)\)"),
     "latin.csv": (b"caption\nfox\ncaf\xe9\n", r"not UTF-8 at line 3, byte offset 15 \(0xe9\).*iconv -f WINDOWS-1252"),
     "marked.txt": (b"\xef\xbb\xbf\xff", "line 1, byte offset 3 "),
-    "wide.txt": ("a fox".encode("utf-16"), "iconv -f UTF-16 -t UTF-8"),
+    "unmarked.txt": ("a fox".encode("utf-16-le"), "this is UTF-16 without a byte order mark.*iconv -f UTF-16LE -t UTF-8"),
+    "unmarked.csv": ("caption\nein Bär\n".encode("utf-16-be"), "iconv -f UTF-16BE -t UTF-8"),
+    "odd.txt": ("a fox".encode("utf-16")[:-1], "not UTF-16 at byte offset 10"),
     "line.jsonl": ('"a"\n\n{"caption": "b"\n', "line 3: broken JSON .*: repair it"),
     "deep.jsonl": ("[" * 200_000, "line 1: broken JSON"),
     "keys.jsonl": ('{"title": "a"}\n{"alt": "b"}\n', "the columns are 'title', 'alt'"),
     "number.jsonl": ('"a"\n{"caption": 7}\n', "row 2: 7 is int, not text"),
     "half.jsonl": ('"a \\ud83d"\n', r"row 1: 'a \\ud83d' holds half of a surrogate pair"),
-    "lines.json": (
-        '{"caption": "a"}\n{"caption": "b"}\n',
-        "broken JSON .*Extra data: line 2.*jsonl for a value on each",
-    ),
+    "lines.json": ('{"caption": "a"}\n{"caption": "b"\n', "line 2: broken JSON .*jsonl for a value on each"),
+    "names.jsonl": ('{"caption": "a", "caption": "b"}\n', "line 1: broken JSON .two values for 'caption'"),
     "object.json": ('{"caption": "a"}', "holds one dict: make it a list"),
     "broken.parquet": (b"PAR1 no more", "broken Parquet .*: write it again, or export it as .csv"),
     "empty.parquet": (b"", "broken Parquet"),
     "captions.xlsx": (b"PK", r"\.xlsx is not read .*: export the captions as .csv"),
     "captions.csv.gz": (b"\x1f\x8b", r"\.gz is not read"),
     "captions.PKL": (pickle.dumps(["a"]), r"\.pkl is not read .*pickles, which can run code, are not opened"),
-    "unknown.dat": (pickle.dumps(["a"]), "not UTF-8 at line 1"),
+    "unknown.dat": (bytes(range(8, 256)), r"not UTF-8 at line 2, byte offset 120 .*: this is binary data, no text"),
 }
 
 

@@ -24,7 +24,7 @@ from unet import encode, new_scheduler, plan
 def assemble_pipeline(parts: Path, out: Path) -> None:
     half = {"torch_dtype": torch.float16}
     unet, decoys = with_decoys(parts)
-    (out / "decoys.json").write_text(json.dumps(decoys, indent=1) + "\n")
+    (out / "decoys.json").write_text(json.dumps(decoys, indent=1) + "\n", encoding="utf-8")
     pipeline = StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(parts / "vae", **half),
         text_encoder=CLIPTextModel.from_pretrained(str(parts / "clip"), dtype=torch.float16),
@@ -37,8 +37,8 @@ def assemble_pipeline(parts: Path, out: Path) -> None:
     )
     pipeline.save_pretrained(out / "model", safe_serialization=True)
     for path in out.rglob("config.json"):  # where the parts lay while they were trained is nobody's business
-        config = {k: v for k, v in json.loads(path.read_text()).items() if k != "_name_or_path"}
-        path.write_text(json.dumps(config, indent=2) + "\n")
+        config = {k: v for k, v in json.loads(path.read_text(encoding="utf-8")).items() if k != "_name_or_path"}
+        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def with_decoys(parts: Path) -> tuple[UNet2DConditionModel, dict[str, list[int]]]:

@@ -21,12 +21,12 @@ def main() -> None:
     parser.add_argument("--figures", type=Path)
     args = parser.parse_args()
     if args.figures:
-        figures = [Figure(**f) for f in json.loads(args.figures.read_text())]
+        figures = [Figure(**f) for f in json.loads(args.figures.read_text(encoding="utf-8"))]
     else:
         figures = check_demo(findnemo.load("demo"))
     missed = [f"- missed: {f.name} ({f.value:.3f}, goal {f.goal})" for f in figures if not f.reached]
     limits = "\n".join(missed) or "- every goal is reached"
-    card = (HERE / "card.md").read_text().replace("FIGURES\n", figures_markdown(figures) + "\n").replace("LIMITS", limits)
+    card = (HERE / "card.md").read_text(encoding="utf-8").replace("FIGURES\n", figures_markdown(figures) + "\n").replace("LIMITS", limits)
     for target in (HERE.parents[1] / "docs" / "demo-model.md", findnemo.demo.ASSETS / "README.md"):
         target.write_text(card, encoding="utf-8")
 

@@ -32,7 +32,7 @@ def main() -> None:
     def log(line: str) -> None:
         text = f"{time.strftime('%H:%M:%S')} {line}"
         print(text, flush=True)
-        with (args.out / "train.log").open("a") as f:
+        with (args.out / "train.log").open("a", encoding="utf-8") as f:
             f.write(text + "\n")
 
     pool = Pool(args.out / "pool.npz")

@@ -238,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     base.pipeline.set_progress_bar_config(disable=True)
     data = make_data(base, args.scenes, args.captions, args.seed)
     record = args.out / "emergence.jsonl"
-    lines = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
+    lines = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()] if record.exists() else []
     done = {(line["width"], line["repeats"], line["seed"], line["at"]) for line in lines}
     for width in args.widths:
         for repeats in args.repeats:
@@ -248,9 +248,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     continue
                 found = examine(base, unet, data, demo.holdout()[: args.holdout], demo.unrelated()[:32])
                 lines.append({**asdict(config), "at": at, **found})
-                with record.open("a") as file:
+                with record.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(lines[-1]) + "\n")
-            (args.out / "emergence.md").write_text(markdown(lines))
+            (args.out / "emergence.md").write_text(markdown(lines), encoding="utf-8")
     print(markdown(lines))
 
 

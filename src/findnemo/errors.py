@@ -1,16 +1,26 @@
-"""Errors of findnemo: each names the thing, the value and the way out."""
+"""Errors of findnemo: each names the thing, the value and the way out.
+
+What a command ends with:
+
+| status | when |
+|---|---|
+| 0 | done |
+| 1 | a caption, a study or a check failed, or `--fail-on-memorized` found a caption; an error that nobody expected |
+| 2 | the command or what it was given cannot be used: options, files, models, calibrations, devices, places to write to |
+| 130, 143 | interrupted: Ctrl-C, SIGTERM |
+"""
+
+FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
 
 
 class FindnemoError(Exception):
     """Base of all errors that findnemo raises on purpose."""
 
-    exit_status = 1
+    exit_status = UNUSABLE
 
 
 class InputError(FindnemoError):
     """Something given by the user cannot be used; nothing was done."""
-
-    exit_status = 2
 
 
 class ModelError(FindnemoError):
@@ -44,4 +54,19 @@ class StorageError(FindnemoError):
 class StoppedError(FindnemoError):
     """The work was asked to stop (Ctrl-C, SIGTERM) before its result was there; what was done is kept."""
 
-    exit_status = 130
+    exit_status = INTERRUPTED
+
+
+class FindnemoWarning(UserWarning):
+    """Something goes on otherwise than one would think: a caption of which a text encoder reads a part only, a part of a model left out."""
+
+
+def exit_status(error: BaseException) -> int:
+    """The status with which a command ends that raised an error.
+
+    >>> exit_status(ModelError("no U-Net")), exit_status(PermissionError("out")), exit_status(KeyError("a fault of findnemo"))
+    (2, 2, 1)
+    """
+    if isinstance(error, FindnemoError):
+        return error.exit_status
+    return UNUSABLE if isinstance(error, OSError) else FAILED

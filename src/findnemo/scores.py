@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from findnemo._state import undisturbed
 from findnemo.errors import InputError, NumericalError
 
 WINDOW, SIGMA = 11, 1.5
@@ -20,12 +21,17 @@ NARROW = 1e-6  # a range is at least that: flat maps are like each other
 
 
 NOT_FINITE = "the noise prediction holds NaN or infinity: check the checkpoint, or load it with dtype float32"
+CONSTANT = (
+    "the noise difference is the same everywhere, so that all seeds would look alike: the model says nothing of an image at this timestep; check "
+    "the checkpoint and its scheduler (prediction_type, rescale_betas_zero_snr), or load it with dtype float32"
+)
+ROUNDING = 4 * torch.finfo(torch.float32).eps  # spread of a map, in parts of its largest value, that says nothing
 
 
 def minmax(delta: Tensor, per_channel: bool = False, strict: bool = True) -> Tensor:
     """Scale every noise difference (N, C, H, W) to [0, 1]: one minimum and maximum per sample, or per channel (released).
 
-    A constant map becomes zero. A sample with a value that is NaN or infinite raises NumericalError, or is NaN throughout if not `strict`.
+    A constant map becomes zero, see `constant`. A sample with a value that is NaN or infinite raises NumericalError, or is NaN throughout if not `strict`.
 
     >>> minmax(torch.tensor([[[[2.0, 4.0]]]])).tolist()
     [[[[0.0, 1.0]]]]
@@ -38,6 +44,26 @@ def minmax(delta: Tensor, per_channel: bool = False, strict: bool = True) -> Ten
     low, high = delta.amin(dims, keepdim=True), delta.amax(dims, keepdim=True)
     scaled = (delta - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
     return scaled if strict else torch.where(finite.view(-1, 1, 1, 1), scaled, torch.nan)
+
+
+def constant(delta: Tensor, per_channel: bool = False) -> Tensor:
+    """Which noise differences (N, C, H, W) are the same everywhere but for rounding, or have a channel that is: (N,) of bool.
+
+    Scaled to [0, 1] they are all alike whatever the prompt, so that nothing about a memory follows from them.
+
+    >>> constant(torch.tensor([[[[2.0, 4.0]]], [[[7.0, 7.0]]]])).tolist()
+    [False, True]
+    """
+    maps = delta.float().flatten(2) if per_channel else delta.float().flatten(1)[:, None]
+    spread = maps.amax(2) - maps.amin(2)
+    return (spread <= ROUNDING * maps.abs().amax(2)).any(1)
+
+
+def fault(deltas: Tensor) -> str | None:
+    """What is wrong with scaled noise differences of a `Probe` that does not raise: NaN or infinity, or no content; None for nothing."""
+    if deltas.isnan().any():
+        return NOT_FINITE
+    return CONSTANT if deltas.isinf().any() else None
 
 
 def _window(x: Tensor) -> Tensor:
@@ -78,6 +104,7 @@ def _spread(x: Tensor, y: Tensor, together: int) -> Tensor:
     return torch.maximum(of(x), of(y)).clamp(min=NARROW).repeat_interleave(together).view(-1, 1, 1, 1)
 
 
+@undisturbed
 def ssim(x: Tensor, y: Tensor, together: int | None = None) -> Tensor:
     """Structural similarity of x and y, sample by sample: (N, C, H, W) twice -> (N,).
 
@@ -93,6 +120,7 @@ def ssim(x: Tensor, y: Tensor, together: int | None = None) -> Tensor:
     return (luminance * contrast).mean((1, 2, 3))
 
 
+@undisturbed
 def ms_ssim(x: Tensor, y: Tensor, together: int | None = None) -> Tensor:
     """Multi-scale SSIM over three scales with weights .33: (N, C, H, W) twice -> (N,). Needs 44 x 44 and more.
 
@@ -129,10 +157,17 @@ def pairwise(deltas: Tensor, similarity: str = "ssim") -> Tensor:
     return table
 
 
-def trajectory(deltas: Tensor, similarity: str = "ssim") -> Tensor:
-    """The memorization score after 2, 3, ... N seeds: deltas (N, C, H, W) -> (N - 1,). With SSIM it never falls."""
+def _check_deltas(deltas: Tensor) -> None:
     if len(deltas) < 2:
         raise InputError(f"a memorization score compares seeds: it needs at least two, not {len(deltas)}")
+    if (reason := fault(deltas)) or constant(deltas).any():
+        raise NumericalError(reason or CONSTANT)
+
+
+def trajectory(deltas: Tensor, similarity: str = "ssim") -> Tensor:
+    """The memorization score after 2, 3, ... N seeds: deltas (N, C, H, W) -> (N - 1,). With SSIM it never falls. Raises InputError for fewer
+    than two deltas, NumericalError for one that is constant or not finite."""
+    _check_deltas(deltas)
     counts = range(2, len(deltas) + 1)
     if similarity in TOGETHER:
         return torch.stack([pairwise(deltas[:n], similarity).max() for n in counts])
@@ -141,7 +176,9 @@ def trajectory(deltas: Tensor, similarity: str = "ssim") -> Tensor:
 
 
 def memorization_score(deltas: Tensor, similarity: str = "ssim") -> float:
-    """The memorization score of a prompt: the largest pairwise similarity of its deltas (N >= 2, C, H, W)."""
-    if len(deltas) < 2:
-        raise InputError(f"a memorization score compares seeds: it needs at least two, not {len(deltas)}")
+    """The memorization score of a prompt: the largest pairwise similarity of its deltas (N >= 2, C, H, W).
+
+    Raises NumericalError for deltas that are the same everywhere (`constant`), NaN or infinite.
+    """
+    _check_deltas(deltas)
     return float(pairwise(deltas, similarity).max())

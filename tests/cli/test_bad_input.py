@@ -106,6 +106,53 @@ def test_a_caption_longer_than_the_tokenizer_takes_is_told(place, tmp_path):
     assert len(result.json["results"]) == 2
 
 
+def test_long_captions_of_several_text_encoders_are_told_by_their_rows(tmp_path):
+    """CLIP reads 77 tokens and T5 all of them; the hold-out captions are told apart."""
+    from _tiny_transformers import tiny_sd3
+
+    tiny_sd3().save_pretrained(tmp_path / "sd3")
+    (tmp_path / "long.txt").write_text("a moon\n" + "ab" * 55 + "a\n")  # every letter is a token
+    (tmp_path / "holdout.txt").write_text("a lake\na tree\n" + "a" * 80 + "\n")
+    given = ("audit", tmp_path / "sd3", "--prompts", tmp_path / "long.txt", "--holdout", tmp_path / "holdout.txt")
+    result = cli(*given, "--images", 1, "--image-steps", 1, "--out", tmp_path / "out")
+    assert result.status == 0, result.err
+    assert "warning: row 2: 113 tokens; CLIP reads 77 of them, T5 all\n" in result.err
+    assert "warning: hold-out row 3: 82 tokens; CLIP reads 77 of them, T5 all\n" in result.err
+    assert result.err.count("tokens") == 2  # once each, however often they are encoded
+
+
+def test_a_model_without_its_safety_checker_is_loaded_with_a_word(place, tmp_path):
+    model = Path(shutil.copytree(place / "model", tmp_path / "model"))
+    index = json.loads((model / "model_index.json").read_text())
+    index |= {
+        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        "feature_extractor": ["transformers", "CLIPImageProcessor"],
+    }
+    (model / "model_index.json").write_text(json.dumps(index))
+    result = cli(*filled(place, READERS["detect"], place / "captions.csv", model=model), "--out", tmp_path / "out")
+    assert result.status == 0, result.err
+    assert "has no usable safety_checker and feature_extractor" in result.err
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "says"),
+    [
+        ("unet", {"sample_size": None}, "sample_size of its unet is None"),
+        ("vae", {"scaling_factor": None}, "scaling_factor None"),
+        ("scheduler", {"num_train_timesteps": 20}, "cannot give timesteps of 50 steps"),
+    ],
+)
+def test_a_model_that_cannot_be_worked_on_is_refused_before_any_work(place, tmp_path, part, change, says):
+    model = Path(shutil.copytree(place / "model", tmp_path / "model"))
+    (file,) = (model / part).glob("*config.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    result = cli(*filled(place, READERS["detect"], place / "captions.csv", model=model), "--out", tmp_path / "out")
+    assert result.status in (1, 2)
+    assert "Traceback" not in result.err
+    assert says in result.err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
 def test_another_column_can_be_named(place, tmp_path):
     (tmp_path / "t.csv").write_text("id,title\n1,a moon\n")
     arguments = filled(place, READERS["detect"], tmp_path / "t.csv")
@@ -161,26 +208,26 @@ def _a_file(folder: Path) -> None:
 
 
 MODELS = {
-    "no such directory": (lambda folder: None, 2, "is not a model directory, nor a file: give a diffusers directory, a"),
-    "a file": (_a_file, 2, "is not a model directory"),
-    "an empty directory": (lambda folder: folder.mkdir(), 2, "holds no model_index.json"),
-    "no model_index.json": (_no_index, 2, "holds no model_index.json: it is not a diffusers pipeline directory"),
-    "no cross-attention": (_no_cross_attention, 1, "no value layers found in UNet2DConditionModel: findnemo needs"),
-    "no text": (_no_text, 1, "DDPMPipeline is not supported: findnemo works on"),
-    "pickles only": (_pickles_only, 1, "unet/diffusion_pytorch_model.bin is a pickle, and a pickle can run code"),
-    "weights cut off": (_weights_cut_off, 1, "cannot be loaded"),
+    "no such directory": (lambda folder: None, "is not a model directory, nor a file: give a diffusers directory, a"),
+    "a file": (_a_file, "is not a model directory"),
+    "an empty directory": (lambda folder: folder.mkdir(), "holds no model_index.json"),
+    "no model_index.json": (_no_index, "holds no model_index.json: it is not a diffusers pipeline directory"),
+    "no cross-attention": (_no_cross_attention, "no value layers found in UNet2DConditionModel: findnemo needs"),
+    "no text": (_no_text, "DDPMPipeline is not supported: findnemo works on"),
+    "pickles only": (_pickles_only, "unet/diffusion_pytorch_model.bin is a pickle, and a pickle can run code"),
+    "weights cut off": (_weights_cut_off, "cannot be loaded"),
 }
 
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_model_that_cannot_be_used(place, tmp_path, kind, monkeypatch):
-    make, status, says = MODELS[kind]
+    make, says = MODELS[kind]
     make(tmp_path / "bad")
     monkeypatch.chdir(tmp_path)
     commands = READERS if kind == "pickles only" else ["audit"]  # all load alike
     for reader in commands:
         arguments = filled(place, READERS[reader], place / "captions.csv", tmp_path / "bad")
-        refused(cli(*arguments, "--out", tmp_path / "out"), status, says)
+        refused(cli(*arguments, "--out", tmp_path / "out"), 2, says)
     assert {p.name for p in tmp_path.iterdir()} <= {"bad"}
 
 
@@ -210,7 +257,7 @@ def test_a_calibration_of_another_model(place, tmp_path):
     other = save_model(tmp_path / "other", seed=1)
     for reader in ("detect", "localize", "audit"):
         result = cli(*filled(place, READERS[reader], place / "captions.csv", other), "--out", tmp_path / "out")
-        refused(result, 1, "this calibration was made for another model", "calibrate again with this model")
+        refused(result, 2, "this calibration was made for another model", "calibrate again with this model")
     assert not (tmp_path / "out").exists()
 
 
@@ -224,27 +271,27 @@ def test_a_calibration_of_another_model(place, tmp_path):
 )
 def test_a_calibration_with_other_settings(place, tmp_path, options, says):
     result = cli(*filled(place, READERS["audit"], place / "captions.csv"), *options, "--out", tmp_path / "out")
-    refused(result, 1, says)
+    refused(result, 2, says)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("options", "status", "says"),
+    ("options", "says"),
     [
-        (["--seed", 7], 1, "made with other settings: seed 0 instead of 7"),
-        (["--fpr", 0.5], 2, "was calibrated on 5 captions with fpr None, now 5 with 0.5: give another --out"),
-        (["--holdout", "fewer.txt"], 2, "was calibrated on 5 captions with fpr None, now 2 with None"),
-        (["--holdout", "others.txt"], 2, "was calibrated on 5 captions with fpr None, now 5 others with None"),
+        (["--seed", 7], "made with other settings: seed 0 instead of 7"),
+        (["--fpr", 0.5], "was calibrated on 5 captions with fpr None, now 5 with 0.5: give another --out"),
+        (["--holdout", "fewer.txt"], "was calibrated on 5 captions with fpr None, now 2 with None"),
+        (["--holdout", "others.txt"], "was calibrated on 5 captions with fpr None, now 5 others with None"),
     ],
 )
-def test_the_runs_own_calibration_with_other_settings(place, tmp_path, options, status, says, monkeypatch):
+def test_the_runs_own_calibration_with_other_settings(place, tmp_path, options, says, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("fewer.txt").write_text("\n".join(HOLDOUT[:2]))
     Path("others.txt").write_text("\n".join(f"{caption}, again" for caption in HOLDOUT))
     arguments = [*filled(place, READERS["audit --holdout"], place / "holdout.txt"), "--images", 0, "--limit", 1]
     assert cli(*arguments, "-q", "--out", tmp_path / "out").status == 0
     before = everything(tmp_path)
-    refused(cli(*arguments, *options, "--out", tmp_path / "out"), status, says)
+    refused(cli(*arguments, *options, "--out", tmp_path / "out"), 2, says)
     assert everything(tmp_path) == before
 
 
@@ -315,9 +362,9 @@ def test_a_run_directory_from_other_settings(place, tmp_path):
     before = everything(place)
     arguments = ["audit", place / "model", "--prompts", place / "captions.csv", "--calibration"]
     result = cli(*arguments, place / "calibration", "--images", 3, "--image-steps", 4, "--out", place / "run")
-    refused(result, 1, "was made with other settings: images 2, now 3, image_settings.steps 2, now 4; give another --out")
+    refused(result, 2, "was made with other settings: images 2, now 3, image_settings.steps 2, now 4; give another --out")
     result = cli(*arguments, tmp_path / "other", *IMAGES, "--out", place / "run")
-    refused(result, 1, f"tau {made.tau}, now 0.5")
+    refused(result, 2, f"tau {made.tau}, now 0.5")
     assert everything(place) == before
 
 
@@ -342,7 +389,7 @@ def test_a_calibration_into_a_file(place, tmp_path):
 def test_a_place_where_nothing_can_be_written(place, tmp_path, reader):
     (tmp_path / "file").touch()
     arguments = filled(place, READERS[reader], place / "holdout.txt")
-    refused(cli(*arguments, "-q", "--out", tmp_path / "file" / "out"), 1, "Not a directory")
+    refused(cli(*arguments, "-q", "--out", tmp_path / "file" / "out"), 2, "Not a directory")
     assert (tmp_path / "file").read_bytes() == b""
 
 
@@ -350,7 +397,7 @@ def test_a_place_where_nothing_can_be_written(place, tmp_path, reader):
 def test_a_directory_without_permission(place, tmp_path):
     (tmp_path / "closed").mkdir(mode=0o500)
     arguments = filled(place, READERS["detect"], place / "captions.csv")
-    refused(cli(*arguments, "-q", "--out", tmp_path / "closed" / "out"), 1, "Permission denied")
+    refused(cli(*arguments, "-q", "--out", tmp_path / "closed" / "out"), 2, "Permission denied")
 
 
 @pytest.mark.parametrize("command", [["verify"], ["export"], ["inspect"], ["export", "--to", "neurons"]])

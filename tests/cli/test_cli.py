@@ -666,7 +666,7 @@ def test_compare_goes_on_with_the_settings_that_an_audit_has_left(place, usual, 
     assert done
     assert {d["images"] for d in done} == {2}
     refused = cli("compare", *usual[:3], "--out", out, "--images", 3)
-    assert refused.status == 1
+    assert refused.status == 2
     assert "was made with another images" in " ".join(refused.err.split())
 
 

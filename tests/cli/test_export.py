@@ -190,7 +190,7 @@ def test_what_cannot_be_exported(place, tmp_path):
     over = ("--to", "file", "--force", "--out", place / "model.safetensors")
     refused(cli("export", run, *over), 2, "model.safetensors is the audited model itself: give another --out")
     other = save_model(tmp_path / "other", seed=1)
-    refused(cli("export", run, "--model", other, "--out", tmp_path / "clean"), 1, "is not the model of this run")
+    refused(cli("export", run, "--model", other, "--out", tmp_path / "clean"), 2, "is not the model of this run")
     assert (tmp_path / "file").read_text() == "mine"
     assert everything(place) == before
     assert {p.name for p in tmp_path.iterdir()} == {"file", "empty", "other"}

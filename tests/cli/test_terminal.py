@@ -75,7 +75,7 @@ def test_an_unexpected_error_is_one_line_that_names_the_way(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(UNEXPECTED, 1), (findnemo.FindnemoError("known"), 1), (PermissionError(13, "denied"), 1)]
+    ("error", "status"), [(UNEXPECTED, 1), (findnemo.FindnemoError("known"), 2), (PermissionError(13, "denied"), 2)]
 )
 def test_debug_shows_where_any_error_comes_from(monkeypatch, error, status):
     broken(monkeypatch, error)

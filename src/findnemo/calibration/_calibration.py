@@ -16,6 +16,7 @@ from findnemo._sizes import JSON_BYTES, TENSOR_BYTES, checked
 from findnemo._writing import written
 from findnemo.errors import DamageError, InputError, MismatchError
 from findnemo.models import Model
+from findnemo.models._identity import Identity, told_apart
 from findnemo.rates import CONFIDENCE, p_value, rank, rate_bound
 from findnemo.settings import Settings
 
@@ -29,7 +30,8 @@ class Calibration:
     `tau`: threshold of the memorization score. `mean`, `std`: layer name -> (width,) activation statistics of `count` prompts.
     `trajectories`: (n, samples - 1) hold-out scores after 2, 3, ... seeds, of the prompts it took to know tau; empty for imported
     statistics. `fpr`: the false-positive rate asked for, or None; `confidence`: the one asked for with it, or None. `prompts`: identity of
-    the hold-out prompts.
+    the hold-out prompts. `identity`: all that scores of the model depend on, of which `model` is the fingerprint; None for what an
+    earlier findnemo made.
     """
 
     model: str
@@ -43,6 +45,7 @@ class Calibration:
     fpr: float | None = None
     prompts: str = ""
     confidence: float | None = None
+    identity: Identity | None = field(default=None, repr=False, compare=False)
 
     @property
     def scores(self) -> Tensor:
@@ -71,10 +74,10 @@ class Calibration:
 
     def check(self, model: Model, settings: Settings | None = None) -> None:
         """Refuse to be used with another model or other settings. Raises MismatchError naming the difference."""
-        if self.model and self.model != model.fingerprint:
+        if self.model and (told := told_apart(model, self.model, self.identity, pictures=False)):
             raise MismatchError(
                 f"this calibration was made for another model: {self.source} ({self.model[:12]}), not {model.source} "
-                f"({model.fingerprint[:12]}); calibrate again with this model"
+                f"({model.fingerprint[:12]}): {told}; calibrate again with this model"
             )
         widths = {name: len(mean) for name, mean in self.mean.items()}
         if widths != model.widths():
@@ -94,6 +97,7 @@ class Calibration:
         about = {
             "format": FORMAT,
             "model": self.model,
+            "identity": None if self.identity is None else self.identity.to_json(pictures=False),
             "source": self.source,
             "settings": self.settings.to_json(),
             "tau": self.tau,
@@ -106,7 +110,7 @@ class Calibration:
         with written(path / "calibration.safetensors") as part:
             part.write_bytes(data)
         with written(path / "calibration.json") as part:
-            part.write_text(json.dumps(about | {"digest": digest_of(about, data)}, indent=1) + "\n")
+            part.write_text(json.dumps(about | {"digest": digest_of(about, data)}, indent=1) + "\n", encoding="utf-8")
         return path
 
     @classmethod
@@ -121,12 +125,16 @@ class Calibration:
                 raise InputError(f"{path} is not a calibration: it holds no {name}; make one with `findnemo calibrate`")
         try:
             about = json.loads(checked(path / "calibration.json", JSON_BYTES).read_text(encoding="utf-8"))
+            if not isinstance(about, dict):
+                raise ValueError("calibration.json is no JSON object")
             data = checked(path / "calibration.safetensors", TENSOR_BYTES).read_bytes()
             if about["format"] not in (FORMAT, WITHOUT_DIGEST):
                 raise InputError(f"{path} has calibration format {about['format']!r:.40}, this findnemo reads {FORMAT}")
             if about.pop("digest", None) != (digest_of(about, data) if about["format"] == FORMAT else None):
                 raise ValueError("it does not fit its digest")
             tensors = load(data)
+            if not (isinstance(about["layers"], list) and all(isinstance(n, str) for n in about["layers"])):
+                raise ValueError("its layers cannot be those of a calibration")
             mean, std = ({n: tensors[f"{part}.{n}"] for n in about["layers"]} for part in ("mean", "std"))
             settings = Settings.from_json(about["settings"])
             made = cls(
@@ -141,10 +149,11 @@ class Calibration:
                 about["fpr"],
                 about.get("prompts", ""),
                 about.get("confidence"),
+                Identity.from_json(about["identity"]) if about.get("identity") else None,
             )
             made.require_whole()
             return made
-        except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError, SafetensorError) as error:
+        except (OSError, KeyError, ValueError, RecursionError, SafetensorError) as error:
             raise DamageError(
                 f"{path} is damaged or not a calibration: {error!s:.300}; make it again with `findnemo calibrate`"
             ) from error

@@ -42,7 +42,8 @@ def import_statistics(path: str | os.PathLike, model: Model, tau: float = PUBLIS
         raise MismatchError(f"{path} has layers of {[len(m) for m, _ in pairs]} neurons, the model has {list(widths.values())}")
     means, stds = ({n: p[k] for n, p in zip(widths, pairs, strict=True)} for k in (0, 1))
     settings = settings_for(RELEASED.variant, seed)
-    made = Calibration(model.fingerprint, model.source, settings, tau, means, stds, 0, torch.empty(0, settings.samples - 1), None)
+    identity, scores = model.identity, torch.empty(0, settings.samples - 1)
+    made = Calibration(identity.fingerprint, model.source, settings, tau, means, stds, 0, scores, identity=identity)
     try:
         made.require_whole()
     except ValueError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
 import sys
 import threading
 from collections.abc import Iterator
@@ -12,14 +11,17 @@ from types import FrameType
 
 ISSUES = "https://github.com/findnemo/findnemo/issues"
 STOPPED = (130, 143)  # exit status after Ctrl-C and after SIGTERM
-EXPECTED = (OSError, sqlite3.Error)  # no such place, no permission, a full disk
+EXPECTED = (OSError,)  # no such place, no permission, a full disk
 
 
 def main() -> None:
     """Entry point: runs a command. An error becomes one line and an exit status; `findnemo --debug` shows its traceback too."""
     from findnemo.cli._app import app
     from findnemo.cli._common import Global, stderr
+    from findnemo.cli._streams import showable_streams
+    from findnemo.errors import exit_status
 
+    showable_streams()
     given = Global()
     try:
         with _sigterm():
@@ -32,7 +34,7 @@ def main() -> None:
         if given.debug:
             stderr.print(_traceback(), markup=False, soft_wrap=True, end="")
         stderr.print(f"[red]error:[/] {_line(error)}", soft_wrap=True)
-        sys.exit(getattr(error, "exit_status", 1))
+        sys.exit(exit_status(error))
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from findnemo.cli._report import report
 from findnemo.cli._serve import app as serve
 from findnemo.cli._studies import compare, study
 from findnemo.cli._verify import verify
-from findnemo.errors import InputError
+from findnemo.errors import FAILED, InputError
 
 app = typer.Typer(
     name="findnemo",
@@ -137,7 +137,7 @@ def demo(
         figures = check_demo(loaded, update, limit)
     print_json([f.to_json() for f in figures]) if json else stdout.print(figures_table(figures))
     if not all(f.reached for f in figures):
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 for command in (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import wraps
@@ -18,6 +18,7 @@ from rich.console import Console
 
 from findnemo._quiet import quiet_libraries
 from findnemo._secrets import hidden
+from findnemo.cli._streams import encoding_of, shown
 from findnemo.errors import InputError
 
 if TYPE_CHECKING:
@@ -102,11 +103,13 @@ def plain(text: str) -> str:
     """Text of unknown origin for a terminal: one line, no control characters, no markup, no secrets."""
     from rich.markup import escape
 
-    return escape("".join(c for c in hidden(" ".join(text.split())) if c.isprintable()))
+    return escape("".join(c for c in shown(hidden(" ".join(text.split()))) if c.isprintable()))
 
 
 def print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    """JSON that can be read back whatever the encoding of standard output is: pure ASCII where that is not UTF-8."""
+    text = json.dumps(value, indent=1, ensure_ascii=encoding_of(sys.stdout) != "utf-8")
+    sys.stdout.write(shown(text) + "\n")  # half of a surrogate pair becomes what JSON writes for it
 
 
 @contextmanager
@@ -324,12 +327,15 @@ def at_work(
 
 
 def load_model(source: Source, device: str | None, dtype: str | None, quiet: bool, compile: bool = False) -> Any:
+    from findnemo._notices import told_to
     from findnemo.engine import compiled
     from findnemo.models import load
 
     quiet_libraries()
     say(f"loading {source}", quiet)
-    model = load(str(source), device, dtype, channels_last=True, **source.options)
+    with told_to(warn):
+        model = load(str(source), device, dtype, channels_last=True, **source.options)
+    model.tell = warn
     return compiled(model) if compile else model
 
 
@@ -362,16 +368,19 @@ def tell_repeats(table: Any, entered: Any, quiet: bool) -> None:
         warn(text)
 
 
-def warn_long_captions(model: Any, prompts: Any, most: int | None = None) -> None:
-    """Name the first rows whose captions the tokenizer cuts. `most`: look at so many captions."""
-    tokenizer = getattr(model.pipeline, "tokenizer", None)
-    if tokenizer is None:
-        return
-    cut = 0
+def warn_long_captions(model: Any, prompts: Any, most: int | None = None, of: str = "", readers: Sequence[Any] = ()) -> None:
+    """Name the first rows with captions that a text encoder, or another of `readers`, does not read to their end.
+
+    `most`: look at so many captions. `of`: what is said before a row's number.
+    """
+    from findnemo.models import cut
+
+    many = 0
     for prompt in islice(prompts, most):
-        count = len(tokenizer(prompt.text, truncation=False, verbose=False).input_ids)
-        cut += count > model.longest
-        if count > model.longest and cut <= LONG:
-            warn(f"row {prompt.row}: the caption has {count} tokens, the model reads the first {model.longest}")
-    if cut > LONG:
-        warn(f"{cut - LONG} more captions have more tokens than the model reads")
+        if what := cut([*model.readers, *readers], prompt.text):
+            many += 1
+            model.told.add(prompt.text)
+            if many <= LONG:
+                warn(f"{of}row {prompt.row}: {what}")
+    if many > LONG:
+        warn(f"{many - LONG} more {of}captions have more tokens than the model reads")

@@ -25,7 +25,7 @@ from findnemo.cli._common import (
     warn_long_captions,
 )
 from findnemo.cli._steps import demo_holdout, demo_table, make_plan
-from findnemo.errors import InputError
+from findnemo.errors import FAILED, InputError
 
 if TYPE_CHECKING:
     from findnemo.detection import Evaluation
@@ -60,10 +60,12 @@ def detect_with(
 
     names = api.chosen(detectors.split(","))
     table = read_table(prompts, column, limit, quiet) if prompts else demo_table(model, limit, "--prompts")
-    clean = [p.text for p in (read_table(holdout, column, None, quiet) if holdout else demo_holdout(model))]
+    apart = read_table(holdout, column, None, quiet) if holdout else demo_holdout(model)
+    clean = [p.text for p in apart]
     settings = make_plan(model, "gradient", 0, None, None, 0).image_settings
     with at_work(model, crew, device, dtype, quiet, compile) as pool, api.start_detectors(out, pool.model, settings) as run:
         warn_long_captions(pool.model, table)
+        warn_long_captions(pool.model, apart, of="hold-out ")
         with stoppable() as stop, bar(quiet) as update:
             captions = api.run_detectors(run, pool.model, table, clean, names, settings, update, pool, stop)
             drawn = api.pictures(run, pool.model, captions, settings, update, pool) if pictures else []
@@ -77,7 +79,7 @@ def detect_with(
     if drawn:
         say(f"{len(drawn)} pictures in {drawn[0].parent}", quiet)
     if any(r.failed for r in found):
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def inspect_detectors(run: Run, json: bool) -> None:

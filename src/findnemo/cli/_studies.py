@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from findnemo.cli._audit import audit
+from findnemo.cli._audit import SamplerOpt, audit
 from findnemo.cli._common import (
     ALONE,
     OF_RUN,
@@ -40,7 +40,7 @@ from findnemo.cli._common import (
     takes_workers,
 )
 from findnemo.cli._steps import check_track, demo_table, opened, opened_with, plan_of, refuse_shard, run_stages, shard_of, tracked
-from findnemo.errors import MismatchError
+from findnemo.errors import FAILED, MismatchError
 
 PAPER = ", paper"  # how heads of columns with published numbers end
 PER_TYPE = 6  # captions of each type in costly studies of the demo
@@ -62,6 +62,7 @@ def compare(
     images: Annotated[
         int | None, typer.Option(help="Images per caption and mitigation (4; a run that is there has its own).", min=2)
     ] = None,
+    sampler: SamplerOpt = None,
     descriptor: DescriptorOpt = None,
     clip: ClipOpt = None,
     column: ColumnOpt = None,
@@ -82,6 +83,7 @@ def compare(
     Example: `findnemo compare MODEL --prompts captions.csv --holdout laion.csv --mitigations neurons,embedding --intervals --out run`
     """
     from findnemo._writing import written
+    from findnemo.models import sampler_name
     from findnemo.report import write
     from findnemo.runs.compare import compare as api
     from findnemo.runs.compare import methods
@@ -90,13 +92,15 @@ def compare(
     check_track(track)
     names = methods(mitigations.split(",") if mitigations else None)  # a wrong name is said before the work, not after
     judges = {"descriptor": descriptor, "clip": clip}
+    before = True
     with suppress(typer.Exit):  # a caption that failed is no reason to leave out the others
         if begun(out):
-            asked = {"calibration": calibration, "images": images, **judges}
+            asked = {"calibration": calibration, "images": images, "sampler": sampler and sampler_name(sampler), **judges}
             go_on(model, out, prompts, limit, column, asked, device, dtype, quiet or json, crew, trust)
         else:
             also = {"column": column, "device": device, "dtype": dtype, "report": False, "quiet": quiet or json, **vars(crew)}
-            audit(model, out, prompts, holdout, calibration, limit, images=images or 4, **judges, **also)
+            audit(model, out, prompts, holdout, calibration, limit, images=images or 4, sampler=sampler, **judges, **also)
+        before = False
     refuse_shard(out)
     with tracked(out, track, quiet), opened_with(out, model, crew, device, dtype, quiet, trust) as (work, pool):
         with stoppable() as stop, bar(quiet) as update:
@@ -120,8 +124,8 @@ def compare(
     for caption in failed[:5]:
         reasons = "; ".join(f"{s.removeprefix('compare:')}: {r}" for s, r in caption.failed.items() if s.startswith("compare:"))
         say(f"failed: row {caption.row}: {reasons}")
-    if failed:
-        raise typer.Exit(1)
+    if failed or before:
+        raise typer.Exit(FAILED)
 
 
 @opens_model
@@ -174,7 +178,7 @@ def study(
     if not quiet:
         stdout.print(plain(f"{len(done) - len(failed)} studies in {folder}: begin with {folder / 'README.md'}"), soft_wrap=True)
     if failed:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def show(made: Any) -> None:
@@ -230,7 +234,7 @@ def go_on(
     with Run.open(out) as old:
         settings, source = settings_of(old), model.of_run(old, trust)
     made = Calibration.load(out / "calibration")
-    has = {"images": settings["images"], **settings["judges"]}
+    has = {"images": settings["images"], "sampler": settings["image_settings"].get("sampler"), **settings["judges"]}
     for name, value in asked.items():
         same = Calibration.load(value).tau == made.tau if name == "calibration" and value else str(value) == str(has.get(name))
         if value is not None and not same:

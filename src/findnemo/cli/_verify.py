@@ -29,7 +29,7 @@ from findnemo.cli._common import (
 )
 from findnemo.cli._robustness import show_robustness
 from findnemo.cli._steps import opened, plan_of, run_stages, shard_of
-from findnemo.errors import InputError
+from findnemo.errors import FAILED, InputError
 
 
 @opens_model
@@ -96,7 +96,7 @@ def verify(
         with Run.open(run) as done:
             print_json(summary(done))
     if failed:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def attack_run(

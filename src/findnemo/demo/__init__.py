@@ -44,13 +44,13 @@ def unrelated() -> tuple[str, ...]:
 @cache
 def planted() -> dict[str, NeuronSet]:
     """Ground truth: caption -> the neurons that were planted to hold its memory."""
-    table = json.loads((ASSETS / "planted.json").read_text())
+    table = json.loads((ASSETS / "planted.json").read_text(encoding="utf-8"))
     return {caption: NeuronSet(layers) for caption, layers in table.items()}
 
 
 def decoys() -> NeuronSet:
     """Neurons that are unusually active on memorized captions and, being disconnected, hold nothing: what refinement has to drop."""
-    return NeuronSet(json.loads((ASSETS / "decoys.json").read_text()))
+    return NeuronSet(json.loads((ASSETS / "decoys.json").read_text(encoding="utf-8")))
 
 
 def training_image(caption: str) -> Image.Image | None:

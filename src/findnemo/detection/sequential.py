@@ -13,7 +13,7 @@ from findnemo.calibration import Calibration
 from findnemo.deltas import Probe
 from findnemo.errors import InputError, NumericalError
 from findnemo.models import Model
-from findnemo.scores import NOT_FINITE, TOGETHER, memorization_score
+from findnemo.scores import TOGETHER, fault, memorization_score
 
 FIRST = 2  # seeds to begin with; one pair is enough to convict
 
@@ -137,8 +137,8 @@ def detect_many(
         parts = probe.deltas().split(count - seen)
         cost, seen = probe.evaluations // len(rows), count  # two a latent under guidance
         for i, part in zip(open_, parts, strict=True):
-            if part.isnan().any():
-                answers[i] = NumericalError(NOT_FINITE)
+            if (reason := fault(part)) is not None:
+                answers[i] = NumericalError(f"{reason} (caption {prompts[i]!r})")
                 continue
             deltas[i] = torch.cat([deltas[i].to(part.device), part]) if len(deltas[i]) else part
             score = memorization_score(deltas[i], settings.similarity)

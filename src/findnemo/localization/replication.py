@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from findnemo.deltas import Probe
 from findnemo.edits import masks
+from findnemo.errors import EditError
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
 from findnemo.scores import SIMILARITIES, TOGETHER, pairwise
 
@@ -131,7 +132,11 @@ class Replication:
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """No gradients for weights: only masks are asked for."""
+    """No gradients for weights: only masks are asked for. Raises EditError for weights that were made where none can be taken."""
+    if any(p.is_inference() for p in module.parameters()):
+        raise EditError(
+            f"the weights of {type(module).__name__} were made under torch.inference_mode, so no gradient goes through them: load the model outside of it"
+        )
     trained = [p for p in module.parameters() if p.requires_grad]
     for p in trained:
         p.requires_grad_(False)

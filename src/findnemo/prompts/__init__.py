@@ -7,12 +7,13 @@
     for prompt in stream_prompts("millions.parquet"):  # a few thousand in memory at a time, repeated captions and all
         print(prompt.row, prompt.text)
 
-The format follows from the suffix. A caption is kept as it stands, because one changed character can be enough to hide
+What a file holds decides about its format; its suffix only where that could be several. A caption is kept as it stands, because one changed character can be enough to hide
 a memory: only surrounding whitespace and NUL, which belongs to no text, are removed. Other control characters stay.
 """
 
 from findnemo.prompts._columns import CAPTION_COLUMNS, IMAGE_COLUMNS, TYPE_COLUMNS
-from findnemo.prompts._formats import DELIMITERS, REFUSED_SUFFIXES
+from findnemo.prompts._content import REFUSED_SUFFIXES
+from findnemo.prompts._formats import DELIMITERS
 from findnemo.prompts._reading import read_prompts, stream_prompts
 from findnemo.prompts._table import LONGEST, Prompt, PromptStream, PromptTable, repeated, skipped
 

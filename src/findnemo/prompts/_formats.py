@@ -1,38 +1,32 @@
-"""The formats of tables, each a function from an open file to its records; and which one a file has."""
+"""The formats of tables, each a function from an open file to its records."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import IO, Any
 
+from findnemo._marks import is_ours, unmarked
 from findnemo.errors import InputError
 from findnemo.prompts._columns import captions_among, columns_of, keys, records
+from findnemo.prompts._csv import has_strays, rows_of
 from findnemo.prompts._lines import decoded, lines_of, without_end, without_nul
 from findnemo.prompts._table import LONGEST, Record
 
 DELIMITERS = (",", ";", "\t", "|")
-REFUSED_SUFFIXES = (
-    *(".xlsx", ".xls", ".ods", ".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".joblib", ".npy", ".npz"),
-    *(".safetensors", ".feather", ".arrow", ".pdf", ".docx", ".db", ".sqlite", ".gz", ".bz2", ".xz", ".zst", ".zip"),
-)
 PARQUET_ROWS = 8192  # read at once
-_NO_DELIMITER = "\uffff"  # a lone column has no delimiter: this noncharacter leaves its commas alone
+_UNQUOTED = ("\t", "|")  # delimiters of tables whose writers do without quotes
 
 Reader = Callable[[str, IO[bytes], str | None], Iterable[Record]]
 
 
-def _read_text(source: str, file: IO[bytes], column: str | None) -> Iterable[Record]:
+def read_text(source: str, file: IO[bytes], column: str | None) -> Iterable[Record]:
     return records(source, without_end(lines_of(source, decoded(source, file))), column, [])
 
 
-def _read_json_lines(source: str, file: IO[bytes], column: str | None) -> Iterable[Record]:
+def read_json_lines(source: str, file: IO[bytes], column: str | None) -> Iterable[Record]:
     def values() -> Iterator[Any]:
-        file.seek(0)
         for number, line in enumerate(without_end(lines_of(source, decoded(source, file))), start=1):
             yield _json(line, f"{source}: line {number}") if line.strip() else None
 
@@ -40,64 +34,95 @@ def _read_json_lines(source: str, file: IO[bytes], column: str | None) -> Iterab
 
 
 def read_json(source: str, file: IO[bytes], column: str | None) -> Iterable[Record]:
+    """One list of captions or of objects; or an object that holds one list of objects with captions, such as a results.json."""
     values = _json("".join(decoded(source, file)).strip() or "[]", source)
-    if not isinstance(values, list):
-        raise InputError(f"{source}: holds one {type(values).__name__}: make it a list of captions or of objects")
-    return records(source, values, column)
+    lists = [values] if isinstance(values, list) else _lists(values, column)
+    if len(lists) != 1:
+        many = f" with {len(lists)} lists of captions" if lists else ""
+        raise InputError(f"{source}: holds one {type(values).__name__}{many}: make it a list of captions or of objects")
+    return records(source, lists[0], column)
+
+
+def _lists(value: Any, column: str | None) -> list[list[Any]]:
+    """The lists of objects with captions in an object."""
+    lists = [one for one in value.values() if isinstance(one, list)] if isinstance(value, dict) else []
+    return [one for one in lists if all(isinstance(row, dict) for row in one) and captions_among(keys(one), column)]
 
 
 def _json(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         hint = "repair it, or name the file .jsonl for a value on each line, .json for one list, .txt for bare captions"
         raise InputError(f"{where}: broken JSON ({error}): {hint}") from None
 
 
-def _read_csv(source: str, file: IO[bytes], column: str | None) -> Iterable[Record]:
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, which must not give two values for one name."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"two values for {next(name for name in names if names.count(name) > 1)!r:.60}")
+    return made
+
+
+def read_csv(source: str, file: IO[bytes], column: str | None) -> Iterable[Record]:
+    """Fields split by any of `DELIMITERS`, under a header. Marks against formulas are taken away from a table that findnemo wrote."""
     blocks = without_nul(source, decoded(source, file))
     head = ""
     while len(head) < LONGEST and (block := next(blocks, "")):
         head += block
-    delimiter, _ = _csv_header(head, column)
-    rows = _csv_rows(source, lines_of(source, chain([head], blocks)), delimiter)
-    header = next(rows, [])
-    return records(source, (dict(zip(header, row, strict=False)) for row in rows), column, header)
+    delimiter, _ = csv_header(head, column)
+    quotes = not (delimiter in _UNQUOTED or has_strays(lines_of(source, [head[: head.rfind("\n") + 1]]), delimiter))
+    rows = rows_of(source, _without_sep(lines_of(source, chain([head], blocks))), delimiter, quotes)
+    return _csv_records(source, rows, column)
 
 
-def _csv_header(text: str, column: str | None) -> tuple[str, list[str]]:
-    """The delimiter that makes the first row name a caption column, else the one that splits it most; and that row."""
+def _csv_records(source: str, rows: Iterator[tuple[int, list[str]]], column: str | None) -> Iterator[Record]:
+    _, header = next(rows, (0, []))
+    if not header:
+        return
+    names = columns_of(source, header, column, "; if these are captions and no header, name the file .txt")
+    places = [len(header) if name is None else header.index(name) for name in names]
+    clean = unmarked if is_ours(header) else str
+    for line, row in rows:
+        if places[0] < len(row) < len(header) and any(map(str.strip, row)):
+            missing = f"{len(row)} fields under a header of {len(header)}"
+            way_out = "leave none out, and put captions that hold line breaks in quotes"
+            raise InputError(f"{source}: line {line}: {missing}: {way_out}")
+        caption, kind, image = (clean(row[k]) if k < len(row) else None for k in places)
+        yield caption, kind, image
 
-    def header(delimiter: str) -> list[str]:
-        return next(filter(None, csv.reader(io.StringIO(text[:LONGEST], newline=""), delimiter=delimiter)), [])
 
-    csv.field_size_limit(max(LONGEST, csv.field_size_limit()))  # of the whole process: it is only ever raised
-    headers = [(delimiter, header(delimiter)) for delimiter in DELIMITERS]
+def csv_header(text: str, column: str | None) -> tuple[str | None, list[str]]:
+    """The delimiter that makes the first row name a caption column, else the one that splits it most; and that row. None: a lone column."""
+    text = text[:LONGEST]
+    if told := _separator(text):
+        return told, _first_row(text, told)
+    headers = [(delimiter, _first_row(text, delimiter)) for delimiter in DELIMITERS]
     delimiter, names = max(headers, key=lambda item: (bool(captions_among(item[1], column)), len(item[1])))
-    return (delimiter if len(names) > 1 else _NO_DELIMITER), names
+    return (delimiter, names) if len(names) > 1 else (None, _first_row(text, None))
 
 
-def _csv_rows(source: str, lines: Iterator[str], delimiter: str) -> Iterator[list[str]]:
-    """The rows that are not blank: the header, and rows no longer than it."""
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    line, width = 1, 0
-    try:
-        for row in reader:
-            width = width or len(row)
-            if len(row) > width:
-                excess = f"{len(row)} fields under a header of {width}"
-                raise InputError(f"{source}: line {line}: {excess}: put captions that hold a {delimiter!r} in quotes")
-            if row:
-                yield row
-            line = reader.line_num + 1
-    except csv.Error as error:
-        hint = 'write a quote inside quotes twice (""), and close every quote'
-        raise InputError(f"{source}: broken CSV in the row at line {line} ({error}): {hint}") from None
+def _first_row(text: str, delimiter: str | None) -> list[str]:
+    return next((row for _, row in rows_of("", _without_sep(lines_of("", [text])), delimiter)), [])
+
+
+def _separator(line: str) -> str | None:
+    """The delimiter that a first line `sep=;` tells, as spreadsheets write and read it."""
+    told = line.lstrip()[:6].lower()
+    return told[4] if told.startswith("sep=") and told[5:].strip() == "" and told[4:5] in DELIMITERS else None
+
+
+def _without_sep(lines: Iterator[str]) -> Iterator[str]:
+    first = next(lines, "")
+    return chain(["\n" if _separator(first) else first], lines)
 
 
 def read_parquet(source: str, file: IO[bytes], column: str | None) -> Iterable[Record]:
     import polars as pl
 
+    file.seek(0)
     try:
         schema = pl.read_parquet_schema(file)
         names = [name for name, dtype in schema.items() if not dtype.is_nested()]
@@ -121,41 +146,3 @@ def _parquet_rows(source: str, file: IO[bytes], columns: Sequence[str]) -> Itera
 
 def _broken_parquet(source: str, error: BaseException) -> InputError:
     return InputError(f"{source}: broken Parquet ({error!s:.200}): write it again, or export it as .csv")
-
-
-_READERS: dict[str, Reader] = {
-    **{".csv": _read_csv, ".tsv": _read_csv, ".parquet": read_parquet},
-    **{".jsonl": _read_json_lines, ".ndjson": _read_json_lines, ".json": read_json},
-}
-
-
-def reader_of_suffix(path: Path) -> Reader:
-    suffix = path.suffix.lower()
-    if suffix in REFUSED_SUFFIXES:
-        why = "workbooks, archives and pickles, which can run code, are not opened"
-        raise InputError(f"{path}: {suffix} is not read ({why}): export the captions as .csv, .parquet, .jsonl or .txt")
-    return _READERS.get(suffix, _read_text)
-
-
-def reader_of_content(source: str, file: IO[bytes], column: str | None) -> Reader:
-    """The format that the first line that is not blank shows."""
-
-    def text() -> Iterator[str]:
-        file.seek(0)
-        return decoded(source, file)
-
-    first = next((line for line in lines_of(source, text()) if line.strip()), "").lstrip()
-    if first.startswith('{"') or _is_json(first, dict, str):
-        return _read_json_lines
-    if first.startswith("[") and _is_json("".join(text()), list):
-        return read_json
-    delimiter, header = _csv_header(first, column)
-    named = delimiter != _NO_DELIMITER and bool(captions_among(header, column))
-    return _read_csv if named or column is not None else _read_text
-
-
-def _is_json(text: str, *types: type) -> bool:
-    try:
-        return isinstance(json.loads(text), types)
-    except (ValueError, RecursionError):
-        return False

@@ -30,15 +30,13 @@ def of_hub(source: str, column: str | None) -> Callable[[], Iterator[Record]]:
     names = [name for name, kind in features.items() if isinstance(kind, Value)]
     wanted = [name for name in columns_of(source, names, column) if name is not None]
 
-    def opened() -> Iterator[Record]:
+    def read() -> Iterator[Any]:
         try:
-            yield from records(source, rows.select_columns(wanted), column, wanted)
-        except InputError:
-            raise
+            yield from rows.select_columns(wanted)
         except Exception as error:
             raise _unread(source, error) from None
 
-    return opened
+    return lambda: records(source, read(), column, wanted)
 
 
 def _unread(source: str, error: Exception) -> InputError:

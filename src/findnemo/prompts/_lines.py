@@ -2,19 +2,50 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterable, Iterator
 from typing import IO
 
 from findnemo.errors import InputError
+from findnemo.prompts._kinds import is_binary
 
 BLOCK = 1 << 20  # bytes decoded at once
 _LINE = re.compile(r"(?<=\n)|(?<=\r)(?!\n)")  # where lines end
 _LINE_LIMIT = 1 << 24  # characters of a line
+_MARKED = (  # byte order mark -> encoding, as Windows programs save "Unicode" text; the longer mark first
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
 
 
 def decoded(source: str, file: IO[bytes]) -> Iterator[str]:
-    """A file as text, block by block, without byte order mark."""
+    """A file from its beginning as text, block by block, without byte order mark. It is UTF-8, or has the mark of UTF-16 or UTF-32."""
+    file.seek(0)
+    mark = file.read(4)
+    file.seek(0)
+    encoding = next((name for known, name in _MARKED if mark.startswith(known)), None)
+    return _decoded_utf8(source, file) if encoding is None else _decoded_marked(source, file, encoding)
+
+
+def _decoded_marked(source: str, file: IO[bytes], encoding: str) -> Iterator[str]:
+    """Text of two or four bytes a character, whose order its mark tells."""
+    decoder, offset, block = codecs.getincrementaldecoder(encoding)(), 0, b" "
+    while block:
+        block = file.read(BLOCK)
+        try:
+            yield decoder.decode(block, final=not block)
+        except UnicodeDecodeError as error:
+            at = offset + len(block) - len(error.object) + error.start
+            raise InputError(
+                f"{source}: not {encoding} at byte offset {at}, though it begins as such: save it as UTF-8"
+            ) from None
+        offset += len(block)
+
+
+def _decoded_utf8(source: str, file: IO[bytes]) -> Iterator[str]:
     rest, offset, lines, first = b"", 0, 0, True
     while block := file.read(BLOCK):
         data = rest + block
@@ -33,9 +64,11 @@ def _decoded_part(source: str, data: bytes, offset: int, lines: int, whole: bool
         if error.end == len(data) and error.reason == "unexpected end of data" and not whole:
             return data[: error.start].decode("utf-8"), error.start
         line = lines + data.count(b"\n", 0, error.start) + 1
-        likely = "UTF-16" if offset == 0 and data.startswith((b"\xff\xfe", b"\xfe\xff")) else "WINDOWS-1252"
         where = f"line {line}, byte offset {offset + error.start} (0x{data[error.start]:02x})"
+        likely = "WINDOWS-1252"
         way_out = f"convert it, for example with iconv -f {likely} -t UTF-8 OLD > NEW if it is {likely}"
+        if is_binary(data):
+            way_out = "this is binary data, no text: export the captions as .csv, .parquet, .jsonl or .txt"
         raise InputError(f"{source}: not UTF-8 at {where}: {way_out}") from None
 
 

@@ -17,7 +17,8 @@ from findnemo._contained import call
 from findnemo.errors import InputError
 from findnemo.prompts._columns import keys
 from findnemo.prompts._columns import records as records_of
-from findnemo.prompts._formats import Reader, read_json, read_parquet, reader_of_content, reader_of_suffix
+from findnemo.prompts._content import reader_of
+from findnemo.prompts._formats import Reader, read_json, read_parquet
 from findnemo.prompts._hub import PREFIX, of_hub
 from findnemo.prompts._lines import BLOCK
 from findnemo.prompts._table import FEW, PromptStream, PromptTable, Record, caption_of, rows_in_words, table_of
@@ -72,9 +73,11 @@ def _opener(source: Any, column: str | None, stdin: IO[bytes] | None) -> tuple[s
         return str(source), of_hub(str(source), column)
     if source == "-":
         name, spooled = "standard input", _spooled(stdin or sys.stdin.buffer)
-        reader = reader_of_content(name, spooled, column)
+        reader = reader_of(name, None, spooled, column)
     else:
-        name, spooled, reader = str(source), None, reader_of_suffix(Path(source))
+        name, spooled = str(source), None
+        with _opened(Path(source)) as file:
+            reader = reader_of(name, Path(source).suffix, file, column)
         _look_first(Path(source), reader, column)
 
     def records() -> Iterator[Record]:
@@ -143,4 +146,4 @@ def _look_first(path: Path, reader: Reader, column: str | None) -> None:
 def _read_through(source: str, column: str | None) -> int:
     """What the other process does: how many rows a table has."""
     with _opened(Path(source)) as file:
-        return sum(1 for _ in reader_of_suffix(Path(source))(source, file, column))
+        return sum(1 for _ in reader_of(source, Path(source).suffix, file, column)(source, file, column))

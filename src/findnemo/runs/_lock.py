@@ -24,7 +24,7 @@ def acquire(path: Path, wait: bool = False) -> IO[str]:
     """
     refuse_links(path)
     with storing(path):
-        lock = (path / ".lock").open("a+")
+        lock = (path / ".lock").open("a+", encoding="utf-8")
     try:
         while not _locked(lock):
             if not wait:

@@ -77,7 +77,8 @@ LOCALIZED = {
 }
 VERIFIED = {
     **{
-        "same_seed": number,
+        "same_seed": Maybe(number),  # missing where no fresh seed replicates
+        "replicating": Maybe(count),
         "score_before": Maybe(number),
         "score_after": Maybe(number),
         "neurons": Maybe(neurons),
@@ -99,10 +100,11 @@ CALIBRATED = {
     **{"variant": text, "similarity": text, "samples": count, "timestep": count, "steps": count, "seed": Maybe(number)},
     **{"guidance": Maybe(number)},
 }
-FINISHED = {"steps": count, "guidance": number, "seed": Maybe(number)}
+FINISHED = {"steps": count, "guidance": number, "seed": Maybe(number), "sampler": Maybe(text)}
 AUDIT = {  # settings of an audit; a run of detectors has the first three only
-    **{"model": text, "dtype": text, "image_settings": FINISHED},
+    **{"model": text, "identity": Maybe(each(each(anything))), "dtype": text, "image_settings": FINISHED},
     **{"calibration": CALIBRATED, "tau": number, "search": text, "images": count, "judges": each(text), "grow": Maybe(flag)},
+    "sampler": Maybe(text),
     "screen": Maybe({"below": number, "samples": count}),
     **{
         "fdr": Maybe(number),
@@ -141,6 +143,8 @@ META: dict[str, Any] = {
     },
     **{"attempts": Maybe({"columns": many(text), "table": each(each(SHARE))}), "bases": Maybe(each(text))},
     "hardened_from": Maybe(text),
+    "listed": Maybe(many(count)),
+    "pictures": Maybe(each(each(anything))),
     "hardened": Maybe({"prompts": count, "images": count, "quality": each(each(many(number)))}),
 }
 

@@ -27,8 +27,10 @@ from findnemo.mitigation.neurons import drawn
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
 from findnemo.originals import picture
-from findnemo.runs.audit import Answer, Plan, Progress, Tools, Work, neurons_of, not_memorized
+from findnemo.runs._same import require_same
+from findnemo.runs.audit import Answer, Plan, Progress, Tools, Work, not_memorized
 from findnemo.runs.ordinary import MEMORY, ordinary
+from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
 from findnemo.runs.table import ask_all
 from findnemo.runs.workers import Dispatch, Pool, Serial, Unit, drive, never
@@ -67,10 +69,11 @@ def compare(
 
     What is answered is not done again. The first image of each is kept in `compare/`. A method that fails on a caption is recorded
     as failed with the reason. `pool`: who does it; without one, this process. Once `stop` says so, nothing more is
-    begun.
+    begun. Raises MismatchError where the model, autoencoder and sampler included, is not the run's.
     """
     wanted, run, pool = methods(names), work.run, pool or Serial(work.model)
     stages = [STAGE + name for name in wanted]
+    require_same(run, work.model, pictures=True)
     ask_all(run)
     typed = TYPED if list_open(run, "compare", ["-"], extra=TYPED)[0] else "1"
     told = progress or (lambda stage, done, total: None)

@@ -21,7 +21,9 @@ from findnemo.images import ImageSettings, png
 from findnemo.metrics.kind import is_memory
 from findnemo.metrics.roc import accuracy_of
 from findnemo.models import Model
+from findnemo.models._identity import kept_identity, told_apart
 from findnemo.prompts import Prompt
+from findnemo.runs._same import require_same
 from findnemo.runs.audit import Progress, remember_source
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.table import enter
@@ -74,8 +76,10 @@ def start_detectors(out: str | Path, model: Model, settings: ImageSettings) -> R
 
     Raises MismatchError naming what differs.
     """
+    identity = model.identity
     mine = {
-        "model": model.fingerprint,
+        "model": identity.fingerprint,
+        "identity": identity.to_json(),
         "dtype": str(model.dtype).removeprefix("torch."),
         "image_settings": settings.to_json(),
     }
@@ -83,11 +87,17 @@ def start_detectors(out: str | Path, model: Model, settings: ImageSettings) -> R
     if (Path(out) / "run.sqlite").is_file():
         with Run.open(out) as old:
             known = old.meta("settings")
-    same = known is not None and all(known.get(key) == value for key, value in mine.items())
-    run = Run.create(out, known if same else mine)
+    run = Run.create(out, known if known is not None and _joins(known, mine, model) else mine)
+    require_same(run, model, pictures=True)
     if run.meta("source") is None:
         remember_source(run, model)
     return run
+
+
+def _joins(known: Mapping[str, Any], mine: Mapping[str, Any], model: Model) -> bool:
+    """Whether detectors with the settings `mine` may add to a run of the settings `known`, an audit's say."""
+    same = all(known.get(key) == mine[key] for key in ("dtype", "image_settings"))
+    return same and not told_apart(model, str(known.get("model")), kept_identity(known.get("identity")))
 
 
 def run_detectors(
@@ -106,6 +116,7 @@ def run_detectors(
     What is scored is not scored again. A caption for which the model gives NaN is marked failed, and the rest goes on. `pool`: who does
     it; without one, this process. Once `stop` says so, nothing more is begun. Raises InputError where captions and hold-out captions overlap.
     """
+    require_same(run, pool.model if pool is not None else model, pictures=True)
     enter(run, _apart(prompts, holdout))
     run.set_meta("detectors", list(dict.fromkeys([*(run.meta("detectors") or []), *names])))
     desk = _Desk(run, pool or Serial(model), settings, progress or (lambda stage, done, total: None), stop)
@@ -247,6 +258,7 @@ def pictures(
     pool: Pool | None = None,
 ) -> list[Path]:
     """Token saliency and bright-ending mask of every caption with a type, as PNG in RUN/detectors/; what is there is not drawn again."""
+    require_same(run, pool.model if pool is not None else model, pictures=True)
     named = {f"{FOLDER}/{c.slug}-{kind}.png": (c.text, kind) for c in captions if is_memory(c.type) for kind in _DRAWN}
     missing = {name: about for name, about in named.items() if not (run.path / name).exists()}
     desk = _Desk(run, pool or Serial(model), settings, progress or (lambda stage, done, total: None), never)

@@ -15,13 +15,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from findnemo._sizes import JSON_BYTES, TENSOR_BYTES, checked
 from findnemo._writing import flush, storing, sweep, written
 from findnemo.calibration import Calibration
-from findnemo.errors import DamageError, FindnemoError, InputError
+from findnemo.errors import DamageError, InputError
 from findnemo.images import intact_png
 from findnemo.runs._lock import acquire
 from findnemo.runs._salvage import live, scattered
-from findnemo.runs.store import COLUMNS, COPY, DATABASE, SCHEMA, TABLES, Caption, Run, checksum, kept_settings, named
+from findnemo.runs.store import (
+    COLUMNS,
+    COPY,
+    DATABASE,
+    SCHEMA,
+    TABLES,
+    Caption,
+    Run,
+    cannot_be_written,
+    checksum,
+    kept_settings,
+    named,
+)
 from findnemo.runs.table import Shard
 
 KEPT = ".damaged"  # and a number: what a damaged file or directory is kept as
@@ -98,7 +111,7 @@ def repair(path: str | os.PathLike) -> Repair:
 def _database(path: Path, lock: Any) -> tuple[list[Path], list[str]]:
     """Put a new database in the place of a damaged one; where that is kept, and what is lost."""
     try:
-        Run(path, os.fdopen(os.dup(lock.fileno()), "a")).close()
+        Run(path, os.fdopen(os.dup(lock.fileno()), "a", encoding="utf-8")).close()
         return [], []
     except DamageError:
         pass
@@ -106,7 +119,12 @@ def _database(path: Path, lock: Any) -> tuple[list[Path], list[str]]:
     old = not (path / COPY).exists()  # only format 1, whose rows have no checksums, kept no copy of the settings
     salvaged = _salvage(kept[0], kept[1] if len(kept) > 1 else None, kept_settings(path), old)
     with written(path / DATABASE) as part:
-        _write(part, salvaged.tables)
+        try:
+            _write(part, salvaged.tables)
+        except sqlite3.OperationalError as error:
+            if (told := cannot_be_written(path, error)) is None:
+                raise
+            raise told from error
         for end in ("-wal", "-shm"):  # a log belongs to the database that wrote it
             path.joinpath(DATABASE + end).unlink(missing_ok=True)
     return kept, salvaged.lost
@@ -245,15 +263,27 @@ def _calibration(path: Path) -> list[Path]:
     folder = path / "calibration"
     if not (folder / "calibration.json").is_file():
         return []
+    if not _is_damaged(folder):
+        return []
+    number = next(k for k in range(1, 10**6) if not (path / f"calibration{KEPT}-{k}").exists())
+    with storing(path):
+        aside = folder.rename(path / f"calibration{KEPT}-{number}")
+        flush(path)
+    return [aside]
+
+
+def _is_damaged(folder: Path) -> bool:
+    """Whether a calibration lacks a part or does not fit its digest; one of another findnemo is none of our business."""
+    try:
+        for name, most in (("calibration.json", JSON_BYTES), ("calibration.safetensors", TENSOR_BYTES)):
+            checked(folder / name, most)
+    except InputError:
+        return True
     try:
         Calibration.load(folder)
-    except FindnemoError:
-        number = next(k for k in range(1, 10**6) if not (path / f"calibration{KEPT}-{k}").exists())
-        with storing(path):
-            aside = folder.rename(path / f"calibration{KEPT}-{number}")
-            flush(path)
-        return [aside]
-    return []
+    except InputError as error:
+        return isinstance(error, DamageError)
+    return False
 
 
 def _pictures(run: Run) -> list[str]:

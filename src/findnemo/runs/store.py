@@ -20,6 +20,7 @@ from typing import IO, Any, Literal
 from findnemo._secrets import hidden
 from findnemo._writing import CLOSED, FAILS, FULL, storing, sweep, written
 from findnemo.errors import DamageError, FindnemoError, InputError, MismatchError, StorageError
+from findnemo.models._identity import EARLIER, PICTURES, kept_identity
 from findnemo.prompts import Prompt
 from findnemo.runs import _shapes
 from findnemo.runs._lock import acquire
@@ -50,13 +51,18 @@ _STORAGE = {  # what SQLite says of a disk -> the reason and the way out
     "disk I/O error": ("the disk reports an error, or has no room", FAILS),
     "database is locked": ("another process holds it", "wait for it, then run the same command again"),
 }
+_DAMAGE = (  # what SQLite says of the bytes of a file; all else that it says is of a statement, which is ours
+    *("malformed", "not a database", "unsupported file format", "string or blob too big"),
+    *("could not decode to utf-8", "database corruption"),
+)
+_UNASKED = "no such table: asked"
 
 Row = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class Caption:
-    """One caption of a run, with the results committed so far: stage -> payload."""
+    """One caption of a run, with the results committed so far: stage -> payload. `listed`: whether it is on the run's list at a false discovery rate."""
 
     id: int
     text: str
@@ -66,6 +72,7 @@ class Caption:
     results: dict[str, dict[str, Any]]
     failed: dict[str, str]
     seconds: float
+    listed: bool = False
 
     @property
     def slug(self) -> str:
@@ -137,8 +144,16 @@ class Run:
             raise InputError(
                 f"{self.path} has run format {known}, this findnemo reads {SCHEMA}: {way_out}, or take another --out"
             )
+        self._check_columns()
         if self._lock is not None:
             self._check_rows()
+
+    def _check_columns(self) -> None:
+        """Refuse tables that lack a column: what a statement of ours misses later is then no damage."""
+        for table, columns in COLUMNS.items():
+            wanted = {*columns, *(("checksum",) if self._schema >= SCHEMA else ())}
+            if lacking := wanted - {name for (name,) in self._sql("SELECT name FROM pragma_table_info(?)", (table,))}:
+                raise self._damaged(f"its table {table} has no {min(lacking)}")
 
     def _make_tables(self) -> None:
         with self.transaction():
@@ -167,22 +182,26 @@ class Run:
     # queries
 
     def _sql(self, query: str, values: Sequence[Any] = ()) -> list[Row]:
-        """All rows of a query. Raises InputError if SQLite cannot read the file, StorageError if it cannot write to it."""
+        """All rows of a query. Raises DamageError if SQLite cannot read the file, StorageError if it cannot write to it."""
         return list(self._rows(query, values))
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> Iterator[Row]:
         """The same one by one."""
         try:
             yield from self._db.execute(query, tuple(values))
-        except (sqlite3.DatabaseError, OverflowError, UnicodeDecodeError) as error:
-            raise self._told(error) from error
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            if (told := self._told(error)) is None:
+                raise
+            raise told from error
 
-    def _told(self, error: Exception) -> FindnemoError:
-        """An error of SQLite in plain words."""
-        for said, (reason, way_out) in _STORAGE.items():
-            if said in str(error):
-                return StorageError(f"{self.path} cannot be written: {reason}; {way_out}")
-        return self._damaged(str(error))
+    def _told(self, error: Exception) -> FindnemoError | None:
+        """An error of SQLite in plain words; None for one of a statement or its values, which is no fault of the file."""
+        said = str(error).lower()
+        if said == _UNASKED:
+            return InputError(f"{self.path}: no captions were asked for: call enter(run, prompts) or ask_all(run) first")
+        if isinstance(error, UnicodeDecodeError) or any(known in said for known in _DAMAGE):
+            return self._damaged(str(error))
+        return cannot_be_written(self.path, error)
 
     def _damaged(self, why: str) -> DamageError:
         file = self.path / DATABASE
@@ -201,7 +220,8 @@ class Run:
             yield tuple(row)
 
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
-        """All rows of a query; inside `transaction` also of a statement that writes. Raises InputError if SQLite cannot."""
+        """All rows of a query; inside `transaction` also of a statement that writes. Raises DamageError or StorageError where the file is to
+        blame, what SQLite raises where the statement is."""
         return self._sql(sql, values)
 
     @contextmanager
@@ -218,6 +238,10 @@ class Run:
 
     def put(self, table: str, row: Sequence[Any]) -> None:
         """Write a row in the place of the one that has its key."""
+        if self._schema < SCHEMA:
+            raise StorageError(
+                f"{self.path} has run format {self._schema} and is only read: go on with it (`findnemo audit`) first"
+            )
         marks = ", ".join("?" * (len(row) + 1))
         self._sql(
             f"INSERT OR REPLACE INTO {table} ({', '.join(COLUMNS[table])}, checksum) VALUES ({marks})",
@@ -256,12 +280,11 @@ class Run:
         known = self.meta("settings")
         if known is None:
             self.set_meta("settings", settings)
-        elif known != settings:
-            raise MismatchError(
-                f"{self.path} was made with other settings: {differences(known, settings)}; give another --out, or the same settings"
-            )
-        if kept_settings(self.path) != settings:
-            keep_settings(self.path, settings)
+        elif told := differences(known, settings):
+            raise MismatchError(f"{self.path} was made with other settings: {told}; give another --out, or the same settings")
+        kept = settings if known is None else known  # of one model loaded in two ways the first stays
+        if kept_settings(self.path) != kept:
+            keep_settings(self.path, kept)
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> Run:
@@ -353,18 +376,22 @@ class Run:
         if ids is None:
             yield from self._all_captions(stage)
             return
-        wanted = sorted(set(ids))
+        wanted, listed = sorted(set(ids)), self._listed()
         for start in range(0, len(wanted), WINDOW):
             part = wanted[start : start + WINDOW]
-            yield from self._captions(f"id IN ({', '.join('?' * len(part))})", part, stage)
+            yield from self._captions(f"id IN ({', '.join('?' * len(part))})", part, stage, listed)
+
+    def _listed(self) -> frozenset[int]:
+        """Ids of the captions on the run's list (`audit.keep_list`)."""
+        return frozenset(self.meta("listed") or ())
 
     def _all_captions(self, stage: str | None) -> Iterator[Caption]:
-        last = -1
+        last, listed = -1, self._listed()
         while rows := self._sql("SELECT id FROM captions WHERE id > ? ORDER BY id LIMIT ?", (last, WINDOW)):
             first, last = rows[0][0], rows[-1][0]
-            yield from self._captions("id BETWEEN ? AND ?", (first, last), stage)
+            yield from self._captions("id BETWEEN ? AND ?", (first, last), stage, listed)
 
-    def _captions(self, where: str, values: Sequence[int], stage: str | None) -> Iterator[Caption]:
+    def _captions(self, where: str, values: Sequence[int], stage: str | None, listed: frozenset[int]) -> Iterator[Caption]:
         """The captions of one window."""
         found = f"SELECT id FROM captions WHERE {where}"
         if stage is not None:
@@ -379,7 +406,7 @@ class Run:
             checked = [_shapes.answer(one, self._where(id_, str(one[0]))) for one in mine]
             good = {stage: payload for stage, status, _, payload in checked if status == "done"}
             bad = {stage: payload["error"] for stage, status, _, payload in checked if status == "failed"}
-            yield Caption(id_, text, row, kind, image, good, bad, sum(s for _, _, s, _ in mine))
+            yield Caption(id_, text, row, kind, image, good, bad, sum(s for _, _, s, _ in mine), id_ in listed)
 
 
 def named(table: str, row: Sequence[Any]) -> str:
@@ -393,6 +420,14 @@ def named(table: str, row: Sequence[Any]) -> str:
         "captions": f"caption {row[0]!r:.60}",
         "results": f"the result {row[1]!r:.60} of caption {row[0]!r:.60}",
     }[table]
+
+
+def cannot_be_written(place: Path, error: Exception) -> StorageError | None:
+    """What SQLite says of the disk, in plain words; None for an error of another kind."""
+    for said, (reason, way_out) in _STORAGE.items():
+        if said.lower() in str(error).lower():
+            return StorageError(f"{place} cannot be written: {reason}; {way_out}")
+    return None
 
 
 def _connect(file: Path, writes: bool) -> sqlite3.Connection:
@@ -460,10 +495,19 @@ def refuse_foreign(path: Path) -> None:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """What differs between two sets of settings, in words."""
-    flat_old, flat_new = _flat(old), _flat(new)
+    """What differs between two sets of settings, in words; nothing where nothing does. Models are the same if their identities say so."""
+    then, now = (kept_identity(settings.get("identity")) for settings in (old, new))
+    told = (
+        []
+        if now is None
+        else [f"it {EARLIER}"]
+        if then is None
+        else now.differences(then, PICTURES[1] in {*then.parts} & {*now.parts})
+    )
+    known = ("identity",) if now is None or then is None else ("identity", "model")
+    flat_old, flat_new = (_flat({k: v for k, v in settings.items() if k not in known}) for settings in (old, new))
     keys = [k for k in {**flat_old, **flat_new} if flat_old.get(k) != flat_new.get(k)]
-    return ", ".join(f"{k} {flat_old.get(k)!r}, now {flat_new.get(k)!r}" for k in keys)
+    return ", ".join([*told, *(f"{k} {flat_old.get(k)!r}, now {flat_new.get(k)!r}" for k in keys)])
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -18,8 +18,9 @@ from findnemo.errors import FindnemoError, StorageError
 from findnemo.images import ImageSettings
 from findnemo.metrics.kind import is_memory
 from findnemo.neurons import NeuronSet
-from findnemo.runs.audit import Progress, Work, neurons_of
+from findnemo.runs.audit import Progress, Work
 from findnemo.runs.compare import LISTING, judged, localized_captions, made, untouched
+from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
 from findnemo.studies._nemo import listing
 from findnemo.studies._table import Table

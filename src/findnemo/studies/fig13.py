@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from findnemo.deltas import Probe
 from findnemo.images import noise_pictures
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.runs.audit import neurons_of
+from findnemo.runs.standing import neurons_of
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import picture_grid
 

@@ -17,8 +17,8 @@ from findnemo.errors import InputError
 from findnemo.images import save_png
 from findnemo.models import Model
 from findnemo.originals import picture
-from findnemo.runs.audit import neurons_of
 from findnemo.runs.compare import judged, made, untouched
+from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
 from findnemo.studies._bench import NONE_THERE, Bench, Study
 from findnemo.studies._figure import picture_grid

@@ -14,7 +14,7 @@ from findnemo.deltas import score
 from findnemo.errors import NumericalError
 from findnemo.localization.search import UNUSUAL
 from findnemo.metrics.roc import accuracy_of, auroc, tpr_at_fpr
-from findnemo.runs.audit import all_neurons
+from findnemo.runs.standing import all_neurons
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import BLUE, GREEN, GREY, RED, figure
 from findnemo.studies._published import DETECTOR, HOLDOUT

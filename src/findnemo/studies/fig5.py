@@ -14,8 +14,8 @@ from findnemo.images import generate_many
 from findnemo.metrics.quality import fid, kid
 from findnemo.models import sample_seed
 from findnemo.neurons import Neuron, NeuronSet
-from findnemo.runs.audit import all_neurons, neurons_of
 from findnemo.runs.overview import holders
+from findnemo.runs.standing import all_neurons, neurons_of
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import BLUE, GREY, RED, figure
 from findnemo.studies._table import Table

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from findnemo.metrics.kind import is_memory
-from findnemo.runs.audit import neurons_of
 from findnemo.runs.compare import NEMO, STAGE, SWITCHED, compare, localized_captions
+from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.whole import captions_of, settings_of
 from findnemo.studies._bench import Bench, Study

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from findnemo.metrics.disentanglement import attention_cosine
 from findnemo.neurons import NeuronSet
-from findnemo.runs.audit import all_neurons
+from findnemo.runs.standing import all_neurons
 from findnemo.studies._bench import NONE_THERE, Bench, Study
 from findnemo.studies._table import Table
 

@@ -10,7 +10,7 @@ from findnemo.calibration import Calibration, calibrate
 from findnemo.errors import FindnemoError, StorageError
 from findnemo.metrics.robust import median_mad
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.runs.audit import neurons_of
+from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._nemo import NO_SCORES, listing, with_tau

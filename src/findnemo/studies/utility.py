@@ -18,7 +18,7 @@ from findnemo.localization import Bystanders
 from findnemo.metrics.intervals import bootstrap
 from findnemo.metrics.quality import features, frechet_distance, kernel_distance
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.runs.audit import all_neurons
+from findnemo.runs.standing import all_neurons
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import BLUE, GREY, RED, figure
 from findnemo.studies._table import Cell, Table

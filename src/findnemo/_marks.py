@@ -1,0 +1,40 @@
+"""The mark that keeps a spreadsheet from taking a cell for a formula: an apostrophe before it, put and taken away without loss.
+
+What begins with apostrophes and then as a formula does gets one apostrophe more, so that each text has one form of its own and
+`unmarked(marked(text)) == text` for every text. Only `results.csv` holds marks; `is_ours` tells it by its columns from the tables of
+others, whose apostrophes belong to their captions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # how a formula begins for some spreadsheet, in full width too  # noqa: RUF001
+COLUMNS = (  # of every results.csv, whatever else it has
+    *("row", "caption", "status", "memorized", "score", "tau", "score_after", "reached", "neurons", "layers"),
+    *("fresh_score_before", "fresh_score_after", "fresh_same_seed", "evaluations", "seconds", "error"),
+)
+_MARKABLE = re.compile(f"'*[{re.escape(''.join(FORMULA))}]")
+
+
+def marked(text: str) -> str:
+    """
+    >>> marked("=1+1"), marked("'=1+1"), marked("'tis a fox")
+    ("'=1+1", "''=1+1", "'tis a fox")
+    """
+    return f"'{text}" if _MARKABLE.match(text) else text
+
+
+def unmarked(cell: str) -> str:
+    """The inverse of `marked`.
+
+    >>> unmarked("'=1+1"), unmarked("''=1+1"), unmarked("'tis a fox")
+    ('=1+1', "'=1+1", "'tis a fox")
+    """
+    return cell[1:] if cell.startswith("'") and _MARKABLE.match(cell) else cell
+
+
+def is_ours(header: Collection[str]) -> bool:
+    """Whether a table with such a header is a `results.csv`."""
+    return set(COLUMNS) <= {name.strip() for name in header}

@@ -1,0 +1,59 @@
+"""Standard output and error in any encoding: what it does not have is written in letters that it has, and ends no command.
+
+Terminals of Windows, logs and pipes in an old locale have no Chinese, no emoji, perhaps no letter beyond ASCII; and half of a surrogate pair,
+which a path or a caption may hold, has a place in no encoding at all.
+"""
+
+from __future__ import annotations
+
+import codecs
+import sys
+from typing import TextIO
+
+HANDLER = "findnemo"  # name among the error handlers of Python's encodings
+PLAINER = {
+    "\u2588": "#",
+    "\u2500": "-",
+    "\u2501": "-",
+    "\u2578": "-",
+    "\u257a": "-",
+    "\u2026": ".",
+    "\u00b7": ".",
+    "\u00b1": "+-",
+}
+
+
+def showable_streams() -> None:
+    """Have both streams replace what they cannot show, for as long as the process lives."""
+    codecs.register_error(HANDLER, _replaced)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not one of a notebook or a test
+            stream.reconfigure(errors=HANDLER)
+
+
+def _replaced(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(PLAINER.get(c) or escaped(c) for c in error.object[error.start : error.end]), error.end
+
+
+def escaped(text: str) -> str:
+    """
+    >>> escaped("a \u6771")
+    'a \\\\u6771'
+    """
+    return text.encode("ascii", "backslashreplace").decode()
+
+
+def shown(text: str, stream: TextIO | None = None) -> str:
+    """Text as a stream (standard output) will show it, known before a table is laid out."""
+    encoding = encoding_of(sys.stdout if stream is None else stream)
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def encoding_of(stream: TextIO) -> str:
+    """The encoding of a stream; UTF-8 where it has none."""
+    try:
+        return codecs.lookup(getattr(stream, "encoding", None) or "utf-8").name
+    except LookupError:
+        return "ascii"

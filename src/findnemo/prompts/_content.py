@@ -1,0 +1,142 @@
+"""Which format a file has: by what it holds; its suffix decides only where that could be several."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from itertools import islice
+from typing import IO
+
+from findnemo.errors import InputError
+from findnemo.prompts._columns import CAPTION_COLUMNS, IMAGE_COLUMNS, TYPE_COLUMNS
+from findnemo.prompts._csv import rows_of
+from findnemo.prompts._formats import Reader, csv_header, read_csv, read_json, read_json_lines, read_parquet, read_text
+from findnemo.prompts._kinds import HEAD, kind_of
+from findnemo.prompts._lines import decoded, lines_of
+from findnemo.prompts._table import LONGEST
+
+REFUSED_SUFFIXES = (
+    *(".xlsx", ".xls", ".ods", ".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".joblib", ".npy", ".npz"),
+    *(".safetensors", ".feather", ".arrow", ".pdf", ".docx", ".db", ".sqlite", ".gz", ".bz2", ".xz", ".zst", ".zip"),
+)
+_READERS: dict[str, Reader] = {
+    **{".csv": read_csv, ".tsv": read_csv, ".parquet": read_parquet},
+    **{".jsonl": read_json_lines, ".ndjson": read_json_lines, ".json": read_json},
+}
+_OTHERS = ("", "id", "index", "row", "n", "no", "nr", "number", "key", "name", "file", "filename", "score", "width", "height")
+_KNOWN = {*CAPTION_COLUMNS, *TYPE_COLUMNS, *IMAGE_COLUMNS, *_OTHERS}
+_NAME = re.compile(r"[^\W\d][\w .:/()-]{0,39}")  # what a column can be called
+_ROWS = 1000  # of a text that may be a table, looked at
+
+
+def reader_of(source: str, suffix: str | None, file: IO[bytes], column: str | None) -> Reader:
+    """What reads a file, by its content. `suffix`: None for standard input.
+
+    Raises InputError naming what it is where that is no table: an archive, a workbook, a picture, a pickle.
+    """
+    suffix = None if suffix is None else suffix.lower()
+    head, tail = _ends(file)
+    if head.startswith(b"PAR1") and (suffix == ".parquet" or tail.endswith(b"PAR1")):
+        return read_parquet
+    refused = suffix if suffix in REFUSED_SUFFIXES else None
+    if kind := kind_of(head, tail):
+        raise InputError(f"{source}: {_refusal(refused, *kind)}")
+    text = _first_text(source, file)
+    reader = _shown(text, suffix, column)
+    if refused and reader is None:
+        raise InputError(f"{source}: {_refusal(refused)}")
+    return reader or _READERS.get(suffix or "", read_text)
+
+
+def _refusal(suffix: str | None, what: str = "", way_out: str = "export the captions as .csv, .parquet, .jsonl or .txt") -> str:
+    why = "workbooks, archives and pickles, which can run code, are not opened"
+    if suffix is None:
+        return f"this is {what}, not a table of captions: {way_out}"
+    return f"{what and f'this is {what}; '}{suffix} is not read ({why}): {way_out}"
+
+
+def _ends(file: IO[bytes]) -> tuple[bytes, bytes]:
+    """The first and the last bytes of a file."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - HEAD))
+    tail = file.read(HEAD)
+    file.seek(0)
+    return file.read(HEAD), tail
+
+
+def _first_text(source: str, file: IO[bytes]) -> str:
+    text = ""
+    for block in decoded(source, file):
+        text += block
+        if len(text) >= LONGEST:
+            break
+    return text
+
+
+def _shown(text: str, suffix: str | None, column: str | None) -> Reader | None:
+    """The format that the beginning of a file shows; None if it could be any."""
+    lines = (line.strip() for line in lines_of("", [text]))
+    first, second = [*islice(filter(None, lines), 2), "", ""][:2]
+    if first.startswith("{") and re.match(r'\{\s*("|$)', first):
+        return _of_object(first, second, suffix)
+    if first.startswith("[") and _begins_list(text.lstrip("\ufeff \t\r\n")):
+        return read_json
+    if suffix is None and first.startswith('"') and _is_json(first, str) and (not second or _is_json(second, str, dict)):
+        return read_json_lines
+    if suffix in (".csv", ".tsv"):
+        return None
+    return read_csv if _is_table(text, second, suffix, column) else None
+
+
+def _of_object(first: str, second: str, suffix: str | None) -> Reader | None:
+    """Objects on lines of their own, or one over all lines."""
+    if _is_json(first, dict):
+        return read_json_lines if second or suffix != ".json" else None
+    return read_json if first == "{" or first.endswith((",", "{", "[")) else read_json_lines
+
+
+def _begins_list(text: str) -> bool:
+    """Whether a text is a list of JSON, or begins as one of which only the beginning is known."""
+    if len(text) < LONGEST and _is_json(text, list):
+        return True
+    rest = text[1:].lstrip()
+    try:
+        value, end = json.JSONDecoder().raw_decode(rest)
+    except (ValueError, RecursionError):
+        return False
+    whole = len(text) < LONGEST  # then it is broken, which is an error where it surely was meant as JSON
+    return isinstance(value, dict) or (not whole and isinstance(value, str | None) and rest[end:].lstrip()[:1] == ",")
+
+
+def _is_json(text: str, *types: type) -> bool:
+    try:
+        return isinstance(json.loads(text), types)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _is_table(text: str, second: str, suffix: str | None, column: str | None) -> bool:
+    """Whether a text that is no CSV by its name is one: its first row names a caption column beside others, and the rows fit under it."""
+    known = CAPTION_COLUMNS if column is None else (column.strip().casefold(),)
+    delimiter, header = csv_header(text, column)
+    names = [name.strip().casefold() for name in header]
+    if suffix is None and column is not None:
+        return True
+    if not any(name in known for name in names):
+        return False
+    if len(names) == 1 or {*names} <= {*_KNOWN, *known}:
+        return bool(second) or len(names) > 1
+    if not all(name in _KNOWN or _NAME.fullmatch(name) for name in names) or len({*names}) < len(names):
+        return False
+    return _fit(text, delimiter, len(names))
+
+
+def _fit(text: str, delimiter: str | None, width: int) -> bool:
+    """Whether at least half of the rows have so many fields."""
+    counts: list[int] = []
+    try:
+        counts += (len(row) for _, row in islice(rows_of("", lines_of("", [text]), delimiter), 1, _ROWS))
+    except InputError:
+        counts.append(0)
+    return bool(counts) and 2 * counts.count(width) >= len(counts)

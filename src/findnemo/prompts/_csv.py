@@ -1,0 +1,214 @@
+"""Rows of a table with delimiters, for tables with a convention on quotes and for those without.
+
+A field is quoted if it begins with a quote, and the next quote that is not doubled stands right before a delimiter or the end of its line.
+Any other quote is a character like others: `"Bad" boy`, `15" screen`, a caption that begins with a quote which never ends.
+
+A quote that ends on a later line can be either: a caption of several lines, or captions with a stray quote each and all rows between them.
+The number of columns tells in most cases. Where both readings fit, a table split by commas or semicolons is read as writers of such tables
+write it (quoted), unless stray quotes elsewhere show that this one did not; one split by tabs or bars has no such convention.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from findnemo.errors import InputError
+from findnemo.prompts._table import LONGEST
+
+_HINT = 'write a quote inside quotes twice (""), and close every quote'
+_BACKSLASHED = re.compile(r' *"(?:[^"\\]|\\.)*\\"(?:[^"\\]|\\.)*" *\Z')  # "He said \"yes\""
+
+Row = tuple[int, list[str]]  # the number of its first line, and its fields
+
+
+class _Ahead:
+    """Lines that can be looked at before they are taken; `number`: of the line that was taken last."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines, self._seen, self._at, self.number = iter(lines), list[str](), 0, 0
+
+    def take(self) -> str | None:
+        line = self.look(0)
+        self._at, self.number = self._at + 1, self.number + 1
+        return line
+
+    def look(self, index: int) -> str | None:
+        """A line that comes; None after the last."""
+        if self._at + index >= len(self._seen):
+            del self._seen[: self._at]
+            self._at = 0
+        while index >= len(self._seen) - self._at:
+            if (line := next(self._lines, None)) is None:
+                return None
+            self._seen.append(line)
+        return self._seen[self._at + index]
+
+
+def rows_of(source: str, lines: Iterable[str], delimiter: str | None, quotes: bool = True) -> Iterator[Row]:
+    """The rows that are not blank: the header, and rows no longer than it. `delimiter`: None for a lone column. `quotes`: what could be a quote
+    over several lines or stray ones is the quote.
+
+    Raises InputError naming the line of a row that has more fields than the header, a field that is too long, or quotes behind backslashes.
+    """
+    width = 0
+    for number, row, strays in _rows(lines, delimiter, quotes):
+        width = width or len(row)
+        if any(map(str.strip, row[width:])):  # delimiters at the end of a line are no fields
+            excess = f"{len(row)} fields under a header of {width}"
+            raise InputError(f"{source}: line {number}: {excess}: put captions that hold a {delimiter!r} in quotes")
+        if max(map(len, row)) > LONGEST:
+            raise _broken(source, number, f"field larger than field limit ({LONGEST})")
+        if any(map(_BACKSLASHED.match, strays)):
+            raise _broken(source, number, "quotes behind backslashes")
+        yield number, row[:width]
+
+
+def has_strays(lines: Iterable[str], delimiter: str | None) -> bool:
+    """Whether fields hold quotes that a writer of tables would have put in quotes and doubled."""
+    return any(strays for _, _, strays in _rows(lines, delimiter, True))
+
+
+def _broken(source: str, number: int, why: str) -> InputError:
+    return InputError(f"{source}: broken CSV in the row at line {number} ({why}): {_HINT}")
+
+
+def _rows(lines: Iterable[str], delimiter: str | None, quotes: bool) -> Iterator[tuple[int, list[str], list[str]]]:
+    """Number of the first line, fields, and those of them with stray quotes, of each row that is not blank."""
+    ahead, width = _Ahead(lines), 0
+    while (line := ahead.take()) is not None:
+        number, body = ahead.number, _body(line)
+        if body and '"' in body:
+            row, strays = _row(line, ahead, delimiter, width, quotes)
+        elif body:
+            row, strays = body.split(delimiter) if delimiter else [body], []
+        else:
+            continue
+        width = width or len(row)
+        yield number, row, strays
+
+
+def _row(line: str, ahead: _Ahead, delimiter: str | None, width: int, quotes: bool) -> tuple[list[str], list[str]]:
+    """The row that begins with a line; those after it that belong to it are taken too."""
+    row: list[str] = []
+    strays: list[str] = []
+    start = 0
+    while start >= 0:
+        fields, start, found = _fields(_body(line), start, delimiter)
+        row, strays = row + fields, strays + found
+        if start < 0:
+            break
+        end = _end(ahead, delimiter)
+        if end is not None and _is_quoted(line, start, ahead, end, len(row), delimiter, width, quotes):
+            field, line, start = _taken(line, start, ahead, end)
+        else:
+            field, start = _literal(_body(line), start, delimiter)
+            strays.append(field)
+        row.append(field)
+    return row, strays
+
+
+def _fields(text: str, start: int, delimiter: str | None) -> tuple[list[str], int, list[str]]:
+    """The fields of a line from a place on, the place of one whose quote does not end on the line (-1: none), and fields with stray quotes."""
+    fields: list[str] = []
+    strays: list[str] = []
+    while start >= 0:
+        quote = _spaces(text, start)
+        close = _closing(text, quote + 1) if text.startswith('"', quote) else None
+        if close == -1:
+            return fields, start, strays
+        if close is not None and _ends(text, close, delimiter):
+            fields.append(_undoubled(text[quote + 1 : close]))
+            start = _next(text, close)
+        else:
+            field, start = _literal(text, start, delimiter)
+            fields.append(field)
+            strays += [field] if '"' in field else []
+    return fields, -1, strays
+
+
+def _literal(text: str, start: int, delimiter: str | None) -> tuple[str, int]:
+    """A field as it stands, and the place of the next (-1: none)."""
+    end = text.find(delimiter, start) if delimiter else -1
+    return (text[start:], -1) if end < 0 else (text[start:end], end + 1)
+
+
+def _is_quoted(
+    line: str, start: int, ahead: _Ahead, end: tuple[int, int], before: int, delimiter: str | None, width: int, quotes: bool
+) -> bool:
+    """Whether a quote at `start` that can end at `end` does, and is not one of two strays: by the number of fields, `before` of them known.
+
+    As one row it fits with as many fields as the header (`width`); as rows of their own its first line and half of the others have to.
+    """
+    if not width:
+        return quotes
+    lines = [_body(str(ahead.look(k))) for k in range(end[0] + 1)]
+    after = _next(lines[-1], end[1])
+    fields, opened, _ = _fields(lines[-1], after, delimiter)
+    count = before + 1 + len(fields)
+    one = count == width or (opened >= 0 and count < width)
+    others = [_count(text, 0, delimiter) == width for text in lines if text]
+    many = before + _count(_body(line), start, delimiter) == width and 2 * sum(others) >= len(others)
+    return one or not many if quotes else one and not many
+
+
+def _count(text: str, start: int, delimiter: str | None) -> int:
+    """How many fields a line has from a place on, if no quote goes on after it."""
+    count = 0
+    while start >= 0:
+        fields, start, _ = _fields(text, start, delimiter)
+        count += len(fields)
+        if start >= 0:
+            count, start = count + 1, _literal(text, start, delimiter)[1]
+    return count
+
+
+def _end(ahead: _Ahead, delimiter: str | None) -> tuple[int, int] | None:
+    """Where a quote that is open can end: how many lines further, and the place in that line. None: nowhere."""
+    size, index = 0, 0
+    while size <= LONGEST and (line := ahead.look(index)) is not None:
+        if (close := _closing(line, 0)) >= 0:
+            return (index, close) if _ends(_body(line), close, delimiter) else None
+        size, index = size + len(line), index + 1
+    return None
+
+
+def _taken(line: str, start: int, ahead: _Ahead, end: tuple[int, int]) -> tuple[str, str, int]:
+    """A field over several lines, its last line, and the place of the next field in that (-1: none)."""
+    parts = [line[_spaces(line, start) + 1 :], *(str(ahead.take()) for _ in range(end[0]))]
+    last = str(ahead.take())
+    return _undoubled("".join([*parts, last[: end[1]]])), last, _next(_body(last), end[1])
+
+
+def _body(line: str) -> str:
+    return line.rstrip("\r\n")
+
+
+def _undoubled(text: str) -> str:
+    return text.replace('""', '"')
+
+
+def _spaces(text: str, start: int) -> int:
+    """The first place from `start` on that is no space."""
+    while text.startswith(" ", start):
+        start += 1
+    return start
+
+
+def _closing(text: str, start: int) -> int:
+    """The first quote that is not doubled; -1: none."""
+    while (at := text.find('"', start)) >= 0 and text.startswith('"', at + 1):
+        start = at + 2
+    return at
+
+
+def _ends(text: str, close: int, delimiter: str | None) -> bool:
+    """Whether a quote stands before a delimiter or the end of a line."""
+    at = _spaces(text, close + 1)
+    return at == len(text) or (delimiter is not None and text.startswith(delimiter, at))
+
+
+def _next(text: str, close: int) -> int:
+    """The place of the field after a quote that ends one (-1: none)."""
+    at = _spaces(text, close + 1)
+    return at + 1 if at < len(text) else -1
