@@ -327,6 +327,27 @@ def test_a_compiled_forward_is_refused(model, neurons, what):
             edit(model, neurons)
 
 
+def test_a_layer_or_network_that_is_exchanged_under_an_edit_is_noticed(model, neurons):
+    name = next(iter(neurons.layers))
+    layer, unet = model.value_layers[name], tiny_family("sd1").unet
+
+    def load_a_lora() -> None:  # which calls the layer, and adds to what the hook gives
+        with deactivate(model, neurons):
+            place(model, name).to_v = OTHERS["a LoRA"](layer)
+            noise(model)
+
+    def exchange() -> None:
+        with deactivate(model, neurons):
+            model.pipeline.unet = unet
+            noise(model)
+
+    with pytest.raises(EditError, match=rf"{name} was exchanged while it was edited"):
+        load_a_lora()
+    place(model, name).to_v = layer
+    with pytest.raises(EditError, match="the unet of the pipeline was exchanged while it was edited"):
+        exchange()
+
+
 # the hook on odd values ----------------------------------------------------------------------------------------------
 
 

@@ -60,24 +60,18 @@ def _made(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
 
 
 def _untie(network: nn.Module) -> None:
-    """Modules under several names become several, then parameters that lie over one another in memory."""
+    """Modules and parameters that stand under several names become several; a copy shares nothing else."""
     seen: set[int] = set()
     for name, module in list(network.named_modules(remove_duplicate=False)):
         if id(module) in seen and name:
             parent, _, own = name.rpartition(".")
             network.get_submodule(parent)._modules[own] = copy.deepcopy(module)
         seen.add(id(module))
-    owned = [(m, n, p) for m in network.modules() for n, p in m._parameters.items() if p is not None and _lies_in_memory(p)]
-    end: dict[torch.device, int] = {}
-    for module, name, parameter in sorted(owned, key=lambda one: one[2].data_ptr()):
-        start = parameter.data_ptr()
-        if start < end.get(parameter.device, 0):
-            module._parameters[name] = nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad)
-        end[parameter.device] = max(end.get(parameter.device, 0), start + parameter.numel() * parameter.element_size())
-
-
-def _lies_in_memory(parameter: Tensor) -> bool:
-    return type(parameter) in (Tensor, nn.Parameter) and not parameter.is_meta and parameter.numel() > 0
+    for module in network.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None and id(parameter) in seen:
+                module._parameters[name] = nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad)
+            seen.add(id(parameter))
 
 
 def _unmask(module: Any) -> None:

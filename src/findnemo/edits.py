@@ -56,13 +56,19 @@ class _Scale(Transient):
 
 
 class _Runs(Transient):
-    """Forward pre-hook of the denoiser: count that it ran."""
+    """Forward pre-hook of the denoiser: count that it ran, with the layers that are edited."""
 
-    def __init__(self) -> None:
-        self.calls = 0
+    def __init__(self, layers: Mapping[str, nn.Module]):
+        self.layers, self.calls = layers, 0
 
     def __call__(self, module: nn.Module, args: tuple) -> None:
         self.calls += 1
+        for name, layer in self.layers.items():
+            if module.get_submodule(name) is not layer:
+                raise EditError(
+                    f"{name} was exchanged while it was edited (a LoRA was loaded?), so the edit is not of what runs: do so before the "
+                    "edit begins"
+                )
 
 
 @contextmanager
@@ -75,12 +81,14 @@ def scaled(model: Model, scales: Mapping[str, Tensor]) -> Iterator[None]:
     """
     layers, denoiser = {n: _resolve(model, n, s.shape[-1]) for n, s in scales.items()}, model.denoiser
     hooks = {name: _Scale(name, scale) for name, scale in scales.items()}
-    runs = _Runs()
+    runs = _Runs(layers)
     with ExitStack() as stack:
         stack.callback(denoiser.register_forward_pre_hook(runs).remove)
         for name, hook in hooks.items():
             stack.callback(layers[name].register_forward_hook(hook).remove)
         yield
+    if model.denoiser is not denoiser:
+        raise EditError(f"the {model.component} of the pipeline was exchanged while it was edited: do so before the edit begins")
     silent = [name for name, hook in hooks.items() if runs.calls and not hook.calls]
     if silent:
         raise EditError(never_called(silent[0]))

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from findnemo._effect import check_called
 from findnemo.errors import InputError
 from findnemo.images import save_png
 from findnemo.models import Model
@@ -48,6 +49,7 @@ def channels_off(model: Model, channels: Mapping[str, Sequence[int] | None]) -> 
         return zero
 
     modules = {name: model.denoiser.get_submodule(name) for name in channels}
+    check_called(model, modules)
     with ExitStack() as stack:
         for name, module in modules.items():
             axis = 1 if isinstance(module, nn.Conv2d) else -1
