@@ -132,7 +132,7 @@ def _rules(name: str, tokenizer: Any, known: Known) -> dict[str, str]:
     now = hashlib.sha256(f"{named}{whole}".encode(errors="surrogatepass")).hexdigest()
     if known.get(name, ("",))[0] != now:
         told = {} if backend is None else json.loads(whole)
-        rules = {key: told.get(key) for key in RULES if told}
+        rules: dict[str, Any] = {key: told.get(key) for key in RULES if told}
         if "added_tokens" in rules:  # a token that a setting names becomes an added one when the tokenizer is saved
             rules["added_tokens"] = [token for token in rules["added_tokens"] or () if token["content"] not in named]
         known[name] = now, {"vocabulary": short(tokenizer.get_vocab())} | {key: short(rule) for key, rule in rules.items()}
