@@ -90,7 +90,7 @@ def test_a_table_is_read_whatever_its_name(tmp_path, kind, suffix):
 def test_a_parquet_file_is_read_whatever_its_name(tmp_path):
     assert read(tmp_path / "table.csv", CONTENTS["Parquet"]) == TABLE
     assert list(read_prompts(tmp_path / "table.csv")) == TABLE
-    with pytest.raises(InputError, match="table.txt: broken Parquet|this is|not UTF-8"):
+    with pytest.raises(InputError, match=r"table.txt: broken Parquet|this is|not UTF-8"):
         read(tmp_path / "table.txt", bytes(CONTENTS["Parquet"])[:-9])
 
 
