@@ -22,6 +22,7 @@ from findnemo.calibration import PRECISION, PUBLISHED_TAU, Moments, tau_interval
 from findnemo.calibration._gathered import Gathered
 from findnemo.errors import InputError, MismatchError, NumericalError
 from findnemo.models import Model
+from findnemo.models._identity import Identity, Part
 from findnemo.settings import PAPER, RELEASED
 
 SHARED = Path(os.environ.get("FINDNEMO_SHARED", Path(__file__).parents[2] / "shared"))
@@ -478,7 +479,7 @@ def test_other_settings_are_refused_and_the_difference_is_named(model, calibrati
 class StableDiffusion14(Model):
     """Stands for the full-size model: its value layers' names and widths."""
 
-    source, fingerprint = "CompVis/stable-diffusion-v1-4", "14" * 16
+    source, identity = "CompVis/stable-diffusion-v1-4", Identity({"unet": Part({"class": "UNet2DConditionModel"})})
 
     def __init__(self):
         pass

@@ -10,7 +10,7 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 from torchmetrics.functional.image import structural_similarity_index_measure as torchmetrics_ssim
 
 from findnemo.errors import InputError, NumericalError
-from findnemo.scores import SIMILARITIES, memorization_score, minmax, ms_ssim, pairwise, ssim
+from findnemo.scores import SIMILARITIES, memorization_score, minmax, ms_ssim, pairwise, ssim, trajectory
 
 
 def similar_maps(*shape: int) -> tuple[Tensor, Tensor]:
@@ -31,11 +31,11 @@ def reference_ssim(x: Tensor, y: Tensor) -> Tensor:
 
 
 def reference_ms_ssim(x: Tensor, y: Tensor) -> Tensor:
-    """MS-SSIM of one pair by torchmetrics, with the SSIM of its last scale, a factor, taken without the border."""
-    whole = torchmetrics_ms_ssim(x[None], y[None], data_range=1.0, betas=(0.33, 0.33, 0.33), normalize="relu")
-    small = [avg_pool2d(avg_pool2d(maps, 2), 2) for maps in (x, y)]
-    with_border = torchmetrics_ssim(small[0][None], small[1][None], data_range=1.0)
-    return whole * (reference_ssim(*small) / with_border).relu() ** 0.33
+    """MS-SSIM of a batch by torchmetrics, given no range, with the SSIM of its last scale, a factor, taken without the border."""
+    whole = torchmetrics_ms_ssim(x, y, reduction="none", kernel_size=11, betas=(0.33, 0.33, 0.33))
+    x, y = (avg_pool2d(avg_pool2d(maps, 2), 2) for maps in (x, y))
+    with_border, places = torchmetrics_ssim(x, y, reduction="none", return_full_image=True)
+    return whole * (places[..., 5:-5, 5:-5].mean((1, 2, 3)) / with_border).relu() ** 0.33
 
 
 @pytest.mark.parametrize("shape", [(4, 4, 16, 16), (3, 1, 11, 11), (2, 3, 64, 64), (3, 4, 12, 31), (1, 16, 33, 20)])
@@ -45,13 +45,50 @@ def test_ssim_is_that_of_torchmetrics(shape):
     torch.testing.assert_close(ssim(x, y), expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(4, 4, 64, 64), (2, 1, 44, 44), (2, 3, 47, 70)])
-def test_ms_ssim_is_that_of_torchmetrics(shape):
+@pytest.mark.parametrize("top", [1.0, 0.2])
+@pytest.mark.parametrize("shape", [(4, 4, 64, 64), (2, 1, 44, 44), (2, 3, 47, 70), (45, 1, 44, 44)])
+def test_ms_ssim_is_that_of_torchmetrics_which_measures_the_range_anew_at_each_scale(shape, top):
     x, y = similar_maps(*shape)
-    y = 0.3 * x + 0.7 * y  # so that no scale is negative, where the score is zero
-    expected = torch.stack([reference_ms_ssim(a, b) for a, b in zip(x, y, strict=True)])
+    x, y = x * top, (0.3 * x + 0.7 * y) * top  # no scale is negative, where the score is zero
+    expected = reference_ms_ssim(x, y)
     assert expected.min() > 0.1
-    torch.testing.assert_close(ms_ssim(x, y), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ms_ssim(x, y), expected, atol=5e-5, rtol=1e-4)
+
+
+def waves(n: int, c: int, side: int) -> Tensor:
+    """Maps by a formula, scaled to [0, 1] in each channel."""
+    at = torch.arange(n * c * side * side, dtype=torch.float64).view(n, c, side, side)
+    maps = (at * 0.37).sin() * (at * 0.011).cos() + (at / (side * side)).sin()
+    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+    return ((maps - low) / (high - low)).float()
+
+
+PRINTED = {  # by torchmetrics 1.3.2, which the released code names: a batch of three pairs, and each pair by itself
+    (4, 64): ([0.51631, 0.52732, 0.53461], [0.51537, 0.52595, 0.53370]),
+    (1, 44): ([0.43028, 0.49650, 0.58189], [0.42970, 0.48368, 0.58123]),
+}
+
+
+@pytest.mark.parametrize(("size", "expected"), PRINTED.items())
+def test_ms_ssim_is_what_torchmetrics_1_3_2_prints(size, expected):
+    x = waves(3, *size)
+    y = 0.8 * (0.6 * x + 0.4 * waves(4, *size)[1:])
+    together, alone = expected
+    assert ms_ssim(x, y).tolist() == pytest.approx(together, abs=2e-5)
+    assert ms_ssim(x, y, together=1).tolist() == pytest.approx(alone, abs=2e-5)
+
+
+def test_ms_ssim_measures_the_range_over_groups_of_samples():
+    x, y = similar_maps(6, 2, 44, 44)
+    x = x * torch.tensor([1, 0.5, 0.25, 1, 1, 0.1]).view(-1, 1, 1, 1)  # groups of unlike ranges
+    for size in (1, 2, 3, 6):
+        parts = [ms_ssim(a, b) for a, b in zip(x.split(size), y.split(size), strict=True)]
+        torch.testing.assert_close(ms_ssim(x, y, size), torch.cat(parts), atol=1e-6, rtol=0)
+
+
+def test_flat_maps_are_like_each_other():
+    flat = torch.zeros(2, 1, 44, 44)
+    assert ms_ssim(flat, flat).tolist() == ssim(flat, flat).tolist() == [1.0, 1.0]
 
 
 def test_ms_ssim_is_zero_where_a_scale_is_anticorrelated():
@@ -59,7 +96,7 @@ def test_ms_ssim_is_zero_where_a_scale_is_anticorrelated():
     assert ms_ssim(x, 1 - x).tolist() == [0.0]
 
 
-@pytest.mark.parametrize("similarity", [ssim, ms_ssim])
+@pytest.mark.parametrize("similarity", [ssim, lambda x, y: ms_ssim(x, y, together=1)])
 def test_a_sample_scores_the_same_in_any_batch(similarity):
     x, y = similar_maps(3, 4, 44, 44)
     alone = torch.cat([similarity(x[k : k + 1], y[k : k + 1]) for k in range(3)])
@@ -121,14 +158,22 @@ def test_minmax_refuses_nan_and_infinity(value, per_channel):
 
 @pytest.mark.parametrize("similarity", list(SIMILARITIES))
 def test_pairwise_holds_every_pair_and_is_symmetric(similarity):
-    deltas = similar_maps(4, 2, 44, 44)[1]
+    deltas = similar_maps(4, 2, 52, 52)[1]
+    deltas = (deltas + deltas[:1]) / 2  # no scale is negative
     table = pairwise(deltas, similarity)
     assert torch.equal(table, table.T)
     assert table.diagonal().tolist() == [-math.inf] * 4
-    for i in range(4):
-        for j in range(i + 1, 4):
-            value = SIMILARITIES[similarity](deltas[i : i + 1], deltas[j : j + 1])[0]
-            torch.testing.assert_close(table[i, j], value, atol=1e-6, rtol=0)
+    first, second = torch.combinations(torch.arange(4), r=2).T
+    values = {"ssim": lambda x, y: torch.stack([*map(reference_ssim, x, y)]), "ms-ssim": reference_ms_ssim}
+    expected = values[similarity](deltas[first], deltas[second])  # all pairs in one batch, as the released code gives them
+    torch.testing.assert_close(table[first, second], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("similarity", list(SIMILARITIES))
+def test_a_trajectory_holds_the_score_of_the_first_seeds_by_themselves(similarity):
+    deltas = minmax(torch.randn(5, 2, 44, 44, generator=torch.Generator().manual_seed(1)).cumsum(0), per_channel=True)
+    expected = [memorization_score(deltas[:n], similarity) for n in range(2, 6)]
+    assert trajectory(deltas, similarity).tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_memorization_score_is_the_largest_pair():

@@ -67,7 +67,11 @@ def test_scores_are_those_of_seeds_that_no_search_has_seen(loud):
     after = findnemo.score(loud, PROMPT, NEURONS, SETTINGS, fresh)
     assert result.values["score_before"] == round(before, 4)
     assert result.values["score_after"] == round(after, 4) != round(before, 4)
-    assert (result.before, result.after, set(result.values)) == ([], [], {"score_before", "score_after", "same_seed"})
+    assert (result.before, result.after, set(result.values)) == (
+        [],
+        [],
+        {"score_before", "score_after", "replicating", "same_seed"},
+    )
 
 
 def test_same_seed_is_the_largest_similarity_of_a_seed_to_itself(loud):
@@ -78,6 +82,28 @@ def test_same_seed_is_the_largest_similarity_of_a_seed_to_itself(loud):
     by_seed = ssim(before, differences(loud))
     assert values["same_seed"] == pytest.approx(float(by_seed.max()), abs=1e-4)
     assert by_seed.min() < by_seed.max() < 1
+
+
+def test_seeds_that_do_not_replicate_say_nothing_of_the_memory(loud):
+    """Algorithm 1's filter on fresh seeds, by hand: pairwise similarities of the untouched differences, then the largest of those kept."""
+    before = differences(loud)
+    pairs = {(i, j): float(ssim(before[i : i + 1], before[j : j + 1])) for i, j in ((0, 1), (0, 2), (1, 2))}
+    best = [max(value for pair, value in pairs.items() if k in pair) for k in range(3)]
+    tau = (min(best) + max(best)) / 2
+    kept = [k for k in range(3) if best[k] >= tau]
+    assert len(kept) == 2
+    values = verify(loud, PROMPT, NEURONS, SETTINGS, 0, IMAGES, tau=tau).values
+    with torch.no_grad():
+        loud.value_layers[MID].weight[:20] = 0
+    by_seed = ssim(before, differences(loud))
+    assert values["replicating"] == 2
+    assert values["same_seed"] == pytest.approx(max(float(by_seed[k]) for k in kept), abs=1e-4)
+
+
+def test_where_no_fresh_seed_replicates_there_is_no_similarity_to_tell(loud):
+    values = verify(loud, PROMPT, NEURONS, SETTINGS, 0, IMAGES, tau=1.01).values
+    assert values["replicating"] == 0
+    assert "same_seed" not in values
 
 
 @torch.no_grad()
@@ -272,7 +298,7 @@ def test_a_set_is_grown_until_images_of_its_own_seeds_are_no_copies(loud, monkey
 
     def fake(images, before, descriptor):
         seen.append((flat(images), flat(before)))
-        return torch.tensor([0.1, 0.9] if len(seen) < 3 else [0.6, 0.1])  # one copy is enough
+        return torch.tensor([0.1, 0.9] if len(seen) < 4 else [0.6, 0.1])  # one copy is enough
 
     monkeypatch.setattr(verification, "copying", fake)
     assert grow(loud, PROMPT, NeuronSet({MID: [2]}), order, 2, IMAGES) == NeuronSet({MID: [2, 9, 30]})
@@ -280,8 +306,9 @@ def test_a_set_is_grown_until_images_of_its_own_seeds_are_no_copies(loud, monkey
     assert GROWTH > FRESH + 100
     before = flat(findnemo.generate(loud, PROMPT, samples, IMAGES))
     assert all(b == before for _, b in seen)
+    assert seen[0][0] == before  # whether there is a memory at all
     with findnemo.deactivate(loud, NeuronSet({MID: [2, 30]})):
-        assert seen[1][0] == flat(findnemo.generate(loud, PROMPT, samples, IMAGES))
+        assert seen[2][0] == flat(findnemo.generate(loud, PROMPT, samples, IMAGES))
 
 
 def test_a_set_is_not_grown_beyond_measure(loud, monkeypatch):
@@ -291,3 +318,9 @@ def test_a_set_is_not_grown_beyond_measure(loud, monkeypatch):
     monkeypatch.setattr(verification, "deactivate", lambda model, off: sizes.append(len(off)) or nullcontext())
     assert grow(loud, PROMPT, EMPTY, order, 2, IMAGES) is None
     assert max(sizes) == 32 < len(order)
+
+
+def test_nothing_is_added_for_a_prompt_whose_images_are_no_copies(loud, monkeypatch):
+    monkeypatch.setattr(verification, "copying", lambda *images: torch.tensor([0.9, 0.1, 0.2, 0.3]))
+    monkeypatch.setattr(verification, "deactivate", lambda *_: pytest.fail("no image with neurons off is needed"))
+    assert grow(loud, PROMPT, NEURONS, [(MID, 30)], 4, IMAGES) == NEURONS

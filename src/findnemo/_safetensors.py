@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,6 +32,9 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+HASHES = {"modelspec.hash_sha256": "0x{}", "sshs_model_hash": "{}"}  # metadata that hold a SHA-256 of all but the header
+UNSEALED = {name: form.format(64 * "0") for name, form in HASHES.items()}
+STALE = "sshs_legacy_hash"  # of bytes that begin at 1 MiB, header and all: no copy keeps it
 PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # how a torch.save or a pickle begins
 
 
@@ -78,6 +84,19 @@ def read_header(path: str | os.PathLike) -> tuple[dict[str, Entry], dict[str, st
     return {n: Entry(e["dtype"], tuple(e["shape"]), data + e["data_offsets"][0]) for n, e in header.items()}, dict(metadata)
 
 
+def read(path: str | os.PathLike, entry: Entry) -> Tensor:
+    """A whole tensor of a file, in the dtype that it is kept in."""
+    dtype = DTYPES[entry.dtype]
+    with Path(path).open("rb") as file:
+        file.seek(entry.start)
+        data = bytearray(file.read(_bytes(dtype, entry.shape)))
+    return (
+        torch.frombuffer(data, dtype=torch.uint8).view(dtype).reshape(entry.shape)
+        if data
+        else torch.empty(entry.shape, dtype=dtype)
+    )
+
+
 def read_rows(path: str | os.PathLike, entry: Entry, rows: slice) -> Tensor:
     """Rows of a tensor in a file: (len(rows), ...)."""
     dtype, width = DTYPES[entry.dtype], entry.shape[1:]
@@ -103,12 +122,56 @@ def write(path: str | os.PathLike, tensors: Mapping[str, Tensor | Lazy], metadat
     for name, tensor in tensors.items():
         start, end = end, end + _bytes(tensor.dtype, tuple(tensor.shape))
         header[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # the data begins at a multiple of eight bytes
     with Path(path).open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(_head(header))
         for tensor in tensors.values():
             file.write(_raw(tensor.make() if isinstance(tensor, Lazy) else tensor))
+
+
+def copy(source: str | os.PathLike, target: str | os.PathLike, metadata: Mapping[str, str], marks: Iterable[str] = ()) -> None:
+    """Copy a file with other metadata, and with tensors of no values, `marks`, after its own. No byte of its tensors changes."""
+    header, data = _header(Path(source))
+    tensors = {name: about for name, about in header.items() if name != "__metadata__"}
+    end = max((about["data_offsets"][1] for about in tensors.values()), default=0)
+    empty = {"dtype": "F32", "shape": [0], "data_offsets": [end, end]}
+    with Path(source).open("rb") as read, Path(target).open("wb") as written:
+        read.seek(data)
+        written.write(
+            _head({"__metadata__": dict(metadata), **tensors, **{name: empty for name in marks if name not in tensors}})
+        )
+        shutil.copyfileobj(read, written, 1 << 20)
+
+
+def seal(path: str | os.PathLike) -> None:
+    """Write the SHA-256 of all that follows the header into the metadata that hold one, in place of UNSEALED."""
+    header, data = _header(Path(path))
+    about = header.get("__metadata__", {})
+    if not set(HASHES) & set(about):
+        return
+    with Path(path).open("r+b") as file:
+        file.seek(data)
+        digest = hashlib.sha256()
+        for block in iter(partial(file.read, 1 << 20), b""):
+            digest.update(block)
+        sealed = {name: form.format(digest.hexdigest()) for name, form in HASHES.items() if name in about}
+        head = _head(header | {"__metadata__": about | sealed})
+        if len(head) != data:
+            raise ValueError(f"{path} was not written by `write` or `copy` with UNSEALED hashes")
+        file.seek(0)
+        file.write(head)
+
+
+def _header(path: Path) -> tuple[dict, int]:
+    """The header of a file that `read_header` has checked, and where its data begins."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        return json.loads(file.read(size)), 8 + size
+
+
+def _head(header: Mapping[str, object]) -> bytes:
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # the data begins at a multiple of eight bytes
+    return len(text).to_bytes(8, "little") + text
 
 
 def _bytes(dtype: torch.dtype, shape: tuple[int, ...]) -> int:

@@ -66,10 +66,12 @@ def _telling(layer: Any, name: str, call: Call, seen: Seen) -> Callable[..., Ten
     plain = layer.get_attention_scores
 
     def scores(query: Tensor, key: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        probabilities = plain(query, key, attention_mask)
-        rows = probabilities.detach().float().unflatten(0, (-1, layer.heads)).mean(1)
+        # in float32: in half the many small probabilities, of which an entropy is made, are rounded
+        mask = None if attention_mask is None else attention_mask.float()
+        probabilities = plain(query.float(), key.float(), mask)
+        rows = probabilities.detach().unflatten(0, (-1, layer.heads)).mean(1)
         seen(name, call.step, rows[call.rows(len(rows))])
-        return probabilities
+        return probabilities.to(query.dtype)
 
     return scores
 

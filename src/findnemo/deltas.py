@@ -12,11 +12,11 @@ from torch import Tensor
 
 from findnemo._memory import freed, out_of_memory, too_little
 from findnemo.edits import masks, scaled
-from findnemo.errors import ModelError
+from findnemo.errors import ModelError, NumericalError
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.reuse import Reuse
-from findnemo.scores import memorization_score, minmax
+from findnemo.scores import CONSTANT, constant, memorization_score, minmax
 from findnemo.settings import PAPER, Settings
 
 BATCH = 64  # latents in one pass, until memory says otherwise
@@ -65,7 +65,8 @@ class Probe:
     def of_many(cls, model: Model, rows: Sequence[tuple[str, int]], settings: Settings, text: Tensor) -> Probe:
         """One latent a row, (prompt, sample number), of any prompts, with its text embedding (N, tokens, D).
 
-        A row for which the model gives NaN has deltas of NaN: it shall not fail the others.
+        A row for which the model gives NaN has deltas of NaN, one whose difference has no content is infinite (`scores.fault`): it shall not
+        fail the others.
         """
         probe = cls(model, rows[0][0], settings, samples=[rows[0][1]], text=text)
         probe.samples, probe._strict = tuple(sample for _, sample in rows), False
@@ -76,7 +77,7 @@ class Probe:
     def deltas(self, neurons: NeuronSet = EMPTY, keep: Sequence[int] | None = None) -> Tensor:
         """Scaled noise differences (N, C, H, W) with `neurons` deactivated; `keep` picks positions among the samples.
 
-        delta = eps(x_T, T, y) - x_T, min-max scaled to [0, 1]. Raises NumericalError on NaN.
+        delta = eps(x_T, T, y) - x_T, min-max scaled to [0, 1]. Raises NumericalError on NaN, and for a difference that is the same everywhere.
         """
         return self.scaled_deltas(masks(self.model, [neurons]), range(len(self.samples)) if keep is None else keep)
 
@@ -113,7 +114,14 @@ class Probe:
         else:
             with self._reusing(scales, keep, untouched), scaled(self.model, scales):
                 eps = self._eps(latents, text, self.model.predict_noise)
-        return minmax(eps.float() - latents.float(), self.settings.per_channel, self._strict)
+        return self._scaled(eps.float() - latents.float())
+
+    def _scaled(self, delta: Tensor) -> Tensor:
+        """Min-max scaled. A difference without content is refused, or infinite throughout where its row shall not fail the others."""
+        scaled, empty = minmax(delta, self.settings.per_channel, self._strict), constant(delta, self.settings.per_channel)
+        if self._strict and empty.any():
+            raise NumericalError(f"{CONSTANT} (caption {self.prompt!r})")
+        return scaled if self._strict else torch.where(empty.view(-1, 1, 1, 1), torch.inf, scaled)
 
     def in_batches(self, count: int, part: Callable[[slice], T]) -> list[T]:
         """`part` of rows 0 to count, in as many pieces as memory asks for. Raises DeviceError if one row is too much."""

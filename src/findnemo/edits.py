@@ -8,10 +8,10 @@ save_lora(model, neurons, "clean-lora")
 
 from __future__ import annotations
 
-import copy
 import inspect
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,27 +19,43 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from findnemo._effect import Effect, Transient, check_called, never_called, read, refuse_offloaded
+from findnemo._plain import check_loadable, plain_copy
+from findnemo._probing import times
+from findnemo._targets import check_factor, everywhere, layer_of, once, widths_of
+from findnemo._writing import written
 from findnemo.errors import EditError, InputError
 from findnemo.models import Model
-from findnemo.models._base import offloaded
+from findnemo.models._base import width_of
 from findnemo.neurons import NeuronSet
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 LIMITS = "acts at strength 1 only, for the model it was made for; anyone can leave it out"
 
 
-class _Scale:
-    """Forward hook: multiply a value layer's output (B, tokens, width) by a scale, and count that it ran."""
+class _Scale(Transient):
+    """Forward hook: multiply a value layer's output (B, tokens, width) by a scale, and count that it ran.
 
-    def __init__(self, scale: Tensor):
-        self.scale, self.calls = scale, 0
+    `scale`: (width,), or (B, width) with a mask per sample.
+    """
 
-    def __call__(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+    def __init__(self, name: str, scale: Tensor):
+        self.name, self.scale, self.calls = name, scale, 0
+
+    def __call__(self, module: nn.Module, args: tuple, output: Any) -> Tensor:
         self.calls += 1
-        return output * self.scale.to(output.device, output.dtype)
+        width, count = self.scale.shape[-1], len(self.scale) if self.scale.dim() > 1 else 1
+        if not isinstance(output, Tensor) or output.shape[-1:] != (width,):
+            told = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise EditError(
+                f"{self.name} gives {told}, not one tensor with {width} neurons in its last dimension: it cannot be edited"
+            )
+        if count > 1 and (output.dim() != 3 or len(output) != count):
+            raise EditError(f"{count} masks do not fit {self.name}, which gives {tuple(output.shape)}: one mask a sample")
+        return times(output, self.scale if self.scale.dim() == 1 else self.scale[:, None, :])
 
 
-class _Runs:
+class _Runs(Transient):
     """Forward pre-hook of the denoiser: count that it ran."""
 
     def __init__(self) -> None:
@@ -58,7 +74,7 @@ def scaled(model: Model, scales: Mapping[str, Tensor]) -> Iterator[None]:
     Raises EditError for a layer that does not exist, a wrong width, or when the model ran and an edit did not take effect.
     """
     layers, denoiser = {n: _resolve(model, n, s.shape[-1]) for n, s in scales.items()}, model.denoiser
-    hooks = {name: _Scale(scale if scale.dim() == 1 else scale[:, None, :]) for name, scale in scales.items()}
+    hooks = {name: _Scale(name, scale) for name, scale in scales.items()}
     runs = _Runs()
     with ExitStack() as stack:
         stack.callback(denoiser.register_forward_pre_hook(runs).remove)
@@ -67,10 +83,7 @@ def scaled(model: Model, scales: Mapping[str, Tensor]) -> Iterator[None]:
         yield
     silent = [name for name, hook in hooks.items() if runs.calls and not hook.calls]
     if silent:
-        raise EditError(
-            f"the model ran, but {silent[0]} was never called: its attention computes values another way (fused, compiled or a "
-            "custom processor), so the edit did nothing; restore it with set_attn_processor(AttnProcessor2_0())"
-        )
+        raise EditError(never_called(silent[0]))
 
 
 @contextmanager
@@ -81,8 +94,9 @@ def deactivate(model: Model, neurons: NeuronSet, factor: float = 0.0) -> Iterato
     what it was, bit for bit. Finding NeMo, section 3.3 (deactivation) and appendix (other factors).
     """
     model.check_editable()
-    widths = _checked(model, neurons)
-    scales = {name: _vector(widths[name], indices, factor) for name, indices in neurons.layers.items()}
+    check_factor(model, factor)
+    widths = widths_of(model, neurons)
+    scales = {name: _vector(widths[name], indices, factor) for name, indices in once(model, neurons).layers.items()}
     with scaled(model, scales):
         yield
 
@@ -97,7 +111,7 @@ def masks(model: Model, sets: Sequence[NeuronSet]) -> dict[str, Tensor]:
     """Scales that switch off one set a sample: layer -> (len(sets), width) of 0 and 1, for the layers that any set touches."""
     widths: dict[str, int] = {}
     for neurons in sets:
-        widths |= _checked(model, neurons)
+        widths |= widths_of(model, neurons)
     scales = {name: torch.ones(len(sets), width, device=model.device) for name, width in widths.items()}
     for row, neurons in enumerate(sets):
         for name, indices in neurons.layers.items():
@@ -105,71 +119,53 @@ def masks(model: Model, sets: Sequence[NeuronSet]) -> dict[str, Tensor]:
     return scales
 
 
-def _layer(model: Model, name: str) -> Any:
-    """A value layer by its name."""
-    try:
-        module = model.denoiser.get_submodule(name)
-    except AttributeError:
-        module = None
-    if module is None or not model.is_value_layer(name, module):
-        raise EditError(f"no value layer {name!r} in this model; it has {', '.join(model.value_layers)}")
-    return module
-
-
 def _resolve(model: Model, name: str, width: int) -> nn.Module:
-    layer = _layer(model, name)
-    if layer.out_features != width:
+    layer: nn.Module = layer_of(model, name)
+    if width_of(name, layer) != width:
         raise EditError(f"a scale of {width} values does not fit {name} with {layer.out_features} neurons")
     return layer
 
 
-def _checked(model: Model, neurons: NeuronSet) -> dict[str, int]:
-    """Widths of the layers of `neurons`, once every neuron is known to exist."""
-    if not isinstance(neurons, NeuronSet):
-        raise InputError(f"neurons must be a NeuronSet, not {type(neurons).__name__}: NeuronSet({{layer: [index, ...]}})")
-    widths = {name: int(_layer(model, name).out_features) for name in neurons.layers}
-    for name, indices in neurons.layers.items():
-        if indices[-1] >= widths[name]:
-            raise EditError(f"no neuron {indices[-1]} in {name}: it has {widths[name]} (0 to {widths[name] - 1})")
-    return widths
+def effects(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict[str, Effect]:
+    """What an edit of weights must do, layer -> Effect; a layer that stands in several places comes under each name.
 
-
-def _check_weights(model: Model, neurons: NeuronSet) -> None:
-    """Refuse to edit weights that are not all there is to a value layer."""
+    Raises EditError where the weights are not all there is to a layer, so that their edit would not be the one of its outputs.
+    """
     model.check_editable()
-    _checked(model, neurons)
-    if offloaded(model.denoiser):
-        raise EditError(
-            f"the weights of {type(model.denoiser).__name__} are offloaded, out of an edit's reach: call pipeline.remove_all_hooks() "
-            "first, or load the pipeline without offloading"
-        )
-    adapted = [name for name in neurons.layers if hasattr(model.value_layers[name], "base_layer")]
-    if adapted:
-        raise EditError(
-            f"{adapted[0]} carries a LoRA, which an edit of its weights would miss: merge it first with pipeline.fuse_lora() and "
-            "pipeline.unload_lora_weights()"
-        )
+    check_factor(model, factor)
+    widths_of(model, neurons)
+    refuse_offloaded(model.denoiser)
+    found = {}
+    for name, indices in everywhere(model, neurons).layers.items():
+        weight, bias = read(name, model.denoiser.get_submodule(name))
+        found[name] = Effect(name, weight, bias, indices, factor)
+    return found
 
 
 def prune(model: Model, neurons: NeuronSet, factor: float = 0.0) -> Any:
     """A new pipeline whose weights carry the edit for good; its `save_pretrained` writes an ordinary checkpoint.
 
     The rows of `to_v` that produce the neurons, and their biases, are multiplied by `factor`. The old pipeline is
-    untouched: the denoiser is copied, the other parts are shared.
+    untouched: the denoiser is copied, the other parts are shared. Weights are in the dtype that the model was loaded in;
+    `findnemo.export.write` keeps that of its source. Parametrizations, weight norms and pruning masks become plain weights in
+    the copy. What the copy's layers give is compared with what the hook gives, before it is returned. Raises EditError where weights
+    cannot carry the edit (quantized layers, a LoRA, layers of another kind), or a checkpoint of it would not load.
     """
-    _check_weights(model, neurons)
-    denoiser = copy.deepcopy(model.denoiser)
-    for module in denoiser.modules():  # an edit that is under way must not be copied into the weights' model
-        for registered in (module._forward_hooks, module._forward_pre_hooks):
-            for key in [k for k, hook in registered.items() if isinstance(hook, (_Scale, _Runs))]:
-                del registered[key]
+    wanted = effects(model, neurons, factor)
+    denoiser = plain_copy(model.denoiser)
+    if lost := check_loadable(denoiser, denoiser.state_dict()):
+        warnings.warn(f"a saved checkpoint will not be this model: {lost}", stacklevel=2)
     with torch.no_grad():
-        for name, indices in neurons.layers.items():
-            layer: Any = denoiser.get_submodule(name)
-            for parameter in (layer.weight, getattr(layer, "bias", None)):
+        for name, effect in wanted.items():
+            layer, indices = denoiser.get_submodule(name), effect.rows
+            for parameter in (layer.weight, layer.bias):
                 if parameter is not None:
-                    parameter[list(indices)] *= factor
-    return _rebuild(model.pipeline, model.denoiser, denoiser)
+                    parameter[list(indices)] = times(parameter[list(indices)], torch.tensor(factor))
+            effect.check_weights(layer.weight, layer.bias, "the copy")
+            effect.check_layer(layer, "the copy")
+    pruned = _rebuild(model.pipeline, model.denoiser, denoiser)
+    check_called(type(model)(pruned, model.source), {name: denoiser.get_submodule(name) for name in wanted})
+    return pruned
 
 
 def _rebuild(pipeline: Any, old: nn.Module, new: nn.Module) -> Any:
@@ -186,39 +182,65 @@ def lora_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict[
     """The edit as a LoRA in diffusers' form: dW = (factor - 1) sum_i e_i w_i^T, exact, one rank per neuron.
 
     All layers get the same rank (that of the fullest one, padded with zeros), which every loader reads. A bias is edited likewise,
-    db = (factor - 1) sum_i b_i e_i, as `lora_B.bias`: what peft calls `lora_bias`. Raises EditError for a pipeline that loads no LoRA.
+    db = (factor - 1) sum_i b_i e_i, as `lora_B.bias`: what peft calls `lora_bias`. W + dW is compared with what the hook gives. Raises
+    EditError for a pipeline that loads no LoRA, and where weights cannot carry the edit, as `prune` does.
     """
-    _check_weights(model, neurons)
+    return _lora(model, neurons, factor)[1]
+
+
+def _lora(model: Model, neurons: NeuronSet, factor: float) -> tuple[dict[str, Effect], dict[str, Tensor]]:
+    wanted = effects(model, neurons, factor)
     if not hasattr(model.pipeline, "load_lora_weights"):
         raise EditError(
             f"{type(model.pipeline).__name__} has no load_lora_weights, so it cannot use a LoRA file: write a checkpoint instead, "
             "prune(model, neurons).save_pretrained(FOLDER)"
         )
-    rank = max((len(i) for i in neurons.layers.values()), default=0)
-    if rank == 0:
+    if not wanted:
         raise InputError("no neurons: there is nothing to write as a LoRA")
-    layers: dict[str, Any] = {name: model.value_layers[name] for name in neurons.layers}
-    biased, tensors = any(getattr(layer, "bias", None) is not None for layer in layers.values()), {}
-    for name, layer in layers.items():
-        indices = neurons.layers[name]
-        weight = layer.weight.detach().float().cpu()
+    _refuse_shared(model, wanted)
+    check_called(model, {name: model.denoiser.get_submodule(name) for name in wanted})
+    rank = max(len(effect.rows) for effect in wanted.values())
+    biased, tensors = any(effect.bias is not None for effect in wanted.values()), {}
+    for name, effect in wanted.items():
+        weight = effect.weight.float().cpu()
         down, up = torch.zeros(rank, weight.shape[1]), torch.zeros(weight.shape[0], rank)
-        for r, i in enumerate(indices):
+        for r, i in enumerate(effect.rows):
             down[r], up[i, r] = (factor - 1) * weight[i], 1.0
         prefix = f"{model.component}.{name}"
         tensors[f"{prefix}.lora_A.weight"], tensors[f"{prefix}.lora_B.weight"] = down, up
         if biased:  # one layer, then all of the file: loaders expect it so
-            bias = torch.zeros(len(weight)) if layer.bias is None else layer.bias.detach().float().cpu()
-            tensors[f"{prefix}.lora_B.bias"] = (_vector(len(weight), indices, factor) - 1) * bias
-    return tensors
+            bias = torch.zeros(len(weight)) if effect.bias is None else effect.bias.float().cpu()
+            tensors[f"{prefix}.lora_B.bias"] = (effect.scale - 1) * bias
+    check_lora(wanted, tensors, f"{model.component}.")
+    return wanted, tensors
+
+
+def _refuse_shared(model: Model, names: Iterable[str]) -> None:
+    first: dict[int, str] = {}
+    for name in names:
+        known = first.setdefault(id(model.denoiser.get_submodule(name)), name)
+        if known != name:
+            raise EditError(
+                f"{known} and {name} are one module, of which LoRA loaders change the first place only: put a copy of it into one of "
+                "them, copy.deepcopy(layer), or write a checkpoint instead, prune(model, neurons).save_pretrained(FOLDER)"
+            )
+
+
+def check_lora(wanted: Mapping[str, Effect], tensors: Mapping[str, Tensor], prefix: str) -> None:
+    """Raises EditError unless the tensors of a LoRA in diffusers' form make of each layer what the hook does."""
+    for name, effect in wanted.items():
+        down, up, bias = (tensors.get(f"{prefix}{name}.lora_{end}") for end in ("A.weight", "B.weight", "B.bias"))
+        effect.check_change(None if down is None or up is None else up.double() @ down.double(), bias, "the LoRA")
 
 
 def save_lora(model: Model, neurons: NeuronSet, folder: str | os.PathLike, factor: float = 0.0) -> Path:
     """Write `pytorch_lora_weights.safetensors` to a folder; load it with `pipeline.load_lora_weights(folder)`, at strength 1."""
-    from safetensors.torch import save_file
+    from safetensors.torch import load_file, save_file
 
     path = Path(folder) / LORA_FILE
-    tensors = lora_weights(model, neurons, factor)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, metadata={"format": "pt", "made_by": "findnemo", "neurons": str(len(neurons)), "limits": LIMITS})
+    wanted, tensors = _lora(model, neurons, factor)
+    about = {"format": "pt", "made_by": "findnemo", "neurons": str(len(neurons)), "limits": LIMITS}
+    with written(path) as part:
+        save_file(tensors, part, metadata=about)
+        check_lora(wanted, load_file(part), f"{model.component}.")
     return path

@@ -45,6 +45,7 @@ class Engine:
         self._masks: dict[str, Tensor] = {}
         self._run = torch.compile(self._masked, dynamic=False, **options)
         self._checked: set[int] = set()
+        self._layers: list[nn.Module] = []
 
     @torch.no_grad()
     def predict(self, latents: Tensor, timestep: int, text: Tensor, scales: Mapping[str, Tensor]) -> Tensor:
@@ -54,13 +55,17 @@ class Engine:
         masks = {n: scales.get(n, torch.ones(1, w)).expand(count, -1) for n, w in self._widths.items()}
         latents, text, *filled = (_filled(x, size) for x in (latents, text, *masks.values()))
         masks = {n: m.to(latents.device, latents.dtype)[:, None].contiguous() for n, m in zip(masks, filled, strict=True)}
-        if size not in self._checked:
-            self._check(latents, timestep, text)
-        return self._hooked(latents, timestep, text, masks)[:count].clone()
+        if (layers := list(self.model.value_layers.values())) != self._layers:  # a LoRA was loaded, the denoiser exchanged
+            self._layers, self._checked = layers, set()
+        with self.model.steady():
+            if size not in self._checked:
+                self._check(latents, timestep, text)
+            output = self._hooked(latents, timestep, text, masks)
+            return self.model.as_noise(output, latents, timestep)[:count].clone()
 
     def _masked(self, latents: Tensor, timestep: int, text: Tensor, masks: dict[str, Tensor]) -> Tensor:
         self._masks = masks
-        return self.model.predict_noise(latents, timestep, text)
+        return self.model.output(latents, timestep, text)
 
     def _hooked(self, latents: Tensor, timestep: int, text: Tensor, masks: dict[str, Tensor]) -> Tensor:
         """The hooks are there whenever it runs: for the compiler to see, and for itself where it falls back to plain Python."""
@@ -80,7 +85,7 @@ class Engine:
         generator = torch.Generator().manual_seed(len(latents))
         scales = {n: torch.rand(len(latents), w, generator=generator).to(latents.device) for n, w in self._widths.items()}
         with scaled(self.model, scales):
-            plain = self.model.predict_noise(latents, timestep, text).float()
+            plain = self.model.output(latents, timestep, text).float()
         masks = {n: s.to(latents.dtype)[:, None].contiguous() for n, s in scales.items()}
         gap = (self._hooked(latents, timestep, text, masks).float() - plain).abs().max()
         if not gap <= TOLERANCE[latents.dtype] * plain.abs().max():

@@ -57,6 +57,10 @@ class StoppedError(FindnemoError):
     exit_status = INTERRUPTED
 
 
+class FindnemoWarning(UserWarning):
+    """Something goes on otherwise than one would think: a caption of which a text encoder reads a part only, a part of a model left out."""
+
+
 def exit_status(error: BaseException) -> int:
     """The status with which a command ends that raised an error.
 

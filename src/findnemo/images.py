@@ -14,7 +14,7 @@ import torch
 from findnemo._memory import freed, out_of_memory, too_little
 from findnemo._writing import written
 from findnemo.errors import InputError, NumericalError
-from findnemo.models import Model, sample_seed
+from findnemo.models import Model, sample_seed, sampler_name, sampling
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,11 +24,20 @@ MOST_STEPS = 1000
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """How finished images are made: denoising steps, guidance scale, base seed (published evaluations: 50 steps, 7)."""
+    """How finished images are made: denoising steps, guidance scale, base seed (published evaluations: 50 steps, 7).
+
+    `sampler`: the name of one in `models.SAMPLERS`, in any case; None is the checkpoint's own. The paper's images are made with "ddim".
+    Raises InputError for a sampler that is not known.
+    """
 
     steps: int = 50
     guidance: float = 7.0
     seed: int = 0
+    sampler: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.sampler is not None:
+            object.__setattr__(self, "sampler", sampler_name(self.sampler))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -36,7 +45,12 @@ class ImageSettings:
     @classmethod
     def from_json(cls, values: Any) -> ImageSettings:
         """Raises InputError for what `to_json` does not give."""
-        kinds: dict[str, tuple[type, ...]] = {"steps": (int,), "guidance": (int, float), "seed": (int,)}
+        kinds: dict[str, tuple[type, ...]] = {
+            "steps": (int,),
+            "guidance": (int, float),
+            "seed": (int,),
+            "sampler": (str, type(None)),
+        }
         if not isinstance(values, dict) or not all(type(v) in kinds.get(n, ()) for n, v in values.items()):
             raise InputError(f"image settings cannot be {values!r:.100}: this run was made by another findnemo, or is damaged")
         made = cls(**values)
@@ -72,7 +86,9 @@ def _sampled(model: Model, prompt: str | list[str], seeds: list[int], settings: 
     is too much."""
     try:
         each = len(seeds) if isinstance(prompt, str) else 1
-        return finished(model, model.sample(prompt, each, seeds, settings.steps, settings.guidance))
+        with sampling(model, settings.sampler):
+            latents = model.sample(prompt, each, seeds, settings.steps, settings.guidance)
+        return finished(model, latents)
     except RuntimeError as error:
         if not out_of_memory(error):
             raise

@@ -23,30 +23,35 @@ Neuron = tuple[str, int]
 class NeuronSet:
     """A set of neurons. `layers` maps a module name to a sorted tuple of output indices; empty layers do not occur.
 
-    A neuron is one output of a cross-attention value projection (Finding NeMo, section 3.1).
+    A neuron is one output of a cross-attention value projection (Finding NeMo, section 3.1). `model`: the fingerprint of the model that they
+    belong to, where a file says it: an edit of another one is refused. It is no part of equality; `NeuronSet(neurons.layers)` has none.
     """
 
-    __slots__ = ("_layers",)
+    __slots__ = ("_layers", "_model")
 
-    def __init__(self, layers: Mapping[str, Iterable[int]] | None = None):
+    def __init__(self, layers: Mapping[str, Iterable[int]] | None = None, model: str | None = None):
         tidy: dict[str, tuple[int, ...]] = {}
         for name, indices in (layers or {}).items():
             unique = tuple(sorted({_index(name, i) for i in indices}))
             if unique:
                 tidy[str(name)] = unique
-        self._layers = tidy
+        self._layers, self._model = tidy, model
 
     @classmethod
-    def of(cls, neurons: Iterable[Neuron]) -> NeuronSet:
+    def of(cls, neurons: Iterable[Neuron], model: str | None = None) -> NeuronSet:
         """From (layer, index) pairs: `NeuronSet.of([("mid", 3), ("mid", 1)])`."""
         layers: dict[str, list[int]] = {}
         for name, index in neurons:
             layers.setdefault(name, []).append(index)
-        return cls(layers)
+        return cls(layers, model)
 
     @property
     def layers(self) -> Mapping[str, tuple[int, ...]]:
         return dict(self._layers)
+
+    @property
+    def model(self) -> str | None:
+        return self._model
 
     def __iter__(self) -> Iterator[Neuron]:
         return ((name, i) for name, indices in self._layers.items() for i in indices)
@@ -67,20 +72,28 @@ class NeuronSet:
         return f"NeuronSet({self._layers!r})"
 
     def __or__(self, other: NeuronSet) -> NeuronSet:
-        return NeuronSet.of([*self, *other])
+        return NeuronSet.of([*self, *other], self._shared(other))
 
     def __and__(self, other: NeuronSet) -> NeuronSet:
-        return NeuronSet.of(n for n in self if n in other)
+        return NeuronSet.of((n for n in self if n in other), self._shared(other))
 
     def __sub__(self, other: NeuronSet) -> NeuronSet:
-        return NeuronSet.of(n for n in self if n not in other)
+        return NeuronSet.of((n for n in self if n not in other), self._shared(other))
 
     def __le__(self, other: NeuronSet) -> bool:
         return all(n in other for n in self)
 
+    def _shared(self, other: NeuronSet) -> str | None:
+        """The model of two sets. Raises InputError for sets of two models, of which nothing can be one set."""
+        if self._model is not None and other._model not in (None, self._model):
+            raise InputError(
+                f"one set is of the model {self._model[:12]}, the other of {str(other._model)[:12]}: they have no neurons in common"
+            )
+        return other._model if self._model is None else self._model
+
     def layer(self, name: str) -> NeuronSet:
         """The part that lies in one layer."""
-        return NeuronSet({name: self._layers.get(name, ())})
+        return NeuronSet({name: self._layers.get(name, ())}, self._model)
 
     def to_json(self) -> dict[str, list[int]]:
         return {name: list(indices) for name, indices in self._layers.items()}
@@ -88,48 +101,54 @@ class NeuronSet:
     def save(self, path: str | os.PathLike) -> None:
         """Write as JSON, or as safetensors (one int64 tensor a layer) if the name ends so."""
         path = Path(path)
+        about = {"format": "findnemo.neurons.1", **({} if self._model is None else {"model": self._model})}
         if path.suffix == ".safetensors":
             import torch
             from safetensors.torch import save_file
 
             tensors = {name: torch.tensor(idx, dtype=torch.int64) for name, idx in self._layers.items()}
-            save_file(tensors, path, metadata={"format": "findnemo.neurons.1"})
+            save_file(tensors, path, metadata=about)
         else:
-            path.write_text(
-                json.dumps({"format": "findnemo.neurons.1", "layers": self.to_json()}, indent=1) + "\n", encoding="utf-8"
-            )
+            path.write_text(json.dumps({**about, "layers": self.to_json()}, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> NeuronSet:
         """Read what `save` wrote. Raises `InputError` for anything else, and for more than 16 MiB."""
         path = checked(path, JSON_BYTES)
         try:
-            return cls(_read_tensors(path) if path.suffix == ".safetensors" else _read_json(path))
+            return cls(*(_read_tensors(path) if path.suffix == ".safetensors" else _read_json(path)))
         except (OSError, ValueError, RecursionError, InputError) as error:
             raise InputError(
                 f"{path} is not a neuron file (JSON with a 'layers' object, or safetensors): {error!s:.300}"
             ) from error
 
 
-def _read_json(path: Path) -> dict[str, list[int]]:
+def _read_json(path: Path) -> tuple[dict[str, list[int]], str | None]:
     values = json.loads(path.read_text(encoding="utf-8-sig"))
     layers = values.get("layers") if isinstance(values, dict) else None
     if not isinstance(layers, dict) or not all(isinstance(indices, list) for indices in layers.values()):
         raise ValueError("no 'layers' object of lists in it")
-    return layers
+    return layers, _name(values.get("model"))
 
 
-def _read_tensors(path: Path) -> dict[str, list[int]]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _read_tensors(path: Path) -> tuple[dict[str, list[int]], str | None]:
+    from safetensors import SafetensorError, safe_open
 
     try:
-        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            model = (file.metadata() or {}).get("model")
     except SafetensorError as error:
         raise ValueError(error) from error
     if scalars := [name for name, t in tensors.items() if t.ndim != 1]:
         raise ValueError(f"{scalars[0]!r:.60} is no list of indices")
-    return {name: t.tolist() for name, t in tensors.items()}
+    return {name: t.tolist() for name, t in tensors.items()}, _name(model)
+
+
+def _name(model: object) -> str | None:
+    if model is None or isinstance(model, str):
+        return model
+    raise ValueError(f"its model is {model!r:.40}, no fingerprint")
 
 
 def _index(layer: str, index: object) -> int:

@@ -11,20 +11,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from findnemo._state import undisturbed
 from findnemo.errors import InputError, NumericalError
 
 WINDOW, SIGMA = 11, 1.5
-C1, C2 = 0.01**2, 0.03**2
+K1, K2 = 0.01, 0.03  # times the range of the values: what keeps SSIM finite where a map is flat
 MS_WEIGHTS = (0.33, 0.33, 0.33)  # as in the released code, which does not sum to one
+NARROW = 1e-6  # a range is at least that: flat maps are like each other
 
 
 NOT_FINITE = "the noise prediction holds NaN or infinity: check the checkpoint, or load it with dtype float32"
+CONSTANT = (
+    "the noise difference is the same everywhere, so that all seeds would look alike: the model says nothing of an image at this timestep; check "
+    "the checkpoint and its scheduler (prediction_type, rescale_betas_zero_snr), or load it with dtype float32"
+)
+ROUNDING = 4 * torch.finfo(torch.float32).eps  # spread of a map, in parts of its largest value, that says nothing
 
 
 def minmax(delta: Tensor, per_channel: bool = False, strict: bool = True) -> Tensor:
     """Scale every noise difference (N, C, H, W) to [0, 1]: one minimum and maximum per sample, or per channel (released).
 
-    A constant map becomes zero. A sample with a value that is NaN or infinite raises NumericalError, or is NaN throughout if not `strict`.
+    A constant map becomes zero, see `constant`. A sample with a value that is NaN or infinite raises NumericalError, or is NaN throughout if not `strict`.
 
     >>> minmax(torch.tensor([[[[2.0, 4.0]]]])).tolist()
     [[[[0.0, 1.0]]]]
@@ -37,6 +44,26 @@ def minmax(delta: Tensor, per_channel: bool = False, strict: bool = True) -> Ten
     low, high = delta.amin(dims, keepdim=True), delta.amax(dims, keepdim=True)
     scaled = (delta - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
     return scaled if strict else torch.where(finite.view(-1, 1, 1, 1), scaled, torch.nan)
+
+
+def constant(delta: Tensor, per_channel: bool = False) -> Tensor:
+    """Which noise differences (N, C, H, W) are the same everywhere but for rounding, or have a channel that is: (N,) of bool.
+
+    Scaled to [0, 1] they are all alike whatever the prompt, so that nothing about a memory follows from them.
+
+    >>> constant(torch.tensor([[[[2.0, 4.0]]], [[[7.0, 7.0]]]])).tolist()
+    [False, True]
+    """
+    maps = delta.float().flatten(2) if per_channel else delta.float().flatten(1)[:, None]
+    spread = maps.amax(2) - maps.amin(2)
+    return (spread <= ROUNDING * maps.abs().amax(2)).any(1)
+
+
+def fault(deltas: Tensor) -> str | None:
+    """What is wrong with scaled noise differences of a `Probe` that does not raise: NaN or infinity, or no content; None for nothing."""
+    if deltas.isnan().any():
+        return NOT_FINITE
+    return CONSTANT if deltas.isinf().any() else None
 
 
 def _window(x: Tensor) -> Tensor:
@@ -58,18 +85,31 @@ def _check(size: torch.Size, least: int, name: str) -> None:
         raise InputError(f"{name} needs maps of at least {least} x {least}, these are {size[-2]} x {size[-1]}{way_out}")
 
 
-def _maps(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Luminance and contrast-structure maps of SSIM (Wang et al. 2004), each (N, C, H-10, W-10)."""
+def _maps(x: Tensor, y: Tensor, spread: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
+    """Luminance and contrast-structure maps of SSIM (Wang et al. 2004), each (N, C, H-10, W-10). `spread`: range of the values."""
     mx, my = _blur(x), _blur(y)
     vx, vy, vxy = _blur(x * x) - mx * mx, _blur(y * y) - my * my, _blur(x * y) - mx * my
-    luminance = (2 * mx * my + C1) / (mx * mx + my * my + C1)
-    return luminance, (2 * vxy + C2) / (vx.clamp(min=0) + vy.clamp(min=0) + C2)
+    c1, c2 = (K1 * spread) ** 2, (K2 * spread) ** 2
+    luminance = (2 * mx * my + c1) / (mx * mx + my * my + c1)
+    return luminance, (2 * vxy + c2) / (vx.clamp(min=0) + vy.clamp(min=0) + c2)
 
 
-def ssim(x: Tensor, y: Tensor) -> Tensor:
+def _spread(x: Tensor, y: Tensor, together: int) -> Tensor:
+    """The larger range (maximum - minimum) of x and of y, each over so many samples in a row: (N, C, H, W) twice -> (N, 1, 1, 1)."""
+
+    def of(maps: Tensor) -> Tensor:
+        groups = maps.detach().reshape(-1, together * maps[0].numel())
+        return groups.amax(1) - groups.amin(1)
+
+    return torch.maximum(of(x), of(y)).clamp(min=NARROW).repeat_interleave(together).view(-1, 1, 1, 1)
+
+
+@undisturbed
+def ssim(x: Tensor, y: Tensor, together: int | None = None) -> Tensor:
     """Structural similarity of x and y, sample by sample: (N, C, H, W) twice -> (N,).
 
-    11 x 11 Gaussian window, sigma 1.5, only where the window fits. Smaller maps than that raise InputError.
+    11 x 11 Gaussian window, sigma 1.5, only where the window fits; the range of the values is taken as 1, that of scaled noise differences.
+    `together` has no meaning here (see `ms_ssim`). Smaller maps than the window raise InputError.
 
     >>> x = torch.rand(2, 3, 16, 16)
     >>> torch.allclose(ssim(x, x), torch.ones(2))
@@ -80,13 +120,23 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     return (luminance * contrast).mean((1, 2, 3))
 
 
-def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
-    """Multi-scale SSIM over three scales with weights .33 (released code): (N, C, H, W) twice -> (N,). Needs 44 x 44 and more."""
+@undisturbed
+def ms_ssim(x: Tensor, y: Tensor, together: int | None = None) -> Tensor:
+    """Multi-scale SSIM over three scales with weights .33: (N, C, H, W) twice -> (N,). Needs 44 x 44 and more.
+
+    As the released code has it from torchmetrics 1.3, which is given no range: the range of the values is measured anew at each scale, over
+    all samples of x and all of y, whichever is larger. So a pair's value depends on what it is compared together with. `together`: so many
+    samples in a row are measured as one; all, if it is None. Raises InputError for smaller maps.
+
+    >>> x, y = torch.rand(4, 1, 44, 44), torch.rand(4, 1, 44, 44)
+    >>> torch.allclose(ms_ssim(x, y, together=2)[:2], ms_ssim(x[:2], y[:2]))
+    True
+    """
     _check(x.shape, WINDOW * 2 ** (len(MS_WEIGHTS) - 1), "MS-SSIM")  # halved twice, the window must still fit
     x, y, result = x.float(), y.float(), x.new_ones(len(x), dtype=torch.float32)
     for scale, weight in enumerate(MS_WEIGHTS):
         last = scale == len(MS_WEIGHTS) - 1
-        luminance, contrast = _maps(x, y)
+        luminance, contrast = _maps(x, y, _spread(x, y, together or len(x)))
         value = (luminance * contrast if last else contrast).mean((1, 2, 3))
         result = result * value.clamp(min=0) ** weight
         x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
@@ -94,10 +144,11 @@ def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
 
 
 SIMILARITIES = {"ssim": ssim, "ms-ssim": ms_ssim}
+TOGETHER = ("ms-ssim",)  # those by which a pair's value depends on what it is compared together with
 
 
 def pairwise(deltas: Tensor, similarity: str = "ssim") -> Tensor:
-    """Similarity between all pairs of deltas (N, C, H, W) -> symmetric (N, N), with -inf on the diagonal."""
+    """Similarity between all pairs of deltas (N, C, H, W), compared together -> symmetric (N, N), with -inf on the diagonal."""
     n = len(deltas)
     first, second = torch.triu_indices(n, n, 1, device=deltas.device)
     values = SIMILARITIES[similarity](deltas[first], deltas[second])
@@ -106,16 +157,28 @@ def pairwise(deltas: Tensor, similarity: str = "ssim") -> Tensor:
     return table
 
 
-def trajectory(deltas: Tensor, similarity: str = "ssim") -> Tensor:
-    """The memorization score after 2, 3, ... N seeds: deltas (N, C, H, W) -> (N - 1,), never falling."""
+def _check_deltas(deltas: Tensor) -> None:
     if len(deltas) < 2:
         raise InputError(f"a memorization score compares seeds: it needs at least two, not {len(deltas)}")
+    if (reason := fault(deltas)) or constant(deltas).any():
+        raise NumericalError(reason or CONSTANT)
+
+
+def trajectory(deltas: Tensor, similarity: str = "ssim") -> Tensor:
+    """The memorization score after 2, 3, ... N seeds: deltas (N, C, H, W) -> (N - 1,). With SSIM it never falls. Raises InputError for fewer
+    than two deltas, NumericalError for one that is constant or not finite."""
+    _check_deltas(deltas)
+    counts = range(2, len(deltas) + 1)
+    if similarity in TOGETHER:
+        return torch.stack([pairwise(deltas[:n], similarity).max() for n in counts])
     table = pairwise(deltas, similarity)
-    return torch.stack([table[:n, :n].max() for n in range(2, len(table) + 1)])
+    return torch.stack([table[:n, :n].max() for n in counts])
 
 
 def memorization_score(deltas: Tensor, similarity: str = "ssim") -> float:
-    """The memorization score of a prompt: the largest pairwise similarity of its deltas (N >= 2, C, H, W)."""
-    if len(deltas) < 2:
-        raise InputError(f"a memorization score compares seeds: it needs at least two, not {len(deltas)}")
+    """The memorization score of a prompt: the largest pairwise similarity of its deltas (N >= 2, C, H, W).
+
+    Raises NumericalError for deltas that are the same everywhere (`constant`), NaN or infinite.
+    """
+    _check_deltas(deltas)
     return float(pairwise(deltas, similarity).max())

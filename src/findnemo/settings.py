@@ -30,6 +30,22 @@ class Settings:
     guidance: float | None = None
     seed: int = 0
 
+    def reaches(self, score: Any, tau: float) -> Any:
+        """Whether a score (a number, or each of a tensor) is one of a memory: at least `tau`; in the released code more than that.
+
+        >>> PAPER.reaches(0.428, 0.428), RELEASED.reaches(0.428, 0.428)
+        (True, False)
+        """
+        return score > tau if self.variant == "released" else score >= tau
+
+    def spared(self, similarity: float, tau_ref: float) -> bool:
+        """Whether Algorithm 4 drops what leaves this similarity: at most `tau_ref`; in the released code less than that.
+
+        >>> PAPER.spared(0.428, 0.428), RELEASED.spared(0.428, 0.428)
+        (True, False)
+        """
+        return similarity < tau_ref if self.variant == "released" else similarity <= tau_ref
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 

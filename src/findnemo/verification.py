@@ -17,7 +17,7 @@ from findnemo.images import ImageSettings, generate, noise_pictures
 from findnemo.localization.growth import grown
 from findnemo.models import Model
 from findnemo.neurons import Neuron, NeuronSet
-from findnemo.scores import SIMILARITIES, memorization_score
+from findnemo.scores import SIMILARITIES, memorization_score, pairwise
 from findnemo.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FRESH = 1000  # first sample number of evaluation seeds; localization uses 0, 1, ...
 GROWTH = 2000  # first sample number of the images on which a set is grown
+COPYING = 0.5  # share of untouched images that must be copies for a prompt to copy: one pair among many is chance
 COPY = 0.7  # similarity of images of different seeds from which one is a copy of the other
 RANDOM = 5  # draws of random neurons that a set is compared with (Finding NeMo, section 4)
 MORE = 32  # a set is grown by that many neurons at most: what takes more is no single memory any more
@@ -62,11 +63,16 @@ def verify(
     image_settings: ImageSettings,
     judges: Judges | None = None,
     original: Image.Image | None = None,
+    tau: float | None = None,
 ) -> Verification:
     """Compare a prompt with `neurons` on and off, on fresh seeds.
 
-    `values` holds medians over the seeds: `score_before`, `score_after` (memorization score); `same_seed` (largest similarity of
-    a seed's noise difference to its own before); with a descriptor `sscd_gen` (image with against without the edit, same seed),
+    `tau`: the threshold of the memorization score. A fresh seed whose noise difference resembles that of no other fresh seed so much does
+    not replicate, and says nothing of the memory: it is left out, as Algorithm 1 leaves it out. Without `tau` all seeds count.
+
+    `values` holds `score_before`, `score_after` (memorization score: largest similarity of two seeds); `replicating`, how many fresh seeds
+    replicate, and `same_seed`, the largest similarity of a replicating seed's noise difference to its own before, which is missing where
+    none does. Medians over the seeds are: with a descriptor `sscd_gen` (image with against without the edit, same seed),
     `d_sscd_before`, `d_sscd_after` (pairwise among the images of the prompt) and, if the training image is known,
     `sscd_orig_before`, `sscd_orig_after`; with a CLIP `a_clip_before`, `a_clip_after` (Finding NeMo, section 4); of two images or
     more `copies_before`, `copies_after`, the share of them that are copies of what another seed gave (`copying` .7 and more).
@@ -76,8 +82,10 @@ def verify(
     values = {
         "score_before": memorization_score(unblocked, settings.similarity),
         "score_after": memorization_score(blocked, settings.similarity),
-        "same_seed": float(SIMILARITIES[settings.similarity](unblocked, blocked).max()),
+        "replicating": len(replicating(unblocked, settings, tau)),
     }
+    if (alike := same_seed(unblocked, blocked, settings, tau)) is not None:
+        values["same_seed"] = alike
     samples = range(FRESH, FRESH + images)
     before = generate(model, prompt, samples, image_settings) if images else []
     with deactivate(model, neurons):
@@ -135,6 +143,28 @@ def pixel_vectors(images: Sequence[Image.Image]) -> torch.Tensor:
     return torch.nn.functional.normalize(rows - rows.mean(1, keepdim=True), dim=1)
 
 
+def replicating(deltas: torch.Tensor, settings: Settings, tau: float | None) -> list[int]:
+    """Positions of the seeds that replicate, of noise differences (N, C, H, W): their best pairwise similarity reaches `tau` (Algorithm 1)."""
+    if tau is None:
+        return list(range(len(deltas)))
+    best = pairwise(deltas, settings.similarity).amax(1)
+    return torch.nonzero(settings.reaches(best, tau)).flatten().tolist()
+
+
+def same_seed(unblocked: torch.Tensor, blocked: torch.Tensor, settings: Settings, tau: float | None = None) -> float | None:
+    """Largest similarity of a replicating seed's noise difference (N, C, H, W) with neurons off to its own before; None where no seed
+    replicates: there is no memory on these seeds that could be gone."""
+    kept = replicating(unblocked, settings, tau)
+    return float(SIMILARITIES[settings.similarity](unblocked[kept], blocked[kept]).max()) if kept else None
+
+
+def fresh_same_seed(probe: Probe, neurons: NeuronSet, tau: float) -> float:
+    """`same_seed` of a memory that is known to be one: where none of the probe's seeds replicates, of all of them."""
+    unblocked, blocked = probe.deltas(), probe.deltas(neurons)
+    found = (same_seed(unblocked, blocked, probe.settings, level) for level in (tau, None))
+    return next(value for value in found if value is not None)
+
+
 def grow(
     model: Model,
     prompt: str,
@@ -147,10 +177,14 @@ def grow(
     """`neurons` and as few more as it takes until no finished image is a copy of an untouched one (`copying` under .7 for all).
 
     The next come in the order of `order`, 32 at most. A smallest set can satisfy the score, which looks at one noisy step, and still leave a copy
-    under guidance. None if not even those are enough. Uses seeds of its own, so that verification stays fresh.
+    under guidance. None if not even those are enough. `neurons` as they are for a prompt of which most untouched images are no copies of each
+    other. Uses seeds of its own (2000, 2001, ...), so that verification stays fresh: no figure is of a seed that anything was decided on.
+    `images`: how many of them, two or more.
     """
     samples = range(GROWTH, GROWTH + images)
     before = generate(model, prompt, samples, image_settings)
+    if (copying(before, before, descriptor) >= COPY).float().mean() < COPYING:
+        return neurons
 
     def copies(off: NeuronSet) -> bool:
         with deactivate(model, off):

@@ -106,6 +106,53 @@ def test_a_caption_longer_than_the_tokenizer_takes_is_told(place, tmp_path):
     assert len(result.json["results"]) == 2
 
 
+def test_long_captions_of_several_text_encoders_are_told_by_their_rows(tmp_path):
+    """CLIP reads 77 tokens and T5 all of them; the hold-out captions are told apart."""
+    from _tiny_transformers import tiny_sd3
+
+    tiny_sd3().save_pretrained(tmp_path / "sd3")
+    (tmp_path / "long.txt").write_text("a moon\n" + "ab" * 55 + "a\n")  # every letter is a token
+    (tmp_path / "holdout.txt").write_text("a lake\na tree\n" + "a" * 80 + "\n")
+    given = ("audit", tmp_path / "sd3", "--prompts", tmp_path / "long.txt", "--holdout", tmp_path / "holdout.txt")
+    result = cli(*given, "--images", 1, "--image-steps", 1, "--out", tmp_path / "out")
+    assert result.status == 0, result.err
+    assert "warning: row 2: 113 tokens; CLIP reads 77 of them, T5 all\n" in result.err
+    assert "warning: hold-out row 3: 82 tokens; CLIP reads 77 of them, T5 all\n" in result.err
+    assert result.err.count("tokens") == 2  # once each, however often they are encoded
+
+
+def test_a_model_without_its_safety_checker_is_loaded_with_a_word(place, tmp_path):
+    model = Path(shutil.copytree(place / "model", tmp_path / "model"))
+    index = json.loads((model / "model_index.json").read_text())
+    index |= {
+        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        "feature_extractor": ["transformers", "CLIPImageProcessor"],
+    }
+    (model / "model_index.json").write_text(json.dumps(index))
+    result = cli(*filled(place, READERS["detect"], place / "captions.csv", model=model), "--out", tmp_path / "out")
+    assert result.status == 0, result.err
+    assert "has no usable safety_checker and feature_extractor" in result.err
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "says"),
+    [
+        ("unet", {"sample_size": None}, "sample_size of its unet is None"),
+        ("vae", {"scaling_factor": None}, "scaling_factor None"),
+        ("scheduler", {"num_train_timesteps": 20}, "cannot give timesteps of 50 steps"),
+    ],
+)
+def test_a_model_that_cannot_be_worked_on_is_refused_before_any_work(place, tmp_path, part, change, says):
+    model = Path(shutil.copytree(place / "model", tmp_path / "model"))
+    (file,) = (model / part).glob("*config.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    result = cli(*filled(place, READERS["detect"], place / "captions.csv", model=model), "--out", tmp_path / "out")
+    assert result.status in (1, 2)
+    assert "Traceback" not in result.err
+    assert says in result.err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
 def test_another_column_can_be_named(place, tmp_path):
     (tmp_path / "t.csv").write_text("id,title\n1,a moon\n")
     arguments = filled(place, READERS["detect"], tmp_path / "t.csv")

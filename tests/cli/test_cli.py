@@ -609,7 +609,7 @@ def test_compare_as_json_is_the_table(compared, usual):
     out, _ = compared
     result = cli("compare", *usual, "--images", 2, "--mitigations", "neurons", "--json", "--out", out)
     assert result.status == 0
-    assert {row[""] for row in result.json} == {"All neurons active", "1 repeated word", "Deactivated neurons (NeMo)"}
+    assert {row[""] for row in result.json} == {"All neurons active", "1 repeated word", "Deactivated neurons (findnemo)"}
 
 
 def test_an_unknown_mitigation_is_refused_before_the_work(usual, tmp_path):

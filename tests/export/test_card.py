@@ -55,7 +55,7 @@ def test_hostile_captions_stay_one_cell_of_plain_text(tmp_path, model):
     rows = [line for line in section.splitlines() if re.match(r"\| \d", line)]
     assert len(rows) == len(HOSTILE)
     for row, text in zip(rows, HOSTILE, strict=True):
-        assert len(cells(row)) == 3
+        assert len(cells(row)) == 4
         written = cells(row)[1]
         assert not re.search(r"(?<!\\)(?:\\\\)*[<>\[\]`!#*_&|]", written), written
         assert shown(written) == "".join(c for c in " ".join(text.split()) if c.isprintable())

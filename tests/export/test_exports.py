@@ -190,9 +190,8 @@ def test_a_converted_file_has_every_weight_in_its_place_and_zeros_in_the_rows(ex
 def test_other_architectures_have_no_original_layout(tmp_path):
     pipeline, neurons = loud(tiny_family("sd1"))
     model = as_model(pipeline)
-    chosen = chosen_of(tmp_path, model, neurons)
     model.pipeline = type("PixArtAlphaPipeline", (type(pipeline),), {})(**pipeline.components, requires_safety_checker=False)
-    model.__dict__["fingerprint"] = chosen.fingerprint
+    chosen = chosen_of(tmp_path, model, neurons)
     for form in ("file", "kohya"):
         with pytest.raises(
             ModelError, match="of StableDiffusionPipeline and StableDiffusionXLPipeline only, not of PixArtAlphaPipeline"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from _hub import cached
 from _tiny_files import FAMILIES, as_model, save_file, tiny_family
 from huggingface_hub import constants
 from safetensors.torch import load_file
@@ -69,18 +70,6 @@ def test_the_configuration_needs_no_weights(made, tmp_path):
 
 
 # the hub's cache -----------------------------------------------------------------------------------------------------
-
-
-def cached(monkeypatch, root: Path, repository: str, directory: Path, revision: str = "main", commit: str = "c" * 40) -> Path:
-    """A local cache of the hub that holds a repository."""
-    place = root / f"models--{repository.replace('/', '--')}"
-    (place / "refs").mkdir(parents=True, exist_ok=True)
-    (place / "refs" / revision).write_text(commit)
-    shutil.copytree(directory, place / "snapshots" / commit)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(root))
-    for module in ("huggingface_hub._snapshot_download", "huggingface_hub.file_download"):
-        monkeypatch.setattr(f"{module}.constants.HF_HUB_CACHE", str(root), raising=False)
-    return place
 
 
 def test_without_a_configuration_the_usual_one_comes_from_the_cache(made, tmp_path, monkeypatch):

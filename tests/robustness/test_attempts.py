@@ -10,10 +10,9 @@ from PIL import Image
 import findnemo
 from findnemo.errors import InputError
 from findnemo.images import ImageSettings
-from findnemo.models import sample_seed
+from findnemo.models import SAMPLERS, sample_seed, sampling
 from findnemo.neurons import NeuronSet
-from findnemo.robustness import ATTEMPTS, image_to_image, sampler, subject
-from findnemo.robustness.attempts import SAMPLERS
+from findnemo.robustness import ATTEMPTS, image_to_image, subject
 
 PROMPT = "The secret of the old clock, a big picture"
 SETTINGS = ImageSettings(steps=4, guidance=2.0)
@@ -74,7 +73,7 @@ def test_image_to_image_is_of_the_edited_model_and_of_the_picture(model, told):
 @pytest.mark.parametrize(("name", "kind"), SAMPLERS.items())
 def test_a_sampler_is_that_of_diffusers_on_the_model_s_own_schedule(model, name, kind):
     own = model.pipeline.scheduler
-    with sampler(model, name):
+    with sampling(model, name):
         used = model.pipeline.scheduler
         assert type(used) is getattr(diffusers, kind)
         assert torch.allclose(used.alphas_cumprod, own.alphas_cumprod)
@@ -83,5 +82,5 @@ def test_a_sampler_is_that_of_diffusers_on_the_model_s_own_schedule(model, name,
 
 
 def test_a_sampler_that_is_not_known_is_named(model):
-    with pytest.raises(InputError, match="sampler 'Magic' is not known: use one of DDIM"), sampler(model, "Magic"):
+    with pytest.raises(InputError, match="sampler 'Magic' is not known: use one of DDIM"), sampling(model, "Magic"):
         pass

@@ -147,6 +147,7 @@ def test_a_tracker_gets_settings_figures_and_captions_in_order(run, registered):
             "caption/copies_before": 1,
             "caption/copies_after": 0,
             "caption/evaluations": 22,
+            "caption/gone": 1,
         },
     )
 

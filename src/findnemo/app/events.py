@@ -10,6 +10,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from findnemo.errors import InputError
 from findnemo.images import generate
 from findnemo.localization import Localization, localize
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.runs import Caption, Run, all_neurons, neurons_of, row
+from findnemo.runs import BAD, STANDINGS, Caption, Run, all_neurons, neurons_of, row, standing, state
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -55,31 +56,19 @@ class Chosen:
 
 
 def verdict(caption: Caption) -> str:
-    """What the run says of a caption, in few words."""
-    detected, found, checked = (caption.results.get(stage) for stage in ("detect", "localize", "verify"))
-    if caption.failed:
-        return "failed"
-    if detected is None:
-        return "open"
-    if not detected["memorized"]:
-        return "not memorized"
-    if found is None:
-        return "memorized"
-    if not found["reached"]:
-        return "out of reach"
-    if checked is not None and (checked["same_seed"] > found["tau"] or checked.get("copies_after", 0) > 0):
-        return "left in fresh seeds"
-    return "gone"
+    """How a caption stands, as every face says it: one of `runs.STANDINGS`."""
+    return standing(caption)
 
 
-FILTERS: dict[str, Callable[[str], bool]] = {
-    "all": lambda said: True,
-    "memorized": lambda said: said in ("memorized", "gone", "left in fresh seeds", "out of reach"),
-    "gone": lambda said: said == "gone",
-    "left in fresh seeds": lambda said: said == "left in fresh seeds",
-    "out of reach": lambda said: said == "out of reach",
-    "not memorized": lambda said: said == "not memorized",
-    "failed": lambda said: said == "failed",
+def _stands(word: str, caption: Caption) -> bool:
+    return standing(caption) == word
+
+
+FILTERS: dict[str, Callable[[Caption], bool]] = {
+    "all": lambda caption: True,
+    "memorized": lambda caption: state(caption) == "memorized",
+    "not gone": lambda caption: standing(caption) in BAD,
+    **{word: partial(_stands, word) for word in STANDINGS},
 }
 SORTS: dict[str, Callable[[Caption], Any]] = {
     "row": lambda c: c.row,
@@ -95,7 +84,7 @@ def matching(subject: Subject, search: str, kept: str, sort: str) -> list[Captio
     if kept not in FILTERS or sort not in SORTS:
         raise InputError(f"no filter {kept!r} or order {sort!r}: use {', '.join(FILTERS)}; {', '.join(SORTS)}")
     wanted = " ".join(search.split()).casefold()
-    found = [c for c in captions(subject) if wanted in " ".join(c.text.split()).casefold() and FILTERS[kept](verdict(c))]
+    found = [c for c in captions(subject) if wanted in " ".join(c.text.split()).casefold() and FILTERS[kept](c)]
     return sorted(found, key=SORTS[sort])
 
 
@@ -162,7 +151,8 @@ def detail(subject: Subject, id_: int | None) -> Detail:
     chosen = Chosen(caption.text, neurons_of(caption), z)
     about = [
         ("row", caption.row),
-        ("verdict", verdict(caption)),
+        ("state", state(caption)),
+        ("verdict", f"{verdict(caption)}: {STANDINGS[verdict(caption)]}"),
         *((says, values[key]) for key, says in _SAYS.items()),
         _listed(subject, chosen),
     ]

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from findnemo import demo
 from findnemo.app.jobs import Jobs
 from findnemo.calibration import Calibration
-from findnemo.errors import InputError, MismatchError
+from findnemo.errors import InputError
 from findnemo.images import ImageSettings, generate
 from findnemo.models import Model, load
+from findnemo.models._identity import kept_identity, refuse_other
 from findnemo.originals import kept_name, picture
 from findnemo.runs import Caption, Run, captions_of, settings_of
 from findnemo.runs.trust import require
@@ -63,8 +64,8 @@ def open_subject(
     made = Calibration.load(calibration) if calibration is not None else own() if own is not None else None
     if made is not None:
         made.check(model)
-    untouched = lru_cache(KEPT)(lambda caption, seed: generate(model, caption, [seed], settings)[0])
-    return Subject(model, run, made, settings, Path(folder), untouched)
+    images = lru_cache(KEPT)(lambda whole, caption, seed: generate(model, caption, [seed], settings)[0])
+    return Subject(model, run, made, settings, Path(folder), lambda caption, seed: images(model.identity.whole, caption, seed))
 
 
 def _of_run(run: Path, model: Model | None) -> tuple[Model, ImageSettings]:
@@ -74,8 +75,8 @@ def _of_run(run: Path, model: Model | None) -> tuple[Model, ImageSettings]:
         if model is None:
             require(opened, opens=("model",))
     model = model or load(source, None, settings.get("dtype"), channels_last=True, **options)
-    if settings.get("model") != model.fingerprint:
-        raise MismatchError(f"{model.source} is not the model of {run}: give the audited one with --model")
+    kept = kept_identity(settings.get("identity"))
+    refuse_other(model, str(settings.get("model")), kept, str(run), "give the audited one with --model")
     return model, ImageSettings.from_json(settings.get("image_settings") or {})
 
 

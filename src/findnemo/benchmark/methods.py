@@ -10,11 +10,11 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from findnemo._effect import read
 from findnemo.calibration import Calibration, activations
 from findnemo.deltas import Probe
 from findnemo.localization import localize, out_of_distribution_neurons
@@ -127,9 +127,9 @@ def attribution(replication: Replication, seeds: Sequence[int]) -> dict[str, Ten
 def wanda_scores(model: Model, prompts: Sequence[str]) -> dict[str, Tensor]:
     """Sum over a value neuron's weights of |W_ij| * ||A_j||_2, A being all tokens of the prompts, per prompt; layer -> (width,)."""
     inputs = model.value_inputs(model.encode(list(prompts)))
-    layers: dict[str, Any] = model.value_layers
+    weights = {name: read(name, layer)[0] for name, layer in model.value_layers.items()}
     norms = {name: x.float().square().sum((0, 1)).div(len(prompts)).sqrt() for name, x in inputs.items()}
-    return {name: (layer.weight.float().abs() @ norms[name]).cpu() for name, layer in layers.items()}
+    return {name: (weight.float().abs() @ norms[name]).cpu() for name, weight in weights.items()}
 
 
 def _sufficient(task: Task, ranking: Sequence[Neuron] | Callable[[Replication], Sequence[Neuron]]) -> Answer:

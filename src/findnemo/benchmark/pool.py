@@ -92,10 +92,8 @@ def encode_image(model: Model, image: Image.Image) -> Tensor:
     scale = 2 ** (len(vae.config.block_out_channels) - 1)
     size = model.latent_shape[2] * scale, model.latent_shape[1] * scale
     pixels = np.asarray(image.resize(size) if image.size != size else image, np.float32)
-    x = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(model.device, vae.dtype) / 127.5 - 1
-    shift = getattr(vae.config, "shift_factor", None) or 0.0
-    latents: Tensor = (vae.encode(x).latent_dist.mean - shift) * vae.config.scaling_factor
-    return latents.float().cpu()
+    x = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1
+    return model.encode_images(x).float().cpu()
 
 
 def template(picture: Tensor, filling: Tensor) -> Tensor:

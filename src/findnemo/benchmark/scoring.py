@@ -21,7 +21,7 @@ from findnemo.errors import InputError
 from findnemo.images import generate
 from findnemo.neurons import NeuronSet
 from findnemo.scores import SIMILARITIES
-from findnemo.verification import COPY, FRESH
+from findnemo.verification import COPY, FRESH, fresh_same_seed
 
 TRUTH = "the truth"  # a row of its own: all planted neurons, what a method could reach at best
 IMAGES, UNRELATED = 2, 16
@@ -110,7 +110,7 @@ class Judge:
     def _same_seed(self, memory: Memory, neurons: NeuronSet) -> float:
         settings = self.member.calibration.settings
         probe = Probe(self.member.model, memory.caption, settings, range(FRESH, FRESH + settings.samples))
-        return round(float(SIMILARITIES[settings.similarity](probe.deltas(), probe.deltas(neurons)).max()), 4)
+        return round(fresh_same_seed(probe, neurons, self.member.calibration.tau), 4)
 
     def _copies(self, memory: Memory, neurons: NeuronSet) -> float:
         assert self.descriptor is not None
@@ -127,7 +127,7 @@ class Judge:
 
     def _kept(self, neurons: NeuronSet) -> float:
         probe, before = self._unrelated
-        return round(float(SIMILARITIES[probe.settings.similarity](before, probe.deltas(neurons)).mean()), 4)
+        return round(float(SIMILARITIES[probe.settings.similarity](before, probe.deltas(neurons), 1).mean()), 4)
 
 
 def score(judge: Judge, memory: Memory, method: str, answer: Answer, seconds: float = 0.0) -> Score:

@@ -53,7 +53,7 @@ def measure(member: Member, memory: Memory, judge: Any) -> dict[str, Any]:
         "few": [same(off) for off in _off(memory, memory.gone)],
         "near": {c: copies(c) for c in memory.near},
     }
-    there = values["score"] >= tau and (memory.type != "VM" or values["copies"] >= COPY)
+    there = probe.settings.reaches(values["score"], tau) and (memory.type != "VM" or values["copies"] >= COPY)
     return values | {"learned": there and values["off"] <= tau and values["off_copies"] < COPY}
 
 

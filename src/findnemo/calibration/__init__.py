@@ -2,7 +2,7 @@
 
 from findnemo.calibration._calibrate import PRECISION, calibrate, groups_of
 from findnemo.calibration._calibration import Calibration
-from findnemo.calibration._gathered import CHUNK, Chunk, Group, Parts, prompts_digest
+from findnemo.calibration._gathered import CHUNK, Chunk, Group, Parts, chained, prompts_digest
 from findnemo.calibration._published import PUBLISHED_TAU, import_statistics
 from findnemo.calibration._statistics import Moments, activations, layer_activations, tau_interval, threshold
 
@@ -17,6 +17,7 @@ __all__ = [
     "Parts",
     "activations",
     "calibrate",
+    "chained",
     "groups_of",
     "import_statistics",
     "layer_activations",

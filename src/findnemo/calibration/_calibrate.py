@@ -14,9 +14,9 @@ from findnemo.calibration._calibration import Calibration
 from findnemo.calibration._gathered import Chunk, Gathered, Group, Parts, chained, chunked
 from findnemo.calibration._statistics import layer_activations
 from findnemo.deltas import Probe, group_size
-from findnemo.errors import NumericalError, StoppedError
+from findnemo.errors import MismatchError, NumericalError, StoppedError
 from findnemo.models import Model
-from findnemo.scores import NOT_FINITE, trajectory
+from findnemo.scores import fault, trajectory
 from findnemo.settings import Settings, settings_for
 
 SAVE_EVERY = 5.0  # seconds between checkpoints
@@ -47,7 +47,7 @@ def calibrate(
     so that an interrupted calibration goes on from there; it is removed at the end, once the calibration is saved to the directory `out`, if
     one is given. `parts`: who computes chunks of prompts, in their order (`runs.calibrate_with`); by default this process. The result is
     the same to the last bit. `stop` is asked between groups of prompts. Raises InputError for fewer than two prompts, NumericalError
-    naming a prompt that gives NaN, StoppedError once `stop` says so.
+    naming a prompt that gives NaN, MismatchError where the model changes meanwhile, StoppedError once `stop` says so.
 
         >>> import findnemo
         >>> model = findnemo.load("demo")
@@ -57,7 +57,8 @@ def calibrate(
     settings = settings or settings_for(variant, seed)
     precision = None if fpr is not None else precision
     path, seen, number = Path(checkpoint) if checkpoint else None, "", 0
-    gathered = Gathered.load(path, f"{model.fingerprint} {settings} {precision}") if path else Gathered("")
+    identity = model.identity
+    gathered = Gathered.load(path, f"{identity.fingerprint} {settings} {precision}") if path else Gathered("")
     done, saved = gathered.count, -math.inf
     chunks = chunked(prompts, done, lambda: not gathered.settled(precision))
     computed = (parts or _parts_here(model))(settings, chunks)
@@ -88,7 +89,9 @@ def calibrate(
         if path and gathered.count > done and gathered.whole:  # an interrupt can come in the midst of taking a group
             gathered.save(path)
         raise
-    made = gathered.calibration(model, settings, fpr, confidence)
+    if told := model.identity.differences(identity, pictures=False):
+        raise MismatchError(f"the model changed while it was calibrated: {'; '.join(told)}; calibrate again")
+    made = gathered.calibration(identity, model.source, settings, fpr, confidence)
     if out is not None:
         made.save(out)
     if path:
@@ -127,6 +130,6 @@ def _trajectories(model: Model, prompts: Sequence[str], settings: Settings, text
     probe = Probe.of_many(model, rows, settings, text.repeat_interleave(settings.samples, 0))
     deltas = probe.deltas().split(settings.samples)
     for prompt, part in zip(prompts, deltas, strict=True):
-        if part.isnan().any():
-            raise NumericalError(f"hold-out prompt {prompt!r}: {NOT_FINITE}")
+        if (reason := fault(part)) is not None:
+            raise NumericalError(f"hold-out prompt {prompt!r}: {reason}")
     return [trajectory(part, settings.similarity).cpu().double() for part in deltas]

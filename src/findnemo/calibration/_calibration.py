@@ -16,6 +16,7 @@ from findnemo._sizes import JSON_BYTES, TENSOR_BYTES, checked
 from findnemo._writing import written
 from findnemo.errors import DamageError, InputError, MismatchError
 from findnemo.models import Model
+from findnemo.models._identity import Identity, told_apart
 from findnemo.rates import CONFIDENCE, p_value, rank, rate_bound
 from findnemo.settings import Settings
 
@@ -29,7 +30,8 @@ class Calibration:
     `tau`: threshold of the memorization score. `mean`, `std`: layer name -> (width,) activation statistics of `count` prompts.
     `trajectories`: (n, samples - 1) hold-out scores after 2, 3, ... seeds, of the prompts it took to know tau; empty for imported
     statistics. `fpr`: the false-positive rate asked for, or None; `confidence`: the one asked for with it, or None. `prompts`: identity of
-    the hold-out prompts.
+    the hold-out prompts. `identity`: all that scores of the model depend on, of which `model` is the fingerprint; None for what an
+    earlier findnemo made.
     """
 
     model: str
@@ -43,6 +45,7 @@ class Calibration:
     fpr: float | None = None
     prompts: str = ""
     confidence: float | None = None
+    identity: Identity | None = field(default=None, repr=False, compare=False)
 
     @property
     def scores(self) -> Tensor:
@@ -71,10 +74,10 @@ class Calibration:
 
     def check(self, model: Model, settings: Settings | None = None) -> None:
         """Refuse to be used with another model or other settings. Raises MismatchError naming the difference."""
-        if self.model and self.model != model.fingerprint:
+        if self.model and (told := told_apart(model, self.model, self.identity, pictures=False)):
             raise MismatchError(
                 f"this calibration was made for another model: {self.source} ({self.model[:12]}), not {model.source} "
-                f"({model.fingerprint[:12]}); calibrate again with this model"
+                f"({model.fingerprint[:12]}): {told}; calibrate again with this model"
             )
         widths = {name: len(mean) for name, mean in self.mean.items()}
         if widths != model.widths():
@@ -94,6 +97,7 @@ class Calibration:
         about = {
             "format": FORMAT,
             "model": self.model,
+            "identity": None if self.identity is None else self.identity.to_json(pictures=False),
             "source": self.source,
             "settings": self.settings.to_json(),
             "tau": self.tau,
@@ -145,15 +149,16 @@ class Calibration:
                 about["fpr"],
                 about.get("prompts", ""),
                 about.get("confidence"),
+                Identity.from_json(about["identity"]) if about.get("identity") else None,
             )
-            made._require_whole()
+            made.require_whole()
             return made
         except (OSError, KeyError, ValueError, RecursionError, SafetensorError) as error:
             raise DamageError(
                 f"{path} is damaged or not a calibration: {error!s:.300}; make it again with `findnemo calibrate`"
             ) from error
 
-    def _require_whole(self) -> None:
+    def require_whole(self) -> None:
         """Raises ValueError for values that no calibration has: files can come from anywhere."""
         texts, rate = (self.model, self.source, self.prompts, *self.mean), 0.5 if self.fpr is None else self.fpr
         shapes = [(m.shape, s.shape) for m, s in zip(self.mean.values(), self.std.values(), strict=True)]
@@ -165,6 +170,7 @@ class Calibration:
             "fpr": type(rate) is float and 0 < rate < 1,
             "layers": bool(self.mean) and all(len(m) == 1 and m == s and m[0] for m, s in shapes),
             "statistics": all(v.is_floating_point() and bool(v.isfinite().all()) for v in values),
+            "deviations": all(bool((s >= 0).all()) for s in self.std.values()),
             "scores": scores.is_floating_point() and scores.shape[1:] == (self.settings.samples - 1,),
         }
         wrong = [name for name, right in known.items() if not right]

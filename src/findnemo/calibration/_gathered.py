@@ -18,7 +18,7 @@ from findnemo._writing import written
 from findnemo.calibration._calibration import Calibration, digest_of
 from findnemo.calibration._statistics import Moments, tau_interval, threshold
 from findnemo.errors import DamageError, InputError, MismatchError, NumericalError
-from findnemo.models import Model
+from findnemo.models._identity import Identity
 from findnemo.settings import Settings
 
 CHUNK = 64  # prompts encoded at once; tau is looked at as often
@@ -115,15 +115,16 @@ class Gathered:
                 "give the same hold-out prompts in the same order, or a new --out"
             )
 
-    def calibration(self, model: Model, settings: Settings, fpr: float | None, confidence: float | None) -> Calibration:
+    def calibration(
+        self, identity: Identity, source: str, settings: Settings, fpr: float | None, confidence: float | None
+    ) -> Calibration:
         if self.count < 2:
             raise InputError(f"a calibration needs at least two hold-out prompts, not {self.count}")
         trajectories = torch.stack(self.trajectories).float()  # as they were measured
         tau = threshold(trajectories[:, -1], fpr, confidence)
         mean, std = ({n: getattr(m, part).float() for n, m in self.moments.items()} for part in ("mean", "std"))
-        return Calibration(
-            model.fingerprint, model.source, settings, tau, mean, std, self.count, trajectories, fpr, self.prompts, confidence
-        )
+        made_with = (identity.fingerprint, source, settings)
+        return Calibration(*made_with, tau, mean, std, self.count, trajectories, fpr, self.prompts, confidence, identity)
 
     def save(self, path: Path) -> None:
         from safetensors.torch import save

@@ -20,7 +20,8 @@ PUBLISHED_TAU = 0.428  # 50,000 LAION prompts on Stable Diffusion v1.4, released
 def import_statistics(path: str | os.PathLike, model: Model, tau: float = PUBLISHED_TAU, seed: int = 0) -> Calibration:
     """The published activation statistics (a pickled pair of lists of tensors: means, deviations) as a released-variant calibration.
 
-    Read through PyTorch's weights-only loader, which runs no code. `model` gives the layer names; the widths must fit.
+    Read through PyTorch's weights-only loader, which runs no code. `model` gives the layer names; the widths must fit. The result has no hold-out
+    scores: nothing has a p-value, and what needs scores says so. Raises InputError for another file, or values that no statistics have.
     """
     if not Path(path).exists():
         raise InputError(f"no statistics file {path}")
@@ -41,7 +42,13 @@ def import_statistics(path: str | os.PathLike, model: Model, tau: float = PUBLIS
         raise MismatchError(f"{path} has layers of {[len(m) for m, _ in pairs]} neurons, the model has {list(widths.values())}")
     means, stds = ({n: p[k] for n, p in zip(widths, pairs, strict=True)} for k in (0, 1))
     settings = settings_for(RELEASED.variant, seed)
-    return Calibration(model.fingerprint, model.source, settings, tau, means, stds, 0, torch.empty(0, settings.samples - 1), None)
+    identity, scores = model.identity, torch.empty(0, settings.samples - 1)
+    made = Calibration(identity.fingerprint, model.source, settings, tau, means, stds, 0, scores, identity=identity)
+    try:
+        made.require_whole()
+    except ValueError as error:
+        raise InputError(f"{path} with tau {tau}: {error}; give the published file, and a tau between -1 and 1") from error
+    return made
 
 
 def _refuse_program(path: Path) -> None:

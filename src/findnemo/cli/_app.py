@@ -21,6 +21,7 @@ from findnemo.cli._common import (
     bar,
     load_model,
     print_json,
+    say,
     stdout,
     warn,
 )
@@ -92,6 +93,8 @@ def inspect(
             inspect_detectors(opened, json)
             return
         captions, listed = captions_of(opened), list_of(opened, fdr)
+        if fdr is not None and listed is None:
+            say("no list: the calibration has no hold-out scores (imported statistics), so that no caption has a p-value")
         q = q_values(p_values(opened))
         layers = list(Calibration.load(run / "calibration").mean)
         if caption is None:

@@ -91,6 +91,10 @@ ScreenOpt = Annotated[
 ImagesOpt = Annotated[int, typer.Option(help="Finished images before and after per memorized caption; 0 for none.", min=0)]
 StepsOpt = Annotated[int | None, typer.Option("--image-steps", help="Denoising steps of finished images (50; demo 15).", min=1)]
 GuidanceOpt = Annotated[float | None, typer.Option(help="Guidance scale of finished images (7; demo 2).")]
+SamplerOpt = Annotated[
+    str | None,
+    typer.Option(help="Sampler of finished images: by default the checkpoint's; 'ddim' is the paper's. The run records it."),
+]
 
 
 @opens_model
@@ -340,6 +344,7 @@ def audit(
     grow: Annotated[bool, typer.Option(help="Switch off more where finished images are still copies of each other.")] = True,
     image_steps: StepsOpt = None,
     guidance: GuidanceOpt = None,
+    sampler: SamplerOpt = None,
     descriptor: DescriptorOpt = None,
     clip: ClipOpt = None,
     column: ColumnOpt = None,
@@ -370,11 +375,14 @@ def audit(
 
     Example: `findnemo audit MODEL --prompts captions.csv --holdout laion.csv --max-impact 0.02 --out run`
 
+    Example: `findnemo audit CompVis/stable-diffusion-v1-4 --prompts captions.csv --holdout laion.csv --sampler ddim --images 10 --out run`
+
     Example: `findnemo audit demo --track tensorboard --fail-on-memorized --quiet --out run`
     """
     from dataclasses import replace
 
     from findnemo.calibration import Calibration
+    from findnemo.models import sampler_class
     from findnemo.settings import settings_for
 
     check_track(track)
@@ -393,13 +401,15 @@ def audit(
     clean = None if made else read_table(holdout, column, None, quiet) if holdout else demo_holdout(model)
     settings = made.settings if made else settings_for(variant or "paper", seed or 0)
     judges = {name: str(place) for name, place in (("descriptor", descriptor), ("clip", clip)) if place is not None}
-    plan = make_plan(model, search, images, image_steps, guidance, settings.seed)
+    plan = make_plan(model, search, images, image_steps, guidance, settings.seed, sampler)
     plan = replace(plan, grow=grow, judges=judges, consensus=consensus)
     plan = gentle(plan, model, max_impact, unrelated, column, quiet, clean if holdout else None)
     stages, folder = ("detect", "localize", "verify"), Path(prompts or "").absolute().parent
     with tracked(out, track, quiet), at_work(model, crew, device, dtype, quiet, compile) as pool:
+        sampler_class(pool.model.samplers, sampler)  # one that does not fit is refused before any work
         if made is None:
             assert clean is not None
+            warn_long_captions(pool.model, clean, of="hold-out ")
             made = own_calibration(pool, [p.text for p in clean], settings, fpr, precision, out, quiet, wait)
         plan = with_list(with_screen(plan, screen, made, quiet), fdr, made)
         run_stages(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import wraps
@@ -55,7 +55,10 @@ DescriptorOpt = Annotated[
     ),
 ]
 ClipOpt = Annotated[
-    str | None, typer.Option(help="CLIP (directory or hub id) for the images' fit with the caption; 'demo' brings its own.")
+    str | None,
+    typer.Option(
+        help="CLIP (directory or hub id) for the images' fit with the caption, openai/clip-vit-base-patch32 in the paper; 'demo' brings its own."
+    ),
 ]
 TrustOpt = Annotated[
     bool, typer.Option("--trust", help="Open what a run of somebody else names: model, descriptor (a program), CLIP, pictures.")
@@ -324,12 +327,15 @@ def at_work(
 
 
 def load_model(source: Source, device: str | None, dtype: str | None, quiet: bool, compile: bool = False) -> Any:
+    from findnemo._notices import told_to
     from findnemo.engine import compiled
     from findnemo.models import load
 
     quiet_libraries()
     say(f"loading {source}", quiet)
-    model = load(str(source), device, dtype, channels_last=True, **source.options)
+    with told_to(warn):
+        model = load(str(source), device, dtype, channels_last=True, **source.options)
+    model.tell = warn
     return compiled(model) if compile else model
 
 
@@ -362,16 +368,19 @@ def tell_repeats(table: Any, entered: Any, quiet: bool) -> None:
         warn(text)
 
 
-def warn_long_captions(model: Any, prompts: Any, most: int | None = None) -> None:
-    """Name the first rows whose captions the tokenizer cuts. `most`: look at so many captions."""
-    tokenizer = getattr(model.pipeline, "tokenizer", None)
-    if tokenizer is None:
-        return
-    cut = 0
+def warn_long_captions(model: Any, prompts: Any, most: int | None = None, of: str = "", readers: Sequence[Any] = ()) -> None:
+    """Name the first rows with captions that a text encoder, or another of `readers`, does not read to their end.
+
+    `most`: look at so many captions. `of`: what is said before a row's number.
+    """
+    from findnemo.models import cut
+
+    many = 0
     for prompt in islice(prompts, most):
-        count = len(tokenizer(prompt.text, truncation=False, verbose=False).input_ids)
-        cut += count > model.longest
-        if count > model.longest and cut <= LONG:
-            warn(f"row {prompt.row}: the caption has {count} tokens, the model reads the first {model.longest}")
-    if cut > LONG:
-        warn(f"{cut - LONG} more captions have more tokens than the model reads")
+        if what := cut([*model.readers, *readers], prompt.text):
+            many += 1
+            model.told.add(prompt.text)
+            if many <= LONG:
+                warn(f"{of}row {prompt.row}: {what}")
+    if many > LONG:
+        warn(f"{many - LONG} more {of}captions have more tokens than the model reads")

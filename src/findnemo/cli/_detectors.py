@@ -60,10 +60,12 @@ def detect_with(
 
     names = api.chosen(detectors.split(","))
     table = read_table(prompts, column, limit, quiet) if prompts else demo_table(model, limit, "--prompts")
-    clean = [p.text for p in (read_table(holdout, column, None, quiet) if holdout else demo_holdout(model))]
+    apart = read_table(holdout, column, None, quiet) if holdout else demo_holdout(model)
+    clean = [p.text for p in apart]
     settings = make_plan(model, "gradient", 0, None, None, 0).image_settings
     with at_work(model, crew, device, dtype, quiet, compile) as pool, api.start_detectors(out, pool.model, settings) as run:
         warn_long_captions(pool.model, table)
+        warn_long_captions(pool.model, apart, of="hold-out ")
         with stoppable() as stop, bar(quiet) as update:
             captions = api.run_detectors(run, pool.model, table, clean, names, settings, update, pool, stop)
             drawn = api.pictures(run, pool.model, captions, settings, update, pool) if pictures else []
@@ -114,8 +116,26 @@ def show(found: Sequence[Result]) -> None:
     stdout.print(figures_table(found))
     stdout.print("[dim]under the figures: 95 % bootstrap intervals; U-Net evaluations and seconds are per caption[/]")
     for result in found:
+        for line in beside_published(result):
+            stdout.print(plain(line), soft_wrap=True)
+    for result in found:
         if result.failed:
             stderr.print(f"[red]failed:[/] {plain(result.detector)} on {result.failed} captions, for which the model gives NaN")
+
+
+def beside_published(result: Result) -> list[str]:
+    """The memorization score as a detector beside appendix B.4 of Finding NeMo: all captions, and the verbatim ones alone."""
+    from findnemo.studies._published import DETECTOR
+
+    lines = []
+    for name, made, half in (("all", result.evaluation, result.half), ("VM", result.verbatim, result.verbatim_half)):
+        if made is not None and half is not None:
+            area, accuracy, rate = DETECTOR[name]
+            lines.append(
+                f"{result.detector}, {name} (n = {made.positives}): AUROC {made.auroc:.3f} (paper {area:g}), accuracy at .5 {half:.3f} (paper "
+                f"{accuracy:g}), at tau {made.accuracy:.3f}, TPR at 1 % FPR {made.tpr:.3f} (paper {rate:g}, Stable Diffusion v1.4)"
+            )
+    return lines
 
 
 def figures_table(found: Sequence[Result]) -> Table:

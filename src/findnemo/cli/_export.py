@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from findnemo.cli._common import OF_RUN, DeviceOpt, DtypeOpt, QuietOpt, RunArg, Source, TrustOpt, load_model, opens_model, say
+from findnemo.cli._common import OF_RUN, DeviceOpt, QuietOpt, RunArg, Source, TrustOpt, load_model, opens_model, say, warn
 from findnemo.errors import InputError
 
 
@@ -39,7 +39,13 @@ def export(
     model: Source = OF_RUN,
     trust: TrustOpt = False,
     device: DeviceOpt = None,
-    dtype: DtypeOpt = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="float32, float16 or bfloat16, of the written weights; default: as the model's files keep them, whatever the run "
+            "computed in (LoRAs: float32)."
+        ),
+    ] = None,
     quiet: QuietOpt = False,
 ) -> None:
     """Write the cleaned model, for diffusers or user interfaces, as checkpoint or LoRA; the neurons; or a model card's section.
@@ -53,6 +59,7 @@ def export(
     Example: `findnemo export run --to card --push me/my-model`
     """
     from findnemo import export as api
+    from findnemo._notices import told_to
     from findnemo.runs import Run, settings_of
 
     forms = list(dict.fromkeys(to or ["checkpoint"]))
@@ -60,6 +67,7 @@ def export(
         raise InputError("--push puts the card's section on the hub: give --to card beside it")
     for form in forms:
         api.check_form(form)
+    api.check_dtype(dtype)
     weights = any(api.FORMS[form].write is not None for form in forms)
     with Run.open(run) as opened:
         chosen = api.select(opened, caption or (), most, factor)
@@ -67,14 +75,25 @@ def export(
     targets = {form: _target(run, out, form, len(forms) > 1) for form in forms if not (push and form == "card")}
     for form, target in targets.items():  # what is there already is said before the model is loaded
         api.check_place(form, target, str(source), force)
-    loaded: Any = load_model(source, device, dtype or settings["dtype"], quiet) if weights else None
+    loaded: Any = _loaded(source, model.place is None, device, settings["dtype"], quiet) if weights else None
     for form, target in targets.items():
-        api.check(form, chosen, target, loaded, force)
+        api.check(form, chosen, target, loaded, force, dtype)
     for form, target in targets.items():
-        api.write(form, chosen, target, loaded, force)
+        with told_to(warn):
+            api.write(form, chosen, target, loaded, force, dtype)
         say(f"{_count(chosen)}: {form} written to {target}", quiet)
     if push is not None:
         say(f"card pushed: {api.push_card(api.model_card(chosen), push)}", quiet)
+
+
+def _loaded(source: Source, of_run: bool, device: str | None, dtype: str, quiet: bool) -> Any:
+    """The model of a run. Raises InputError with the way out where the place that the run remembers has none."""
+    try:
+        return load_model(source, device, dtype, quiet)
+    except InputError as error:
+        if not of_run:
+            raise
+        raise InputError(f"{error} (the run was made of it: if it is elsewhere now, name its place with --model)") from error
 
 
 def _target(run: Path, out: Path | None, form: str, several: bool) -> Path:

@@ -24,6 +24,7 @@ from findnemo.cli._common import (
     say,
     stdout,
     stoppable,
+    warn,
 )
 from findnemo.cli._robustness import show_robustness
 from findnemo.cli._steps import opened, refuse_shard
@@ -57,10 +58,14 @@ def harden(
 
     Example: `findnemo harden run --epochs 6 --learning-rate 2e-5 --out hardened`
     """
+    from findnemo._notices import told_to
     from findnemo.cli._report import write_report
+    from findnemo.edits import effects
+    from findnemo.export._checks import check_checkpoint
     from findnemo.export._files import check_target, whole
+    from findnemo.export._source import with_kept
     from findnemo.robustness import harden as api
-    from findnemo.runs import Run
+    from findnemo.runs import Run, all_neurons
     from findnemo.runs.hardening import CHECKED, challenged, check_hardened, harden_run, ordinary_captions
     from findnemo.runs.robustness import Effort
 
@@ -77,8 +82,9 @@ def harden(
         kept = run / "harden"
         with stoppable() as stop, bar(quiet) as update:
             made = harden_run(work, wanted, settings, kept, lambda done, total, loss: update("harden", done, total), stop)
-            with whole(out) as part:
-                made.pipeline.save_pretrained(part, safe_serialization=True)
+            with whole(out) as part, told_to(warn):
+                with_kept(work.model, made.pipeline).save_pretrained(part, safe_serialization=True)
+                check_checkpoint(part, made, effects(made, all_neurons(work.run.captions())))
             say(f"hardened model written to {out}", quiet)
             if check:
                 effort = replace(Effort(), captions=min(len(wanted), CHECKED))

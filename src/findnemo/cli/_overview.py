@@ -9,7 +9,7 @@ from rich.table import Table
 
 from findnemo.cli._common import plain, stdout
 from findnemo.cli._robustness import show_robustness
-from findnemo.cli._show import show_run
+from findnemo.cli._show import COLOURS, show_run
 
 if TYPE_CHECKING:
     from findnemo.neurons import Neuron
@@ -130,15 +130,15 @@ def show_caption(run: Run, caption: Caption, layers: Sequence[str], q: float | N
 
 
 def _verdict(caption: Caption, tau: float) -> str:
-    detected, found = caption.results.get("detect"), caption.results.get("localize", {})
+    from findnemo.runs import STANDINGS, standing, state
+
+    stands, detected, found = standing(caption, tau), caption.results.get("detect"), caption.results.get("localize", {})
+    said = f"[{COLOURS.get(stands, 'red')}]{stands}[/]: {STANDINGS[stands]}"
     if detected is None:
-        return "[dim]not looked at yet[/]"
-    score = found.get("score_before", detected["score"])
-    if not detected["memorized"]:
-        return f"not memorized: score {score:.3f}, tau {tau:.3f}"
-    reach = "" if found.get("reached", True) else "; [red]out of reach of any value neurons[/]"
+        return said
     cost = detected.get("evaluations", 0) + found.get("evaluations", 0)
-    return f"[red]memorized[/]: score {score:.3f}, tau {tau:.3f}{reach}; {cost} U-Net evaluations"
+    word = f"{state(caption)}, " if state(caption) != stands else ""
+    return f"{word}{said}; score {found.get('score_before', detected['score']):.3f}, tau {tau:.3f}; {cost} U-Net evaluations"
 
 
 def _rarity(caption: Caption, q: float | None) -> str:

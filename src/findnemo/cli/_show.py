@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -12,19 +13,29 @@ from findnemo.cli._common import plain, stdout
 if TYPE_CHECKING:
     from findnemo.runs import Caption, Run
 
+COLOURS = {  # of how a caption stands; red where something is wrong
+    "gone": "green",
+    "suspected": "yellow",
+    "not replicated": "yellow",
+    "not verified": "yellow",
+    "not localized": "yellow",
+    "not memorized": "dim",
+    "open": "dim",
+}
+
 
 def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
-    """One line a caption: type, scores before and after, neurons per layer in forward order, seconds."""
+    """One line a caption: type, scores before and after, neurons per layer in forward order, how it stands."""
+    from findnemo.runs import standing
+
     table = Table(show_edge=False, pad_edge=False, header_style="bold")
-    table.add_column("caption", overflow="ellipsis", no_wrap=True, max_width=max(20, stdout.width - 54))
-    for name, width in (("type", 4), ("before", 6), ("after", 6), ("neurons per layer", 17), ("s", 5)):
-        table.add_column(name, justify="left" if name == "type" else "right", no_wrap=True, min_width=width)
+    table.add_column("caption", overflow="ellipsis", no_wrap=True, max_width=max(20, stdout.width - 63))
+    for name, width in (("type", 4), ("before", 6), ("after", 6), ("neurons per layer", 17), ("standing", 14)):
+        table.add_column(name, justify="left" if name in ("type", "standing") else "right", no_wrap=True, min_width=width)
     for caption in captions:
+        stands = standing(caption)
         table.add_row(
-            plain(caption.text),
-            plain(caption.type or ""),
-            *_cells(caption, layers),
-            f"{caption.seconds:.1f}",
+            plain(caption.text), plain(caption.type or ""), *_cells(caption, layers), f"[{COLOURS.get(stands, 'red')}]{stands}[/]"
         )
     return table
 
@@ -32,19 +43,12 @@ def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
 def _cells(caption: Caption, layers: Sequence[str]) -> tuple[str, str, str]:
     from findnemo.runs import neurons_of
 
-    if caption.failed:
-        return "", "", "[red]failed[/]"
     detected, found = caption.results.get("detect"), caption.results.get("localize")
     before = "" if detected is None else f"{(found or {}).get('score_before', detected['score']):.3f}"
     if found is None:
-        return before, "", "not memorized" if detected and not detected["memorized"] else ""
-    after = f"{found['score_after']:.3f}" + ("" if found["reached"] else "!")
+        return before, "", ""
     counts = [len(neurons_of(caption).layers.get(name, ())) for name in layers]
-    return (
-        f"[red]{before}[/]",
-        f"[green]{after}[/]" if found["reached"] else f"[red]{after}[/]",
-        " ".join(str(c) if c else "·" for c in counts),
-    )
+    return before, f"{found['score_after']:.3f}", " ".join(str(c) if c else "·" for c in counts)
 
 
 def _count(neurons: int) -> str:
@@ -53,57 +57,77 @@ def _count(neurons: int) -> str:
 
 def show_run(run: Run, layers: Sequence[str], captions: Sequence[Caption], total: int | None = None) -> None:
     """The table and a verdict in a few sentences. `captions`: all, or of `total` those that there is something to tell of (`runs.told`)."""
+    from findnemo.runs import state
+
     total = len(captions) if total is None else total
-    memorized = [c for c in captions if c.results.get("detect", {}).get("memorized")]
-    others = total - len(memorized)
-    order = sorted(captions, key=lambda c: (c not in memorized, c.id))
-    stdout.print(summary_table(order[: len(memorized) + 8], layers))
-    if others > 8:
-        stdout.print(f"[dim]… and {others - 8} more captions[/]")
+    told = {c.id: ("memorized", "suspected", "not memorized", None).index(state(c)) for c in captions}
+    first = sum(place < 2 for place in told.values())
+    stdout.print(summary_table(sorted(captions, key=lambda c: (told[c.id], c.id))[: first + 8], layers))
+    if total - first > 8:
+        stdout.print(f"[dim]… and {total - first - 8} more captions[/]")
     for line in verdict(run, captions, total):
         stdout.print(line, soft_wrap=True)
 
 
 def verdict(run: Run, captions: Sequence[Caption], total: int) -> list[str]:
     """Plain sentences: how many memorized, how many gone, at what price, how many failed."""
-    from findnemo.runs import all_neurons, list_of, list_told, neurons_of, settings_of, standing
+    from findnemo.runs import BAD, STANDINGS, list_of, list_told, settings_of, standing, state
 
-    settings, quality = settings_of(run), run.meta("quality")
-    results = [c.results for c in captions]
-    memorized = [r for r in results if r.get("detect", {}).get("memorized")]
-    found = [r["localize"] for r in memorized if "localize" in r]
-    checked = [r["verify"] for r in memorized if "verify" in r]
-    lines = [f"\n{len(memorized)} of {total} captions are memorized (score at or above tau = {settings['tau']:.3f})."]
+    tau, quality = settings_of(run)["tau"], run.meta("quality")
+    stand = Counter(standing(c, tau) for c in captions)
+    states = Counter(state(c) for c in captions)
+    lines = [f"\n{states['memorized']} of {total} captions are memorized (score at or above tau = {tau:.3f})."]
+    if (suspected := states["suspected"]) > 0:
+        lines.append(
+            f"{suspected} more {'is' if suspected == 1 else 'are'} over tau and only suspected: {_its(suspected)} untouched images are no "
+            f"copies, nothing is switched off for {_it(suspected)}."
+        )
     if (made := list_of(run)) is not None:
         lines.append(list_told(made))
-    if found:
-        sizes = sorted(len(neurons_of(c)) for c in captions if c.results.get("localize", {}).get("memorized"))
-        fallen, held = sum(f["reached"] for f in found), sum(not f["reached"] for f in found)
-        lines.append(
-            f"{fallen} of {len(found)} memories fall to tau or below with {_count(len(all_neurons(captions)))} off in all, median "
-            f"{sizes[len(sizes) // 2]} a caption."
-        )
-        if held:
-            lines.append(
-                f"[red]{held} out of reach[/] (marked !): not even all value neurons bring {'it' if held == 1 else 'them'} down to tau. What "
-                f"was found there stays on; if {'it is' if held == 1 else 'they are'} no memory, tau is low for such captions."
-            )
-    lines += _impact_lines(captions)
-    if checked:
-        under = sum(c["same_seed"] <= settings["tau"] for c in checked)
-        lines.append(f"On fresh seeds {under} of {len(checked)} stay at tau or under it.")
-        grown = [c["grown"] for c in checked if "grown" in c]
-        if grown:
-            lines.append(
-                f"Finished images of {len(grown)} still were copies: {_count(sum(grown))} more went off there, which the score alone "
-                "did not ask for."
-            )
-        fell = [r["verify"] for r in memorized if "verify" in r and r["localize"]["reached"]]
-        copied = sum(c.get("copies_after", 0) > 0 and c["copies_before"] >= 0.5 for c in fell)
-        if copied:
-            lines.append(f"[red]Finished images of {copied} still hold copies[/] on fresh seeds (copies_after in results.csv).")
-        gone = sum(standing(c, settings["tau"]) == "gone" for c in captions)
-        lines.append(f"[bold]{gone} of {len(checked)} memories are gone.[/]")
+    lines += [*_size_lines(captions), *_impact_lines(captions), *_grown_lines(captions)]
+    if checked := sum(stand[kind] for kind in ("gone", *BAD)):
+        lines.append(f"[bold]{stand['gone']} of {checked} memories are gone[/] on fresh seeds.")
+    lines += [
+        f"[{COLOURS.get(kind, 'red')}]{stand[kind]} {kind}[/]: {STANDINGS[kind]}."
+        for kind in (*BAD, "not replicated", "not verified", "no neurons")
+        if stand[kind]
+    ]
+    return [*lines, *_quality_lines(quality), *_failed_lines(captions)]
+
+
+def _it(number: int) -> str:
+    return "it" if number == 1 else "them"
+
+
+def _its(number: int) -> str:
+    return "its" if number == 1 else "their"
+
+
+def _size_lines(captions: Sequence[Caption]) -> list[str]:
+    """How many neurons are off."""
+    from findnemo.runs import all_neurons, neurons_of
+
+    sizes = sorted(len(neurons_of(c)) for c in captions if len(all_neurons([c])))
+    if not sizes:
+        return []
+    off = _count(len(all_neurons(captions)))
+    return [f"{off} off in all for {len(sizes)} of them, median {sizes[len(sizes) // 2]} a caption."]
+
+
+def _grown_lines(captions: Sequence[Caption]) -> list[str]:
+    from findnemo.runs import all_neurons
+
+    grown = [more for c in captions if (more := c.results.get("verify", {}).get("grown")) and len(all_neurons([c]))]
+    if not grown:
+        return []
+    return [
+        f"Finished images of {len(grown)} still were copies: {_count(sum(grown))} more went off there, which the score alone did not ask for."
+    ]
+
+
+def _quality_lines(quality: Mapping[str, Any] | None) -> list[str]:
+    """What switching off costs other captions."""
+    lines = []
     if quality and quality["prompts"]:
         extra = (
             ""
@@ -115,10 +139,12 @@ def verdict(run: Run, captions: Sequence[Caption], total: int) -> list[str]:
         )
     if quality and quality["failed"]:
         lines.append(f"[red]failed:[/] the quality check on {quality['failed']} captions, whose images hold NaN.")
-    failed = [c for c in captions if c.failed]
-    for caption in failed[:5]:
-        lines.append(f"[red]failed:[/] row {caption.row}: {plain('; '.join(caption.failed.values()))}")
     return lines
+
+
+def _failed_lines(captions: Sequence[Caption]) -> list[str]:
+    failed = [c for c in captions if c.failed]
+    return [f"[red]failed:[/] row {c.row}: {plain('; '.join(c.failed.values()))}" for c in failed[:5]]
 
 
 def _impact_lines(captions: Sequence[Caption]) -> list[str]:

@@ -102,7 +102,15 @@ def stages_with_calibration(
         run_stages(pool, table, made, out, stages, plan, fail_on_memorized, json, quiet, shard=part)
 
 
-def make_plan(model: Source, search: str, images: int, steps: int | None, guidance: float | None, seed: int) -> Any:
+def make_plan(
+    model: Source,
+    search: str,
+    images: int,
+    steps: int | None,
+    guidance: float | None,
+    seed: int,
+    sampler: str | None = None,
+) -> Any:
     from findnemo import demo
     from findnemo.images import ImageSettings
     from findnemo.localization import SEARCHES
@@ -111,7 +119,7 @@ def make_plan(model: Source, search: str, images: int, steps: int | None, guidan
     if search not in SEARCHES:
         raise InputError(f"search {search!r} is not known: use one of {', '.join(SEARCHES)}")
     usual = demo.image_settings() if model.place == "demo" else ImageSettings()
-    settings = ImageSettings(steps or usual.steps, usual.guidance if guidance is None else guidance, seed)
+    settings = ImageSettings(steps or usual.steps, usual.guidance if guidance is None else guidance, seed, sampler)
     return Plan(search=search, images=images, image_settings=settings)
 
 
@@ -290,8 +298,8 @@ def run_stages(
             entered = enter(run, table, shard, group_size(model), table.most)
             tell_repeats(table, entered, quiet)
             tell_least(entered.captions, plan.fdr, calibration, quiet)
-            warn_long_captions(model, table, table.most)
         work = Work(run, model, calibration, plan, **extras(model, run, plan, table or ()))
+        tell_long_captions(work, table)
         with stoppable() as stop:
             with bar(quiet) as update:
                 answer(work, stages, update, pool, stop)
@@ -362,6 +370,16 @@ def extras(model: Any, run: Any, plan: Any, table: Any = ()) -> dict[str, Any]:
     known = {"descriptor": judges.descriptor, "clip": judges.alignment}
     run.set_meta("preprocessing", {name: judge.preprocessing for name, judge in known.items() if judge is not None})
     return {"judges": judges, "original": for_run(run.path, run.meta("folder") or ".", references=references).of_caption}
+
+
+def tell_long_captions(work: Any, table: Any) -> None:
+    """Name the captions of a table, or of the run where it is None, that the model or its judge does not read to their end."""
+    judge = work.judges.alignment
+    readers = [] if judge is None else [judge.reader]
+    captions, most = (work.run.captions(), None) if table is None else (table, table.most)
+    warn_long_captions(work.model, captions, most, readers=readers)
+    if judge is not None:
+        judge.told = work.model.told
 
 
 def tell_missing(original: Any) -> None:

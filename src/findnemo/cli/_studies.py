@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from findnemo.cli._audit import audit
+from findnemo.cli._audit import SamplerOpt, audit
 from findnemo.cli._common import (
     ALONE,
     OF_RUN,
@@ -62,6 +62,7 @@ def compare(
     images: Annotated[
         int | None, typer.Option(help="Images per caption and mitigation (4; a run that is there has its own).", min=2)
     ] = None,
+    sampler: SamplerOpt = None,
     descriptor: DescriptorOpt = None,
     clip: ClipOpt = None,
     column: ColumnOpt = None,
@@ -82,6 +83,7 @@ def compare(
     Example: `findnemo compare MODEL --prompts captions.csv --holdout laion.csv --mitigations neurons,embedding --intervals --out run`
     """
     from findnemo._writing import written
+    from findnemo.models import sampler_name
     from findnemo.report import write
     from findnemo.runs.compare import compare as api
     from findnemo.runs.compare import methods
@@ -93,11 +95,11 @@ def compare(
     before = True
     with suppress(typer.Exit):  # a caption that failed is no reason to leave out the others
         if begun(out):
-            asked = {"calibration": calibration, "images": images, **judges}
+            asked = {"calibration": calibration, "images": images, "sampler": sampler and sampler_name(sampler), **judges}
             go_on(model, out, prompts, limit, column, asked, device, dtype, quiet or json, crew, trust)
         else:
             also = {"column": column, "device": device, "dtype": dtype, "report": False, "quiet": quiet or json, **vars(crew)}
-            audit(model, out, prompts, holdout, calibration, limit, images=images or 4, **judges, **also)
+            audit(model, out, prompts, holdout, calibration, limit, images=images or 4, sampler=sampler, **judges, **also)
         before = False
     refuse_shard(out)
     with tracked(out, track, quiet), opened_with(out, model, crew, device, dtype, quiet, trust) as (work, pool):
@@ -136,7 +138,11 @@ def study(
         typer.Option(help=f"Memorized captions of each type in costly studies (default: all; demo {PER_TYPE}).", min=1),
     ] = None,
     unrelated: Annotated[
-        str | None, typer.Option(help="Further captions that are not memorized; the run's and the demo's are used anyway.")
+        str | None,
+        typer.Option(
+            help="Captions known not to be memorized, none of them hold-out captions; those of the run without the type of a memory, where others have "
+            "one, and the demo's are used anyway."
+        ),
     ] = None,
     column: ColumnOpt = None,
     model: Source = OF_RUN,
@@ -153,15 +159,18 @@ def study(
     """
     from findnemo import demo
     from findnemo.errors import FindnemoError
-    from findnemo.studies import Bench
+    from findnemo.studies import Bench, not_memorized, under_tau
     from findnemo.studies import study as api
 
     folder = out or run / "studies"
     with opened(run, model, device, dtype, quiet, trust) as work, bar(quiet) as update:
         own = work.model.source == "demo"
-        more = [p.text for p in read_table(unrelated, column, None, quiet)] if unrelated else demo.unrelated()[:64] if own else []
-        clean = list(dict.fromkeys([*_not_memorized(work.run.captions()), *more]))
-        bench = Bench(work, clean, per_type or (PER_TYPE if own else None), update)
+        given = [p.text for p in read_table(unrelated, column, None, quiet)] if unrelated else []
+        given += demo.unrelated()[:64] if own else ()
+        clean, barred = not_memorized(work.run, given, work.calibration, demo.holdout() if own else ())
+        if barred:
+            say(f"{barred} of the captions given are hold-out captions, or memories by the run's table: they are left out", quiet)
+        bench = Bench(work, clean, per_type or (PER_TYPE if own else None), update, under_tau(work.run.captions()))
         done = api(name.split(","), bench, folder)
     failed = {n: s for n, s in done.items() if isinstance(s, FindnemoError)}
     for which, reason in failed.items():
@@ -170,12 +179,6 @@ def study(
         stdout.print(plain(f"{len(done) - len(failed)} studies in {folder}: begin with {folder / 'README.md'}"), soft_wrap=True)
     if failed:
         raise typer.Exit(FAILED)
-
-
-def _not_memorized(captions: Iterable[Any]) -> list[str]:
-    """Captions under tau: those without a type, for one with a type may be a memory that was missed; all, if none is without."""
-    under = [c for c in captions if c.results.get("detect", {}).get("memorized") is False]
-    return [c.text for c in under if not c.type] or [c.text for c in under]
 
 
 def show(made: Any) -> None:
@@ -231,7 +234,7 @@ def go_on(
     with Run.open(out) as old:
         settings, source = settings_of(old), model.of_run(old, trust)
     made = Calibration.load(out / "calibration")
-    has = {"images": settings["images"], **settings["judges"]}
+    has = {"images": settings["images"], "sampler": settings["image_settings"].get("sampler"), **settings["judges"]}
     for name, value in asked.items():
         same = Calibration.load(value).tau == made.tau if name == "calibration" and value else str(value) == str(has.get(name))
         if value is not None and not same:

@@ -22,8 +22,8 @@ from findnemo.localization import localize
 from findnemo.metrics import auroc
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
-from findnemo.scores import SIMILARITIES, memorization_score
-from findnemo.verification import FRESH, Judges
+from findnemo.scores import memorization_score
+from findnemo.verification import FRESH, Judges, fresh_same_seed
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -148,18 +148,14 @@ def _check_memory(
     assert original is not None
     target = judges.descriptor([original])[0]
     fresh = range(FRESH, FRESH + SEEDS)
-    probe, similarity = (
-        Probe(model, caption, calibration.settings, fresh),
-        SIMILARITIES[calibration.settings.similarity],
-    )
-    unblocked = probe.deltas()
+    probe = Probe(model, caption, calibration.settings, fresh)
     found = localize(model, caption, calibration, "listing")
     measured: dict[str, tuple[float, float, Tensor, Images]] = {}
     for name, neurons in (("on", NeuronSet()), ("planted", demo.planted()[caption]), ("found", found.neurons)):
         deltas = probe.deltas(neurons)
         with deactivate(model, neurons):
             images = generate(model, caption, fresh, demo.image_settings())
-        same = float(similarity(unblocked, deltas).max())
+        same = fresh_same_seed(probe, neurons, calibration.tau)
         copies = judges.descriptor(images) @ target
         measured[name] = (memorization_score(deltas, calibration.settings.similarity), same, copies, images)
     on, planted, nemo = measured["on"], measured["planted"], measured["found"]
@@ -184,7 +180,7 @@ def _ordinary(others: _Unrelated, calibration: Calibration) -> list[Figure]:
     n = len(others.captions)
     pairs = (others.features[:, 0] * others.features[:, 1]).sum(-1)
     kept = (others.features * others.features_off).sum(-1)
-    over = float((others.scores >= calibration.tau).float().mean())
+    over = float(calibration.settings.reaches(others.scores, calibration.tau).float().mean())
     return [
         _at_least(
             "unrelated: own caption fits the image better than this share of other captions",

@@ -1,4 +1,4 @@
-"""Noise predictions with and without the prompt, along a guided sampling run."""
+"""What a model predicts with and without the prompt, along a guided sampling run."""
 
 from __future__ import annotations
 
@@ -6,44 +6,47 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from findnemo.errors import InputError, ModelError
 from findnemo.images import ImageSettings
-from findnemo.models import FlowModel, Model
+from findnemo.models import DiffusionModel, Model
 from findnemo.models._base import explicit
 
 
 @dataclass(frozen=True)
 class Step:
-    """One denoising step of N images: `conditional` eps(x_t, y) and `unconditional` eps(x_t, empty), (N, C, H, W), float32."""
+    """One denoising step of N images: what the network itself predicts (eps or v) with the prompt, `conditional`, and without, `unconditional`, (N, C, H, W),
+    float32. `gain`: how much noise a unit of it stands for (`DiffusionModel.gain`)."""
 
     timestep: int
     conditional: Tensor
     unconditional: Tensor
+    gain: Tensor
 
     @property
     def gap(self) -> Tensor:
-        return self.conditional - self.unconditional
+        """eps(x_t, y) - eps(x_t, empty). The latents cancel in it, so it is never formed from eps of v."""
+        return self.gain * (self.conditional - self.unconditional)
 
     def guided(self, scale: float) -> Tensor:
-        """Classifier-free guidance (Ho and Salimans 2022)."""
-        return self.unconditional + scale * self.gap
+        """Classifier-free guidance (Ho and Salimans 2022): of v it comes to the same as of eps, which is linear in it."""
+        return self.unconditional + scale * (self.conditional - self.unconditional)
 
 
 def predict(model: Model, latents: Tensor, timestep: int, text: Tensor, empty: Tensor) -> Step:
-    """Both predictions for latents (N, C, H, W); `text` and `empty`: embeddings (1, tokens, D)."""
-    both = [model.predict_noise(latents, timestep, t.expand(len(latents), -1, -1)).float() for t in (text, empty)]
-    return Step(timestep, *both)
+    """Both predictions for latents (N, C, H, W); `text` and `empty`: embeddings (1, tokens, D). Raises ModelError for flow matching."""
+    network = diffusion(model)
+    prompted, plain = (model.output(latents, timestep, t.expand(len(latents), -1, -1)).float() for t in (text, empty))
+    return Step(timestep, prompted, plain, network.gain(timestep).to(latents.device))
 
 
 def guided_run(model: Model, prompt: str, images: int, settings: ImageSettings) -> Iterator[Step]:
     """The steps of a guided DDIM run from x_T on. Lazy: what is not asked for is not computed. Raises ModelError for flow matching."""
-    _check_diffusion(model)
+    network = diffusion(model)
     if images < 1:
         raise InputError(f"a detector looks at 1 image or more, not {images}")
-    scheduler, timesteps = _ddim(model, settings.steps), model.timesteps(settings.steps)
+    scheduler, timesteps = _ddim(network, settings.steps), model.timesteps(settings.steps)
     text, empty = model.encode([prompt]), model.unconditional()
     latents = model.noise(prompt, range(images), settings.seed)
     for timestep in timesteps:
@@ -58,25 +61,24 @@ def effective(model: Model, guidance: float) -> float:
     return guidance if guidance > 1 and not model.distilled else 1.0
 
 
-def _ddim(model: Model, steps: int) -> Any:
-    """DDIM over the model's noise schedule, fed with eps whatever the model predicts."""
+def _ddim(model: DiffusionModel, steps: int) -> Any:
+    """DDIM over the model's noise schedule, fed with what the network predicts: from eps no image follows where a is zero, from v one does."""
     from diffusers import DDIMScheduler
 
-    options = {"prediction_type": "epsilon", "clip_sample": False, "thresholding": False}
+    options = {"clip_sample": False, "thresholding": False, "beta_schedule": "linear", "trained_betas": None}
     scheduler = DDIMScheduler.from_config(explicit(model.pipeline.scheduler.config), **options)
+    scheduler.alphas_cumprod = model.alphas
+    if not scheduler.config.set_alpha_to_one:
+        scheduler.final_alpha_cumprod = model.alphas[0]
     scheduler.set_timesteps(steps)
     return scheduler
 
 
-def alpha(model: Model, timestep: int) -> Tensor:
-    """The cumulative signal share of a timestep, a scalar: x_t = sqrt(alpha) x_0 + sqrt(1 - alpha) eps. Raises ModelError for flow matching."""
-    _check_diffusion(model)
-    return model.pipeline.scheduler.alphas_cumprod[timestep].to(model.device, torch.float32)
-
-
-def _check_diffusion(model: Model) -> None:
-    if isinstance(model, FlowModel):
+def diffusion(model: Model) -> DiffusionModel:
+    """The model, once it is known to have a noise schedule. Raises ModelError for flow matching."""
+    if not isinstance(model, DiffusionModel):
         raise ModelError(
             f"a {type(model.pipeline).__name__} is trained by flow matching and has no variance-preserving noise schedule "
             "(alphas_cumprod), which this detector needs: use the detector ssim"
         )
+    return model

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from findnemo._state import outside_inference_mode
 from findnemo.detection._guidance import guided_run, predict
 from findnemo.detection._score import Score, spending
 from findnemo.errors import InputError, NumericalError
@@ -70,6 +71,7 @@ def check_steps(steps: Sequence[int], settings: ImageSettings) -> None:
         )
 
 
+@outside_inference_mode
 def saliency(model: Model, prompt: str, settings: ImageSettings, *, images: int = 4) -> list[Token]:
     """How much every token of a prompt weighs in its magnitude: (text, value) in the prompt's order, start, end and padding left out.
 

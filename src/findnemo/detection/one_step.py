@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from findnemo.detection._guidance import alpha, effective, predict
+from findnemo.detection._guidance import diffusion, effective, predict
 from findnemo.detection._score import Score, Spent, spending
 from findnemo.errors import InputError, ModelError
 from findnemo.images import ImageSettings, to_pil
@@ -49,21 +49,23 @@ def extracted(model: Model, prompt: str, images: int, seed: int, guidance: float
     In Karras' form a noisy latent is z = x_0 + sigma eps. A schedule of one step is (sigma_max, 0), and Heun's step to 0 has no second half:
     it is Euler's, x_0 = z + (0 - sigma) eps. The model itself is trained on x_t = sqrt(a) x_0 + sqrt(1 - a) eps. Dividing by
     sqrt(a) shows the two to be the same with sigma = sqrt((1 - a) / a), so the model sees x_t = sqrt(a) z. At the last training timestep z is
-    sigma_max times Gaussian noise. A v-prediction model gives eps = sqrt(1 - a) x_t + sqrt(a) v; put in, x_0 = sqrt(a) x_t - sqrt(1 - a) v.
+    sigma_max times Gaussian noise. A v-prediction model gives eps = sqrt(1 - a) x_t + sqrt(a) v; put in, x_0 = sqrt(a) x_t - sqrt(1 - a) v, and it is
+    that which is computed (`DiffusionModel.image`): in eps what tells prompts apart is lost beside x_t.
     Source: Karras et al. 2022, Algorithm 1; Salimans and Ho 2022, appendix D. Raises ModelError where a is zero, for there sigma is infinite.
     """
     if images < 1:
         raise InputError(f"a detector looks at 1 image or more, not {images}")
-    last = int(model.pipeline.scheduler.config.num_train_timesteps) - 1
-    a = alpha(model, last)
+    network, last = diffusion(model), int(model.pipeline.scheduler.config.num_train_timesteps) - 1
+    a = network.alpha(last).to(model.device)
     if a == 0:
         raise ModelError(
             f"timestep {last} is pure noise in this schedule (zero terminal SNR): one-step extraction is not defined there"
         )
     sigma = ((1 - a) / a).sqrt()
     z = sigma * model.noise(prompt, range(images), seed).float()
-    step = predict(model, (a.sqrt() * z).to(model.dtype), last, model.encode([prompt]), model.unconditional())
-    return z, z - sigma * step.guided(effective(model, guidance))
+    seen = (a.sqrt() * z).to(model.dtype)
+    step = predict(model, seen, last, model.encode([prompt]), model.unconditional())
+    return seen.float() / a.sqrt(), network.image(step.guided(effective(model, guidance)), seen, last)
 
 
 # edges: needs the images only ----------------------------------------------------------------------------------------

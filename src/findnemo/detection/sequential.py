@@ -13,14 +13,14 @@ from findnemo.calibration import Calibration
 from findnemo.deltas import Probe
 from findnemo.errors import InputError, NumericalError
 from findnemo.models import Model
-from findnemo.scores import NOT_FINITE, memorization_score
+from findnemo.scores import TOGETHER, fault, memorization_score
 
 FIRST = 2  # seeds to begin with; one pair is enough to convict
 
 
 @dataclass(frozen=True)
 class Detection:
-    """`memorized`: score >= tau. `score`: largest pairwise SSIM over the first `samples` seeds: of all of them for a caption that is
+    """`memorized`: score >= tau, in the released variant > tau. `score`: largest pairwise SSIM over the first `samples` seeds: of all of them for a caption that is
     not memorized, of as many as it took for one that is. `screened`: set aside after few seeds as far below tau.
     `evaluations`: U-Net sample evaluations spent. `p`: p-value of the score among the hold-out captions' (`Calibration.p_value`); after fewer
     seeds than all it is an upper bound. None for a calibration without scores.
@@ -70,10 +70,15 @@ def screen(calibration: Calibration, samples: int | None = None, recall: float =
     in which no hold-out caption reaches tau.
     """
     scores = calibration.trajectories.double()
+    if not len(scores):
+        raise InputError(
+            "this calibration has no hold-out scores (imported statistics), so nothing to measure a screen on: make one with `findnemo calibrate "
+            "--prompts`, or leave the screen out"
+        )
     samples = min(2 * FIRST, calibration.settings.samples - 1) if samples is None else samples
     if not 2 <= samples < calibration.settings.samples:
         raise InputError(f"a screen takes 2 to {calibration.settings.samples - 1} seeds, not {samples}")
-    early, positive = scores[:, samples - 2], scores[:, -1] >= calibration.tau
+    early, positive = scores[:, samples - 2], calibration.settings.reaches(scores[:, -1], calibration.tau)
     if not positive.any():
         raise InputError("this calibration cannot tell what a screen would miss: no hold-out caption in it reaches tau")
     ranked = early[positive].sort(descending=True).values
@@ -89,7 +94,8 @@ def detect(
 ) -> Detection:
     """Decide whether a prompt is memorized, with no more seeds than that takes: the same decision as with all of them.
 
-    One pair of seeds at or over tau settles it, so a memorized caption is often known after two. With a `screen` a caption that is far
+    One pair of seeds at or over tau settles it, so a memorized caption is often known after two; in the released variant a pair's value depends on
+    the other seeds, and all are looked at. With a `screen` a caption that is far
     below tau after a few seeds is set aside, which can miss memorized ones: see `Screen.recall`. `all_seeds`: score memorized captions
     with all seeds too, for the smallest p-values. For many captions `detect_many` is faster. Raises MismatchError for a calibration of another model, NumericalError on NaN.
 
@@ -121,8 +127,8 @@ def detect_many(
     texts = model.encode(list(prompts))
     deltas: list[Tensor] = [torch.empty(0)] * len(prompts)
     answers: dict[int, Detection | NumericalError] = {}
-    seen = 0
-    for count in _stages(settings.samples, screen):
+    seen, together = 0, settings.similarity in TOGETHER
+    for count in _stages(settings.samples, screen, together):
         open_ = [i for i in range(len(prompts)) if i not in answers]
         if not open_:
             break
@@ -131,19 +137,20 @@ def detect_many(
         parts = probe.deltas().split(count - seen)
         cost, seen = probe.evaluations // len(rows), count  # two a latent under guidance
         for i, part in zip(open_, parts, strict=True):
-            if part.isnan().any():
-                answers[i] = NumericalError(NOT_FINITE)
+            if (reason := fault(part)) is not None:
+                answers[i] = NumericalError(f"{reason} (caption {prompts[i]!r})")
                 continue
             deltas[i] = torch.cat([deltas[i].to(part.device), part]) if len(deltas[i]) else part
             score = memorization_score(deltas[i], settings.similarity)
+            over = settings.reaches(score, tau)
             aside = screen is not None and seen == screen.samples and score < min(screen.below, tau)
-            if (score >= tau and not all_seeds) or aside or seen == settings.samples:
+            if (over and not all_seeds and not together) or aside or seen == settings.samples:
                 p = calibration.p_value(score)
-                answers[i] = Detection(prompts[i], score, tau, score >= tau, cost * seen, seen, aside, p)
+                answers[i] = Detection(prompts[i], score, tau, over, cost * seen, seen, aside, p)
     return [answers[i] for i in range(len(prompts))]
 
 
-def _stages(samples: int, screen: Screen | None) -> list[int]:
-    """How many seeds to have seen when looking: 2, 4, those of the screen, all."""
-    stops = {FIRST, 2 * FIRST} | ({screen.samples} if screen else set())
+def _stages(samples: int, screen: Screen | None, together: bool = False) -> list[int]:
+    """How many seeds to have seen when looking: 2, 4, those of the screen, all; `together`: where few seeds settle nothing, 2 and 4 are left out."""
+    stops = (set() if together else {FIRST, 2 * FIRST}) | ({screen.samples} if screen else set())
     return [*sorted(n for n in stops if n < samples), samples]

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from findnemo.errors import InputError, MismatchError
+import torch
+
+from findnemo.errors import InputError
 from findnemo.export._card import markdown, model_card
-from findnemo.export._files import check_target, whole
+from findnemo.export._files import check_beside, check_target, whole, written_beside
+from findnemo.export._marks import OURS
 from findnemo.export._original import original_tensors
 from findnemo.export._push import push_card, with_section
 from findnemo.export._selection import Selection, select
-from findnemo.export._weights import kohya_weights, rewrite, write_checkpoint, write_file, write_kohya, write_lora
+from findnemo.export._source import as_dtype, check_source
+from findnemo.export._weights import beside_file, kohya_weights, rewrite, write_checkpoint, write_file, write_kohya, write_lora
 from findnemo.models import Model
+from findnemo.models._identity import kept_identity, refuse_other
 from findnemo.runs import neurons_of
 
 __all__ = [
@@ -41,12 +47,14 @@ __all__ = [
 class Form:
     """A form of export: its usual `name` in a folder, a directory if without suffix; and what makes it.
 
-    `write` writes it with the model, `describe` gives its text without one.
+    `write` writes it with the model, in a dtype or that of the source; `describe` gives its text without one; `beside` is what a file
+    `.yaml` of the same name has to hold, if any.
     """
 
     name: str
-    write: Callable[[Model, Selection, Path], None] | None = None
+    write: Callable[[Model, Selection, Path, torch.dtype | None], None] | None = None
     describe: Callable[[Selection], str] | None = None
+    beside: Callable[[Model], str | None] | None = None
 
     @property
     def suffix(self) -> str:
@@ -62,7 +70,7 @@ def neuron_file(chosen: Selection) -> str:
 
 FORMS = {
     "checkpoint": Form("checkpoint", write_checkpoint),
-    "file": Form("model.safetensors", write_file),
+    "file": Form("model.safetensors", write_file, beside=beside_file),
     "lora": Form("lora", write_lora),
     "kohya": Form("lora.safetensors", write_kohya),
     "neurons": Form("neurons.json", describe=neuron_file),
@@ -70,38 +78,58 @@ FORMS = {
 }
 
 
-def write(form: str, chosen: Selection, path: str | Path, model: Model | None = None, force: bool = False) -> Path:
+def write(
+    form: str,
+    chosen: Selection,
+    path: str | Path,
+    model: Model | None = None,
+    force: bool = False,
+    dtype: str | torch.dtype | None = None,
+) -> Path:
     """Write what was selected of a run in one of FORMS; returns the path. It is there whole or not at all.
 
-    `model`: the audited one, for the forms that hold weights. `force`: replace an earlier export.
+    `model`: the audited one, for the forms that hold weights. `force`: replace an earlier export. `dtype`: "float32", "float16" or
+    "bfloat16" for all weights; by default each tensor keeps the dtype in which the model's source holds it, whatever the run computed in
+    (a LoRA, of which no source knows, is float32). A live pipeline is written as it is. Where weights are narrowed, a warning says so.
 
-    Raises InputError (unknown form, a target that is there), MismatchError (another model than the run's), ModelError and
-    EditError where the model has no such form.
+    Raises InputError (unknown form or dtype, a target that is there, a source that is gone), MismatchError (another model than the run's),
+    ModelError and EditError where the model has no such form.
 
         with Run.open("run") as run:
             chosen = findnemo.export.select(run)
         findnemo.export.write("kohya", chosen, "clean.safetensors", findnemo.load("model.safetensors"))
     """
-    check(form, chosen, path, model, force)
+    check(form, chosen, path, model, force, dtype)
     target, how = Path(path), FORMS[form]
-    with whole(target) as part:
-        if how.describe is not None:
+    if how.describe is not None:
+        with whole(target) as part:
             part.write_text(how.describe(chosen), encoding="utf-8")
-        elif how.write is not None and model is not None:
-            how.write(model, chosen, part)
+    elif how.write is not None and model is not None:
+        with ExitStack() as stack:
+            if how.beside is not None:
+                stack.enter_context(written_beside(target.with_suffix(".yaml"), how.beside(model)))
+            how.write(model, chosen, stack.enter_context(whole(target)), as_dtype(dtype))
     return target
 
 
-def check(form: str, chosen: Selection, path: str | Path, model: Model | None, force: bool = False) -> None:
+def check(
+    form: str,
+    chosen: Selection,
+    path: str | Path,
+    model: Model | None,
+    force: bool = False,
+    dtype: str | torch.dtype | None = None,
+) -> None:
     """Everything that can be known to be wrong before a form is written, as `write` raises it."""
     check_place(form, path, str(model.source if model is not None else chosen.about["source"]), force)
+    wanted = as_dtype(dtype)
     if FORMS[form].write is not None and model is None:
         raise InputError(f"{form} holds weights: give the model")
-    if model is not None and model.fingerprint != chosen.fingerprint:
-        raise MismatchError(
-            f"{model.source} is not the model of this run: its fingerprint is {model.fingerprint[:12]}, not "
-            f"{chosen.fingerprint[:12]}"
-        )
+    if model is not None:
+        kept = kept_identity(chosen.about["settings"].get("identity"))
+        refuse_other(model, chosen.fingerprint, kept, "this run", "give the audited one, or audit this one")
+    if FORMS[form].write is not None and model is not None:
+        check_source(model, wanted)
 
 
 def check_place(form: str, path: str | Path, source: str, force: bool = False) -> None:
@@ -115,6 +143,13 @@ def check_place(form: str, path: str | Path, source: str, force: bool = False) -
     check_target(target, not suffix, force, source)
     if suffix and target.suffix != suffix:
         raise InputError(f"{target} is no name for {form}: it must end in {suffix}")
+    if FORMS[form].beside is not None:
+        check_beside(target.with_suffix(".yaml"), force, OURS)
+
+
+def check_dtype(dtype: str | torch.dtype | None) -> None:
+    """Raises InputError for a dtype in which no weights are written."""
+    as_dtype(dtype)
 
 
 def check_form(form: str) -> None:

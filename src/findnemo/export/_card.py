@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from findnemo.export._selection import Selection
-from findnemo.runs import Caption, neurons_of
+from findnemo.runs import STANDINGS, Caption, neurons_of, standing
 from findnemo.runs.overview import BEFORE_AFTER
 
 LONGEST, MOST = 160, 100  # letters of a caption and captions that are listed
@@ -54,6 +54,8 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
     found, layers = settings.get("calibration", {}), chosen.neurons.layers
     versions = ", ".join(f"{name} {version}" for name, version in (about["versions"] or {}).items())
     counts = f"{about['audited']} audited, {about['memorized']} memorized, {len(chosen.captions)} switched off here"
+    if about["suspected"]:
+        counts += f", {about['suspected']} suspected (over tau, but their images are no copies)"
     if about["out_of_reach"]:
         counts += f", {about['out_of_reach']} out of reach of any value neurons and left alone"
     size = f"{_count(len(chosen.neurons), 'neuron')} of {_count(len(layers), 'layer')}"
@@ -65,7 +67,8 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
         ("model", markdown(_name(about["source"]))),
         (
             "fingerprint",
-            f"`{chosen.fingerprint}` (SHA-256 over schedule and weights of denoiser and text encoders, first 32 digits)",
+            f"`{chosen.fingerprint}` (SHA-256 over all that scores depend on: schedule, tokenizers, text encoders, denoiser and adapters; "
+            "first 32 digits)",
         ),
         ("versions", markdown(versions)),
         ("captions", counts),
@@ -73,7 +76,8 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
         ("search", markdown(str(settings.get("search")))),
         (
             "finished images",
-            f"{settings.get('images')} a caption, {images.get('steps')} steps, guidance {images.get('guidance')}",
+            f"{settings.get('images')} a caption, {images.get('steps')} steps, guidance {images.get('guidance')}"
+            + (f", sampler {markdown(str(settings['sampler']))}" if settings.get("sampler") else ""),
         ),
         ("edit", f"{size} (outputs of cross-attention value projections), {how}"),
     ]
@@ -125,9 +129,11 @@ def _quality(quality: dict[str, Any]) -> str:
 
 
 def _captions(captions: Sequence[Caption]) -> list[str]:
-    rows = [(str(c.row), markdown(c.text), str(len(neurons_of(c)))) for c in captions[:MOST]]
+    rows = [(str(c.row), markdown(c.text), str(len(neurons_of(c))), standing(c)) for c in captions[:MOST]]
     more = [f"And {len(captions) - MOST} more.\n"] if len(captions) > MOST else []
-    return [_table(("row", "caption", "neurons found"), rows), *more]
+    words = sorted({standing(c) for c in captions[:MOST]}, key=list(STANDINGS).index)
+    told = "".join(f"- {word}: {STANDINGS[word]}\n" for word in words)
+    return [_table(("row", "caption", "neurons found", "after the audit"), rows), *more, told]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -26,6 +26,37 @@ def check_target(path: Path, directory: bool, force: bool, source: str) -> None:
         raise InputError(f"{path} holds something else than an export and is not replaced: give another --out")
 
 
+def check_beside(path: Path, force: bool, ours: str) -> None:
+    """Raises InputError for a file beside the target that user interfaces would read with it and that is not to be replaced.
+
+    `ours`: how a file begins that an export has written, and `force` may replace.
+    """
+    if not path.exists():
+        return
+    if not force:
+        raise InputError(
+            f"{path} is there already, and user interfaces read it with the model file of that name: give another --out, or --force to "
+            "replace it"
+        )
+    if not path.is_file() or not path.read_bytes().startswith(ours.encode()):
+        raise InputError(
+            f"{path} was not written by an export and is not replaced, and user interfaces read it with the model file of that name: "
+            "give another --out, or move it away"
+        )
+
+
+@contextmanager
+def written_beside(path: Path, text: str | None) -> Iterator[None]:
+    """Once the context ends well, `path` holds `text`; with none, an earlier file is gone."""
+    if text is not None:
+        with whole(path) as part:
+            part.write_text(text, encoding="utf-8")
+            yield
+    else:
+        yield
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A place beside `path` to write a file or directory to; once the context ends well it takes the place of `path`."""

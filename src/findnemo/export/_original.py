@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -154,7 +154,8 @@ def open_clip_tensors(encoder: Any) -> dict[str, Lazy]:
         if match := re.fullmatch(r"encoder\.layers\.(\d+)\.self_attn\.q_proj\.(weight|bias)", key):
             parts = [state[key.replace("q_proj", f"{which}_proj")] for which in "qkv"]
             name = f"transformer.resblocks.{match[1]}.attn.in_proj_{match[2]}"
-            made[name] = Lazy(value.dtype, (3 * value.shape[0], *value.shape[1:]), partial(torch.cat, parts))
+            widest = reduce(torch.promote_types, (part.dtype for part in parts))
+            made[name] = Lazy(widest, (3 * value.shape[0], *value.shape[1:]), partial(torch.cat, parts))
     return made
 
 
@@ -185,6 +186,7 @@ def _same(value: Tensor) -> Tensor:
 def original_tensors(pipeline: Any) -> dict[str, Lazy]:
     """All weights of a Stable Diffusion 1.x, 2.x or SDXL pipeline under their original names. Raises ModelError for others."""
     kind = type(pipeline).__name__
+    _check_tokens(pipeline)
     if kind not in ORIGINAL:
         raise ModelError(
             f"{kind} has no original layout that findnemo writes: only {' and '.join(ORIGINAL)} have; export a checkpoint directory "
@@ -192,6 +194,18 @@ def original_tensors(pipeline: Any) -> dict[str, Lazy]:
         )
     parts = [(UNET, unet_tensors(pipeline.unet)), (VAE, vae_tensors(pipeline.vae)), *ORIGINAL[kind](pipeline)]
     return {prefix + name: lazy for prefix, tensors in parts for name, lazy in tensors.items()}
+
+
+def _check_tokens(pipeline: Any) -> None:
+    """Raises ModelError for a tokenizer with tokens of its own (a textual inversion), which a single file has no place for."""
+    for name in ("tokenizer", "tokenizer_2"):
+        tokenizer = getattr(pipeline, name, None)
+        added = sorted(set(tokenizer.get_added_vocab()) - set(tokenizer.all_special_tokens)) if tokenizer is not None else []
+        if added:
+            raise ModelError(
+                f"the {name} has {len(added)} tokens of its own ({added[0]!r:.40}, a textual inversion?), which a single file has no place "
+                "for: call pipeline.unload_textual_inversion() first, or export a checkpoint directory"
+            )
 
 
 def _stable_diffusion_text(pipeline: Any) -> list[tuple[str, dict[str, Lazy]]]:

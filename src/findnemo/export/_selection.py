@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from findnemo.errors import InputError
 from findnemo.neurons import NeuronSet
-from findnemo.runs import Caption, Run, all_neurons, captions_of, neurons_of, settings_of
+from findnemo.runs import Caption, Run, all_neurons, captions_of, neurons_of, settings_of, standing, state
 from findnemo.runs.overview import holders
 
 
@@ -31,7 +32,8 @@ class Selection:
 def select(run: Run, captions: Sequence[str] = (), most: int | None = None, factor: float = 0.0) -> Selection:
     """The neurons of a run that an export switches off.
 
-    By default those of all memorized captions whose memory falls to tau; a neuron that several captions share counts once.
+    By default those of all memorized captions whose memory falls to tau; a neuron that several captions share counts once. Captions that are
+    only suspected (`runs.state`) are left alone unless they are named.
     `captions`: of these only, each named by its row number, its text, or a part of the text that no other caption has. `most`:
     only so many neurons, those that most of the captions share; equals go by the order of layers. `factor`: what their outputs are
     multiplied by, 0 to switch them off.
@@ -47,19 +49,26 @@ def select(run: Run, captions: Sequence[str] = (), most: int | None = None, fact
     known = captions_of(run)
     named = [_named(known, text) for text in dict.fromkeys(captions)]
     chosen = tuple(dict.fromkeys(c.id for c in named)) if captions else tuple(c.id for c in known)
-    holding = tuple(c for c in known if c.id in chosen and len(all_neurons([c])))
+    holding = tuple(c for c in known if c.id in chosen and (len(all_neurons([c])) or (captions and _falls(c))))
     for caption in named:
         if caption.id not in {c.id for c in holding}:
             raise InputError(f"row {caption.row}, {caption.text!r}: {_why_nothing(caption)}; there is nothing to switch off")
-    neurons = all_neurons(holding) if most is None else most_shared(holding, most)
+    neurons = NeuronSet.of(n for c in holding for n in neurons_of(c)) if most is None else most_shared(holding, most)
     holding = tuple(c for c in holding if len(neurons_of(c) & neurons))
     if not neurons:
-        raise InputError(f"{run.path} holds no localized neurons: there is nothing to switch off")
+        doubtful = sum(state(c) == "suspected" for c in known)
+        told = f"; {doubtful} captions are only suspected, name one to switch its neurons off" if doubtful else ""
+        raise InputError(f"{run.path} holds no localized neurons: there is nothing to switch off{told}")
     about = {key: run.meta(key) for key in ("source", "versions", "quality", "preprocessing")} | {"settings": settings_of(run)}
     about["audited"] = len(known)
-    about["memorized"] = sum(c.results.get("detect", {}).get("memorized") is True for c in known)
-    about["out_of_reach"] = sum(bool(len(neurons_of(c))) and not len(all_neurons([c])) for c in known)
+    states, stand = Counter(state(c) for c in known), Counter(standing(c) for c in known)
+    about |= {name: states[name] for name in ("memorized", "suspected")} | {"out_of_reach": stand["out of reach"]}
     return Selection(neurons, holding, factor, about)
+
+
+def _falls(caption: Caption) -> bool:
+    """Whether the memory of a caption falls to tau, if it is one."""
+    return bool(caption.results.get("localize", {}).get("reached")) and len(neurons_of(caption)) > 0
 
 
 def most_shared(captions: Iterable[Caption], count: int) -> NeuronSet:

@@ -3,38 +3,72 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
-from findnemo._safetensors import DTYPES, Entry, read_header, read_rows, write, write_rows
-from findnemo.edits import LIMITS, lora_weights, prune, save_lora
+from findnemo._effect import Effect, check_called
+from findnemo._probing import times
+from findnemo._safetensors import (
+    DTYPES,
+    HASHES,
+    STALE,
+    UNSEALED,
+    Entry,
+    Lazy,
+    copy,
+    read,
+    read_header,
+    read_rows,
+    seal,
+    write,
+    write_rows,
+)
+from findnemo.edits import LIMITS, effects, lora_weights, save_lora
 from findnemo.errors import EditError, MismatchError, ModelError
 from findnemo.export._card import model_card
-from findnemo.export._original import UNET, original_tensors, require_original, unet_name
+from findnemo.export._checks import check_checkpoint, check_file, check_kohya, check_parts
+from findnemo.export._marks import OURS, check_schedule, completed, kohya, spec
+from findnemo.export._marks import configuration as ldm_configuration
+from findnemo.export._marks import tensors as mark_names
+from findnemo.export._original import ORIGINAL, UNET, original_tensors, require_original, unet_name
 from findnemo.export._selection import Selection
+from findnemo.export._source import edited, narrower, of_source, tell_narrowed
 from findnemo.models import Model
+from findnemo.models._marks import Mark, agreed, contradiction, marks_of
 from findnemo.neurons import NeuronSet
 
 
-def write_checkpoint(model: Model, chosen: Selection, path: Path) -> None:
+def write_checkpoint(model: Model, chosen: Selection, path: Path, dtype: torch.dtype | None = None) -> None:
     """A diffusers directory whose weights carry the edit, with the model card's section as README.md."""
-    prune(model, chosen.neurons, chosen.factor).save_pretrained(path, safe_serialization=True)
+    wanted = effects(model, chosen.neurons, chosen.factor)
+    made = edited(model, chosen.neurons, chosen.factor, dtype)
+    check_parts(made)
+    made.save_pretrained(path, safe_serialization=True)
+    check_checkpoint(path, model, wanted)
     (path / "README.md").write_text(model_card(chosen), encoding="utf-8")
 
 
-def write_lora(model: Model, chosen: Selection, path: Path) -> None:
+def write_lora(model: Model, chosen: Selection, path: Path, dtype: torch.dtype | None = None) -> None:
     """A directory that `pipeline.load_lora_weights` reads."""
-    save_lora(model, chosen.neurons, path, chosen.factor)
+    file = save_lora(of_source(model, dtype).model, chosen.neurons, path, chosen.factor)
+    tensors, metadata = read_header(file)
+    write(file, _all_as({name: read(file, entry) for name, entry in tensors.items()}, dtype), metadata | _about(chosen))
 
 
-def write_kohya(model: Model, chosen: Selection, path: Path) -> None:
+def write_kohya(model: Model, chosen: Selection, path: Path, dtype: torch.dtype | None = None) -> None:
     """The same LoRA in kohya's form, which user interfaces and `pipeline.load_lora_weights` read."""
     require_original(model, "a LoRA in kohya's form")
-    tensors = kohya_weights(model, chosen.neurons, chosen.factor)
+    tensors = kohya_weights(of_source(model, dtype).model, chosen.neurons, chosen.factor)
     rank = str(len(next(value for name, value in tensors.items() if name.endswith("lora_down.weight"))))
     about = {"ss_network_module": "networks.lora", "ss_network_dim": rank, "ss_network_alpha": rank}
-    write(path, tensors, about | _about(chosen) | {"limits": LIMITS})
+    known = spec(model.pipeline, _title(model, chosen), "/lora") | kohya(model.pipeline)
+    write(path, _all_as(tensors, dtype), about | known | _about(chosen) | {"limits": LIMITS})
+    seal(path)
+    exact = tensors if dtype is not None else load_file(path)  # narrowed it is not exact, and that was told
+    check_kohya(exact, effects(model, chosen.neurons, chosen.factor))
 
 
 def kohya_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict[str, torch.Tensor]:
@@ -49,39 +83,102 @@ def kohya_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict
         made[f"{name}.lora_{'down' if end == 'A.weight' else 'up'}.weight"] = value
         if end == "A.weight":
             made[f"{name}.alpha"] = torch.tensor(float(len(value)))
+    check_kohya(made, effects(model, neurons, factor))
     return made
 
 
-def write_file(model: Model, chosen: Selection, path: Path) -> None:
+def write_file(model: Model, chosen: Selection, path: Path, dtype: torch.dtype | None = None) -> None:
     """One file in the original layout: the file that was loaded with other rows, or a conversion of what was loaded."""
     require_original(model, "a single file")
     if Path(model.source).is_file():
-        rewrite(model, chosen.neurons, path, chosen.factor)
-    else:
-        write(path, original_tensors(prune(model, chosen.neurons, chosen.factor)), {"format": "pt"} | _about(chosen))
+        rewrite(model, chosen.neurons, path, chosen.factor, dtype)
+        return
+    check_schedule(model.pipeline)
+    marks = dict.fromkeys(mark_names(model.pipeline), torch.zeros(0))
+    weights = original_tensors(edited(model, chosen.neurons, chosen.factor, dtype))
+    write(path, {**weights, **marks}, {"format": "pt"} | spec(model.pipeline, _title(model, chosen)) | _about(chosen))
+    seal(path)
+    check_file(path, model, effects(model, chosen.neurons, chosen.factor))
 
 
-def rewrite(model: Model, neurons: NeuronSet, path: Path, factor: float = 0.0) -> None:
-    """Copy the single file that a model was loaded from and scale the rows of `neurons`; not a byte beside them changes.
+def beside_file(model: Model) -> str | None:
+    """The configuration of the original code that is to lie beside a single file: that of the source, or where one is needed."""
+    source = Path(model.source)
+    if source.is_file() and source.with_suffix(".yaml").is_file():
+        return f"{OURS}a copy of {source.with_suffix('.yaml').name}\n" + source.with_suffix(".yaml").read_text(encoding="utf-8")
+    return ldm_configuration(model.pipeline) if type(model.pipeline).__name__ in ORIGINAL else None
 
-    Where the file keeps a second, averaged U-Net (EMA), its rows are scaled as well: it holds the same memory. Raises
-    MismatchError if the file no longer holds the weights that were loaded.
+
+def rewrite(model: Model, neurons: NeuronSet, path: Path, factor: float = 0.0, dtype: torch.dtype | None = None) -> None:
+    """Copy the single file that a model was loaded from and scale the rows of `neurons`; not a byte of the others changes.
+
+    Where the file keeps a second, averaged U-Net (EMA), its rows are scaled as well: it holds the same memory. Its header stays as it
+    is, but for hashes that no longer hold, and for marks of v-prediction and zero terminal SNR where it has none. `dtype`: write all
+    real numbers in this one. Raises MismatchError if the file no longer holds the weights that were loaded.
     """
-    tensors, _ = read_header(model.source)
-    places = {layer: _places(model, tensors, layer) for layer in neurons.layers}
-    shutil.copyfile(model.source, path)
-    for layer, indices in neurons.layers.items():
+    source = Path(model.source)
+    tensors, metadata = read_header(source)
+    check_parts(model.pipeline)  # what a file cannot carry (a LoRA, masks) is not in it
+    wanted = effects(model, neurons, factor)
+    places = {layer: _places(model, tensors, effect) for layer, effect in wanted.items()}
+    check_called(model, {layer: model.denoiser.get_submodule(layer) for layer in wanted})
+    _check_marks(model, source, marks_of(source, tensors, metadata))
+    lacking = [name for name in mark_names(model.pipeline) if name not in tensors]
+    known = {name: value for name, value in metadata.items() if name != STALE} | {n: UNSEALED[n] for n in HASHES if n in metadata}
+    if lacking:
+        known = completed(known, model.pipeline)
+    if dtype is not None:
+        kinds = {name: _wanted(source, name, entry, dtype) for name, entry in tensors.items()}
+        made = {n: Lazy(kinds[n], entry.shape, partial(_read_as, source, entry, kinds[n])) for n, entry in tensors.items()}
+        write(path, {**made, **dict.fromkeys(lacking, torch.zeros(0))}, known)
+        known_kinds = {
+            kind for entry in tensors.values() if (kind := DTYPES[entry.dtype]).is_floating_point and 0 not in entry.shape
+        }
+        tell_narrowed(narrower("the file", known_kinds, dtype), dtype)
+    elif known == metadata and not lacking and not set(HASHES) & set(metadata):
+        shutil.copyfile(source, path)
+    else:
+        copy(source, path, known, lacking)
+    written, _ = read_header(path)
+    for layer, effect in wanted.items():
         for name in places[layer]:
-            for index in indices:
-                row = read_rows(path, tensors[name], slice(index, index + 1))
-                write_rows(path, tensors[name], index, row.float() * factor)
+            for index in effect.rows:
+                row = read_rows(source, tensors[name], slice(index, index + 1))
+                write_rows(path, written[name], index, times(row.float(), torch.tensor(factor)))
+    seal(path)
+    check_file(path, model, wanted)
 
 
-def _places(model: Model, tensors: dict[str, Entry], layer: str) -> list[str]:
+def _check_marks(model: Model, source: Path, marks: list[Mark]) -> None:
+    """Raises MismatchError for a model that predicts something else than the marks of its file say: a copy would say it too."""
+    agreed(source, marks)
+    if found := contradiction(marks, model.pipeline.scheduler.config):
+        mark, configured = found
+        raise MismatchError(
+            f"by {mark.where} of {source} {mark.what} is {mark.value}, by the model's scheduler it is {configured}, and the copy would say what "
+            "the file says: export a checkpoint directory"
+        )
+
+
+def _wanted(source: Path, name: str, entry: Entry, dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which a tensor of a file is written: whole numbers and truth values stay."""
+    if entry.dtype not in DTYPES:
+        raise ModelError(f"{name} in {source} is {entry.dtype}, which is not converted: leave the dtype out, so that it is kept")
+    kind = DTYPES[entry.dtype]
+    return dtype if kind.is_floating_point else kind
+
+
+def _read_as(source: Path, entry: Entry, dtype: torch.dtype) -> torch.Tensor:
+    return read(source, entry).to(dtype)
+
+
+def _places(model: Model, tensors: dict[str, Entry], effect: Effect) -> list[str]:
     """The names under which a file keeps what a value layer's rows depend on, once they are known to be what was loaded."""
-    names, module = [], model.value_layers[layer]
-    for end, loaded in module.named_parameters():
-        name = unet_name(f"{layer}.{end}", model.pipeline.unet.config.layers_per_block)
+    names = []
+    for end, loaded in (("weight", effect.weight), ("bias", effect.bias)):
+        if loaded is None:
+            continue
+        name = unet_name(f"{effect.name}.{end}", model.pipeline.unet.config.layers_per_block)
         original = f"{UNET}{name}"
         if original not in tensors:
             raise ModelError(f"{model.source} has no {original}: it is not in the original layout; export a checkpoint directory")
@@ -90,7 +187,7 @@ def _places(model: Model, tensors: dict[str, Entry], layer: str) -> list[str]:
             raise MismatchError(
                 f"{original} in {model.source} is {entry.dtype} {entry.shape}, not what was loaded: load the file again"
             )
-        if not torch.equal(read_rows(model.source, entry, slice(0, entry.shape[0])).to(loaded.dtype), loaded.detach().cpu()):
+        if not torch.equal(read_rows(model.source, entry, slice(0, entry.shape[0])).to(loaded.dtype), loaded.cpu()):
             raise MismatchError(
                 f"{original} in {model.source} is not what was loaded: the file or the model changed since; load it again"
             )
@@ -98,6 +195,18 @@ def _places(model: Model, tensors: dict[str, Entry], layer: str) -> list[str]:
         averaged = "model_ema." + "".join(original.split(".")[1:])
         names += [averaged] if averaged in tensors else []
     return names
+
+
+def _all_as(tensors: dict[str, torch.Tensor], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
+    """The tensors of a LoRA in a dtype, or as they are. The change is exact in float32 only."""
+    tell_narrowed(narrower("the LoRA, which is then not exact,", {value.dtype for value in tensors.values()}, dtype), dtype)
+    return tensors if dtype is None else {name: value.to(dtype) for name, value in tensors.items()}
+
+
+def _title(model: Model, chosen: Selection) -> str:
+    """What user interfaces show: the name of the model, without where it lies on somebody's disk, and what was done to it."""
+    how = "off" if chosen.factor == 0 else f"at {chosen.factor:g}"
+    return f"{Path(model.source).name.removesuffix('.safetensors')}, {len(chosen.neurons)} neurons {how}"
 
 
 def _about(chosen: Selection) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from findnemo._state import outside_inference_mode
 from findnemo.calibration import Calibration, layer_activations
 from findnemo.deltas import Probe
 from findnemo.errors import InputError
@@ -84,6 +85,7 @@ class Localization:
         return cls(**{**values, "neurons": NeuronSet(values["neurons"]), "candidates": NeuronSet(values["candidates"])})
 
 
+@outside_inference_mode
 def localize(
     model: Model,
     prompt: str,
@@ -100,7 +102,7 @@ def localize(
     changes the captions of `unrelated` (not memorized) by no more than this, see `Bystanders`; if none is found, the gentlest is returned,
     and its `impact` tells. `consensus`: so many searches, each on seeds of its own (base seeds seed, seed + 1, ...); the neurons that more than
     half of them found, and as many more, in order of frequency, as it takes for the memory to be gone on the seeds of all of them. Raises
-    MismatchError if the calibration belongs to another model, InputError for an unknown search, a consensus of less than one, an impact that is
+    MismatchError if the calibration, or `Bystanders`, belong to another model, InputError for an unknown search, a consensus of less than one, an impact that is
     none, `max_impact` without captions or with a consensus, NumericalError if the model gives NaN.
 
         >>> import findnemo
@@ -117,6 +119,21 @@ def localize(
     if consensus > 1 and max_impact is not None:
         raise InputError("a consensus has no choice among sets: give a consensus or a largest impact, not both")
     calibration.check(model)
+    if isinstance(unrelated, Bystanders):
+        unrelated.check(model)
+    with model.steady():  # once for all passes of the search
+        return _localize(model, prompt, calibration, search, max_impact, unrelated, consensus)
+
+
+def _localize(
+    model: Model,
+    prompt: str,
+    calibration: Calibration,
+    search: str,
+    max_impact: float | None,
+    unrelated: Bystanders | Sequence[str],
+    consensus: int,
+) -> Localization:
     first = _searched(model, prompt, calibration, search)
     score, tau = first.replication.score, calibration.tau
     common: dict[str, Any] = {

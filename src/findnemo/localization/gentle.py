@@ -14,11 +14,11 @@ from torch import Tensor
 from findnemo.calibration import layer_activations
 from findnemo.deltas import Probe
 from findnemo.edits import masks
-from findnemo.errors import InputError, NumericalError
+from findnemo.errors import InputError, MismatchError, NumericalError
 from findnemo.localization.search import Found
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
-from findnemo.scores import NOT_FINITE, SIMILARITIES
+from findnemo.scores import SIMILARITIES, fault
 from findnemo.settings import PAPER, Settings
 
 TRIES = 4  # sets whose impact is measured for one memory, the first included
@@ -46,15 +46,22 @@ class Bystanders:
     def __init__(self, model: Model, prompts: Sequence[str], settings: Settings = PAPER):
         if not prompts:
             raise InputError("no unrelated captions: an impact is measured on captions that are not memorized, give one or more")
-        self.prompts, text = tuple(prompts), model.encode(list(prompts))
+        self.prompts, text, self._made_with = tuple(prompts), model.encode(list(prompts)), model.identity
         self._probe = Probe.of_many(model, [(prompt, 0) for prompt in self.prompts], settings, text)
         self._untouched, self._similarity = self._probe.deltas(), SIMILARITIES[settings.similarity]
         for prompt, delta in zip(self.prompts, self._untouched, strict=True):
-            if delta.isnan().any():
-                raise NumericalError(f"unrelated caption {prompt!r}: {NOT_FINITE}")
+            if (reason := fault(delta)) is not None:
+                raise NumericalError(f"unrelated caption {prompt!r}: {reason}")
         rows = layer_activations(model, list(prompts), text)
         self._driven = {name: r.mean(0) / r.mean().clamp(min=torch.finfo(r.dtype).tiny) for name, r in rows.items()}
         self._probe.evaluations = 0
+
+    def check(self, model: Model) -> None:
+        """Raises MismatchError where a model is not the one that the untouched passes were made with, or is no longer what it was then."""
+        if told := model.identity.differences(self._made_with, pictures=False):
+            raise MismatchError(
+                f"these unrelated captions were measured on another model: {'; '.join(told)}; make the Bystanders anew"
+            )
 
     @property
     def evaluations(self) -> int:
@@ -75,7 +82,7 @@ class Bystanders:
             raise InputError(f"{but!r} is the only unrelated caption, and the one to be localized: give others")
         scales = {n: s.repeat_interleave(len(keep), 0) for n, s in masks(self._probe.model, sets).items()}
         rows = keep * len(sets)
-        similarity = self._similarity(self._untouched[rows], self._probe.scaled_deltas(scales, rows)).double().cpu()
+        similarity = self._similarity(self._untouched[rows], self._probe.scaled_deltas(scales, rows), 1).double().cpu()
         return (1 - similarity).nan_to_num(nan=WORST).clamp(min=0).view(len(sets), len(keep))
 
     def heaviest(self, neurons: NeuronSet, but: str | None = None) -> Neuron:

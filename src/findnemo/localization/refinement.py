@@ -11,7 +11,7 @@ from findnemo.neurons import NeuronSet
 def refine(replication: Replication, candidates: NeuronSet, tau_ref: float) -> NeuronSet:
     """Algorithm 4: greedy re-activation; whatever leaves the same-seed similarity at or below `tau_ref` is dropped.
 
-    Layers run in forward order, in the released variant from last to first.
+    Layers run in forward order, in the released variant from last to first; and there the similarity has to stay below (`Settings.spared`).
     """
     order = list(replication.probe.model.value_layers)
     layers = [n for n in (reversed(order) if replication.probe.settings.reverse else order) if n in candidates.layers]
@@ -23,6 +23,6 @@ def refine(replication: Replication, candidates: NeuronSet, tau_ref: float) -> N
 def _drop(replication: Replication, neurons: NeuronSet, parts: Iterable[NeuronSet], tau_ref: float) -> NeuronSet:
     for part in list(parts):
         rest = neurons - part
-        if replication.similarity(rest) <= tau_ref:
+        if replication.probe.settings.spared(replication.similarity(rest), tau_ref):
             neurons = rest
     return neurons

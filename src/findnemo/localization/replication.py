@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from findnemo.deltas import Probe
 from findnemo.edits import masks
+from findnemo.errors import EditError
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
-from findnemo.scores import SIMILARITIES, pairwise
+from findnemo.scores import SIMILARITIES, TOGETHER, pairwise
 
 WITNESSES = 1  # to begin with
 FIRST = 2  # seeds that a set of several neurons is confirmed on before the rest: where it fails, it mostly fails there
@@ -22,18 +23,22 @@ class Replication:
     """What every search asks: the same-seed similarity of the unblocked and the blocked noise difference (Algorithms 1 and 3).
 
     `score`: memorization score. `kept`: positions of the seeds that replicate (best pairwise score at least tau), those that
-    replicate best first; a seed that does not would mislead the search. `witnesses`: the few that stand for all while sets are tried.
-    `guess`: a set that the search will want to know of, tried on the first seed in the same pass.
+    replicate best first; a seed that does not would mislead the search. `witnesses`: the few that stand for all while sets are tried;
+    all kept seeds, where a similarity depends on what is compared together (MS-SSIM). `guess`: a set that the search will want to know of,
+    tried on the first seed in the same pass where one seed by itself can tell.
     """
 
     def __init__(self, probe: Probe, tau: float, guess: NeuronSet = EMPTY):
         self.probe, self._similarity = probe, SIMILARITIES[probe.settings.similarity]
+        self._together = probe.settings.similarity in TOGETHER
+        guess = EMPTY if self._together else guess
         self.unblocked, guessed = probe.first_deltas(guess) if guess else (probe.deltas(), None)
         best = pairwise(self.unblocked, probe.settings.similarity).amax(1)
         self.score = float(best.max())
         order = best.argsort(descending=True, stable=True)
-        self.kept = order[best[order] >= tau].tolist()
-        self.witnesses = self.kept[:WITNESSES]  # seeds that speak for all, until one that they do not speak for joins them
+        self.kept = order[probe.settings.reaches(best[order], tau)].tolist()
+        witnesses = len(self.kept) if self._together else WITNESSES
+        self.witnesses = self.kept[:witnesses]  # seeds that speak for all, until one that they do not speak for joins them
         self._memo: dict[NeuronSet, dict[int, float]] = {}  # every similarity measured so far
         self._gradients: dict[tuple[int, ...], dict[float, dict[str, Tensor]]] = {}  # seeds -> level -> what `sensitivity` gave
         if self.kept:
@@ -43,17 +48,24 @@ class Replication:
 
     @torch.no_grad()
     def similarities(self, sets: Sequence[NeuronSet], seeds: Sequence[int]) -> Tensor:
-        """Same-seed similarity with each set switched off, for each seed (positions): (sets, seeds), computed as one batch."""
+        """Same-seed similarity with each set switched off, for each seed (positions): (sets, seeds), computed as one batch.
+
+        The seeds of a set are compared together, as in the released code."""
         scales = {n: s.repeat_interleave(len(seeds), 0) for n, s in masks(self.probe.model, sets).items()}
         rows = [*seeds] * len(sets)
-        return self._similarity(self.unblocked[rows], self.probe.scaled_deltas(scales, rows)).view(len(sets), len(seeds)).cpu()
+        blocked = self.probe.scaled_deltas(scales, rows)
+        return self._similarity(self.unblocked[rows], blocked, len(seeds)).view(len(sets), len(seeds)).cpu()
 
     def _known(self, neurons: NeuronSet, seeds: Sequence[int]) -> dict[int, float]:
         """Same-seed similarity of one set for some seeds, each measured once."""
         known = self._memo.setdefault(neurons, {})
-        if missing := [k for k in seeds if k not in known]:
+        if missing := self._asked([k for k in seeds if k not in known]):
             known.update(zip(missing, self.similarities([neurons], missing)[0].tolist(), strict=True))
         return {k: known[k] for k in seeds}
+
+    def _asked(self, seeds: list[int]) -> list[int]:
+        """The seeds that are measured when these are asked for: all kept ones where they are compared together."""
+        return self.kept if seeds and self._together else seeds
 
     def similarity(self, neurons: NeuronSet) -> float:
         """Largest same-seed similarity over the kept seeds, with `neurons` switched off."""
@@ -87,8 +99,9 @@ class Replication:
             open_ = [s for s in without.values() if self._refuted(s, level) is None]
             unknown = [s for s in open_ if witness not in self._memo.get(s, {})]
             if unknown:
-                for s, value in zip(unknown, self.similarities(unknown, [witness])[:, 0].tolist(), strict=True):
-                    self._memo.setdefault(s, {})[witness] = value
+                seeds = self._asked([witness])
+                for s, values in zip(unknown, self.similarities(unknown, seeds).tolist(), strict=True):
+                    self._memo.setdefault(s, {}).update(zip(seeds, values, strict=True))
         return [n for n, s in without.items() if self._refuted(s, level) is not None]
 
     def sensitivity(self, seeds: Sequence[int], level: float) -> dict[str, Tensor]:
@@ -108,7 +121,7 @@ class Replication:
             with torch.enable_grad(), frozen(model.denoiser):
                 scales = {n: torch.full((1, w), level, device=model.device, requires_grad=True) for n, w in widths.items()}
                 blocked = self.probe.one_pass(scales, seeds[rows])  # its graph must fit whole: fewer seeds if it does not
-                similarity = GRADIENT_SCALE * self._similarity(self.unblocked[list(seeds[rows])], blocked).sum()
+                similarity = GRADIENT_SCALE * self._similarity(self.unblocked[list(seeds[rows])], blocked, 1).sum()
                 gradients = torch.autograd.grad(similarity, list(scales.values()))
             self.probe.evaluations += 2 * (rows.stop - rows.start)
             return [g[0].float().cpu() / GRADIENT_SCALE for g in gradients]
@@ -119,7 +132,11 @@ class Replication:
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """No gradients for weights: only masks are asked for."""
+    """No gradients for weights: only masks are asked for. Raises EditError for weights that were made where none can be taken."""
+    if any(p.is_inference() for p in module.parameters()):
+        raise EditError(
+            f"the weights of {type(module).__name__} were made under torch.inference_mode, so no gradient goes through them: load the model outside of it"
+        )
     trained = [p for p in module.parameters() if p.requires_grad]
     for p in trained:
         p.requires_grad_(False)

@@ -7,13 +7,14 @@ from findnemo.metrics.intervals import bootstrap, clopper_pearson, mean_interval
 from findnemo.metrics.kind import classify, memory_type
 from findnemo.metrics.quality import ClipFeatures, Inception, clean_resize, fid, frechet_distance, kernel_distance, kid
 from findnemo.metrics.robust import mean_std, median_mad
-from findnemo.metrics.roc import auroc, tpr_at_fpr
+from findnemo.metrics.roc import accuracy_of, auroc, tpr_at_fpr
 
 __all__ = [
     "Alignment",
     "ClipFeatures",
     "Descriptor",
     "Inception",
+    "accuracy_of",
     "attention_cosine",
     "auroc",
     "bootstrap",

@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from findnemo._notices import notice
+from findnemo._state import evaluating, plain_arithmetic
 from findnemo.errors import InputError
 from findnemo.metrics._pixels import RGB, Preprocessing
+from findnemo.models import Reader
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -56,7 +59,8 @@ class Clip:
     @torch.no_grad()
     def embed(self, images: Sequence[Image.Image]) -> Tensor:
         """PIL images -> projected image embeddings (N, D), not normalised."""
-        return _tensor(self.model.get_image_features(self.pixels(images).to(self.device))).float().cpu()
+        with evaluating(self.model), plain_arithmetic():
+            return _tensor(self.model.get_image_features(self.pixels(images).to(self.device))).float().cpu()
 
 
 class Alignment(Clip):
@@ -81,20 +85,34 @@ class Alignment(Clip):
 
         super().__init__(source, device, mean, std)
         self.tokenizer = CLIPTokenizer.from_pretrained(str(tokenizer or source))
+        self.told: set[str] = set()  # captions of which it was said that they are not read to their end
         self._opened = (source, tokenizer, str(device), mean, std)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as where it came from: another process opens it for itself."""
         return type(self), self._opened
 
+    @property
+    def reader(self) -> Reader:
+        """How much of a caption it reads."""
+        return Reader("the judge's CLIP", self.tokenizer, self.model.config.text_config.max_position_embeddings)
+
     @torch.no_grad()
     def __call__(self, images: Sequence[Image.Image], captions: Sequence[str]) -> Tensor:
-        """Cosine of image k with caption k, (N,). Raises InputError if they are not equally many."""
+        """Cosine of image k with caption k, (N,). Warns of captions that are longer than it reads. Raises InputError if they are not equally
+        many."""
         if len(images) != len(captions):
             raise InputError(f"{len(images)} images and {len(captions)} captions: give one caption for every image")
-        length = self.model.config.text_config.max_position_embeddings
-        tokens = self.tokenizer(list(captions), padding="max_length", truncation=True, max_length=length, return_tensors="pt")
-        text = _tensor(self.model.get_text_features(**tokens.to(self.device))).float().cpu()
+        reader = self.reader
+        for caption in dict.fromkeys(captions):
+            if caption not in self.told and (count := reader.count(caption)) > reader.limit:
+                self.told.add(caption)
+                notice(f"{caption[:60]!r}: {count} tokens; {reader.name} reads {reader.limit} of them")
+        tokens = self.tokenizer(
+            list(captions), padding="max_length", truncation=True, max_length=reader.limit, return_tensors="pt"
+        )
+        with evaluating(self.model), plain_arithmetic():
+            text = _tensor(self.model.get_text_features(**tokens.to(self.device))).float().cpu()
         return torch.nn.functional.cosine_similarity(self.embed(images), text)
 
 

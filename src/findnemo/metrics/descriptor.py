@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from findnemo._state import evaluating, plain_arithmetic
 from findnemo.errors import InputError
 from findnemo.metrics._pixels import Preprocessing, file_hash
 
@@ -73,7 +74,8 @@ class Descriptor:
     def __call__(self, images: Sequence[Image.Image]) -> Tensor:
         """PIL images -> unit descriptors (N, D)."""
         batch = CONVENTIONS[self.convention](images).to(self.device)
-        return torch.nn.functional.normalize(self.network(batch).float(), dim=1).cpu()
+        with evaluating(self.network), plain_arithmetic():
+            return torch.nn.functional.normalize(self.network(batch).float(), dim=1).cpu()
 
     def similarity(self, images: Sequence[Image.Image], other: Sequence[Image.Image]) -> Tensor:
         """Cosine of every image with every other, (N, M)."""

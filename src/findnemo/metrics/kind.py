@@ -15,6 +15,16 @@ if TYPE_CHECKING:
 
 VERBATIM = 0.7  # SSCD above which an image is a copy of the training image
 IMAGES = 10  # generations that the paper looks at
+ORDINARY = ("n", "none", "no", "n/a", "-", "0", "false", "ordinary", "normal", "not memorized", "non-memorized", "unmemorized")
+
+
+def is_memory(kind: str | None) -> bool:
+    """Whether the type that a table gives a caption is one of a memory (VM, TM, or any other): not empty, and no word for none (`ORDINARY`).
+
+    >>> is_memory("VM"), is_memory("None"), is_memory(None)
+    (True, False, False)
+    """
+    return bool(kind) and str(kind).strip().casefold() not in ORDINARY
 
 
 def memory_type(similarities: Iterable[float]) -> str:

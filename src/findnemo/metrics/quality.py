@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from findnemo._state import evaluating, plain_arithmetic
 from findnemo.errors import InputError, NumericalError
 from findnemo.metrics._pixels import RGB
 from findnemo.metrics.alignment import Clip
@@ -140,7 +141,8 @@ class Inception:
     @torch.no_grad()
     def __call__(self, images: Sequence[Image.Image]) -> Tensor:
         pixels = torch.stack([clean_resize(image) for image in images]).to(self.device)
-        return self.layers((pixels - 128) / 128).flatten(1).float().cpu()
+        with evaluating(self.layers), plain_arithmetic():
+            return self.layers((pixels - 128) / 128).flatten(1).float().cpu()
 
 
 class ClipFeatures(Clip):

@@ -16,6 +16,16 @@ def auroc(positive: Tensor, negative: Tensor) -> float:
     return float((gap > 0).double().mean() + 0.5 * (gap == 0).double().mean())
 
 
+def accuracy_of(positive: Tensor, negative: Tensor) -> float:
+    """Share of right verdicts, (n,) and (m,) booleans: positives that are called so, and negatives that are not.
+
+    >>> import torch
+    >>> accuracy_of(torch.tensor([True, False]), torch.tensor([False, False]))
+    0.75
+    """
+    return float(int(positive.sum()) + int((~negative).sum())) / (len(positive) + len(negative))
+
+
 def tpr_at_fpr(positive: Tensor, negative: Tensor, fpr: float = 0.01) -> float:
     """Share of positives above the smallest threshold that at most a share `fpr` of negatives exceeds."""
     allowed = int(fpr * len(negative))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from findnemo._state import outside_inference_mode
 from findnemo.conditioning import Call, check_changeable, following
 from findnemo.errors import EditError
 from findnemo.localization.replication import frozen
@@ -71,6 +72,7 @@ class _Adjust:
         return args, kwargs | self.model.conditions(text)
 
 
+@outside_inference_mode
 def adjusted(
     model: Model,
     latents: Tensor,
@@ -89,8 +91,8 @@ def adjusted(
     rows = []
     with frozen(model.denoiser):
         for x, y in zip(latents.split(1), text.split(1), strict=True):
-            tokens, beside = y.tensor_split([y.shape[1] - len(model.extras)], 1)
-            shared = y.shape[1] - model.circumstances
+            tokens, beside = y.tensor_split([y.shape[1] - model.further(y)], 1)
+            shared = y.shape[1] - model.further(y, last=model.circumstances)
             noise = partial(_noise, model, x, timestep, beside)
             with torch.no_grad():
                 unprompted = model.predict_noise(x, timestep, torch.cat([empty[:, :shared], y[:, shared:]], 1))
@@ -102,6 +104,7 @@ def _noise(model: Model, latents: Tensor, timestep: int, beside: Tensor, tokens:
     return model.predict_noise(latents, timestep, torch.cat([tokens, beside], 1))
 
 
+@outside_inference_mode
 def adjust(
     noise: Callable[[Tensor], Tensor],
     text: Tensor,

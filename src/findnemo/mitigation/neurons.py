@@ -30,10 +30,10 @@ def random_neurons(model: Model, case: Case, repeat: int = 1, factor: float = 0.
     return deactivate(model, drawn(model, case, repeat), factor)
 
 
-def drawn(model: Model, case: Case, repeat: int = 1) -> NeuronSet:
+def drawn(model: Model, case: Case, repeat: int = 1, few: bool = False) -> NeuronSet:
     """As many neurons of each layer as were found in it, none of them found, drawn from (case.seed, case.prompt, repeat).
 
-    Raises EditError for a layer with too few others.
+    Raises EditError for a layer with too few others; or takes all of them, if `few` are fine.
 
     >>> import findnemo
     >>> model, (prompt, neurons) = findnemo.load("demo"), next(iter(findnemo.demo.planted().items()))
@@ -45,10 +45,10 @@ def drawn(model: Model, case: Case, repeat: int = 1) -> NeuronSet:
     layers = {}
     for name, kept in sorted(masks(model, [case.neurons]).items()):  # sorted: equal sets may list their layers in another order
         others, count = kept[0].nonzero().flatten().tolist(), len(case.neurons.layers[name])
-        if len(others) < count:
+        if len(others) < count and not few:
             raise EditError(
                 f"{name} has {len(others)} neurons besides the {count} that were found, too few to draw {count} others: "
                 "random neurons need layers of which at most half was found"
             )
-        layers[name] = random.sample(others, count)
+        layers[name] = random.sample(others, min(count, len(others)))
     return NeuronSet(layers)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from findnemo._effect import never_called, read, refuse_made, refuse_offloaded
 from findnemo.conditioning import following
 from findnemo.errors import EditError, InputError, ModelError
 from findnemo.mitigation._case import Case
@@ -27,14 +28,14 @@ def wanda(model: Model, case: Case, share: float = SHARE, steps: int = STEPS, gu
     """Zero the `share` of every output's weights with the highest |W| * ||A||_2, A being the layer's inputs while the prompt is sampled.
 
     `steps`, `guidance`: how it is sampled, with one seed. Raises InputError for a share outside (0, 1], ModelError for a model without such
-    layers, EditError where a LoRA covers one.
+    layers, EditError where weights cannot be edited in their place (a LoRA, quantized or offloaded layers, others that are not plain).
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
     >>> with wanda(model, Case(prompt), steps=2):
     ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
     """
-    layers = _layers(model)
+    layers = _editable(model)
     concept = norms(model, [case.prompt], case.seed, steps, guidance)
     with zeroed({layers[n]: largest(scores(layers[n].weight, concept[n]), share) for n in layers}):
         yield
@@ -54,7 +55,7 @@ def conceptprune(
     >>> with conceptprune(model, Case(prompt, reference=("a red star",)), steps=2):
     ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
     """
-    layers = _layers(model)
+    layers = _editable(model)
     concept, reference = (norms(model, p, case.seed, steps, guidance) for p in ([case.prompt], case.reference or [""]))
     with zeroed({layer: skilled(layer.weight, concept[n], reference[n], share) for n, layer in layers.items()}):
         yield
@@ -89,12 +90,18 @@ def skilled(weight: Tensor, concept: Tensor, reference: Tensor, share: float = S
 
 @contextmanager
 def zeroed(chosen: Mapping[nn.Module, Tensor]) -> Iterator[None]:
-    """Zero the weights of layers under masks (out, in) while the context lasts; they come back bit for bit."""
+    """Zero the weights of layers under masks (out, in) while the context lasts; they come back bit for bit.
+
+    Raises EditError where a layer then does not compute with zeros there.
+    """
     weights: list[tuple[Any, Tensor]] = [(layer.weight.data, mask) for layer, mask in chosen.items()]
     kept = [weight[mask] for weight, mask in weights]
     try:
         for weight, mask in weights:
             weight[mask] = 0
+        for layer, mask in chosen.items():
+            if read("a layer with zeroed weights", layer)[0][mask].any():
+                raise EditError(f"zeroing the weights of {layer} did not take effect: it computes with others")
         yield
     finally:
         for (weight, mask), values in zip(weights, kept, strict=True):
@@ -119,7 +126,11 @@ def norms(
             stack.callback(layer.register_forward_pre_hook(lambda _, args, name=name: hook(name, args[0])).remove)
         generators = [torch.Generator().manual_seed(sample_seed(seed, prompt, 0)) for prompt in prompts]
         options = {"num_inference_steps": steps, "guidance_scale": guidance, "output_type": "latent"}
-        sampler.pipeline(list(prompts), generator=generators, **options)
+        with sampler.sampling():
+            sampler.pipeline(list(prompts), generator=generators, **options)
+    unused = [name for name, total in squares.items() if not isinstance(total, Tensor)]
+    if unused:
+        raise EditError(never_called(unused[0]))
     return {name: torch.as_tensor(total / len(prompts)).sqrt() for name, total in squares.items()}
 
 
@@ -140,10 +151,20 @@ def _layers(model: Model) -> dict[str, Any]:
         raise ModelError(
             f"no feed-forward layers (ff.net.2) in {type(model.denoiser).__name__}: pruning needs transformer blocks"
         )
-    adapted = [name for name, layer in layers.items() if hasattr(layer, "base_layer")]
-    if adapted:
-        raise EditError(
-            f"{adapted[0]} carries a LoRA, which zeroed weights would miss: merge it first with pipeline.fuse_lora() and "
-            "pipeline.unload_lora_weights()"
-        )
+    return layers
+
+
+def _editable(model: Model) -> dict[str, Any]:
+    """The same, once each is known to compute with its weight, and with one of its own."""
+    refuse_offloaded(model.denoiser)
+    layers, places = _layers(model), dict[int, str]()
+    for name, layer in layers.items():
+        read(name, layer)
+        refuse_made(name, layer)
+        other = places.setdefault(layer.weight.data_ptr(), name)
+        if other != name:
+            raise EditError(
+                f"{name} and {other} share one weight, so what is zeroed for one would be for both: give one of them a copy, "
+                "layer.weight = nn.Parameter(layer.weight.detach().clone())"
+            )
     return layers

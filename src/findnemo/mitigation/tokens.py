@@ -85,6 +85,12 @@ def varied(model: Model, prompt: str, kind: str, count: int, seed: int) -> str:
     words = prompt.split()
     inserted = [WORDS[kind](random, words, tokenizer) for _ in range(count)]
     kept = _fitting(words, inserted, tokenizer, model.longest)
+    if len(kept) < len(words) and prompt not in model.told:
+        model.told.add(prompt)
+        model.tell(
+            f"{prompt[:60]!r}: with {count} words inserted it has more than the {model.longest} tokens that the model reads: words are left out at "
+            "its end"
+        )
     for word in inserted:
         kept.insert(random.randint(0, len(kept)), word)
     return " ".join(kept)

@@ -1,8 +1,11 @@
 """Models: one adapter per architecture, and `load`."""
 
 from findnemo.models._base import Model, sample_seed
+from findnemo.models._diffusion import DiffusionModel
 from findnemo.models._flow import FlowModel
 from findnemo.models._loading import load
+from findnemo.models._reading import Reader, cut
+from findnemo.models._samplers import SAMPLERS, sampler_class, sampler_name, sampling
 from findnemo.models.deepfloyd import DeepFloyd
 from findnemo.models.flux import Flux
 from findnemo.models.pixart import PixArt
@@ -11,14 +14,21 @@ from findnemo.models.stable_diffusion_3 import StableDiffusion3
 from findnemo.models.stable_diffusion_xl import StableDiffusionXL
 
 __all__ = [
+    "SAMPLERS",
     "DeepFloyd",
+    "DiffusionModel",
     "FlowModel",
     "Flux",
     "Model",
     "PixArt",
+    "Reader",
     "StableDiffusion",
     "StableDiffusion3",
     "StableDiffusionXL",
+    "cut",
     "load",
     "sample_seed",
+    "sampler_class",
+    "sampler_name",
+    "sampling",
 ]

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, lru_cache
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from findnemo._notices import notice
+from findnemo._state import evaluating, modules_of, plain_arithmetic, spare_scheduler, taking
 from findnemo.errors import EditError, ModelError
+from findnemo.models._autoencoder import decoded, encoded
+from findnemo.models._identified import Known, identity
+from findnemo.models._identity import Identity
+from findnemo.models._packing import rows_of
+from findnemo.models._reading import Prepared, Reader, as_it_is, cut, kind_of, named
+from findnemo.models._samplers import fitting
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
-# what the noise prediction depends on; the sampler (DDIM, PNDM, ...) may change without making it another model
+# what a noise prediction and its timestep depend on; the rest of a scheduler's settings makes pictures of it
 SCHEDULE = (
     "prediction_type",
     "num_train_timesteps",
@@ -26,7 +36,36 @@ SCHEDULE = (
     "beta_end",
     "timestep_spacing",
     "steps_offset",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+    "original_inference_steps",
+    "sigma_data",
 )
+
+
+# what runs a network: done in a steady state, see `Model.steady`
+PASSES = (
+    "encode",
+    "unconditional",
+    "value_inputs",
+    "value_activations",
+    "output",
+    "predict_noise",
+    "regression",
+    "sample",
+    "decode",
+    "encode_images",
+)
+# hooks of diffusers that leave results what they are: where weights lie, and on which device what is computed
+HARMLESS = re.compile(
+    "group_offloading|layer_execution_tracker|lazy_prefetch_group_offloading|layerwise_casting|peft_autocast_disable|cp_(in|out)put.*"
+)
+PATCHES = {
+    "DeepCache": "helper.disable()",
+    "tomesd": "tomesd.remove_patch(pipeline)",
+    "hidiffusion": "remove_hidiffusion(pipeline)",
+}
+COMPUTED = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 class Model:
@@ -42,16 +81,32 @@ class Model:
     component = "unet"  # the pipeline's name for its denoiser; LoRA files prefix their keys with it
     changeable = False  # whether `text_of` and `conditions` tell all that the denoiser knows of a prompt, so that it can be changed in a call
     starts = 1  # positions of start-of-text before a prompt's own tokens (T5 has none)
+    encoders: tuple[tuple[str, str], ...] = (("tokenizer", "text_encoder"),)  # the pipeline's names of what reads captions
+    may_lack: tuple[str, ...] = ()  # of these, what the pipeline itself can do without
+    prepared: Prepared = staticmethod(as_it_is)  # what the pipeline does to a caption before a tokenizer sees it
+    decodes = True  # whether a VAE makes images of latents
+    shift = 0.0  # what the pipeline adds to latents before they are decoded
     circumstances = 0  # how many of the last `extras` are a call's (sizes, guidance) and not the prompt's
     distilled = False  # whether guidance is part of the network, so that passes see no half without the prompt
     finished: Mapping[str, Any] = {"output_type": "latent"}  # what makes the pipeline stop before decoding and safety checks
     schedule: tuple[str, ...] = SCHEDULE  # the scheduler's settings that tell one model from another
+    _steady = False  # whether a steady state is under way
 
     def __init__(self, pipeline: DiffusionPipeline, source: str = "live pipeline"):
         self.pipeline, self.source = pipeline, source
         self.options: dict[str, str] = {}
         self._found: dict[str, dict[str, nn.Module]] = {}
+        self.tell: Callable[[str], None] = notice  # what is done with a warning
+        self.told: set[str] = set()  # captions of which it was said that they are not read to their end
+        self._hashed: Known = {}
         self.check_editable()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Every pass of every adapter is made in a steady state: none can forget it."""
+        super().__init_subclass__(**options)
+        for name in PASSES:
+            if name in vars(cls):
+                setattr(cls, name, _steadily(vars(cls)[name]))
 
     # what an adapter answers -----------------------------------------------------------------------------------------
 
@@ -91,9 +146,20 @@ class Model:
         text: Tensor = conditions["encoder_hidden_states"]
         return text
 
-    def predict_noise(self, latents: Tensor, timestep: int, text: Tensor) -> Tensor:
-        """eps(x_t, t, y), (N, C, H, W), for latents (N, C, H, W) and embeddings (N, tokens, D). No guidance."""
-        raise NotImplementedError(f"{type(self).__name__} does not predict noise")
+    def output(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
+        """What the network itself predicts (eps, v, a velocity), (N, C, H, W), of latents (N, C, H, W) and embeddings (N, tokens, D)."""
+        raise NotImplementedError(f"{type(self).__name__} predicts nothing")
+
+    def as_noise(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:
+        """`predict_noise` from what the network predicts of latents, both (N, C, H, W): float32 (or float64), also from half precision."""
+        return exact(output)
+
+    def predict_noise(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
+        """eps(x_t, t, y), (N, C, H, W), float32, for latents (N, C, H, W) and embeddings (N, tokens, D). No guidance.
+
+        Where noise is not what the network predicts, it is what differs from x_t as eps does, up to a positive factor (`DiffusionModel`, `FlowModel`).
+        """
+        return self.as_noise(self.output(latents, timestep, text), latents, timestep)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -121,7 +187,7 @@ class Model:
 
         By default the embeddings themselves. A model whose value layers see more than the prompt answers `value_activations` instead.
         """
-        return dict.fromkeys(self.value_layers, text[:, : text.shape[1] - len(self.extras)])
+        return dict.fromkeys(self.value_layers, text[:, : text.shape[1] - self.further(text)])
 
     @torch.no_grad()
     def value_activations(self, prompts: Sequence[str], text: Tensor) -> dict[str, Tensor]:
@@ -135,31 +201,31 @@ class Model:
     @torch.no_grad()
     def sample(self, prompts: str | list[str], each: int, seeds: Sequence[int], steps: int, guidance: float) -> Tensor:
         """Finished latents of the pipeline as it is, `each` for one prompt or every one of several, a seed an image."""
-        made: Tensor = self.pipeline(
-            prompts,
-            num_images_per_prompt=each,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            generator=[torch.Generator().manual_seed(s) for s in seeds],
-            **self.finished,
-        ).images
+        self.tell_cut([prompts] if isinstance(prompts, str) else prompts)
+        with self.sampling():
+            made: Tensor = self.pipeline(
+                prompts,
+                num_images_per_prompt=each,
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                generator=[torch.Generator().manual_seed(s) for s in seeds],
+                **self.finished,
+                **self.size,
+            ).images
         return made
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Images (N, 3, H, W) in [-1, 1], float32, of finished latents; no safety checker blackens what is to be examined."""
         vae = self.pipeline.vae
-        shift = getattr(vae.config, "shift_factor", None) or 0.0
-        decoded: Tensor = vae.decode((latents / vae.config.scaling_factor + shift).to(vae.dtype), return_dict=False)[0]
-        return decoded.float()
+        return decoded(vae, latents / vae.config.scaling_factor + self.shift)
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Latents (N, C, H, W) of images (N, 3, H, W) in [-1, 1]: what `decode` gives back, without the noise of the encoder."""
         vae = self.pipeline.vae
-        shift = getattr(vae.config, "shift_factor", None) or 0.0
-        mode: Tensor = vae.encode(pixels.to(self.device, vae.dtype)).latent_dist.mode()
-        return ((mode - shift) * vae.config.scaling_factor).to(self.dtype)
+        latents = encoded(vae, pixels.to(self.device))
+        return ((latents - self.shift) * vae.config.scaling_factor).to(self.dtype)
 
     def regression(self, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """What the denoiser predicts of noised latents, and what it was trained to predict (eps or v), both (N, C, H, W).
@@ -179,11 +245,45 @@ class Model:
         )
 
     @property
-    def longest(self) -> int:
-        """Tokens of a prompt that are read, start-of-text and end-of-text included."""
-        return int(self.pipeline.tokenizer.model_max_length)
+    def size(self) -> dict[str, int]:
+        """Height and width in pixels that a call of the pipeline is asked for; by default its own."""
+        return {}
+
+    def limit(self, part: str) -> int:
+        """So many tokens of a prompt the pipeline takes of one of its tokenizers, start-of-text and end-of-text included."""
+        return int(getattr(self.pipeline, part).model_max_length)
+
+    @property
+    def samplers(self) -> dict[str, str]:
+        """Name -> scheduler class of the samplers that fit the pipeline; "" is its own."""
+        return fitting(self.pipeline.scheduler)
 
     # what follows from the answers -----------------------------------------------------------------------------------
+
+    @property
+    def readers(self) -> tuple[Reader, ...]:
+        """Who reads a prompt, and how much of it: one for every text encoder that is there."""
+        parts = [(t, e, getattr(self.pipeline, t, None), getattr(self.pipeline, e, None)) for t, e in self.encoders]
+        return named(
+            [(e, Reader(kind_of(it), by, self.limit(t), self.prepared)) for t, e, by, it in parts if by and it is not None]
+        )
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a prompt that the first text encoder reads, start-of-text and end-of-text included."""
+        return self.readers[0].limit
+
+    def tell_cut(self, prompts: Sequence[str]) -> None:
+        """Warn of prompts that a text encoder does not read to their end, once each."""
+        for prompt in prompts:
+            if prompt not in self.told and (what := cut(self.readers, prompt)):
+                self.told.add(prompt)
+                self.tell(f"{prompt[:60]!r}: {what}")
+
+    def further(self, text: Tensor, last: int | None = None) -> int:
+        """Rows of `text` (N, rows, D) that carry `extras`, or the `last` ones of them."""
+        widths = list(self.extras.values())
+        return sum(rows_of(width, text.shape[-1]) for width in widths[len(widths) - (len(widths) if last is None else last) :])
 
     @property
     def value_layers(self) -> dict[str, nn.Module]:
@@ -211,11 +311,13 @@ class Model:
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.denoiser.parameters()).dtype
+        """What the denoiser computes in; its weights may be stored in less (quantized, float8)."""
+        known = getattr(self.denoiser, "dtype", None)
+        return known if isinstance(known, torch.dtype) else next(self.denoiser.parameters()).dtype
 
     def widths(self) -> dict[str, int]:
         """Number of neurons of every value layer."""
-        return {name: int(m.out_features) for name, m in self.value_layers.items()}  # type: ignore[arg-type]
+        return {name: width_of(name, layer) for name, layer in self.value_layers.items()}
 
     def timesteps(self, steps: int) -> list[int]:
         """The DDIM timesteps of a schedule with this many steps, from noise to image (981, 961, ... for SD and 50 steps)."""
@@ -223,23 +325,78 @@ class Model:
 
     def noise(self, prompt: str, samples: Sequence[int], seed: int = 0) -> Tensor:
         """Initial latents x_T ~ N(0, I), (N, C, H, W): sample k of a prompt is the same on every device and in every batch."""
-        latents = [torch.randn(self.latent_shape, generator=_generator(seed, prompt, k)) for k in samples]
+        latents = [_drawn(self.latent_shape, seed, prompt, k) for k in samples]
         return torch.stack(latents).to(self.device, self.dtype)
 
-    @cached_property
+    @property
+    def identity(self) -> Identity:
+        """All that a score or a picture depends on, of the pipeline as it is now (see `_identity`).
+
+        Read anew each time, for a pipeline can change: a LoRA is loaded, weights are edited, a scheduler is exchanged. Only what has changed
+        is hashed; to find that out takes a pass over the weights, about a second for Stable Diffusion in float32 on one core.
+
+            >>> import findnemo
+            >>> model = findnemo.load("demo")
+            >>> calibrated_on = model.identity
+            >>> model.pipeline.vae.register_to_config(scaling_factor=0.5)
+            >>> model.identity.differences(calibrated_on)
+            ['vae: scaling_factor 0.5 instead of 1.5045905113220215']
+        """
+        return identity(self.pipeline, self.schedule, self._hashed)
+
+    @property
     def fingerprint(self) -> str:
-        """SHA-256 over class, noise schedule and weights (as float16, so that loading in another dtype is the same model)."""
-        config = self.pipeline.scheduler.config
-        schedule = {key: config.get(key) for key in self.schedule}
-        if config.get("original_inference_steps") is not None:  # timesteps of a distillation
-            schedule["original_inference_steps"] = config["original_inference_steps"]
-        digest = hashlib.sha256(f"{type(self.pipeline).__name__} {schedule}".encode())
-        for name in ("text_encoder", "text_encoder_2", "text_encoder_3", "unet", "transformer"):
-            module = getattr(self.pipeline, name, None)
-            for key, value in sorted(_weights(module).items()) if module is not None else ():
-                digest.update(f"{name}.{key}{tuple(value.shape)}".encode())
-                digest.update(value.detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
-        return digest.hexdigest()[:32]
+        """32 hexadecimal digits over all that scores depend on. Loads in float32 and in float16 have the same; to compare two models, or a model
+        with what was made of it, `identity` knows more.
+        """
+        return self.identity.fingerprint
+
+    @contextmanager
+    def steady(self) -> Iterator[None]:
+        """The state in which every pass is made, so that it gives the same to the last bit however the pipeline was left.
+
+        All networks in evaluation mode, nothing checkpointed, no autocast. On leaving, also by an exception, every module is in the mode it had.
+        Raises EditError for what makes passes depend on those before (`check_ready`).
+        """
+        if self._steady:
+            yield
+            return
+        self.check_ready()
+        with evaluating(*self.networks), plain_arithmetic():
+            self._steady = True
+            try:
+                yield
+            finally:
+                self._steady = False
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """All networks of the pipeline: denoiser, text encoders, VAE, and whatever else it has."""
+        return [part for part in getattr(self.pipeline, "components", {}).values() if isinstance(part, nn.Module)]
+
+    @contextmanager
+    def sampling(self, pipeline: Any = None) -> Iterator[None]:
+        """The same for a call of the pipeline (or another one of the same parts), whose scheduler is spared, and whose text encoders may compute in
+        another dtype."""
+        with ExitStack() as stack:
+            stack.enter_context(self.steady())
+            stack.enter_context(spare_scheduler(self.pipeline if pipeline is None else pipeline))
+            stack.enter_context(taking(self.denoiser, self.dtype))
+            yield
+
+    def check_ready(self) -> None:
+        """Refuse a pipeline in which something is in force that changes predictions, or makes them depend on passes before."""
+        for module in modules_of(self.networks):
+            if (reason := _unsteady(module)) is not None:
+                raise EditError(f"{self._name(module)} {reason}")
+
+    def _name(self, module: nn.Module) -> str:
+        """A module of any network, in words."""
+        names = (
+            (name, type(network).__name__) for network in self.networks for name, m in network.named_modules() if m is module
+        )
+        name, network = next(names)
+        return f"{name} of {network}" if name else network
 
     def check_editable(self) -> None:
         """Refuse a pipeline whose value layers are missing, or on which an edit would silently do nothing."""
@@ -262,6 +419,57 @@ class Model:
             )
 
 
+def exact(values: Tensor) -> Tensor:
+    """Half precision as float32; what is finer stays."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _steadily(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def called(self: Model, *args: Any, **kwargs: Any) -> Any:
+        if self._steady:
+            return function(self, *args, **kwargs)
+        with self.steady():
+            return function(self, *args, **kwargs)
+
+    return called
+
+
+for _name in PASSES:
+    if _name in vars(Model):
+        setattr(Model, _name, _steadily(vars(Model)[_name]))
+
+
+def _unsteady(module: nn.Module) -> str | None:
+    """What is in force on a module that makes its results others than those of its weights, and the way out; None for nothing."""
+    own = vars(module)
+    if "_diffusers_hook" in own:
+        caches = [name for name in own["_diffusers_hook"].hooks if not HARMLESS.fullmatch(name)]
+        if caches:
+            return f"has {caches[0]} in force, so that a pass depends on those before it: call its disable_cache() first, or load the pipeline afresh"
+    if own.get("b1") is not None and "resnets" in own["_modules"]:
+        return "has FreeU in force, which changes what the model predicts: call pipeline.disable_freeu() first"
+    patch = _maker(type(module)) or _maker(own.get("forward"))
+    return f"is patched by {patch}, which changes what the model predicts: call {PATCHES[patch]} first" if patch else None
+
+
+def _maker(thing: Any) -> str:
+    """Which package known to patch networks a class or function comes from; "" for none."""
+    root = (getattr(thing, "__module__", None) or "").partition(".")[0]
+    return root if root in PATCHES else ""
+
+
+def width_of(name: str, layer: nn.Module) -> int:
+    """Number of neurons of a value layer. Raises EditError for a module that does not say it."""
+    width = getattr(layer, "out_features", None)
+    if not isinstance(width, int):
+        raise EditError(
+            f"{name} is a {type(layer).__name__}, which does not say how many neurons it has: give it out_features, or put an nn.Linear of "
+            "the weights that it comes to in its place"
+        )
+    return width
+
+
 def offloaded(module: nn.Module) -> bool:
     """Whether accelerate, or diffusers in groups, moves weights of a module to where they are needed and back."""
     return any(_moves(part) for part in module.modules())
@@ -273,19 +481,9 @@ def _moves(module: nn.Module) -> bool:
 
 def applied(layer: nn.Module, inputs: Tensor) -> Tensor:
     """A layer called by itself, wherever offloading has left its weights; where they are nowhere (meta), a hook of its own fetches them."""
-    place: torch.device = layer.weight.device  # type: ignore[assignment]
+    place = next((kept.device for kept in (*layer.parameters(), *layer.buffers())), inputs.device)
     output: Tensor = layer(inputs if place.type == "meta" else inputs.to(place))
     return output.to(inputs.device)
-
-
-def _weights(module: nn.Module) -> dict[str, Tensor]:
-    """The state of a module, also of one whose weights are offloaded and only fetched when it runs."""
-    state: dict[str, Tensor] = module.state_dict()
-    if any(value.is_meta for value in state.values()):
-        from accelerate.utils.modeling import get_state_dict_offloaded_model
-
-        return dict(get_state_dict_offloaded_model(module))
-    return state
 
 
 def _submodule(module: nn.Module, name: str) -> nn.Module | None:
@@ -296,7 +494,10 @@ def _submodule(module: nn.Module, name: str) -> nn.Module | None:
 
 
 def _is_compiled(module: nn.Module) -> bool:
-    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+    forward = vars(module).get("forward")  # module.forward = torch.compile(module.forward)
+    called = getattr(module, "_compiled_call_impl", None)
+    compiled = hasattr(forward, "_torchdynamo_orig_callable") and not getattr(forward, "_torchdynamo_disable", False)
+    return hasattr(module, "_orig_mod") or called is not None or compiled
 
 
 def _is_fused(module: nn.Module) -> bool:
@@ -319,13 +520,17 @@ def explicit(config: Mapping[str, Any]) -> dict[str, Any]:
 def _timesteps(config: str, steps: int) -> tuple[int, ...]:
     from diffusers import DDIMScheduler
 
-    scheduler = DDIMScheduler.from_config(json.loads(config))
+    scheduler = DDIMScheduler.from_config(
+        json.loads(config), beta_schedule="linear", trained_betas=None
+    )  # which do not matter here
     scheduler.set_timesteps(steps)
     return tuple(int(t) for t in scheduler.timesteps)
 
 
-def _generator(seed: int, prompt: str, sample: int) -> torch.Generator:
-    return torch.Generator().manual_seed(sample_seed(seed, prompt, sample))
+def _drawn(shape: tuple[int, ...], seed: int, prompt: str, sample: int) -> Tensor:
+    """Gaussian noise in float32, drawn on the CPU, whatever PyTorch's default dtype and device have been set to."""
+    generator = torch.Generator("cpu").manual_seed(sample_seed(seed, prompt, sample))
+    return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
 
 
 def sample_seed(seed: int, prompt: str, sample: int) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from findnemo.models._base import Model
+from findnemo.models._base import Model, exact
 
 
 class FlowModel(Model):
@@ -26,6 +26,11 @@ class FlowModel(Model):
     """
 
     component = "transformer"
+
+    @property
+    def shift(self) -> float:  # type: ignore[override]
+        return float(getattr(self.pipeline.vae.config, "shift_factor", None) or 0.0)
+
     schedule = (
         "num_train_timesteps",
         "shift",
@@ -36,16 +41,22 @@ class FlowModel(Model):
         "max_image_seq_len",
         "shift_terminal",
         "time_shift_type",
+        "invert_sigmas",
+        "use_karras_sigmas",
+        "use_exponential_sigmas",
+        "use_beta_sigmas",
     )
 
     def velocity(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
         """v(x_s, s, y), (N, C, H, W), for latents (N, C, H, W), timestep s * 1000 and encoded prompts. No guidance."""
         raise NotImplementedError(f"{type(self).__name__} does not predict a velocity")
 
-    def predict_noise(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
+    def output(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
+        return self.velocity(latents, timestep, text)
+
+    def as_noise(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:
         """s v, (N, C, H, W): what is left of x_s without the predicted image, x_s - x0_hat. See the class for why."""
-        share = timestep / self.pipeline.scheduler.config.num_train_timesteps
-        return share * self.velocity(latents, timestep, text)
+        return timestep / self.pipeline.scheduler.config.num_train_timesteps * exact(output)
 
     def timesteps(self, steps: int) -> list[float]:  # type: ignore[override]  # not whole numbers: they are shifted
         """Timesteps s * 1000 of a schedule with this many steps, shifted as the pipeline shifts them; the first is 1000."""

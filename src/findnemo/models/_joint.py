@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from findnemo.models._flow import FlowModel
+from findnemo.models._reading import usual_length
 from findnemo.settings import PAPER
 
 BLOCK = re.compile(r"transformer_blocks\.\d+")
@@ -22,6 +23,16 @@ class JointAttention(FlowModel):
     That is all that the image learns from the text by attention there, as in cross-attention. But a value depends on the latents and the
     timestep too, for text and image have mixed in earlier blocks: so activations take a pass of the model.
     """
+
+    @property
+    def widths_beside(self) -> list[int]:
+        return [self.pipeline.transformer.config.pooled_projection_dim]
+
+    def limit(self, part: str) -> int:
+        """CLIP's tokenizers share a limit that the pipeline keeps; T5 reads what the pipeline asks of it by default."""
+        if "T5" in type(getattr(self.pipeline, dict(self.encoders)[part])).__name__:
+            return usual_length(self.pipeline)
+        return int(self.pipeline.tokenizer_max_length)
 
     def is_value_layer(self, name: str, module: nn.Module) -> bool:
         return name.startswith("transformer_blocks.") and name.endswith(".attn.add_v_proj")

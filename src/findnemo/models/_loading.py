@@ -8,8 +8,14 @@ from typing import Any
 
 import torch
 
-from findnemo.errors import InputError, ModelError
+from findnemo._notices import notice
+from findnemo.errors import FindnemoError, InputError, ModelError
 from findnemo.models._base import Model
+from findnemo.models._complete import complete
+from findnemo.models._fit import check_fit
+from findnemo.models._parts import PICKLES, SPARE, check_index, check_parts, left_out
+from findnemo.models._reading import mend_limits
+from findnemo.models._rehearsal import rehearse
 from findnemo.models._single_file import configuration, first_line, from_single_file, pipeline_class, refuse_code
 from findnemo.models.deepfloyd import DeepFloyd
 from findnemo.models.flux import Flux
@@ -29,7 +35,6 @@ ADAPTERS: dict[str, type[Model]] = {
     "FluxPipeline": Flux,
 }
 DEMO = Path(__file__).parents[1] / "demo" / "assets" / "model"  # what load("demo") loads
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 VARIANT = re.compile(r"[\w-]+\.([\w-]+?)(?:-\d+-of-\d+)?\.safetensors")  # of model.fp16.safetensors: fp16
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FILES = (".safetensors", *PICKLES)
@@ -70,10 +75,11 @@ def load(
 
     `revision`: branch, tag or commit of a hub id. `variant`: weight files of that name ("fp16"), of a hub id or directory. Without
     a network, a hub id is looked for in the local cache. `config`: a diffusers directory or hub id that gives a single file all but
-    its weights (its JSON and tokenizer files); by default the usual one of what its keys say it is, from the hub or its cache.
+    its weights (its JSON and tokenizer files); by default the usual one of what its keys say it is, from the hub or its cache. What the
+    file says of its noise prediction (`v_pred`, `ztsnr`, ModelSpec, a `.yaml` beside it) goes before the usual one.
 
     Raises InputError (no such model, device or dtype; an option that would do nothing for this source), ModelError (unsupported or
-    unsafe files), EditError (fused or compiled).
+    unsafe files; a file that contradicts itself or `config`), EditError (fused or compiled).
 
         >>> model = load("demo")
         >>> list(model.widths().values())
@@ -86,10 +92,11 @@ def load(
         return source
     if not isinstance(source, (str, Path)):
         pipeline, name = source, f"live {type(source).__name__}"
-        adapter = _adapter(type(pipeline).__name__)
+        adapter = _adapter_of(pipeline)
+        check_parts(adapter, pipeline)
         if device is not None or dtype is not None:
             pipeline.to(**{k: v for k, v in (("device", _device(device)), ("dtype", _dtype(dtype))) if v is not None})
-        return _laid_out(adapter(pipeline, name), channels_last)
+        return _laid_out(_checked(adapter, pipeline, name), channels_last)
     place = _device(device) or _best_device()
     kind = _dtype(dtype) or (torch.float16 if place.type == "cuda" else torch.float32)
     path = DEMO if str(source) == "demo" else source
@@ -97,13 +104,14 @@ def load(
         file = _checked_file(Path(path))
         folder = configuration(file, asked.get("config"))
         adapter = _adapter(pipeline_class(folder))
-        pipeline = from_single_file(file, folder, kind)
+        pipeline = from_single_file(file, folder, kind, usual="config" not in asked)
     else:
         adapter = _adapter(_pipeline_class(path, revision, variant))
-        pipeline = _from_pretrained(path, kind, revision, variant)
+        pipeline = _from_pretrained(adapter, path, kind, revision, variant)
+    check_parts(adapter, pipeline)
     pipeline.to(place)
     pipeline.set_progress_bar_config(disable=True)
-    model = adapter(pipeline, str(source))
+    model = _checked(adapter, pipeline, str(source))
     model.options = asked
     return _laid_out(model, channels_last)
 
@@ -138,6 +146,24 @@ def _checked_file(path: Path) -> Path:
     if path.suffix != ".safetensors":
         raise InputError(f"{path} is not a model directory, nor a .safetensors file: {GIVE}")
     return path
+
+
+def _checked(adapter: type[Model], pipeline: Any, source: str) -> Model:
+    """A model that has all its parts, of one model, and that has answered everything once. Raises ModelError, EditError."""
+    try:
+        check_parts(adapter, pipeline)
+        model = adapter(pipeline, source)
+        mend_limits(model)
+        check_fit(model)
+        rehearse(model)
+    except FindnemoError:
+        raise
+    except Exception as error:  # of parts that are of another kind altogether
+        raise ModelError(
+            f"the parts of {source} are not those of a {type(pipeline).__name__} ({type(error).__name__}: {first_line(error)}): give the "
+            "pipeline as it was published"
+        ) from error
+    return model
 
 
 def _laid_out(model: Model, channels_last: bool) -> Model:
@@ -176,6 +202,18 @@ def _adapter(class_name: str) -> type[Model]:
     return ADAPTERS[class_name]
 
 
+def _adapter_of(pipeline: Any) -> type[Model]:
+    """That of a live pipeline. Raises ModelError, with the way to one that is known, where that can be made of its parts."""
+    kind, bases = type(pipeline).__name__, [base.__name__ for base in type(pipeline).__mro__[1:]]
+    known = next((name for name in bases if name in ADAPTERS), None)
+    if kind not in ADAPTERS and known is not None:
+        raise ModelError(
+            f"{kind} is not supported: what it changes of {known} is not known to findnemo; give {known}.from_pipe(pipeline), which has the "
+            "same parts"
+        )
+    return _adapter(kind)
+
+
 def _pipeline_class(source: str | Path, revision: str | None, variant: str | None) -> str:
     """The pipeline class that a model names, read before anything of it is loaded."""
     from diffusers import DiffusionPipeline
@@ -203,7 +241,7 @@ def _pipeline_class(source: str | Path, revision: str | None, variant: str | Non
 
 def _refuse_pickles(path: Path) -> None:
     """A component that has weights only as pickles is refused before loading."""
-    for folder in sorted(p for p in path.iterdir() if p.is_dir()):
+    for folder in sorted(p for p in path.iterdir() if p.is_dir() and p.name not in SPARE):
         files = [f for f in folder.iterdir() if f.is_file()]
         pickles = sorted(f.name for f in files if f.suffix in PICKLES)
         if pickles and not any(f.suffix == ".safetensors" for f in files):
@@ -225,15 +263,32 @@ def _check_variant(path: Path, variant: str | None) -> None:
         raise InputError(f"{path} holds weights of variant {', '.join(sorted(known))} only: ask for variant {min(known)!r}")
 
 
-def _from_pretrained(source: str | Path, dtype: torch.dtype, revision: str | None, variant: str | None) -> Any:
+def _from_pretrained(
+    adapter: type[Model],
+    source: str | Path,
+    dtype: torch.dtype | dict[str, torch.dtype],
+    revision: str | None,
+    variant: str | None,
+) -> Any:
     from diffusers import DiffusionPipeline
 
     which = {"revision": revision, "variant": variant}
     options: dict[str, Any] = {"torch_dtype": dtype, "use_safetensors": True, "trust_remote_code": False, **which}
     try:
         index = DiffusionPipeline.load_config(str(source), revision=revision)
-        left_out = [name for name, kind in index.items() if kind == [None, None]]
-        return DiffusionPipeline.from_pretrained(str(source), **options, **dict.fromkeys(left_out))  # diffusers asks to be told
+        folder = Path(source) if Path(source).is_dir() else None
+        check_index(adapter, index, str(source), folder)
+        none = left_out(index, folder)  # diffusers asks to be told
+        with complete(str(source)):
+            pipeline = DiffusionPipeline.from_pretrained(str(source), **options, **dict.fromkeys(none))
+    except FindnemoError:
+        raise
     except Exception as error:  # libraries raise anything on configurations made to break them
         hint = f"; if it has pickled weights only, {CONVERT}" if "safetensors" in str(error) else ""
         raise ModelError(f"{source} cannot be loaded: {first_line(error)}{hint}") from error
+    gone = [name for name in none if index[name] != [None, None]]
+    if gone:
+        notice(
+            f"{source} has no usable {' and '.join(gone)}: loaded without, which findnemo does not need; exports are without too"
+        )
+    return pipeline

@@ -16,9 +16,11 @@ from typing import Any
 
 import torch
 
+from findnemo._notices import notice
 from findnemo._safetensors import Entry, read_header
 from findnemo._sizes import JSON_BYTES, checked
 from findnemo.errors import InputError, ModelError
+from findnemo.models._marks import PREDICTION, agreed, believing, contradiction, marks_of, values_look_like
 
 HOMES = (
     None,
@@ -148,15 +150,19 @@ def _folder(config: str, told: str | None) -> Path:
         ) from error
 
 
-def from_single_file(path: Path, folder: Path, dtype: torch.dtype) -> Any:
-    """A pipeline of the weights of a file and the configuration in `folder`. Raises ModelError."""
+def from_single_file(path: Path, folder: Path, dtype: torch.dtype, usual: bool = False) -> Any:
+    """A pipeline of the weights of a file and the configuration in `folder`. Raises ModelError.
+
+    `usual`: the configuration is the usual one of such files and not asked for, so that marks of the file go before it.
+    """
     import diffusers
 
     pipeline_type = getattr(diffusers, pipeline_class(folder))
     if not hasattr(pipeline_type, "from_single_file"):
         raise ModelError(f"{pipeline_type.__name__} cannot be loaded from a single file: give a diffusers directory")
     takes = inspect.signature(pipeline_type.__init__).parameters
-    options = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    scheduler = _predicting(path, folder, _scheduler(path, folder), usual)
+    options = {"scheduler": scheduler, "safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     try:
         pipeline = pipeline_type.from_single_file(
             str(path),
@@ -172,24 +178,58 @@ def from_single_file(path: Path, folder: Path, dtype: torch.dtype) -> Any:
     parts = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
     if any(value.is_meta for part in parts for value in part.state_dict().values()):
         raise ModelError(_lacking(path, folder))
-    _refuse_other_prediction(path, pipeline)
     return pipeline
+
+
+def _scheduler(path: Path, folder: Path) -> Any:
+    """The scheduler that a configuration names."""
+    import diffusers
+
+    try:
+        index = json.loads(checked(folder / "model_index.json", JSON_BYTES).read_text(encoding="utf-8"))
+        return getattr(diffusers, index["scheduler"][1]).from_pretrained(folder, subfolder="scheduler", local_files_only=True)
+    except Exception as error:  # libraries raise anything on configurations made to break them
+        raise ModelError(f"{path} cannot be loaded with the configuration {folder}: {first_line(error)}") from error
 
 
 def _lacking(path: Path, folder: Path) -> str:
     return f"{path} lacks weights that the configuration {folder} asks for: give that of the model that the file was made from"
 
 
-def _refuse_other_prediction(path: Path, pipeline: Any) -> None:
-    """A file that says what it predicts is not run as if it predicted something else, which would give noise."""
+def _predicting(path: Path, folder: Path, scheduler: Any, usual: bool) -> Any:
+    """The scheduler of a file's configuration, as the file says: where the configuration was not asked for (`usual`) the file is believed.
+
+    Raises ModelError where the configuration that was asked for says something else than the file, and where a 2.x file says nothing
+    and its values look like another prediction than that of the usual configuration.
+    """
     tensors, metadata = read_header(path)
-    said = metadata.get("modelspec.prediction_type", "v" if "v_pred" in tensors else "")
-    stated = {"epsilon": "epsilon", "v": "v_prediction"}.get(said)
-    configured = pipeline.scheduler.config.get("prediction_type")
-    if stated is not None and configured is not None and stated != configured:
+    marks = marks_of(path, tensors, metadata)
+    said = agreed(path, marks)
+    found = contradiction(marks, scheduler.config)
+    if usual and PREDICTION not in said:
+        _refuse_other_values(path, tensors, scheduler)
+    if found is None:
+        return scheduler
+    mark, configured = found
+    if not usual:
+        name = "predicts" if mark.what == PREDICTION else f"has {mark.what}"
         raise ModelError(
-            f"{path} says that it predicts {stated}, the configuration says {configured}: give config=, one whose scheduler says "
-            f"{stated}"
+            f"{mark.where} of {path} says that it {name} {mark.value}, the configuration says {configured} ({folder}): leave config= out "
+            f"to believe the file, or give one whose scheduler says {mark.value}; if the file is wrong, load it as a diffusers directory"
+        )
+    told = ", ".join(f"{what} is {value}" for what, value in said.items())
+    notice(f"{path} says that {told} ({', '.join(mark.where for mark in marks)}): believed, against the usual configuration")
+    return believing(scheduler, said)
+
+
+def _refuse_other_values(path: Path, tensors: Mapping[str, Entry], scheduler: Any) -> None:
+    if kind_of(path, tensors) != "Stable Diffusion 2.x":
+        return
+    looks, configured = values_look_like(path, tensors, UNET), scheduler.config.get(PREDICTION)
+    if looks is not None and looks != configured:
+        raise ModelError(
+            f"{path} does not say whether it predicts noise or v, and its values look like {looks}, not {configured} as its usual "
+            "configuration says: give config=, stabilityai/stable-diffusion-2-1-base for epsilon, stabilityai/stable-diffusion-2-1 for v"
         )
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from findnemo.models._base import applied
+from findnemo.models._reading import lowered
 from findnemo.models.stable_diffusion import StableDiffusion
+
+LONGEST = 77  # tokens with which IF was trained, though T5 reads more
 
 
 class DeepFloyd(StableDiffusion):
@@ -21,7 +23,8 @@ class DeepFloyd(StableDiffusion):
 
     variances = 2
     starts = 0
-    longest = 77  # tokens with which IF was trained, though T5 reads more
+    prepared = staticmethod(lowered)
+    decodes = False
     finished: Mapping[str, Any] = {"output_type": "pt", "clean_caption": False}
 
     def is_value_layer(self, name: str, module: nn.Module) -> bool:
@@ -38,9 +41,12 @@ class DeepFloyd(StableDiffusion):
     def value_inputs(self, text: Tensor) -> dict[str, Tensor]:
         """The embeddings after the U-Net's own projection and the normalization of each attention."""
         unet: Any = self.denoiser
-        projected = text if unet.encoder_hid_proj is None else applied(unet.encoder_hid_proj, text)
+        projected = self.projected(text)
         attentions = {name: unet.get_submodule(name.rpartition(".")[0]) for name in self.value_layers}
         return {n: a.norm_encoder_hidden_states(projected) if a.norm_cross else projected for n, a in attentions.items()}
+
+    def limit(self, part: str) -> int:
+        return LONGEST
 
     def tokens(self, prompt: str) -> list[str]:
         tokenizer = self.pipeline.tokenizer

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from findnemo.models._joint import JointAttention
 from findnemo.models._packing import packed, unpacked
+from findnemo.models._reading import converted
 
 UNGUIDED = 1.0  # the embedded guidance scale at which a distilled model stands for the one without guidance
 
@@ -24,6 +25,8 @@ class Flux(JointAttention):
     """
 
     distilled = True
+    encoders = (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2"))
+    prepared = staticmethod(converted)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -34,11 +37,12 @@ class Flux(JointAttention):
     def encode(self, prompts: Sequence[str]) -> Tensor:
         """T5 embeddings, and the pooled CLIP embedding as a last row: (N, 512 + 1, D)."""
         embeds, pooled, _ = self.pipeline.encode_prompt(list(prompts), device=self.device)
-        return packed(embeds, pooled)
+        self.tell_cut(prompts)
+        return packed(embeds.to(self.dtype), pooled, widths=self.widths_beside)
 
     def velocity(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
         config, place, dtype = self.pipeline.transformer.config, latents.device, latents.dtype
-        embeds, pooled = unpacked(text, [config.pooled_projection_dim])
+        embeds, pooled = unpacked(text, self.widths_beside)
         count, channels, height, width = latents.shape
         output = self.denoiser(
             self.pipeline._pack_latents(latents.contiguous(), count, channels, height, width),

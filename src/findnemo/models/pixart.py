@@ -10,14 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from findnemo.errors import ModelError
-from findnemo.models._base import Model
-from findnemo.models._packing import packed, unpacked
+from findnemo.models._diffusion import DiffusionModel
+from findnemo.models._packing import packed, rows_of, unpacked
+from findnemo.models._reading import cleaned, usual_length
 
 PART = re.compile(r"pos_embed|transformer_blocks\.\d+")
 PROJECTION = re.compile(r"caption_projection|transformer_blocks\.\d+\.attn2\.to_[kv]")
 
 
-class PixArt(Model):
+class PixArt(DiffusionModel):
     """Neurons are the outputs of `attn2.to_v`, bias included, in all transformer blocks.
 
     A U-Net's down and mid blocks have no counterpart here: all blocks work at one resolution, so none is left out. Activations are
@@ -27,6 +28,11 @@ class PixArt(Model):
     """
 
     component = "transformer"
+    predictions, where = ("epsilon",), " for PixArt"
+    prepared = staticmethod(cleaned)
+
+    def limit(self, part: str) -> int:
+        return usual_length(self.pipeline)
 
     def is_value_layer(self, name: str, module: nn.Module) -> bool:
         return name.startswith("transformer_blocks.") and name.endswith("attn2.to_v")
@@ -48,7 +54,8 @@ class PixArt(Model):
     def encode(self, prompts: Sequence[str]) -> Tensor:
         """T5 embeddings of the captions as the pipeline cleans them, and the attention mask as a last row: (N, tokens + 1, D)."""
         embeds, mask, *_ = self.pipeline.encode_prompt(list(prompts), False, device=self.device, clean_caption=True)
-        return packed(embeds, mask)
+        self.tell_cut(prompts)
+        return packed(embeds.to(self.dtype), mask)
 
     def value_inputs(self, text: Tensor) -> dict[str, Tensor]:
         """What the value projections see: the embeddings after `caption_projection`, (N, tokens, width)."""
@@ -56,10 +63,7 @@ class PixArt(Model):
         projection = self.pipeline.transformer.caption_projection
         return dict.fromkeys(self.value_layers, embeds if projection is None else projection(embeds))
 
-    def predict_noise(self, latents: Tensor, timestep: int, text: Tensor) -> Tensor:
-        kind = self.pipeline.scheduler.config.prediction_type
-        if kind != "epsilon":
-            raise ModelError(f"prediction type {kind!r} is not supported for PixArt: findnemo reads epsilon")
+    def output(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
         embeds, mask = _parts(text)
         output = self.denoiser(
             latents,
@@ -90,4 +94,5 @@ class PixArt(Model):
 
 def _parts(text: Tensor) -> tuple[Tensor, ...]:
     """Embeddings (N, tokens, D) and attention mask (N, tokens)."""
-    return unpacked(text, [text.shape[1] - 1])
+    rows, width = text.shape[1:]
+    return unpacked(text, [rows - rows_of(rows, width + 1)])  # of every D + 1 rows or fewer, one carries the mask of the others

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from findnemo.errors import InputError, ModelError
-from findnemo.models._base import Model
+from findnemo.models._base import applied, exact
+from findnemo.models._diffusion import DiffusionModel
 from findnemo.models._packing import packed, unpacked
+from findnemo.models._reading import converted
 
 PART = re.compile(
     r"conv_in|(down_blocks\.\d+|mid_block)\.(resnets|attentions|downsamplers)\.\d+(\.transformer_blocks\.\d+\.attn1)?"
@@ -20,7 +22,7 @@ PART = re.compile(
 FORWARD = ("down_blocks", "mid_block", "up_blocks")  # diffusers registers the mid block last
 
 
-class StableDiffusion(Model):
+class StableDiffusion(DiffusionModel):
     """Neurons are the outputs of `attn2.to_v` in the down blocks and the mid block (Finding NeMo, section 3.1).
 
     A U-Net into which guidance was distilled (Luo et al. 2023, latent consistency models) is told its scale as a further row of the
@@ -28,6 +30,7 @@ class StableDiffusion(Model):
     """
 
     changeable = True
+    prepared = staticmethod(converted)
     variances = 1  # channels that the U-Net returns for each of a latent: eps, and beside it a variance where that is learned
 
     def is_value_layer(self, name: str, module: nn.Module) -> bool:
@@ -59,6 +62,19 @@ class StableDiffusion(Model):
         height, width = (size, size) if isinstance(size, int) else size
         return config.in_channels, height, width
 
+    @property
+    def size(self) -> dict[str, int]:
+        scale = getattr(self.pipeline, "vae_scale_factor", 1)  # DeepFloyd IF works on pixels
+        return dict(zip(("height", "width"), (side * scale for side in self.latent_shape[1:]), strict=True))
+
+    def value_inputs(self, text: Tensor) -> dict[str, Tensor]:
+        return {name: self.projected(tokens) for name, tokens in super().value_inputs(text).items()}
+
+    def projected(self, tokens: Tensor) -> Tensor:
+        """Embeddings as the cross-attentions see them: some U-Nets (DeepFloyd IF, Kolors) project them first."""
+        unet: Any = self.denoiser
+        return applied(unet.encoder_hid_proj, tokens) if unet.config.encoder_hid_dim_type == "text_proj" else tokens
+
     def timesteps(self, steps: int) -> list[int]:
         scheduler = self.pipeline.scheduler
         own = scheduler.config.get("original_inference_steps")  # the steps of a distillation, of which these are some (LCM, TCD)
@@ -88,7 +104,9 @@ class StableDiffusion(Model):
     def encode(self, prompts: Sequence[str]) -> Tensor:
         options = {"device": self.device, "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
         embeds, *others = self.pipeline.encode_prompt(list(prompts), **options)
-        return packed(embeds, *(self.beside(name, embeds, others) for name in self.extras))
+        self.tell_cut(prompts)
+        beside = (self.beside(name, embeds, others) for name in self.extras)
+        return packed(embeds.to(self.dtype), *beside, widths=list(self.extras.values()))
 
     def beside(self, name: str, embeds: Tensor, others: Sequence[Tensor]) -> Tensor:
         """One of the `extras` of prompts, (N, width): `embeds` and `others` as the pipeline's `encode_prompt` gives them."""
@@ -104,32 +122,16 @@ class StableDiffusion(Model):
     def text_of(self, conditions: Mapping[str, Any]) -> Tensor:
         return packed(conditions["encoder_hidden_states"], *(conditions[name] for name in self.extras))
 
-    def predict_noise(self, latents: Tensor, timestep: int, text: Tensor) -> Tensor:
-        output = self._predicted(latents, timestep, text)
-        if self._prediction() == "epsilon":
-            return output
-        # eps = sqrt(1 - a) x_t + sqrt(a) v (Salimans and Ho 2022)
-        alpha = self.pipeline.scheduler.alphas_cumprod[timestep].to(latents.device, torch.float32)
-        return ((1 - alpha).sqrt() * latents + alpha.sqrt() * output).to(output.dtype)
-
-    def regression(self, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        kind = self._prediction()
-        alphas = self.pipeline.scheduler.alphas_cumprod.to(clean.device, torch.float32)[timesteps][:, None, None, None]
-        noisy = alphas.sqrt() * clean + (1 - alphas).sqrt() * noise
-        target = noise if kind == "epsilon" else alphas.sqrt() * noise - (1 - alphas).sqrt() * clean
-        return self._predicted(noisy.to(clean.dtype), timesteps, text), target.to(clean.dtype)
-
-    def _predicted(self, latents: Tensor, timestep: int | Tensor, text: Tensor) -> Tensor:
-        """What the U-Net itself gives for latents (N, C, H, W): eps or v."""
+    def output(self, latents: Tensor, timestep: float | Tensor, text: Tensor) -> Tensor:
         output: Tensor = self.denoiser(latents, timestep, **self.conditions(text), return_dict=False)[0]
         return output[:, : latents.shape[1]]
 
-    def _prediction(self) -> str:
-        config = self.pipeline.scheduler.config
-        kind = "edm" if "sigma_data" in config else str(config.prediction_type)
-        if kind not in ("epsilon", "v_prediction"):
-            raise ModelError(f"prediction type {kind!r} is not supported: findnemo reads epsilon and v_prediction")
-        return kind
+    def regression(self, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        x, eps = exact(clean), exact(noise)
+        a = self.alphas.to(x)[timesteps][:, None, None, None]
+        noisy = a.sqrt() * x + (1 - a).sqrt() * eps
+        target = eps if self.prediction == "epsilon" else a.sqrt() * eps - (1 - a).sqrt() * x
+        return self.output(noisy.to(clean.dtype), timesteps, text), target
 
     def sample(self, *args: Any, **kwargs: Any) -> Tensor:
         self._check_prompt_suffices()

@@ -19,6 +19,9 @@ class StableDiffusion3(JointAttention):
     the pipeline has it. Source: Esser et al. 2024.
     """
 
+    encoders = (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2"), ("tokenizer_3", "text_encoder_3"))
+    may_lack = ("tokenizer_3", "text_encoder_3")
+
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         size = self.pipeline.default_sample_size
@@ -29,10 +32,11 @@ class StableDiffusion3(JointAttention):
         """CLIP and T5 embeddings one after the other, and the pooled CLIP embeddings as a last row: (N, 77 + 256 + 1, D)."""
         options = {"device": self.device, "do_classifier_free_guidance": False}
         embeds, _, pooled, _ = self.pipeline.encode_prompt(list(prompts), None, None, **options)
-        return packed(embeds, pooled)
+        self.tell_cut(prompts)
+        return packed(embeds.to(self.dtype), pooled, widths=self.widths_beside)
 
     def velocity(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
-        embeds, pooled = unpacked(text, [self.pipeline.transformer.config.pooled_projection_dim])
+        embeds, pooled = unpacked(text, self.widths_beside)
         output: Tensor = self.denoiser(
             latents,
             timestep=torch.full((len(latents),), timestep, device=latents.device, dtype=torch.float32),

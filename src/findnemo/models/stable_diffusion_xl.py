@@ -20,6 +20,9 @@ class StableDiffusionXL(StableDiffusion):
     pipeline makes by default. Sources: Podell et al. 2023, section 2.2; diffusers' StableDiffusionXLPipeline.
     """
 
+    encoders = (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2"))
+    may_lack = ("tokenizer", "text_encoder")
+
     @property
     def extras(self) -> dict[str, int]:
         numbers = self.pipeline.unet.config.addition_time_embed_dim
@@ -41,7 +44,7 @@ class StableDiffusionXL(StableDiffusion):
     def unconditional(self) -> Tensor:
         text = self.encode([""])
         if self.pipeline.config.force_zeros_for_empty_prompt:  # tokens and pooled embedding, not the sizes
-            text[:, : text.shape[1] - len(self.extras) + 1] = 0
+            text[:, : text.shape[1] - self.further(text, last=self.circumstances)] = 0
         return text
 
     def conditions(self, text: Tensor) -> dict[str, Any]:
@@ -54,28 +57,40 @@ class StableDiffusionXL(StableDiffusion):
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
         vae = self.pipeline.vae
-        narrow = vae.dtype == torch.float16 and vae.config.force_upcast  # half precision overflows in it
+        narrow = _overflows(vae)
         vae.to(torch.float32 if narrow else vae.dtype)
         try:
             latents = super().encode_images(pixels)
         finally:
             vae.to(torch.float16 if narrow else vae.dtype)
-        if vae.config.latents_mean is None or vae.config.latents_std is None:
+        if (normal := _normal(vae, latents)) is None:
             return latents
-        mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(latents) for v in (vae.config.latents_mean, vae.config.latents_std))
+        mean, std = normal
         return (latents - mean * vae.config.scaling_factor) / std
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         vae = self.pipeline.vae
-        mean, std = vae.config.latents_mean, vae.config.latents_std
-        if mean is not None and std is not None:  # an autoencoder that normalises its latents channel by channel
-            mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(latents) for v in (mean, std))
+        if (normal := _normal(vae, latents)) is not None:
+            mean, std = normal
             latents = latents * std + mean * vae.config.scaling_factor
-        if vae.dtype != torch.float16 or not vae.config.force_upcast:
+        if not _overflows(vae):
             return super().decode(latents)
-        vae.to(torch.float32)  # half precision overflows in it
+        vae.to(torch.float32)
         try:
             return super().decode(latents)
         finally:
             vae.to(torch.float16)
+
+
+def _normal(vae: Any, latents: Tensor) -> tuple[Tensor, ...] | None:
+    """Mean and deviation (1, C, 1, 1) of an autoencoder that normalises its latents channel by channel; None for others."""
+    known = [vae.config.get("latents_mean"), vae.config.get("latents_std")]
+    if any(values is None for values in known):
+        return None
+    return tuple(torch.tensor(values).view(1, -1, 1, 1).to(latents) for values in known)
+
+
+def _overflows(vae: Any) -> bool:
+    """Whether half precision is too narrow for the autoencoder as it is."""
+    return vae.dtype == torch.float16 and bool(vae.config.get("force_upcast"))

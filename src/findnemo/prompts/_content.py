@@ -9,12 +9,12 @@ from itertools import islice
 from typing import IO
 
 from findnemo.errors import InputError
-from findnemo.prompts import _formats
 from findnemo.prompts._columns import CAPTION_COLUMNS, IMAGE_COLUMNS, TYPE_COLUMNS
 from findnemo.prompts._csv import rows_of
 from findnemo.prompts._formats import Reader, csv_header, read_csv, read_json, read_json_lines, read_parquet, read_text
 from findnemo.prompts._kinds import HEAD, kind_of
 from findnemo.prompts._lines import decoded, lines_of
+from findnemo.prompts._table import LONGEST
 
 REFUSED_SUFFIXES = (
     *(".xlsx", ".xls", ".ods", ".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".joblib", ".npy", ".npz"),
@@ -69,7 +69,7 @@ def _first_text(source: str, file: IO[bytes]) -> str:
     text = ""
     for block in decoded(source, file):
         text += block
-        if len(text) >= _formats.LONGEST:
+        if len(text) >= LONGEST:
             break
     return text
 
@@ -98,14 +98,14 @@ def _of_object(first: str, second: str, suffix: str | None) -> Reader | None:
 
 def _begins_list(text: str) -> bool:
     """Whether a text is a list of JSON, or begins as one of which only the beginning is known."""
-    if len(text) < _formats.LONGEST and _is_json(text, list):
+    if len(text) < LONGEST and _is_json(text, list):
         return True
     rest = text[1:].lstrip()
     try:
         value, end = json.JSONDecoder().raw_decode(rest)
     except (ValueError, RecursionError):
         return False
-    whole = len(text) < _formats.LONGEST  # then it is broken, which is an error where it surely was meant as JSON
+    whole = len(text) < LONGEST  # then it is broken, which is an error where it surely was meant as JSON
     return isinstance(value, dict) or (not whole and isinstance(value, str | None) and rest[end:].lstrip()[:1] == ",")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from findnemo.report._pictures import LARGE, NOISE, SIDE, Wanted
 from findnemo.report._text import LONGEST, shown
-from findnemo.runs import STANDINGS, Caption, neurons_of
+from findnemo.runs import STANDINGS, Caption, neurons_of, state
 from findnemo.runs.discoveries import p_of
 
 MOST = 64  # neurons of a caption that are listed by name
@@ -17,10 +17,12 @@ TOLD = {  # standings in a few words, beside a caption
     "out of reach": "out of reach",
     "back": "back on fresh seeds",
     "copies": "still gives copies",
+    "not replicated": "no fresh seed replicates",
     "not verified": "not verified",
     "not localized": "not localized",
     "no neurons": "no neurons found",
     "gone": "gone on fresh seeds",
+    "suspected": "suspected, no copies seen",
 }
 SCORES = (  # what it is, the stage, its values before and after; whether tau is what it is held to
     ("Score (largest similarity between two seeds), search seeds", "localize", "score_before", None, True),
@@ -49,7 +51,7 @@ def files_of(path: Path, caption: Caption, large: bool = False) -> dict[str, lis
 
 def example(path: Path, captions: Sequence[Caption], stand: Mapping[int, str]) -> Caption | None:
     """The first caption whose memory is gone and that has pictures, else the first memorized one with pictures: no choice by looks."""
-    pictured = [c for c in captions if stand[c.id] in TOLD and files_of(path, c)["after"]]
+    pictured = [c for c in captions if stand[c.id] in TOLD and stand[c.id] != "suspected" and files_of(path, c)["after"]]
     return next((c for c in pictured if stand[c.id] == "gone"), pictured[0] if pictured else None)
 
 
@@ -81,6 +83,7 @@ def cards(
             "long": len(shown(c.text)) > LONGEST,
             "type": c.type,
             "standing": stand[c.id],
+            "state": state(c),
             "told": TOLD[stand[c.id]],
             "what": STANDINGS[stand[c.id]],
             "scores": _scores(c),

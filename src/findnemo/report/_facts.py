@@ -35,13 +35,14 @@ from findnemo.runs import (
     q_values,
     settings_of,
     standing,
+    state,
 )
 from findnemo.runs.compare import STAGE
 
 LEAST = 5  # values from which an interval says something
 LISTED = 200  # captions that are not memorized, by name; results.csv has the rest
 SHARED = 15  # most shared neurons that are listed
-MEMORIZED = [s for s in STANDINGS if s not in ("open", "not memorized")]
+MEMORIZED = [s for s in STANDINGS if s not in ("open", "suspected", "not memorized")]
 QUALITY = (
     ("Change of pixels, of 1", None, "pixel_change", "low"),
     ("Change of pixels with random neurons off instead", None, "random_pixel_change", ""),
@@ -85,19 +86,21 @@ def facts(run: Run) -> dict[str, Any]:
     settings = settings_of(run)
     tau = settings["tau"]
     stand = {c.id: standing(c, tau) for c in captions}
-    memorized = [c for kind in MEMORIZED for c in captions if stand[c.id] == kind and _memorized(c)]
+    memorized = [c for kind in MEMORIZED for c in captions if stand[c.id] == kind and state(c) == "memorized"]
+    suspected = [c for c in captions if stand[c.id] == "suspected"]
     widths = {name: len(mean) for name, mean in calibration.mean.items()}
     numbers = {name: k for k, name in enumerate(widths, 1)}
     first = example(run.path, captions, stand)
-    wanted = wanted_pictures(run.path, memorized, first)
+    wanted = wanted_pictures(run.path, [*memorized, *suspected], first)
     pictures = thumbnails(wanted)
-    held = overview.holders(c for c in captions if stand[c.id] != "out of reach")
+    held = overview.holders(c for c in captions if len(all_neurons([c])))
     known = {
         "tau": tau,
         "calibration": calibration,
         "captions": captions,
         "stand": stand,
         "memorized": memorized,
+        "suspected": suspected,
         "widths": widths,
     }
     return {
@@ -108,13 +111,14 @@ def facts(run: Run) -> dict[str, Any]:
         "figures": figures(known, run.meta("quality")),
         "example": first and cards(run.path, [first], stand, numbers, pictures, large=True)[0],
         "tau": tau,
+        "suspected": len(suspected),
         "least": LEAST,
         "distribution": _distribution(known),
         "holdout": _holdout(calibration, tau),
         "listed": list_told(listed) if (listed := list_of(run)) is not None else None,
         "map": charts.neuron_map(widths, {neuron: len(held[neuron]) for neuron in held}),
         "layers": _layers(widths, held),
-        "sizes": charts.sizes([len(neurons_of(c)) for c in memorized if stand[c.id] != "out of reach" and len(neurons_of(c))]),
+        "sizes": charts.sizes([len(neurons_of(c)) for c in memorized if len(all_neurons([c]))]),
         "shared": _shared(held, numbers),
         "before_after": _before_after([c for c in memorized if "verify" in c.results and stand[c.id] != "out of reach"]),
         "quality": _quality(run.meta("quality")),
@@ -123,14 +127,10 @@ def facts(run: Run) -> dict[str, Any]:
         "attempts": attempts(run.meta("attempts")),
         "tried": sentences(run.meta("attempts"), run.meta("attack")),
         "hardened": hardened(run.meta("hardened")),
-        "cards": cards(run.path, memorized, stand, numbers, pictures, q=q_values(p_values(run))),
+        "cards": cards(run.path, [*memorized, *suspected], stand, numbers, pictures, q=q_values(p_values(run))),
         "others": _others(captions, stand, tau),
         "pictures_left_out": len(wanted) - len(pictures),
     }
-
-
-def _memorized(caption: Caption) -> bool:
-    return caption.results.get("detect", {}).get("memorized") is True
 
 
 def _name(source: str | None) -> str:
@@ -144,28 +144,39 @@ def _name(source: str | None) -> str:
 def verdict(known: dict[str, Any]) -> dict[str, str]:
     """One sentence, and its tone: good, bad or open. What is not gone comes first."""
     stand, memorized, captions = known["stand"], known["memorized"], known["captions"]
+    doubtful = _suspected(known["suspected"])
     audited = [c for c in captions if "detect" in c.results]
     kinds = Counter(stand[c.id] for c in memorized)
     if not audited:
         return {"tone": "open", "text": "No caption has been looked at yet."}
     if not memorized:
         few = f" ({len(captions) - len(audited)} more failed or are open)" if len(audited) < len(captions) else ""
-        return {
-            "tone": "good" if not few else "open",
-            "text": f"None of the {count(len(audited), 'caption')} looked at reaches the threshold on the seeds that were tried{few}.",
-        }
+        none = f"None of the {count(len(audited), 'caption')} looked at "
+        none += "is memorized as far as its images tell" if doubtful else "reaches the threshold on the seeds that were tried"
+        return {"tone": "good" if not few else "open", "text": f"{none}{few}.{doubtful}"}
     bad = [f"{n} {_WORDS[kind]}" for kind in MEMORIZED if (n := kinds[kind]) and kind in _WORDS]
     off, whole = len(all_neurons(captions)), sum(known["widths"].values())
     gone = kinds["gone"]
     if not bad:
         what = f"All {gone} memories are" if gone > 1 else "The one memory found is"
         text = f"{what} gone on the fresh seeds that were tried, with {off:,} of {count(whole, 'neuron')} switched off."
-        return {"tone": "good", "text": text}
+        return {"tone": "good", "text": text + doubtful}
     start = f"Of {count(len(memorized), 'memorized caption')}, {_joined(bad)}"
     if not gone:
-        return {"tone": "bad", "text": f"{start}."}
+        return {"tone": "bad", "text": f"{start}.{doubtful}"}
     end = f"{count(gone, 'memory')} {'is' if gone == 1 else 'are'} gone on the fresh seeds that were tried"
-    return {"tone": "mixed", "text": f"{start}; {end}, with {off:,} of {count(whole, 'neuron')} switched off."}
+    return {"tone": "mixed", "text": f"{start}; {end}, with {off:,} of {count(whole, 'neuron')} switched off.{doubtful}"}
+
+
+def _suspected(captions: Sequence[Caption]) -> str:
+    """A sentence on the captions that are only suspected; empty where there are none."""
+    if not captions:
+        return ""
+    one = len(captions) == 1
+    return (
+        f" {len(captions)} more {'is' if one else 'are'} over the threshold and only suspected: {'its' if one else 'their'} images are no copies, "
+        f"and nothing is switched off for {'it' if one else 'them'}."
+    )
 
 
 _WORDS = {
@@ -173,6 +184,7 @@ _WORDS = {
     "out of reach": "stayed out of reach",
     "back": "came back on fresh seeds",
     "copies": "still gave copies",
+    "not replicated": "could not be checked, for no fresh seed replicates",
     "not verified": "had neurons found but not verified",
     "not localized": "had no search for neurons",
     "no neurons": "did not replicate in the search",
@@ -227,10 +239,10 @@ def _score(caption: Caption) -> float | None:
 
 def figures(known: dict[str, Any], quality: dict[str, Any] | None) -> list[dict[str, Any]]:
     """The five figures at the head of the page: those of `runs.overview`, with their intervals."""
-    stand, memorized, captions = known["stand"], known["memorized"], known["captions"]
+    memorized, captions = known["memorized"], known["captions"]
     found, worse, gone, off, _ = overview.figures(captions, known["tau"], quality)
     whole, neurons = sum(known["widths"].values()), all_neurons(captions)
-    each = [len(neurons_of(c)) for c in memorized if stand[c.id] != "out of reach" and len(neurons_of(c))]
+    each = [len(neurons_of(c)) for c in memorized if len(all_neurons([c]))]
     note = f"{percent(len(neurons) / whole)} of the value neurons, in {len(neurons.layers)} of {count(len(known['widths']), 'layer')}"
     note += f"; median {statistics.median(each):g} a caption (n = {len(each)})" if each else ""
     return [
@@ -283,6 +295,7 @@ def _about(run: Run, known: dict[str, Any]) -> list[tuple[str, str]]:
     rest = "".join(f", {n} {kind}" for kind, n in kinds.items())
     scored = f", {len(calibration.trajectories)} of them scored" if len(calibration.trajectories) < calibration.count else ""
     screen = settings.get("screen")
+    sampler = f", sampler {settings['sampler']}" if settings.get("sampler") else ""
     rows = [
         ("Model", f"{_name(run.meta('source'))}{opened}"),
         ("Fingerprint", str(settings["model"])),
@@ -302,7 +315,7 @@ def _about(run: Run, known: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         (
             "Finished images",
-            f"{settings['images']} seeds a caption, {count(images['steps'], 'step')}, guidance {images['guidance']:g}"
+            f"{settings['images']} seeds a caption, {count(images['steps'], 'step')}, guidance {images['guidance']:g}{sampler}"
             if settings["images"]
             else "none",
         ),
@@ -346,7 +359,9 @@ def _distribution(known: dict[str, Any]) -> dict[str, Any]:
     holdout = calibration.scores.tolist() if len(calibration.trajectories) else []
     under = [s for c in known["captions"] if stand[c.id] == "not memorized" and (s := _score(c)) is not None]
     over = [s for c in known["memorized"] if (s := _score(c)) is not None]
+    doubtful = [s for c in known["suspected"] if (s := _score(c)) is not None]
     groups = [("hold-out", "holdout", holdout), ("audited, under tau", "under", under), ("memorized", "over", over)]
+    groups += [("suspected", "under", doubtful)] if doubtful else []
     interval = tau_interval(calibration.scores) if holdout and calibration.fpr is None else None
     made = charts.distribution(groups, known["tau"], interval)
     return made | {"summary": [(label, median(values), min(values), max(values)) for label, _, values in groups if len(values)]}
@@ -356,7 +371,7 @@ def _holdout(calibration: Calibration, tau: float) -> str | None:
     """How many hold-out captions the threshold would call memorized."""
     if not len(calibration.trajectories):
         return None
-    over = int((calibration.scores >= tau).sum())
+    over = int(calibration.settings.reaches(calibration.scores, tau).sum())
     return f"{over} of {len(calibration.trajectories)} hold-out captions reach tau themselves ({_share(over, len(calibration.trajectories))})."
 
 
@@ -466,7 +481,7 @@ def _cell(cell: Any, numeric: bool) -> tuple[str, str, str]:
 def _others(captions: Sequence[Caption], stand: dict[int, str], tau: float) -> dict[str, Any]:
     """Captions that are not memorized, the nearest to tau first, and those that failed or are open."""
     under = sorted((c for c in captions if stand[c.id] == "not memorized"), key=lambda c: -(_score(c) or 0.0))
-    rest = [c for c in captions if stand[c.id] in ("failed", "open") and not _memorized(c)]
+    rest = [c for c in captions if stand[c.id] in ("failed", "open") and state(c) != "memorized"]
     rows = [
         {
             "row": c.row,

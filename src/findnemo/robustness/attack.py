@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from findnemo._state import outside_inference_mode
 from findnemo.conditioning import following
 from findnemo.errors import InputError, NumericalError
 from findnemo.images import ImageSettings, generate
@@ -47,6 +48,7 @@ def drawn(model: Model, shape: Sequence[int], seed: int, key: str, number: int) 
     return noise.to(model.device, model.dtype), timesteps.to(model.device)
 
 
+@outside_inference_mode
 def optimised(
     model: Model,
     clean: Tensor,
@@ -70,7 +72,7 @@ def optimised(
     >>> bool((made[0] == text).all()), bool((made[1] == text).all())
     (True, False)
     """
-    tokens, beside = text.tensor_split([text.shape[1] - len(model.extras)], 1)
+    tokens, beside = text.tensor_split([text.shape[1] - model.further(text)], 1)
     embedding = tokens.detach().float().clone().requires_grad_()
     optimizer = torch.optim.Adam([embedding], lr=learning_rate)
     reached = {0: text.detach()} if 0 in steps else {}
@@ -96,14 +98,14 @@ def optimised(
 def _random(model: Model, text: Tensor, seed: int, prompt: str) -> Tensor:
     """Noise with the mean and the deviation that the caption's embedding has at each position."""
     generator = torch.Generator().manual_seed(sample_seed(seed, f"random start\0{prompt}", 0))
-    tokens, beside = text.tensor_split([text.shape[1] - len(model.extras)], 1)
+    tokens, beside = text.tensor_split([text.shape[1] - model.further(text)], 1)
     noise = torch.randn(tokens.shape, generator=generator).to(tokens)
     return torch.cat([tokens.mean(2, keepdim=True) + tokens.std(2, keepdim=True) * noise, beside], 1)
 
 
 def _empty(model: Model, text: Tensor, seed: int, prompt: str) -> Tensor:
     """The embedding of the empty prompt, beside it what the caption says."""
-    count = text.shape[1] - len(model.extras)
+    count = text.shape[1] - model.further(text)
     return torch.cat([model.encode([""])[:, :count], text[:, count:]], 1)
 
 
@@ -127,7 +129,7 @@ def starting(model: Model, prompt: str, start: str, seed: int = 0) -> Tensor:
 @contextmanager
 def embedded(model: Model, text: Tensor) -> Iterator[None]:
     """The pipeline with `text` (1, tokens, D) in place of every prompt's tokens while the context lasts."""
-    tokens = text[:, : text.shape[1] - len(model.extras)]
+    tokens = text[:, : text.shape[1] - model.further(text)]
 
     def change(encode: Callable[..., Any]) -> Callable[..., Any]:
         def encode_prompt(**options: Any) -> tuple[Tensor, ...]:

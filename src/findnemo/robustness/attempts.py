@@ -6,8 +6,7 @@ An attempt is a function of a model, a subject, sample numbers and image setting
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,7 @@ import torch
 from findnemo.errors import InputError, ModelError
 from findnemo.images import ImageSettings, finished, generate
 from findnemo.mitigation.tokens import varied
-from findnemo.models import Model, sample_seed
-from findnemo.models._base import explicit
+from findnemo.models import SAMPLERS, Model, sample_seed, sampling
 from findnemo.paraphrases import PARAPHRASES, PARTS, SCRIPTS, paraphrases, parts, scripts
 from findnemo.robustness._subject import Subject, pixels
 
@@ -26,15 +24,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Attempt = Callable[[Model, Subject, Sequence[int], ImageSettings], "list[Image.Image]"]
-SAMPLERS = {
-    "DDIM": "DDIMScheduler",
-    "PNDM": "PNDMScheduler",
-    "DPM++ 2M": "DPMSolverMultistepScheduler",
-    "UniPC": "UniPCMultistepScheduler",
-    "Euler": "EulerDiscreteScheduler",
-    "Euler ancestral": "EulerAncestralDiscreteScheduler",
-    "Heun": "HeunDiscreteScheduler",
-}
 
 
 def plain(model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings) -> list[Image.Image]:
@@ -53,30 +42,8 @@ def guided(model: Model, subject: Subject, samples: Sequence[int], settings: Ima
 
 
 def resampled(model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, name: str) -> list[Image.Image]:
-    """With another sampler (see SAMPLERS), on the model's own noise schedule."""
-    with sampler(model, name):
-        return generate(model, subject.prompt, samples, settings)
-
-
-@contextmanager
-def sampler(model: Model, name: str) -> Iterator[None]:
-    """The pipeline with another sampler while the context lasts, made from the configuration of its own.
-
-    Raises InputError for one that does not fit the pipeline's scheduler (flow matching, distilled models) or is not known.
-    """
-    import diffusers
-
-    pipeline, own = model.pipeline, model.pipeline.scheduler
-    if name not in SAMPLERS:
-        raise InputError(f"sampler {name!r} is not known: use one of {', '.join(SAMPLERS)}")
-    kind = getattr(diffusers, SAMPLERS[name])
-    if kind not in own.compatibles or own.config.get("original_inference_steps") is not None:
-        raise InputError(f"{kind.__name__} does not fit the model's {type(own).__name__}")
-    pipeline.scheduler = kind.from_config(explicit(own.config) | ({"skip_prk_steps": True} if name == "PNDM" else {}))
-    try:
-        yield
-    finally:
-        pipeline.scheduler = own
+    """With another sampler (see `models.SAMPLERS`), on the model's own noise schedule."""
+    return generate(model, subject.prompt, samples, replace(settings, sampler=name))
 
 
 def reworded(
@@ -130,20 +97,22 @@ def image_to_image(
     if "output_type" not in model.finished or model.finished["output_type"] != "latent":
         raise ModelError(f"a {type(model.pipeline).__name__} gives no latents: image to image needs a latent model")
     try:
-        pipeline: Any = AutoPipelineForImage2Image.from_pipe(model.pipeline)
+        with sampling(model, settings.sampler):
+            pipeline: Any = AutoPipelineForImage2Image.from_pipe(model.pipeline)
     except ValueError as error:
         raise ModelError(f"diffusers has no image-to-image pipeline for a {type(model.pipeline).__name__}") from error
     pipeline.set_progress_bar_config(disable=True)
-    latents = pipeline(
-        subject.prompt,
-        image=(pixels(subject.picture, model) + 1) / 2,  # 0 to 1: what is in [-1, 1] but never negative is taken for that
-        strength=strength,
-        num_images_per_prompt=len(samples),
-        num_inference_steps=max(settings.steps, round(2 / strength)),
-        guidance_scale=settings.guidance,
-        generator=[torch.Generator().manual_seed(sample_seed(settings.seed, subject.prompt, k)) for k in samples],
-        output_type="latent",
-    ).images
+    with model.sampling(pipeline):
+        latents = pipeline(
+            subject.prompt,
+            image=(pixels(subject.picture, model) + 1) / 2,  # 0 to 1: what is in [-1, 1] but never negative is taken for that
+            strength=strength,
+            num_images_per_prompt=len(samples),
+            num_inference_steps=max(settings.steps, round(2 / strength)),
+            guidance_scale=settings.guidance,
+            generator=[torch.Generator().manual_seed(sample_seed(settings.seed, subject.prompt, k)) for k in samples],
+            output_type="latent",
+        ).images
     return finished(model, latents)
 
 

@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from findnemo._effect import refuse_made
+from findnemo._state import outside_inference_mode
+from findnemo.edits import effects
 from findnemo.errors import InputError, NumericalError, StoppedError
 from findnemo.images import ImageSettings, generate
 from findnemo.models import Model, sample_seed
@@ -129,6 +132,7 @@ def evaluations(hardening: Hardening, captions: int, ordinary: int, settings: Im
     return images + hardening.epochs * (search + learning)
 
 
+@outside_inference_mode
 def harden(
     model: Model,
     lessons: Sequence[Lesson],
@@ -144,11 +148,12 @@ def harden(
     `model`: with the neurons off in its weights, in float32. `checkpoint`: a folder that keeps the weights after each epoch, so that an
     interrupted hardening goes on from there with the same result; remove it at the end. `progress` is called with updates done, of how
     many, and the loss. The result depends on model, lessons, captions, settings and seed only. Raises StoppedError once `stop` says so,
-    InputError without lessons, NumericalError for NaN.
+    InputError without lessons, EditError if the neurons are not off in the weights, NumericalError for NaN.
     """
     hardening = hardening or Hardening()
     if not lessons:
         raise InputError("there is nothing to harden against: no memorized caption was given")
+    check_off(model, neurons)
     reference = copy.deepcopy(model.denoiser).requires_grad_(False)
     key = _identity(model, lessons, ordinary, hardening) if checkpoint else ""
     first = _load(model.denoiser, checkpoint, key) if checkpoint else 0
@@ -164,6 +169,7 @@ def harden(
             progress(epoch * hardening.updates + update + 1, total, loss)
         if checkpoint is not None:
             _save(model.denoiser, checkpoint, key, epoch + 1)
+    check_off(model, neurons)
 
 
 def _step(
@@ -250,6 +256,14 @@ def switched_off(model: Model, neurons: NeuronSet) -> None:
         layer.weight[list(indices)] = 0
         if layer.bias is not None:
             layer.bias[list(indices)] = 0
+
+
+def check_off(model: Model, neurons: NeuronSet) -> None:
+    """Raises EditError unless neurons are off in the weights of a model, in their place."""
+    for name, effect in effects(model, neurons).items():
+        layer = model.denoiser.get_submodule(name)
+        refuse_made(name, layer)
+        effect.check_weights(effect.weight, effect.bias, "the weight")
 
 
 # what an interruption leaves --------------------------------------------------------------------------------------------------

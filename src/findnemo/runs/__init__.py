@@ -2,13 +2,13 @@
 
 from findnemo.runs._lock import acquire
 from findnemo.runs._places import refuse_links
-from findnemo.runs.audit import STAGES, Answer, Plan, Tools, Work, all_neurons, answer, audit, neurons_of, start
+from findnemo.runs.audit import Answer, Plan, Tools, Work, answer, audit, start
 from findnemo.runs.calibrating import calibrate_with
 from findnemo.runs.discoveries import Discoveries, discoveries, list_of, list_told, p_values, q_values
 from findnemo.runs.export import ASKED, counts, neurons_by_caption, row, summary, told, write_results
 from findnemo.runs.merge import Merged, merge
 from findnemo.runs.repair import Repair, repair
-from findnemo.runs.standing import STANDINGS, standing
+from findnemo.runs.standing import BAD, STAGES, STANDINGS, STATES, all_neurons, copies, neurons_of, standing, state
 from findnemo.runs.stopping import Stopping, stopping
 from findnemo.runs.store import Caption, Run, refuse_foreign
 from findnemo.runs.table import Entered, Shard, ask_all, enter
@@ -17,8 +17,10 @@ from findnemo.runs.workers import Dispatch, Event, Facts, Loader, Outcome, Pool,
 
 __all__ = [
     "ASKED",
+    "BAD",
     "STAGES",
     "STANDINGS",
+    "STATES",
     "Answer",
     "Caption",
     "Discoveries",
@@ -47,6 +49,7 @@ __all__ = [
     "audit",
     "calibrate_with",
     "captions_of",
+    "copies",
     "counts",
     "discoveries",
     "drive",
@@ -66,6 +69,7 @@ __all__ = [
     "settings_of",
     "standing",
     "start",
+    "state",
     "stopping",
     "summary",
     "told",

@@ -77,7 +77,8 @@ LOCALIZED = {
 }
 VERIFIED = {
     **{
-        "same_seed": number,
+        "same_seed": Maybe(number),  # missing where no fresh seed replicates
+        "replicating": Maybe(count),
         "score_before": Maybe(number),
         "score_after": Maybe(number),
         "neurons": Maybe(neurons),
@@ -91,7 +92,7 @@ COMPARED = {"images": count, **dict.fromkeys(("copies", "sscd_gen", "sscd_orig",
 BY_STEP: Kind = lambda value: each(many(number))(value) and all(step.isdecimal() for step in value)  # noqa: E731
 TRIED = {"basis": text, "known": flag}
 STAGES: dict[str, Mapping[str, Any]] = {
-    **{"detect": DETECTED, "localize": LOCALIZED, "verify": VERIFIED},
+    **{"detect": DETECTED, "localize": LOCALIZED, "listing": LOCALIZED, "verify": VERIFIED},
     **{"compare:": COMPARED, "detect:": {"value": number, "evaluations": count, "seconds": number}},  # and a name
     **{"attack:": {**TRIED, "curves": each(BY_STEP)}, "attempts:": {**TRIED, "closeness": each(many(number))}},
 }
@@ -99,10 +100,11 @@ CALIBRATED = {
     **{"variant": text, "similarity": text, "samples": count, "timestep": count, "steps": count, "seed": Maybe(number)},
     **{"guidance": Maybe(number)},
 }
-FINISHED = {"steps": count, "guidance": number, "seed": Maybe(number)}
+FINISHED = {"steps": count, "guidance": number, "seed": Maybe(number), "sampler": Maybe(text)}
 AUDIT = {  # settings of an audit; a run of detectors has the first three only
-    **{"model": text, "dtype": text, "image_settings": FINISHED},
+    **{"model": text, "identity": Maybe(each(each(anything))), "dtype": text, "image_settings": FINISHED},
     **{"calibration": CALIBRATED, "tau": number, "search": text, "images": count, "judges": each(text), "grow": Maybe(flag)},
+    "sampler": Maybe(text),
     "screen": Maybe({"below": number, "samples": count}),
     **{
         "fdr": Maybe(number),
@@ -141,6 +143,8 @@ META: dict[str, Any] = {
     },
     **{"attempts": Maybe({"columns": many(text), "table": each(each(SHARE))}), "bases": Maybe(each(text))},
     "hardened_from": Maybe(text),
+    "listed": Maybe(many(count)),
+    "pictures": Maybe(each(each(anything))),
     "hardened": Maybe({"prompts": count, "images": count, "quality": each(each(many(number)))}),
 }
 

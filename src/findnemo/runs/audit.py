@@ -18,9 +18,12 @@ from findnemo.detection import Detection, Screen, detect_many
 from findnemo.errors import DeviceError, FindnemoError
 from findnemo.images import ImageSettings, png, sheet
 from findnemo.localization import DEFAULT, Bystanders, localize, most_unusual
-from findnemo.models import Model
+from findnemo.models import Model, sampler_class
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.prompts import Prompt
+from findnemo.runs._same import require_same
+from findnemo.runs.discoveries import keep_list
+from findnemo.runs.standing import STAGES, all_neurons, neurons_of
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.table import Shard, enter
 from findnemo.runs.trust import vouch
@@ -32,8 +35,7 @@ from findnemo.verification import RANDOM, Judges, Verification, grow, quality, v
 if TYPE_CHECKING:
     from PIL import Image
 
-STAGES = ("detect", "localize", "verify")
-ROUNDS = 3  # of growth, on one, two and three times as many images as are looked at in the end
+ROUNDS = 3  # of growth at most, on one, two and three times as many images as are looked at in the end
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,11 @@ class Plan:
     unrelated: tuple[str, ...] = ()
 
     def settings(self, model: Model, calibration: Calibration) -> dict[str, Any]:
-        """Everything a result depends on; a run directory holds results of one such set only."""
+        """Everything a result depends on; a run directory holds results of one such set only. Without images no picture's part is kept."""
+        identity = model.identity
         return {
-            "model": model.fingerprint,
+            "model": identity.fingerprint,
+            "identity": identity.to_json(pictures=bool(self.images)),
             "dtype": str(model.dtype).removeprefix("torch."),
             "calibration": calibration.settings.to_json(),
             "tau": calibration.tau,
@@ -67,6 +71,7 @@ class Plan:
             "images": self.images,
             "grow": self.grow,
             "image_settings": self.image_settings.to_json(),
+            "sampler": sampler_class(model.samplers, self.image_settings.sampler),
             "judges": dict(self.judges),
             **({} if self.fdr is None else {"fdr": self.fdr}),
             **({} if self.consensus == 1 else {"consensus": self.consensus}),
@@ -88,12 +93,14 @@ class Tools:
     def bystanders(self) -> Bystanders | None:
         """The captions on which the impact of a set is measured, where the plan asks for gentle ones."""
         plan = self.plan
-        return None if plan.max_impact is None else _bystanders(self.model, plan.unrelated, self.calibration.settings)
+        if plan.max_impact is None:
+            return None
+        return _bystanders(self.model, self.model.fingerprint, plan.unrelated, self.calibration.settings)
 
 
 @lru_cache(maxsize=1)
-def _bystanders(model: Model, captions: tuple[str, ...], settings: Settings) -> Bystanders:
-    """Kept from caption to caption: their untouched passes are made once a process."""
+def _bystanders(model: Model, fingerprint: str, captions: tuple[str, ...], settings: Settings) -> Bystanders:
+    """Kept from caption to caption as long as the model is what it was: their untouched passes are made once a process."""
     return Bystanders(model, captions, settings)
 
 
@@ -180,10 +187,14 @@ def answer(
     """Run the stages over the captions that were asked for (`table.enter`, `table.ask_all`); whether all was done before `stop()`.
 
     The same to the last bit whoever answers: captions that share passes are told by their ids. Memory is constant however many there are.
+    Raises MismatchError where the model is no longer the one with which the run was begun.
     """
     pool = pool or Serial(work.model)
     for stage in stages:
+        require_same(work.run, work.model, pictures=stage == "verify" and bool(work.plan.images))
         _answer_stage(work, stage, pool, progress or (lambda stage, done, total: None), stop)
+        if stage == "detect":
+            keep_list(work.run)
         if stop():
             return False
     if "verify" in stages and "shard" not in work.run.meta("settings"):
@@ -259,30 +270,45 @@ def _localize(tools: Tools, caption: Caption) -> Answer:
 
 
 def _verify(work: Tools, caption: Caption) -> Answer:
-    neurons, plan, original = neurons_of(caption), work.plan, work.original(caption)
-
-    def check(off: NeuronSet) -> Verification:
-        settings = work.calibration.settings
-        return verify(work.model, caption.text, off, settings, plan.images, plan.image_settings, work.judges, original)
-
-    found, result = neurons, check(neurons)
-    for more in range(1, ROUNDS + 1):  # each round on more seeds of its own; those of the check stay fresh
-        if not (plan.grow and result.values.get("copies_before", 0) >= 0.5 and result.values["copies_after"] > 0):
-            break
-        z, descriptor = work.calibration.z_scores(activations(work.model, caption.text)), work.judges.descriptor
-        seeds = more * plan.images
-        larger = grow(work.model, caption.text, neurons, most_unusual(z), seeds, plan.image_settings, descriptor)
-        if larger is None:
-            break
-        if larger != neurons:
-            neurons, result = larger, check(larger)
+    found, plan, original = neurons_of(caption), work.plan, work.original(caption)
+    work.calibration.check(work.model)
+    neurons = _grown(work, caption, found) if plan.grow and plan.images > 1 else found
+    result = verify(
+        work.model,
+        caption.text,
+        neurons,
+        work.calibration.settings,
+        plan.images,
+        plan.image_settings,
+        work.judges,
+        original,
+        work.calibration.tau,
+    )
     values: dict[str, Any] = {}
     if neurons != found:
+        z = work.calibration.z_scores(activations(work.model, caption.text))
         of_more = {f"{name}:{i}": round(float(z[name][i]), 3) for name, i in neurons - found}
         values = {"grown": len(neurons) - len(found), "neurons": neurons.to_json(), "z": of_more}
         if work.bystanders is not None:  # what was added after the choice may be less gentle
             values["impact"] = round(work.bystanders.impacts([neurons], caption.text)[0], 6)
     return Answer({**result.values, **values}, _pictures(caption, result, len(neurons), original))
+
+
+def _grown(work: Tools, caption: Caption, neurons: NeuronSet) -> NeuronSet:
+    """The neurons, and those that finished images ask for: judged on seeds of growth's own, which no figure of the verification uses.
+
+    A set that had to grow is tried again on more of these seeds. Where no growth removes the copies, what was found stays.
+    """
+    z = work.calibration.z_scores(activations(work.model, caption.text))
+    for more in range(1, ROUNDS + 1):
+        images = more * work.plan.images
+        larger = grow(
+            work.model, caption.text, neurons, most_unusual(z), images, work.plan.image_settings, work.judges.descriptor
+        )
+        if larger is None or larger == neurons:
+            break
+        neurons = larger
+    return neurons
 
 
 def _pictures(caption: Caption, result: Verification, neurons: int, original: Image.Image | None) -> dict[str, bytes]:
@@ -312,26 +338,14 @@ _STEPS: dict[str, Callable[[Tools, Sequence[Caption]], list[Answer]]] = {
 }
 
 
-def neurons_of(caption: Caption) -> NeuronSet:
-    """The neurons found for a caption, with those that verification had to add; empty if it was not localized."""
-    found, checked = (caption.results.get(stage, {}) for stage in ("localize", "verify"))
-    return NeuronSet(checked.get("neurons", found.get("neurons", {})))
-
-
-def all_neurons(captions: Iterable[Caption]) -> NeuronSet:
-    """What is switched off for good: the neurons of all captions whose memory falls to tau, those shared by several once.
-
-    Where not even all value neurons bring a memory down to tau, those found for it keep to the level that was reached (Algorithm 3), and
-    would cost quality without taking the memory away: they stay on.
-    """
-    return NeuronSet.of(n for c in captions if c.results.get("localize", {}).get("reached") for n in neurons_of(c))
-
-
 def check_quality(work: Work, pool: Pool | None = None) -> None:
     """Images of captions that are not memorized, with all neurons of the run off, against before; kept as the run's `quality`."""
     neurons = all_neurons(work.run.captions(stage="localize"))
     clean = not_memorized(work.run, work.plan.quality_prompts)
     basis = {"neurons": neurons.to_json(), "prompts": clean}
+    if neurons == EMPTY and work.run.meta("quality") is not None:  # nothing is off any more
+        work.run.set_meta("quality", None)
+        work.run.set_meta("quality_basis", None)
     if work.plan.images and neurons != EMPTY and clean and work.run.meta("quality_basis") != basis:
         step = partial(_quality, neurons=neurons, settings=work.plan.image_settings, judges=work.judges)
         unit = Unit((tuple(clean),))

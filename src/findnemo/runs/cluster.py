@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from findnemo.errors import DeviceError, FindnemoError, InputError
+from findnemo.errors import DeviceError, FindnemoError, FindnemoWarning, InputError
 from findnemo.runs.workers import AIM, DEPTH, Facts, Loader, Outcome, Step, Task, answered
 
 OBJECT_STORE = 256 * 2**20  # bytes of shared memory on a machine of one's own: tasks and answers are small
@@ -34,6 +35,7 @@ class Worker:
 
         torch.set_num_threads(self.threads)
         quiet_libraries()
+        warnings.simplefilter("ignore", FindnemoWarning)  # the driver tells of captions by their rows
         try:
             self.model = self.loader.load()
         except FindnemoError as error:
@@ -187,8 +189,12 @@ class RayPool:
         self._failed_starts = 0
         hand.pid, facts = answer
         self._facts = self._facts or facts
-        if facts.fingerprint != self._facts.fingerprint or facts.dtype != self._facts.dtype:
-            raise InputError(f"workers have loaded different models from {self.loader.source}: give all machines the same files")
+        told = facts.identity.differences(self._facts.identity)
+        if told or facts.dtype != self._facts.dtype:
+            what = "; ".join(told) or f"{facts.dtype} instead of {self._facts.dtype}"
+            raise InputError(
+                f"workers have loaded different models from {self.loader.source} ({what}): give all machines the same files"
+            )
 
     def _replace(self, hand: _Hand) -> None:
         self._ray.kill(hand.actor)

@@ -1,4 +1,8 @@
-"""Every mitigation on every memorized caption of a run: finished images with it against without it (Finding NeMo, Table 1)."""
+"""Every mitigation on every memorized caption of a run: finished images with it against without it (Finding NeMo, Table 1).
+
+NeMo is the listing as published (Algorithms 1 to 4), with nothing added afterwards; what the run found, by its own search and with what
+verification added, is another method. Random neurons are as many as NeMo's. All are judged on samples from FRESH: searches look at samples from 0.
+"""
 
 from __future__ import annotations
 
@@ -12,30 +16,45 @@ from PIL import Image
 
 from findnemo._memory import named
 from findnemo._writing import write_all
+from findnemo.calibration import Calibration
+from findnemo.edits import deactivate
 from findnemo.errors import FindnemoError, InputError
 from findnemo.images import generate, intact_png, png
+from findnemo.localization import localize
+from findnemo.metrics.kind import is_memory
 from findnemo.mitigation import MITIGATIONS, Case
+from findnemo.mitigation.neurons import drawn
 from findnemo.models import Model
+from findnemo.neurons import NeuronSet
 from findnemo.originals import picture
-from findnemo.runs.audit import Answer, Progress, Tools, Work, neurons_of, not_memorized
+from findnemo.runs._same import require_same
+from findnemo.runs.audit import Answer, Plan, Progress, Tools, Work, not_memorized
+from findnemo.runs.ordinary import MEMORY, ordinary
+from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
 from findnemo.runs.table import ask_all
 from findnemo.runs.workers import Dispatch, Pool, Serial, Unit, drive, never
 from findnemo.runs.worklist import groups, list_open
-from findnemo.verification import FRESH, compare_images
+from findnemo.verification import FRESH, RANDOM, compare_images
 
 NONE = "none"  # nothing mitigated: the row that all others are compared with
+NEMO = "nemo"  # the neurons of the listing, as published
+NAMES = (*MITIGATIONS, NEMO)
+DRAWS = {f"random-{k}": k for k in range(1, RANDOM + 1)}
+LIKE_NEMO = (NEMO, *DRAWS)  # methods that need to know NeMo's neurons
+SWITCHED = ("neurons", *LIKE_NEMO)  # methods that switch neurons off
 STAGE = "compare:"  # and the name: the stage of a mitigation in the run store
-TYPED = "(SELECT type FROM captions WHERE id = a.caption) <> ''"  # captions with a type, where there are any (localized_captions)
+LISTING = "listing"  # the stage of NeMo's neurons
+TYPED = f"a.caption IN (SELECT id FROM captions WHERE {MEMORY})"  # memories by their type, where there are any
 REFERENCES = 8  # captions that are not memorized, for methods that compare with such
 
 
 def methods(names: Iterable[str] | None = None) -> tuple[str, ...]:
     """The mitigations to compare, `none` first; all by default. Raises InputError naming one that is not known."""
-    wanted = tuple(MITIGATIONS if names is None else names)
+    wanted = tuple(NAMES if names is None else names)
     for name in wanted:
-        if name not in MITIGATIONS and name != NONE:
-            raise InputError(f"mitigation {name!r} is not known: use {', '.join(MITIGATIONS)}")
+        if name not in NAMES and name != NONE:
+            raise InputError(f"mitigation {name!r} is not known: use {', '.join(NAMES)}")
     return (NONE, *(n for n in wanted if n != NONE))
 
 
@@ -50,20 +69,25 @@ def compare(
 
     What is answered is not done again. The first image of each is kept in `compare/`. A method that fails on a caption is recorded
     as failed with the reason. `pool`: who does it; without one, this process. Once `stop` says so, nothing more is
-    begun.
+    begun. Raises MismatchError where the model, autoencoder and sampler included, is not the run's.
     """
     wanted, run, pool = methods(names), work.run, pool or Serial(work.model)
     stages = [STAGE + name for name in wanted]
+    require_same(run, work.model, pictures=True)
     ask_all(run)
     typed = TYPED if list_open(run, "compare", ["-"], extra=TYPED)[0] else "1"
+    told = progress or (lambda stage, done, total: None)
+    if set(wanted) & set(LIKE_NEMO) and not _is_nemo(work.plan):
+        _list_nemo(work, typed, told, pool, stop)
+        if stop():
+            return
     count = len(wanted) * list_open(run, "compare", ["-"], extra=typed)[0]
     marks = ", ".join("?" * len(stages))
     answered = f"SELECT COUNT(*) FROM results WHERE status = 'done' AND stage IN ({marks}) AND caption IN (SELECT caption FROM temp.open)"
     done = run.query(answered, stages)[0][0]
     list_open(run, "compare", stages, extra=typed)
-    told = progress or (lambda stage, done, total: None)
     tools: dict[str, Any] = {"calibration": work.calibration, "plan": work.plan, "judges": work.judges}
-    step = partial(_compared, reference=tuple(not_memorized(run, REFERENCES)), **tools)
+    step = partial(_compared, reference=tuple(ordinary(run, REFERENCES) or not_memorized(run, REFERENCES)), **tools)
     told("compare", done, count)
     for event in drive(pool, step, Dispatch(_units(work, wanted), count - done, pool.size, pool.aim), stop):
         case = event.unit.items[0]
@@ -74,6 +98,42 @@ def compare(
         run.record_all((case.caption.id, STAGE + name, a.payload, seconds, a.error) for name, a in of_methods)
         done += len(found)
         told("compare", done, count)
+
+
+def _is_nemo(plan: Plan) -> bool:
+    """Whether what the run's own search finds is NeMo's: the listing, once, and nothing weighed against it."""
+    return plan.search == LISTING and plan.consensus == 1 and plan.max_impact is None
+
+
+def _list_nemo(work: Work, typed: str, told: Progress, pool: Pool, stop: Callable[[], bool]) -> None:
+    """The listing on every caption that is compared, where the run does not know it yet."""
+    run = work.run
+    count, units = list_open(run, "compare", [LISTING], extra=typed)
+    step = partial(_listed, calibration=work.calibration)
+    told(LISTING, 0, count)
+    dispatch = Dispatch((Unit(group) for group in groups(run)), units, pool.size, pool.aim)
+    for done, event in enumerate(drive(pool, step, dispatch, stop), 1):
+        answer, caption = Answer(error=event.aside) if event.aside else event.answers[0], event.unit.items[0]
+        run.record(caption.id, LISTING, answer.payload, event.seconds, answer.error)
+        told(LISTING, done, count)
+
+
+def _listed(model: Model, items: Sequence[Caption], calibration: Calibration) -> list[Answer]:
+    """The step: what the listing finds for every caption."""
+    found = []
+    for caption in items:
+        try:
+            with named(model.device, "a single caption"):
+                found.append(Answer(localize(model, caption.text, calibration, LISTING).to_json()))
+        except FindnemoError as problem:
+            found.append(Answer(error=str(problem)))
+    return found
+
+
+def nemo_of(plan: Plan, caption: Caption) -> NeuronSet | None:
+    """NeMo's neurons of a caption: the listing's, none of those that verification added; None where they are not known."""
+    found = caption.results.get("localize" if _is_nemo(plan) else LISTING)
+    return None if found is None else NeuronSet(found["neurons"])
 
 
 @dataclass(frozen=True)
@@ -115,15 +175,16 @@ def _answer(tools: Tools, caption: Caption, name: str, before: list[Image.Image]
     try:
         with named(tools.model.device, "a single caption"):
             after = before if name == NONE else made(tools, caption, mitigated(tools, caption, name, reference))
-            return Answer(judged(tools, caption, after, before), {f"compare/{caption.slug}/{name}.png": png(after[0])})
+            count = {"neurons": len(switched_off(tools, caption, name))} if name in SWITCHED else {}
+            return Answer(judged(tools, caption, after, before) | count, {f"compare/{caption.slug}/{name}.png": png(after[0])})
     except FindnemoError as problem:
         return Answer(error=str(problem))
 
 
 def localized_captions(captions: Iterable[Caption]) -> list[Caption]:
-    """Captions with neurons. Where some have a type (VM, TM), those: one without is a caption that the threshold is wrong about."""
+    """Captions with neurons. Where some have the type of a memory (VM, TM), those: one without is a caption that the threshold is wrong about."""
     found = [c for c in captions if len(neurons_of(c))]
-    return [c for c in found if c.type] or found
+    return [c for c in found if is_memory(c.type)] or found
 
 
 def untouched(work: Work, caption: Caption) -> list[Image.Image]:
@@ -143,9 +204,24 @@ def samples(work: Work | Tools) -> range:
 
 
 def mitigated(work: Work | Tools, caption: Caption, name: str, reference: tuple[str, ...] = ()) -> AbstractContextManager[None]:
-    """The context in which a caption is generated under a mitigation."""
+    """The context in which a caption is generated under a mitigation. Raises InputError where NeMo's neurons are needed and not known."""
+    if name in SWITCHED:
+        return deactivate(work.model, switched_off(work, caption, name))
+    return MITIGATIONS[name](work.model, Case(caption.text, neurons_of(caption), work.plan.image_settings.seed, reference))
+
+
+def switched_off(work: Work | Tools, caption: Caption, name: str) -> NeuronSet:
+    """The neurons that a method of SWITCHED turns off: the run's, NeMo's, or at random as many of each layer as NeMo's, none of these.
+
+    Where NeMo's are more than half of a layer, all others of it are drawn. Raises InputError where NeMo's are not known.
+    """
+    if name not in LIKE_NEMO:
+        return neurons_of(caption)
+    found = nemo_of(work.plan, caption)
+    if found is None:
+        raise InputError(f"{name} needs NeMo's neurons: {caption.failed.get(LISTING, 'they were not sought')}")
     seed = work.plan.image_settings.seed
-    return MITIGATIONS[name](work.model, Case(caption.text, neurons_of(caption), seed, reference))
+    return found if name == NEMO else drawn(work.model, Case(caption.text, found, seed), DRAWS[name], few=True)
 
 
 def made(work: Work | Tools, caption: Caption, context: AbstractContextManager[None]) -> list[Image.Image]:

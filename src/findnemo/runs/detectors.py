@@ -18,8 +18,12 @@ from findnemo.calibration import threshold
 from findnemo.detection import DETECTORS, Evaluation, Score, evaluate
 from findnemo.errors import DeviceError, InputError, NumericalError
 from findnemo.images import ImageSettings, png
+from findnemo.metrics.kind import is_memory
+from findnemo.metrics.roc import accuracy_of
 from findnemo.models import Model
+from findnemo.models._identity import kept_identity, told_apart
 from findnemo.prompts import Prompt
+from findnemo.runs._same import require_same
 from findnemo.runs.audit import Progress, remember_source
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.table import enter
@@ -29,11 +33,13 @@ from findnemo.runs.worklist import groups, list_open
 STAGE, HOLDOUT = "detect:", "holdout:"  # and the name: a stage of the captions; a value of the run, caption -> score
 CHUNK = 8  # hold-out captions between two commits
 FOLDER = "detectors"
+HALF, VERBATIM = 0.5, "VM"  # the threshold of Finding NeMo's appendix B.4, and the type that it also judges alone
 
 
 @dataclass(frozen=True)
 class Result:
-    """One detector on one table. `evaluation`: None without captions of a type. `found`: captions at or over `threshold`. `failed`: captions
+    """One detector on one table. `evaluation`: None without captions of a type. `verbatim`: the same with the captions of type VM alone;
+    `half`, `verbatim_half`: accuracy at a threshold of .5, of the memorization score alone, whose scale that is (Finding NeMo, B.4). `found`: captions at or over `threshold`. `failed`: captions
     and hold-out captions without a score. `evaluations`, `seconds`: per caption, mean and median."""
 
     detector: str
@@ -44,6 +50,9 @@ class Result:
     failed: int
     evaluations: float
     seconds: float
+    half: float | None = None
+    verbatim: Evaluation | None = None
+    verbatim_half: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -67,8 +76,10 @@ def start_detectors(out: str | Path, model: Model, settings: ImageSettings) -> R
 
     Raises MismatchError naming what differs.
     """
+    identity = model.identity
     mine = {
-        "model": model.fingerprint,
+        "model": identity.fingerprint,
+        "identity": identity.to_json(),
         "dtype": str(model.dtype).removeprefix("torch."),
         "image_settings": settings.to_json(),
     }
@@ -76,11 +87,17 @@ def start_detectors(out: str | Path, model: Model, settings: ImageSettings) -> R
     if (Path(out) / "run.sqlite").is_file():
         with Run.open(out) as old:
             known = old.meta("settings")
-    same = known is not None and all(known.get(key) == value for key, value in mine.items())
-    run = Run.create(out, known if same else mine)
+    run = Run.create(out, known if known is not None and _joins(known, mine, model) else mine)
+    require_same(run, model, pictures=True)
     if run.meta("source") is None:
         remember_source(run, model)
     return run
+
+
+def _joins(known: Mapping[str, Any], mine: Mapping[str, Any], model: Model) -> bool:
+    """Whether detectors with the settings `mine` may add to a run of the settings `known`, an audit's say."""
+    same = all(known.get(key) == mine[key] for key in ("dtype", "image_settings"))
+    return same and not told_apart(model, str(known.get("model")), kept_identity(known.get("identity")))
 
 
 def run_detectors(
@@ -99,6 +116,7 @@ def run_detectors(
     What is scored is not scored again. A caption for which the model gives NaN is marked failed, and the rest goes on. `pool`: who does
     it; without one, this process. Once `stop` says so, nothing more is begun. Raises InputError where captions and hold-out captions overlap.
     """
+    require_same(run, pool.model if pool is not None else model, pictures=True)
     enter(run, _apart(prompts, holdout))
     run.set_meta("detectors", list(dict.fromkeys([*(run.meta("detectors") or []), *names])))
     desk = _Desk(run, pool or Serial(model), settings, progress or (lambda stage, done, total: None), stop)
@@ -181,7 +199,7 @@ def _score_holdout(desk: _Desk, holdout: Sequence[str], name: str) -> None:
 def results(run: Run, captions: Sequence[Caption], holdout: Sequence[str], names: Sequence[str]) -> list[Result]:
     """One result a detector, from the scores that a run holds. Raises InputError where too few hold-out captions have a score.
 
-    Captions with a type (VM, TM) are the memorized ones, those without the others; where all have a type, every second hold-out caption
+    Captions with the type of a memory (VM, TM) are the memorized ones, those without the others; where all have a type, every second hold-out caption
     takes the part of the others, and the threshold comes from the rest (`borrows`).
     """
     return [_result(name, captions, holdout, run.meta(HOLDOUT + name) or {}) for name in names]
@@ -189,17 +207,21 @@ def results(run: Run, captions: Sequence[Caption], holdout: Sequence[str], names
 
 def borrows(captions: Sequence[Caption]) -> bool:
     """Whether hold-out captions have to stand in for captions that are not memorized."""
-    return bool(captions) and all(c.type for c in captions)
+    return bool(captions) and all(is_memory(c.type) for c in captions)
 
 
 def _result(name: str, captions: Sequence[Caption], holdout: Sequence[str], known: Mapping[str, float]) -> Result:
     mine = [(c, c.results[STAGE + name]) for c in captions if STAGE + name in c.results]
     kept = [known[text] for text in holdout if text in known]
-    others = [r["value"] for c, r in mine if not c.type]
+    others = [r["value"] for c, r in mine if not is_memory(c.type)]
     if borrows(captions):
         others, kept = kept[1::2], kept[::2]
-    positive, negative, clean = map(_tensor, ([r["value"] for c, r in mine if c.type], others, kept))
-    judged = evaluate(positive, negative, clean) if len(positive) and len(negative) else None
+    memories = [(c.type, r["value"]) for c, r in mine if is_memory(c.type)]
+    negative, clean = _tensor(others), _tensor(kept)
+    (judged, half), (verbatim, of_verbatim) = (
+        _judged(name, _tensor(values), negative, clean)
+        for values in ([v for _, v in memories], [v for kind, v in memories if kind == VERBATIM])
+    )
     tau = judged.threshold if judged else threshold(clean)
     return Result(
         name,
@@ -210,7 +232,17 @@ def _result(name: str, captions: Sequence[Caption], holdout: Sequence[str], know
         failed=len(captions) - len(mine) + sum(text not in known for text in holdout),
         evaluations=statistics.fmean(r["evaluations"] for _, r in mine) if mine else 0.0,
         seconds=statistics.median(r["seconds"] for _, r in mine) if mine else 0.0,
+        half=half,
+        verbatim=verbatim,
+        verbatim_half=of_verbatim,
     )
+
+
+def _judged(name: str, positive: Tensor, negative: Tensor, holdout: Tensor) -> tuple[Evaluation | None, float | None]:
+    """A detector on captions of both kinds, and for the memorization score its accuracy at .5; None where one kind is missing."""
+    if not (len(positive) and len(negative)):
+        return None, None
+    return evaluate(positive, negative, holdout), accuracy_of(positive >= HALF, negative >= HALF) if name == "ssim" else None
 
 
 def _tensor(values: Sequence[float]) -> Tensor:
@@ -226,7 +258,8 @@ def pictures(
     pool: Pool | None = None,
 ) -> list[Path]:
     """Token saliency and bright-ending mask of every caption with a type, as PNG in RUN/detectors/; what is there is not drawn again."""
-    named = {f"{FOLDER}/{c.slug}-{kind}.png": (c.text, kind) for c in captions if c.type for kind in _DRAWN}
+    require_same(run, pool.model if pool is not None else model, pictures=True)
+    named = {f"{FOLDER}/{c.slug}-{kind}.png": (c.text, kind) for c in captions if is_memory(c.type) for kind in _DRAWN}
     missing = {name: about for name, about in named.items() if not (run.path / name).exists()}
     desk = _Desk(run, pool or Serial(model), settings, progress or (lambda stage, done, total: None), never)
     items = ((name, *about) for name, about in missing.items())

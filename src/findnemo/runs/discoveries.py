@@ -65,6 +65,14 @@ def list_of(run: Run, level: float | None = None) -> Discoveries | None:
     return discoveries(p_values(run), holdout, level) if level is not None and holdout else None
 
 
+def keep_list(run: Run) -> None:
+    """Keep which captions are on the list at the run's own level, where it has one: those stay memorized whatever their images are
+    (`standing.state`)."""
+    if run.meta("settings").get("fdr") is not None:
+        made = list_of(run)
+        run.set_meta("listed", [] if made is None else list(made.listed))
+
+
 def list_told(made: Discoveries) -> str:
     """The list in one sentence or two.
 

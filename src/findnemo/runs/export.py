@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import IO, Any
 
 from findnemo._marks import marked
 from findnemo._writing import written
-from findnemo.runs.audit import all_neurons, neurons_of
 from findnemo.runs.discoveries import list_of, p_of, p_values, q_values
+from findnemo.runs.standing import all_neurons, neurons_of, standing, state
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.whole import each_caption
 
@@ -26,7 +27,9 @@ def row(caption: Caption, q: Mapping[int, float] | None = None) -> dict[str, Any
         "caption": caption.text,
         "type": caption.type,
         "status": "failed" if caption.failed else "done" if detected else "open",
-        "memorized": detected.get("memorized"),
+        "memorized": None if (now := state(caption)) is None else now == "memorized",
+        "state": now,
+        "standing": standing(caption),
         "score": _round(found.get("score_before", detected.get("score"))),
         "tau": _round(detected.get("tau")),
         "p": _significant(p_of(caption)),
@@ -64,18 +67,16 @@ def _significant(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
 
 
-_MEMORIZED = "SELECT caption FROM results WHERE stage = 'detect' AND status = 'done' AND json_extract(payload, '$.memorized')"
+_OVER = "SELECT caption FROM results WHERE stage = 'detect' AND status = 'done' AND json_extract(payload, '$.memorized')"
 _FAILED = "SELECT caption FROM results WHERE status = 'failed'"
 
 
 def counts(run: Run, of: str = "SELECT id FROM captions") -> dict[str, int]:
-    """How many captions a run has, how many of them are memorized, and how many failed; counted where they lie. `of`: SQL for the ids of
-    some; `ASKED`, for those that were asked for."""
-    numbers = run.query(
-        f"SELECT (SELECT COUNT(*) FROM ({of})), (SELECT COUNT(*) FROM ({_MEMORIZED} INTERSECT {of})), "
-        f"(SELECT COUNT(*) FROM ({_FAILED} INTERSECT {of}))"
-    )[0]
-    return dict(zip(("captions", "memorized", "failed"), numbers, strict=True))
+    """How many captions a run has, how many of them are memorized and how many suspected (`standing.state`), and how many failed; those
+    under the threshold are counted where they lie. `of`: SQL for the ids of some; `ASKED`, for those that were asked for."""
+    ((captions, failed),) = run.query(f"SELECT (SELECT COUNT(*) FROM ({of})), (SELECT COUNT(*) FROM ({_FAILED} INTERSECT {of}))")
+    states = Counter(state(c) for c in run.captions(row[0] for row in run.query(f"{_OVER} INTERSECT {of}")))
+    return {"captions": captions, "memorized": states["memorized"], "suspected": states["suspected"], "failed": failed}
 
 
 ASKED = "SELECT caption FROM asked"
@@ -83,8 +84,8 @@ ASKED = "SELECT caption FROM asked"
 
 def told(run: Run, others: int = 8) -> list[Caption]:
     """Of the captions that were asked for those that a summary for the eye tells of: memorized, failed, and a few `others`."""
-    rest = f"SELECT caption FROM asked WHERE caption NOT IN ({_MEMORIZED} UNION {_FAILED}) ORDER BY position LIMIT ?"
-    known = f"SELECT caption FROM ({_MEMORIZED} UNION {_FAILED}) INTERSECT {ASKED}"
+    rest = f"SELECT caption FROM asked WHERE caption NOT IN ({_OVER} UNION {_FAILED}) ORDER BY position LIMIT ?"
+    known = f"SELECT caption FROM ({_OVER} UNION {_FAILED}) INTERSECT {ASKED}"
     return list(run.captions(row[0] for row in run.query(f"{known} UNION SELECT caption FROM ({rest})", (others,))))
 
 
@@ -106,7 +107,7 @@ def _about(run: Run, fdr: float | None = None) -> dict[str, Any]:
     listed = list_of(run, fdr)
     return {
         "source": run.meta("source"),
-        "settings": run.meta("settings"),
+        "settings": {name: value for name, value in run.meta("settings").items() if name != "identity"},
         "versions": run.meta("versions"),
         **counts(run),
         "neurons": all_neurons(run.captions(stage="localize")).to_json(),

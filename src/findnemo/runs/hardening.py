@@ -17,8 +17,9 @@ from findnemo.metrics import bootstrap, frechet_distance, kernel_distance
 from findnemo.models import Model
 from findnemo.neurons import EMPTY
 from findnemo.robustness.harden import Hardening, Lesson, harden, kept, lesson
+from findnemo.runs._same import require_same
 from findnemo.runs._tried import HARDENED, OFF, UNTOUCHED
-from findnemo.runs.audit import Progress, Work, all_neurons, not_memorized
+from findnemo.runs.audit import Progress, Work, not_memorized
 from findnemo.runs.robustness import (
     Effort,
     against,
@@ -30,6 +31,7 @@ from findnemo.runs.robustness import (
     trials,
     try_out,
 )
+from findnemo.runs.standing import all_neurons
 from findnemo.runs.store import Caption
 from findnemo.runs.workers import never
 from findnemo.verification import FRESH, pixel_changes
@@ -69,6 +71,7 @@ def harden_run(
 
     Where the training image of a caption is unknown, an untouched image of the model stands in for it.
     """
+    require_same(work.run, work.model, pictures=True)
     neurons, settings, pictures = all_neurons(work.run.captions()), work.plan.image_settings, {}
     for caption in captions:
         pictures[caption.id] = subject_of(work, caption, {}).picture
@@ -92,7 +95,8 @@ def check_hardened(
 
     The attack is run anew against the hardened model.
     """
-    made_from = origin(work, hardened.fingerprint)
+    identity = hardened.identity
+    made_from = origin(work, identity.whole)
     made = [*trials(work, effort), *against(hardened, EMPTY, HARDENED, effort, made_from)]
     work.run.set_meta("hardened_from", made_from)
     attack_all(work, effort, made, progress, stop)
@@ -100,7 +104,7 @@ def check_hardened(
     prompts = ordinary_captions(work)[1]
     about = {
         "settings": asdict(hardening),
-        "model": hardened.fingerprint,
+        "model": identity.fingerprint,
         "prompts": len(prompts),
         "images": IMAGES,
         "quality": side_effects(work, hardened, prompts),

@@ -13,7 +13,10 @@ from typing import Any
 
 from findnemo._sizes import TENSOR_BYTES, checked
 from findnemo.errors import InputError, MismatchError
+from findnemo.models._identity import Identity, kept_identity
 from findnemo.runs._lock import acquire
+from findnemo.runs._same import MADE_WITH
+from findnemo.runs.discoveries import keep_list
 from findnemo.runs.export import counts, write_results
 from findnemo.runs.store import Run, differences
 from findnemo.runs.table import Shard
@@ -43,6 +46,7 @@ class _Part:
     settings: dict[str, Any]
     table: dict[str, Any]
     calibration: bytes
+    pictures: Identity | None
 
 
 def merge(out: str | os.PathLike, shards: Iterable[str | os.PathLike], partial: bool = False) -> Merged:
@@ -83,14 +87,15 @@ def merge(out: str | os.PathLike, shards: Iterable[str | os.PathLike], partial: 
 def _part(path: Path, stack: ExitStack) -> _Part:
     """Open a shard for reading, and keep others from writing to it meanwhile."""
     with Run.open(path) as run:
-        settings, table = run.meta("settings"), run.meta("table")
+        settings, table, pictures = run.meta("settings"), run.meta("table"), kept_identity(run.meta(MADE_WITH))
     if "shard" not in settings or table is None:
         raise InputError(f"{path} is no shard: it was made without --shard")
     stack.enter_context(acquire(path))
     calibration = path / "calibration" / "calibration.safetensors"
     if not calibration.is_file():
         raise InputError(f"{path} has lost its calibration ({calibration})")
-    return _Part(path, Shard.of(settings.pop("shard")), settings, table, checked(calibration, TENSOR_BYTES).read_bytes())
+    shard, statistics = Shard.of(settings.pop("shard")), checked(calibration, TENSOR_BYTES).read_bytes()
+    return _Part(path, shard, settings, table, statistics, pictures)
 
 
 def _checked(parts: Sequence[_Part], partial: bool) -> tuple[str, ...]:
@@ -101,8 +106,10 @@ def _checked(parts: Sequence[_Part], partial: bool) -> tuple[str, ...]:
     for before, part in pairwise(parts):
         if part.shard.count != first.shard.count:
             raise MismatchError(f"{first.path} is shard {first.shard}, {part.path} is shard {part.shard}: of other divisions")
-        if part.settings != first.settings:
-            raise MismatchError(f"{part.path} has other settings than {first.path}: {differences(first.settings, part.settings)}")
+        if told := differences(first.settings, part.settings):
+            raise MismatchError(f"{part.path} has other settings than {first.path}: {told}")
+        if told := _other_pictures(parts, part):
+            raise MismatchError(f"the pictures of {part.path} are not made as those of other shards: {told}")
         if part.table != first.table:
             raise MismatchError(f"{part.path} is a shard of another table of captions than {first.path}")
         if part.calibration != first.calibration:
@@ -116,6 +123,12 @@ def _checked(parts: Sequence[_Part], partial: bool) -> tuple[str, ...]:
     return missing
 
 
+def _other_pictures(parts: Sequence[_Part], part: _Part) -> str:
+    """In what the pictures of a shard were made otherwise than those before it, where its settings do not say how."""
+    known = [p.pictures for p in parts if p.pictures is not None]
+    return "" if part.pictures is None else "; ".join(part.pictures.differences(known[0]))
+
+
 def _built(path: Path, parts: Sequence[_Part], missing: Sequence[str]) -> tuple[int, int, int]:
     """Make the run in a directory of its own; its numbers of captions, open and failed."""
     shutil.copytree(parts[0].path / "calibration", path / "calibration", ignore=_no_links)
@@ -123,9 +136,12 @@ def _built(path: Path, parts: Sequence[_Part], missing: Sequence[str]) -> tuple[
         for key in KEPT:
             if (value := first.meta(key)) is not None:
                 run.set_meta(key, value)
+        if pictures := [part.pictures for part in parts if part.pictures is not None]:
+            run.set_meta(MADE_WITH, pictures[0].to_json())
         run.set_meta("merged", {"shards": [str(part.shard) for part in parts], "missing": list(missing)})
         for part in parts:
             _take(run, part.path)
+        keep_list(run)
         write_results(run)
         numbers = counts(run)
         answered = run.query("SELECT COUNT(DISTINCT caption) FROM results WHERE stage = 'detect'")[0][0]

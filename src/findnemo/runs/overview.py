@@ -9,11 +9,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from findnemo.neurons import Neuron
-from findnemo.runs.audit import all_neurons, neurons_of
-from findnemo.runs.standing import standing
+from findnemo.runs.standing import BAD, all_neurons, neurons_of, standing, state
 from findnemo.runs.store import Caption
-
-BAD = ("out of reach", "back", "copies")  # standings of memories that were checked and are not gone
 
 
 class Measured(NamedTuple):
@@ -85,8 +82,8 @@ class Bin:
 
 
 def memorized(captions: Iterable[Caption]) -> list[Caption]:
-    """The captions at or above tau."""
-    return [c for c in captions if c.results.get("detect", {}).get("memorized")]
+    """The captions that are memorized (`standing.state`)."""
+    return [c for c in captions if state(c) == "memorized"]
 
 
 def figures(captions: Sequence[Caption], tau: float, quality: dict[str, Any] | None) -> tuple[Figure, ...]:
@@ -151,7 +148,7 @@ def holders(captions: Iterable[Caption]) -> dict[Neuron, list[Caption]]:
 def most_shared(captions: Iterable[Caption], most: int | None = 8) -> list[tuple[Neuron, list[Caption]]]:
     """Neurons that several captions share, those of most captions first, with their captions; at most `most`.
 
-    Like `all_neurons` without captions that are out of reach: their neurons are not switched off.
+    Only captions whose neurons are switched off (`all_neurons`).
     """
-    reached = [c for c in captions if c.results.get("localize", {}).get("reached")]
-    return [(n, c) for n, c in holders(reached).items() if len(c) > 1][:most]
+    off = [c for c in captions if len(all_neurons([c]))]
+    return [(n, c) for n, c in holders(off).items() if len(c) > 1][:most]

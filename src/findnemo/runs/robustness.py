@@ -25,6 +25,7 @@ from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.originals import picture
 from findnemo.robustness import ATTEMPTS, Subject, attack, closeness, cost, subject
 from findnemo.robustness.controls import mirrored, scrambled
+from findnemo.runs._same import require_same
 from findnemo.runs._tried import (
     ATTACK,
     ATTEMPT,
@@ -36,7 +37,8 @@ from findnemo.runs._tried import (
     attack_summary,
     attempts_summary,
 )
-from findnemo.runs.audit import Progress, Work, all_neurons, neurons_of
+from findnemo.runs.audit import Progress, Work
+from findnemo.runs.standing import all_neurons
 from findnemo.runs.store import Caption
 from findnemo.runs.workers import never
 
@@ -79,7 +81,7 @@ class Trial:
 
 def memorized(captions: Iterable[Caption], most: int = 0) -> list[Caption]:
     """Captions whose neurons are off in the edited model, so many spread over the table; 0: all of them."""
-    return spread([c for c in captions if c.results.get("localize", {}).get("reached") and len(neurons_of(c))], most)
+    return spread([c for c in captions if len(all_neurons([c]))], most)
 
 
 def ordinary(captions: Iterable[Caption], most: int = 0) -> list[Caption]:
@@ -161,6 +163,7 @@ def _answer(
     progress: Progress | None,
     stop: Callable[[], bool],
 ) -> None:
+    require_same(work.run, work.model, pictures=True)
     captions = list(work.run.captions())
     groups = {MEMORIZED: memorized(captions, effort.captions), ORDINARY: ordinary(captions, effort.captions)}
     jobs = [
@@ -185,9 +188,9 @@ def _answer(
         progress(stage.rstrip(":"), len(jobs), len(jobs))
 
 
-def origin(work: Work, fingerprint: str) -> str:
-    """What a hardened model is, and what it was made from: other neurons, another model."""
-    return f"{fingerprint} {sorted(all_neurons(work.run.captions()))}"
+def origin(work: Work, identity: str) -> str:
+    """What a hardened model is (`Identity.whole`), and what it was made from: other neurons, another model."""
+    return f"{identity} {sorted(all_neurons(work.run.captions()))}"
 
 
 def _still_standing(work: Work, effort: Effort, stage: str) -> dict[str, str]:

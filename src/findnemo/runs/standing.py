@@ -1,40 +1,91 @@
-"""How a caption stands after an audit, in one word."""
+"""What the results of a caption say: which of three states it is in, how it stands after an audit in one word, and what is switched off.
+
+Every face (terminal, report, app, trackers, model card) takes its words from here.
+"""
 
 from __future__ import annotations
 
-from findnemo.runs.audit import STAGES
-from findnemo.runs.store import Caption
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+from findnemo.neurons import NeuronSet
+from findnemo.runs.store import Caption
+from findnemo.verification import COPYING
+
+STAGES = ("detect", "localize", "verify")
+TRAINED = 0.7  # similarity to the training image from which an image is a copy of it (Finding NeMo, section 4: SSCD)
+
+STATES = {
+    "memorized": "its score is over the threshold, and nothing that was looked at says that it is ordinary",
+    "suspected": "its score is over the threshold, but its untouched images are no copies: nothing is switched off for it",
+    "not memorized": "its score is under the threshold",
+}
 STANDINGS = {  # worst first
     "failed": "a step failed on it",
     "out of reach": "not even all value neurons bring its memory down to tau; nothing is switched off for it",
     "back": "on fresh seeds its noise differences still resemble those before",
     "copies": "its finished images still hold copies",
+    "not replicated": "its neurons were found, but on fresh seeds its score does not reach tau: there is nothing to check them on",
     "not verified": "its neurons were found, but not checked on fresh seeds",
     "not localized": "memorized, its neurons were not sought",
     "no neurons": "over tau in detection, but no seed replicated in the search",
     "gone": "its memory is gone on fresh seeds",
+    "suspected": "over tau, but its untouched images are no copies of each other: nothing is switched off for it",
     "open": "not looked at yet",
     "not memorized": "its score is under tau",
 }
+BAD = ("out of reach", "back", "copies")  # standings of memories that were checked and are not gone
 
 
-def standing(caption: Caption, tau: float) -> str:
-    """One of STANDINGS: what the committed results of an audit say of a caption.
+def copies(checked: Mapping[str, Any], when: str) -> bool | None:
+    """Whether the finished images of a caption hold copies, `when` "before" the neurons went off or "after"; None if none were judged.
 
-    Gone: with the neurons off no noise difference of a fresh seed is more like itself before than `tau`, and where untouched images of
-    most seeds are copies of each other, none with the neurons off is one.
+    Before: most untouched images are copies of what other seeds gave, or their median similarity to the training image is .7 or more.
+    After: where that was so of the untouched images, any image is a copy of an untouched one of another seed; or the median similarity to
+    the training image still is .7 or more. A likeness of two images of which most are not alike is chance.
+
+    >>> copies({"copies_before": 0.25, "copies_after": 0.25}, "before"), copies({"copies_before": 1.0, "copies_after": 0.25}, "after")
+    (False, True)
+    """
+    judged = []
+    if "copies_before" in checked:
+        many = checked["copies_before"] >= COPYING
+        judged.append(many if when == "before" else many and checked["copies_after"] > 0)
+    if (trained := checked.get(f"sscd_orig_{when}")) is not None:
+        judged.append(trained >= TRAINED)
+    return any(judged) if judged else None
+
+
+def state(caption: Caption) -> str | None:
+    """One of STATES; None before detection.
+
+    A caption whose score reaches tau is memorized, by the paper's definition, until its untouched images have been looked at and are no
+    copies: then it is suspected. One that is on the run's list at a false discovery rate stays memorized whatever its images are: a
+    template memory copies only a part of a picture.
+    """
+    detected = caption.results.get("detect")
+    if detected is None:
+        return None
+    if not detected["memorized"]:
+        return "not memorized"
+    seen = copies(caption.results.get("verify", {}), "before")
+    return "suspected" if seen is False and not caption.listed else "memorized"
+
+
+def standing(caption: Caption, tau: float | None = None) -> str:
+    """One of STANDINGS: what the committed results of an audit say of a caption. `tau`: the threshold; by default that of its detection.
+
+    Gone: with the neurons off no noise difference of a fresh seed that replicated is more like itself before than `tau`, and where
+    untouched images of most seeds are copies of each other, none with the neurons off is one.
 
     >>> standing(Caption(1, "a cat", 1, None, None, {"detect": {"memorized": False}}, {}, 0.1), 0.4)
     'not memorized'
     """
-    found, checked = caption.results.get("localize"), caption.results.get("verify")
+    found, checked, now = caption.results.get("localize"), caption.results.get("verify"), state(caption)
     if any(stage in caption.failed for stage in STAGES):
         return "failed"
-    if "detect" not in caption.results:
-        return "open"
-    if not caption.results["detect"]["memorized"]:
-        return "not memorized"
+    if now != "memorized":
+        return now or "open"
     if found is None:
         return "not localized"
     if not any(found["neurons"].values()):
@@ -43,7 +94,30 @@ def standing(caption: Caption, tau: float) -> str:
         return "out of reach"
     if checked is None:
         return "not verified"
-    if checked["same_seed"] > tau:
+    return _verified(checked, caption.results["detect"].get("tau") if tau is None else tau)
+
+
+def _verified(checked: Mapping[str, Any], tau: float | None) -> str:
+    """How a memory stands that was checked on fresh seeds."""
+    same_seed, copied = checked.get("same_seed"), copies(checked, "before")
+    if same_seed is None and not copied:
+        return "not replicated"
+    if same_seed is not None and tau is not None and same_seed > tau:
         return "back"
-    copied = checked.get("copies_before", 0) >= 0.5 and checked["copies_after"] > 0
-    return "copies" if copied else "gone"
+    return "copies" if copied and copies(checked, "after") else "gone"
+
+
+def neurons_of(caption: Caption) -> NeuronSet:
+    """The neurons found for a caption: those of the search, and what verification had to add."""
+    found, checked = (caption.results.get(stage, {}) for stage in ("localize", "verify"))
+    return NeuronSet(checked.get("neurons", found.get("neurons", {})))
+
+
+def all_neurons(captions: Iterable[Caption]) -> NeuronSet:
+    """The neurons that are switched off in the cleaned model: those of the memorized captions whose memory falls to tau.
+
+    Nothing is switched off for a caption that is only suspected, nor for one that is out of reach: it would change the model and remove no
+    memory.
+    """
+    off = (c for c in captions if c.results.get("localize", {}).get("reached") and state(c) != "suspected")
+    return NeuronSet.of(n for c in off for n in neurons_of(c))

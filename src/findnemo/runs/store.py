@@ -20,6 +20,7 @@ from typing import IO, Any, Literal
 from findnemo._secrets import hidden
 from findnemo._writing import CLOSED, FAILS, FULL, storing, sweep, written
 from findnemo.errors import DamageError, FindnemoError, InputError, MismatchError, StorageError
+from findnemo.models._identity import EARLIER, PICTURES, kept_identity
 from findnemo.prompts import Prompt
 from findnemo.runs import _shapes
 from findnemo.runs._lock import acquire
@@ -61,7 +62,7 @@ Row = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Caption:
-    """One caption of a run, with the results committed so far: stage -> payload."""
+    """One caption of a run, with the results committed so far: stage -> payload. `listed`: whether it is on the run's list at a false discovery rate."""
 
     id: int
     text: str
@@ -71,6 +72,7 @@ class Caption:
     results: dict[str, dict[str, Any]]
     failed: dict[str, str]
     seconds: float
+    listed: bool = False
 
     @property
     def slug(self) -> str:
@@ -278,12 +280,11 @@ class Run:
         known = self.meta("settings")
         if known is None:
             self.set_meta("settings", settings)
-        elif known != settings:
-            raise MismatchError(
-                f"{self.path} was made with other settings: {differences(known, settings)}; give another --out, or the same settings"
-            )
-        if kept_settings(self.path) != settings:
-            keep_settings(self.path, settings)
+        elif told := differences(known, settings):
+            raise MismatchError(f"{self.path} was made with other settings: {told}; give another --out, or the same settings")
+        kept = settings if known is None else known  # of one model loaded in two ways the first stays
+        if kept_settings(self.path) != kept:
+            keep_settings(self.path, kept)
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> Run:
@@ -375,18 +376,22 @@ class Run:
         if ids is None:
             yield from self._all_captions(stage)
             return
-        wanted = sorted(set(ids))
+        wanted, listed = sorted(set(ids)), self._listed()
         for start in range(0, len(wanted), WINDOW):
             part = wanted[start : start + WINDOW]
-            yield from self._captions(f"id IN ({', '.join('?' * len(part))})", part, stage)
+            yield from self._captions(f"id IN ({', '.join('?' * len(part))})", part, stage, listed)
+
+    def _listed(self) -> frozenset[int]:
+        """Ids of the captions on the run's list (`audit.keep_list`)."""
+        return frozenset(self.meta("listed") or ())
 
     def _all_captions(self, stage: str | None) -> Iterator[Caption]:
-        last = -1
+        last, listed = -1, self._listed()
         while rows := self._sql("SELECT id FROM captions WHERE id > ? ORDER BY id LIMIT ?", (last, WINDOW)):
             first, last = rows[0][0], rows[-1][0]
-            yield from self._captions("id BETWEEN ? AND ?", (first, last), stage)
+            yield from self._captions("id BETWEEN ? AND ?", (first, last), stage, listed)
 
-    def _captions(self, where: str, values: Sequence[int], stage: str | None) -> Iterator[Caption]:
+    def _captions(self, where: str, values: Sequence[int], stage: str | None, listed: frozenset[int]) -> Iterator[Caption]:
         """The captions of one window."""
         found = f"SELECT id FROM captions WHERE {where}"
         if stage is not None:
@@ -401,7 +406,7 @@ class Run:
             checked = [_shapes.answer(one, self._where(id_, str(one[0]))) for one in mine]
             good = {stage: payload for stage, status, _, payload in checked if status == "done"}
             bad = {stage: payload["error"] for stage, status, _, payload in checked if status == "failed"}
-            yield Caption(id_, text, row, kind, image, good, bad, sum(s for _, _, s, _ in mine))
+            yield Caption(id_, text, row, kind, image, good, bad, sum(s for _, _, s, _ in mine), id_ in listed)
 
 
 def named(table: str, row: Sequence[Any]) -> str:
@@ -490,10 +495,19 @@ def refuse_foreign(path: Path) -> None:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """What differs between two sets of settings, in words."""
-    flat_old, flat_new = _flat(old), _flat(new)
+    """What differs between two sets of settings, in words; nothing where nothing does. Models are the same if their identities say so."""
+    then, now = (kept_identity(settings.get("identity")) for settings in (old, new))
+    told = (
+        []
+        if now is None
+        else [f"it {EARLIER}"]
+        if then is None
+        else now.differences(then, PICTURES[1] in {*then.parts} & {*now.parts})
+    )
+    known = ("identity",) if now is None or then is None else ("identity", "model")
+    flat_old, flat_new = (_flat({k: v for k, v in settings.items() if k not in known}) for settings in (old, new))
     keys = [k for k in {**flat_old, **flat_new} if flat_old.get(k) != flat_new.get(k)]
-    return ", ".join(f"{k} {flat_old.get(k)!r}, now {flat_new.get(k)!r}" for k in keys)
+    return ", ".join([*told, *(f"{k} {flat_old.get(k)!r}, now {flat_new.get(k)!r}" for k in keys)])
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -12,7 +13,8 @@ from findnemo.errors import InputError
 from findnemo.originals import picture
 from findnemo.runs._places import refuse_links
 from findnemo.runs.export import row
-from findnemo.runs.overview import figures, memorized
+from findnemo.runs.overview import figures
+from findnemo.runs.standing import standing, state
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.whole import captions_of, settings_of
 
@@ -52,7 +54,7 @@ def check_tracker(name: str) -> None:
 
 
 def track(run: Run, name: str, folder: Path | None = None) -> None:
-    """Log a run to a tracker: its settings as configuration, the five figures at step 0, a step for every memorized caption, and
+    """Log a run to a tracker: its settings as configuration, the five figures at step 0, a step for every memorized or suspected caption, and
     images before and after of a few.
 
     `name`: tensorboard, wandb, trackio, mlflow, or a class of your own given to `accelerate.tracking.register_tracker_class`. `folder`:
@@ -65,7 +67,7 @@ def track(run: Run, name: str, folder: Path | None = None) -> None:
     check_tracker(name)
     refuse_links(run.path)  # no picture of elsewhere may be sent away
     captions = captions_of(run)
-    found = memorized(captions)
+    found = [c for c in captions if state(c) in ("memorized", "suspected")]
     with ExitStack() as stack:
         tracker = _started(name, folder or run.path / "tracking")
         stack.callback(tracker.finish)
@@ -94,7 +96,10 @@ def configuration(run: Run) -> dict[str, Any]:
     """Settings and versions as flat values, without where the model lies on somebody's disk."""
     source = str(run.meta("source"))
     shown = Path(source).name if Path(source).exists() or Path(source).is_absolute() else source
-    return flat({"source": shown, "settings": run.meta("settings"), "versions": run.meta("versions") or {}})
+    settings = {
+        name: value for name, value in run.meta("settings").items() if name != "identity"
+    }  # the fingerprint says it in short
+    return flat({"source": shown, "settings": settings, "versions": run.meta("versions") or {}})
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -114,10 +119,12 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def run_values(run: Run, captions: Sequence[Caption]) -> dict[str, float]:
-    """The five figures of a run, its quality check and the medians of its comparisons, as far as they are known."""
-    quality = run.meta("quality")
-    shown = figures(captions, settings_of(run)["tau"], quality)
+    """The five figures of a run, how many captions stand how (`standing/gone`, ...), its quality check and the medians of its comparisons, as
+    far as they are known."""
+    quality, tau = run.meta("quality"), settings_of(run)["tau"]
+    shown = figures(captions, tau, quality)
     values = {f"run/{f.name.replace(chr(39), '')}": float(f.value) for f in shown if f.value is not None}
+    values |= {f"standing/{word}": float(number) for word, number in Counter(standing(c, tau) for c in captions).items()}
     values |= {f"quality/{key}": float(value) for key, value in (quality or {}).items() if isinstance(value, (int, float))}
     return values | compared(captions)
 
@@ -139,9 +146,10 @@ def compared(captions: Iterable[Caption]) -> dict[str, float]:
 
 
 def caption_values(caption: Caption) -> dict[str, float]:
-    """The numbers of one caption, as in results.csv."""
+    """The numbers of one caption, as in results.csv, and a 1 under the word for how it stands (`caption/gone`, ...)."""
     values = row(caption)
-    return {f"caption/{key}": float(values[key]) for key in SERIES if values[key] is not None}
+    numbers = {f"caption/{key}": float(values[key]) for key in SERIES if values[key] is not None}
+    return numbers | {f"caption/{values['standing']}": 1.0}
 
 
 def images(run: Run, caption: Caption) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from findnemo.errors import DeviceError, InputError
+from findnemo.models._identity import Identity
 
 HOPELESS = 20  # captions set aside in a row, with no answer in between, after which nothing more is tried
 STRIKES = 3  # so often a worker must die over the same unit alone until the unit is to blame
@@ -301,25 +302,25 @@ def in_order(pool: Pool, step: Step, items: Iterable[Any], ahead: int = 4) -> It
 class Facts:
     """What a driver without a model of its own knows of the one that its workers have loaded; it answers like a `Model`."""
 
-    fingerprint: str
+    identity: Identity
     source: str
     options: dict[str, str]
     dtype: Any
     device: Any
     latent_shape: tuple[int, int, int]
     layers: dict[str, int]
-    longest: int
-    tokenizer: Any = None
+    samplers: dict[str, str] = field(default_factory=dict)
+    readers: tuple[Any, ...] = ()
+    told: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, model: Any) -> Facts:
-        pipeline = model.pipeline
-        about = (model.fingerprint, model.source, model.options, model.dtype, model.device, model.latent_shape)
-        return cls(*about, model.widths(), model.longest, getattr(pipeline, "tokenizer", None))
+        about = (model.identity, model.source, model.options, model.dtype, model.device, model.latent_shape)
+        return cls(*about, model.widths(), model.samplers, model.readers)
 
     @property
-    def pipeline(self) -> Facts:
-        return self  # of which only the tokenizer is asked for
+    def fingerprint(self) -> str:
+        return self.identity.fingerprint
 
     @property
     def value_layers(self) -> dict[str, int]:

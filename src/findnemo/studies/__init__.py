@@ -7,6 +7,7 @@ from pathlib import Path
 
 from findnemo.errors import FindnemoError, InputError
 from findnemo.studies._bench import Bench, Study, write
+from findnemo.studies._ordinary import not_memorized, under_tau
 from findnemo.studies._table import Table
 from findnemo.studies.fig2 import fig2a, fig2b
 from findnemo.studies.fig4 import fig4, fig7
@@ -22,7 +23,7 @@ from findnemo.studies.table3 import table3
 from findnemo.studies.table4 import table4
 from findnemo.studies.utility import utility
 
-__all__ = ["STUDIES", "Bench", "Study", "Table", "study", "write"]
+__all__ = ["STUDIES", "Bench", "Study", "Table", "not_memorized", "study", "under_tau", "write"]
 
 STUDIES: dict[str, Callable[[Bench], Study]] = {
     "table1": table1,
@@ -61,6 +62,8 @@ def study(names: Iterable[str], bench: Bench, folder: Path) -> dict[str, Study |
             write(made, folder, name)
         except FindnemoError as error:
             done[name] = error
+        except Exception as error:  # a study that is wrong shall not take hours of others with it
+            done[name] = FindnemoError(f"{type(error).__name__} (unexpected): {error}")
     _index(folder)
     return done
 

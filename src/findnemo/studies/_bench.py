@@ -5,25 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from findnemo.calibration import Calibration, activations
+from findnemo.deltas import score
 from findnemo.edits import deactivate
 from findnemo.errors import FindnemoError, StorageError
 from findnemo.images import ImageSettings
+from findnemo.metrics.kind import is_memory
 from findnemo.neurons import NeuronSet
-from findnemo.runs.audit import Progress, Work, neurons_of
-from findnemo.runs.compare import judged, localized_captions, made, untouched
+from findnemo.runs.audit import Progress, Work
+from findnemo.runs.compare import LISTING, judged, localized_captions, made, untouched
+from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
+from findnemo.studies._nemo import listing
 from findnemo.studies._table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from findnemo.models import Model
+
+
+NONE_THERE = "this run has none, give --unrelated FILE"
 
 
 @dataclass(frozen=True)
@@ -38,12 +46,18 @@ class Study:
 
 @dataclass(frozen=True)
 class Bench:
-    """A run to study. `unrelated`: captions that are not memorized. `limit`: memorized captions per type in costly studies."""
+    """A run to study. `limit`: memorized captions per type in costly studies.
+
+    `unrelated`: captions that are known not to be memorized, as they come, whatever detection says of them (`runs.ordinary`), and none of
+    the hold-out captions. `under`: captions of unknown kind under tau, where there are no others: they show what edits cost, and say nothing
+    about detection, which has chosen them.
+    """
 
     work: Work
     unrelated: Sequence[str]
     limit: int | None = None
     progress: Progress | None = None
+    under: Sequence[str] = ()
 
     @property
     def model(self) -> Model:
@@ -56,6 +70,19 @@ class Bench:
     @property
     def image_settings(self) -> ImageSettings:
         return self.work.plan.image_settings
+
+    @property
+    def others(self) -> Sequence[str]:
+        """Captions that are not memorized: those that are known to be none; without such those under tau."""
+        return self.unrelated or self.under
+
+    def whence(self, captions: Sequence[str]) -> str:
+        """Where captions of `others` come from: `20 of this run, 40 given`."""
+        if not self.unrelated and captions:
+            return f"{len(captions)} of this run under tau (it knows the kind of no caption)"
+        own = {c.text for c in self.work.run.captions()}
+        counts = Counter("of this run, without the type of a memory" if text in own else "of other sources" for text in captions)
+        return ", ".join(f"{n} {where}" for where, n in counts.items()) or "none"
 
     def memorized(self) -> list[Caption]:
         """Captions of the run with neurons, in order; those with a type, where some have one."""
@@ -103,7 +130,7 @@ class Bench:
         """`compute()` unless the run has a result of this name for the same neurons and captions."""
         basis = {
             "neurons": {str(c.id): neurons_of(c).to_json() for c in self.memorized()},
-            "unrelated": list(self.unrelated),
+            "unrelated": list(self.others),
             "limit": self.limit,
         }
         known = self.work.run.meta(f"study:{name}")
@@ -128,6 +155,26 @@ class Bench:
             return judged(self.work, caption, after, untouched(self.work, caption)) | {"neurons": len(neurons)}
 
         return self.kept(f"off:{digest}", caption, compute)
+
+    def listed(self, caption: Caption) -> tuple[NeuronSet, NeuronSet] | None:
+        """Candidates and refined neurons of the listing, as a comparison of mitigations has found them, or found now; None where it fails."""
+        known = self.work.run.result(caption.id, LISTING)
+        if known is not None:
+            return NeuronSet(known["candidates"]), NeuronSet(known["neurons"])
+        payload = self.kept("nemo:listing", caption, lambda c: listing(self.model, c.text, self.calibration))
+        return None if payload is None else (NeuronSet(payload["candidates"]), NeuronSet(payload["refined"]))
+
+    def scores(self) -> dict[int, float]:
+        """Memorization scores over all seeds of the captions with the type of a memory, found or missed, by caption id."""
+        typed = [c for c in self.work.run.captions() if is_memory(c.type)]
+        return {i: payload["score"] for i, payload in self.each("score", typed, self._scored).items()}
+
+    def _scored(self, caption: Caption) -> dict[str, Any]:
+        found, seen = caption.results.get("localize"), caption.results.get("detect", {})
+        if found is not None:
+            return {"score": found["score_before"]}
+        whole = seen.get("samples") == self.calibration.settings.samples
+        return {"score": seen["score"] if whole else score(self.model, caption.text, settings=self.calibration.settings)}
 
     def z_scores(self, caption: str) -> dict[str, Any]:
         return self.calibration.z_scores(activations(self.model, caption))

@@ -11,12 +11,14 @@ import torch
 
 from findnemo.calibration import Calibration, layer_activations
 from findnemo.deltas import Probe
+from findnemo.errors import InputError
 from findnemo.localization import initial_selection, out_of_distribution_neurons, refine
 from findnemo.localization.candidates import THETA
 from findnemo.localization.replication import Replication
 from findnemo.models import Model
 
 T = TypeVar("T")
+NO_SCORES = "the calibration has no hold-out scores (imported statistics): make one with `findnemo calibrate --prompts`"
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ def _timed(seconds: dict[str, float], name: str, call: Callable[[], T]) -> T:
 
 
 def with_tau(calibration: Calibration, deviations: float) -> Calibration:
-    """The same calibration with tau = mean + `deviations` standard deviations of the hold-out scores."""
+    """The same calibration with tau = mean + `deviations` standard deviations of the hold-out scores. Raises InputError where it has none."""
     scores = calibration.scores.double()
+    if len(scores) < 2:
+        raise InputError(NO_SCORES)
     return replace(calibration, tau=float(scores.mean() + deviations * scores.std()))

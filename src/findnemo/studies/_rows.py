@@ -10,7 +10,8 @@ import torch
 
 from findnemo.metrics.intervals import bootstrap
 from findnemo.metrics.robust import median_mad
-from findnemo.studies._published import COLUMNS, HEADS, Row
+from findnemo.runs.store import Run
+from findnemo.studies._published import CLIP, COLUMNS, HEADS, Row
 from findnemo.studies._table import Cell, Table, plus_minus
 
 Payloads = Sequence[Mapping[str, Any]]
@@ -35,6 +36,17 @@ def comparison(
         if payloads
     ]
     return Table(title, heads, lines, note)
+
+
+def a_clip_note(run: Run, rows: Mapping[str, Mapping[str, Payloads]]) -> str:
+    """Which CLIP gave the A_CLIP of these rows, and whether the published numbers can stand beside it; nothing without A_CLIP."""
+    if not any("a_clip" in payload for by_type in rows.values() for payloads in by_type.values() for payload in payloads):
+        return ""
+    unnamed = "the demo's own CLIP" if run.meta("source") == "demo" else "a CLIP that the run does not name"
+    used = str(((run.meta("settings") or {}).get("judges") or {}).get("clip", unnamed))
+    if used.rstrip("/").endswith(CLIP.partition("/")[2]):
+        return f" A_CLIP is with {used}, as in the paper."
+    return f" A_CLIP is with {used}, the paper's with {CLIP}: numbers of different CLIPs are not comparable."
 
 
 def _ours(payloads: Payloads, intervals: bool) -> list[Cell]:

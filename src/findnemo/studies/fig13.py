@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from findnemo.deltas import Probe
 from findnemo.images import noise_pictures
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.runs.audit import neurons_of
+from findnemo.runs.standing import neurons_of
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import picture_grid
 
@@ -26,7 +26,7 @@ def fig13(bench: Bench) -> Study:
             (f"{kind}", _deltas(bench, caption.text, EMPTY)),
             (f"{kind},\nneurons off", _deltas(bench, caption.text, neurons_of(caption))),
         ]
-    rows += [("not\nmemorized", _deltas(bench, prompt, EMPTY)) for prompt in bench.unrelated[:1]]
+    rows += [("not\nmemorized", _deltas(bench, prompt, EMPTY)) for prompt in bench.others[:1]]
     made = picture_grid(rows, [f"seed {k}" for k in range(SEEDS)]) if rows else None
     return Study(
         "Figure 13: noise differences",

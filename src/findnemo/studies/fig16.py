@@ -13,13 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from findnemo.errors import InputError
 from findnemo.images import save_png
 from findnemo.models import Model
 from findnemo.originals import picture
-from findnemo.runs.audit import neurons_of
 from findnemo.runs.compare import judged, made, untouched
+from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
-from findnemo.studies._bench import Bench, Study
+from findnemo.studies._bench import NONE_THERE, Bench, Study
 from findnemo.studies._figure import picture_grid
 from findnemo.studies._table import Table
 
@@ -81,7 +82,9 @@ def fig16(bench: Bench) -> Study:
 def fig20(bench: Bench) -> Study:
     """The most unusual channels of the convolutions of the residual blocks before and in the middle."""
     captions = [c for kind in _kinds(bench) for c in _chosen(bench, kind)]
-    usual = [_channel_means(bench.model, p) for p in bench.unrelated[:UNRELATED]]
+    if len(bench.others) < 2:
+        raise InputError(f"channels are unusual against two or more captions that are not memorized: {NONE_THERE}")
+    usual = [_channel_means(bench.model, p) for p in bench.others[:UNRELATED]]
     rows, shown = [], {c.id: [_first(bench, c, "untouched")] for c in captions}
     for count in CHANNELS:
         stem = f"channels-{count}"
@@ -102,6 +105,7 @@ def fig20(bench: Bench) -> Study:
     )
     text = "Switching off convolutional channels, however unusual, does not take a memory away where a few value neurons do."
     note = "Channels of the residual blocks' convolutions in the down and mid blocks with the largest |z| of their mean |activation| at the first timestep."
+    note += f" Captions that are not memorized: {bench.whence(bench.others[:UNRELATED])}."
     figures = {"fig20": drawn} if drawn is not None else {}
     return Study("Figure 20: convolutional channels off", text, [Table("Channels off", ["", *HEADS], rows, note)], figures)
 

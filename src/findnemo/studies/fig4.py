@@ -5,10 +5,10 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
+from findnemo.errors import InputError
 from findnemo.neurons import NeuronSet
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import BLUE, GREY, count_scale, figure
-from findnemo.studies._nemo import listing
 from findnemo.studies._table import Cell, Table
 
 PAPER = {"VM": (26.5, 4), "TM": (674.5, 21)}
@@ -53,10 +53,12 @@ def fig7(bench: Bench) -> Study:
 def _sets(bench: Bench) -> dict[str, list[tuple[NeuronSet, NeuronSet]]]:
     """Type -> candidates and refined set of every prompt."""
     captions = bench.memorized()
-    found = bench.each("nemo:listing", captions, lambda c: listing(bench.model, c.text, bench.calibration))
     sets: dict[str, list[tuple[NeuronSet, NeuronSet]]] = {}
-    for caption in captions:
-        if caption.id in found:
-            pair = NeuronSet(found[caption.id]["candidates"]), NeuronSet(found[caption.id]["refined"])
+    for k, caption in enumerate(captions):
+        bench.say("listing", k, len(captions))
+        if (pair := bench.listed(caption)) is not None:
             sets.setdefault(caption.type or "no type", []).append(pair)
+    bench.say("listing", len(captions), len(captions))
+    if not sets:
+        raise InputError("this run has no captions with neurons: there are no sets to count")
     return sets

@@ -14,8 +14,8 @@ from findnemo.images import generate_many
 from findnemo.metrics.quality import fid, kid
 from findnemo.models import sample_seed
 from findnemo.neurons import Neuron, NeuronSet
-from findnemo.runs.audit import all_neurons, neurons_of
 from findnemo.runs.overview import holders
+from findnemo.runs.standing import all_neurons, neurons_of
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import BLUE, GREY, RED, figure
 from findnemo.studies._table import Table
@@ -43,9 +43,9 @@ def fig5a(bench: Bench) -> Study:
                 axis.set_ylim(min(0, 1.3 * min(values)), max(1.3 * max(values), 0.001))  # from zero: a flat line shall look flat
             axis.set(xlabel="neurons off", title=head)
         axes[0].legend()
-    n = min(IMAGES, len(bench.unrelated))
+    n = min(IMAGES, len(bench.others))
     note = (
-        f"{n} captions that are not memorized, one image each, against {n} images of the untouched model on other seeds (a real data set's images "
+        f"{n} captions that are not memorized ({bench.whence(bench.others[:IMAGES])}), one image each, against {n} images of the untouched model on other seeds (a real data set's images "
         "stand there in the paper, whose FID and KID on COCO stay flat up to 750 neurons). FID is biased upwards for few images: compare within "
         "the table. FID and KID: copy descriptor's features; CLIP-FID: CLIP's."
     )
@@ -57,7 +57,7 @@ def fig5a(bench: Bench) -> Study:
 def _quality(bench: Bench) -> list[list[Any]]:
     order = _by_frequency(bench)
     counts = sorted({round(share * len(order)) for share in SHARES} - {0})
-    prompts = list(bench.unrelated[:IMAGES])
+    prompts = list(bench.others[:IMAGES])
     if len(prompts) < 2:
         raise InputError("the quality of images needs at least two captions that are not memorized in the run")
     real = generate_many(bench.model, [(p, REAL) for p in prompts], bench.image_settings)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from findnemo.runs.audit import neurons_of
-from findnemo.runs.compare import STAGE, compare, localized_captions
-from findnemo.runs.store import Run
-from findnemo.runs.whole import captions_of
+from findnemo.metrics.kind import is_memory
+from findnemo.runs.compare import NEMO, STAGE, SWITCHED, compare, localized_captions
+from findnemo.runs.standing import neurons_of
+from findnemo.runs.store import Caption, Run
+from findnemo.runs.whole import captions_of, settings_of
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._published import TABLE1
-from findnemo.studies._rows import Payloads, comparison
+from findnemo.studies._rows import Payloads, a_clip_note, comparison
 from findnemo.studies._table import Table
 
 ROWS = {  # the paper's row names, then what it does not have
@@ -27,9 +28,9 @@ ROWS = {  # the paper's row names, then what it does not have
     "10 repeated words": ("repeats-10",),
     "Wanda pruning": ("wanda",),
     "ConceptPrune": ("conceptprune",),
-    "Deactivated neurons (NeMo)": ("neurons",),
+    "Deactivated neurons (NeMo)": (NEMO,),
+    "Deactivated neurons (findnemo)": ("neurons",),
 }
-COUNTED = ("Random neurons", "Deactivated neurons (NeMo)")  # rows in which neurons are off
 
 
 def table1(bench: Bench) -> Study:
@@ -46,17 +47,31 @@ def table1(bench: Bench) -> Study:
 
 def table(run: Run, intervals: bool = False) -> Table:
     """Table 1 from what a run holds, with the rows that it has; `intervals`: of every median, by bootstrap over the captions."""
-    captions = [c for c in localized_captions(captions_of(run)) if any(s.startswith(STAGE) for s in c.results)]
+    every = captions_of(run)
+    captions = [c for c in localized_captions(every) if any(s.startswith(STAGE) for s in c.results)]
     rows: dict[str, dict[str, Payloads]] = {}
     for label, names in ROWS.items():
         for kind in dict.fromkeys(c.type or "" for c in captions):
             payloads = [
-                c.results[STAGE + n] | ({"neurons": len(neurons_of(c))} if label in COUNTED else {})
+                ({"neurons": len(neurons_of(c))} if n in SWITCHED else {}) | c.results[STAGE + n]
                 for c in captions
                 for n in names
                 if (c.type or "") == kind and STAGE + n in c.results
             ]
             rows.setdefault(label, {})[kind] = payloads
     images = {p["images"] for by_type in rows.values() for payloads in by_type.values() for p in payloads}
-    note = f"{'/'.join(map(str, sorted(images)))} seeds a caption; random neurons: five draws, counted each by itself."
+    seeds = f"{'/'.join(map(str, sorted(images)))} seeds a caption, at which neither a search nor growth has looked. "
+    note = seeds + _about(run, every) + a_clip_note(run, rows)
     return comparison("Mitigations", rows, TABLE1, note, intervals)
+
+
+def _about(run: Run, captions: list[Caption]) -> str:
+    """What the rows with neurons are, and which captions are not in the table."""
+    settings = settings_of(run)
+    grown = ", and neurons added where finished images stayed copies" if settings.get("grow") else ""
+    text = (
+        "NeMo: the listing as published (Algorithms 1 to 4), nothing added. Random neurons: as many of each layer as NeMo's (all others of a "
+        f"layer of which NeMo has more than half), five draws, counted each by itself. findnemo: what this run found (search {settings['search']!r}{grown})."
+    )
+    missed = sum(is_memory(c.type) and not len(neurons_of(c)) and bool(c.results) for c in captions)
+    return text + (f" {missed} captions with the type of a memory got no neurons and are in no row." if missed else "")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from findnemo.metrics.disentanglement import attention_cosine
 from findnemo.neurons import NeuronSet
-from findnemo.runs.audit import all_neurons
-from findnemo.studies._bench import Bench, Study
+from findnemo.runs.standing import all_neurons
+from findnemo.studies._bench import NONE_THERE, Bench, Study
 from findnemo.studies._table import Table
 
 SHARES = (0.1, 0.25, 0.5, 1.0)
@@ -17,10 +17,10 @@ def table3(bench: Bench) -> Study:
     """Cosine of attention outputs with against without the run's neurons, for unrelated captions."""
     found = list(all_neurons(bench.work.run.captions()))
     counts = sorted({max(1, round(share * len(found))) for share in SHARES}) if found else []
-    rows = bench.once("table3", lambda: [_row(bench, NeuronSet.of(found[:count])) for count in counts])
+    rows = bench.once("table3", lambda: [_row(bench, NeuronSet.of(found[:count])) for count in counts]) if bench.others else []
     layers = list(bench.model.value_layers)
     note = (
-        f"{len(bench.unrelated[:PROMPTS])} unrelated captions, first timestep, one seed; layers 1 to {len(layers)} in forward order. "
+        f"Captions that are not memorized: {bench.whence(bench.others[:PROMPTS]) if bench.others else NONE_THERE}; first timestep, one seed; layers 1 to {len(layers)} in forward order. "
         f"Published: {PAPER}."
     )
     table = Table("Cosine of attention outputs", ["neurons off", *map(str, range(1, len(layers) + 1)), "lowest"], rows, note)
@@ -29,6 +29,6 @@ def table3(bench: Bench) -> Study:
 
 
 def _row(bench: Bench, neurons: NeuronSet) -> list[float | int]:
-    cosines = attention_cosine(bench.model, list(bench.unrelated[:PROMPTS]), neurons)
+    cosines = attention_cosine(bench.model, list(bench.others[:PROMPTS]), neurons)
     values = [round(float(cosines[name]), 4) for name in bench.model.value_layers]
     return [len(neurons), *values, min(values)]

@@ -4,38 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from statistics import median
 from typing import Any
 
 from findnemo.calibration import Calibration, calibrate
-from findnemo.neurons import NeuronSet
-from findnemo.runs.audit import neurons_of
+from findnemo.errors import FindnemoError, StorageError
+from findnemo.metrics.robust import median_mad
+from findnemo.neurons import EMPTY, NeuronSet
+from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
 from findnemo.studies._bench import Bench, Study
-from findnemo.studies._nemo import listing, with_tau
-from findnemo.studies._published import TABLE4
-from findnemo.studies._rows import comparison
+from findnemo.studies._nemo import NO_SCORES, listing, with_tau
+from findnemo.studies._published import TABLE4, UNRELATED
+from findnemo.studies._rows import a_clip_note, comparison
 from findnemo.studies._table import Cell, Table
 
 TAUS = {"tau = mean - 1 std": -1.0, "tau = mean": 0.0, "tau = mean + 2 std": 2.0}
 FACTORS = {"scaled by .75": 0.75, "scaled by .5": 0.5, "scaled by .25": 0.25}
+UNRELATED_TITLE = "Captions that are not memorized"
 HOLDOUT = 64  # unrelated captions on which the threshold with guidance is calibrated
+NONE_KNOWN = "nobody has told which captions of this run are not memorized: give some of which that is known, --unrelated FILE"
+
+Find = Callable[[Caption], tuple[NeuronSet, float]]  # the neurons of an ablation, and the factor they are scaled by
 
 
 def table4(bench: Bench) -> Study:
     """Each ablation localizes with Algorithms 1 to 4 and makes images with what it finds off."""
     captions = bench.sample()
-    guided = _guided(bench)
-    plain = bench.calibration
-    variants: dict[str, Callable[[Caption], tuple[NeuronSet, float]]] = {
-        "NeMo": lambda c: (_found(bench, "listing", c, plain)[1], 0.0),
-        "without refinement": lambda c: (_found(bench, "listing", c, plain)[0], 0.0),
-        "without top-k": lambda c: (_found(bench, "no-top-k", c, plain, top_k=False)[1], 0.0),
-        "guidance in detection": lambda c: (_found(bench, "guided", c, guided)[1], 0.0),
-        **{n: _at_tau(bench, n, with_tau(plain, d)) for n, d in TAUS.items()},
-        **{n: lambda c, f=f: (_found(bench, "listing", c, plain)[1], f) for n, f in FACTORS.items()},  # type: ignore[misc]
-        "findnemo's search": lambda c: (neurons_of(c), 0.0),
-    }
+    variants, left_out, told = _variants(bench)
     rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for k, (name, find) in enumerate(variants.items()):
         bench.say("table4", k, len(variants))
@@ -45,23 +40,53 @@ def table4(bench: Bench) -> Study:
             if payload is not None:
                 rows.setdefault(name, {}).setdefault(caption.type or "", []).append(payload)
     bench.say("table4", len(variants), len(variants))
-    note = f"tau = {plain.tau:.3f}; with guidance {guided.settings.guidance:g} in detection and in calibration tau = {guided.tau:.3f}. "
-    note += ", ".join(f"{n} = {with_tau(plain, d).tau:.3f}" for n, d in TAUS.items()) + "; no score exceeds 1."
+    note = f"tau = {bench.calibration.tau:.3f}; {'; '.join(told)}{'; ' * bool(told)}no score exceeds 1."
+    note += "".join(f" Left out: {name}, for {reason}." for name, reason in left_out.items())
     text = (
         "What refinement, top-k candidates, the threshold and guidance contribute, and what it does to scale neurons instead of switching "
         "them off. Captions that are not memorized in an ablation count with no neuron."
     )
-    return Study("Table 4: ablations", text, [comparison("Ablations", rows, TABLE4, note), _unrelated(bench)])
+    tables = [comparison("Ablations", rows, TABLE4, note + a_clip_note(bench.work.run, rows)), _unrelated(bench)]
+    return Study("Table 4: ablations", text, tables)
 
 
-def _found(bench: Bench, name: str, caption: Caption, calibration: Calibration, **options: Any) -> tuple[NeuronSet, NeuronSet]:
-    """Candidates and refined neurons of an ablation, computed once."""
+def _variants(bench: Bench) -> tuple[dict[str, Find], dict[str, str], list[str]]:
+    """The ablations; those that cannot be made, with the reason; and what thresholds they take, in words."""
+    plain = bench.calibration
+    variants: dict[str, Find] = {
+        "NeMo": lambda c: (_listed(bench, c)[1], 0.0),
+        "without refinement": lambda c: (_listed(bench, c)[0], 0.0),
+        "without top-k": lambda c: (_found(bench, "no-top-k", c, plain, top_k=False), 0.0),
+    }
+    left_out, told = {}, []
+    if len(bench.unrelated) > 1:
+        guided = _guided(bench)
+        variants["guidance in detection"] = lambda c: (_found(bench, "guided", c, guided), 0.0)
+        told.append(f"with guidance {guided.settings.guidance:g} in detection and in calibration tau = {guided.tau:.3f}")
+    else:
+        left_out["guidance in detection"] = f"its threshold comes from captions that are not memorized, and {NONE_KNOWN}"
+    if len(plain.scores) > 1:
+        taus = {name: with_tau(plain, deviations) for name, deviations in TAUS.items()}
+        variants |= {name: _at_tau(bench, name, made) for name, made in taus.items()}
+        told += [f"{name} = {made.tau:.3f}" for name, made in taus.items()]
+    else:
+        left_out["other thresholds"] = NO_SCORES
+    variants |= {n: lambda c, f=f: (_listed(bench, c)[1], f) for n, f in FACTORS.items()}  # type: ignore[misc]
+    return variants | {"findnemo's search": lambda c: (neurons_of(c), 0.0)}, left_out, told
+
+
+def _listed(bench: Bench, caption: Caption) -> tuple[NeuronSet, NeuronSet]:
+    return bench.listed(caption) or (EMPTY, EMPTY)
+
+
+def _found(bench: Bench, name: str, caption: Caption, calibration: Calibration, **options: Any) -> NeuronSet:
+    """Refined neurons of an ablation, computed once."""
     payload = bench.kept(f"nemo:{name}", caption, lambda c: listing(bench.model, c.text, calibration, **options))
-    return NeuronSet((payload or {}).get("candidates")), NeuronSet((payload or {}).get("refined"))
+    return NeuronSet((payload or {}).get("refined"))
 
 
-def _at_tau(bench: Bench, name: str, calibration: Calibration) -> Callable[[Caption], tuple[NeuronSet, float]]:
-    return lambda caption: (_found(bench, name, caption, calibration)[1], 0.0)
+def _at_tau(bench: Bench, name: str, calibration: Calibration) -> Find:
+    return lambda caption: (_found(bench, name, caption, calibration), 0.0)
 
 
 def _guided(bench: Bench) -> Calibration:
@@ -75,16 +100,30 @@ def _guided(bench: Bench) -> Calibration:
 
 
 def _unrelated(bench: Bench) -> Table:
-    """How many captions that are not memorized give neurons, and how many."""
+    """How many captions that are not memorized give neurons, and how many: captions as they come, whatever detection says of them."""
+    heads = ["", "captions", "without a neuron", "median neurons of the others"]
+    count, without, middle, deviation = UNRELATED
+    paper: list[Cell] = ["paper", count, without, f"{middle} ± {deviation}"]
+    if not bench.unrelated:
+        return Table(UNRELATED_TITLE, heads, [["this run", None, None, None], paper], f"Left out: {NONE_KNOWN}.")
+    sizes = bench.once("unrelated", lambda: [_size(bench, prompt) for prompt in bench.unrelated])
+    known = [size for size in sizes if size is not None]
+    some = [size for size in known if size]
+    others = "{:g} ± {:g}".format(*median_mad(some)) if some else None
+    failed = len(sizes) - len(known)
+    note = (
+        f"Captions as they come, detected or not, none of those that tau was computed from: {bench.whence(bench.unrelated)}. Algorithms 1 to 4 at "
+        f"tau = {bench.calibration.tau:.3f}; median ± median absolute deviation." + f" On {failed} more it failed." * bool(failed)
+    )
+    rows: list[list[Cell]] = [["this run", len(known), len(known) - len(some), others], paper]
+    return Table(UNRELATED_TITLE, heads, rows, note)
 
-    def count() -> list[int]:
-        found = [listing(bench.model, prompt, bench.calibration) for prompt in bench.unrelated]
-        return [len(NeuronSet(one["refined"])) for one in found]
 
-    sizes = bench.once("unrelated", count)
-    some = [size for size in sizes if size]
-    rows: list[list[Cell]] = [
-        ["this run", len(sizes), len(sizes) - len(some), f"{median(some):g}" if some else None],
-        ["paper", 500, 442, "62"],
-    ]
-    return Table("Captions that are not memorized", ["", "captions", "without a neuron", "median neurons of the others"], rows)
+def _size(bench: Bench, prompt: str) -> int | None:
+    """How many neurons the listing finds for a caption; None where it fails."""
+    try:
+        return len(NeuronSet(listing(bench.model, prompt, bench.calibration)["refined"]))
+    except StorageError:
+        raise
+    except FindnemoError:
+        return None

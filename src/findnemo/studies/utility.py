@@ -18,7 +18,7 @@ from findnemo.localization import Bystanders
 from findnemo.metrics.intervals import bootstrap
 from findnemo.metrics.quality import features, frechet_distance, kernel_distance
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.runs.audit import all_neurons
+from findnemo.runs.standing import all_neurons
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import BLUE, GREY, RED, figure
 from findnemo.studies._table import Cell, Table
@@ -56,7 +56,7 @@ def utility(bench: Bench) -> Study:
         for kind, one in by_kind.items()
     ]
     note = (
-        f"{n} captions that are not memorized, one image each, against {n} images of the untouched model on other seeds. Random: mean over "
+        f"{n} captions that are not memorized ({bench.whence(bench.others[:CAPTIONS])}), one image each, against {n} images of the untouched model on other seeds. Random: mean over "
         f"{RANDOM} draws of as many other neurons of the same layers. Intervals: 95 %, paired bootstrap over the captions ({REPEATS} resamples), shifted "
         "by the bias that repeated images give. FID is high for few images: read the difference. Its features and KID's are the copy descriptor's, not Inception's; "
         "CLIP-FID: CLIP's."
@@ -86,7 +86,7 @@ def _keep(bench: Bench, measured: Mapping[str, Any]) -> None:
 
 
 def _measured(bench: Bench) -> dict[str, Any]:
-    neurons, prompts = all_neurons(bench.memorized()), list(bench.unrelated[:CAPTIONS])
+    neurons, prompts = all_neurons(bench.memorized()), list(bench.others[:CAPTIONS])
     if not neurons:
         raise InputError("this run switches no neurons off: there is no utility to measure")
     if len(prompts) < 2:

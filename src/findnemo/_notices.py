@@ -1,0 +1,31 @@
+"""What a user should know of a call that went on: warnings in Python, plain lines in the commands."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from findnemo.errors import FindnemoWarning
+
+
+def notice(text: str) -> None:
+    """Say something once to whoever called into findnemo."""
+    warnings.warn(text, FindnemoWarning, stacklevel=3)
+
+
+@contextmanager
+def told_to(tell: Callable[[str], None]) -> Iterator[None]:
+    """Give notices of the context to `tell`, each as it stands, in place of Python's warnings."""
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *more: object, **others: object) -> None:
+        if issubclass(category, FindnemoWarning):
+            tell(str(message))
+        else:
+            shown(message, category, *more, **others)  # type: ignore[arg-type]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", FindnemoWarning)
+        warnings.showwarning = show
+        yield

@@ -1,0 +1,53 @@
+"""A few inputs with which a layer is tried, and whether what comes out is as expected but for rounding."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+SIZES = (0.01, 1.0, 1.0, 1.0, 10.0)  # of the rows of a probe: what a layer does to small and large inputs may differ
+
+
+def times(output: Tensor, scale: Tensor) -> Tensor:
+    """What the hook does: outputs (..., width) times a scale that broadcasts, in the outputs' dtype. Factor 0 gives 0, also of NaN and infinity."""
+    scale = scale.to(output.device)
+    product = (output * scale).to(output.dtype)
+    return product if scale.requires_grad else product.masked_fill(scale == 0, 0)
+
+
+def probe(weight: Tensor) -> Tensor:
+    """Rows (5, in) of normal random numbers of several sizes, as a layer with this weight takes them; always the same."""
+    rows = torch.randn(len(SIZES), weight.shape[1], generator=torch.Generator().manual_seed(0))
+    return (rows * torch.tensor(SIZES)[:, None]).to(weight.device, weight.dtype)
+
+
+def exact(values: Tensor) -> Tensor:
+    return values.detach().double().cpu()
+
+
+def size(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """How large outputs (rows, width) are that sum up by chance: the measure of their rounding."""
+    squares = inputs.square() @ weight.square().T
+    return (squares if bias is None else squares + bias.square()).sqrt()
+
+
+def close(given: Tensor, expected: Tensor, usual: Tensor, rounding: float) -> bool:
+    """Whether outputs are as expected but for rounding; where the dtype has no number so large or so small, its limits count."""
+    limits = torch.finfo(given.dtype)
+    if given.shape != expected.shape:
+        return False
+    given = given.double().cpu()
+    least = limits.tiny * limits.eps * 64
+    same = ((given - expected).abs() <= 8 * rounding * usual + least) | (given == expected) | (given.isnan() & expected.isnan())
+    return bool((same | (expected.abs() > limits.max / 2)).all())
+
+
+def alike(after: Tensor, before: Tensor, rows: list[int]) -> bool:
+    """Whether some rows are the same bit for bit, or as far as the coarser of two dtypes tells."""
+    pairs = [(after.to(before.dtype), before), (after, before.to(after.dtype))]
+    return any(torch.equal(_bits(a)[rows], _bits(b)[rows]) for a, b in pairs)
+
+
+def _bits(values: Tensor) -> Tensor:
+    """The bytes of each row."""
+    return values.contiguous().reshape(len(values), -1).view(torch.uint8)

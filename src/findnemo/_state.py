@@ -1,0 +1,133 @@
+"""The state of networks and of PyTorch that would change results without a word: set aside while findnemo computes, and put back after."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+P = ParamSpec("P")
+R = TypeVar("R")
+AUTOCAST = ("cpu", "cuda", "mps", "xpu")  # kinds of devices that have one each
+
+
+def modules_of(networks: Iterable[nn.Module]) -> list[nn.Module]:
+    """All modules of networks, as `nn.Module.modules` finds them but in a third of the time, for it is asked in every pass; a shared one comes twice."""
+    found, open_ = [], list(networks)
+    while open_:
+        module = open_.pop()
+        found.append(module)
+        open_ += [part for part in module._modules.values() if part is not None]
+    return found
+
+
+@contextmanager
+def evaluating(*networks: nn.Module) -> Iterator[None]:
+    """Every module of `networks` in evaluation mode, and without gradient checkpointing, while the context lasts.
+
+    In training mode dropout makes every pass another one. Checkpointing computes a part of the network anew in the backward pass, when the edits
+    of the forward pass are gone. On leaving, also by an exception, each module has the mode it had: a network whose parts are in different
+    modes too. Source: k-diffusion's `eval_mode`.
+
+    >>> network = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
+    >>> with evaluating(network):
+    ...     network(torch.ones(3)).tolist()
+    [1.0, 1.0, 1.0]
+    >>> [module.training for module in network.modules()]
+    [True, True, False]
+    """
+    parts = modules_of(networks)
+    trained = [module for module in parts if getattr(module, "training", False)]
+    saving = [module for module in parts if vars(module).get("gradient_checkpointing")]
+    try:
+        for module in trained:
+            module.training = False
+        for module in saving:
+            module.gradient_checkpointing = False  # type: ignore[assignment]
+        yield
+    finally:
+        for module in trained:
+            module.training = True
+        for module in saving:
+            module.gradient_checkpointing = True  # type: ignore[assignment]
+
+
+@contextmanager
+def plain_arithmetic() -> Iterator[None]:
+    """No autocast while the context lasts: what is float32 is computed in float32, whatever the caller has under way.
+
+    >>> with torch.autocast("cpu", torch.bfloat16), plain_arithmetic():
+    ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+    torch.float32
+    """
+    with ExitStack() as stack:
+        for kind in AUTOCAST:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+def undisturbed(function: Callable[P, R]) -> Callable[P, R]:
+    """A function called in `plain_arithmetic`."""
+
+    @wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        with plain_arithmetic():
+            return function(*args, **kwargs)
+
+    return called
+
+
+def outside_inference_mode(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that needs gradients, called as if no `torch.inference_mode` were on; whether gradients are on stays as it is.
+
+    >>> with torch.inference_mode():
+    ...     outside_inference_mode(torch.is_inference_mode_enabled)()
+    False
+    """
+
+    @wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not torch.is_inference_mode_enabled():
+            return function(*args, **kwargs)
+        with torch.inference_mode(False), torch.no_grad():
+            return function(*args, **kwargs)
+
+    return called
+
+
+@contextmanager
+def spare_scheduler(pipeline: Any) -> Iterator[None]:
+    """A copy of the pipeline's scheduler in its place while the context lasts: a call that somebody else has under way goes on where it was."""
+    own = pipeline.scheduler
+    pipeline.scheduler = copy.deepcopy(own)
+    try:
+        yield
+    finally:
+        pipeline.scheduler = own
+
+
+@contextmanager
+def taking(network: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """A network that is handed floating-point numbers of any kind as `dtype`: text encoders are often kept in another."""
+
+    def cast(value: Any) -> Any:
+        if isinstance(value, Tensor) and value.is_floating_point():
+            return value.to(dtype)
+        if isinstance(value, dict):
+            return {name: cast(one) for name, one in value.items()}
+        return value
+
+    def before(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        return tuple(cast(value) for value in args), cast(kwargs)
+
+    handle = network.register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,86 @@
+"""What was written is read again: it must do to each layer what the hook does, and plain libraries must be able to load it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from findnemo._effect import Effect
+from findnemo._plain import check_loadable
+from findnemo._safetensors import Entry, read_header, read_rows
+from findnemo.errors import EditError
+from findnemo.export._original import UNET, unet_name
+from findnemo.models import Model
+
+# names under which PyTorch, peft and quantizing libraries keep something else than a weight
+ODD = re.compile(
+    r"(^|\.)(parametrizations|base_layer|lora_\w+|\w+_orig|weight_[guv]|SCB|quant_state|quant_map|absmax|weight_scale)(\.|$)"
+)
+
+
+def check_parts(pipeline: Any) -> None:
+    """Raises EditError for a pipeline of which plain libraries could not load a checkpoint."""
+    for name, part in pipeline.components.items():
+        if isinstance(part, nn.Module):
+            _check_part(name, part, part.state_dict())
+
+
+def check_checkpoint(folder: Path, model: Model, wanted: Mapping[str, Effect]) -> None:
+    """Raises EditError unless a diffusers directory carries an edit of `model`, and plain libraries load all that is in it."""
+    for name, part in model.pipeline.components.items():
+        if isinstance(part, nn.Module):
+            _check_part(name, part, {key: entry for key, (_, entry) in _tensors(folder / name).items()})
+    tensors = _tensors(folder / model.component)
+    for layer, effect in wanted.items():
+        weight, bias = (_read(tensors, f"{layer}.{end}") for end in ("weight", "bias"))
+        effect.check_weights(weight, bias, f"the written {model.component}")
+
+
+def _check_part(name: str, part: Any, tensors: Mapping[str, Tensor | Entry]) -> None:
+    """Of diffusers' own parts all names and shapes; of others, whose names change with the version, those that no plain model has."""
+    odd = next((key for key, value in tensors.items() if ODD.search(key) or type(value) not in (Tensor, Entry)), None)
+    if odd is not None:
+        raise EditError(
+            f"a checkpoint of the {name} would hold {odd}, which no plain {type(part).__name__} can load: make parametrizations and pruning "
+            "masks permanent, merge LoRAs, or load it without quantization first"
+        )
+    lost = check_loadable(part, tensors) if hasattr(part, "from_config") else None
+    if lost is not None:
+        raise EditError(f"a checkpoint of the {name} would not be the model that was edited: {lost}; take it off first")
+
+
+def check_file(path: Path, model: Model, wanted: Mapping[str, Effect]) -> None:
+    """Raises EditError unless a single file in the original layout carries an edit."""
+    tensors = {name: (path, entry) for name, entry in read_header(path)[0].items()}
+    for layer, effect in wanted.items():
+        names = [unet_name(f"{layer}.{end}", model.pipeline.unet.config.layers_per_block) for end in ("weight", "bias")]
+        weight, bias = (_read(tensors, f"{UNET}{name}") for name in names)
+        effect.check_weights(weight, bias, f"the written {path.name}")
+
+
+def check_kohya(tensors: Mapping[str, Tensor], wanted: Mapping[str, Effect]) -> None:
+    """Raises EditError unless a LoRA in kohya's form carries an edit at strength 1."""
+    for layer, effect in wanted.items():
+        parts = [
+            tensors.get(f"lora_unet_{layer.replace('.', '_')}.{end}") for end in ("lora_down.weight", "lora_up.weight", "alpha")
+        ]
+        down, up, alpha = (None if part is None else part.double() for part in parts)
+        whole = None if down is None or up is None or alpha is None else up @ down * alpha / len(down)
+        effect.check_change(whole, None, "the LoRA")
+
+
+def _tensors(folder: Path) -> dict[str, tuple[Path, Entry]]:
+    """Name -> file and place, of all weights in a folder."""
+    files = sorted(folder.glob("*.safetensors"))
+    return {name: (file, entry) for file in files for name, entry in read_header(file)[0].items()}
+
+
+def _read(tensors: Mapping[str, tuple[Path, Entry]], name: str) -> Tensor | None:
+    if name not in tensors:
+        return None
+    path, entry = tensors[name]
+    return read_rows(path, entry, slice(0, entry.shape[0]))

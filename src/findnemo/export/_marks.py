@@ -1,0 +1,194 @@
+"""Marks by which user interfaces and trainers know what a single file predicts, and which model it is.
+
+ComfyUI and Forge look for tensors without values, `v_pred` and `ztsnr`, in SDXL files; AUTOMATIC1111, Forge and diffusers
+(`original_config`) for a configuration of the original code beside a file of Stable Diffusion 1.x and 2.x; kohya's scripts and others for
+metadata (https://github.com/Stability-AI/ModelSpec). docs/export.md says who reads what.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from findnemo._safetensors import UNSEALED
+from findnemo.errors import ModelError
+from findnemo.models._marks import PREDICTION, READ, STATED, ZERO_SNR
+
+SCHEDULE = {  # the noise schedule that all of these programs take for granted
+    "num_train_timesteps": 1000,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "trained_betas": None,
+}
+SHORT = {"epsilon": "epsilon", "v_prediction": "v"}  # as ModelSpec and ComfyUI call them
+PARAMETERIZATION = {"epsilon": "eps", "v_prediction": "v"}  # as the original code does
+ORIGINAL_CODE = "https://github.com/Stability-AI/generative-models"
+ARCHITECTURES = {  # ModelSpec's names
+    ("1", "epsilon"): "stable-diffusion-v1",
+    ("1", "v_prediction"): "stable-diffusion-v1",
+    ("2", "epsilon"): "stable-diffusion-v2-512",
+    ("2", "v_prediction"): "stable-diffusion-v2-768-v",
+    ("xl", "epsilon"): "stable-diffusion-xl-v1-base",
+    ("xl", "v_prediction"): "stable-diffusion-xl-v1-base",
+}
+KOHYA = {"1": "sd_v1", "2": "sd_v2", "xl": "sdxl_base_v1-0"}
+OURS = "# made by findnemo: "  # how a configuration beside a file begins that may be replaced
+
+
+def family(pipeline: Any) -> str:
+    """Stable Diffusion "1", "2" or "xl". 1.x has OpenAI's CLIP, which alone computes with the quick approximation of GELU, 2.x OpenCLIP."""
+    if type(pipeline).__name__ == "StableDiffusionXLPipeline":
+        return "xl"
+    return "1" if pipeline.text_encoder.config.hidden_act == "quick_gelu" else "2"
+
+
+def prediction(pipeline: Any) -> tuple[str, bool]:
+    """What a pipeline predicts, and whether its last timestep is pure noise. Raises ModelError for what no single file can say."""
+    config = pipeline.scheduler.config
+    predicts = "edm" if "sigma_data" in config else config.get(PREDICTION)
+    if predicts not in READ:
+        raise ModelError(f"no single file can say that it predicts {predicts!r}: export a checkpoint directory")
+    return predicts, bool(config.get(ZERO_SNR, False))
+
+
+def check_schedule(pipeline: Any) -> None:
+    """Raises ModelError for a noise schedule that a single file does not carry and that programs would replace by the usual one."""
+    config = pipeline.scheduler.config
+    for name, usual in SCHEDULE.items():
+        if config.get(name, usual) != usual:
+            raise ModelError(
+                f"the scheduler's {name} is {str(config[name])[:40]}, and a single file cannot say so: user interfaces take {usual}; export a "
+                "checkpoint directory"
+            )
+
+
+def tensors(pipeline: Any) -> list[str]:
+    """Names of the tensors without values that a single file carries as marks."""
+    predicts, zero = prediction(pipeline)
+    return ["v_pred"] * (predicts == "v_prediction") + ["ztsnr"] * zero
+
+
+def spec(pipeline: Any, title: str, adapter: str = "") -> dict[str, str]:
+    """ModelSpec metadata, its hash still to be sealed, and ComfyUI's `predict_key`. `adapter`: "/lora" for one."""
+    predicts, _ = prediction(pipeline)
+    size = pipeline.unet.config.sample_size
+    height, width = (side * pipeline.vae_scale_factor for side in ((size, size) if isinstance(size, int) else size or (0, 0)))
+    return {
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": ARCHITECTURES[family(pipeline), predicts] + adapter,
+        "modelspec.implementation": ORIGINAL_CODE if family(pipeline) == "xl" or not adapter else "diffusers",
+        "modelspec.title": title,
+        **({"modelspec.resolution": f"{width}x{height}"} if width else {}),
+        "modelspec.prediction_type": SHORT[predicts],
+        "modelspec.predict_key": SHORT[predicts],
+        "modelspec.hash_sha256": UNSEALED["modelspec.hash_sha256"],
+    }
+
+
+def kohya(pipeline: Any) -> dict[str, str]:
+    """Metadata of kohya's scripts that say for which model a LoRA is."""
+    predicts, zero = prediction(pipeline)
+    kind = family(pipeline)
+    return {
+        "ss_base_model_version": KOHYA[kind] + "_v" * (kind != "xl" and predicts == "v_prediction"),
+        "ss_v2": str(kind == "2"),
+        "ss_v_parameterization": str(predicts == "v_prediction"),
+        "ss_zero_terminal_snr": str(zero),
+        "sshs_model_hash": UNSEALED["sshs_model_hash"],
+    }
+
+
+def completed(metadata: Mapping[str, str], pipeline: Any) -> dict[str, str]:
+    """The metadata of a file that was loaded, with what the pipeline predicts where it does not say so."""
+    predicts, _ = prediction(pipeline)
+    return {**metadata, **{name: SHORT[predicts] for name in STATED if name.startswith("modelspec.") and name not in metadata}}
+
+
+def configuration(pipeline: Any) -> str | None:
+    """The configuration of the original code to lie beside a file, where keys do not say what it predicts: 1.x with v, and all 2.x.
+
+    JSON, which every reader of YAML reads; it begins with OURS.
+    """
+    predicts, _ = prediction(pipeline)
+    kind = family(pipeline)
+    if kind == "xl" or (kind == "1" and predicts == "epsilon"):
+        return None
+    return (
+        f"{OURS}the configuration of the model file of the same name\n"
+        + json.dumps({"model": _model(pipeline, predicts, kind)}, indent=2)
+        + "\n"
+    )
+
+
+def _model(pipeline: Any, predicts: str, kind: str) -> dict[str, Any]:
+    vae = pipeline.vae.config
+    encoder: dict[str, Any] = {"target": "ldm.modules.encoders.modules.FrozenCLIPEmbedder"}
+    if kind == "2":
+        openclip = {"freeze": True, "layer": "penultimate"}
+        encoder = {"target": "ldm.modules.encoders.modules.FrozenOpenCLIPEmbedder", "params": openclip}
+    return {
+        "target": "ldm.models.diffusion.ddpm.LatentDiffusion",
+        "params": {
+            "parameterization": PARAMETERIZATION[predicts],
+            "linear_start": SCHEDULE["beta_start"],
+            "linear_end": SCHEDULE["beta_end"],
+            "timesteps": SCHEDULE["num_train_timesteps"],
+            "first_stage_key": "jpg",
+            "cond_stage_key": "txt",
+            "cond_stage_trainable": False,
+            "conditioning_key": "crossattn",
+            "image_size": pipeline.unet.config.sample_size,
+            "channels": pipeline.unet.config.in_channels,
+            "scale_factor": vae.scaling_factor,
+            "use_ema": False,
+            "unet_config": {
+                "target": "ldm.modules.diffusionmodules.openaimodel.UNetModel",
+                "params": _unet(pipeline.unet.config),
+            },
+            "first_stage_config": {
+                "target": "ldm.models.autoencoder.AutoencoderKL",
+                "params": {
+                    "embed_dim": vae.latent_channels,
+                    "ddconfig": {
+                        "double_z": True,
+                        "z_channels": vae.latent_channels,
+                        "resolution": 256,
+                        "in_channels": vae.in_channels,
+                        "out_ch": vae.out_channels,
+                        "ch": vae.block_out_channels[0],
+                        "ch_mult": [width // vae.block_out_channels[0] for width in vae.block_out_channels],
+                        "num_res_blocks": vae.layers_per_block,
+                        "attn_resolutions": [],
+                        "dropout": 0.0,
+                    },
+                    "lossconfig": {"target": "torch.nn.Identity"},
+                },
+            },
+            "cond_stage_config": encoder,
+        },
+    }
+
+
+def _unet(config: Any) -> dict[str, Any]:
+    widths = list(config.block_out_channels)
+    heads = config.attention_head_dim  # by its name a width, in diffusers the number of heads
+    per_block = [heads] * len(widths) if isinstance(heads, int) else list(heads)
+    sizes = {width // count for width, count in zip(widths, per_block, strict=True)}
+    return {
+        "image_size": config.sample_size,
+        "in_channels": config.in_channels,
+        "out_channels": config.out_channels,
+        "model_channels": widths[0],
+        "attention_resolutions": [2**i for i, kind in enumerate(config.down_block_types) if kind.startswith("CrossAttn")],
+        "num_res_blocks": config.layers_per_block,
+        "channel_mult": [width // widths[0] for width in widths],
+        **({"num_heads": per_block[0]} if len(set(per_block)) == 1 else {"num_head_channels": min(sizes)}),
+        "use_spatial_transformer": True,
+        "use_linear_in_transformer": config.use_linear_projection,
+        "transformer_depth": config.transformer_layers_per_block,
+        "context_dim": config.cross_attention_dim,
+        "use_checkpoint": False,
+        "legacy": False,
+    }

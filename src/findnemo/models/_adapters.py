@@ -1,0 +1,87 @@
+"""Adapters (LoRA and other layers of peft): a module seen without them, and which of them act, at which strength."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from findnemo.models._content import weights_of
+from findnemo.models._structure import FUSED, adapts, short
+
+WRAPPERS = {"base_layer", "text_model"}  # levels of a state that come and go: with an adapter, with a version of transformers
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module seen without its adapters (LoRA and other layers of peft): its own tensors, each adapter's, and the layers that carry any."""
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    adapters: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    layers: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Module:
+        made = cls(layers={path: part for path, part in module.named_modules() if adapts(part)})
+        for key, value in weights_of(module).items():
+            names = key.split(".")
+            if FUSED.isdisjoint(names):
+                made._put(key, names, value)
+        return made
+
+    def _put(self, key: str, names: list[str], value: Tensor) -> None:
+        path = (
+            next((path for k in range(len(names)) if (path := ".".join(names[:k])) in self.layers), None) if self.layers else None
+        )
+        own = [] if path is None else names[path.count(".") + 1 :]
+        adapter = next((name for name in own if path is not None and name in _names(self.layers[path])), None)
+        if own and own[0] != "base_layer" and adapter is not None:
+            self.adapters.setdefault(adapter, {})[key] = value
+        else:
+            self.tensors[".".join(name for name in names if name not in WRAPPERS)] = value
+
+    @property
+    def fused(self) -> list[str]:
+        """Adapters that were added to the weights and are still there to be taken away again."""
+        return sorted({name for layer in self.layers.values() for name in getattr(layer, "merged_adapters", ())})
+
+
+def _names(layer: Any) -> set[str]:
+    return {name for attribute in layer.adapter_layer_names for name in getattr(layer, attribute, {})}
+
+
+def acting(module: Module) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The adapters of a module that change its output now, with their settings; one that is off, at 0 or fused does not."""
+    strengths: dict[str, dict[str, tuple[float, float]]] = {}
+    for path, layer in module.layers.items():
+        for adapter, pair in _strengths(layer).items():
+            strengths.setdefault(adapter, {})[path] = pair
+    for adapter, of_layers in strengths.items():
+        dora = any(getattr(layer, "use_dora", {}).get(adapter) for layer in module.layers.values())
+        yield adapter, {"strength": _one(of_layers, 0), "alpha / rank": _one(of_layers, 1)} | ({"dora": True} if dora else {})
+
+
+def _strengths(layer: Any) -> dict[str, tuple[float, float]]:
+    """Adapter -> its strength in a layer and what it multiplies, alpha / rank; without those that do nothing."""
+    merged = list(getattr(layer, "merged_adapters", ()))
+    if layer.disable_adapters or merged:  # a layer that is fused and off takes its weights back in the next pass
+        return {name: (-1.0, 0.0) for name in merged if layer.disable_adapters}
+    found = {name: _strength(layer, name) for name in layer.active_adapters if name in _names(layer)}
+    return {name: pair for name, pair in found.items() if pair[0]}
+
+
+def _strength(layer: Any, adapter: str) -> tuple[float, float]:
+    scaling = float(getattr(layer, "scaling", {}).get(adapter, 1.0))
+    alpha = getattr(layer, "lora_alpha", getattr(layer, "alpha", {})).get(adapter)
+    rank = getattr(layer, "r", {}).get(adapter)
+    unit = float(alpha / rank) if alpha and rank else 1.0
+    return round(scaling / unit, 6), round(unit, 6)
+
+
+def _one(of_layers: Mapping[str, tuple[float, float]], position: int) -> Any:
+    """The value of all layers, or their range where it is not one."""
+    values = {path: pair[position] for path, pair in of_layers.items()}
+    low, high = min(values.values()), max(values.values())
+    return low if low == high else f"{low} to {high} ({short(values)})"

@@ -1,0 +1,150 @@
+"""What a module holds: digests of its weights that outlast a change of dtype, and a quick stamp that any change of a value changes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+FLOATS = (
+    torch.float64,
+    torch.float32,
+    *HALVES.values(),
+)  # what is rounded; all else counts by its bytes (codes of quantized weights)
+ROW = 1024  # 8-byte words that a stamp adds up
+PIECE = 2**20  # bytes that it takes at once
+
+
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """The state of a module with the buffers that are in no file, also where offloading keeps it, to be fetched when it runs."""
+    state: dict[str, Any] = module.state_dict()
+    if any(getattr(value, "is_meta", False) for value in state.values()):
+        from accelerate.utils.modeling import get_state_dict_offloaded_model
+
+        state = dict(get_state_dict_offloaded_model(module))
+    buffers = {name: buffer for name, buffer in module.named_buffers() if name not in state and not buffer.is_meta}
+    return {name: part for key, value in (state | buffers).items() for name, part in _plain(key, value)}
+
+
+def _plain(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    """A tensor as it is; the parts of a subclass that packs several (torchao)."""
+    if hasattr(value, "__tensor_flatten__"):
+        for part in value.__tensor_flatten__()[0]:
+            yield from _plain(f"{name}.{part}", getattr(value, part))
+    elif isinstance(value, Tensor):
+        yield name, value.detach().as_subclass(Tensor)
+
+
+# digests --------------------------------------------------------------------------------------------------------------
+
+
+def digests(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """SHA-256 of names, shapes and values, 32 digits: rounded to `float16`, to `bfloat16`, and as `float32` where any are wider than half.
+
+    `held`: the half precisions of which one of the tensors is, or which hold all their values: at these the weights can be compared with
+    those of a load in that precision (`same_weights`). Tensors are read one by one; the three digests are made side by side.
+    """
+    wide = any(t.dtype in FLOATS[:2] for t in tensors.values())
+    kinds: dict[str, torch.dtype] = HALVES | ({"float32": torch.float32} if wide else {})
+    with ThreadPoolExecutor(len(kinds)) as pool:
+        made = dict(zip(kinds, pool.map(lambda kind: _digest(tensors, kind), kinds.values()), strict=True))
+    met = {t.dtype for t in tensors.values()}
+    held = [name for name, kind in HALVES.items() if kind in met or made[name][1]]
+    return {name: digest for name, (digest, _) in made.items()} | {"held": held}
+
+
+def _digest(tensors: Mapping[str, Tensor], kind: torch.dtype) -> tuple[str, bool]:
+    """The digest of tensors rounded to a dtype, and whether that changes none of their values."""
+    digest, same = hashlib.sha256(), True
+    for name in sorted(tensors):
+        value = tensors[name].cpu()
+        made = value.to(kind) if value.dtype in FLOATS else value
+        same = same and (made.dtype == value.dtype or torch.equal(made.to(value.dtype), value))
+        about = "" if value.dtype in FLOATS else str(value.dtype)
+        digest.update(f"{name}{tuple(value.shape)}{about}".encode())
+        digest.update(_bytes(made).numpy().data)
+    return digest.hexdigest()[:32], same
+
+
+def same_weights(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two `digests` are of the same weights, as far as the coarser of their precisions can tell.
+
+    >>> full = {"float32": "a", "float16": "b", "bfloat16": "c", "held": []}
+    >>> same_weights(full, {"float16": "b", "bfloat16": "d", "held": ["float16"]})
+    True
+    >>> same_weights(full, {"float32": "e", "float16": "b", "bfloat16": "c", "held": []})
+    False
+    """
+    held = {*one["held"], *other["held"]}
+    kinds = [*held, *(["float32"] if "float32" in one and "float32" in other else [])]
+    return any(one[kind] == other[kind] for kind in kinds)
+
+
+def doubtful(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether one is float16 and the other bfloat16 and neither holds the other's values: both may be roundings of the same weights."""
+    return {(*one["held"],), (*other["held"],)} == {("float16",), ("bfloat16",)}
+
+
+# stamps ---------------------------------------------------------------------------------------------------------------
+
+
+def stamp(tensors: Mapping[str, Tensor]) -> str:
+    """A digest of names, shapes, dtypes and contents, read where the tensors are; `digests` cost ten times as much.
+
+    Contents are taken as 8-byte words in rows of 1,024. The sums of all rows and of all columns are part of the stamp, so that a change of
+    one value changes it, two values that swap places do, and values that change their sign do.
+    """
+    about = [(name, tuple(t.shape), t.stride(), str(t.dtype)) for name, t in tensors.items()]
+    digest = hashlib.sha256(repr(about).encode())
+    places: dict[torch.device, list[Tensor]] = {}
+    for value in tensors.values():
+        places.setdefault(value.device, []).append(_bytes(_as_stored(value)))
+    for flats in places.values():
+        sums = [part for flat in _gathered(flats) for part in _sums(flat)]
+        digest.update(torch.cat(sums).cpu().numpy().data)
+    return digest.hexdigest()
+
+
+def _gathered(flats: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Bytes (N,) of many tensors in few pieces: every call has its price, and most tensors are small."""
+    small: list[Tensor] = []
+    size = 0
+    for flat in flats:
+        if len(flat) >= PIECE // 8:
+            yield flat
+            continue
+        small.append(flat)
+        size += len(flat)
+        if size >= PIECE:
+            yield torch.cat(small)
+            small, size = [], 0
+    if small:
+        yield torch.cat(small)
+
+
+def _sums(flat: Tensor) -> list[Tensor]:
+    """Bytes (N,) in short, as bytes: sums of rows and columns, and what does not fill a row."""
+    whole = len(flat) - len(flat) % (8 * ROW)
+    rows = flat[:whole].view(torch.int64).view(-1, ROW)
+    return [rows.sum(0).view(torch.uint8), rows.sum(1).view(torch.uint8), flat[whole:]]
+
+
+def _as_stored(value: Tensor) -> Tensor:
+    """The same values with the axes in the order of memory, so that a tensor that is channels-last is not copied."""
+    if value.is_contiguous():
+        return value
+    strides = value.stride()
+    return value.permute(sorted(range(value.dim()), key=lambda axis: -strides[axis]))
+
+
+def _bytes(value: Tensor) -> Tensor:
+    """The bytes of a tensor in the order of its values, (N,); one that lies so in memory is not copied."""
+    if value.is_complex():
+        value = torch.view_as_real(value)
+    flat = value.contiguous().view(-1).view(torch.uint8)
+    return flat if flat.storage_offset() % 8 == 0 else flat.clone()

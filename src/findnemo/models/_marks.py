@@ -1,0 +1,164 @@
+"""What a single file says of its noise prediction: marks that trainers and user interfaces leave in it or beside it.
+
+There is no one standard, so all are read: tensors without values (`v_pred`, `ztsnr`: ComfyUI, Forge, AUTOMATIC1111), metadata (ModelSpec,
+ComfyUI's `predict_key`, kohya's training settings, the names of a diffusers scheduler), and a configuration of the original code of the
+same name beside the file (`model.yaml` of `model.safetensors`: AUTOMATIC1111, Forge).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from findnemo._safetensors import DTYPES, Entry, read
+from findnemo._sizes import checked
+from findnemo.errors import InputError, ModelError
+from findnemo.models._yaml import at, read_yaml
+
+PREDICTION, ZERO_SNR = "prediction_type", "rescale_betas_zero_snr"  # as a diffusers scheduler calls them
+YAML_BYTES = 1 << 20
+READ = ("epsilon", "v_prediction")
+PREDICTIONS = {
+    "eps": "epsilon",
+    "v": "v_prediction",
+    "v_pred": "v_prediction",
+    "vpred": "v_prediction",
+    "velocity": "v_prediction",
+}
+BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+NOTHING = ("", "none", "null")
+STATED = ("modelspec.prediction_type", "modelspec.predict_key", "prediction_type")  # metadata that name it
+V_OR_NOT = ("ss_v_parameterization", "v_pred")
+ZERO_OR_NOT = (
+    "ss_zero_terminal_snr",
+    ZERO_SNR,
+    "zero_terminal_snr",
+    "use_zero_terminal_snr",
+    "enforce_zero_terminal_snr",
+    "ztsnr",
+    "zsnr",
+)
+ARCHITECTURES = {"stable-diffusion-v2-512": "epsilon", "stable-diffusion-v2-768-v": "v_prediction"}
+SCALINGS = {"EpsScaling": "epsilon", "VScaling": "v_prediction"}
+LAST_NORM, V_SPREAD = "output_blocks.11.1.transformer_blocks.0.norm1.bias", 0.09  # tells 2.x models apart, as ComfyUI does
+
+
+class Mark(NamedTuple):
+    """`where` it is said that the setting `what` of the scheduler is `value`."""
+
+    where: str
+    what: str
+    value: Any
+
+
+def marks_of(path: Path, tensors: Mapping[str, Entry], metadata: Mapping[str, str]) -> list[Mark]:
+    """All that a file says of its noise prediction. Raises InputError for a configuration beside it that cannot be read."""
+    return [*_of_tensors(tensors), *_of_metadata(metadata), *_of_configuration(path.with_suffix(".yaml"))]
+
+
+def agreed(path: Path, marks: list[Mark]) -> dict[str, Any]:
+    """Setting -> value, once the marks of a file are known not to contradict each other. Raises ModelError naming those that do."""
+    said: dict[str, Mark] = {}
+    for mark in marks:
+        if mark.what == PREDICTION and mark.value not in READ:
+            raise ModelError(
+                f"{mark.where} of {path} says that it predicts {mark.value!r:.40}: findnemo reads {' and '.join(READ)} (if that is what it "
+                "predicts, correct the mark)"
+            )
+        first = said.setdefault(mark.what, mark)
+        if first.value != mark.value:
+            raise ModelError(
+                f"{path} contradicts itself: by {first.where} {mark.what} is {first.value}, by {mark.where} it is {mark.value}; "
+                "correct or remove the wrong one, or load the model from a diffusers directory"
+            )
+    return {what: mark.value for what, mark in said.items()}
+
+
+def contradiction(marks: list[Mark], config: Mapping[str, Any]) -> tuple[Mark, Any] | None:
+    """The first mark that a scheduler's configuration contradicts, and what that says. A flow has no such settings."""
+    if config.get(PREDICTION) is None:
+        return None
+    for mark in marks:
+        configured = config.get(mark.what, False)
+        if configured != mark.value:
+            return mark, configured
+    return None
+
+
+def believing(scheduler: Any, said: Mapping[str, Any]) -> Any:
+    """A scheduler as a file says: of the same class, or DDIM where that class knows no zero terminal SNR.
+
+    With zero terminal SNR sampling has to begin at the last timestep (Lin et al. 2024, section 3.3), which is called trailing spacing.
+    """
+    from diffusers import DDIMScheduler
+
+    wanted = {**said, **({"timestep_spacing": "trailing"} if said.get(ZERO_SNR) else {})}
+    known = set(inspect.signature(type(scheduler).__init__).parameters)
+    kept = {name: value for name, value in scheduler.config.items() if not name.startswith("_")}
+    if said.get(ZERO_SNR) and ZERO_SNR not in known:
+        return DDIMScheduler.from_config({"clip_sample": False, "set_alpha_to_one": False, **kept, **wanted})
+    return type(scheduler).from_config(kept | wanted)
+
+
+def values_look_like(path: Path, tensors: Mapping[str, Entry], unet: str) -> str | None:
+    """What the values of a 2.x file make probable, where it says nothing: those that predict v have a wider last normalisation."""
+    entry = tensors.get(unet + LAST_NORM)
+    if entry is None or entry.dtype not in DTYPES:
+        return None
+    spread = read(path, entry).float().std(unbiased=False)
+    return "v_prediction" if spread > V_SPREAD else "epsilon"
+
+
+def _of_tensors(tensors: Mapping[str, Entry]) -> Iterator[Mark]:
+    if {"edm_mean", "edm_std"} <= set(tensors) or "edm_vpred.sigma_max" in tensors:
+        yield Mark(f"the tensor {'edm_mean' if 'edm_mean' in tensors else 'edm_vpred.sigma_max'}", PREDICTION, "edm")
+    if "v_pred" in tensors:
+        yield Mark("the tensor v_pred", PREDICTION, "v_prediction")
+    if "ztsnr" in tensors:
+        yield Mark("the tensor ztsnr", ZERO_SNR, True)
+
+
+def _of_metadata(metadata: Mapping[str, str]) -> Iterator[Mark]:
+    tidy = {name: value.strip().lower() for name, value in metadata.items()}
+    for name in STATED:
+        if tidy.get(name, "") not in NOTHING:
+            yield Mark(f"the metadata {name}", PREDICTION, _prediction(tidy[name]))
+    for name in V_OR_NOT:
+        if tidy.get(name) in BOOLEANS:
+            yield Mark(f"the metadata {name}", PREDICTION, READ[BOOLEANS[tidy[name]]])
+    for name in ZERO_OR_NOT:
+        if tidy.get(name) in BOOLEANS:
+            yield Mark(f"the metadata {name}", ZERO_SNR, BOOLEANS[tidy[name]])
+    if tidy.get("modelspec.architecture") in ARCHITECTURES:
+        yield Mark("the metadata modelspec.architecture", PREDICTION, ARCHITECTURES[tidy["modelspec.architecture"]])
+
+
+def _of_configuration(path: Path) -> Iterator[Mark]:
+    """Marks in the configuration of the original code that lies beside a file; where it leaves the parameterization out, that is eps."""
+    if not path.exists():
+        return
+    try:
+        config = read_yaml(checked(path, YAML_BYTES).read_text(encoding="utf-8"))
+        params, denoiser = at(config, "model", "params"), at(config, "model", "params", "denoiser_config", "params")
+        scaling, discretization = at(denoiser, "scaling_config"), at(denoiser, "discretization_config", "params")
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__:.100}), and user interfaces take it "
+            "for the configuration of the model file beside it: correct it, or move it away"
+        ) from error
+    where, target = f"{path.name} beside it", str(scaling.get("target", "")).rpartition(".")[2]
+    if "parameterization" in params or ("unet_config" in params and not denoiser):
+        yield Mark(where, PREDICTION, _prediction(str(params.get("parameterization", "eps"))))
+    elif target:
+        yield Mark(where, PREDICTION, SCALINGS.get(target, target))
+    for place in (params, discretization):
+        for name in ZERO_OR_NOT:
+            if (value := str(place.get(name, "")).lower()) in BOOLEANS:
+                yield Mark(where, ZERO_SNR, BOOLEANS[value])
+
+
+def _prediction(value: str) -> str:
+    tidy = value.strip().lower().replace("-", "_")
+    return PREDICTIONS.get(tidy, tidy)

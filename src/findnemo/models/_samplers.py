@@ -1,0 +1,91 @@
+"""Samplers: how finished images are denoised. By default as the checkpoint has it; the paper's images are made with DDIM."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from findnemo.errors import InputError
+
+SAMPLERS = {
+    "DDIM": "DDIMScheduler",
+    "PNDM": "PNDMScheduler",
+    "DPM++ 2M": "DPMSolverMultistepScheduler",
+    "UniPC": "UniPCMultistepScheduler",
+    "Euler": "EulerDiscreteScheduler",
+    "Euler ancestral": "EulerAncestralDiscreteScheduler",
+    "Heun": "HeunDiscreteScheduler",
+}
+
+SCHEDULE = ("prediction_type", "trained_betas", "rescale_betas_zero_snr")  # what a sampler must know of the noise schedule
+
+
+def sampler_name(name: str) -> str:
+    """The name in SAMPLERS, whatever its case. Raises InputError for one that is not known.
+
+    >>> sampler_name("ddim")
+    'DDIM'
+    """
+    known = {one.casefold(): one for one in SAMPLERS}
+    if name.casefold() not in known:
+        raise InputError(f"sampler {name!r:.60} is not known: use one of {', '.join(SAMPLERS)}")
+    return known[name.casefold()]
+
+
+def fitting(scheduler: Any) -> dict[str, str]:
+    """Name -> class of the samplers that can take the place of a pipeline's scheduler; "" stands for its own.
+
+    Flow matching and distilled models (latent consistency) have none but their own: a general sampler would walk another path. Nor does a
+    sampler fit that would drop a setting of the noise schedule, such as zero terminal SNR, without a word.
+    """
+    import diffusers
+
+    known = {"": type(scheduler).__name__}
+    if scheduler.config.get("original_inference_steps") is not None:
+        return known
+    kinds = {name: getattr(diffusers, kind) for name, kind in SAMPLERS.items()}
+    asked = [setting for setting in SCHEDULE if scheduler.config.get(setting)]
+    return known | {
+        name: kind.__name__
+        for name, kind in kinds.items()
+        if kind in scheduler.compatibles and all(setting in inspect.signature(kind.__init__).parameters for setting in asked)
+    }
+
+
+def sampler_class(samplers: Mapping[str, str], name: str | None) -> str:
+    """The class of a sampler, of those that fit a model (`Model.samplers`); None is the checkpoint's own. Raises InputError."""
+    known = "" if name is None else sampler_name(name)
+    if known not in samplers:
+        raise InputError(
+            f"sampler {name!r} ({SAMPLERS[known]}) does not fit the model's {samplers['']}: leave it out, or use one of "
+            f"{', '.join(n for n in samplers if n) or 'none, for it has only its own'}"
+        )
+    return samplers[known]
+
+
+@contextmanager
+def sampling(model: Any, name: str | None) -> Iterator[None]:
+    """The pipeline with another sampler while the context lasts, made from the configuration of its own; None leaves it as it is.
+
+    What only the new sampler has is set as latent models need it: nothing is clipped to [-1, 1] that the checkpoint does not clip, and PNDM
+    begins without Runge-Kutta steps. Raises InputError for a sampler that is not known or does not fit (flow matching, distilled models).
+    """
+    import diffusers
+
+    from findnemo.models._base import explicit
+
+    own = model.pipeline.scheduler
+    if name is None:
+        yield
+        return
+    kind = getattr(diffusers, sampler_class(model.samplers, name))
+    model.pipeline.scheduler = kind.from_config({"clip_sample": False, **explicit(own.config), **_FIXED.get(kind.__name__, {})})
+    try:
+        yield
+    finally:
+        model.pipeline.scheduler = own
+
+
+_FIXED: dict[str, dict[str, Any]] = {"PNDMScheduler": {"skip_prk_steps": True}}

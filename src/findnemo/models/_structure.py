@@ -1,0 +1,145 @@
+"""What else than weights makes a network: its configuration, and what somebody has set in its modules beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+
+# configuration that says where a model comes from, how it was trained or what else than its output is returned
+SILENT = {
+    *("name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures", "model_type", "return_dict", "use_cache"),
+    *("output_attentions", "output_hidden_states", "torchscript", "id2label", "label2id", "problem_type", "task_specific_params"),
+    *("dropout", "attention_dropout", "dropout_rate", "classifier_dropout", "initializer_range", "initializer_factor"),
+    *("training", "gradient_checkpointing", "inplace", "name", "p", "fused_projections", "use_slicing", "tokenizer_class"),
+}
+SHAPES = {  # attributes of modules that the shapes of their weights tell
+    *("in_features", "out_features", "in_channels", "out_channels", "num_channels", "channels"),
+    *("num_embeddings", "embedding_dim", "normalized_shape", "sparse", "scale_grad_by_freq"),
+}
+SAME_WAYS = re.compile("XFormers|Sliced|Fused|Flash|2_0|NPU|XLA")  # of computing the same attention: what their names add
+USUAL_WAYS = {f"{kind}Processor" for kind in ("Attn", "AttnAddedKV", "JointAttn", "FluxAttn")}
+FUSED = {"to_qkv", "to_kv", "to_added_qkv"}  # copies of projections, which a fused model is refused for and another does not use
+LONG = 32  # numbers of a list that are kept as they are
+
+
+def settings_of(module: nn.Module) -> dict[str, Any]:
+    """The configuration of a module, and what somebody has set in its modules beside it."""
+    config: Any = getattr(module, "config", {})
+    ours = hasattr(config, "to_diff_dict")  # of transformers, with settings that every model has and most do not use
+    known = config.to_dict() if ours else dict(config)
+    usual = _usual() if ours else {}
+    heard = {n: v for n, v in known.items() if n not in SILENT and n[0] != "_" and (n not in usual or usual[n] != v)}
+    return {"class": type(module).__name__} | plain(heard) | _by_hand(module, known)
+
+
+@lru_cache(maxsize=1)
+def _usual() -> dict[str, Any]:
+    from transformers import PretrainedConfig
+
+    known: dict[str, Any] = PretrainedConfig().to_dict()
+    return known
+
+
+def _by_hand(module: nn.Module, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Class.attribute -> what it is now, where that is not what the configuration gives (heads, an activation, FreeU); Class.modules -> how many
+    modules of a class are there, or missing, that should not be."""
+    kind: Any = type(module)
+    made = _made(kind, json.dumps({n: v for n, v in config.items() if n[0] != "_"}, sort_keys=True, default=str))
+    if made is None:
+        return {}
+    now, found = _structure(module), {}  # type: tuple[Any, dict[str, dict[str, Any]]]
+    for path in {**made, **now}:
+        (then_kind, then), (now_kind, attributes) = made.get(path, ("", {})), now.get(path, ("", {}))
+        if then_kind != now_kind:
+            found.setdefault(f"{now_kind or then_kind}.modules", {})[path] = bool(now_kind)
+            continue
+        for name in {**then, **attributes}:
+            if then.get(name) != attributes.get(name):
+                found.setdefault(f"{now_kind}.{name}", {})[path] = attributes.get(name)
+    return {name: _summary(values) for name, values in found.items()}
+
+
+@lru_cache(maxsize=16)
+def _made(kind: Any, config: str) -> dict[str, tuple[str, dict[str, Any]]] | None:
+    """The structure of a module as its configuration gives it, without weights; None where its class cannot be made from that alone."""
+    try:
+        with torch.device("meta"):
+            values = json.loads(config)
+            fresh = kind.from_config(values) if hasattr(kind, "from_config") else kind(kind.config_class.from_dict(values))
+    except (
+        Exception
+    ):  # classes of others, quantized models: anything may go wrong, and then their weights and configuration must do
+        return None
+    return _structure(fresh)
+
+
+def _structure(module: nn.Module) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Path -> class and attributes of every module, adapters left out."""
+    return {path: (type(part).__name__, _attributes(part)) for path, part in _walk(module)}
+
+
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    found = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in vars(module).items()
+        if name[0] != "_" and value is not None and name not in SILENT and name not in SHAPES and _simple(value)
+    }
+    return found | ({"processor": kind} if (kind := _processor(module)) else {})
+
+
+def _summary(values: Mapping[str, Any]) -> Any:
+    """The value of a setting that modules have in common, and how many and which they are."""
+    different = {json.dumps(value): value for value in values.values()}
+    first = next(iter(different.values())) if len(different) == 1 else "several values"
+    return f"{first!r} in {len(values)} modules ({short(values)})"
+
+
+def _walk(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The modules of a model as if it carried no adapters."""
+    if adapts(module):
+        yield from _walk(module.base_layer, path)  # type: ignore[arg-type]
+        return
+    yield path, module
+    for name, child in module._modules.items():
+        if child is not None and name not in FUSED:
+            yield from _walk(child, f"{path}.{name}" if path else name)
+
+
+def _processor(module: nn.Module) -> str:
+    """How an attention computes, where that is none of the usual ways, which give the same result; ours give back what was there."""
+    kind = type(getattr(module, "processor", None))
+    usual = kind is type(None) or SAME_WAYS.sub("", kind.__name__) in USUAL_WAYS or kind.__module__.startswith("findnemo.")
+    return "" if usual else kind.__name__
+
+
+def _simple(value: Any) -> bool:
+    if isinstance(value, (tuple, list)):
+        return all(_simple(part) for part in value)
+    return isinstance(value, (bool, int, float, str)) or value is None
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as JSON knows them, without those that say nothing."""
+    return {name: _value(value) for name, value in values.items() if value is not None}
+
+
+def _value(value: Any) -> Any:
+    """A setting as JSON knows it; a long list as its length and digest."""
+    value = json.loads(json.dumps(value, default=lambda other: other.tolist() if hasattr(other, "tolist") else str(other)))
+    return f"{len(value)} values ({short(value)})" if isinstance(value, list) and len(value) > LONG else value
+
+
+def short(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def adapts(module: Any) -> bool:
+    """Whether a module is a layer of peft around the one that it adapts."""
+    return hasattr(module, "base_layer") and hasattr(module, "active_adapters")

@@ -1,0 +1,63 @@
+"""The plain part of YAML in which configurations of the original code are written: mappings in mappings, by indentation, and scalars.
+
+Lists and scalars over several lines are passed over, JSON is read as well. No YAML library is used: theirs can make objects.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+OTHER = "{[&*!|>"  # how values begin that are more than a scalar in plain YAML
+
+
+def read_yaml(text: str) -> dict[str, Any]:
+    """Key -> scalar, as a string without quotes, or mapping.
+
+    Raises ValueError for text that is neither.
+
+    >>> read_yaml("model: # of 2.x\\n  params:\\n    parameterization: 'v'\\n    linear_start: 0.00085\\n")
+    {'model': {'params': {'parameterization': 'v', 'linear_start': '0.00085'}}}
+    """
+    if "\0" in text:
+        raise ValueError("it is no text")
+    lines = [line.rstrip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith(("#", "---"))]
+    if lines and lines[0].lstrip().startswith("{"):
+        read = json.loads("\n".join(lines))
+        return read if isinstance(read, dict) else {}
+    root: dict[str, Any] = {}
+    places: list[tuple[int, dict[str, Any] | None]] = [(-1, root)]  # indentation of a key, and the mapping under it, if any
+    for indent, key, value in _keys(lines):
+        while places[-1][0] >= indent:
+            places.pop()
+        parent = places[-1][1]
+        if parent is not None:  # else a line of a scalar that goes on
+            parent[key] = {} if value is None else value
+        places.append((indent, parent[key] if parent is not None and value is None else None))
+    return root
+
+
+def at(config: Any, *names: str) -> Mapping[str, Any]:
+    """The mapping under names, empty where there is none. Raises ValueError where something stands there that is more than a scalar."""
+    for name in names:
+        config = config.get(name) if isinstance(config, Mapping) else None
+        if isinstance(config, str) and config.startswith(tuple(OTHER)):
+            raise ValueError(f"{name} is {config[:20]!r}: write it as a mapping, one key a line")
+    return config if isinstance(config, Mapping) else {}
+
+
+def _keys(lines: list[str]) -> Iterator[tuple[int, str, str | None]]:
+    """Indentation, key and scalar of lines that have a key; None for a key with nothing after it."""
+    for line in lines:
+        key, colon, value = line.partition(":")
+        name = key.strip().strip("'\"")
+        if colon and name and not name.startswith("- ") and value[:1] in ("", " "):
+            yield len(key) - len(key.lstrip(" ")), name, _scalar(value.strip())
+
+
+def _scalar(text: str) -> str | None:
+    if quoted := re.fullmatch(r"(['\"])(.*?)\1(?:\s+#.*)?", text):
+        return quoted[2]
+    return re.sub(r"(^|\s)#.*", "", text).strip() or None

@@ -1,0 +1,207 @@
+"""One verdict for all faces: every case of a caption through terminal, report, app, trackers, results and model card."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from findnemo.app import events
+from findnemo.cli import _overview, _show
+from findnemo.export import model_card, select
+from findnemo.prompts import Prompt
+from findnemo.report import _captions as cards
+from findnemo.report import _facts as facts
+from findnemo.runs import STANDINGS, STATES, Run, all_neurons, row, standing, state
+from findnemo.runs.overview import figures
+from findnemo.runs.track import caption_values, run_values
+
+TAU = 0.4
+SETTINGS: dict[str, Any] = {
+    "model": "0" * 32,
+    "dtype": "float32",
+    "calibration": {"variant": "paper", "similarity": "ssim", "samples": 10, "timestep": 0, "steps": 50},
+    "tau": TAU,
+    "search": "gradient",
+    "images": 4,
+    "judges": {},
+    "image_settings": {"steps": 2, "guidance": 7.0},
+    "screen": None,
+}
+OVER = {"memorized": True, "score": 0.9, "tau": TAU, "evaluations": 2}
+UNDER = {"memorized": False, "score": 0.1, "tau": TAU, "evaluations": 10}
+FOUND = {"score_before": 0.9, "score_after": 0.2, "reached": True, "neurons": {"a": [3]}, "evaluations": 20, "tau": TAU}
+GONE = {"same_seed": 0.3, "copies_before": 1.0, "copies_after": 0.0}
+UNSEEN = {"same_seed": 0.3}  # a run without images
+FEW = {"copies_before": 0.25, "copies_after": 0.25}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a run holds of a caption, and what everybody has to say of it. `off`: whether its neurons are off in the cleaned model."""
+
+    says: str
+    is_: str | None
+    off: bool
+    results: tuple[dict[str, Any], ...] = ()
+    failed: str | None = None
+    listed: bool = False
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+CASES = {
+    "nothing yet": Case("open", None, False),
+    "detection failed": Case("failed", None, False, (), "detect"),
+    "under tau": Case("not memorized", "not memorized", False, (UNDER,)),
+    "over tau, not sought": Case("not localized", "memorized", False, (OVER,)),
+    "search failed": Case("failed", "memorized", False, (OVER,), "localize"),
+    "no seed replicated": Case("no neurons", "memorized", False, (OVER, FOUND | {"neurons": {}})),
+    "out of reach": Case("out of reach", "memorized", False, (OVER, FOUND | {"reached": False})),
+    "out of reach, looked at": Case("out of reach", "memorized", False, (OVER, FOUND | {"reached": False}, GONE)),
+    "found": Case("not verified", "memorized", True, (OVER, FOUND)),
+    "check failed": Case("failed", "memorized", True, (OVER, FOUND), "verify"),
+    "gone": Case("gone", "memorized", True, (OVER, FOUND, GONE)),
+    "gone, no images": Case("gone", "memorized", True, (OVER, FOUND, UNSEEN)),
+    "gone at tau": Case("gone", "memorized", True, (OVER, FOUND, GONE | {"same_seed": TAU})),
+    "back": Case("back", "memorized", True, (OVER, FOUND, GONE | {"same_seed": 0.41})),
+    "back, no images": Case("back", "memorized", True, (OVER, FOUND, {"same_seed": 0.41})),
+    "copies": Case("copies", "memorized", True, (OVER, FOUND, GONE | {"copies_after": 0.25})),
+    "ordinary: chance copies": Case("suspected", "suspected", False, (OVER, FOUND, UNSEEN | FEW)),
+    "ordinary: no copies": Case("suspected", "suspected", False, (OVER, FOUND, GONE | {"copies_before": 0.0})),
+    "ordinary, fresh seeds stay alike": Case("suspected", "suspected", False, (OVER, FOUND, FEW | {"same_seed": 0.95})),
+    "ordinary, no fresh seed replicates": Case("suspected", "suspected", False, (OVER, FOUND, FEW)),
+    "ordinary, out of reach": Case("suspected", "suspected", False, (OVER, FOUND | {"reached": False}, UNSEEN | FEW)),
+    "ordinary, check failed": Case("failed", "memorized", True, (OVER, FOUND), "verify"),
+    "no fresh seed replicates, no images": Case("not replicated", "memorized", True, (OVER, FOUND, {"replicating": 0})),
+    "no fresh seed replicates, images copied": Case(
+        "gone", "memorized", True, (OVER, FOUND, {"copies_before": 1.0, "copies_after": 0})
+    ),
+    "no fresh seed replicates, images copy": Case(
+        "copies", "memorized", True, (OVER, FOUND, {"copies_before": 1.0, "copies_after": 1})
+    ),
+    "on the list": Case("gone", "memorized", True, (OVER, FOUND, UNSEEN | FEW), listed=True),
+    "on the list, back": Case("back", "memorized", True, (OVER, FOUND, FEW | {"same_seed": 0.95}), listed=True),
+    "on the list, nothing to check": Case("not replicated", "memorized", True, (OVER, FOUND, FEW), listed=True),
+    "copies its training image": Case(
+        "gone", "memorized", True, (OVER, FOUND, UNSEEN | FEW | {"sscd_orig_before": 0.8, "sscd_orig_after": 0.1})
+    ),
+    "copies its training image still": Case(
+        "copies", "memorized", True, (OVER, FOUND, UNSEEN | FEW | {"sscd_orig_before": 0.8, "sscd_orig_after": 0.71})
+    ),
+}
+
+
+def run_with(path, cases: dict[str, Case]) -> Run:
+    with Run.create(path, SETTINGS) as run:
+        run.set_meta("source", "model")
+        run.set_meta("versions", {"findnemo": "1"})
+        ids = run.add([Prompt(name, k) for k, name in enumerate(cases, 1)])
+        for id_, case in zip(ids, cases.values(), strict=True):
+            for stage, payload in zip(("detect", "localize", "verify"), case.results, strict=False):
+                run.record(id_, stage, payload, 1.0)
+            if case.failed:
+                run.record(id_, case.failed, {}, 1.0, "NaN")
+        run.set_meta("listed", [id_ for id_, case in zip(ids, cases.values(), strict=True) if case.listed])
+    return Run.open(path)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_all_faces_say_the_same_of_a_caption(tmp_path, name):
+    case = CASES[name]
+    with run_with(tmp_path / "run", {name: case}) as run:
+        (caption,) = run.captions()
+        assert (standing(caption, TAU), standing(caption), state(caption)) == (case.says, case.says, case.is_)
+        assert len(all_neurons([caption])) == case.off
+        # results.csv and results.json
+        values = row(caption)
+        assert (values["standing"], values["state"]) == (case.says, case.is_)
+        assert values["memorized"] is (None if case.is_ is None else case.is_ == "memorized")
+        # terminal: the line of the table, and what is told of one caption
+        cells = [next(iter(column.cells)) for column in _show.summary_table([caption], ["a"]).columns]
+        assert re.sub(r"\[.*?\]", "", cells[-1]) == case.says
+        assert case.says in re.sub(r"\[.*?\]", "", _overview._verdict(caption, TAU)).replace(", ", ": ").split(": ")
+        # app
+        assert events.verdict(caption) == case.says
+        kept = {shown for shown, lets in events.FILTERS.items() if lets(caption)}
+        assert kept >= {"all", case.says}
+        assert ("memorized" in kept) == (case.is_ == "memorized")
+        # trackers
+        words = {key.removeprefix("caption/") for key in caption_values(caption)} & set(STANDINGS)
+        assert words == {case.says}
+        assert run_values(run, [caption])[f"standing/{case.says}"] == 1
+        # report
+        if case.is_ in ("memorized", "suspected"):
+            (card,) = cards.cards(run.path, [caption], {caption.id: case.says}, {"a": 1}, {})
+            assert (card["standing"], card["state"], card["told"]) == (case.says, case.is_, cards.TOLD[case.says])
+        # the five figures of all faces
+        found, worse, gone, off, _ = figures([caption], TAU, None)
+        assert found.value == (case.is_ == "memorized")
+        assert (gone.value or 0, worse.value or 0) == (case.says == "gone", case.says in ("out of reach", "back", "copies"))
+        assert (off.value or 0) == case.off
+        # model card of the export
+        if case.off:
+            text = model_card(select(run))
+            assert next(line for line in text.splitlines() if re.match(r"\| \d", line)).endswith(f"| {case.says} |")
+            assert f"- {case.says}: {STANDINGS[case.says]}" in text
+
+
+def test_every_word_has_a_case():
+    assert {case.says for case in CASES.values()} == set(STANDINGS)
+    assert {case.is_ for case in CASES.values()} == {*STATES, None}
+
+
+def test_a_run_of_all_cases_is_counted_alike_everywhere(tmp_path):
+    with run_with(tmp_path / "run", CASES) as run:
+        captions = list(run.captions())
+        by_state = {word: sum(case.is_ == word for case in CASES.values()) for word in STATES}
+        gone = sum(case.says == "gone" for case in CASES.values())
+        bad = sum(case.says in ("out of reach", "back", "copies") for case in CASES.values())
+        told = re.sub(r"\[/?[a-z ]*\]", "", " ".join(_show.verdict(run, captions, len(captions))))
+        assert f"{by_state['memorized']} of {len(captions)} captions are memorized" in told
+        assert f"{by_state['suspected']} more are over tau and only suspected" in told
+        assert f"{gone} of {gone + bad} memories are gone on fresh seeds" in told
+        known = {
+            "stand": {c.id: standing(c, TAU) for c in captions},
+            "memorized": [c for c in captions if state(c) == "memorized"],
+            "suspected": [c for c in captions if state(c) == "suspected"],
+            "captions": captions,
+            "widths": {"a": 8},
+            "tau": TAU,
+        }
+        verdict = facts.verdict(known)
+        assert verdict["tone"] == "mixed"
+        assert f"{gone} memories are gone" in verdict["text"]
+        assert f"{by_state['suspected']} more are over the threshold and only suspected" in verdict["text"]
+        numbers = run_values(run, captions)
+        assert numbers["run/captions memorized"] == by_state["memorized"]
+        assert numbers["run/memories gone on fresh seeds"] == gone
+        assert len(events.matching(_Subject(run), "", "suspected", "row")) == by_state["suspected"]
+        about = select(run).about
+        assert (about["memorized"], about["suspected"]) == (by_state["memorized"], by_state["suspected"])
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """As much of an app's subject as a list of captions needs."""
+
+    opened: Run
+
+    @property
+    def run(self):
+        return self.opened.path
+
+
+def test_neurons_of_suspected_captions_stay_on_unless_they_are_named(tmp_path):
+    ordinary = CASES["ordinary: no copies"]
+    other = Case("gone", "memorized", True, (OVER, FOUND | {"neurons": {"b": [1]}}, GONE))
+    with run_with(tmp_path / "run", {"ordinary": ordinary, "memory": other}) as run:
+        assert select(run).neurons.layers == {"b": (1,)}
+        assert select(run, ["ordinary"]).neurons.layers == {"a": (3,)}
+        assert [c.text for c in select(run).captions] == ["memory"]
+    with (
+        run_with(tmp_path / "another", {"ordinary": ordinary}) as run,
+        pytest.raises(Exception, match="1 captions are only suspected, name one"),
+    ):
+        select(run)
