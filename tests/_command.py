@@ -27,7 +27,7 @@ class Result(NamedTuple):
 def cli(*arguments: object, stdin: str = "") -> Result:
     """`findnemo ARGUMENTS` in this process, through the same entry point as the real one."""
     out, err = io.StringIO(), io.StringIO()
-    given = io.TextIOWrapper(io.BytesIO(stdin.encode()))
+    given = io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8")
     argv = ["findnemo", *map(str, arguments)]
     with mock.patch.multiple(sys, argv=argv, stdin=given), redirect_stdout(out), redirect_stderr(err):
         try:

@@ -153,10 +153,10 @@ def calls(work: Callable[[], None], note: Path) -> dict[str, int]:
         for point in POINTS:
             watch(point, lambda point=point: counts.update([point]))
         work()
-        note.write_text(json.dumps(counts))
+        note.write_text(json.dumps(counts), encoding="utf-8")
 
     assert ended(forked(counting)) == 0
-    return json.loads(note.read_text())
+    return json.loads(note.read_text(encoding="utf-8"))
 
 
 def finish(out: Path) -> None:

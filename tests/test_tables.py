@@ -82,12 +82,19 @@ CONTENTS: dict[str, str | bytes] = {
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".dat", "", ".xls"])
-@pytest.mark.parametrize("kind", CONTENTS)
+@pytest.mark.parametrize("kind", [kind for kind in CONTENTS if kind != "Parquet"])
 def test_a_table_is_read_whatever_its_name(tmp_path, kind, suffix):
     assert read(tmp_path / f"table{suffix}", CONTENTS[kind]) == TABLE
 
 
-@pytest.mark.parametrize("kind", [k for k in CONTENTS if k != "Parquet"])
+def test_a_parquet_file_is_read_whatever_its_name(tmp_path):
+    assert read(tmp_path / "table.csv", CONTENTS["Parquet"]) == TABLE
+    assert list(read_prompts(tmp_path / "table.csv")) == TABLE
+    with pytest.raises(InputError, match=r"table.txt: broken Parquet|this is|not UTF-8"):
+        read(tmp_path / "table.txt", bytes(CONTENTS["Parquet"])[:-9])
+
+
+@pytest.mark.parametrize("kind", CONTENTS)
 def test_standard_input_too(kind):
     content = CONTENTS[kind]
     data = content.encode() if isinstance(content, str) else content

@@ -27,7 +27,9 @@ def main() -> None:
     identity = findnemo.load("demo", "cpu", "float32").identity
     folder = demo.ASSETS / "calibration"
     file, data = folder / "calibration.json", (folder / "calibration.safetensors").read_bytes()
-    file.write_text(json.dumps(identified(json.loads(file.read_text()), data, identity), indent=1) + "\n")
+    file.write_text(
+        json.dumps(identified(json.loads(file.read_text(encoding="utf-8")), data, identity), indent=1) + "\n", encoding="utf-8"
+    )
     published = Results.load(PUBLISHED)
     member = {**published.members["demo"], "fingerprint": identity.fingerprint}
     Results({**published.members, "demo": member}, published.results, published.made).save(Path(PUBLISHED))

@@ -192,7 +192,7 @@ def test_exports_are_downloaded(page, served):
     with page.expect_download() as download:
         button.click()
     assert download.value.suggested_filename == "neurons.json"
-    kept = json.loads(Path(download.value.path()).read_text())
+    kept = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
     assert {c["caption"] for c in kept["captions"]} == {c.text for c in events.exportable(served[0])} == {FIRST, SECOND}
 
 

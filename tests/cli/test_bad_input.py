@@ -204,7 +204,7 @@ def _weights_cut_off(folder: Path) -> None:
 
 
 def _a_file(folder: Path) -> None:
-    folder.write_text("no model")
+    folder.write_text("no model", encoding="utf-8")
 
 
 MODELS = {
@@ -286,8 +286,8 @@ def test_a_calibration_with_other_settings(place, tmp_path, options, says):
 )
 def test_the_runs_own_calibration_with_other_settings(place, tmp_path, options, says, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("fewer.txt").write_text("\n".join(HOLDOUT[:2]))
-    Path("others.txt").write_text("\n".join(f"{caption}, again" for caption in HOLDOUT))
+    Path("fewer.txt").write_text("\n".join(HOLDOUT[:2]), encoding="utf-8")
+    Path("others.txt").write_text("\n".join(f"{caption}, again" for caption in HOLDOUT), encoding="utf-8")
     arguments = [*filled(place, READERS["audit --holdout"], place / "holdout.txt"), "--images", 0, "--limit", 1]
     assert cli(*arguments, "-q", "--out", tmp_path / "out").status == 0
     before = everything(tmp_path)

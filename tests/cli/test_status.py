@@ -121,7 +121,10 @@ def test_commands_on_runs(place, tmp_path, command):
 @pytest.mark.parametrize("command", ["verify", "export", "study", "app"])
 def test_a_run_of_another_model(place, tmp_path, command):
     model = ("--model", save_model(tmp_path / "other", seed=1))
-    refused(cli(*filled(place, ON_RUNS[command], RUN=place / "run"), *model), "model")
+    with Run.open(place / "run") as run:
+        text = next(c.text for c in run.captions() if c.results.get("localize", {}).get("neurons"))
+    named = ("--caption", text) if command == "export" else ()  # also where it is only suspected
+    refused(cli(*filled(place, ON_RUNS[command], RUN=place / "run"), *named, *model), "model")
 
 
 @pytest.mark.parametrize("command", ["verify", "inspect", "report"])

@@ -88,7 +88,7 @@ def pickled(mark: Path) -> bytes:
 
 
 def rewrite(file: Path, **values) -> None:
-    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | values), encoding="utf-8")
 
 
 # what the package calls -------------------------------------------------------------------------------------------------------

@@ -361,9 +361,9 @@ def copied(saved, tmp_path) -> Path:
 
 
 def rewrite(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     change(content)
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 @pytest.mark.parametrize("gone", [["safety_checker"], ["feature_extractor"], ["safety_checker", "feature_extractor"]])

@@ -113,7 +113,7 @@ def test_a_fault_of_ours_while_a_calibration_is_read_shows_as_itself(tmp_path, c
     def broken(self):
         raise AttributeError("a bug of ours")
 
-    monkeypatch.setattr(Calibration, "_require_whole", broken)
+    monkeypatch.setattr(Calibration, "require_whole", broken)
     with pytest.raises(AttributeError, match="a bug of ours"):
         Calibration.load(tmp_path)
 

@@ -237,7 +237,7 @@ def _imported() -> Any:
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     try:
         import ray
-        import ray.exceptions
+        import ray.exceptions  # noqa: F401
     except ImportError as error:
         raise InputError("several workers need Ray: pip install findnemo[ray]") from error
     return ray
