@@ -9,7 +9,7 @@ from typing import Any
 
 from findnemo.export._selection import Selection
 from findnemo.runs import STANDINGS, Caption, neurons_of, standing
-from findnemo.runs.overview import BEFORE_AFTER
+from findnemo.runs.overview import BEFORE_AFTER, sampler_of
 
 LONGEST, MOST = 160, 100  # letters of a caption and captions that are listed
 PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
@@ -77,7 +77,7 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
         (
             "finished images",
             f"{settings.get('images')} a caption, {images.get('steps')} steps, guidance {images.get('guidance')}"
-            + (f", sampler {markdown(str(settings['sampler']))}" if settings.get("sampler") else ""),
+            + (f", sampler {markdown(known)}" if (known := sampler_of(settings)) else ""),
         ),
         ("edit", f"{size} (outputs of cross-attention value projections), {how}"),
     ]

@@ -295,7 +295,8 @@ def _about(run: Run, known: dict[str, Any]) -> list[tuple[str, str]]:
     rest = "".join(f", {n} {kind}" for kind, n in kinds.items())
     scored = f", {len(calibration.trajectories)} of them scored" if len(calibration.trajectories) < calibration.count else ""
     screen = settings.get("screen")
-    sampler = f", sampler {settings['sampler']}" if settings.get("sampler") else ""
+    sampled = overview.sampler_of(settings)
+    sampler = f", sampler {sampled}" if sampled else ""
     rows = [
         ("Model", f"{_name(run.meta('source'))}{opened}"),
         ("Fingerprint", str(settings["model"])),

@@ -104,7 +104,6 @@ FINISHED = {"steps": count, "guidance": number, "seed": Maybe(number), "sampler"
 AUDIT = {  # settings of an audit; a run of detectors has the first three only
     **{"model": text, "identity": Maybe(each(each(anything))), "dtype": text, "image_settings": FINISHED},
     **{"calibration": CALIBRATED, "tau": number, "search": text, "images": count, "judges": each(text), "grow": Maybe(flag)},
-    "sampler": Maybe(text),
     "screen": Maybe({"below": number, "samples": count}),
     **{
         "fdr": Maybe(number),

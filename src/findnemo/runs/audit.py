@@ -18,7 +18,7 @@ from findnemo.detection import Detection, Screen, detect_many
 from findnemo.errors import DeviceError, FindnemoError
 from findnemo.images import ImageSettings, png, sheet
 from findnemo.localization import DEFAULT, Bystanders, localize, most_unusual
-from findnemo.models import Model, sampler_class
+from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.prompts import Prompt
 from findnemo.runs._same import require_same
@@ -59,6 +59,7 @@ class Plan:
 
     def settings(self, model: Model, calibration: Calibration) -> dict[str, Any]:
         """Everything a result depends on; a run directory holds results of one such set only. Without images no picture's part is kept."""
+        sampler_class(model.samplers, self.image_settings.sampler)  # refuses one that does not fit
         identity = model.identity
         return {
             "model": identity.fingerprint,
@@ -71,7 +72,6 @@ class Plan:
             "images": self.images,
             "grow": self.grow,
             "image_settings": self.image_settings.to_json(),
-            "sampler": sampler_class(model.samplers, self.image_settings.sampler),
             "judges": dict(self.judges),
             **({} if self.fdr is None else {"fdr": self.fdr}),
             **({} if self.consensus == 1 else {"consensus": self.consensus}),

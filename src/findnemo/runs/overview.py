@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -61,6 +61,13 @@ BEFORE_AFTER = tuple(
         ),
     )
 )  # fmt: skip
+
+
+def sampler_of(settings: Mapping[str, Any]) -> str | None:
+    """What denoised the images of a run: the sampler that was asked for, else the class of the checkpoint's own; None without images."""
+    asked = settings["image_settings"].get("sampler")
+    own = (settings.get("identity") or {}).get("sampler", {}).get("settings", {}).get("class")
+    return asked or (None if own is None else f"the checkpoint's, {own}")
 
 
 @dataclass(frozen=True)
