@@ -18,7 +18,7 @@ from findnemo.detection import Detection, Screen, detect_many
 from findnemo.errors import DeviceError, FindnemoError
 from findnemo.images import ImageSettings, png, sheet
 from findnemo.localization import DEFAULT, Bystanders, localize, most_unusual
-from findnemo.models import Model
+from findnemo.models import Model, sampler_class
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.prompts import Prompt
 from findnemo.runs._same import require_same
