@@ -114,7 +114,7 @@ class Probe:
         else:
             with self._reusing(scales, keep, untouched), scaled(self.model, scales):
                 eps = self._eps(latents, text, self.model.predict_noise)
-        return self._scaled(eps.float() - latents.float(), float(latents.abs().max()))
+        return self._scaled(eps - latents.float(), float(latents.abs().max()))
 
     def _scaled(self, delta: Tensor, beside: float) -> Tensor:
         """Min-max scaled. A difference without content is refused, or infinite throughout where its row shall not fail the others."""
@@ -154,10 +154,10 @@ class Probe:
         return self._reuse.replay(self.model, first, keep)
 
     def _eps(self, latents: Tensor, text: Tensor, predict: Predict) -> Tensor:
-        conditional = self._predict(latents, text, predict)
+        conditional = self._predict(latents, text, predict).float()
         if self.empty is None or self.settings.guidance is None:
             return conditional
-        unconditional = self._predict(latents, self.empty, predict)
+        unconditional = self._predict(latents, self.empty, predict).float()
         return unconditional + self.settings.guidance * (conditional - unconditional)
 
     def _predict(self, latents: Tensor, text: Tensor, predict: Predict) -> Tensor:

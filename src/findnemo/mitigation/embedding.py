@@ -125,7 +125,7 @@ def adjust(
     optimizer = torch.optim.AdamW([rest], lr=LEARNING_RATE)
     for _ in range(iterations):
         with torch.enable_grad():
-            distance = (noise(torch.cat([start, rest.to(text.dtype)], 1)) - unprompted).float().norm()
+            distance = (noise(torch.cat([start, rest.to(text.dtype)], 1)).float() - unprompted.float()).norm()
             if distance <= target:
                 break
             (rest.grad,) = torch.autograd.grad(distance, rest)

@@ -151,11 +151,11 @@ class Model:
         raise NotImplementedError(f"{type(self).__name__} predicts nothing")
 
     def as_noise(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:
-        """`predict_noise` from what the network predicts of latents, both (N, C, H, W): float32 (or float64), also from half precision."""
-        return exact(output)
+        """`predict_noise` from what the network predicts of latents, both (N, C, H, W): as it is, or computed in float32 at least."""
+        return output
 
     def predict_noise(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
-        """eps(x_t, t, y), (N, C, H, W), float32, for latents (N, C, H, W) and embeddings (N, tokens, D). No guidance.
+        """eps(x_t, t, y), (N, C, H, W), for latents (N, C, H, W) and embeddings (N, tokens, D). No guidance.
 
         Where noise is not what the network predicts, it is what differs from x_t as eps does, up to a positive factor (`DiffusionModel`, `FlowModel`).
         """

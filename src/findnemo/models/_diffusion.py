@@ -29,9 +29,9 @@ class DiffusionModel(Model):
     """
 
     def as_noise(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:
-        output, x = exact(output), exact(latents)
         if self.prediction == "epsilon":
             return output
+        output, x = exact(output), exact(latents)
         a = self.alpha(timestep).to(x)
         factor, share = self.gain(timestep).to(x), a.sqrt() / (1 + (1 - a).sqrt())
         return x + factor * (output - share * x)

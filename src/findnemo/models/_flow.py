@@ -56,7 +56,8 @@ class FlowModel(Model):
 
     def as_noise(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:
         """s v, (N, C, H, W): what is left of x_s without the predicted image, x_s - x0_hat. See the class for why."""
-        return timestep / self.pipeline.scheduler.config.num_train_timesteps * exact(output)
+        share = timestep / self.pipeline.scheduler.config.num_train_timesteps
+        return output if share == 1 else share * exact(output)
 
     def timesteps(self, steps: int) -> list[float]:  # type: ignore[override]  # not whole numbers: they are shifted
         """Timesteps s * 1000 of a schedule with this many steps, shifted as the pipeline shifts them; the first is 1000."""
