@@ -26,7 +26,7 @@ from findnemo import NeuronSet, deactivate, prune, save_lora
 from findnemo._effect import check_called
 from findnemo.edits import lora_weights, scaled
 from findnemo.errors import EditError, InputError
-from findnemo.export import select, write
+from findnemo.export import FORMS, select, write
 from findnemo.models import Model
 from findnemo.runs import Run
 
@@ -496,8 +496,9 @@ def test_exports_of_quantized_layers_are_refused_and_leave_nothing(model, neuron
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
 
 
+@pytest.mark.parametrize("form", ["checkpoint", "file"])
 @pytest.mark.parametrize("part", ["vae", "text_encoder"])
-def test_a_checkpoint_with_another_part_that_would_not_load_is_refused(model, neurons, tmp_path, part):
+def test_a_checkpoint_with_another_part_that_would_not_load_is_refused(model, neurons, tmp_path, part, form):
     """What `prune` shares it leaves as it is, and says so."""
     module = next(m for m in getattr(model.pipeline, part).modules() if isinstance(m, nn.Linear))
     parametrize.register_parametrization(module, "weight", Halved())
@@ -508,7 +509,7 @@ def test_a_checkpoint_with_another_part_that_would_not_load_is_refused(model, ne
         pytest.raises(EditError, match=rf"a checkpoint of the {part} would hold \S+parametrizations\S+, which no plain"),
         pytest.warns(UserWarning, match="would hold"),
     ):
-        write("checkpoint", chosen, tmp_path / "out", model)
+        write(form, chosen, tmp_path / f"out{FORMS[form].suffix}", model)
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
 
 

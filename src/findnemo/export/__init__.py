@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from findnemo.errors import InputError, MismatchError
+from findnemo.errors import EditError, InputError, MismatchError
 from findnemo.export._card import markdown, model_card
 from findnemo.export._files import check_target, whole
 from findnemo.export._original import original_tensors
@@ -19,6 +19,7 @@ from findnemo.export._push import push_card, with_section
 from findnemo.export._selection import Selection, select
 from findnemo.export._weights import kohya_weights, rewrite, write_checkpoint, write_file, write_kohya, write_lora
 from findnemo.models import Model
+from findnemo.neurons import NeuronSet
 from findnemo.runs import neurons_of
 
 __all__ = [
@@ -89,6 +90,8 @@ def write(form: str, chosen: Selection, path: str | Path, model: Model | None = 
             part.write_text(how.describe(chosen), encoding="utf-8")
         elif how.write is not None and model is not None:
             how.write(model, chosen, part)
+        if form == "neurons" and NeuronSet.load(part) != chosen.neurons:
+            raise EditError(f"{target} would not hold the neurons that were chosen")
     return target
 
 

@@ -68,7 +68,9 @@ def write_file(model: Model, chosen: Selection, path: Path) -> None:
     if Path(model.source).is_file():
         rewrite(model, chosen.neurons, path, chosen.factor)
     else:
-        write(path, original_tensors(prune(model, chosen.neurons, chosen.factor)), {"format": "pt"} | _about(chosen))
+        pruned = prune(model, chosen.neurons, chosen.factor)
+        check_parts(pruned)
+        write(path, original_tensors(pruned), {"format": "pt"} | _about(chosen))
         check_file(path, model, effects(model, chosen.neurons, chosen.factor))
 
 
