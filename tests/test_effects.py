@@ -26,7 +26,7 @@ from findnemo import NeuronSet, deactivate, prune, save_lora
 from findnemo._effect import check_called
 from findnemo.edits import lora_weights, scaled
 from findnemo.errors import EditError, InputError
-from findnemo.export import select, write
+from findnemo.export import FORMS, select, write
 from findnemo.models import Model
 from findnemo.runs import Run
 
@@ -260,7 +260,7 @@ def test_quantized_or_adapted_layers_elsewhere_leave_no_checkpoint_that_does_not
 def test_a_layer_that_the_configuration_does_not_know_is_refused(model, neurons):
     block = model.denoiser.mid_block.attentions[0].transformer_blocks[0].attn1
     block.to_q = nn.Sequential(block.to_q)
-    with pytest.raises(EditError, match=r"wants .*attn1\.to_q\.weight \(32, 32\), which is not there; put the layer back"):
+    with pytest.raises(EditError, match=r"it wants .*attn1\.to_q\.weight \(32, 32\), which is not there"):
         prune(model, neurons)
     with torch.no_grad():
         block.to_q = nn.Linear(32, 64)
@@ -496,23 +496,30 @@ def test_exports_of_quantized_layers_are_refused_and_leave_nothing(model, neuron
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
 
 
+@pytest.mark.parametrize("form", ["checkpoint", "file"])
 @pytest.mark.parametrize("part", ["vae", "text_encoder"])
-def test_a_checkpoint_with_another_part_that_would_not_load_is_refused(model, neurons, tmp_path, part):
+def test_a_checkpoint_with_another_part_that_would_not_load_is_refused(model, neurons, tmp_path, part, form):
+    """What `prune` shares it leaves as it is, and says so."""
     module = next(m for m in getattr(model.pipeline, part).modules() if isinstance(m, nn.Linear))
     parametrize.register_parametrization(module, "weight", Halved())
     chosen = selected(tmp_path, model, neurons)
-    with pytest.raises(EditError, match=rf"a checkpoint of the {part} would hold \S+parametrizations\S+, which no plain"):
-        write("checkpoint", chosen, tmp_path / "out", model)
+    with pytest.warns(UserWarning, match=rf"a checkpoint of the {part} would hold \S+parametrizations\S+, which no plain"):
+        prune(model, neurons)
+    with (
+        pytest.raises(EditError, match=rf"a checkpoint of the {part} would hold \S+parametrizations\S+, which no plain"),
+        pytest.warns(UserWarning, match="would hold"),
+    ):
+        write(form, chosen, tmp_path / f"out{FORMS[form].suffix}", model)
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
 
 
 def test_a_checkpoint_of_which_diffusers_would_leave_something_out_is_refused(model, neurons, tmp_path):
     layer = model.value_layers[next(iter(neurons.layers))]
     layer.bias = nn.Parameter(torch.zeros(layer.out_features))
-    with pytest.warns(UserWarning, match=r"to_v\.bias, and diffusers leaves it out"):
+    with pytest.warns(UserWarning, match=r"has no .*to_v\.bias: diffusers leaves it out"):
         prune(model, neurons)
     with (
-        pytest.raises(EditError, match=r"to_v\.bias, and diffusers leaves it out"),
+        pytest.raises(EditError, match=r"has no .*to_v\.bias: diffusers leaves it out"),
         pytest.warns(UserWarning, match="leaves it out"),
     ):
         write("checkpoint", selected(tmp_path, model, neurons), tmp_path / "out", model)
@@ -631,6 +638,17 @@ def test_a_pipeline_without_its_text_encoder_is_edited_all_the_same(model, neuro
     pruned = prune(model, neurons)
     model.pipeline.text_encoder = pruned.text_encoder = tiny_family("sd1").text_encoder
     assert alike(noise(findnemo.load(pruned)), wanted)
+
+
+def test_dynamically_quantized_layers_of_pytorch_itself(model, neurons):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.pipeline.unet = torch.ao.quantization.quantize_dynamic(model.denoiser, {nn.Linear}, torch.qint8)
+    before, after = noise(model), edited(model, neurons)
+    assert not torch.allclose(before, after, atol=1e-3)
+    for edit in (prune, lora_weights):
+        with pytest.raises(EditError, match=r"is a torch\.ao\S+\.Linear, whose forward pass is its own"):
+            edit(model, neurons)
 
 
 # dtypes of storage ---------------------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ def read(name: str, layer: Any) -> tuple[Tensor, Tensor | None]:
         given = layer(inputs)  # which lets weight norms and pruning masks make the weight anew
         weight, bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
         usual = size(exact(inputs), exact(weight), None if bias is None else exact(bias))
-        if not close(given, F.linear(inputs, weight, bias).double().cpu(), usual, torch.finfo(weight.dtype).eps / 8):
+        if not close(given, exact(F.linear(inputs, weight, bias)), usual, torch.finfo(weight.dtype).eps / 8):
             raise EditError(
                 f"{name} does not give what its weights say{_hooks_of(layer)}, so an edit of its weights would not be one of its outputs; "
                 "deactivate works around its calls"
@@ -135,6 +135,7 @@ def refuse_offloaded(network: nn.Module) -> None:
 def _obstacle(layer: Any) -> str | None:
     """Why the weights of a layer are not all there is to it, and the way out; None where nothing is known."""
     kind, weight = type(layer).__name__, getattr(layer, "weight", None)
+    kind = f"{type(layer).__module__}.{kind}" if kind == "Linear" and type(layer) is not nn.Linear else kind
     if hasattr(layer, "base_layer"):
         return f"carries a LoRA, which an edit of its weights would miss: {MERGE}"
     if isinstance(weight, Tensor) and not _ordinary(weight, (layer.out_features, getattr(layer, "in_features", -1))):
@@ -217,6 +218,7 @@ def check_called(model: Model, layers: Mapping[str, nn.Module]) -> None:
 
 def never_called(name: str) -> str:
     return (
-        f"the model ran, but {name} was never called: its attention computes values another way (fused, compiled or a custom "
-        "processor), so the edit did nothing; restore it with set_attn_processor(AttnProcessor2_0())"
+        f"the model ran, but {name} was never called: its attention computes values another way (fused, compiled or a custom processor), "
+        "or a forward pass that was put over a block's own runs other layers, so the edit did nothing; take that off, or restore it with "
+        "set_attn_processor(AttnProcessor2_0())"
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+import inspect
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -12,12 +13,11 @@ from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weig
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from findnemo._effect import MERGE, Transient
-from findnemo._safetensors import Entry
+from findnemo._effect import Transient
+from findnemo._loadable import QUANTIZED, told
 from findnemo.errors import EditError
 from findnemo.models._base import COMPUTED
 
-QUANTIZED = "if it is quantized, load the model without quantization for this"
 LEFT_OVER = ("to_qkv", "to_kv", "to_added_qkv")  # of fused projections: a second copy of the weights, which nothing uses
 MASKS = {  # what makes a weight anew before every pass -> how it is taken off; the weight that it makes stays
     WeightNorm: lambda module, hook: remove_weight_norm(module, hook.name),
@@ -36,7 +36,7 @@ def plain_copy(network: nn.Module) -> Any:
     for name, kept in network.named_parameters():
         if type(kept) not in (Tensor, nn.Parameter) or kept.dtype not in COMPUTED:
             raise EditError(
-                f"the weights of {type(network).__name__} cannot be copied as plain ones: {name} {_told(kept)}; {QUANTIZED}"
+                f"the weights of {type(network).__name__} cannot be copied as plain ones: {name} {told(kept)}; {QUANTIZED}"
             )
     copied = copy.deepcopy(network, {id(made): made.detach().clone() for made in _made(network.modules())})
     for module in list(copied.modules()):
@@ -51,6 +51,16 @@ def plain_copy(network: nn.Module) -> Any:
             for name in LEFT_OVER:
                 module._modules.pop(name, None)
     return copied
+
+
+def rebuilt(pipeline: Any, old: nn.Module, new: nn.Module) -> Any:
+    """The same pipeline with another denoiser."""
+    parts = {name: new if part is old else part for name, part in pipeline.components.items()}
+    known = {**pipeline.config, "add_watermarker": getattr(pipeline, "watermark", None) is not None}
+    options = set(inspect.signature(type(pipeline).__init__).parameters) & set(known) - set(parts)
+    made = type(pipeline)(**parts, **{name: known[name] for name in options})
+    made.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
+    return made
 
 
 def _made(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
@@ -97,43 +107,3 @@ def _unparametrize(module: Any) -> None:
             module.register_parameter(name, nn.Parameter(value, requires_grad=learned[0].requires_grad))
         else:
             module.register_buffer(name, value)
-
-
-# what plain diffusers can load ---------------------------------------------------------------------------------------
-
-
-def check_loadable(network: Any, tensors: Mapping[str, Tensor | Entry]) -> str | None:
-    """Raises EditError where a plain network of this one's class and configuration could not be loaded from such tensors; says what of them it
-    would leave out, if there is anything. `tensors`: what a network or a file holds, by name."""
-    from accelerate import init_empty_weights
-
-    kind = type(network).__name__
-    try:
-        with init_empty_weights():
-            wanted = type(network).from_config(network.config).state_dict()
-    except Exception:
-        return f"diffusers cannot make a {kind} from its configuration (an IP-Adapter? pipeline.unload_ip_adapter())"
-    for name, value in wanted.items():
-        found = tensors.get(name)
-        if found is None or tuple(found.shape) != tuple(value.shape) or (value.is_floating_point() and not _floating(found)):
-            raise EditError(
-                f"what is written would not load: {kind} wants {name} {tuple(value.shape)}, which {_told(found)}; {_way_out(network)}"
-            )
-    extra = next((name for name in tensors if name not in wanted), None)
-    return f"a {kind} of its configuration has no {extra}, and diffusers leaves it out" if extra else None
-
-
-def _floating(found: Tensor | Entry) -> bool:
-    return found.dtype in COMPUTED and type(found) is Tensor if isinstance(found, Tensor) else str(found.dtype)[:1] in "FB"
-
-
-def _told(found: Tensor | Entry | None) -> str:
-    if found is None:
-        return "is not there"
-    return f"is {type(found).__name__} {str(found.dtype).removeprefix('torch.')} {tuple(found.shape)}"
-
-
-def _way_out(network: nn.Module) -> str:
-    if any(hasattr(module, "base_layer") for module in network.modules()):
-        return f"it carries a LoRA: {MERGE}"
-    return f"put the layer back that its configuration says; {QUANTIZED}"

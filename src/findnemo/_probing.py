@@ -22,7 +22,7 @@ def probe(weight: Tensor) -> Tensor:
 
 
 def exact(values: Tensor) -> Tensor:
-    return values.detach().double().cpu()
+    return values.detach().cpu().double()
 
 
 def size(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -36,7 +36,7 @@ def close(given: Tensor, expected: Tensor, usual: Tensor, rounding: float) -> bo
     limits = torch.finfo(given.dtype)
     if given.shape != expected.shape:
         return False
-    given = given.double().cpu()
+    given = given.cpu().double()
     least = limits.tiny * limits.eps * 64
     same = ((given - expected).abs() <= 8 * rounding * usual + least) | (given == expected) | (given.isnan() & expected.isnan())
     return bool((same | (expected.abs() > limits.max / 2)).all())

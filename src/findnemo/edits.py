@@ -8,7 +8,6 @@ save_lora(model, neurons, "clean-lora")
 
 from __future__ import annotations
 
-import inspect
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from findnemo._effect import Effect, Transient, check_called, never_called, read, refuse_offloaded
-from findnemo._plain import check_loadable, plain_copy
+from findnemo._loadable import unfit
+from findnemo._plain import plain_copy, rebuilt
 from findnemo._probing import times
 from findnemo._targets import check_factor, everywhere, layer_of, once, widths_of
 from findnemo._writing import written
@@ -161,8 +161,8 @@ def prune(model: Model, neurons: NeuronSet, factor: float = 0.0) -> Any:
     """
     wanted = effects(model, neurons, factor)
     denoiser = plain_copy(model.denoiser)
-    if lost := check_loadable(denoiser, denoiser.state_dict()):
-        warnings.warn(f"a saved checkpoint will not be this model: {lost}", stacklevel=2)
+    if reason := unfit(model.component, denoiser, denoiser.state_dict())[0]:
+        raise EditError(reason)
     with torch.no_grad():
         for name, effect in wanted.items():
             layer, indices = denoiser.get_submodule(name), effect.rows
@@ -171,19 +171,12 @@ def prune(model: Model, neurons: NeuronSet, factor: float = 0.0) -> Any:
                     parameter[list(indices)] = times(parameter[list(indices)], torch.tensor(factor))
             effect.check_weights(layer.weight, layer.bias, "the copy")
             effect.check_layer(layer, "the copy")
-    pruned = _rebuild(model.pipeline, model.denoiser, denoiser)
+    pruned = rebuilt(model.pipeline, model.denoiser, denoiser)
+    for name, part in pruned.components.items():
+        for reason in filter(None, unfit(name, part, part.state_dict()) if isinstance(part, nn.Module) else ()):
+            warnings.warn(reason, stacklevel=2)
     check_called(type(model)(pruned, model.source), {name: denoiser.get_submodule(name) for name in wanted})
     return pruned
-
-
-def _rebuild(pipeline: Any, old: nn.Module, new: nn.Module) -> Any:
-    """The same pipeline with another denoiser."""
-    parts = {name: new if part is old else part for name, part in pipeline.components.items()}
-    known = {**pipeline.config, "add_watermarker": getattr(pipeline, "watermark", None) is not None}
-    options = set(inspect.signature(type(pipeline).__init__).parameters) & set(known) - set(parts)
-    rebuilt = type(pipeline)(**parts, **{name: known[name] for name in options})
-    rebuilt.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
-    return rebuilt
 
 
 def lora_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict[str, Tensor]:

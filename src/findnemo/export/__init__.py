@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from findnemo.errors import InputError
+from findnemo.errors import EditError, InputError
 from findnemo.export._card import markdown, model_card
 from findnemo.export._files import check_beside, check_target, whole, written_beside
 from findnemo.export._marks import OURS
@@ -25,6 +25,7 @@ from findnemo.export._source import as_dtype, check_source
 from findnemo.export._weights import beside_file, kohya_weights, rewrite, write_checkpoint, write_file, write_kohya, write_lora
 from findnemo.models import Model
 from findnemo.models._identity import kept_identity, refuse_other
+from findnemo.neurons import NeuronSet
 from findnemo.runs import neurons_of
 
 __all__ = [
@@ -104,6 +105,8 @@ def write(
     if how.describe is not None:
         with whole(target) as part:
             part.write_text(how.describe(chosen), encoding="utf-8")
+            if form == "neurons" and NeuronSet.load(part) != chosen.neurons:
+                raise EditError(f"{target} would not hold the neurons that were chosen")
     elif how.write is not None and model is not None:
         with ExitStack() as stack:
             if how.beside is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,47 +9,28 @@ from typing import Any
 from torch import Tensor, nn
 
 from findnemo._effect import Effect
-from findnemo._plain import check_loadable
+from findnemo._loadable import check_part
 from findnemo._safetensors import Entry, read_header, read_rows
-from findnemo.errors import EditError
 from findnemo.export._original import UNET, unet_name
 from findnemo.models import Model
-
-# names under which PyTorch, peft and quantizing libraries keep something else than a weight
-ODD = re.compile(
-    r"(^|\.)(parametrizations|base_layer|lora_\w+|\w+_orig|weight_[guv]|SCB|quant_state|quant_map|absmax|weight_scale)(\.|$)"
-)
 
 
 def check_parts(pipeline: Any) -> None:
     """Raises EditError for a pipeline of which plain libraries could not load a checkpoint."""
     for name, part in pipeline.components.items():
         if isinstance(part, nn.Module):
-            _check_part(name, part, part.state_dict())
+            check_part(name, part, part.state_dict())
 
 
 def check_checkpoint(folder: Path, model: Model, wanted: Mapping[str, Effect]) -> None:
     """Raises EditError unless a diffusers directory carries an edit of `model`, and plain libraries load all that is in it."""
     for name, part in model.pipeline.components.items():
         if isinstance(part, nn.Module):
-            _check_part(name, part, {key: entry for key, (_, entry) in _tensors(folder / name).items()})
+            check_part(name, part, {key: entry for key, (_, entry) in _tensors(folder / name).items()})
     tensors = _tensors(folder / model.component)
     for layer, effect in wanted.items():
         weight, bias = (_read(tensors, f"{layer}.{end}") for end in ("weight", "bias"))
         effect.check_weights(weight, bias, f"the written {model.component}")
-
-
-def _check_part(name: str, part: Any, tensors: Mapping[str, Tensor | Entry]) -> None:
-    """Of diffusers' own parts all names and shapes; of others, whose names change with the version, those that no plain model has."""
-    odd = next((key for key, value in tensors.items() if ODD.search(key) or type(value) not in (Tensor, Entry)), None)
-    if odd is not None:
-        raise EditError(
-            f"a checkpoint of the {name} would hold {odd}, which no plain {type(part).__name__} can load: make parametrizations and pruning "
-            "masks permanent, merge LoRAs, or load it without quantization first"
-        )
-    lost = check_loadable(part, tensors) if hasattr(part, "from_config") else None
-    if lost is not None:
-        raise EditError(f"a checkpoint of the {name} would not be the model that was edited: {lost}; take it off first")
 
 
 def check_file(path: Path, model: Model, wanted: Mapping[str, Effect]) -> None:

@@ -95,8 +95,10 @@ def write_file(model: Model, chosen: Selection, path: Path, dtype: torch.dtype |
         return
     check_schedule(model.pipeline)
     marks = dict.fromkeys(mark_names(model.pipeline), torch.zeros(0))
-    weights = original_tensors(edited(model, chosen.neurons, chosen.factor, dtype))
-    write(path, {**weights, **marks}, {"format": "pt"} | spec(model.pipeline, _title(model, chosen)) | _about(chosen))
+    made = edited(model, chosen.neurons, chosen.factor, dtype)
+    check_parts(made)
+    known = {"format": "pt"} | spec(model.pipeline, _title(model, chosen)) | _about(chosen)
+    write(path, {**original_tensors(made), **marks}, known)
     seal(path)
     check_file(path, model, effects(model, chosen.neurons, chosen.factor))
 

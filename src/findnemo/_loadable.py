@@ -1,0 +1,85 @@
+"""Whether plain libraries can load a part of a pipeline from what it holds, or from what was written of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from findnemo._effect import MERGE
+from findnemo._safetensors import DTYPES, Entry
+from findnemo.errors import EditError
+from findnemo.models._base import COMPUTED
+
+# names under which PyTorch, peft and quantizing libraries keep something else than a weight
+ODD = re.compile(
+    r"(^|\.)(parametrizations|base_layer|lora_\w+|\w+_orig|weight_[guv]|SCB|quant_state|quant_map|absmax|weight_scale)(\.|$)"
+)
+QUANTIZED = "if it is quantized, load the model without quantization for this"
+WAY_OUT = f"make parametrizations and pruning masks permanent; if it carries a LoRA, {MERGE}; {QUANTIZED}"
+
+Held = Mapping[str, Tensor | Entry]  # by name, in a network or in a file
+
+
+def check_part(name: str, part: Any, held: Held) -> None:
+    """Raises EditError for a part of which plain libraries could not load all."""
+    if reason := next(filter(None, unfit(name, part, held)), None):
+        raise EditError(reason)
+
+
+def unfit(name: str, part: Any, held: Held) -> tuple[str | None, str | None]:
+    """Why a plain part could not be loaded from what is held; and what of it a plain part would leave out. None where there is nothing.
+
+    Names and shapes are compared with those of diffusers' own parts. Other libraries' names change with the version: of theirs only such are
+    looked for as no plain model has.
+    """
+    odd = next((key for key, value in held.items() if ODD.search(key) or type(value) not in (Tensor, nn.Parameter, Entry)), None)
+    kind = type(part).__name__
+    if odd is not None:
+        return f"a checkpoint of the {name} would hold {odd}, which no plain {kind} can load: {WAY_OUT}", None
+    if not hasattr(part, "from_config"):
+        return None, None
+    wanted = _plain_state(part)
+    if wanted is None:
+        return (
+            None,
+            f"diffusers cannot make a {kind} from its configuration: if an IP-Adapter is loaded, pipeline.unload_ip_adapter() first",
+        )
+    for key, value in wanted.items():
+        if not _fits(held.get(key), value):
+            return (
+                f"a checkpoint of the {name} would not load: it wants {key} {tuple(value.shape)}, which {told(held.get(key))}; {WAY_OUT}",
+                None,
+            )
+    extra = next((key for key in held if key not in wanted), None)
+    return (
+        None,
+        f"a {kind} of this configuration has no {extra}: diffusers leaves it out of a saved checkpoint" if extra else None,
+    )
+
+
+def _plain_state(part: Any) -> dict[str, Tensor] | None:
+    """Names and shapes of a plain part of the same class and configuration; None if there is none."""
+    from accelerate import init_empty_weights
+
+    try:
+        with init_empty_weights():
+            state: dict[str, Tensor] = type(part).from_config(part.config).state_dict()
+    except Exception:  # what a configuration was made to say, in whatever class
+        return None
+    return state
+
+
+def _fits(found: Tensor | Entry | None, wanted: Tensor) -> bool:
+    if found is None or tuple(found.shape) != tuple(wanted.shape):
+        return False
+    dtype = DTYPES.get(found.dtype) if isinstance(found, Entry) else found.dtype
+    return not wanted.is_floating_point() or dtype in COMPUTED
+
+
+def told(found: Tensor | Entry | None) -> str:
+    if found is None:
+        return "is not there"
+    return f"is {type(found).__name__} {str(found.dtype).removeprefix('torch.')} {tuple(found.shape)}"
