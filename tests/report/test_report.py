@@ -201,7 +201,7 @@ def test_mitigations_are_shown_if_they_were_compared_and_left_out_if_not(tmp_pat
     }
     other = page_of(make_run(tmp_path / "run", [Told(told.text, told.results | stages, "VM")]))
     section = other.of("content").split("Beside other mitigations")[1]
-    assert "Deactivated neurons (NeMo) VM 1 1 0.12 ± 0.00" in section
+    assert "Deactivated neurons (findnemo) VM 1 1 0.12 ± 0.00" in section
     assert "Wanda pruning VM 1 0 \u22120.88 ± 0.00" in section
     assert "paper" not in section.split("Memorized captions")[0]
 

@@ -148,7 +148,7 @@ def test_figure_10_counts_captions_of_shared_neurons(made, work):
 def test_quality_without_a_change_is_the_floor_and_counts_are_those_off(made, work):
     head, *rows = cells(made[1], "fig5a")
     counts = [int(r[1]) for r in rows if r[0] == "found"]
-    assert max(counts) == len({n for c in work.run.captions() for n in neurons_of(c)})
+    assert max(counts) == len(all_neurons(work.run.captions()))
     assert all(0 < int(r[1]) <= n for r, n in zip((r for r in rows if r[0] == "random"), counts, strict=True))
     assert rows[0][:2] == ["none", "0"]
     assert all(float(r[head.index("FID")]) >= 0 for r in rows)

@@ -465,7 +465,7 @@ def _mitigations(run: Run, captions: Sequence[Caption]) -> dict[str, Any] | None
         return None
     from findnemo.studies.table1 import table
 
-    made = table(run, intervals=True)
+    made = table(run, intervals=True, beside=False)
     kept = [
         k for k, head in enumerate(made.columns) if not head.endswith(", paper") and any(row[k] is not None for row in made.rows)
     ]

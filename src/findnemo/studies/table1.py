@@ -45,8 +45,10 @@ def table1(bench: Bench) -> Study:
     )
 
 
-def table(run: Run, intervals: bool = False) -> Table:
-    """Table 1 from what a run holds, with the rows that it has; `intervals`: of every median, by bootstrap over the captions."""
+def table(run: Run, intervals: bool = False, beside: bool = True) -> Table:
+    """Table 1 from what a run holds, with the rows that it has; `intervals`: of every median, by bootstrap over the captions.
+
+    `beside`: the published numbers will be shown beside ours, and the note says which of them can be compared."""
     every = captions_of(run)
     captions = [c for c in localized_captions(every) if any(s.startswith(STAGE) for s in c.results)]
     rows: dict[str, dict[str, Payloads]] = {}
@@ -61,7 +63,7 @@ def table(run: Run, intervals: bool = False) -> Table:
             rows.setdefault(label, {})[kind] = payloads
     images = {p["images"] for by_type in rows.values() for payloads in by_type.values() for p in payloads}
     seeds = f"{'/'.join(map(str, sorted(images)))} seeds a caption, at which neither a search nor growth has looked. "
-    note = seeds + _about(run, every) + a_clip_note(run, rows)
+    note = seeds + _about(run, every) + (a_clip_note(run, rows) if beside else "")
     return comparison("Mitigations", rows, TABLE1, note, intervals)
 
 
