@@ -17,7 +17,6 @@ from findnemo.metrics import bootstrap, frechet_distance, kernel_distance
 from findnemo.models import Model
 from findnemo.neurons import EMPTY
 from findnemo.robustness.harden import Hardening, Lesson, harden, kept, lesson
-from findnemo.runs._same import require_same
 from findnemo.runs._tried import HARDENED, OFF, UNTOUCHED
 from findnemo.runs.audit import Progress, Work, not_memorized
 from findnemo.runs.robustness import (
@@ -71,7 +70,6 @@ def harden_run(
 
     Where the training image of a caption is unknown, an untouched image of the model stands in for it.
     """
-    require_same(work.run, work.model, pictures=True)
     neurons, settings, pictures = all_neurons(work.run.captions()), work.plan.image_settings, {}
     for caption in captions:
         pictures[caption.id] = subject_of(work, caption, {}).picture
