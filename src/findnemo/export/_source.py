@@ -18,7 +18,7 @@ from torch import nn
 
 from findnemo._notices import notice, told_to
 from findnemo._safetensors import DTYPES, read_header
-from findnemo.edits import _rebuild, prune
+from findnemo.edits import rebuilt, prune
 from findnemo.errors import InputError
 from findnemo.models import Model
 from findnemo.models._content import weights_of
@@ -96,7 +96,7 @@ def of_source(model: Model, dtype: torch.dtype | None = None) -> Source:
         notice(f"{name} is not what {model.source} holds (changed since it was loaded): written as it is loaded, in {width}")
     pipeline = model.pipeline
     for name in set(kept) - changed:
-        pipeline = _rebuild(pipeline, parts[name], fresh[name])
+        pipeline = rebuilt(pipeline, parts[name], fresh[name])
     read_again = type(model)(pipeline, model.source)
     read_again.options = model.options
     return Source(read_again, {name: about for name, about in kept.items() if name not in changed})
@@ -107,7 +107,7 @@ def with_kept(model: Model, pipeline: Any) -> Any:
     source = of_source(model, model.dtype)
     shared = {name: part for name, part in _parts(model.pipeline).items() if pipeline.components[name] is part}
     for name, part in shared.items():
-        pipeline = _rebuild(pipeline, part, getattr(source.model.pipeline, name))
+        pipeline = rebuilt(pipeline, part, getattr(source.model.pipeline, name))
     own, kept = getattr(pipeline, model.component), source.kept.get(model.component)
     if kept is not None and narrower(model.component, kept.dtypes.values(), next(own.parameters()).dtype):
         width = _name(next(own.parameters()).dtype)
@@ -217,7 +217,7 @@ def _cast(pipeline: Any, live: Any, kept: Mapping[str, Kept], dtype: torch.dtype
         for key, value in (*changed.named_parameters(), *changed.named_buffers()):
             if key in wanted:
                 value.data = value.data.to(wanted[key])
-        pipeline = _rebuild(pipeline, part, changed)
+        pipeline = rebuilt(pipeline, part, changed)
     tell_narrowed(narrowed, dtype)
     return pipeline
 
