@@ -6,6 +6,7 @@ import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.prompts import Prompt
 from findnemo.runs._same import require_same
 from findnemo.runs.discoveries import keep_list
-from findnemo.runs.standing import STAGES, all_neurons, neurons_of
+from findnemo.runs.standing import STAGES, all_neurons, neurons_of, state
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.table import Shard, enter
 from findnemo.runs.trust import vouch
@@ -364,12 +365,10 @@ def _quality(
 
 
 def not_memorized(run: Run, most: int) -> list[str]:
-    """The first captions of a run that are under tau."""
-    where = "r.stage = 'detect' AND r.status = 'done' AND json_extract(r.payload, '$.memorized') = 0"
-    rows = run.query(
-        f"SELECT c.text FROM captions AS c JOIN results AS r ON r.caption = c.id AND {where} ORDER BY c.id LIMIT {most}"
-    )
-    return [text for (text,) in rows]
+    """The first captions of a run that are not memorized, those over tau that are only suspected among them: what stands under the threshold
+    alone would be chosen by the score."""
+    others = (c.text for c in run.captions(stage="detect") if state(c) != "memorized")
+    return list(islice(others, most))
 
 
 def _versions() -> dict[str, str]:
