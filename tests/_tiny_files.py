@@ -118,6 +118,7 @@ def make_run(path: Path, model: Model, captions: dict[str, NeuronSet], out_of_re
     """A finished run with hand-made results: captions with the neurons found for them; those without are not memorized."""
     settings = {
         "model": model.fingerprint,
+        "identity": model.identity.to_json(),
         "dtype": "float32",
         "calibration": PAPER.to_json(),
         "tau": 0.4,

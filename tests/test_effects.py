@@ -488,9 +488,8 @@ def test_exports_of_a_parametrized_model_are_those_of_a_plain_one(model, neurons
 
 @pytest.mark.parametrize("form", ["checkpoint", "file", "lora", "kohya"])
 def test_exports_of_quantized_layers_are_refused_and_leave_nothing(model, neurons, tmp_path, form):
-    chosen = selected(tmp_path, model, neurons)
     put(model, OTHERS["8 bits"])
-    model.__dict__["fingerprint"] = chosen.fingerprint
+    chosen = selected(tmp_path, model, neurons)
     with pytest.raises(EditError, match="is quantized"):
         write(form, chosen, tmp_path / ("out.safetensors" if form in ("file", "kohya") else "out"), model)
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
@@ -580,7 +579,7 @@ def test_what_was_written_is_compared_with_the_hook(model, neurons, tmp_path, mo
                 weight[8, 3] += 1e-6
         return pruned
 
-    monkeypatch.setattr("findnemo.export._weights.prune", lambda *args: spoil(prune(*args)))
+    monkeypatch.setattr("findnemo.export._source.prune", lambda *args: spoil(prune(*args)))
     with pytest.raises(EditError, match=rf"the edit of {name} \(neurons 1, 2, 3\) did not take effect: the written"):
         write(form, chosen, tmp_path / ("out.safetensors" if form == "file" else "out"), model)
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
