@@ -61,10 +61,12 @@ def process(*arguments: object, **options: object) -> subprocess.Popen:
 
 
 def save_model(folder: Path, seed: int = 0) -> Path:
-    """16 neurons in two value layers, made loud so that captions differ and neurons matter."""
+    """16 neurons in two value layers, made loud so that captions differ and neurons matter; all images copy each other."""
     pipeline = tiny_pipeline(seed=seed, **SMALL)
     with torch.no_grad():
         pipeline.unet.conv_out.weight *= 100
+        pipeline.vae.decoder.conv_out.weight *= 1e-3
+        pipeline.vae.decoder.conv_out.bias.copy_(torch.tensor([-0.5, 0.0, 0.5]))
         for layer in findnemo.load(pipeline).value_layers.values():
             layer.weight *= 1000
     pipeline.save_pretrained(folder)

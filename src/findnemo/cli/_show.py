@@ -104,14 +104,16 @@ def _its(number: int) -> str:
 
 
 def _size_lines(captions: Sequence[Caption]) -> list[str]:
-    """How many neurons are off."""
-    from findnemo.runs import all_neurons, neurons_of
+    """How many memories fall, and with how many neurons."""
+    from findnemo.runs import all_neurons, neurons_of, state
 
-    sizes = sorted(len(neurons_of(c)) for c in captions if len(all_neurons([c])))
-    if not sizes:
+    sought = [c for c in captions if "localize" in c.results and state(c) == "memorized"]
+    sizes = sorted(len(neurons_of(c)) for c in sought if len(all_neurons([c])))
+    if not sought:
         return []
     off = _count(len(all_neurons(captions)))
-    return [f"{off} off in all for {len(sizes)} of them, median {sizes[len(sizes) // 2]} a caption."]
+    median = f", median {sizes[len(sizes) // 2]} a caption" if sizes else ""
+    return [f"{len(sizes)} of {len(sought)} memories fall to tau or below with {off} off in all{median}."]
 
 
 def _grown_lines(captions: Sequence[Caption]) -> list[str]:
