@@ -117,7 +117,7 @@ def test_the_place_of_a_byte_that_is_no_text_is_right_in_any_block(tmp_path, mon
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "txt"])
 def test_memory_does_not_grow_with_the_table(tmp_path, suffix, monkeypatch):
-    for size in ("_lines.BLOCK", "_formats.LONGEST"):  # many blocks in a small table
+    for size in ("_lines.BLOCK", "_formats.LONGEST", "_content.LONGEST"):  # many blocks in a small table
         monkeypatch.setattr(f"findnemo.prompts.{size}", 1 << 14)
 
     def peak(rows):

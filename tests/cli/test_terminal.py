@@ -149,9 +149,9 @@ def test_inspect_shows_a_caption_with_its_neurons_before_and_after(run):
         caption = next(c for c in opened.captions() if len(neurons_of(c)))
     shown = cli("inspect", run, caption.row).out
     words = " ".join(shown.split())
-    assert "memorized: score" in words
+    assert "memorized, copies: its finished images still hold copies; score" in words
     assert "share of finished images that copy" in words
-    assert f"{caption.results['verify']['same_seed']:.3f}" in words
+    assert f"{caption.results['verify']['score_after']:.3f}" in words
     z = caption.results["localize"]["z"]
     for name, index in neurons_of(caption):
         assert f"{name} #{index}" in words

@@ -53,8 +53,8 @@ def test_the_whole_path(name, tmp_path):
     ) / 2  # tau is one deviation over their mean: many an ordinary score lies above
     assert memorized.results["verify"]["score_after"] < ordinary < memorized.results["verify"]["score_before"]
 
-    with Run.open(tmp_path / "run") as run:
-        chosen = export.select(run)
+    with Run.open(tmp_path / "run") as run:  # named, for after two steps its images are no copies yet, and it is only suspected
+        chosen = export.select(run, [CAPTION])
     with findnemo.deactivate(model, neurons):
         expected = findnemo.generate(model, CAPTION, [0, 1], IMAGES)
     assert not alike(findnemo.generate(model, CAPTION, [0, 1], IMAGES), expected)

@@ -125,7 +125,13 @@ def test_a_caption_that_kills_workers_is_set_aside_and_the_rest_is_answered(tmp_
     assert {t: set(r) for t, (r, _) in have.items()} == {t: set(r) for t, (r, _) in want.items()}
     with_its_neighbour = {t: r for t, (r, _) in have.items() if t != TEXTS[0]}
     assert with_its_neighbour == {t: r for t, (r, _) in want.items() if t != TEXTS[0]}
-    assert everything(run_with(out, model, calibration)) == everything(whole)  # a later run tries it again
+    have, want = (everything(run) for run in (run_with(out, model, calibration), whole))  # a later run tries it again
+    alone, shared = (
+        run["captions"].pop(TEXTS[0])[0] for run in (have, want)
+    )  # its neighbour was answered by itself: other rounding
+    assert alone["detect"].pop("score") == pytest.approx(shared["detect"].pop("score"), abs=1e-5)
+    assert alone == shared
+    assert have == want
 
 
 def test_stopped_between_tasks_and_gone_on_with(tmp_path, model, calibration, whole):

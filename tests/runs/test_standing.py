@@ -27,7 +27,10 @@ def case(*payloads, **failed) -> Caption:
         (case(OVER, FOUND, GONE), "gone"),
         (case(OVER, FOUND, GONE | {"same_seed": 0.41}), "back"),
         (case(OVER, FOUND, GONE | {"copies_after": 0.25}), "copies"),
-        (case(OVER, FOUND, GONE | {"copies_after": 0.25, "copies_before": 0.25}), "gone"),  # chance likeness of untouched images
+        (
+            case(OVER, FOUND, GONE | {"copies_after": 0.25, "copies_before": 0.25}),
+            "suspected",
+        ),  # chance likeness of untouched images
         (case(OVER, FOUND, {"same_seed": 0.1}), "gone"),  # no images were made
         (case(OVER, FOUND, verify="NaN"), "failed"),
         (case(OVER, FOUND, GONE, **{"compare:wanda": "NaN"}), "gone"),

@@ -25,7 +25,7 @@ from findnemo.images import generate
 from findnemo.localization import Localization, localize
 from findnemo.models import cut
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.runs import BAD, STANDINGS, Caption, Run, all_neurons, neurons_of, row, standing, state
+from findnemo.runs import BAD, STANDINGS, Caption, Run, neurons_of, row, standing, state, switched_off
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -311,7 +311,7 @@ def chosen_of(found: Localization | float, text: str) -> Chosen:
 
 def exportable(subject: Subject) -> list[Caption]:
     """The captions of the run with a memory that falls to tau."""
-    return [c for c in captions(subject) if len(all_neurons([c]))]
+    return [c for c in captions(subject) if len(switched_off(c))]
 
 
 def export(subject: Subject, who: Who, ids: Sequence[int], form: str, factor: float) -> tuple[Path, str]:

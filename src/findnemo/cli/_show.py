@@ -86,7 +86,7 @@ def verdict(run: Run, captions: Sequence[Caption], total: int) -> list[str]:
         lines.append(list_told(made))
     lines += [*_size_lines(captions), *_impact_lines(captions), *_grown_lines(captions)]
     if checked := sum(stand[kind] for kind in ("gone", *BAD)):
-        lines.append(f"[bold]{stand['gone']} of {checked} memories are gone[/] on fresh seeds.")
+        lines.append(f"[bold]{stand['gone']} of {checked} memories are gone.[/]")
     lines += [
         f"[{COLOURS.get(kind, 'red')}]{stand[kind]} {kind}[/]: {STANDINGS[kind]}."
         for kind in (*BAD, "not replicated", "not verified", "no neurons")
@@ -105,10 +105,10 @@ def _its(number: int) -> str:
 
 def _size_lines(captions: Sequence[Caption]) -> list[str]:
     """How many memories fall, and with how many neurons."""
-    from findnemo.runs import all_neurons, neurons_of, state
+    from findnemo.runs import all_neurons, neurons_of, state, switched_off
 
     sought = [c for c in captions if "localize" in c.results and state(c) == "memorized"]
-    sizes = sorted(len(neurons_of(c)) for c in sought if len(all_neurons([c])))
+    sizes = sorted(len(neurons_of(c)) for c in sought if len(switched_off(c)))
     if not sought:
         return []
     off = _count(len(all_neurons(captions)))
@@ -117,9 +117,9 @@ def _size_lines(captions: Sequence[Caption]) -> list[str]:
 
 
 def _grown_lines(captions: Sequence[Caption]) -> list[str]:
-    from findnemo.runs import all_neurons
+    from findnemo.runs import switched_off
 
-    grown = [more for c in captions if (more := c.results.get("verify", {}).get("grown")) and len(all_neurons([c]))]
+    grown = [more for c in captions if (more := c.results.get("verify", {}).get("grown")) and len(switched_off(c))]
     if not grown:
         return []
     return [

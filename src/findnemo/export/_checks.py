@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,22 @@ def check_checkpoint(folder: Path, model: Model, wanted: Mapping[str, Effect]) -
 
 def check_file(path: Path, model: Model, wanted: Mapping[str, Effect]) -> None:
     """Raises EditError unless a single file in the original layout carries an edit."""
-    tensors = {name: (path, entry) for name, entry in read_header(path)[0].items()}
     for layer, effect in wanted.items():
-        names = [unet_name(f"{layer}.{end}", model.pipeline.unet.config.layers_per_block) for end in ("weight", "bias")]
-        weight, bias = (_read(tensors, f"{UNET}{name}") for name in names)
-        effect.check_weights(weight, bias, f"the written {path.name}")
+        effect.check_weights(*_layer(path, model, layer), f"the written {path.name}")
+
+
+def as_kept(path: Path, model: Model, wanted: Mapping[str, Effect]) -> dict[str, Effect]:
+    """The same edit of the weights as a single file keeps them, which may be finer than those that were loaded."""
+    kept = {layer: _layer(path, model, layer) for layer in wanted}
+    return {n: replace(wanted[n], weight=weight, bias=bias) for n, (weight, bias) in kept.items() if weight is not None}
+
+
+def _layer(path: Path, model: Model, layer: str) -> tuple[Tensor | None, Tensor | None]:
+    """Weight and bias of a value layer in a single file; None for one that is not there."""
+    tensors = {name: (path, entry) for name, entry in read_header(path)[0].items()}
+    per_block = model.pipeline.unet.config.layers_per_block
+    weight, bias = (_read(tensors, f"{UNET}{unet_name(f'{layer}.{end}', per_block)}") for end in ("weight", "bias"))
+    return weight, bias
 
 
 def check_kohya(tensors: Mapping[str, Tensor], wanted: Mapping[str, Effect]) -> None:

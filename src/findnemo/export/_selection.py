@@ -10,7 +10,7 @@ from typing import Any
 
 from findnemo.errors import InputError
 from findnemo.neurons import NeuronSet
-from findnemo.runs import Caption, Run, all_neurons, captions_of, neurons_of, settings_of, standing, state
+from findnemo.runs import Caption, Run, captions_of, neurons_of, settings_of, standing, state, switched_off
 from findnemo.runs.overview import holders
 
 
@@ -49,7 +49,7 @@ def select(run: Run, captions: Sequence[str] = (), most: int | None = None, fact
     known = captions_of(run)
     named = [_named(known, text) for text in dict.fromkeys(captions)]
     chosen = tuple(dict.fromkeys(c.id for c in named)) if captions else tuple(c.id for c in known)
-    holding = tuple(c for c in known if c.id in chosen and (len(all_neurons([c])) or (captions and _falls(c))))
+    holding = tuple(c for c in known if c.id in chosen and (len(switched_off(c)) or (captions and _falls(c))))
     for caption in named:
         if caption.id not in {c.id for c in holding}:
             raise InputError(f"row {caption.row}, {caption.text!r}: {_why_nothing(caption)}; there is nothing to switch off")

@@ -71,10 +71,11 @@ class Source:
     kept: Mapping[str, Kept] = field(default_factory=dict)
 
 
-def edited(model: Model, neurons: NeuronSet, factor: float = 0.0, dtype: torch.dtype | None = None) -> Any:
-    """A pipeline with the edit in its weights, each in the dtype in which the source keeps it, or all in `dtype`."""
+def edited(model: Model, neurons: NeuronSet, factor: float = 0.0, dtype: torch.dtype | None = None) -> tuple[Any, Model]:
+    """A pipeline with the edit in its weights, each in the dtype in which the source keeps it, or all in `dtype`; and the model as the source
+    keeps it, without the edit."""
     source = of_source(model, dtype)
-    return _cast(prune(source.model, neurons, factor), model.pipeline, source.kept, dtype)
+    return _cast(prune(source.model, neurons, factor), model.pipeline, source.kept, dtype), source.model
 
 
 def of_source(model: Model, dtype: torch.dtype | None = None) -> Source:

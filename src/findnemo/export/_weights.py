@@ -29,7 +29,7 @@ from findnemo._safetensors import (
 from findnemo.edits import LIMITS, effects, lora_weights, save_lora
 from findnemo.errors import EditError, MismatchError, ModelError
 from findnemo.export._card import model_card
-from findnemo.export._checks import check_checkpoint, check_file, check_kohya, check_parts
+from findnemo.export._checks import as_kept, check_checkpoint, check_file, check_kohya, check_parts
 from findnemo.export._marks import OURS, check_schedule, completed, kohya, spec
 from findnemo.export._marks import configuration as ldm_configuration
 from findnemo.export._marks import tensors as mark_names
@@ -43,11 +43,10 @@ from findnemo.neurons import NeuronSet
 
 def write_checkpoint(model: Model, chosen: Selection, path: Path, dtype: torch.dtype | None = None) -> None:
     """A diffusers directory whose weights carry the edit, with the model card's section as README.md."""
-    wanted = effects(model, chosen.neurons, chosen.factor)
-    made = edited(model, chosen.neurons, chosen.factor, dtype)
+    made, kept = edited(model, chosen.neurons, chosen.factor, dtype)
     check_parts(made)
     made.save_pretrained(path, safe_serialization=True)
-    check_checkpoint(path, model, wanted)
+    check_checkpoint(path, model, effects(kept, chosen.neurons, chosen.factor))
     (path / "README.md").write_text(model_card(chosen), encoding="utf-8")
 
 
@@ -61,14 +60,15 @@ def write_lora(model: Model, chosen: Selection, path: Path, dtype: torch.dtype |
 def write_kohya(model: Model, chosen: Selection, path: Path, dtype: torch.dtype | None = None) -> None:
     """The same LoRA in kohya's form, which user interfaces and `pipeline.load_lora_weights` read."""
     require_original(model, "a LoRA in kohya's form")
-    tensors = kohya_weights(of_source(model, dtype).model, chosen.neurons, chosen.factor)
+    kept = of_source(model, dtype).model
+    tensors = kohya_weights(kept, chosen.neurons, chosen.factor)
     rank = str(len(next(value for name, value in tensors.items() if name.endswith("lora_down.weight"))))
     about = {"ss_network_module": "networks.lora", "ss_network_dim": rank, "ss_network_alpha": rank}
     known = spec(model.pipeline, _title(model, chosen), "/lora") | kohya(model.pipeline)
     write(path, _all_as(tensors, dtype), about | known | _about(chosen) | {"limits": LIMITS})
     seal(path)
     exact = tensors if dtype is not None else load_file(path)  # narrowed it is not exact, and that was told
-    check_kohya(exact, effects(model, chosen.neurons, chosen.factor))
+    check_kohya(exact, effects(kept, chosen.neurons, chosen.factor))
 
 
 def kohya_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict[str, torch.Tensor]:
@@ -95,12 +95,12 @@ def write_file(model: Model, chosen: Selection, path: Path, dtype: torch.dtype |
         return
     check_schedule(model.pipeline)
     marks = dict.fromkeys(mark_names(model.pipeline), torch.zeros(0))
-    made = edited(model, chosen.neurons, chosen.factor, dtype)
+    made, kept = edited(model, chosen.neurons, chosen.factor, dtype)
     check_parts(made)
     known = {"format": "pt"} | spec(model.pipeline, _title(model, chosen)) | _about(chosen)
     write(path, {**original_tensors(made), **marks}, known)
     seal(path)
-    check_file(path, model, effects(model, chosen.neurons, chosen.factor))
+    check_file(path, model, effects(kept, chosen.neurons, chosen.factor))
 
 
 def beside_file(model: Model) -> str | None:
@@ -148,7 +148,7 @@ def rewrite(model: Model, neurons: NeuronSet, path: Path, factor: float = 0.0, d
                 row = read_rows(source, tensors[name], slice(index, index + 1))
                 write_rows(path, written[name], index, times(row.float(), torch.tensor(factor)))
     seal(path)
-    check_file(path, model, wanted)
+    check_file(path, model, as_kept(source, model, wanted))
 
 
 def _check_marks(model: Model, source: Path, marks: list[Mark]) -> None:

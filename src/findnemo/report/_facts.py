@@ -36,6 +36,7 @@ from findnemo.runs import (
     settings_of,
     standing,
     state,
+    switched_off,
 )
 from findnemo.runs.compare import STAGE
 
@@ -93,7 +94,7 @@ def facts(run: Run) -> dict[str, Any]:
     first = example(run.path, captions, stand)
     wanted = wanted_pictures(run.path, [*memorized, *suspected], first)
     pictures = thumbnails(wanted)
-    held = overview.holders(c for c in captions if len(all_neurons([c])))
+    held = overview.holders(c for c in captions if len(switched_off(c)))
     known = {
         "tau": tau,
         "calibration": calibration,
@@ -118,7 +119,7 @@ def facts(run: Run) -> dict[str, Any]:
         "listed": list_told(listed) if (listed := list_of(run)) is not None else None,
         "map": charts.neuron_map(widths, {neuron: len(held[neuron]) for neuron in held}),
         "layers": _layers(widths, held),
-        "sizes": charts.sizes([len(neurons_of(c)) for c in memorized if len(all_neurons([c]))]),
+        "sizes": charts.sizes([len(neurons_of(c)) for c in memorized if len(switched_off(c))]),
         "shared": _shared(held, numbers),
         "before_after": _before_after([c for c in memorized if "verify" in c.results and stand[c.id] != "out of reach"]),
         "quality": _quality(run.meta("quality")),
@@ -242,7 +243,7 @@ def figures(known: dict[str, Any], quality: dict[str, Any] | None) -> list[dict[
     memorized, captions = known["memorized"], known["captions"]
     found, worse, gone, off, _ = overview.figures(captions, known["tau"], quality)
     whole, neurons = sum(known["widths"].values()), all_neurons(captions)
-    each = [len(neurons_of(c)) for c in memorized if len(all_neurons([c]))]
+    each = [len(neurons_of(c)) for c in memorized if len(switched_off(c))]
     note = f"{percent(len(neurons) / whole)} of the value neurons, in {len(neurons.layers)} of {count(len(known['widths']), 'layer')}"
     note += f"; median {statistics.median(each):g} a caption (n = {len(each)})" if each else ""
     return [

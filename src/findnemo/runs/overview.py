@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from findnemo.neurons import Neuron
-from findnemo.runs.standing import BAD, all_neurons, neurons_of, standing, state
+from findnemo.runs.standing import BAD, all_neurons, neurons_of, standing, state, switched_off
 from findnemo.runs.store import Caption
 
 
@@ -157,5 +157,5 @@ def most_shared(captions: Iterable[Caption], most: int | None = 8) -> list[tuple
 
     Only captions whose neurons are switched off (`all_neurons`).
     """
-    off = [c for c in captions if len(all_neurons([c]))]
+    off = [c for c in captions if len(switched_off(c))]
     return [(n, c) for n, c in holders(off).items() if len(c) > 1][:most]

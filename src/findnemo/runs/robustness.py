@@ -38,7 +38,7 @@ from findnemo.runs._tried import (
     attempts_summary,
 )
 from findnemo.runs.audit import Progress, Work
-from findnemo.runs.standing import all_neurons
+from findnemo.runs.standing import all_neurons, switched_off
 from findnemo.runs.store import Caption
 from findnemo.runs.workers import never
 
@@ -81,7 +81,7 @@ class Trial:
 
 def memorized(captions: Iterable[Caption], most: int = 0) -> list[Caption]:
     """Captions whose neurons are off in the edited model, so many spread over the table; 0: all of them."""
-    return spread([c for c in captions if len(all_neurons([c]))], most)
+    return spread([c for c in captions if len(switched_off(c))], most)
 
 
 def ordinary(captions: Iterable[Caption], most: int = 0) -> list[Caption]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from findnemo.neurons import NeuronSet
+from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs.store import Caption
 from findnemo.verification import COPYING
 
@@ -113,11 +113,15 @@ def neurons_of(caption: Caption) -> NeuronSet:
     return NeuronSet(checked.get("neurons", found.get("neurons", {})))
 
 
-def all_neurons(captions: Iterable[Caption]) -> NeuronSet:
-    """The neurons that are switched off in the cleaned model: those of the memorized captions whose memory falls to tau.
+def switched_off(caption: Caption) -> NeuronSet:
+    """The neurons that are off in the cleaned model for the sake of a caption: those found for it, if it is memorized and its memory falls to tau.
 
-    Nothing is switched off for a caption that is only suspected, nor for one that is out of reach: it would change the model and remove no
-    memory.
+    None for a caption that is only suspected, nor for one that is out of reach: it would change the model and remove no memory.
     """
-    off = (c for c in captions if c.results.get("localize", {}).get("reached") and state(c) != "suspected")
-    return NeuronSet.of(n for c in off for n in neurons_of(c))
+    falls = bool(caption.results.get("localize", {}).get("reached"))
+    return neurons_of(caption) if falls and state(caption) != "suspected" else EMPTY
+
+
+def all_neurons(captions: Iterable[Caption]) -> NeuronSet:
+    """The neurons that are off in the cleaned model, for all of the captions together; those that several share once."""
+    return NeuronSet.of(n for c in captions for n in switched_off(c))

@@ -15,7 +15,7 @@ from findnemo.metrics.quality import fid, kid
 from findnemo.models import sample_seed
 from findnemo.neurons import Neuron, NeuronSet
 from findnemo.runs.overview import holders
-from findnemo.runs.standing import all_neurons, neurons_of
+from findnemo.runs.standing import neurons_of, switched_off
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import BLUE, GREY, RED, figure
 from findnemo.studies._table import Table
@@ -85,7 +85,7 @@ def _measures(bench: Bench, prompts: Sequence[str], real: list[Image.Image], ima
 
 def _by_frequency(bench: Bench) -> list[Neuron]:
     """What the run switches off, the neurons of most captions first."""
-    return list(holders(c for c in bench.memorized() if len(all_neurons([c]))))
+    return list(holders(c for c in bench.memorized() if len(switched_off(c))))
 
 
 def _random(bench: Bench, neurons: Sequence[Neuron]) -> NeuronSet:
