@@ -23,8 +23,7 @@ from torch.nn.utils import prune as pruning
 
 import findnemo
 from findnemo import NeuronSet, deactivate, prune, save_lora
-from findnemo._effect import check_called
-from findnemo.edits import lora_weights, scaled
+from findnemo.edits import check_called, lora_weights, scaled
 from findnemo.errors import EditError, InputError
 from findnemo.export import FORMS, select, write
 from findnemo.models import Model

@@ -14,9 +14,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from findnemo._effect import read
 from findnemo.calibration import Calibration, activations
 from findnemo.deltas import Probe
+from findnemo.edits import layer_weights
 from findnemo.localization import localize, out_of_distribution_neurons
 from findnemo.localization.candidates import THETA
 from findnemo.localization.minimal import sufficient_prefix
@@ -127,7 +127,7 @@ def attribution(replication: Replication, seeds: Sequence[int]) -> dict[str, Ten
 def wanda_scores(model: Model, prompts: Sequence[str]) -> dict[str, Tensor]:
     """Sum over a value neuron's weights of |W_ij| * ||A_j||_2, A being all tokens of the prompts, per prompt; layer -> (width,)."""
     inputs = model.value_inputs(model.encode(list(prompts)))
-    weights = {name: read(name, layer)[0] for name, layer in model.value_layers.items()}
+    weights = {name: layer_weights(name, layer)[0] for name, layer in model.value_layers.items()}
     norms = {name: x.float().square().sum((0, 1)).div(len(prompts)).sqrt() for name, x in inputs.items()}
     return {name: (weight.float().abs() @ norms[name]).cpu() for name, weight in weights.items()}
 

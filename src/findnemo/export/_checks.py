@@ -9,9 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from findnemo._effect import Effect
-from findnemo._loadable import check_part
 from findnemo._safetensors import Entry, read_header, read_rows
+from findnemo.edits import Effect, check_part
 from findnemo.export._original import UNET, unet_name
 from findnemo.models import Model
 

@@ -17,9 +17,8 @@ import torch
 from torch import nn
 
 from findnemo._notices import notice, told_to
-from findnemo._plain import rebuilt
 from findnemo._safetensors import DTYPES, read_header
-from findnemo.edits import prune
+from findnemo.edits import prune, rebuilt
 from findnemo.errors import InputError
 from findnemo.models import Model
 from findnemo.models._content import weights_of

@@ -9,8 +9,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from findnemo._effect import Effect, check_called
-from findnemo._probing import times
 from findnemo._safetensors import (
     DTYPES,
     HASHES,
@@ -26,7 +24,7 @@ from findnemo._safetensors import (
     write,
     write_rows,
 )
-from findnemo.edits import LIMITS, effects, lora_weights, save_lora
+from findnemo.edits import LIMITS, Effect, check_called, effects, lora_weights, save_lora, times
 from findnemo.errors import EditError, MismatchError, ModelError
 from findnemo.export._card import model_card
 from findnemo.export._checks import as_kept, check_checkpoint, check_file, check_kohya, check_parts

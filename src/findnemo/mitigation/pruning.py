@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from findnemo._effect import never_called, read, refuse_made, refuse_offloaded
 from findnemo.conditioning import following
+from findnemo.edits import layer_weights, never_called, refuse_made, refuse_offloaded
 from findnemo.errors import EditError, InputError, ModelError
 from findnemo.mitigation._case import Case
 from findnemo.models import Model, sample_seed
@@ -100,7 +100,7 @@ def zeroed(chosen: Mapping[nn.Module, Tensor]) -> Iterator[None]:
         for weight, mask in weights:
             weight[mask] = 0
         for layer, mask in chosen.items():
-            if read("a layer with zeroed weights", layer)[0][mask].any():
+            if layer_weights("a layer with zeroed weights", layer)[0][mask].any():
                 raise EditError(f"zeroing the weights of {layer} did not take effect: it computes with others")
         yield
     finally:
@@ -159,7 +159,7 @@ def _editable(model: Model) -> dict[str, Any]:
     refuse_offloaded(model.denoiser)
     layers, places = _layers(model), dict[int, str]()
     for name, layer in layers.items():
-        read(name, layer)
+        layer_weights(name, layer)
         refuse_made(name, layer)
         other = places.setdefault(layer.weight.data_ptr(), name)
         if other != name:

@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from findnemo._effect import refuse_made
 from findnemo._state import undisturbed
-from findnemo.edits import effects
+from findnemo.edits import effects, refuse_made
 from findnemo.errors import InputError, NumericalError, StoppedError
 from findnemo.images import ImageSettings, generate
 from findnemo.models import Model, sample_seed

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from findnemo._effect import check_called
+from findnemo.edits import check_called
 from findnemo.errors import InputError
 from findnemo.images import save_png
 from findnemo.models import Model

@@ -13,8 +13,8 @@ from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weig
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from findnemo._effect import Transient
-from findnemo._loadable import QUANTIZED, told
+from findnemo.edits._effect import Transient
+from findnemo.edits._loadable import QUANTIZED, told
 from findnemo.errors import EditError
 from findnemo.models._base import COMPUTED
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from findnemo._probing import alike, close, exact, probe, size, times
+from findnemo.edits._probing import alike, close, exact, probe, size, times
 from findnemo.errors import EditError
 from findnemo.models import Model
 from findnemo.models._base import COMPUTED, offloaded
@@ -93,7 +93,7 @@ class Effect:
         return EditError(f"the edit of {self.name} (neurons {', '.join(map(str, self.rows[:5]))}) did not take effect: {what}")
 
 
-def read(name: str, layer: Any) -> tuple[Tensor, Tensor | None]:
+def layer_weights(name: str, layer: Any) -> tuple[Tensor, Tensor | None]:
     """Weight (width, in) and bias (width,) or None of a layer that is nothing but y = W x + b, as a probe shows.
 
     Raises EditError for any other: an edit of its weights would not be an edit of its outputs.

@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from findnemo._effect import Effect, Transient, check_called, never_called, read, refuse_offloaded
-from findnemo._loadable import unfit
-from findnemo._plain import plain_copy, rebuilt
-from findnemo._probing import times
-from findnemo._targets import check_factor, everywhere, layer_of, once, widths_of
 from findnemo._writing import written
+from findnemo.edits._effect import Effect, Transient, check_called, layer_weights, never_called, refuse_offloaded
+from findnemo.edits._loadable import unfit
+from findnemo.edits._plain import plain_copy, rebuilt
+from findnemo.edits._probing import times
+from findnemo.edits._targets import check_factor, everywhere, layer_of, once, widths_of
 from findnemo.errors import EditError, InputError
 from findnemo.models import Model
 from findnemo.models._base import width_of
@@ -145,7 +145,7 @@ def effects(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict[str, 
     refuse_offloaded(model.denoiser)
     found = {}
     for name, indices in everywhere(model, neurons).layers.items():
-        weight, bias = read(name, model.denoiser.get_submodule(name))
+        weight, bias = layer_weights(name, model.denoiser.get_submodule(name))
         found[name] = Effect(name, weight, bias, indices, factor)
     return found
 

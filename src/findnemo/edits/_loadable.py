@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from findnemo._effect import MERGE
 from findnemo._safetensors import DTYPES, Entry
+from findnemo.edits._effect import MERGE
 from findnemo.errors import EditError
 from findnemo.models._base import COMPUTED
 
