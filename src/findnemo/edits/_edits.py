@@ -26,7 +26,7 @@ from findnemo.edits._probing import times
 from findnemo.edits._targets import check_factor, everywhere, layer_of, once, widths_of
 from findnemo.errors import EditError, InputError
 from findnemo.models import Model
-from findnemo.models._base import width_of
+from findnemo.models._modules import width_of
 from findnemo.neurons import NeuronSet
 
 LORA_FILE = "pytorch_lora_weights.safetensors"

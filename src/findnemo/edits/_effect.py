@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from findnemo.edits._probing import alike, close, exact, probe, size, times
 from findnemo.errors import EditError
 from findnemo.models import Model
-from findnemo.models._base import COMPUTED, offloaded
+from findnemo.models._modules import COMPUTED, offloaded
 
 LOOSE = 2.0**-9  # rounding of products in float32 where a device takes less (TF32, bfloat16)
 SIDE = 16  # of the latent with which a model is tried

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from findnemo._safetensors import DTYPES, Entry
 from findnemo.edits._effect import MERGE
 from findnemo.errors import EditError
-from findnemo.models._base import COMPUTED
+from findnemo.models._modules import COMPUTED
 
 # names under which PyTorch, peft and quantizing libraries keep something else than a weight
 ODD = re.compile(

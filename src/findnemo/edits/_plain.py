@@ -16,7 +16,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from findnemo.edits._effect import Transient
 from findnemo.edits._loadable import QUANTIZED, told
 from findnemo.errors import EditError
-from findnemo.models._base import COMPUTED
+from findnemo.models._modules import COMPUTED
 
 LEFT_OVER = ("to_qkv", "to_kv", "to_added_qkv")  # of fused projections: a second copy of the weights, which nothing uses
 MASKS = {  # what makes a weight anew before every pass -> how it is taken off; the weight that it makes stays

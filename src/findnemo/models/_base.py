@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache, wraps
@@ -19,6 +18,7 @@ from findnemo.errors import EditError, ModelError
 from findnemo.models._autoencoder import decoded, encoded
 from findnemo.models._identified import Known, identity
 from findnemo.models._identity import Identity
+from findnemo.models._modules import applied, is_compiled, is_fused, moves, submodule, unsteady, width_of
 from findnemo.models._packing import rows_of
 from findnemo.models._reading import Prepared, Reader, as_it_is, cut, kind_of, named
 from findnemo.models._samplers import fitting
@@ -56,16 +56,6 @@ PASSES = (
     "decode",
     "encode_images",
 )
-# hooks of diffusers that leave results what they are: where weights lie, and on which device what is computed
-HARMLESS = re.compile(
-    "group_offloading|layer_execution_tracker|lazy_prefetch_group_offloading|layerwise_casting|peft_autocast_disable|cp_(in|out)put.*"
-)
-PATCHES = {
-    "DeepCache": "helper.disable()",
-    "tomesd": "tomesd.remove_patch(pipeline)",
-    "hidiffusion": "remove_hidiffusion(pipeline)",
-}
-COMPUTED = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 class Model:
@@ -297,7 +287,7 @@ class Model:
         one of the names stands for another module (a LoRA was loaded, the denoiser exchanged).
         """
         known = self._found.get(what)
-        if not known or any(_submodule(self.denoiser, n) is not m for n, m in known.items()):
+        if not known or any(submodule(self.denoiser, n) is not m for n, m in known.items()):
             known = self._found[what] = {n: m for n, m in self.denoiser.named_modules() if belongs(n, m)}
         return dict(known)
 
@@ -305,7 +295,7 @@ class Model:
     def device(self) -> torch.device:
         """Where passes run: where the denoiser is, or to where offloading takes it."""
         name, first = next(self.denoiser.named_parameters())
-        if _moves(self.denoiser) or _moves(self.denoiser.get_submodule(name.rpartition(".")[0])):
+        if moves(self.denoiser) or moves(self.denoiser.get_submodule(name.rpartition(".")[0])):
             return torch.device(self.pipeline._execution_device)
         return first.device
 
@@ -387,7 +377,7 @@ class Model:
     def check_ready(self) -> None:
         """Refuse a pipeline in which something is in force that changes predictions, or makes them depend on passes before."""
         for module in modules_of(self.networks):
-            if (reason := _unsteady(module)) is not None:
+            if (reason := unsteady(module)) is not None:
                 raise EditError(f"{self._name(module)} {reason}")
 
     def _name(self, module: nn.Module) -> str:
@@ -401,13 +391,13 @@ class Model:
     def check_editable(self) -> None:
         """Refuse a pipeline whose value layers are missing, or on which an edit would silently do nothing."""
         kind, modules = type(self.denoiser).__name__, list(self.denoiser.named_modules())
-        compiled = [n or kind for n, m in modules if _is_compiled(m)]
+        compiled = [n or kind for n, m in modules if is_compiled(m)]
         if compiled:
             raise EditError(
                 f"{compiled[0]} is compiled, so an edit might silently do nothing: "
                 "give findnemo the pipeline before torch.compile"
             )
-        fused = [n for n, m in modules if _is_fused(m)]
+        fused = [n for n, m in modules if is_fused(m)]
         if fused:
             raise EditError(
                 f"the attention projections of {kind} are fused ({fused[0]}), so an edit of to_v would silently do nothing: "
@@ -417,11 +407,6 @@ class Model:
             raise ModelError(
                 f"no value layers found in {kind}: findnemo needs a text-conditioned model with cross-attention (attn2.to_v)"
             )
-
-
-def exact(values: Tensor) -> Tensor:
-    """Half precision as float32; what is finer stays."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _steadily(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -438,73 +423,6 @@ def _steadily(function: Callable[..., Any]) -> Callable[..., Any]:
 for _name in PASSES:
     if _name in vars(Model):
         setattr(Model, _name, _steadily(vars(Model)[_name]))
-
-
-def _unsteady(module: nn.Module) -> str | None:
-    """What is in force on a module that makes its results others than those of its weights, and the way out; None for nothing."""
-    own = vars(module)
-    if "_diffusers_hook" in own:
-        caches = [name for name in own["_diffusers_hook"].hooks if not HARMLESS.fullmatch(name)]
-        if caches:
-            return f"has {caches[0]} in force, so that a pass depends on those before it: call its disable_cache() first, or load the pipeline afresh"
-    if own.get("b1") is not None and "resnets" in own["_modules"]:
-        return "has FreeU in force, which changes what the model predicts: call pipeline.disable_freeu() first"
-    patch = _maker(type(module)) or _maker(own.get("forward"))
-    return f"is patched by {patch}, which changes what the model predicts: call {PATCHES[patch]} first" if patch else None
-
-
-def _maker(thing: Any) -> str:
-    """Which package known to patch networks a class or function comes from; "" for none."""
-    root = (getattr(thing, "__module__", None) or "").partition(".")[0]
-    return root if root in PATCHES else ""
-
-
-def width_of(name: str, layer: nn.Module) -> int:
-    """Number of neurons of a value layer. Raises EditError for a module that does not say it."""
-    width = getattr(layer, "out_features", None)
-    if not isinstance(width, int):
-        raise EditError(
-            f"{name} is a {type(layer).__name__}, which does not say how many neurons it has: give it out_features, or put an nn.Linear of "
-            "the weights that it comes to in its place"
-        )
-    return width
-
-
-def offloaded(module: nn.Module) -> bool:
-    """Whether accelerate, or diffusers in groups, moves weights of a module to where they are needed and back."""
-    return any(_moves(part) for part in module.modules())
-
-
-def _moves(module: nn.Module) -> bool:
-    return hasattr(module, "_hf_hook") or "group_offloading" in getattr(getattr(module, "_diffusers_hook", None), "hooks", ())
-
-
-def applied(layer: nn.Module, inputs: Tensor) -> Tensor:
-    """A layer called by itself, wherever offloading has left its weights; where they are nowhere (meta), a hook of its own fetches them."""
-    place = next((kept.device for kept in (*layer.parameters(), *layer.buffers())), inputs.device)
-    output: Tensor = layer(inputs if place.type == "meta" else inputs.to(place))
-    return output.to(inputs.device)
-
-
-def _submodule(module: nn.Module, name: str) -> nn.Module | None:
-    found: nn.Module | None = module
-    for part in name.split("."):
-        found = found._modules.get(part) if found is not None else None
-    return found
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    forward = vars(module).get("forward")  # module.forward = torch.compile(module.forward)
-    called = getattr(module, "_compiled_call_impl", None)
-    compiled = hasattr(forward, "_torchdynamo_orig_callable") and not getattr(forward, "_torchdynamo_disable", False)
-    return hasattr(module, "_orig_mod") or called is not None or compiled
-
-
-def _is_fused(module: nn.Module) -> bool:
-    # diffusers leaves `fused_projections` set after unfuse_qkv_projections(); the processor tells which projections are used. That of
-    # Flux goes by the setting itself
-    processor = type(getattr(module, "processor", None)).__name__
-    return getattr(module, "fused_projections", False) and any(kind in processor for kind in ("Fused", "Flux"))
 
 
 def explicit(config: Mapping[str, Any]) -> dict[str, Any]:

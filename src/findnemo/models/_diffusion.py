@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from findnemo.errors import ModelError
-from findnemo.models._base import Model, exact
+from findnemo.models._base import Model
+from findnemo.models._modules import exact
 
 STAND_IN = 2.0**-12  # root of what some samplers put in the place of an alpha of zero
 LEAST = 0.0046  # share of signal at which Stable Diffusion's schedule ends, .00466 at its last timestep

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from findnemo.models._base import Model, exact
+from findnemo.models._base import Model
+from findnemo.models._modules import exact
 
 
 class FlowModel(Model):

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from findnemo.errors import ModelError
-from findnemo.models._base import Model, offloaded
+from findnemo.models._base import Model
+from findnemo.models._modules import offloaded
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 SPARE = ("safety_checker", "feature_extractor", "image_encoder", "watermarker")  # findnemo asks nothing of them

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from findnemo.errors import InputError, ModelError
-from findnemo.models._base import applied, exact
 from findnemo.models._diffusion import DiffusionModel
+from findnemo.models._modules import applied, exact
 from findnemo.models._packing import packed, unpacked
 from findnemo.models._reading import converted
 

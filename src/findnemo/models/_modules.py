@@ -1,0 +1,94 @@
+"""What a module is, asked from outside: where its weights lie, what wraps or patches it, how wide it is."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from findnemo.errors import EditError
+
+# hooks of diffusers that leave results what they are: where weights lie, and on which device what is computed
+HARMLESS = re.compile(
+    "group_offloading|layer_execution_tracker|lazy_prefetch_group_offloading|layerwise_casting|peft_autocast_disable|cp_(in|out)put.*"
+)
+PATCHES = {
+    "DeepCache": "helper.disable()",
+    "tomesd": "tomesd.remove_patch(pipeline)",
+    "hidiffusion": "remove_hidiffusion(pipeline)",
+}
+COMPUTED = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def exact(values: Tensor) -> Tensor:
+    """Half precision as float32; what is finer stays."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def unsteady(module: nn.Module) -> str | None:
+    """What is in force on a module that makes its results others than those of its weights, and the way out; None for nothing."""
+    own = vars(module)
+    if "_diffusers_hook" in own:
+        caches = [name for name in own["_diffusers_hook"].hooks if not HARMLESS.fullmatch(name)]
+        if caches:
+            return f"has {caches[0]} in force, so that a pass depends on those before it: call its disable_cache() first, or load the pipeline afresh"
+    if own.get("b1") is not None and "resnets" in own["_modules"]:
+        return "has FreeU in force, which changes what the model predicts: call pipeline.disable_freeu() first"
+    patch = _maker(type(module)) or _maker(own.get("forward"))
+    return f"is patched by {patch}, which changes what the model predicts: call {PATCHES[patch]} first" if patch else None
+
+
+def _maker(thing: Any) -> str:
+    """Which package known to patch networks a class or function comes from; "" for none."""
+    root = (getattr(thing, "__module__", None) or "").partition(".")[0]
+    return root if root in PATCHES else ""
+
+
+def width_of(name: str, layer: nn.Module) -> int:
+    """Number of neurons of a value layer. Raises EditError for a module that does not say it."""
+    width = getattr(layer, "out_features", None)
+    if not isinstance(width, int):
+        raise EditError(
+            f"{name} is a {type(layer).__name__}, which does not say how many neurons it has: give it out_features, or put an nn.Linear of "
+            "the weights that it comes to in its place"
+        )
+    return width
+
+
+def offloaded(module: nn.Module) -> bool:
+    """Whether accelerate, or diffusers in groups, moves weights of a module to where they are needed and back."""
+    return any(moves(part) for part in module.modules())
+
+
+def moves(module: nn.Module) -> bool:
+    return hasattr(module, "_hf_hook") or "group_offloading" in getattr(getattr(module, "_diffusers_hook", None), "hooks", ())
+
+
+def applied(layer: nn.Module, inputs: Tensor) -> Tensor:
+    """A layer called by itself, wherever offloading has left its weights; where they are nowhere (meta), a hook of its own fetches them."""
+    place = next((kept.device for kept in (*layer.parameters(), *layer.buffers())), inputs.device)
+    output: Tensor = layer(inputs if place.type == "meta" else inputs.to(place))
+    return output.to(inputs.device)
+
+
+def submodule(module: nn.Module, name: str) -> nn.Module | None:
+    found: nn.Module | None = module
+    for part in name.split("."):
+        found = found._modules.get(part) if found is not None else None
+    return found
+
+
+def is_compiled(module: nn.Module) -> bool:
+    forward = vars(module).get("forward")  # module.forward = torch.compile(module.forward)
+    called = getattr(module, "_compiled_call_impl", None)
+    compiled = hasattr(forward, "_torchdynamo_orig_callable") and not getattr(forward, "_torchdynamo_disable", False)
+    return hasattr(module, "_orig_mod") or called is not None or compiled
+
+
+def is_fused(module: nn.Module) -> bool:
+    # diffusers leaves `fused_projections` set after unfuse_qkv_projections(); the processor tells which projections are used. That of
+    # Flux goes by the setting itself
+    processor = type(getattr(module, "processor", None)).__name__
+    return getattr(module, "fused_projections", False) and any(kind in processor for kind in ("Fused", "Flux"))
