@@ -13,6 +13,7 @@ from typing import IO, Any
 from findnemo._marks import marked
 from findnemo._writing import written
 from findnemo.runs.discoveries import list_of, p_of, p_values, q_values
+from findnemo.runs.overview import sampler_of
 from findnemo.runs.standing import all_neurons, neurons_of, standing, state
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.whole import each_caption
@@ -108,6 +109,7 @@ def _about(run: Run, fdr: float | None = None) -> dict[str, Any]:
     return {
         "source": run.meta("source"),
         "settings": {name: value for name, value in run.meta("settings").items() if name != "identity"},
+        "sampler": sampler_of(run.meta("settings")),
         "versions": run.meta("versions"),
         **counts(run),
         "neurons": all_neurons(run.captions(stage="localize")).to_json(),

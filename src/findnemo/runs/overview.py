@@ -65,7 +65,7 @@ BEFORE_AFTER = tuple(
 
 def sampler_of(settings: Mapping[str, Any]) -> str | None:
     """What denoised the images of a run: the sampler that was asked for, else the class of the checkpoint's own; None without images."""
-    asked = settings["image_settings"].get("sampler")
+    asked = settings.get("image_settings", {}).get("sampler")
     own = (settings.get("identity") or {}).get("sampler", {}).get("settings", {}).get("class")
     return asked or (None if own is None else f"the checkpoint's, {own}")
 
