@@ -12,8 +12,8 @@ from torch import Tensor
 
 from findnemo._memory import freed, out_of_memory, too_little
 from findnemo.edits import masks, scaled
-from findnemo.errors import ModelError, NumericalError
-from findnemo.models import Model
+from findnemo.errors import InputError, ModelError, NumericalError
+from findnemo.models import Model, require_caption
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.reuse import Reuse
 from findnemo.scores import CONSTANT, constant, memorization_score, minmax
@@ -46,12 +46,17 @@ class Probe:
         reuse: bool = False,
     ):
         model.check_editable()
+        require_caption(prompt)
         if settings.guidance is not None and model.distilled:
             raise ModelError(
                 f"a {type(model.pipeline).__name__} has guidance built in: noise differences with guidance are not defined, leave it out"
             )
         self.model, self.prompt, self.settings = model, prompt, settings
         self.samples = tuple(range(settings.samples) if samples is None else samples)
+        if len(set(self.samples)) < len(self.samples):
+            raise InputError(
+                f"sample numbers {self.samples!r:.60} name a sample twice, which is like itself: give different ones"
+            )
         self.timestep = model.timesteps(settings.steps)[settings.timestep]
         self.text = model.encode([prompt]) if text is None else text
         self.empty = None if settings.guidance is None else model.unconditional()
@@ -68,6 +73,8 @@ class Probe:
         A row for which the model gives NaN has deltas of NaN, one whose difference has no content is infinite (`scores.fault`): it shall not
         fail the others.
         """
+        for prompt, _ in rows:
+            require_caption(prompt)
         probe = cls(model, rows[0][0], settings, samples=[rows[0][1]], text=text)
         probe.samples, probe._strict = tuple(sample for _, sample in rows), False
         probe.latents = torch.cat([model.noise(prompt, [sample], settings.seed) for prompt, sample in rows])

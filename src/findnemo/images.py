@@ -14,7 +14,7 @@ import torch
 from findnemo._memory import freed, out_of_memory, too_little
 from findnemo._writing import written
 from findnemo.errors import InputError, NumericalError
-from findnemo.models import Model, sample_seed, sampler_name, sampling
+from findnemo.models import Model, check_steps, require_caption, sample_seed, sampler_class, sampler_name, sampling
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,7 +27,7 @@ class ImageSettings:
     """How finished images are made: denoising steps, guidance scale, base seed (published evaluations: 50 steps, 7).
 
     `sampler`: the name of one in `models.SAMPLERS`, in any case; None is the checkpoint's own. The paper's images are made with "ddim".
-    Raises InputError for a sampler that is not known.
+    Raises InputError for a sampler that is not known, for fewer than 1 or more than 1000 steps, and for a guidance that is no number.
     """
 
     steps: int = 50
@@ -36,6 +36,10 @@ class ImageSettings:
     sampler: str | None = None
 
     def __post_init__(self) -> None:
+        if not (isinstance(self.steps, int) and 1 <= self.steps <= MOST_STEPS):
+            raise InputError(f"images in {self.steps!r:.40} steps: give 1 to {MOST_STEPS}")
+        if not abs(self.guidance) <= MOST_STEPS:
+            raise InputError(f"guidance {self.guidance!r:.40} is no scale for images: give a number such as 7")
         if self.sampler is not None:
             object.__setattr__(self, "sampler", sampler_name(self.sampler))
 
@@ -53,19 +57,26 @@ class ImageSettings:
         }
         if not isinstance(values, dict) or not all(type(v) in kinds.get(n, ()) for n, v in values.items()):
             raise InputError(f"image settings cannot be {values!r:.100}: this run was made by another findnemo, or is damaged")
-        made = cls(**values)
-        if not (1 <= made.steps <= MOST_STEPS and abs(made.guidance) <= MOST_STEPS):
-            raise InputError(f"image settings cannot be {values!r:.100}: give 1 to {MOST_STEPS} steps")
-        return made
+        return cls(**values)
+
+
+def check_images(model: Any, settings: ImageSettings) -> None:
+    """Raises InputError for a sampler that does not fit a model, and for steps that it cannot make. Of a model that only workers have
+    (`runs.Facts`) the sampler alone is known."""
+    sampler_class(model.samplers, settings.sampler)
+    if isinstance(model, Model):
+        with sampling(model, settings.sampler):
+            check_steps(model.pipeline.scheduler, settings.steps)
 
 
 def generate(model: Model, prompt: str, samples: Sequence[int], settings: ImageSettings | None = None) -> list[Image.Image]:
     """One RGB image per sample number, with whatever edits are in force. Sample k looks the same in every batch.
 
     The latents are decoded here, so that a safety checker does not blacken what is to be examined.
-    Raises NumericalError if the model gives NaN.
+    Raises NumericalError if the model gives NaN, InputError for a caption that is none and for steps that the sampler cannot make.
     """
     settings = settings or ImageSettings()
+    require_caption(prompt)
     return _sampled(model, prompt, [sample_seed(settings.seed, prompt, k) for k in samples], settings)
 
 
@@ -84,9 +95,12 @@ def generate_many(
 def _sampled(model: Model, prompt: str | list[str], seeds: list[int], settings: ImageSettings) -> list[Image.Image]:
     """An image a seed, of one prompt or of as many; half of them at a time where the device has no room for all. Raises DeviceError if one
     is too much."""
+    if not seeds:
+        return []
     try:
         each = len(seeds) if isinstance(prompt, str) else 1
         with sampling(model, settings.sampler):
+            check_steps(model.pipeline.scheduler, settings.steps)
             latents = model.sample(prompt, each, seeds, settings.steps, settings.guidance)
         return finished(model, latents)
     except RuntimeError as error:

@@ -46,6 +46,16 @@ class Settings:
         """
         return similarity < tau_ref if self.variant == "released" else similarity <= tau_ref
 
+    def __post_init__(self) -> None:
+        """Raises InputError naming a value that no score can be made with."""
+        for name, kind in _KINDS.items():
+            if not _fits(getattr(self, name), kind):
+                raise InputError(f"settings cannot have {name} {getattr(self, name)!r:.60}")
+        if self.guidance is not None and not (type(self.guidance) in (int, float) and abs(self.guidance) <= MOST):
+            raise InputError(f"settings cannot have guidance {self.guidance!r:.60}")
+        if self.timestep >= self.steps:
+            raise InputError(f"settings cannot have timestep {self.timestep} of {self.steps} steps")
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -53,17 +63,11 @@ class Settings:
     def from_json(cls, values: dict[str, Any]) -> Settings:
         """Raises InputError for names of another version, and for values that no calibration can have."""
         try:
-            made = cls(**values)
+            return cls(**values)
         except TypeError as error:
             raise InputError(f"settings of another findnemo version: {error}") from error
-        for name, kind in _KINDS.items():
-            if not _fits(getattr(made, name), kind):
-                raise InputError(f"settings cannot have {name} {getattr(made, name)!r:.60}: calibrate again")
-        if made.guidance is not None and not (type(made.guidance) in (int, float) and abs(made.guidance) <= MOST):
-            raise InputError(f"settings cannot have guidance {made.guidance!r:.60}: calibrate again")
-        if made.timestep >= made.steps:
-            raise InputError(f"settings cannot have timestep {made.timestep} of {made.steps} steps: calibrate again")
-        return made
+        except InputError as error:
+            raise InputError(f"{error}: calibrate again") from None
 
     def differences(self, other: Settings) -> str:
         """`timestep 0 instead of 1, ...`; empty if equal."""

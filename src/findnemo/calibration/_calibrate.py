@@ -14,8 +14,8 @@ from findnemo.calibration._calibration import Calibration
 from findnemo.calibration._gathered import Chunk, Gathered, Group, Parts, chained, chunked
 from findnemo.calibration._statistics import layer_activations
 from findnemo.deltas import Probe, group_size
-from findnemo.errors import MismatchError, NumericalError, StoppedError
-from findnemo.models import Model
+from findnemo.errors import InputError, MismatchError, NumericalError, StoppedError
+from findnemo.models import Model, captions_in
 from findnemo.scores import fault, trajectory
 from findnemo.settings import Settings, settings_for
 
@@ -60,13 +60,15 @@ def calibrate(
     identity = model.identity
     gathered = Gathered.load(path, f"{identity.fingerprint} {settings} {precision}") if path else Gathered("")
     done, saved = gathered.count, -math.inf
-    chunks = chunked(prompts, done, lambda: not gathered.settled(precision))
+    one, alike = None, True  # the first caption, and whether all are this one
+    chunks = chunked(captions_in(prompts), done, lambda: not gathered.settled(precision))
     computed = (parts or _parts_here(model))(settings, chunks)
     try:
         for groups in computed:  # the same chunks and groups after an interruption, so the same arithmetic
             for group in groups:
                 first = number
                 for prompt in group.prompts:
+                    one, alike = (prompt, alike) if one is None else (one, alike and prompt == one)
                     seen, number = chained(seen, prompt), number + 1
                     if number == done:
                         gathered.require(seen)
@@ -85,6 +87,10 @@ def calibrate(
             if number >= done:
                 gathered.merge()
         gathered.require(seen)
+        if number > 1 and alike:
+            raise InputError(
+                f"all {number} hold-out captions are {one!r:.60}: give different ones, of which statistics can be made"
+            )
     except BaseException:
         if path and gathered.count > done and gathered.whole:  # an interrupt can come in the midst of taking a group
             gathered.save(path)

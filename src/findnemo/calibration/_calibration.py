@@ -87,6 +87,12 @@ class Calibration:
                 f"this calibration was made with other settings: {self.settings.differences(settings)}; calibrate again"
             )
 
+    def same(self, other: Calibration) -> bool:
+        """Whether two calibrations are one: of the same model, settings, threshold, captions and statistics."""
+        mine, theirs = ((c.model, c.settings, c.tau, c.count, c.prompts, c.fpr, list(c.mean)) for c in (self, other))
+        tensors = ((self.mean[n], other.mean[n]) for n in self.mean) if mine == theirs else ()
+        return mine == theirs and all(torch.equal(a, b) for a, b in tensors)
+
     def save(self, folder: str | os.PathLike) -> Path:
         """Write `calibration.json` and `calibration.safetensors` to a folder; the JSON comes last and makes it valid."""
         from safetensors.torch import save

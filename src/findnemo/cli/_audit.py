@@ -382,7 +382,7 @@ def audit(
     from dataclasses import replace
 
     from findnemo.calibration import Calibration
-    from findnemo.models import sampler_class
+    from findnemo.images import check_images
     from findnemo.settings import settings_for
 
     check_track(track)
@@ -406,7 +406,8 @@ def audit(
     plan = gentle(plan, model, max_impact, unrelated, column, quiet, clean if holdout else None)
     stages, folder = ("detect", "localize", "verify"), Path(prompts or "").absolute().parent
     with tracked(out, track, quiet), at_work(model, crew, device, dtype, quiet, compile) as pool:
-        sampler_class(pool.model.samplers, sampler)  # one that does not fit is refused before any work
+        if images:
+            check_images(pool.model, plan.image_settings)  # what does not fit is refused before any work
         if made is None:
             assert clean is not None
             warn_long_captions(pool.model, clean, of="hold-out ")

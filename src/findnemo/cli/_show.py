@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -112,7 +113,7 @@ def _size_lines(captions: Sequence[Caption]) -> list[str]:
     if not sought:
         return []
     off = _count(len(all_neurons(captions)))
-    median = f", median {sizes[len(sizes) // 2]} a caption" if sizes else ""
+    median = f", median {statistics.median(sizes):g} a caption" if sizes else ""
     return [f"{len(sizes)} of {len(sought)} memories fall to tau or below with {off} off in all{median}."]
 
 
@@ -145,8 +146,10 @@ def _quality_lines(quality: Mapping[str, Any] | None) -> list[str]:
 
 
 def _failed_lines(captions: Sequence[Caption]) -> list[str]:
-    failed = [c for c in captions if c.failed]
-    return [f"[red]failed:[/] row {c.row}: {plain('; '.join(c.failed.values()))}" for c in failed[:5]]
+    from findnemo.runs import failures
+
+    failed = [(c.row, reasons) for c in captions if (reasons := failures(c))]
+    return [f"[red]failed:[/] row {row}: {plain('; '.join(reasons.values()))}" for row, reasons in failed[:5]]
 
 
 def _impact_lines(captions: Sequence[Caption]) -> list[str]:

@@ -95,7 +95,13 @@ def compare(
     before = True
     with suppress(typer.Exit):  # a caption that failed is no reason to leave out the others
         if begun(out):
-            asked = {"calibration": calibration, "images": images, "sampler": sampler and sampler_name(sampler), **judges}
+            asked = {
+                "calibration": calibration,
+                "holdout": holdout,
+                "images": images,
+                "sampler": sampler and sampler_name(sampler),
+                **judges,
+            }
             go_on(model, out, prompts, limit, column, asked, device, dtype, quiet or json, crew, trust)
         else:
             also = {"column": column, "device": device, "dtype": dtype, "report": False, "quiet": quiet or json, **vars(crew)}
@@ -104,7 +110,7 @@ def compare(
     refuse_shard(out)
     with tracked(out, track, quiet), opened_with(out, model, crew, device, dtype, quiet, trust) as (work, pool):
         with stoppable() as stop, bar(quiet) as update:
-            api(work, names, update, pool, stop)
+            api(work, names, update, pool, stop, limit)
         made = table(work.run, intervals)
         for name, text in (("table1.md", made.markdown()), ("table1.csv", made.csv())):
             with written(out / name) as part:
@@ -236,7 +242,7 @@ def go_on(
     made = Calibration.load(out / "calibration")
     has = {"images": settings["images"], "sampler": settings["image_settings"].get("sampler"), **settings["judges"]}
     for name, value in asked.items():
-        same = Calibration.load(value).tau == made.tau if name == "calibration" and value else str(value) == str(has.get(name))
+        same = Calibration.load(value).same(made) if name == "calibration" and value else str(value) == str(has.get(name))
         if value is not None and not same:
             raise MismatchError(f"{out} was made with another {name}: leave --{name} out, or give another --out")
     say(f"{out} goes on with its own settings and calibration", quiet)

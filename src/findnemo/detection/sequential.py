@@ -12,7 +12,7 @@ from torch import Tensor
 from findnemo.calibration import Calibration
 from findnemo.deltas import Probe
 from findnemo.errors import InputError, NumericalError
-from findnemo.models import Model
+from findnemo.models import Model, captions_in
 from findnemo.scores import TOGETHER, fault, memorization_score
 
 FIRST = 2  # seeds to begin with; one pair is enough to convict
@@ -124,7 +124,10 @@ def detect_many(
     """
     calibration.check(model)
     settings, tau = calibration.settings, calibration.tau
-    texts = model.encode(list(prompts))
+    prompts = list(captions_in(prompts))
+    if not prompts:
+        return []
+    texts = model.encode(prompts)
     deltas: list[Tensor] = [torch.empty(0)] * len(prompts)
     answers: dict[int, Detection | NumericalError] = {}
     seen, together = 0, settings.similarity in TOGETHER

@@ -137,7 +137,9 @@ def _obstacle(layer: Any) -> str | None:
     kind, weight = type(layer).__name__, getattr(layer, "weight", None)
     kind = f"{type(layer).__module__}.{kind}" if kind == "Linear" and type(layer) is not nn.Linear else kind
     if hasattr(layer, "base_layer"):
-        return f"carries a LoRA, which an edit of its weights would miss: {MERGE}"
+        idle = getattr(layer, "disable_adapters", False) or not getattr(layer, "active_adapters", True)
+        way_out = "take it off first with pipeline.unload_lora_weights() or delete_adapters()" if idle else MERGE
+        return f"carries a LoRA{' that is switched off' * idle}, which an edit of its weights would miss: {way_out}"
     if isinstance(weight, Tensor) and not _ordinary(weight, (layer.out_features, getattr(layer, "in_features", -1))):
         return (
             f"is quantized ({kind}, {type(weight).__name__} of {str(weight.dtype).removeprefix('torch.')}), so its weights cannot be "

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from findnemo._notices import notice
 from findnemo._safetensors import UNSEALED
 from findnemo.errors import ModelError
 from findnemo.models._marks import PREDICTION, READ, STATED, ZERO_SNR
@@ -35,6 +36,9 @@ ARCHITECTURES = {  # ModelSpec's names
 }
 KOHYA = {"1": "sd_v1", "2": "sd_v2", "xl": "sdxl_base_v1-0"}
 OURS = "# made by findnemo: "  # how a configuration beside a file begins that may be replaced
+
+
+SCALING = {"1": 0.18215, "2": 0.18215, "xl": 0.13025}  # of latents, as programs take it for granted
 
 
 def family(pipeline: Any) -> str:
@@ -62,6 +66,17 @@ def check_schedule(pipeline: Any) -> None:
                 f"the scheduler's {name} is {str(config[name])[:40]}, and a single file cannot say so: user interfaces take {usual}; export a "
                 "checkpoint directory"
             )
+
+
+def check_autoencoder(pipeline: Any) -> None:
+    """Say that a single file does not carry how its latents are scaled, where that is not what programs take for granted."""
+    config, usual = pipeline.vae.config, SCALING[family(pipeline)]
+    scaling, shift = config.get("scaling_factor", usual), config.get("shift_factor")
+    if abs(scaling - usual) > 1e-6 or shift:
+        notice(
+            f"the autoencoder scales latents by {scaling:g}{f' and shifts them by {shift:g}' if shift else ''}, which a single file cannot say: programs take "
+            f"{usual:g}; give them this model's configuration (--config), or export a checkpoint directory"
+        )
 
 
 def tensors(pipeline: Any) -> list[str]:

@@ -28,7 +28,7 @@ from findnemo.edits import LIMITS, Effect, check_called, effects, lora_weights, 
 from findnemo.errors import EditError, MismatchError, ModelError
 from findnemo.export._card import model_card
 from findnemo.export._checks import as_kept, check_checkpoint, check_file, check_kohya, check_parts
-from findnemo.export._marks import OURS, check_schedule, completed, kohya, spec
+from findnemo.export._marks import OURS, check_autoencoder, check_schedule, completed, kohya, spec
 from findnemo.export._marks import configuration as ldm_configuration
 from findnemo.export._marks import tensors as mark_names
 from findnemo.export._original import ORIGINAL, UNET, original_tensors, require_original, unet_name
@@ -92,6 +92,7 @@ def write_file(model: Model, chosen: Selection, path: Path, dtype: torch.dtype |
         rewrite(model, chosen.neurons, path, chosen.factor, dtype)
         return
     check_schedule(model.pipeline)
+    check_autoencoder(model.pipeline)
     marks = dict.fromkeys(mark_names(model.pipeline), torch.zeros(0))
     made, kept = edited(model, chosen.neurons, chosen.factor, dtype)
     check_parts(made)

@@ -16,7 +16,7 @@ from findnemo.deltas import Probe
 from findnemo.edits import masks
 from findnemo.errors import InputError, MismatchError, NumericalError
 from findnemo.localization.search import Found
-from findnemo.models import Model
+from findnemo.models import Model, captions_in
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
 from findnemo.scores import SIMILARITIES, fault
 from findnemo.settings import PAPER, Settings
@@ -46,13 +46,14 @@ class Bystanders:
     def __init__(self, model: Model, prompts: Sequence[str], settings: Settings = PAPER):
         if not prompts:
             raise InputError("no unrelated captions: an impact is measured on captions that are not memorized, give one or more")
-        self.prompts, text, self._made_with = tuple(prompts), model.encode(list(prompts)), model.identity
+        self.prompts, self._made_with = tuple(captions_in(prompts)), model.identity
+        text = model.encode(list(self.prompts))
         self._probe = Probe.of_many(model, [(prompt, 0) for prompt in self.prompts], settings, text)
         self._untouched, self._similarity = self._probe.deltas(), SIMILARITIES[settings.similarity]
         for prompt, delta in zip(self.prompts, self._untouched, strict=True):
             if (reason := fault(delta)) is not None:
                 raise NumericalError(f"unrelated caption {prompt!r}: {reason}")
-        rows = layer_activations(model, list(prompts), text)
+        rows = layer_activations(model, list(self.prompts), text)
         self._driven = {name: r.mean(0) / r.mean().clamp(min=torch.finfo(r.dtype).tiny) for name, r in rows.items()}
         self._probe.evaluations = 0
 

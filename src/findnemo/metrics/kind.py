@@ -15,16 +15,19 @@ if TYPE_CHECKING:
 
 VERBATIM = 0.7  # SSCD above which an image is a copy of the training image
 IMAGES = 10  # generations that the paper looks at
-ORDINARY = ("n", "none", "no", "n/a", "-", "0", "false", "ordinary", "normal", "not memorized", "non-memorized", "unmemorized")
+ORDINARY = (  # words for none, without case, hyphens and underscores
+    *("", "n", "none", "no", "n/a", "na", "nan", "null", "0", "0.0", "false", "unknown", "ordinary", "normal", "negative"),
+    *("not memorized", "notmemorized", "non memorized", "nonmemorized", "unmemorized"),
+)
 
 
 def is_memory(kind: str | None) -> bool:
     """Whether the type that a table gives a caption is one of a memory (VM, TM, or any other): not empty, and no word for none (`ORDINARY`).
 
-    >>> is_memory("VM"), is_memory("None"), is_memory(None)
-    (True, False, False)
+    >>> is_memory("VM"), is_memory("None"), is_memory(None), is_memory("Not_Memorized")
+    (True, False, False, False)
     """
-    return bool(kind) and str(kind).strip().casefold() not in ORDINARY
+    return str(kind or "").lower().replace("_", " ").replace("-", " ").strip() not in ORDINARY
 
 
 def memory_type(similarities: Iterable[float]) -> str:

@@ -1,11 +1,11 @@
 """Models: one adapter per architecture, and `load`."""
 
-from findnemo.models._base import Model, sample_seed
+from findnemo.models._base import Model, captions_in, require_caption, sample_seed
 from findnemo.models._diffusion import DiffusionModel
 from findnemo.models._flow import FlowModel
 from findnemo.models._loading import load
 from findnemo.models._reading import Reader, cut
-from findnemo.models._samplers import SAMPLERS, sampler_class, sampler_name, sampling
+from findnemo.models._samplers import SAMPLERS, check_steps, sampler_class, sampler_name, sampling
 from findnemo.models.deepfloyd import DeepFloyd
 from findnemo.models.flux import Flux
 from findnemo.models.pixart import PixArt
@@ -25,8 +25,11 @@ __all__ = [
     "StableDiffusion",
     "StableDiffusion3",
     "StableDiffusionXL",
+    "captions_in",
+    "check_steps",
     "cut",
     "load",
+    "require_caption",
     "sample_seed",
     "sampler_class",
     "sampler_name",

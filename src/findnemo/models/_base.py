@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from findnemo._notices import notice
 from findnemo._state import evaluating, modules_of, plain_arithmetic, spare_scheduler, taking
-from findnemo.errors import EditError, ModelError
+from findnemo.errors import EditError, InputError, ModelError
 from findnemo.models._autoencoder import decoded, encoded
 from findnemo.models._identified import Known, identity
 from findnemo.models._identity import Identity
@@ -403,6 +403,11 @@ class Model:
                 f"the attention projections of {kind} are fused ({fused[0]}), so an edit of to_v would silently do nothing: "
                 f"call pipeline.{self.component}.unfuse_qkv_projections() first"
             )
+        if hasattr(self.denoiser, "get_base_model"):
+            raise ModelError(
+                f"the {self.component} is a {kind} of peft around the network that findnemo needs: give the pipeline {self.component}.get_base_model(), "
+                "or merge_and_unload() to keep what was adapted"
+            )
         if not any(self.is_value_layer(n, m) for n, m in modules):
             raise ModelError(
                 f"no value layers found in {kind}: findnemo needs a text-conditioned model with cross-attention (attn2.to_v)"
@@ -449,6 +454,27 @@ def _drawn(shape: tuple[int, ...], seed: int, prompt: str, sample: int) -> Tenso
     """Gaussian noise in float32, drawn on the CPU, whatever PyTorch's default dtype and device have been set to."""
     generator = torch.Generator("cpu").manual_seed(sample_seed(seed, prompt, sample))
     return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+
+
+def require_caption(prompt: Any) -> None:
+    """Raises InputError for what is no caption: something else than text, or half of a surrogate pair."""
+    if not isinstance(prompt, str):
+        raise InputError(f"a caption must be text, not {type(prompt).__name__}: {prompt!r:.60}")
+    if prompt.encode(errors="ignore").decode() != prompt:
+        raise InputError(f"the caption {ascii(prompt)[:60]} holds half of a surrogate pair: repair or remove it")
+
+
+def captions_in(prompts: Iterable[str]) -> Iterator[str]:
+    """Captions one by one. Raises InputError for one text where several captions belong, which would be taken letter by letter, and for
+    what is no caption."""
+    if isinstance(prompts, str):
+        raise InputError(
+            f"{prompts!r:.60} is one text where several captions belong: give a list, or read_prompts(FILE) for a file"
+        )
+    for prompt in prompts:
+        prompt = getattr(prompt, "text", prompt)  # a row of a table of captions
+        require_caption(prompt)
+        yield prompt
 
 
 def sample_seed(seed: int, prompt: str, sample: int) -> int:

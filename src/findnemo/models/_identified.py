@@ -14,11 +14,17 @@ from torch import Tensor, nn
 from findnemo.models._adapters import Module, acting
 from findnemo.models._content import digests, stamp
 from findnemo.models._identity import ADAPTER, METHOD, RULES, Identity, Part
-from findnemo.models._structure import plain, settings_of, short
+from findnemo.models._structure import plain, replaced, settings_of, short
 
 # parts of a pipeline that neither scores nor findnemo's pictures pass through
 IDLE = ("safety_checker", "feature_extractor", "image_encoder", "watermarker", "requires_safety_checker")
 DERIVED = ("vae_scale_factor", "tokenizer_max_length")  # attributes of a pipeline that tell what its networks are given
+DYNAMIC = (
+    "base_shift",
+    "max_shift",
+    "base_image_seq_len",
+    "max_image_seq_len",
+)  # of a flow, used where `use_dynamic_shifting` is on
 WORDS = (  # what a tokenizer is asked for, to tell rules apart that no setting names
     "A  Photo of THE red fox, 1999's “best” café & naïve Straße — 3.5% \n\t hello_world <tag> I'd can't 日本語 🦊"
 )
@@ -36,6 +42,7 @@ def identity(pipeline: Any, schedule: tuple[str, ...], known: Known) -> Identity
     for name, component in pipeline.components.items():
         if name in IDLE or component is None:
             continue
+        component = getattr(component, "_orig_mod", component)  # a compiled one computes what it was compiled from
         if isinstance(component, nn.Module):
             module = Module.of(component)
             parts[name] = Part(settings_of(component), _digests(name, module.tensors, known))
@@ -66,7 +73,7 @@ def _pipeline(pipeline: Any) -> dict[str, Any]:
         k: v for k, v in pipeline.config.items() if k not in pipeline.components and k not in IDLE and not k.startswith("_")
     }
     sizes = {name: getattr(pipeline, name, None) for name in DERIVED}
-    return {"class": type(pipeline).__name__} | plain(config | sizes)
+    return {"class": type(pipeline).__name__} | plain(config | sizes) | replaced(pipeline)
 
 
 # schedulers and tokenizers --------------------------------------------------------------------------------------------
@@ -75,7 +82,8 @@ def _pipeline(pipeline: Any) -> dict[str, Any]:
 def _noise(scheduler: Any, schedule: tuple[str, ...]) -> dict[str, Any]:
     """The noise schedule; a setting that is off is the same as one that the scheduler does not have."""
     config = scheduler.config
-    found = plain({name: config[name] for name in schedule if not _off(config.get(name))})
+    idle = () if config.get("use_dynamic_shifting", True) else DYNAMIC
+    found = plain({name: config[name] for name in schedule if not _off(config.get(name)) and name not in idle})
     if "original_inference_steps" in found:  # timesteps of a distillation, which its own class makes
         found["class"] = type(scheduler).__name__
     return found | _set_by_hand(scheduler)

@@ -183,6 +183,12 @@ def _device(device: str | torch.device | None) -> torch.device | None:
         raise InputError(f"device {device!r} is not known: use cpu, cuda, cuda:0 or mps") from error
     if place is not None and place.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {str(place)!r} is not there: PyTorch finds no CUDA on this machine; use cpu")
+    try:
+        torch.zeros(1, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(
+            f"device {str(place)!r} is not there ({first_line(error):.120}): use cpu, or one that PyTorch finds"
+        ) from error
     return place
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -86,6 +87,21 @@ def sampling(model: Any, name: str | None) -> Iterator[None]:
         yield
     finally:
         model.pipeline.scheduler = own
+
+
+def check_steps(scheduler: Any, steps: int) -> None:
+    """Raises InputError for so many denoising steps as a sampler cannot make: a distilled one has few, Runge-Kutta needs some to begin with.
+
+    Flows make any number.
+    """
+    if not hasattr(scheduler, "alphas_cumprod"):
+        return
+    try:
+        copy.deepcopy(scheduler).set_timesteps(steps)
+    except ValueError as error:
+        raise InputError(
+            f"a {type(scheduler).__name__} cannot make images in {steps} steps ({str(error).splitlines()[0]:.200})"
+        ) from error
 
 
 _FIXED: dict[str, dict[str, Any]] = {"PNDMScheduler": {"skip_prk_steps": True}}

@@ -17,6 +17,8 @@ SILENT = {
     *("name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures", "model_type", "return_dict", "use_cache"),
     *("output_attentions", "output_hidden_states", "torchscript", "id2label", "label2id", "problem_type", "task_specific_params"),
     *("dropout", "attention_dropout", "dropout_rate", "classifier_dropout", "initializer_range", "initializer_factor"),
+    "vocab_size",  # which the shape of the embedding and the tokenizer tell, and diffusers forgets to put back
+    "lora_scale",  # left behind by a fused adapter, read by nothing
     *("training", "gradient_checkpointing", "inplace", "name", "p", "fused_projections", "use_slicing", "tokenizer_class"),
 }
 SHAPES = {  # attributes of modules that the shapes of their weights tell
@@ -91,7 +93,26 @@ def _attributes(module: nn.Module) -> dict[str, Any]:
         for name, value in vars(module).items()
         if name[0] != "_" and value is not None and name not in SILENT and name not in SHAPES and _simple(value)
     }
-    return found | ({"processor": kind} if (kind := _processor(module)) else {})
+    return found | ({"processor": kind} if (kind := _processor(module)) else {}) | replaced(module)
+
+
+def replaced(thing: Any) -> dict[str, str]:
+    """Methods of an object that somebody has replaced on it alone: name -> by what. Those of libraries that move weights or compile, and our own,
+    give the same results."""
+    own = vars(thing)
+    if "_hf_hook" in own or "_diffusers_hook" in own or own.get("_compiled_call_impl") is not None:
+        return {}
+    methods = {name: value for name, value in own.items() if callable(value) and callable(getattr(type(thing), name, None))}
+    return {name: f"replaced by {_origin(value)}" for name, value in methods.items() if _foreign(value)}
+
+
+def _foreign(method: Any) -> bool:
+    maker = getattr(method, "__module__", None) or ""
+    return not maker.startswith(("findnemo", "torch.", "accelerate", "peft"))
+
+
+def _origin(method: Any) -> str:
+    return str(getattr(method, "__qualname__", type(method).__name__))
 
 
 def _summary(values: Mapping[str, Any]) -> Any:

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from findnemo._marks import is_ours, unmarked
 from findnemo.errors import InputError
-from findnemo.prompts._columns import captions_among, columns_of, keys, records
+from findnemo.prompts._columns import CAPTION_COLUMNS, captions_among, columns_of, keys, records
 from findnemo.prompts._csv import has_strays, rows_of
 from findnemo.prompts._lines import decoded, lines_of, without_end, without_nul
 from findnemo.prompts._table import LONGEST as LONGEST
@@ -127,6 +127,13 @@ def read_parquet(source: str, file: IO[bytes], column: str | None) -> Iterable[R
     try:
         schema = pl.read_parquet_schema(file)
         names = [name for name, dtype in schema.items() if not dtype.is_nested()]
+        nested = [
+            name for name in schema if name not in names and name.strip().lower() in (*CAPTION_COLUMNS, (column or "").lower())
+        ]
+        if nested and not {name.strip().lower() for name in names} & {*CAPTION_COLUMNS}:
+            raise InputError(
+                f"{source}: the column {nested[0]!r} holds lists, and a row is one caption: write a row for each (explode it)"
+            )
         wanted = [name for name in columns_of(source, names, column) if name is not None]
         return records(source, _parquet_rows(source, file, wanted), column, wanted)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:

@@ -7,7 +7,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
@@ -90,6 +90,12 @@ def _opener(source: Any, column: str | None, stdin: IO[bytes] | None) -> tuple[s
 
 def _of_values(source: Any, column: str | None) -> tuple[str, Callable[[], Iterator[Record]]]:
     """Captions or rows in memory, of a data set, or of what a function returns."""
+    if isinstance(source, Mapping):
+        raise InputError("a dict of columns is no list of captions: give rows, such as [{'caption': ...}, ...], or a DataFrame")
+    if hasattr(source, "columns") and hasattr(source, "to_dict"):  # a DataFrame, of polars or of pandas
+        source = source.to_dicts() if hasattr(source, "to_dicts") else source.to_dict("records")
+    if source is None or not (callable(source) or hasattr(source, "__iter__")):
+        raise InputError(f"{source!r:.60} is no table of captions: give a file, a list of captions, or rows")
     known = getattr(source, "column_names", None)
     if known is None and hasattr(source, "column_names"):  # a data set read as it comes, such as CSV
         known = keys(islice(source, 1))

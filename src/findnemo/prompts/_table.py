@@ -164,6 +164,8 @@ def caption_of(value: Any, where: str) -> str | None:
 
 def _label(value: Any, where: str) -> str | None:
     """A type or image cell as text; None where it holds nothing, or something else such as the pixels themselves."""
+    if isinstance(value, float) and value.is_integer():  # whole numbers of a column with gaps
+        value = int(value)
     text = str(value) if isinstance(value, str) or (isinstance(value, int) and abs(value) < 10**18) else ""
     return caption_of(text, where) if len(text) <= LONGEST else None
 

@@ -8,7 +8,19 @@ from findnemo.runs.discoveries import Discoveries, discoveries, list_of, list_to
 from findnemo.runs.export import ASKED, counts, neurons_by_caption, row, summary, told, write_results
 from findnemo.runs.merge import Merged, merge
 from findnemo.runs.repair import Repair, repair
-from findnemo.runs.standing import BAD, STAGES, STANDINGS, STATES, all_neurons, copies, neurons_of, standing, state, switched_off
+from findnemo.runs.standing import (
+    BAD,
+    STAGES,
+    STANDINGS,
+    STATES,
+    all_neurons,
+    copies,
+    failures,
+    neurons_of,
+    standing,
+    state,
+    switched_off,
+)
 from findnemo.runs.stopping import Stopping, stopping
 from findnemo.runs.store import Caption, Run, refuse_foreign
 from findnemo.runs.table import Entered, Shard, ask_all, enter
@@ -54,6 +66,7 @@ __all__ = [
     "discoveries",
     "drive",
     "enter",
+    "failures",
     "in_order",
     "list_of",
     "list_told",

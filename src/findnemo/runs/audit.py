@@ -17,9 +17,10 @@ from findnemo.calibration import Calibration, activations
 from findnemo.deltas import group_size
 from findnemo.detection import Detection, Screen, detect_many
 from findnemo.errors import DeviceError, FindnemoError
-from findnemo.images import ImageSettings, png, sheet
+from findnemo.images import ImageSettings, check_images, png, sheet
 from findnemo.localization import DEFAULT, Bystanders, localize, most_unusual
-from findnemo.models import Model, sampler_class
+from findnemo.metrics.kind import is_memory
+from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.prompts import Prompt
 from findnemo.runs._same import require_same
@@ -60,7 +61,8 @@ class Plan:
 
     def settings(self, model: Model, calibration: Calibration) -> dict[str, Any]:
         """Everything a result depends on; a run directory holds results of one such set only. Without images no picture's part is kept."""
-        sampler_class(model.samplers, self.image_settings.sampler)  # refuses one that does not fit
+        if self.images:
+            check_images(model, self.image_settings)
         identity = model.identity
         return {
             "model": identity.fingerprint,
@@ -366,8 +368,8 @@ def _quality(
 
 def not_memorized(run: Run, most: int) -> list[str]:
     """The first captions of a run that are not memorized, those over tau that are only suspected among them: what stands under the threshold
-    alone would be chosen by the score."""
-    others = (c.text for c in run.captions(stage="detect") if state(c) != "memorized")
+    alone would be chosen by the score. None whose type says that it is a memory, which detection may have missed."""
+    others = (c.text for c in run.captions(stage="detect") if state(c) != "memorized" and not is_memory(c.type))
     return list(islice(others, most))
 
 

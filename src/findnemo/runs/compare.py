@@ -29,8 +29,8 @@ from findnemo.neurons import NeuronSet
 from findnemo.originals import picture
 from findnemo.runs._same import require_same
 from findnemo.runs.audit import Answer, Plan, Progress, Tools, Work, not_memorized
-from findnemo.runs.ordinary import MEMORY, ordinary
-from findnemo.runs.standing import neurons_of
+from findnemo.runs.ordinary import ordinary
+from findnemo.runs.standing import neurons_of, state
 from findnemo.runs.store import Caption
 from findnemo.runs.table import ask_all
 from findnemo.runs.workers import Dispatch, Pool, Serial, Unit, drive, never
@@ -45,7 +45,6 @@ LIKE_NEMO = (NEMO, *DRAWS)  # methods that need to know NeMo's neurons
 SWITCHED = ("neurons", *LIKE_NEMO)  # methods that switch neurons off
 STAGE = "compare:"  # and the name: the stage of a mitigation in the run store
 LISTING = "listing"  # the stage of NeMo's neurons
-TYPED = f"a.caption IN (SELECT id FROM captions WHERE {MEMORY})"  # memories by their type, where there are any
 REFERENCES = 8  # captions that are not memorized, for methods that compare with such
 
 
@@ -64,8 +63,9 @@ def compare(
     progress: Progress | None = None,
     pool: Pool | None = None,
     stop: Callable[[], bool] = never,
+    limit: int | None = None,
 ) -> None:
-    """Make the images of every localized caption under each mitigation, judge them, and record what is found.
+    """Make the images of every localized caption under each mitigation, judge them, and record what is found; of the first `limit` of them.
 
     What is answered is not done again. The first image of each is kept in `compare/`. A method that fails on a caption is recorded
     as failed with the reason. `pool`: who does it; without one, this process. Once `stop` says so, nothing more is
@@ -75,7 +75,8 @@ def compare(
     stages = [STAGE + name for name in wanted]
     require_same(run, work.model, pictures=True)
     ask_all(run)
-    typed = TYPED if list_open(run, "compare", ["-"], extra=TYPED)[0] else "1"
+    chosen = localized_captions(run.captions(stage="localize"))[:limit]
+    typed = f"a.caption IN ({', '.join(str(c.id) for c in chosen)})"
     told = progress or (lambda stage, done, total: None)
     if set(wanted) & set(LIKE_NEMO) and not _is_nemo(work.plan):
         _list_nemo(work, typed, told, pool, stop)
@@ -182,9 +183,10 @@ def _answer(tools: Tools, caption: Caption, name: str, before: list[Image.Image]
 
 
 def localized_captions(captions: Iterable[Caption]) -> list[Caption]:
-    """Captions with neurons. Where some have the type of a memory (VM, TM), those: one without is a caption that the threshold is wrong about."""
+    """Captions with neurons. Where some have the type of a memory (VM, TM), those: one without is a caption that the threshold is wrong about.
+    Else those that are memorized (`standing.state`), without the ones that are only suspected, where there are any."""
     found = [c for c in captions if len(neurons_of(c))]
-    return [c for c in found if is_memory(c.type)] or found
+    return [c for c in found if is_memory(c.type)] or [c for c in found if state(c) == "memorized"] or found
 
 
 def untouched(work: Work, caption: Caption) -> list[Image.Image]:

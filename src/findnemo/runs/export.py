@@ -14,7 +14,7 @@ from findnemo._marks import marked
 from findnemo._writing import written
 from findnemo.runs.discoveries import list_of, p_of, p_values, q_values
 from findnemo.runs.overview import sampler_of
-from findnemo.runs.standing import all_neurons, neurons_of, standing, state
+from findnemo.runs.standing import STAGES, all_neurons, failures, neurons_of, standing, state
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.whole import each_caption
 
@@ -27,7 +27,7 @@ def row(caption: Caption, q: Mapping[int, float] | None = None) -> dict[str, Any
         "row": caption.row,
         "caption": caption.text,
         "type": caption.type,
-        "status": "failed" if caption.failed else "done" if detected else "open",
+        "status": "failed" if failures(caption) else "done" if detected else "open",
         "memorized": None if (now := state(caption)) is None else now == "memorized",
         "state": now,
         "standing": standing(caption),
@@ -48,7 +48,7 @@ def row(caption: Caption, q: Mapping[int, float] | None = None) -> dict[str, Any
         "impact": impact_of(caption),
         "evaluations": found.get("evaluations", 0) + detected.get("evaluations", 0),
         "seconds": round(caption.seconds, 3),
-        "error": "; ".join(f"{stage}: {reason}" for stage, reason in caption.failed.items()) or None,
+        "error": "; ".join(f"{stage}: {reason}" for stage, reason in failures(caption).items()) or None,
     }
 
 
@@ -69,7 +69,7 @@ def _significant(value: float | None) -> float | None:
 
 
 _OVER = "SELECT caption FROM results WHERE stage = 'detect' AND status = 'done' AND json_extract(payload, '$.memorized')"
-_FAILED = "SELECT caption FROM results WHERE status = 'failed'"
+_FAILED = f"SELECT caption FROM results WHERE status = 'failed' AND stage IN {STAGES}"
 
 
 def counts(run: Run, of: str = "SELECT id FROM captions") -> dict[str, int]:

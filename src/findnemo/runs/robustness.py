@@ -20,6 +20,7 @@ from findnemo._secrets import hidden
 from findnemo.edits import deactivate
 from findnemo.errors import FindnemoError, InputError, ModelError, StoppedError
 from findnemo.images import save_png, sheet
+from findnemo.metrics.kind import is_memory
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.originals import picture
@@ -85,8 +86,9 @@ def memorized(captions: Iterable[Caption], most: int = 0) -> list[Caption]:
 
 
 def ordinary(captions: Iterable[Caption], most: int = 0) -> list[Caption]:
-    """Captions that are not memorized, so many spread over the table; 0: all of them."""
-    return spread([c for c in captions if c.results.get("detect", {}).get("memorized") is False], most)
+    """Captions that are not memorized, so many spread over the table; 0: all of them. None whose type is that of a memory."""
+    under = [c for c in captions if c.results.get("detect", {}).get("memorized") is False]
+    return spread([c for c in under if not is_memory(c.type)], most)
 
 
 def spread(found: list[T], most: int) -> list[T]:

@@ -82,7 +82,7 @@ def standing(caption: Caption, tau: float | None = None) -> str:
     'not memorized'
     """
     found, checked, now = caption.results.get("localize"), caption.results.get("verify"), state(caption)
-    if any(stage in caption.failed for stage in STAGES):
+    if failures(caption):
         return "failed"
     if now != "memorized":
         return now or "open"
@@ -105,6 +105,11 @@ def _verified(checked: Mapping[str, Any], tau: float | None) -> str:
     if same_seed is not None and tau is not None and same_seed > tau:
         return "back"
     return "copies" if copied and copies(checked, "after") else "gone"
+
+
+def failures(caption: Caption) -> dict[str, str]:
+    """Stages of the audit that failed on a caption, with the reason. A mitigation or a study that failed on it says nothing of the caption."""
+    return {stage: reason for stage, reason in caption.failed.items() if stage in STAGES}
 
 
 def neurons_of(caption: Caption) -> NeuronSet:

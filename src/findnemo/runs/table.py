@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from findnemo._notices import notice
 from findnemo._secrets import hidden
 from findnemo.errors import InputError, MismatchError
 from findnemo.prompts import Prompt
@@ -92,6 +93,7 @@ def _caption(run: Run, prompt: Prompt, position: int, shard: Shard | None) -> in
     if known := run.query("SELECT id FROM captions WHERE text = ?", (prompt.text,)):
         if shard is not None and known[0][0] != position:
             raise _other_table(run)
+        _completed(run, int(known[0][0]), prompt)
         return int(known[0][0])
     taken = bool(run.query("SELECT 1 FROM captions WHERE id = ?", (position,)))
     if taken and shard is not None:
@@ -99,6 +101,18 @@ def _caption(run: Run, prompt: Prompt, position: int, shard: Shard | None) -> in
     number = 1 + int(run.query("SELECT MAX(id) FROM captions")[0][0]) if taken else position
     run.put("captions", (number, prompt.text, prompt.row, prompt.type, prompt.image and hidden(prompt.image)))
     return number
+
+
+def _completed(run: Run, number: int, prompt: Prompt) -> None:
+    """Give a caption that is there already the type and the image that it had not; what it has stays, and is told where the table differs."""
+    ((text, row, kind, image),) = run.query("SELECT text, row, type, image FROM captions WHERE id = ?", (number,))
+    given = prompt.image and hidden(prompt.image)
+    if (kind is None and prompt.type) or (image is None and given):
+        run.put("captions", (number, text, row, kind or prompt.type, image or given))
+    if kind and prompt.type and kind != prompt.type:
+        notice(
+            f"row {prompt.row}: the run has this caption with the type {kind!r:.20}, the table says {prompt.type!r:.20}: the run's stays"
+        )
 
 
 def _other_table(run: Run) -> MismatchError:

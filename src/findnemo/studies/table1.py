@@ -73,7 +73,7 @@ def _about(run: Run, captions: list[Caption]) -> str:
     grown = ", and neurons added where finished images stayed copies" if settings.get("grow") else ""
     text = (
         "NeMo: the listing as published (Algorithms 1 to 4), nothing added. Random neurons: as many of each layer as NeMo's (all others of a "
-        f"layer of which NeMo has more than half), five draws, counted each by itself. findnemo: what this run found (search {settings['search']!r}{grown})."
+        f"layer of which NeMo has more than half), each draw counted by itself. findnemo: what this run found (search {settings['search']!r}{grown})."
     )
     missed = sum(is_memory(c.type) and not len(neurons_of(c)) and bool(c.results) for c in captions)
     return text + (f" {missed} captions with the type of a memory got no neurons and are in no row." if missed else "")

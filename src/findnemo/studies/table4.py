@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from findnemo.calibration import Calibration, calibrate
 from findnemo.errors import FindnemoError, StorageError
 from findnemo.metrics.robust import median_mad
-from findnemo.neurons import EMPTY, NeuronSet
+from findnemo.neurons import NeuronSet
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
 from findnemo.studies._bench import Bench, Study
@@ -24,7 +25,7 @@ UNRELATED_TITLE = "Captions that are not memorized"
 HOLDOUT = 64  # unrelated captions on which the threshold with guidance is calibrated
 NONE_KNOWN = "nobody has told which captions of this run are not memorized: give some of which that is known, --unrelated FILE"
 
-Find = Callable[[Caption], tuple[NeuronSet, float]]  # the neurons of an ablation, and the factor they are scaled by
+Find = Callable[[Caption], "tuple[NeuronSet, float] | None"]  # the neurons of an ablation and their factor; None where it failed
 
 
 def table4(bench: Bench) -> Study:
@@ -32,16 +33,19 @@ def table4(bench: Bench) -> Study:
     captions = bench.sample()
     variants, left_out, told = _variants(bench)
     rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    failed: Counter[str] = Counter()
     for k, (name, find) in enumerate(variants.items()):
         bench.say("table4", k, len(variants))
         for caption in captions:
-            neurons, factor = find(caption)
-            payload = bench.off(caption, neurons, factor)
+            found = find(caption)
+            payload = bench.off(caption, *found) if found is not None else None
+            failed[name] += found is None
             if payload is not None:
                 rows.setdefault(name, {}).setdefault(caption.type or "", []).append(payload)
     bench.say("table4", len(variants), len(variants))
     note = f"tau = {bench.calibration.tau:.3f}; {'; '.join(told)}{'; ' * bool(told)}no score exceeds 1."
     note += "".join(f" Left out: {name}, for {reason}." for name, reason in left_out.items())
+    note += "".join(f" {name}: {count} captions left out, whose localization failed." for name, count in failed.items() if count)
     text = (
         "What refinement, top-k candidates, the threshold and guidance contribute, and what it does to scale neurons instead of switching "
         "them off. Captions that are not memorized in an ablation count with no neuron."
@@ -54,14 +58,14 @@ def _variants(bench: Bench) -> tuple[dict[str, Find], dict[str, str], list[str]]
     """The ablations; those that cannot be made, with the reason; and what thresholds they take, in words."""
     plain = bench.calibration
     variants: dict[str, Find] = {
-        "NeMo": lambda c: (_listed(bench, c)[1], 0.0),
-        "without refinement": lambda c: (_listed(bench, c)[0], 0.0),
-        "without top-k": lambda c: (_found(bench, "no-top-k", c, plain, top_k=False), 0.0),
+        "NeMo": lambda c: _scaled(_listed(bench, c, 1), 0.0),
+        "without refinement": lambda c: _scaled(_listed(bench, c, 0), 0.0),
+        "without top-k": lambda c: _scaled(_found(bench, "no-top-k", c, plain, top_k=False), 0.0),
     }
     left_out, told = {}, []
     if len(bench.unrelated) > 1:
         guided = _guided(bench)
-        variants["guidance in detection"] = lambda c: (_found(bench, "guided", c, guided), 0.0)
+        variants["guidance in detection"] = lambda c: _scaled(_found(bench, "guided", c, guided), 0.0)
         told.append(f"with guidance {guided.settings.guidance:g} in detection and in calibration tau = {guided.tau:.3f}")
     else:
         left_out["guidance in detection"] = f"its threshold comes from captions that are not memorized, and {NONE_KNOWN}"
@@ -71,22 +75,28 @@ def _variants(bench: Bench) -> tuple[dict[str, Find], dict[str, str], list[str]]
         told += [f"{name} = {made.tau:.3f}" for name, made in taus.items()]
     else:
         left_out["other thresholds"] = NO_SCORES
-    variants |= {n: lambda c, f=f: (_listed(bench, c)[1], f) for n, f in FACTORS.items()}  # type: ignore[misc]
+    variants |= {n: lambda c, f=f: _scaled(_listed(bench, c, 1), f) for n, f in FACTORS.items()}  # type: ignore[misc]
     return variants | {"findnemo's search": lambda c: (neurons_of(c), 0.0)}, left_out, told
 
 
-def _listed(bench: Bench, caption: Caption) -> tuple[NeuronSet, NeuronSet]:
-    return bench.listed(caption) or (EMPTY, EMPTY)
+def _scaled(neurons: NeuronSet | None, factor: float) -> tuple[NeuronSet, float] | None:
+    return None if neurons is None else (neurons, factor)
 
 
-def _found(bench: Bench, name: str, caption: Caption, calibration: Calibration, **options: Any) -> NeuronSet:
-    """Refined neurons of an ablation, computed once."""
+def _listed(bench: Bench, caption: Caption, refined: int) -> NeuronSet | None:
+    """What the listing has of a caption, before and after refinement; None where it failed."""
+    found = bench.listed(caption)
+    return None if found is None else found[refined]
+
+
+def _found(bench: Bench, name: str, caption: Caption, calibration: Calibration, **options: Any) -> NeuronSet | None:
+    """Refined neurons of an ablation, computed once; None where it failed."""
     payload = bench.kept(f"nemo:{name}", caption, lambda c: listing(bench.model, c.text, calibration, **options))
-    return NeuronSet((payload or {}).get("refined"))
+    return None if payload is None else NeuronSet(payload["refined"])
 
 
 def _at_tau(bench: Bench, name: str, calibration: Calibration) -> Find:
-    return lambda caption: (_found(bench, name, caption, calibration), 0.0)
+    return lambda caption: _scaled(_found(bench, name, caption, calibration), 0.0)
 
 
 def _guided(bench: Bench) -> Calibration:
