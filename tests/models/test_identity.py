@@ -181,7 +181,7 @@ SCORES = {
 
 def sampler(kind: Any) -> Any:
     def change(pipeline: Any) -> None:
-        pipeline.scheduler = kind.from_config(plain(pipeline.scheduler.config))
+        pipeline.scheduler = kind.from_config(plain(pipeline.scheduler.config) | {"skip_prk_steps": True})
 
     return change
 

@@ -19,12 +19,13 @@ from findnemo.models._structure import plain, replaced, settings_of, short
 # parts of a pipeline that neither scores nor findnemo's pictures pass through
 IDLE = ("safety_checker", "feature_extractor", "image_encoder", "watermarker", "requires_safety_checker")
 DERIVED = ("vae_scale_factor", "tokenizer_max_length")  # attributes of a pipeline that tell what its networks are given
-DYNAMIC = (
+DYNAMIC = {
     "base_shift",
     "max_shift",
     "base_image_seq_len",
     "max_image_seq_len",
-)  # of a flow, used where `use_dynamic_shifting` is on
+    "time_shift_type",
+}  # of a flow that shifts by size
 WORDS = (  # what a tokenizer is asked for, to tell rules apart that no setting names
     "A  Photo of THE red fox, 1999's “best” café & naïve Straße — 3.5% \n\t hello_world <tag> I'd can't 日本語 🦊"
 )
@@ -82,7 +83,7 @@ def _pipeline(pipeline: Any) -> dict[str, Any]:
 def _noise(scheduler: Any, schedule: tuple[str, ...]) -> dict[str, Any]:
     """The noise schedule; a setting that is off is the same as one that the scheduler does not have."""
     config = scheduler.config
-    idle = () if config.get("use_dynamic_shifting", True) else DYNAMIC
+    idle: set[str] = set() if config.get("use_dynamic_shifting", True) else DYNAMIC
     found = plain({name: config[name] for name in schedule if not _off(config.get(name)) and name not in idle})
     if "original_inference_steps" in found:  # timesteps of a distillation, which its own class makes
         found["class"] = type(scheduler).__name__
