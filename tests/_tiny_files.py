@@ -59,6 +59,7 @@ def tiny_family(name: str, seed: int = 0) -> Any:
 
 def tiny_xl(seed: int = 0) -> StableDiffusionXLPipeline:
     base = tiny_pipeline(seed=seed, **SMALL)
+    base.vae.register_to_config(scaling_factor=0.13025)
     unet = UNet2DConditionModel(
         sample_size=16,
         block_out_channels=(16, 32),

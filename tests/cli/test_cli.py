@@ -76,11 +76,14 @@ def save_model(folder: Path, seed: int = 0) -> Path:
 def make_place(folder: Path) -> Path:
     """A directory with `model`, `captions.csv`, `holdout.txt`, and `calibration`, by which three of six captions are memorized."""
     model = findnemo.load(save_model(folder / "model"), channels_last=True)
-    (folder / "captions.csv").write_text("id;caption;type\n" + "".join(f"{k};{t};VM[/]\n" for k, t in enumerate(TEXTS)))
     (folder / "holdout.txt").write_text("\n".join(HOLDOUT))
     made = findnemo.calibrate(model, HOLDOUT, settings=Settings(samples=3))
-    scores = sorted(findnemo.detect(model, text, made).score for text in TEXTS)
-    replace(made, tau=(scores[2] + scores[3]) / 2).save(folder / "calibration")
+    known = {text: findnemo.detect(model, text, made).score for text in TEXTS}
+    scores = sorted(known.values())
+    tau = (scores[2] + scores[3]) / 2
+    replace(made, tau=tau).save(folder / "calibration")
+    kinds = ((k, text, "VM[/]" if known[text] >= tau else "none") for k, text in enumerate(TEXTS))
+    (folder / "captions.csv").write_text("id;caption;type\n" + "".join(f"{k};{text};{kind}\n" for k, text, kind in kinds))
     return folder
 
 

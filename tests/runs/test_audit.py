@@ -53,7 +53,7 @@ SMALL = {
 SETTINGS = Settings(samples=4)
 PLAN = Plan(images=2, image_settings=ImageSettings(steps=2))
 TEXTS = ("a red fox", "a grey owl", "=1+1", "a tree", "the sea", "a moon")
-PROMPTS = tuple(Prompt(text, k, "VM" if k % 2 else None) for k, text in enumerate(TEXTS, 1))
+PROMPTS = tuple(Prompt(text, k, None if k % 2 else "VM") for k, text in enumerate(TEXTS, 1))
 
 
 def small_model(seed: int = 0) -> findnemo.Model:

@@ -30,7 +30,7 @@ def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
     from findnemo.runs import standing
 
     table = Table(show_edge=False, pad_edge=False, header_style="bold")
-    table.add_column("caption", overflow="ellipsis", no_wrap=True, max_width=max(20, stdout.width - 63))
+    table.add_column("caption", overflow="ellipsis", no_wrap=True, max_width=max(18, stdout.width - 62))
     for name, width in (("type", 4), ("before", 6), ("after", 6), ("neurons per layer", 17), ("standing", 14)):
         table.add_column(name, justify="left" if name in ("type", "standing") else "right", no_wrap=True, min_width=width)
     for caption in captions:

@@ -237,11 +237,7 @@ class Run:
             raise
 
     def put(self, table: str, row: Sequence[Any]) -> None:
-        """Write a row in the place of the one that has its key. Raises StorageError for a run that was opened for reading."""
-        if self._lock is None:
-            raise StorageError(
-                f"{self.path} is open for reading: open it with Run.create, which keeps other writers out, to write to it"
-            )
+        """Write a row in the place of the one that has its key."""
         if self._schema < SCHEMA:
             raise StorageError(
                 f"{self.path} has run format {self._schema} and is only read: go on with it (`findnemo audit`) first"
