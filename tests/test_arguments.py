@@ -121,7 +121,7 @@ def run(tmp_path):
 
 
 def test_words_for_no_memory_are_the_same_in_python_and_in_the_store(run):
-    words = ["VM", "TM", "1.0", "x", *ORDINARY, "Not_Memorized", "non-memorized", "NaN", "-"]
+    words = ["VM", "TM", "1.0", "x", *map(str.strip, ORDINARY), "Not_Memorized", "non-memorized", "NaN", "-"]
     run.add(Prompt(f"caption {k}", k, word or None) for k, word in enumerate(words, 1))
     known = {c.text: c.type for c in run.captions()}
     assert set(ordinary(run)) == {text for text, kind in known.items() if not is_memory(kind)}

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 VERBATIM = 0.7  # SSCD above which an image is a copy of the training image
 IMAGES = 10  # generations that the paper looks at
-ORDINARY = (  # words for none, without case, hyphens and underscores
-    *("", "n", "none", "no", "n/a", "na", "nan", "null", "0", "0.0", "false", "unknown", "ordinary", "normal", "negative"),
+ORDINARY = (  # words for none, in small letters, with spaces for hyphens and underscores
+    *(" ", "n", "none", "no", "n/a", "na", "nan", "null", "0", "0.0", "false", "unknown", "ordinary", "normal", "negative"),
     *("not memorized", "notmemorized", "non memorized", "nonmemorized", "unmemorized"),
 )
 
@@ -27,7 +27,8 @@ def is_memory(kind: str | None) -> bool:
     >>> is_memory("VM"), is_memory("None"), is_memory(None), is_memory("Not_Memorized")
     (True, False, False, False)
     """
-    return str(kind or "").lower().replace("_", " ").replace("-", " ").strip() not in ORDINARY
+    word = str(kind or "").strip().lower().replace("_", " ").replace("-", " ")
+    return bool(word) and word not in ORDINARY
 
 
 def memory_type(similarities: Iterable[float]) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from findnemo.metrics.kind import ORDINARY
 from findnemo.runs.store import Run
 
-_WORD = "trim(replace(replace(lower(coalesce(type, '')), '_', ' '), '-', ' '))"
+_WORD = "replace(replace(lower(trim(coalesce(type, ''))), '_', ' '), '-', ' ')"
 _NONE = ", ".join(f"'{word}'" for word in ORDINARY)
-MEMORY = f"({_WORD} NOT IN ({_NONE}))"  # in SQL, of a row of captions: `metrics.kind.is_memory`
+MEMORY = f"({_WORD} <> '' AND {_WORD} NOT IN ({_NONE}))"  # in SQL, of a row of captions: `metrics.kind.is_memory`
 
 
 def ordinary(run: Run, most: int = -1) -> list[str]:
