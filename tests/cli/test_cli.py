@@ -469,6 +469,7 @@ MOMENTS = {
 }
 
 
+@pytest.mark.slow
 def test_a_process_killed_at_any_moment_goes_on_where_it_stopped(place, tmp_path):
     """Nothing is lost, nothing done twice, and in the end nothing is different."""
     many = tmp_path / "holdout.txt"  # more than share a pass, so that there is a half-way

@@ -21,7 +21,7 @@ from findnemo.cli._streams import showable_streams
 from findnemo.neurons import NeuronSet
 from findnemo.prompts import read_prompts
 
-TEXTS = ("a red fox in 東京 🦊", "ein Bär — ±", "κόκκινο αστέρι", "a tree")
+TEXTS = ("a red fox 東京 🦊", "ein Bär — ±", "κόκκινο αστέρι", "a tree")
 ENCODINGS = {
     "ascii": {"PYTHONIOENCODING": "ascii"},
     "cp1252": {"PYTHONIOENCODING": "cp1252"},

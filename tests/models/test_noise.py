@@ -98,6 +98,7 @@ def test_with_guidance_the_difference_is_that_of_guided_v():
     torch.testing.assert_close(Probe(model, "a cat", guided).deltas(), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_compiled_model_and_reuse_give_the_same():
     model = zero_snr()
     fast, off = findnemo.compiled(model, backend="aot_eager"), NeuronSet({list(model.value_layers)[2]: range(9)})

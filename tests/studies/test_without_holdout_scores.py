@@ -36,6 +36,7 @@ def bare(work):
     return replace(work, calibration=made)
 
 
+@pytest.mark.slow
 def test_all_studies_go_on_to_the_end(bare, tmp_path):
     bench = Bench(bare, [c.text for c in bare.run.captions() if not c.type], limit=1)
     done = study(["all"], bench, tmp_path)
