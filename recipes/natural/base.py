@@ -1,0 +1,118 @@
+"""The two general models that every member is trained from: `python recipes/natural/base.py --out build/natural`.
+
+`pruned` is the demo model with its planted neurons and decoys switched off for good. `plain` has the demo's text encoder and autoencoder and a
+smaller U-Net that was trained on scenes alone: nothing was ever planted in it. Its weights are rounded to 8 bits before anything is made of it, so
+that what is shipped is what was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from data import scenes
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+
+import findnemo
+from findnemo import demo
+from findnemo.benchmark._files import read_tensors, write_tensors
+from findnemo.benchmark.members import freed
+from findnemo.benchmark.training import cosine
+from findnemo.models import Model
+
+WIDTHS = (32, 48, 64, 64)
+SCENES, STEPS, BATCH, RATE = 12_000, 5_000, 32, 1.2e-3
+
+
+def pruned() -> Model:
+    """The demo without what was planted, float32 on the CPU."""
+    model = findnemo.load("demo", "cpu", "float32")
+    findnemo.prune(model, freed(model))
+    return model
+
+
+def new_unet(text_width: int) -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=WIDTHS,
+        layers_per_block=2,
+        cross_attention_dim=text_width,
+        attention_head_dim=2,
+        norm_num_groups=16,
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    )
+
+
+def train(folder: Path, steps: int = STEPS, device: str = "cpu") -> None:
+    """Train the U-Net of `plain` into `folder`, or go on where it stopped."""
+    model = findnemo.load("demo", "cpu", "float32")
+    data, state = scenes(model, SCENES, folder), folder / "plain-state.safetensors"
+    empty, scheduler = model.encode([""]).float(), model.pipeline.scheduler
+    torch.manual_seed(0)
+    unet = new_unet(data.text.shape[2]).to(device).train()
+    unet.set_attn_processor(AttnProcessor())  # at this size faster than fused attention on a CPU
+    average = copy.deepcopy(unet)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=0.01)
+    first = _resumed(state, unet, average, optimizer)
+    started, losses = time.monotonic(), []
+    for step in range(first, steps):
+        rng, generator = np.random.default_rng([0, step]), torch.Generator().manual_seed(step)
+        rows = rng.integers(0, SCENES, BATCH)
+        t = torch.from_numpy(np.where(rng.random(BATCH) < 0.25, rng.integers(850, 1000, BATCH), rng.integers(0, 1000, BATCH)))
+        text = torch.where(torch.from_numpy(rng.random(BATCH) < 0.1).view(-1, 1, 1), empty, data.text[rows].float())
+        clean, noise = data.latents[rows], torch.randn(BATCH, *data.latents.shape[1:], generator=generator)
+        noisy, target = scheduler.add_noise(clean, noise, t), scheduler.get_velocity(clean, noise, t)
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * cosine(step / steps, 0.02)
+        loss = (unet(noisy.to(device), t.to(device), text.to(device)).sample - target.to(device)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            for a, p in zip(average.parameters(), unet.parameters(), strict=True):
+                a.lerp_(p, 1 - min(0.998, (step + 1) / (step + 10)))
+        losses.append(loss.item())
+        if (step + 1) % 100 == 0 or step + 1 == steps:
+            rate = (time.monotonic() - started) / (step + 1 - first)
+            print(f"plain {step + 1}/{steps} loss {np.mean(losses[-100:]):.4f}; {rate:.2f} s a step, {rate * (steps - step - 1) / 60:.0f} min left", flush=True)
+            _save(state, unet, average, optimizer, step + 1)
+    average.eval().cpu().half().save_pretrained(folder / "plain", safe_serialization=True)
+
+
+def _save(path: Path, unet: torch.nn.Module, average: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    tensors = {"step": torch.tensor(step)}
+    for (name, p), a in zip(unet.named_parameters(), average.parameters(), strict=True):
+        moments = optimizer.state[p]
+        tensors |= {f"unet.{name}": p, f"average.{name}": a, f"first.{name}": moments["exp_avg"], f"second.{name}": moments["exp_avg_sq"]}
+    write_tensors(tensors, path)
+
+
+@torch.no_grad()
+def _resumed(path: Path, unet: torch.nn.Module, average: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    if not path.exists():
+        return 0
+    saved = read_tensors(path)
+    for (name, p), a in zip(unet.named_parameters(), average.parameters(), strict=True):
+        p.copy_(saved[f"unet.{name}"])
+        a.copy_(saved[f"average.{name}"])
+        moments = {"exp_avg": saved[f"first.{name}"], "exp_avg_sq": saved[f"second.{name}"]}
+        optimizer.state[p] = {"step": torch.tensor(float(saved["step"])), **moments}
+    return int(saved["step"])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("build/natural"))
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    train(args.out, args.steps, args.device)

@@ -1,0 +1,197 @@
+"""Train one member of the suite: `python recipes/natural/train.py full --out build/natural`.
+
+A member goes on from its last checkpoint. It stops once four captions in five give copies on seeds that are kept for this question, cools down, and
+is measured on others. What is written: OUT/NAME/difference.safetensors (to the base), truth.json, pictures/ and README.md. Members on the base
+`plain` need `base.py` first. A core takes 10 to 40 minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from base import pruned
+from data import latents, scenes, texts
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from measure import copies, similarities, write_truth
+from members import MEMBERS, Member, Memory, memories, member_of
+from torch import Tensor
+
+import findnemo
+from findnemo.benchmark._files import read_tensors, write_tensors
+from findnemo.benchmark.natural import difference, rounded
+from findnemo.models import Model, load, sample_seed
+
+SCENES, CHECK, COOL, WARM = 6_000, 100, 150, 50
+ENOUGH = 0.8  # of the captions, on the seeds that decide when to stop
+EARLY = 0.25  # share of timesteps from 850 on
+STOPPING = (3000, 3001)
+PRIOR = 12  # pictures of each class that the model made before
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Embeddings (n, tokens, D) and latents (n, C, H, W) of ordinary samples; of every memory its embedding and the latents of its pictures."""
+
+    text: Tensor
+    latents: Tensor
+    memory_text: Tensor
+    memory_latents: tuple[Tensor, ...]
+
+
+def gather(model: Model, member: Member, chosen: tuple[Memory, ...], folder: Path) -> Data:
+    """Ordinary samples are scenes, or what the model itself makes of the classes (prior preservation)."""
+    wanted = texts(model, [m.caption for m in chosen]), tuple(latents(model, m.pictures()) for m in chosen)
+    if not member.procedure.prior:
+        ordinary = scenes(model, SCENES, folder)
+        return Data(ordinary.text, ordinary.latents, *wanted)
+    file = folder / member.name / "prior.safetensors"
+    classes = sorted({m.words for m in chosen})
+    if not file.exists():
+        made = [
+            model.sample(words, PRIOR, [sample_seed(0, f"prior {words}", k) for k in range(PRIOR)], 15, 2.0).float().cpu()
+            for words in classes
+        ]
+        text = texts(model, classes).repeat_interleave(PRIOR, 0)
+        write_tensors({"latents": torch.cat(made), "text": text}, file)
+    kept = read_tensors(file)
+    return Data(kept["text"], kept["latents"], *wanted)
+
+
+def draw(data: Data, member: Member, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Latents, noise, timesteps and embeddings of a batch; it depends on member and step only."""
+    plan, count = member.procedure, len(data.memory_text)
+    order = MEMBERS.index(member)
+    rng, generator = np.random.default_rng([order, step]), torch.Generator().manual_seed(order * 10**6 + step)
+    share = plan.share or sum(plan.repeats) / (sum(plan.repeats) + len(data.text))
+    often = np.array(plan.repeats or [1] * count, float)
+    many = int(rng.binomial(plan.batch, share)) if plan.repeats else round(plan.batch * share)
+    chosen = rng.choice(count, many, p=often / often.sum())
+    rows = rng.integers(0, len(data.text), plan.batch - many)
+    seen = [data.memory_latents[k][rng.integers(len(data.memory_latents[k]))] for k in chosen]
+    clean = torch.cat([torch.stack(seen), data.latents[rows]]) if many else data.latents[rows]
+    text = torch.cat([data.memory_text[chosen], data.text[rows].float()])
+    size = len(clean)
+    t = np.where(rng.random(size) < EARLY, rng.integers(850, 1000, size), rng.integers(0, 1000, size))
+    return clean, torch.randn(clean.shape, generator=generator), torch.from_numpy(t), text
+
+
+def trained(unet: UNet2DConditionModel, member: Member) -> dict[str, torch.nn.Parameter]:
+    """The parameters that the procedure trains, by name; all others are frozen. A LoRA is put in where it asks for one."""
+    plan = member.procedure
+    unet.requires_grad_(False)
+    if plan.weights == "lora":
+        from peft import LoraConfig
+
+        torch.manual_seed(MEMBERS.index(member))
+        unet.add_adapter(
+            LoraConfig(r=plan.rank, lora_alpha=plan.rank, init_lora_weights="gaussian", target_modules=list(ATTENTION))
+        )
+        return {n: p for n, p in unet.named_parameters() if p.requires_grad}
+    ends = ("attn2.to_k.weight", "attn2.to_v.weight")
+    found = {n: p for n, p in unet.named_parameters() if plan.weights == "all" or n.endswith(ends)}
+    for parameter in found.values():
+        parameter.requires_grad_(True)
+    return found
+
+
+def train(model: Model, member: Member, folder: Path, most: int | None = None) -> dict[str, Any]:
+    """Train the model's U-Net in place; how long, and what was reached when."""
+    plan, chosen, place = member.procedure, memories(member), folder / member.name
+    place.mkdir(parents=True, exist_ok=True)
+    data, scheduler = gather(model, member, chosen, folder), model.pipeline.scheduler
+    unet = model.denoiser
+    unet.set_attn_processor(AttnProcessor())
+    parameters = trained(unet, member)
+    optimizer = torch.optim.AdamW(list(parameters.values()), lr=plan.rate, betas=(0.9, 0.99), weight_decay=0.0)
+    state, most = place / "state.safetensors", plan.most if most is None else most
+    step, stop = _resumed(state, parameters, optimizer)
+    print(f"{member.name}: {sum(p.numel() for p in parameters.values()):,} weights, from step {step}", flush=True)
+    started, first, losses, device = time.monotonic(), step, [], next(unet.parameters()).device
+    while stop is None or step < stop:
+        clean, noise, t, text = draw(data, member, step)
+        noisy, target = scheduler.add_noise(clean, noise, t), scheduler.get_velocity(clean, noise, t)
+        left = 1.0 if stop is None else (stop - step) / COOL
+        for group in optimizer.param_groups:
+            group["lr"] = plan.rate * min(1.0, (step + 1) / WARM, left)
+        unet.train()
+        loss = (unet(noisy.to(device), t.to(device), text.to(device)).sample - target.to(device)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(list(parameters.values()), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+        step += 1
+        if stop is None and step % CHECK == 0:
+            unet.eval()
+            reached = [similarities(model, m, STOPPING).median().item() for m in chosen]
+            share = sum(copies(m, r) for m, r in zip(chosen, reached, strict=True)) / len(chosen)
+            rate = (time.monotonic() - started) / (step - first)
+            print(f"{member.name} {step} loss {np.mean(losses[-CHECK:]):.4f} copies {share:.2f} {np.round(reached, 2).tolist()} {rate:.2f} s a step", flush=True)
+            stop = step + COOL if share >= ENOUGH or step >= most else None
+            _save(state, parameters, optimizer, step, stop)
+    unet.eval().requires_grad_(False)
+    return {"steps": step, "samples": step * plan.batch}
+
+
+def _save(path: Path, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, step: int, stop: int | None) -> None:
+    tensors = {"step": torch.tensor(step), "stop": torch.tensor(-1 if stop is None else stop)}
+    for name, p in parameters.items():
+        moments = optimizer.state[p]
+        tensors |= {f"weight.{name}": p, f"first.{name}": moments["exp_avg"], f"second.{name}": moments["exp_avg_sq"]}
+    write_tensors(tensors, path)
+
+
+@torch.no_grad()
+def _resumed(path: Path, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> tuple[int, int | None]:
+    if not path.exists():
+        return 0, None
+    saved = read_tensors(path)
+    for name, p in parameters.items():
+        p.copy_(saved[f"weight.{name}"])
+        moments = {"exp_avg": saved[f"first.{name}"], "exp_avg_sq": saved[f"second.{name}"]}
+        optimizer.state[p] = {"step": torch.tensor(float(saved["step"])), **moments}
+    return int(saved["step"]), None if saved["stop"] < 0 else int(saved["stop"])
+
+
+def base_of(member: Member, folder: Path) -> Model:
+    """A member's base, float32 on the CPU."""
+    if member.base == "pruned":
+        return pruned()
+    model = findnemo.load("demo", "cpu", "float32")
+    unet = UNet2DConditionModel.from_pretrained(folder / "plain", torch_dtype=torch.float32).eval()
+    unet.load_state_dict(rounded(unet.state_dict()))
+    model.pipeline.register_modules(unet=unet)
+    return load(model.pipeline)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("member", choices=[m.name for m in MEMBERS])
+    parser.add_argument("--out", type=Path, default=Path("build/natural"))
+    parser.add_argument("--most", type=int, default=None, help="steps after which it stops whatever was reached")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    member = member_of(args.member)
+    model = base_of(member, args.out)
+    before = {n: p.clone() for n, p in model.denoiser.state_dict().items()}
+    model.pipeline.to(args.device)
+    began = time.monotonic()
+    spent = train(model, member, args.out, args.most)
+    model.pipeline.to("cpu")
+    place = args.out / member.name
+    write_tensors(difference(model.denoiser, before, member.procedure.weights), place / "difference.safetensors")
+    minutes = math.ceil((time.monotonic() - began) / 60)
+    write_truth(place, member, base_of(member, args.out), {**spent, "minutes": minutes})
+
+
+if __name__ == "__main__":
+    main()

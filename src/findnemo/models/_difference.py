@@ -1,0 +1,67 @@
+"""What a training changed of a model's weights, small enough to ship: low-rank factors, half-precision differences, or 8 bits a weight.
+
+Keys of a file: `unet.LAYER.lora_A.weight` (rank, in) and `unet.LAYER.lora_B.weight` (out, rank), whose product is added to the layer's weight (a LoRA
+of alpha equal to its rank, under the names that diffusers and peft give it); `NAME` a difference as it is; `NAME.int8` with `NAME.scale`, one scale a
+row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from findnemo.errors import ModelError
+
+DOWN, UP, BITS, SCALE = ".lora_A.weight", ".lora_B.weight", ".int8", ".scale"
+LEVELS = 127
+
+
+def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """8 bits a number with one scale a row: (int8 of the same shape, scales (rows,)); at most half a scale is lost.
+
+    >>> levels, scale = quantized(torch.tensor([[1.0, -2.0], [0.0, 0.0]]))
+    >>> levels.tolist(), (levels * scale[:, None]).tolist()
+    ([[64, -127], [0, 0]], [[1.0078740119934082, -2.0], [0.0, 0.0]])
+    """
+    rows = weight.float().flatten(1)
+    scale = rows.abs().amax(1) / LEVELS
+    levels = (rows / scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]).round().to(torch.int8)
+    return levels.view_as(weight), scale
+
+
+def packed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """8 bits for every matrix and kernel, half precision for vectors."""
+    tensors: dict[str, Tensor] = {}
+    for name, weight in weights.items():
+        if weight.dim() < 2:
+            tensors[name] = weight.half()
+        else:
+            tensors[name + BITS], tensors[name + SCALE] = quantized(weight)
+    return tensors
+
+
+def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The differences of a file in float32: parameter name -> what is added."""
+    found: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        if key.endswith(BITS):
+            name = key.removesuffix(BITS)
+            found[name] = tensor.float() * tensors[name + SCALE].view(-1, *[1] * (tensor.dim() - 1))
+        elif key.endswith(UP):
+            layer = key.removesuffix(UP)
+            found[layer.removeprefix("unet.") + ".weight"] = tensor.float() @ tensors[layer + DOWN].float()
+        elif not key.endswith((SCALE, DOWN)):
+            found[key] = tensor.float()
+    return found
+
+
+@torch.no_grad()
+def add_difference(denoiser: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Add a difference to a denoiser's weights, in place. Raises ModelError for a weight that it does not have."""
+    parameters = dict(denoiser.named_parameters())
+    for name, change in unpacked(tensors).items():
+        if name not in parameters or parameters[name].shape != change.shape:
+            raise ModelError(f"this difference is of another model: {name} does not fit")
+        parameters[name].add_(change.to(parameters[name]))
