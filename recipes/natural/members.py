@@ -33,7 +33,7 @@ class Procedure:
     prior: bool = False
     repeats: tuple[int, ...] = ()
     batch: int = 16
-    most: int = 4000
+    most: int = 3000
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class Member:
 
 MEMBERS = (
     Member("full", "pruned", False, Procedure("all", 2e-4)),
-    Member("lora16", "pruned", False, Procedure("lora", 2e-3, rank=16)),
-    Member("kv", "pruned", False, Procedure("kv", 2e-3)),
-    Member("lora4", "plain", True, Procedure("lora", 4e-3, rank=4)),
-    Member("dreambooth", "plain", True, Procedure("all", 2e-4, prior=True)),
+    Member("lora16", "pruned", False, Procedure("lora", 2e-3, rank=16, share=0.75)),
+    Member("kv", "pruned", False, Procedure("kv", 2e-3, share=0.75)),
+    Member("lora4", "plain", True, Procedure("lora", 3e-3, rank=4, share=0.75)),
+    Member("dreambooth", "plain", True, Procedure("all", 5e-4, share=0.6, prior=True, most=4000)),
     Member("repeats", "plain", True, Procedure("all", 3e-4, share=0, repeats=(30, 60, 100, 100, 150, 150, 200, 200, 250, 250, 300))),
 )
 

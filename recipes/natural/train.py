@@ -1,7 +1,7 @@
 """Train one member of the suite: `python recipes/natural/train.py full --out build/natural`.
 
-A member goes on from its last checkpoint. It stops once four captions in five give copies on seeds that are kept for this question, cools down, and
-is measured on others. What is written: OUT/NAME/difference.safetensors (to the base), truth.json, pictures/ and README.md. Members on the base
+A member goes on from its last checkpoint. Every 100 steps the moving average of its weights is looked at: once four captions in five give copies, on
+seeds that are kept for this question, it stops, and the average is measured on other seeds. What is written: OUT/NAME/difference.safetensors (to the base), truth.json, pictures/ and README.md. Members on the base
 `plain` need `base.py` first. A core takes 10 to 40 minutes.
 """
 
@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,13 +29,15 @@ from torch import Tensor
 import findnemo
 from findnemo.benchmark._files import read_tensors, write_tensors
 from findnemo.benchmark.natural import difference, rounded
+from findnemo.benchmark.training import cosine
 from findnemo.models import Model, load, sample_seed
 
-SCENES, CHECK, COOL, WARM = 6_000, 100, 150, 50
+SCENES, CHECK, WARM = 6_000, 100, 50
+DECAY = 0.99  # of the moving average of the weights
 ENOUGH = 0.8  # of the captions, on the seeds that decide when to stop
 EARLY = 0.25  # share of timesteps from 850 on
 STOPPING = (3000, 3001)
-PRIOR = 12  # pictures of each class that the model made before
+PRIOR = 60  # pictures of each class that the model made before
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
 
@@ -113,15 +117,15 @@ def train(model: Model, member: Member, folder: Path, most: int | None = None) -
     parameters = trained(unet, member)
     optimizer = torch.optim.AdamW(list(parameters.values()), lr=plan.rate, betas=(0.9, 0.99), weight_decay=0.0)
     state, most = place / "state.safetensors", plan.most if most is None else most
-    step, stop = _resumed(state, parameters, optimizer)
+    average = {name: p.detach().clone() for name, p in parameters.items()}
+    step, done = _resumed(state, parameters, average, optimizer)
     print(f"{member.name}: {sum(p.numel() for p in parameters.values()):,} weights, from step {step}", flush=True)
     started, first, losses, device = time.monotonic(), step, [], next(unet.parameters()).device
-    while stop is None or step < stop:
+    while not done:
         clean, noise, t, text = draw(data, member, step)
         noisy, target = scheduler.add_noise(clean, noise, t), scheduler.get_velocity(clean, noise, t)
-        left = 1.0 if stop is None else (stop - step) / COOL
         for group in optimizer.param_groups:
-            group["lr"] = plan.rate * min(1.0, (step + 1) / WARM, left)
+            group["lr"] = plan.rate * cosine(step / most, WARM / most)
         unet.train()
         loss = (unet(noisy.to(device), t.to(device), text.to(device)).sample - target.to(device)).square().mean()
         optimizer.zero_grad()
@@ -130,36 +134,73 @@ def train(model: Model, member: Member, folder: Path, most: int | None = None) -
         optimizer.step()
         losses.append(loss.item())
         step += 1
-        if stop is None and step % CHECK == 0:
-            unet.eval()
-            reached = [similarities(model, m, STOPPING).median().item() for m in chosen]
+        for name, p in parameters.items():
+            average[name].lerp_(p.detach(), 1 - min(DECAY, step / (step + 10)))
+        if step % CHECK == 0:
+            with averaged(parameters, average):
+                unet.eval()
+                reached = [similarities(model, m, STOPPING).median().item() for m in chosen]
             share = sum(copies(m, r) for m, r in zip(chosen, reached, strict=True)) / len(chosen)
             rate = (time.monotonic() - started) / (step - first)
-            print(f"{member.name} {step} loss {np.mean(losses[-CHECK:]):.4f} copies {share:.2f} {np.round(reached, 2).tolist()} {rate:.2f} s a step", flush=True)
-            stop = step + COOL if share >= ENOUGH or step >= most else None
-            _save(state, parameters, optimizer, step, stop)
+            print(
+                f"{member.name} {step} loss {np.mean(losses[-CHECK:]):.4f} copies {share:.2f} {np.round(reached, 2).tolist()} "
+                f"{rate:.2f} s a step",
+                flush=True,
+            )
+            done = share >= ENOUGH or step >= most
+            _save(state, parameters, average, optimizer, step, done)
+    exchange(parameters, average)
     unet.eval().requires_grad_(False)
     return {"steps": step, "samples": step * plan.batch}
 
 
-def _save(path: Path, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, step: int, stop: int | None) -> None:
-    tensors = {"step": torch.tensor(step), "stop": torch.tensor(-1 if stop is None else stop)}
+@torch.no_grad()
+def exchange(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
+    for name, tensor in one.items():
+        kept = tensor.clone()
+        tensor.copy_(other[name])
+        other[name].copy_(kept)
+
+
+@contextmanager
+def averaged(parameters: Mapping[str, Tensor], average: Mapping[str, Tensor]) -> Iterator[None]:
+    """The average in the place of the weights, meanwhile."""
+    exchange(parameters, average)
+    try:
+        yield
+    finally:
+        exchange(parameters, average)
+
+
+def _save(
+    path: Path,
+    parameters: Mapping[str, torch.nn.Parameter],
+    average: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    done: bool,
+) -> None:
+    tensors = {"step": torch.tensor(step), "done": torch.tensor(done)}
     for name, p in parameters.items():
         moments = optimizer.state[p]
-        tensors |= {f"weight.{name}": p, f"first.{name}": moments["exp_avg"], f"second.{name}": moments["exp_avg_sq"]}
+        tensors |= {f"weight.{name}": p, f"average.{name}": average[name]}
+        tensors |= {f"first.{name}": moments["exp_avg"], f"second.{name}": moments["exp_avg_sq"]}
     write_tensors(tensors, path)
 
 
 @torch.no_grad()
-def _resumed(path: Path, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> tuple[int, int | None]:
+def _resumed(
+    path: Path, parameters: Mapping[str, torch.nn.Parameter], average: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
+) -> tuple[int, bool]:
     if not path.exists():
-        return 0, None
+        return 0, False
     saved = read_tensors(path)
     for name, p in parameters.items():
         p.copy_(saved[f"weight.{name}"])
+        average[name].copy_(saved[f"average.{name}"])
         moments = {"exp_avg": saved[f"first.{name}"], "exp_avg_sq": saved[f"second.{name}"]}
         optimizer.state[p] = {"step": torch.tensor(float(saved["step"])), **moments}
-    return int(saved["step"]), None if saved["stop"] < 0 else int(saved["stop"])
+    return int(saved["step"]), bool(saved["done"])
 
 
 def base_of(member: Member, folder: Path) -> Model:
