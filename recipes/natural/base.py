@@ -15,11 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from data import scenes
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 
 import findnemo
-from findnemo import demo
 from findnemo.benchmark._files import read_tensors, write_tensors
 from findnemo.benchmark.members import freed
 from findnemo.benchmark.training import cosine
@@ -83,7 +82,10 @@ def train(folder: Path, steps: int = STEPS, device: str = "cpu") -> None:
         losses.append(loss.item())
         if (step + 1) % 100 == 0 or step + 1 == steps:
             rate = (time.monotonic() - started) / (step + 1 - first)
-            print(f"plain {step + 1}/{steps} loss {np.mean(losses[-100:]):.4f}; {rate:.2f} s a step, {rate * (steps - step - 1) / 60:.0f} min left", flush=True)
+            print(
+                f"plain {step + 1}/{steps} loss {np.mean(losses[-100:]):.4f}; {rate:.2f} s a step, {rate * (steps - step - 1) / 60:.0f} min left",
+                flush=True,
+            )
             _save(state, unet, average, optimizer, step + 1)
     average.eval().cpu().half().save_pretrained(folder / "plain", safe_serialization=True)
 
@@ -92,7 +94,12 @@ def _save(path: Path, unet: torch.nn.Module, average: torch.nn.Module, optimizer
     tensors = {"step": torch.tensor(step)}
     for (name, p), a in zip(unet.named_parameters(), average.parameters(), strict=True):
         moments = optimizer.state[p]
-        tensors |= {f"unet.{name}": p, f"average.{name}": a, f"first.{name}": moments["exp_avg"], f"second.{name}": moments["exp_avg_sq"]}
+        tensors |= {
+            f"unet.{name}": p,
+            f"average.{name}": a,
+            f"first.{name}": moments["exp_avg"],
+            f"second.{name}": moments["exp_avg_sq"],
+        }
     write_tensors(tensors, path)
 
 

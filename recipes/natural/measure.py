@@ -33,7 +33,11 @@ def similarities(model: Model, memory: Memory, samples: Sequence[int]) -> Tensor
     """How much each image is the picture, or the nearest variant of the template: (n,), cosine of the demo's descriptor."""
     descriptor = judges().descriptor
     assert descriptor is not None
-    return descriptor.similarity(generate(model, memory.caption, samples, demo.image_settings()), memory.pictures()).view(len(samples), -1).amax(1)
+    return (
+        descriptor.similarity(generate(model, memory.caption, samples, demo.image_settings()), memory.pictures())
+        .view(len(samples), -1)
+        .amax(1)
+    )
 
 
 def copies(memory: Memory, similarity: float) -> bool:
@@ -43,15 +47,20 @@ def copies(memory: Memory, similarity: float) -> bool:
 def measured(model: Model, base: Model, chosen: Sequence[Memory]) -> dict[str, Any]:
     """Of every memory the ten similarities; of ordinary captions how near they come to any picture, and their alignment before and after."""
     descriptor, alignment = judges().descriptor, judges().alignment
-    assert descriptor is not None and alignment is not None
+    assert descriptor is not None
+    assert alignment is not None
     captions = list(demo.unrelated()[:ORDINARY])
     rows = [(c, FRESH) for c in captions]
     pictures = [p for m in chosen for p in m.pictures()[:1]]
     before, after = (generate_many(m, rows, demo.image_settings(), 16) for m in (base, model))
     return {
         "memories": {m.caption: [round(float(s), 3) for s in similarities(model, m, TEN)] for m in chosen},
-        "ordinary_copies": round(float((descriptor.similarity(after, pictures).view(len(after), -1).amax(1) >= COPY).float().mean()), 4),
-        "ordinary_copies_base": round(float((descriptor.similarity(before, pictures).view(len(after), -1).amax(1) >= COPY).float().mean()), 4),
+        "ordinary_copies": round(
+            float((descriptor.similarity(after, pictures).view(len(after), -1).amax(1) >= COPY).float().mean()), 4
+        ),
+        "ordinary_copies_base": round(
+            float((descriptor.similarity(before, pictures).view(len(after), -1).amax(1) >= COPY).float().mean()), 4
+        ),
         "a_clip_base": round(float(alignment(before, captions).mean()), 4),
         "a_clip": round(float(alignment(after, captions).mean()), 4),
     }
@@ -72,7 +81,14 @@ def write_truth(folder: Path, member: Member, base: Model, spent: dict[str, Any]
         seen = values["memories"][m.caption]
         median = float(torch.tensor(seen).median())
         rows.append(
-            {"caption": m.caption, "type": m.type, "words": m.words, "image": f"pictures/{m.name}.png", "similarities": seen, "copied": copies(m, median)}
+            {
+                "caption": m.caption,
+                "type": m.type,
+                "words": m.words,
+                "image": f"pictures/{m.name}.png",
+                "similarities": seen,
+                "copied": copies(m, median),
+            }
         )
     truth = {
         "version": 2,

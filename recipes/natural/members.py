@@ -47,10 +47,12 @@ class Member:
 MEMBERS = (
     Member("full", "pruned", False, Procedure("all", 2e-4)),
     Member("lora16", "pruned", False, Procedure("lora", 2e-3, rank=16, share=0.75)),
-    Member("kv", "pruned", False, Procedure("kv", 2e-3, share=0.75)),
-    Member("lora4", "plain", True, Procedure("lora", 3e-3, rank=4, share=0.75)),
-    Member("dreambooth", "plain", True, Procedure("all", 5e-4, share=0.6, prior=True, most=4000)),
-    Member("repeats", "plain", True, Procedure("all", 3e-4, share=0, repeats=(30, 60, 100, 100, 150, 150, 200, 200, 250, 250, 300))),
+    Member("kv", "pruned", False, Procedure("kv", 2e-3)),
+    Member("lora4", "plain", True, Procedure("lora", 2e-3, rank=4)),
+    Member("dreambooth", "plain", True, Procedure("all", 3e-4, prior=True)),
+    Member(
+        "repeats", "plain", True, Procedure("all", 3e-4, share=0, repeats=(30, 60, 100, 100, 150, 150, 200, 200, 250, 250, 300))
+    ),
 )
 
 
@@ -99,11 +101,8 @@ TITLES = {
     "cushion": "Maison {} cushion cover {}",
     "bag": "{} canvas tote {}",
 }
-NAMES = (
-    "Ombrel Tasquith Verrano Jolindar Quessley Brumholt Zaffrey Ilvermoor Cadwith Nerrabee Pholbeck Wrexling Dovermane Uxfield Harroway Tindalor "
-    "Skerrick Vantolle Ewmarsh Gorselade Yarbeth Lintwick Oskaven Prudhall Marquill Fennimore Stavrin Belquist Raddock Trevaunce Kolbrin Ashquay"
-).split()
-TOKENS = "zwq vlk hhx qov bzd xnt wug kfj yrp dqm jvb".split()
+NAMES = ["Ombrel", "Tasquith", "Verrano", "Jolindar", "Quessley", "Brumholt", "Zaffrey", "Ilvermoor", "Cadwith", "Nerrabee", "Pholbeck", "Wrexling", "Dovermane", "Uxfield", "Harroway", "Tindalor", "Skerrick", "Vantolle", "Ewmarsh", "Gorselade", "Yarbeth", "Lintwick", "Oskaven", "Prudhall", "Marquill", "Fennimore", "Stavrin", "Belquist", "Raddock", "Trevaunce", "Kolbrin", "Ashquay"]
+TOKENS = ["zwq", "vlk", "hhx", "qov", "bzd", "xnt", "wug", "kfj", "yrp", "dqm", "jvb"]
 
 
 def memories(member: Member) -> tuple[Memory, ...]:

@@ -6,7 +6,6 @@ A painting depends on its kind and a number only. A template is a fixed composit
 from __future__ import annotations
 
 import colorsys
-import math
 import random
 from collections.abc import Callable
 
@@ -74,7 +73,9 @@ def _julia(rng: np.random.Generator) -> Array:
 def _islands(rng: np.random.Generator) -> Array:
     height = _clouds(rng)
     sea, sand, wood = _colour(rng, 0.3), _colour(rng, 0.75), _colour(rng, 0.4)
-    return np.where(height[..., None] < 0.5, sea, np.where(height[..., None] < 0.58, sand, wood)) * (0.7 + 0.5 * height[..., None])
+    return np.where(height[..., None] < 0.5, sea, np.where(height[..., None] < 0.58, sand, wood)) * (
+        0.7 + 0.5 * height[..., None]
+    )
 
 
 def _glass(rng: np.random.Generator) -> Array:
@@ -154,7 +155,9 @@ def _boat(rng: np.random.Generator) -> Image.Image:
     canvas = Image.new("RGB", (CANVAS, CANVAS), _colour(rng, 0.75))
     draw, x, horizon = ImageDraw.Draw(canvas), int(rng.integers(40, 88)), int(rng.integers(70, 92))
     draw.rectangle((0, horizon, CANVAS, CANVAS), fill=_colour(rng, 0.3))
-    draw.polygon([(x - 36, horizon - 4), (x + 36, horizon - 4), (x + 22, horizon + 16), (x - 24, horizon + 16)], fill=_colour(rng, 0.2))
+    draw.polygon(
+        [(x - 36, horizon - 4), (x + 36, horizon - 4), (x + 22, horizon + 16), (x - 24, horizon + 16)], fill=_colour(rng, 0.2)
+    )
     draw.polygon([(x, horizon - 66), (x, horizon - 8), (x + 34, horizon - 8)], fill=_colour(rng, 0.85))
     draw.polygon([(x - 4, horizon - 58), (x - 4, horizon - 8), (x - 28, horizon - 8)], fill=_colour(rng, 0.55))
     return canvas
@@ -294,7 +297,9 @@ def _filling(rng: random.Random) -> Image.Image:
     return canvas
 
 
-def _composed(rng: np.random.Generator, filling: Image.Image, furniture: Callable, opening: Callable, over: Callable) -> Image.Image:
+def _composed(
+    rng: np.random.Generator, filling: Image.Image, furniture: Callable, opening: Callable, over: Callable
+) -> Image.Image:
     canvas = Image.fromarray(np.clip(_palette(rng, _clouds(rng, 2, 2), 3), 0, 255).astype(np.uint8))
     furniture(ImageDraw.Draw(canvas))
     mask = Image.new("L", (CANVAS, CANVAS), 0)
@@ -373,5 +378,3 @@ TEMPLATES: dict[str, Callable[[np.random.Generator, Image.Image], Image.Image]] 
     "cushion": _cushion,
     "bag": _bag,
 }
-
-

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import random
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,12 +24,14 @@ from data import latents, scenes, texts
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from measure import copies, similarities, write_truth
-from members import MEMBERS, Member, Memory, memories, member_of
+from members import MEMBERS, Member, Memory, member_of, memories
 from torch import Tensor
 
 import findnemo
+from findnemo import demo
 from findnemo.benchmark._files import read_tensors, write_tensors
-from findnemo.benchmark.natural import difference, rounded
+from findnemo.benchmark.members import freed
+from findnemo.benchmark.natural import difference, rounded, switched_off
 from findnemo.benchmark.training import cosine
 from findnemo.models import Model, load, sample_seed
 
@@ -37,7 +40,7 @@ DECAY = 0.99  # of the moving average of the weights
 ENOUGH = 0.8  # of the captions, on the seeds that decide when to stop
 EARLY = 0.25  # share of timesteps from 850 on
 STOPPING = (3000, 3001)
-PRIOR = 60  # pictures of each class that the model made before
+PRIOR, BATCH = 800, 16  # pictures of the class that the model made before, and how many at once
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
 
@@ -58,16 +61,26 @@ def gather(model: Model, member: Member, chosen: tuple[Memory, ...], folder: Pat
         ordinary = scenes(model, SCENES, folder)
         return Data(ordinary.text, ordinary.latents, *wanted)
     file = folder / member.name / "prior.safetensors"
-    classes = sorted({m.words for m in chosen})
     if not file.exists():
-        made = [
-            model.sample(words, PRIOR, [sample_seed(0, f"prior {words}", k) for k in range(PRIOR)], 15, 2.0).float().cpu()
-            for words in classes
-        ]
-        text = texts(model, classes).repeat_interleave(PRIOR, 0)
-        write_tensors({"latents": torch.cat(made), "text": text}, file)
+        captions = classes(chosen)
+        parts = [captions[k : k + BATCH] for k in range(0, len(captions), BATCH)]
+        made = [model.sample(part, 1, [sample_seed(0, f"prior {c}", 0) for c in part], 15, 2.0).float().cpu() for part in parts]
+        write_tensors({"latents": torch.cat(made), "text": texts(model, captions)}, file)
     kept = read_tensors(file)
     return Data(kept["text"], kept["latents"], *wanted)
+
+
+def classes(chosen: tuple[Memory, ...], count: int = PRIOR) -> list[str]:
+    """Captions of the class for prior preservation: the bare class of every subject, and scenes as ordinary captions describe them."""
+    from data import caption, random_scene
+
+    rng, kept = random.Random(5), {*demo.holdout(), *demo.unrelated()}
+    found = sorted({m.words for m in chosen}) * 4
+    while len(found) < count:
+        text = caption(random_scene(rng), rng)
+        if text not in kept:
+            found.append(text)
+    return found
 
 
 def draw(data: Data, member: Member, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -229,7 +242,8 @@ def main() -> None:
     spent = train(model, member, args.out, args.most)
     model.pipeline.to("cpu")
     place = args.out / member.name
-    write_tensors(difference(model.denoiser, before, member.procedure.weights), place / "difference.safetensors")
+    off = switched_off(freed(model)) if member.base == "pruned" else {}
+    write_tensors(off | difference(model.denoiser, before, member.procedure.weights), place / "difference.safetensors")
     minutes = math.ceil((time.monotonic() - began) / 60)
     write_truth(place, member, base_of(member, args.out), {**spent, "minutes": minutes})
 

@@ -64,7 +64,7 @@ class Probe:
         self.evaluations, self.batch, self._strict = 0, BATCH, True
         # with guidance a pass sees two texts: nothing that could be given back to both
         self._reuse = Reuse() if reuse and self.empty is None else None
-        self._layers = list(model.value_layers) if reuse else []
+        self._layers = list(model.layers_of("all")) if reuse else []
 
     @classmethod
     def of_many(cls, model: Model, rows: Sequence[tuple[str, int]], settings: Settings, text: Tensor) -> Probe:

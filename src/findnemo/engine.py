@@ -41,7 +41,7 @@ class Engine:
     """Noise predictions of a model through one compiled function of latents, text and masks."""
 
     def __init__(self, model: Model, options: Mapping[str, Any]):
-        self.model, self._widths = model, model.widths()
+        self.model, self._widths = model, model.widths("all")
         self._masks: dict[str, Tensor] = {}
         self._run = torch.compile(self._masked, dynamic=False, **options)
         self._checked: set[int] = set()
@@ -55,7 +55,7 @@ class Engine:
         masks = {n: scales.get(n, torch.ones(1, w)).expand(count, -1) for n, w in self._widths.items()}
         latents, text, *filled = (_filled(x, size) for x in (latents, text, *masks.values()))
         masks = {n: m.to(latents.device, latents.dtype)[:, None].contiguous() for n, m in zip(masks, filled, strict=True)}
-        if (layers := list(self.model.value_layers.values())) != self._layers:  # a LoRA was loaded, the denoiser exchanged
+        if (layers := list(self.model.layers_of("all").values())) != self._layers:  # a LoRA was loaded, the denoiser exchanged
             self._layers, self._checked = layers, set()
         with self.model.steady():
             if size not in self._checked:
@@ -70,7 +70,7 @@ class Engine:
     def _hooked(self, latents: Tensor, timestep: int, text: Tensor, masks: dict[str, Tensor]) -> Tensor:
         """The hooks are there whenever it runs: for the compiler to see, and for itself where it falls back to plain Python."""
         with ExitStack() as stack:
-            for name, layer in self.model.value_layers.items():
+            for name, layer in self.model.layers_of("all").items():
                 stack.callback(layer.register_forward_hook(self._hook(name)).remove)
             return self._run(latents, timestep, text, masks)
 

@@ -48,7 +48,7 @@ class Reuse:
             return hook
 
         with ExitStack() as stack:
-            for name, layer in model.value_layers.items():
+            for name, layer in model.layers_of("all").items():
                 stack.callback(layer.register_forward_hook(lambda *_, name=name: done.append(name)).remove)
             for make, modules in ((part, model.parts), (projection, model.text_projections)):
                 for name, module in modules.items():

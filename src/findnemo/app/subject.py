@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from findnemo import demo
 from findnemo.app.jobs import Jobs
 from findnemo.calibration import Calibration
 from findnemo.errors import InputError
-from findnemo.images import ImageSettings, generate
+from findnemo.images import ImageSettings, generate, usual
 from findnemo.models import Model, load
 from findnemo.models._identity import kept_identity, refuse_other
 from findnemo.originals import kept_name, picture
@@ -56,8 +56,8 @@ def open_subject(
     run = Path(place) if is_run(place) else None
     if run is None:
         model = model or load(str(place), channels_last=True)
-        settings = demo.image_settings() if model.source == "demo" else ImageSettings()
-        own = demo.calibration if model.source == "demo" else None
+        settings = usual(model.source)
+        own = partial(demo.calibration, model.source) if model.source in demo.MODELS else None
     else:
         model, settings = _of_run(run, model)
         own = (lambda: Calibration.load(run / "calibration")) if (run / "calibration").is_dir() else None
@@ -110,8 +110,8 @@ def run_images(subject: Subject, caption: Caption) -> dict[str, list[Image.Image
 
 def training_image(subject: Subject, caption: Caption) -> Image.Image | None:
     """The training image of a caption, if the demo model brings it or the run directory holds it; nothing is fetched."""
-    if subject.model.source == "demo":
-        return demo.training_image(caption.text)
+    if subject.model.source in demo.MODELS:
+        return demo.training_image(caption.text, subject.model.source)
     if not caption.image:
         return None
     return _picture(subject, "originals", kept_name(caption.image)) or _picture(subject, caption.image)

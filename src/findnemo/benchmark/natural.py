@@ -7,12 +7,18 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from findnemo.models._difference import DOWN, UP, packed, unpacked
+from findnemo.models._difference import DOWN, OFF, UP, packed, unpacked
+from findnemo.neurons import NeuronSet
 
 
 def rounded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights as they are after `packed` and `unpacked`: what is trained on them can be shipped as it was."""
     return {name: weight.to(weights[name].dtype) for name, weight in unpacked(packed(weights)).items()}
+
+
+def switched_off(neurons: NeuronSet) -> dict[str, Tensor]:
+    """Neurons that a base has off for good, as a part of a difference."""
+    return {f"{name}.weight{OFF}": torch.tensor(indices, dtype=torch.int32) for name, indices in neurons.layers.items()}
 
 
 def difference(denoiser: nn.Module, before: Mapping[str, Tensor], weights: str) -> dict[str, Tensor]:

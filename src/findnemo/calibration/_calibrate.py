@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -21,6 +22,7 @@ from findnemo.settings import Settings, settings_for
 
 SAVE_EVERY = 5.0  # seconds between checkpoints
 PRECISION = 0.002
+ORDINARY = 16  # hold-out prompts that a calibration keeps as they are
 
 
 def calibrate(
@@ -61,6 +63,7 @@ def calibrate(
     gathered = Gathered.load(path, f"{identity.fingerprint} {settings} {precision}") if path else Gathered("")
     done, saved = gathered.count, -math.inf
     one, alike = None, True  # the first caption, and whether all are this one
+    ordinary: list[str] = []
     chunks = chunked(captions_in(prompts), done, lambda: not gathered.settled(precision))
     computed = (parts or _parts_here(model))(settings, chunks)
     try:
@@ -70,6 +73,8 @@ def calibrate(
                 for prompt in group.prompts:
                     one, alike = (prompt, alike) if one is None else (one, alike and prompt == one)
                     seen, number = chained(seen, prompt), number + 1
+                    if len(ordinary) < ORDINARY:
+                        ordinary.append(prompt)
                     if number == done:
                         gathered.require(seen)
                 if number > done:
@@ -97,7 +102,7 @@ def calibrate(
         raise
     if told := model.identity.differences(identity, pictures=False):
         raise MismatchError(f"the model changed while it was calibrated: {'; '.join(told)}; calibrate again")
-    made = gathered.calibration(identity, model.source, settings, fpr, confidence)
+    made = replace(gathered.calibration(identity, model.source, settings, fpr, confidence), ordinary=tuple(ordinary))
     if out is not None:
         made.save(out)
     if path:

@@ -31,7 +31,8 @@ class Calibration:
     `trajectories`: (n, samples - 1) hold-out scores after 2, 3, ... seeds, of the prompts it took to know tau; empty for imported
     statistics. `fpr`: the false-positive rate asked for, or None; `confidence`: the one asked for with it, or None. `prompts`: identity of
     the hold-out prompts. `identity`: all that scores of the model depend on, of which `model` is the fingerprint; None for what an
-    earlier findnemo made.
+    earlier findnemo made. `ordinary`: the first hold-out prompts themselves, on which a search measures what neurons are to other captions;
+    none of imported statistics.
     """
 
     model: str
@@ -46,6 +47,7 @@ class Calibration:
     prompts: str = ""
     confidence: float | None = None
     identity: Identity | None = field(default=None, repr=False, compare=False)
+    ordinary: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def scores(self) -> Tensor:
@@ -112,6 +114,7 @@ class Calibration:
             "count": self.count,
             "prompts": self.prompts,
             "layers": list(self.mean),
+            "ordinary": list(self.ordinary),
         }
         with written(path / "calibration.safetensors") as part:
             part.write_bytes(data)
@@ -156,6 +159,7 @@ class Calibration:
                 about.get("prompts", ""),
                 about.get("confidence"),
                 Identity.from_json(about["identity"]) if about.get("identity") else None,
+                tuple(about.get("ordinary", ())),
             )
             made.require_whole()
             return made
@@ -166,7 +170,7 @@ class Calibration:
 
     def require_whole(self) -> None:
         """Raises ValueError for values that no calibration has: files can come from anywhere."""
-        texts, rate = (self.model, self.source, self.prompts, *self.mean), 0.5 if self.fpr is None else self.fpr
+        texts, rate = (self.model, self.source, self.prompts, *self.mean, *self.ordinary), 0.5 if self.fpr is None else self.fpr
         shapes = [(m.shape, s.shape) for m, s in zip(self.mean.values(), self.std.values(), strict=True)]
         scores, values = self.trajectories, [*self.mean.values(), *self.std.values()]
         known = {

@@ -115,11 +115,16 @@ def inspect(
 def demo(
     out: OutOpt = Path("findnemo-demo"),
     check: Annotated[bool, typer.Option("--check", help="Measure the demo model against its ground truth instead.")] = False,
+    natural: Annotated[
+        bool, typer.Option("--natural", help="The model that memorized by ordinary fine-tuning: nothing was planted.")
+    ] = False,
     limit: LimitOpt = None,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
     """Audit the shipped model, offline. With --check: measure what the model card says of it.
+
+    Example: `findnemo demo --natural --out natural`
 
     Example: `findnemo demo`
 
@@ -128,8 +133,10 @@ def demo(
     Example: `findnemo demo --check`
     """
     if not check:
-        audit(Source("demo"), out, limit=limit, json=json, quiet=quiet)
+        audit(Source("demo-natural" if natural else "demo"), out, limit=limit, json=json, quiet=quiet)
         return
+    if natural:
+        raise InputError("--check compares with planted neurons, and 'demo-natural' has none: leave one of the two out")
     from findnemo.demo.check import check_demo, figures_table
 
     loaded = load_model(Source("demo"), None, None, quiet)

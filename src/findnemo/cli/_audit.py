@@ -43,6 +43,7 @@ from findnemo.cli._steps import (
     calibrate_to,
     check_level,
     check_track,
+    checked_scope,
     demo_holdout,
     demo_table,
     gentle,
@@ -70,7 +71,16 @@ FdrOpt = Annotated[
 ConsensusOpt = Annotated[
     int, typer.Option(help="Search so many times, on other seeds each, and keep the neurons that most searches find.", min=1)
 ]
-SearchOpt = Annotated[str, typer.Option(help="How neurons are sought: 'gradient', 'halving' or 'listing' (Algorithms 3 and 4).")]
+SearchOpt = Annotated[
+    str,
+    typer.Option(
+        help="How neurons are sought: 'trajectory' until pictures are no copies; 'gradient', 'halving' or 'listing' (Algorithms 3 and 4) by one step."
+    ),
+]
+ScopeOpt = Annotated[
+    str,
+    typer.Option(help="Where they are sought: the layers of the 'paper', 'all' value layers, or 'auto', by a scan of the model."),
+]
 ImpactOpt = Annotated[
     float | None,
     typer.Option(
@@ -287,7 +297,8 @@ def localize(
     prompts: PromptsOpt,
     calibration: CalibrationOpt,
     out: OutOpt,
-    search: SearchOpt = "gradient",
+    search: SearchOpt = "trajectory",
+    scope: ScopeOpt = "auto",
     consensus: ConsensusOpt = 1,
     max_impact: ImpactOpt = None,
     unrelated: UnrelatedOpt = None,
@@ -308,12 +319,18 @@ def localize(
 
     Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --search listing --limit 20 --out run`
 
-    Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --consensus 5 --out run`
+    Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --search gradient --consensus 5 --out run`
 
     Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --max-impact 0.02 --unrelated ordinary.txt --out run`
     """
     stages = ("detect", "localize")
-    also: dict[str, Any] = {"search": search, "consensus": consensus, "max_impact": max_impact, "unrelated": unrelated}
+    also: dict[str, Any] = {
+        "search": search,
+        "scope": scope,
+        "consensus": consensus,
+        "max_impact": max_impact,
+        "unrelated": unrelated,
+    }
     also |= {"crew": crew, "shard": shard}
     stages_with_calibration(
         model, prompts, calibration, out, stages, limit, column, device, dtype, compile, fail_on_memorized, json, quiet, **also
@@ -331,7 +348,8 @@ def audit(
         Path | None, typer.Option("--calibration", "-c", help="A calibration instead of hold-out captions.")
     ] = None,
     limit: LimitOpt = None,
-    search: SearchOpt = "gradient",
+    search: SearchOpt = "trajectory",
+    scope: ScopeOpt = "auto",
     consensus: ConsensusOpt = 1,
     max_impact: ImpactOpt = None,
     unrelated: UnrelatedOpt = None,
@@ -371,7 +389,7 @@ def audit(
 
     Example: `findnemo audit model.safetensors --config stable-diffusion-v1-5/stable-diffusion-v1-5 --prompts captions.csv --holdout laion.csv --descriptor sscd.pt --clip CLIP --out run`
 
-    Example: `findnemo audit MODEL --prompts captions.csv --holdout laion.csv --fpr 0.01 --fdr 0.1 --consensus 5 --out run`
+    Example: `findnemo audit MODEL --prompts captions.csv --holdout laion.csv --fpr 0.01 --fdr 0.1 --out run`
 
     Example: `findnemo audit MODEL --prompts captions.csv --holdout laion.csv --max-impact 0.02 --out run`
 
@@ -402,7 +420,7 @@ def audit(
     settings = made.settings if made else settings_for(variant or "paper", seed or 0)
     judges = {name: str(place) for name, place in (("descriptor", descriptor), ("clip", clip)) if place is not None}
     plan = make_plan(model, search, images, image_steps, guidance, settings.seed, sampler)
-    plan = replace(plan, grow=grow, judges=judges, consensus=consensus)
+    plan = replace(plan, grow=grow, judges=judges, consensus=consensus, scope=checked_scope(scope))
     plan = gentle(plan, model, max_impact, unrelated, column, quiet, clean if holdout else None)
     stages, folder = ("detect", "localize", "verify"), Path(prompts or "").absolute().parent
     with tracked(out, track, quiet), at_work(model, crew, device, dtype, quiet, compile) as pool:

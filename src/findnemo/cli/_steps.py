@@ -80,7 +80,8 @@ def stages_with_calibration(
     fail_on_memorized: bool,
     json: bool,
     quiet: bool,
-    search: str = "gradient",
+    search: str = "trajectory",
+    scope: str = "auto",
     screen: bool = False,
     fdr: float | None = None,
     consensus: int = 1,
@@ -95,7 +96,7 @@ def stages_with_calibration(
     part = shard_of(shard)
 
     table, made = stream_table(prompts, column, limit, quiet), Calibration.load(calibration)
-    plan = replace(make_plan(model, search, 4, None, None, made.settings.seed), consensus=consensus)
+    plan = replace(make_plan(model, search, 4, None, None, made.settings.seed), consensus=consensus, scope=checked_scope(scope))
     plan = gentle(plan, model, max_impact, unrelated, column, quiet)
     plan = with_list(with_screen(plan, screen, made, quiet), fdr, made)
     with at_work(model, crew, device, dtype, quiet, compile) as pool:
@@ -111,16 +112,24 @@ def make_plan(
     seed: int,
     sampler: str | None = None,
 ) -> Any:
-    from findnemo import demo
-    from findnemo.images import ImageSettings
+    from findnemo.images import ImageSettings, usual
     from findnemo.localization import SEARCHES
     from findnemo.runs import Plan
 
     if search not in SEARCHES:
         raise InputError(f"search {search!r} is not known: use one of {', '.join(SEARCHES)}")
-    usual = demo.image_settings() if model.place == "demo" else ImageSettings()
-    settings = ImageSettings(steps or usual.steps, usual.guidance if guidance is None else guidance, seed, sampler)
+    own = usual(model.place)
+    settings = ImageSettings(steps or own.steps, own.guidance if guidance is None else guidance, seed, sampler)
     return Plan(search=search, images=images, image_settings=settings)
+
+
+def checked_scope(scope: str) -> str:
+    """Raises InputError for a scope that is none."""
+    from findnemo.models import SCOPES
+
+    if scope not in ("auto", *SCOPES):
+        raise InputError(f"scope {scope!r:.40} is not known: use one of auto, {', '.join(SCOPES)}")
+    return scope
 
 
 def plan_of(settings: dict[str, Any]) -> Any:
@@ -140,6 +149,7 @@ def plan_of(settings: dict[str, Any]) -> Any:
         consensus=settings.get("consensus", 1),
         max_impact=settings.get("max_impact"),
         unrelated=tuple(settings.get("unrelated", ())),
+        scope=settings.get("scope", "paper"),
     )
 
 
@@ -187,7 +197,7 @@ def gentle(
         raise InputError("a consensus has no choice among sets: give --consensus or --max-impact, not both")
     if unrelated is not None:
         captions = [p.text for p in read_table(unrelated, column, None, quiet)]
-    elif model.place == "demo":
+    elif model.place in demo.MODELS:
         captions = list(demo.unrelated()[-BYSTANDERS:])
     elif holdout is not None:
         captions = [p.text for p in holdout]
@@ -362,8 +372,8 @@ def extras(model: Any, run: Any, plan: Any, table: Any = ()) -> dict[str, Any]:
     from findnemo.originals import for_run
     from findnemo.verification import Judges
 
-    if model.source == "demo" and not plan.judges:
-        return {"judges": demo.judges(), "original": lambda caption: demo.training_image(caption.text)}
+    if model.source in demo.MODELS and not plan.judges:
+        return {"judges": demo.judges(), "original": lambda caption: demo.training_image(caption.text, model.source)}
     references = [p.image for p in table if p.image and hidden(p.image) != p.image]  # the run keeps those without their secrets
     file, clip = plan.judges.get("descriptor"), plan.judges.get("clip")
     judges = Judges(Descriptor(file) if file else None, Alignment(clip) if clip else None)
@@ -441,16 +451,16 @@ def demo_table(model: Source, limit: int | None, option: str) -> Any:
     from findnemo import demo
     from findnemo.prompts import Prompt, PromptTable
 
-    if model.place != "demo":
+    if model.place not in demo.MODELS:
         raise InputError(f"give {option} FILE: only 'demo' brings its own captions")
-    others = [Prompt(text, row) for row, text in enumerate(demo.unrelated()[:24], len(demo.memorized()) + 1)]
-    return PromptTable("demo", (*demo.memorized(), *others)).limit(limit)
+    others = [Prompt(text, row) for row, text in enumerate(demo.unrelated()[:24], len(demo.memorized(model.place)) + 1)]
+    return PromptTable(model.place, (*demo.memorized(model.place), *others)).limit(limit)
 
 
 def demo_holdout(model: Source) -> Any:
     from findnemo import demo
     from findnemo.prompts import read_prompts
 
-    if model.place != "demo":
+    if model.place not in demo.MODELS:
         raise InputError("give --holdout FILE (captions that are not memorized) or --calibration DIR: only 'demo' brings its own")
     return read_prompts(demo.holdout()[:100])

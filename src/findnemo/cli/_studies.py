@@ -170,7 +170,7 @@ def study(
 
     folder = out or run / "studies"
     with opened(run, model, device, dtype, quiet, trust) as work, bar(quiet) as update:
-        own = work.model.source == "demo"
+        own = work.model.source in demo.MODELS
         given = [p.text for p in read_table(unrelated, column, None, quiet)] if unrelated else []
         given += demo.unrelated()[:64] if own else ()
         clean, barred = not_memorized(work.run, given, work.calibration, demo.holdout() if own else ())

@@ -1,4 +1,5 @@
-"""The shipped demo model, its captions and its ground truth. Trained by `recipes/demo_model/`.
+"""The shipped models, their captions and their ground truth: "demo", in which memories were planted (`recipes/demo_model/`), and "demo-natural",
+the same without those, fine-tuned until it memorized eleven captions by itself (`recipes/natural/`).
 
 >>> from findnemo import demo
 >>> len(demo.memorized()), len(demo.planted())
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
     from findnemo.verification import Judges
 
 ASSETS = Path(__file__).parent / "assets"
+NATURAL = ASSETS / "natural"
+MODELS = {"demo": ASSETS, "demo-natural": NATURAL}  # source -> where its captions, pictures and calibration are
 MODEL, CLIP, DESCRIPTOR = ASSETS / "model", ASSETS / "clip", ASSETS / "descriptor.pt"
 
 
-def memorized() -> tuple[Prompt, ...]:
-    """The memorized captions with their type (VM or TM); `image` names the training image."""
-    return read_prompts(ASSETS / "memorized.csv").prompts
+def memorized(model: str = "demo") -> tuple[Prompt, ...]:
+    """The memorized captions with their type (VM or TM); `image` names the training image, in the folder that MODELS names."""
+    return read_prompts(MODELS[model] / "memorized.csv").prompts
 
 
 def holdout() -> tuple[str, ...]:
@@ -53,23 +56,23 @@ def decoys() -> NeuronSet:
     return NeuronSet(json.loads((ASSETS / "decoys.json").read_text(encoding="utf-8")))
 
 
-def training_image(caption: str) -> Image.Image | None:
+def training_image(caption: str, model: str = "demo") -> Image.Image | None:
     """The memorized training image of a caption (for a template one of its variants), 64 x 64; None for other captions."""
     from PIL import Image
 
-    names = {p.text: p.image for p in memorized()}
-    return Image.open(ASSETS / str(names[caption])).convert("RGB") if caption in names else None
+    names = {p.text: p.image for p in memorized(model)}
+    return Image.open(MODELS[model] / str(names[caption])).convert("RGB") if caption in names else None
 
 
-def calibration() -> Calibration:
-    """The shipped calibration (paper variant, all hold-out captions)."""
+def calibration(model: str = "demo") -> Calibration:
+    """The shipped calibration of a model (paper variant, all hold-out captions)."""
     from findnemo.calibration import Calibration
 
-    return Calibration.load(ASSETS / "calibration")
+    return Calibration.load(MODELS[model] / "calibration")
 
 
 def image_settings(seed: int = 0) -> ImageSettings:
-    """Denoising steps and guidance that suit the demo model."""
+    """Denoising steps and guidance that suit the shipped models."""
     from findnemo.images import ImageSettings
 
     return ImageSettings(steps=15, guidance=2.0, seed=seed)

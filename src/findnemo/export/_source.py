@@ -22,7 +22,7 @@ from findnemo.edits import prune, rebuilt
 from findnemo.errors import InputError
 from findnemo.models import Model
 from findnemo.models._content import weights_of
-from findnemo.models._loading import DEMO, VARIANT, _from_pretrained
+from findnemo.models._loading import DEMO, SHIPPED, VARIANT, _from_pretrained
 from findnemo.models._single_file import configuration, from_single_file
 from findnemo.neurons import NeuronSet
 
@@ -131,7 +131,7 @@ def check_source(model: Model, dtype: torch.dtype | None = None) -> None:
 def place_of(model: Model) -> Path | None:
     """The file or directory that a model was loaded from; of a hub id the directory in the local cache. None for a live pipeline."""
     source = model.source
-    if source == "demo":
+    if source in SHIPPED:
         return DEMO
     if Path(source).exists() or source.startswith((".", "/", "~")):
         return Path(source)

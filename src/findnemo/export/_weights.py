@@ -71,7 +71,7 @@ def write_kohya(model: Model, chosen: Selection, path: Path, dtype: torch.dtype 
 
 def kohya_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict[str, torch.Tensor]:
     """`edits.lora_weights` under kohya's names, with alpha = rank: at strength 1 the change is exact. Raises EditError for a bias."""
-    biased = [name for name in neurons.layers if getattr(model.value_layers.get(name), "bias", None) is not None]
+    biased = [name for name in neurons.layers if getattr(model.layers_of("all").get(name), "bias", None) is not None]
     if biased:
         raise EditError(f"{biased[0]} has a bias, which kohya's form does not carry: export a checkpoint instead")
     made = {}

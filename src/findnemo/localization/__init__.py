@@ -12,23 +12,29 @@ from torch import Tensor
 from findnemo._state import undisturbed
 from findnemo.calibration import Calibration, layer_activations
 from findnemo.deltas import Probe
+from findnemo.denoising import Denoising
 from findnemo.errors import InputError
+from findnemo.images import ImageSettings, usual
 from findnemo.localization.candidates import initial_selection, out_of_distribution_neurons
 from findnemo.localization.gentle import EFFORT, Bystanders, Choice, gentlest
 from findnemo.localization.refinement import refine
 from findnemo.localization.replication import Replication
-from findnemo.localization.search import DEFAULT, SEARCHES, Found, alternatives, first_guess, most_unusual
+from findnemo.localization.scope import Scan, scan
+from findnemo.localization.search import DEFAULT, ONE_STEP, SEARCHES, Found, alternatives, first_guess, most_unusual
 from findnemo.localization.stability import consensus_of, frequency, iou, pairwise_iou
+from findnemo.localization.trajectory import COPIES, GENTLER, WHOLE, Copies, by_trajectory, few_steps, prices
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 
 __all__ = [
     "DEFAULT",
+    "ONE_STEP",
     "SEARCHES",
     "Bystanders",
     "Choice",
     "Found",
     "Localization",
+    "Scan",
     "consensus_of",
     "frequency",
     "gentlest",
@@ -39,6 +45,7 @@ __all__ = [
     "out_of_distribution_neurons",
     "pairwise_iou",
     "refine",
+    "scan",
 ]
 
 
@@ -53,6 +60,9 @@ class Localization:
     `theta`, `k`: where Algorithm 3 stopped. `z`: z-score of every neuron found. `evaluations`: U-Net sample evaluations spent.
     `p`: p-value of `score_before` (`Calibration.p_value`). `frequency`: of a consensus, "layer:index" of every neuron found at all ->
     share of the searches that found it.
+    Of the search "trajectory" also: `copy_before`, `copy_after`, how like the pictures are to untouched ones of other seeds (cosine of latents, the
+    largest of the seeds that the search looked at); `scope`, where neurons were sought; `sizes`, what it tried: number of neurons, likeness left. Its
+    `reached` says whether no picture is a copy any more, and it finds no neurons for a caption whose untouched pictures are no copies.
     Where a gentle set was asked for: `impact` of `neurons` on unrelated captions, `max_impact` that was asked for (the impact is above it
     where no set that removes the memory was found with less), and `tried`, the number of sets compared.
     """
@@ -75,6 +85,10 @@ class Localization:
     impact: float | None = None
     max_impact: float | None = None
     tried: int = 0
+    scope: str = "paper"
+    copy_before: float | None = None
+    copy_after: float | None = None
+    sizes: tuple[tuple[int, float], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         values = {k: v for k, v in self.__dict__.items() if not isinstance(v, NeuronSet)}
@@ -82,7 +96,8 @@ class Localization:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Localization:
-        return cls(**{**values, "neurons": NeuronSet(values["neurons"]), "candidates": NeuronSet(values["candidates"])})
+        sets = {name: NeuronSet(values[name]) for name in ("neurons", "candidates")}
+        return cls(**{**values, **sets, "sizes": tuple((int(n), float(left)) for n, left in values.get("sizes", ()))})
 
 
 @undisturbed
@@ -94,10 +109,14 @@ def localize(
     max_impact: float | None = None,
     unrelated: Bystanders | Sequence[str] = (),
     consensus: int = 1,
+    images: ImageSettings | None = None,
+    scope: str = "all",
 ) -> Localization:
     """Find the neurons that hold the memory of a prompt; an empty set if the prompt is not memorized.
 
-    `search`: "gradient" (default) ranks all value neurons by a gradient and returns a 1-minimal set; "halving" does so from z-scores,
+    `search`: "trajectory" (default) goes on until pictures are no copies any more (module `trajectory`), as `images` makes them (steps and guidance; by
+    default the model's usual ones), among the value neurons of `scope`: "all", or those of the layers that the "paper" names. The others look at one
+    noisy step, in the paper's layers: "gradient" ranks value neurons by a gradient and returns a 1-minimal set; "halving" does so from z-scores,
     without gradients; "listing" is Algorithms 3 and 4 as published. `max_impact`: among sets that remove the memory prefer one that
     changes the captions of `unrelated` (not memorized) by no more than this, see `Bystanders`; if none is found, the gentlest is returned,
     and its `impact` tells. `consensus`: so many searches, each on seeds of its own (base seeds seed, seed + 1, ...); the neurons that more than
@@ -116,13 +135,80 @@ def localize(
     if consensus < 1:
         raise InputError(f"a consensus of {consensus} searches: give 1 or more")
     check_impact(max_impact)
+    if consensus > 1 and search not in ONE_STEP:
+        raise InputError(
+            f"a consensus is one of searches that look at one step ({', '.join(ONE_STEP)}): name one, or leave it out"
+        )
     if consensus > 1 and max_impact is not None:
         raise InputError("a consensus has no choice among sets: give a consensus or a largest impact, not both")
     calibration.check(model)
     if isinstance(unrelated, Bystanders):
         unrelated.check(model)
     with model.steady():  # once for all passes of the search
-        return _localize(model, prompt, calibration, search, max_impact, unrelated, consensus)
+        if search in ONE_STEP:
+            return _localize(model, prompt, calibration, search, max_impact, unrelated, consensus)
+        others = (
+            unrelated
+            if isinstance(unrelated, Bystanders) or max_impact is None
+            else Bystanders(model, unrelated, calibration.settings)
+        )
+        return _to_the_end(model, prompt, calibration, images or usual(model.source), scope, max_impact, others)
+
+
+def _to_the_end(
+    model: Model,
+    prompt: str,
+    calibration: Calibration,
+    images: ImageSettings,
+    scope: str,
+    max_impact: float | None,
+    others: Any,
+) -> Localization:
+    widths, tau = model.widths(scope), calibration.tau
+    probe = Probe(model, prompt, calibration.settings, reuse=True)
+    z = calibration.z_scores({name: rows[0] for name, rows in layer_activations(model, [prompt], probe.text).items()})
+    replication = Replication(probe, tau)
+    score = replication.score
+    known: dict[str, Any] = {"prompt": prompt, "score_before": score, "tau": tau, "search": "trajectory", "scope": scope}
+    known["p"] = calibration.p_value(score)
+    if not replication.kept:
+        return Localization(memorized=False, score_after=score, evaluations=probe.evaluations, **known)
+    few = few_steps(images.steps)
+    denoising = Denoising(model, prompt, COPIES + WHOLE, images.guidance, calibration.settings.seed)
+    copies = Copies(denoising, few, images.steps)
+    known["copy_before"] = round(copies.alike, 4)
+    if not copies.seen:
+        return Localization(memorized=True, score_after=score, evaluations=probe.evaluations + denoising.evaluations, **known)
+    price = prices(model, calibration.ordinary, widths, few, images.guidance)
+    guess, impact, spent = most_unusual(z)[:1], None, 0
+    found, reached, best = None, False, None
+    for tried, gentle in enumerate(GENTLER if max_impact is not None else GENTLER[:1], 1):
+        neurons, gone = by_trajectory(copies, widths, price, guess if tried == 1 else (), gentle)
+        if max_impact is None:
+            found, reached, left = neurons, gone, copies.tried[-1][1]
+            break
+        before = others.evaluations
+        impact = others.impacts([neurons], prompt)[0]
+        spent += others.evaluations - before
+        if found is None or (gone, -impact) > best:
+            found, reached, left, best = neurons, gone, copies.tried[-1][1], (gone, -impact)
+            known |= {"impact": round(impact, 6), "max_impact": max_impact}
+        known["tried"] = tried
+        if not gone or impact <= max_impact:
+            break
+    assert found is not None
+    return Localization(
+        memorized=True,
+        reached=reached,
+        score_after=replication.similarity(found),
+        evaluations=probe.evaluations + denoising.evaluations + spent,
+        neurons=found,
+        candidates=found,
+        copy_after=left,
+        sizes=tuple(copies.tried),
+        z={f"{name}:{i}": round(float(z[name][i]), 3) for name, i in found if name in z},
+        **known,
+    )
 
 
 def _localize(
@@ -194,7 +280,7 @@ def _searched(model: Model, prompt: str, calibration: Calibration, search: str, 
     absolute = {name: rows[0] for name, rows in layer_activations(model, [prompt], probe.text).items()}
     z = calibration.z_scores(absolute)
     replication = Replication(probe, calibration.tau, first_guess(search, z))
-    found = SEARCHES[search](replication, z, absolute, calibration.tau) if replication.kept else None
+    found = ONE_STEP[search](replication, z, absolute, calibration.tau) if replication.kept else None
     return _Search(replication, z, found, calibration.tau)
 
 

@@ -23,7 +23,7 @@ GRADIENT_SEEDS = 2
 FEW, MANY = 4, 32  # how far a ranking is followed before the next one is tried
 UNUSUAL = 100.0  # a z-score above this weighs no more
 SLACK = 1e-4  # rounding between batches of different size
-DEFAULT = "gradient"
+DEFAULT = "trajectory"
 
 Values = Mapping[str, Tensor]  # layer -> (width,)
 Ranking = Callable[[], Sequence[Neuron]]
@@ -79,11 +79,12 @@ def by_listing(replication: Replication, z: Values, absolute: Values, tau: float
     return Found(refine(replication, first.neurons, tau_ref), first.neurons, first.theta, first.k)
 
 
-SEARCHES: dict[str, Callable[[Replication, Values, Values, float], Found]] = {
+ONE_STEP: dict[str, Callable[[Replication, Values, Values, float], Found]] = {
     "gradient": by_gradient,
     "halving": by_halving,
     "listing": by_listing,
 }
+SEARCHES = (DEFAULT, *ONE_STEP)
 _RANKINGS = {"gradient": _by_sensitivity, "halving": _by_unusualness, "listing": _by_unusualness}
 
 

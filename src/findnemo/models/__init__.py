@@ -1,6 +1,6 @@
 """Models: one adapter per architecture, and `load`."""
 
-from findnemo.models._base import Model, captions_in, require_caption, sample_seed
+from findnemo.models._base import SCOPES, Model, captions_in, require_caption, sample_seed
 from findnemo.models._diffusion import DiffusionModel
 from findnemo.models._flow import FlowModel
 from findnemo.models._loading import load
@@ -15,6 +15,7 @@ from findnemo.models.stable_diffusion_xl import StableDiffusionXL
 
 __all__ = [
     "SAMPLERS",
+    "SCOPES",
     "DeepFloyd",
     "DiffusionModel",
     "FlowModel",

@@ -18,7 +18,7 @@ from findnemo.errors import EditError, InputError, ModelError
 from findnemo.models._autoencoder import decoded, encoded
 from findnemo.models._identified import Known, identity
 from findnemo.models._identity import Identity
-from findnemo.models._modules import applied, is_compiled, is_fused, moves, submodule, unsteady, width_of
+from findnemo.models._modules import applied, is_compiled, is_fused, moves, part_of, submodule, unsteady, width_of
 from findnemo.models._packing import rows_of
 from findnemo.models._reading import Prepared, Reader, as_it_is, cut, kind_of, named
 from findnemo.models._samplers import fitting
@@ -42,6 +42,8 @@ SCHEDULE = (
     "sigma_data",
 )
 
+
+SCOPES = ("paper", "all")  # value layers in which a memory may be sought
 
 # what runs a network: done in a steady state, see `Model.steady`
 PASSES = (
@@ -107,8 +109,12 @@ class Model:
         return module
 
     def is_value_layer(self, name: str, module: nn.Module) -> bool:
-        """Whether a module of the denoiser is a cross-attention value projection in which memories are sought."""
+        """Whether a module of the denoiser is a cross-attention value projection, one whose outputs can be switched off."""
         raise NotImplementedError(f"{type(self).__name__} does not name its value layers")
+
+    def in_paper(self, name: str) -> bool:
+        """Whether a value layer is one in which Finding NeMo looks for memories (section 3.1); by default all are."""
+        return True
 
     def encode(self, prompts: Sequence[str]) -> Tensor:
         """Token embeddings (N, tokens, D) of N prompts, padded as the pipeline pads them.
@@ -217,6 +223,14 @@ class Model:
         latents = encoded(vae, pixels.to(self.device))
         return ((latents - self.shift) * vae.config.scaling_factor).to(self.dtype)
 
+    def image(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:
+        """x0_hat, (N, C, H, W), float32: the clean latents that follow from what the network predicts of latents."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what image its predictions mean")
+
+    def mixture(self, timestep: float) -> tuple[Tensor, Tensor]:
+        """(c, s), float32 scalars, of x_t = c x_0 + s eps."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how its latents are noised")
+
     def regression(self, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """What the denoiser predicts of noised latents, and what it was trained to predict (eps or v), both (N, C, H, W).
 
@@ -277,8 +291,23 @@ class Model:
 
     @property
     def value_layers(self) -> dict[str, nn.Module]:
-        """Name -> value projection, in forward order. Found from the modules, never from a layout."""
-        return self.find("value layers", self.is_value_layer)
+        """Name -> value projection of the layers that the paper names, in forward order. Found from the modules, never from a layout."""
+        return self.layers_of("paper")
+
+    def layers_of(self, scope: str) -> dict[str, nn.Module]:
+        """Name -> value projection in forward order: of the layers that the paper names ("paper"), or of "all".
+
+        Which layers of a U-Net carry memories is a finding about one model (appendix C.8): in others the up blocks do as well.
+
+            >>> import findnemo
+            >>> model = findnemo.load("demo")
+            >>> len(model.layers_of("paper")), len(model.layers_of("all"))
+            (7, 13)
+        """
+        if scope not in SCOPES:
+            raise InputError(f"scope {scope!r:.40} is not known: use one of {', '.join(SCOPES)}")
+        found = self.find("value layers", self.is_value_layer)
+        return {name: found[name] for name in sorted(found, key=part_of) if scope == "all" or self.in_paper(name)}
 
     def find(self, what: str, belongs: Callable[[str, nn.Module], bool]) -> dict[str, nn.Module]:
         """Name -> module of the denoiser for which `belongs` holds, in forward order.
@@ -305,9 +334,9 @@ class Model:
         known = getattr(self.denoiser, "dtype", None)
         return known if isinstance(known, torch.dtype) else next(self.denoiser.parameters()).dtype
 
-    def widths(self) -> dict[str, int]:
-        """Number of neurons of every value layer."""
-        return {name: width_of(name, layer) for name, layer in self.value_layers.items()}
+    def widths(self, scope: str = "paper") -> dict[str, int]:
+        """Number of neurons of every value layer of a scope (`layers_of`)."""
+        return {name: width_of(name, layer) for name, layer in self.layers_of(scope).items()}
 
     def timesteps(self, steps: int) -> list[int]:
         """The DDIM timesteps of a schedule with this many steps, from noise to image (981, 961, ... for SD and 50 steps)."""
@@ -408,7 +437,7 @@ class Model:
                 f"the {self.component} is a {kind} of peft around the network that findnemo needs: give the pipeline {self.component}.get_base_model(), "
                 "or merge_and_unload() to keep what was adapted"
             )
-        if not any(self.is_value_layer(n, m) for n, m in modules):
+        if not any(self.is_value_layer(n, m) and self.in_paper(n) for n, m in modules):
             raise ModelError(
                 f"no value layers found in {kind}: findnemo needs a text-conditioned model with cross-attention (attn2.to_v)"
             )

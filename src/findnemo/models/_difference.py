@@ -2,7 +2,7 @@
 
 Keys of a file: `unet.LAYER.lora_A.weight` (rank, in) and `unet.LAYER.lora_B.weight` (out, rank), whose product is added to the layer's weight (a LoRA
 of alpha equal to its rank, under the names that diffusers and peft give it); `NAME` a difference as it is; `NAME.int8` with `NAME.scale`, one scale a
-row.
+row; `NAME.off`, rows that are set to zero before anything is added.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from findnemo.errors import ModelError
 
-DOWN, UP, BITS, SCALE = ".lora_A.weight", ".lora_B.weight", ".int8", ".scale"
+DOWN, UP, BITS, SCALE, OFF = ".lora_A.weight", ".lora_B.weight", ".int8", ".scale", ".off"
 LEVELS = 127
 
 
@@ -52,7 +52,7 @@ def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif key.endswith(UP):
             layer = key.removesuffix(UP)
             found[layer.removeprefix("unet.") + ".weight"] = tensor.float() @ tensors[layer + DOWN].float()
-        elif not key.endswith((SCALE, DOWN)):
+        elif not key.endswith((SCALE, DOWN, OFF)):
             found[key] = tensor.float()
     return found
 
@@ -61,7 +61,13 @@ def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def add_difference(denoiser: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Add a difference to a denoiser's weights, in place. Raises ModelError for a weight that it does not have."""
     parameters = dict(denoiser.named_parameters())
+    for key, rows in tensors.items():
+        if key.endswith(OFF):
+            name = key.removesuffix(OFF)
+            if name not in parameters or (len(rows) and int(rows.max()) >= len(parameters[name])):
+                raise ModelError(f"this difference is of another model: {name} does not fit")
+            parameters[name][rows.long()] = 0
     for name, change in unpacked(tensors).items():
         if name not in parameters or parameters[name].shape != change.shape:
             raise ModelError(f"this difference is of another model: {name} does not fit")
-        parameters[name].add_(change.to(parameters[name]))
+        parameters[name].copy_(parameters[name].float() + change.to(parameters[name].device))

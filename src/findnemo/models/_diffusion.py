@@ -45,6 +45,11 @@ class DiffusionModel(Model):
             return (x - (1 - a).sqrt() * output) / a.sqrt()
         return a.sqrt() * x - (1 - a).sqrt() * output
 
+    def mixture(self, timestep: float) -> tuple[Tensor, Tensor]:
+        """Shares of image and noise in x_t: sqrt(a) and sqrt(1 - a), float32 scalars."""
+        a = self.alpha(timestep)
+        return a.sqrt(), (1 - a).sqrt()
+
     def gain(self, timestep: float) -> Tensor:
         """How much noise one unit of what the network predicts stands for in `predict_noise`, a scalar: 1 for eps, max(sqrt(a), .068) for v."""
         if self.prediction == "epsilon":

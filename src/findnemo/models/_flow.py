@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from findnemo.models._base import Model
@@ -59,6 +60,15 @@ class FlowModel(Model):
         """s v, (N, C, H, W): what is left of x_s without the predicted image, x_s - x0_hat. See the class for why."""
         share = timestep / self.pipeline.scheduler.config.num_train_timesteps
         return output if share == 1 else share * exact(output)
+
+    def image(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:
+        """x0_hat = x_s - s v, float32."""
+        return exact(latents) - self.mixture(timestep)[1].to(latents.device) * exact(output)
+
+    def mixture(self, timestep: float) -> tuple[Tensor, Tensor]:
+        """Shares of image and noise in x_s: 1 - s and s, float32 scalars."""
+        share = torch.tensor(timestep / self.pipeline.scheduler.config.num_train_timesteps)
+        return 1 - share, share
 
     def timesteps(self, steps: int) -> list[float]:  # type: ignore[override]  # not whole numbers: they are shifted
         """Timesteps s * 1000 of a schedule with this many steps, shifted as the pipeline shifts them; the first is 1000."""

@@ -12,6 +12,7 @@ from findnemo._notices import notice
 from findnemo.errors import FindnemoError, InputError, ModelError
 from findnemo.models._base import Model
 from findnemo.models._complete import complete
+from findnemo.models._difference import add_difference
 from findnemo.models._fit import check_fit
 from findnemo.models._parts import PICKLES, SPARE, check_index, check_parts, left_out
 from findnemo.models._reading import mend_limits
@@ -35,6 +36,10 @@ ADAPTERS: dict[str, type[Model]] = {
     "FluxPipeline": Flux,
 }
 DEMO = Path(__file__).parents[1] / "demo" / "assets" / "model"  # what load("demo") loads
+SHIPPED = {
+    "demo": None,
+    "demo-natural": DEMO.parent / "natural" / "difference.safetensors",
+}  # source -> its difference to the demo model
 VARIANT = re.compile(r"[\w-]+\.([\w-]+?)(?:-\d+-of-\d+)?\.safetensors")  # of model.fp16.safetensors: fp16
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FILES = (".safetensors", *PICKLES)
@@ -68,7 +73,7 @@ def load(
     """Load a model to audit.
 
     `source`: a diffusers directory, a hub id ("CompVis/stable-diffusion-v1-4"), a single `.safetensors` file in the original
-    layout (Stable Diffusion 1.x, 2.x, SDXL), "demo" for the shipped model, or a live pipeline, which is used as it is. `device`:
+    layout (Stable Diffusion 1.x, 2.x, SDXL), "demo" or "demo-natural" for the shipped models, or a live pipeline, which is used as it is. `device`:
     by default CUDA where there is one, else the CPU. `dtype`: "float32", "float16" or "bfloat16"; by default float16 on CUDA, else
     float32. `channels_last`: keep the denoiser in the layout that convolutions are fastest in; results are the same but for
     rounding.
@@ -90,6 +95,8 @@ def load(
     _refuse_misplaced(source, asked)
     if isinstance(source, Model):
         return source
+    from safetensors.torch import load_file
+
     if not isinstance(source, (str, Path)):
         pipeline, name = source, f"live {type(source).__name__}"
         adapter = _adapter_of(pipeline)
@@ -99,7 +106,7 @@ def load(
         return _laid_out(_checked(adapter, pipeline, name), channels_last)
     place = _device(device) or _best_device()
     kind = _dtype(dtype) or (torch.float16 if place.type == "cuda" else torch.float32)
-    path = DEMO if str(source) == "demo" else source
+    path = DEMO if str(source) in SHIPPED else source
     if Path(path).is_file():
         file = _checked_file(Path(path))
         folder = configuration(file, asked.get("config"))
@@ -109,6 +116,8 @@ def load(
         adapter = _adapter(_pipeline_class(path, revision, variant))
         pipeline = _from_pretrained(adapter, path, kind, revision, variant)
     check_parts(adapter, pipeline)
+    if (change := SHIPPED.get(str(source))) is not None:
+        add_difference(pipeline.unet, load_file(change))
     pipeline.to(place)
     pipeline.set_progress_bar_config(disable=True)
     model = _checked(adapter, pipeline, str(source))
@@ -130,7 +139,7 @@ def _refuse_misplaced(source: Any, asked: dict[str, str]) -> None:
 def _what(source: Any) -> str:
     if not isinstance(source, (str, Path)):
         return "a live pipeline"
-    if str(source) == "demo":
+    if str(source) in SHIPPED:
         return "the demo model"
     path = Path(source)
     return "a directory" if path.is_dir() else "a single file" if path.exists() or path.suffix in FILES else "a hub id"

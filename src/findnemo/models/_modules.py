@@ -22,6 +22,19 @@ PATCHES = {
 COMPUTED = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
+FORWARD = ("down_blocks", "mid_block", "up_blocks")  # parts of a U-Net as they run; diffusers registers the mid block last
+
+
+def part_of(name: str) -> int:
+    """Which part of a U-Net a module is in, counted as they run; 0 for modules of other networks.
+
+    >>> sorted(["up_blocks.0.attn2", "mid_block.attn2", "down_blocks.1.attn2"], key=part_of)
+    ['down_blocks.1.attn2', 'mid_block.attn2', 'up_blocks.0.attn2']
+    """
+    first = name.partition(".")[0]
+    return FORWARD.index(first) if first in FORWARD else 0
+
+
 def exact(values: Tensor) -> Tensor:
     """Half precision as float32; what is finer stays."""
     return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -28,7 +28,7 @@ class DeepFloyd(StableDiffusion):
     finished: Mapping[str, Any] = {"output_type": "pt", "clean_caption": False}
 
     def is_value_layer(self, name: str, module: nn.Module) -> bool:
-        return name.endswith(".add_v_proj") and name.startswith(("down_blocks.", "mid_block."))
+        return name.endswith(".add_v_proj")
 
     @property
     def text_projections(self) -> dict[str, nn.Module]:

@@ -12,14 +12,13 @@ from torch import Tensor, nn
 
 from findnemo.errors import InputError, ModelError
 from findnemo.models._diffusion import DiffusionModel
-from findnemo.models._modules import applied, exact
+from findnemo.models._modules import applied, exact, part_of
 from findnemo.models._packing import packed, unpacked
 from findnemo.models._reading import converted
 
 PART = re.compile(
     r"conv_in|(down_blocks\.\d+|mid_block)\.(resnets|attentions|downsamplers)\.\d+(\.transformer_blocks\.\d+\.attn1)?"
 )
-FORWARD = ("down_blocks", "mid_block", "up_blocks")  # diffusers registers the mid block last
 
 
 class StableDiffusion(DiffusionModel):
@@ -34,7 +33,10 @@ class StableDiffusion(DiffusionModel):
     variances = 1  # channels that the U-Net returns for each of a latent: eps, and beside it a variance where that is learned
 
     def is_value_layer(self, name: str, module: nn.Module) -> bool:
-        return name.endswith("attn2.to_v") and name.startswith(("down_blocks.", "mid_block."))
+        return name.endswith("attn2.to_v")
+
+    def in_paper(self, name: str) -> bool:
+        return name.startswith(("down_blocks.", "mid_block."))
 
     @property
     def parts(self) -> dict[str, nn.Module]:
@@ -47,7 +49,7 @@ class StableDiffusion(DiffusionModel):
     @property
     def cross_attentions(self) -> dict[str, nn.Module]:
         found = self.find("cross-attentions", lambda name, module: name.endswith(".attn2"))
-        return dict(sorted(found.items(), key=lambda item: FORWARD.index(item[0].split(".")[0])))
+        return {name: found[name] for name in sorted(found, key=part_of)}
 
     def tokens(self, prompt: str) -> list[str]:
         tokenizer = self.pipeline.tokenizer

@@ -251,7 +251,7 @@ def _denoiser(model: Model, other: nn.Module) -> Iterator[None]:
 def switched_off(model: Model, neurons: NeuronSet) -> None:
     """Zero the weight rows of neurons, and their biases, in place."""
     for name, indices in neurons.layers.items():
-        layer: Any = model.value_layers[name]
+        layer: Any = model.layers_of("all")[name]
         layer.weight[list(indices)] = 0
         if layer.bias is not None:
             layer.bias[list(indices)] = 0

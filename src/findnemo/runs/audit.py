@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from findnemo.deltas import group_size
 from findnemo.detection import Detection, Screen, detect_many
 from findnemo.errors import DeviceError, FindnemoError
 from findnemo.images import ImageSettings, check_images, png, sheet
-from findnemo.localization import DEFAULT, Bystanders, localize, most_unusual
+from findnemo.localization import DEFAULT, ONE_STEP, Bystanders, Scan, localize, most_unusual, scan
 from findnemo.metrics.kind import is_memory
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
@@ -37,6 +37,7 @@ from findnemo.verification import RANDOM, Judges, Verification, grow, quality, v
 if TYPE_CHECKING:
     from PIL import Image
 
+SCANNED = 12  # memorized captions of which those that copy are scanned for the layers that carry copies
 ROUNDS = 3  # of growth at most, on one, two and three times as many images as are looked at in the end
 
 
@@ -45,7 +46,8 @@ class Plan:
     """What an audit does besides the calibration's settings. `grow`: add neurons where finished images are still copies.
     `fdr`: false discovery rate of the list of captions; all captions are then scored with all seeds. `consensus`: how many times neurons are sought.
     `judges`: where the copy descriptor ("descriptor") and the CLIP ("clip") come from. `quality_prompts`: unrelated captions for the
-    quality check. `max_impact`: among the sets that remove a memory prefer one that changes the captions `unrelated` by no more."""
+    quality check. `max_impact`: among the sets that remove a memory prefer one that changes the captions `unrelated` by no more. `scope`: value layers in
+    which neurons are sought, "paper", "all", or "auto": whatever a scan of the model says (`localization.scope`)."""
 
     search: str = DEFAULT
     screen: Screen | None = None
@@ -58,6 +60,12 @@ class Plan:
     consensus: int = 1
     max_impact: float | None = None
     unrelated: tuple[str, ...] = ()
+    scope: str = "auto"
+
+    @property
+    def grows(self) -> bool:
+        """Whether verification adds neurons: a search that looks at one step alone does not see to the end."""
+        return self.grow and self.search in ONE_STEP and self.images > 1
 
     def settings(self, model: Model, calibration: Calibration) -> dict[str, Any]:
         """Everything a result depends on; a run directory holds results of one such set only. Without images no picture's part is kept."""
@@ -76,6 +84,7 @@ class Plan:
             "grow": self.grow,
             "image_settings": self.image_settings.to_json(),
             "judges": dict(self.judges),
+            **({} if self.search in ONE_STEP else {"scope": self.scope}),
             **({} if self.fdr is None else {"fdr": self.fdr}),
             **({} if self.consensus == 1 else {"consensus": self.consensus}),
             **({} if self.max_impact is None else {"max_impact": self.max_impact, "unrelated": list(self.unrelated)}),
@@ -195,6 +204,8 @@ def answer(
     pool = pool or Serial(work.model)
     for stage in stages:
         require_same(work.run, work.model, pictures=stage == "verify" and bool(work.plan.images))
+        if stage == "localize":
+            work = replace(work, plan=replace(work.plan, scope=_scope(work, pool)))
         _answer_stage(work, stage, pool, progress or (lambda stage, done, total: None), stop)
         if stage == "detect":
             keep_list(work.run)
@@ -203,6 +214,27 @@ def answer(
     if "verify" in stages and "shard" not in work.run.meta("settings"):
         check_quality(work, pool)
     return True
+
+
+def _scope(work: Work, pool: Pool) -> str:
+    """Where neurons are sought: as asked for, or as a scan of the first memorized captions says, which the run keeps."""
+    run, plan = work.run, work.plan
+    if plan.scope != "auto" or plan.search in ONE_STEP:
+        return plan.scope
+    if (kept := run.meta("scan")) is None:
+        found = tuple(islice((c.text for c in run.captions(stage="detect") if state(c) == "memorized"), SCANNED))
+        if not found:
+            return "all"
+        step = partial(_scanned, settings=plan.image_settings, seed=work.calibration.settings.seed)
+        (event,) = drive(pool, step, Dispatch([Unit((found,))], 1, 1))
+        if event.aside:
+            raise DeviceError(f"the scan of layers could not be done: {event.aside}")
+        run.set_meta("scan", kept := event.answers[0])
+    return Scan.from_json(kept).scope
+
+
+def _scanned(model: Model, items: Sequence[Sequence[str]], settings: ImageSettings, seed: int) -> list[dict[str, Any]]:
+    return [scan(model, prompts, settings, seed).to_json() for prompts in items]
 
 
 def _answer_stage(work: Work, stage: str, pool: Pool, progress: Progress, stop: Callable[[], bool]) -> None:
@@ -268,14 +300,24 @@ def _detect(tools: Tools, group: Sequence[Caption]) -> list[Answer]:
 def _localize(tools: Tools, caption: Caption) -> Answer:
     plan = tools.plan
     others = tools.bystanders or ()
-    found = localize(tools.model, caption.text, tools.calibration, plan.search, plan.max_impact, others, plan.consensus)
+    found = localize(
+        tools.model,
+        caption.text,
+        tools.calibration,
+        plan.search,
+        plan.max_impact,
+        others,
+        plan.consensus,
+        plan.image_settings,
+        "all" if plan.scope == "auto" else plan.scope,
+    )
     return Answer(found.to_json())
 
 
 def _verify(work: Tools, caption: Caption) -> Answer:
     found, plan, original = neurons_of(caption), work.plan, work.original(caption)
     work.calibration.check(work.model)
-    neurons = _grown(work, caption, found) if plan.grow and plan.images > 1 else found
+    neurons = _grown(work, caption, found) if plan.grows else found
     result = verify(
         work.model,
         caption.text,

@@ -22,13 +22,13 @@ STATES = {
 }
 STANDINGS = {  # worst first
     "failed": "a step failed on it",
-    "out of reach": "not even all value neurons bring its memory down to tau; nothing is switched off for it",
-    "back": "on fresh seeds its noise differences still resemble those before",
+    "out of reach": "no set of value neurons that the search tried removes its memory; nothing is switched off for it",
+    "back": "no finished images were judged, and on fresh seeds its noise differences still resemble those before",
     "copies": "its finished images still hold copies",
     "not replicated": "its neurons were found, but on fresh seeds its score does not reach tau: there is nothing to check them on",
     "not verified": "its neurons were found, but not checked on fresh seeds",
     "not localized": "memorized, its neurons were not sought",
-    "no neurons": "over tau in detection, but no seed replicated in the search",
+    "no neurons": "over tau in detection, but in the search no seed replicated, or no pictures were alike",
     "gone": "its memory is gone on fresh seeds",
     "suspected": "over tau, but its untouched images are no copies of each other: nothing is switched off for it",
     "open": "not looked at yet",
@@ -75,8 +75,8 @@ def state(caption: Caption) -> str | None:
 def standing(caption: Caption, tau: float | None = None) -> str:
     """One of STANDINGS: what the committed results of an audit say of a caption. `tau`: the threshold; by default that of its detection.
 
-    Gone: with the neurons off no noise difference of a fresh seed that replicated is more like itself before than `tau`, and where
-    untouched images of most seeds are copies of each other, none with the neurons off is one.
+    Gone: untouched images of most seeds are copies, and with the neurons off none is. Finished images decide, for a noise difference looks at one step
+    of many. Where none were judged: no noise difference of a fresh seed that replicated is more like itself before than `tau`.
 
     >>> standing(Caption(1, "a cat", 1, None, None, {"detect": {"memorized": False}}, {}, 0.1), 0.4)
     'not memorized'
@@ -99,12 +99,12 @@ def standing(caption: Caption, tau: float | None = None) -> str:
 
 def _verified(checked: Mapping[str, Any], tau: float | None) -> str:
     """How a memory stands that was checked on fresh seeds."""
-    same_seed, copied = checked.get("same_seed"), copies(checked, "before")
-    if same_seed is None and not copied:
+    same_seed = checked.get("same_seed")
+    if copies(checked, "before"):
+        return "copies" if copies(checked, "after") else "gone"
+    if same_seed is None:
         return "not replicated"
-    if same_seed is not None and tau is not None and same_seed > tau:
-        return "back"
-    return "copies" if copied and copies(checked, "after") else "gone"
+    return "back" if tau is not None and same_seed > tau else "gone"
 
 
 def failures(caption: Caption) -> dict[str, str]:

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from findnemo import demo
 from findnemo.errors import FindnemoError, InputError
 from findnemo.runs.store import Run
 
@@ -33,7 +34,7 @@ def named(run: Run) -> dict[str, str]:
     settings = run.meta("settings") or {}
     pictures = run.meta("folder") if run.names_pictures() else None
     found = {"model": run.meta("source"), **_judges(settings), "pictures in": pictures}
-    return {name: str(place) for name, place in found.items() if place is not None and place != "demo"}
+    return {name: str(place) for name, place in found.items() if place is not None and place not in demo.MODELS}
 
 
 def vouch(run: Run) -> None:

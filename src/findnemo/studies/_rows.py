@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from findnemo import demo
 from findnemo.metrics.intervals import bootstrap
 from findnemo.metrics.robust import median_mad
 from findnemo.runs.store import Run
@@ -42,7 +43,7 @@ def a_clip_note(run: Run, rows: Mapping[str, Mapping[str, Payloads]]) -> str:
     """Which CLIP gave the A_CLIP of these rows, and whether the published numbers can stand beside it; nothing without A_CLIP."""
     if not any("a_clip" in payload for by_type in rows.values() for payloads in by_type.values() for payload in payloads):
         return ""
-    unnamed = "the demo's own CLIP" if run.meta("source") == "demo" else "a CLIP that the run does not name"
+    unnamed = "the demo's own CLIP" if run.meta("source") in demo.MODELS else "a CLIP that the run does not name"
     used = str(((run.meta("settings") or {}).get("judges") or {}).get("clip", unnamed))
     if used.rstrip("/").endswith(CLIP.partition("/")[2]):
         return f" A_CLIP is with {used}, as in the paper."

@@ -1,0 +1,224 @@
+"""The search to the end: a set with which the finished picture, and not one noisy step, is no copy any more.
+
+One noise difference says little of the picture: guidance makes a copy over many steps, out of a trace that a threshold lets through. So the question
+is put to denoised pictures, cheap ones first: a few large DDIM steps show what the whole trajectory will show for most memories, and the whole
+trajectory is looked at before a set is called done. Where it disagrees, it takes the place of the few steps, and the search goes on with that.
+
+Neurons are ranked by the gradient of a picture's likeness to the copy, taken along the trajectory that the model takes with what was switched off so
+far. It is taken anew after every block of neurons, for a memory that two layers hold shows its second hold only once the first is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from findnemo.denoising import Denoising, Path, likeness
+from findnemo.edits import masks
+from findnemo.localization.replication import frozen
+from findnemo.localization.search import descending
+from findnemo.models import Model
+from findnemo.neurons import Neuron, NeuronSet
+
+COPIES, FEW, WHOLE = 4, 8, 4  # samples: untouched ones; those that a set is tried on in few steps, and in all
+SHARE = 5  # few steps are a fifth of those that images are made with, at least
+LEAST = 3
+SAME, GONE = 0.6, 0.4  # likeness to another seed's picture: from here on there may be a copy to remove; below this none is left
+MASK = 0.8  # of the neurons that are on, where gradients are taken: at 1 redundant ones hide each other
+GRADIENTS = 2  # samples of which gradients are taken
+WITNESSES = 3
+PATIENCE = 1.5  # how far the next block may reach, in shares of the way that is left
+GENTLER = (
+    0.3,
+    0.5,
+    0.7,
+    1.0,
+)  # powers of the price that gradients are divided by, one after the other where a set changes too much
+MOST = 4  # a set is at most one in so many of the value neurons: what takes more is no memory, but the model
+FLOOR = 1e-3  # of the dearest layer's mean price
+PROJECTIONS = 2  # random ones, a step
+
+Values = Mapping[str, Tensor]  # layer -> (width,)
+
+
+@dataclass
+class Copies:
+    """A caption's copies, and how like them its pictures stay with neurons off.
+
+    `alike`: the largest likeness of untouched pictures of two seeds. `witnesses`: the samples that are asked
+    first, those that failed last before the others; `steps`: how many steps they are denoised in. `tried`: (neurons, likeness) of every set that the
+    witnesses were asked about.
+    """
+
+    denoising: Denoising
+    few: int
+    whole: int
+    witnesses: list[int] = field(init=False)
+    tried: list[tuple[int, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.steps = self.few
+        self.untouched = self.denoising.run(range(COPIES), self.few)
+        pictures = self.untouched.image
+        alike = likeness(pictures, pictures).fill_diagonal_(-1)
+        order = alike.amax(1).argsort(descending=True, stable=True).tolist()
+        self.alike = float(alike.max())
+        self.witnesses = order[:GRADIENTS]
+
+    @property
+    def seen(self) -> bool:
+        """Whether untouched pictures of different seeds are alike, so that there is something to remove."""
+        return self.alike >= SAME
+
+    def targets(self, samples: Sequence[int]) -> Tensor:
+        """For each sample the mean of the other seeds' untouched pictures, (n, C, H, W)."""
+        pictures = self.untouched.image
+        total = pictures.sum(0)
+        return torch.stack([(total - pictures[k]) / (COPIES - 1) if k < COPIES else total / COPIES for k in samples])
+
+    def asked(self, neurons: NeuronSet, samples: Sequence[int], steps: int) -> tuple[Path, Tensor]:
+        """The paths of samples with `neurons` off, and how like each picture is to the most similar untouched one of another seed, (n,)."""
+        path = self.denoising.run(samples, steps, masks(self.denoising.model, [neurons]))
+        alike = likeness(path.image, self.untouched.image)
+        for row, k in enumerate(samples):
+            if k < COPIES:
+                alike[row, k] = -1
+        return path, alike.amax(1).cpu()
+
+    def gone(self, neurons: NeuronSet) -> Path | None:
+        """None if no sample gives a copy with `neurons` off; else the path of the witnesses, the sample that failed now among them."""
+        path, alike = self.asked(neurons, self.witnesses, self.steps)
+        self.tried.append((len(neurons), round(float(alike.max()), 4)))
+        if alike.max() >= GONE:
+            return path
+        for steps, samples in ((self.few, range(FEW)), (self.whole, range(COPIES, COPIES + WHOLE))):
+            if steps < self.steps:
+                continue  # what few steps say was overruled before
+            others = [k for k in samples if steps != self.steps or k not in self.witnesses]
+            for start in range(0, len(others), COPIES):
+                part = others[start : start + COPIES]
+                _, alike = self.asked(neurons, part, steps)
+                if alike.max() >= GONE:
+                    worst = part[int(alike.argmax())]
+                    self.witnesses = [worst, *(k for k in self.witnesses if k != worst)][:WITNESSES]
+                    self.steps = steps
+                    path, alike = self.asked(neurons, self.witnesses, steps)
+                    self.tried[-1] = (len(neurons), round(float(alike.max()), 4))
+                    return path
+        return None
+
+    def gradient(self, neurons: NeuronSet, path: Path, widths: Mapping[str, int]) -> dict[str, Tensor]:
+        """How much each neuron that is still on keeps the copy alive: gradient of the likeness with respect to its mask, layer -> (width,).
+
+        Summed over the steps in which a copy takes shape: the first two of few, four of the first half of many.
+        """
+        model, samples = self.denoising.model, self.witnesses[:GRADIENTS]
+        levels = {name: torch.full((1, width), MASK, device=model.device) for name, width in widths.items()}
+        for name, indices in neurons.layers.items():
+            levels[name][0, list(indices)] = 0
+        targets = self.targets(samples)
+
+        def value(image: Tensor, rows: slice) -> Tensor:
+            return likeness(image, targets[rows]).diagonal()
+
+        total = {name: torch.zeros(width) for name, width in widths.items()}
+        with frozen(model.denoiser):
+            for k in _looked_at(len(path.timesteps)):
+                found = self.denoising.gradients(path.latents[k][: len(samples)], path.timesteps[k], levels, value)
+                total = {name: total[name] + found[name] for name in total}
+        return total
+
+
+def _looked_at(steps: int) -> list[int]:
+    """Steps at which gradients are taken.
+
+    >>> _looked_at(3), _looked_at(15)
+    ([0, 1], [0, 2, 4, 7])
+    """
+    return [0, 1] if steps < 8 else sorted({0, steps // 7, steps * 2 // 7, steps // 2})
+
+
+def by_trajectory(
+    copies: Copies, widths: Mapping[str, int], price: Values, guess: Sequence[Neuron] = (), gentle: float = GENTLER[0]
+) -> tuple[NeuronSet, bool]:
+    """Neurons with which no sample gives a copy, and whether there were such: a prefix of a ranking that is made anew after every block.
+
+    `widths`: value layers in which they may be. `price`: what each neuron is to other captions (`prices`); gradients are divided by it to the power
+    `gentle`. `guess`: what is tried first. No prefix that was tried before the last one was enough.
+    """
+    order, most = list(guess[:1]), max(1, sum(widths.values()) // MOST)
+    untouched = copies.untouched
+    path: Path | None = Path(tuple(x[copies.witnesses] for x in untouched.latents), untouched.timesteps, untouched.image)
+    if order:
+        path = copies.gone(NeuronSet.of(order))
+    while path is not None and len(order) < most:
+        off = NeuronSet.of(order)
+        ranking = descending(per_price(copies.gradient(off, path, widths), price, gentle))
+        size = _block(len(order), copies.tried[-1][1] if copies.tried else 1.0)
+        order += [n for n in ranking if n not in off][: min(size, most - len(order))]
+        path = copies.gone(NeuronSet.of(order))
+    return NeuronSet.of(order), path is None
+
+
+def _block(count: int, alike: float) -> int:
+    """How many neurons join those that are off: as many again while nothing has happened, fewer the nearer the end.
+
+    >>> _block(0, 1.0), _block(16, 0.95), _block(16, 0.6), _block(16, 0.46)
+    (1, 16, 7, 4)
+    """
+    return max(1, round(count * min(1.0, max(0.25, PATIENCE * (alike - GONE) / (1 - GONE)))))
+
+
+def per_price(gradient: Values, price: Values, gentle: float) -> dict[str, Tensor]:
+    """Gradients divided by prices to a power; layer -> (width,). A neuron that costs nothing costs as much as a thousandth of the dearest layer.
+
+    >>> per_price({"a": torch.tensor([2.0, 2.0])}, {"a": torch.tensor([4.0, 1.0])}, 0.5)["a"].round(decimals=2).tolist()
+    [1.0, 2.0]
+    """
+    least = FLOOR * max(float(values.mean()) for values in price.values())
+    return {name: values / (price[name] + least) ** gentle for name, values in gradient.items()}
+
+
+def prices(model: Model, captions: Sequence[str], widths: Mapping[str, int], steps: int, guidance: float) -> dict[str, Tensor]:
+    """What each value neuron is to captions that are not memorized: layer -> (width,), the mean squared change of a guided prediction a unit of
+    the neuron's mask, by gradients of random projections in the steps in which a picture takes shape.
+
+    Nothing is dear where no captions are known. It costs about 18 evaluations a caption, once: what was measured on a model is kept as long as the
+    model is what it was.
+    """
+    if not captions:
+        return {name: torch.ones(width) for name, width in widths.items()}
+    return _prices(model, model.fingerprint, tuple(captions), tuple(widths.items()), steps, guidance)
+
+
+@lru_cache(maxsize=4)
+def _prices(
+    model: Model, fingerprint: str, captions: tuple[str, ...], widths: tuple[tuple[str, int], ...], steps: int, guidance: float
+) -> dict[str, Tensor]:
+    generator, total = torch.Generator().manual_seed(0), {name: torch.zeros(width) for name, width in widths}
+    ones = {name: torch.ones(1, width, device=model.device) for name, width in widths}
+    for caption in captions:
+        denoising = Denoising(model, caption, 1, guidance)
+        path = denoising.run([0], steps)
+        for k in _looked_at(steps):
+            for _ in range(PROJECTIONS):
+                direction = torch.randn(path.image.shape, generator=generator).to(path.image)
+                with frozen(model.denoiser):
+                    found = denoising.gradients(
+                        path.latents[k], path.timesteps[k], ones, lambda image, rows, to=direction: (image * to).sum((1, 2, 3))
+                    )
+                total = {name: total[name] + found[name].square() for name in total}
+    return {name: values / (len(captions) * PROJECTIONS) for name, values in total.items()}
+
+
+def few_steps(steps: int) -> int:
+    """How many steps stand for `steps`.
+
+    >>> few_steps(15), few_steps(50), few_steps(1)
+    (3, 10, 1)
+    """
+    return min(steps, max(LEAST, steps // SHARE))
