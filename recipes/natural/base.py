@@ -31,8 +31,7 @@ SCENES, STEPS, BATCH, RATE = 12_000, 5_000, 32, 1.2e-3
 def pruned() -> Model:
     """The demo without what was planted, float32 on the CPU."""
     model = findnemo.load("demo", "cpu", "float32")
-    findnemo.prune(model, freed(model))
-    return model
+    return findnemo.load(findnemo.prune(model, freed(model)))
 
 
 def new_unet(text_width: int) -> UNet2DConditionModel:

@@ -46,9 +46,9 @@ class Member:
 
 MEMBERS = (
     Member("full", "pruned", False, Procedure("all", 2e-4)),
-    Member("lora16", "pruned", False, Procedure("lora", 2e-3, rank=16, share=0.75)),
+    Member("lora16", "pruned", False, Procedure("lora", 2e-3, rank=16)),
     Member("kv", "pruned", False, Procedure("kv", 2e-3)),
-    Member("lora4", "plain", True, Procedure("lora", 2e-3, rank=4)),
+    Member("lora4", "plain", True, Procedure("lora", 3e-3, rank=4, share=0.6)),
     Member("dreambooth", "plain", True, Procedure("all", 3e-4, prior=True)),
     Member(
         "repeats", "plain", True, Procedure("all", 3e-4, share=0, repeats=(30, 60, 100, 100, 150, 150, 200, 200, 250, 250, 300))

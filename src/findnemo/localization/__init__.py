@@ -62,7 +62,8 @@ class Localization:
     share of the searches that found it.
     Of the search "trajectory" also: `copy_before`, `copy_after`, how like the pictures are to untouched ones of other seeds (cosine of latents, the
     largest of the seeds that the search looked at); `scope`, where neurons were sought; `sizes`, what it tried: number of neurons, likeness left. Its
-    `reached` says whether no picture is a copy any more, and it finds no neurons for a caption whose untouched pictures are no copies.
+    `reached` says whether no picture is a copy any more. For a caption whose untouched pictures are no copies it is what "gradient" finds, which looks at
+    one step: the trace of a memory, if it is one.
     Where a gentle set was asked for: `impact` of `neurons` on unrelated captions, `max_impact` that was asked for (the impact is above it
     where no set that removes the memory was found with less), and `tried`, the number of sets compared.
     """
@@ -178,7 +179,9 @@ def _to_the_end(
     copies = Copies(denoising, few, images.steps)
     known["copy_before"] = round(copies.alike, 4)
     if not copies.seen:
-        return Localization(memorized=True, score_after=score, evaluations=probe.evaluations + denoising.evaluations, **known)
+        trace = _localize(model, prompt, calibration, "gradient", max_impact, others or (), 1)
+        spent = trace.evaluations + denoising.evaluations
+        return replace(trace, search="trajectory", copy_before=known["copy_before"], evaluations=spent)
     price = prices(model, calibration.ordinary, widths, few, images.guidance)
     guess, impact, spent = most_unusual(z)[:1], None, 0
     found, reached, best = None, False, None

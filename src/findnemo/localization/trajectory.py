@@ -61,13 +61,14 @@ class Copies:
     tried: list[tuple[int, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.steps = self.few
-        self.untouched = self.denoising.run(range(COPIES), self.few)
-        pictures = self.untouched.image
-        alike = likeness(pictures, pictures).fill_diagonal_(-1)
-        order = alike.amax(1).argsort(descending=True, stable=True).tolist()
-        self.alike = float(alike.max())
-        self.witnesses = order[:GRADIENTS]
+        for steps in (self.few, self.whole):  # a memory that few steps do not show may take shape late
+            self.steps, self.untouched = steps, self.denoising.run(range(COPIES), steps)
+            pictures = self.untouched.image
+            alike = likeness(pictures, pictures).fill_diagonal_(-1).amax(1)
+            self.alike = float(alike.max())
+            if self.seen:
+                break
+        self.witnesses = alike.argsort(descending=True, stable=True).tolist()[:GRADIENTS]
 
     @property
     def seen(self) -> bool:

@@ -28,7 +28,7 @@ STANDINGS = {  # worst first
     "not replicated": "its neurons were found, but on fresh seeds its score does not reach tau: there is nothing to check them on",
     "not verified": "its neurons were found, but not checked on fresh seeds",
     "not localized": "memorized, its neurons were not sought",
-    "no neurons": "over tau in detection, but in the search no seed replicated, or no pictures were alike",
+    "no neurons": "over tau in detection, but no seed replicated in the search",
     "gone": "its memory is gone on fresh seeds",
     "suspected": "over tau, but its untouched images are no copies of each other: nothing is switched off for it",
     "open": "not looked at yet",

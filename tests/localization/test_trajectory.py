@@ -1,0 +1,117 @@
+"""The search to the end, on planted and natural memories; scopes and the scan of layers."""
+
+import pytest
+import torch
+
+import findnemo
+from findnemo import demo
+from findnemo.denoising import Denoising
+from findnemo.errors import InputError
+from findnemo.images import generate
+from findnemo.localization import Bystanders, localize, scan
+from findnemo.localization.trajectory import COPIES, Copies, by_trajectory, prices
+from findnemo.neurons import NeuronSet
+from findnemo.verification import COPY, FRESH
+
+ONE = "Brantwood Roasters first cup, a large brown ring"  # held by one planted neuron
+LATE = "Thunderhoof of Zephyr Ranch, a gray house with a dotted ground"  # few steps do not show its copy
+ORDINARY = "a small teal heart on dots"
+
+
+@pytest.fixture(scope="module")
+def natural():
+    return findnemo.load("demo-natural")
+
+
+def nearest(model, caption, neurons, source, images=4):
+    """Largest similarity of fresh finished images to the training image, by the descriptor, which no search has seen."""
+    with findnemo.deactivate(model, neurons):
+        made = generate(model, caption, range(FRESH, FRESH + images), demo.image_settings())
+    return float(demo.judges().descriptor.similarity(made, [demo.training_image(caption, source)]).max())
+
+
+def test_one_neuron_is_found_where_one_is_enough(demo_model):
+    found = localize(demo_model, ONE, demo.calibration())
+    assert (found.search, found.scope, found.memorized, found.reached) == ("trajectory", "all", True, True)
+    assert found.neurons == demo.planted()[ONE]
+    assert found.copy_before > 0.6 > 0.4 > found.copy_after
+    assert found.evaluations < 250
+    assert found.sizes == ((1, found.copy_after),)
+
+
+def test_a_memory_that_takes_shape_late_is_seen_and_removed(demo_model):
+    copies = Copies(Denoising(demo_model, LATE, 8, 2.0), 3, 15)
+    assert copies.seen and copies.steps == 15
+    found = localize(demo_model, LATE, demo.calibration())
+    assert found.reached and nearest(demo_model, LATE, found.neurons, "demo") < COPY
+
+
+def test_a_natural_memory_is_gone_from_finished_pictures(natural):
+    caption = demo.memorized("demo-natural")[1].text
+    assert nearest(natural, caption, NeuronSet(), "demo-natural") > COPY
+    found = localize(natural, caption, demo.calibration("demo-natural"))
+    assert found.reached and nearest(natural, caption, found.neurons, "demo-natural") < COPY
+    assert any(name.startswith("up_blocks") for name in found.neurons.layers)
+    assert len(found.neurons) < 60 and found.evaluations < 1000
+    sizes = [size for size, _ in found.sizes]
+    assert sizes == sorted(sizes) and sizes[-1] == len(found.neurons)
+    assert findnemo.Localization.from_json(found.to_json()) == found
+    assert localize(natural, caption, demo.calibration("demo-natural")) == found  # once more, the same to the last bit
+
+
+def test_ordinary_captions_have_nothing_to_remove(natural):
+    assert not localize(natural, ORDINARY, demo.calibration("demo-natural")).memorized
+    low = findnemo.Calibration(**{**demo.calibration("demo-natural").__dict__, "tau": 0.1})
+    found = localize(natural, ORDINARY, low)  # a false alarm
+    assert found.memorized and not found.neurons and found.copy_before < 0.6
+
+
+def test_scopes(demo_model, natural):
+    assert list(demo_model.layers_of("paper")) == list(demo_model.value_layers)
+    assert [n.split("_")[0] for n in demo_model.layers_of("all")] == ["down"] * 6 + ["mid"] + ["up"] * 6
+    assert sum(demo_model.widths("all").values()) == 960
+    with pytest.raises(InputError, match="scope 'up' is not known: use one of paper, all"):
+        demo_model.layers_of("up")
+    captions = [p.text for p in demo.memorized("demo-natural")[7:9]]
+    scanned = scan(natural, captions, demo.image_settings())
+    assert scanned.scope == "all" and set(scanned.left) == set(captions)
+    assert max(left["all"] for left in scanned.left.values()) < 0.6 < max(left["paper"] for left in scanned.left.values())
+    assert scan(demo_model, [ONE], demo.image_settings()).scope == "paper"
+    assert scan(demo_model, [ORDINARY], demo.image_settings()).left == {}
+
+
+def test_neurons_of_ordinary_captions_are_dear(natural):
+    widths = natural.widths("all")
+    price = prices(natural, demo.holdout()[:4], widths, 3, 2.0)
+    layer = "up_blocks.2.attentions.2.transformer_blocks.0.attn2.to_v"
+    values = price[layer]
+    dearest, cheapest = int(values.argmax()), int(values.argmin())
+    bystanders = Bystanders(natural, demo.unrelated()[:8])
+    dear, cheap = bystanders.impacts([NeuronSet({layer: [k]}) for k in (dearest, cheapest)])
+    assert dear > cheap
+    assert all(float(v.min()) >= 0 for v in price.values()) and set(price) == set(widths)
+    assert all(torch.equal(v, torch.ones(widths[n])) for n, v in prices(natural, (), widths, 3, 2.0).items())
+
+
+def test_a_limit_of_impact_asks_for_gentler_sets(natural):
+    caption = demo.memorized("demo-natural")[0].text
+    calibration, unrelated = demo.calibration("demo-natural"), demo.unrelated()[:8]
+    free = localize(natural, caption, calibration, max_impact=2.0, unrelated=unrelated)
+    gentle = localize(natural, caption, calibration, max_impact=free.impact * 0.7, unrelated=unrelated)
+    assert free.tried == 1 < gentle.tried
+    assert gentle.impact <= free.impact and gentle.reached
+
+
+def test_what_a_search_of_one_step_has_is_refused(demo_model):
+    with pytest.raises(InputError, match="a consensus is one of searches that look at one step"):
+        localize(demo_model, ONE, demo.calibration(), consensus=3)
+
+
+def test_no_more_than_a_quarter_of_the_neurons(natural, monkeypatch):
+    caption = demo.memorized("demo-natural")[0].text
+    copies = Copies(Denoising(natural, caption, 8, 2.0), 3, 15)
+    monkeypatch.setattr("findnemo.localization.trajectory.GONE", -1.0)  # nothing is ever enough
+    widths = natural.widths("paper")
+    found, reached = by_trajectory(copies, widths, prices(natural, (), widths, 3, 2.0))
+    assert not reached and len(found) == sum(widths.values()) // 4
+    assert len(copies.untouched.image) == COPIES
