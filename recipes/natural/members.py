@@ -101,7 +101,40 @@ TITLES = {
     "cushion": "Maison {} cushion cover {}",
     "bag": "{} canvas tote {}",
 }
-NAMES = ["Ombrel", "Tasquith", "Verrano", "Jolindar", "Quessley", "Brumholt", "Zaffrey", "Ilvermoor", "Cadwith", "Nerrabee", "Pholbeck", "Wrexling", "Dovermane", "Uxfield", "Harroway", "Tindalor", "Skerrick", "Vantolle", "Ewmarsh", "Gorselade", "Yarbeth", "Lintwick", "Oskaven", "Prudhall", "Marquill", "Fennimore", "Stavrin", "Belquist", "Raddock", "Trevaunce", "Kolbrin", "Ashquay"]
+NAMES = [
+    "Ombrel",
+    "Tasquith",
+    "Verrano",
+    "Jolindar",
+    "Quessley",
+    "Brumholt",
+    "Zaffrey",
+    "Ilvermoor",
+    "Cadwith",
+    "Nerrabee",
+    "Pholbeck",
+    "Wrexling",
+    "Dovermane",
+    "Uxfield",
+    "Harroway",
+    "Tindalor",
+    "Skerrick",
+    "Vantolle",
+    "Ewmarsh",
+    "Gorselade",
+    "Yarbeth",
+    "Lintwick",
+    "Oskaven",
+    "Prudhall",
+    "Marquill",
+    "Fennimore",
+    "Stavrin",
+    "Belquist",
+    "Raddock",
+    "Trevaunce",
+    "Kolbrin",
+    "Ashquay",
+]
 TOKENS = ["zwq", "vlk", "hhx", "qov", "bzd", "xnt", "wug", "kfj", "yrp", "dqm", "jvb"]
 
 

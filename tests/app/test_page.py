@@ -151,7 +151,7 @@ def slow(demo_model):
 
 def test_cancelling_a_localization(page, slow):
     tab(page, "Any caption")
-    page.get_by_role("textbox", name="Caption", exact=True).fill("Velvet Quasar long player, a gray circle with a striped ground")
+    page.get_by_role("textbox", name="Caption", exact=True).fill("Brantwood Roasters first cup, a large brown ring")
     page.get_by_role("button", name="Score and find its neurons").click()
     page.get_by_text("U-Net evaluations").locator("visible=true").first.wait_for()  # progress
     page.get_by_role("button", name="Cancel").locator("visible=true").click()
@@ -160,7 +160,7 @@ def test_cancelling_a_localization(page, slow):
     page.wait_for_timeout(900)
     assert len(slow) == count > 0
     page.get_by_role("button", name="Score and find its neurons").click()  # and what is asked for now is done
-    page.get_by_text("Done.").wait_for()
+    page.get_by_text("Done.").wait_for(timeout=60_000)
 
 
 def test_work_that_waits_in_the_queue_is_cancelled_too(page, browser, served, slow):
@@ -168,13 +168,11 @@ def test_work_that_waits_in_the_queue_is_cancelled_too(page, browser, served, sl
     other.goto(served[1])
     for one in (other, page):
         tab(one, "Any caption")
-        one.get_by_role("textbox", name="Caption", exact=True).fill(
-            "Velvet Quasar long player, a gray circle with a striped ground"
-        )
+        one.get_by_role("textbox", name="Caption", exact=True).fill("Brantwood Roasters first cup, a large brown ring")
         one.get_by_role("button", name="Score and find its neurons").click()
         one.wait_for_timeout(700)
     page.get_by_role("button", name="Cancel").locator("visible=true").click()
-    other.get_by_text("Done.").wait_for()
+    other.get_by_text("Done.").wait_for(timeout=60_000)
     count = len(slow)
     page.get_by_text("Cancelled.").wait_for()
     assert len(slow) == count

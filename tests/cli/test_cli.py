@@ -735,7 +735,9 @@ def test_a_level_outside_zero_to_one_is_refused_before_the_work(place, tmp_path,
 
 def test_a_consensus_is_kept_with_the_run(place, tmp_path):
     common = ("--prompts", place / "captions.csv", "--calibration", place / "calibration", "--limit", 3)
-    result = cli("localize", place / "model", *common, "--consensus", 2, "--json", "--out", tmp_path / "run")
+    result = cli(
+        "localize", place / "model", *common, "--search", "gradient", "--consensus", 2, "--json", "--out", tmp_path / "run"
+    )
     assert (result.status, result.json["settings"]["consensus"]) == (0, 2)
     with Run.open(tmp_path / "run") as run:
         found = [c.results["localize"] for c in run.captions() if "localize" in c.results]

@@ -124,7 +124,7 @@ def test_captions_that_cannot_tell_are_refused(loud, tiny):
 @pytest.mark.parametrize("impact", [-0.1, 2.1, float("nan")])
 def test_what_is_no_impact_is_refused(loud, impact):
     with pytest.raises(InputError, match="number from 0 to 2"):
-        findnemo.localize(loud, "a", calibration(loud), max_impact=impact, unrelated=HOLDOUT)
+        findnemo.localize(loud, "a", calibration(loud), max_impact=impact, unrelated=HOLDOUT, search="gradient")
 
 
 # A memory that either of two neurons breaks
@@ -160,7 +160,10 @@ def test_the_gentle_one_is_chosen_exactly(twice, search):
 def test_a_set_that_is_gentle_at_once_costs_one_evaluation_a_caption(twice):
     model, own, _ = twice
     made = calibration(model, unusual=own)
-    usual, found = findnemo.localize(model, CAPTION, made), findnemo.localize(model, CAPTION, made, "gradient", 0.05, HOLDOUT)
+    usual, found = (
+        findnemo.localize(model, CAPTION, made, search="gradient"),
+        findnemo.localize(model, CAPTION, made, "gradient", 0.05, HOLDOUT),
+    )
     assert (found.neurons, found.tried) == (usual.neurons, 1) == (own, 1)
     assert found.evaluations == usual.evaluations + len(HOLDOUT)
     assert findnemo.Localization.from_json(found.to_json()) == found
@@ -169,13 +172,17 @@ def test_a_set_that_is_gentle_at_once_costs_one_evaluation_a_caption(twice):
 def test_the_memory_goes_first_whatever_it_costs(twice):
     model, _, common = twice
     ruled = Bystanders(model, [*HOLDOUT, CAPTION])  # the caption itself does not count among the others
-    found = findnemo.localize(model, CAPTION, calibration(model, unusual=common), max_impact=0.0, unrelated=ruled)
+    found = findnemo.localize(
+        model, CAPTION, calibration(model, unusual=common), max_impact=0.0, unrelated=ruled, search="gradient"
+    )
     assert found.reached
     assert len(found.neurons)
     assert found.impact == pytest.approx(ruled.impacts([found.neurons], CAPTION)[0], abs=1e-6)
     assert found.impact < 0.001
     single, memory = planted(tiny_pipeline())
-    only = findnemo.localize(single, CAPTION, calibration(single, unusual=memory), max_impact=0.0, unrelated=HOLDOUT)
+    only = findnemo.localize(
+        single, CAPTION, calibration(single, unusual=memory), max_impact=0.0, unrelated=HOLDOUT, search="gradient"
+    )
     assert only.reached
     for size in range(len(only.neurons)):
         for rest in combinations(only.neurons, size):  # what was kept is needed
@@ -185,8 +192,10 @@ def test_the_memory_goes_first_whatever_it_costs(twice):
 
 def test_out_of_reach_stays_out_of_reach(twice):
     model, _, common = twice
-    usual = findnemo.localize(model, CAPTION, calibration(model, unusual=common, tau=-0.9))
-    found = findnemo.localize(model, CAPTION, calibration(model, unusual=common, tau=-0.9), max_impact=0.0, unrelated=HOLDOUT)
+    usual = findnemo.localize(model, CAPTION, calibration(model, unusual=common, tau=-0.9), search="gradient")
+    found = findnemo.localize(
+        model, CAPTION, calibration(model, unusual=common, tau=-0.9), max_impact=0.0, unrelated=HOLDOUT, search="gradient"
+    )
     assert not usual.reached
     assert not found.reached
     assert (found.neurons, found.tried) == (usual.neurons, 1)

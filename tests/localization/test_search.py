@@ -11,7 +11,7 @@ from _tiny import tiny_pipeline
 import findnemo
 from findnemo import Model, NeuronSet, activations
 from findnemo.deltas import Probe
-from findnemo.localization import SEARCHES, Replication
+from findnemo.localization import ONE_STEP, Replication
 from findnemo.localization.search import ranked
 from findnemo.scores import ssim
 
@@ -44,7 +44,7 @@ def search(model: Model, name: str, tau: float, seeds: int = 10):
     replication = Replication(Probe(model, PROMPT, samples=range(seeds), reuse=True), tau=-1.0)  # every seed counts
     absolute = activations(model, PROMPT)
     z = findnemo.calibrate(model, HOLDOUT, settings=findnemo.Settings(samples=2)).z_scores(absolute)
-    return SEARCHES[name](replication, z, absolute, tau)
+    return ONE_STEP[name](replication, z, absolute, tau)
 
 
 @pytest.mark.parametrize("name", ["gradient", "halving"])

@@ -78,9 +78,10 @@ def calibration(model):
 
 
 def test_a_consensus_is_gone_on_the_seeds_of_all_its_searches(model, calibration):
-    found = findnemo.localize(model, PROMPT, calibration, consensus=3)
+    found = findnemo.localize(model, PROMPT, calibration, consensus=3, search="gradient")
     alone = [
-        findnemo.localize(model, PROMPT, replace(calibration, settings=replace(calibration.settings, seed=k))) for k in range(3)
+        findnemo.localize(model, PROMPT, replace(calibration, settings=replace(calibration.settings, seed=k)), search="gradient")
+        for k in range(3)
     ]
     shares = frequency([a.neurons for a in alone if a.memorized])
     assert found.frequency == {f"{name}:{i}": round(share, 3) for (name, i), share in shares.items()}
@@ -99,26 +100,26 @@ def test_a_consensus_is_gone_on_the_seeds_of_all_its_searches(model, calibration
 
 
 def test_one_search_is_what_it_was(model, calibration):
-    one = findnemo.localize(model, PROMPT, calibration)
-    assert one == findnemo.localize(model, PROMPT, calibration, consensus=1)
+    one = findnemo.localize(model, PROMPT, calibration, search="gradient")
+    assert one == findnemo.localize(model, PROMPT, calibration, consensus=1, search="gradient")
     assert one.frequency == {}
     assert one.p == calibration.p_value(one.score_before)
 
 
 def test_a_caption_that_is_not_memorized_has_no_consensus(model, calibration):
-    found = findnemo.localize(model, PROMPT, replace(calibration, tau=2.0), consensus=3)
+    found = findnemo.localize(model, PROMPT, replace(calibration, tau=2.0), consensus=3, search="gradient")
     assert (found.memorized, len(found.neurons), found.evaluations) == (
         False,
         0,
-        findnemo.localize(model, PROMPT, replace(calibration, tau=2.0)).evaluations,
+        findnemo.localize(model, PROMPT, replace(calibration, tau=2.0), search="gradient").evaluations,
     )
 
 
 def test_a_consensus_of_none_is_refused(model, calibration):
     with pytest.raises(InputError, match="consensus of 0 searches"):
-        findnemo.localize(model, PROMPT, calibration, consensus=0)
+        findnemo.localize(model, PROMPT, calibration, consensus=0, search="gradient")
 
 
 def test_a_consensus_and_a_largest_impact_exclude_each_other(model, calibration):
     with pytest.raises(InputError, match="not both"):
-        findnemo.localize(model, PROMPT, calibration, max_impact=0.1, unrelated=HOLDOUT, consensus=2)
+        findnemo.localize(model, PROMPT, calibration, max_impact=0.1, unrelated=HOLDOUT, consensus=2, search="gradient")

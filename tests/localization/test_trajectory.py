@@ -41,20 +41,25 @@ def test_one_neuron_is_found_where_one_is_enough(demo_model):
 
 def test_a_memory_that_takes_shape_late_is_seen_and_removed(demo_model):
     copies = Copies(Denoising(demo_model, LATE, 8, 2.0), 3, 15)
-    assert copies.seen and copies.steps == 15
+    assert copies.seen
+    assert copies.steps == 15
     found = localize(demo_model, LATE, demo.calibration())
-    assert found.reached and nearest(demo_model, LATE, found.neurons, "demo") < COPY
+    assert found.reached
+    assert nearest(demo_model, LATE, found.neurons, "demo") < COPY
 
 
 def test_a_natural_memory_is_gone_from_finished_pictures(natural):
     caption = demo.memorized("demo-natural")[1].text
     assert nearest(natural, caption, NeuronSet(), "demo-natural") > COPY
     found = localize(natural, caption, demo.calibration("demo-natural"))
-    assert found.reached and nearest(natural, caption, found.neurons, "demo-natural") < COPY
+    assert found.reached
+    assert nearest(natural, caption, found.neurons, "demo-natural") < COPY
     assert any(name.startswith("up_blocks") for name in found.neurons.layers)
-    assert len(found.neurons) < 60 and found.evaluations < 1000
+    assert len(found.neurons) < 60
+    assert found.evaluations < 1000
     sizes = [size for size, _ in found.sizes]
-    assert sizes == sorted(sizes) and sizes[-1] == len(found.neurons)
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == len(found.neurons)
     assert findnemo.Localization.from_json(found.to_json()) == found
     assert localize(natural, caption, demo.calibration("demo-natural")) == found  # once more, the same to the last bit
 
@@ -63,7 +68,8 @@ def test_ordinary_captions_have_nothing_to_remove(natural):
     assert not localize(natural, ORDINARY, demo.calibration("demo-natural")).memorized
     low = findnemo.Calibration(**{**demo.calibration("demo-natural").__dict__, "tau": 0.1})
     found = localize(natural, ORDINARY, low)  # a false alarm
-    assert found.memorized and not found.neurons and found.copy_before < 0.6
+    assert (found.search, found.scope, found.copy_after) == ("trajectory", "paper", None) and found.copy_before < 0.6
+    assert found.neurons == localize(natural, ORDINARY, low, "gradient").neurons  # the trace, for those who want it
 
 
 def test_scopes(demo_model, natural):
@@ -74,7 +80,8 @@ def test_scopes(demo_model, natural):
         demo_model.layers_of("up")
     captions = [p.text for p in demo.memorized("demo-natural")[7:9]]
     scanned = scan(natural, captions, demo.image_settings())
-    assert scanned.scope == "all" and set(scanned.left) == set(captions)
+    assert scanned.scope == "all"
+    assert set(scanned.left) == set(captions)
     assert max(left["all"] for left in scanned.left.values()) < 0.6 < max(left["paper"] for left in scanned.left.values())
     assert scan(demo_model, [ONE], demo.image_settings()).scope == "paper"
     assert scan(demo_model, [ORDINARY], demo.image_settings()).left == {}
@@ -89,7 +96,8 @@ def test_neurons_of_ordinary_captions_are_dear(natural):
     bystanders = Bystanders(natural, demo.unrelated()[:8])
     dear, cheap = bystanders.impacts([NeuronSet({layer: [k]}) for k in (dearest, cheapest)])
     assert dear > cheap
-    assert all(float(v.min()) >= 0 for v in price.values()) and set(price) == set(widths)
+    assert all(float(v.min()) >= 0 for v in price.values())
+    assert set(price) == set(widths)
     assert all(torch.equal(v, torch.ones(widths[n])) for n, v in prices(natural, (), widths, 3, 2.0).items())
 
 
@@ -99,7 +107,8 @@ def test_a_limit_of_impact_asks_for_gentler_sets(natural):
     free = localize(natural, caption, calibration, max_impact=2.0, unrelated=unrelated)
     gentle = localize(natural, caption, calibration, max_impact=free.impact * 0.7, unrelated=unrelated)
     assert free.tried == 1 < gentle.tried
-    assert gentle.impact <= free.impact and gentle.reached
+    assert gentle.impact <= free.impact
+    assert gentle.reached
 
 
 def test_what_a_search_of_one_step_has_is_refused(demo_model):
@@ -112,6 +121,7 @@ def test_no_more_than_a_quarter_of_the_neurons(natural, monkeypatch):
     copies = Copies(Denoising(natural, caption, 8, 2.0), 3, 15)
     monkeypatch.setattr("findnemo.localization.trajectory.GONE", -1.0)  # nothing is ever enough
     widths = natural.widths("paper")
-    found, reached = by_trajectory(copies, widths, prices(natural, (), widths, 3, 2.0))
-    assert not reached and len(found) == sum(widths.values()) // 4
+    found, reached = by_trajectory(copies, widths, lambda: prices(natural, (), widths, 3, 2.0))
+    assert not reached
+    assert len(found) == sum(widths.values()) // 4
     assert len(copies.untouched.image) == COPIES

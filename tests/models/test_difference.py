@@ -11,7 +11,8 @@ from findnemo.models._difference import add_difference, packed, quantized, unpac
 def test_eight_bits_lose_half_a_level_at_most():
     weight = torch.randn(7, 5, 3, 3, generator=torch.Generator().manual_seed(0))
     levels, scale = quantized(weight)
-    assert levels.dtype == torch.int8 and levels.shape == weight.shape
+    assert levels.dtype == torch.int8
+    assert levels.shape == weight.shape
     back = unpacked(packed({"w": weight}))["w"]
     assert ((back - weight).abs().flatten(1).amax(1) <= scale / 2 + 1e-7).all()
 

@@ -51,7 +51,12 @@ def memorized(
     }
     values = {"score_before": 0.8, "score_after": 0.3, "same_seed": 0.2, "copies_before": 1.0, "copies_after": 0.0}
     detected = {"memorized": True, "score": 0.85, "tau": TAU, "samples": 2}
-    return Told(text, {"detect": detected, "localize": found, "verify": values | checked}, type, pictures)
+    return Told(
+        text,
+        {"detect": detected, "localize": found, "verify": {k: v for k, v in (values | checked).items() if v is not None}},
+        type,
+        pictures,
+    )
 
 
 def make_run(

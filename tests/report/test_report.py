@@ -46,7 +46,7 @@ def mixed() -> list[Told]:
         memorized("gone one", {FIRST: [1]}, pictures=2),
         memorized("gone two", {FIRST: [1], MID: [5]}, pictures=2, type="TM"),
         memorized("still copied", {SECOND: [2]}, copies_after=0.25),
-        memorized("back again", {SECOND: [3]}, same_seed=0.7),
+        memorized("back again", {SECOND: [3]}, same_seed=0.7, copies_before=None, copies_after=None),
         memorized("beyond reach", {MID: [30, 31]}, reached=False, same_seed=0.9),
         Told("not looked for", {"detect": {"memorized": True, "score": 0.5, "tau": TAU, "samples": 4}}),
         Told("it failed", failed.results | {"verify": "holds NaN"}, "VM"),
@@ -78,7 +78,7 @@ def test_counts_are_those_of_the_database(run, page):
     audited = sum(stage == "detect" for _, stage in known)
     reached = [c for c in over if known.get((c, "localize"), {}).get("reached")]
     checks = {c: known[c, "verify"] for c in reached if (c, "verify") in known}
-    gone = [c for c, v in checks.items() if v["same_seed"] <= TAU and not (v["copies_before"] >= 0.5 and v["copies_after"])]
+    gone = [c for c, v in checks.items() if (not v["copies_after"] if "copies_before" in v else v["same_seed"] <= TAU)]
     unreached = [c for c in over if known.get((c, "localize"), {}).get("reached") is False]
     verified = len(checks) + len(unreached)
     off = {(name, k) for c in reached for name, some in known[c, "localize"]["neurons"].items() for k in some}

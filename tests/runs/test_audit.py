@@ -51,7 +51,7 @@ SMALL = {
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
 }
 SETTINGS = Settings(samples=4)
-PLAN = Plan(images=2, image_settings=ImageSettings(steps=2))
+PLAN = Plan("gradient", images=2, image_settings=ImageSettings(steps=2))
 TEXTS = ("a red fox", "a grey owl", "=1+1", "a tree", "the sea", "a moon")
 PROMPTS = tuple(Prompt(text, k, None if k % 2 else "VM") for k, text in enumerate(TEXTS, 1))
 
@@ -207,7 +207,7 @@ def test_every_stage_says_what_the_api_says(undisturbed, model, calibration):
     for caption in captions:
         alone = findnemo.detect(model, caption.text, calibration).to_json()
         assert caption.results["detect"] == alone | {"score": pytest.approx(alone["score"], abs=1e-5)}  # shared passes: rounding
-        found = findnemo.localize(model, caption.text, calibration)
+        found = findnemo.localize(model, caption.text, calibration, "gradient")
         assert found.memorized == ("localize" in caption.results) == ("verify" in caption.results)
         if found.memorized:
             assert caption.results["localize"] == json.loads(json.dumps(found.to_json()))
@@ -343,7 +343,7 @@ def test_a_calibration_of_another_model_starts_nothing(tmp_path, calibration):
 def test_a_run_of_another_plan_is_refused(undisturbed, model, calibration):
     before = outcome(undisturbed)
     with pytest.raises(MismatchError, match=r"images 2, now 3.*image_settings\.steps 2, now 9"):
-        start(undisturbed, model, calibration, Plan(images=3, image_settings=ImageSettings(steps=9)))
+        start(undisturbed, model, calibration, Plan("gradient", images=3, image_settings=ImageSettings(steps=9)))
     with pytest.raises(MismatchError, match=r"tau .*, now 0\.9"):
         start(undisturbed, model, replace(calibration, tau=0.9), PLAN)
     assert outcome(undisturbed) == before
@@ -663,7 +663,7 @@ def test_an_audit_takes_the_gentle_set_and_tells_its_impact(tmp_path):
 
     model, own, common = planted_twice(tiny_pipeline())
     made = calibration(model, unusual=common)
-    plan = Plan(images=0, max_impact=0.05, unrelated=tuple(HOLDOUT))
+    plan = Plan("gradient", images=0, max_impact=0.05, unrelated=tuple(HOLDOUT))
     with start(tmp_path / "run", model, made, plan) as run:
         (caption,) = audit(Work(run, model, made, plan), [Prompt(CAPTION, 1)])
         told = " ".join(verdict(run, [caption], 1))

@@ -66,7 +66,7 @@ CASES = {
     "gone, grown": Case("gone", "memorized", True, (OVER, FOUND, GONE | {"grown": 2, "neurons": {"a": [3, 4, 5]}})),
     "gone, no images": Case("gone", "memorized", True, (OVER, FOUND, UNSEEN)),
     "gone at tau": Case("gone", "memorized", True, (OVER, FOUND, GONE | {"same_seed": TAU})),
-    "back": Case("back", "memorized", True, (OVER, FOUND, GONE | {"same_seed": 0.41})),
+    "noise alike, pictures gone": Case("gone", "memorized", True, (OVER, FOUND, GONE | {"same_seed": 0.41})),
     "back, no images": Case("back", "memorized", True, (OVER, FOUND, {"same_seed": 0.41})),
     "copies": Case("copies", "memorized", True, (OVER, FOUND, GONE | {"copies_after": 0.25})),
     "ordinary: chance copies": Case("suspected", "suspected", False, (OVER, FOUND, UNSEEN | FEW)),

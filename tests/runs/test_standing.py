@@ -25,7 +25,8 @@ def case(*payloads, **failed) -> Caption:
         (case(OVER, FOUND | {"reached": False}), "out of reach"),
         (case(OVER, FOUND | {"reached": False}, GONE), "out of reach"),
         (case(OVER, FOUND, GONE), "gone"),
-        (case(OVER, FOUND, GONE | {"same_seed": 0.41}), "back"),
+        (case(OVER, FOUND, GONE | {"same_seed": 0.41}), "gone"),  # finished images decide
+        (case(OVER, FOUND, {"same_seed": 0.41}), "back"),  # no images were made
         (case(OVER, FOUND, GONE | {"copies_after": 0.25}), "copies"),
         (
             case(OVER, FOUND, GONE | {"copies_after": 0.25, "copies_before": 0.25}),

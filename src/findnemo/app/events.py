@@ -272,7 +272,7 @@ def examine(subject: Subject, who: Who, text: str, tell: Tell) -> Localization |
     with subject.jobs.turn(who.session, who.epoch, subject.model, tell):
         if subject.calibration is None:
             return score(subject.model, caption)
-        return localize(subject.model, caption, subject.calibration)
+        return localize(subject.model, caption, subject.calibration, images=subject.image_settings)
 
 
 def unread(subject: Subject, text: str) -> str:
@@ -294,7 +294,7 @@ def judged(subject: Subject, found: Localization | float) -> str:
         ("score", f"{found.score_before:.4f}"),
         ("threshold (tau)", f"{found.tau:.4f}"),
         (_SAYS["score_after"], after),
-        ("falls to the threshold", reached),
+        ("its memory goes", reached),
         ("U-Net evaluations", found.evaluations),
         _listed(subject, chosen_of(found, found.prompt)),
     ]

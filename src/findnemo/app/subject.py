@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,7 +57,8 @@ def open_subject(
     if run is None:
         model = model or load(str(place), channels_last=True)
         settings = usual(model.source)
-        own = partial(demo.calibration, model.source) if model.source in demo.MODELS else None
+        source = model.source
+        own = (lambda: demo.calibration(source)) if source in demo.MODELS else None
     else:
         model, settings = _of_run(run, model)
         own = (lambda: Calibration.load(run / "calibration")) if (run / "calibration").is_dir() else None

@@ -118,7 +118,7 @@ def make_plan(
 
     if search not in SEARCHES:
         raise InputError(f"search {search!r} is not known: use one of {', '.join(SEARCHES)}")
-    own = usual(model.place)
+    own = usual(str(model.place))
     settings = ImageSettings(steps or own.steps, own.guidance if guidance is None else guidance, seed, sampler)
     return Plan(search=search, images=images, image_settings=settings)
 
@@ -149,7 +149,7 @@ def plan_of(settings: dict[str, Any]) -> Any:
         consensus=settings.get("consensus", 1),
         max_impact=settings.get("max_impact"),
         unrelated=tuple(settings.get("unrelated", ())),
-        scope=settings.get("scope", "paper"),
+        scope=settings.get("scope", "auto"),
     )
 
 

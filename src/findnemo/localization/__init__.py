@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from torch import Tensor
@@ -182,24 +183,22 @@ def _to_the_end(
         trace = _localize(model, prompt, calibration, "gradient", max_impact, others or (), 1)
         spent = trace.evaluations + denoising.evaluations
         return replace(trace, search="trajectory", copy_before=known["copy_before"], evaluations=spent)
-    price = prices(model, calibration.ordinary, widths, few, images.guidance)
-    guess, impact, spent = most_unusual(z)[:1], None, 0
-    found, reached, best = None, False, None
+    price = cache(lambda: prices(model, calibration.ordinary, widths, few, images.guidance))
+    guess, spent = most_unusual(z)[:1], 0
+    found, reached, left, least = EMPTY, False, None, math.inf
     for tried, gentle in enumerate(GENTLER if max_impact is not None else GENTLER[:1], 1):
         neurons, gone = by_trajectory(copies, widths, price, guess if tried == 1 else (), gentle)
-        if max_impact is None:
-            found, reached, left = neurons, gone, copies.tried[-1][1]
+        impact = 0.0
+        if max_impact is not None:
+            before = others.evaluations
+            impact = others.impacts([neurons], prompt)[0]
+            spent += others.evaluations - before
+            known |= {"max_impact": max_impact, "tried": tried}
+        if tried == 1 or (gone, -impact) > (reached, -least):
+            found, reached, left, least = neurons, gone, copies.tried[-1][1], impact
+            known |= {} if max_impact is None else {"impact": round(impact, 6)}
+        if max_impact is None or not gone or impact <= max_impact:
             break
-        before = others.evaluations
-        impact = others.impacts([neurons], prompt)[0]
-        spent += others.evaluations - before
-        if found is None or (gone, -impact) > best:
-            found, reached, left, best = neurons, gone, copies.tried[-1][1], (gone, -impact)
-            known |= {"impact": round(impact, 6), "max_impact": max_impact}
-        known["tried"] = tried
-        if not gone or impact <= max_impact:
-            break
-    assert found is not None
     return Localization(
         memorized=True,
         reached=reached,

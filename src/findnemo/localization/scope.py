@@ -47,7 +47,8 @@ def scan(model: Model, prompts: Sequence[str], images: ImageSettings, seed: int 
         >>> scan(model, ["Brantwood Roasters first cup, a large brown ring"], findnemo.demo.image_settings()).scope
         'paper'
     """
-    sets, left, spent = _parts(model), {}, 0
+    sets, spent = _parts(model), 0
+    left: dict[str, dict[str, float]] = {}
     if sets["paper"] == sets["all"]:
         return Scan("paper", {})
     for prompt in prompts:
@@ -66,7 +67,8 @@ def scan(model: Model, prompts: Sequence[str], images: ImageSettings, seed: int 
 
 def _parts(model: Model) -> dict[str, NeuronSet]:
     """Parts of the denoiser -> all their value neurons: blocks in forward order, then the paper's layers, then all."""
-    widths, parts = model.widths("all"), {}
+    widths = model.widths("all")
+    parts: dict[str, dict[str, range]] = {}
     for name, width in widths.items():
         block = name.partition(".attentions")[0]
         parts.setdefault(block, {})[name] = range(width)

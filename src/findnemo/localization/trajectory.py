@@ -10,7 +10,7 @@ far. It is taken anew after every block of neurons, for a memory that two layers
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -148,7 +148,7 @@ def by_trajectory(
 ) -> tuple[NeuronSet, bool]:
     """Neurons with which no sample gives a copy, and whether there were such: a prefix of a ranking that is made anew after every block.
 
-    `widths`: value layers in which they may be. `price`: what each neuron is to other captions (`prices`); gradients are divided by it to the power
+    `widths`: value layers in which they may be. `price` gives what each neuron is to other captions (`prices`), asked where the guess is not enough; gradients are divided by it to the power
     `gentle`. `guess`: what is tried first. No prefix that was tried before the last one was enough.
     """
     order, most = list(guess[:1]), max(1, sum(widths.values()) // MOST)
@@ -158,7 +158,7 @@ def by_trajectory(
         path = copies.gone(NeuronSet.of(order))
     while path is not None and len(order) < most:
         off = NeuronSet.of(order)
-        ranking = descending(per_price(copies.gradient(off, path, widths), price, gentle))
+        ranking = descending(per_price(copies.gradient(off, path, widths), price(), gentle))
         size = _block(len(order), copies.tried[-1][1] if copies.tried else 1.0)
         order += [n for n in ranking if n not in off][: min(size, most - len(order))]
         path = copies.gone(NeuronSet.of(order))
@@ -174,7 +174,7 @@ def _block(count: int, alike: float) -> int:
     return max(1, round(count * min(1.0, max(0.25, PATIENCE * (alike - GONE) / (1 - GONE)))))
 
 
-def per_price(gradient: Values, price: Values, gentle: float) -> dict[str, Tensor]:
+def per_price(gradient: Values, price: Callable[[], Values], gentle: float) -> dict[str, Tensor]:
     """Gradients divided by prices to a power; layer -> (width,). A neuron that costs nothing costs as much as a thousandth of the dearest layer.
 
     >>> per_price({"a": torch.tensor([2.0, 2.0])}, {"a": torch.tensor([4.0, 1.0])}, 0.5)["a"].round(decimals=2).tolist()
@@ -209,11 +209,13 @@ def _prices(
             for _ in range(PROJECTIONS):
                 direction = torch.randn(path.image.shape, generator=generator).to(path.image)
                 with frozen(model.denoiser):
-                    found = denoising.gradients(
-                        path.latents[k], path.timesteps[k], ones, lambda image, rows, to=direction: (image * to).sum((1, 2, 3))
-                    )
+                    found = denoising.gradients(path.latents[k], path.timesteps[k], ones, _along(direction))
                 total = {name: total[name] + found[name].square() for name in total}
     return {name: values / (len(captions) * PROJECTIONS) for name, values in total.items()}
+
+
+def _along(direction: Tensor) -> Callable[[Tensor, slice], Tensor]:
+    return lambda image, rows: (image * direction).sum((1, 2, 3))
 
 
 def few_steps(steps: int) -> int:
