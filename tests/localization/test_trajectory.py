@@ -68,7 +68,8 @@ def test_ordinary_captions_have_nothing_to_remove(natural):
     assert not localize(natural, ORDINARY, demo.calibration("demo-natural")).memorized
     low = findnemo.Calibration(**{**demo.calibration("demo-natural").__dict__, "tau": 0.1})
     found = localize(natural, ORDINARY, low)  # a false alarm
-    assert (found.search, found.scope, found.copy_after) == ("trajectory", "paper", None) and found.copy_before < 0.6
+    assert (found.search, found.scope, found.copy_after) == ("trajectory", "paper", None)
+    assert found.copy_before < 0.6
     assert found.neurons == localize(natural, ORDINARY, low, "gradient").neurons  # the trace, for those who want it
 
 

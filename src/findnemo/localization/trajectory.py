@@ -144,12 +144,16 @@ def _looked_at(steps: int) -> list[int]:
 
 
 def by_trajectory(
-    copies: Copies, widths: Mapping[str, int], price: Values, guess: Sequence[Neuron] = (), gentle: float = GENTLER[0]
+    copies: Copies,
+    widths: Mapping[str, int],
+    price: Callable[[], Values],
+    guess: Sequence[Neuron] = (),
+    gentle: float = GENTLER[0],
 ) -> tuple[NeuronSet, bool]:
     """Neurons with which no sample gives a copy, and whether there were such: a prefix of a ranking that is made anew after every block.
 
-    `widths`: value layers in which they may be. `price` gives what each neuron is to other captions (`prices`), asked where the guess is not enough; gradients are divided by it to the power
-    `gentle`. `guess`: what is tried first. No prefix that was tried before the last one was enough.
+    `widths`: value layers in which they may be. `price` gives what each neuron is to other captions (`prices`); it is asked where the guess is not
+    enough, and gradients are divided by it to the power `gentle`. `guess`: what is tried first. No prefix that was tried before the last one was enough.
     """
     order, most = list(guess[:1]), max(1, sum(widths.values()) // MOST)
     untouched = copies.untouched
@@ -169,12 +173,12 @@ def _block(count: int, alike: float) -> int:
     """How many neurons join those that are off: as many again while nothing has happened, fewer the nearer the end.
 
     >>> _block(0, 1.0), _block(16, 0.95), _block(16, 0.6), _block(16, 0.46)
-    (1, 16, 7, 4)
+    (1, 16, 8, 4)
     """
     return max(1, round(count * min(1.0, max(0.25, PATIENCE * (alike - GONE) / (1 - GONE)))))
 
 
-def per_price(gradient: Values, price: Callable[[], Values], gentle: float) -> dict[str, Tensor]:
+def per_price(gradient: Values, price: Values, gentle: float) -> dict[str, Tensor]:
     """Gradients divided by prices to a power; layer -> (width,). A neuron that costs nothing costs as much as a thousandth of the dearest layer.
 
     >>> per_price({"a": torch.tensor([2.0, 2.0])}, {"a": torch.tensor([4.0, 1.0])}, 0.5)["a"].round(decimals=2).tolist()
