@@ -123,7 +123,7 @@ def likeness(one: Tensor, other: Tensor) -> Tensor:
     """Cosine of latents (N, C, H, W) and (M, C, H, W) after each channel's mean was taken off: (N, M), 1 for the same picture.
 
     >>> latents = torch.arange(8.0).view(1, 2, 2, 2)
-    >>> likeness(latents, torch.cat([3 * latents + 1, -latents])).tolist()
+    >>> likeness(latents, torch.cat([3 * latents + 1, -latents])).round(decimals=4).tolist()
     [[1.0, -1.0]]
     """
     first, second = (torch.nn.functional.normalize((x - x.mean((2, 3), keepdim=True)).flatten(1), dim=1) for x in (one, other))

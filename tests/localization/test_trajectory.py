@@ -66,7 +66,7 @@ def test_a_natural_memory_is_gone_from_finished_pictures(natural):
 
 def test_ordinary_captions_have_nothing_to_remove(natural):
     assert not localize(natural, ORDINARY, demo.calibration("demo-natural")).memorized
-    low = findnemo.Calibration(**{**demo.calibration("demo-natural").__dict__, "tau": 0.1})
+    low = findnemo.Calibration(**{**demo.calibration("demo-natural").__dict__, "tau": 0.37})
     found = localize(natural, ORDINARY, low)  # a false alarm
     assert (found.search, found.scope, found.copy_after) == ("trajectory", "paper", None)
     assert found.copy_before < 0.6

@@ -174,12 +174,14 @@ def detail(subject: Subject, id_: int | None) -> Detail:
 
 def layers(subject: Subject) -> list[tuple[str, str]]:
     """(label, name) of the value layers in forward order."""
-    return [(f"layer {k}: {name} ({width} neurons)", name) for k, (name, width) in enumerate(subject.model.widths().items(), 1)]
+    return [
+        (f"layer {k}: {name} ({width} neurons)", name) for k, (name, width) in enumerate(subject.model.widths("all").items(), 1)
+    ]
 
 
 def ticks(subject: Subject, chosen: Chosen) -> list[tuple[str, str]]:
     """(label, `layer:index`) of the neurons of a caption, with their z-scores where they are known."""
-    number = {name: k for k, name in enumerate(subject.model.widths(), 1)}
+    number = {name: k for k, name in enumerate(subject.model.widths("all"), 1)}
     keys = [(name, i, f"{name}:{i}") for name, i in chosen.neurons]
     return [
         (f"layer {number.get(name, name)} #{i}" + (f", z = {chosen.z[key]:.1f}" if key in chosen.z else ""), key)
@@ -193,7 +195,7 @@ def _listed(subject: Subject, chosen: Chosen) -> tuple[str, str | None]:
 
 def neurons(subject: Subject, ticked: Sequence[str], whole_layers: Sequence[str], more: str) -> NeuronSet:
     """The neurons of an edit: those ticked, those of whole layers, and those typed (see `typed`). Raises InputError."""
-    widths = subject.model.widths()
+    widths = subject.model.widths("all")
     unknown = [name for name in whole_layers if name not in widths]
     if unknown:
         raise InputError(f"no layer {unknown[0]!r}: this model has {', '.join(widths)}")

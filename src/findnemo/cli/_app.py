@@ -86,6 +86,7 @@ def inspect(
     from findnemo.cli._overview import show_caption, show_overview
     from findnemo.cli._steps import check_level
     from findnemo.runs import Run, captions_of, list_of, p_values, q_values, row, summary
+    from findnemo.runs.overview import layers_shown
 
     check_level(fdr)
     with Run.open(run) as opened:
@@ -96,7 +97,8 @@ def inspect(
         if fdr is not None and listed is None:
             say("no list: the calibration has no hold-out scores (imported statistics), so that no caption has a p-value")
         q = q_values(p_values(opened))
-        layers = list(Calibration.load(run / "calibration").mean)
+        mean = Calibration.load(run / "calibration").mean
+        layers = list(layers_shown(opened, captions, {name: len(of) for name, of in mean.items()}))
         if caption is None:
             print_json(summary(opened, fdr)) if json else show_overview(opened, layers, captions, listed, q)
             return

@@ -295,6 +295,7 @@ def run_stages(
     from findnemo.cli._show import show_run
     from findnemo.deltas import group_size
     from findnemo.runs import ASKED, Work, answer, ask_all, counts, enter, start, summary, told, write_results
+    from findnemo.runs.overview import layers_shown
     from findnemo.runs.trust import vouch
 
     model = pool.model
@@ -319,7 +320,8 @@ def run_stages(
         if json:
             print_json(summary(run))
         elif not quiet:
-            show_run(run, list(model.value_layers), told(run), numbers["captions"])
+            shown = told(run)
+            show_run(run, list(layers_shown(run, shown, model.widths())), shown, numbers["captions"])
             sheets = f", images in {run.path / 'sheets'}" if (run.path / "sheets").is_dir() else ""
             stdout.print(plain(f"results in {csv_path}{sheets}"), soft_wrap=True)
         if report:

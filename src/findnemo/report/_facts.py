@@ -89,7 +89,7 @@ def facts(run: Run) -> dict[str, Any]:
     stand = {c.id: standing(c, tau) for c in captions}
     memorized = [c for kind in MEMORIZED for c in captions if stand[c.id] == kind and state(c) == "memorized"]
     suspected = [c for c in captions if stand[c.id] == "suspected"]
-    widths = {name: len(mean) for name, mean in calibration.mean.items()}
+    widths = overview.layers_shown(run, captions, {name: len(mean) for name, mean in calibration.mean.items()})
     numbers = {name: k for k, name in enumerate(widths, 1)}
     first = example(run.path, captions, stand)
     wanted = wanted_pictures(run.path, [*memorized, *suspected], first)

@@ -156,6 +156,7 @@ def start(
             calibration.save(run.path / "calibration")
         remember_source(run, model)
         run.set_meta("versions", _versions())
+        run.set_meta("widths", model.widths("all"))
     except BaseException:
         run.close()
         raise

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from findnemo.neurons import Neuron
 from findnemo.runs.standing import BAD, all_neurons, neurons_of, standing, state, switched_off
-from findnemo.runs.store import Caption
+from findnemo.runs.store import Caption, Run
 
 
 class Measured(NamedTuple):
@@ -134,6 +134,13 @@ def histogram(captions: Iterable[Caption], tau: float, bins: int = 12) -> list[B
     width = (max(values) - min(values)) / bins or 1 / bins
     counts = Counter(math.floor((value - tau) / width) for value in values)
     return [Bin(tau + k * width, tau + (k + 1) * width, counts[k]) for k in range(min(counts), max(counts) + 1)]
+
+
+def layers_shown(run: Run, captions: Iterable[Caption], known: Mapping[str, int]) -> dict[str, int]:
+    """Value layers to tell of, with their widths: those `known` of a calibration, which are the paper's; all of the model where a neuron lies in another."""
+    every = run.meta("widths") or {}
+    found = {name for caption in captions for name in neurons_of(caption).layers}
+    return dict(every) if every and not found <= set(known) else dict(known)
 
 
 def per_layer(captions: Iterable[Caption], layers: Iterable[str]) -> dict[str, int]:

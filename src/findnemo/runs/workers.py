@@ -309,6 +309,7 @@ class Facts:
     device: Any
     latent_shape: tuple[int, int, int]
     layers: dict[str, int]
+    every_layer: dict[str, int]
     samplers: dict[str, str] = field(default_factory=dict)
     readers: tuple[Any, ...] = ()
     told: set[str] = field(default_factory=set)
@@ -316,7 +317,7 @@ class Facts:
     @classmethod
     def of(cls, model: Any) -> Facts:
         about = (model.identity, model.source, model.options, model.dtype, model.device, model.latent_shape)
-        return cls(*about, model.widths(), model.samplers, model.readers)
+        return cls(*about, model.widths(), model.widths("all"), model.samplers, model.readers)
 
     @property
     def fingerprint(self) -> str:
@@ -326,8 +327,8 @@ class Facts:
     def value_layers(self) -> dict[str, int]:
         return self.layers
 
-    def widths(self) -> dict[str, int]:
-        return dict(self.layers)
+    def widths(self, scope: str = "paper") -> dict[str, int]:
+        return dict(self.every_layer if scope == "all" else self.layers)
 
 
 @dataclass(frozen=True)

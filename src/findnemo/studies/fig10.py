@@ -23,7 +23,7 @@ SHOWN, CAPTIONS = 3, 4  # neurons with pictures, captions of each
 def fig10(bench: Bench) -> Study:
     """Neurons by the number of captions that they were found for, with the most frequent ones switched off alone."""
     shared = [(neuron, captions) for neuron, captions in holders(bench.memorized()).items() if len(captions) > 1]
-    layers = list(bench.model.value_layers)
+    layers = list(bench.model.layers_of("all"))
     rows: list[list[Cell]] = [
         [f"{layers.index(name) + 1}", f"#{index}", len(captions), "; ".join(c.text for c in captions)]
         for (name, index), captions in shared
@@ -49,6 +49,6 @@ def _pictures(bench: Bench, neuron: Neuron, captions: list[Caption]) -> Figure:
     before = [generate(bench.model, c.text, [FRESH], bench.image_settings)[0] for c in captions]
     with deactivate(bench.model, NeuronSet.of([neuron])):
         after = [generate(bench.model, c.text, [FRESH], bench.image_settings)[0] for c in captions]
-    number = list(bench.model.value_layers).index(neuron[0]) + 1
+    number = list(bench.model.layers_of("all")).index(neuron[0]) + 1
     heads = [c.text for c in captions]
     return picture_grid([("all on", before), (f"#{neuron[1]} of\nlayer {number} off", after)], heads, tile=1.5)
