@@ -224,7 +224,7 @@ def test_what_was_fetched_for_the_audit_is_the_training_image(stranger):
 
 
 def test_neurons_of_an_edit(subject):
-    widths = subject.model.widths()
+    widths = subject.model.widths("all")
     first, second, *_ = widths
     edit = events.neurons(subject, [f"{first}:4"], [second], f"1: 7, #9; {first}: 4\n2: 0")
     assert edit == NeuronSet({first: [4, 7, 9], second: range(widths[second])})
@@ -232,7 +232,7 @@ def test_neurons_of_an_edit(subject):
     assert [name for _, name in events.layers(subject)] == list(widths)
 
 
-@pytest.mark.parametrize("text", ["4", "1:", "1: x", "1: -1", "1: 1.5", "1: 99999", "0: 1", "9: 1", "nonsense: 1", "1: ²", ":1"])
+@pytest.mark.parametrize("text", ["4", "1:", "1: x", "1: -1", "1: 1.5", "1: 99999", "0: 1", "14: 1", "nonsense: 1", "1: ²", ":1"])
 def test_what_names_no_neurons_is_refused(subject, text):
     with pytest.raises(InputError, match=r"names no neurons|no layer|no neuron"):
         events.neurons(subject, [], [], text)

@@ -142,7 +142,7 @@ def slow(demo_model):
 
     def wait(*args) -> None:
         seen.append(1)
-        time.sleep(0.4)
+        time.sleep(0.2)
 
     handle = demo_model.denoiser.register_forward_pre_hook(wait)
     yield seen

@@ -39,6 +39,7 @@ def test_one_neuron_is_found_where_one_is_enough(demo_model):
     assert found.sizes == ((1, found.copy_after),)
 
 
+@pytest.mark.slow
 def test_a_memory_that_takes_shape_late_is_seen_and_removed(demo_model):
     copies = Copies(Denoising(demo_model, LATE, 8, 2.0), 3, 15)
     assert copies.seen
@@ -102,6 +103,7 @@ def test_neurons_of_ordinary_captions_are_dear(natural):
     assert all(torch.equal(v, torch.ones(widths[n])) for n, v in prices(natural, (), widths, 3, 2.0).items())
 
 
+@pytest.mark.slow
 def test_a_limit_of_impact_asks_for_gentler_sets(natural):
     caption = demo.memorized("demo-natural")[0].text
     calibration, unrelated = demo.calibration("demo-natural"), demo.unrelated()[:8]
@@ -117,6 +119,7 @@ def test_what_a_search_of_one_step_has_is_refused(demo_model):
         localize(demo_model, ONE, demo.calibration(), consensus=3)
 
 
+@pytest.mark.slow
 def test_no_more_than_a_quarter_of_the_neurons(natural, monkeypatch):
     caption = demo.memorized("demo-natural")[0].text
     copies = Copies(Denoising(natural, caption, 8, 2.0), 3, 15)
