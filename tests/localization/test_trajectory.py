@@ -65,6 +65,7 @@ def test_a_natural_memory_is_gone_from_finished_pictures(natural):
     assert localize(natural, caption, demo.calibration("demo-natural")) == found  # once more, the same to the last bit
 
 
+@pytest.mark.slow
 def test_ordinary_captions_have_nothing_to_remove(natural):
     assert not localize(natural, ORDINARY, demo.calibration("demo-natural")).memorized
     low = findnemo.Calibration(**{**demo.calibration("demo-natural").__dict__, "tau": 0.37})
