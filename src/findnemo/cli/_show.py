@@ -114,7 +114,7 @@ def _size_lines(captions: Sequence[Caption]) -> list[str]:
         return []
     off = _count(len(all_neurons(captions)))
     median = f", median {statistics.median(sizes):g} a caption" if sizes else ""
-    return [f"{len(sizes)} of {len(sought)} memories fall to tau or below with {off} off in all{median}."]
+    return [f"{len(sizes)} of {len(sought)} memories have a set that removes them in the search: {off} off in all{median}."]
 
 
 def _grown_lines(captions: Sequence[Caption]) -> list[str]:
