@@ -215,7 +215,7 @@ def test_localize_then_verify(place, usual, audited, tmp_path):
     out = tmp_path / "run[/]"
     result = cli("localize", *usual, "--limit", first, "--out", out)
     assert result.status == 0
-    assert "1 of 1 memories fall" in result.out
+    assert "1 of 1 memories have a set" in result.out
     assert f"results in {out / 'results.csv'}" in result.out
     found = outcome(out)["rows"]
     for text in TEXTS[:first]:
