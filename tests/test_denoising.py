@@ -87,3 +87,19 @@ def test_likeness_by_hand():
     other = torch.tensor([[[[3.0, 1.0]], [[0.0, 2.0]]]])  # centred: (1, -1), (-1, 1)
     assert float(likeness(one, one)) == pytest.approx(1)
     assert float(likeness(one, other)) == pytest.approx(0)
+
+
+def test_nan_is_no_picture_without_a_copy(demo_model, monkeypatch):
+    from findnemo.errors import NumericalError
+    from findnemo.localization import localize, scan
+
+    whole = Denoising.image
+
+    def broken(self, latents, timestep, scales):
+        image = whole(self, latents, timestep, scales)
+        return image * float("nan") if scales else image
+
+    monkeypatch.setattr(Denoising, "image", broken)
+    with pytest.raises(NumericalError, match="Brantwood Roasters"):
+        localize(demo_model, CAPTION, findnemo.demo.calibration())
+    assert scan(demo_model, [CAPTION], findnemo.demo.image_settings()).left == {}

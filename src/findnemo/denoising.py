@@ -12,6 +12,7 @@ from torch import Tensor
 
 from findnemo._memory import freed, out_of_memory, too_little
 from findnemo.edits import scaled
+from findnemo.errors import NumericalError
 from findnemo.models import Model
 
 BATCH = 8  # latents denoised at once, until memory says otherwise
@@ -37,18 +38,24 @@ class Denoising:
 
     def __init__(self, model: Model, prompt: str, samples: int, guidance: float, seed: int = 0):
         self.model, self.guidance = model, guidance if guidance > 1 and not model.distilled else None
-        self.text = model.encode([prompt])
+        self.prompt, self.text = prompt, model.encode([prompt])
         self.empty = None if self.guidance is None else model.unconditional()
         self.noise = model.noise(prompt, range(samples), seed)
         self.evaluations, self._batch = 0, BATCH
 
     @torch.no_grad()
     def run(self, samples: Sequence[int], steps: int, scales: Mapping[str, Tensor] | None = None) -> Path:
-        """Denoise samples, by their numbers, in so many steps. `scales`: value layer -> (1, width), factors of its outputs."""
+        """Denoise samples, by their numbers, in so many steps. `scales`: value layer -> (1, width), factors of its outputs.
+
+        Raises NumericalError if the model gives NaN: a picture of it is like no other, and would pass for one without a copy.
+        """
         timesteps = self.model.timesteps(steps)
         parts = self._parts(samples, lambda part: self._run(part, timesteps, scales or {}))
         states = tuple(torch.cat(rows) for rows in zip(*(states for states, _ in parts), strict=True))
-        return Path(states, tuple(timesteps), torch.cat([image for _, image in parts]))
+        image = torch.cat([image for _, image in parts])
+        if not image.isfinite().all():
+            raise NumericalError(f"the model gave NaN or infinity where {self.prompt!r:.100} was denoised in {steps} steps")
+        return Path(states, tuple(timesteps), image)
 
     def _run(
         self, samples: Sequence[int], timesteps: Sequence[float], scales: Mapping[str, Tensor]

@@ -60,17 +60,6 @@ class ImageSettings:
         return cls(**values)
 
 
-def usual(source: str) -> ImageSettings:
-    """The settings with which images of a model are made where nobody says otherwise, by what it was loaded from.
-
-    >>> usual("demo").steps, usual("CompVis/stable-diffusion-v1-4").steps
-    (15, 50)
-    """
-    from findnemo import demo
-
-    return demo.image_settings() if source in demo.MODELS else ImageSettings()
-
-
 def check_images(model: Any, settings: ImageSettings) -> None:
     """Raises InputError for a sampler that does not fit a model, and for steps that it cannot make. Of a model that only workers have
     (`runs.Facts`) the sampler alone is known."""

@@ -13,7 +13,7 @@ from findnemo import demo
 from findnemo.app.jobs import Jobs
 from findnemo.calibration import Calibration
 from findnemo.errors import InputError
-from findnemo.images import ImageSettings, generate, usual
+from findnemo.images import ImageSettings, generate
 from findnemo.models import Model, load
 from findnemo.models._identity import kept_identity, refuse_other
 from findnemo.originals import kept_name, picture
@@ -56,7 +56,7 @@ def open_subject(
     run = Path(place) if is_run(place) else None
     if run is None:
         model = model or load(str(place), channels_last=True)
-        settings = usual(model.source)
+        settings = demo.usual(model.source)
         source = model.source
         own = (lambda: demo.calibration(source)) if source in demo.MODELS else None
     else:

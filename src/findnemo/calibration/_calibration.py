@@ -145,6 +145,8 @@ class Calibration:
             if not (isinstance(about["layers"], list) and all(isinstance(n, str) for n in about["layers"])):
                 raise ValueError("its layers cannot be those of a calibration")
             mean, std = ({n: tensors[f"{part}.{n}"] for n in about["layers"]} for part in ("mean", "std"))
+            if not isinstance(ordinary := about.get("ordinary", []), list):
+                raise ValueError("its captions cannot be those of a calibration")
             settings = Settings.from_json(about["settings"])
             made = cls(
                 about["model"],
@@ -159,7 +161,7 @@ class Calibration:
                 about.get("prompts", ""),
                 about.get("confidence"),
                 Identity.from_json(about["identity"]) if about.get("identity") else None,
-                tuple(about.get("ordinary", ())),
+                tuple(ordinary),
             )
             made.require_whole()
             return made

@@ -112,13 +112,14 @@ def make_plan(
     seed: int,
     sampler: str | None = None,
 ) -> Any:
-    from findnemo.images import ImageSettings, usual
+    from findnemo import demo
+    from findnemo.images import ImageSettings
     from findnemo.localization import SEARCHES
     from findnemo.runs import Plan
 
     if search not in SEARCHES:
         raise InputError(f"search {search!r} is not known: use one of {', '.join(SEARCHES)}")
-    own = usual(str(model.place))
+    own = demo.usual(str(model.place))
     settings = ImageSettings(steps or own.steps, own.guidance if guidance is None else guidance, seed, sampler)
     return Plan(search=search, images=images, image_settings=settings)
 

@@ -78,6 +78,17 @@ def image_settings(seed: int = 0) -> ImageSettings:
     return ImageSettings(steps=15, guidance=2.0, seed=seed)
 
 
+def usual(source: str) -> ImageSettings:
+    """The settings with which images of a model are made where nobody says otherwise, by what it was loaded from.
+
+    >>> usual("demo").steps, usual("CompVis/stable-diffusion-v1-4").steps
+    (15, 50)
+    """
+    from findnemo.images import ImageSettings
+
+    return image_settings() if source in MODELS else ImageSettings()
+
+
 def judges() -> Judges:
     """The demo's copy descriptor and CLIP."""
     from findnemo.metrics import Alignment, Descriptor

@@ -131,8 +131,8 @@ def check_source(model: Model, dtype: torch.dtype | None = None) -> None:
 def place_of(model: Model) -> Path | None:
     """The file or directory that a model was loaded from; of a hub id the directory in the local cache. None for a live pipeline."""
     source = model.source
-    if source in SHIPPED:
-        return DEMO
+    if source in SHIPPED:  # no file holds the other one as it is
+        return DEMO if SHIPPED[source] is None else None
     if Path(source).exists() or source.startswith((".", "/", "~")):
         return Path(source)
     if source.split(" ")[0] == "live":  # how `load` calls a pipeline that was given as it is

@@ -10,12 +10,13 @@ from typing import Any
 
 from torch import Tensor
 
+from findnemo import demo
 from findnemo._state import undisturbed
 from findnemo.calibration import Calibration, layer_activations
 from findnemo.deltas import Probe
 from findnemo.denoising import Denoising
 from findnemo.errors import InputError
-from findnemo.images import ImageSettings, usual
+from findnemo.images import ImageSettings
 from findnemo.localization.candidates import initial_selection, out_of_distribution_neurons
 from findnemo.localization.gentle import EFFORT, Bystanders, Choice, gentlest
 from findnemo.localization.refinement import refine
@@ -154,7 +155,7 @@ def localize(
             if isinstance(unrelated, Bystanders) or max_impact is None
             else Bystanders(model, unrelated, calibration.settings)
         )
-        return _to_the_end(model, prompt, calibration, images or usual(model.source), scope, max_impact, others)
+        return _to_the_end(model, prompt, calibration, images or demo.usual(model.source), scope, max_impact, others)
 
 
 def _to_the_end(

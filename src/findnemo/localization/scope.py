@@ -7,10 +7,12 @@ in models that were fine-tuned, memories sit in the up blocks as well.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from findnemo.denoising import Denoising
+from findnemo.errors import NumericalError
 from findnemo.images import ImageSettings
 from findnemo.localization.trajectory import COPIES, GONE, Copies, few_steps
 from findnemo.models import Model
@@ -54,13 +56,13 @@ def scan(model: Model, prompts: Sequence[str], images: ImageSettings, seed: int 
     for prompt in prompts:
         if len(left) == MOST:
             break
-        copies = Copies(Denoising(model, prompt, COPIES, images.guidance, seed), few_steps(images.steps), images.steps)
-        if copies.seen:
-            asked = {name: copies.asked(neurons, range(COPIES), copies.few)[1] for name, neurons in sets.items()}
-            left[prompt] = {"none": round(copies.alike, 4)} | {
-                name: round(float(values.max()), 4) for name, values in asked.items()
-            }
-        spent += copies.denoising.evaluations
+        denoising = Denoising(model, prompt, COPIES, images.guidance, seed)
+        with suppress(NumericalError):  # the caption's own search will say so
+            copies = Copies(denoising, few_steps(images.steps), images.steps)
+            if copies.seen:
+                asked = {name: float(copies.asked(off, range(COPIES), copies.steps)[1].max()) for name, off in sets.items()}
+                left[prompt] = {name: round(value, 4) for name, value in ({"none": copies.alike} | asked).items()}
+        spent += denoising.evaluations
     enough = bool(left) and all(values["paper"] < GONE for values in left.values())
     return Scan("paper" if enough else "all", left, spent)
 
