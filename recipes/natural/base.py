@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import sys
 import time
 from pathlib import Path
 
@@ -19,10 +20,12 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 
 import findnemo
-from findnemo.benchmark._files import read_tensors, write_tensors
 from findnemo.benchmark.members import freed
 from findnemo.benchmark.training import cosine
 from findnemo.models import Model
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "emergence"))
+from emerge import resume, save
 
 WIDTHS = (32, 48, 64, 64)
 SCENES, STEPS, BATCH, RATE = 12_000, 5_000, 32, 1.2e-3
@@ -59,7 +62,7 @@ def train(folder: Path, steps: int = STEPS, device: str = "cpu") -> None:
     unet.set_attn_processor(AttnProcessor())  # at this size faster than fused attention on a CPU
     average = copy.deepcopy(unet)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=0.01)
-    first = _resumed(state, unet, average, optimizer)
+    first = resume(state, unet, average, optimizer) if state.exists() else 0
     started, losses = time.monotonic(), []
     for step in range(first, steps):
         rng, generator = np.random.default_rng([0, step]), torch.Generator().manual_seed(step)
@@ -85,34 +88,8 @@ def train(folder: Path, steps: int = STEPS, device: str = "cpu") -> None:
                 f"plain {step + 1}/{steps} loss {np.mean(losses[-100:]):.4f}; {rate:.2f} s a step, {rate * (steps - step - 1) / 60:.0f} min left",
                 flush=True,
             )
-            _save(state, unet, average, optimizer, step + 1)
+            save(state, unet, average, optimizer, step + 1)
     average.eval().cpu().half().save_pretrained(folder / "plain", safe_serialization=True)
-
-
-def _save(path: Path, unet: torch.nn.Module, average: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
-    tensors = {"step": torch.tensor(step)}
-    for (name, p), a in zip(unet.named_parameters(), average.parameters(), strict=True):
-        moments = optimizer.state[p]
-        tensors |= {
-            f"unet.{name}": p,
-            f"average.{name}": a,
-            f"first.{name}": moments["exp_avg"],
-            f"second.{name}": moments["exp_avg_sq"],
-        }
-    write_tensors(tensors, path)
-
-
-@torch.no_grad()
-def _resumed(path: Path, unet: torch.nn.Module, average: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    if not path.exists():
-        return 0
-    saved = read_tensors(path)
-    for (name, p), a in zip(unet.named_parameters(), average.parameters(), strict=True):
-        p.copy_(saved[f"unet.{name}"])
-        a.copy_(saved[f"average.{name}"])
-        moments = {"exp_avg": saved[f"first.{name}"], "exp_avg_sq": saved[f"second.{name}"]}
-        optimizer.state[p] = {"step": torch.tensor(float(saved["step"])), **moments}
-    return int(saved["step"])
 
 
 if __name__ == "__main__":
