@@ -25,13 +25,18 @@ COLOURS = {  # of how a caption stands; red where something is wrong
 }
 
 
+MOST_LAYERS = 8  # that are counted one by one
+
+
 def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
-    """One line a caption: type, scores before and after, neurons per layer in forward order, how it stands."""
+    """One line a caption: type, scores before and after, neurons per layer in forward order (of more than eight layers: those of the down blocks, the
+    mid block and the up blocks), how it stands."""
     from findnemo.runs import standing
 
     table = Table(show_edge=False, pad_edge=False, header_style="bold")
     table.add_column("caption", overflow="ellipsis", no_wrap=True, max_width=max(18, stdout.width - 62))
-    for name, width in (("type", 4), ("before", 6), ("after", 6), ("neurons per layer", 17), ("standing", 14)):
+    where = "neurons per layer" if len(layers) <= MOST_LAYERS else "down, mid, up"
+    for name, width in (("type", 4), ("before", 6), ("after", 6), (where, 17), ("standing", 14)):
         table.add_column(name, justify="left" if name in ("type", "standing") else "right", no_wrap=True, min_width=width)
     for caption in captions:
         stands = standing(caption)
@@ -49,6 +54,9 @@ def _cells(caption: Caption, layers: Sequence[str]) -> tuple[str, str, str]:
     if found is None:
         return before, "", ""
     counts = [len(neurons_of(caption).layers.get(name, ())) for name in layers]
+    if len(layers) > MOST_LAYERS:  # more than a line has room for: the parts of the network
+        parts = [name.partition("_blocks")[0].partition("_block")[0] for name in layers]
+        counts = [sum(c for c, part in zip(counts, parts, strict=True) if part == one) for one in dict.fromkeys(parts)]
     return before, f"{found['score_after']:.3f}", " ".join(str(c) if c else "·" for c in counts)
 
 

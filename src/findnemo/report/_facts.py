@@ -13,6 +13,8 @@ import torch
 
 from findnemo.calibration import Calibration, tau_interval
 from findnemo.errors import InputError
+from findnemo.localization import ONE_STEP, Scan
+from findnemo.localization.trajectory import GONE
 from findnemo.metrics import bootstrap, wilson
 from findnemo.neurons import Neuron
 from findnemo.report import _charts as charts
@@ -313,8 +315,11 @@ def _about(run: Run, known: dict[str, Any]) -> list[tuple[str, str]]:
         ("Screen", f"captions under {number(screen['below'])} after {screen['samples']} seeds set aside" if screen else "none"),
         (
             "Search",
-            f"{settings['search']}; more neurons where finished images stay copies: {'yes' if settings.get('grow') else 'no'}",
+            f"{settings['search']}; more neurons where finished images stay copies: {'yes' if settings.get('grow') else 'no'}"
+            if settings["search"] in ONE_STEP
+            else settings["search"],
         ),
+        *([("Scope", _scope(settings["scope"], run.meta("scan")))] if "scope" in settings else []),
         (
             "Finished images",
             f"{settings['images']} seeds a caption, {count(images['steps'], 'step')}, guidance {images['guidance']:g}{sampler}"
@@ -375,6 +380,24 @@ def _holdout(calibration: Calibration, tau: float) -> str | None:
         return None
     over = int(calibration.settings.reaches(calibration.scores, tau).sum())
     return f"{over} of {len(calibration.trajectories)} hold-out captions reach tau themselves ({_share(over, len(calibration.trajectories))})."
+
+
+def _scope(asked: str, kept: dict[str, Any] | None) -> str:
+    """Where neurons were sought, and what a scan of the layers saw."""
+    if asked != "auto" or kept is None:
+        return {"paper": "the layers that the paper names", "all": "all value layers"}.get(
+            asked, "by a scan of the layers, not made yet"
+        )
+    scanned = Scan.from_json(kept)
+    if not scanned.left:
+        return (
+            "all value layers: no caption that was scanned gives copies"
+            if scanned.scope == "all"
+            else "the layers that the paper names: there are no others"
+        )
+    standing = sum(left["paper"] >= GONE for left in scanned.left.values())
+    where = "the layers that the paper names" if scanned.scope == "paper" else "all value layers"
+    return f"{where}: with all those of the paper off, {standing} of {count(len(scanned.left), 'scanned caption')} still resembled the copy"
 
 
 def _layers(widths: dict[str, int], held: dict[Neuron, list[Caption]]) -> list[dict[str, Any]]:
