@@ -156,7 +156,8 @@ def start(
             calibration.save(run.path / "calibration")
         remember_source(run, model)
         run.set_meta("versions", _versions())
-        run.set_meta("widths", model.widths("all"))
+        if run.meta("widths") is None:
+            run.set_meta("widths", model.widths("all"))
     except BaseException:
         run.close()
         raise
