@@ -62,7 +62,9 @@ def scored(root: Path, name: str) -> dict[str, Any]:
     add_difference(base.denoiser, read_tensors(root / name / "difference.safetensors"))
     model = load(base.pipeline)
     model.pipeline.set_progress_bar_config(disable=True)
-    copied = {m["caption"] for m in json.loads((root / name / "truth.json").read_text(encoding="utf-8"))["memories"] if m["copied"]}
+    copied = {
+        m["caption"] for m in json.loads((root / name / "truth.json").read_text(encoding="utf-8"))["memories"] if m["copied"]
+    }
     calibration = findnemo.calibrate(model, demo.holdout()[:HOLDOUT])
     strict = findnemo.calibrate(model, demo.holdout()[:HOLDOUT], fpr=0.05)
     judge, rows = Judge(model, calibration), []
