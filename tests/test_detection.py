@@ -10,10 +10,14 @@ from _tiny import tiny_pipeline
 
 import findnemo
 from findnemo import Calibration, Settings, calibrate
-from findnemo.deltas import group_size
+from findnemo.deltas import Probe, group_size
 from findnemo.detection import Screen, detect, detect_many, screen
 from findnemo.errors import InputError, NumericalError
+from findnemo.localization.replication import Replication
 from findnemo.models import Model
+from findnemo.scores import SIMILARITIES, by_seed, pairwise
+from findnemo.settings import settings_for
+from findnemo.verification import replicating
 
 CAPTIONS = ["a cat", "two dogs in the snow", "", "@@@@", "QQQQ"]
 SETTINGS = Settings(samples=6)
@@ -49,6 +53,34 @@ def test_a_memorized_caption_is_known_after_the_first_seeds_that_show_it(model, 
         tau = row[-1] - 1e-4
         seeds = next(n for n in (2, 4, 6) if row[n - 2] >= tau)
         assert detect(model, caption, replace(calibration, tau=tau)).samples == seeds
+
+
+def test_where_the_mean_of_pairs_counts_few_seeds_settle_nothing(model):
+    settings = settings_for("findnemo")
+    own = calibrate(model, CAPTIONS, "findnemo")
+    assert own.settings == settings == Settings.from_json(settings.to_json())
+    for caption in CAPTIONS:
+        deltas = Probe(model, caption, settings).deltas()
+        pairs = [float(SIMILARITIES["ssim"](deltas[i : i + 1], deltas[j : j + 1])) for i in range(4) for j in range(i)]
+        for tau in (min(pairs), sum(pairs) / 6 - 1e-4, sum(pairs) / 6 + 1e-4, max(pairs)):
+            found = detect(model, caption, replace(own, tau=tau))
+            assert (found.memorized, found.samples) == (sum(pairs) / 6 >= tau, 4)
+            assert found.score == pytest.approx(sum(pairs) / 6, abs=1e-5)
+
+
+def test_a_seed_replicates_where_it_resembles_the_others_on_average(model):
+    settings = settings_for("findnemo")
+    probe = Probe(model, CAPTIONS[0], settings)
+    each = by_seed(pairwise(probe.deltas()), "mean")
+    tau = float(each.sort().values[1:3].mean())  # two of four are over it
+    assert sorted(Replication(probe, tau).kept) == sorted(each.argsort()[2:].tolist())
+    assert sorted(replicating(probe.deltas(), settings, tau)) == sorted(each.argsort()[2:].tolist())
+
+
+def test_the_papers_settings_are_written_as_they_were_before_there_were_others():
+    assert "pairs" not in Settings().to_json()
+    assert Settings.from_json(Settings().to_json()) == Settings()
+    assert "pairs 'mean' instead of 'largest'" in settings_for("findnemo").differences(Settings())
 
 
 def table(early: list[float], last: list[float], calibration: Calibration) -> Calibration:

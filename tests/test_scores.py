@@ -10,7 +10,7 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 from torchmetrics.functional.image import structural_similarity_index_measure as torchmetrics_ssim
 
 from findnemo.errors import InputError, NumericalError
-from findnemo.scores import SIMILARITIES, memorization_score, minmax, ms_ssim, pairwise, ssim, trajectory
+from findnemo.scores import SIMILARITIES, by_seed, memorization_score, minmax, ms_ssim, pairwise, ssim, trajectory
 
 
 def similar_maps(*shape: int) -> tuple[Tensor, Tensor]:
@@ -181,6 +181,17 @@ def test_the_memorization_score_is_the_largest_pair():
     deltas = torch.cat([x, y[2:]])  # the last two are nearly the same
     assert memorization_score(deltas) == pytest.approx(float(reference_ssim(x[2], y[2])), abs=1e-5)
     assert memorization_score(deltas) == pytest.approx(float(pairwise(deltas).max()))
+
+
+def test_the_score_by_the_mean_of_pairs_is_that_of_a_plain_loop():
+    x, y = similar_maps(3, 4, 16, 16)
+    deltas = torch.cat([x, y[2:]])
+    table = [[float(reference_ssim(one, other)) for other in deltas] for one in deltas]
+    pairs = [table[i][j] for i in range(4) for j in range(i)]
+    assert memorization_score(deltas, pairs="mean") == pytest.approx(sum(pairs) / 6, abs=1e-5)
+    each = [(sum(row) - row[i]) / 3 for i, row in enumerate(table)]
+    assert by_seed(pairwise(deltas), "mean").tolist() == pytest.approx(each, abs=1e-5)
+    assert trajectory(deltas, pairs="mean")[0] == pytest.approx(table[0][1], abs=1e-5)
 
 
 @pytest.mark.parametrize("n", [0, 1])

@@ -172,8 +172,8 @@ class Probe:
         return predict(latents, self.timestep, text.expand(len(latents), -1, -1))
 
     def score(self, neurons: NeuronSet = EMPTY) -> float:
-        """Memorization score: the largest pairwise similarity of the deltas."""
-        return memorization_score(self.deltas(neurons), self.settings.similarity)
+        """Memorization score: the largest pairwise similarity of the deltas, or their mean, as the settings say."""
+        return memorization_score(self.deltas(neurons), self.settings.similarity, self.settings.pairs)
 
 
 def group_size(model: Model) -> int:

@@ -165,21 +165,46 @@ def _check_deltas(deltas: Tensor) -> None:
         raise NumericalError(reason or CONSTANT)
 
 
-def trajectory(deltas: Tensor, similarity: str = "ssim") -> Tensor:
-    """The memorization score after 2, 3, ... N seeds: deltas (N, C, H, W) -> (N - 1,). With SSIM it never falls. Raises InputError for fewer
+def by_seed(table: Tensor, pairs: str = "largest") -> Tensor:
+    """How like the other seeds each seed is, from `pairwise` (N, N): its largest similarity, or their mean, (N,).
+
+    >>> table = torch.tensor([[-torch.inf, 0.9, 0.3], [0.9, -torch.inf, 0.3], [0.3, 0.3, -torch.inf]])
+    >>> by_seed(table).tolist(), by_seed(table, "mean").round(decimals=4).tolist()
+    ([0.9, 0.9, 0.3], [0.6, 0.6, 0.3])
+    """
+    if pairs == "largest":
+        return table.amax(1)
+    return table.clone().fill_diagonal_(0).sum(1) / (len(table) - 1)
+
+
+def score_of(table: Tensor, pairs: str = "largest") -> Tensor:
+    """The memorization score, from `pairwise` (N, N): the largest similarity of all pairs, or their mean.
+
+    A memorized caption sends every seed the same way. The largest of many pairs is, for an ordinary caption, the luckiest one.
+
+    >>> table = torch.tensor([[-torch.inf, 0.9, 0.3], [0.9, -torch.inf, 0.3], [0.3, 0.3, -torch.inf]])
+    >>> round(float(score_of(table)), 4), round(float(score_of(table, "mean")), 4)
+    (0.9, 0.5)
+    """
+    seeds = by_seed(table, pairs)
+    return seeds.max() if pairs == "largest" else seeds.mean()
+
+
+def trajectory(deltas: Tensor, similarity: str = "ssim", pairs: str = "largest") -> Tensor:
+    """The memorization score after 2, 3, ... N seeds: deltas (N, C, H, W) -> (N - 1,). The largest SSIM never falls. Raises InputError for fewer
     than two deltas, NumericalError for one that is constant or not finite."""
     _check_deltas(deltas)
     counts = range(2, len(deltas) + 1)
     if similarity in TOGETHER:
-        return torch.stack([pairwise(deltas[:n], similarity).max() for n in counts])
+        return torch.stack([score_of(pairwise(deltas[:n], similarity), pairs) for n in counts])
     table = pairwise(deltas, similarity)
-    return torch.stack([table[:n, :n].max() for n in counts])
+    return torch.stack([score_of(table[:n, :n], pairs) for n in counts])
 
 
-def memorization_score(deltas: Tensor, similarity: str = "ssim") -> float:
-    """The memorization score of a prompt: the largest pairwise similarity of its deltas (N >= 2, C, H, W).
+def memorization_score(deltas: Tensor, similarity: str = "ssim", pairs: str = "largest") -> float:
+    """The memorization score of a prompt: the largest (or mean) pairwise similarity of its deltas (N >= 2, C, H, W).
 
     Raises NumericalError for deltas that are the same everywhere (`constant`), NaN or infinite.
     """
     _check_deltas(deltas)
-    return float(pairwise(deltas, similarity).max())
+    return float(score_of(pairwise(deltas, similarity), pairs))

@@ -1,4 +1,4 @@
-"""The settings that a memorization score depends on, and the two published variants of them."""
+"""The settings that a memorization score depends on: findnemo's own, and the two published variants."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from findnemo.errors import InputError
 class Settings:
     """How noise differences are computed and compared (Finding NeMo, section 3.2 and Algorithm 1).
 
-    `variant`: "paper" or "released" (the published code, for published thresholds and statistics). `similarity`: "ssim" or
-    "ms-ssim". `per_channel`: min-max scaling per channel instead of per sample. `timestep`: position in a schedule of `steps`
+    `variant`: "findnemo", "paper", or "released" (the published code, for published thresholds and statistics). `similarity`: "ssim" or
+    "ms-ssim". `pairs`: what counts of the similarities of all pairs of seeds, the "largest" (the paper) or their "mean". `per_channel`: min-max scaling per channel instead of per sample. `timestep`: position in a schedule of `steps`
     DDIM steps. `trials`: how often Algorithm 3 relaxes theta and k. `reverse`: refine layers from last to first.
     `samples`: seeds per prompt. `guidance`: classifier-free guidance scale in detection, None for none (default of both).
     `seed`: base seed; sample k of a prompt is drawn from (seed, prompt, k).
@@ -29,6 +29,12 @@ class Settings:
     samples: int = 10
     guidance: float | None = None
     seed: int = 0
+    pairs: str = "largest"
+
+    @property
+    def grows(self) -> bool:
+        """Whether a score can only grow with more seeds, so that few can settle it: one pair of seeds decides, whatever it is compared with."""
+        return self.pairs == "largest" and self.similarity == "ssim"
 
     def reaches(self, score: Any, tau: float) -> Any:
         """Whether a score (a number, or each of a tensor) is one of a memory: at least `tau`; in the released code more than that.
@@ -57,7 +63,9 @@ class Settings:
             raise InputError(f"settings cannot have timestep {self.timestep} of {self.steps} steps")
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """As JSON; `pairs` only where it is not the paper's, so that calibrations and runs from before it stay what they are."""
+        values = asdict(self)
+        return values if self.pairs != "largest" else {name: value for name, value in values.items() if name != "pairs"}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Settings:
@@ -71,14 +79,15 @@ class Settings:
 
     def differences(self, other: Settings) -> str:
         """`timestep 0 instead of 1, ...`; empty if equal."""
-        mine, theirs = self.to_json(), other.to_json()
+        mine, theirs = asdict(self), asdict(other)
         return ", ".join(f"{k} {mine[k]!r} instead of {theirs[k]!r}" for k in mine if mine[k] != theirs[k])
 
 
 MOST = 1000  # samples, trials and steps: more would be a damaged file, and take all memory
 _KINDS: dict[str, Any] = {  # texts that are allowed, or the smallest and the largest number
-    "variant": ("paper", "released"),
+    "variant": ("findnemo", "paper", "released"),
     "similarity": ("ssim", "ms-ssim"),
+    "pairs": ("largest", "mean"),
     **{"per_channel": (False, True), "reverse": (False, True)},
     **{"steps": range(1, MOST + 1), "timestep": range(MOST), "trials": range(MOST + 1), "samples": range(2, MOST + 1)},
     "seed": range(-(2**63), 2**63),
@@ -91,11 +100,12 @@ def _fits(value: Any, kind: Any) -> bool:
 
 PAPER = Settings()
 RELEASED = Settings(variant="released", similarity="ms-ssim", per_channel=True, timestep=1, trials=16, reverse=True)
-VARIANTS = {"paper": PAPER, "released": RELEASED}
+FINDNEMO = Settings(variant="findnemo", samples=4, pairs="mean")
+VARIANTS = {"findnemo": FINDNEMO, "paper": PAPER, "released": RELEASED}
 
 
 def settings_for(variant: str, seed: int = 0, **changes: Any) -> Settings:
-    """The settings of a published variant with a base seed, and with changes if asked.
+    """The settings of a variant with a base seed, and with changes if asked. Raises InputError for one that is not known.
 
     >>> settings_for("released").similarity
     'ms-ssim'

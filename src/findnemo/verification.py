@@ -17,7 +17,7 @@ from findnemo.images import ImageSettings, generate, noise_pictures
 from findnemo.localization.growth import grown
 from findnemo.models import Model
 from findnemo.neurons import Neuron, NeuronSet
-from findnemo.scores import SIMILARITIES, memorization_score, pairwise
+from findnemo.scores import SIMILARITIES, by_seed, memorization_score, pairwise
 from findnemo.settings import Settings
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ def verify(
     probe = Probe(model, prompt, settings, range(FRESH, FRESH + settings.samples))
     unblocked, blocked = probe.deltas(), probe.deltas(neurons)
     values = {
-        "score_before": memorization_score(unblocked, settings.similarity),
-        "score_after": memorization_score(blocked, settings.similarity),
+        "score_before": memorization_score(unblocked, settings.similarity, settings.pairs),
+        "score_after": memorization_score(blocked, settings.similarity, settings.pairs),
         "replicating": len(replicating(unblocked, settings, tau)),
     }
     if (alike := same_seed(unblocked, blocked, settings, tau)) is not None:
@@ -144,10 +144,10 @@ def pixel_vectors(images: Sequence[Image.Image]) -> torch.Tensor:
 
 
 def replicating(deltas: torch.Tensor, settings: Settings, tau: float | None) -> list[int]:
-    """Positions of the seeds that replicate, of noise differences (N, C, H, W): their best pairwise similarity reaches `tau` (Algorithm 1)."""
+    """Positions of the seeds that replicate, of noise differences (N, C, H, W): they resemble the others (`scores.by_seed`) by `tau` (Algorithm 1)."""
     if tau is None:
         return list(range(len(deltas)))
-    best = pairwise(deltas, settings.similarity).amax(1)
+    best = by_seed(pairwise(deltas, settings.similarity), settings.pairs)
     return torch.nonzero(settings.reaches(best, tau)).flatten().tolist()
 
 

@@ -62,7 +62,7 @@ def test_the_process_serves_and_ends_without_a_trace(run_path, tmp_path, monkeyp
         assert status(f"{url}gradio_api/file={run_path / 'run.sqlite'}") in (403, 404)  # no file but the page's own pictures
     finally:
         started.send_signal(signal.SIGINT)
-        started.communicate(timeout=30)
+        started.communicate(timeout=120)
     assert not list(tmp_path.glob("findnemo-app-*"))
 
 

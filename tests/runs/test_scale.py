@@ -278,6 +278,7 @@ def ray_pool(place):
         yield pool
 
 
+@pytest.mark.slow
 def test_ray_workers_give_the_same_and_one_killed_in_mid_task_loses_nothing(tmp_path, ray_pool, model, calibration, whole):
     assert isinstance(ray_pool.model, Facts)
     assert (ray_pool.model.fingerprint, ray_pool.model.widths()) == (model.fingerprint, model.widths())

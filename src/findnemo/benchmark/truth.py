@@ -45,7 +45,7 @@ def measure(member: Member, memory: Memory, judge: Any) -> dict[str, Any]:
 
     tau = member.calibration.tau
     values: dict[str, Any] = {
-        "score": round(memorization_score(unblocked, probe.settings.similarity), 4),
+        "score": round(memorization_score(unblocked, probe.settings.similarity, probe.settings.pairs), 4),
         "copies": copies(memory.caption),
         "off": same(memory.neurons),
         "off_copies": copies(memory.caption, memory.neurons),

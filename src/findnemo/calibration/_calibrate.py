@@ -42,7 +42,7 @@ def calibrate(
 ) -> Calibration:
     """Statistics and threshold from hold-out prompts (captions that are not memorized), in one pass and constant memory.
 
-    `variant`: "paper" or "released"; `settings` overrides it. `fpr`: conformal threshold instead of mean + 1 std, with
+    `variant`: "findnemo", "paper" or "released" (`Settings`); `settings` overrides it. `fpr`: conformal threshold instead of mean + 1 std, with
     `confidence` one that keeps the rate in so many of 100 calibrations (`threshold`). `precision`: once
     the 95 % confidence interval of tau is narrower, further prompts only add to the activation statistics, which is a hundred times
     cheaper; None, or an `fpr`, scores all. `progress` is called with every prompt done. `checkpoint`: a file that keeps what is done,
@@ -143,4 +143,4 @@ def _trajectories(model: Model, prompts: Sequence[str], settings: Settings, text
     for prompt, part in zip(prompts, deltas, strict=True):
         if (reason := fault(part)) is not None:
             raise NumericalError(f"hold-out prompt {prompt!r}: {reason}")
-    return [trajectory(part, settings.similarity).cpu().double() for part in deltas]
+    return [trajectory(part, settings.similarity, settings.pairs).cpu().double() for part in deltas]

@@ -119,7 +119,7 @@ def calibrate(
         float | None, typer.Option(help="With --fpr: keep the rate in this share of calibrations, not only on average over them.")
     ] = None,
     precision: PrecisionOpt = 0.002,
-    variant: VariantOpt = "paper",
+    variant: VariantOpt = "findnemo",
     import_statistics: Annotated[Path | None, typer.Option(help="Import published activation statistics (.pt) instead.")] = None,
     tau: Annotated[float | None, typer.Option(help="Threshold that goes with imported statistics (0.428).")] = None,
     column: ColumnOpt = None,
@@ -353,7 +353,10 @@ def audit(
     consensus: ConsensusOpt = 1,
     max_impact: ImpactOpt = None,
     unrelated: UnrelatedOpt = None,
-    variant: Annotated[str | None, typer.Option(help="'paper' (default) or 'released'; a calibration brings its own.")] = None,
+    variant: Annotated[
+        str | None,
+        typer.Option(help="Detection: 'findnemo', 'paper' or 'released'. Default: the search's; a calibration brings its own."),
+    ] = None,
     fpr: FprOpt = None,
     precision: PrecisionOpt = 0.002,
     screen: ScreenOpt = False,
@@ -401,6 +404,7 @@ def audit(
 
     from findnemo.calibration import Calibration
     from findnemo.images import check_images
+    from findnemo.localization import ONE_STEP
     from findnemo.settings import settings_for
 
     check_track(track)
@@ -417,7 +421,7 @@ def audit(
     if made is not None:
         refuse_other(made, {"variant": variant, "seed": seed, "fpr": fpr})
     clean = None if made else read_table(holdout, column, None, quiet) if holdout else demo_holdout(model)
-    settings = made.settings if made else settings_for(variant or "paper", seed or 0)
+    settings = made.settings if made else settings_for(variant or ("paper" if search in ONE_STEP else "findnemo"), seed or 0)
     judges = {name: str(place) for name, place in (("descriptor", descriptor), ("clip", clip)) if place is not None}
     plan = make_plan(model, search, images, image_steps, guidance, settings.seed, sampler)
     plan = replace(plan, grow=grow, judges=judges, consensus=consensus, scope=checked_scope(scope))

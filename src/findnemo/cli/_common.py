@@ -72,7 +72,9 @@ TrackOpt = Annotated[
 ]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no tables.")]
-VariantOpt = Annotated[str, typer.Option(help="'paper', or 'released' for published thresholds and statistics.")]
+VariantOpt = Annotated[
+    str, typer.Option(help="Detection: 'findnemo', 'paper', or 'released' for published thresholds and statistics.")
+]
 FailOpt = Annotated[bool, typer.Option("--fail-on-memorized", help="Exit with status 1 if any caption is memorized.")]
 
 

@@ -157,7 +157,12 @@ def _check_memory(
             images = generate(model, caption, fresh, demo.image_settings())
         same = fresh_same_seed(probe, neurons, calibration.tau)
         copies = judges.descriptor(images) @ target
-        measured[name] = (memorization_score(deltas, calibration.settings.similarity), same, copies, images)
+        measured[name] = (
+            memorization_score(deltas, calibration.settings.similarity, calibration.settings.pairs),
+            same,
+            copies,
+            images,
+        )
     on, planted, nemo = measured["on"], measured["planted"], measured["found"]
     fit = _fit(judges, planted[3], caption, others.captions)
     return MemoryCheck(

@@ -13,15 +13,16 @@ from findnemo.calibration import Calibration
 from findnemo.deltas import Probe
 from findnemo.errors import InputError, NumericalError
 from findnemo.models import Model, captions_in
-from findnemo.scores import TOGETHER, fault, memorization_score
+from findnemo.scores import fault, memorization_score
+from findnemo.settings import Settings
 
 FIRST = 2  # seeds to begin with; one pair is enough to convict
 
 
 @dataclass(frozen=True)
 class Detection:
-    """`memorized`: score >= tau, in the released variant > tau. `score`: largest pairwise SSIM over the first `samples` seeds: of all of them for a caption that is
-    not memorized, of as many as it took for one that is. `screened`: set aside after few seeds as far below tau.
+    """`memorized`: score >= tau, in the released variant > tau. `score`: of the first `samples` seeds: of all of them for a caption that is not
+    memorized, of as many as it took for one that is. `screened`: set aside after few seeds as far below tau.
     `evaluations`: U-Net sample evaluations spent. `p`: p-value of the score among the hold-out captions' (`Calibration.p_value`); after fewer
     seeds than all it is an upper bound. None for a calibration without scores.
     """
@@ -94,8 +95,8 @@ def detect(
 ) -> Detection:
     """Decide whether a prompt is memorized, with no more seeds than that takes: the same decision as with all of them.
 
-    One pair of seeds at or over tau settles it, so a memorized caption is often known after two; in the released variant a pair's value depends on
-    the other seeds, and all are looked at. With a `screen` a caption that is far
+    Where the largest pair counts, one at or over tau settles it, so a memorized caption is often known after two seeds. Where the mean of all pairs counts,
+    or a pair's value depends on the other seeds (released variant), all are looked at. With a `screen` a caption that is far
     below tau after a few seeds is set aside, which can miss memorized ones: see `Screen.recall`. `all_seeds`: score memorized captions
     with all seeds too, for the smallest p-values. For many captions `detect_many` is faster. Raises MismatchError for a calibration of another model, NumericalError on NaN.
 
@@ -130,8 +131,8 @@ def detect_many(
     texts = model.encode(prompts)
     deltas: list[Tensor] = [torch.empty(0)] * len(prompts)
     answers: dict[int, Detection | NumericalError] = {}
-    seen, together = 0, settings.similarity in TOGETHER
-    for count in _stages(settings.samples, screen, together):
+    seen = 0
+    for count in _stages(settings, screen):
         open_ = [i for i in range(len(prompts)) if i not in answers]
         if not open_:
             break
@@ -144,16 +145,16 @@ def detect_many(
                 answers[i] = NumericalError(f"{reason} (caption {prompts[i]!r})")
                 continue
             deltas[i] = torch.cat([deltas[i].to(part.device), part]) if len(deltas[i]) else part
-            score = memorization_score(deltas[i], settings.similarity)
+            score = memorization_score(deltas[i], settings.similarity, settings.pairs)
             over = settings.reaches(score, tau)
             aside = screen is not None and seen == screen.samples and score < min(screen.below, tau)
-            if (over and not all_seeds and not together) or aside or seen == settings.samples:
+            if (over and settings.grows and not all_seeds) or aside or seen == settings.samples:
                 p = calibration.p_value(score)
                 answers[i] = Detection(prompts[i], score, tau, over, cost * seen, seen, aside, p)
     return [answers[i] for i in range(len(prompts))]
 
 
-def _stages(samples: int, screen: Screen | None, together: bool = False) -> list[int]:
-    """How many seeds to have seen when looking: 2, 4, those of the screen, all; `together`: where few seeds settle nothing, 2 and 4 are left out."""
-    stops = (set() if together else {FIRST, 2 * FIRST}) | ({screen.samples} if screen else set())
-    return [*sorted(n for n in stops if n < samples), samples]
+def _stages(settings: Settings, screen: Screen | None) -> list[int]:
+    """How many seeds to have seen when looking: 2 and 4, where few can settle it; those of the screen; all."""
+    stops = ({FIRST, 2 * FIRST} if settings.grows else set()) | ({screen.samples} if screen else set())
+    return [*sorted(n for n in stops if n < settings.samples), settings.samples]

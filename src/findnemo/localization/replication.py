@@ -12,7 +12,7 @@ from findnemo.deltas import Probe
 from findnemo.edits import masks
 from findnemo.errors import EditError
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
-from findnemo.scores import SIMILARITIES, TOGETHER, pairwise
+from findnemo.scores import SIMILARITIES, TOGETHER, by_seed, pairwise, score_of
 
 WITNESSES = 1  # to begin with
 FIRST = 2  # seeds that a set of several neurons is confirmed on before the rest: where it fails, it mostly fails there
@@ -22,7 +22,7 @@ GRADIENT_SCALE = 1024.0  # keeps small gradients from vanishing in half precisio
 class Replication:
     """What every search asks: the same-seed similarity of the unblocked and the blocked noise difference (Algorithms 1 and 3).
 
-    `score`: memorization score. `kept`: positions of the seeds that replicate (best pairwise score at least tau), those that
+    `score`: memorization score. `kept`: positions of the seeds that replicate (they resemble the others by tau, `scores.by_seed`), those that
     replicate best first; a seed that does not would mislead the search. `witnesses`: the few that stand for all while sets are tried;
     all kept seeds, where a similarity depends on what is compared together (MS-SSIM). `guess`: a set that the search will want to know of,
     tried on the first seed in the same pass where one seed by itself can tell.
@@ -33,8 +33,8 @@ class Replication:
         self._together = probe.settings.similarity in TOGETHER
         guess = EMPTY if self._together else guess
         self.unblocked, guessed = probe.first_deltas(guess) if guess else (probe.deltas(), None)
-        best = pairwise(self.unblocked, probe.settings.similarity).amax(1)
-        self.score = float(best.max())
+        table, pairs = pairwise(self.unblocked, probe.settings.similarity), probe.settings.pairs
+        best, self.score = by_seed(table, pairs), float(score_of(table, pairs))
         order = best.argsort(descending=True, stable=True)
         self.kept = order[probe.settings.reaches(best[order], tau)].tolist()
         witnesses = len(self.kept) if self._together else WITNESSES

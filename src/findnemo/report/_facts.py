@@ -308,7 +308,7 @@ def _about(run: Run, known: dict[str, Any]) -> list[tuple[str, str]]:
         ("Threshold", f"tau = {number(known['tau'])}, {_how_tau(calibration)}"),
         (
             "Score",
-            f"largest {found['similarity'].upper()} between the noise differences of {count(found['samples'], 'seed')}, variant "
+            f"{found.get('pairs', 'largest')} {found['similarity'].upper()} between the noise differences of {count(found['samples'], 'seed')}, variant "
             f"{found['variant']}, step {found['timestep'] + 1} of {found['steps']}"
             + (f", guidance {found['guidance']:g}" if found["guidance"] is not None else ", no guidance"),
         ),

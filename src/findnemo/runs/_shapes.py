@@ -98,7 +98,7 @@ STAGES: dict[str, Mapping[str, Any]] = {
 }
 CALIBRATED = {
     **{"variant": text, "similarity": text, "samples": count, "timestep": count, "steps": count, "seed": Maybe(number)},
-    **{"guidance": Maybe(number)},
+    **{"guidance": Maybe(number), "pairs": Maybe(text)},
 }
 FINISHED = {"steps": count, "guidance": number, "seed": Maybe(number), "sampler": Maybe(text)}
 AUDIT = {  # settings of an audit; a run of detectors has the first three only
