@@ -1,7 +1,7 @@
 """Detection: which captions are memorized. NeMo's score with no more seeds than it takes, and the competing detectors beside it.
 
 >>> sorted(DETECTORS)
-['bright-ending', 'edges', 'entropy-d', 'entropy-e', 'magnitude', 'one-step', 'ssim']
+['agreement', 'bright-ending', 'edges', 'entropy-d', 'entropy-e', 'magnitude', 'one-step', 'ssim']
 """
 
 from findnemo.detection import bright_ending, entropy, magnitude, one_step, ssim
@@ -10,6 +10,7 @@ from findnemo.detection.evaluation import Evaluation, evaluate
 from findnemo.detection.sequential import Detection, Screen, detect, detect_many, screen
 
 DETECTORS: dict[str, Detector] = {
+    "agreement": ssim.agreement,
     "ssim": ssim.ssim,
     "magnitude": magnitude.magnitude,
     "entropy-d": entropy.entropy_d,

@@ -1,4 +1,4 @@
-"""Similar noise differences (Finding NeMo, section 3.2): a memorized caption sends every seed the same way."""
+"""Similar noise differences: a memorized caption sends every seed the same way (Finding NeMo, section 3.2)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from findnemo.deltas import Probe
 from findnemo.detection._score import Score
 from findnemo.images import ImageSettings
 from findnemo.models import Model
-from findnemo.settings import PAPER
+from findnemo.settings import FINDNEMO, PAPER, Settings
 
 
 def ssim(model: Model, prompt: str, settings: ImageSettings, *, images: int = PAPER.samples) -> Score:
@@ -21,5 +21,22 @@ def ssim(model: Model, prompt: str, settings: ImageSettings, *, images: int = PA
     >>> ssim(findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring", findnemo.ImageSettings()).value > 0.6
     True
     """
-    probe = Probe(model, prompt, replace(PAPER, seed=settings.seed, samples=images))
+    return _score(model, prompt, replace(PAPER, seed=settings.seed, samples=images))
+
+
+def agreement(model: Model, prompt: str, settings: ImageSettings, *, images: int = FINDNEMO.samples) -> Score:
+    """The mean pairwise SSIM, in [-1, 1], of the noise differences of four seeds: what `findnemo audit` detects with.
+
+    A memorized caption sends every seed the same way. The largest of many pairs is, for an ordinary caption, the luckiest one. Raises
+    InputError for fewer than two images, NumericalError on NaN. Source: docs/natural.md.
+
+    >>> import findnemo
+    >>> agreement(findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring", findnemo.ImageSettings()).evaluations
+    4
+    """
+    return _score(model, prompt, replace(FINDNEMO, seed=settings.seed, samples=images))
+
+
+def _score(model: Model, prompt: str, settings: Settings) -> Score:
+    probe = Probe(model, prompt, settings)
     return Score(probe.score(), probe.evaluations)
