@@ -320,7 +320,7 @@ def test_a_damaged_calibration(place, tmp_path, damage):
         (["--limit", 1], "a threshold of mean + 1 std needs at least two hold-out prompts, not 1"),
         (["--fpr", 0.01], "5 hold-out prompts are too few for a false-positive rate of 0.01: it takes 99"),
         (["--fpr", 1.5], "fpr 1.5 is not a rate between 0 and 1"),
-        (["--variant", "mine"], "variant 'mine' is not known: use one of paper, released"),
+        (["--variant", "mine"], "variant 'mine' is not known: use one of findnemo, paper, released"),
         (["--variant", "released"], "these are 16 x 16; use plain SSIM (variant 'paper')"),
         (["--import-statistics", "x.pt"], "give either --prompts FILE or --import-statistics FILE"),
     ],

@@ -181,7 +181,7 @@ def test_a_failed_caption_sets_the_exit_status(place, tmp_path, counted):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--detector", "ssim,clip"), "detector 'clip' is not known: use ssim, magnitude"),
+        (("--detector", "ssim,clip"), "detector 'clip' is not known: use agreement, ssim, magnitude"),
         (("--detector", "ssim"), "give --holdout FILE"),
         (("--detector", "ssim", "--calibration", "c"), "--calibration does nothing with --detector"),
         (("--detector", "ssim", "--screen"), "--screen does nothing with --detector"),
