@@ -79,8 +79,14 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
             f"{settings.get('images')} a caption, {images.get('steps')} steps, guidance {images.get('guidance')}"
             + (f", sampler {markdown(known)}" if (known := sampler_of(settings)) else ""),
         ),
-        ("edit", f"{size} (outputs of cross-attention value projections), {how}"),
+        ("edit", f"{size} (outputs of cross-attention value projections), {how}{_left(chosen)}"),
     ]
+
+
+def _left(chosen: Selection) -> str:
+    """What is left of the copy where the user chose a point of the price list."""
+    point = chosen.about.get("point")
+    return "" if point is None else f"; chosen by its price: {point}"
 
 
 def _count(number: int, what: str) -> str:
