@@ -84,7 +84,7 @@ LOCALIZED = {
         "order": Maybe(many(row(text, count))),
         "points": Maybe(many(row(count, number, Maybe(number)))),
     },
-    "diagnosis": Maybe({"sentence": text, "left": each(number), "kept": each(number), "copy_before": number}),
+    "diagnosis": Maybe({"sentence": text, **dict.fromkeys(("left", "kept", "words"), each(number))}),
 }
 VERIFIED = {
     **{
