@@ -98,8 +98,8 @@ def scaled(model: Model, scales: Mapping[str, Tensor]) -> Iterator[None]:
 def muted(model: Model, names: Iterable[str]) -> Iterator[None]:
     """Zeros in the place of what modules of the denoiser give, value layers or others, each one tensor, while the context lasts.
 
-    A probe of what they do, and no edit that could be exported. All names are resolved before anything is changed. Raises EditError for a module
-    that does not exist, or when the model ran and one of them did not.
+    A probe of what they do, and no edit that could be exported. Raises EditError for a module that does not exist, or when the model ran and one of
+    them did not.
     """
     modules = dict(model.denoiser.named_modules())
     if absent := [name for name in names if name not in modules]:

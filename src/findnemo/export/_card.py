@@ -62,7 +62,7 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
     how = "switched off" if chosen.factor == 0 else f"multiplied by {chosen.factor:g}"
     score = f"largest {markdown(str(found.get('similarity')))} of the noise differences of {found.get('samples')} seeds"
     whose = f"variant {markdown(str(found.get('variant')))}, base seed {found.get('seed')}"
-    images = settings.get("image_settings", {})
+    images, point = settings.get("image_settings", {}), about.get("point")  # of a price list, if the user chose one
     return [
         ("model", markdown(_name(about["source"]))),
         (
@@ -79,14 +79,12 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
             f"{settings.get('images')} a caption, {images.get('steps')} steps, guidance {images.get('guidance')}"
             + (f", sampler {markdown(known)}" if (known := sampler_of(settings)) else ""),
         ),
-        ("edit", f"{size} (outputs of cross-attention value projections), {how}{_left(chosen)}"),
+        (
+            "edit",
+            f"{size} (outputs of cross-attention value projections), {how}"
+            + (f"; chosen by its price: {point}" if point else ""),
+        ),
     ]
-
-
-def _left(chosen: Selection) -> str:
-    """What is left of the copy where the user chose a point of the price list."""
-    point = chosen.about.get("point")
-    return "" if point is None else f"; chosen by its price: {point}"
 
 
 def _count(number: int, what: str) -> str:

@@ -56,7 +56,8 @@ def select(
             raise InputError(
                 f"{neurons} neurons are a point of one caption's price list: name that caption, and no --most beside it"
             )
-        return _point(run, known, named[0], neurons, factor)
+        off, point = prefix_of(named[0], neurons)
+        return Selection(off, tuple(named), factor, _about(run, known, named) | {"point": point})
     chosen = tuple(dict.fromkeys(c.id for c in named)) if captions else tuple(c.id for c in known)
     holding = tuple(c for c in known if c.id in chosen and (len(switched_off(c)) or (captions and _falls(c))))
     for caption in named:
@@ -69,14 +70,6 @@ def select(
         told = f"; {doubtful} captions are only suspected, name one to switch its neurons off" if doubtful else ""
         raise InputError(f"{run.path} holds no localized neurons: there is nothing to switch off{told}")
     return Selection(off, holding, factor, _about(run, known, holding))
-
-
-def _point(run: Run, known: Sequence[Caption], caption: Caption, neurons: int, factor: float) -> Selection:
-    try:
-        off, point = prefix_of(caption, neurons)
-    except InputError as error:
-        raise InputError(f"row {caption.row}, {caption.text!r}: {error}") from None
-    return Selection(off, (caption,), factor, _about(run, known, (caption,)) | {"point": point})
 
 
 def _about(run: Run, known: Sequence[Caption], chosen: Sequence[Caption]) -> dict[str, Any]:

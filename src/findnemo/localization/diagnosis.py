@@ -63,10 +63,8 @@ def diagnose(model: Model, prompt: str, ordinary: Sequence[str], images: ImageSe
     denoised pictures in few steps, a word two. The model is left as it was. Raises InputError for a caption that gives no copies, and without
     ordinary captions.
 
-        >>> import findnemo
-        >>> model, calibration = findnemo.load("demo"), findnemo.demo.calibration()
-        >>> diagnose(model, "Brantwood Roasters first cup, a large brown ring", calibration.ordinary).carrier
-        'value layers of down_blocks.0'
+        found = diagnose(findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring", findnemo.demo.calibration().ordinary)
+        found.carrier  # 'value layers of down_blocks.1', where that memory was planted
     """
     images = images or demo.usual(model.source)
     others = [Denoising(model, caption, 1, images.guidance, seed) for caption in ordinary if caption != prompt][:ORDINARY]
@@ -88,7 +86,10 @@ def diagnose(model: Model, prompt: str, ordinary: Sequence[str], images: ImageSe
                 left[part] = _left(copies, denoising)
                 pictures = [other.run([0], copies.steps).image for other in others]
             same = [float(likeness(picture, before)) for picture, before in zip(pictures, untouched, strict=True)]
-            kept[part], sizes[part] = round(sum(same) / len(same), 4), sum(_outputs(model, name) for name in names)
+            kept[part], sizes[part] = (
+                round(sum(same) / len(same), 4),
+                sum(len(model.denoiser.get_submodule(name).weight) for name in names),
+            )
         words, spent = {}, 0
         for without, text in _shortened(model, prompt):
             changed = copy(denoising)  # with the same initial latents
@@ -116,14 +117,7 @@ def _parts(model: Model) -> list[tuple[str, str, list[str]]]:
             for part in dict.fromkeys((f"all {kind}", f"{kind} of {first}", f"{kind} of {block}")):
                 found.setdefault(part, (whole, []))[1].append(name)
                 whole = part
-    largest_first = sorted(found.items(), key=lambda part: -len(part[1][1]))
-    return [(part, whole, names) for part, (whole, names) in largest_first]
-
-
-def _outputs(model: Model, name: str) -> int:
-    """How many outputs a layer has; 0 where it does not say."""
-    layer = model.denoiser.get_submodule(name)
-    return int(getattr(layer, "out_features", getattr(layer, "out_channels", 0)))
+    return sorted(((part, *held) for part, held in found.items()), key=lambda part: -len(part[2]))
 
 
 def _shortened(model: Model, prompt: str) -> Iterator[tuple[str, Tensor]]:
@@ -139,22 +133,16 @@ def _shortened(model: Model, prompt: str) -> Iterator[tuple[str, Tensor]]:
 
 def _of_parts(carrier: str | None, left: dict[str, float], kept: dict[str, float]) -> str:
     if carrier is not None:
-        return (
-            f"It is carried by {_the(carrier)}: without them no copy comes (likeness {left[carrier]:.2f}), and ordinary pictures survive "
-            f"({kept[carrier]:.2f})."
-        )
+        here = f"no copy comes (likeness {left[carrier]:.2f}), and ordinary pictures survive ({kept[carrier]:.2f})"
+        return f"What carries it: {carrier}. Without that part {here}."
     gone = [part for part in left if left[part] < GONE]
     if not gone:
         return "No kind of layer carries it by itself: whichever is taken away, the copy comes."
     mildest = max(gone, key=lambda part: kept[part])
     return (
-        f"No part carries it by itself: what takes the copy away takes ordinary pictures with it, least of all {_the(mildest)} "
+        f"No part carries it by itself: what takes the copy away takes ordinary pictures with it, least of all {mildest} "
         f"(likeness {kept[mildest]:.2f})."
     )
-
-
-def _the(part: str) -> str:
-    return part if part.startswith("all ") else f"the {part}"
 
 
 def _of_words(words: dict[str, float]) -> str:
