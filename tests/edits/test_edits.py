@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import findnemo
 from findnemo import NeuronSet, deactivate, prune, save_lora
-from findnemo.edits import scaled
+from findnemo.edits import muted, scaled
 from findnemo.errors import EditError, InputError
 from findnemo.models import Model
 
