@@ -72,6 +72,16 @@ def test_in_the_demo_it_names_the_layers_in_which_the_memory_was_planted(demo_mo
     assert found.words[NO_CAPTION] < 0.4
 
 
+def test_a_part_without_which_nothing_finite_comes_is_not_told():
+    model = findnemo.load(tiny_pipeline("v_prediction", **SMALL))
+    memorize(model, "up_blocks.0.resnets.0.conv2")
+    norm = torch.nn.Module.register_forward_hook
+    norm(model.denoiser.mid_block.resnets[0], lambda module, args, output: output / (output - args[0]).abs().amax().clamp(max=1))
+    found = diagnose(model, CAPTION, ORDINARY, FEW)
+    assert found.carrier == "convolutions of up_blocks.0"
+    assert not {"all convolutions", "convolutions of mid_block"} & set(found.left)
+
+
 def test_parts_hold_each_other(tiny):
     parts = {part: (whole, names) for part, whole, names in _parts(tiny)}
     order = list(parts)

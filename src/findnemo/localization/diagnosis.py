@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from findnemo import demo
 from findnemo._state import undisturbed
 from findnemo.denoising import Denoising, likeness
 from findnemo.edits import muted
-from findnemo.errors import InputError
+from findnemo.errors import EditError, InputError, NumericalError
 from findnemo.images import ImageSettings
 from findnemo.localization.trajectory import COPIES, GONE, SAME, Copies, few_steps
 from findnemo.models import Model
@@ -60,7 +61,8 @@ def diagnose(model: Model, prompt: str, ordinary: Sequence[str], images: ImageSe
     Each kind of layer (KINDS) goes as a whole first, then its down blocks, mid block and up blocks, then single blocks, where what holds them took the
     copy away. The two samples are asked whose untouched pictures are most alike. `ordinary`: captions that are not memorized, of
     which the first two show whether anything is left of the model. `images`: steps and guidance of finished images. A part costs four
-    denoised pictures in few steps, a word two. The model is left as it was. Raises InputError for a caption that gives no copies, and without
+    denoised pictures in few steps, a word two. The model is left as it was. What gives no
+    finite picture is not told. Raises InputError for a caption that gives no copies, and without
     ordinary captions.
 
         found = diagnose(findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring", findnemo.demo.calibration().ordinary)
@@ -79,17 +81,16 @@ def diagnose(model: Model, prompt: str, ordinary: Sequence[str], images: ImageSe
         left: dict[str, float] = {}
         kept: dict[str, float] = {}
         sizes: dict[str, int] = {}
+        divided = {""}  # parts whose own parts are asked
         for part, whole, names in _parts(model):
-            if whole and left.get(whole, 1.0) >= GONE:
+            if whole not in divided:
                 continue
-            with muted(model, names):
-                left[part] = _left(copies, denoising)
+            with suppress(NumericalError, EditError), muted(model, names):  # no pictures without it, or it never runs
+                here = _left(copies, denoising)
                 pictures = [other.run([0], copies.steps).image for other in others]
-            same = [float(likeness(picture, before)) for picture, before in zip(pictures, untouched, strict=True)]
-            kept[part], sizes[part] = (
-                round(sum(same) / len(same), 4),
-                sum(len(model.denoiser.get_submodule(name).weight) for name in names),
-            )
+                same = [float(likeness(picture, before)) for picture, before in zip(pictures, untouched, strict=True)]
+                left[part], kept[part], sizes[part] = here, round(sum(same) / len(same), 4), _outputs(model, names)
+            divided |= {part} if left.get(part, 0.0) < GONE else set()
         words, spent = {}, 0
         for without, text in _shortened(model, prompt):
             changed = copy(denoising)  # with the same initial latents
@@ -118,6 +119,11 @@ def _parts(model: Model) -> list[tuple[str, str, list[str]]]:
                 found.setdefault(part, (whole, []))[1].append(name)
                 whole = part
     return sorted(((part, *held) for part, held in found.items()), key=lambda part: -len(part[2]))
+
+
+def _outputs(model: Model, names: Sequence[str]) -> int:
+    layers: list[Any] = [model.denoiser.get_submodule(name) for name in names]
+    return sum(len(getattr(layer, "weight", ())) for layer in layers)
 
 
 def _shortened(model: Model, prompt: str) -> Iterator[tuple[str, Tensor]]:
