@@ -48,7 +48,7 @@ def test_the_resnet_that_makes_the_copy_is_named_and_the_model_left_as_it_was(bl
     assert found.copy_before > 0.8
     assert found.carrier == f"convolutions of {block}"
     assert found.sentence.startswith(f"What carries it: convolutions of {block}. Without that part no copy comes")
-    assert found.sentence.endswith('Of the caption it needs "Old": without one of them no copy comes.')
+    assert found.sentence.endswith('Of the caption it needs "Old": without it no copy comes.')
     assert found.left[found.carrier] < 0.2 < 0.6 < found.kept[found.carrier]
     assert all(found.left[f"all {kind}"] > 0.8 for kind in KINDS if kind != "convolutions")
     assert not any("value layers of" in part for part in found.left)  # where the whole leaves the copy, its parts are not asked
@@ -130,8 +130,9 @@ def test_sentences_of_parts(carrier, left, says):
         ({NO_CAPTION: 0.9, "Ada": 0.9}, "The picture comes without the caption too."),
         (
             {NO_CAPTION: 0.1, NO_NAMES: 0.1, "Ada": 0.1, "b": 0.9},
-            'Of the caption it needs "Ada": without one of them no copy comes.',
+            'Of the caption it needs "Ada": without it no copy comes.',
         ),
+        ({NO_CAPTION: 0.1, "Ada": 0.1, "b": 0.2}, 'Of the caption it needs "Ada", "b": without any of them no copy comes.'),
         ({NO_CAPTION: 0.1, NO_NAMES: 0.1, "Ada": 0.9}, "No single word of the caption brings it, but its names together do."),
         ({NO_CAPTION: 0.1, NO_NAMES: 0.9, "Ada": 0.9}, "No single word of the caption brings it."),
     ],
