@@ -132,7 +132,7 @@ def test_sentences_of_parts(carrier, left, says):
             {NO_CAPTION: 0.1, NO_NAMES: 0.1, "Ada": 0.1, "b": 0.9},
             'Of the caption it needs "Ada": without it no copy comes.',
         ),
-        ({NO_CAPTION: 0.1, "Ada": 0.1, "b": 0.2}, 'Of the caption it needs "Ada", "b": without any of them no copy comes.'),
+        ({NO_CAPTION: 0.1, "Ada": 0.1, "b": 0.2}, 'Of the caption it needs "Ada", "b": with one of them missing no copy comes.'),
         ({NO_CAPTION: 0.1, NO_NAMES: 0.1, "Ada": 0.9}, "No single word of the caption brings it, but its names together do."),
         ({NO_CAPTION: 0.1, NO_NAMES: 0.9, "Ada": 0.9}, "No single word of the caption brings it."),
     ],

@@ -156,9 +156,7 @@ def _of_words(words: dict[str, float]) -> str:
         return "The picture comes without the caption too."
     needed = [f'"{word}"' for word, value in words.items() if value < GONE and word not in (NO_CAPTION, NO_NAMES)]
     if needed:
-        return (
-            f"Of the caption it needs {', '.join(needed)}: without {'it' if len(needed) == 1 else 'any of them'} no copy comes."
-        )
+        return f"Of the caption it needs {', '.join(needed)}: {'without it' if len(needed) == 1 else 'with one of them missing'} no copy comes."
     return "No single word of the caption brings it" + (
         ", but its names together do." if words.get(NO_NAMES, 1.0) < GONE else "."
     )
