@@ -115,8 +115,14 @@ def save_file(
     return path
 
 
-def make_run(path: Path, model: Model, captions: dict[str, NeuronSet], out_of_reach: tuple[str, ...] = ()) -> Path:
-    """A finished run with hand-made results: captions with the neurons found for them; those without are not memorized."""
+def make_run(
+    path: Path,
+    model: Model,
+    captions: dict[str, NeuronSet],
+    out_of_reach: tuple[str, ...] = (),
+    more: dict[str, Any] | None = None,
+) -> Path:
+    """A finished run with hand-made results: captions with the neurons found for them; those without are not memorized. `more`: further values of the search."""
     settings = {
         "model": model.fingerprint,
         "identity": model.identity.to_json(),
@@ -139,7 +145,7 @@ def make_run(path: Path, model: Model, captions: dict[str, NeuronSet], out_of_re
             if len(neurons):
                 reached = text not in out_of_reach
                 found = {"neurons": neurons.to_json(), "reached": reached, "score_before": 0.9, "score_after": 0.2}
-                run.record(number, "localize", found | {"memorized": True, "evaluations": 5}, 1)
+                run.record(number, "localize", found | {"memorized": True, "evaluations": 5} | (more or {}).get(text, {}), 1)
                 checked = {"score_before": 0.8, "score_after": 0.25, "same_seed": 0.3, "copies_before": 1.0, "copies_after": 0.0}
                 run.record(number, "verify", checked, 1)
         vouch(run)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import findnemo
 from findnemo import NeuronSet, deactivate, prune, save_lora
-from findnemo.edits import scaled
+from findnemo.edits import muted, scaled
 from findnemo.errors import EditError, InputError
 from findnemo.models import Model
 
@@ -171,6 +171,31 @@ def test_an_empty_edit_changes_nothing(model):
     with deactivate(model, NeuronSet()):
         assert torch.equal(noise(model), output)
     assert np.array_equal(images(prune(model, NeuronSet())), images(model.pipeline))
+
+
+def test_muted_modules_give_zeros_and_are_what_they_were_afterwards(model):
+    names = ["down_blocks.0.resnets.0.conv2", "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"]
+    latents, text = model.noise("a cat", [0]), model.encode(["a cat"])
+    with torch.no_grad():
+        before = model.output(latents, 500, text)
+        with muted(model, names):
+            off = model.output(latents, 500, text)
+        with pytest.raises(KeyboardInterrupt), muted(model, names):
+            raise KeyboardInterrupt
+        assert torch.equal(model.output(latents, 500, text), before)
+        assert not torch.equal(off, before)
+        network = copy.deepcopy(model.denoiser)
+        for name in names:
+            layer = network.get_submodule(name)
+            layer.weight.zero_()
+            if layer.bias is not None:
+                layer.bias.zero_()
+        assert torch.equal(network(latents, 500, encoder_hidden_states=text).sample, off)
+    with pytest.raises(EditError, match="no module 'nowhere' in the unet"), muted(model, ["nowhere"]):
+        pass
+    model.denoiser.never = torch.nn.Linear(2, 2)
+    with pytest.raises(EditError, match="never"), muted(model, ["never"]):
+        model.output(latents, 500, text)
 
 
 def test_nested_edits_are_their_union(model):

@@ -5,7 +5,7 @@ from _tiny_files import as_model, make_run, tiny_family
 
 from findnemo import NeuronSet
 from findnemo.errors import InputError
-from findnemo.export import select
+from findnemo.export import model_card, select
 from findnemo.runs import Run, all_neurons
 
 DOWN = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
@@ -74,6 +74,48 @@ def test_the_neurons_that_most_captions_share(run):
     assert select(run, ["a grey owl", "a red fox"], most=1).neurons == NeuronSet({MID: [5]})
     with pytest.raises(InputError, match="0 is no number of neurons"):
         select(run, most=0)
+
+
+PRICED = {  # what the default search keeps: an order, and the sets that it tried
+    "order": [[MID, 9], [DOWN, 4], [DOWN, 3]],
+    "points": [[1, 0.9, 0.01], [3, 0.5, None]],
+}
+
+
+@pytest.fixture(scope="module")
+def priced(tmp_path_factory):
+    path, model = tmp_path_factory.mktemp("priced") / "run", as_model(tiny_family("sd1"))
+    with Run.open(make_run(path, model, HELD, ("out of reach",), {"out of reach": PRICED})) as run:
+        yield run
+
+
+@pytest.mark.parametrize(("neurons", "off"), [(1, {MID: [9]}), (3, {MID: [9], DOWN: [3, 4]})])
+def test_a_point_of_a_price_list_is_the_beginning_of_the_order(priced, neurons, off):
+    chosen = select(priced, ["out of reach"], neurons=neurons)
+    assert chosen.neurons == NeuronSet(off)
+    assert chosen.about["point"] == tuple(PRICED["points"][neurons // 2])
+    assert [c.text for c in chosen.captions] == ["out of reach"]
+    assert chosen.about["out_of_reach"] == 0  # of the others
+    assert f"chosen by its price: likeness left {chosen.about['point'].left:.3f}" in model_card(chosen)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"captions": ["out of reach"], "neurons": 2}, "a set of 2 neurons was not tried; those that were: 1, 3"),
+        ({"captions": ["out of reach"]}, r"no set that was tried removes it \(--neurons takes one all the same: 1, 3\)"),
+        ({"captions": ["a moon"], "neurons": 1}, "the search left no list of sets"),
+        (
+            {"captions": ["a moon", "out of reach"], "neurons": 1},
+            "1 neurons are a point of one caption's price list: name that caption",
+        ),
+        ({"neurons": 1}, "name that caption"),
+        ({"captions": ["out of reach"], "neurons": 1, "most": 1}, "no --most beside it"),
+    ],
+)
+def test_a_point_that_was_not_tried_or_is_of_no_one_caption_is_refused(priced, options, message):
+    with pytest.raises(InputError, match=message):
+        select(priced, **options)
 
 
 @pytest.mark.parametrize("factor", [float("nan"), float("inf")])

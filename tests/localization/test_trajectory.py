@@ -1,5 +1,8 @@
 """The search to the end, on planted and natural memories; scopes and the scan of layers."""
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,6 +12,7 @@ from findnemo.denoising import Denoising
 from findnemo.errors import InputError
 from findnemo.images import generate
 from findnemo.localization import Bystanders, localize, scan
+from findnemo.localization.points import CAPTIONS, Point, chosen, priced
 from findnemo.localization.trajectory import COPIES, Copies, by_trajectory, prices
 from findnemo.neurons import NeuronSet
 from findnemo.verification import COPY, FRESH
@@ -36,7 +40,10 @@ def test_one_neuron_is_found_where_one_is_enough(demo_model):
     assert found.neurons == demo.planted()[ONE]
     assert found.copy_before > 0.6 > 0.4 > found.copy_after
     assert found.evaluations < 250
-    assert found.sizes == ((1, found.copy_after),)
+    ((neurons, left, change),) = found.points
+    assert (neurons, left) == (1, found.copy_after)
+    assert 0 <= change < 0.05
+    assert found.at(1) == (found.neurons, found.points[0])
 
 
 @pytest.mark.slow
@@ -58,10 +65,18 @@ def test_a_natural_memory_is_gone_from_finished_pictures(natural):
     assert any(name.startswith("up_blocks") for name in found.neurons.layers)
     assert len(found.neurons) < 60
     assert found.evaluations < 1000
-    sizes = [size for size, _ in found.sizes]
-    assert sizes == sorted(sizes)
-    assert sizes[-1] == len(found.neurons)
-    assert findnemo.Localization.from_json(found.to_json()) == found
+    sizes = [point.neurons for point in found.points]
+    assert sizes == sorted(set(sizes))
+    assert sizes[-1] == len(found.neurons) == len(found.order)
+    sets = [found.at(size)[0] for size in sizes]
+    assert sets[-1] == found.neurons
+    assert all(len(small) == size and small & large == small for size, small, large in zip(sizes, sets, sets[1:], strict=False))
+    others = Bystanders(natural, demo.calibration("demo-natural").ordinary[:CAPTIONS])
+    assert [point.change for point in found.points] == pytest.approx(others.impacts(sets), abs=1e-4)
+    again = json.loads(json.dumps(found.to_json()))
+    assert findnemo.Localization.from_json(again) == found
+    older = {name: value for name, value in again.items() if name not in ("order", "points")} | {"sizes": [[1, 0.9], [2, 0.3]]}
+    assert findnemo.Localization.from_json(older) == replace(found, order=(), points=())
     assert localize(natural, caption, demo.calibration("demo-natural")) == found  # once more, the same to the last bit
 
 
@@ -115,6 +130,26 @@ def test_a_limit_of_impact_asks_for_gentler_sets(natural):
     assert gentle.reached
 
 
+def test_a_point_that_was_not_tried_is_refused():
+    points = [Point(1, 0.9, 0.0), Point(4, 0.5, None)]
+    order = [("a", 7), ("b", 1), ("a", 2), ("b", 0)]
+    assert chosen(order, points, 4) == (NeuronSet({"a": [2, 7], "b": [0, 1]}), points[1])
+    assert [str(point) for point in points] == ["likeness left 0.900, ordinary captions changed by 0.000", "likeness left 0.500"]
+    with pytest.raises(InputError, match="a set of 3 neurons was not tried; those that were: 1, 4"):
+        chosen(order, points, 3)
+    with pytest.raises(InputError, match="the search left no list of sets"):
+        chosen((), (), 1)
+
+
+def test_prices_are_asked_of_ordinary_captions_once(demo_model):
+    calibration, order = demo.calibration(), list(demo.planted()[ONE])
+    points, spent = priced(demo_model, calibration, ONE, order, [(1, 0.2)])
+    assert spent == CAPTIONS  # what is untouched was passed before
+    assert priced(demo_model, calibration, ONE, order, [(1, 0.2)]) == (points, spent)
+    assert priced(demo_model, replace(calibration, ordinary=()), ONE, order, [(1, 0.2)]) == ((Point(1, 0.2),), 0)
+    assert priced(demo_model, replace(calibration, ordinary=(ONE,)), ONE, order, [(1, 0.2)]) == ((Point(1, 0.2),), 0)
+
+
 def test_what_a_search_of_one_step_has_is_refused(demo_model):
     with pytest.raises(InputError, match="a consensus is one of searches that look at one step"):
         localize(demo_model, ONE, demo.calibration(), consensus=3)
@@ -126,7 +161,8 @@ def test_no_more_than_a_quarter_of_the_neurons(natural, monkeypatch):
     copies = Copies(Denoising(natural, caption, 8, 2.0), 3, 15)
     monkeypatch.setattr("findnemo.localization.trajectory.GONE", -1.0)  # nothing is ever enough
     widths = natural.widths("paper")
-    found, reached = by_trajectory(copies, widths, lambda: prices(natural, (), widths, 3, 2.0))
-    assert not reached
-    assert len(found) == sum(widths.values()) // 4
+    found = by_trajectory(copies, widths, lambda: prices(natural, (), widths, 3, 2.0))
+    assert not found.gone
+    assert len(found.neurons) == sum(widths.values()) // 4
+    assert [count for count, _ in found.tried] == sorted({count for count, _ in found.tried})
     assert len(copies.untouched.image) == COPIES

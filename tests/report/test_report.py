@@ -9,6 +9,7 @@ import sqlite3
 from html import unescape
 
 import pytest
+from _command import cli
 from _page import Page
 from _runs import HOLDOUT, LAYERS, TAU, Told, make_run, memorized, under
 
@@ -156,6 +157,59 @@ def test_neurons_that_verification_added_are_marked_and_have_their_z_scores(tmp_
     card = page_of(make_run(tmp_path / "run", [grown])).of("caption-1")
     assert "#1 of layer 1 11.0" in card
     assert "#4 of layer 3 (added for images) 3.2" in card
+
+
+def priced(text, points, reached=True, **more) -> Told:
+    told = memorized(text, {MID: [1, 2, 3]}, reached=reached)
+    found = told.results["localize"] | {"copy_before": 0.97, "order": [[MID, 3], [MID, 1], [MID, 2]], "points": points} | more
+    return Told(text, told.results | {"localize": found}, "VM")
+
+
+DIAGNOSIS = {
+    "sentence": "What carries it: <b>all</b> key layers.",
+    "left": {"all key layers": 0.1},
+    "kept": {"all key layers": 0.8},
+    "words": {"<i>a": 0.3},
+}
+
+
+def test_prices_are_a_table_and_a_chart_where_there_is_something_to_choose_and_a_line_elsewhere(tmp_path):
+    cheap = priced("cheap", [[1, 0.8, 0.001], [3, 0.2, 0.02]])
+    dear = priced("dear", [[1, 0.8, 0.01], [2, 0.6, None], [3, 0.2, 0.06]])
+    far = priced("far", [[1, 0.9, 0.001], [3, 0.7, 0.002]], reached=False, diagnosis=DIAGNOSIS)
+    with Run.open(make_run(tmp_path / "run", [cheap, dear, far, memorized("older", {MID: [1]})])) as run:
+        html = render(run)
+    of = {text: html.split(f"<bdi>{text}</bdi></h3>")[1].split("</article>")[0] for text in ("cheap", "dear", "far", "older")}
+    assert "Sets tried: 1, 3 neurons; with the last one off ordinary captions change by 0.020" in of["cheap"]
+    assert "<svg" not in of["cheap"]
+    for text in ("dear", "far"):
+        assert "What it costs" in of[text]
+        assert of[text].count("<polyline") == 2
+        assert "export RUN --caption" in of[text]
+    rows = re.findall(r'<tr><td class="n">(.*?)</td><td class="n">(.*?)</td><td class="n">(.*?)</td></tr>', of["dear"])
+    assert rows == [("1", "0.800", "0.010"), ("2", "0.600", "\u2013"), ("3", "0.200", "0.060")]
+    assert "Sets tried" not in of["older"]
+    assert "What it costs" not in of["older"]
+    assert "What carries it: &lt;b&gt;all&lt;/b&gt; key layers." in of["far"]
+    assert "&lt;i&gt;a" in of["far"]
+    assert "What carries it" not in of["dear"]
+
+
+def test_the_terminal_shows_them_too(tmp_path):
+    run = make_run(tmp_path / "run", [priced("far", [[1, 0.9, None], [3, 0.7, 0.002]], reached=False, diagnosis=DIAGNOSIS)])
+    lines = cli("inspect", run, "far").out.splitlines()
+    assert "What carries it: <b>all</b> key layers." in lines
+    assert [re.findall(r"[\d.]+", line) for line in lines if "\u2502" in line][-2:] == [["1", "0.900"], ["3", "0.700", "0.002"]]
+    assert "row 1: What carries it: <b>all</b> key layers." in cli("inspect", run).out
+
+
+@pytest.mark.parametrize(
+    "damage", [{"points": [[1, 0.9]]}, {"points": [["1", 0.9, None]]}, {"order": [["a", -1]]}, {"diagnosis": {"sentence": 3}}]
+)
+def test_prices_of_another_shape_are_damage(tmp_path, damage):
+    run = make_run(tmp_path / "run", [priced("far", **({"points": [[1, 0.9, None]]} | damage))])
+    with pytest.raises(InputError, match="is damaged or not made by findnemo"):
+        page_of(run)
 
 
 def test_shared_neurons_name_their_captions(page):

@@ -22,6 +22,7 @@ import findnemo
 from findnemo import _writing, verification
 from findnemo.errors import DeviceError, InputError, MismatchError, NumericalError
 from findnemo.images import ImageSettings
+from findnemo.localization import Diagnosis, Point
 from findnemo.neurons import EMPTY
 from findnemo.prompts import Prompt
 from findnemo.runs import (
@@ -41,7 +42,7 @@ from findnemo.runs import (
     write_results,
 )
 from findnemo.settings import Settings
-from findnemo.verification import Verification
+from findnemo.verification import Judges, Verification
 
 MODULE = importlib.import_module("findnemo.runs.audit")  # `findnemo.runs.audit` is the function
 SMALL = {
@@ -197,6 +198,35 @@ def test_what_is_found_for_a_memory_out_of_reach_stays_on():
     captions = [caption("a", True), caption("b", False)]
     assert all_neurons(captions) == findnemo.NeuronSet({"a": [1]})
     assert neurons_of(captions[1]) == findnemo.NeuronSet({"b": [1]})
+
+
+@pytest.mark.parametrize(("reached", "asked"), [(True, 0), (False, 1)])
+def test_what_carries_a_memory_is_asked_where_no_value_neurons_do(model, calibration, monkeypatch, reached, asked):
+    ordinary = replace(calibration, ordinary=("a cat",))
+    found = findnemo.Localization("a", True, 0.9, 0.8, 0.4, 5, reached=reached, points=(Point(3, 0.7, 0.1),))
+    said = Diagnosis(0.9, {"all key layers": 0.1}, {"all key layers": 0.9}, {"no caption": 0.0}, "all key layers", "It is so.", 7)
+    calls = []
+    monkeypatch.setattr(MODULE, "localize", lambda *args: found)
+    monkeypatch.setattr(MODULE, "diagnose", lambda *args: calls.append(args[1:3]) or said)
+    caption, plan = Caption(1, "a", 1, None, None, {}, {}, 0.0), replace(PLAN, search="trajectory")
+    (answer,) = MODULE.answers(model, [(caption, None)], "localize", ordinary, plan, Judges())
+    assert calls == [("a", ("a cat",))] * asked
+    assert answer.payload.get("diagnosis") == (said.to_json() if asked else None)
+    (answer,) = MODULE.answers(model, [(caption, None)], "localize", replace(calibration, ordinary=()), plan, Judges())
+    assert (answer.error, "diagnosis" in answer.payload) == (None, False)  # nothing to tell a memory's place by
+
+
+@pytest.mark.slow
+def test_a_memory_out_of_reach_has_prices_and_a_diagnosis(monkeypatch):
+    monkeypatch.setattr("findnemo.localization.trajectory.MOST", 100)  # nine neurons at most: too few
+    model, calibration = findnemo.load("demo-natural"), findnemo.demo.calibration("demo-natural")
+    caption = Caption(1, findnemo.demo.memorized("demo-natural")[0].text, 1, None, None, {}, {}, 0.0)
+    plan = replace(PLAN, search="trajectory", scope="all", image_settings=findnemo.demo.image_settings())
+    (answer,) = MODULE.answers(model, [(caption, None)], "localize", calibration, plan, Judges())
+    payload = json.loads(json.dumps(answer.payload))
+    assert not payload["reached"]
+    assert [count for count, _, _ in payload["points"]] == [1, 2, 4, 8, 9]
+    assert payload["diagnosis"]["sentence"].startswith("What carries it: feed-forward layers")
 
 
 def test_every_stage_says_what_the_api_says(undisturbed, model, calibration):

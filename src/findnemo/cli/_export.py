@@ -27,6 +27,10 @@ def export(
         typer.Option(help="Only neurons of this caption, by row number or text; may be given several times."),
     ] = None,
     most: Annotated[int | None, typer.Option(help="Only the N neurons that most captions share.", min=1)] = None,
+    neurons: Annotated[
+        int | None,
+        typer.Option(help="Of one caption the set with N neurons of its price list (`findnemo inspect RUN ROW`).", min=1),
+    ] = None,
     factor: Annotated[float, typer.Option(help="Multiply the neurons by this instead of switching them off.")] = 0.0,
     push: Annotated[
         str | None,
@@ -56,6 +60,8 @@ def export(
 
     Example: `findnemo export run --to kohya --to card --caption 12 --caption "Living in the Light" --out exports`
 
+    Example: `findnemo export run --caption 12 --neurons 16 --out milder`
+
     Example: `findnemo export run --to card --push me/my-model`
     """
     from findnemo import export as api
@@ -70,7 +76,7 @@ def export(
     api.check_dtype(dtype)
     weights = any(api.FORMS[form].write is not None for form in forms)
     with Run.open(run) as opened:
-        chosen = api.select(opened, caption or (), most, factor)
+        chosen = api.select(opened, caption or (), most, factor, neurons)
         settings, source = settings_of(opened), model.of_run(opened, trust, ("model",) if weights else ())
     targets = {form: _target(run, out, form, len(forms) > 1) for form in forms if not (push and form == "card")}
     for form, target in targets.items():  # what is there already is said before the model is loaded
@@ -108,4 +114,5 @@ def _target(run: Path, out: Path | None, form: str, several: bool) -> Path:
 
 def _count(chosen: Any) -> str:
     how = "off" if chosen.factor == 0 else f"at {chosen.factor:g}"
-    return f"{len(chosen.neurons)} neuron{'s' * (len(chosen.neurons) != 1)} {how}"
+    point = chosen.about.get("point")
+    return f"{len(chosen.neurons)} neuron{'s' * (len(chosen.neurons) != 1)} {how}" + (f" ({point})" if point else "")

@@ -120,6 +120,11 @@ def show_caption(run: Run, caption: Caption, layers: Sequence[str], q: float | N
     measured = measured_table(caption)
     if measured.row_count:
         stdout.print(measured)
+    if (carries := caption.results.get("localize", {}).get("diagnosis")) is not None:
+        stdout.print(plain(carries["sentence"]), soft_wrap=True)
+    prices = prices_table(caption)
+    if prices.row_count:
+        stdout.print(prices)
     for line in neuron_lines(caption, layers):
         stdout.print(line, soft_wrap=True)
     for stage, reason in caption.failed.items():
@@ -160,6 +165,18 @@ def measured_table(caption: Caption) -> Table:
         values = caption.results.get(stage, {})
         if after in values:
             table.add_row(label, f"{values[before]:.3f}" if before in values else "", f"{values[after]:.3f}")
+    return table
+
+
+def prices_table(caption: Caption) -> Table:
+    """A line for every set that the search tried: any of them can be exported (`--neurons`)."""
+    from findnemo.runs import points_of
+
+    table = Table(show_edge=False, pad_edge=False, header_style="bold")
+    for name in ("neurons off", "likeness to the copy", "change of ordinary captions"):
+        table.add_column(name, justify="right")
+    for neurons, left, change in points_of(caption):
+        table.add_row(str(neurons), f"{left:.3f}", "" if change is None else f"{change:.3f}")
     return table
 
 

@@ -101,7 +101,7 @@ def verdict(run: Run, captions: Sequence[Caption], total: int) -> list[str]:
         for kind in (*BAD, "not replicated", "not verified", "no neurons")
         if stand[kind]
     ]
-    return [*lines, *_quality_lines(quality), *_failed_lines(captions)]
+    return [*lines, *_carried_lines(captions), *_quality_lines(quality), *_failed_lines(captions)]
 
 
 def _it(number: int) -> str:
@@ -151,6 +151,12 @@ def _quality_lines(quality: Mapping[str, Any] | None) -> list[str]:
     if quality and quality["failed"]:
         lines.append(f"[red]failed:[/] the quality check on {quality['failed']} captions, whose images hold NaN.")
     return lines
+
+
+def _carried_lines(captions: Sequence[Caption]) -> list[str]:
+    """What carries memories that are out of reach of value neurons."""
+    known = [(c, told) for c in captions if (told := c.results.get("localize", {}).get("diagnosis"))]
+    return [f"row {caption.row}: {plain(told['sentence'])}" for caption, told in known[:5]]
 
 
 def _failed_lines(captions: Sequence[Caption]) -> list[str]:

@@ -55,6 +55,16 @@ class _Scale(Transient):
         return times(output, self.scale if self.scale.dim() == 1 else self.scale[:, None, :])
 
 
+class _Mute(Transient):
+    """Forward hook: zeros in the place of what a module gives, and count that it ran."""
+
+    calls = 0
+
+    def __call__(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        self.calls += 1
+        return torch.zeros_like(output)
+
+
 class _Runs(Transient):
     """Forward pre-hook of the denoiser: count that it ran, with the layers that are edited."""
 
@@ -79,9 +89,29 @@ def scaled(model: Model, scales: Mapping[str, Tensor]) -> Iterator[None]:
     batch can test many sets. Contexts nest: their factors multiply. All names are resolved before anything is changed.
     Raises EditError for a layer that does not exist, a wrong width, or when the model ran and an edit did not take effect.
     """
-    layers, denoiser = {n: _resolve(model, n, s.shape[-1]) for n, s in scales.items()}, model.denoiser
-    hooks = {name: _Scale(name, scale) for name, scale in scales.items()}
-    runs = _Runs(layers)
+    layers = {n: _resolve(model, n, s.shape[-1]) for n, s in scales.items()}
+    with _hooked(model, layers, {name: _Scale(name, scale) for name, scale in scales.items()}):
+        yield
+
+
+@contextmanager
+def muted(model: Model, names: Iterable[str]) -> Iterator[None]:
+    """Zeros in the place of what modules of the denoiser give, value layers or others, each one tensor, while the context lasts.
+
+    A probe of what they do, and no edit that could be exported. Raises EditError for a module that does not exist, or when the model ran and one of
+    them did not.
+    """
+    modules = dict(model.denoiser.named_modules())
+    if absent := [name for name in names if name not in modules]:
+        raise EditError(f"no module {absent[0]!r} in the {model.component} of this model")
+    with _hooked(model, {name: modules[name] for name in names}, {name: _Mute() for name in names}):
+        yield
+
+
+@contextmanager
+def _hooked(model: Model, layers: Mapping[str, nn.Module], hooks: Mapping[str, _Scale | _Mute]) -> Iterator[None]:
+    """Forward hooks on layers while the context lasts, taken off whatever happens. Raises EditError when the model ran and one of them did not."""
+    denoiser, runs = model.denoiser, _Runs(layers)
     with ExitStack() as stack:
         stack.callback(denoiser.register_forward_pre_hook(runs).remove)
         for name, hook in hooks.items():

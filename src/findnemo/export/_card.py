@@ -62,7 +62,7 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
     how = "switched off" if chosen.factor == 0 else f"multiplied by {chosen.factor:g}"
     score = f"largest {markdown(str(found.get('similarity')))} of the noise differences of {found.get('samples')} seeds"
     whose = f"variant {markdown(str(found.get('variant')))}, base seed {found.get('seed')}"
-    images = settings.get("image_settings", {})
+    images, point = settings.get("image_settings", {}), about.get("point")  # of a price list, if the user chose one
     return [
         ("model", markdown(_name(about["source"]))),
         (
@@ -79,7 +79,11 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
             f"{settings.get('images')} a caption, {images.get('steps')} steps, guidance {images.get('guidance')}"
             + (f", sampler {markdown(known)}" if (known := sampler_of(settings)) else ""),
         ),
-        ("edit", f"{size} (outputs of cross-attention value projections), {how}"),
+        (
+            "edit",
+            f"{size} (outputs of cross-attention value projections), {how}"
+            + (f"; chosen by its price: {point}" if point else ""),
+        ),
     ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from findnemo.errors import InputError
 from findnemo.neurons import NeuronSet
-from findnemo.runs import Caption, Run, captions_of, neurons_of, settings_of, standing, state, switched_off
+from findnemo.runs import Caption, Run, captions_of, neurons_of, points_of, prefix_of, settings_of, standing, state, switched_off
 from findnemo.runs.overview import holders
 
 
@@ -29,17 +29,20 @@ class Selection:
         return str(self.about["settings"]["model"])
 
 
-def select(run: Run, captions: Sequence[str] = (), most: int | None = None, factor: float = 0.0) -> Selection:
+def select(
+    run: Run, captions: Sequence[str] = (), most: int | None = None, factor: float = 0.0, neurons: int | None = None
+) -> Selection:
     """The neurons of a run that an export switches off.
 
     By default those of all memorized captions whose memory falls to tau; a neuron that several captions share counts once. Captions that are
     only suspected (`runs.state`) are left alone unless they are named.
     `captions`: of these only, each named by its row number, its text, or a part of the text that no other caption has. `most`:
     only so many neurons, those that most of the captions share; equals go by the order of layers. `factor`: what their outputs are
-    multiplied by, 0 to switch them off.
+    multiplied by, 0 to switch them off. `neurons`: of one caption the set with so many of its price list (`Localization.points`), which need not
+    remove the memory, so the caption may be out of reach; `about` then has its "point".
 
     Raises InputError for a caption that is not there, that names several, or that has nothing to switch off; for a run without
-    localized neurons, a count under 1, and a factor that is not finite.
+    localized neurons, a count under 1, `neurons` that were not tried or are of no single caption, and a factor that is not finite.
 
         with Run.open("run") as run:
             findnemo.export.select(run, ["12", "The No Limits Business Woman Podcast"])
@@ -48,22 +51,34 @@ def select(run: Run, captions: Sequence[str] = (), most: int | None = None, fact
         raise InputError(f"factor {factor} is no number to multiply by: give 0 to switch off, or one such as 0.5")
     known = captions_of(run)
     named = [_named(known, text) for text in dict.fromkeys(captions)]
+    if neurons is not None:
+        if len(named) != 1 or most is not None:
+            raise InputError(
+                f"{neurons} neurons are a point of one caption's price list: name that caption, and no --most beside it"
+            )
+        off, point = prefix_of(named[0], neurons)
+        return Selection(off, tuple(named), factor, _about(run, known, named) | {"point": point})
     chosen = tuple(dict.fromkeys(c.id for c in named)) if captions else tuple(c.id for c in known)
     holding = tuple(c for c in known if c.id in chosen and (len(switched_off(c)) or (captions and _falls(c))))
     for caption in named:
         if caption.id not in {c.id for c in holding}:
             raise InputError(f"row {caption.row}, {caption.text!r}: {_why_nothing(caption)}; there is nothing to switch off")
-    neurons = NeuronSet.of(n for c in holding for n in neurons_of(c)) if most is None else most_shared(holding, most)
-    holding = tuple(c for c in holding if len(neurons_of(c) & neurons))
-    if not neurons:
+    off = NeuronSet.of(n for c in holding for n in neurons_of(c)) if most is None else most_shared(holding, most)
+    holding = tuple(c for c in holding if len(neurons_of(c) & off))
+    if not off:
         doubtful = sum(state(c) == "suspected" for c in known)
         told = f"; {doubtful} captions are only suspected, name one to switch its neurons off" if doubtful else ""
         raise InputError(f"{run.path} holds no localized neurons: there is nothing to switch off{told}")
+    return Selection(off, holding, factor, _about(run, known, holding))
+
+
+def _about(run: Run, known: Sequence[Caption], chosen: Sequence[Caption]) -> dict[str, Any]:
+    """What a run says of the rest."""
     about = {key: run.meta(key) for key in ("source", "versions", "quality", "preprocessing")} | {"settings": settings_of(run)}
     about["audited"] = len(known)
-    states, stand = Counter(state(c) for c in known), Counter(standing(c) for c in known)
+    states, stand = Counter(state(c) for c in known), Counter(standing(c) for c in known if c not in chosen)
     about |= {name: states[name] for name in ("memorized", "suspected")} | {"out_of_reach": stand["out of reach"]}
-    return Selection(neurons, holding, factor, about)
+    return about
 
 
 def _falls(caption: Caption) -> bool:
@@ -98,8 +113,9 @@ def _why_nothing(caption: Caption) -> str:
     found = caption.results.get("localize")
     if found is None:
         return "not localized" if caption.results.get("detect", {}).get("memorized") else "not memorized"
-    return (
-        "its memory is out of reach, not even all value neurons bring it down to tau"
-        if len(neurons_of(caption))
-        else "no neurons found"
+    if not neurons_of(caption):
+        return "no neurons found"
+    tried = ", ".join(str(point.neurons) for point in points_of(caption))
+    return "its memory is out of reach, no set that was tried removes it" + (
+        f" (--neurons takes one all the same: {tried})" if tried else ""
     )

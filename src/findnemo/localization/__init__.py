@@ -18,15 +18,17 @@ from findnemo.denoising import Denoising
 from findnemo.errors import InputError
 from findnemo.images import ImageSettings
 from findnemo.localization.candidates import initial_selection, out_of_distribution_neurons
-from findnemo.localization.gentle import EFFORT, Bystanders, Choice, gentlest
+from findnemo.localization.diagnosis import Diagnosis, diagnose
+from findnemo.localization.gentle import EFFORT, Bystanders, Choice, bystanders, gentlest
+from findnemo.localization.points import Point, chosen, priced
 from findnemo.localization.refinement import refine
 from findnemo.localization.replication import Replication
 from findnemo.localization.scope import Scan, scan
 from findnemo.localization.search import DEFAULT, ONE_STEP, SEARCHES, Found, alternatives, first_guess, most_unusual
 from findnemo.localization.stability import consensus_of, frequency, iou, pairwise_iou
-from findnemo.localization.trajectory import COPIES, GENTLER, WHOLE, Copies, by_trajectory, few_steps, prices
+from findnemo.localization.trajectory import COPIES, GENTLER, WHOLE, Copies, Trail, by_trajectory, few_steps, prices
 from findnemo.models import Model
-from findnemo.neurons import EMPTY, NeuronSet
+from findnemo.neurons import EMPTY, Neuron, NeuronSet
 
 __all__ = [
     "DEFAULT",
@@ -34,10 +36,14 @@ __all__ = [
     "SEARCHES",
     "Bystanders",
     "Choice",
+    "Diagnosis",
     "Found",
     "Localization",
+    "Point",
     "Scan",
+    "bystanders",
     "consensus_of",
+    "diagnose",
     "frequency",
     "gentlest",
     "initial_selection",
@@ -63,8 +69,8 @@ class Localization:
     `p`: p-value of `score_before` (`Calibration.p_value`). `frequency`: of a consensus, "layer:index" of every neuron found at all ->
     share of the searches that found it.
     Of the search "trajectory" also: `copy_before`, `copy_after`, how like the pictures are to untouched ones of other seeds (cosine of latents, the
-    largest of the seeds that the search looked at); `scope`, where neurons were sought; `sizes`, what it tried: number of neurons, likeness left. Its
-    `reached` says whether no picture is a copy any more. For a caption whose untouched pictures are no copies it is what "gradient" finds, which looks at
+    largest of the seeds that the search looked at); `scope`, where neurons were sought; `points`, the price list: the sets that it tried, each a prefix of `order`,
+    its neurons in the order in which they went off (`at` gives one). Its `reached` says whether no picture is a copy any more. For a caption whose untouched pictures are no copies it is what "gradient" finds, which looks at
     one step: the trace of a memory, if it is one.
     Where a gentle set was asked for: `impact` of `neurons` on unrelated captions, `max_impact` that was asked for (the impact is above it
     where no set that removes the memory was found with less), and `tried`, the number of sets compared.
@@ -91,7 +97,12 @@ class Localization:
     scope: str = "paper"
     copy_before: float | None = None
     copy_after: float | None = None
-    sizes: tuple[tuple[int, float], ...] = ()
+    order: tuple[Neuron, ...] = ()
+    points: tuple[Point, ...] = ()
+
+    def at(self, neurons: int) -> tuple[NeuronSet, Point]:
+        """A set of the price list by its size, and what is left and paid there. Raises InputError for a size that was not tried."""
+        return chosen(self.order, self.points, neurons)
 
     def to_json(self) -> dict[str, Any]:
         values = {k: v for k, v in self.__dict__.items() if not isinstance(v, NeuronSet)}
@@ -99,8 +110,11 @@ class Localization:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Localization:
-        sets = {name: NeuronSet(values[name]) for name in ("neurons", "candidates")}
-        return cls(**{**values, **sets, "sizes": tuple((int(n), float(left)) for n, left in values.get("sizes", ()))})
+        """What `to_json` gave, or an earlier findnemo, which kept no price list."""
+        made: dict[str, Any] = {name: NeuronSet(values[name]) for name in ("neurons", "candidates")}
+        made["order"] = tuple((name, index) for name, index in values.get("order", ()))
+        made["points"] = tuple(Point(*point) for point in values.get("points", ()))
+        return cls(**{name: value for name, value in values.items() if name != "sizes"} | made)
 
 
 @undisturbed
@@ -186,29 +200,32 @@ def _to_the_end(
         return replace(trace, search="trajectory", copy_before=known["copy_before"], evaluations=spent)
     price = cache(lambda: prices(model, calibration.ordinary, widths, few, images.guidance))
     guess, spent = most_unusual(z)[:1], 0
-    found, reached, left, least = EMPTY, False, None, math.inf
+    best, least = Trail((), (), False), math.inf
     for tried, gentle in enumerate(GENTLER if max_impact is not None else GENTLER[:1], 1):
-        neurons, gone = by_trajectory(copies, widths, price, guess if tried == 1 else (), gentle)
+        trail = by_trajectory(copies, widths, price, guess if tried == 1 else (), gentle)
         impact = 0.0
         if max_impact is not None:
             before = others.evaluations
-            impact = others.impacts([neurons], prompt)[0]
+            impact = others.impacts([trail.neurons], prompt)[0]
             spent += others.evaluations - before
             known |= {"max_impact": max_impact, "tried": tried}
-        if tried == 1 or (gone, -impact) > (reached, -least):
-            found, reached, left, least = neurons, gone, copies.tried[-1][1], impact
+        if tried == 1 or (trail.gone, -impact) > (best.gone, -least):
+            best, least = trail, impact
             known |= {} if max_impact is None else {"impact": round(impact, 6)}
-        if max_impact is None or not gone or impact <= max_impact:
+        if max_impact is None or not trail.gone or impact <= max_impact:
             break
+    found = best.neurons
+    points, cost = priced(model, calibration, prompt, best.order, best.tried)
     return Localization(
         memorized=True,
-        reached=reached,
+        reached=best.gone,
         score_after=replication.similarity(found),
-        evaluations=probe.evaluations + denoising.evaluations + spent,
+        evaluations=probe.evaluations + denoising.evaluations + spent + cost,
         neurons=found,
         candidates=found,
-        copy_after=left,
-        sizes=tuple(copies.tried),
+        copy_after=points[-1].left,
+        order=best.order,
+        points=points,
         z={f"{name}:{i}": round(float(z[name][i]), 3) for name, i in found if name in z},
         **known,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -93,6 +94,16 @@ class Bystanders:
         if len(driven) == 1:
             return driven[0]
         return driven[int(self.changes([NeuronSet.of([n]) for n in driven], but, WITNESSES).mean(1).argmax())]
+
+
+def bystanders(model: Model, captions: tuple[str, ...], settings: Settings) -> Bystanders:
+    """`Bystanders` kept from memory to memory as long as the model is what it was: their untouched passes are made once a process."""
+    return _kept(model, model.fingerprint, captions, settings)
+
+
+@lru_cache(maxsize=2)
+def _kept(model: Model, fingerprint: str, captions: tuple[str, ...], settings: Settings) -> Bystanders:
+    return Bystanders(model, captions, settings)
 
 
 @dataclass(frozen=True)

@@ -84,11 +84,15 @@ class Copies:
     def asked(self, neurons: NeuronSet, samples: Sequence[int], steps: int) -> tuple[Path, Tensor]:
         """The paths of samples with `neurons` off, and how like each picture is to the most similar untouched one of another seed, (n,)."""
         path = self.denoising.run(samples, steps, masks(self.denoising.model, [neurons]))
-        alike = likeness(path.image, self.untouched.image)
+        return path, self.resemblance(path.image, samples)
+
+    def resemblance(self, pictures: Tensor, samples: Sequence[int]) -> Tensor:
+        """How like each picture (n, C, H, W) is to the most similar untouched one of another seed, (n,)."""
+        alike = likeness(pictures, self.untouched.image)
         for row, k in enumerate(samples):
             if k < COPIES:
                 alike[row, k] = -1
-        return path, alike.amax(1).cpu()
+        return alike.amax(1).cpu()
 
     def gone(self, neurons: NeuronSet) -> Path | None:
         """None if no sample gives a copy with `neurons` off; else the path of the witnesses, the sample that failed now among them."""
@@ -143,20 +147,35 @@ def _looked_at(steps: int) -> list[int]:
     return [0, 1] if steps < 8 else sorted({0, steps // 7, steps * 2 // 7, steps // 2})
 
 
+@dataclass(frozen=True)
+class Trail:
+    """A search, step by step: neurons in the `order` in which they went off; (neurons, likeness left) of every prefix that was `tried`; whether the last
+    one, `neurons`, leaves no copy.
+    """
+
+    order: tuple[Neuron, ...]
+    tried: tuple[tuple[int, float], ...]
+    gone: bool
+
+    @property
+    def neurons(self) -> NeuronSet:
+        return NeuronSet.of(self.order)
+
+
 def by_trajectory(
     copies: Copies,
     widths: Mapping[str, int],
     price: Callable[[], Values],
     guess: Sequence[Neuron] = (),
     gentle: float = GENTLER[0],
-) -> tuple[NeuronSet, bool]:
-    """Neurons with which no sample gives a copy, and whether there were such: a prefix of a ranking that is made anew after every block.
+) -> Trail:
+    """Neurons with which no sample gives a copy, if there are such: a prefix of a ranking that is made anew after every block.
 
     `widths`: value layers in which they may be. `price` gives what each neuron is to other captions (`prices`); it is asked where the guess is not
     enough, and gradients are divided by it to the power `gentle`. `guess`: what is tried first. No prefix that was tried before the last one was enough.
     """
     order, most = list(guess[:1]), max(1, sum(widths.values()) // MOST)
-    untouched = copies.untouched
+    untouched, began = copies.untouched, len(copies.tried)
     path: Path | None = Path(tuple(x[copies.witnesses] for x in untouched.latents), untouched.timesteps, untouched.image)
     if order:
         path = copies.gone(NeuronSet.of(order))
@@ -166,7 +185,7 @@ def by_trajectory(
         size = _block(len(order), copies.tried[-1][1] if copies.tried else 1.0)
         order += [n for n in ranking if n not in off][: min(size, most - len(order))]
         path = copies.gone(NeuronSet.of(order))
-    return NeuronSet.of(order), path is None
+    return Trail(tuple(order), tuple(copies.tried[began:]), path is None)
 
 
 def _block(count: int, alike: float) -> int:

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from findnemo.localization.trajectory import GONE
+from findnemo.report import _charts as charts
 from findnemo.report._pictures import LARGE, NOISE, SIDE, Wanted
 from findnemo.report._text import LONGEST, shown
-from findnemo.runs import STANDINGS, Caption, neurons_of, state
+from findnemo.runs import STANDINGS, Caption, dear, neurons_of, points_of, state
 from findnemo.runs.discoveries import p_of
 
 MOST = 64  # neurons of a caption that are listed by name
@@ -95,6 +97,8 @@ def cards(
             "more": max(len(neurons_of(c)) - MOST, 0),
             "grown": c.results.get("verify", {}).get("grown", 0),
             "evaluations": c.results.get("localize", {}).get("evaluations"),
+            "prices": _prices(c),
+            "diagnosis": c.results.get("localize", {}).get("diagnosis"),
             "failed": [f"{stage}: {reason}" for stage, reason in c.failed.items()],
             "pictures": {kind: [pictures[w] for w in some if w in pictures] for kind, some in files_of(path, c, large).items()},
             "left_out": any(w not in pictures for some in files_of(path, c, large).values() for w in some),
@@ -102,6 +106,21 @@ def cards(
         }
         for c in captions
     ]
+
+
+def _prices(caption: Caption) -> dict[str, Any] | None:
+    """The price list of a memory, and a chart of it where there is something to choose (`runs.dear`)."""
+    points = points_of(caption)
+    if not points:
+        return None
+    told: dict[str, Any] = {"points": points, "chart": None, "tried": ", ".join(str(point.neurons) for point in points)}
+    if dear(caption):
+        left = [[0, caption.results["localize"].get("copy_before") or 1.0], *([p.neurons, p.left] for p in points)]
+        changed = [[0, 0.0], *([p.neurons, p.change] for p in points if p.change is not None)]
+        told["chart"] = charts.curves(
+            {"curves": {"likeness to the copy": left, "change of ordinary captions": changed}, "level": GONE}
+        )
+    return told
 
 
 def _scores(caption: Caption) -> list[dict[str, Any]]:

@@ -150,7 +150,7 @@ def _heights(values: Sequence[float], low: float, high: float) -> tuple[Callable
 
 def curves(attack: Mapping[str, Any]) -> dict[str, Any]:
     """Curves of an attack over its steps: `curves` maps a name to [x, y] points in order, `bands` to [x, low, high]; `x` and `y` name the
-    axes."""
+    axes; `level`: one at which a line is drawn."""
     bands = attack.get("bands") or {}
     points = [(float(x), float(y)) for line in attack["curves"].values() for x, y in line]
     across = Axis(min(x for x, _ in points), max(x for x, _ in points))
@@ -165,7 +165,8 @@ def curves(attack: Mapping[str, Any]) -> dict[str, Any]:
         for k, (name, line) in enumerate(attack["curves"].items())
         if line
     ]
-    return {"lines": lines, "ticks": across.ticks(), "levels": levels, **FRAME}
+    level = {"level": y_at(attack["level"])} if "level" in attack else {}
+    return {"lines": lines, "ticks": across.ticks(), "levels": levels, **level, **FRAME}
 
 
 FRAME = {"height": PLOT, "width": WIDTH, "left": LEFT, "right": RIGHT}

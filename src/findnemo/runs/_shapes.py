@@ -70,10 +70,21 @@ def anything(value: Any) -> bool:
     return True
 
 
+def row(*kinds: Any) -> Kind:
+    """A list with one value of each kind."""
+    return lambda value: isinstance(value, list) and len(value) == len(kinds) and all(map(_is, kinds, value))
+
+
 DETECTED = {"memorized": flag, "score": number, "tau": Maybe(number), "evaluations": Maybe(count), "samples": Maybe(count)}
 LOCALIZED = {
     **{"neurons": neurons, "candidates": Maybe(neurons), "z": Maybe(each(deviation)), "reached": flag, "memorized": Maybe(flag)},
     **{"score_before": number, "score_after": number, "tau": Maybe(number), "evaluations": Maybe(count)},
+    **{
+        "copy_before": Maybe(number),
+        "order": Maybe(many(row(text, count))),
+        "points": Maybe(many(row(count, number, Maybe(number)))),
+    },
+    "diagnosis": Maybe({"sentence": text, **dict.fromkeys(("left", "kept", "words"), each(number))}),
 }
 VERIFIED = {
     **{
@@ -122,9 +133,7 @@ QUALITY = {
     **CHANGES,
     "each": Maybe(many(CHANGES | {"pixel_change": number})),
 }
-PAIR: Kind = lambda value: many(number)(value) and len(value) == 2  # noqa: E731
-BAND: Kind = lambda value: many(number)(value) and len(value) == 3  # noqa: E731
-POINT: Kind = lambda value: many(Maybe(number))(value) and len(value) == 4 and None not in value[:2]  # noqa: E731
+PAIR, BAND, POINT = row(number, number), row(number, number, number), row(number, number, Maybe(number), Maybe(number))
 SHARE = dict.fromkeys(("images", "captions", "n", "low", "high"), number)
 META: dict[str, Any] = {
     **{"schema": anything, "source": Maybe(text), "source_options": Maybe(each(text)), "versions": Maybe(each(text))},

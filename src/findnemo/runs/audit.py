@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from findnemo.deltas import group_size
 from findnemo.detection import Detection, Screen, detect_many
 from findnemo.errors import DeviceError, FindnemoError
 from findnemo.images import ImageSettings, check_images, png, sheet
-from findnemo.localization import DEFAULT, ONE_STEP, Bystanders, Scan, localize, most_unusual, scan
+from findnemo.localization import DEFAULT, ONE_STEP, Bystanders, Scan, bystanders, diagnose, localize, most_unusual, scan
 from findnemo.metrics.kind import is_memory
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
@@ -31,7 +31,6 @@ from findnemo.runs.table import Shard, enter
 from findnemo.runs.trust import vouch
 from findnemo.runs.workers import Dispatch, Event, Pool, Serial, Unit, drive, drive_together, never
 from findnemo.runs.worklist import groups, list_open, on_list
-from findnemo.settings import Settings
 from findnemo.verification import RANDOM, Judges, Verification, grow, quality, verify
 
 if TYPE_CHECKING:
@@ -107,13 +106,7 @@ class Tools:
         plan = self.plan
         if plan.max_impact is None:
             return None
-        return _bystanders(self.model, self.model.fingerprint, plan.unrelated, self.calibration.settings)
-
-
-@lru_cache(maxsize=1)
-def _bystanders(model: Model, fingerprint: str, captions: tuple[str, ...], settings: Settings) -> Bystanders:
-    """Kept from caption to caption as long as the model is what it was: their untouched passes are made once a process."""
-    return Bystanders(model, captions, settings)
+        return bystanders(self.model, plan.unrelated, self.calibration.settings)
 
 
 @dataclass(frozen=True)
@@ -313,7 +306,11 @@ def _localize(tools: Tools, caption: Caption) -> Answer:
         plan.image_settings,
         "all" if plan.scope == "auto" else plan.scope,
     )
-    return Answer(found.to_json())
+    if not found.points or found.reached or not tools.calibration.ordinary:
+        return Answer(found.to_json())
+    seed, ordinary = tools.calibration.settings.seed, tools.calibration.ordinary
+    carries = diagnose(tools.model, caption.text, ordinary, plan.image_settings, seed)  # no neurons go off: say what does
+    return Answer(found.to_json() | {"diagnosis": carries.to_json()})
 
 
 def _verify(work: Tools, caption: Caption) -> Answer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from findnemo.localization.points import DEAR, Point, chosen
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs.store import Caption
 from findnemo.verification import COPYING
@@ -116,6 +117,23 @@ def neurons_of(caption: Caption) -> NeuronSet:
     """The neurons found for a caption: those of the search, and what verification had to add."""
     found, checked = (caption.results.get(stage, {}) for stage in ("localize", "verify"))
     return NeuronSet(checked.get("neurons", found.get("neurons", {})))
+
+
+def points_of(caption: Caption) -> tuple[Point, ...]:
+    """The price list of a caption's memory: sets that its search tried, by size; none where it had no such search."""
+    return tuple(Point(*point) for point in caption.results.get("localize", {}).get("points") or ())
+
+
+def prefix_of(caption: Caption, neurons: int) -> tuple[NeuronSet, Point]:
+    """The set of a caption's price list that has so many neurons. Raises InputError for a number that was not tried."""
+    order = caption.results.get("localize", {}).get("order") or ()
+    return chosen([(name, index) for name, index in order], points_of(caption), neurons)
+
+
+def dear(caption: Caption) -> bool:
+    """Whether there is something to choose: no set that was tried removes the memory, or the last one costs ordinary captions more than .05."""
+    points = points_of(caption)
+    return bool(points) and (not caption.results["localize"]["reached"] or (points[-1].change or 0.0) > DEAR)
 
 
 def switched_off(caption: Caption) -> NeuronSet:
