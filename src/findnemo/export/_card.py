@@ -60,7 +60,7 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
         counts += f", {about['out_of_reach']} out of reach of any value neurons and left alone"
     size = f"{_count(len(chosen.neurons), 'neuron')} of {_count(len(layers), 'layer')}"
     how = "switched off" if chosen.factor == 0 else f"multiplied by {chosen.factor:g}"
-    score = f"largest {markdown(str(found.get('similarity')))} of the noise differences of {found.get('samples')} seeds"
+    score = f"{markdown(str(found.get('pairs', 'largest')))} {markdown(str(found.get('similarity')))} of the noise differences of {found.get('samples')} seeds"
     whose = f"variant {markdown(str(found.get('variant')))}, base seed {found.get('seed')}"
     images, point = settings.get("image_settings", {}), about.get("point")  # of a price list, if the user chose one
     return [
