@@ -9,7 +9,8 @@ from _command import cli
 from _planting import CAPTION, INDEX
 from _tiny_suite import tiny_member
 
-from findnemo.benchmark import METHODS
+from findnemo.benchmark import METHODS, NATURAL_VERSION
+from findnemo.benchmark.results import Results
 
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
 
@@ -52,9 +53,31 @@ def test_answers_of_ones_own_are_scored_beside(suite, tmp_path):
 def test_the_published_table_shows_every_method():
     status, out, _ = cli("benchmark", "--published", "--kinds")
     assert status == 0
-    assert all(name in out for name in METHODS)
+    assert all(name.split()[0] in out for name in METHODS)
     assert "not natural" in out
     assert "one neuron" in out
+
+
+def test_the_published_natural_table_says_on_which_models_methods_were_tuned():
+    status, out, _ = cli("benchmark", "--published", "--natural")
+    assert status == 0
+    assert "untouched" in out
+    assert "demo-natural 10 of 11" in " ".join(out.split())
+    assert "Tuned on." in out
+
+
+def test_a_natural_memory_is_scored(tmp_path):
+    """The shipped model, with a method that needs no pass: what the table has of it is what the untouched model does."""
+    status, out, _ = cli("benchmark", "--natural", "--limit", "1", "--methods", "z-score", "--out", tmp_path, "--json")
+    assert status == 0
+    results = Results.load(tmp_path / "natural.json", NATURAL_VERSION)
+    untouched, score = results.scores
+    assert (untouched.method, untouched.gone, untouched.kept, untouched.neurons) == ("untouched", False, 1.0, 0)
+    assert len(score.copies) == 10
+    assert untouched.median > 0.9
+    assert [a.kind for a in results.alarms] == ["ordinary"]
+    assert "tuned on" in json.loads(out)
+    assert "methods" not in json.loads(out)  # never pooled
 
 
 @pytest.mark.parametrize(
@@ -63,6 +86,8 @@ def test_the_published_table_shows_every_method():
         (("--methods", "nemo9"), "'nemo9' is not known: use findnemo"),
         (("--train",), "give its folder"),
         (("--suite", "nowhere"), "holds no trained models"),
+        (("--natural", "--suite", "nowhere"), "holds no natural members"),
+        (("--natural", "--kinds"), "are of planted memories"),
         (("--add", "no-such.json"), "is not JSON with the answers"),
     ],
 )
