@@ -114,6 +114,8 @@ def test_a_score_by_hand(judge, monkeypatch):
     table = torch.tensor([[0.1, 0.3], [0.69, 0.2], [0.5, COPY]])
     descriptor = SimpleNamespace(similarity=lambda made, pictures: table)
     monkeypatch.setattr(judge.effects, "judges", replace(judge.effects.judges, descriptor=descriptor))
+    for cost in ("kept", "alignment"):
+        monkeypatch.setattr(judge.effects, cost, lambda answer: 0.5)
     memory = judge.member.memories[0]
     score = judge.score(memory, "x", Answer(NeuronSet({next(iter(judge.member.model.widths())): [1, 2]}), 9), 1.234)
     assert (score.copies, score.median, score.largest, score.gone) == ([0.3, 0.69, 0.7], 0.69, 0.7, False)
@@ -122,15 +124,17 @@ def test_a_score_by_hand(judge, monkeypatch):
     assert judge.score(memory, "x", Answer(NeuronSet({next(iter(judge.member.model.widths())): [3]}))).gone
 
 
-def test_the_untouched_model_is_what_it_was_and_an_edit_is_scored_as_it_is(judge):
+def test_the_untouched_model_is_what_it_was_and_an_edit_is_scored_as_it_is(judge, monkeypatch):
+    monkeypatch.setattr(judge.effects, "alignment", lambda answer: 0.5)
     memory, model = judge.member.memories[0], judge.member.model
     untouched = judge.score(memory, judge.known, judge.best(memory))
     assert (untouched.kept, untouched.neurons, untouched.found) == (1.0, 0, {})
-    layer = model.denoiser.conv_in
+    layer = model.denoiser.time_embedding.linear_2
     everything = torch.ones_like(layer.weight, dtype=torch.bool)
     edited = judge.score(memory, "weights", Answer(EMPTY, 5, lambda: zeroed({layer: everything})))
     assert edited.neurons is None
-    assert edited.kept < 0.9
+    assert edited.kept < 1.0
+    assert edited.copies != untouched.copies
     assert judge.effects.kept(Answer()) == 1.0  # the weights are back
 
 
