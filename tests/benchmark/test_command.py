@@ -23,16 +23,16 @@ def suite(tmp_path_factory):
 
 
 def test_a_suite_is_scored_once_and_then_shown(suite, tmp_path):
-    command = ("benchmark", "--suite", suite, "--out", tmp_path, "--methods", "findnemo,z-score", "--json")
+    command = ("benchmark", "--suite", suite, "--out", tmp_path, "--methods", "gradient,z-score", "--json")
     status, out, _ = cli(*command)
     assert status == 0
     kept = (tmp_path / "results.json").read_bytes()
     results = json.loads(kept)
-    mine = [r for r in results["results"] if r["member"] == "seed7" and r["method"] == "findnemo"]
+    mine = [r for r in results["results"] if r["member"] == "seed7" and r["method"] == "gradient"]
     assert [(r["caption"], r.get("precision"), r["neurons"]) for r in mine if r["caption"] == CAPTION] == [(CAPTION, 1.0, 1)]
-    assert {"findnemo", "z-score", "the truth"} <= set(json.loads(out)["methods"])
+    assert {"gradient", "z-score", "the truth"} <= set(json.loads(out)["methods"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(METHODS, "findnemo", None)  # calling it would fail: nothing is computed again
+        patch.setitem(METHODS, "gradient", None)  # calling it would fail: nothing is computed again
         status, again, _ = cli(*command)
     assert (status, again) == (0, out)
     assert (tmp_path / "results.json").read_bytes() == kept

@@ -63,6 +63,9 @@ class Answer:
     """`neurons`: those said to hold the memory, none where the prompt is said not to be memorized. `evaluations`: U-Net samples spent.
 
     `edit`: makes the context in which the model is changed, where that is something else than neurons switched off.
+
+    >>> Answer(NeuronSet({"a": [1, 2]}), evaluations=20).size
+    2
     """
 
     neurons: NeuronSet = EMPTY

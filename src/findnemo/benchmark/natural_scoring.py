@@ -74,6 +74,7 @@ class NaturalJudge:
         return {"held_out": member.held_out, "base": member.base, **counts}
 
     def score(self, memory: NaturalMemory, method: str, answer: Answer, seconds: float = 0.0) -> NaturalScore:
+        """How good an answer is, by pictures."""
         copies, (kept, alignment) = self._copied(memory, answer), self._cost(answer)
         return NaturalScore(
             member=self.member.name,
