@@ -14,6 +14,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -65,25 +66,27 @@ def natural_demo() -> NaturalMember:
 def open_natural(folder: str | os.PathLike, name: str | None = None) -> NaturalMember:
     """A trained member by its folder. Raises InputError for a folder that holds none, or whose base is not beside it."""
     folder = Path(folder)
+    about = _truth(folder)
+    model, kept = _model(folder, about["base"]), folder / "calibration"
+    calibration = Calibration.load(kept) if kept.exists() else calibrate(model, demo.holdout(), out=kept)
+    calibration.check(model)
+    return NaturalMember(**{**about, "name": name or about["name"]}, model=model, calibration=calibration)
+
+
+def _truth(folder: Path) -> dict[str, Any]:
+    """What `truth.json` says that a member is made of: name, base, held_out, memories."""
     path = folder / "truth.json"
     try:
         truth = json.loads(path.read_text(encoding="utf-8"))
         if truth["version"] not in READ:
             raise ValueError(f"version {truth['version']}, this findnemo reads {READ}")
         memories = tuple(
-            NaturalMemory(
-                m["caption"], m["type"], tuple(folder / name for name in m.get("images", [m["image"]])), bool(m["copied"])
-            )
+            NaturalMemory(m["caption"], m["type"], tuple(folder / file for file in m.get("images", [m["image"]])), m["copied"])
             for m in truth["memories"]
         )
-        about = str(truth["name"]), bool(truth["held_out"]), str(truth["base"])
+        return {name: truth[name] for name in ("name", "base", "held_out")} | {"memories": memories}
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is not the truth of a natural member (recipes/natural/train.py writes it): {error}") from error
-    model = _model(folder, about[2])
-    kept = folder / "calibration"
-    calibration = Calibration.load(kept) if kept.exists() else calibrate(model, demo.holdout(), out=kept)
-    calibration.check(model)
-    return NaturalMember(name or about[0], model, calibration, memories, *about[1:])
 
 
 def natural_folders(folder: str | os.PathLike) -> list[Path]:
