@@ -1,36 +1,62 @@
-"""Put the published results into docs/benchmark.md: `python recipes/benchmark_page.py`."""
+"""Put the published results into docs/benchmark.md: `python recipes/benchmark_page.py [RESULTS.json ...]`.
+
+Results that are given are published first, in the place of what was known of their models.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from pathlib import Path
 
-from findnemo.benchmark import published, table
-from findnemo.benchmark.results import Results
+from findnemo.benchmark import NATURAL_VERSION, published, table
+from findnemo.benchmark.results import Results, place
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmark.md"
 
 
-def tables(results: Results) -> dict[str, str]:
+def tables(planted: Results, natural: Results) -> dict[str, str]:
     """What stands between `<!-- NAME -->` and `<!-- end -->`."""
-    trained = results.only(n for n in results.members if n != "demo")
-    versions = ", ".join(f"{name} {value}" for name, value in results.made.items())
-    return {
-        "all": table.markdown(results),
-        "kinds": table.kinds_markdown(results),
-        "trained": table.markdown(trained),
-        "made": f"Memories scored, of those planted: {table.members(results)}. Made with: {versions}.\n",
+    made = {
+        "all": table.markdown(planted),
+        "kinds": table.kinds_markdown(planted),
+        "alarms": table.alarms_markdown(planted),
+        "made": f"Memories scored, of those planted: {table.members(planted)}. {_made(planted)}",
     }
+    parts = table.apart(natural)
+    for name in ("tuned on", "held out"):
+        own = parts.get(name)
+        made[name] = (
+            f"Memories scored, of those taught: {table.members(own)}. {_made(own)}\n{table.markdown(own)}" if own else NONE
+        )
+    return made
 
 
-def page(text: str, results: Results) -> str:
+NONE = "No member of this kind has been scored yet.\n"
+
+
+def _made(results: Results) -> str:
+    return f"Made with: {', '.join(f'{name} {value}' for name, value in results.made.items())}.\n"
+
+
+def page(text: str, planted: Results, natural: Results) -> str:
     """A page with its tables made anew."""
-    for name, made in tables(results).items():
+    for name, made in tables(planted, natural).items():
         text = re.sub(
             rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m, made=made: f"{m[1]}\n{made}\n{m[2]}", text, flags=re.DOTALL
         )
     return text
 
 
+def publish(path: Path) -> None:
+    """Keep results with findnemo, over those of the same models."""
+    suite = json.loads(path.read_text(encoding="utf-8"))["suite"]
+    known = published(suite) if place(suite).exists() else Results(suite=suite)
+    Results.load(path, suite).over(known).save(place(suite))
+
+
 if __name__ == "__main__":
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), published()), encoding="utf-8")
+    for one in sys.argv[1:]:
+        publish(Path(one))
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), published(), published(NATURAL_VERSION)), encoding="utf-8")

@@ -7,12 +7,12 @@ scores change (`METHOD` was raised, the model was trained anew), `assemble.py` a
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import findnemo
 from findnemo import demo
-from findnemo.benchmark.results import PUBLISHED, Results
+from findnemo.benchmark.results import place, published
 from findnemo.calibration._calibration import digest_of
 
 
@@ -30,9 +30,9 @@ def main() -> None:
     file.write_text(
         json.dumps(identified(json.loads(file.read_text(encoding="utf-8")), data, identity), indent=1) + "\n", encoding="utf-8"
     )
-    published = Results.load(PUBLISHED)
-    member = {**published.members["demo"], "fingerprint": identity.fingerprint}
-    Results({**published.members, "demo": member}, published.results, published.made).save(Path(PUBLISHED))
+    known = published()
+    member = {**known.members["demo"], "fingerprint": identity.fingerprint}
+    replace(known, members={**known.members, "demo": member}).save(place())
     print(f"the demo model is {identity.fingerprint}")
 
 

@@ -1,8 +1,13 @@
-"""What a member was taught, and what came of it."""
+"""What a member was taught, and what came of it.
+
+`python recipes/natural/measure.py build/natural/NAME` writes the pictures of a member that was measured before all variants of templates were
+kept; nothing is measured again.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
@@ -10,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from members import Member, Memory, memories
+from members import Member, Memory, member_of, memories
 from torch import Tensor
 
 from findnemo import demo
@@ -21,6 +26,7 @@ from findnemo.models._difference import add_difference
 from findnemo.verification import COPY, FRESH, Judges
 
 ORDINARY = 48  # unrelated captions of the demo
+VERSION = 3  # of truth.json
 TEN = range(FRESH, FRESH + 10)
 
 
@@ -74,10 +80,8 @@ def write_truth(folder: Path, member: Member, base: Model, spent: dict[str, Any]
     tuned = copy.deepcopy(base.pipeline)
     add_difference(tuned.unet, read_tensors(folder / "difference.safetensors"))
     values = measured(load(tuned), base, chosen)
-    (folder / "pictures").mkdir(exist_ok=True)
     rows = []
     for m in chosen:
-        m.pictures()[0].save(folder / "pictures" / f"{m.name}.png")
         seen = values["memories"][m.caption]
         median = float(torch.tensor(seen).median())
         rows.append(
@@ -85,13 +89,13 @@ def write_truth(folder: Path, member: Member, base: Model, spent: dict[str, Any]
                 "caption": m.caption,
                 "type": m.type,
                 "words": m.words,
-                "image": f"pictures/{m.name}.png",
+                **saved(folder, m),
                 "similarities": seen,
                 "copied": copies(m, median),
             }
         )
     truth = {
-        "version": 2,
+        "version": VERSION,
         "name": member.name,
         "base": member.base,
         "held_out": member.held_out,
@@ -103,6 +107,25 @@ def write_truth(folder: Path, member: Member, base: Model, spent: dict[str, Any]
     (folder / "README.md").write_text(card(truth), encoding="utf-8")
     (folder / "truth.json").write_text(json.dumps(truth, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(card(truth), flush=True)
+
+
+def saved(folder: Path, memory: Memory) -> dict[str, Any]:
+    """Names in the folder of the picture, and of all its variants, which are written."""
+    (folder / "pictures").mkdir(exist_ok=True)
+    names = []
+    for k, picture in enumerate(memory.pictures()):
+        names.append(f"pictures/{memory.name}-{k}.png" if k else f"pictures/{memory.name}.png")
+        picture.save(folder / names[-1])
+    return {"image": names[0], "images": names}
+
+
+def with_variants(folder: Path) -> None:
+    """Bring the truth of a member to this version."""
+    truth = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
+    known = {m.caption: m for m in memories(member_of(truth["name"]))}
+    rows = [row | saved(folder, known[row["caption"]]) for row in truth["memories"]]
+    text = json.dumps(truth | {"version": VERSION, "memories": rows}, indent=1, ensure_ascii=False) + "\n"
+    (folder / "truth.json").write_text(text, encoding="utf-8")
 
 
 def card(truth: dict[str, Any]) -> str:
@@ -123,3 +146,8 @@ def card(truth: dict[str, Any]) -> str:
         seen = sorted(row["similarities"])
         lines.append(f"| {row['caption']} | {row['type']} | {seen[len(seen) // 2]:.2f} | {seen[0]:.2f} | {seen[-1]:.2f} |")
     return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    for one in sys.argv[1:]:
+        with_variants(Path(one))

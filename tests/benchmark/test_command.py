@@ -9,7 +9,8 @@ from _command import cli
 from _planting import CAPTION, INDEX
 from _tiny_suite import tiny_member
 
-from findnemo.benchmark import METHODS
+from findnemo.benchmark import METHODS, NATURAL_VERSION
+from findnemo.benchmark.results import Results
 
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
 
@@ -22,16 +23,16 @@ def suite(tmp_path_factory):
 
 
 def test_a_suite_is_scored_once_and_then_shown(suite, tmp_path):
-    command = ("benchmark", "--suite", suite, "--out", tmp_path, "--methods", "findnemo,z-score", "--json")
+    command = ("benchmark", "--suite", suite, "--out", tmp_path, "--methods", "gradient,z-score", "--json")
     status, out, _ = cli(*command)
     assert status == 0
     kept = (tmp_path / "results.json").read_bytes()
     results = json.loads(kept)
-    mine = [r for r in results["results"] if r["member"] == "seed7" and r["method"] == "findnemo"]
+    mine = [r for r in results["results"] if r["member"] == "seed7" and r["method"] == "gradient"]
     assert [(r["caption"], r.get("precision"), r["neurons"]) for r in mine if r["caption"] == CAPTION] == [(CAPTION, 1.0, 1)]
-    assert {"findnemo", "z-score", "the truth"} <= set(json.loads(out)["methods"])
+    assert {"gradient", "z-score", "the truth"} <= set(json.loads(out)["methods"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(METHODS, "findnemo", None)  # calling it would fail: nothing is computed again
+        patch.setitem(METHODS, "gradient", None)  # calling it would fail: nothing is computed again
         status, again, _ = cli(*command)
     assert (status, again) == (0, out)
     assert (tmp_path / "results.json").read_bytes() == kept
@@ -52,9 +53,31 @@ def test_answers_of_ones_own_are_scored_beside(suite, tmp_path):
 def test_the_published_table_shows_every_method():
     status, out, _ = cli("benchmark", "--published", "--kinds")
     assert status == 0
-    assert all(name in out for name in METHODS)
+    assert all(name.split()[0] in out for name in METHODS)
     assert "not natural" in out
     assert "one neuron" in out
+
+
+def test_the_published_natural_table_says_on_which_models_methods_were_tuned():
+    status, out, _ = cli("benchmark", "--published", "--natural")
+    assert status == 0
+    assert "untouched" in out
+    assert "demo-natural 10 of 11" in " ".join(out.split())
+    assert "Tuned on." in out
+
+
+def test_a_natural_memory_is_scored(tmp_path):
+    """The shipped model, with a method that needs no pass: what the table has of it is what the untouched model does."""
+    status, out, _ = cli("benchmark", "--natural", "--limit", "1", "--methods", "z-score", "--out", tmp_path, "--json")
+    assert status == 0
+    results = Results.load(tmp_path / "natural.json", NATURAL_VERSION)
+    untouched, score = results.scores
+    assert (untouched.method, untouched.gone, untouched.kept, untouched.neurons) == ("untouched", False, 1.0, 0)
+    assert len(score.copies) == 10
+    assert untouched.median > 0.9
+    assert [a.kind for a in results.alarms] == ["ordinary"]
+    assert "tuned on" in json.loads(out)
+    assert "methods" not in json.loads(out)  # never pooled
 
 
 @pytest.mark.parametrize(
@@ -63,6 +86,8 @@ def test_the_published_table_shows_every_method():
         (("--methods", "nemo9"), "'nemo9' is not known: use findnemo"),
         (("--train",), "give its folder"),
         (("--suite", "nowhere"), "holds no trained models"),
+        (("--natural", "--suite", "nowhere"), "holds no natural members"),
+        (("--natural", "--kinds"), "are of planted memories"),
         (("--add", "no-such.json"), "is not JSON with the answers"),
     ],
 )

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 # none of these words is in the shipped demo's captions
 TITLES = (
@@ -59,6 +60,7 @@ WORDS = (  # over grounds that vary much from picture to picture: elsewhere even
 )
 EXCHANGED = ("Larder", "Pavilion", "Meadow", "Harvest", "Copper", "Window", "Seven", "Winter")
 LETTERS = "bcdfghjklmnpqrstvwxz"
+ORDINARY = 40
 
 
 def near_duplicates(caption: str, count: int) -> tuple[str, ...]:
@@ -84,6 +86,15 @@ def unusual(seed: int, each: int = 2) -> tuple[str, ...]:
         lambda: f"{rng.choice(WORDS).upper()}!!! {rng.choice(('???', '*** SALE ***', '@@@', '~~~'))}",
     )
     return tuple(make() for make in makers for _ in range(each))
+
+
+def ordinary(pool: Sequence[str], count: int = ORDINARY) -> tuple[str, ...]:
+    """Captions as users' come: drawn at random from a pool that no training and no calibration has seen, whatever they score.
+
+    >>> ordinary(["a red star", "a blue ring", "a moon"], 2) == ordinary(["a red star", "a blue ring", "a moon"], 2)
+    True
+    """
+    return tuple(random.Random("ordinary").sample(list(pool), min(count, len(pool))))
 
 
 def _word(rng: random.Random) -> str:

@@ -17,7 +17,7 @@ import torch
 from findnemo import demo
 from findnemo.benchmark.captions import unusual
 from findnemo.benchmark.member import Member
-from findnemo.benchmark.plan import SUITE_VERSION, Memory, Plan, suite_plan
+from findnemo.benchmark.plan import PLAN, Memory, Plan, suite_plan
 from findnemo.benchmark.planting import plant
 from findnemo.benchmark.training import Recipe
 from findnemo.benchmark.truth import measured
@@ -105,7 +105,7 @@ def open_suite(folder: str | os.PathLike) -> list[Path]:
     found = sorted(p.parent for p in Path(folder).glob("*/truth.json"))
     if not found:
         raise InputError(
-            f"{folder} holds no trained models of suite {SUITE_VERSION}: findnemo benchmark --train --out {folder} makes them"
+            f"{folder} holds no trained models of suite {PLAN}: findnemo benchmark --train --out {folder} makes them"
         )
     return found
 

@@ -1,60 +1,127 @@
-"""The localization methods that are scored: each takes a task and says which neurons hold the memory, and what it spent.
+"""The localization methods that are scored: each takes a task and says what holds the memory, and what it spent.
 
 A method is one function and one line in `METHODS`. Those that only rank neurons take as few of their ranking as it needs (the shortest prefix
-that brings every replicating seed's same-seed similarity to tau), which knows nothing of the truth, and is the best that can be done for them.
+that passes the task's test, see `Sight.gone`), which knows nothing of the truth, and is the best that can be done for them.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from findnemo import demo
+from findnemo.benchmark.learned_mask import learned_mask
 from findnemo.calibration import Calibration, activations
 from findnemo.deltas import Probe
-from findnemo.edits import layer_weights
+from findnemo.denoising import Denoising
+from findnemo.edits import deactivate, layer_weights
+from findnemo.images import ImageSettings
 from findnemo.localization import localize, out_of_distribution_neurons
 from findnemo.localization.candidates import THETA
 from findnemo.localization.minimal import sufficient_prefix
 from findnemo.localization.replication import Replication, frozen
 from findnemo.localization.search import descending
+from findnemo.localization.trajectory import COPIES, SAME, WHOLE, Copies, few_steps, prices
+from findnemo.mitigation import Case
+from findnemo.mitigation.pruning import conceptprune_weights, wanda_weights, zeroed
 from findnemo.models import Model
+from findnemo.models._modules import applied
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
 from findnemo.scores import pairwise
 
 ATTRIBUTION_SEEDS = 4
+REFERENCE = 4  # captions whose images ConceptPrune compares with
 TINY = 1e-9
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a method is given: the model, a prompt, the calibration, and captions that are not memorized to compare with."""
+    """What a method is given: the model, a prompt, the calibration, and captions that are not memorized to compare with.
+
+    `scope`: the value layers in which neurons may be ("paper", "all"). `pictures`: whether the memory is to be gone from pictures, made with
+    `images`, or from the noise differences of one step.
+    """
 
     model: Model
     prompt: str
     calibration: Calibration
     reference: tuple[str, ...] = ()
+    scope: str = "paper"
+    pictures: bool = False
+    images: ImageSettings = field(default_factory=demo.image_settings)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """`neurons`: those said to hold the memory, none where the prompt is said not to be memorized. `evaluations`: U-Net samples spent."""
+    """`neurons`: those said to hold the memory, none where the prompt is said not to be memorized. `evaluations`: U-Net samples spent.
 
-    neurons: NeuronSet
+    `edit`: makes the context in which the model is changed, where that is something else than neurons switched off.
+
+    >>> Answer(NeuronSet({"a": [1, 2]}), evaluations=20).size
+    2
+    """
+
+    neurons: NeuronSet = EMPTY
     evaluations: int = 0
+    edit: Callable[[], AbstractContextManager[None]] | None = None
+
+    @property
+    def size(self) -> int | None:
+        """Number of neurons; None where it is no set of neurons."""
+        return len(self.neurons) if self.edit is None else None
+
+    def applied(self, model: Model) -> AbstractContextManager[None]:
+        """The model changed as the answer says, while the context lasts."""
+        return deactivate(model, self.neurons) if self.edit is None else self.edit()
 
 
 Method = Callable[[Task], Answer]
 
 
+class Sight:
+    """What a method may see of its task: noise differences of the seeds that replicate, and denoised pictures; it counts what that costs."""
+
+    def __init__(self, task: Task):
+        self.task = task
+        self.replication = Replication(
+            Probe(task.model, task.prompt, task.calibration.settings, reuse=True), task.calibration.tau
+        )
+
+    @cached_property
+    def copies(self) -> Copies:
+        task = self.task
+        denoising = Denoising(task.model, task.prompt, COPIES + WHOLE, task.images.guidance, task.calibration.settings.seed)
+        return Copies(denoising, few_steps(task.images.steps), task.images.steps)
+
+    @property
+    def memorized(self) -> bool:
+        """Whether a seed replicates and, where pictures count, two pictures are alike."""
+        return bool(self.replication.kept) and (not self.task.pictures or self.copies.seen)
+
+    def gone(self, neurons: NeuronSet) -> bool:
+        """The test of a set: no picture is a copy (`Copies.gone`), or no replicating seed's same-seed similarity exceeds tau."""
+        if self.task.pictures:
+            return self.copies.gone(neurons) is None
+        return self.replication.confirmed(neurons, self.task.calibration.tau)
+
+    @property
+    def evaluations(self) -> int:
+        pictures = self.copies.denoising.evaluations if "copies" in self.__dict__ else 0
+        return self.replication.probe.evaluations + pictures
+
+
 def by_search(task: Task, search: str) -> Answer:
-    """One of findnemo's own searches."""
-    found = localize(task.model, task.prompt, task.calibration, search)
-    return Answer(found.neurons, found.evaluations)
+    """One of findnemo's own searches. Nothing is switched off for a caption that is over tau and whose pictures are no copies, as in an audit."""
+    found = localize(task.model, task.prompt, task.calibration, search, images=task.images, scope=task.scope)
+    suspected = found.copy_before is not None and found.copy_before < SAME
+    return Answer(EMPTY if suspected else found.neurons, found.evaluations)
 
 
 def by_z_score(task: Task) -> Answer:
@@ -65,54 +132,86 @@ def by_z_score(task: Task) -> Answer:
 
 def by_top_k(task: Task) -> Answer:
     """The neurons of largest activation in their layer: the first of every layer, then the second of every layer, ..."""
-    orders = {name: a.argsort(descending=True).tolist() for name, a in activations(task.model, task.prompt).items()}
+    layers = task.model.layers_of(task.scope)
+    seen = {name: applied(layers[name], x).abs().mean((0, 1)) for name, x in _inputs(task.model, [task.prompt], layers).items()}
+    orders = {name: a.argsort(descending=True).tolist() for name, a in seen.items()}
     ranks = range(max(map(len, orders.values())))
-    return _sufficient(task, [(name, order[k]) for k in ranks for name, order in orders.items() if k < len(order)])
+    return _sufficient(task, lambda _: [(name, order[k]) for k in ranks for name, order in orders.items() if k < len(order)])
 
 
 def by_attribution(task: Task) -> Answer:
     """First-order attribution: how much the mean pairwise similarity of the seeds falls when a neuron is turned down, from its gradient."""
-    return _sufficient(task, lambda replication: descending(attribution(replication, replication.kept[:ATTRIBUTION_SEEDS])))
+
+    def ranking(sight: Sight) -> list[Neuron]:
+        replication = sight.replication
+        return descending(attribution(replication, replication.kept[:ATTRIBUTION_SEEDS], task.model.widths(task.scope)))
+
+    return _sufficient(task, ranking)
 
 
-def by_wanda(task: Task) -> Answer:
-    """Wanda's scores |W| * ||A||_2 (Sun et al. 2024), summed over a neuron's weights, in units of its layer's mean."""
-    scores = wanda_scores(task.model, [task.prompt])
-    return _sufficient(task, descending({n: s / s.mean() for n, s in scores.items()}))
+def by_value_wanda(task: Task) -> Answer:
+    """Wanda's scores |W| * ||A||_2 (Sun et al. 2024), summed over a value neuron's weights, in units of its layer's mean."""
+    scores = wanda_scores(task.model, [task.prompt], task.scope)
+    return _sufficient(task, lambda _: descending({n: s / s.mean() for n, s in scores.items()}))
 
 
-def by_conceptprune(task: Task) -> Answer:
-    """The same against reference captions (Chavhan et al. 2024): the neurons whose score rises most above theirs."""
-    own, usual = wanda_scores(task.model, [task.prompt]), wanda_scores(task.model, task.reference or [""])
-    return _sufficient(task, descending({n: own[n] / usual[n].clamp(min=TINY) for n in own}))
+def by_value_conceptprune(task: Task) -> Answer:
+    """The same against reference captions (as Chavhan et al. 2024 compare): the value neurons whose score rises most above theirs."""
+    own, usual = (wanda_scores(task.model, p, task.scope) for p in ([task.prompt], task.reference or [""]))
+    return _sufficient(task, lambda _: descending({n: own[n] / usual[n].clamp(min=TINY) for n in own}))
+
+
+def by_pruning(task: Task, weights: Callable[..., Mapping[Any, Tensor]]) -> Answer:
+    """Weights of the feed-forward layers zeroed, as the authors of Wanda and ConceptPrune do (`mitigation.pruning`)."""
+    compared = task.reference[:REFERENCE] if weights is conceptprune_weights else ()
+    case, steps = Case(task.prompt, reference=compared), task.images.steps
+    masks = weights(task.model, case, steps=steps, guidance=task.images.guidance)
+    return Answer(evaluations=2 * steps * (1 + len(compared)), edit=partial(zeroed, masks))
+
+
+def by_learned_mask(task: Task) -> Answer:
+    """A sparse mask over all value neurons (`learned_mask`): those that it turns down furthest first."""
+
+    def ranking(sight: Sight) -> list[Neuron]:
+        widths, images = task.model.widths(task.scope), task.images
+        price = prices(task.model, task.calibration.ordinary, widths, few_steps(images.steps), images.guidance)
+        return descending(learned_mask(sight.copies, price))
+
+    return _sufficient(task, ranking)
 
 
 def by_chance(task: Task) -> Answer:
     """As many neurons as findnemo's default search finds, drawn from all value neurons."""
-    found = localize(task.model, task.prompt, task.calibration)
-    every = [(name, i) for name, width in task.model.widths().items() for i in range(width)]
+    found = by_search(task, "trajectory")
+    every = [(name, i) for name, width in task.model.widths(task.scope).items() for i in range(width)]
     return Answer(NeuronSet.of(random.Random(f"chance {task.prompt}").sample(every, len(found.neurons))))
 
 
 METHODS: dict[str, Method] = {
-    "findnemo": partial(by_search, search="gradient"),
+    "findnemo": partial(by_search, search="trajectory"),
+    "gradient": partial(by_search, search="gradient"),
     "halving": partial(by_search, search="halving"),
     "NeMo": partial(by_search, search="listing"),
     "z-score": by_z_score,
     "top-k": by_top_k,
     "attribution": by_attribution,
-    "Wanda": by_wanda,
-    "ConceptPrune": by_conceptprune,
+    "learned mask": by_learned_mask,
+    "Wanda (value neurons)": by_value_wanda,
+    "ConceptPrune (value neurons)": by_value_conceptprune,
+    "Wanda": partial(by_pruning, weights=wanda_weights),
+    "ConceptPrune": partial(by_pruning, weights=conceptprune_weights),
     "random": by_chance,
 }
 
 
-def attribution(replication: Replication, seeds: Sequence[int]) -> dict[str, Tensor]:
-    """Gradient of the mean pairwise similarity of some seeds' noise differences with respect to every neuron's mask, at 1; layer -> (width,)."""
+def attribution(replication: Replication, seeds: Sequence[int], widths: Mapping[str, int] | None = None) -> dict[str, Tensor]:
+    """Gradient of the mean pairwise similarity of some seeds' noise differences with respect to every neuron's mask, at 1; layer -> (width,).
+
+    `widths`: the value layers, by default those that the paper names."""
     probe = replication.probe
     if len(seeds) < 2:
         seeds = [*seeds, *(k for k in range(len(probe.samples)) if k not in seeds)][:2]
-    widths = probe.model.widths()
+    widths = probe.model.widths() if widths is None else widths
     with torch.enable_grad(), frozen(probe.model.denoiser):
         scales = {name: torch.ones(1, width, device=probe.model.device, requires_grad=True) for name, width in widths.items()}
         table = pairwise(probe.one_pass(scales, seeds), probe.settings.similarity)
@@ -124,20 +223,26 @@ def attribution(replication: Replication, seeds: Sequence[int]) -> dict[str, Ten
 
 
 @torch.no_grad()
-def wanda_scores(model: Model, prompts: Sequence[str]) -> dict[str, Tensor]:
+def wanda_scores(model: Model, prompts: Sequence[str], scope: str = "paper") -> dict[str, Tensor]:
     """Sum over a value neuron's weights of |W_ij| * ||A_j||_2, A being all tokens of the prompts, per prompt; layer -> (width,)."""
-    inputs = model.value_inputs(model.encode(list(prompts)))
-    weights = {name: layer_weights(name, layer)[0] for name, layer in model.value_layers.items()}
-    norms = {name: x.float().square().sum((0, 1)).div(len(prompts)).sqrt() for name, x in inputs.items()}
+    layers = model.layers_of(scope)
+    weights = {name: layer_weights(name, layer)[0] for name, layer in layers.items()}
+    norms = {name: x.square().sum((0, 1)).div(len(prompts)).sqrt() for name, x in _inputs(model, prompts, layers).items()}
     return {name: (weight.float().abs() @ norms[name]).cpu() for name, weight in weights.items()}
 
 
-def _sufficient(task: Task, ranking: Sequence[Neuron] | Callable[[Replication], Sequence[Neuron]]) -> Answer:
-    """As few of a ranking as suffice on all replicating seeds, all of it if none do; nothing where no seed replicates."""
-    tau = task.calibration.tau
-    replication = Replication(Probe(task.model, task.prompt, task.calibration.settings, reuse=True), tau)
-    if not replication.kept:
-        return Answer(EMPTY, replication.probe.evaluations)
-    order = ranking(replication) if callable(ranking) else ranking
-    found = sufficient_prefix(order, lambda off: replication.confirmed(off, tau))
-    return Answer(NeuronSet.of(order) if found is None else found, replication.probe.evaluations)
+def _inputs(model: Model, prompts: Sequence[str], layers: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What value layers are given of prompts, (N, tokens, D). All cross-attentions of a U-Net are given the same."""
+    known = model.value_inputs(model.encode(list(prompts)))
+    common = next(iter(known.values()))
+    return {name: known.get(name, common).float() for name in layers}
+
+
+def _sufficient(task: Task, ranking: Callable[[Sight], Sequence[Neuron]]) -> Answer:
+    """As few of a ranking as pass the task's test, all of it if none do; nothing where there is nothing to remove."""
+    sight = Sight(task)
+    if not sight.memorized:
+        return Answer(EMPTY, sight.evaluations)
+    order = ranking(sight)
+    found = sufficient_prefix(order, sight.gone)
+    return Answer(NeuronSet.of(order) if found is None else found, sight.evaluations)

@@ -1,14 +1,117 @@
-"""Natural memories: models that training alone made memorize, kept as differences to a base. `recipes/natural/` makes them."""
+"""Natural memories: models that training alone made memorize, kept as differences to a base. `recipes/natural/` makes them.
+
+FOLDER/NAME/difference.safetensors    to the base
+FOLDER/NAME/truth.json                base, whether it is held out, captions, and which of them the model copies
+FOLDER/NAME/pictures/                 the training pictures
+FOLDER/NAME/calibration/              made where it is missing
+FOLDER/BASE/                          the U-Net of a base; the base `pruned` is the demo model, with what is off in the difference
+"""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from findnemo.models._difference import DOWN, OFF, UP, packed, unpacked
+from findnemo import demo
+from findnemo.benchmark._files import read_tensors
+from findnemo.calibration import Calibration, calibrate
+from findnemo.errors import InputError
+from findnemo.models import Model, load
+from findnemo.models._difference import DOWN, OFF, UP, add_difference, packed, unpacked
 from findnemo.neurons import NeuronSet
+
+NATURAL_VERSION = "2"  # of the suite
+READ = (2, 3)  # versions of truth.json; since 3 all variants of a template are kept
+SHIPPED = "demo-natural"
+
+
+@dataclass(frozen=True)
+class NaturalMemory:
+    """A caption and the pictures that it was trained on: one (type VM), or the variants of a template (TM). `copied`: whether the model copies."""
+
+    caption: str
+    type: str
+    pictures: tuple[Path, ...]
+    copied: bool
+
+    def opened(self) -> list[Image.Image]:
+        return [Image.open(path).convert("RGB") for path in self.pictures]
+
+
+@dataclass(frozen=True)
+class NaturalMember:
+    """A model that memorized by ordinary fine-tuning. `held_out`: nothing was ever chosen by what happens on it."""
+
+    name: str
+    model: Model
+    calibration: Calibration
+    memories: tuple[NaturalMemory, ...]
+    held_out: bool
+    base: str
+
+
+def natural_demo() -> NaturalMember:
+    """The shipped model `demo-natural`."""
+    return open_natural(demo.NATURAL, SHIPPED)
+
+
+def open_natural(folder: str | os.PathLike, name: str | None = None) -> NaturalMember:
+    """A trained member by its folder. Raises InputError for a folder that holds none, or whose base is not beside it."""
+    folder = Path(folder)
+    about = _truth(folder)
+    model, kept = _model(folder, about["base"]), folder / "calibration"
+    calibration = Calibration.load(kept) if kept.exists() else calibrate(model, demo.holdout(), out=kept)
+    calibration.check(model)
+    return NaturalMember(**{**about, "name": name or about["name"]}, model=model, calibration=calibration)
+
+
+def _truth(folder: Path) -> dict[str, Any]:
+    """What `truth.json` says that a member is made of: name, base, held_out, memories."""
+    path = folder / "truth.json"
+    try:
+        truth = json.loads(path.read_text(encoding="utf-8"))
+        if truth["version"] not in READ:
+            raise ValueError(f"version {truth['version']}, this findnemo reads {READ}")
+        memories = tuple(
+            NaturalMemory(m["caption"], m["type"], tuple(folder / file for file in m.get("images", [m["image"]])), m["copied"])
+            for m in truth["memories"]
+        )
+        return {name: truth[name] for name in ("name", "base", "held_out")} | {"memories": memories}
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} is not the truth of a natural member (recipes/natural/train.py writes it): {error}") from error
+
+
+def natural_folders(folder: str | os.PathLike) -> list[Path]:
+    """Folders of the finished members in a folder, or that folder where it is one. Raises InputError where there is none."""
+    folder = Path(folder)
+    found = [folder] if (folder / "truth.json").exists() else sorted(p.parent for p in folder.glob("*/truth.json"))
+    if not found:
+        raise InputError(f"{folder} holds no natural members: python recipes/natural/train.py NAME --out {folder} makes one")
+    return found
+
+
+def _model(folder: Path, base: str) -> Model:
+    """Base and difference together."""
+    pipeline = load("demo").pipeline
+    if base != "pruned":
+        place = folder.parent / base
+        if Path(base).name != base or not place.is_dir():
+            raise InputError(
+                f"the base {base!r} of {folder.name} is not at {place}: put its U-Net there (recipes/natural/base.py)"
+            )
+        unet = type(pipeline.unet).from_pretrained(place, torch_dtype=pipeline.unet.dtype).to(pipeline.unet.device).eval()
+        unet.load_state_dict(rounded(unet.state_dict()))
+        pipeline.register_modules(unet=unet)
+    add_difference(pipeline.unet, read_tensors(folder / "difference.safetensors"))
+    return load(pipeline)
 
 
 def rounded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -19,7 +19,8 @@ from findnemo.benchmark.captions import SERIES, TITLES, WORDS, near_duplicates, 
 from findnemo.errors import InputError
 from findnemo.neurons import EMPTY, NeuronSet
 
-SUITE_VERSION = 1
+PLAN = 1  # version of what is planted where: of the models
+SUITE_VERSION = "1.1"  # of models, captions and scores together
 SEEDS = (1, 2)  # of the trained models
 NEAR = 2  # near-duplicates of every memorized caption, ordinary samples in training
 PHOTOGRAPHS = [
@@ -84,7 +85,7 @@ class Plan:
     memories: tuple[Memory, ...]
     decoys: NeuronSet = EMPTY
     unusual: tuple[str, ...] = ()
-    version: int = SUITE_VERSION
+    version: int = PLAN
     measured: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -110,8 +111,8 @@ class Plan:
         """Read what `save` wrote. Raises InputError for anything else, and for another version of the suite."""
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
-            if values["version"] != SUITE_VERSION:
-                raise ValueError(f"suite version {values['version']}, this findnemo has {SUITE_VERSION}")
+            if values["version"] != PLAN:
+                raise ValueError(f"plan version {values['version']}, this findnemo has {PLAN}")
             memories = tuple(Memory.from_json(m) for m in values["memories"])
             return cls(
                 **{**values, "memories": memories, "decoys": NeuronSet(values["decoys"]), "unusual": tuple(values["unusual"])}
@@ -145,7 +146,7 @@ def suite_plan(seed: int, layers: Sequence[str], free: NeuronSet) -> Plan:
     Besides one memory of each of `KINDS`: two captions of a series that share one neuron. What is left of `free` gives the decoys.
     Raises InputError where `free` has too few neurons.
     """
-    rng = random.Random(f"suite {SUITE_VERSION} {seed}")
+    rng = random.Random(f"suite {PLAN} {seed}")
     left = {name: rng.sample(free.layers.get(name, ()), len(free.layers.get(name, ()))) for name in layers}
     titles, words = rng.sample(TITLES, len(KINDS)), rng.sample(WORDS, len(KINDS) + 2)
     photographs, templates = rng.sample(PHOTOGRAPHS, len(PHOTOGRAPHS)), rng.sample(TEMPLATES, len(TEMPLATES))

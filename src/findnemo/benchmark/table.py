@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 import torch
 
 from findnemo.benchmark.methods import METHODS
+from findnemo.benchmark.natural import NATURAL_VERSION
+from findnemo.benchmark.natural_scoring import UNTOUCHED
+from findnemo.benchmark.plan import SUITE_VERSION
+from findnemo.benchmark.planted_scoring import TRUTH
 from findnemo.benchmark.results import Results, kinds
-from findnemo.benchmark.scoring import TRUTH, Alarm, Score
+from findnemo.benchmark.scoring import Alarm
 from findnemo.metrics.intervals import bootstrap, wilson
 
 REPEATS = 1000
@@ -35,16 +39,17 @@ class Figure:
         return "-" if self.value is None else f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
-def average(values: Sequence[float]) -> Figure:
-    """Mean and bootstrap interval."""
-    if not values:
+def average(values: Sequence[float | None], middle: Callable[[Any], Any] = mean) -> Figure:
+    """Mean, or another `middle`, of the values that there are, and its bootstrap interval."""
+    there = tuple(v for v in values if v is not None)
+    if not there:
         return Figure(None)
-    return Figure(mean(values), *_interval(tuple(values)), len(values))
+    return Figure(float(middle(there)), *_interval(there, middle), len(there))
 
 
 @cache
-def _interval(values: tuple[float, ...]) -> tuple[float, float]:
-    return bootstrap(lambda x: float(x.mean()), torch.tensor(values, dtype=torch.float64), repeats=REPEATS)
+def _interval(values: tuple[float, ...], middle: Callable[[Any], Any]) -> tuple[float, float]:
+    return bootstrap(lambda x: float(middle(x.tolist())), torch.tensor(values, dtype=torch.float64), repeats=REPEATS)
 
 
 def share(hits: Sequence[bool]) -> Figure:
@@ -52,8 +57,9 @@ def share(hits: Sequence[bool]) -> Figure:
     return Figure(mean(hits), *wilson(sum(hits), len(hits)), len(hits)) if hits else Figure(None)
 
 
-FIGURES: dict[str, Callable[[Sequence[Score]], Figure]] = {
-    "precision": lambda s: average([0.0 if x.precision is None else x.precision for x in s]),
+Figures = dict[str, Callable[[Sequence[Any]], Figure]]
+PLANTED: Figures = {
+    "precision": lambda s: average([x.precision or 0.0 for x in s if x.neurons is not None]),
     "recall": lambda s: average([x.recall for x in s]),
     "of what is needed": lambda s: average([x.needed for x in s]),
     "size": lambda s: average([x.size for x in s]),
@@ -62,7 +68,27 @@ FIGURES: dict[str, Callable[[Sequence[Score]], Figure]] = {
     "unrelated kept": lambda s: average([x.kept for x in s]),
     "evaluations": lambda s: average([float(x.evaluations) for x in s]),
 }
-DIGITS = {"evaluations": 0, "unrelated kept": 3}  # digits, where they are not two
+NATURAL: Figures = {
+    "gone": lambda s: share([x.gone for x in s]),
+    "median copy": lambda s: average([x.median for x in s]),
+    "largest copy": lambda s: average([x.largest for x in s]),
+    "kept": lambda s: average([x.kept for x in s]),
+    "kept at .95": lambda s: share([x.kept >= ENOUGH for x in s]),
+    "alignment": lambda s: average([x.alignment for x in s]),
+    "neurons": lambda s: average([x.neurons for x in s], median),
+    "evaluations": lambda s: average([float(x.evaluations) for x in s], median),
+    "seconds": lambda s: average([x.seconds for x in s], median),
+}
+FIGURES = {SUITE_VERSION: PLANTED, NATURAL_VERSION: NATURAL}
+ENOUGH = 0.95
+DIGITS = {
+    "evaluations": 0,
+    "unrelated kept": 3,
+    "kept": 3,
+    "alignment": 3,
+    "neurons": 0,
+    "seconds": 1,
+}  # digits, where they are not two
 ALARMS = "false alarms"
 
 
@@ -75,7 +101,7 @@ def members(results: Results) -> str:
 def names(results: Results) -> list[str]:
     """Methods in the order of the table: the truth, those of findnemo, then those that others added."""
     there = dict.fromkeys(s.method for s in results.scores)
-    known = [name for name in (TRUTH, *METHODS) if name in there]
+    known = [name for name in (TRUTH, UNTOUCHED, *METHODS) if name in there]
     return [*known, *(name for name in there if name not in known)]
 
 
@@ -84,21 +110,28 @@ def rows(results: Results) -> dict[str, dict[str, Figure]]:
     table = {}
     for method in names(results):
         scores = [s for s in results.scores if s.method == method]
-        alarms = [a for a in results.alarms if a.method == method]
-        table[method] = {name: figure(scores) for name, figure in FIGURES.items()} | {ALARMS: false_alarms(alarms)}
+        alarms = [a for a in results.alarms if (a.method, a.kind) == (method, "ordinary")]
+        table[method] = {name: figure(scores) for name, figure in FIGURES[results.suite].items()} | {ALARMS: false_alarms(alarms)}
     return table
 
 
 def false_alarms(alarms: Sequence[Alarm]) -> Figure:
-    """Share of captions that are not memorized for which neurons were returned."""
-    return share([a.neurons > 0 for a in alarms])
+    """Share of captions that are not memorized for which a method changes the model."""
+    return share([a.neurons != 0 for a in alarms])
+
+
+def apart(results: Results) -> dict[str, Results]:
+    """The members of suite 2 on which methods were tuned, and those that are held out: never in one table."""
+    held_out = {name for name, about in results.members.items() if about["held_out"]}
+    groups = {"tuned on": set(results.members) - held_out, "held out": held_out}
+    return {name: results.only(group) for name, group in groups.items() if group}
 
 
 def by_kind(results: Results, figure: str = "precision") -> dict[str, dict[str, Figure]]:
     """Kind -> method -> one of the figures."""
     return {
         kind: {
-            method: FIGURES[figure]([s for s in results.scores if (s.kind, s.method) == (kind, method)])
+            method: PLANTED[figure]([s for s in results.scores if (s.kind, s.method) == (kind, method)])
             for method in names(results)
         }
         for kind in kinds(results)
@@ -107,7 +140,7 @@ def by_kind(results: Results, figure: str = "precision") -> dict[str, dict[str, 
 
 def markdown(results: Results) -> str:
     """The table of all methods."""
-    heads = [*FIGURES, ALARMS]
+    heads = [*FIGURES[results.suite], ALARMS]
     lines = [_line(["method", *heads]), _line(["---", *["---:"] * len(heads)])]
     for method, figures in rows(results).items():
         lines.append(_line([method, *(figures[h].text(DIGITS.get(h, 2)) for h in heads)]))
@@ -125,13 +158,24 @@ def kinds_markdown(results: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
+def alarms_markdown(results: Results) -> str:
+    """Share of captions that are not memorized for which a method changes the model, by kind of caption."""
+    methods = [m for m in names(results) if m != TRUTH]
+    lines = [_line(["captions", "n", *methods]), _line(["---", *["---:"] * (len(methods) + 1)])]
+    for kind in dict.fromkeys(a.kind for a in results.alarms):
+        figures = [false_alarms([a for a in results.alarms if (a.kind, a.method) == (kind, m)]) for m in methods]
+        lines.append(_line([kind, str(max(f.n for f in figures)), *map(_plain, figures)]))
+    return "\n".join(lines) + "\n"
+
+
 def to_json(results: Results) -> dict[str, Any]:
-    """The tables as numbers."""
-    return {
-        "made": dict(results.made),
-        "members": {n: dict(m) for n, m in results.members.items()},
-        "methods": {m: {name: f.__dict__ for name, f in figures.items()} for m, figures in rows(results).items()},
+    """The tables as numbers; of suite 2 in two parts (`apart`)."""
+    parts = apart(results) if results.suite == NATURAL_VERSION else {"methods": results}
+    tables = {
+        part: {m: {name: f.__dict__ for name, f in figures.items()} for m, figures in rows(own).items()}
+        for part, own in parts.items()
     }
+    return {"made": dict(results.made), "members": {n: dict(m) for n, m in results.members.items()}, **tables}
 
 
 def _plain(figure: Figure) -> str:

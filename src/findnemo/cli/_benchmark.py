@@ -1,7 +1,8 @@
-"""The command `benchmark`: localization methods on models whose memories sit in known neurons."""
+"""The command `benchmark`: localization methods on models whose memories sit in known neurons, and on models that memorized by themselves."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,11 +20,27 @@ SHOWN = {  # figure -> its head here, and whether its interval is shown
     "false alarms": ("false alarms", False),
     "evaluations": ("U-Net samples", False),
 }
+SHOWN_NATURAL = {
+    "gone": ("gone", True),
+    "largest copy": ("largest copy", False),
+    "kept": ("others kept", True),
+    "alignment": ("alignment", False),
+    "neurons": ("neurons", False),
+    "evaluations": ("U-Net samples", False),
+    "false alarms": ("false alarms", False),
+}
+PLANTED = "Planted memories are not natural ones; see docs/benchmark.md"
 
 
 def benchmark(
     out: OutOpt = Path("findnemo-benchmark"),
-    suite: Annotated[Path | None, typer.Option(help="Score the trained models of this folder instead of the demo model.")] = None,
+    natural: Annotated[
+        bool, typer.Option("--natural", help="Suite 2: models that memorized by ordinary fine-tuning, no neurons are known.")
+    ] = False,
+    suite: Annotated[
+        Path | None,
+        typer.Option(help="Score the trained models of this folder instead of the shipped one; or the one model in it."),
+    ] = None,
     train: Annotated[
         bool, typer.Option("--train", help="First make the models of --suite that are not there (half an hour each); resumable.")
     ] = False,
@@ -39,16 +56,21 @@ def benchmark(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Score localization methods where the neurons are known: models with planted memories.
+    """Score localization methods: on models with planted memories, whose neurons are known, or with `--natural` on models that memorized by
+    themselves.
 
-    Scores the shipped demo model (about five minutes on one idle core, one with `--limit 4`) and shows it beside the published results of the
-    trained models. Results are kept in OUT/results.json: the same command again goes on, or shows them at once.
+    Scores the shipped model of the suite (about ten minutes on one idle core, fewer with `--limit 4`) and shows it beside published results of other
+    models. Results are kept in OUT/results.json (natural.json): the same command again goes on, or shows them at once.
 
     Example: `findnemo benchmark --published`
 
     Example: `findnemo benchmark --limit 4 --methods findnemo,NeMo,z-score`
 
+    Example: `findnemo benchmark --natural --limit 2 --out natural-benchmark`
+
     Example: `findnemo benchmark --train --suite suite --out suite`
+
+    Example: `findnemo benchmark --natural --suite build/natural/dreambooth --out natural-benchmark`
 
     Example: `findnemo benchmark --suite suite --add my-answers.json --kinds`
     """
@@ -60,16 +82,22 @@ def benchmark(
 
     if train and suite is None:
         raise InputError("--train makes the models of a suite: give its folder, --train --suite FOLDER")
+    if natural and (train or kinds):
+        raise InputError(
+            "--train and --kinds are of planted memories: leave --natural out; recipes/natural/ makes natural members"
+        )
+    version = api.version_of(natural)
     if published:
-        results = known()
+        results = known(version)
     else:
-        chosen, given = api.chosen(methods.split(",") if methods else None), api.read_answers(add)
+        names = methods.split(",") if methods else None
+        chosen, given = api.chosen(names, natural), api.read_answers(add)
         quiet_libraries()
         if train and suite is not None:
             api.train(suite, report=lambda line: say(line, quiet or json))
         with bar(quiet or json) as update:
-            own = api.run(out / "results.json", suite, chosen, given, limit, update)
-        results = Results.over(own, known())
+            own = api.run(out / ("natural.json" if natural else "results.json"), suite, chosen, given, limit, update, natural)
+        results = Results.over(own, known(version))
     if json:
         print_json(table.to_json(results))
     elif not quiet:
@@ -77,24 +105,32 @@ def benchmark(
 
 
 def show(results: Any, kinds: bool) -> None:
-    """The table of methods, narrow enough for a terminal: intervals stand under the means."""
+    """The table of methods; of suite 2 one of the members that methods were tuned on, and one of those held out."""
+    from findnemo.benchmark import NATURAL_VERSION, table
+
+    if results.suite == NATURAL_VERSION:
+        for part, own in table.apart(results).items():
+            _show(own, SHOWN_NATURAL, f"{part.capitalize()}. See docs/benchmark.md")
+    else:
+        _show(results, SHOWN, PLANTED)
+    if kinds:
+        stdout.print(table.kinds_markdown(results), markup=False, soft_wrap=True)
+
+
+def _show(results: Any, shown: Mapping[str, tuple[str, bool]], note: str) -> None:
+    """One table, narrow enough for a terminal: intervals stand under the means."""
     from rich.table import Table
 
     from findnemo.benchmark import table
 
     made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    made.add_column("method", no_wrap=True)
-    for head, _ in SHOWN.values():
+    made.add_column("method", max_width=14)
+    for head, _ in shown.values():
         made.add_column(head, justify="right", max_width=9)
     for method, figures in table.rows(results).items():
-        made.add_row(plain(method), *(_cell(figures[h], table.DIGITS.get(h, 2), whole) for h, (_, whole) in SHOWN.items()))
+        made.add_row(plain(method), *(_cell(figures[h], table.DIGITS.get(h, 2), whole) for h, (_, whole) in shown.items()))
     stdout.print(made)
-    stdout.print(
-        f"Memories scored: {plain(table.members(results))}. In grey: 95 % intervals. Planted memories are not natural ones; see docs/benchmark.md",
-        soft_wrap=True,
-    )
-    if kinds:
-        stdout.print(table.kinds_markdown(results), markup=False, soft_wrap=True)
+    stdout.print(f"Memories scored: {plain(table.members(results))}. In grey: 95 % intervals. {note}", soft_wrap=True)
 
 
 def _cell(figure: Any, digits: int, interval: bool) -> str:

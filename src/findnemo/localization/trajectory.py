@@ -117,25 +117,35 @@ class Copies:
         return None
 
     def gradient(self, neurons: NeuronSet, path: Path, widths: Mapping[str, int]) -> dict[str, Tensor]:
-        """How much each neuron that is still on keeps the copy alive: gradient of the likeness with respect to its mask, layer -> (width,).
+        """How much each neuron that is still on keeps the copy alive: `slopes` with `neurons` off, layer -> (width,)."""
+        levels = {name: torch.full((1, width), MASK, device=self.denoising.model.device) for name, width in widths.items()}
+        for name, indices in neurons.layers.items():
+            levels[name][0, list(indices)] = 0
+        return self.slopes(levels, path)
+
+    def slopes(self, levels: Values, path: Path) -> dict[str, Tensor]:
+        """Gradient of the likeness with respect to masks (layer -> (1, width)) along a path that the witnesses are first on: layer -> (width,).
 
         Summed over the steps in which a copy takes shape: the first two of few, four of the first half of many.
         """
-        model, samples = self.denoising.model, self.witnesses[:GRADIENTS]
-        levels = {name: torch.full((1, width), MASK, device=model.device) for name, width in widths.items()}
-        for name, indices in neurons.layers.items():
-            levels[name][0, list(indices)] = 0
+        samples = self.witnesses[:GRADIENTS]
         targets = self.targets(samples)
 
         def value(image: Tensor, rows: slice) -> Tensor:
             return likeness(image, targets[rows]).diagonal()
 
-        total = {name: torch.zeros(width) for name, width in widths.items()}
-        with frozen(model.denoiser):
+        total = {name: torch.zeros(level.shape[1]) for name, level in levels.items()}
+        with frozen(self.denoising.model.denoiser):
             for k in _looked_at(len(path.timesteps)):
                 found = self.denoising.gradients(path.latents[k][: len(samples)], path.timesteps[k], levels, value)
                 total = {name: total[name] + found[name] for name in total}
         return total
+
+    @property
+    def untouched_path(self) -> Path:
+        """What the witnesses went through with nothing off."""
+        untouched = self.untouched
+        return Path(tuple(x[self.witnesses] for x in untouched.latents), untouched.timesteps, untouched.image)
 
 
 def _looked_at(steps: int) -> list[int]:
@@ -175,8 +185,8 @@ def by_trajectory(
     enough, and gradients are divided by it to the power `gentle`. `guess`: what is tried first. No prefix that was tried before the last one was enough.
     """
     order, most = list(guess[:1]), max(1, sum(widths.values()) // MOST)
-    untouched, began = copies.untouched, len(copies.tried)
-    path: Path | None = Path(tuple(x[copies.witnesses] for x in untouched.latents), untouched.timesteps, untouched.image)
+    began = len(copies.tried)
+    path: Path | None = copies.untouched_path
     if order:
         path = copies.gone(NeuronSet.of(order))
     while path is not None and len(order) < most:

@@ -35,10 +35,17 @@ def wanda(model: Model, case: Case, share: float = SHARE, steps: int = STEPS, gu
     >>> with wanda(model, Case(prompt), steps=2):
     ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
     """
+    with zeroed(wanda_weights(model, case, share, steps, guidance)):
+        yield
+
+
+def wanda_weights(
+    model: Model, case: Case, share: float = SHARE, steps: int = STEPS, guidance: float = GUIDANCE
+) -> dict[nn.Module, Tensor]:
+    """The weights that `wanda` zeroes: feed-forward layer -> mask (out, in)."""
     layers = _editable(model)
     concept = norms(model, [case.prompt], case.seed, steps, guidance)
-    with zeroed({layers[n]: largest(scores(layers[n].weight, concept[n]), share) for n in layers}):
-        yield
+    return {layer: largest(scores(layer.weight, concept[n]), share) for n, layer in layers.items()}
 
 
 @contextmanager
@@ -55,10 +62,17 @@ def conceptprune(
     >>> with conceptprune(model, Case(prompt, reference=("a red star",)), steps=2):
     ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
     """
+    with zeroed(conceptprune_weights(model, case, share, steps, guidance)):
+        yield
+
+
+def conceptprune_weights(
+    model: Model, case: Case, share: float = SHARE, steps: int = STEPS, guidance: float = GUIDANCE
+) -> dict[nn.Module, Tensor]:
+    """The weights that `conceptprune` zeroes: feed-forward layer -> mask (out, in)."""
     layers = _editable(model)
     concept, reference = (norms(model, p, case.seed, steps, guidance) for p in ([case.prompt], case.reference or [""]))
-    with zeroed({layer: skilled(layer.weight, concept[n], reference[n], share) for n, layer in layers.items()}):
-        yield
+    return {layer: skilled(layer.weight, concept[n], reference[n], share) for n, layer in layers.items()}
 
 
 def scores(weight: Tensor, norm: Tensor) -> Tensor:
