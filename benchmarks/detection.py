@@ -28,7 +28,7 @@ from findnemo.metrics.roc import auroc, tpr_at_fpr
 from findnemo.models import Model, load
 from findnemo.models._difference import add_difference
 
-FIRST = 100  # of the demo's unrelated captions, of those before it some were looked at while scores were thought of
+CHOSEN_ON = slice(100, 300)  # of the demo's unrelated captions: `agreement` was chosen with these (on full, lora16 and the demo)
 
 
 def opened(root: Path, name: str) -> tuple[Model, list[str]]:
@@ -46,13 +46,12 @@ def main() -> None:
     parser.add_argument("root", type=Path)
     parser.add_argument("members", nargs="+")
     parser.add_argument("--detectors", default=",".join(DETECTORS))
-    parser.add_argument("--others", type=int, default=200)
     args = parser.parse_args()
     held_out = {m.name: m.held_out for m in MEMBERS}
     for name in args.members:
         model, captions = opened(args.root, name)
         model.pipeline.set_progress_bar_config(disable=True)
-        others = demo.unrelated()[FIRST : FIRST + args.others]
+        others = [c for c in demo.unrelated() if c not in demo.unrelated()[CHOSEN_ON]]
         for detector in args.detectors.split(","):
             scored = [DETECTORS[detector](model, c, demo.image_settings()) for c in (*captions, *others)]
             scores = torch.tensor([s.value for s in scored], dtype=torch.float64)
