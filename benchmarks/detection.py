@@ -1,6 +1,7 @@
 """Every detector on members of the natural suite, or on the demo: `python benchmarks/detection.py build/natural full dreambooth demo`.
 
-A line of JSON for each detector and member: AUROC, true-positive rate at 1 % and at 5 % false alarms, all with 95 % intervals, and U-Net sample
+First the rule by which an audit seeks neurons: over tau (mean + 1 std of hold-out captions) by the mean of pairs, and pictures in a few steps that are
+alike. Then a line of JSON for each detector and member: AUROC, true-positive rate at 1 % and at 5 % false alarms, all with 95 % intervals, and U-Net sample
 evaluations a caption. Memories are the captions that copy. The others are captions as users write them, seen neither in training nor in calibration,
 and not chosen by any score.
 """
@@ -10,8 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,14 +23,18 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "recipes" / "natural"))
 from train import base_of  # isort: skip  (before what puts other recipes on the path)
 from members import MEMBERS, member_of
 
+import findnemo
 from findnemo import demo
 from findnemo.benchmark._files import read_tensors
+from findnemo.denoising import Denoising
 from findnemo.detection import DETECTORS
-from findnemo.metrics.intervals import bootstrap
+from findnemo.localization.trajectory import COPIES, Copies, few_steps
+from findnemo.metrics.intervals import bootstrap, wilson
 from findnemo.metrics.roc import auroc, tpr_at_fpr
 from findnemo.models import Model, load
 from findnemo.models._difference import add_difference
 
+HOLDOUT = 200
 CHOSEN_ON = slice(100, 300)  # of the demo's unrelated captions: `agreement` was chosen with these (on full, lora16 and the demo)
 
 
@@ -52,7 +59,8 @@ def main() -> None:
         model, captions = opened(args.root, name)
         model.pipeline.set_progress_bar_config(disable=True)
         others = [c for c in demo.unrelated() if c not in demo.unrelated()[CHOSEN_ON]]
-        for detector in args.detectors.split(","):
+        print(json.dumps({"member": name, "held_out": held_out.get(name, False)} | _rule(model, captions, others)), flush=True)
+        for detector in filter(None, args.detectors.split(",")):
             scored = [DETECTORS[detector](model, c, demo.image_settings()) for c in (*captions, *others)]
             scores = torch.tensor([s.value for s in scored], dtype=torch.float64)
             memories, rest = scores[: len(captions)], scores[len(captions) :]
@@ -60,6 +68,25 @@ def main() -> None:
             about = {"member": name, "held_out": held_out.get(name, False), "detector": detector, "memories": len(memories)}
             cost = {"others": len(rest), "evaluations": mean(s.evaluations for s in scored)}
             print(json.dumps(about | cost | figures), flush=True)
+
+
+def _rule(model: Model, captions: Sequence[str], others: Sequence[str]) -> dict[str, Any]:
+    """How many captions of both kinds an audit seeks neurons for, with Wilson intervals, and what telling costs."""
+    calibration, images = findnemo.calibrate(model, demo.holdout()[:HOLDOUT], "findnemo"), demo.image_settings()
+    found: dict[str, list[bool]] = {"memories": [], "others": []}
+    over, spent = 0, 0
+    for kind, texts in (("memories", captions), ("others", others)):
+        for caption in texts:
+            seen = findnemo.detect(model, caption, calibration)
+            spent, over = spent + seen.evaluations, over + (seen.memorized and kind == "others")
+            if seen.memorized:
+                denoising = Denoising(model, caption, COPIES, images.guidance)
+                found[kind].append(Copies(denoising, few_steps(images.steps), images.steps).seen)
+                spent += denoising.evaluations
+            else:
+                found[kind].append(False)
+    shares = {f"rule_{kind}": [sum(hits), len(hits), *wilson(sum(hits), len(hits))] for kind, hits in found.items()}
+    return shares | {"others_over_tau": over, "evaluations": spent / (len(captions) + len(others))}
 
 
 STATISTICS = {

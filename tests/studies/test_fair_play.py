@@ -195,7 +195,7 @@ def test_nemo_is_the_listing_without_growth_and_findnemo_what_the_run_has(grown,
     compare(grown, ["neurons", "nemo", "random-1"])
     for caption in grown.run.captions():
         listed = localize(grown.model, caption.text, grown.calibration, "listing").neurons
-        assert nemo_of(grown.plan, caption) == listed == switched_off(grown, caption, "nemo")
+        assert nemo_of(grown, caption) == listed == switched_off(grown, caption, "nemo")
         assert switched_off(grown, caption, "neurons") == neurons_of(caption) != listed
         drawn = switched_off(grown, caption, "random-1")
         assert not len(drawn & listed)

@@ -22,7 +22,7 @@ from findnemo.settings import Settings, settings_for
 
 SAVE_EVERY = 5.0  # seconds between checkpoints
 PRECISION = 0.002
-ORDINARY = 16  # hold-out prompts that a calibration keeps as they are
+ORDINARY = 200  # hold-out prompts that a calibration keeps as they are
 
 
 def calibrate(

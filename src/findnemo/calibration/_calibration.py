@@ -31,7 +31,7 @@ class Calibration:
     `trajectories`: (n, samples - 1) hold-out scores after 2, 3, ... seeds, of the prompts it took to know tau; empty for imported
     statistics. `fpr`: the false-positive rate asked for, or None; `confidence`: the one asked for with it, or None. `prompts`: identity of
     the hold-out prompts. `identity`: all that scores of the model depend on, of which `model` is the fingerprint; None for what an
-    earlier findnemo made. `ordinary`: the first hold-out prompts themselves, on which a search measures what neurons are to other captions;
+    earlier findnemo made. `ordinary`: the first hold-out prompts themselves, at most 200, on which a search measures what neurons are to other captions;
     none of imported statistics.
     """
 

@@ -40,6 +40,7 @@ GENTLER = (
 )  # powers of the price that gradients are divided by, one after the other where a set changes too much
 MOST = 4  # a set is at most one in so many of the value neurons: what takes more is no memory, but the model
 FLOOR = 1e-3  # of the dearest layer's mean price
+PRICED = 16  # captions that neurons are priced by
 PROJECTIONS = 2  # random ones, a step
 
 Values = Mapping[str, Tensor]  # layer -> (width,)
@@ -221,12 +222,12 @@ def prices(model: Model, captions: Sequence[str], widths: Mapping[str, int], ste
     """What each value neuron is to captions that are not memorized: layer -> (width,), the mean squared change of a guided prediction a unit of
     the neuron's mask, by gradients of random projections in the steps in which a picture takes shape.
 
-    Nothing is dear where no captions are known. It costs about 18 evaluations a caption, once: what was measured on a model is kept as long as the
+    Of the first 16 captions. Nothing is dear where none are known. It costs about 18 evaluations a caption, once: what was measured on a model is kept as long as the
     model is what it was.
     """
     if not captions:
         return {name: torch.ones(width) for name, width in widths.items()}
-    return _prices(model, model.fingerprint, tuple(captions), tuple(widths.items()), steps, guidance)
+    return _prices(model, model.fingerprint, tuple(captions[:PRICED]), tuple(widths.items()), steps, guidance)
 
 
 @lru_cache(maxsize=4)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from findnemo.calibration import Calibration, Chunk, Group, Parts, calibrate, groups_of
 from findnemo.errors import DeviceError
 from findnemo.models import Model
+from findnemo.runs.store import Run
 from findnemo.runs.workers import Pool, Serial, in_order
-from findnemo.settings import Settings
+from findnemo.settings import FINDNEMO, PAPER, Settings, settings_for
 
 
 def calibrate_with(pool: Pool, prompts: Iterable[str], **options: Any) -> Calibration:
@@ -19,6 +21,23 @@ def calibrate_with(pool: Pool, prompts: Iterable[str], **options: Any) -> Calibr
     Raises DeviceError where workers die over the same prompts again and again: no calibration is made without them.
     """
     return calibrate(pool.model, prompts, parts=None if isinstance(pool, Serial) else parts_of(pool), **options)
+
+
+def as_published(run: Run, pool: Pool, calibration: Calibration) -> Calibration:
+    """The calibration by which NeMo is what the paper says: the run's own, or, where that is findnemo's, one with the paper's score.
+
+    Its threshold (mean + 1 std) is of the hold-out prompts that the calibration keeps, its activation statistics are the run's. It is made once, and
+    kept in RUN/calibration-paper. Raises InputError where the calibration keeps fewer than two prompts.
+    """
+    if calibration.settings.variant != FINDNEMO.variant:
+        return calibration
+    folder = run.path / "calibration-paper"
+    if not (folder / "calibration.json").is_file():
+        settings = settings_for(PAPER.variant, calibration.settings.seed)
+        made = calibrate_with(pool, calibration.ordinary, settings=settings, precision=None)
+        same = {name: getattr(calibration, name) for name in ("mean", "std", "count", "prompts", "ordinary")}
+        replace(made, **same).save(folder)
+    return Calibration.load(folder)
 
 
 def parts_of(pool: Pool) -> Parts:

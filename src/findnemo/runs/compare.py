@@ -28,13 +28,15 @@ from findnemo.models import Model
 from findnemo.neurons import NeuronSet
 from findnemo.originals import picture
 from findnemo.runs._same import require_same
-from findnemo.runs.audit import Answer, Plan, Progress, Tools, Work, not_memorized
+from findnemo.runs.audit import Answer, Progress, Tools, Work, not_memorized
+from findnemo.runs.calibrating import as_published
 from findnemo.runs.ordinary import ordinary
 from findnemo.runs.standing import neurons_of, state
 from findnemo.runs.store import Caption
 from findnemo.runs.table import ask_all
 from findnemo.runs.workers import Dispatch, Pool, Serial, Unit, drive, never
 from findnemo.runs.worklist import groups, list_open
+from findnemo.settings import FINDNEMO
 from findnemo.verification import FRESH, RANDOM, compare_images
 
 NONE = "none"  # nothing mitigated: the row that all others are compared with
@@ -78,7 +80,7 @@ def compare(
     chosen = localized_captions(run.captions(stage="localize"))[:limit]
     typed = f"a.caption IN ({', '.join(str(c.id) for c in chosen)})"
     told = progress or (lambda stage, done, total: None)
-    if set(wanted) & set(LIKE_NEMO) and not _is_nemo(work.plan):
+    if set(wanted) & set(LIKE_NEMO) and not _is_nemo(work):
         _list_nemo(work, typed, told, pool, stop)
         if stop():
             return
@@ -101,16 +103,17 @@ def compare(
         told("compare", done, count)
 
 
-def _is_nemo(plan: Plan) -> bool:
-    """Whether what the run's own search finds is NeMo's: the listing, once, and nothing weighed against it."""
-    return plan.search == LISTING and plan.consensus == 1 and plan.max_impact is None
+def _is_nemo(work: Work | Tools) -> bool:
+    """Whether what the run's own search finds is NeMo's: the listing by a published score, once, and nothing weighed against it."""
+    plan, variant = work.plan, work.calibration.settings.variant
+    return variant != FINDNEMO.variant and plan.search == LISTING and plan.consensus == 1 and plan.max_impact is None
 
 
 def _list_nemo(work: Work, typed: str, told: Progress, pool: Pool, stop: Callable[[], bool]) -> None:
     """The listing on every caption that is compared, where the run does not know it yet."""
     run = work.run
     count, units = list_open(run, "compare", [LISTING], extra=typed)
-    step = partial(_listed, calibration=work.calibration)
+    step = partial(_listed, calibration=as_published(run, pool, work.calibration))
     told(LISTING, 0, count)
     dispatch = Dispatch((Unit(group) for group in groups(run)), units, pool.size, pool.aim)
     for done, event in enumerate(drive(pool, step, dispatch, stop), 1):
@@ -131,9 +134,9 @@ def _listed(model: Model, items: Sequence[Caption], calibration: Calibration) ->
     return found
 
 
-def nemo_of(plan: Plan, caption: Caption) -> NeuronSet | None:
+def nemo_of(work: Work | Tools, caption: Caption) -> NeuronSet | None:
     """NeMo's neurons of a caption: the listing's, none of those that verification added; None where they are not known."""
-    found = caption.results.get("localize" if _is_nemo(plan) else LISTING)
+    found = caption.results.get("localize" if _is_nemo(work) else LISTING)
     return None if found is None else NeuronSet(found["neurons"])
 
 
@@ -219,7 +222,7 @@ def switched_off(work: Work | Tools, caption: Caption, name: str) -> NeuronSet:
     """
     if name not in LIKE_NEMO:
         return neurons_of(caption)
-    found = nemo_of(work.plan, caption)
+    found = nemo_of(work, caption)
     if found is None:
         raise InputError(f"{name} needs NeMo's neurons: {caption.failed.get(LISTING, 'they were not sought')}")
     seed = work.plan.image_settings.seed

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,11 @@ from findnemo.images import ImageSettings
 from findnemo.metrics.kind import is_memory
 from findnemo.neurons import NeuronSet
 from findnemo.runs.audit import Progress, Work
+from findnemo.runs.calibrating import as_published
 from findnemo.runs.compare import LISTING, judged, localized_captions, made, untouched
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
+from findnemo.runs.workers import Serial
 from findnemo.studies._nemo import listing
 from findnemo.studies._table import Table
 
@@ -63,9 +66,10 @@ class Bench:
     def model(self) -> Model:
         return self.work.model
 
-    @property
+    @cached_property
     def calibration(self) -> Calibration:
-        return self.work.calibration
+        """That of the run, with a published score: studies are of the paper's procedure."""
+        return as_published(self.work.run, Serial(self.model), self.work.calibration)
 
     @property
     def image_settings(self) -> ImageSettings:
@@ -171,9 +175,10 @@ class Bench:
 
     def _scored(self, caption: Caption) -> dict[str, Any]:
         found, seen = caption.results.get("localize"), caption.results.get("detect", {})
-        if found is not None:
+        own = self.work.calibration.settings == self.calibration.settings
+        if found is not None and own:
             return {"score": found["score_before"]}
-        whole = seen.get("samples") == self.calibration.settings.samples
+        whole = own and seen.get("samples") == self.calibration.settings.samples
         return {"score": seen["score"] if whole else score(self.model, caption.text, settings=self.calibration.settings)}
 
     def z_scores(self, caption: str) -> dict[str, Any]:

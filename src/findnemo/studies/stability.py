@@ -58,7 +58,7 @@ def stability(bench: Bench) -> Study:
 
 def _changes(bench: Bench) -> dict[str, Callable[[Caption], Found]]:
     """Kind of change -> what it finds for a caption."""
-    made, search = bench.calibration, bench.work.plan.search
+    made, search = bench.work.calibration, bench.work.plan.search
     in_dtype = cache(lambda dtype: _cast(bench.model, dtype))
 
     def neurons(model: Model, text: str, calibration: Calibration) -> Any:

@@ -46,5 +46,5 @@ def _seconds(name: str, kind: str) -> str | None:
 def _measure(bench: Bench, caption: Caption) -> dict[str, Any]:
     listed = listing(bench.model, caption.text, bench.calibration)["seconds"]
     began = time.perf_counter()
-    localize(bench.model, caption.text, bench.calibration)
+    localize(bench.model, caption.text, bench.work.calibration)
     return listed | {OURS: time.perf_counter() - began}
