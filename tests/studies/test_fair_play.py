@@ -6,17 +6,20 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+import torch
 
 import findnemo
-from findnemo.calibration import prompts_digest
+from findnemo.calibration import calibrate, prompts_digest
 from findnemo.errors import InputError
 from findnemo.localization import localize
 from findnemo.metrics.kind import is_memory
 from findnemo.prompts import Prompt
 from findnemo.runs import Work, audit, start
 from findnemo.runs.audit import neurons_of
+from findnemo.runs.calibrating import as_published
 from findnemo.runs.compare import compare, methods, nemo_of, samples, switched_off
 from findnemo.runs.ordinary import ordinary
+from findnemo.runs.workers import Serial
 from findnemo.studies import Bench, not_memorized, under_tau
 from findnemo.studies._published import DETECTOR, HOLDOUT, TABLE2, UNRELATED
 from findnemo.studies.fig2 import fig2a
@@ -307,3 +310,20 @@ def test_csv_of_detectors_is_told_beside_what_was_published():
     assert "accuracy at .5 0.750 (paper 0.942)" in lines[0]
     assert "AUROC 1.000 (paper 0.9964)" in lines[1]
     assert beside_published(replace(result, detector="edges", half=None, verbatim_half=None)) == []
+
+
+def test_nemo_is_by_the_papers_score_whatever_the_run_detects_with(work, tmp_path, monkeypatch):
+    clean = [f"a {colour} {thing}" for colour in ("red", "blue", "green") for thing in ("boat", "cup")]
+    own, paper = calibrate(work.model, clean, "findnemo"), calibrate(work.model, clean, precision=None)
+    mine = a_run(work, tmp_path / "run", (), own)
+    with mine.run:
+        published = as_published(mine.run, Serial(work.model), own)
+        assert published.settings == paper.settings != own.settings
+        assert published.tau == paper.tau
+        assert all(torch.equal(published.mean[name], mean) for name, mean in own.mean.items())
+        monkeypatch.setattr("findnemo.runs.calibrating.calibrate", lambda *given, **options: pytest.fail("made again"))
+        assert as_published(mine.run, Serial(work.model), own).tau == Bench(mine, ()).calibration.tau == paper.tau
+        assert as_published(mine.run, Serial(work.model), paper) is paper
+        audit(mine, [Prompt("a lamp at night", 1, "VM")], ("detect",))
+        score = Bench(mine, ()).scores()
+        assert list(score.values()) == pytest.approx([findnemo.score(work.model, "a lamp at night")], abs=1e-5)
