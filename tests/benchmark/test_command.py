@@ -23,7 +23,7 @@ def suite(tmp_path_factory):
 
 
 def test_a_suite_is_scored_once_and_then_shown(suite, tmp_path):
-    command = ("benchmark", "--suite", suite, "--out", tmp_path, "--methods", "gradient,z-score", "--json")
+    command = ("benchmark", "--suite", suite, "--out", tmp_path, "--methods", "gradient,z-score", "--limit", "2", "--json")
     status, out, _ = cli(*command)
     assert status == 0
     kept = (tmp_path / "results.json").read_bytes()
@@ -42,7 +42,17 @@ def test_answers_of_ones_own_are_scored_beside(suite, tmp_path):
     answers = {"method": "mine [/]", "answers": {"seed7": {CAPTION: {"neurons": {LAYER: [INDEX, 2]}, "evaluations": 1}}}}
     (tmp_path / "mine.json").write_text(json.dumps(answers))
     status, out, _ = cli(
-        "benchmark", "--suite", suite, "--out", tmp_path / "o", "--methods", "z-score", "--add", tmp_path / "mine.json"
+        "benchmark",
+        "--suite",
+        suite,
+        "--out",
+        tmp_path / "o",
+        "--limit",
+        "2",
+        "--methods",
+        "z-score",
+        "--add",
+        tmp_path / "mine.json",
     )
     assert status == 0
     results = json.loads((tmp_path / "o" / "results.json").read_text())["results"]

@@ -150,7 +150,10 @@ def markdown(results: Results) -> str:
 def kinds_markdown(results: Results) -> str:
     """Precision / recall of every method, by kind of memory."""
     first, second = by_kind(results, "precision"), by_kind(results, "recall")
-    methods = [m for m in next(iter(first.values()), {}) if m != TRUTH]
+    known = {
+        m for row in first.values() for m, figure in row.items() if figure.value is not None
+    }  # what has no neurons has neither
+    methods = [m for m in names(results) if m != TRUTH and m in known]
     lines = [_line(["kind", "n", *methods]), _line(["---", *["---:"] * (len(methods) + 1)])]
     for kind in first:
         cells = [f"{_plain(first[kind][m])} / {_plain(second[kind][m])}" for m in methods]
