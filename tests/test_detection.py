@@ -11,11 +11,12 @@ from _tiny import tiny_pipeline
 import findnemo
 from findnemo import Calibration, Settings, calibrate
 from findnemo.deltas import Probe, group_size
-from findnemo.detection import Screen, detect, detect_many, screen
+from findnemo.detection import DETECTORS, Screen, detect, detect_many, screen
 from findnemo.errors import InputError, NumericalError
+from findnemo.images import ImageSettings
 from findnemo.localization.replication import Replication
 from findnemo.models import Model
-from findnemo.scores import SIMILARITIES, by_seed, pairwise
+from findnemo.scores import SIMILARITIES, pairwise
 from findnemo.settings import settings_for
 from findnemo.verification import replicating
 
@@ -68,13 +69,37 @@ def test_where_the_mean_of_pairs_counts_few_seeds_settle_nothing(model):
             assert found.score == pytest.approx(sum(pairs) / 6, abs=1e-5)
 
 
-def test_a_seed_replicates_where_it_resembles_the_others_on_average(model):
-    settings = settings_for("findnemo")
-    probe = Probe(model, CAPTIONS[0], settings)
-    each = by_seed(pairwise(probe.deltas()), "mean")
-    tau = float(each.sort().values[1:3].mean())  # two of four are over it
-    assert sorted(Replication(probe, tau).kept) == sorted(each.argsort()[2:].tolist())
-    assert sorted(replicating(probe.deltas(), settings, tau)) == sorted(each.argsort()[2:].tolist())
+def test_search_and_verification_say_memorized_where_detection_does(model):
+    own = calibrate(model, CAPTIONS, "findnemo")
+    for caption in CAPTIONS[:2]:
+        probe = Probe(model, caption, own.settings)
+        table = pairwise(probe.deltas())
+        each = [sum(float(table[i, j]) for j in range(4) if j != i) / 3 for i in range(4)]
+        score = sum(each) / 4
+        assert min(each) < score < max(each)
+        for tau in (min(each) + 1e-4, score - 1e-4, score + 1e-4, max(each) - 1e-4, max(each) + 1e-4):
+            memorized = detect(model, caption, replace(own, tau=tau)).memorized
+            assert memorized == (score >= tau)
+            kept = [i for i in range(4) if each[i] >= tau] if memorized else []
+            assert sorted(Replication(probe, tau).kept) == kept == replicating(probe.deltas(), own.settings, tau)
+            assert findnemo.localize(model, caption, replace(own, tau=tau), "gradient").memorized == memorized
+
+
+def test_a_screen_is_refused_where_more_seeds_can_lower_the_score(model):
+    with pytest.raises(InputError, match="variant 'paper', or leave the screen out"):
+        screen(calibrate(model, CAPTIONS, "findnemo"))
+
+
+def test_the_listing_asks_for_the_papers_score(model):
+    with pytest.raises(InputError, match="calibrate with variant 'paper'"):
+        findnemo.localize(model, CAPTIONS[0], calibrate(model, CAPTIONS, "findnemo"), "listing")
+
+
+def test_the_detector_agreement_is_the_score_that_calibrations_have(model):
+    own = calibrate(model, CAPTIONS, "findnemo")
+    for caption in CAPTIONS[:2]:
+        found = DETECTORS["agreement"](model, caption, ImageSettings())
+        assert found.value == pytest.approx(detect(model, caption, own).score, abs=1e-5)
 
 
 def test_the_papers_settings_are_written_as_they_were_before_there_were_others():

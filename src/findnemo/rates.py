@@ -77,7 +77,7 @@ def p_value(score: float, holdout: Tensor) -> float:
     """(1 + how many hold-out scores are at least as large) / (n + 1): at most u with probability at most u for an ordinary caption.
 
     `holdout`: (n,) scores over all seeds. A `score` after fewer seeds gives a p-value that is too large, never too small, whatever made
-    it stop: the largest pairwise similarity never falls with more seeds.
+    it stop: the largest pairwise similarity never falls with more seeds. (Where the mean counts, all seeds are looked at.)
 
     >>> p_value(0.35, torch.tensor([0.2, 0.3, 0.4]))
     0.5

@@ -17,7 +17,7 @@ from findnemo.images import ImageSettings, generate, noise_pictures
 from findnemo.localization.growth import grown
 from findnemo.models import Model
 from findnemo.neurons import Neuron, NeuronSet
-from findnemo.scores import SIMILARITIES, by_seed, memorization_score, pairwise
+from findnemo.scores import SIMILARITIES, by_seed, memorization_score, pairwise, score_of
 from findnemo.settings import Settings
 
 if TYPE_CHECKING:
@@ -70,15 +70,16 @@ def verify(
     `tau`: the threshold of the memorization score. A fresh seed whose noise difference resembles that of no other fresh seed so much does
     not replicate, and says nothing of the memory: it is left out, as Algorithm 1 leaves it out. Without `tau` all seeds count.
 
-    `values` holds `score_before`, `score_after` (memorization score: largest similarity of two seeds); `replicating`, how many fresh seeds
+    `values` holds `score_before`, `score_after` (memorization score, of as many fresh seeds as the settings name); `replicating`, how many fresh seeds
     replicate, and `same_seed`, the largest similarity of a replicating seed's noise difference to its own before, which is missing where
     none does. Medians over the seeds are: with a descriptor `sscd_gen` (image with against without the edit, same seed),
     `d_sscd_before`, `d_sscd_after` (pairwise among the images of the prompt) and, if the training image is known,
     `sscd_orig_before`, `sscd_orig_after`; with a CLIP `a_clip_before`, `a_clip_after` (Finding NeMo, section 4); of two images or
     more `copies_before`, `copies_after`, the share of them that are copies of what another seed gave (`copying` .7 and more).
     """
-    probe = Probe(model, prompt, settings, range(FRESH, FRESH + settings.samples))
-    unblocked, blocked = probe.deltas(), probe.deltas(neurons)
+    probe = Probe(model, prompt, settings, range(FRESH, FRESH + max(settings.samples, images)))
+    shown = probe.deltas(), probe.deltas(neurons)
+    unblocked, blocked = (deltas[: settings.samples] for deltas in shown)  # as many as tau is of
     values = {
         "score_before": memorization_score(unblocked, settings.similarity, settings.pairs),
         "score_after": memorization_score(blocked, settings.similarity, settings.pairs),
@@ -92,7 +93,7 @@ def verify(
         after = generate(model, prompt, samples, image_settings) if images else []
     if images:
         values |= compare_images(prompt, before, after, judges or Judges(), original)
-    noise = (noise_pictures(deltas[:images]) for deltas in (unblocked, blocked))
+    noise = (noise_pictures(deltas[:images]) for deltas in shown)
     return Verification({k: round(v, 4) for k, v in values.items()}, before, after, *noise)
 
 
@@ -144,10 +145,15 @@ def pixel_vectors(images: Sequence[Image.Image]) -> torch.Tensor:
 
 
 def replicating(deltas: torch.Tensor, settings: Settings, tau: float | None) -> list[int]:
-    """Positions of the seeds that replicate, of noise differences (N, C, H, W): they resemble the others (`scores.by_seed`) by `tau` (Algorithm 1)."""
+    """Positions of the seeds that replicate, of noise differences (N, C, H, W): they resemble the others (`scores.by_seed`) by `tau` (Algorithm 1).
+
+    None where their score together is under `tau`."""
     if tau is None:
         return list(range(len(deltas)))
-    best = by_seed(pairwise(deltas, settings.similarity), settings.pairs)
+    table = pairwise(deltas, settings.similarity)
+    if not settings.reaches(float(score_of(table, settings.pairs)), tau):
+        return []
+    best = by_seed(table, settings.pairs)
     return torch.nonzero(settings.reaches(best, tau)).flatten().tolist()
 
 

@@ -324,6 +324,10 @@ def test_nemo_is_by_the_papers_score_whatever_the_run_detects_with(work, tmp_pat
         monkeypatch.setattr("findnemo.runs.calibrating.calibrate", lambda *given, **options: pytest.fail("made again"))
         assert as_published(mine.run, Serial(work.model), own).tau == Bench(mine, ()).calibration.tau == paper.tau
         assert as_published(mine.run, Serial(work.model), paper) is paper
+        monkeypatch.undo()
+        damaged = mine.run.path / "calibration-paper" / "calibration.safetensors"
+        damaged.write_bytes(damaged.read_bytes()[:-1])
+        assert as_published(mine.run, Serial(work.model), own).tau == paper.tau  # made again
         audit(mine, [Prompt("a lamp at night", 1, "VM")], ("detect",))
         score = Bench(mine, ()).scores()
         assert list(score.values()) == pytest.approx([findnemo.score(work.model, "a lamp at night")], abs=1e-5)

@@ -128,7 +128,7 @@ def by_search(task: Task, search: str) -> Answer:
 
 @lru_cache(maxsize=2)
 def _as_audited(model: Model, fingerprint: str) -> Calibration:
-    """What `findnemo demo` detects with: the mean of pairs, at 5 % false alarms."""
+    """As `findnemo demo` detects: by the mean of pairs, at 5 % false alarms."""
     return calibrate(model, demo.holdout()[:HOLDOUT], "findnemo", FPR)
 
 

@@ -219,7 +219,7 @@ def detect(
     detector: Annotated[
         str | None,
         typer.Option(
-            help="Score and compare detectors instead: ssim, magnitude, entropy-d, entropy-e, one-step, edges, bright-ending."
+            help="Score and compare detectors instead: agreement, ssim, magnitude, entropy-d, entropy-e, one-step, edges, bright-ending."
         ),
     ] = None,
     holdout: Annotated[
@@ -355,7 +355,9 @@ def audit(
     unrelated: UnrelatedOpt = None,
     variant: Annotated[
         str | None,
-        typer.Option(help="Detection: 'findnemo', 'paper' or 'released'. Default: the search's; a calibration brings its own."),
+        typer.Option(
+            help="Detection: 'findnemo', 'paper' or 'released'. Default: 'findnemo', with --screen or a search by one step 'paper'; a calibration brings its own."
+        ),
     ] = None,
     fpr: FprOpt = None,
     precision: PrecisionOpt = 0.002,
@@ -421,7 +423,9 @@ def audit(
     if made is not None:
         refuse_other(made, {"variant": variant, "seed": seed, "fpr": fpr})
     clean = None if made else read_table(holdout, column, None, quiet) if holdout else demo_holdout(model)
-    settings = made.settings if made else settings_for(variant or ("paper" if search in ONE_STEP else "findnemo"), seed or 0)
+    settings = (
+        made.settings if made else settings_for(variant or ("paper" if screen or search in ONE_STEP else "findnemo"), seed or 0)
+    )
     judges = {name: str(place) for name, place in (("descriptor", descriptor), ("clip", clip)) if place is not None}
     plan = make_plan(model, search, images, image_steps, guidance, settings.seed, sampler)
     plan = replace(plan, grow=grow, judges=judges, consensus=consensus, scope=checked_scope(scope))

@@ -68,8 +68,12 @@ def screen(calibration: Calibration, samples: int | None = None, recall: float =
     """The screen with the highest `below` whose recall on the calibration's hold-out captions is at least `recall`.
 
     `samples`: seeds to look at first, by default four. Raises InputError for a calibration without scores (imported statistics), or
-    in which no hold-out caption reaches tau.
+    in which no hold-out caption reaches tau, and for the mean of pairs: it can fall with more seeds, so that a p-value after a few would be too small.
     """
+    if calibration.settings.pairs == "mean":
+        raise InputError(
+            "a screen needs a score that more seeds cannot lower: calibrate with variant 'paper', or leave the screen out"
+        )
     scores = calibration.trajectories.double()
     if not len(scores):
         raise InputError(

@@ -14,7 +14,7 @@ from findnemo.settings import FINDNEMO, PAPER, Settings
 def ssim(model: Model, prompt: str, settings: ImageSettings, *, images: int = PAPER.samples) -> Score:
     """The largest pairwise SSIM, in [-1, 1], of the noise differences of ten seeds, in one pass each and without guidance.
 
-    The paper's settings with the base seed of `settings`; `findnemo.detect` comes to the same decision with fewer seeds. Raises
+    The paper's settings with the base seed of `settings`; with a calibration of them `findnemo.detect` comes to the same decision with fewer seeds. Raises
     InputError for fewer than two images, NumericalError on NaN. Source: Finding NeMo, section 3.2.
 
     >>> import findnemo

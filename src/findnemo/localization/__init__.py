@@ -62,8 +62,8 @@ class Localization:
     """Where the memory of a prompt sits.
 
     `memorized`: whether the prompt's score reached tau. `neurons`: the set to deactivate, empty if not memorized.
-    `candidates`: the set that refinement began with. `score_before`: memorization score of the untouched model (largest pairwise
-    SSIM over the seeds). `score_after`: with `neurons` off, the largest similarity of a replicating seed's noise difference to
+    `candidates`: the set that refinement began with. `score_before`: memorization score of the untouched model (of the pairs of
+    seeds what the settings name). `score_after`: with `neurons` off, the largest similarity of a replicating seed's noise difference to
     its own before (the quantity that Algorithms 3 and 4 hold at or below tau). `reached`: whether it got there.
     `theta`, `k`: where Algorithm 3 stopped. `z`: z-score of every neuron found. `evaluations`: U-Net sample evaluations spent.
     `p`: p-value of `score_before` (`Calibration.p_value`). `frequency`: of a consensus, "layer:index" of every neuron found at all ->
@@ -159,6 +159,10 @@ def localize(
     if consensus > 1 and max_impact is not None:
         raise InputError("a consensus has no choice among sets: give a consensus or a largest impact, not both")
     calibration.check(model)
+    if search == "listing" and calibration.settings.pairs != "largest":
+        raise InputError(
+            "the listing is the paper's procedure, and this calibration has another score: calibrate with variant 'paper'"
+        )
     if isinstance(unrelated, Bystanders):
         unrelated.check(model)
     with model.steady():  # once for all passes of the search

@@ -22,7 +22,7 @@ GRADIENT_SCALE = 1024.0  # keeps small gradients from vanishing in half precisio
 class Replication:
     """What every search asks: the same-seed similarity of the unblocked and the blocked noise difference (Algorithms 1 and 3).
 
-    `score`: memorization score. `kept`: positions of the seeds that replicate (they resemble the others by tau, `scores.by_seed`), those that
+    `score`: memorization score. `kept`: positions of the seeds that replicate (they resemble the others by tau, `scores.by_seed`; none where the score is under it), those that
     replicate best first; a seed that does not would mislead the search. `witnesses`: the few that stand for all while sets are tried;
     all kept seeds, where a similarity depends on what is compared together (MS-SSIM). `guess`: a set that the search will want to know of,
     tried on the first seed in the same pass where one seed by itself can tell.
@@ -36,7 +36,10 @@ class Replication:
         table, pairs = pairwise(self.unblocked, probe.settings.similarity), probe.settings.pairs
         best, self.score = by_seed(table, pairs), float(score_of(table, pairs))
         order = best.argsort(descending=True, stable=True)
-        self.kept = order[probe.settings.reaches(best[order], tau)].tolist()
+        over = probe.settings.reaches(best[order], tau)
+        self.kept = (
+            order[over].tolist() if probe.settings.reaches(self.score, tau) else []
+        )  # detection and search are of one mind
         witnesses = len(self.kept) if self._together else WITNESSES
         self.witnesses = self.kept[:witnesses]  # seeds that speak for all, until one that they do not speak for joins them
         self._memo: dict[NeuronSet, dict[int, float]] = {}  # every similarity measured so far

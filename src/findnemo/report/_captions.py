@@ -27,7 +27,7 @@ TOLD = {  # standings in a few words, beside a caption
     "suspected": "suspected, no copies seen",
 }
 SCORES = (  # what it is, the stage, its values before and after; whether tau is what it is held to
-    ("Score (largest similarity between two seeds), search seeds", "localize", "score_before", None, True),
+    ("Score, search seeds", "localize", "score_before", None, True),
     ("A seed's similarity to itself before, search seeds", "localize", None, "score_after", True),
     ("Score, fresh seeds", "verify", "score_before", "score_after", False),
     ("A seed's similarity to itself before, fresh seeds", "verify", None, "same_seed", True),

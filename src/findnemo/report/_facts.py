@@ -117,6 +117,7 @@ def facts(run: Run) -> dict[str, Any]:
         "suspected": len(suspected),
         "least": LEAST,
         "distribution": _distribution(known),
+        "pairs": settings["calibration"].get("pairs", "largest"),
         "holdout": _holdout(calibration, tau),
         "listed": list_told(listed) if (listed := list_of(run)) is not None else None,
         "map": charts.neuron_map(widths, {neuron: len(held[neuron]) for neuron in held}),

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from findnemo.calibration import Calibration, Chunk, Group, Parts, calibrate, groups_of
-from findnemo.errors import DeviceError
+from findnemo.errors import DeviceError, InputError
 from findnemo.models import Model
 from findnemo.runs.store import Run
 from findnemo.runs.workers import Pool, Serial, in_order
-from findnemo.settings import FINDNEMO, PAPER, Settings, settings_for
+from findnemo.settings import Settings, settings_for
 
 
 def calibrate_with(pool: Pool, prompts: Iterable[str], **options: Any) -> Calibration:
@@ -29,15 +30,18 @@ def as_published(run: Run, pool: Pool, calibration: Calibration) -> Calibration:
     Its threshold (mean + 1 std) is of the hold-out prompts that the calibration keeps, its activation statistics are the run's. It is made once, and
     kept in RUN/calibration-paper. Raises InputError where the calibration keeps fewer than two prompts.
     """
-    if calibration.settings.variant != FINDNEMO.variant:
+    if calibration.settings.pairs == "largest":
         return calibration
-    folder = run.path / "calibration-paper"
-    if not (folder / "calibration.json").is_file():
-        settings = settings_for(PAPER.variant, calibration.settings.seed)
-        made = calibrate_with(pool, calibration.ordinary, settings=settings, precision=None)
-        same = {name: getattr(calibration, name) for name in ("mean", "std", "count", "prompts", "ordinary")}
-        replace(made, **same).save(folder)
-    return Calibration.load(folder)
+    folder, settings = run.path / "calibration-paper", settings_for("paper", calibration.settings.seed)
+    with suppress(InputError):  # none there yet, or damaged: it is made again
+        kept = Calibration.load(folder)
+        if (kept.model, kept.settings, kept.prompts) == (calibration.model, settings, calibration.prompts):
+            return kept
+    made = calibrate_with(pool, calibration.ordinary, settings=settings, precision=None)
+    same = {name: getattr(calibration, name) for name in ("mean", "std", "count", "prompts", "ordinary")}
+    made = replace(made, **same)
+    made.save(folder)
+    return made
 
 
 def parts_of(pool: Pool) -> Parts:

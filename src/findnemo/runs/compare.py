@@ -36,7 +36,6 @@ from findnemo.runs.store import Caption
 from findnemo.runs.table import ask_all
 from findnemo.runs.workers import Dispatch, Pool, Serial, Unit, drive, never
 from findnemo.runs.worklist import groups, list_open
-from findnemo.settings import FINDNEMO
 from findnemo.verification import FRESH, RANDOM, compare_images
 
 NONE = "none"  # nothing mitigated: the row that all others are compared with
@@ -105,8 +104,8 @@ def compare(
 
 def _is_nemo(work: Work | Tools) -> bool:
     """Whether what the run's own search finds is NeMo's: the listing by a published score, once, and nothing weighed against it."""
-    plan, variant = work.plan, work.calibration.settings.variant
-    return variant != FINDNEMO.variant and plan.search == LISTING and plan.consensus == 1 and plan.max_impact is None
+    plan, pairs = work.plan, work.calibration.settings.pairs
+    return pairs == "largest" and plan.search == LISTING and plan.consensus == 1 and plan.max_impact is None
 
 
 def _list_nemo(work: Work, typed: str, told: Progress, pool: Pool, stop: Callable[[], bool]) -> None:

@@ -33,7 +33,7 @@ BEFORE_AFTER = tuple(
         ),
         (
             "memorization score, fresh seeds", "verify", "score_before", "score_after", "low",
-            "Memorization score: largest similarity between two seeds",
+            "Memorization score on fresh seeds",
         ),
         (
             "largest similarity of a fresh seed's noise difference to its own before", "verify", None, "same_seed", "low",

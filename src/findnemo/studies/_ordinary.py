@@ -28,7 +28,7 @@ def not_memorized(
 def held_out(captions: Sequence[str], calibration: Calibration) -> list[str]:
     """The first of `captions` that are the hold-out captions of a calibration, in its order; empty if none are.
 
-    A calibration keeps their identity, not their words: the same captions in another order are not told.
+    By their identity: the same captions in another order are not told.
     """
     digest = ""
     for n, caption in enumerate(captions, 1):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from findnemo.metrics.kind import is_memory
-from findnemo.runs.compare import NEMO, STAGE, SWITCHED, compare, localized_captions
+from findnemo.runs.compare import LISTING, NEMO, STAGE, SWITCHED, compare, localized_captions
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.whole import captions_of, settings_of
@@ -74,6 +74,12 @@ def _about(run: Run, captions: list[Caption]) -> str:
     text = (
         "NeMo: the listing as published (Algorithms 1 to 4), nothing added. Random neurons: as many of each layer as NeMo's (all others of a "
         f"layer of which NeMo has more than half), each draw counted by itself. findnemo: what this run found (search {settings['search']!r}{grown})."
+    )
+    unlisted = sum(c.results[LISTING].get("memorized") is False for c in captions if LISTING in c.results)
+    text += (
+        f" {unlisted} captions are under the threshold of the paper's score: for them NeMo switches nothing off."
+        if unlisted
+        else ""
     )
     missed = sum(is_memory(c.type) and not len(neurons_of(c)) and bool(c.results) for c in captions)
     return text + (f" {missed} captions with the type of a memory got no neurons and are in no row." if missed else "")
