@@ -156,7 +156,7 @@ def test_calibrate(place, tmp_path):
         "tau": made.tau,
         "prompts": 3,
         "scored": 3,
-        "variant": "paper",
+        "variant": "findnemo",
         "fpr": None,
         "calibration": str(tmp_path / "c"),
     }

@@ -19,7 +19,7 @@ from _tiny import tiny_pipeline
 from PIL import Image
 
 import findnemo
-from findnemo import _writing, verification
+from findnemo import _writing, calibrate, verification
 from findnemo.errors import DeviceError, InputError, MismatchError, NumericalError
 from findnemo.images import ImageSettings
 from findnemo.localization import Diagnosis, Point
@@ -709,3 +709,10 @@ def test_an_audit_takes_the_gentle_set_and_tells_its_impact(tmp_path):
     )
     caption.results["localize"]["impact"] = 0.3
     assert "1 change them more" in verdict(Run.open(tmp_path / "run"), [caption], 1)[2]
+
+
+def test_a_published_search_by_another_score_is_refused_before_a_run_is_begun(model, tmp_path):
+    own = calibrate(model, ["a cat", "a dog", "two boats"], "findnemo")
+    with pytest.raises(InputError, match="calibrate with variant 'paper'"):
+        start(tmp_path / "run", model, own, Plan(search="listing", images=0))
+    assert not (tmp_path / "run").exists()

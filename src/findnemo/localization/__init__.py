@@ -159,10 +159,7 @@ def localize(
     if consensus > 1 and max_impact is not None:
         raise InputError("a consensus has no choice among sets: give a consensus or a largest impact, not both")
     calibration.check(model)
-    if search == "listing" and calibration.settings.pairs != "largest":
-        raise InputError(
-            "the listing is the paper's procedure, and this calibration has another score: calibrate with variant 'paper'"
-        )
+    check_score(search, calibration)
     if isinstance(unrelated, Bystanders):
         unrelated.check(model)
     with model.steady():  # once for all passes of the search
@@ -314,6 +311,14 @@ def _agreed(searches: list[_Search]) -> tuple[Found, dict[str, float]]:
     shares = frequency(sets)
     neurons = consensus_of(sets, lambda neurons: all(s.gone(neurons) for s in searches))
     return Found(neurons, NeuronSet.of(shares)), {f"{name}:{i}": round(share, 3) for (name, i), share in shares.items()}
+
+
+def check_score(search: str, calibration: Calibration) -> None:
+    """Raises InputError where a published procedure is asked for by another score."""
+    if search == "listing" and calibration.settings.pairs != "largest":
+        raise InputError(
+            "the listing is the paper's procedure, and this calibration has another score: calibrate with variant 'paper'"
+        )
 
 
 def check_impact(max_impact: float | None) -> None:

@@ -18,7 +18,18 @@ from findnemo.deltas import group_size
 from findnemo.detection import Detection, Screen, detect_many
 from findnemo.errors import DeviceError, FindnemoError
 from findnemo.images import ImageSettings, check_images, png, sheet
-from findnemo.localization import DEFAULT, ONE_STEP, Bystanders, Scan, bystanders, diagnose, localize, most_unusual, scan
+from findnemo.localization import (
+    DEFAULT,
+    ONE_STEP,
+    Bystanders,
+    Scan,
+    bystanders,
+    check_score,
+    diagnose,
+    localize,
+    most_unusual,
+    scan,
+)
 from findnemo.metrics.kind import is_memory
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
@@ -142,6 +153,7 @@ def start(
     `shard`: the part of the table that this run answers. `wait`: for another process that writes to it.
     """
     calibration.check(model)
+    check_score(plan.search, calibration)
     part = {} if shard is None else {"shard": str(shard)}
     run = Run.create(out, plan.settings(model, calibration) | part, wait)
     try:
