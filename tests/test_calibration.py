@@ -186,7 +186,7 @@ def test_the_released_variant_on_small_latents_names_the_sizes_and_the_way_out(m
 
 
 def test_an_unknown_variant_is_refused(model):
-    with pytest.raises(InputError, match="variant 'fast' is not known: use one of paper, released"):
+    with pytest.raises(InputError, match="variant 'fast' is not known: use one of findnemo, paper, released"):
         calibrate(model, PROMPTS, variant="fast")
 
 

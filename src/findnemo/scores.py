@@ -169,7 +169,7 @@ def by_seed(table: Tensor, pairs: str = "largest") -> Tensor:
     """How like the other seeds each seed is, from `pairwise` (N, N): its largest similarity, or their mean, (N,).
 
     >>> table = torch.tensor([[-torch.inf, 0.9, 0.3], [0.9, -torch.inf, 0.3], [0.3, 0.3, -torch.inf]])
-    >>> by_seed(table).tolist(), by_seed(table, "mean").round(decimals=4).tolist()
+    >>> [round(x, 4) for x in by_seed(table).tolist()], [round(x, 4) for x in by_seed(table, "mean").tolist()]
     ([0.9, 0.9, 0.3], [0.6, 0.6, 0.3])
     """
     if pairs == "largest":

@@ -150,7 +150,7 @@ def test_calibrate(place, tmp_path):
     model, captions = findnemo.load(place / "model", channels_last=True), ["--prompts", place / "holdout.txt", "--limit", 3]
     result = cli("calibrate", place / "model", *captions, "--seed", 7, "--json", "--out", tmp_path / "c")
     assert result.status == 0
-    made, want = findnemo.Calibration.load(tmp_path / "c"), findnemo.calibrate(model, HOLDOUT[:3], seed=7)
+    made, want = findnemo.Calibration.load(tmp_path / "c"), findnemo.calibrate(model, HOLDOUT[:3], "findnemo", seed=7)
     assert (made.tau, made.count, made.settings, made.model) == (want.tau, 3, want.settings, model.fingerprint)
     assert result.json == {
         "tau": made.tau,

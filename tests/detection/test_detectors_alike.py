@@ -15,7 +15,16 @@ from findnemo.errors import InputError, NumericalError
 from findnemo.models import Model
 
 SETTINGS = ImageSettings(steps=3, guidance=3.0)
-COST = {"ssim": 10, "magnitude": 8, "entropy-d": 24, "entropy-e": 4, "one-step": 2, "edges": 8, "bright-ending": 32}
+COST = {
+    "agreement": 4,
+    "ssim": 10,
+    "magnitude": 8,
+    "entropy-d": 24,
+    "entropy-e": 4,
+    "one-step": 2,
+    "edges": 8,
+    "bright-ending": 32,
+}
 
 
 @pytest.fixture(scope="module")

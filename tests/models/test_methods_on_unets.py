@@ -62,7 +62,7 @@ def test_a_detector_gives_a_score_or_says_why_it_cannot(name, detector):
         return
     score = DETECTORS[detector](model, PROMPT, SETTINGS)
     assert score.evaluations == sum(rows)
-    assert detector == "edges" or score.value > 0
+    assert detector in ("edges", "agreement") or score.value > 0  # unlike seeds agree less than by chance
     assert DETECTORS[detector](model, PROMPT, SETTINGS).value == score.value
 
 

@@ -238,7 +238,7 @@ def test_quality_has_an_interval_where_the_run_knows_every_caption(tmp_path, pag
 def test_medians_before_and_after_are_those_of_the_captions(tmp_path):
     told = [memorized(f"c{k}", {FIRST: [k]}, score_before=0.80 + k / 100, same_seed=0.1 + k / 100) for k in range(5)]
     page = page_of(make_run(tmp_path / "run", told))
-    assert "Memorization score: largest similarity between two seeds 0.820" in page.text
+    assert "Memorization score on fresh seeds 0.820" in page.text
     assert re.search(
         r"Largest similarity of a seed's noise difference to itself before \u2013 0\.120\s?0\.1\d\d to 0\.1\d\d 5 low", page.text
     )

@@ -56,8 +56,7 @@ def benchmark(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Score localization methods: on models with planted memories, whose neurons are known, or with `--natural` on models that memorized by
-    themselves.
+    """Score localization methods, on models with planted memories or on models that memorized by themselves.
 
     Scores the shipped model of the suite (about ten minutes on one idle core, fewer with `--limit 4`) and shows it beside published results of other
     models. Results are kept in OUT/results.json (natural.json): the same command again goes on, or shows them at once.
