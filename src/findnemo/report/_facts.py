@@ -328,7 +328,7 @@ def _about(run: Run, known: dict[str, Any]) -> list[tuple[str, str]]:
             else "none",
         ),
         ("Judges", _judges(run, captions)),
-        ("Base seed", f"{found['seed']}; searches use samples 0 to {found['samples'] - 1}, verification samples from 1000"),
+        ("Base seed", f"{found['seed']}; searches use samples from 0, verification samples from 1000"),
         ("Precision", str(settings["dtype"])),
         ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items()) or "not recorded"),
     ]
