@@ -71,7 +71,11 @@ def table(run: Run, intervals: bool = False, beside: bool = True) -> Table:
 def _about(run: Run, captions: list[Caption]) -> str:
     """What the rows with neurons are, and which captions are not in the table."""
     settings = settings_of(run)
-    grown = ", and neurons added where finished images stayed copies" if settings.get("grow") and settings["search"] in ONE_STEP else ""
+    grown = (
+        ", and neurons added where finished images stayed copies"
+        if settings.get("grow") and settings["search"] in ONE_STEP
+        else ""
+    )
     text = (
         "NeMo: the listing as published (Algorithms 1 to 4), nothing added. Random neurons: as many of each layer as NeMo's (all others of a "
         f"layer of which NeMo has more than half), each draw counted by itself. findnemo: what this run found (search {settings['search']!r}{grown})."
