@@ -50,15 +50,20 @@ def opened(root: Path, name: str) -> tuple[Model, list[str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", type=Path)
-    parser.add_argument("members", nargs="+")
+    parser.add_argument("root", type=Path, help="folder of the members; with --table a file of what was printed")
+    parser.add_argument("members", nargs="*")
+    parser.add_argument("--others", type=int, default=200, help="ordinary captions")
+    parser.add_argument("--table", action="store_true", help="only make a table of what was printed before")
     parser.add_argument("--detectors", default=",".join(DETECTORS))
     args = parser.parse_args()
+    if args.table:
+        print(markdown(args.root.read_text(encoding="utf-8").splitlines()))
+        return
     held_out = {m.name: m.held_out for m in MEMBERS}
     for name in args.members:
         model, captions = opened(args.root, name)
         model.pipeline.set_progress_bar_config(disable=True)
-        others = [c for c in demo.unrelated() if c not in demo.unrelated()[CHOSEN_ON]]
+        others = [c for c in demo.unrelated() if c not in demo.unrelated()[CHOSEN_ON]][: args.others]
         print(json.dumps({"member": name, "held_out": held_out.get(name, False)} | _rule(model, captions, others)), flush=True)
         for detector in filter(None, args.detectors.split(",")):
             scored = [DETECTORS[detector](model, c, demo.image_settings()) for c in (*captions, *others)]
@@ -87,6 +92,20 @@ def _rule(model: Model, captions: Sequence[str], others: Sequence[str]) -> dict[
                 found[kind].append(False)
     shares = {f"rule_{kind}": [sum(hits), len(hits), *wilson(sum(hits), len(hits))] for kind, hits in found.items()}
     return shares | {"others_over_tau": over, "evaluations": spent / (len(captions) + len(others))}
+
+
+def markdown(lines: Sequence[str]) -> str:
+    """What was printed, as the table of docs/natural.md: a row a detector, a column a member; AUROC, and the share found at 1 % false alarms."""
+    rows = {(r["detector"], r["member"]): r for r in map(json.loads, lines) if "detector" in r}
+    members = list(dict.fromkeys(member for _, member in rows))
+    heads = [f"`{m}`" + (" (held out)" if any(r["held_out"] for (_, n), r in rows.items() if n == m) else "") for m in members]
+    text = [f"| detector | evaluations | {' | '.join(heads)} |", "|---|---:|" + "---|" * len(members)]
+    for detector in dict.fromkeys(d for d, _ in rows):
+        found = [rows.get((detector, m)) for m in members]
+        cells = ["{:.3f} [{:.3f}, {:.3f}]; {:.2f} [{:.2f}, {:.2f}]".format(*r["auroc"], *r["tpr_1"]) if r else "-" for r in found]
+        spent = next(r["evaluations"] for r in found if r)
+        text.append(f"| `{detector}` | {spent:g} | {' | '.join(cells)} |")
+    return "\n".join(text)
 
 
 STATISTICS = {
