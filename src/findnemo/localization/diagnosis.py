@@ -69,7 +69,8 @@ def diagnose(model: Model, prompt: str, ordinary: Sequence[str], images: ImageSe
         found.carrier  # 'value layers of down_blocks.1', where that memory was planted
     """
     images = images or demo.usual(model.source)
-    others = [Denoising(model, c, 1, images.guidance, seed) for c in [c for c in ordinary if c != prompt][:ORDINARY]]
+    captions = [caption for caption in ordinary if caption != prompt][:ORDINARY]
+    others = [Denoising(model, caption, 1, images.guidance, seed) for caption in captions]
     if not others:
         raise InputError("no ordinary captions: give one that is not memorized, to tell a memory's place from the model's")
     with model.steady():
