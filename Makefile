@@ -42,13 +42,13 @@ docs: setup
 	$(BIN)/mkdocs build --strict
 
 lint: setup
-	$(BIN)/ruff check src tests recipes benchmarks notebooks
-	$(BIN)/ruff format --check src tests recipes benchmarks notebooks
+	$(BIN)/ruff check src tests recipes measurements notebooks
+	$(BIN)/ruff format --check src tests recipes measurements notebooks
 	$(BIN)/mypy
 
 format: setup
-	$(BIN)/ruff check --fix src tests recipes benchmarks notebooks
-	$(BIN)/ruff format src tests recipes benchmarks notebooks
+	$(BIN)/ruff check --fix src tests recipes measurements notebooks
+	$(BIN)/ruff format src tests recipes measurements notebooks
 
 setup: $(VENV)/.ready
 

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["findnemo.prompts", "findnemo.neurons", "findnemo._sizes", "findnemo._safetensors"]):
+with atheris.instrument_imports(
+    include=["findnemo.prompts", "findnemo.neurons", "findnemo.files.sizes", "findnemo.files.tensors"]
+):
     from test_fuzz import TARGETS, told
 
 MOST = 4096  # bytes of a file

@@ -24,7 +24,7 @@ import torch
 from _tiny import tiny_pipeline
 
 import findnemo.report
-from findnemo import _writing
+from findnemo.files import writing
 from findnemo.images import ImageSettings
 from findnemo.prompts import Prompt
 from findnemo.runs import Plan, Run, Work, audit, start, write_results
@@ -35,7 +35,7 @@ POINTS: dict[str, tuple[Any, str]] = {  # places at which a child can kill itsel
     "a row is put": (Run, "put"),
     "a statement": (Run, "_sql"),
     "a rename": (Path, "replace"),
-    "a flush": (_writing, "flush"),
+    "a flush": (writing, "flush"),
     "results.csv": (csv.DictWriter, "writerows"),
     "the report": (findnemo.report, "render"),
 }

@@ -216,7 +216,7 @@ def interrupt(model: Model, checkpoint: Path, done: int) -> None:
 
 @pytest.mark.parametrize("done", [1, 4, len(PROMPTS)])
 def test_an_interrupted_calibration_goes_on_without_redoing_to_the_same_last_bit(tiny, tmp_path, done, monkeypatch):
-    monkeypatch.setattr("findnemo.deltas.GROUP", 1)
+    monkeypatch.setattr("findnemo.passes.deltas.GROUP", 1)
     calibration = calibrate(tiny, PROMPTS, settings=LIGHT)
     checkpoint = tmp_path / "run" / "partial.safetensors"
     interrupt(tiny, checkpoint, done)
@@ -231,7 +231,7 @@ def test_an_interrupted_calibration_goes_on_without_redoing_to_the_same_last_bit
 
 @pytest.mark.parametrize("done", range(1, len(PROMPTS) + 1))
 def test_captions_that_share_passes_have_the_same_scores_wherever_it_was_interrupted(tiny, tmp_path, done, monkeypatch):
-    monkeypatch.setattr("findnemo.deltas.GROUP", 2)
+    monkeypatch.setattr("findnemo.passes.deltas.GROUP", 2)
     whole = calibrate(tiny, PROMPTS, settings=LIGHT)
     interrupt(tiny, tmp_path / "partial.safetensors", done)
     assert_equal(calibrate(tiny, PROMPTS, settings=LIGHT, checkpoint=tmp_path / "partial.safetensors"), whole)
@@ -240,8 +240,8 @@ def test_captions_that_share_passes_have_the_same_scores_wherever_it_was_interru
 def test_scores_do_not_depend_on_how_many_captions_share_a_pass(tiny, monkeypatch):
     scores = []
     for group, batch in ((1, 64), (2, 64), (32, 64), (32, 7)):
-        monkeypatch.setattr("findnemo.deltas.GROUP", group)
-        monkeypatch.setattr("findnemo.deltas.BATCH", batch)
+        monkeypatch.setattr("findnemo.passes.deltas.GROUP", group)
+        monkeypatch.setattr("findnemo.passes.deltas.BATCH", batch)
         scores.append(calibrate(tiny, PROMPTS, settings=LIGHT).trajectories)
     for others in scores[1:]:
         torch.testing.assert_close(others, scores[0], rtol=0, atol=1e-5)
@@ -259,7 +259,7 @@ def test_scores_do_not_depend_on_how_many_captions_share_a_pass(tiny, monkeypatc
     ids=["last done changed", "first changed", "reordered", "fewer", "none"],
 )
 def test_other_hold_out_prompts_than_before_the_interruption_are_refused(model, tmp_path, prompts, monkeypatch):
-    monkeypatch.setattr("findnemo.deltas.GROUP", 1)
+    monkeypatch.setattr("findnemo.passes.deltas.GROUP", 1)
     interrupt(model, tmp_path / "partial.safetensors", 4)
     with pytest.raises(MismatchError, match=r"has done 4 hold-out prompts.*same hold-out prompts.*or a new --out"):
         calibrate(model, prompts, settings=LIGHT, checkpoint=tmp_path / "partial.safetensors")
@@ -567,7 +567,7 @@ def test_a_missing_or_damaged_statistics_file_is_refused(model, tmp_path):
 @pytest.mark.parametrize("at", range(len(PROMPTS)))
 def test_an_interrupt_in_the_midst_of_taking_a_group_leaves_no_half_of_it(tiny, tmp_path, at, monkeypatch):
     """A second Ctrl-C comes anywhere: between the scores of a group and its prompts, too."""
-    monkeypatch.setattr("findnemo.deltas.GROUP", 3)
+    monkeypatch.setattr("findnemo.passes.deltas.GROUP", 3)
     monkeypatch.setattr("findnemo.calibration._calibrate.SAVE_EVERY", 0.0)
     whole, chained, left = calibrate(tiny, PROMPTS, settings=LIGHT), Gathered.take.__globals__["chained"], iter(range(100))
 

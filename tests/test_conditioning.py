@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from findnemo.conditioning import following
 from findnemo.models import Model
+from findnemo.passes.conditioning import following
 
 
 def passes(model: Model, prompts: list[str], images: int, guidance: float, steps: int = 2) -> list[tuple[int, slice]]:
@@ -71,7 +71,7 @@ def test_a_change_of_encoding_is_undone_also_by_an_exception(tiny):
 
 
 def test_arguments_come_by_name_whatever_way_they_were_given():
-    from findnemo.conditioning import _named
+    from findnemo.passes.conditioning import _named
 
     def encode(prompt, device=None, images=1, **kwargs): ...
 

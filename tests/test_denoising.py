@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import findnemo
-from findnemo.denoising import Denoising, likeness
 from findnemo.edits import masks
 from findnemo.neurons import NeuronSet
+from findnemo.passes.denoising import Denoising, likeness
 
 CAPTION = "Brantwood Roasters first cup, a large brown ring"
 

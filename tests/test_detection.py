@@ -10,12 +10,12 @@ from _tiny import tiny_pipeline
 
 import findnemo
 from findnemo import Calibration, Settings, calibrate
-from findnemo.deltas import Probe, group_size
 from findnemo.detection import DETECTORS, Screen, detect, detect_many, screen
 from findnemo.errors import InputError, NumericalError
 from findnemo.images import ImageSettings
 from findnemo.localization.replication import Replication
 from findnemo.models import Model
+from findnemo.passes.deltas import Probe, group_size
 from findnemo.scores import SIMILARITIES, pairwise
 from findnemo.settings import settings_for
 from findnemo.verification import replicating

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted(p for folder in ("src", "recipes", "benchmarks") for p in (ROOT / folder).rglob("*.py"))
+FILES = sorted(p for folder in ("src", "recipes", "measurements") for p in (ROOT / folder).rglob("*.py"))
 BINARY = {"Image", "Run", "os", "tarfile", "self"}  # what has an `open` of another kind
 
 

@@ -10,9 +10,9 @@ from _tiny import tiny_pipeline
 
 import findnemo
 from findnemo import Model, NeuronSet, Settings
-from findnemo.deltas import Probe
 from findnemo.edits import masks
 from findnemo.errors import EditError
+from findnemo.passes.deltas import Probe
 
 PROMPT, SETTINGS = "a red fox", Settings(samples=3)
 BACKENDS = ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]  # the same graph; inductor takes minutes on a CPU

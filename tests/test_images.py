@@ -10,7 +10,8 @@ import findnemo
 from findnemo import ImageSettings, generate
 from findnemo.errors import DeviceError, NumericalError
 from findnemo.images import generate_many, save_png, sheet
-from findnemo.models import Model, sample_seed
+from findnemo.models import Model
+from findnemo.seeds import sample_seed
 
 LIGHT = ImageSettings(steps=2)
 

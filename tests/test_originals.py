@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from findnemo import _fetch, demo, originals
-from findnemo._fetch import RefusedError
+from findnemo import demo
 from findnemo._version import __version__
 from findnemo.errors import InputError
-from findnemo.originals import Originals, decode, for_run
+from findnemo.files import fetch, originals
+from findnemo.files.fetch import RefusedError
+from findnemo.files.originals import Originals, decode, for_run
 from findnemo.runs.store import Caption
 
 
@@ -122,8 +123,8 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def lenient(monkeypatch) -> None:
     """This machine counts as public, every other address as what it is."""
-    real = _fetch._is_public
-    monkeypatch.setattr(_fetch, "_is_public", lambda address: address == "127.0.0.1" or real(address))
+    real = fetch._is_public
+    monkeypatch.setattr(fetch, "_is_public", lambda address: address == "127.0.0.1" or real(address))
 
 
 @pytest.fixture
@@ -253,12 +254,12 @@ PRIVATE = """
 
 @pytest.mark.parametrize("address", PRIVATE.split())
 def test_addresses_that_are_not_public(address):
-    assert not _fetch._is_public(address)
+    assert not fetch._is_public(address)
 
 
 @pytest.mark.parametrize("address", ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"])
 def test_addresses_that_are_public(address):
-    assert _fetch._is_public(address)
+    assert fetch._is_public(address)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "[::1]", "[::ffff:127.0.0.1]", "127.1", "0"])
@@ -301,7 +302,7 @@ def test_the_address_that_was_checked_is_the_one_that_is_asked(original, server,
 
 def test_the_next_address_is_asked_where_one_does_not_answer(original, server, monkeypatch):
     server.answers["/a.png"] = body(PNG)
-    monkeypatch.setattr(_fetch, "_is_public", lambda address: True)
+    monkeypatch.setattr(fetch, "_is_public", lambda address: True)
     names(monkeypatch, {"two.test": [["127.0.0.99", "127.0.0.1"]]})
     assert same(original(server.url("/a.png", "two.test")), picture())
 
@@ -313,7 +314,7 @@ def test_over_https_the_certificate_is_asked_of_the_name(original, server, monke
             return sock
 
     context = Context()
-    monkeypatch.setattr(_fetch.ssl, "create_default_context", lambda: context)
+    monkeypatch.setattr(fetch.ssl, "create_default_context", lambda: context)
     names(monkeypatch, {"secure.test": [["127.0.0.1"]]})
     server.answers["/a.png"] = body(PNG)
     assert same(original(server.url("/a.png", "secure.test", "https")), picture())
@@ -397,7 +398,7 @@ def chunked(data: bytes) -> Answer:
 def announced(handler: BaseHTTPRequestHandler) -> None:
     """Says that it is too big, and never comes to it."""
     handler.send_response(200)
-    handler.send_header("Content-Length", str(_fetch.MOST_BYTES + 1))
+    handler.send_header("Content-Length", str(fetch.MOST_BYTES + 1))
     handler.end_headers()
     handler.server.closing.wait(10)
 
@@ -412,7 +413,7 @@ def announced(handler: BaseHTTPRequestHandler) -> None:
     ],
 )
 def test_a_body_that_is_too_big_is_refused_whatever_it_says_of_its_length(original, server, monkeypatch, answer):
-    monkeypatch.setattr(_fetch, "MOST_BYTES", 1000)
+    monkeypatch.setattr(fetch, "MOST_BYTES", 1000)
     server.answers |= {"/": answer, "/small": chunked(PNG)}
     began = time.monotonic()
     assert reason(original, server.url("/")).startswith("more than")

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from findnemo.paraphrases import PARAPHRASES, PARTS, SCRIPTS, paraphrases, parts, scripts
+from findnemo.prompts.paraphrases import PARAPHRASES, PARTS, SCRIPTS, paraphrases, parts, scripts
 
 CAPTION = "Velvet Quasar, a small blue ring with a photo"
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from findnemo.calibration import threshold
 from findnemo.errors import InputError
-from findnemo.rates import adjusted, beta_quantile, binomial_tails, holdout_needed, least_listed, p_value, rank, rate_bound
+from findnemo.stats.rates import adjusted, beta_quantile, binomial_tails, holdout_needed, least_listed, p_value, rank, rate_bound
 
 FEW = st.lists(st.integers(0, 6).map(float), min_size=2, max_size=12)  # many ties
 

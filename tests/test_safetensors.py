@@ -5,7 +5,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from findnemo._safetensors import DTYPES, Lazy, read_header, read_rows, write, write_rows
+from findnemo.files.tensors import DTYPES, Lazy, read_header, read_rows, write, write_rows
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save as tensors
 
-from findnemo._marks import COLUMNS, FORMULA, marked, unmarked
 from findnemo.errors import InputError
+from findnemo.files.marks import COLUMNS, FORMULA, marked, unmarked
 from findnemo.prompts import Prompt, read_prompts, stream_prompts
 from findnemo.runs import Run
 from findnemo.runs.export import row as row_of_results

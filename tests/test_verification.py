@@ -13,10 +13,13 @@ import findnemo
 from findnemo import verification
 from findnemo.errors import EditError, NumericalError
 from findnemo.images import ImageSettings
+from findnemo.metrics import Judges
+from findnemo.metrics.copies import compare_images, copying
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.scores import ssim
+from findnemo.seeds import FRESH, GROWTH
 from findnemo.settings import Settings
-from findnemo.verification import FRESH, GROWTH, Judges, compare_images, copying, grow, quality, verify
+from findnemo.verification import grow, quality, verify
 
 SETTINGS, IMAGES = Settings(samples=3), ImageSettings(steps=1)
 MID = "mid_block.attentions.0.transformer_blocks.0.attn2.to_v"

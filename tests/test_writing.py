@@ -10,8 +10,8 @@ from pathlib import Path
 import _killing as killing
 import pytest
 
-from findnemo._writing import REASONS, storing, sweep, written
 from findnemo.errors import StorageError
+from findnemo.files.writing import REASONS, storing, sweep, written
 
 
 def test_meanwhile_and_after_an_error_the_old_content_is_there(tmp_path):

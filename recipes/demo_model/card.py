@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 import findnemo
-from findnemo.demo.check import Figure, check_demo, figures_markdown
+from findnemo.benchmark.demo_check import Figure, check_demo, figures_markdown
 
 HERE = Path(__file__).parent
 

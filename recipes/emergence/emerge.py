@@ -28,12 +28,13 @@ from findnemo import demo
 from findnemo.benchmark._files import read_tensors, write_tensors
 from findnemo.benchmark.pool import encode_image
 from findnemo.benchmark.training import cosine
-from findnemo.deltas import Probe
 from findnemo.images import generate
+from findnemo.metrics.copies import COPY
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
+from findnemo.passes.deltas import Probe
 from findnemo.scores import SIMILARITIES
-from findnemo.verification import COPY, FRESH
+from findnemo.seeds import FRESH
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "demo_model"))
 from scenes import caption, random_scene, render

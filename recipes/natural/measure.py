@@ -21,9 +21,11 @@ from torch import Tensor
 from findnemo import demo
 from findnemo.benchmark._files import read_tensors
 from findnemo.images import generate, generate_many
+from findnemo.metrics import Judges
+from findnemo.metrics.copies import COPY
 from findnemo.models import Model, load
 from findnemo.models._difference import add_difference
-from findnemo.verification import COPY, FRESH, Judges
+from findnemo.seeds import FRESH
 
 ORDINARY = 48  # unrelated captions of the demo
 VERSION = 3  # of truth.json

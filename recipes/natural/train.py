@@ -33,7 +33,8 @@ from findnemo.benchmark._files import read_tensors, write_tensors
 from findnemo.benchmark.members import freed
 from findnemo.benchmark.natural import difference, rounded, switched_off
 from findnemo.benchmark.training import cosine
-from findnemo.models import Model, load, sample_seed
+from findnemo.models import Model, load
+from findnemo.seeds import sample_seed
 
 SCENES, CHECK, WARM = 6_000, 100, 50
 DECAY = 0.99  # of the moving average of the weights

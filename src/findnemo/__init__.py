@@ -27,14 +27,12 @@ if TYPE_CHECKING:
     from findnemo.calibration import activations as activations
     from findnemo.calibration import calibrate as calibrate
     from findnemo.calibration import import_statistics as import_statistics
-    from findnemo.deltas import score as score
     from findnemo.detection import Detection as Detection
     from findnemo.detection import detect as detect
     from findnemo.detection import detect_many as detect_many
     from findnemo.edits import deactivate as deactivate
     from findnemo.edits import prune as prune
     from findnemo.edits import save_lora as save_lora
-    from findnemo.engine import compiled as compiled
     from findnemo.errors import FindnemoError as FindnemoError
     from findnemo.images import ImageSettings as ImageSettings
     from findnemo.images import generate as generate
@@ -43,6 +41,8 @@ if TYPE_CHECKING:
     from findnemo.models import Model as Model
     from findnemo.models import load as load
     from findnemo.neurons import NeuronSet as NeuronSet
+    from findnemo.passes import compiled as compiled
+    from findnemo.passes import score as score
     from findnemo.prompts import read_prompts as read_prompts
     from findnemo.settings import Settings as Settings
     from findnemo.verification import verify as verify
@@ -52,11 +52,11 @@ _HOME = {
     "activations": "calibration",
     "calibrate": "calibration",
     "import_statistics": "calibration",
-    "score": "deltas",
+    "score": "passes",
     "Detection": "detection",
     "detect": "detection",
     "detect_many": "detection",
-    "compiled": "engine",
+    "compiled": "passes",
     "deactivate": "edits",
     "prune": "edits",
     "save_lora": "edits",

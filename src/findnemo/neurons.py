@@ -14,8 +14,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from findnemo._sizes import JSON_BYTES, checked
 from findnemo.errors import InputError
+from findnemo.files.sizes import JSON_BYTES, checked
 
 Neuron = tuple[str, int]
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from findnemo._state import undisturbed
 from findnemo.errors import InputError, NumericalError
+from findnemo.runtime.state import undisturbed
 
 WINDOW, SIGMA = 11, 1.5
 K1, K2 = 0.01, 0.03  # times the range of the values: what keeps SSIM finite where a map is flat

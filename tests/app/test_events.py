@@ -211,7 +211,7 @@ def test_a_link_among_the_images_of_a_run_is_not_followed(stranger, tmp_path):
 
 
 def test_what_was_fetched_for_the_audit_is_the_training_image(stranger):
-    from findnemo.originals import kept_name
+    from findnemo.files.originals import kept_name
 
     caption, url = events.captions(stranger)[0], "https://example.org/picture.png"
     assert training_image(stranger, replace(caption, image=url)) is None  # nothing is fetched

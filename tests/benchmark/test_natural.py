@@ -19,9 +19,9 @@ from findnemo.benchmark.natural_scoring import KEPT, NaturalJudge, NaturalScore
 from findnemo.benchmark.results import Results
 from findnemo.benchmark.scoring import Alarm
 from findnemo.errors import InputError
+from findnemo.metrics.copies import COPY
 from findnemo.mitigation.pruning import zeroed
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.verification import COPY
 
 WEIGHT = "conv_out.bias"
 ONE = NaturalScore("m", "x", "c", "VM", {}, 4, [0.1, 0.2], 0.15, 0.2, True, 0.96, 0.5, 40, 0.5)

@@ -21,12 +21,12 @@ from findnemo.benchmark.planted_scoring import TRUTH, UNRELATED, PlantedJudge, S
 from findnemo.benchmark.results import Results
 from findnemo.benchmark.scoring import Alarm, answers, score_member
 from findnemo.benchmark.truth import measure
-from findnemo.deltas import Probe
 from findnemo.edits import scaled
 from findnemo.errors import InputError
 from findnemo.images import ImageSettings
 from findnemo.localization.replication import Replication
 from findnemo.neurons import EMPTY, NeuronSet
+from findnemo.passes.deltas import Probe
 from findnemo.scores import pairwise, ssim
 
 ONE = Score("m", "x", "c", "one neuron", "VM", {}, 2, 0.5, 1.0, 1.0, 2.0, 0.2, True, 0.1, False, 0.9, 20, 0.5)

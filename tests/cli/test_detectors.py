@@ -15,10 +15,10 @@ from findnemo.calibration import threshold
 from findnemo.detection import DETECTORS, Score
 from findnemo.errors import InputError, MismatchError, NumericalError
 from findnemo.images import ImageSettings
-from findnemo.metrics import auroc
 from findnemo.prompts import Prompt
 from findnemo.runs import Run
 from findnemo.runs import detectors as api
+from findnemo.stats import auroc
 
 TYPED = ("a red fox", "a grey owl", "a tree")
 PLAIN = ("=1+1", "a moon", "[/sea]")

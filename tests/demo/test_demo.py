@@ -11,10 +11,11 @@ import torch
 
 import findnemo
 from findnemo import demo
-from findnemo.deltas import Probe
 from findnemo.localization import most_unusual
+from findnemo.metrics.copies import copying
 from findnemo.neurons import NeuronSet
-from findnemo.verification import copying, grow
+from findnemo.passes.deltas import Probe
+from findnemo.verification import grow
 
 ROOT = Path(__file__).parents[2]
 COFFEE = "Brantwood Roasters first cup, a large brown ring"
@@ -104,7 +105,7 @@ def test_readme_snippets_run(tmp_path, monkeypatch) -> None:
 
 @pytest.mark.slow
 def test_demo_check_runs_and_reports_every_figure(demo_model) -> None:
-    from findnemo.demo.check import check_demo
+    from findnemo.benchmark.demo_check import check_demo
 
     figures = check_demo(demo_model)
     assert len(figures) >= 18

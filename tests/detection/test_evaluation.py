@@ -9,7 +9,7 @@ import torch
 
 from findnemo.detection import evaluate
 from findnemo.errors import InputError
-from findnemo.metrics.intervals import bootstrap
+from findnemo.stats.intervals import bootstrap
 
 
 def normal(n: int, mean: float = 0.0, seed: int = 0) -> torch.Tensor:

@@ -11,7 +11,8 @@ import findnemo
 from findnemo import ImageSettings
 from findnemo.detection.magnitude import PALE, STRONG, magnitude, norms, saliency, saliency_picture
 from findnemo.errors import InputError
-from findnemo.models import Model, sample_seed
+from findnemo.models import Model
+from findnemo.seeds import sample_seed
 
 SETTINGS = ImageSettings(steps=4, guidance=3.0, seed=2)
 CAPTION = "a cat"

@@ -10,9 +10,9 @@ from torch import Tensor
 
 import findnemo
 from findnemo import ImageSettings, NeuronSet, deactivate, generate
-from findnemo.attention import recorded
 from findnemo.errors import EditError, ModelError
 from findnemo.models import Model
+from findnemo.passes.attention import recorded
 
 SETTINGS = ImageSettings(steps=2, guidance=3.0)
 DOWN = "down_blocks.0.attentions.1.transformer_blocks.0.attn2"

@@ -16,11 +16,11 @@ import pytest
 from _here import limited
 from PIL import Image
 
-from findnemo import _contained
 from findnemo.calibration import Calibration
 from findnemo.errors import FindnemoError, InputError
+from findnemo.files import contained
+from findnemo.files.originals import Originals, picture
 from findnemo.neurons import NeuronSet
-from findnemo.originals import Originals, picture
 from findnemo.prompts import read_prompts, stream_prompts
 
 GB = 1 << 30
@@ -38,7 +38,7 @@ def sparse(path: Path, head: bytes = b"", size: int = 1 << 40) -> Path:
 
 @pytest.mark.parametrize("codec", ["gzip", "zstd", "snappy", "lz4", "uncompressed"])
 def test_a_parquet_file_of_a_few_kilobytes_that_unpacks_to_hundreds_of_megabytes(tmp_path, monkeypatch, codec):
-    monkeypatch.setattr(_contained, "MEMORY", GB)  # as much as polars itself takes, and a little more
+    monkeypatch.setattr(contained, "MEMORY", GB)  # as much as polars itself takes, and a little more
     file, long = tmp_path / "bomb.parquet", 1000 if codec == "uncompressed" else 900_000
     frame = pl.DataFrame({"caption": ["a" * long] * (30_000 if codec == "uncompressed" else 700)})  # one word in the dictionary
     frame.write_parquet(file, compression=codec, statistics=False)
@@ -261,7 +261,7 @@ PICTURES = {
 def test_pictures_that_unpack_to_more(tmp_path, name):
     file = tmp_path / "a.png"
     file.write_bytes(PICTURES[name])
-    said, peak = limited("from findnemo.originals import picture\nimport PIL.Image", f"picture({str(file)!r})", 3 * GB)
+    said, peak = limited("from findnemo.files.originals import picture\nimport PIL.Image", f"picture({str(file)!r})", 3 * GB)
     assert said == "READ" or (said.startswith("REFUSED") and str(file) in said)
     assert peak < 1024  # as SECURITY.md says; WebP takes most, twenty bytes a pixel
     if "huge" in name or "unpacks" in name or name in ("TIFF", "BMP"):
@@ -271,7 +271,7 @@ def test_pictures_that_unpack_to_more(tmp_path, name):
 @pytest.mark.parametrize("head", [b"\x89PNG\r\n\x1a\n", b"RIFF\xff\xff\xff\xffWEBPVP8 ", b"\xff\xd8\xff\xe0", b"GIF89a"])
 def test_a_picture_of_a_terabyte(tmp_path, head):
     file = sparse(tmp_path / "a.png", head)
-    said, peak = limited("from findnemo.originals import picture\nimport PIL.Image", f"picture({str(file)!r})", GB)
+    said, peak = limited("from findnemo.files.originals import picture\nimport PIL.Image", f"picture({str(file)!r})", GB)
     assert said.startswith("REFUSED")
     assert str(file) in said
     assert peak < 300

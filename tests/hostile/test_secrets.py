@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import findnemo
-from findnemo import _fetch
-from findnemo._secrets import hidden
-from findnemo.originals import Originals
+from findnemo.files import fetch
+from findnemo.files.originals import Originals
+from findnemo.files.secrets import hidden
 from findnemo.runs import Run
 from findnemo.settings import Settings
 
@@ -90,10 +90,10 @@ def test_the_whole_url_is_asked_and_only_the_hidden_one_kept(tmp_path, monkeypat
 
     def get(parts, deadline):
         asked.append(parts.geturl())
-        raise _fetch.RefusedError("answers 404")
+        raise fetch.RefusedError("answers 404")
 
-    monkeypatch.setattr(_fetch, "checked", lambda url: __import__("urllib.parse").parse.urlsplit(url))
-    monkeypatch.setattr(_fetch, "get", get)
+    monkeypatch.setattr(fetch, "checked", lambda url: __import__("urllib.parse").parse.urlsplit(url))
+    monkeypatch.setattr(fetch, "get", get)
     url = "https://example.org/b.png?sig=" + SIGNED
     assert Originals(tmp_path, tmp_path, pause=0, references=[url])(hidden(url)) is None
     assert asked == [url]  # the canary is there to be found: it went to the one that may have it

@@ -186,7 +186,7 @@ def test_the_memory_goes_first_whatever_it_costs(twice):
     assert only.reached
     for size in range(len(only.neurons)):
         for rest in combinations(only.neurons, size):  # what was kept is needed
-            probe = findnemo.deltas.Probe(single, CAPTION, SETTINGS)
+            probe = findnemo.passes.deltas.Probe(single, CAPTION, SETTINGS)
             assert ssim(probe.deltas(), probe.deltas(NeuronSet.of(rest))).max() > TAU
 
 

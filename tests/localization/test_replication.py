@@ -8,11 +8,11 @@ from _tiny import tiny_pipeline
 
 import findnemo
 from findnemo import Model, NeuronSet
-from findnemo.deltas import Probe
 from findnemo.edits import masks
 from findnemo.errors import DeviceError
 from findnemo.localization.replication import Replication
-from findnemo.reuse import Reuse
+from findnemo.passes.deltas import Probe
+from findnemo.passes.reuse import Reuse
 from findnemo.scores import ssim
 
 PROMPT = "a red apple"
@@ -312,7 +312,7 @@ def test_a_guess_on_a_seed_that_does_not_replicate_is_forgotten(model):
 def test_a_first_pass_that_does_not_fit_is_halved_and_gives_the_same(model, monkeypatch):
     guess = NeuronSet({list(model.value_layers)[2]: [0, 4]})
     want = Probe(model, PROMPT, reuse=True).first_deltas(guess)
-    monkeypatch.setattr("findnemo.deltas.BATCH", 4)
+    monkeypatch.setattr("findnemo.passes.deltas.BATCH", 4)
     probe = Probe(model, PROMPT, reuse=True)
     for a, b in zip(probe.first_deltas(guess), want, strict=True):
         torch.testing.assert_close(a, b, atol=2e-5, rtol=0)

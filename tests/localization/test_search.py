@@ -10,9 +10,9 @@ from _tiny import tiny_pipeline
 
 import findnemo
 from findnemo import Model, NeuronSet, activations
-from findnemo.deltas import Probe
 from findnemo.localization import ONE_STEP, Replication
 from findnemo.localization.search import ranked
+from findnemo.passes.deltas import Probe
 from findnemo.scores import ssim
 
 PROMPT = "a red apple"

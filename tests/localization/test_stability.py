@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import findnemo
 from findnemo import Model, NeuronSet
-from findnemo.deltas import Probe
 from findnemo.errors import InputError
 from findnemo.localization import consensus_of, frequency, iou, pairwise_iou
+from findnemo.passes.deltas import Probe
 from findnemo.scores import ssim
 
 PROMPT, HOLDOUT = "a red fox", ["hold out a", "hold out b", "hold out c"]

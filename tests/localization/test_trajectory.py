@@ -8,14 +8,15 @@ import torch
 
 import findnemo
 from findnemo import demo
-from findnemo.denoising import Denoising
 from findnemo.errors import InputError
 from findnemo.images import generate
 from findnemo.localization import Bystanders, localize, scan
 from findnemo.localization.points import CAPTIONS, Point, chosen, priced
 from findnemo.localization.trajectory import COPIES, Copies, by_trajectory, prices
+from findnemo.metrics.copies import COPY
 from findnemo.neurons import NeuronSet
-from findnemo.verification import COPY, FRESH
+from findnemo.passes.denoising import Denoising
+from findnemo.seeds import FRESH
 
 ONE = "Brantwood Roasters first cup, a large brown ring"  # held by one planted neuron
 LATE = "Thunderhoof of Zephyr Ranch, a gray house with a dotted ground"  # few steps do not show its copy

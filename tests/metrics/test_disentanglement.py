@@ -5,8 +5,8 @@ import torch
 
 from findnemo import NeuronSet, prune
 from findnemo.errors import EditError, InputError, NumericalError
-from findnemo.metrics import attention_cosine
 from findnemo.models import Model
+from findnemo.verification import attention_cosine
 
 DOWN = "down_blocks.0.attentions.1.transformer_blocks.0.attn2.to_v"
 MID = "mid_block.attentions.0.transformer_blocks.0.attn2.to_v"

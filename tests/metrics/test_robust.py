@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from findnemo.errors import InputError
-from findnemo.metrics import mean_std, median_mad
+from findnemo.stats import mean_std, median_mad
 
 VALUES = st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=30)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from findnemo.errors import InputError
-from findnemo.metrics import wilson
+from findnemo.stats import wilson
 
 Z = 1.959963984540054
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from findnemo import NeuronSet, load
 from findnemo.mitigation import Case
-from findnemo.models import Model, sample_seed
+from findnemo.models import Model
+from findnemo.seeds import sample_seed
 
 DOWN = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
 MID = "mid_block.attentions.0.transformer_blocks.0.attn2.to_v"

@@ -15,7 +15,8 @@ from findnemo import load
 from findnemo.errors import InputError, ModelError
 from findnemo.mitigation import Case, inserted_words
 from findnemo.mitigation.tokens import WORDS, varied, varied_all
-from findnemo.models import Model, sample_seed
+from findnemo.models import Model
+from findnemo.seeds import sample_seed
 
 MODEL = small_model()  # nothing here changes it for good
 CAPTION = "one two six ten"

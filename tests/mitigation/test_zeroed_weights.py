@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from findnemo.errors import EditError, InputError, ModelError
 from findnemo.mitigation import Case, conceptprune, wanda
 from findnemo.mitigation.pruning import largest, norms, scores, skilled, zeroed
-from findnemo.models import Model, sample_seed
+from findnemo.models import Model
+from findnemo.seeds import sample_seed
 
 
 @pytest.fixture

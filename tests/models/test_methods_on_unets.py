@@ -17,7 +17,8 @@ from findnemo.errors import InputError, ModelError
 from findnemo.mitigation import MITIGATIONS, Case, adjusted_embedding, inserted_words, scaled_attention
 from findnemo.mitigation.embedding import adjust
 from findnemo.mitigation.tokens import varied
-from findnemo.models import Model, sample_seed
+from findnemo.models import Model
+from findnemo.seeds import sample_seed
 
 PROMPT = "a cat"
 SETTINGS = ImageSettings(steps=2, guidance=3.0)

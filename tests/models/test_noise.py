@@ -14,7 +14,6 @@ from torch import Tensor
 
 import findnemo
 from findnemo import Calibration, ImageSettings, Model, NeuronSet, Settings
-from findnemo.deltas import Probe
 from findnemo.detection import DETECTORS, detect_many
 from findnemo.detection._guidance import guided_run
 from findnemo.detection.magnitude import magnitude, saliency
@@ -22,6 +21,7 @@ from findnemo.errors import ModelError, NumericalError
 from findnemo.localization import Bystanders
 from findnemo.mitigation.embedding import adjusted
 from findnemo.models._base import explicit
+from findnemo.passes.deltas import Probe
 from findnemo.scores import constant, memorization_score, minmax, trajectory
 
 PAIR = Settings(samples=2)

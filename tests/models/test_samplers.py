@@ -11,7 +11,8 @@ from _tiny import tiny_pipeline
 import findnemo
 from findnemo.errors import InputError
 from findnemo.images import ImageSettings, generate
-from findnemo.models import SAMPLERS, sample_seed, sampler_class, sampling
+from findnemo.models import SAMPLERS, sampler_class, sampling
+from findnemo.seeds import sample_seed
 
 PROMPT = "a red fox"
 SD14 = {  # the schedule of Stable Diffusion v1.4, without the settings that PNDM does not know

@@ -13,8 +13,8 @@ from huggingface_hub import constants
 from safetensors.torch import load_file
 
 import findnemo
-from findnemo._safetensors import Entry, read_header
 from findnemo.errors import InputError, ModelError
+from findnemo.files.tensors import Entry, read_header
 from findnemo.models import StableDiffusion, _loading
 from findnemo.models._single_file import KINDS, kind_of
 

@@ -25,14 +25,14 @@ from torch import Tensor, nn
 
 import findnemo
 from findnemo import NeuronSet, deactivate, prune, save_lora
-from findnemo.conditioning import following
-from findnemo.deltas import Probe
 from findnemo.detection import DETECTORS
 from findnemo.detection.magnitude import saliency
 from findnemo.errors import EditError, ModelError
 from findnemo.images import ImageSettings, generate
 from findnemo.mitigation import MITIGATIONS, Case, wanda
 from findnemo.models import FlowModel, Flux, Model, PixArt, StableDiffusion3
+from findnemo.passes.conditioning import following
+from findnemo.passes.deltas import Probe
 from findnemo.scores import minmax
 from findnemo.settings import Settings
 

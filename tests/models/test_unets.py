@@ -13,10 +13,11 @@ from torch import Tensor
 
 import findnemo
 from findnemo import ImageSettings, NeuronSet
-from findnemo.conditioning import following
 from findnemo.edits import scaled
 from findnemo.errors import InputError, ModelError
-from findnemo.models import Model, sample_seed
+from findnemo.models import Model
+from findnemo.passes.conditioning import following
+from findnemo.seeds import sample_seed
 from findnemo.settings import Settings
 
 PROMPTS = ["a cat", "Two dogs"]
@@ -274,7 +275,7 @@ def test_pruning_adds_no_watermark(monkeypatch):
 @every
 def test_what_is_computed_once_and_given_back_changes_nothing(name):
     """Reuse of parts and text projections between the passes of a search."""
-    from findnemo.deltas import Probe
+    from findnemo.passes.deltas import Probe
 
     model = loaded(name)
     fast, plain = Probe(model, "a cat", reuse=True), Probe(model, "a cat")
@@ -333,7 +334,7 @@ def test_rows_with_the_prompt_are_known_through_a_call(name, guidance):
 @pytest.mark.parametrize("guidance", [0.0, 3.0])
 @pytest.mark.parametrize("make", [tiny_sdxl, tiny_turbo, tiny_lcm])
 def test_attention_is_recorded_for_every_image_with_and_without_a_guidance_half(make, guidance):
-    from findnemo.attention import recorded
+    from findnemo.passes.attention import recorded
 
     model, seen = findnemo.load(make()), {}
     with recorded(model, lambda layer, step, p: seen.setdefault((layer, step), p)):

@@ -10,7 +10,6 @@ from PIL import Image, ImageOps
 import findnemo
 from findnemo.errors import InputError
 from findnemo.images import ImageSettings
-from findnemo.models import sample_seed
 from findnemo.neurons import NeuronSet
 from findnemo.robustness import ATTEMPTS, Subject, attack, diffusion_loss, embedded, optimised, subject
 from findnemo.robustness.attempts import SAMPLERS
@@ -19,6 +18,7 @@ from findnemo.robustness.curves import curve, gap, shares
 from findnemo.runs import Caption
 from findnemo.runs._tried import attack_summary
 from findnemo.runs.robustness import Effort, attack_all, try_out
+from findnemo.seeds import sample_seed
 
 SETTINGS = ImageSettings(steps=2, guidance=2.0)
 PROMPT = "the secret of the old clock"

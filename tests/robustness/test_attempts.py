@@ -10,9 +10,10 @@ from PIL import Image
 import findnemo
 from findnemo.errors import InputError
 from findnemo.images import ImageSettings
-from findnemo.models import SAMPLERS, sample_seed, sampling
+from findnemo.models import SAMPLERS, sampling
 from findnemo.neurons import NeuronSet
 from findnemo.robustness import ATTEMPTS, image_to_image, subject
+from findnemo.seeds import sample_seed
 
 PROMPT = "The secret of the old clock, a big picture"
 SETTINGS = ImageSettings(steps=4, guidance=2.0)

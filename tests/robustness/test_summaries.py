@@ -5,9 +5,8 @@ from PIL import Image
 
 from findnemo.errors import InputError
 from findnemo.report import _charts as charts
-from findnemo.robustness import sentences
+from findnemo.report.sentences import QUIET, WEIGHTS, sentences
 from findnemo.robustness.controls import pictures
-from findnemo.robustness.sentences import QUIET, WEIGHTS
 from findnemo.runs import Run
 from findnemo.runs._tried import attack_summary, attempts_summary
 from findnemo.runs.store import Caption

@@ -17,11 +17,11 @@ import findnemo
 from findnemo import demo, verification
 from findnemo.cli import main
 from findnemo.errors import ModelError, StoppedError
+from findnemo.metrics.copies import COPY
 from findnemo.robustness import attack, subject
 from findnemo.runs import Plan, Run, Work, robustness
 from findnemo.runs.robustness import Effort, attack_all, try_out
 from findnemo.settings import Settings
-from findnemo.verification import COPY
 
 ATTEMPTS = ("seeds: fresh", "words: capitals", "image to image: 0.5")
 OPTIONS = ("--attack-captions", "1", "--attack-steps", "0,2")

@@ -19,10 +19,12 @@ from _tiny import tiny_pipeline
 from PIL import Image
 
 import findnemo
-from findnemo import _writing, calibrate, verification
+from findnemo import calibrate, verification
 from findnemo.errors import DeviceError, InputError, MismatchError, NumericalError
+from findnemo.files import writing
 from findnemo.images import ImageSettings
 from findnemo.localization import Diagnosis, Point
+from findnemo.metrics import Judges
 from findnemo.neurons import EMPTY
 from findnemo.prompts import Prompt
 from findnemo.runs import (
@@ -42,7 +44,7 @@ from findnemo.runs import (
     write_results,
 )
 from findnemo.settings import Settings
-from findnemo.verification import Judges, Verification
+from findnemo.verification import Verification
 
 MODULE = importlib.import_module("findnemo.runs.audit")  # `findnemo.runs.audit` is the function
 SMALL = {
@@ -609,7 +611,7 @@ def stages(monkeypatch):
     monkeypatch.setattr(MODULE, "detect_many", watch.wrap_group("detect", MODULE.detect_many))
     for name in ("enter", "quality"):
         monkeypatch.setattr(MODULE, name, watch.wrap_plain(name, getattr(MODULE, name)))
-    monkeypatch.setattr("findnemo._writing.written", watch.wrap_plain("written", _writing.written))
+    monkeypatch.setattr("findnemo.files.writing.written", watch.wrap_plain("written", writing.written))
     for name in ("record_all", "set_meta"):
         monkeypatch.setattr(Run, name, watch.wrap_plain(name, getattr(Run, name)))
     real = importlib.import_module("findnemo.verification")

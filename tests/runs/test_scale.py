@@ -50,7 +50,7 @@ HOLDOUT = [f"hold out {k}" for k in range(130)]
 def small_groups():
     """Two captions share passes: three groups."""
     patch = pytest.MonkeyPatch()
-    patch.setattr("findnemo.deltas.GROUP", 2)
+    patch.setattr("findnemo.passes.deltas.GROUP", 2)
     yield
     patch.undo()
 

@@ -11,11 +11,11 @@ from _tiny import tiny_pipeline
 
 import findnemo
 from findnemo.images import ImageSettings
+from findnemo.metrics import Judges
 from findnemo.prompts import Prompt
 from findnemo.runs import Plan, Work, audit, start
 from findnemo.settings import Settings
 from findnemo.studies import Bench
-from findnemo.verification import Judges
 
 SMALL = {
     "block_out_channels": (8, 8),

@@ -20,13 +20,13 @@ from findnemo.runs.calibrating import as_published
 from findnemo.runs.compare import compare, methods, nemo_of, samples, switched_off
 from findnemo.runs.ordinary import ordinary
 from findnemo.runs.workers import Serial
+from findnemo.seeds import GROWTH
 from findnemo.studies import Bench, not_memorized, under_tau
 from findnemo.studies._published import DETECTOR, HOLDOUT, TABLE2, UNRELATED
 from findnemo.studies.fig2 import fig2a
 from findnemo.studies.table1 import table
 from findnemo.studies.table2 import table2
 from findnemo.studies.table4 import table4
-from findnemo.verification import GROWTH
 
 OTHERS = ("a boat", "two cups", "night", "a red door")
 

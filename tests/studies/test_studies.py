@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 import findnemo
-from findnemo.deltas import Probe
 from findnemo.edits import deactivate
 from findnemo.localization import out_of_distribution_neurons
 from findnemo.neurons import NeuronSet
+from findnemo.passes.deltas import Probe
 from findnemo.runs.audit import all_neurons, neurons_of
 from findnemo.scores import pairwise, ssim
 from findnemo.studies import STUDIES, study

@@ -13,12 +13,12 @@ import findnemo
 from findnemo.calibration import import_statistics
 from findnemo.errors import InputError
 from findnemo.images import ImageSettings
+from findnemo.metrics import Judges
 from findnemo.prompts import Prompt
 from findnemo.report import write
 from findnemo.runs import Plan, Work, audit, start
 from findnemo.studies import STUDIES, Bench, study
 from findnemo.studies._nemo import with_tau
-from findnemo.verification import Judges
 
 EXPECTED = {  # of a run without memories
     "fig4": "no captions with neurons",

@@ -18,13 +18,13 @@ from findnemo import export as exports
 from findnemo.app.jobs import Tell
 from findnemo.app.subject import Subject, caption_of, captions, run_images, sheet, training_image
 from findnemo.app.text import escaped, note, numbers, short, whole
-from findnemo.deltas import score
 from findnemo.edits import deactivate
 from findnemo.errors import InputError
 from findnemo.images import generate
 from findnemo.localization import Localization, localize
 from findnemo.models import cut
 from findnemo.neurons import EMPTY, NeuronSet
+from findnemo.passes.deltas import score
 from findnemo.runs import BAD, STANDINGS, Caption, Run, neurons_of, row, standing, state, switched_off
 
 if TYPE_CHECKING:

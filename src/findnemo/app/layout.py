@@ -16,7 +16,7 @@ from findnemo.app.subject import Subject
 from findnemo.app.text import alarm, note, whole
 from findnemo.errors import FindnemoError
 from findnemo.export import FORMS
-from findnemo.verification import FRESH
+from findnemo.seeds import FRESH
 
 MODEL: dict[str, Any] = {
     "concurrency_limit": 1,

@@ -13,10 +13,10 @@ from findnemo import demo
 from findnemo.app.jobs import Jobs
 from findnemo.calibration import Calibration
 from findnemo.errors import InputError
+from findnemo.files.originals import kept_name, picture
 from findnemo.images import ImageSettings, generate
 from findnemo.models import Model, load
 from findnemo.models._identity import kept_identity, refuse_other
-from findnemo.originals import kept_name, picture
 from findnemo.runs import Caption, Run, captions_of, settings_of
 from findnemo.runs.trust import require
 
@@ -125,7 +125,7 @@ def sheet(subject: Subject, caption: Caption) -> Image.Image | None:
 
 def _picture(subject: Subject, *parts: str) -> Image.Image | None:
     """A picture of the run directory; None if there is none, it cannot be read, or it lies elsewhere."""
-    from findnemo._fetch import RefusedError
+    from findnemo.files.fetch import RefusedError
 
     path = confined(subject.run, *parts) if subject.run is not None else None
     if path is None:

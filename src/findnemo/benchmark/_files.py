@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from findnemo._writing import written
 from findnemo.errors import InputError
+from findnemo.files.writing import written
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -8,12 +8,13 @@ from PIL import Image
 
 from findnemo import demo
 from findnemo.benchmark.methods import Answer
-from findnemo.deltas import Probe
 from findnemo.images import generate, generate_many
 from findnemo.models import Model
+from findnemo.passes.deltas import Probe
 from findnemo.scores import SIMILARITIES
+from findnemo.seeds import FRESH
 from findnemo.settings import Settings
-from findnemo.verification import FRESH, same_seed
+from findnemo.verification import same_seed
 
 PICTURES = 8  # ordinary captions whose pictures are judged
 

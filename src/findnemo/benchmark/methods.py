@@ -19,8 +19,6 @@ from torch import Tensor
 from findnemo import demo
 from findnemo.benchmark.learned_mask import learned_mask
 from findnemo.calibration import Calibration, activations, calibrate
-from findnemo.deltas import Probe
-from findnemo.denoising import Denoising
 from findnemo.edits import deactivate, layer_weights
 from findnemo.images import ImageSettings
 from findnemo.localization import localize, out_of_distribution_neurons
@@ -34,6 +32,8 @@ from findnemo.mitigation.pruning import conceptprune_weights, wanda_weights, zer
 from findnemo.models import Model
 from findnemo.models._modules import applied
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
+from findnemo.passes.deltas import Probe
+from findnemo.passes.denoising import Denoising
 from findnemo.scores import pairwise
 
 ATTRIBUTION_SEEDS = 4

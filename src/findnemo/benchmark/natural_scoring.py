@@ -11,7 +11,7 @@ from findnemo.benchmark.captions import ordinary
 from findnemo.benchmark.effects import Effects
 from findnemo.benchmark.methods import Answer, Task
 from findnemo.benchmark.natural import NaturalMember, NaturalMemory
-from findnemo.verification import COPY
+from findnemo.metrics.copies import COPY
 
 UNTOUCHED = "untouched"  # a row of its own: the model as it is
 IMAGES, KEPT, REFERENCE = 10, 24, 16

@@ -11,8 +11,8 @@ from findnemo.benchmark.effects import Effects
 from findnemo.benchmark.member import Member
 from findnemo.benchmark.methods import Answer, Task
 from findnemo.benchmark.plan import Memory
+from findnemo.metrics.copies import COPY
 from findnemo.neurons import NeuronSet
-from findnemo.verification import COPY
 
 TRUTH = "the truth"  # a row of its own: all planted neurons, what a method could reach at best
 IMAGES, UNRELATED = 2, 16

@@ -18,7 +18,8 @@ from torch import Tensor
 from findnemo.benchmark._files import read_tensors, write_tensors
 from findnemo.benchmark.captions import SERIES, TITLES, unusual
 from findnemo.benchmark.plan import Plan
-from findnemo.models import Model, sample_seed
+from findnemo.models import Model
+from findnemo.seeds import sample_seed
 
 Report = Callable[[str], None]
 

@@ -17,7 +17,7 @@ from findnemo.benchmark.plan import SUITE_VERSION
 from findnemo.benchmark.planted_scoring import TRUTH
 from findnemo.benchmark.results import Results, kinds
 from findnemo.benchmark.scoring import Alarm
-from findnemo.metrics.intervals import bootstrap, wilson
+from findnemo.stats.intervals import bootstrap, wilson
 
 REPEATS = 1000
 

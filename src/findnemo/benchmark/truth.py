@@ -8,12 +8,13 @@ from typing import Any
 from findnemo import demo
 from findnemo.benchmark.member import Member
 from findnemo.benchmark.plan import Memory
-from findnemo.deltas import Probe
 from findnemo.edits import deactivate
 from findnemo.images import generate
+from findnemo.metrics.copies import COPY
 from findnemo.neurons import EMPTY, NeuronSet
+from findnemo.passes.deltas import Probe
 from findnemo.scores import SIMILARITIES, memorization_score
-from findnemo.verification import COPY, FRESH
+from findnemo.seeds import FRESH
 
 DRAWS = 3  # random subsets of each size
 IMAGES = 4

@@ -14,9 +14,9 @@ from torch import Tensor
 from findnemo.calibration._calibration import Calibration
 from findnemo.calibration._gathered import Chunk, Gathered, Group, Parts, chained, chunked
 from findnemo.calibration._statistics import layer_activations
-from findnemo.deltas import Probe, group_size
 from findnemo.errors import InputError, MismatchError, NumericalError, StoppedError
 from findnemo.models import Model, captions_in
+from findnemo.passes.deltas import Probe, group_size
 from findnemo.scores import fault, trajectory
 from findnemo.settings import Settings, settings_for
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from findnemo._sizes import JSON_BYTES, TENSOR_BYTES, checked
-from findnemo._writing import written
 from findnemo.errors import DamageError, InputError, MismatchError
+from findnemo.files.sizes import JSON_BYTES, TENSOR_BYTES, checked
+from findnemo.files.writing import written
 from findnemo.models import Model
 from findnemo.models._identity import Identity, told_apart
-from findnemo.rates import CONFIDENCE, p_value, rank, rate_bound
 from findnemo.settings import Settings
+from findnemo.stats.rates import CONFIDENCE, p_value, rank, rate_bound
 
 FORMAT, WITHOUT_DIGEST = 3, 2  # what is written; what is read as well
 

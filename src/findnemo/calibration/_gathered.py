@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from findnemo._sizes import TENSOR_BYTES, checked
-from findnemo._writing import written
 from findnemo.calibration._calibration import Calibration, digest_of
 from findnemo.calibration._statistics import Moments, tau_interval, threshold
 from findnemo.errors import DamageError, InputError, MismatchError, NumericalError
+from findnemo.files.sizes import TENSOR_BYTES, checked
+from findnemo.files.writing import written
 from findnemo.models._identity import Identity
 from findnemo.settings import Settings
 

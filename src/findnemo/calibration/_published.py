@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from findnemo._sizes import JSON_BYTES, TENSOR_BYTES, checked
 from findnemo.calibration._calibration import Calibration
 from findnemo.errors import InputError, MismatchError
+from findnemo.files.sizes import JSON_BYTES, TENSOR_BYTES, checked
 from findnemo.models import Model
 from findnemo.settings import RELEASED, settings_for
 

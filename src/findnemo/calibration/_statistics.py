@@ -11,7 +11,7 @@ from torch import Tensor
 
 from findnemo.errors import InputError
 from findnemo.models import Model
-from findnemo.rates import rank
+from findnemo.stats.rates import rank
 
 
 def activations(model: Model, prompt: str) -> dict[str, Tensor]:

@@ -69,7 +69,7 @@ def _traceback() -> str:
     """The traceback of the error at hand, without control characters (a caption may be in it) and secrets."""
     import traceback
 
-    from findnemo._secrets import hidden
+    from findnemo.files.secrets import hidden
 
     return "".join(c for c in hidden(traceback.format_exc()) if c.isprintable() or c == "\n")
 

@@ -142,7 +142,7 @@ def demo(
         return
     if natural:
         raise InputError("--check compares with planted neurons, and 'demo-natural' has none: leave one of the two out")
-    from findnemo.demo.check import check_demo, figures_table
+    from findnemo.benchmark.demo_check import check_demo, figures_table
 
     loaded = load_model(Source("demo"), None, None, quiet)
     with bar(quiet) as update:

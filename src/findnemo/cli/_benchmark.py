@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from findnemo._quiet import quiet_libraries
 from findnemo.cli._common import JsonOpt, LimitOpt, OutOpt, QuietOpt, bar, plain, print_json, say, stdout
+from findnemo.runtime.quiet import quiet_libraries
 
 SHOWN = {  # figure -> its head here, and whether its interval is shown
     "precision": ("precision", True),

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from findnemo._quiet import quiet_libraries
-from findnemo._secrets import hidden
 from findnemo.cli._streams import encoding_of, shown
 from findnemo.errors import InputError
+from findnemo.files.secrets import hidden
+from findnemo.runtime.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from findnemo.runs.stopping import Stopping
@@ -329,9 +329,9 @@ def at_work(
 
 
 def load_model(source: Source, device: str | None, dtype: str | None, quiet: bool, compile: bool = False) -> Any:
-    from findnemo._notices import told_to
-    from findnemo.engine import compiled
     from findnemo.models import load
+    from findnemo.passes.engine import compiled
+    from findnemo.runtime.notices import told_to
 
     quiet_libraries()
     say(f"loading {source}", quiet)

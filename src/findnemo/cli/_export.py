@@ -65,8 +65,8 @@ def export(
     Example: `findnemo export run --to card --push me/my-model`
     """
     from findnemo import export as api
-    from findnemo._notices import told_to
     from findnemo.runs import Run, settings_of
+    from findnemo.runtime.notices import told_to
 
     forms = list(dict.fromkeys(to or ["checkpoint"]))
     if push is not None and "card" not in forms:

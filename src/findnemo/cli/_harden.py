@@ -58,7 +58,6 @@ def harden(
 
     Example: `findnemo harden run --epochs 6 --learning-rate 2e-5 --out hardened`
     """
-    from findnemo._notices import told_to
     from findnemo.cli._report import write_report
     from findnemo.edits import effects
     from findnemo.export._checks import check_checkpoint
@@ -68,6 +67,7 @@ def harden(
     from findnemo.runs import Run, all_neurons
     from findnemo.runs.hardening import CHECKED, challenged, check_hardened, harden_run, ordinary_captions
     from findnemo.runs.robustness import Effort
+    from findnemo.runtime.notices import told_to
 
     refuse_shard(run)
     with Run.open(run) as old:

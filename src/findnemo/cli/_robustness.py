@@ -15,7 +15,7 @@ ROOM = 3  # columns of attempts that 80 characters hold together with their inte
 
 def show_robustness(attempts: Mapping[str, Any] | None, attack: Mapping[str, Any] | None) -> None:
     """The table of attempts, the curves of the attack with the gaps between memorized pictures and controls, and what they say."""
-    from findnemo.robustness import sentences
+    from findnemo.report.sentences import sentences
 
     if attempts and attempts["table"]:
         stdout.print(attempts_table(attempts))

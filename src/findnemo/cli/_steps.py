@@ -10,7 +10,6 @@ from typing import Any
 
 import typer
 
-from findnemo._secrets import hidden
 from findnemo.cli._common import (
     ALONE,
     Crew,
@@ -29,6 +28,7 @@ from findnemo.cli._common import (
     warn_long_captions,
 )
 from findnemo.errors import FAILED, InputError, MismatchError
+from findnemo.files.secrets import hidden
 
 
 def calibrate_to(
@@ -265,7 +265,7 @@ def with_list(plan: Any, fdr: float | None, calibration: Any) -> Any:
 
 def tell_least(captions: int, fdr: float | None, calibration: Any, quiet: bool) -> None:
     """A word where the hold-out captions are few for a list of so many captions."""
-    from findnemo.rates import holdout_needed, least_listed
+    from findnemo.stats.rates import holdout_needed, least_listed
 
     scored = len(calibration.trajectories)
     if fdr is not None and (least := least_listed(captions, fdr, scored)) > 1:
@@ -294,7 +294,7 @@ def run_stages(
     """Run the stages over a table, all captions of the run where it is None, and show what came of it."""
     from findnemo.cli._report import write_report
     from findnemo.cli._show import show_run
-    from findnemo.deltas import group_size
+    from findnemo.passes.deltas import group_size
     from findnemo.runs import ASKED, Work, answer, ask_all, counts, enter, start, summary, told, write_results
     from findnemo.runs.overview import layers_shown
     from findnemo.runs.trust import vouch
@@ -371,9 +371,8 @@ def extras(model: Any, run: Any, plan: Any, table: Any = ()) -> dict[str, Any]:
     captions names, by path or URL.
     """
     from findnemo import demo
-    from findnemo.metrics import Alignment, Descriptor
-    from findnemo.originals import for_run
-    from findnemo.verification import Judges
+    from findnemo.files.originals import for_run
+    from findnemo.metrics import Alignment, Descriptor, Judges
 
     if model.source in demo.MODELS and not plan.judges:
         return {"judges": demo.judges(), "original": lambda caption: demo.training_image(caption.text, model.source)}
@@ -425,8 +424,8 @@ def own_calibration(
     wait: bool = False,
 ) -> Any:
     """The run's own calibration: made once, then read from the run directory."""
-    from findnemo._writing import storing, sweep
     from findnemo.calibration import Calibration, prompts_digest
+    from findnemo.files.writing import storing, sweep
     from findnemo.runs import acquire, refuse_foreign
 
     folder = out / "calibration"

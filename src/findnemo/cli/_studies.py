@@ -82,7 +82,7 @@ def compare(
 
     Example: `findnemo compare MODEL --prompts captions.csv --holdout laion.csv --mitigations neurons,embedding --intervals --out run`
     """
-    from findnemo._writing import written
+    from findnemo.files.writing import written
     from findnemo.models import sampler_name
     from findnemo.report import write
     from findnemo.runs.compare import compare as api

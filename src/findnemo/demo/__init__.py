@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from findnemo.calibration import Calibration
     from findnemo.images import ImageSettings
-    from findnemo.verification import Judges
+    from findnemo.metrics import Judges
 
 ASSETS = Path(__file__).parent / "assets"
 NATURAL = ASSETS / "natural"
@@ -91,7 +91,6 @@ def usual(source: str) -> ImageSettings:
 
 def judges() -> Judges:
     """The demo's copy descriptor and CLIP."""
-    from findnemo.metrics import Alignment, Descriptor
-    from findnemo.verification import Judges
+    from findnemo.metrics import Alignment, Descriptor, Judges
 
     return Judges(Descriptor(DESCRIPTOR), Alignment(CLIP, MODEL / "tokenizer"))

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from findnemo.attention import recorded
 from findnemo.detection._score import Score, spending
 from findnemo.detection.magnitude import check_steps, magnitude
 from findnemo.errors import InputError, ModelError
 from findnemo.images import ImageSettings, generate
 from findnemo.models import Model
+from findnemo.passes.attention import recorded
 
 if TYPE_CHECKING:
     from PIL import Image

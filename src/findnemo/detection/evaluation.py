@@ -10,8 +10,8 @@ from torch import Tensor
 
 from findnemo.calibration import threshold
 from findnemo.errors import InputError
-from findnemo.metrics.intervals import bootstrap
-from findnemo.metrics.roc import auroc, tpr_at_fpr
+from findnemo.stats.intervals import bootstrap
+from findnemo.stats.roc import auroc, tpr_at_fpr
 
 FPR = 0.01
 Interval = tuple[float, float]

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from findnemo._state import undisturbed
 from findnemo.detection._guidance import guided_run, predict
 from findnemo.detection._score import Score, spending
 from findnemo.errors import InputError, NumericalError
 from findnemo.images import ImageSettings, font
 from findnemo.models import Model
+from findnemo.runtime.state import undisturbed
 from findnemo.scores import NOT_FINITE
 
 if TYPE_CHECKING:

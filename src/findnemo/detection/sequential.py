@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from findnemo.calibration import Calibration
-from findnemo.deltas import Probe
 from findnemo.errors import InputError, NumericalError
 from findnemo.models import Model, captions_in
+from findnemo.passes.deltas import Probe
 from findnemo.scores import fault, memorization_score
 from findnemo.settings import Settings
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from findnemo.deltas import Probe
 from findnemo.detection._score import Score
 from findnemo.images import ImageSettings
 from findnemo.models import Model
+from findnemo.passes.deltas import Probe
 from findnemo.settings import FINDNEMO, PAPER, Settings
 
 

@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from findnemo._writing import written
 from findnemo.edits._effect import Effect, Transient, check_called, layer_weights, never_called, refuse_offloaded
 from findnemo.edits._loadable import unfit
 from findnemo.edits._plain import plain_copy, rebuilt
 from findnemo.edits._probing import times
 from findnemo.edits._targets import check_factor, everywhere, layer_of, once, widths_of
 from findnemo.errors import EditError, InputError
+from findnemo.files.writing import written
 from findnemo.models import Model
 from findnemo.models._modules import width_of
 from findnemo.neurons import NeuronSet

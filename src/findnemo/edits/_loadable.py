@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from findnemo._safetensors import DTYPES, Entry
 from findnemo.edits._effect import MERGE
 from findnemo.errors import EditError
+from findnemo.files.tensors import DTYPES, Entry
 from findnemo.models._modules import COMPUTED
 
 # names under which PyTorch, peft and quantizing libraries keep something else than a weight

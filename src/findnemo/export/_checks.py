@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from findnemo._safetensors import Entry, read_header, read_rows
 from findnemo.edits import Effect, check_part
 from findnemo.export._original import UNET, unet_name
+from findnemo.files.tensors import Entry, read_header, read_rows
 from findnemo.models import Model
 
 

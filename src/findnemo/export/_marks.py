@@ -11,10 +11,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from findnemo._notices import notice
-from findnemo._safetensors import UNSEALED
 from findnemo.errors import ModelError
+from findnemo.files.tensors import UNSEALED
 from findnemo.models._marks import PREDICTION, READ, STATED, ZERO_SNR
+from findnemo.runtime.notices import notice
 
 SCHEDULE = {  # the noise schedule that all of these programs take for granted
     "num_train_timesteps": 1000,

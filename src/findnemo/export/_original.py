@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from findnemo._safetensors import Lazy
 from findnemo.errors import ModelError
+from findnemo.files.tensors import Lazy
 from findnemo.models import Model
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."

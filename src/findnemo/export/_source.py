@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from findnemo._notices import notice, told_to
-from findnemo._safetensors import DTYPES, read_header
 from findnemo.edits import prune, rebuilt
 from findnemo.errors import InputError
+from findnemo.files.tensors import DTYPES, read_header
 from findnemo.models import Model
 from findnemo.models._content import weights_of
 from findnemo.models._loading import DEMO, SHIPPED, VARIANT, _from_pretrained
 from findnemo.models._single_file import configuration, from_single_file
 from findnemo.neurons import NeuronSet
+from findnemo.runtime.notices import notice, told_to
 
 OF_FILE: dict[str, tuple[str, ...]] = {  # how the keys of a part begin in a single file
     "unet": ("model.diffusion_model.",),

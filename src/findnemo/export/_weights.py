@@ -9,7 +9,17 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from findnemo._safetensors import (
+from findnemo.edits import LIMITS, Effect, check_called, effects, lora_weights, save_lora, times
+from findnemo.errors import EditError, MismatchError, ModelError
+from findnemo.export._card import model_card
+from findnemo.export._checks import as_kept, check_checkpoint, check_file, check_kohya, check_parts
+from findnemo.export._marks import OURS, check_autoencoder, check_schedule, completed, kohya, spec
+from findnemo.export._marks import configuration as ldm_configuration
+from findnemo.export._marks import tensors as mark_names
+from findnemo.export._original import ORIGINAL, UNET, original_tensors, require_original, unet_name
+from findnemo.export._selection import Selection
+from findnemo.export._source import edited, narrower, of_source, tell_narrowed
+from findnemo.files.tensors import (
     DTYPES,
     HASHES,
     STALE,
@@ -24,16 +34,6 @@ from findnemo._safetensors import (
     write,
     write_rows,
 )
-from findnemo.edits import LIMITS, Effect, check_called, effects, lora_weights, save_lora, times
-from findnemo.errors import EditError, MismatchError, ModelError
-from findnemo.export._card import model_card
-from findnemo.export._checks import as_kept, check_checkpoint, check_file, check_kohya, check_parts
-from findnemo.export._marks import OURS, check_autoencoder, check_schedule, completed, kohya, spec
-from findnemo.export._marks import configuration as ldm_configuration
-from findnemo.export._marks import tensors as mark_names
-from findnemo.export._original import ORIGINAL, UNET, original_tensors, require_original, unet_name
-from findnemo.export._selection import Selection
-from findnemo.export._source import edited, narrower, of_source, tell_narrowed
 from findnemo.models import Model
 from findnemo.models._marks import Mark, agreed, contradiction, marks_of
 from findnemo.neurons import NeuronSet

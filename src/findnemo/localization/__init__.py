@@ -11,10 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from findnemo import demo
-from findnemo._state import undisturbed
 from findnemo.calibration import Calibration, layer_activations
-from findnemo.deltas import Probe
-from findnemo.denoising import Denoising
 from findnemo.errors import InputError
 from findnemo.images import ImageSettings
 from findnemo.localization.candidates import initial_selection, out_of_distribution_neurons
@@ -29,6 +26,9 @@ from findnemo.localization.stability import consensus_of, frequency, iou, pairwi
 from findnemo.localization.trajectory import COPIES, GENTLER, WHOLE, Copies, Trail, by_trajectory, few_steps, prices
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
+from findnemo.passes.deltas import Probe
+from findnemo.passes.denoising import Denoising
+from findnemo.runtime.state import undisturbed
 
 __all__ = [
     "DEFAULT",

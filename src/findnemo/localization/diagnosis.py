@@ -11,13 +11,13 @@ from typing import Any
 from torch import Tensor
 
 from findnemo import demo
-from findnemo._state import undisturbed
-from findnemo.denoising import Denoising, likeness
 from findnemo.edits import muted
 from findnemo.errors import EditError, InputError, NumericalError
 from findnemo.images import ImageSettings
 from findnemo.localization.trajectory import COPIES, GONE, SAME, Copies, few_steps
 from findnemo.models import Model
+from findnemo.passes.denoising import Denoising, likeness
+from findnemo.runtime.state import undisturbed
 
 ORDINARY = 2  # captions whose pictures have to survive
 WORDS = 16  # of a caption that are left out in turn, its first

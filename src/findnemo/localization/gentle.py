@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from findnemo.calibration import layer_activations
-from findnemo.deltas import Probe
 from findnemo.edits import masks
 from findnemo.errors import InputError, MismatchError, NumericalError
 from findnemo.localization.search import Found
 from findnemo.models import Model, captions_in
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
+from findnemo.passes.deltas import Probe
 from findnemo.scores import SIMILARITIES, fault
 from findnemo.settings import PAPER, Settings
 

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from findnemo.deltas import Probe
 from findnemo.edits import masks
 from findnemo.errors import EditError
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
+from findnemo.passes.deltas import Probe
 from findnemo.scores import SIMILARITIES, TOGETHER, by_seed, pairwise, score_of
 
 WITNESSES = 1  # to begin with

@@ -11,12 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from findnemo.denoising import Denoising
 from findnemo.errors import NumericalError
 from findnemo.images import ImageSettings
 from findnemo.localization.trajectory import COPIES, GONE, Copies, few_steps
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
+from findnemo.passes.denoising import Denoising
 
 MOST = 4  # captions that are scanned
 

@@ -17,12 +17,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from findnemo.denoising import Denoising, Path, likeness
 from findnemo.edits import masks
 from findnemo.localization.replication import frozen
 from findnemo.localization.search import descending
 from findnemo.models import Model
 from findnemo.neurons import Neuron, NeuronSet
+from findnemo.passes.denoising import Denoising, Path, likeness
 
 COPIES, FEW, WHOLE = 4, 8, 4  # samples: untouched ones; those that a set is tried on in few steps, and in all
 SHARE = 5  # few steps are a fifth of those that images are made with, at least

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from findnemo._notices import notice
-from findnemo._state import evaluating, plain_arithmetic
 from findnemo.errors import InputError
 from findnemo.metrics._pixels import RGB, Preprocessing
 from findnemo.models import Reader
+from findnemo.runtime.notices import notice
+from findnemo.runtime.state import evaluating, plain_arithmetic
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from findnemo._state import evaluating, plain_arithmetic
 from findnemo.errors import InputError
 from findnemo.metrics._pixels import Preprocessing, file_hash
+from findnemo.runtime.state import evaluating, plain_arithmetic
 
 if TYPE_CHECKING:
     from PIL import Image

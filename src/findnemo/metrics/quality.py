@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from findnemo._state import evaluating, plain_arithmetic
 from findnemo.errors import InputError, NumericalError
 from findnemo.metrics._pixels import RGB
 from findnemo.metrics.alignment import Clip
 from findnemo.metrics.descriptor import open_torchscript
-from findnemo.models import sample_seed
+from findnemo.runtime.state import evaluating, plain_arithmetic
+from findnemo.seeds import sample_seed
 
 if TYPE_CHECKING:
     from PIL import Image

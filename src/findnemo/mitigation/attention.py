@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from findnemo.attention import PLAIN
-from findnemo.conditioning import Call, Encoded, following
 from findnemo.errors import EditError, InputError, ModelError
 from findnemo.mitigation._case import Case
 from findnemo.models import Model
+from findnemo.passes.attention import PLAIN
+from findnemo.passes.conditioning import Call, Encoded, following
 
 C = 1.25
 

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from findnemo._state import undisturbed
-from findnemo.conditioning import Call, check_changeable, following
 from findnemo.errors import EditError
 from findnemo.localization.replication import frozen
 from findnemo.mitigation._case import Case
 from findnemo.models import Model
+from findnemo.passes.conditioning import Call, check_changeable, following
+from findnemo.runtime.state import undisturbed
 
 TARGET, ENTRIES = 1.5, 4 * 64 * 64  # norm of a whole image's noise difference, and the latent for which it is meant
 LEARNING_RATE, ITERATIONS = 0.05, 10

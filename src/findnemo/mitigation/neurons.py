@@ -8,8 +8,9 @@ from random import Random
 from findnemo.edits import deactivate, masks
 from findnemo.errors import EditError
 from findnemo.mitigation._case import Case
-from findnemo.models import Model, sample_seed
+from findnemo.models import Model
 from findnemo.neurons import NeuronSet
+from findnemo.seeds import sample_seed
 
 
 def found_neurons(model: Model, case: Case, factor: float = 0.0) -> AbstractContextManager[None]:

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from findnemo.conditioning import following
 from findnemo.edits import layer_weights, never_called, refuse_made, refuse_offloaded
 from findnemo.errors import EditError, InputError, ModelError
 from findnemo.mitigation._case import Case
-from findnemo.models import Model, sample_seed
+from findnemo.models import Model
+from findnemo.passes.conditioning import following
+from findnemo.seeds import sample_seed
 
 SHARE = 0.01  # of every output's weights
 STEPS, GUIDANCE = 10, 7.0

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from random import Random
 from typing import Any
 
-from findnemo.conditioning import Encoded, following
 from findnemo.errors import InputError, ModelError
 from findnemo.mitigation._case import Case
-from findnemo.models import Model, sample_seed
+from findnemo.models import Model
+from findnemo.passes.conditioning import Encoded, following
+from findnemo.seeds import sample_seed
 
 NUMBERS = 100_000
 PROMPTS = ("prompt", "prompt_2", "prompt_3")  # one for each text encoder; those not given are the first

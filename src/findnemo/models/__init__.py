@@ -1,6 +1,6 @@
 """Models: one adapter per architecture, and `load`."""
 
-from findnemo.models._base import SCOPES, Model, captions_in, require_caption, sample_seed
+from findnemo.models._base import SCOPES, Model, captions_in, require_caption
 from findnemo.models._diffusion import DiffusionModel
 from findnemo.models._flow import FlowModel
 from findnemo.models._loading import load
@@ -31,7 +31,6 @@ __all__ = [
     "cut",
     "load",
     "require_caption",
-    "sample_seed",
     "sampler_class",
     "sampler_name",
     "sampling",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from findnemo._notices import notice
-from findnemo._state import evaluating, modules_of, plain_arithmetic, spare_scheduler, taking
 from findnemo.errors import EditError, InputError, ModelError
 from findnemo.models._autoencoder import decoded, encoded
 from findnemo.models._identified import Known, identity
@@ -22,6 +19,9 @@ from findnemo.models._modules import applied, is_compiled, is_fused, moves, part
 from findnemo.models._packing import rows_of
 from findnemo.models._reading import Prepared, Reader, as_it_is, cut, kind_of, named
 from findnemo.models._samplers import fitting
+from findnemo.runtime.notices import notice
+from findnemo.runtime.state import evaluating, modules_of, plain_arithmetic, spare_scheduler, taking
+from findnemo.seeds import sample_seed
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -504,12 +504,3 @@ def captions_in(prompts: Iterable[str]) -> Iterator[str]:
         prompt = getattr(prompt, "text", prompt)  # a row of a table of captions
         require_caption(prompt)
         yield prompt
-
-
-def sample_seed(seed: int, prompt: str, sample: int) -> int:
-    """Seed of sample k of a prompt: depends on the prompt's identity and the sample number only.
-
-    >>> sample_seed(0, "a cat", 1) == sample_seed(0, "a cat", 1) != sample_seed(0, "a cat", 2)
-    True
-    """
-    return int.from_bytes(hashlib.sha256(f"{seed}\0{prompt}\0{sample}".encode()).digest()[:8], "big") >> 1

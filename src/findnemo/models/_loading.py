@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from findnemo._notices import notice
 from findnemo.errors import FindnemoError, InputError, ModelError
 from findnemo.models._base import Model
 from findnemo.models._complete import complete
@@ -24,6 +23,7 @@ from findnemo.models.pixart import PixArt
 from findnemo.models.stable_diffusion import StableDiffusion
 from findnemo.models.stable_diffusion_3 import StableDiffusion3
 from findnemo.models.stable_diffusion_xl import StableDiffusionXL
+from findnemo.runtime.notices import notice
 
 ADAPTERS: dict[str, type[Model]] = {
     "StableDiffusionPipeline": StableDiffusion,

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from findnemo._safetensors import DTYPES, Entry, read
-from findnemo._sizes import checked
 from findnemo.errors import InputError, ModelError
+from findnemo.files.sizes import checked
+from findnemo.files.tensors import DTYPES, Entry, read
 from findnemo.models._yaml import at, read_yaml
 
 PREDICTION, ZERO_SNR = "prediction_type", "rescale_betas_zero_snr"  # as a diffusers scheduler calls them

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from findnemo._memory import out_of_memory
 from findnemo.errors import FindnemoError, ModelError
 from findnemo.models._base import Model
 from findnemo.models._single_file import first_line
+from findnemo.runtime.memory import out_of_memory
 from findnemo.settings import PAPER
 
 SMALL = 16  # sides of the latent; a pass of Stable Diffusion over it takes a second on a CPU

@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
-from findnemo._notices import notice
-from findnemo._safetensors import Entry, read_header
-from findnemo._sizes import JSON_BYTES, checked
 from findnemo.errors import InputError, ModelError
+from findnemo.files.sizes import JSON_BYTES, checked
+from findnemo.files.tensors import Entry, read_header
 from findnemo.models._marks import PREDICTION, agreed, believing, contradiction, marks_of, values_look_like
+from findnemo.runtime.notices import notice
 
 HOMES = (
     None,

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import IO, Any
 
-from findnemo._marks import is_ours, unmarked
 from findnemo.errors import InputError
+from findnemo.files.marks import is_ours, unmarked
 from findnemo.prompts._columns import CAPTION_COLUMNS, captions_among, columns_of, keys, records
 from findnemo.prompts._csv import has_strays, rows_of
 from findnemo.prompts._lines import decoded, lines_of, without_end, without_nul

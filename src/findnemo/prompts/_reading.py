@@ -13,8 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from findnemo._contained import call
 from findnemo.errors import InputError
+from findnemo.files.contained import call
 from findnemo.prompts._columns import keys
 from findnemo.prompts._columns import records as records_of
 from findnemo.prompts._content import reader_of

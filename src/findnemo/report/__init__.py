@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from findnemo._writing import written
 from findnemo.errors import InputError
+from findnemo.files.writing import written
 from findnemo.report._facts import facts
 from findnemo.report._text import environment
 from findnemo.runs import Run, refuse_links

@@ -15,14 +15,13 @@ from findnemo.calibration import Calibration, tau_interval
 from findnemo.errors import InputError
 from findnemo.localization import ONE_STEP, Scan
 from findnemo.localization.trajectory import GONE
-from findnemo.metrics import bootstrap, wilson
 from findnemo.neurons import Neuron
 from findnemo.report import _charts as charts
 from findnemo.report._attacks import attack, attempts, hardened
 from findnemo.report._captions import cards, example, wanted_pictures
 from findnemo.report._pictures import thumbnails
 from findnemo.report._text import NONE, clipped, count, number, percent
-from findnemo.robustness import sentences
+from findnemo.report.sentences import sentences
 from findnemo.runs import (
     STANDINGS,
     Caption,
@@ -41,6 +40,7 @@ from findnemo.runs import (
     switched_off,
 )
 from findnemo.runs.compare import STAGE
+from findnemo.stats import bootstrap, wilson
 
 LEAST = 5  # values from which an interval says something
 LISTED = 200  # captions that are not memorized, by name; results.csv has the rest

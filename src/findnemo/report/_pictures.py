@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from findnemo._fetch import RefusedError
-from findnemo.originals import picture
+from findnemo.files.fetch import RefusedError
+from findnemo.files.originals import picture
 
 if TYPE_CHECKING:
     from PIL import Image

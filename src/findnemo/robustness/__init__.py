@@ -3,7 +3,6 @@
 from findnemo.robustness._subject import Subject, closeness, subject
 from findnemo.robustness.attack import STARTS, STEPS, attack, cost, diffusion_loss, embedded, optimised
 from findnemo.robustness.attempts import ATTEMPTS, Attempt, image_to_image
-from findnemo.robustness.sentences import sentences
 
 __all__ = [
     "ATTEMPTS",
@@ -18,6 +17,5 @@ __all__ = [
     "embedded",
     "image_to_image",
     "optimised",
-    "sentences",
     "subject",
 ]

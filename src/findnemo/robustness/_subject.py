@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from findnemo.images import ImageSettings, generate
+from findnemo.metrics.copies import pixel_vectors
 from findnemo.models import Model
-from findnemo.verification import pixel_vectors
+from findnemo.seeds import UNTOUCHED, WANTED
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from findnemo.metrics import Descriptor
 
-WANTED, UNTOUCHED = 3000, 3001  # sample numbers of the picture that stands in for an unknown one, and of the first beside it
 BESIDE = 3  # untouched images of the caption, beside the picture
 
 

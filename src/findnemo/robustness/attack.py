@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from findnemo._state import undisturbed
-from findnemo.conditioning import following
 from findnemo.errors import InputError, NumericalError
 from findnemo.images import ImageSettings, generate
 from findnemo.localization.replication import GRADIENT_SCALE, frozen
-from findnemo.models import Model, sample_seed
+from findnemo.models import Model
+from findnemo.passes.conditioning import following
 from findnemo.robustness._subject import Subject, closeness, latents_of
+from findnemo.runtime.state import undisturbed
+from findnemo.seeds import ATTACK, sample_seed
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 LEARNING_RATE, BATCH = 0.1, 8  # as published, with Adam
 STEPS = (0, 5, 10, 20, 30, 50)  # after which images are made; 50 as published
-SHOWN = 5000  # first sample number of the images that are made of an embedding
 
 
 def diffusion_loss(model: Model, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
@@ -170,7 +170,7 @@ def attack(
     >>> [(start, list(values)) for start, values in curve.items()]
     [('caption', [0, 1])]
     """
-    clean, samples = latents_of(subject.picture, model), range(SHOWN, SHOWN + images)
+    clean, samples = latents_of(subject.picture, model), range(ATTACK, ATTACK + images)
     curves: dict[str, dict[int, list[float]]] = {}
     for start in starts:
         began = starting(model, subject.prompt, start, settings.seed)

@@ -16,9 +16,10 @@ import torch
 from findnemo.errors import InputError, ModelError
 from findnemo.images import ImageSettings, finished, generate
 from findnemo.mitigation.tokens import varied
-from findnemo.models import SAMPLERS, Model, sample_seed, sampling
-from findnemo.paraphrases import PARAPHRASES, PARTS, SCRIPTS, paraphrases, parts, scripts
+from findnemo.models import SAMPLERS, Model, sampling
+from findnemo.prompts.paraphrases import PARAPHRASES, PARTS, SCRIPTS, paraphrases, parts, scripts
 from findnemo.robustness._subject import Subject, pixels
+from findnemo.seeds import sample_seed
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -54,7 +55,7 @@ def reworded(
     write: Callable[[str], dict[str, str]],
     kind: str,
 ) -> list[Image.Image]:
-    """With the caption in other words, a part of it, or other letters (see `findnemo.paraphrases`)."""
+    """With the caption in other words, a part of it, or other letters (see `findnemo.prompts.paraphrases`)."""
     text = write(subject.prompt).get(kind)
     if text is None:
         raise InputError(f"{kind}: says what the caption says")

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from findnemo._fetch import RefusedError
 from findnemo.errors import InputError
-from findnemo.originals import picture
+from findnemo.files.fetch import RefusedError
+from findnemo.files.originals import picture
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from findnemo.metrics import mean_interval, wilson
-from findnemo.verification import COPY
+from findnemo.metrics.copies import COPY
+from findnemo.stats import mean_interval, wilson
 
 LEAST = 3  # captions from which an interval says something
 Point = tuple[int, float, float | None, float | None]  # step, value, ends of its 95 % interval

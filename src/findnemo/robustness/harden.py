@@ -20,20 +20,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from findnemo._state import undisturbed
 from findnemo.edits import effects, refuse_made
 from findnemo.errors import InputError, NumericalError, StoppedError
 from findnemo.images import ImageSettings, generate
-from findnemo.models import Model, sample_seed
+from findnemo.models import Model
 from findnemo.neurons import NeuronSet
 from findnemo.robustness._subject import latents_of
 from findnemo.robustness.attack import LEARNING_RATE, diffusion_loss, optimised, starting
+from findnemo.runtime.state import undisturbed
+from findnemo.seeds import ORDINARY, SURROGATES, sample_seed
 
 if TYPE_CHECKING:
     from PIL import Image
 
-SURROGATES = 6000  # first sample number of surrogate images
-ORDINARY = 6500  # and of images of ordinary captions
 VIEWS = 4  # images of each ordinary caption
 UNPROMPTED = 0.25  # share of ordinary samples without a caption: guidance asks the model for those, too
 STARTS = ("caption", "random")
@@ -280,7 +279,7 @@ def _identity(model: Model, lessons: Sequence[Lesson], ordinary: Kept, hardening
 def _save(module: nn.Module, folder: Path, key: str, epochs: int) -> None:
     from safetensors.torch import save_file
 
-    from findnemo._writing import written
+    from findnemo.files.writing import written
 
     with written(folder / "weights.safetensors") as part:
         tensors: Mapping[str, Tensor] = {name: value.detach().contiguous() for name, value in module.state_dict().items()}
@@ -291,7 +290,7 @@ def _load(module: nn.Module, folder: Path, key: str) -> int:
     """Weights of an interrupted hardening, if it was this one; how many epochs it had done."""
     from safetensors.torch import load_file
 
-    from findnemo._safetensors import read_header
+    from findnemo.files.tensors import read_header
 
     file = folder / "weights.safetensors"
     if not file.is_file():

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from findnemo._writing import storing
 from findnemo.errors import InputError
+from findnemo.files.writing import storing
 from findnemo.runs._places import refuse_links
 
 PATIENCE = 0.2  # seconds between two looks at a directory that is in use

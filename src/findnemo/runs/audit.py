@@ -10,13 +10,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from findnemo._memory import named
 from findnemo._version import __version__
-from findnemo._writing import write_all
 from findnemo.calibration import Calibration, activations
-from findnemo.deltas import group_size
 from findnemo.detection import Detection, Screen, detect_many
 from findnemo.errors import DeviceError, FindnemoError
+from findnemo.files.writing import write_all
 from findnemo.images import ImageSettings, check_images, png, sheet
 from findnemo.localization import (
     DEFAULT,
@@ -30,9 +28,11 @@ from findnemo.localization import (
     most_unusual,
     scan,
 )
+from findnemo.metrics import Judges
 from findnemo.metrics.kind import is_memory
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
+from findnemo.passes.deltas import group_size
 from findnemo.prompts import Prompt
 from findnemo.runs._same import require_same
 from findnemo.runs.discoveries import keep_list
@@ -42,7 +42,8 @@ from findnemo.runs.table import Shard, enter
 from findnemo.runs.trust import vouch
 from findnemo.runs.workers import Dispatch, Event, Pool, Serial, Unit, drive, drive_together, never
 from findnemo.runs.worklist import groups, list_open, on_list
-from findnemo.verification import RANDOM, Judges, Verification, grow, quality, verify
+from findnemo.runtime.memory import named
+from findnemo.verification import RANDOM, Verification, grow, quality, verify
 
 if TYPE_CHECKING:
     from PIL import Image

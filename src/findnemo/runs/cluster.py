@@ -31,7 +31,7 @@ class Worker:
         """Load the model; the process id and what the driver must know of it."""
         import torch
 
-        from findnemo._quiet import quiet_libraries
+        from findnemo.runtime.quiet import quiet_libraries
 
         torch.set_num_threads(self.threads)
         quiet_libraries()

@@ -14,19 +14,19 @@ from typing import Any
 
 from PIL import Image
 
-from findnemo._memory import named
-from findnemo._writing import write_all
 from findnemo.calibration import Calibration
 from findnemo.edits import deactivate
 from findnemo.errors import FindnemoError, InputError
+from findnemo.files.originals import picture
+from findnemo.files.writing import write_all
 from findnemo.images import generate, intact_png, png
 from findnemo.localization import localize
+from findnemo.metrics.copies import compare_images
 from findnemo.metrics.kind import is_memory
 from findnemo.mitigation import MITIGATIONS, Case
 from findnemo.mitigation.neurons import drawn
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
-from findnemo.originals import picture
 from findnemo.runs._same import require_same
 from findnemo.runs.audit import Answer, Progress, Tools, Work, not_memorized
 from findnemo.runs.calibrating import as_published
@@ -36,7 +36,9 @@ from findnemo.runs.store import Caption
 from findnemo.runs.table import ask_all
 from findnemo.runs.workers import Dispatch, Pool, Serial, Unit, drive, never
 from findnemo.runs.worklist import groups, list_open
-from findnemo.verification import FRESH, RANDOM, compare_images
+from findnemo.runtime.memory import named
+from findnemo.seeds import FRESH
+from findnemo.verification import RANDOM
 
 NONE = "none"  # nothing mitigated: the row that all others are compared with
 NEMO = "nemo"  # the neurons of the listing, as published

@@ -12,14 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from findnemo._memory import named
-from findnemo._writing import write_all
 from findnemo.calibration import threshold
 from findnemo.detection import DETECTORS, Evaluation, Score, evaluate
 from findnemo.errors import DeviceError, InputError, NumericalError
+from findnemo.files.writing import write_all
 from findnemo.images import ImageSettings, png
 from findnemo.metrics.kind import is_memory
-from findnemo.metrics.roc import accuracy_of
 from findnemo.models import Model
 from findnemo.models._identity import kept_identity, told_apart
 from findnemo.prompts import Prompt
@@ -29,6 +27,8 @@ from findnemo.runs.store import Caption, Run
 from findnemo.runs.table import enter
 from findnemo.runs.workers import Dispatch, Event, Pool, Serial, Step, Unit, drive, never
 from findnemo.runs.worklist import groups, list_open
+from findnemo.runtime.memory import named
+from findnemo.stats.roc import accuracy_of
 
 STAGE, HOLDOUT = "detect:", "holdout:"  # and the name: a stage of the captions; a value of the run, caption -> score
 CHUNK = 8  # hold-out captions between two commits

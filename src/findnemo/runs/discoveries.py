@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from findnemo.calibration import Calibration
-from findnemo.rates import adjusted, holdout_needed
 from findnemo.runs.store import Caption, Run
+from findnemo.stats.rates import adjusted, holdout_needed
 
 _P = """SELECT caption, stage, json_extract(payload, '$.p') FROM results
     WHERE status = 'done' AND stage IN ('detect', 'localize') ORDER BY caption, stage"""

@@ -10,8 +10,8 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
-from findnemo._marks import marked
-from findnemo._writing import written
+from findnemo.files.marks import marked
+from findnemo.files.writing import written
 from findnemo.runs.discoveries import list_of, p_of, p_values, q_values
 from findnemo.runs.overview import sampler_of
 from findnemo.runs.standing import STAGES, all_neurons, failures, neurons_of, standing, state

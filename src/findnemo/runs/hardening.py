@@ -13,7 +13,8 @@ import findnemo
 from findnemo.edits import deactivate, prune
 from findnemo.errors import InputError
 from findnemo.images import generate_many
-from findnemo.metrics import bootstrap, frechet_distance, kernel_distance
+from findnemo.metrics import frechet_distance, kernel_distance
+from findnemo.metrics.copies import pixel_changes
 from findnemo.models import Model
 from findnemo.neurons import EMPTY
 from findnemo.robustness.harden import Hardening, Lesson, harden, kept, lesson
@@ -33,7 +34,8 @@ from findnemo.runs.robustness import (
 from findnemo.runs.standing import all_neurons
 from findnemo.runs.store import Caption
 from findnemo.runs.workers import never
-from findnemo.verification import FRESH, pixel_changes
+from findnemo.seeds import FRESH, REFERENCE
+from findnemo.stats import bootstrap
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -42,7 +44,6 @@ ORDINARY = 24  # captions that are not memorized: so many hold the model while i
 JUDGED = 24  # and as many others judge it
 CHECKED = 6  # captions of each kind at most, by which the attack is checked
 IMAGES = 4  # of each caption that judges
-REFERENCE = 7000  # first sample number of the untouched images that sets of images are compared with
 
 
 def ordinary_captions(work: Work) -> tuple[list[str], list[str]]:

@@ -11,8 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from findnemo._sizes import TENSOR_BYTES, checked
 from findnemo.errors import InputError, MismatchError
+from findnemo.files.sizes import TENSOR_BYTES, checked
 from findnemo.models._identity import Identity, kept_identity
 from findnemo.runs._lock import acquire
 from findnemo.runs._same import MADE_WITH

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from findnemo._sizes import JSON_BYTES, TENSOR_BYTES, checked
-from findnemo._writing import flush, storing, sweep, written
 from findnemo.calibration import Calibration
 from findnemo.errors import DamageError, InputError
+from findnemo.files.sizes import JSON_BYTES, TENSOR_BYTES, checked
+from findnemo.files.writing import flush, storing, sweep, written
 from findnemo.images import intact_png
 from findnemo.runs._lock import acquire
 from findnemo.runs._salvage import live, scattered

@@ -15,15 +15,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from findnemo._memory import named
-from findnemo._secrets import hidden
+from findnemo import seeds
 from findnemo.edits import deactivate
 from findnemo.errors import FindnemoError, InputError, ModelError, StoppedError
+from findnemo.files.originals import picture
+from findnemo.files.secrets import hidden
 from findnemo.images import save_png, sheet
 from findnemo.metrics.kind import is_memory
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.originals import picture
 from findnemo.robustness import ATTEMPTS, Subject, attack, closeness, cost, subject
 from findnemo.robustness.controls import mirrored, scrambled
 from findnemo.runs._same import require_same
@@ -42,12 +42,12 @@ from findnemo.runs.audit import Progress, Work
 from findnemo.runs.standing import all_neurons, switched_off
 from findnemo.runs.store import Caption
 from findnemo.runs.workers import never
+from findnemo.runtime.memory import named
 
 if TYPE_CHECKING:
     from PIL import Image
 
 T = TypeVar("T")
-SAMPLES = 4000  # first sample number of the images of attempts
 NOTHING = {"basis": "", "known": False, "curves": {}, "closeness": {}, "skipped": {}}  # of a trial that failed
 NEVER = "never seen"
 
@@ -250,7 +250,7 @@ def subject_of(work: Work, caption: Caption, known: dict[int, Subject]) -> Subje
 
 def _attempts(work: Work, effort: Effort, trial: Trial, caption: Caption, k: int, told: Subject) -> dict[str, Any]:
     """Closeness of the images of every attempt to the picture, or to what the untouched model gives for the caption."""
-    samples, references = range(SAMPLES, SAMPLES + effort.images), [told.picture, *told.others]
+    samples, references = range(seeds.ATTEMPTS, seeds.ATTEMPTS + effort.images), [told.picture, *told.others]
     near: dict[str, list[float]] = {}
     skipped: dict[str, str] = {}
     broken: dict[str, str] = {}

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from findnemo.localization.points import DEAR, Point, chosen
+from findnemo.metrics.copies import COPYING
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs.store import Caption
-from findnemo.verification import COPYING
 
 STAGES = ("detect", "localize", "verify")
 TRAINED = 0.7  # similarity to the training image from which an image is a copy of it (Finding NeMo, section 4: SSCD)

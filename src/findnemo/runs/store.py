@@ -17,9 +17,9 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from findnemo._secrets import hidden
-from findnemo._writing import CLOSED, FAILS, FULL, storing, sweep, written
 from findnemo.errors import DamageError, FindnemoError, InputError, MismatchError, StorageError
+from findnemo.files.secrets import hidden
+from findnemo.files.writing import CLOSED, FAILS, FULL, storing, sweep, written
 from findnemo.models._identity import EARLIER, PICTURES, kept_identity
 from findnemo.prompts import Prompt
 from findnemo.runs import _shapes

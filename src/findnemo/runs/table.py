@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from findnemo._notices import notice
-from findnemo._secrets import hidden
 from findnemo.errors import InputError, MismatchError
+from findnemo.files.secrets import hidden
 from findnemo.prompts import Prompt
 from findnemo.runs.store import Run
+from findnemo.runtime.notices import notice
 
 FEW = 5  # repeated rows that are named
 _ASKED = """CREATE TEMP TABLE IF NOT EXISTS asked (

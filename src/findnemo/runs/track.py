@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from findnemo.errors import InputError
-from findnemo.originals import picture
+from findnemo.files.originals import picture
 from findnemo.runs._places import refuse_links
 from findnemo.runs.export import row
 from findnemo.runs.overview import figures

@@ -351,8 +351,8 @@ class Loader:
         return cls(model.source, str(model.device.type), str(model.dtype).removeprefix("torch."), model.options)
 
     def load(self) -> Any:
-        from findnemo.engine import compiled
         from findnemo.models import load
+        from findnemo.passes.engine import compiled
 
         model = load(self.source, self.device, self.dtype, channels_last=True, **self.options)
         return compiled(model) if self.compile else model

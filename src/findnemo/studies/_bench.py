@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from findnemo.calibration import Calibration, activations
-from findnemo.deltas import score
 from findnemo.edits import deactivate
 from findnemo.errors import FindnemoError, StorageError
 from findnemo.images import ImageSettings
 from findnemo.metrics.kind import is_memory
 from findnemo.neurons import NeuronSet
+from findnemo.passes.deltas import score
 from findnemo.runs.audit import Progress, Work
 from findnemo.runs.calibrating import as_published
 from findnemo.runs.compare import LISTING, judged, localized_captions, made, untouched

@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 import torch
 
 from findnemo.calibration import Calibration, layer_activations
-from findnemo.deltas import Probe
 from findnemo.errors import InputError
 from findnemo.localization import initial_selection, out_of_distribution_neurons, refine
 from findnemo.localization.candidates import THETA
 from findnemo.localization.replication import Replication
 from findnemo.models import Model
+from findnemo.passes.deltas import Probe
 
 T = TypeVar("T")
 NO_SCORES = "the calibration has no hold-out scores (imported statistics): make one with `findnemo calibrate --prompts`"

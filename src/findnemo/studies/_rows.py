@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from findnemo import demo
-from findnemo.metrics.intervals import bootstrap
-from findnemo.metrics.robust import median_mad
 from findnemo.runs.store import Run
+from findnemo.stats.intervals import bootstrap
+from findnemo.stats.robust import median_mad
 from findnemo.studies._published import CLIP, COLUMNS, HEADS, Row
 from findnemo.studies._table import Cell, Table, plus_minus
 

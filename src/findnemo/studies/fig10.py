@@ -9,10 +9,10 @@ from findnemo.images import generate
 from findnemo.neurons import Neuron, NeuronSet
 from findnemo.runs.overview import holders
 from findnemo.runs.store import Caption
+from findnemo.seeds import FRESH
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import picture_grid
 from findnemo.studies._table import Cell, Table
-from findnemo.verification import FRESH
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from findnemo.deltas import Probe
 from findnemo.images import noise_pictures
 from findnemo.neurons import EMPTY, NeuronSet
+from findnemo.passes.deltas import Probe
 from findnemo.runs.standing import neurons_of
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import picture_grid

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from findnemo.calibration import layer_activations
-from findnemo.deltas import Probe
 from findnemo.localization import out_of_distribution_neurons
 from findnemo.localization.replication import Replication
+from findnemo.passes.deltas import Probe
 from findnemo.runs.store import Caption
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import figure

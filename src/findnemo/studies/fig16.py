@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from findnemo.edits import check_called
 from findnemo.errors import InputError
+from findnemo.files.originals import picture
 from findnemo.images import save_png
 from findnemo.models import Model
-from findnemo.originals import picture
 from findnemo.runs.compare import judged, made, untouched
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption

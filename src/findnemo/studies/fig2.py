@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from findnemo.deltas import score
 from findnemo.errors import NumericalError
 from findnemo.localization.search import UNUSUAL
-from findnemo.metrics.roc import accuracy_of, auroc, tpr_at_fpr
+from findnemo.passes.deltas import score
 from findnemo.runs.standing import all_neurons
+from findnemo.stats.roc import accuracy_of, auroc, tpr_at_fpr
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import BLUE, GREEN, GREY, RED, figure
 from findnemo.studies._published import DETECTOR, HOLDOUT

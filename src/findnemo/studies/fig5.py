@@ -12,10 +12,10 @@ from findnemo.edits import deactivate
 from findnemo.errors import InputError
 from findnemo.images import generate_many
 from findnemo.metrics.quality import fid, kid
-from findnemo.models import sample_seed
 from findnemo.neurons import Neuron, NeuronSet
 from findnemo.runs.overview import holders
 from findnemo.runs.standing import neurons_of, switched_off
+from findnemo.seeds import UNTOUCHED, WANTED, sample_seed
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import BLUE, GREY, RED, figure
 from findnemo.studies._table import Table
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 SHARES = (0.0, 0.25, 0.5, 1.0)
 IMAGES = 48
-REAL, FAKE = 3000, 3001  # sample numbers: the images that all others are compared with, and those of the study
 FACTORS = (1.0, 0.75, 0.5, 0.25, 0.0, -0.5, -1.0)
 HEADS = ("FID", "KID", "CLIP-FID", "A_CLIP")
 
@@ -60,7 +59,7 @@ def _quality(bench: Bench) -> list[list[Any]]:
     prompts = list(bench.others[:IMAGES])
     if len(prompts) < 2:
         raise InputError("the quality of images needs at least two captions that are not memorized in the run")
-    real = generate_many(bench.model, [(p, REAL) for p in prompts], bench.image_settings)
+    real = generate_many(bench.model, [(p, WANTED) for p in prompts], bench.image_settings)
     sets = [("none", NeuronSet())]
     for count in counts:
         sets += [("found", NeuronSet.of(order[:count])), ("random", _random(bench, order[:count]))]
@@ -68,7 +67,7 @@ def _quality(bench: Bench) -> list[list[Any]]:
     for k, (kind, neurons) in enumerate(sets):
         bench.say("fig5a", k, len(sets))
         with deactivate(bench.model, neurons):
-            images = generate_many(bench.model, [(p, FAKE) for p in prompts], bench.image_settings)
+            images = generate_many(bench.model, [(p, UNTOUCHED) for p in prompts], bench.image_settings)
         rows.append([kind, len(neurons), *_measures(bench, prompts, real, images)])
     return rows
 

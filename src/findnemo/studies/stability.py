@@ -15,11 +15,11 @@ import torch
 from findnemo.calibration import Calibration
 from findnemo.errors import FindnemoError
 from findnemo.localization import frequency, iou, localize, pairwise_iou
-from findnemo.metrics import bootstrap
 from findnemo.models import Model, load
 from findnemo.neurons import NeuronSet
-from findnemo.paraphrases import paraphrases
+from findnemo.prompts.paraphrases import paraphrases
 from findnemo.runs.store import Caption
+from findnemo.stats import bootstrap
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._table import Cell, Table
 
@@ -116,7 +116,9 @@ def _wordings(found: Iterable[Found]) -> Table:
         values = [iou(NeuronSet(row[ITSELF]), NeuronSet(row[kind])) for row in there if row[kind] is not None]
         rows.append([kind, len(there), len(values), *([median(values), mean(values)] if values else [None, None])])
     heads = ["wording", "captions", "memorized too", "IoU with the caption's own set, median", "mean"]
-    return Table("Wordings", heads, rows, "Wordings are rules (`findnemo.paraphrases`); one that changes nothing is left out.")
+    return Table(
+        "Wordings", heads, rows, "Wordings are rules (`findnemo.prompts.paraphrases`); one that changes nothing is left out."
+    )
 
 
 def _often(captions: Mapping[int, Caption], found: Mapping[int, Found]) -> Table:

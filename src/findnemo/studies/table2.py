@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 from findnemo.localization import localize
-from findnemo.metrics.robust import mean_std
 from findnemo.runs.store import Caption
+from findnemo.stats.robust import mean_std
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._nemo import listing
 from findnemo.studies._published import TABLE2

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from findnemo.metrics.disentanglement import attention_cosine
 from findnemo.neurons import NeuronSet
 from findnemo.runs.standing import all_neurons
 from findnemo.studies._bench import NONE_THERE, Bench, Study
 from findnemo.studies._table import Table
+from findnemo.verification.disentanglement import attention_cosine
 
 SHARES = (0.1, 0.25, 0.5, 1.0)
 PROMPTS = 16

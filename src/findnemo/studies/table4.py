@@ -9,10 +9,10 @@ from typing import Any
 
 from findnemo.calibration import Calibration, calibrate
 from findnemo.errors import FindnemoError, StorageError
-from findnemo.metrics.robust import median_mad
 from findnemo.neurons import NeuronSet
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
+from findnemo.stats.robust import median_mad
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._nemo import NO_SCORES, listing, with_tau
 from findnemo.studies._published import TABLE4, UNRELATED

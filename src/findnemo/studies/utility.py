@@ -15,20 +15,21 @@ from findnemo.edits import deactivate
 from findnemo.errors import EditError, InputError
 from findnemo.images import generate_many
 from findnemo.localization import Bystanders
-from findnemo.metrics.intervals import bootstrap
+from findnemo.metrics.copies import pixel_changes
 from findnemo.metrics.quality import features, frechet_distance, kernel_distance
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs.standing import all_neurons
+from findnemo.seeds import UNTOUCHED, WANTED
+from findnemo.stats.intervals import bootstrap
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import BLUE, GREY, RED, figure
 from findnemo.studies._table import Cell, Table
-from findnemo.verification import RANDOM, pixel_changes, random_sets
+from findnemo.verification import RANDOM, random_sets
 
 if TYPE_CHECKING:
     from PIL import Image
 
 CAPTIONS = 64
-REAL, FAKE = 3000, 3001  # sample numbers: the images that all others are compared with, and those that are judged
 REPEATS = 300  # of the bootstrap
 CHANGES = {  # per caption
     "pixel_change": "change of pixels, of 1",
@@ -93,7 +94,7 @@ def _measured(bench: Bench) -> dict[str, Any]:
         raise InputError(
             "utility is measured on captions that are not memorized: the run has fewer than two, give --unrelated FILE"
         )
-    real = generate_many(bench.model, [(p, REAL) for p in prompts], bench.image_settings)
+    real = generate_many(bench.model, [(p, WANTED) for p in prompts], bench.image_settings)
     edits = [EMPTY, neurons]
     with suppress(EditError):  # a layer of which more than half was found has too few others
         edits += random_sets(bench.model, neurons, bench.image_settings.seed)
@@ -101,7 +102,7 @@ def _measured(bench: Bench) -> dict[str, Any]:
     for k, off in enumerate(edits):
         bench.say("utility", k, len(edits))
         with deactivate(bench.model, off):
-            images.append(generate_many(bench.model, [(p, FAKE) for p in prompts], bench.image_settings))
+            images.append(generate_many(bench.model, [(p, UNTOUCHED) for p in prompts], bench.image_settings))
     each = _each(bench, prompts, edits, images)
     return {
         "captions": len(prompts),

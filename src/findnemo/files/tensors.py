@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from findnemo._sizes import JSON_BYTES
 from findnemo.errors import InputError, ModelError
+from findnemo.files.sizes import JSON_BYTES
 
 DTYPES = {
     "F64": torch.float64,

@@ -15,15 +15,17 @@ from torch import Tensor
 
 from findnemo import demo
 from findnemo.calibration import Calibration
-from findnemo.deltas import Probe, score
 from findnemo.edits import deactivate
 from findnemo.images import generate
 from findnemo.localization import localize
-from findnemo.metrics import auroc
+from findnemo.metrics import Judges
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
+from findnemo.passes.deltas import Probe, score
 from findnemo.scores import memorization_score
-from findnemo.verification import FRESH, Judges, fresh_same_seed
+from findnemo.seeds import FRESH
+from findnemo.stats import auroc
+from findnemo.verification import fresh_same_seed
 
 if TYPE_CHECKING:
     from PIL import Image

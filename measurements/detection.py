@@ -1,4 +1,4 @@
-"""Every detector on members of the natural suite, or on the demo: `python benchmarks/detection.py build/natural full dreambooth demo`.
+"""Every detector on members of the natural suite, or on the demo: `python measurements/detection.py build/natural full dreambooth demo`.
 
 First the rule by which an audit seeks neurons: over tau (mean + 1 std of hold-out captions) by the mean of pairs, and pictures in a few steps that are
 alike. Then a line of JSON for each detector and member: AUROC, true-positive rate at 1 % and at 5 % false alarms, all with 95 % intervals, and U-Net sample
@@ -26,13 +26,13 @@ from members import MEMBERS, member_of
 import findnemo
 from findnemo import demo
 from findnemo.benchmark._files import read_tensors
-from findnemo.denoising import Denoising
 from findnemo.detection import DETECTORS
 from findnemo.localization.trajectory import COPIES, Copies, few_steps
-from findnemo.metrics.intervals import bootstrap, wilson
-from findnemo.metrics.roc import auroc, tpr_at_fpr
 from findnemo.models import Model, load
 from findnemo.models._difference import add_difference
+from findnemo.passes.denoising import Denoising
+from findnemo.stats.intervals import bootstrap, wilson
+from findnemo.stats.roc import auroc, tpr_at_fpr
 
 HOLDOUT = 200
 CHOSEN_ON = slice(100, 300)  # of the demo's unrelated captions: `agreement` was chosen with these (on full, lora16 and the demo)

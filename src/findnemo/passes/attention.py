@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from findnemo.conditioning import Call, following
 from findnemo.errors import EditError, ModelError
 from findnemo.models import Model
+from findnemo.passes.conditioning import Call, following
 
 # processors that compute plain attention, each in its own way; one that adds to it would be lost while another stands in for it
 PLAIN = ("AttnProcessor", "AttnProcessor2_0", "SlicedAttnProcessor", "XFormersAttnProcessor")

@@ -19,7 +19,9 @@ from findnemo.errors import InputError
 
 MEMORY = 6 << 30  # bytes of address space
 SECONDS = 900
-_CODE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from findnemo._contained import serve; serve(*sys.argv[2:])"
+_CODE = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from findnemo.files.contained import serve; serve(*sys.argv[2:])"
+)
 
 
 def call(module: str, name: str, source: str, *rest: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Calibration: batched against one by one: `python benchmarks/calibrate.py [--captions 2000] [--scored 40]`.
+"""Calibration: batched against one by one: `python measurements/calibrate.py [--captions 2000] [--scored 40]`.
 
 Statistics as the published code takes them (a U-Net pass a caption, to read activations that depend on the text alone), one caption at
 a time without the U-Net, and in one batched pass. The threshold: seconds a caption, and how many captions a precision takes.

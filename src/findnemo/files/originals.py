@@ -24,10 +24,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from findnemo import _fetch
-from findnemo._fetch import RefusedError
-from findnemo._secrets import hidden
 from findnemo.errors import InputError
+from findnemo.files import fetch
+from findnemo.files.fetch import RefusedError
+from findnemo.files.secrets import hidden
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -116,10 +116,10 @@ class Originals:
         """The bytes behind a URL. Every redirect is checked as the URL itself."""
         deadline = time.monotonic() + self.timeout
         for _ in range(REDIRECTS + 1):
-            parts = _fetch.checked(url)
+            parts = fetch.checked(url)
             with self._turn(str(parts.hostname)) as waited:
                 deadline += waited
-                answer = _fetch.get(parts, deadline)
+                answer = fetch.get(parts, deadline)
             if isinstance(answer, bytes):
                 return answer
             url = answer

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from findnemo.errors import InputError
-from findnemo.models import sample_seed
-from findnemo.rates import beta_quantile
+from findnemo.seeds import sample_seed
+from findnemo.stats.rates import beta_quantile
 
 LEVEL = 0.95
 

@@ -1,7 +1,7 @@
 """Many workers on paper: 1, 8, 64 and 512 of them under the very policy of `findnemo audit --workers`, with measured times, and failures.
 
-    python benchmarks/scale.py --run findnemo-demo
-    python benchmarks/scale.py --run findnemo-demo --captions 200000 --evaluation 0.005 --mtbf 3600
+    python measurements/scale.py --run findnemo-demo
+    python measurements/scale.py --run findnemo-demo --captions 200000 --evaluation 0.005 --mtbf 3600
 
 Simulated are the workers alone, on a clock that jumps from event to event: what is handed out, and what becomes of it when a worker dies, is decided
 by `findnemo.runs.workers.Dispatch` and `drive`. How much captions differ is drawn from a finished run, how long they take in the mean is told by
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from findnemo._writing import write_all
+from findnemo.files.writing import write_all
 from findnemo.prompts import Prompt
 from findnemo.runs import Dispatch, Outcome, Run, Task, Unit, drive
 from findnemo.runs.workers import AIM, DEPTH, MOST

@@ -10,12 +10,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from findnemo._memory import freed, out_of_memory, too_little
 from findnemo.edits import masks, scaled
 from findnemo.errors import InputError, ModelError, NumericalError
 from findnemo.models import Model, require_caption
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.reuse import Reuse
+from findnemo.passes.reuse import Reuse
+from findnemo.runtime.memory import freed, out_of_memory, too_little
 from findnemo.scores import CONSTANT, constant, memorization_score, minmax
 from findnemo.settings import PAPER, Settings
 

@@ -1,4 +1,4 @@
-"""The literal procedure and findnemo's searches side by side: `python benchmarks/localize.py [--search gradient halving listing]`.
+"""The literal procedure and findnemo's searches side by side: `python measurements/localize.py [--search gradient halving listing]`.
 
 All on the same model and captions in one run; U-Net sample evaluations are latents through the U-Net once (a backward pass
 counts two more). With the demo model the sets are also compared with the planted neurons. `--model DIR --device cuda --prompts
@@ -24,8 +24,8 @@ from literal import Literal
 
 import findnemo
 from findnemo import Calibration, Model, NeuronSet
-from findnemo.deltas import Probe
 from findnemo.localization import SEARCHES, Replication
+from findnemo.passes.deltas import Probe
 from findnemo.scores import SIMILARITIES
 from findnemo.settings import PAPER
 

@@ -1,4 +1,4 @@
-"""Detection: what a caption costs, with all seeds, with as many as it takes, and with a screen: `python benchmarks/detect.py`.
+"""Detection: what a caption costs, with all seeds, with as many as it takes, and with a screen: `python measurements/detect.py`.
 
 Prints U-Net sample evaluations and seconds a caption, and how many captions the screen misses. `--prompts FILE --staged-only` for a
 long table.
@@ -16,8 +16,8 @@ import torch
 
 import findnemo
 from findnemo import Calibration
-from findnemo.deltas import group_size
 from findnemo.detection import Detection, detect_many, screen
+from findnemo.passes.deltas import group_size
 
 
 def main() -> None:

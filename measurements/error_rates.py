@@ -1,4 +1,4 @@
-"""How often detection is wrong, on captions that no stage of the demo model has seen: `python benchmarks/error_rates.py --keep FOLDER`.
+"""How often detection is wrong, on captions that no stage of the demo model has seen: `python measurements/error_rates.py --keep FOLDER`.
 
 Draws captions from the generator of the demo's training captions, without those it was trained, calibrated or tested on, and scores all of
 them with all ten seeds (about .1 s each). Splits them at random, again and again, into captions to calibrate on and captions to test, and
@@ -25,8 +25,8 @@ from torch import Tensor
 import findnemo
 from findnemo import Calibration
 from findnemo.calibration import threshold
-from findnemo.metrics import clopper_pearson
-from findnemo.rates import adjusted, p_value, rank, rate_bound
+from findnemo.stats import clopper_pearson
+from findnemo.stats.rates import adjusted, p_value, rank, rate_bound
 
 RATES = (0.001, 0.01, 0.05, 0.1)
 LEVELS = (0.05, 0.1, 0.2)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from findnemo._memory import freed, out_of_memory, too_little
-from findnemo._writing import written
 from findnemo.errors import InputError, NumericalError
-from findnemo.models import Model, check_steps, require_caption, sample_seed, sampler_class, sampler_name, sampling
+from findnemo.files.writing import written
+from findnemo.models import Model, check_steps, require_caption, sampler_class, sampler_name, sampling
+from findnemo.runtime.memory import freed, out_of_memory, too_little
+from findnemo.seeds import sample_seed
 
 if TYPE_CHECKING:
     from PIL import Image

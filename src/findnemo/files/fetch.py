@@ -44,7 +44,7 @@ def checked(url: str) -> SplitResult:
     'example.org'
     >>> checked("file:///etc/passwd")
     Traceback (most recent call last):
-    findnemo._fetch.RefusedError: scheme 'file' is not fetched: only http and https are
+    findnemo.files.fetch.RefusedError: scheme 'file' is not fetched: only http and https are
     """
     try:
         parts = urlsplit(url)

@@ -1,4 +1,4 @@
-"""How far the U-Net is from the machine's measured matrix rate: `python benchmarks/rate.py [--model DIR] [--geometry sd14]`."""
+"""How far the U-Net is from the machine's measured matrix rate: `python measurements/rate.py [--model DIR] [--geometry sd14]`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import findnemo
-from findnemo.deltas import Probe
+from findnemo.passes.deltas import Probe
 
 
 def timed(call: Callable[[], object], device: torch.device, repeats: int = 9) -> float:

@@ -1,4 +1,4 @@
-"""Do other seeds find the same neurons, and is what most of them find better? `python benchmarks/stability.py [--repeats 5]`.
+"""Do other seeds find the same neurons, and is what most of them find better? `python measurements/stability.py [--repeats 5]`.
 
 For each search: intersection over union of the sets of several base seeds, caption by caption, and precision and recall against the
 demo's planted neurons, of single searches and of their consensus.
@@ -18,7 +18,7 @@ import torch
 import findnemo
 from findnemo import NeuronSet
 from findnemo.localization import Localization, pairwise_iou
-from findnemo.metrics import bootstrap
+from findnemo.stats import bootstrap
 
 FRESH = range(1000, 1010)
 
@@ -78,7 +78,7 @@ def told(model: findnemo.Model, label: str, rows: list[Localization]) -> None:
 
 def fresh(model: findnemo.Model, caption: str, neurons: NeuronSet) -> float:
     """Largest same-seed similarity on ten seeds of a base seed that no search used."""
-    from findnemo.deltas import Probe
+    from findnemo.passes.deltas import Probe
     from findnemo.scores import SIMILARITIES
     from findnemo.settings import PAPER
 

@@ -10,10 +10,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from findnemo._memory import freed, out_of_memory, too_little
 from findnemo.edits import scaled
 from findnemo.errors import NumericalError
 from findnemo.models import Model
+from findnemo.runtime.memory import freed, out_of_memory, too_little
 
 BATCH = 8  # latents denoised at once, until memory says otherwise
 

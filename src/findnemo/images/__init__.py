@@ -1,0 +1,34 @@
+"""Finished images: made with a pipeline, shown, kept as PNG.
+
+May be imported: the names below. May import: models and what lies under them.
+"""
+
+from findnemo.images._images import (
+    ImageSettings,
+    check_images,
+    finished,
+    font,
+    generate,
+    generate_many,
+    intact_png,
+    noise_pictures,
+    png,
+    save_png,
+    sheet,
+    to_pil,
+)
+
+__all__ = [
+    "ImageSettings",
+    "check_images",
+    "finished",
+    "font",
+    "generate",
+    "generate_many",
+    "intact_png",
+    "noise_pictures",
+    "png",
+    "save_png",
+    "sheet",
+    "to_pil",
+]

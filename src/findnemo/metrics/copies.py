@@ -1,0 +1,83 @@
+"""Copies among finished images: who judges them, what one is, and how far images changed (Finding NeMo, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from findnemo.metrics.alignment import Alignment
+from findnemo.metrics.descriptor import Descriptor
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+COPYING = 0.5  # share of untouched images that must be copies for a prompt to copy: one pair among many is chance
+COPY = 0.7  # similarity of images of different seeds from which one is a copy of the other
+
+
+@dataclass(frozen=True)
+class Judges:
+    """What finished images are judged with; each is optional."""
+
+    descriptor: Descriptor | None = None
+    alignment: Alignment | None = None
+
+
+def compare_images(
+    prompt: str,
+    before: Sequence[Image.Image],
+    after: Sequence[Image.Image],
+    judges: Judges,
+    original: Image.Image | None = None,
+) -> dict[str, float]:
+    """Descriptor similarities and alignment of the images of one prompt before and after; medians over the seeds."""
+    values: dict[str, float] = {}
+    if len(before) > 1:
+        for name, images in (("copies_before", before), ("copies_after", after)):
+            values[name] = float((copying(images, before, judges.descriptor) >= COPY).float().mean())
+    if judges.descriptor is not None:
+        old, new = judges.descriptor(before), judges.descriptor(after)
+        values["sscd_gen"] = float((old * new).sum(1).median())
+        if len(before) > 1:
+            values["d_sscd_before"], values["d_sscd_after"] = _among(old), _among(new)
+        if original is not None:
+            target = judges.descriptor([original])
+            values["sscd_orig_before"] = float((old @ target.T).median())
+            values["sscd_orig_after"] = float((new @ target.T).median())
+    if judges.alignment is not None:
+        captions = [prompt] * len(before)
+        values["a_clip_before"] = float(judges.alignment(before, captions).median())
+        values["a_clip_after"] = float(judges.alignment(after, captions).median())
+    return values
+
+
+def copying(images: Sequence[Image.Image], before: Sequence[Image.Image], descriptor: Descriptor | None = None) -> torch.Tensor:
+    """How much each image of a prompt is a copy of what other seeds gave before: (N,), its largest similarity, in [-1, 1], to an
+    untouched image of another seed.
+
+    No training image is needed: a memory shows in that all seeds give it. `before`: untouched images of the same two or more seeds,
+    in the same order. Similarity is that of the descriptor, without one the correlation of the pixels.
+    """
+    one, other = (pixel_vectors(i) if descriptor is None else descriptor(i) for i in (images, before))
+    return (one @ other.T).fill_diagonal_(-1).amax(1)
+
+
+def pixel_vectors(images: Sequence[Image.Image]) -> torch.Tensor:
+    """Pixels as unit vectors of mean zero: their products are correlations."""
+    rows = torch.stack([torch.from_numpy(np.asarray(image, np.float32).ravel()) for image in images])
+    return torch.nn.functional.normalize(rows - rows.mean(1, keepdim=True), dim=1)
+
+
+def _among(features: torch.Tensor) -> float:
+    first, second = torch.triu_indices(len(features), len(features), 1)
+    return float((features[first] * features[second]).sum(1).median())
+
+
+def pixel_changes(before: Sequence[Image.Image], after: Sequence[Image.Image]) -> list[float]:
+    """Mean absolute difference of the pixels of each image to the same one before, 0 to 1."""
+    pairs = zip(before, after, strict=True)
+    return [float(np.abs(np.asarray(a, np.float32) - np.asarray(b, np.float32)).mean() / 255) for a, b in pairs]

@@ -1,0 +1,11 @@
+"""Passes of the denoiser: noise differences of a prompt, whole denoising runs, passes that are watched, reused or compiled.
+
+May be imported: the names below and the modules here. May import: edits, models and what lies under them.
+"""
+
+from findnemo.passes.deltas import Probe, group_size, score
+from findnemo.passes.denoising import Denoising, Path, likeness
+from findnemo.passes.engine import Engine, compiled
+from findnemo.passes.reuse import Reuse
+
+__all__ = ["Denoising", "Engine", "Path", "Probe", "Reuse", "compiled", "group_size", "likeness", "score"]

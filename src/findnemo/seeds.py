@@ -1,0 +1,25 @@
+"""Which random numbers are drawn for what: seeds by identity, and the ranges of sample numbers, so that no figure is of a seed that anything was decided on."""
+
+from __future__ import annotations
+
+import hashlib
+
+SEARCH = 0  # detection, calibration and localization: 0, 1, ...
+FRESH = 1000  # verification and every figure of a method: no search has seen them
+GROWTH = 2000  # images on which a set is grown
+WANTED = 3000  # the untouched image that stands in for a training image that nobody has; and, of ordinary captions, the one others are held against
+UNTOUCHED = 3001  # untouched images beside it
+ATTEMPTS = 4000  # images of attempts to bring a picture back
+ATTACK = 5000  # images of optimised embeddings
+SURROGATES = 6000  # images that hardening trains on
+ORDINARY = 6500  # images of ordinary captions that hardening keeps
+REFERENCE = 7000  # untouched images that sets of images are compared with
+
+
+def sample_seed(seed: int, prompt: str, sample: int) -> int:
+    """Seed of sample k of a prompt: depends on the prompt's identity and the sample number only.
+
+    >>> sample_seed(0, "a cat", 1) == sample_seed(0, "a cat", 1) != sample_seed(0, "a cat", 2)
+    True
+    """
+    return int.from_bytes(hashlib.sha256(f"{seed}\0{prompt}\0{sample}".encode()).digest()[:8], "big") >> 1
