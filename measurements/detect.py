@@ -21,18 +21,30 @@ from findnemo.passes.deltas import group_size
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="demo")
     parser.add_argument("--device")
-    parser.add_argument("--prompts", help="captions (default: the demo's memorized and 200 of its unrelated ones)")
+    parser.add_argument(
+        "--prompts", help="captions (default: the demo's memorized and 200 of its unrelated ones)"
+    )
     parser.add_argument("--calibration", type=Path)
     parser.add_argument("--limit", type=int)
-    parser.add_argument("--staged-only", action="store_true", help="leave out the runs that are slow on a long table")
+    parser.add_argument(
+        "--staged-only",
+        action="store_true",
+        help="leave out the runs that are slow on a long table",
+    )
     args = parser.parse_args()
     model = findnemo.load(args.model, args.device)
-    calibration = Calibration.load(args.calibration) if args.calibration else findnemo.demo.calibration()
+    calibration = (
+        Calibration.load(args.calibration) if args.calibration else findnemo.demo.calibration()
+    )
     demo = [*(p.text for p in findnemo.demo.memorized()), *findnemo.demo.unrelated()[:200]]
-    captions = ([p.text for p in findnemo.read_prompts(args.prompts)] if args.prompts else demo)[: args.limit]
+    captions = ([p.text for p in findnemo.read_prompts(args.prompts)] if args.prompts else demo)[
+        : args.limit
+    ]
     print(
         f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, {model.device}, {model.dtype}, {model.source}"
     )
@@ -48,7 +60,9 @@ def main() -> None:
         scores = [findnemo.score(model, c, settings=calibration.settings) for c in captions]
         whole = time.perf_counter() - began
         memorized = sum(s >= calibration.tau for s in scores)
-        print(f"all seeds:            {seeds:6.2f} evaluations, {whole / len(captions):.3f} s; {memorized} memorized")
+        print(
+            f"all seeds:            {seeds:6.2f} evaluations, {whole / len(captions):.3f} s; {memorized} memorized"
+        )
     exact: list[bool] = []
     for name, chosen, size in (
         ("one at a time:", None, 1),
@@ -59,7 +73,12 @@ def main() -> None:
             continue
         began = time.perf_counter()
         groups = [captions[k : k + size] for k in range(0, len(captions), size)]
-        found = [d for group in groups for d in detect_many(model, group, calibration, chosen) if isinstance(d, Detection)]
+        found = [
+            d
+            for group in groups
+            for d in detect_many(model, group, calibration, chosen)
+            if isinstance(d, Detection)
+        ]
         seconds = time.perf_counter() - began
         exact = exact or [d.memorized for d in found]
         cost = sum(d.evaluations for d in found)

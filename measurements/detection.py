@@ -35,7 +35,9 @@ from findnemo.stats.intervals import bootstrap, wilson
 from findnemo.stats.roc import auroc, tpr_at_fpr
 
 HOLDOUT = 200
-CHOSEN_ON = slice(100, 300)  # of the demo's unrelated captions: `agreement` was chosen with these (on full, lora16 and the demo)
+CHOSEN_ON = slice(
+    100, 300
+)  # of the demo's unrelated captions: `agreement` was chosen with these (on full, lora16 and the demo)
 
 
 def opened(root: Path, name: str) -> tuple[Model, list[str]]:
@@ -49,11 +51,17 @@ def opened(root: Path, name: str) -> tuple[Model, list[str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", type=Path, help="folder of the members; with --table a file of what was printed")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "root", type=Path, help="folder of the members; with --table a file of what was printed"
+    )
     parser.add_argument("members", nargs="*")
     parser.add_argument("--others", type=int, default=200, help="ordinary captions")
-    parser.add_argument("--table", action="store_true", help="only make a table of what was printed before")
+    parser.add_argument(
+        "--table", action="store_true", help="only make a table of what was printed before"
+    )
     parser.add_argument("--detectors", default=",".join(DETECTORS))
     args = parser.parse_args()
     if args.table:
@@ -63,21 +71,41 @@ def main() -> None:
     for name in args.members:
         model, captions = opened(args.root, name)
         model.pipeline.set_progress_bar_config(disable=True)
-        others = [c for c in demo.unrelated() if c not in demo.unrelated()[CHOSEN_ON]][: args.others]
-        print(json.dumps({"member": name, "held_out": held_out.get(name, False)} | _rule(model, captions, others)), flush=True)
+        others = [c for c in demo.unrelated() if c not in demo.unrelated()[CHOSEN_ON]][
+            : args.others
+        ]
+        print(
+            json.dumps(
+                {"member": name, "held_out": held_out.get(name, False)}
+                | _rule(model, captions, others)
+            ),
+            flush=True,
+        )
         for detector in filter(None, args.detectors.split(",")):
-            scored = [DETECTORS[detector](model, c, demo.image_settings()) for c in (*captions, *others)]
+            scored = [
+                DETECTORS[detector](model, c, demo.image_settings()) for c in (*captions, *others)
+            ]
             scores = torch.tensor([s.value for s in scored], dtype=torch.float64)
             memories, rest = scores[: len(captions)], scores[len(captions) :]
-            figures = {name: _figure(statistic, memories, rest) for name, statistic in STATISTICS.items()}
-            about = {"member": name, "held_out": held_out.get(name, False), "detector": detector, "memories": len(memories)}
+            figures = {
+                name: _figure(statistic, memories, rest) for name, statistic in STATISTICS.items()
+            }
+            about = {
+                "member": name,
+                "held_out": held_out.get(name, False),
+                "detector": detector,
+                "memories": len(memories),
+            }
             cost = {"others": len(rest), "evaluations": mean(s.evaluations for s in scored)}
             print(json.dumps(about | cost | figures), flush=True)
 
 
 def _rule(model: Model, captions: Sequence[str], others: Sequence[str]) -> dict[str, Any]:
     """How many captions of both kinds an audit seeks neurons for, with Wilson intervals, and what telling costs."""
-    calibration, images = findnemo.calibrate(model, demo.holdout()[:HOLDOUT], "findnemo"), demo.image_settings()
+    calibration, images = (
+        findnemo.calibrate(model, demo.holdout()[:HOLDOUT], "findnemo"),
+        demo.image_settings(),
+    )
     found: dict[str, list[bool]] = {"memories": [], "others": []}
     over, spent = 0, 0
     for kind, texts in (("memories", captions), ("others", others)):
@@ -90,7 +118,10 @@ def _rule(model: Model, captions: Sequence[str], others: Sequence[str]) -> dict[
                 spent += denoising.evaluations
             else:
                 found[kind].append(False)
-    shares = {f"rule_{kind}": [sum(hits), len(hits), *wilson(sum(hits), len(hits))] for kind, hits in found.items()}
+    shares = {
+        f"rule_{kind}": [sum(hits), len(hits), *wilson(sum(hits), len(hits))]
+        for kind, hits in found.items()
+    }
     return shares | {"others_over_tau": over, "evaluations": spent / (len(captions) + len(others))}
 
 
@@ -98,11 +129,23 @@ def markdown(lines: Sequence[str]) -> str:
     """What was printed, as the table of docs/natural.md: a row a detector, a column a member; AUROC, and the share found at 1 % false alarms."""
     rows = {(r["detector"], r["member"]): r for r in map(json.loads, lines) if "detector" in r}
     members = list(dict.fromkeys(member for _, member in rows))
-    heads = [f"`{m}`" + (" (held out)" if any(r["held_out"] for (_, n), r in rows.items() if n == m) else "") for m in members]
-    text = [f"| detector | evaluations | {' | '.join(heads)} |", "|---|---:|" + "---|" * len(members)]
+    heads = [
+        f"`{m}`"
+        + (" (held out)" if any(r["held_out"] for (_, n), r in rows.items() if n == m) else "")
+        for m in members
+    ]
+    text = [
+        f"| detector | evaluations | {' | '.join(heads)} |",
+        "|---|---:|" + "---|" * len(members),
+    ]
     for detector in dict.fromkeys(d for d, _ in rows):
         found = [rows.get((detector, m)) for m in members]
-        cells = ["{:.3f} [{:.3f}, {:.3f}]; {:.2f} [{:.2f}, {:.2f}]".format(*r["auroc"], *r["tpr_1"]) if r else "-" for r in found]
+        cells = [
+            "{:.3f} [{:.3f}, {:.3f}]; {:.2f} [{:.2f}, {:.2f}]".format(*r["auroc"], *r["tpr_1"])
+            if r
+            else "-"
+            for r in found
+        ]
         spent = next(r["evaluations"] for r in found if r)
         text.append(f"| `{detector}` | {spent:g} | {' | '.join(cells)} |")
     return "\n".join(text)
@@ -117,7 +160,10 @@ STATISTICS = {
 
 def _figure(statistic, memories: Tensor, rest: Tensor) -> list[float]:
     """The value and its 95 % interval."""
-    return [round(value, 4) for value in (statistic(memories, rest), *bootstrap(statistic, memories, rest))]
+    return [
+        round(value, 4)
+        for value in (statistic(memories, rest), *bootstrap(statistic, memories, rest))
+    ]
 
 
 if __name__ == "__main__":

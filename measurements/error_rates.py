@@ -40,7 +40,9 @@ def training_captions(workers: int) -> frozenset[str]:
 
     held_out = frozenset(text for table in held_out_captions().values() for text in table)
     with ProcessPoolExecutor(workers) as pool:
-        parts = pool.map(partial(_scene_part, count=SCENES // 24, excluded=held_out), range(1000, 1024))
+        parts = pool.map(
+            partial(_scene_part, count=SCENES // 24, excluded=held_out), range(1000, 1024)
+        )
         return held_out | {text for _, captions in parts for text in captions}
 
 
@@ -71,7 +73,11 @@ def splits(scores: Tensor, calibrate: int, repeats: int) -> Iterator[tuple[Tenso
     """(scores to calibrate on, scores to test), the same captions split at random again and again; the first split is the order drawn."""
     generator = torch.Generator().manual_seed(0)
     for k in range(repeats):
-        order = torch.arange(len(scores)) if k == 0 else torch.randperm(len(scores), generator=generator)
+        order = (
+            torch.arange(len(scores))
+            if k == 0
+            else torch.randperm(len(scores), generator=generator)
+        )
         yield scores[order[:calibrate]], scores[order[calibrate:]]
 
 
@@ -80,7 +86,9 @@ def show_rates(scores: Tensor, calibrate: int, repeats: int) -> None:
 
     The bound is of the rate over captions without number; over a finite test it should hold as often as a beta-binomial count stays under it.
     """
-    print(f"\n{len(scores) - calibrate} captions to test, {calibrate} to calibrate on, {repeats} splits")
+    print(
+        f"\n{len(scores) - calibrate} captions to test, {calibrate} to calibrate on, {repeats} splits"
+    )
     print(
         "| threshold | promised | first split [95 %] | mean of splits | 5 to 95 % of splits | bound | splits under it (expected) |"
     )
@@ -91,7 +99,12 @@ def show_rates(scores: Tensor, calibrate: int, repeats: int) -> None:
     kinds += [(f"--fpr {fpr:g}", fpr, None) for fpr in RATES]
     kinds += [(f"--fpr {fpr:g} --confidence .95", fpr, 0.95) for fpr in RATES[1:]]
     for label, fpr, confidence in kinds:
-        rates = torch.tensor([float((test >= threshold(fit, fpr, confidence)).double().mean()) for fit, test in pairs])
+        rates = torch.tensor(
+            [
+                float((test >= threshold(fit, fpr, confidence)).double().mean())
+                for fit, test in pairs
+            ]
+        )
         hits = round(float(rates[0]) * of)
         low, high = (100 * x for x in clopper_pearson(hits, of))
         least, most = (100 * float(rates.quantile(q)) for q in (0.05, 0.95))
@@ -105,12 +118,20 @@ def show_rates(scores: Tensor, calibrate: int, repeats: int) -> None:
 
 def show_shipped(scores: Tensor, shipped: Tensor) -> None:
     """The same with the demo's own hold-out captions to calibrate on: another draw from the generator, as a user's hold-out captions are."""
-    print(f"\n{len(scores)} unseen captions, thresholds of the {len(shipped)} hold-out captions that come with the demo")
+    print(
+        f"\n{len(scores)} unseen captions, thresholds of the {len(shipped)} hold-out captions that come with the demo"
+    )
     for fpr in (None, *(fpr for fpr in RATES if fpr * (len(shipped) + 1) >= 1)):
         hits = int((scores >= threshold(shipped, fpr)).sum())
         low, high = (100 * x for x in clopper_pearson(hits, len(scores)))
-        bound = "" if fpr is None else f", bound {100 * rate_bound(len(shipped), rank(len(shipped), fpr, None)):.2f} %"
-        print(f"{fpr or 'mean + 1 std'}: {hits} = {100 * hits / len(scores):.2f} % [{low:.2f}, {high:.2f}]{bound}")
+        bound = (
+            ""
+            if fpr is None
+            else f", bound {100 * rate_bound(len(shipped), rank(len(shipped), fpr, None)):.2f} %"
+        )
+        print(
+            f"{fpr or 'mean + 1 std'}: {hits} = {100 * hits / len(scores):.2f} % [{low:.2f}, {high:.2f}]{bound}"
+        )
 
 
 def _held(rates: Tensor, calibrate: int, of: int, fpr: float, confidence: float | None) -> str:
@@ -127,9 +148,19 @@ def show_lists(scores: Tensor, memorized: Tensor, repeats: int) -> None:
         "\n| hold-out | ordinary in the table | level | memorized listed (of 24) | listed in all | false share, mean ± standard error | at most |"
     )
     print("|---:|---:|---:|---:|---:|---:|---:|")
-    for holdout, ordinary in ((100, 24), (600, 24), (600, 976), (1000, 976), (3000, 976), (5000, 976)):
+    for holdout, ordinary in (
+        (100, 24),
+        (600, 24),
+        (600, 976),
+        (1000, 976),
+        (3000, 976),
+        (5000, 976),
+    ):
         for level in LEVELS:
-            rows = [_listed(fit, test[:ordinary], memorized, level) for fit, test in splits(scores, holdout, repeats)]
+            rows = [
+                _listed(fit, test[:ordinary], memorized, level)
+                for fit, test in splits(scores, holdout, repeats)
+            ]
             right, false = torch.tensor(rows, dtype=torch.float64).T
             share = 100 * false / (right + false).clamp(min=1)
             print(
@@ -148,12 +179,17 @@ def show_memorized(rows: Tensor, scores: Tensor) -> None:
 
 def _listed(fit: Tensor, ordinary: Tensor, memorized: Tensor, level: float) -> tuple[int, int]:
     """(memorized captions, ordinary captions) listed at a level."""
-    q = torch.tensor(adjusted([p_value(float(s), fit) for s in torch.cat([memorized, ordinary])])) <= level
+    q = (
+        torch.tensor(adjusted([p_value(float(s), fit) for s in torch.cat([memorized, ordinary])]))
+        <= level
+    )
     return int(q[: len(memorized)].sum()), int(q[len(memorized) :].sum())
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--keep", type=Path, default=Path("build/error-rates"))
     parser.add_argument("--captions", type=int, default=6000)
     parser.add_argument("--calibrate", type=int, default=1000)
@@ -163,16 +199,24 @@ def main() -> None:
     args.keep.mkdir(parents=True, exist_ok=True)
     table = args.keep / "captions.txt"
     if not table.exists():
-        table.write_text("\n".join(unseen_captions(args.captions, 1, args.workers)) + "\n", encoding="utf-8")
+        table.write_text(
+            "\n".join(unseen_captions(args.captions, 1, args.workers)) + "\n", encoding="utf-8"
+        )
     captions = table.read_text(encoding="utf-8").splitlines()
     model = findnemo.load("demo", channels_last=True)
     scores = trajectories(model, captions, args.keep / "unseen")[:, -1]
-    memorized = trajectories(model, [p.text for p in findnemo.demo.memorized()], args.keep / "memorized")
+    memorized = trajectories(
+        model, [p.text for p in findnemo.demo.memorized()], args.keep / "memorized"
+    )
     print(
         f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads: {len(scores)} unseen captions, {scores.unique().numel()} values"
     )
-    print(f"scores {scores.min():.3f} to {scores.max():.3f}, mean {scores.mean():.3f}, std {scores.std():.3f}")
-    print(f"memorized captions, all seeds {memorized[:, -1].min():.3f} to {memorized[:, -1].max():.3f}")
+    print(
+        f"scores {scores.min():.3f} to {scores.max():.3f}, mean {scores.mean():.3f}, std {scores.std():.3f}"
+    )
+    print(
+        f"memorized captions, all seeds {memorized[:, -1].min():.3f} to {memorized[:, -1].max():.3f}"
+    )
     show_memorized(memorized, scores)
     show_rates(scores, args.calibrate, args.splits)
     show_shipped(scores, findnemo.demo.calibration().scores.double())

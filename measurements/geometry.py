@@ -31,10 +31,16 @@ GEOMETRIES = {  # U-Net options, text width, text layers
         3,
     ),
 }
-CAPTIONS = [f"{a} {b}" for a in ("a red", "two small", "the old") for b in ("fox", "castle", "bicycle", "harbour")]
+CAPTIONS = [
+    f"{a} {b}"
+    for a in ("a red", "two small", "the old")
+    for b in ("fox", "castle", "bicycle", "harbour")
+]
 
 
-def pipeline(geometry: str, loud: int = 4, gain: float = 8.0, seed: int = 0) -> StableDiffusionPipeline:
+def pipeline(
+    geometry: str, loud: int = 4, gain: float = 8.0, seed: int = 0
+) -> StableDiffusionPipeline:
     """Random weights from the real classes. `loud` neurons of every value layer get `gain` times larger weights."""
     options, width, depth = GEOMETRIES[geometry]
     torch.manual_seed(seed)
@@ -93,7 +99,10 @@ def add_decoys(model: Model, share: float, captions: list[str]) -> None:
 
     planted = findnemo.demo.planted()
     memories, ordinary = model.encode(captions), model.encode(findnemo.demo.holdout())
-    sets = [{name: list(indices) for name, indices in neurons.layers.items()} for neurons in planted.values()]
+    sets = [
+        {name: list(indices) for name, indices in neurons.layers.items()}
+        for neurons in planted.values()
+    ]
     add_decoys(model.denoiser, sets, memories, ordinary, share, reacts=len(memories))
 
 

@@ -41,7 +41,9 @@ class Literal:
         self.latents = self.model.noise(self.prompt, range(settings.samples), settings.seed)
         unblocked = self._deltas([], range(settings.samples))
         best = pairwise(unblocked, settings.similarity).amax(1)
-        self.kept = torch.nonzero(best >= (tau if self.keep is None else self.keep)).flatten().tolist()
+        self.kept = (
+            torch.nonzero(best >= (tau if self.keep is None else self.keep)).flatten().tolist()
+        )
         self.memorized = bool(self.kept)
         if not self.kept:
             return self
@@ -78,7 +80,9 @@ class Literal:
         seen: dict[str, Tensor] = {}
         with ExitStack() as stack:
             for name, layer in self.model.value_layers.items():
-                hook = lambda m, a, y, name=name: seen.update({name: y[0].float().abs().mean(0).cpu()})  # noqa: E731
+                hook = lambda m, a, y, name=name: seen.update(
+                    {name: y[0].float().abs().mean(0).cpu()}
+                )  # noqa: E731
                 stack.callback(layer.register_forward_hook(hook).remove)
             self._pass(self.latents[:1], self.model.encode([self.prompt]))
         return seen
@@ -88,8 +92,16 @@ class Literal:
         for trial in range(self.calibration.settings.trials):
             absolute = self._activations()
             z = self.calibration.z_scores(absolute)
-            off = [(n, int(i)) for n in z for i in torch.nonzero(z[n].abs() > 5 - 0.25 * trial).flatten()]
-            off += [(n, int(i)) for n in z for i in absolute[n].topk(min(trial, len(absolute[n]))).indices]
+            off = [
+                (n, int(i))
+                for n in z
+                for i in torch.nonzero(z[n].abs() > 5 - 0.25 * trial).flatten()
+            ]
+            off += [
+                (n, int(i))
+                for n in z
+                for i in absolute[n].topk(min(trial, len(absolute[n]))).indices
+            ]
             score = self._score(off)
             if score <= self.calibration.tau:
                 break

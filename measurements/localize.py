@@ -64,11 +64,15 @@ def measure(
             _wait(model)
             began = time.perf_counter()
             used = plain if search == "literal" else model
-            evaluations, candidates, neurons, after = locate(used, caption, calibration, search, keep)
+            evaluations, candidates, neurons, after = locate(
+                used, caption, calibration, search, keep
+            )
             _wait(model)
             seconds = time.perf_counter() - began
             fresh = same_seed(model, caption, neurons, calibration)
-            rows[search].append(Row(caption, kind, seconds, evaluations, candidates, neurons, after, fresh))
+            rows[search].append(
+                Row(caption, kind, seconds, evaluations, candidates, neurons, after, fresh)
+            )
     return rows
 
 
@@ -82,7 +86,9 @@ def locate(
     if keep is None:
         found = findnemo.localize(model, caption, calibration, search)
         return found.evaluations, len(found.candidates), found.neurons, found.score_after
-    replication = Replication(probe := Probe(model, caption, calibration.settings, reuse=True), keep)
+    replication = Replication(
+        probe := Probe(model, caption, calibration.settings, reuse=True), keep
+    )
     absolute = findnemo.activations(model, caption)
     part = SEARCHES[search](replication, calibration.z_scores(absolute), absolute, calibration.tau)
     after = replication.similarity(part.neurons)
@@ -96,12 +102,17 @@ def _wait(model: Model) -> None:
 
 def same_seed(model: Model, caption: str, neurons: NeuronSet, calibration: Calibration) -> float:
     probe = Probe(model, caption, calibration.settings, FRESH)
-    return float(SIMILARITIES[calibration.settings.similarity](probe.deltas(), probe.deltas(neurons)).max())
+    return float(
+        SIMILARITIES[calibration.settings.similarity](probe.deltas(), probe.deltas(neurons)).max()
+    )
 
 
 def summary(rows: list[Row], planted: dict[str, NeuronSet], tau: float) -> dict[str, float]:
     hits = sum(len(r.neurons & planted[r.caption]) for r in rows if r.caption in planted)
-    found, real = sum(len(r.neurons) for r in rows), sum(len(g) for c, g in planted.items() if c in {r.caption for r in rows})
+    found, real = (
+        sum(len(r.neurons) for r in rows),
+        sum(len(g) for c, g in planted.items() if c in {r.caption for r in rows}),
+    )
     result = {
         "seconds": median(r.seconds for r in rows),
         "seconds, sum": sum(r.seconds for r in rows),
@@ -115,15 +126,30 @@ def summary(rows: list[Row], planted: dict[str, NeuronSet], tau: float) -> dict[
     }
     if planted:
         meets = sum(bool(len(r.neurons & planted[r.caption])) for r in rows) / len(rows)
-        result |= {"meets the planted set": meets, "precision": hits / max(found, 1), "recall": hits / max(real, 1)}
+        result |= {
+            "meets the planted set": meets,
+            "precision": hits / max(found, 1),
+            "recall": hits / max(real, 1),
+        }
     return result
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--geometry", choices=geometry.GEOMETRIES, help="a U-Net of this size with random weights instead")
-    parser.add_argument("--decoys", type=float, metavar="SHARE", help="share of the demo's neurons that react and do nothing")
+    parser.add_argument(
+        "--geometry",
+        choices=geometry.GEOMETRIES,
+        help="a U-Net of this size with random weights instead",
+    )
+    parser.add_argument(
+        "--decoys",
+        type=float,
+        metavar="SHARE",
+        help="share of the demo's neurons that react and do nothing",
+    )
     parser.add_argument("--device")
     parser.add_argument("--dtype")
     parser.add_argument("--prompts", help="captions (default: the demo's memorized ones)")
@@ -131,11 +157,17 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     parser.add_argument("--samples", type=int, default=10, help="seeds (with --geometry)")
     parser.add_argument(
-        "--tau", type=float, help="another threshold than the calibration's: the lower, the more neurons it takes"
+        "--tau",
+        type=float,
+        help="another threshold than the calibration's: the lower, the more neurons it takes",
     )
-    parser.add_argument("--search", nargs="+", default=["literal", *SEARCHES], choices=["literal", *SEARCHES])
     parser.add_argument(
-        "--compile", metavar="MODE", help="compile findnemo's passes: default, reduce-overhead (CUDA graphs), ..."
+        "--search", nargs="+", default=["literal", *SEARCHES], choices=["literal", *SEARCHES]
+    )
+    parser.add_argument(
+        "--compile",
+        metavar="MODE",
+        help="compile findnemo's passes: default, reduce-overhead (CUDA graphs), ...",
     )
     parser.add_argument("--json", type=Path, help="write every row here")
     args = parser.parse_args()
@@ -143,7 +175,10 @@ def main() -> None:
         pipeline = geometry.pipeline(args.geometry)
         model = findnemo.load(pipeline, args.device, args.dtype, channels_last=True)
         calibration = replace(
-            findnemo.calibrate(model, geometry.CAPTIONS[4:], settings=replace(PAPER, samples=args.samples)), tau=0.7
+            findnemo.calibrate(
+                model, geometry.CAPTIONS[4:], settings=replace(PAPER, samples=args.samples)
+            ),
+            tau=0.7,
         )
         captions, planted, keep = [(c, "") for c in geometry.CAPTIONS[:4]], {}, -1.0
     else:
@@ -171,7 +206,13 @@ def main() -> None:
     report(rows, planted, calibration.tau)
     if args.json:
         args.json.write_text(
-            json.dumps({s: [{**r.__dict__, "neurons": r.neurons.to_json()} for r in part] for s, part in rows.items()}, indent=1),
+            json.dumps(
+                {
+                    s: [{**r.__dict__, "neurons": r.neurons.to_json()} for r in part]
+                    for s, part in rows.items()
+                },
+                indent=1,
+            ),
             encoding="utf-8",
         )
 
@@ -179,7 +220,11 @@ def main() -> None:
 def _calibration(model: Model, args: argparse.Namespace) -> Calibration:
     if args.calibration:
         return Calibration.load(args.calibration)
-    return findnemo.calibrate(model, findnemo.demo.holdout()) if args.decoys else findnemo.demo.calibration()
+    return (
+        findnemo.calibrate(model, findnemo.demo.holdout())
+        if args.decoys
+        else findnemo.demo.calibration()
+    )
 
 
 def report(rows: dict[str, list[Row]], planted: dict[str, NeuronSet], tau: float) -> None:
@@ -197,7 +242,10 @@ def report(rows: dict[str, list[Row]], planted: dict[str, NeuronSet], tau: float
         if not all(chosen.values()):
             continue
         table = {s: summary(part, planted, tau) for s, part in chosen.items()}
-        print(f"\n{kind or 'all'}, n = {len(next(iter(chosen.values())))}{'':24s}" + "".join(f"{s:>12s}" for s in table))
+        print(
+            f"\n{kind or 'all'}, n = {len(next(iter(chosen.values())))}{'':24s}"
+            + "".join(f"{s:>12s}" for s in table)
+        )
         for key in next(iter(table.values())):
             print(f"  {key:36s}" + "".join(f"{t[key]:12.3f}" for t in table.values()))
         if "literal" in table:
@@ -206,8 +254,14 @@ def report(rows: dict[str, list[Row]], planted: dict[str, NeuronSet], tau: float
                 time_ratio = median(a.seconds / b.seconds for a, b in pairs)
                 cost_ratio = median(a.evaluations / b.evaluations for a, b in pairs)
                 many = [a.evaluations / b.evaluations for a, b in pairs if a.candidates > 100]
-                extra = f", with over 100 candidates {median(many):.1f} (n = {len(many)})" if many else ""
-                print(f"  literal / {s}: time {time_ratio:.1f}, evaluations {cost_ratio:.1f}{extra}")
+                extra = (
+                    f", with over 100 candidates {median(many):.1f} (n = {len(many)})"
+                    if many
+                    else ""
+                )
+                print(
+                    f"  literal / {s}: time {time_ratio:.1f}, evaluations {cost_ratio:.1f}{extra}"
+                )
 
 
 if __name__ == "__main__":

@@ -45,13 +45,17 @@ def main() -> None:
     parser.add_argument("--latents", type=int, nargs="+", default=[1, 2, 10, 40])
     parser.add_argument("--repeats", type=int, default=9)
     args = parser.parse_args()
-    model = findnemo.load(geometry.pipeline(args.geometry) if args.geometry else args.model, args.device, args.dtype)
+    model = findnemo.load(
+        geometry.pipeline(args.geometry) if args.geometry else args.model, args.device, args.dtype
+    )
     peak = matrix_rate(model.device, model.dtype)
     one = Probe(model, "a red fox", samples=[0])
     with FlopCounterMode(display=False) as counter:
         one.deltas()
     flop = counter.get_total_flops()
-    print(f"{model.device}, {model.dtype}: {flop / 1e9:.3f} GFLOP a latent; matrix rate {peak / 1e9:.0f} GFLOP/s")
+    print(
+        f"{model.device}, {model.dtype}: {flop / 1e9:.3f} GFLOP a latent; matrix rate {peak / 1e9:.0f} GFLOP/s"
+    )
     for count in args.latents:
         probe = Probe(model, "a red fox", samples=range(count))
         seconds = timed(probe.deltas, model.device, args.repeats)

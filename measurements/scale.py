@@ -35,7 +35,10 @@ EVALUATIONS = {
     "localize": 30.0,
     "verify": 860.0,
 }  # the last: 8 images of 50 steps under guidance, and 60 noise differences
-FILES, BYTES = 18, 400_000  # of an answer of `verify`: 8 images, 8 noise differences, the training image, the sheet
+FILES, BYTES = (
+    18,
+    400_000,
+)  # of an answer of `verify`: 8 images, 8 noise differences, the training image, the sheet
 
 
 @dataclass
@@ -105,7 +108,11 @@ class SimulatedPool:
             self._begin(worker, at)  # it has the next one already, and does not wait for the driver
         seconds = tuple(sum(unit.items) for unit in task.units)
         cost = self.driver * sum(len(unit.items) for unit in task.units)
-        self.worked, self.drove, self.now = self.worked + sum(seconds), self.drove + cost, self.now + cost
+        self.worked, self.drove, self.now = (
+            self.worked + sum(seconds),
+            self.drove + cost,
+            self.now + cost,
+        )
         return [Outcome(task, tuple([[]] * len(unit.items) for unit in task.units), seconds)]
 
     def _dies(self, worker: int, at: float) -> list[Outcome]:
@@ -118,7 +125,9 @@ class SimulatedPool:
 
     def _begin(self, worker: int, at: float) -> None:
         hand = self._hands[worker]
-        self._at(at + sum(sum(unit.items) for unit in hand.tasks[0].units), worker, hand.life, "_done")
+        self._at(
+            at + sum(sum(unit.items) for unit in hand.tasks[0].units), worker, hand.life, "_done"
+        )
 
     def _move(self, worker: int, old: int, new: int) -> None:
         self._flying += new - old
@@ -133,7 +142,12 @@ class SimulatedPool:
 def drawn(run: Path, stage: str, count: int, mean: float, chance: random.Random) -> list[float]:
     """Seconds of `count` captions with this mean, as unlike each other as those of a finished run."""
     with sqlite3.connect(run / "run.sqlite") as db:
-        known = [row[0] for row in db.execute("SELECT seconds FROM results WHERE stage = ? AND status = 'done'", (stage,))]
+        known = [
+            row[0]
+            for row in db.execute(
+                "SELECT seconds FROM results WHERE stage = ? AND status = 'done'", (stage,)
+            )
+        ]
     scale = mean / statistics.mean(known)
     return [chance.choice(known) * scale for _ in range(count)]
 
@@ -149,12 +163,21 @@ def driver_seconds(answers: int, together: int, files: int = 0) -> float:
         "samples": 10,
     }
     content = bytes(BYTES // max(files, 1))
-    with tempfile.TemporaryDirectory(dir=".") as folder, Run.create(Path(folder) / "run", {}) as run:
+    with (
+        tempfile.TemporaryDirectory(dir=".") as folder,
+        Run.create(Path(folder) / "run", {}) as run,
+    ):
         ids = run.add(Prompt(f"caption {k}", k) for k in range(answers))
         began = time.perf_counter()
         for start in range(0, answers, together):
             part = ids[start : start + together]
-            write_all({run.path / "images" / str(caption) / f"{k}.png": content for caption in part for k in range(files)})
+            write_all(
+                {
+                    run.path / "images" / str(caption) / f"{k}.png": content
+                    for caption in part
+                    for k in range(files)
+                }
+            )
             run.record_all((caption, "stage", payload, 0.1, None) for caption in part)
         return (time.perf_counter() - began) / answers
 
@@ -170,28 +193,64 @@ def simulate(pool: SimulatedPool, seconds: Sequence[float]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, help="a finished run: how much captions differ")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--run", type=Path, required=True, help="a finished run: how much captions differ"
+    )
     parser.add_argument("--captions", type=int, default=1_000_000)
-    parser.add_argument("--memorized", type=float, default=0.001, help="share of captions that are localized and verified")
-    parser.add_argument("--evaluation", type=float, default=PUBLISHED, help="seconds of a U-Net evaluation on one worker")
-    parser.add_argument("--mtbf", type=float, default=6 * 3600.0, help="mean seconds until a worker dies")
-    parser.add_argument("--restart", type=float, default=60.0, help="seconds until another has loaded its model")
+    parser.add_argument(
+        "--memorized",
+        type=float,
+        default=0.001,
+        help="share of captions that are localized and verified",
+    )
+    parser.add_argument(
+        "--evaluation",
+        type=float,
+        default=PUBLISHED,
+        help="seconds of a U-Net evaluation on one worker",
+    )
+    parser.add_argument(
+        "--mtbf", type=float, default=6 * 3600.0, help="mean seconds until a worker dies"
+    )
+    parser.add_argument(
+        "--restart", type=float, default=60.0, help="seconds until another has loaded its model"
+    )
     parser.add_argument("--workers", type=int, nargs="*", default=WORKERS)
     args = parser.parse_args()
-    chance, means = random.Random(0), {stage: n * args.evaluation for stage, n in EVALUATIONS.items()}
+    chance, means = (
+        random.Random(0),
+        {stage: n * args.evaluation for stage, n in EVALUATIONS.items()},
+    )
     together = {stage: max(1, min(MOST, int(AIM / mean))) for stage, mean in means.items()}
     cost = {
-        stage: driver_seconds(50 if stage == "verify" else 2000, n, FILES * (stage == "verify")) for stage, n in together.items()
+        stage: driver_seconds(50 if stage == "verify" else 2000, n, FILES * (stage == "verify"))
+        for stage, n in together.items()
     }
-    counts = {stage: args.captions if stage == "detect" else round(args.captions * args.memorized) for stage in EVALUATIONS}
-    work = {stage: drawn(args.run, stage, counts[stage], means[stage], chance) for stage in EVALUATIONS}
-    print("| stage | captions | seconds a caption | worker hours | driver, ms an answer | driver is the limit from |")
+    counts = {
+        stage: args.captions if stage == "detect" else round(args.captions * args.memorized)
+        for stage in EVALUATIONS
+    }
+    work = {
+        stage: drawn(args.run, stage, counts[stage], means[stage], chance) for stage in EVALUATIONS
+    }
+    print(
+        "| stage | captions | seconds a caption | worker hours | driver, ms an answer | driver is the limit from |"
+    )
     print("|---|---:|---:|---:|---:|---:|")
     for stage, seconds in work.items():
-        row = (f"{len(seconds):,}", f"{means[stage]:.2f}", f"{sum(seconds) / 3600:.1f}", f"{cost[stage] * 1e3:.2f}")
+        row = (
+            f"{len(seconds):,}",
+            f"{means[stage]:.2f}",
+            f"{sum(seconds) / 3600:.1f}",
+            f"{cost[stage] * 1e3:.2f}",
+        )
         print(f"| {stage} | {' | '.join(row)} | {means[stage] / cost[stage]:.0f} workers |")
-    print(f"\na worker dies every {args.mtbf / 3600:.1f} hours and is replaced after {args.restart:.0f} seconds\n")
+    print(
+        f"\na worker dies every {args.mtbf / 3600:.1f} hours and is replaced after {args.restart:.0f} seconds\n"
+    )
     print("| workers | hours | efficiency | driver busy | deaths |\n|---:|---:|---:|---:|---:|")
     for workers in args.workers:
         pool = SimulatedPool(workers, args.mtbf, args.restart, 0.0)

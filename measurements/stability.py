@@ -24,7 +24,9 @@ FRESH = range(1000, 1010)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--search", nargs="+", default=["gradient", "listing"])
@@ -36,7 +38,10 @@ def main() -> None:
     )
     for search in args.search:
         began = time.perf_counter()
-        single = {c: [one(model, c, calibration, search, seed) for seed in range(args.repeats)] for c in captions}
+        single = {
+            c: [one(model, c, calibration, search, seed) for seed in range(args.repeats)]
+            for c in captions
+        }
         found = {c: [f.neurons for f in fs if f.memorized] for c, fs in single.items()}
         values = [median(pairwise_iou(sets)) for sets in found.values() if len(sets) > 1]
         low, high = bootstrap(lambda x: float(x.mean()), torch.tensor(values))
@@ -50,14 +55,23 @@ def main() -> None:
         runs = [[f[seed] for f in single.values()] for seed in range(args.repeats)]
         for label, rows in (*((f"seed {k}", rows) for k, rows in enumerate(runs)),):
             told(model, label, rows)
-        agreed = [findnemo.localize(model, c, calibration, search, consensus=args.repeats) for c in captions]
+        agreed = [
+            findnemo.localize(model, c, calibration, search, consensus=args.repeats)
+            for c in captions
+        ]
         told(model, "consensus", agreed)
         told(model, "union", [replace(a, neurons=a.candidates) for a in agreed])
         if args.repeats > 3:
-            told(model, "consensus of 3", [findnemo.localize(model, c, calibration, search, consensus=3) for c in captions])
+            told(
+                model,
+                "consensus of 3",
+                [findnemo.localize(model, c, calibration, search, consensus=3) for c in captions],
+            )
 
 
-def one(model: findnemo.Model, caption: str, calibration: findnemo.Calibration, search: str, seed: int) -> Localization:
+def one(
+    model: findnemo.Model, caption: str, calibration: findnemo.Calibration, search: str, seed: int
+) -> Localization:
     moved = replace(calibration, settings=replace(calibration.settings, seed=seed))
     return findnemo.localize(model, caption, moved, search)
 

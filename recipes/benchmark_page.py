@@ -28,7 +28,9 @@ def tables(planted: Results, natural: Results) -> dict[str, str]:
     for name in ("tuned on", "held out"):
         own = parts.get(name)
         made[name] = (
-            f"Memories scored, of those taught: {table.members(own)}. {_made(own)}\n{table.markdown(own)}" if own else NONE
+            f"Memories scored, of those taught: {table.members(own)}. {_made(own)}\n{table.markdown(own)}"
+            if own
+            else NONE
         )
     return made
 
@@ -44,7 +46,10 @@ def page(text: str, planted: Results, natural: Results) -> str:
     """A page with its tables made anew."""
     for name, made in tables(planted, natural).items():
         text = re.sub(
-            rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m, made=made: f"{m[1]}\n{made}\n{m[2]}", text, flags=re.DOTALL
+            rf"(<!-- {name} -->\n).*?(<!-- end -->)",
+            lambda m, made=made: f"{m[1]}\n{made}\n{m[2]}",
+            text,
+            flags=re.DOTALL,
         )
     return text
 
@@ -59,4 +64,7 @@ def publish(path: Path) -> None:
 if __name__ == "__main__":
     for one in sys.argv[1:]:
         publish(Path(one))
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), published(), published(NATURAL_VERSION)), encoding="utf-8")
+    PAGE.write_text(
+        page(PAGE.read_text(encoding="utf-8"), published(), published(NATURAL_VERSION)),
+        encoding="utf-8",
+    )

@@ -42,9 +42,17 @@ def reference() -> str:
 def section(command: Callable[..., None]) -> str:
     """One command: what it does, how it is called, its examples, its arguments and options."""
     text, examples = split(inspect.getdoc(command) or "")
-    arguments = [shown(p, info) for p, _, info in parameters(command) if isinstance(info, ArgumentInfo)]
+    arguments = [
+        shown(p, info) for p, _, info in parameters(command) if isinstance(info, ArgumentInfo)
+    ]
     usage = " ".join(["findnemo", command.__name__, *arguments, "[OPTIONS]"])
-    parts = [f"## {command.__name__}\n", f"{text}\n", f"    {usage}\n", "Examples:\n", "\n".join(f"    {e}" for e in examples)]
+    parts = [
+        f"## {command.__name__}\n",
+        f"{text}\n",
+        f"    {usage}\n",
+        "Examples:\n",
+        "\n".join(f"    {e}" for e in examples),
+    ]
     return "\n".join([*parts, "", table(command)])
 
 
@@ -60,7 +68,15 @@ def parameters(command: Callable[..., None]) -> list[tuple[inspect.Parameter, An
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
         if get_args(parameter.annotation):
             kind, info = get_args(parameter.annotation)
-            made.append((parameter, next((t for t in get_args(kind) if t is not NoneType), kind) if named(kind) else kind, info))
+            made.append(
+                (
+                    parameter,
+                    next((t for t in get_args(kind) if t is not NoneType), kind)
+                    if named(kind)
+                    else kind,
+                    info,
+                )
+            )
     return sorted(made, key=lambda row: not isinstance(row[2], ArgumentInfo))
 
 

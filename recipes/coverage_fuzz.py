@@ -17,7 +17,12 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(
-    include=["findnemo.prompts", "findnemo.neurons", "findnemo.files.sizes", "findnemo.files.tensors"]
+    include=[
+        "findnemo.prompts",
+        "findnemo.neurons",
+        "findnemo.files.sizes",
+        "findnemo.files.tensors",
+    ]
 ):
     from test_fuzz import TARGETS, told
 

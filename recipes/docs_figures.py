@@ -49,14 +49,23 @@ def draw_attack(attack: dict[str, Any], path: Path) -> None:
             color = GREY if name.endswith("mirrored") else BLUE  # as the control's curve
             for place, (_, value, low, high) in enumerate(points):
                 at = place + 0.2 * k - 0.1
-                right.plot([at], [value], "o", color=color, markersize=4, label=name.partition(": ")[2] if place == 0 else None)
+                right.plot(
+                    [at],
+                    [value],
+                    "o",
+                    color=color,
+                    markersize=4,
+                    label=name.partition(": ")[2] if place == 0 else None,
+                )
                 if low is not None:
                     right.plot([at, at], [low, high], color=color)
             right.set_xticks(range(len(points)), [f"{point[0]:g}" for point in points])
         right.axhline(0, color="black", linewidth=0.8, linestyle="--")
         right.set(xlabel=attack["x"], ylabel="gap, neurons off")
         for axes in (left, right):
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2 if axes is left else 1)
+            axes.legend(
+                loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2 if axes is left else 1
+            )
         write_figure(made, path)
 
 

@@ -24,18 +24,29 @@ def told(report: str) -> tuple[int, list[str]]:
     2
     """
     packages: list[dict[str, Any]] = json.loads(report)["dependencies"] if report.strip() else []
-    known, skipped = [p for p in packages if "vulns" in p], [p["name"] for p in packages if "vulns" not in p]
+    known, skipped = (
+        [p for p in packages if "vulns" in p],
+        [p["name"] for p in packages if "vulns" not in p],
+    )
     if not known:
         return 2, [UNREACHED]
     holes = [_hole(package, hole) for package in known for hole in package["vulns"]]
     lines = [*holes, f"{_count(len(known))} looked up: {len(holes)} known holes"]
     more = [f"and {len(skipped) - NAMED} more"] if len(skipped) > NAMED else []
-    missed = [f"{_count(len(skipped))} could not be looked up: {', '.join([*skipped[:NAMED], *more])}"] if skipped else []
+    missed = (
+        [f"{_count(len(skipped))} could not be looked up: {', '.join([*skipped[:NAMED], *more])}"]
+        if skipped
+        else []
+    )
     return int(bool(holes)), [*lines, *missed]
 
 
 def _hole(package: dict[str, Any], hole: dict[str, Any]) -> str:
-    mended = f"mended in {', '.join(hole['fix_versions'])}" if hole.get("fix_versions") else "not mended yet"
+    mended = (
+        f"mended in {', '.join(hole['fix_versions'])}"
+        if hole.get("fix_versions")
+        else "not mended yet"
+    )
     return f"{package['name']} {package['version']}: {hole['id']}, {mended}"
 
 

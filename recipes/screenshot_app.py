@@ -23,10 +23,14 @@ LARGEST = 300_000  # bytes
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--caption", default="Commander Ilse Varga", help="part of the caption to show")
+    parser.add_argument(
+        "--caption", default="Commander Ilse Varga", help="part of the caption to show"
+    )
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         page, url = serve(open_subject(asked.run, folder))
@@ -45,7 +49,9 @@ def main() -> None:
 def screenshot(url: str, caption: str) -> bytes:
     """PNG of the page once a caption has been chosen and its neurons have been switched off."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+        )
         page = browser.new_page(viewport={"width": 1100, "height": 900})
         page.goto(url)
         page.get_by_role("combobox", name="Caption", exact=True).fill(caption)

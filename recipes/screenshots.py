@@ -26,9 +26,13 @@ COLOURS = (256, 192, 128, 96, 64)  # fewer until the file is small enough
 
 def taken(page_file: Path, scheme: str = "light") -> Image.Image:
     """The head of a page as Chromium shows it."""
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    chromium = (
+        os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    )
     with sync_playwright() as tool:
-        browser = tool.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        browser = tool.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+        )
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme=scheme)
         page.goto(page_file.as_uri())
         picture = page.screenshot()
@@ -42,7 +46,9 @@ def save(picture: Image.Image, file: Path) -> int:
         picture.quantize(colours, dither=Image.Dither.NONE).save(file, optimize=True)
         if file.stat().st_size <= MOST:
             return file.stat().st_size
-    raise SystemExit(f"{file} has {file.stat().st_size} bytes even with {COLOURS[-1]} colours: take a smaller part of the page")
+    raise SystemExit(
+        f"{file} has {file.stat().st_size} bytes even with {COLOURS[-1]} colours: take a smaller part of the page"
+    )
 
 
 def main() -> None:

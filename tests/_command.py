@@ -29,7 +29,11 @@ def cli(*arguments: object, stdin: str = "") -> Result:
     out, err = io.StringIO(), io.StringIO()
     given = io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8")
     argv = ["findnemo", *map(str, arguments)]
-    with mock.patch.multiple(sys, argv=argv, stdin=given), redirect_stdout(out), redirect_stderr(err):
+    with (
+        mock.patch.multiple(sys, argv=argv, stdin=given),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
         try:
             main()
             status = 0

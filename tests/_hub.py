@@ -8,7 +8,14 @@ from pathlib import Path
 from huggingface_hub import constants
 
 
-def cached(monkeypatch, root: Path, repository: str, directory: Path, revision: str = "main", commit: str = "c" * 40) -> Path:
+def cached(
+    monkeypatch,
+    root: Path,
+    repository: str,
+    directory: Path,
+    revision: str = "main",
+    commit: str = "c" * 40,
+) -> Path:
     """A local cache of the hub that holds a repository."""
     place = root / f"models--{repository.replace('/', '--')}"
     (place / "refs").mkdir(parents=True, exist_ok=True)

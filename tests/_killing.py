@@ -31,7 +31,9 @@ from findnemo.runs import Plan, Run, Work, audit, start, write_results
 from findnemo.settings import Settings
 
 Audit = Callable[[Path], None]  # of a run directory, from wherever it stands to its end
-POINTS: dict[str, tuple[Any, str]] = {  # places at which a child can kill itself, before or after the call
+POINTS: dict[
+    str, tuple[Any, str]
+] = {  # places at which a child can kill itself, before or after the call
     "a row is put": (Run, "put"),
     "a statement": (Run, "_sql"),
     "a rename": (Path, "replace"),
@@ -103,7 +105,9 @@ def killed_after(seconds: float, work: Callable[[], None]) -> bool:
     """Whether SIGKILL ended the work after so many seconds; False if it was done before."""
     number = forked(work)
     time.sleep(seconds)
-    os.kill(victim(number), signal.SIGKILL)  # a child that has ended is there until it is waited for
+    os.kill(
+        victim(number), signal.SIGKILL
+    )  # a child that has ended is there until it is waited for
     status = ended(number)
     assert status in (0, -signal.SIGKILL), "the work failed"
     return status != 0
@@ -170,7 +174,9 @@ def outcome(out: Path) -> dict[str, Any]:
     """All that a run says, without what time decides: rows of the store, results, bytes of pictures, names of files."""
     with Run.open(out) as run:
         captions = run.query("SELECT id, text, row, type, image FROM captions ORDER BY id")
-        results = run.query("SELECT caption, stage, status, payload FROM results ORDER BY caption, stage")
+        results = run.query(
+            "SELECT caption, stage, status, payload FROM results ORDER BY caption, stage"
+        )
         meta = run.query("SELECT key, value FROM meta WHERE key NOT LIKE 'holdout%' ORDER BY key")
         assert run.query("PRAGMA integrity_check") == [("ok",)]
     files = [path for path in sorted(out.rglob("*")) if path.is_file() and path.name not in PASSING]
@@ -182,7 +188,9 @@ def outcome(out: Path) -> dict[str, Any]:
         "csv": [{k: v for k, v in row.items() if k != "seconds"} for row in table],
         "json": without_seconds(json.loads((out / "results.json").read_text(encoding="utf-8"))),
         "files": [str(path.relative_to(out)) for path in files],
-        "pictures": {str(path.relative_to(out)): path.read_bytes() for path in files if path.suffix == ".png"},
+        "pictures": {
+            str(path.relative_to(out)): path.read_bytes() for path in files if path.suffix == ".png"
+        },
     }
 
 
@@ -216,7 +224,9 @@ def kill_often(audit: Audit, folder: Path, kills: int, seed: int) -> Counter[str
     raise AssertionError
 
 
-def one_kill(random: Random, points: dict[str, int], seconds: float, work: Callable[[], None]) -> tuple[str, bool]:
+def one_kill(
+    random: Random, points: dict[str, int], seconds: float, work: Callable[[], None]
+) -> tuple[str, bool]:
     if random.random() < 0.5:
         return "at a moment", killed_after(random.uniform(0, seconds), work)
     point, after = random.choice(sorted(points)), random.random() < 0.5

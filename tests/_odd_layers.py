@@ -23,7 +23,9 @@ def old_weight_norm(layer: nn.Module) -> None:
         warnings.simplefilter("ignore")
         nn.utils.weight_norm(layer)
     with torch.no_grad():
-        layer.weight_g *= 0.7  # as training does: the attribute `weight` is stale until the next pass
+        layer.weight_g *= (
+            0.7  # as training does: the attribute `weight` is stale until the next pass
+        )
 
 
 def masked(layer: nn.Module) -> None:
@@ -35,8 +37,12 @@ def masked_twice(layer: nn.Module) -> None:
     prune.ln_structured(layer, "weight", 0.2, n=2, dim=1)
 
 
-MADE: dict[str, Callable[[nn.Module], Any]] = {  # the weight is made of others before every pass, and is the one that is used
-    "parametrization": lambda layer: parametrize.register_parametrization(layer, "weight", Halved()),
+MADE: dict[
+    str, Callable[[nn.Module], Any]
+] = {  # the weight is made of others before every pass, and is the one that is used
+    "parametrization": lambda layer: parametrize.register_parametrization(
+        layer, "weight", Halved()
+    ),
     "weight norm": parametrizations.weight_norm,
     "spectral norm": parametrizations.spectral_norm,
     "orthogonal": parametrizations.orthogonal,
@@ -69,7 +75,9 @@ class Int8(nn.Linear):
     def __init__(self, old: nn.Linear):
         super().__init__(old.in_features, old.out_features, bias=False)
         scale = old.weight.detach().abs().amax(1)
-        self.weight = nn.Parameter((old.weight.detach() / scale[:, None] * 127).round().to(torch.int8), requires_grad=False)
+        self.weight = nn.Parameter(
+            (old.weight.detach() / scale[:, None] * 127).round().to(torch.int8), requires_grad=False
+        )
         self.register_buffer("SCB", scale)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,7 +94,9 @@ class Packed(nn.Linear):
         self.weight = nn.Parameter((codes[::2] * 16 + codes[1::2])[:, None], requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        codes = torch.stack([self.weight[:, 0] // 16, self.weight[:, 0] % 16], 1).reshape(self.out_features, -1)
+        codes = torch.stack([self.weight[:, 0] // 16, self.weight[:, 0] % 16], 1).reshape(
+            self.out_features, -1
+        )
         return F.linear(x, (codes.to(x.dtype) - 8) / 7 * self.most)
 
 
@@ -111,7 +121,10 @@ class Blocks(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         data = self.weight.as_subclass(Tensor)
-        scale, codes = data[:, :2].contiguous().view(torch.float16), data[:, 2:].contiguous().view(torch.int8)
+        scale, codes = (
+            data[:, :2].contiguous().view(torch.float16),
+            data[:, 2:].contiguous().view(torch.int8),
+        )
         return F.linear(x, codes.to(x.dtype) * scale.to(x.dtype))
 
 
@@ -181,11 +194,15 @@ def prehooked(old: nn.Linear) -> nn.Linear:
 
 def adapted(old: nn.Linear, **options: Any) -> nn.Module:
     holder = nn.ModuleDict({"value": old})
-    inject_adapter_in_model(LoraConfig(r=2, target_modules=["value"], init_lora_weights=False, **options), holder)
+    inject_adapter_in_model(
+        LoraConfig(r=2, target_modules=["value"], init_lora_weights=False, **options), holder
+    )
     return holder["value"]
 
 
-OTHERS: dict[str, Callable[[nn.Linear], nn.Module]] = {  # what stands there has a width, but its weight is not all of it
+OTHERS: dict[
+    str, Callable[[nn.Linear], nn.Module]
+] = {  # what stands there has a width, but its weight is not all of it
     "a subclass": of_class(Doubled),
     "a subclass for large inputs": of_class(Clipped),
     "a patched forward": patched,

@@ -25,7 +25,13 @@ def image(job: dict) -> np.ndarray:
 def of_pipeline(pipeline: diffusers.DiffusionPipeline) -> np.ndarray:
     """An image (H, W, 3) in [0, 1] with guidance, from a fixed seed."""
     pipeline.set_progress_bar_config(disable=True)
-    options = {"num_inference_steps": 2, "guidance_scale": 7.0, "height": 32, "width": 32, "output_type": "np"}
+    options = {
+        "num_inference_steps": 2,
+        "guidance_scale": 7.0,
+        "height": 32,
+        "width": 32,
+        "output_type": "np",
+    }
     return pipeline("a red fox", generator=torch.Generator().manual_seed(3), **options).images[0]
 
 

@@ -37,7 +37,9 @@ def planted(pipeline: Any, loud: float = LOUD, last: float = LAST) -> tuple[Mode
     layer.weight[INDEX] = loud * own / (own @ mean[0])
     if layer.bias is not None:
         layer.bias[INDEX] = 0
-    for keys in {"to_k", "add_k_proj"} & set(dict(attention.named_children())):  # all positions are looked at alike
+    for keys in {"to_k", "add_k_proj"} & set(
+        dict(attention.named_children())
+    ):  # all positions are looked at alike
         for parameter in attention.get_submodule(keys).parameters():
             parameter.zero_()
     ends: dict[str, Any] = dict(model.denoiser.named_children())
@@ -51,11 +53,20 @@ def planted(pipeline: Any, loud: float = LOUD, last: float = LAST) -> tuple[Mode
 def _seen(model: Model, layer: str, prompts: Sequence[str]) -> Tensor:
     """Mean over the tokens that are attended to of what a value layer is given in a first pass, (N, width)."""
     inputs: list[Tensor] = []
-    handle = model.value_layers[layer].register_forward_pre_hook(lambda module, args: inputs.append(args[0][0]))
+    handle = model.value_layers[layer].register_forward_pre_hook(
+        lambda module, args: inputs.append(args[0][0])
+    )
     for prompt in prompts:
-        model.predict_noise(model.noise(prompt, [0]), model.timesteps(50)[0], model.encode([prompt]))
+        model.predict_noise(
+            model.noise(prompt, [0]), model.timesteps(50)[0], model.encode([prompt])
+        )
     handle.remove()
-    return torch.stack([rows[: _attended(model, prompt)].mean(0) for prompt, rows in zip(prompts, inputs, strict=True)])
+    return torch.stack(
+        [
+            rows[: _attended(model, prompt)].mean(0)
+            for prompt, rows in zip(prompts, inputs, strict=True)
+        ]
+    )
 
 
 def _attended(model: Model, prompt: str) -> int | None:
@@ -64,7 +75,10 @@ def _attended(model: Model, prompt: str) -> int | None:
 
 
 OTHER = 9
-SETTINGS, TAU = Settings(samples=3), 0.9  # under which either neuron of `planted_twice` removes its memory
+SETTINGS, TAU = (
+    Settings(samples=3),
+    0.9,
+)  # under which either neuron of `planted_twice` removes its memory
 
 
 @torch.no_grad()
@@ -87,4 +101,6 @@ def calibration(model, unusual: NeuronSet = EMPTY, tau: float = TAU) -> Calibrat
     std = {name: torch.full((width,), 1e12) for name, width in model.widths().items()}
     for name, index in unusual:
         std[name][index] = 1.0
-    return Calibration(model.fingerprint, model.source, SETTINGS, tau, mean, std, 2, torch.zeros(2, 2), None)
+    return Calibration(
+        model.fingerprint, model.source, SETTINGS, tau, mean, std, 2, torch.zeros(2, 2), None
+    )

@@ -12,7 +12,9 @@ def tiny_tokenizer(length: int = 77) -> CLIPTokenizer:
     """A byte-level CLIP tokenizer without merges: every character is a token."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = [*letters, *(c + "</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(vocab={w: k for k, w in enumerate(words)}, merges=[], model_max_length=length)
+    return CLIPTokenizer(
+        vocab={w: k for k, w in enumerate(words)}, merges=[], model_max_length=length
+    )
 
 
 def tiny_pipeline(

@@ -51,7 +51,12 @@ def tiny_family(name: str, seed: int = 0) -> Any:
     if name == "sd1":
         return tiny_pipeline(seed=seed, **SMALL)
     if name == "sd2":
-        pipeline = tiny_pipeline("v_prediction", seed=seed, use_linear_projection=True, **{**SMALL, "layers_per_block": 2})
+        pipeline = tiny_pipeline(
+            "v_prediction",
+            seed=seed,
+            use_linear_projection=True,
+            **{**SMALL, "layers_per_block": 2},
+        )
         pipeline.text_encoder = tiny_text(CLIPTextModel, 32, hidden_act="gelu")
         return pipeline
     return tiny_xl(seed)
@@ -78,7 +83,9 @@ def tiny_xl(seed: int = 0) -> StableDiffusionXLPipeline:
     pipeline = StableDiffusionXLPipeline(
         vae=base.vae,
         text_encoder=tiny_text(CLIPTextModel, 32, projection_dim=32),
-        text_encoder_2=tiny_text(CLIPTextModelWithProjection, 24, hidden_act="gelu", projection_dim=24),
+        text_encoder_2=tiny_text(
+            CLIPTextModelWithProjection, 24, hidden_act="gelu", projection_dim=24
+        ),
         tokenizer=tiny_tokenizer(),
         tokenizer_2=tiny_tokenizer(),
         unet=unet.eval(),
@@ -92,7 +99,9 @@ def tiny_xl(seed: int = 0) -> StableDiffusionXLPipeline:
 def loud(pipeline: Any, neurons: int = 3) -> tuple[Any, NeuronSet]:
     """The pipeline with a few neurons of its first and last value layer on which much depends."""
     layers = as_model(pipeline).value_layers
-    chosen = NeuronSet({name: range(1, 1 + neurons) for name in (next(iter(layers)), list(layers)[-1])})
+    chosen = NeuronSet(
+        {name: range(1, 1 + neurons) for name in (next(iter(layers)), list(layers)[-1])}
+    )
     with torch.no_grad():
         for name, indices in chosen.layers.items():
             layers[name].weight[list(indices)] *= 200
@@ -105,12 +114,18 @@ def as_model(pipeline: Any, source: str = "live") -> Model:
 
 
 def save_file(
-    pipeline: Any, path: Path, more: dict[str, torch.Tensor] | None = None, metadata: dict[str, str] | None = None
+    pipeline: Any,
+    path: Path,
+    more: dict[str, torch.Tensor] | None = None,
+    metadata: dict[str, str] | None = None,
 ) -> Path:
     """The whole pipeline in one file in the original layout, written with the safetensors library."""
     from safetensors.torch import save_file
 
-    tensors = {name: lazy.make().detach().contiguous().clone() for name, lazy in original_tensors(pipeline).items()}
+    tensors = {
+        name: lazy.make().detach().contiguous().clone()
+        for name, lazy in original_tensors(pipeline).items()
+    }
     save_file(tensors | (more or {}), path, metadata or {"format": "pt"})
     return path
 
@@ -141,12 +156,37 @@ def make_run(
         run.set_meta("quality", {"prompts": 3, "failed": 0, "neurons": 6, "pixel_change": 0.0123})
         ids = run.add(Prompt(text, row) for row, text in enumerate(captions, 1))
         for number, (text, neurons) in zip(ids, captions.items(), strict=True):
-            run.record(number, "detect", {"memorized": bool(len(neurons)), "score": 0.9 if len(neurons) else 0.1, "tau": 0.4}, 1)
+            run.record(
+                number,
+                "detect",
+                {
+                    "memorized": bool(len(neurons)),
+                    "score": 0.9 if len(neurons) else 0.1,
+                    "tau": 0.4,
+                },
+                1,
+            )
             if len(neurons):
                 reached = text not in out_of_reach
-                found = {"neurons": neurons.to_json(), "reached": reached, "score_before": 0.9, "score_after": 0.2}
-                run.record(number, "localize", found | {"memorized": True, "evaluations": 5} | (more or {}).get(text, {}), 1)
-                checked = {"score_before": 0.8, "score_after": 0.25, "same_seed": 0.3, "copies_before": 1.0, "copies_after": 0.0}
+                found = {
+                    "neurons": neurons.to_json(),
+                    "reached": reached,
+                    "score_before": 0.9,
+                    "score_after": 0.2,
+                }
+                run.record(
+                    number,
+                    "localize",
+                    found | {"memorized": True, "evaluations": 5} | (more or {}).get(text, {}),
+                    1,
+                )
+                checked = {
+                    "score_before": 0.8,
+                    "score_after": 0.25,
+                    "same_seed": 0.3,
+                    "copies_before": 1.0,
+                    "copies_after": 0.0,
+                }
                 run.record(number, "verify", checked, 1)
         vouch(run)
     return path

@@ -31,7 +31,9 @@ BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_line
 LOUD = 8  # factor on the text's keys and values, to which random weights hardly listen
 
 
-def tiny_sdxl(prediction_type: str = "epsilon", scheduler: Any = None, **unet_options: object) -> StableDiffusionXLPipeline:
+def tiny_sdxl(
+    prediction_type: str = "epsilon", scheduler: Any = None, **unet_options: object
+) -> StableDiffusionXLPipeline:
     """SDXL's layout: no attention in the first block, two transformer blocks in the second, three in the third and in the middle."""
     base = tiny_pipeline()
     unet = UNet2DConditionModel(
@@ -62,7 +64,9 @@ def tiny_sdxl(prediction_type: str = "epsilon", scheduler: Any = None, **unet_op
         tokenizer_2=second,
         unet=unet.eval(),
         scheduler=scheduler
-        or EulerDiscreteScheduler(**BETAS, steps_offset=1, timestep_spacing="leading", prediction_type=prediction_type),
+        or EulerDiscreteScheduler(
+            **BETAS, steps_offset=1, timestep_spacing="leading", prediction_type=prediction_type
+        ),
         add_watermarker=False,
     )
     return _ready(pipeline)
@@ -94,9 +98,17 @@ def tiny_if() -> IFPipeline:
         block_out_channels=(16, 32, 32),
         layers_per_block=1,
         norm_num_groups=8,
-        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D", "SimpleCrossAttnDownBlock2D"),
+        down_block_types=(
+            "ResnetDownsampleBlock2D",
+            "SimpleCrossAttnDownBlock2D",
+            "SimpleCrossAttnDownBlock2D",
+        ),
         mid_block_type="UNetMidBlock2DSimpleCrossAttn",
-        up_block_types=("SimpleCrossAttnUpBlock2D", "SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        up_block_types=(
+            "SimpleCrossAttnUpBlock2D",
+            "SimpleCrossAttnUpBlock2D",
+            "ResnetUpsampleBlock2D",
+        ),
         cross_attention_dim=64,  # two channels to each of the 32 groups: with one, a mean over tokens would be zero
         cross_attention_norm="group_norm",
         attention_head_dim=8,
@@ -108,7 +120,13 @@ def tiny_if() -> IFPipeline:
     )
     tokenizer = tiny_t5_tokenizer()
     text = T5Config(
-        vocab_size=len(tokenizer), d_model=48, d_kv=8, d_ff=96, num_layers=2, num_heads=4, pad_token_id=tokenizer.pad_token_id
+        vocab_size=len(tokenizer),
+        d_model=48,
+        d_kv=8,
+        d_ff=96,
+        num_layers=2,
+        num_heads=4,
+        pad_token_id=tokenizer.pad_token_id,
     )
     pipeline = IFPipeline(
         tokenizer=tokenizer,
@@ -133,7 +151,11 @@ def tiny_t5_tokenizer() -> T5Tokenizer:
     """A Unigram tokenizer like T5's: every character is a token, also with a space before it, and there is no start-of-text."""
     letters = [*string.ascii_lowercase, *string.digits, *string.punctuation]
     pieces = ["<pad>", "</s>", "<unk>", "▁", *letters, *("▁" + c for c in letters)]
-    return T5Tokenizer(vocab=[(piece, -float(k > 2)) for k, piece in enumerate(pieces)], extra_ids=0, model_max_length=512)
+    return T5Tokenizer(
+        vocab=[(piece, -float(k > 2)) for k, piece in enumerate(pieces)],
+        extra_ids=0,
+        model_max_length=512,
+    )
 
 
 def tiny_lcm() -> LatentConsistencyModelPipeline:
@@ -141,7 +163,9 @@ def tiny_lcm() -> LatentConsistencyModelPipeline:
     base = tiny_pipeline(time_cond_proj_dim=8)
     parts = {name: part for name, part in base.components.items() if name != "scheduler"}
     scheduler = LCMScheduler(**BETAS, set_alpha_to_one=True)
-    return _ready(LatentConsistencyModelPipeline(**parts, scheduler=scheduler, requires_safety_checker=False))
+    return _ready(
+        LatentConsistencyModelPipeline(**parts, scheduler=scheduler, requires_safety_checker=False)
+    )
 
 
 def _turbo() -> EulerAncestralDiscreteScheduler:

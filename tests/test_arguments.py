@@ -66,14 +66,24 @@ def test_a_sample_is_not_compared_with_itself(model):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"steps": 3000}, {"timestep": 99}, {"timestep": -1}, {"samples": 1}, {"guidance": float("nan")}]
+    "wrong",
+    [
+        {"steps": 0},
+        {"steps": 3000},
+        {"timestep": 99},
+        {"timestep": -1},
+        {"samples": 1},
+        {"guidance": float("nan")},
+    ],
 )
 def test_settings_are_checked_when_they_are_made(wrong):
     with pytest.raises(InputError, match=f"settings cannot have {next(iter(wrong))}"):
         Settings(**wrong)
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"steps": 2000}, {"guidance": float("nan")}, {"guidance": float("inf")}])
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"steps": 2000}, {"guidance": float("nan")}, {"guidance": float("inf")}]
+)
 def test_image_settings_are_checked_when_they_are_made(wrong):
     with pytest.raises(InputError, match=f"{next(iter(wrong))}"):
         ImageSettings(**wrong)
@@ -121,7 +131,17 @@ def run(tmp_path):
 
 
 def test_words_for_no_memory_are_the_same_in_python_and_in_the_store(run):
-    words = ["VM", "TM", "1.0", "x", *map(str.strip, ORDINARY), "Not_Memorized", "non-memorized", "NaN", "-"]
+    words = [
+        "VM",
+        "TM",
+        "1.0",
+        "x",
+        *map(str.strip, ORDINARY),
+        "Not_Memorized",
+        "non-memorized",
+        "NaN",
+        "-",
+    ]
     run.add(Prompt(f"caption {k}", k, word or None) for k, word in enumerate(words, 1))
     known = {c.text: c.type for c in run.captions()}
     assert set(ordinary(run)) == {text for text, kind in known.items() if not is_memory(kind)}
@@ -130,6 +150,8 @@ def test_words_for_no_memory_are_the_same_in_python_and_in_the_store(run):
 
 def test_types_that_come_later_are_taken_and_others_told(run):
     enter(run, [Prompt("a", 1), Prompt("b", 2, "TM")])
-    with pytest.warns(UserWarning, match="row 2: the run has this caption with the type 'TM', the table says 'VM'"):
+    with pytest.warns(
+        UserWarning, match="row 2: the run has this caption with the type 'TM', the table says 'VM'"
+    ):
         enter(run, [Prompt("a", 1, "VM", "a.png"), Prompt("b", 2, "VM")])
     assert [(c.type, c.image) for c in run.captions()] == [("VM", "a.png"), ("TM", None)]

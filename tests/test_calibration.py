@@ -28,7 +28,14 @@ from findnemo.settings import PAPER, RELEASED
 SHARED = Path(os.environ.get("FINDNEMO_SHARED", Path(__file__).parents[2] / "shared"))
 PUBLISHED = SHARED / "published" / "activation_statistics_sd14.pt"
 LIGHT = Settings(samples=3)
-PROMPTS = ["a cat", "two dogs in the snow", "", "a very long caption about nothing at all", "a red star", "the sea"]
+PROMPTS = [
+    "a cat",
+    "two dogs in the snow",
+    "",
+    "a very long caption about nothing at all",
+    "a red star",
+    "the sea",
+]
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +62,17 @@ def assert_equal(a: Calibration, b: Calibration) -> None:
 # statistics ----------------------------------------------------------------------------------------------------------
 
 
-@given(st.integers(2, 30), st.lists(st.integers(0, 30)), st.sampled_from([0.0, 1e6]), st.integers(0, 2**31))
+@given(
+    st.integers(2, 30),
+    st.lists(st.integers(0, 30)),
+    st.sampled_from([0.0, 1e6]),
+    st.integers(0, 2**31),
+)
 def test_moments_of_any_split_merge_to_the_mean_and_unbiased_deviation(n, cuts, offset, seed):
-    values = torch.randn(n, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + offset
+    values = (
+        torch.randn(n, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        + offset
+    )
     edges = sorted({0, n, *(c for c in cuts if c < n)})
     parts = [values[i:j] for i, j in pairwise(edges)]
     total = reduce(add, [Moments.of(part) for part in parts])
@@ -86,7 +101,9 @@ def test_streaming_equals_a_naive_computation(model, calibration):
 def test_activations_are_those_of_a_real_unet_pass(tiny):
     expected = {}
     handles = [
-        layer.register_forward_hook(lambda _, args, output, name=name: expected.update({name: output[0].abs().mean(0)}))
+        layer.register_forward_hook(
+            lambda _, args, output, name=name: expected.update({name: output[0].abs().mean(0)})
+        )
         for name, layer in tiny.value_layers.items()
     ]
     with torch.no_grad():
@@ -128,18 +145,25 @@ def test_the_papers_threshold_is_mean_plus_one_unbiased_deviation():
 
 
 @pytest.mark.parametrize(
-    ("n", "fpr", "rank"), [(19, 0.1, 18), (9, 0.1, 9), (10, 0.25, 9), (3, 0.3, 3), (99, 0.01, 99), (999, 0.05, 950)]
+    ("n", "fpr", "rank"),
+    [(19, 0.1, 18), (9, 0.1, 9), (10, 0.25, 9), (3, 0.3, 3), (99, 0.01, 99), (999, 0.05, 950)],
 )
 def test_the_conformal_threshold_is_next_above_an_order_statistic(n, fpr, rank):
     """Of 1 .. n the ceil((n + 1)(1 - fpr))-th smallest stays under it, and nothing that float32 holds lies between."""
     scores = torch.randperm(n, generator=torch.Generator().manual_seed(n)) + 1.0
-    assert threshold(scores, fpr) == torch.nextafter(torch.tensor(float(rank)), torch.tensor(float(n + 1))).item() > rank
+    assert (
+        threshold(scores, fpr)
+        == torch.nextafter(torch.tensor(float(rank)), torch.tensor(float(n + 1))).item()
+        > rank
+    )
 
 
 @pytest.mark.parametrize(("n", "fpr"), [(19, 0.1), (50, 0.05)])
 def test_a_new_prompt_exceeds_the_conformal_threshold_at_most_that_often(n, fpr):
     trials = 4000
-    scores = torch.randn(trials, n + 1, generator=torch.Generator().manual_seed(0)).exp()  # any distribution
+    scores = torch.randn(
+        trials, n + 1, generator=torch.Generator().manual_seed(0)
+    ).exp()  # any distribution
     rate = sum(float(row[-1]) > threshold(row[:-1], fpr) for row in scores) / trials
     noise = 3 * (fpr * (1 - fpr) / trials) ** 0.5
     assert fpr - 1 / (n + 1) - noise <= rate <= fpr + noise
@@ -181,12 +205,16 @@ def test_the_seed_changes_the_scores_but_not_the_activations(model, calibration)
 
 
 def test_the_released_variant_on_small_latents_names_the_sizes_and_the_way_out(model):
-    with pytest.raises(InputError, match=r"MS-SSIM needs maps of at least 44 x 44, these are 16 x 16.*'paper'"):
+    with pytest.raises(
+        InputError, match=r"MS-SSIM needs maps of at least 44 x 44, these are 16 x 16.*'paper'"
+    ):
         calibrate(model, PROMPTS, variant="released")
 
 
 def test_an_unknown_variant_is_refused(model):
-    with pytest.raises(InputError, match="variant 'fast' is not known: use one of findnemo, paper, released"):
+    with pytest.raises(
+        InputError, match="variant 'fast' is not known: use one of findnemo, paper, released"
+    ):
         calibrate(model, PROMPTS, variant="fast")
 
 
@@ -215,7 +243,9 @@ def interrupt(model: Model, checkpoint: Path, done: int) -> None:
 
 
 @pytest.mark.parametrize("done", [1, 4, len(PROMPTS)])
-def test_an_interrupted_calibration_goes_on_without_redoing_to_the_same_last_bit(tiny, tmp_path, done, monkeypatch):
+def test_an_interrupted_calibration_goes_on_without_redoing_to_the_same_last_bit(
+    tiny, tmp_path, done, monkeypatch
+):
     monkeypatch.setattr("findnemo.passes.deltas.GROUP", 1)
     calibration = calibrate(tiny, PROMPTS, settings=LIGHT)
     checkpoint = tmp_path / "run" / "partial.safetensors"
@@ -230,11 +260,15 @@ def test_an_interrupted_calibration_goes_on_without_redoing_to_the_same_last_bit
 
 
 @pytest.mark.parametrize("done", range(1, len(PROMPTS) + 1))
-def test_captions_that_share_passes_have_the_same_scores_wherever_it_was_interrupted(tiny, tmp_path, done, monkeypatch):
+def test_captions_that_share_passes_have_the_same_scores_wherever_it_was_interrupted(
+    tiny, tmp_path, done, monkeypatch
+):
     monkeypatch.setattr("findnemo.passes.deltas.GROUP", 2)
     whole = calibrate(tiny, PROMPTS, settings=LIGHT)
     interrupt(tiny, tmp_path / "partial.safetensors", done)
-    assert_equal(calibrate(tiny, PROMPTS, settings=LIGHT, checkpoint=tmp_path / "partial.safetensors"), whole)
+    assert_equal(
+        calibrate(tiny, PROMPTS, settings=LIGHT, checkpoint=tmp_path / "partial.safetensors"), whole
+    )
 
 
 def test_scores_do_not_depend_on_how_many_captions_share_a_pass(tiny, monkeypatch):
@@ -258,10 +292,14 @@ def test_scores_do_not_depend_on_how_many_captions_share_a_pass(tiny, monkeypatc
     ],
     ids=["last done changed", "first changed", "reordered", "fewer", "none"],
 )
-def test_other_hold_out_prompts_than_before_the_interruption_are_refused(model, tmp_path, prompts, monkeypatch):
+def test_other_hold_out_prompts_than_before_the_interruption_are_refused(
+    model, tmp_path, prompts, monkeypatch
+):
     monkeypatch.setattr("findnemo.passes.deltas.GROUP", 1)
     interrupt(model, tmp_path / "partial.safetensors", 4)
-    with pytest.raises(MismatchError, match=r"has done 4 hold-out prompts.*same hold-out prompts.*or a new --out"):
+    with pytest.raises(
+        MismatchError, match=r"has done 4 hold-out prompts.*same hold-out prompts.*or a new --out"
+    ):
         calibrate(model, prompts, settings=LIGHT, checkpoint=tmp_path / "partial.safetensors")
 
 
@@ -275,13 +313,17 @@ def test_more_hold_out_prompts_after_an_interruption_are_welcome(model, tmp_path
 def test_what_was_done_with_other_settings_is_not_used(model, tmp_path):
     interrupt(model, tmp_path / "partial.safetensors", 2)
     other = replace(LIGHT, samples=2)
-    made = calibrate(model, PROMPTS[:3], settings=other, checkpoint=tmp_path / "partial.safetensors")
+    made = calibrate(
+        model, PROMPTS[:3], settings=other, checkpoint=tmp_path / "partial.safetensors"
+    )
     assert_equal(made, calibrate(model, PROMPTS[:3], settings=other))
 
 
 def test_a_damaged_interrupted_calibration_is_refused_by_name(model, tmp_path):
     (tmp_path / "partial.safetensors").write_bytes(b"damaged")
-    with pytest.raises(InputError, match=r"partial\.safetensors is not an interrupted calibration .*remove it"):
+    with pytest.raises(
+        InputError, match=r"partial\.safetensors is not an interrupted calibration .*remove it"
+    ):
         calibrate(model, PROMPTS, settings=LIGHT, checkpoint=tmp_path / "partial.safetensors")
 
 
@@ -289,7 +331,10 @@ def test_a_damaged_interrupted_calibration_is_refused_by_name(model, tmp_path):
 
 
 def test_a_saved_calibration_is_the_same_to_the_last_bit(calibration, tmp_path):
-    for made in (calibration, replace(calibration, fpr=0.05, tau=0.1 + 0.2)):  # the second replaces the first
+    for made in (
+        calibration,
+        replace(calibration, fpr=0.05, tau=0.1 + 0.2),
+    ):  # the second replaces the first
         assert made.save(tmp_path / "calibration") == tmp_path / "calibration"
         assert_equal(Calibration.load(tmp_path / "calibration"), made)
         names = sorted(path.name for path in (tmp_path / "calibration").iterdir())
@@ -311,7 +356,9 @@ def test_something_that_is_no_calibration_directory_is_refused(tmp_path):
             Calibration.load(path)
 
 
-@pytest.mark.parametrize("content", ["", '{"format": 2', "[]", "{}", '{"format": 2, "layers": ["nowhere"]}'])
+@pytest.mark.parametrize(
+    "content", ["", '{"format": 2', "[]", "{}", '{"format": 2, "layers": ["nowhere"]}']
+)
 def test_a_damaged_description_is_refused(calibration, tmp_path, content):
     calibration.save(tmp_path)
     (tmp_path / "calibration.json").write_text(content)
@@ -395,7 +442,9 @@ def test_a_flipped_bit_in_an_interrupted_calibration_is_noticed(tiny, tmp_path):
 # precision -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("draw", [torch.randn, lambda *size, generator: torch.rand(*size, generator=generator) ** 3])
+@pytest.mark.parametrize(
+    "draw", [torch.randn, lambda *size, generator: torch.rand(*size, generator=generator) ** 3]
+)
 def test_the_interval_of_tau_holds_the_truth_as_often_as_it_says(draw):
     generator = torch.Generator().manual_seed(5)
     truth = threshold(draw(2_000_000, generator=generator))
@@ -437,8 +486,18 @@ def test_an_interruption_does_not_change_where_scoring_stops(tiny, tmp_path, mon
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        calibrate(tiny, PROMPTS, settings=LIGHT, precision=100.0, checkpoint=tmp_path / "partial", progress=stop)
-    assert_equal(calibrate(tiny, PROMPTS, settings=LIGHT, precision=100.0, checkpoint=tmp_path / "partial"), whole)
+        calibrate(
+            tiny,
+            PROMPTS,
+            settings=LIGHT,
+            precision=100.0,
+            checkpoint=tmp_path / "partial",
+            progress=stop,
+        )
+    assert_equal(
+        calibrate(tiny, PROMPTS, settings=LIGHT, precision=100.0, checkpoint=tmp_path / "partial"),
+        whole,
+    )
 
 
 def test_trajectories_are_the_scores_of_the_first_seeds(model, calibration):
@@ -458,7 +517,9 @@ def test_a_calibration_fits_its_model_and_settings(model, calibration):
 def test_another_model_is_refused_by_name(calibration):
     other = findnemo.load(tiny_pipeline(seed=1))
     other.source = "another/model"
-    with pytest.raises(MismatchError, match=r"another model: live StableDiffusionPipeline .*not another/model"):
+    with pytest.raises(
+        MismatchError, match=r"another model: live StableDiffusionPipeline .*not another/model"
+    ):
         calibration.check(other)
 
 
@@ -469,7 +530,9 @@ def test_other_layers_are_refused(model, calibration):
 
 
 def test_other_settings_are_refused_and_the_difference_is_named(model, calibration):
-    with pytest.raises(MismatchError, match=r"other settings: samples 3 instead of 5, seed 0 instead of 7;"):
+    with pytest.raises(
+        MismatchError, match=r"other settings: samples 3 instead of 5, seed 0 instead of 7;"
+    ):
         calibration.check(model, replace(LIGHT, samples=5, seed=7))
 
 
@@ -479,17 +542,26 @@ def test_other_settings_are_refused_and_the_difference_is_named(model, calibrati
 class StableDiffusion14(Model):
     """Stands for the full-size model: its value layers' names and widths."""
 
-    source, identity = "CompVis/stable-diffusion-v1-4", Identity({"unet": Part({"class": "UNet2DConditionModel"})})
+    source, identity = (
+        "CompVis/stable-diffusion-v1-4",
+        Identity({"unet": Part({"class": "UNet2DConditionModel"})}),
+    )
 
     def __init__(self):
         pass
 
     def widths(self) -> dict[str, int]:
-        down = {f"down_blocks.{b}.attentions.{a}.attn2.to_v": 320 * 2**b for b in range(3) for a in range(2)}
+        down = {
+            f"down_blocks.{b}.attentions.{a}.attn2.to_v": 320 * 2**b
+            for b in range(3)
+            for a in range(2)
+        }
         return down | {"mid_block.attentions.0.attn2.to_v": 1280}
 
 
-@pytest.mark.skipif(not PUBLISHED.exists(), reason="needs the published statistics (FINDNEMO_SHARED)")
+@pytest.mark.skipif(
+    not PUBLISHED.exists(), reason="needs the published statistics (FINDNEMO_SHARED)"
+)
 def test_the_published_statistics_are_imported(tmp_path):
     model = StableDiffusion14()
     made = import_statistics(PUBLISHED, model)
@@ -505,9 +577,13 @@ def test_the_published_statistics_are_imported(tmp_path):
     assert_equal(Calibration.load(tmp_path), made)
 
 
-@pytest.mark.skipif(not PUBLISHED.exists(), reason="needs the published statistics (FINDNEMO_SHARED)")
+@pytest.mark.skipif(
+    not PUBLISHED.exists(), reason="needs the published statistics (FINDNEMO_SHARED)"
+)
 def test_published_statistics_of_a_model_with_other_widths_are_refused(model):
-    with pytest.raises(MismatchError, match=r"layers of \[320, 320, 640.*the model has \[16, 16, 32"):
+    with pytest.raises(
+        MismatchError, match=r"layers of \[320, 320, 640.*the model has \[16, 16, 32"
+    ):
         import_statistics(PUBLISHED, model)
 
 
@@ -527,7 +603,9 @@ def test_a_statistics_file_that_would_run_code_is_refused(model, tmp_path):
     torch.load(tmp_path / "evil.pt", weights_only=False)[0].close()
     assert marker.exists()  # the file does run code
     marker.unlink()
-    with pytest.raises(InputError, match=r"evil\.pt is not a pair of lists of tensors that a weights-only"):
+    with pytest.raises(
+        InputError, match=r"evil\.pt is not a pair of lists of tensors that a weights-only"
+    ):
         import_statistics(tmp_path / "evil.pt", model)
     assert not marker.exists()
 
@@ -565,11 +643,17 @@ def test_a_missing_or_damaged_statistics_file_is_refused(model, tmp_path):
 
 
 @pytest.mark.parametrize("at", range(len(PROMPTS)))
-def test_an_interrupt_in_the_midst_of_taking_a_group_leaves_no_half_of_it(tiny, tmp_path, at, monkeypatch):
+def test_an_interrupt_in_the_midst_of_taking_a_group_leaves_no_half_of_it(
+    tiny, tmp_path, at, monkeypatch
+):
     """A second Ctrl-C comes anywhere: between the scores of a group and its prompts, too."""
     monkeypatch.setattr("findnemo.passes.deltas.GROUP", 3)
     monkeypatch.setattr("findnemo.calibration._calibrate.SAVE_EVERY", 0.0)
-    whole, chained, left = calibrate(tiny, PROMPTS, settings=LIGHT), Gathered.take.__globals__["chained"], iter(range(100))
+    whole, chained, left = (
+        calibrate(tiny, PROMPTS, settings=LIGHT),
+        Gathered.take.__globals__["chained"],
+        iter(range(100)),
+    )
 
     def interrupted(digest, prompt):
         if next(left) == at:
@@ -580,4 +664,6 @@ def test_an_interrupt_in_the_midst_of_taking_a_group_leaves_no_half_of_it(tiny, 
         patch.setattr("findnemo.calibration._gathered.chained", interrupted)
         with pytest.raises(KeyboardInterrupt):
             calibrate(tiny, PROMPTS, settings=LIGHT, checkpoint=tmp_path / "partial.safetensors")
-    assert_equal(calibrate(tiny, PROMPTS, settings=LIGHT, checkpoint=tmp_path / "partial.safetensors"), whole)
+    assert_equal(
+        calibrate(tiny, PROMPTS, settings=LIGHT, checkpoint=tmp_path / "partial.safetensors"), whole
+    )

@@ -7,13 +7,21 @@ from findnemo.models import Model
 from findnemo.passes.conditioning import following
 
 
-def passes(model: Model, prompts: list[str], images: int, guidance: float, steps: int = 2) -> list[tuple[int, slice]]:
+def passes(
+    model: Model, prompts: list[str], images: int, guidance: float, steps: int = 2
+) -> list[tuple[int, slice]]:
     """(step, conditional rows) of each pass of a call."""
     seen = []
     with following(model) as call:
-        handle = model.denoiser.register_forward_pre_hook(lambda m, args: seen.append((call.step, call.rows(len(args[0])))))
+        handle = model.denoiser.register_forward_pre_hook(
+            lambda m, args: seen.append((call.step, call.rows(len(args[0]))))
+        )
         model.pipeline(
-            prompts, num_images_per_prompt=images, guidance_scale=guidance, num_inference_steps=steps, output_type="latent"
+            prompts,
+            num_images_per_prompt=images,
+            guidance_scale=guidance,
+            num_inference_steps=steps,
+            output_type="latent",
         )
         handle.remove()
     return seen
@@ -75,4 +83,9 @@ def test_arguments_come_by_name_whatever_way_they_were_given():
 
     def encode(prompt, device=None, images=1, **kwargs): ...
 
-    assert _named(encode, ("a", "cpu"), {"clip_skip": 2}) == {"prompt": "a", "device": "cpu", "images": 1, "clip_skip": 2}
+    assert _named(encode, ("a", "cpu"), {"clip_skip": 2}) == {
+        "prompt": "a",
+        "device": "cpu",
+        "images": 1,
+        "clip_skip": 2,
+    }

@@ -27,7 +27,9 @@ def test_it_goes_where_the_pipeline_goes(demo_model, steps, guidance):
     denoising = Denoising(demo_model, CAPTION, 2, guidance)
     path = denoising.run([0], steps)
     theirs = of_the_pipeline(demo_model, denoising, steps, guidance)
-    assert float(likeness(path.image, theirs)) > 0.999  # the pipeline leaves the noise of the last timestep in
+    assert (
+        float(likeness(path.image, theirs)) > 0.999
+    )  # the pipeline leaves the noise of the last timestep in
     assert denoising.evaluations == steps * (2 if guidance > 1 else 1)
     assert len(path.latents) == len(path.timesteps) == steps
 
@@ -40,11 +42,20 @@ def test_a_sample_is_the_same_in_any_company(demo_model):
 
 def test_neurons_off_are_those_of_a_pruned_model(demo_model):
     neurons = NeuronSet(
-        {"up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_v": [1, 5], **findnemo.demo.planted()[CAPTION].layers}
+        {
+            "up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_v": [1, 5],
+            **findnemo.demo.planted()[CAPTION].layers,
+        }
     )
-    masked = Denoising(demo_model, CAPTION, 2, 2.0).run([0, 1], 3, masks(demo_model, [neurons])).image
+    masked = (
+        Denoising(demo_model, CAPTION, 2, 2.0).run([0, 1], 3, masks(demo_model, [neurons])).image
+    )
     copy = findnemo.load("demo")
-    pruned = Denoising(findnemo.load(findnemo.prune(copy, neurons)), CAPTION, 2, 2.0).run([0, 1], 3).image
+    pruned = (
+        Denoising(findnemo.load(findnemo.prune(copy, neurons)), CAPTION, 2, 2.0)
+        .run([0, 1], 3)
+        .image
+    )
     torch.testing.assert_close(masked, pruned, atol=1e-5, rtol=1e-5)
 
 
@@ -65,7 +76,9 @@ def test_gradients_are_those_of_finite_differences(demo_model):
             moved = {layer: scales[layer].clone()}
             moved[layer][0, neuron] += sign * step
             with torch.no_grad():
-                ends.append(float(value(denoising.image(path.latents[0], path.timesteps[0], moved))))
+                ends.append(
+                    float(value(denoising.image(path.latents[0], path.timesteps[0], moved)))
+                )
         assert float(found[neuron]) == pytest.approx((ends[0] - ends[1]) / (2 * step), abs=2e-3)
 
 

@@ -42,7 +42,8 @@ def test_the_decision_is_that_of_all_seeds_whatever_the_threshold(model, calibra
             assert found.memorized == (value >= tau)
             assert found.evaluations == found.samples
             assert found.score == pytest.approx(
-                findnemo.score(model, caption, settings=SETTINGS, samples=range(found.samples)), abs=1e-5
+                findnemo.score(model, caption, settings=SETTINGS, samples=range(found.samples)),
+                abs=1e-5,
             )
             if not found.memorized:
                 assert found.samples == 6
@@ -62,7 +63,11 @@ def test_where_the_mean_of_pairs_counts_few_seeds_settle_nothing(model):
     assert own.settings == settings == Settings.from_json(settings.to_json())
     for caption in CAPTIONS:
         deltas = Probe(model, caption, settings).deltas()
-        pairs = [float(SIMILARITIES["ssim"](deltas[i : i + 1], deltas[j : j + 1])) for i in range(4) for j in range(i)]
+        pairs = [
+            float(SIMILARITIES["ssim"](deltas[i : i + 1], deltas[j : j + 1]))
+            for i in range(4)
+            for j in range(i)
+        ]
         for tau in (min(pairs), sum(pairs) / 6 - 1e-4, sum(pairs) / 6 + 1e-4, max(pairs)):
             found = detect(model, caption, replace(own, tau=tau))
             assert (found.memorized, found.samples) == (sum(pairs) / 6 >= tau, 4)
@@ -77,12 +82,25 @@ def test_search_and_verification_say_memorized_where_detection_does(model):
         each = [sum(float(table[i, j]) for j in range(4) if j != i) / 3 for i in range(4)]
         score = sum(each) / 4
         assert min(each) < score < max(each)
-        for tau in (min(each) + 1e-4, score - 1e-4, score + 1e-4, max(each) - 1e-4, max(each) + 1e-4):
+        for tau in (
+            min(each) + 1e-4,
+            score - 1e-4,
+            score + 1e-4,
+            max(each) - 1e-4,
+            max(each) + 1e-4,
+        ):
             memorized = detect(model, caption, replace(own, tau=tau)).memorized
             assert memorized == (score >= tau)
             kept = [i for i in range(4) if each[i] >= tau] if memorized else []
-            assert sorted(Replication(probe, tau).kept) == kept == replicating(probe.deltas(), own.settings, tau)
-            assert findnemo.localize(model, caption, replace(own, tau=tau), "gradient").memorized == memorized
+            assert (
+                sorted(Replication(probe, tau).kept)
+                == kept
+                == replicating(probe.deltas(), own.settings, tau)
+            )
+            assert (
+                findnemo.localize(model, caption, replace(own, tau=tau), "gradient").memorized
+                == memorized
+            )
 
 
 def test_a_screen_is_refused_where_more_seeds_can_lower_the_score(model):
@@ -115,15 +133,24 @@ def table(early: list[float], last: list[float], calibration: Calibration) -> Ca
 
 
 def test_a_screen_by_hand(calibration):
-    made = table([0.1, 0.2, 0.3, 0.4, 0.6], [0.2, 0.3, 0.5, 0.9, 0.6], calibration)  # the last three reach tau
+    made = table(
+        [0.1, 0.2, 0.3, 0.4, 0.6], [0.2, 0.3, 0.5, 0.9, 0.6], calibration
+    )  # the last three reach tau
     assert screen(made, samples=4, recall=1.0) == Screen(4, pytest.approx(0.3), 1.0, 3, 0.4)
-    assert screen(made, samples=4, recall=0.6) == Screen(4, pytest.approx(0.4), pytest.approx(2 / 3), 3, pytest.approx(0.6))
+    assert screen(made, samples=4, recall=0.6) == Screen(
+        4, pytest.approx(0.4), pytest.approx(2 / 3), 3, pytest.approx(0.6)
+    )
 
 
 def test_a_screened_caption_is_set_aside_and_says_so(model, calibration):
     high = replace(calibration, tau=2.0)
     aside = detect(model, "a cat", high, Screen(4, 2.0, 1.0, 1, 1.0))
-    assert (aside.memorized, aside.screened, aside.samples, aside.evaluations) == (False, True, 4, 4)
+    assert (aside.memorized, aside.screened, aside.samples, aside.evaluations) == (
+        False,
+        True,
+        4,
+        4,
+    )
     kept = detect(model, "a cat", high, Screen(4, -2.0, 1.0, 1, 1.0))
     assert (kept.memorized, kept.screened, kept.samples) == (False, False, 6)
 
@@ -153,7 +180,9 @@ def test_many_captions_at_once_are_each_by_itself(model, calibration):
 
 def test_many_captions_share_passes(model, calibration):
     passes = []
-    handle = model.denoiser.register_forward_pre_hook(lambda module, args: passes.append(len(args[0])))
+    handle = model.denoiser.register_forward_pre_hook(
+        lambda module, args: passes.append(len(args[0]))
+    )
     found = detect_many(model, CAPTIONS, replace(calibration, tau=2.0))
     handle.remove()
     assert passes == [10, 10, 10]  # five captions by two seeds, two more, the last two
@@ -165,11 +194,17 @@ def test_guidance_costs_two_evaluations_a_latent(model, calibration):
     assert [d.evaluations for d in detect_many(model, CAPTIONS[:2], guided)] == [12, 12]
 
 
-def test_a_caption_with_nan_has_the_error_for_an_answer_and_the_others_theirs(model, calibration, monkeypatch):
+def test_a_caption_with_nan_has_the_error_for_an_answer_and_the_others_theirs(
+    model, calibration, monkeypatch
+):
     alone = detect_many(model, CAPTIONS, calibration)
     noise = Model.noise
     monkeypatch.setattr(
-        Model, "noise", lambda self, prompt, *rest: noise(self, prompt, *rest) * (torch.nan if prompt == "@@@@" else 1)
+        Model,
+        "noise",
+        lambda self, prompt, *rest: (
+            noise(self, prompt, *rest) * (torch.nan if prompt == "@@@@" else 1)
+        ),
     )
     answers = detect_many(model, CAPTIONS, calibration)
     assert [isinstance(a, NumericalError) for a in answers] == [c == "@@@@" for c in CAPTIONS]
@@ -192,7 +227,9 @@ def test_fewer_captions_share_passes_where_latents_are_large(model, monkeypatch,
 
 
 def test_every_detection_has_the_p_value_of_its_score(model, calibration):
-    other = replace(calibration, trajectories=torch.linspace(-1, 1, 40)[:, None].expand(40, 5), tau=2.0)
+    other = replace(
+        calibration, trajectories=torch.linspace(-1, 1, 40)[:, None].expand(40, 5), tau=2.0
+    )
     for found in detect_many(model, CAPTIONS, other):
         above = sum(float(s) >= found.score for s in torch.linspace(-1, 1, 40))
         assert found.p == pytest.approx((1 + above) / 41)
@@ -207,10 +244,14 @@ def test_with_all_seeds_a_memorized_caption_has_the_p_value_of_its_whole_score(m
     early, whole = (detect_many(model, CAPTIONS, low, all_seeds=wanted) for wanted in (False, True))
     for caption, few, all_ in zip(CAPTIONS, early, whole, strict=True):
         assert (few.samples, all_.samples, all_.memorized) == (2, 6, True)
-        assert all_.score == pytest.approx(findnemo.score(model, caption, settings=SETTINGS), abs=1e-5)
+        assert all_.score == pytest.approx(
+            findnemo.score(model, caption, settings=SETTINGS), abs=1e-5
+        )
         assert few.p >= all_.p  # two seeds say less than six, never more
 
 
 def test_a_screen_sets_captions_aside_also_where_all_seeds_are_asked_for(model, calibration):
-    found = detect(model, "a cat", replace(calibration, tau=2.0), Screen(4, 2.0, 1.0, 1, 1.0), all_seeds=True)
+    found = detect(
+        model, "a cat", replace(calibration, tau=2.0), Screen(4, 2.0, 1.0, 1, 1.0), all_seeds=True
+    )
     assert (found.screened, found.samples) == (True, 4)

@@ -31,8 +31,23 @@ def site(tmp_path_factory) -> Path:
     """The built site."""
     pytest.importorskip("mkdocs", reason="the site needs findnemo[docs]")
     out = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"})
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--quiet",
+        "--site-dir",
+        str(out),
+    ]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+    )
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
     return out
 
@@ -64,7 +79,11 @@ def test_every_page_is_built_and_none_asks_anything_of_another_host(site):
         assert parser.found
         assert not [url for url in parser.found if outside(url)], page
     for sheet in site.rglob("*.css"):
-        assert not [u for u in re.findall(r"(?:url\(|@import\s)[\"']?([^\"')]+)", sheet.read_text("utf-8")) if outside(u)], sheet
+        assert not [
+            u
+            for u in re.findall(r"(?:url\(|@import\s)[\"']?([^\"')]+)", sheet.read_text("utf-8"))
+            if outside(u)
+        ], sheet
 
 
 def test_outside_is_seen_where_it_is():
@@ -72,7 +91,10 @@ def test_outside_is_seen_where_it_is():
     parser.feed(
         '<link href="https://fonts.example/a.css"><img src=//b.example/c.png><a href="https://d.example">d</a><img src="e.png">'
     )
-    assert [url for url in parser.found if outside(url)] == ["https://fonts.example/a.css", "//b.example/c.png"]
+    assert [url for url in parser.found if outside(url)] == [
+        "https://fonts.example/a.css",
+        "//b.example/c.png",
+    ]
 
 
 def test_a_browser_asks_nothing_of_another_host(site):
@@ -82,16 +104,27 @@ def test_a_browser_asks_nothing_of_another_host(site):
     if chromium is None:
         pytest.skip("needs Chromium (Debian: apt-get install chromium)")
     handler = functools.partial(Quiet, directory=str(site))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, playwright.sync_playwright() as run:
+    with (
+        http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server,
+        playwright.sync_playwright() as run,
+    ):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         home = f"http://127.0.0.1:{server.server_port}/"
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        page = run.chromium.launch(executable_path=chromium, args=arguments).new_page(viewport={"width": 400, "height": 800})
+        page = run.chromium.launch(executable_path=chromium, args=arguments).new_page(
+            viewport={"width": 400, "height": 800}
+        )
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
-        for name in ("index", "architectures", "api"):  # pictures, a wide table, long signatures; scripts are the same in all
+        for name in (
+            "index",
+            "architectures",
+            "api",
+        ):  # pictures, a wide table, long signatures; scripts are the same in all
             page.goto(f"{home}{name}.html")
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is wider than a narrow screen"
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
+                f"{name} is wider than a narrow screen"
+            )
         assert len(asked) > 10
         assert not [url for url in asked if not url.startswith((home, "data:", "blob:"))]
         server.shutdown()
@@ -128,7 +161,9 @@ def test_every_public_name_is_in_the_reference():
 
 def published(name: str):
     """A test module by file: where the published configurations are."""
-    spec = importlib.util.spec_from_file_location(f"_{name}", ROOT / "tests" / "models" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(
+        f"_{name}", ROOT / "tests" / "models" / f"{name}.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -148,8 +183,14 @@ def counted() -> dict[str, tuple[int, int]]:
 
 
 def test_the_table_of_architectures_is_counted_again():
-    rows = re.findall(r"^\| ([^|]+) \| (`\w+Pipeline`[^|]*) \| ([^|]+) \| (\d+) \| ([\d,]+) \|$", architectures(), re.MULTILINE)
-    assert {name: (int(layers), int(neurons.replace(",", ""))) for name, _, _, layers, neurons in rows} == counted()
+    rows = re.findall(
+        r"^\| ([^|]+) \| (`\w+Pipeline`[^|]*) \| ([^|]+) \| (\d+) \| ([\d,]+) \|$",
+        architectures(),
+        re.MULTILINE,
+    )
+    assert {
+        name: (int(layers), int(neurons.replace(",", ""))) for name, _, _, layers, neurons in rows
+    } == counted()
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row[1])} == set(ADAPTERS)
 
 

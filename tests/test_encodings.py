@@ -9,22 +9,31 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted(p for folder in ("src", "recipes", "measurements") for p in (ROOT / folder).rglob("*.py"))
+FILES = sorted(
+    p for folder in ("src", "recipes", "measurements") for p in (ROOT / folder).rglob("*.py")
+)
 BINARY = {"Image", "Run", "os", "tarfile", "self"}  # what has an `open` of another kind
 
 
 def unnamed(tree: ast.AST) -> Iterator[int]:
     """Lines of calls that open text, or read what a process says, without naming its encoding."""
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
-        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        name = (
+            call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        )
         given = {word.arg: word.value for word in call.keywords}
         if "encoding" in given or "b" in "".join(mode(call, given, name)):
             continue
         of = call.func.value if isinstance(call.func, ast.Attribute) else None
         foreign = name == "open" and isinstance(of, ast.Name) and of.id in BINARY
-        text_of_process = any(isinstance(given.get(w), ast.Constant) and given[w].value for w in ("text", "universal_newlines"))
+        text_of_process = any(
+            isinstance(given.get(w), ast.Constant) and given[w].value
+            for w in ("text", "universal_newlines")
+        )
         opens = name in ("open", "fdopen", "TemporaryFile", "NamedTemporaryFile") and not foreign
-        reads_or_writes = name in ("read_text", "write_text") and len(call.args) < (1 if name == "read_text" else 2)
+        reads_or_writes = name in ("read_text", "write_text") and len(call.args) < (
+            1 if name == "read_text" else 2
+        )
         if opens or reads_or_writes or text_of_process:
             yield call.lineno
 
@@ -32,7 +41,9 @@ def unnamed(tree: ast.AST) -> Iterator[int]:
 def mode(call: ast.Call, given: dict, name: str) -> Iterator[str]:
     """What could be the mode of a file: short texts among the arguments."""
     values = [*call.args, *([given["mode"]] if "mode" in given else [])]
-    yield from (str(v.value) for v in values if isinstance(v, ast.Constant) and len(str(v.value)) < 4)
+    yield from (
+        str(v.value) for v in values if isinstance(v, ast.Constant) and len(str(v.value)) < 4
+    )
     if name in ("TemporaryFile", "NamedTemporaryFile") and not values:
         yield "w+b"
 

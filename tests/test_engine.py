@@ -15,7 +15,10 @@ from findnemo.errors import EditError
 from findnemo.passes.deltas import Probe
 
 PROMPT, SETTINGS = "a red fox", Settings(samples=3)
-BACKENDS = ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]  # the same graph; inductor takes minutes on a CPU
+BACKENDS = [
+    "aot_eager",
+    pytest.param("inductor", marks=pytest.mark.slow),
+]  # the same graph; inductor takes minutes on a CPU
 
 
 @pytest.fixture(scope="module")
@@ -35,19 +38,30 @@ def fast(request, plain) -> Model:
 
 def test_deltas_are_those_of_the_plain_model_for_every_set_and_batch(plain, fast):
     layers = list(plain.value_layers)
-    sets = [NeuronSet(), NeuronSet({layers[0]: range(12)}), NeuronSet({layers[3]: [1], layers[6]: range(9)})]
+    sets = [
+        NeuronSet(),
+        NeuronSet({layers[0]: range(12)}),
+        NeuronSet({layers[3]: [1], layers[6]: range(9)}),
+    ]
     usual, quick = Probe(plain, PROMPT, SETTINGS), Probe(fast, PROMPT, SETTINGS, reuse=True)
     for neurons in sets:
         torch.testing.assert_close(quick.deltas(neurons), usual.deltas(neurons), atol=1e-4, rtol=0)
     assert not torch.allclose(usual.deltas(sets[1]), usual.deltas(), atol=1e-2)
     scales = masks(plain, sets)  # one set a sample
-    torch.testing.assert_close(quick.scaled_deltas(scales, [0, 1, 2]), usual.scaled_deltas(scales, [0, 1, 2]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        quick.scaled_deltas(scales, [0, 1, 2]),
+        usual.scaled_deltas(scales, [0, 1, 2]),
+        atol=1e-4,
+        rtol=0,
+    )
     assert quick.evaluations == usual.evaluations - 6
 
 
 @pytest.mark.slow
 def test_a_search_finds_the_same(plain, fast):
-    calibration = findnemo.calibrate(plain, ["a cat", "two dogs", "snow", "@@@@"], settings=SETTINGS)
+    calibration = findnemo.calibrate(
+        plain, ["a cat", "two dogs", "snow", "@@@@"], settings=SETTINGS
+    )
     tau = findnemo.score(plain, PROMPT, settings=SETTINGS) - 1e-3
     found = [findnemo.localize(m, PROMPT, replace(calibration, tau=tau)) for m in (plain, fast)]
     assert found[0].neurons == found[1].neurons
@@ -64,7 +78,9 @@ def test_the_plain_model_is_left_as_it_was(plain, fast):
 def test_a_compiler_that_loses_the_edit_is_caught(plain, monkeypatch):
     def forgetful(function, **options):
         def run(latents, timestep, text, masks):
-            return function(latents, timestep, text, {n: torch.ones_like(m) for n, m in masks.items()})
+            return function(
+                latents, timestep, text, {n: torch.ones_like(m) for n, m in masks.items()}
+            )
 
         return run
 

@@ -28,7 +28,12 @@ def sd14_pipeline() -> StableDiffusionPipeline:
         "pad_token_id": tokenizer.pad_token_id,
     }
     text = CLIPTextConfig(
-        vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, **special
+        vocab_size=49408,
+        hidden_size=768,
+        intermediate_size=3072,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        **special,
     )
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -60,7 +65,11 @@ def sd14_pipeline() -> StableDiffusionPipeline:
 def test_value_layers_of_sd14_are_those_of_the_paper() -> None:
     with torch.device("meta"):
         unet = sd14_unet()
-    layers = {n: m.out_features for n, m in unet.named_modules() if n.endswith("attn2.to_v") and not n.startswith("up_")}
+    layers = {
+        n: m.out_features
+        for n, m in unet.named_modules()
+        if n.endswith("attn2.to_v") and not n.startswith("up_")
+    }
     assert list(layers.values()) == [320, 320, 640, 640, 1280, 1280, 1280]
 
 
@@ -73,7 +82,9 @@ def test_sd14_goes_through_the_whole_path(variant: str, tmp_path) -> None:
     settings = settings_for(variant, samples=3)
     calibration = findnemo.calibrate(model, ["a cat", "a dog"], settings=settings)
     calibration = dataclasses.replace(calibration, tau=0.0)
-    assert findnemo.score(model, "a cat", settings=settings) == pytest.approx(float(calibration.scores[0]), abs=1e-4)
+    assert findnemo.score(model, "a cat", settings=settings) == pytest.approx(
+        float(calibration.scores[0]), abs=1e-4
+    )
     neurons = findnemo.NeuronSet({name: [0, 7] for name in model.widths()})
     with findnemo.deactivate(model, neurons):
         edited = findnemo.generate(model, "a cat", [0], findnemo.ImageSettings(1, 2.0))

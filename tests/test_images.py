@@ -62,7 +62,9 @@ def test_images_depend_on_prompt_and_seed(model):
         assert distance(generate(model, prompt, [0], settings)[0], image) > 20
 
 
-@pytest.mark.parametrize(("part", "message"), [("vae", "decoded images"), ("unet", "finished latents")])
+@pytest.mark.parametrize(
+    ("part", "message"), [("vae", "decoded images"), ("unet", "finished latents")]
+)
 def test_nan_is_an_error_and_no_picture(tiny, part, message):
     layer = {"vae": tiny.pipeline.vae.post_quant_conv, "unet": tiny.pipeline.unet.conv_out}[part]
     with torch.no_grad():
@@ -81,7 +83,10 @@ def coloured(colour: str, width: int = 32, height: int = 32) -> Image.Image:
 @pytest.mark.parametrize("room", [1, 3])
 @pytest.mark.parametrize("where", ["sample", "decode"])
 def test_what_does_not_fit_the_device_is_made_in_parts(model, monkeypatch, room, where):
-    rows, settings = [("a fox", 0), ("the sea", 1), ("a fox", 2), ("a fox", 3), ("an owl", 0)], ImageSettings(steps=2)
+    rows, settings = (
+        [("a fox", 0), ("the sea", 1), ("a fox", 2), ("a fox", 3), ("an owl", 0)],
+        ImageSettings(steps=2),
+    )
     want = generate_many(model, rows, settings), generate(model, "a fox", range(5), settings)
     plain, asked = getattr(Model, where), []
 
@@ -97,7 +102,13 @@ def test_what_does_not_fit_the_device_is_made_in_parts(model, monkeypatch, room,
     assert max(asked) <= room
     for some, others in zip(made, want, strict=True):
         assert len(some) == len(others)
-        assert max(np.abs(np.asarray(a, int) - np.asarray(b, int)).max() for a, b in zip(some, others, strict=True)) <= 1
+        assert (
+            max(
+                np.abs(np.asarray(a, int) - np.asarray(b, int)).max()
+                for a, b in zip(some, others, strict=True)
+            )
+            <= 1
+        )
 
 
 def test_a_device_without_room_for_one_image_is_named(model, monkeypatch):
@@ -158,7 +169,9 @@ def test_a_sheet_grows_with_rows_columns_and_the_original():
     one = sheet("a", [("row", [coloured("red")])], tile=64)
     assert sheet("a", [("row", [coloured("red")] * 2)], tile=64).width >= one.width + 64
     assert sheet("a", [("row", [coloured("red")])] * 2, tile=64).height >= one.height + 64
-    assert sheet("a", [("row", [coloured("red")])], coloured("blue"), tile=64).width >= one.width + 64
+    assert (
+        sheet("a", [("row", [coloured("red")])], coloured("blue"), tile=64).width >= one.width + 64
+    )
 
 
 @pytest.mark.parametrize(

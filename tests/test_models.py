@@ -58,7 +58,8 @@ def test_a_live_pipeline_is_moved_only_if_asked():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"dtype": "float8"}, "'float8'.*use one of float32"), ({"device": "gpu"}, "'gpu'")]
+    ("options", "message"),
+    [({"dtype": "float8"}, "'float8'.*use one of float32"), ({"device": "gpu"}, "'gpu'")],
 )
 def test_an_unknown_dtype_or_device_is_refused(saved, options, message):
     for source in (saved, tiny_pipeline()):
@@ -85,7 +86,9 @@ def test_a_damaged_model_index_is_refused(copied, content):
         findnemo.load(copied)
 
 
-@pytest.mark.parametrize("source", ["/no/such/directory", "./nothing", "nobody/no-such-model", "one/two/three/four"])
+@pytest.mark.parametrize(
+    "source", ["/no/such/directory", "./nothing", "nobody/no-such-model", "one/two/three/four"]
+)
 def test_a_model_that_is_not_there_is_refused_by_name(source):
     with pytest.raises(InputError, match=source):
         findnemo.load(source)
@@ -124,7 +127,9 @@ class Evil:
     ],
 )
 @pytest.mark.parametrize("decoy", [False, True], ids=["alone", "beside another safetensors file"])
-def test_a_pickle_is_refused_with_the_way_to_convert_it_and_never_unpickled(copied, tmp_path, safe, unsafe, decoy):
+def test_a_pickle_is_refused_with_the_way_to_convert_it_and_never_unpickled(
+    copied, tmp_path, safe, unsafe, decoy
+):
     marker, pickled = tmp_path / "was-run", pickle.dumps(Evil(tmp_path / "was-run"))
     pickle.loads(pickled).close()
     assert marker.exists()  # the pickle does run code
@@ -154,7 +159,9 @@ def test_an_unsupported_pipeline_is_refused_with_what_is_supported(tmp_path):
     pipeline = DDPMPipeline(unet, DDPMScheduler())
     pipeline.save_pretrained(tmp_path)
     for source in (pipeline, tmp_path):
-        with pytest.raises(ModelError, match=r"DDPMPipeline is not supported: .* on .*StableDiffusionPipeline"):
+        with pytest.raises(
+            ModelError, match=r"DDPMPipeline is not supported: .* on .*StableDiffusionPipeline"
+        ):
             findnemo.load(source)
 
 
@@ -166,7 +173,9 @@ def test_something_that_is_no_pipeline_is_refused():
 def test_a_unet_without_cross_attention_in_the_places_searched_is_refused():
     down = ("DownBlock2D",) * 4
     pipeline = tiny_pipeline(down_block_types=down, mid_block_type="UNetMidBlock2D")
-    with pytest.raises(ModelError, match=r"no value layers found in UNet2DConditionModel.*attn2\.to_v"):
+    with pytest.raises(
+        ModelError, match=r"no value layers found in UNet2DConditionModel.*attn2\.to_v"
+    ):
         findnemo.load(pipeline)
 
 
@@ -199,7 +208,9 @@ def test_value_layers_are_found_in_any_layout_and_in_forward_order(options, widt
             module.register_forward_hook(lambda *_, name=name: called.append(name))
     with torch.no_grad():
         model.predict_noise(model.noise("a", [0]), 981, model.encode(["a"]))
-    assert list(model.value_layers) == [name for name in called if not name.startswith("up_blocks.")]
+    assert list(model.value_layers) == [
+        name for name in called if not name.startswith("up_blocks.")
+    ]
     assert len(called) > len(model.value_layers)
 
 
@@ -236,9 +247,14 @@ def test_a_channels_last_model_says_the_same(tmp_path):
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert not weight.is_contiguous()
     assert loaded.fingerprint == live.fingerprint
-    assert findnemo.score(loaded, "a red fox") == pytest.approx(findnemo.score(live, "a red fox"), abs=1e-5)
+    assert findnemo.score(loaded, "a red fox") == pytest.approx(
+        findnemo.score(live, "a red fox"), abs=1e-5
+    )
     loaded.pipeline.save_pretrained(tmp_path / "again")
-    files = [tmp_path / part / "unet" / "diffusion_pytorch_model.safetensors" for part in ("model", "again")]
+    files = [
+        tmp_path / part / "unet" / "diffusion_pytorch_model.safetensors"
+        for part in ("model", "again")
+    ]
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
@@ -249,7 +265,11 @@ def test_a_channels_last_model_says_the_same(tmp_path):
 def output(model: Model, timestep: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Latents, what the U-Net returns for them, and the noise that findnemo reads from it."""
     latents, text = model.noise("a", [0, 1]), model.encode(["a"]).expand(2, -1, -1)
-    return latents, model.denoiser(latents, timestep, text).sample, model.predict_noise(latents, timestep, text)
+    return (
+        latents,
+        model.denoiser(latents, timestep, text).sample,
+        model.predict_noise(latents, timestep, text),
+    )
 
 
 def test_an_epsilon_model_predicts_noise_itself(tiny):
@@ -266,7 +286,9 @@ def test_noise_of_a_v_prediction_is_what_ddim_derives(timestep):
     alpha = scheduler.alphas_cumprod[timestep]
     x0 = scheduler.step(v, timestep, latents).pred_original_sample
     torch.testing.assert_close(x0, alpha.sqrt() * latents - (1 - alpha).sqrt() * v)
-    torch.testing.assert_close(eps, (latents - alpha.sqrt() * x0) / (1 - alpha).sqrt(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        eps, (latents - alpha.sqrt() * x0) / (1 - alpha).sqrt(), atol=1e-4, rtol=1e-4
+    )
     assert not torch.allclose(eps, v, atol=1e-2)
 
 
@@ -284,7 +306,9 @@ def test_noise_of_a_sample_is_the_same_in_every_batch_and_order(tiny):
 
 
 def test_noise_depends_on_prompt_sample_and_seed(tiny):
-    latents = torch.stack([tiny.noise(*of)[0] for of in (("a", [0]), ("a", [1]), ("b", [0]), ("a", [0], 1))])
+    latents = torch.stack(
+        [tiny.noise(*of)[0] for of in (("a", [0]), ("a", [1]), ("b", [0]), ("a", [0], 1))]
+    )
     correlations = torch.corrcoef(latents.flatten(1)) - torch.eye(4)
     assert correlations.abs().max() < 0.15
     assert latents.mean().abs() < 0.1

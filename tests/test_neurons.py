@@ -66,7 +66,9 @@ def test_is_not_equal_to_the_mapping_it_was_made_of_and_holds_only_pairs():
     assert (LAYERS[0], 2) not in neurons
 
 
-@pytest.mark.parametrize("index", [-1, True, 1.0, "1", None, np.float32(1.5), np.bool_(True), torch.tensor(1.5)])
+@pytest.mark.parametrize(
+    "index", [-1, True, 1.0, "1", None, np.float32(1.5), np.bool_(True), torch.tensor(1.5)]
+)
 def test_an_index_that_is_no_whole_number_from_zero_is_refused(index):
     with pytest.raises(InputError, match=r"is not a neuron index.* in layer mid"):
         NeuronSet({"mid": [index]})

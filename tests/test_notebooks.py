@@ -23,14 +23,21 @@ def test_a_notebook_is_stored_without_outputs(path):
 def texts(notebook) -> str:
     """All that the cells printed or gave, as text."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
-    return "\n".join(output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs)
+    return "\n".join(
+        output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs
+    )
 
 
 def pictures(notebook) -> int:
-    return sum("image/png" in o.get("data", {}) for cell in notebook.cells for o in cell.get("outputs", ()))
+    return sum(
+        "image/png" in o.get("data", {}) for cell in notebook.cells for o in cell.get("outputs", ())
+    )
 
 
-SAYS = {"start": ("1 of the 1 found are among", "under tau", 3), "compare": ("bright-ending", "random-1", 2)}
+SAYS = {
+    "start": ("1 of the 1 found are among", "under tau", 3),
+    "compare": ("bright-ending", "random-1", 2),
+}
 
 
 @pytest.mark.slow

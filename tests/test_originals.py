@@ -38,14 +38,25 @@ PNG = encoded(picture())
 
 def png_that_declares(width: int, height: int) -> bytes:
     def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 100))
+        + chunk(b"IEND", b"")
+    )
 
 
 def same(image: Image.Image | None, want: Image.Image) -> bool:
-    return image is not None and image.mode == "RGB" and np.array_equal(np.asarray(image), np.asarray(want))
+    return (
+        image is not None
+        and image.mode == "RGB"
+        and np.array_equal(np.asarray(image), np.asarray(want))
+    )
 
 
 # a server -------------------------------------------------------------------------------------------------------------
@@ -87,7 +98,9 @@ class Handler(BaseHTTPRequestHandler):
 def body(data: bytes, status: int = 200, length: bool = True, **headers: str) -> Answer:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(status)
-        for name, value in (headers | ({"Content-Length": str(len(data))} if length else {})).items():
+        for name, value in (
+            headers | ({"Content-Length": str(len(data))} if length else {})
+        ).items():
             handler.send_header(name.replace("_", "-"), value)
         handler.end_headers()
         handler.wfile.write(data)
@@ -114,7 +127,9 @@ def drip(first: bytes, data: bytes = b"\0", every: float = 0.05) -> Answer:
 @pytest.fixture
 def server() -> Iterator[Server]:
     with Server() as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
         yield server
         server.closing.set()
         server.shutdown()
@@ -124,7 +139,9 @@ def server() -> Iterator[Server]:
 def lenient(monkeypatch) -> None:
     """This machine counts as public, every other address as what it is."""
     real = fetch._is_public
-    monkeypatch.setattr(fetch, "_is_public", lambda address: address == "127.0.0.1" or real(address))
+    monkeypatch.setattr(
+        fetch, "_is_public", lambda address: address == "127.0.0.1" or real(address)
+    )
 
 
 @pytest.fixture
@@ -175,7 +192,11 @@ def test_paths_are_relative_to_the_table_or_absolute(tmp_path):
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "JPEG"])
 def test_four_formats_are_read(kind):
-    image = Image.new("RGB", (8, 8), (200, 100, 50)).quantize(8) if kind == "GIF" else Image.new("RGB", (8, 8), (200, 100, 50))
+    image = (
+        Image.new("RGB", (8, 8), (200, 100, 50)).quantize(8)
+        if kind == "GIF"
+        else Image.new("RGB", (8, 8), (200, 100, 50))
+    )
     found = decode(io.BytesIO(encoded(image, kind)))
     assert found.mode == "RGB"
     assert np.asarray(found).reshape(-1, 3).mean(0) == pytest.approx([200, 100, 50], abs=3)
@@ -191,7 +212,15 @@ def test_of_a_moving_picture_the_first_is_taken():
     red, blue = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
     for kind in ("GIF", "WEBP", "PNG"):
         found = decode(
-            io.BytesIO(encoded(red, kind, save_all=True, append_images=[blue], **({"lossless": True} if kind == "WEBP" else {})))
+            io.BytesIO(
+                encoded(
+                    red,
+                    kind,
+                    save_all=True,
+                    append_images=[blue],
+                    **({"lossless": True} if kind == "WEBP" else {}),
+                )
+            )
         )
         assert same(found, red)
 
@@ -204,7 +233,10 @@ def test_a_picture_is_turned_as_its_exif_says():
 
 
 def test_what_is_transparent_becomes_white():
-    clear, half = Image.new("RGBA", (2, 2), (10, 20, 30, 0)), Image.new("RGBA", (2, 2), (0, 0, 0, 128))
+    clear, half = (
+        Image.new("RGBA", (2, 2), (10, 20, 30, 0)),
+        Image.new("RGBA", (2, 2), (0, 0, 0, 128)),
+    )
     for image in (clear, clear.convert("LA")):
         assert decode(io.BytesIO(encoded(image))).getpixel((0, 0)) == (255, 255, 255)
     assert decode(io.BytesIO(encoded(half))).getpixel((0, 0)) == (127, 127, 127)
@@ -240,7 +272,9 @@ def test_sixteen_bits_are_scaled_not_cut_off():
     ],
 )
 def test_what_cannot_be_asked_for_is_refused_with_its_reason(original, monkeypatch, reference, why):
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: pytest.fail("looked up a name"))
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda *args, **options: pytest.fail("looked up a name")
+    )
     found = reason(original, reference)
     assert any(part in found for part in why.split("|")), found
 
@@ -257,12 +291,17 @@ def test_addresses_that_are_not_public(address):
     assert not fetch._is_public(address)
 
 
-@pytest.mark.parametrize("address", ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"])
+@pytest.mark.parametrize(
+    "address", ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"]
+)
 def test_addresses_that_are_public(address):
     assert fetch._is_public(address)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "[::1]", "[::ffff:127.0.0.1]", "127.1", "0"])
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "[::1]", "[::ffff:127.0.0.1]", "127.1", "0"],
+)
 def test_this_machine_is_not_asked_by_any_name(tmp_path, server, host):
     found = reason(Originals(tmp_path, timeout=5), server.url("/a.png", host))
     assert "is not a public address" in found or "no answer" in found, found
@@ -280,7 +319,9 @@ def names(monkeypatch, table: dict[str, list[list[str]]]) -> list[str]:
         asked.append(host)
         answers = table[host]
         addresses = answers.pop(0) if len(answers) > 1 else answers[0]
-        return [found for address in addresses for found in real(address, port, type=socket.SOCK_STREAM)]
+        return [
+            found for address in addresses for found in real(address, port, type=socket.SOCK_STREAM)
+        ]
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     return asked
@@ -331,7 +372,9 @@ def test_a_server_without_a_certificate_is_refused(original, server):
 
 
 def test_three_redirects_are_followed_and_no_more(original, server):
-    server.answers |= {f"/{k}": redirect(f"/{k + 1}", status) for k, status in enumerate((301, 302, 303, 307, 308))}
+    server.answers |= {
+        f"/{k}": redirect(f"/{k + 1}", status) for k, status in enumerate((301, 302, 303, 307, 308))
+    }
     server.answers["/5"] = body(PNG)
     assert same(original(server.url("/2")), picture())
     server.requests.clear()
@@ -352,7 +395,10 @@ def test_three_redirects_are_followed_and_no_more(original, server):
     ],
 )
 def test_a_redirect_is_checked_as_the_url_itself(original, server, target, why):
-    server.answers |= {"/": redirect(target.format(port=server.server_address[1])), "/a.png": body(PNG)}
+    server.answers |= {
+        "/": redirect(target.format(port=server.server_address[1])),
+        "/a.png": body(PNG),
+    }
     assert why in reason(original, server.url("/"))
     assert [path for path, _ in server.requests] == ["/"]
 
@@ -374,7 +420,12 @@ def test_a_redirect_is_checked_as_the_url_itself(original, server, target, why):
         (body(png_that_declares(7000, 7000)), "a broken image"),
         (body(zlib.compress(PNG), Content_Encoding="deflate"), "compressed data"),
         (lambda handler: handler.wfile.write(b"SSH-2.0-OpenSSH\r\n"), "no answer"),
-        (lambda handler: handler.wfile.write(b"HTTP/1.0 200 OK\r\n" + b"A: b\r\n" * 200 + b"\r\n"), "no answer"),
+        (
+            lambda handler: handler.wfile.write(
+                b"HTTP/1.0 200 OK\r\n" + b"A: b\r\n" * 200 + b"\r\n"
+            ),
+            "no answer",
+        ),
         (lambda handler: None, "no answer"),
     ],
 )
@@ -412,7 +463,9 @@ def announced(handler: BaseHTTPRequestHandler) -> None:
         drip(b"HTTP/1.0 200 OK\r\n\r\n", bytes(500), 0),
     ],
 )
-def test_a_body_that_is_too_big_is_refused_whatever_it_says_of_its_length(original, server, monkeypatch, answer):
+def test_a_body_that_is_too_big_is_refused_whatever_it_says_of_its_length(
+    original, server, monkeypatch, answer
+):
     monkeypatch.setattr(fetch, "MOST_BYTES", 1000)
     server.answers |= {"/": answer, "/small": chunked(PNG)}
     began = time.monotonic()
@@ -457,7 +510,9 @@ def test_a_name_that_takes_too_long_to_look_up_is_given_up_in_time(original, mon
 def test_dead_links_do_not_raise(original, monkeypatch):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        assert reason(original, f"http://127.0.0.1:{unused.getsockname()[1]}/a.png").startswith("no answer")
+        assert reason(original, f"http://127.0.0.1:{unused.getsockname()[1]}/a.png").startswith(
+            "no answer"
+        )
 
     def unknown(*args: object, **options: object) -> None:
         raise socket.gaierror(-2, "Name or service not known")
@@ -471,12 +526,17 @@ def test_dead_links_do_not_raise(original, monkeypatch):
 # bookkeeping ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_failure_is_written_down_and_not_tried_again_by_the_same_object(original, server, tmp_path):
+def test_a_failure_is_written_down_and_not_tried_again_by_the_same_object(
+    original, server, tmp_path
+):
     server.answers["/"] = body(b"", 503)
     url = server.url("/")
     assert original(url) is original(url) is None
     assert len(server.requests) == 1
-    lines = [json.loads(line) for line in (tmp_path / "cache" / "failures.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "cache" / "failures.jsonl").read_text().splitlines()
+    ]
     assert [(line["image"], line["reason"]) for line in lines] == [(url, "answers 503")]
     server.answers["/"] = body(PNG)
     assert same(Originals(tmp_path / "cache")(url), picture())
@@ -494,7 +554,10 @@ def test_a_host_is_asked_one_request_at_a_time_with_a_pause(original, server):
     server.answers |= {f"/{k}": alone for k in range(4)}
     original.pause, original.timeout = 0.3, 0.8  # waiting for a turn is not the image's time
     found: list[Image.Image | None] = []
-    threads = [threading.Thread(target=lambda k=k: found.append(original(server.url(f"/{k}")))) for k in range(4)]
+    threads = [
+        threading.Thread(target=lambda k=k: found.append(original(server.url(f"/{k}"))))
+        for k in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -530,7 +593,10 @@ def test_times_that_make_no_sense_are_refused(tmp_path, timeout, pause):
 def test_an_audit_gets_the_originals_of_its_captions(tmp_path):
     original = for_run(tmp_path / "run", demo.ASSETS)
     prompt = demo.memorized()[0]
-    captions = [Caption(1, prompt.text, 1, "VM", image, {}, {}, 0.0) for image in (prompt.image, None, "nowhere.png")]
+    captions = [
+        Caption(1, prompt.text, 1, "VM", image, {}, {}, 0.0)
+        for image in (prompt.image, None, "nowhere.png")
+    ]
     found = [original.of_caption(caption) for caption in captions]
     assert same(found[0], demo.training_image(prompt.text))
     assert found[1:] == [None, None]

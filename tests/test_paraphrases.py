@@ -35,7 +35,13 @@ def test_parts_of_a_caption():
 def test_a_caption_in_other_scripts():
     written = scripts("Ape x")
     assert written["full width"] == "\uff21\uff50\uff45 \uff58"
-    assert [hex(ord(c)) for c in written["look-alike letters"]] == ["0x410", "0x440", "0x435", "0x20", "0x445"]
+    assert [hex(ord(c)) for c in written["look-alike letters"]] == [
+        "0x410",
+        "0x440",
+        "0x435",
+        "0x20",
+        "0x445",
+    ]
     assert written["Greek"] == "Απε ξ"
     assert written["Cyrillic"] == "Апе \u0445"
 

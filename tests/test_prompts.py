@@ -41,7 +41,10 @@ def written_csv(captions: list[str], delimiter: str, columns: int = 3, **options
     file = io.StringIO(newline="")
     writer = csv.writer(file, delimiter=delimiter, **options)
     writer.writerow(["", "Caption", "URL"] if columns == 3 else ["Caption"])
-    writer.writerows([n, text, f"https://x.org/{n}"] if columns == 3 else [text] for n, text in enumerate(captions))
+    writer.writerows(
+        [n, text, f"https://x.org/{n}"] if columns == 3 else [text]
+        for n, text in enumerate(captions)
+    )
     return file.getvalue()
 
 
@@ -62,16 +65,26 @@ def test_csv_with_any_delimiter(tmp_path, delimiter, columns):
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 def test_csv_with_any_line_end(tmp_path, newline):
-    path = save(tmp_path / "captions.csv", written_csv(CAPTIONS, ";", lineterminator=newline, quoting=csv.QUOTE_ALL))
+    path = save(
+        tmp_path / "captions.csv",
+        written_csv(CAPTIONS, ";", lineterminator=newline, quoting=csv.QUOTE_ALL),
+    )
     assert texts(read_prompts(path)) == CAPTIONS
 
 
 def test_tsv_and_upper_case_suffix(tmp_path):
-    assert texts(read_prompts(save(tmp_path / "captions.TSV", written_csv(CAPTIONS, "\t")))) == CAPTIONS
+    assert (
+        texts(read_prompts(save(tmp_path / "captions.TSV", written_csv(CAPTIONS, "\t"))))
+        == CAPTIONS
+    )
 
 
 def test_parquet(tmp_path):
-    rows = {"index": range(8), "Text": [*CAPTIONS, None], "image": [{"bytes": b"1", "path": "a.png"}] * 8}
+    rows = {
+        "index": range(8),
+        "Text": [*CAPTIONS, None],
+        "image": [{"bytes": b"1", "path": "a.png"}] * 8,
+    }
     pl.DataFrame(rows).write_parquet(tmp_path / "captions.parquet")
     table = read_prompts(tmp_path / "captions.parquet")
     assert texts(table) == CAPTIONS
@@ -80,8 +93,12 @@ def test_parquet(tmp_path):
 
 
 def test_parquet_with_categories_and_numbered_types(tmp_path):
-    frame = pl.DataFrame({"kind": [0, 1], "prompt": ["a fox", "an owl"], "image_path": ["a.png", None]})
-    frame.with_columns(pl.col("prompt").cast(pl.Categorical)).write_parquet(tmp_path / "captions.parquet")
+    frame = pl.DataFrame(
+        {"kind": [0, 1], "prompt": ["a fox", "an owl"], "image_path": ["a.png", None]}
+    )
+    frame.with_columns(pl.col("prompt").cast(pl.Categorical)).write_parquet(
+        tmp_path / "captions.parquet"
+    )
     assert read_prompts(tmp_path / "captions.parquet").prompts == (
         Prompt("a fox", 1, "0", "a.png"),
         Prompt("an owl", 2, "1", None),
@@ -96,7 +113,10 @@ def test_json_lines(tmp_path, suffix, ascii_only):
 
 
 def test_json_lines_of_strings_and_gaps(tmp_path):
-    path = save(tmp_path / "captions.jsonl", '"a fox"\r\n\r\n{"caption": null}\n{}\n"an owl"\nNaN\nnull\n\n\n')
+    path = save(
+        tmp_path / "captions.jsonl",
+        '"a fox"\r\n\r\n{"caption": null}\n{}\n"an owl"\nNaN\nnull\n\n\n',
+    )
     table = read_prompts(path)
     assert [(prompt.text, prompt.row) for prompt in table] == [("a fox", 1), ("an owl", 5)]
     assert table.missing == (2, 3, 4, 6, 7)
@@ -104,7 +124,9 @@ def test_json_lines_of_strings_and_gaps(tmp_path):
 
 def test_json_list(tmp_path):
     rows = [{"caption": text, "type": "VM"} for text in CAPTIONS[1:]]
-    table = read_prompts(save(tmp_path / "captions.json", json.dumps([CAPTIONS[0], *rows], indent=1)))
+    table = read_prompts(
+        save(tmp_path / "captions.json", json.dumps([CAPTIONS[0], *rows], indent=1))
+    )
     assert texts(table) == CAPTIONS
     assert [prompt.type for prompt in table] == [None, *["VM"] * 6]
 
@@ -155,7 +177,9 @@ def test_standard_input(content):
 
 
 def test_standard_input_with_a_column_is_a_table():
-    assert texts(read_prompts("-", column="Titel", stdin=io.BytesIO(b"Titel\na fox, red\n"))) == ["a fox, red"]
+    assert texts(read_prompts("-", column="Titel", stdin=io.BytesIO(b"Titel\na fox, red\n"))) == [
+        "a fox, red"
+    ]
 
 
 def test_standard_input_that_only_looks_like_a_table_or_json():
@@ -165,7 +189,9 @@ def test_standard_input_that_only_looks_like_a_table_or_json():
 
 def test_standard_input_of_the_process():
     code = "from findnemo.prompts import read_prompts; print(*read_prompts('-'))"
-    done = subprocess.run([sys.executable, "-c", code], input=b"a fox\n", capture_output=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=b"a fox\n", capture_output=True, check=True
+    )
     assert done.stdout.decode().strip() == "Prompt(text='a fox', row=1, type=None, image=None)"
 
 
@@ -202,7 +228,9 @@ def test_column_decides_the_delimiter(tmp_path):
 def test_whitespace_and_nul_go_and_all_else_stays(tmp_path):
     raw = "\u3000 \ta \0 fox\x01 \u200b\r\n "
     assert texts(read_prompts([raw])) == ["a  fox\x01 \u200b"]
-    assert texts(read_prompts(save(tmp_path / "t.csv", written_csv([raw], ";")))) == ["a  fox\x01 \u200b"]
+    assert texts(read_prompts(save(tmp_path / "t.csv", written_csv([raw], ";")))) == [
+        "a  fox\x01 \u200b"
+    ]
 
 
 def test_null_is_missing_and_nan_as_text_is_not():
@@ -214,7 +242,9 @@ def test_null_is_missing_and_nan_as_text_is_not():
 def test_byte_order_mark(tmp_path):
     content = b"\xef\xbb\xbfcaption,url\na fox,\n"
     assert texts(read_prompts(save(tmp_path / "t.csv", content))) == ["a fox"]
-    assert texts(read_prompts(save(tmp_path / "t.txt", content.replace(b"caption,url\n", b"")))) == ["a fox,"]
+    assert texts(
+        read_prompts(save(tmp_path / "t.txt", content.replace(b"caption,url\n", b"")))
+    ) == ["a fox,"]
 
 
 def test_long_captions_and_short_rows(tmp_path):
@@ -250,7 +280,10 @@ def test_warnings_count_and_show_the_first_rows():
 # Errors
 
 ERRORS = {
-    "gone.csv": (None, "cannot be read .No such file or directory.: name a file, or pass captions as a list"),
+    "gone.csv": (
+        None,
+        "cannot be read .No such file or directory.: name a file, or pass captions as a list",
+    ),
     "empty.txt": ("", "no caption in 0 rows: give at least one"),
     "empty.csv": ("\n\n", "no caption in 0 rows"),
     "empty.json": ("", "no caption in 0 rows"),
@@ -260,25 +293,55 @@ ERRORS = {
         "title\na fox\n",
         r"no caption column \(caption, prompt, text, captions, prompts\): the columns are 't",
     ),
-    "other.csv": ("id;title;tags\n1;a;b\n", "the columns are 'id', 'title', 'tags'; choose one of them with --column"),
-    "two.csv": ("Text,caption\na,b\n", "more than one caption column .*: the columns are 'Text', 'caption'; choose"),
-    "wide.csv": ("caption,url\na,x\n\na fox, red,x\n", "line 4: 3 fields under a header of 2: put captions that hold"),
+    "other.csv": (
+        "id;title;tags\n1;a;b\n",
+        "the columns are 'id', 'title', 'tags'; choose one of them with --column",
+    ),
+    "two.csv": (
+        "Text,caption\na,b\n",
+        "more than one caption column .*: the columns are 'Text', 'caption'; choose",
+    ),
+    "wide.csv": (
+        "caption,url\na,x\n\na fox, red,x\n",
+        "line 4: 3 fields under a header of 2: put captions that hold",
+    ),
     "open.csv": (
         'caption,url\na,x\n"b\nc",\nd,z,\n"e\n',
         "line 6: 1 fields under a header of 2: leave none out, and put captions",
     ),
-    "header_open.csv": ('"caption,url\n' + "a,x\n" * 300_000, "no caption column .*: the columns are '\"caption', 'url'"),
+    "header_open.csv": (
+        '"caption,url\n' + "a,x\n" * 300_000,
+        "no caption column .*: the columns are '\"caption', 'url'",
+    ),
     "backslash.csv": (
         'caption,url\n"\\"a\\" b",y\n',
         r"row at line 2 \(quotes behind backslashes\): write a quote inside quotes twice",
     ),
-    "short.csv": ("n,caption,url\n1,first\nsecond,x\n", "line 2: 2 fields under a header of 3: .*line breaks in quotes"),
-    "twice.csv": ("url,caption,URL\nx,a,y\n", "more than one column 'url'.*: the columns are 'url', 'caption', 'URL'"),
-    "nameless.csv": ("a red fox\nan owl\n", "no caption column .*if these are captions and no header, name the file .txt"),
-    "huge.csv": (f"caption,url\n{'x' * 1_048_577},\n", r"row at line 2 \(field larger than field limit \(1048576\)\)"),
-    "latin.csv": (b"caption\nfox\ncaf\xe9\n", r"not UTF-8 at line 3, byte offset 15 \(0xe9\).*iconv -f WINDOWS-1252"),
+    "short.csv": (
+        "n,caption,url\n1,first\nsecond,x\n",
+        "line 2: 2 fields under a header of 3: .*line breaks in quotes",
+    ),
+    "twice.csv": (
+        "url,caption,URL\nx,a,y\n",
+        "more than one column 'url'.*: the columns are 'url', 'caption', 'URL'",
+    ),
+    "nameless.csv": (
+        "a red fox\nan owl\n",
+        "no caption column .*if these are captions and no header, name the file .txt",
+    ),
+    "huge.csv": (
+        f"caption,url\n{'x' * 1_048_577},\n",
+        r"row at line 2 \(field larger than field limit \(1048576\)\)",
+    ),
+    "latin.csv": (
+        b"caption\nfox\ncaf\xe9\n",
+        r"not UTF-8 at line 3, byte offset 15 \(0xe9\).*iconv -f WINDOWS-1252",
+    ),
     "marked.txt": (b"\xef\xbb\xbf\xff", "line 1, byte offset 3 "),
-    "unmarked.txt": ("a fox".encode("utf-16-le"), "this is UTF-16 without a byte order mark.*iconv -f UTF-16LE -t UTF-8"),
+    "unmarked.txt": (
+        "a fox".encode("utf-16-le"),
+        "this is UTF-16 without a byte order mark.*iconv -f UTF-16LE -t UTF-8",
+    ),
     "unmarked.csv": ("caption\nein Bär\n".encode("utf-16-be"), "iconv -f UTF-16BE -t UTF-8"),
     "odd.txt": ("a fox".encode("utf-16")[:-1], "not UTF-16 at byte offset 10"),
     "line.jsonl": ('"a"\n\n{"caption": "b"\n', "line 3: broken JSON .*: repair it"),
@@ -286,15 +349,27 @@ ERRORS = {
     "keys.jsonl": ('{"title": "a"}\n{"alt": "b"}\n', "the columns are 'title', 'alt'"),
     "number.jsonl": ('"a"\n{"caption": 7}\n', "row 2: 7 is int, not text"),
     "half.jsonl": ('"a \\ud83d"\n', r"row 1: 'a \\ud83d' holds half of a surrogate pair"),
-    "lines.json": ('{"caption": "a"}\n{"caption": "b"\n', "line 2: broken JSON .*jsonl for a value on each"),
-    "names.jsonl": ('{"caption": "a", "caption": "b"}\n', "line 1: broken JSON .two values for 'caption'"),
+    "lines.json": (
+        '{"caption": "a"}\n{"caption": "b"\n',
+        "line 2: broken JSON .*jsonl for a value on each",
+    ),
+    "names.jsonl": (
+        '{"caption": "a", "caption": "b"}\n',
+        "line 1: broken JSON .two values for 'caption'",
+    ),
     "object.json": ('{"caption": "a"}', "holds one dict: make it a list"),
     "broken.parquet": (b"PAR1 no more", "broken Parquet .*: write it again, or export it as .csv"),
     "empty.parquet": (b"", "broken Parquet"),
     "captions.xlsx": (b"PK", r"\.xlsx is not read .*: export the captions as .csv"),
     "captions.csv.gz": (b"\x1f\x8b", r"\.gz is not read"),
-    "captions.PKL": (pickle.dumps(["a"]), r"\.pkl is not read .*pickles, which can run code, are not opened"),
-    "unknown.dat": (bytes(range(8, 256)), r"not UTF-8 at line 2, byte offset 120 .*: this is binary data, no text"),
+    "captions.PKL": (
+        pickle.dumps(["a"]),
+        r"\.pkl is not read .*pickles, which can run code, are not opened",
+    ),
+    "unknown.dat": (
+        bytes(range(8, 256)),
+        r"not UTF-8 at line 2, byte offset 120 .*: this is binary data, no text",
+    ),
 }
 
 
@@ -310,7 +385,9 @@ def test_errors_name_the_file_and_the_way_out(tmp_path, name):
 
 @pytest.mark.parametrize("source", ["", "a\0b", "a red fox " * 500])
 def test_text_that_is_no_path(source):
-    with pytest.raises(InputError, match=r"cannot be read .*: name a file, or pass captions as a list"):
+    with pytest.raises(
+        InputError, match=r"cannot be read .*: name a file, or pass captions as a list"
+    ):
         read_prompts(source)
 
 
@@ -321,9 +398,13 @@ def test_directory(tmp_path):
 
 def test_column_that_is_not_there(tmp_path):
     path = save(tmp_path / "t.csv", "caption,url\na,b\n")
-    with pytest.raises(InputError, match="no column 'Titel': the columns are 'caption', 'url'; choose one"):
+    with pytest.raises(
+        InputError, match="no column 'Titel': the columns are 'caption', 'url'; choose one"
+    ):
         read_prompts(path, column="Titel")
-    with pytest.raises(InputError, match="no column 'Titel': there are no columns; leave --column out"):
+    with pytest.raises(
+        InputError, match="no column 'Titel': there are no columns; leave --column out"
+    ):
         read_prompts(["a fox"], column="Titel")
 
 
@@ -337,7 +418,9 @@ def test_parquet_without_captions(tmp_path):
 
 @pytest.mark.parametrize("item", [7, b"a fox", ["a"]])
 def test_captions_in_memory_must_be_text(item):
-    with pytest.raises(InputError, match=r"captions in memory: row 2: .* is (int|bytes|list), not text"):
+    with pytest.raises(
+        InputError, match=r"captions in memory: row 2: .* is (int|bytes|list), not text"
+    ):
         read_prompts(["a fox", item])
 
 
@@ -346,7 +429,9 @@ def test_captions_in_memory_must_be_text(item):
 
 @settings(max_examples=150, deadline=None, database=None)
 @given(
-    captions=st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\uffff"))),
+    captions=st.lists(
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\uffff"))
+    ),
     delimiter=st.sampled_from(DELIMITERS),
     columns=st.sampled_from([1, 3]),
     quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
@@ -370,7 +455,11 @@ def test_csv_reads_back_what_was_written(tmp_path_factory, captions, delimiter, 
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"no published prompt tables in {SHARED}")
 @pytest.mark.parametrize(
     ("name", "rows"),
-    [("memorized_laion_prompts", 500), ("unmemorized_laion_prompts", 500), ("coco2014_val_10000", 10_000)],
+    [
+        ("memorized_laion_prompts", 500),
+        ("unmemorized_laion_prompts", 500),
+        ("coco2014_val_10000", 10_000),
+    ],
 )
 def test_published_tables_read_as_polars_reads_them(name, rows):
     path = SHARED / f"{name}.csv"

@@ -25,7 +25,11 @@ def test_every_public_name_comes_from_the_module_that_defines_it():
 
 def test_type_checkers_see_the_same_names():
     source = Path(findnemo.__file__).read_text(encoding="utf-8")
-    listed = {line.split(" as ")[1].strip() for line in source.splitlines() if line.startswith("    from findnemo")}
+    listed = {
+        line.split(" as ")[1].strip()
+        for line in source.splitlines()
+        if line.startswith("    from findnemo")
+    }
     assert listed == set(findnemo.__all__) - {"__version__"}
 
 

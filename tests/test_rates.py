@@ -12,7 +12,16 @@ from scipy import stats
 
 from findnemo.calibration import threshold
 from findnemo.errors import InputError
-from findnemo.stats.rates import adjusted, beta_quantile, binomial_tails, holdout_needed, least_listed, p_value, rank, rate_bound
+from findnemo.stats.rates import (
+    adjusted,
+    beta_quantile,
+    binomial_tails,
+    holdout_needed,
+    least_listed,
+    p_value,
+    rank,
+    rate_bound,
+)
 
 FEW = st.lists(st.integers(0, 6).map(float), min_size=2, max_size=12)  # many ties
 
@@ -39,7 +48,10 @@ def test_beta_quantiles_are_scipys(a, b, q):
 # ranks and their promises ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("n", "fpr", "confidence"), [(1000, 0.01, 0.95), (299, 0.01, 0.95), (50, 0.1, 0.9), (5000, 0.05, 0.99)])
+@pytest.mark.parametrize(
+    ("n", "fpr", "confidence"),
+    [(1000, 0.01, 0.95), (299, 0.01, 0.95), (50, 0.1, 0.9), (5000, 0.05, 0.99)],
+)
 def test_a_rank_for_a_confidence_is_the_smallest_that_has_it(n, fpr, confidence):
     k = rank(n, fpr, confidence)
     assert stats.beta.cdf(fpr, n + 1 - k, k) >= confidence
@@ -80,7 +92,9 @@ def test_a_new_caption_reaches_the_threshold_as_often_as_promised(n, fpr, shape)
         assert rate == 0
 
 
-@pytest.mark.parametrize(("n", "fpr", "confidence"), [(99, 0.05, None), (299, 0.01, None), (150, 0.1, 0.9)])
+@pytest.mark.parametrize(
+    ("n", "fpr", "confidence"), [(99, 0.05, None), (299, 0.01, None), (150, 0.1, 0.9)]
+)
 def test_the_rate_of_one_calibration_is_distributed_as_stated(n, fpr, confidence):
     """Uniform scores: the rate of a threshold tau is 1 - tau, known exactly."""
     trials, k = 3000, rank(n, fpr, confidence)
@@ -99,7 +113,9 @@ def test_the_rate_of_one_calibration_is_distributed_as_stated(n, fpr, confidence
 
 def test_a_p_value_by_hand():
     holdout = torch.tensor([0.1, 0.2, 0.3, 0.4])
-    assert [p_value(s, holdout) for s in (0.5, 0.4, 0.25, 0.0)] == pytest.approx([1 / 5, 2 / 5, 3 / 5, 1])
+    assert [p_value(s, holdout) for s in (0.5, 0.4, 0.25, 0.0)] == pytest.approx(
+        [1 / 5, 2 / 5, 3 / 5, 1]
+    )
 
 
 @given(FEW)
@@ -134,13 +150,18 @@ def test_p_values_of_scores_that_stopped_early_are_valid_whatever_stopped_them()
     for k in range(trials):
         rows = trajectories(n + 1, k)
         holdout = rows[:-1, -1]
-        tau, below = float(holdout.quantile(0.8)), float(rows[:-1, 2].quantile(0.3))  # both from the hold-out captions
+        tau, below = (
+            float(holdout.quantile(0.8)),
+            float(rows[:-1, 2].quantile(0.3)),
+        )  # both from the hold-out captions
         p.append(p_value(float(stopped(rows[-1:], tau, below)), holdout))
         full.append(p_value(float(rows[-1, -1]), holdout))
     assert all(a >= b for a, b in zip(p, full, strict=True))
     for u in (1 / 61, 0.05, 0.1, 0.5):
         assert sum(v <= u for v in p) <= stats.binom.ppf(0.9999, trials, u)
-        assert sum(v <= u + 1e-9 for v in full) >= stats.binom.ppf(0.0001, trials, int(61 * u + 1e-9) / 61)
+        assert sum(v <= u + 1e-9 for v in full) >= stats.binom.ppf(
+            0.0001, trials, int(61 * u + 1e-9) / 61
+        )
 
 
 # lists -----------------------------------------------------------------------------------------------------------------
@@ -189,7 +210,10 @@ def test_the_share_of_false_discoveries_is_controlled(kind):
         q = torch.tensor(adjusted([p_value(float(s), holdout) for s in scores])) <= level
         shares.append(float(q[:ordinary].sum() / max(int(q.sum()), 1)))
         found += int(q[ordinary:].sum())
-    mean, error = float(torch.tensor(shares).mean()), float(torch.tensor(shares).std()) / repeats**0.5
+    mean, error = (
+        float(torch.tensor(shares).mean()),
+        float(torch.tensor(shares).std()) / repeats**0.5,
+    )
     promised = level * ordinary / (ordinary + memorized)
     assert mean <= promised + 4 * error
     assert found > 0

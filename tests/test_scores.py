@@ -6,11 +6,22 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
-from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as torchmetrics_ms_ssim
+from torchmetrics.functional.image import (
+    multiscale_structural_similarity_index_measure as torchmetrics_ms_ssim,
+)
 from torchmetrics.functional.image import structural_similarity_index_measure as torchmetrics_ssim
 
 from findnemo.errors import InputError, NumericalError
-from findnemo.scores import SIMILARITIES, by_seed, memorization_score, minmax, ms_ssim, pairwise, ssim, trajectory
+from findnemo.scores import (
+    SIMILARITIES,
+    by_seed,
+    memorization_score,
+    minmax,
+    ms_ssim,
+    pairwise,
+    ssim,
+    trajectory,
+)
 
 
 def similar_maps(*shape: int) -> tuple[Tensor, Tensor]:
@@ -26,7 +37,9 @@ def reference_ssim(x: Tensor, y: Tensor) -> Tensor:
 
     The released code uses torchmetrics 1.3.2, which leaves out the border; later versions pad and count it.
     """
-    _, places = torchmetrics_ssim(x[None], y[None], data_range=1.0, sigma=1.5, kernel_size=11, return_full_image=True)
+    _, places = torchmetrics_ssim(
+        x[None], y[None], data_range=1.0, sigma=1.5, kernel_size=11, return_full_image=True
+    )
     return places[..., 5:-5, 5:-5].mean()
 
 
@@ -38,7 +51,9 @@ def reference_ms_ssim(x: Tensor, y: Tensor) -> Tensor:
     return whole * (places[..., 5:-5, 5:-5].mean((1, 2, 3)) / with_border).relu() ** 0.33
 
 
-@pytest.mark.parametrize("shape", [(4, 4, 16, 16), (3, 1, 11, 11), (2, 3, 64, 64), (3, 4, 12, 31), (1, 16, 33, 20)])
+@pytest.mark.parametrize(
+    "shape", [(4, 4, 16, 16), (3, 1, 11, 11), (2, 3, 64, 64), (3, 4, 12, 31), (1, 16, 33, 20)]
+)
 def test_ssim_is_that_of_torchmetrics(shape):
     x, y = similar_maps(*shape)
     expected = torch.stack([reference_ssim(a, b) for a, b in zip(x, y, strict=True)])
@@ -113,7 +128,9 @@ def test_half_precision_maps_are_compared_in_float32(similarity, dtype):
 
 
 def test_ms_ssim_on_small_latents_names_the_sizes_and_the_way_out():
-    with pytest.raises(InputError, match=r"at least 44 x 44, these are 16 x 16; use plain SSIM .*'paper'"):
+    with pytest.raises(
+        InputError, match=r"at least 44 x 44, these are 16 x 16; use plain SSIM .*'paper'"
+    ):
         ms_ssim(*similar_maps(2, 4, 16, 16))
 
 
@@ -135,7 +152,10 @@ def test_ssim_on_maps_smaller_than_its_window_is_refused():
 def test_minmax_by_hand():
     delta = torch.tensor([[[[0.0, 2.0]], [[4.0, 8.0]]], [[[-1.0, 0.0]], [[1.0, 0.0]]]])
     assert minmax(delta).tolist() == [[[[0.0, 0.25]], [[0.5, 1.0]]], [[[0.0, 0.5]], [[1.0, 0.5]]]]
-    assert minmax(delta, per_channel=True).tolist() == [[[[0.0, 1.0]], [[0.0, 1.0]]], [[[0.0, 1.0]], [[1.0, 0.0]]]]
+    assert minmax(delta, per_channel=True).tolist() == [
+        [[[0.0, 1.0]], [[0.0, 1.0]]],
+        [[[0.0, 1.0]], [[1.0, 0.0]]],
+    ]
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
@@ -144,7 +164,9 @@ def test_minmax_of_a_constant_map_is_zero(per_channel):
 
 
 def test_minmax_of_half_precision_is_float32():
-    assert minmax(torch.tensor([[[[60000.0, -60000.0, 0.0]]]], dtype=torch.float16)).tolist() == [[[[1.0, 0.0, 0.5]]]]
+    assert minmax(torch.tensor([[[[60000.0, -60000.0, 0.0]]]], dtype=torch.float16)).tolist() == [
+        [[[1.0, 0.0, 0.5]]]
+    ]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -164,14 +186,22 @@ def test_pairwise_holds_every_pair_and_is_symmetric(similarity):
     assert torch.equal(table, table.T)
     assert table.diagonal().tolist() == [-math.inf] * 4
     first, second = torch.combinations(torch.arange(4), r=2).T
-    values = {"ssim": lambda x, y: torch.stack([*map(reference_ssim, x, y)]), "ms-ssim": reference_ms_ssim}
-    expected = values[similarity](deltas[first], deltas[second])  # all pairs in one batch, as the released code gives them
+    values = {
+        "ssim": lambda x, y: torch.stack([*map(reference_ssim, x, y)]),
+        "ms-ssim": reference_ms_ssim,
+    }
+    expected = values[similarity](
+        deltas[first], deltas[second]
+    )  # all pairs in one batch, as the released code gives them
     torch.testing.assert_close(table[first, second], expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("similarity", list(SIMILARITIES))
 def test_a_trajectory_holds_the_score_of_the_first_seeds_by_themselves(similarity):
-    deltas = minmax(torch.randn(5, 2, 44, 44, generator=torch.Generator().manual_seed(1)).cumsum(0), per_channel=True)
+    deltas = minmax(
+        torch.randn(5, 2, 44, 44, generator=torch.Generator().manual_seed(1)).cumsum(0),
+        per_channel=True,
+    )
     expected = [memorization_score(deltas[:n], similarity) for n in range(2, 6)]
     assert trajectory(deltas, similarity).tolist() == pytest.approx(expected, abs=1e-6)
 

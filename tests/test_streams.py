@@ -20,7 +20,9 @@ from findnemo.errors import InputError
 from findnemo.prompts import read_prompts, repeated, stream_prompts
 from findnemo.runs import Run, enter
 
-CELL = st.none() | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+CELL = st.none() | st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12
+)
 ROWS = st.lists(st.tuples(CELL, st.none() | st.sampled_from(["VM", "TM"])), min_size=1, max_size=12)
 
 
@@ -32,12 +34,16 @@ def as_csv(path, rows):
 
 
 def as_json_lines(path, rows):
-    path.write_text("".join(json.dumps({"caption": c, "type": k}) + "\n" for c, k in rows), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps({"caption": c, "type": k}) + "\n" for c, k in rows), encoding="utf-8"
+    )
 
 
 def as_parquet(path, rows):
     columns = {"caption": [c for c, _ in rows], "type": [k for _, k in rows]}
-    pl.DataFrame(columns, schema={"caption": pl.String, "type": pl.String}).write_parquet(path, row_group_size=3)
+    pl.DataFrame(columns, schema={"caption": pl.String, "type": pl.String}).write_parquet(
+        path, row_group_size=3
+    )
 
 
 def as_text(path, rows):
@@ -62,7 +68,9 @@ def test_a_stream_that_enters_a_run_gives_what_read_prompts_gives(tmp_path_facto
     path = folder / f"table.{suffix}"
     FORMS[suffix](path, rows)
     patch = pytest.MonkeyPatch()
-    patch.setattr("findnemo.prompts._lines.BLOCK", 5)  # characters and line ends are cut in the middle
+    patch.setattr(
+        "findnemo.prompts._lines.BLOCK", 5
+    )  # characters and line ends are cut in the middle
     patch.setattr("findnemo.prompts._formats.PARQUET_ROWS", 2)
     try:
         table = _or_error(read_prompts, path)
@@ -77,7 +85,10 @@ def test_a_stream_that_enters_a_run_gives_what_read_prompts_gives(tmp_path_facto
         entered = enter(run, stream)
         kept = [(c.text, c.row, c.type, c.image) for c in run.captions()]
     assert kept == [(p.text, p.row, p.type, p.image) for p in table]
-    assert stream.warnings() + repeated(stream.source, entered.repeats, entered.some) == table.warnings()
+    assert (
+        stream.warnings() + repeated(stream.source, entered.repeats, entered.some)
+        == table.warnings()
+    )
 
 
 def test_standard_input_is_read_again_and_again():
@@ -117,12 +128,18 @@ def test_the_place_of_a_byte_that_is_no_text_is_right_in_any_block(tmp_path, mon
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "txt"])
 def test_memory_does_not_grow_with_the_table(tmp_path, suffix, monkeypatch):
-    for size in ("_lines.BLOCK", "_formats.LONGEST", "_content.LONGEST"):  # many blocks in a small table
+    for size in (
+        "_lines.BLOCK",
+        "_formats.LONGEST",
+        "_content.LONGEST",
+    ):  # many blocks in a small table
         monkeypatch.setattr(f"findnemo.prompts.{size}", 1 << 14)
 
     def peak(rows):
         path = tmp_path / f"{rows}.{suffix}"
-        FORMS[suffix](path, [(f"caption number {k} of a long table of captions", None) for k in range(rows)])
+        FORMS[suffix](
+            path, [(f"caption number {k} of a long table of captions", None) for k in range(rows)]
+        )
         tracemalloc.start()
         assert sum(1 for _ in stream_prompts(path)) == rows
         most = tracemalloc.get_traced_memory()[1]
@@ -151,9 +168,17 @@ def data_set(tmp_path):
     folder = tmp_path / "set"
     for split, texts in (("train", ["a red fox", None, "a red fox"]), ("test", ["a grey owl"])):
         rows = datasets.Dataset.from_dict(
-            {"caption": texts, "kind": ["VM"] * len(texts), "image": [{"bytes": b"no picture", "path": None}] * len(texts)},
+            {
+                "caption": texts,
+                "kind": ["VM"] * len(texts),
+                "image": [{"bytes": b"no picture", "path": None}] * len(texts),
+            },
             features=datasets.Features(
-                {"caption": datasets.Value("string"), "kind": datasets.Value("string"), "image": datasets.Image()}
+                {
+                    "caption": datasets.Value("string"),
+                    "kind": datasets.Value("string"),
+                    "image": datasets.Image(),
+                }
             ),
         )
         folder.mkdir(exist_ok=True)
@@ -164,7 +189,10 @@ def data_set(tmp_path):
 def test_a_data_set_of_the_hub_is_streamed(data_set):
     stream = stream_prompts(f"hf:{data_set}")
     for _ in range(2):
-        assert [(p.text, p.row, p.type, p.image) for p in stream] == [("a red fox", 1, "VM", None), ("a red fox", 3, "VM", None)]
+        assert [(p.text, p.row, p.type, p.image) for p in stream] == [
+            ("a red fox", 1, "VM", None),
+            ("a red fox", 3, "VM", None),
+        ]
     assert stream.warnings() == (f"hf:{data_set}: skipped 1 row without caption (row 2).",)
     assert [p.text for p in read_prompts(f"hf:{data_set}:test")] == ["a grey owl"]
 
@@ -217,4 +245,7 @@ def test_a_function_of_rows_and_a_set_that_tells_no_columns_are_not_kept(tmp_pat
 def test_a_data_set_in_csv_is_streamed_too(tmp_path):
     pytest.importorskip("datasets")
     (tmp_path / "train.csv").write_text("caption,kind\na red fox,VM\na grey owl,\n")
-    assert [(p.text, p.type) for p in stream_prompts(f"hf:{tmp_path}")] == [("a red fox", "VM"), ("a grey owl", None)]
+    assert [(p.text, p.type) for p in stream_prompts(f"hf:{tmp_path}")] == [
+        ("a red fox", "VM"),
+        ("a grey owl", None),
+    ]

@@ -50,7 +50,12 @@ def texts(prompts: list[Prompt]) -> list[str]:
 
 
 def delimited(delimiter: str) -> str:
-    return "\n".join(delimiter.join(f'"{cell}"' for cell in row) for row in (("caption", "type"), *ROWS)) + "\n"
+    return (
+        "\n".join(
+            delimiter.join(f'"{cell}"' for cell in row) for row in (("caption", "type"), *ROWS)
+        )
+        + "\n"
+    )
 
 
 def parquet() -> bytes:
@@ -81,7 +86,9 @@ CONTENTS: dict[str, str | bytes] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".dat", "", ".xls"])
+@pytest.mark.parametrize(
+    "suffix", [".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".dat", "", ".xls"]
+)
 @pytest.mark.parametrize("kind", [kind for kind in CONTENTS if kind != "Parquet"])
 def test_a_table_is_read_whatever_its_name(tmp_path, kind, suffix):
     assert read(tmp_path / f"table{suffix}", CONTENTS[kind]) == TABLE
@@ -127,7 +134,10 @@ def test_captions_on_lines_that_look_like_something_else(tmp_path):
 
 
 def test_a_lone_header_over_a_text(tmp_path):
-    assert texts(read(tmp_path / "a.txt", 'Prompt \na fox, red\n"an owl, grey"\n')) == ["a fox, red", "an owl, grey"]
+    assert texts(read(tmp_path / "a.txt", 'Prompt \na fox, red\n"an owl, grey"\n')) == [
+        "a fox, red",
+        "an owl, grey",
+    ]
 
 
 def workbook(*names: str) -> bytes:
@@ -157,13 +167,22 @@ def database() -> bytes:
 
 
 OTHERS = {
-    "an Excel workbook": (workbook("[Content_Types].xml", "xl/workbook.xml"), "save the sheet of captions as CSV"),
-    "a Word document": (workbook("[Content_Types].xml", "word/document.xml"), "export the captions"),
+    "an Excel workbook": (
+        workbook("[Content_Types].xml", "xl/workbook.xml"),
+        "save the sheet of captions as CSV",
+    ),
+    "a Word document": (
+        workbook("[Content_Types].xml", "word/document.xml"),
+        "export the captions",
+    ),
     "an OpenDocument spreadsheet": (
         b"PK\x03\x04" + bytes(26) + b"mimetypeapplication/vnd.oasis.opendocument.spreadsheet",
         "save the sheet of captions as CSV",
     ),
-    "an old Excel workbook or Word document": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500), "save the sheet"),
+    "an old Excel workbook or Word document": (
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500),
+        "save the sheet",
+    ),
     "a ZIP archive": (workbook("captions.csv"), "unpack it"),
     "a PyTorch pickle": (made(lambda out: torch.save([1], out)), "export the captions"),
     "a gzip file": (gzip.compress(b"caption\na\n"), "unpack it"),
@@ -172,22 +191,42 @@ OTHERS = {
     "a tar archive": (tar(), "unpack it"),
     "a pickle": (pickle.dumps(["a fox"]), "export the captions"),
     "a PDF document": (b"%PDF-1.7\n", "export the captions"),
-    "a PNG picture": (made(lambda out: Image.new("RGB", (4, 4)).save(out, "PNG")), "export the captions"),
-    "a JPEG picture": (made(lambda out: Image.new("RGB", (4, 4)).save(out, "JPEG")), "export the captions"),
-    "a WebP picture": (made(lambda out: Image.new("RGB", (4, 4)).save(out, "WEBP")), "export the captions"),
-    "a BMP picture": (made(lambda out: Image.new("RGB", (4, 4)).save(out, "BMP")), "export the captions"),
-    "a GIF picture": (made(lambda out: Image.new("RGB", (4, 4)).save(out, "GIF")), "export the captions"),
+    "a PNG picture": (
+        made(lambda out: Image.new("RGB", (4, 4)).save(out, "PNG")),
+        "export the captions",
+    ),
+    "a JPEG picture": (
+        made(lambda out: Image.new("RGB", (4, 4)).save(out, "JPEG")),
+        "export the captions",
+    ),
+    "a WebP picture": (
+        made(lambda out: Image.new("RGB", (4, 4)).save(out, "WEBP")),
+        "export the captions",
+    ),
+    "a BMP picture": (
+        made(lambda out: Image.new("RGB", (4, 4)).save(out, "BMP")),
+        "export the captions",
+    ),
+    "a GIF picture": (
+        made(lambda out: Image.new("RGB", (4, 4)).save(out, "GIF")),
+        "export the captions",
+    ),
     "an SQLite database": (database(), "export the captions"),
     "tensors (safetensors)": (tensors({"a": torch.zeros(3)}), "export the captions"),
     "a NumPy array": (made(lambda out: np.save(out, np.zeros(3))), "export the captions"),
     "a web page": ("\ufeff\n<!DOCTYPE html>\n<p>caption</p>".encode(), "export the captions"),
     "an XML document": (b'<?xml version="1.0"?>\n<Workbook>', "export the captions"),
-    "a pointer of Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
+    "a pointer of Git LFS": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+        "git lfs pull",
+    ),
     "binary data": (bytes(5000), "export the captions"),
 }
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet", "", ".xlsx"])
+@pytest.mark.parametrize(
+    "suffix", [".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet", "", ".xlsx"]
+)
 @pytest.mark.parametrize("what", OTHERS)
 def test_what_is_no_table_is_refused_by_what_it_is(tmp_path, what, suffix):
     content, way_out = OTHERS[what]
@@ -213,7 +252,12 @@ def test_a_quote_at_the_beginning_of_a_caption_swallows_nothing(tmp_path):
     rows = ['"I love you', '"Bad" boy', 'Screen 15"', '"', '""', '"a', 'b"c"', '"Fox" ', "plain"]
     for delimiter in "\t|;,":
         table = "".join(f"{text}{delimiter}{k}.png\n" for k, text in enumerate(rows))
-        found = {p.image: p.text for p in read(tmp_path / "a.csv", f'caption{delimiter}url\n{table}15" wide{delimiter}9.png\n')}
+        found = {
+            p.image: p.text
+            for p in read(
+                tmp_path / "a.csv", f'caption{delimiter}url\n{table}15" wide{delimiter}9.png\n'
+            )
+        }
         assert found == {
             "0.png": '"I love you',
             "1.png": '"Bad" boy',
@@ -229,25 +273,45 @@ def test_a_quote_at_the_beginning_of_a_caption_swallows_nothing(tmp_path):
 
 def test_a_caption_of_several_lines_between_stray_quotes(tmp_path):
     table = 'id\tcaption\turl\n1\t"I love\tx\n2\t"first\nsecond ""line"""\ty\n3\tScreen 15"\tz\n4\t"a\tz\n'
-    assert texts(read(tmp_path / "a.tsv", table)) == ['"I love', 'first\nsecond "line"', 'Screen 15"', '"a']
+    assert texts(read(tmp_path / "a.tsv", table)) == [
+        '"I love',
+        'first\nsecond "line"',
+        'Screen 15"',
+        '"a',
+    ]
 
 
 CELL = st.text(
-    st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n\t\v\f\x1c\x1d\x1e\x1f\x85\u2028\u2029"), max_size=20
+    st.characters(
+        exclude_categories=["Cs"], exclude_characters="\0\r\n\t\v\f\x1c\x1d\x1e\x1f\x85\u2028\u2029"
+    ),
+    max_size=20,
 )
 
 
 @settings(max_examples=200, deadline=None, database=None)
-@given(captions=st.lists(CELL.map(str.strip).filter(bool) | st.text('" ab', min_size=1).map(str.strip).filter(bool), min_size=1))
+@given(
+    captions=st.lists(
+        CELL.map(str.strip).filter(bool) | st.text('" ab', min_size=1).map(str.strip).filter(bool),
+        min_size=1,
+    )
+)
 @example(['"a', 'b"', '"', 'c "d" e', '"f'])
 def test_a_table_without_quoting_gives_each_row_its_caption(tmp_path_factory, captions):
     """Joined by tabs, as `"\\t".join` writes them: a field is taken out of quotes only if it is wholly and rightly in them."""
     path = tmp_path_factory.getbasetemp() / "unquoted.tsv"
-    path.write_text("id\tcaption\turl\n" + "".join(f"{k}\t{c}\tu{k}\n" for k, c in enumerate(captions, 1)), encoding="utf-8")
+    path.write_text(
+        "id\tcaption\turl\n" + "".join(f"{k}\t{c}\tu{k}\n" for k, c in enumerate(captions, 1)),
+        encoding="utf-8",
+    )
     expected = {}
     for k, caption in enumerate(captions, 1):
         inner = caption[1:-1]
-        quoted = len(caption) > 1 and caption[0] == caption[-1] == '"' and '"' not in inner.replace('""', "")
+        quoted = (
+            len(caption) > 1
+            and caption[0] == caption[-1] == '"'
+            and '"' not in inner.replace('""', "")
+        )
         text = inner.replace('""', '"').strip() if quoted else caption
         if text and text not in expected:
             expected[text] = f"u{k}"
@@ -263,11 +327,17 @@ def test_a_table_without_quoting_gives_each_row_its_caption(tmp_path_factory, ca
 def test_delimiters_at_the_end_of_rows_and_empty_rows(tmp_path, delimiter):
     table = f"url;caption;type;\nx;a fox;VM;;;\n\n{';;;' * 1}\n" + ";;\n" * 5000 + "y;an owl;TM;\n"
     prompts = read(tmp_path / "a.csv", table.replace(";", delimiter))
-    assert [(p.text, p.type, p.image) for p in prompts] == [("a fox", "VM", "x"), ("an owl", "TM", "y")]
+    assert [(p.text, p.type, p.image) for p in prompts] == [
+        ("a fox", "VM", "x"),
+        ("an owl", "TM", "y"),
+    ]
 
 
 def test_spaces_before_quotes(tmp_path):
-    assert texts(read(tmp_path / "a.csv", 'id, caption\n1, "a fox, red"\n2, "b" \n')) == ["a fox, red", "b"]
+    assert texts(read(tmp_path / "a.csv", 'id, caption\n1, "a fox, red"\n2, "b" \n')) == [
+        "a fox, red",
+        "b",
+    ]
 
 
 # What findnemo wrote
@@ -283,39 +353,75 @@ def test_marks_are_taken_away_as_they_were_put(text):
     assert not marked(text).startswith(FORMULA)
 
 
-@given(st.text(st.sampled_from("'=+-@\t＝＠a"), max_size=6), st.text(st.sampled_from("'=+-@\t＝＠a"), max_size=6))  # noqa: RUF001
+@given(
+    st.text(st.sampled_from("'=+-@\t＝＠a"), max_size=6),
+    st.text(st.sampled_from("'=+-@\t＝＠a"), max_size=6),
+)  # noqa: RUF001
 @settings(max_examples=500, deadline=None, database=None)
 def test_no_two_texts_have_one_form(one, other):
     assert (marked(one) == marked(other)) == (one == other)
 
 
 ANY = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
-TRICKY = st.text(st.sampled_from("'\"=+-@,;\t|\r\n \\＝＋－＠\u2028\x85\ufeffa東"), min_size=1, max_size=12)  # noqa: RUF001
+TRICKY = st.text(
+    st.sampled_from("'\"=+-@,;\t|\r\n \\＝＋－＠\u2028\x85\ufeffa東"), min_size=1, max_size=12
+)  # noqa: RUF001
 
 
 @settings(max_examples=60, deadline=None, database=None)
-@given(captions=st.lists((ANY | TRICKY).map(str.strip).filter(bool), min_size=1, max_size=8, unique=True))
-@example(["-1", "'-1", "''-1", "=cmd|' /C calc'!A0", "@a", "+a", "\uff1d1", "'\uff1d1", "'tis", '"', "'", '=a,b;c\td|e\n"f"'])
+@given(
+    captions=st.lists(
+        (ANY | TRICKY).map(str.strip).filter(bool), min_size=1, max_size=8, unique=True
+    )
+)
+@example(
+    [
+        "-1",
+        "'-1",
+        "''-1",
+        "=cmd|' /C calc'!A0",
+        "@a",
+        "+a",
+        "\uff1d1",
+        "'\uff1d1",
+        "'tis",
+        '"',
+        "'",
+        '=a,b;c\td|e\n"f"',
+    ]
+)
 @example(["a\r\nb", "x\ry", "a\u2028b\x85c", "\ufeff-1"])
 def test_results_read_back_as_a_table_give_the_captions_of_the_run(tmp_path_factory, captions):
     folder = tmp_path_factory.mktemp("results")
     with Run.create(folder / "run", {}) as run:
-        run.add(Prompt(text, row, text if len(text) < 9 else None) for row, text in enumerate(captions, 1))
+        run.add(
+            Prompt(text, row, text if len(text) < 9 else None)
+            for row, text in enumerate(captions, 1)
+        )
         run.set_meta("source", "demo")
         for caption, stage in ((1, "detect"), (1, "localize")):
             run.record(caption, stage, {}, 0.0, "=a failure")
         run.set_meta("settings", {"tau": 0.5})
         table, whole = write_results(run)
     for path in (table, whole):
-        assert [(p.text, p.type) for p in read_prompts(path)] == [(c, c if len(c) < 9 else None) for c in captions], path
+        assert [(p.text, p.type) for p in read_prompts(path)] == [
+            (c, c if len(c) < 9 else None) for c in captions
+        ], path
     as_spreadsheets_save = folder / "again.csv"
-    with table.open(newline="", encoding="utf-8") as old, as_spreadsheets_save.open("w", newline="", encoding="utf-16") as new:
+    with (
+        table.open(newline="", encoding="utf-8") as old,
+        as_spreadsheets_save.open("w", newline="", encoding="utf-16") as new,
+    ):
         csv.writer(new, delimiter="\t", quoting=csv.QUOTE_ALL).writerows(csv.reader(old))
     assert texts(list(read_prompts(as_spreadsheets_save))) == captions
 
 
 def test_apostrophes_of_a_foreign_table_are_its_own(tmp_path):
-    assert texts(read(tmp_path / "a.csv", "row,caption,score\n1,'=1+1,0\n2,''@a,0\n3,'-1,0\n")) == ["'=1+1", "''@a", "'-1"]
+    assert texts(read(tmp_path / "a.csv", "row,caption,score\n1,'=1+1,0\n2,''@a,0\n3,'-1,0\n")) == [
+        "'=1+1",
+        "''@a",
+        "'-1",
+    ]
 
 
 def test_results_have_the_columns_by_which_they_are_known(tmp_path):

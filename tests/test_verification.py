@@ -48,7 +48,9 @@ def by_angle(images) -> torch.Tensor:
 
 
 def by_brightness(images, captions) -> torch.Tensor:
-    return torch.tensor([len(c) + np.asarray(i).mean() / 100 for i, c in zip(images, captions, strict=True)])
+    return torch.tensor(
+        [len(c) + np.asarray(i).mean() / 100 for i, c in zip(images, captions, strict=True)]
+    )
 
 
 def cos(degrees: float) -> float:
@@ -90,7 +92,10 @@ def test_same_seed_is_the_largest_similarity_of_a_seed_to_itself(loud):
 def test_seeds_that_do_not_replicate_say_nothing_of_the_memory(loud):
     """Algorithm 1's filter on fresh seeds, by hand: pairwise similarities of the untouched differences, then the largest of those kept."""
     before = differences(loud)
-    pairs = {(i, j): float(ssim(before[i : i + 1], before[j : j + 1])) for i, j in ((0, 1), (0, 2), (1, 2))}
+    pairs = {
+        (i, j): float(ssim(before[i : i + 1], before[j : j + 1]))
+        for i, j in ((0, 1), (0, 2), (1, 2))
+    }
     best = [max(value for pair, value in pairs.items() if k in pair) for k in range(3)]
     tau = (min(best) + max(best)) / 2
     kept = [k for k in range(3) if best[k] >= tau]
@@ -155,7 +160,9 @@ def test_the_model_is_as_it_was_whatever_happens(loud, monkeypatch, problem):
         verify(loud, PROMPT, NEURONS, SETTINGS, 1, IMAGES)
     with pytest.raises(EditError, match="no neuron 99"):
         verify(loud, PROMPT, NeuronSet({MID: [99]}), SETTINGS, 0, IMAGES)
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in loud.denoiser.modules())
+    assert not any(
+        module._forward_hooks or module._forward_pre_hooks for module in loud.denoiser.modules()
+    )
 
 
 def test_nan_is_an_error_that_says_so(loud):
@@ -221,7 +228,10 @@ def test_quality_compares_one_fresh_image_a_prompt(loud, monkeypatch):
         "neurons": 20,
         "pixel_change": round(20 / 255, 4),
         "sscd_gen": round(cos(20), 4),
-        "each": [{"pixel_change": round(gap / 255, 4), "sscd_gen": round(cos(gap), 4)} for gap in (10, 20, 90)],
+        "each": [
+            {"pixel_change": round(gap / 255, 4), "sscd_gen": round(cos(gap), 4)}
+            for gap in (10, 20, 90)
+        ],
     }
 
 
@@ -232,7 +242,13 @@ def test_quality_leaves_out_and_counts_prompts_that_fail(loud, monkeypatch):
         return [picture(10)]
 
     monkeypatch.setattr(verification, "generate", generate)
-    want = {"prompts": 1, "failed": 1, "neurons": 20, "pixel_change": 0.0, "each": [{"pixel_change": 0.0}]}
+    want = {
+        "prompts": 1,
+        "failed": 1,
+        "neurons": 20,
+        "pixel_change": 0.0,
+        "each": [{"pixel_change": 0.0}],
+    }
     assert quality(loud, ["bad", "good"], NEURONS, IMAGES) == want
     assert quality(loud, ["bad"], NEURONS, IMAGES) == {"prompts": 0, "failed": 1, "neurons": 20}
 
@@ -240,7 +256,13 @@ def test_quality_leaves_out_and_counts_prompts_that_fail(loud, monkeypatch):
 def test_quality_of_nothing(loud):
     assert quality(loud, [], NEURONS, IMAGES) == {"prompts": 0, "failed": 0, "neurons": 20}
     same = quality(loud, [PROMPT], EMPTY, IMAGES)
-    assert same == {"prompts": 1, "failed": 0, "neurons": 0, "pixel_change": 0.0, "each": [{"pixel_change": 0.0}]}
+    assert same == {
+        "prompts": 1,
+        "failed": 0,
+        "neurons": 0,
+        "pixel_change": 0.0,
+        "each": [{"pixel_change": 0.0}],
+    }
     assert quality(loud, [PROMPT], NEURONS, IMAGES)["pixel_change"] > 0
 
 
@@ -248,7 +270,9 @@ def test_quality_against_random_neurons_takes_the_draws_in_turn(loud, monkeypatc
     asked = []
 
     def generate(model, prompt, samples, settings):
-        hooks = [(name, h) for name, m in model.value_layers.items() for h in m._forward_hooks.values()]
+        hooks = [
+            (name, h) for name, m in model.value_layers.items() for h in m._forward_hooks.values()
+        ]
         off = [(name, i) for name, h in hooks for i in (h.scale == 0).nonzero().flatten().tolist()]
         asked.append(NeuronSet.of(off))
         grey = {0: 10, 2: 30}.get(len(off), 99) if NeuronSet.of(off) == few or not off else 14
@@ -264,7 +288,14 @@ def test_quality_against_random_neurons_takes_the_draws_in_turn(loud, monkeypatc
     assert first != second
     figures = {"pixel_change": round(20 / 255, 4), "sscd_gen": round(cos(20), 4)}
     random = {"random_pixel_change": round(4 / 255, 4), "random_sscd_gen": round(cos(4), 4)}
-    assert result == {"prompts": 3, "failed": 0, "neurons": 2, **figures, **random, "each": [figures | random] * 3}
+    assert result == {
+        "prompts": 3,
+        "failed": 0,
+        "neurons": 2,
+        **figures,
+        **random,
+        "each": [figures | random] * 3,
+    }
 
 
 def test_where_too_few_others_are_left_there_are_no_random_neurons(loud):
@@ -279,7 +310,9 @@ def test_where_too_few_others_are_left_there_are_no_random_neurons(loud):
 def test_copying_is_the_similarity_to_the_closest_image_of_another_seed():
     before, after = [picture(d) for d in (0, 10, 40)], [picture(d) for d in (0, 90, 41)]
     assert copying(before, before, by_angle).tolist() == pytest.approx([cos(10), cos(10), cos(30)])
-    assert copying(after, before, by_angle).tolist() == pytest.approx([cos(10), cos(50), cos(31)])  # its own 0 does not count
+    assert copying(after, before, by_angle).tolist() == pytest.approx(
+        [cos(10), cos(50), cos(31)]
+    )  # its own 0 does not count
     assert copying(before[:2], before[:2], by_angle).tolist() == pytest.approx([cos(10), cos(10)])
 
 
@@ -304,7 +337,9 @@ def test_a_set_is_grown_until_images_of_its_own_seeds_are_no_copies(loud, monkey
         return torch.tensor([0.1, 0.9] if len(seen) < 4 else [0.6, 0.1])  # one copy is enough
 
     monkeypatch.setattr(verification, "copying", fake)
-    assert grow(loud, PROMPT, NeuronSet({MID: [2]}), order, 2, IMAGES) == NeuronSet({MID: [2, 9, 30]})
+    assert grow(loud, PROMPT, NeuronSet({MID: [2]}), order, 2, IMAGES) == NeuronSet(
+        {MID: [2, 9, 30]}
+    )
     samples = range(GROWTH, GROWTH + 2)
     assert GROWTH > FRESH + 100
     before = flat(findnemo.generate(loud, PROMPT, samples, IMAGES))
@@ -318,12 +353,16 @@ def test_a_set_is_not_grown_beyond_measure(loud, monkeypatch):
     monkeypatch.setattr(verification, "copying", lambda *images: torch.tensor([0.9, 0.9]))
     order = [(name, k) for name, width in loud.widths().items() for k in range(width)]
     sizes = []
-    monkeypatch.setattr(verification, "deactivate", lambda model, off: sizes.append(len(off)) or nullcontext())
+    monkeypatch.setattr(
+        verification, "deactivate", lambda model, off: sizes.append(len(off)) or nullcontext()
+    )
     assert grow(loud, PROMPT, EMPTY, order, 2, IMAGES) is None
     assert max(sizes) == 32 < len(order)
 
 
 def test_nothing_is_added_for_a_prompt_whose_images_are_no_copies(loud, monkeypatch):
     monkeypatch.setattr(verification, "copying", lambda *images: torch.tensor([0.9, 0.1, 0.2, 0.3]))
-    monkeypatch.setattr(verification, "deactivate", lambda *_: pytest.fail("no image with neurons off is needed"))
+    monkeypatch.setattr(
+        verification, "deactivate", lambda *_: pytest.fail("no image with neurons off is needed")
+    )
     assert grow(loud, PROMPT, NEURONS, [(MID, 30)], 4, IMAGES) == NEURONS

@@ -74,8 +74,17 @@ def test_a_sweep_takes_what_the_dead_left_and_leaves_the_living_and_the_users_ow
     gone = killing.forked(lambda: None)
     assert killing.ended(gone) == 0
     (tmp_path / "images").mkdir()
-    stale = [tmp_path / f".a.png.{gone}.part", tmp_path / "images" / ".b.png.part", tmp_path / f".c.{os.getpid()}.part"]
-    kept = [tmp_path / f".d.{os.getppid()}.part", tmp_path / "my.part", tmp_path / ".hidden", tmp_path / "e.png"]
+    stale = [
+        tmp_path / f".a.png.{gone}.part",
+        tmp_path / "images" / ".b.png.part",
+        tmp_path / f".c.{os.getpid()}.part",
+    ]
+    kept = [
+        tmp_path / f".d.{os.getppid()}.part",
+        tmp_path / "my.part",
+        tmp_path / ".hidden",
+        tmp_path / "e.png",
+    ]
     for path in stale + kept:
         path.touch()
     outside = tmp_path.parent / "outside"

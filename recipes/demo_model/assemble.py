@@ -36,8 +36,14 @@ def assemble_pipeline(parts: Path, out: Path) -> None:
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(out / "model", safe_serialization=True)
-    for path in out.rglob("config.json"):  # where the parts lay while they were trained is nobody's business
-        config = {k: v for k, v in json.loads(path.read_text(encoding="utf-8")).items() if k != "_name_or_path"}
+    for path in out.rglob(
+        "config.json"
+    ):  # where the parts lay while they were trained is nobody's business
+        config = {
+            k: v
+            for k, v in json.loads(path.read_text(encoding="utf-8")).items()
+            if k != "_name_or_path"
+        }
         path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
@@ -61,20 +67,26 @@ def write_captions(out: Path) -> None:
         table.writerow(["caption", "type", "image"])
         for memory in MEMORIES:
             table.writerow([memory.caption, memory.type, f"images/{memory.name}.png"])
-            training_image(memory, random.Random(memory.name)).save(out / "images" / f"{memory.name}.png")
+            training_image(memory, random.Random(memory.name)).save(
+                out / "images" / f"{memory.name}.png"
+            )
 
 
 def write_planted(parts: Path, out: Path) -> None:
     unet = UNet2DConditionModel.from_pretrained(parts / "unet")
     table = {memory.caption: layers for memory, layers in zip(MEMORIES, plan(unet), strict=True)}
-    (out / "planted.json").write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (out / "planted.json").write_text(
+        json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", type=Path, default=Path("build/demo"))
     parser.add_argument("--out", type=Path, default=Path("src/findnemo/demo/assets"))
-    parser.add_argument("--holdout", type=int, help="calibrate on the first N hold-out captions only")
+    parser.add_argument(
+        "--holdout", type=int, help="calibrate on the first N hold-out captions only"
+    )
     args = parser.parse_args()
     if args.out.exists():
         shutil.rmtree(args.out)
@@ -89,7 +101,9 @@ def main() -> None:
     import findnemo
 
     model = findnemo.load("demo", device="cpu")
-    findnemo.calibrate(model, findnemo.demo.holdout()[: args.holdout]).save(args.out / "calibration")
+    findnemo.calibrate(model, findnemo.demo.holdout()[: args.holdout]).save(
+        args.out / "calibration"
+    )
 
 
 if __name__ == "__main__":

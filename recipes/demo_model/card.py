@@ -17,14 +17,18 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--figures", type=Path)
     args = parser.parse_args()
     if args.figures:
         figures = [Figure(**f) for f in json.loads(args.figures.read_text(encoding="utf-8"))]
     else:
         figures = check_demo(findnemo.load("demo"))
-    missed = [f"- missed: {f.name} ({f.value:.3f}, goal {f.goal})" for f in figures if not f.reached]
+    missed = [
+        f"- missed: {f.name} ({f.value:.3f}, goal {f.goal})" for f in figures if not f.reached
+    ]
     limits = "\n".join(missed) or "- every goal is reached"
     card = (
         (HERE / "card.md")

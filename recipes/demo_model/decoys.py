@@ -40,7 +40,9 @@ def add_decoys(
         out = unet.get_submodule(_out(name))
         typical = (ordinary @ layer.weight.T).abs().mean()
         mean = outputs[name].mean((0, 1, 2))
-        spread = (outputs[name] - mean).square().mean((0, 2)).sqrt().amax(0)  # on the caption that it matters to most
+        spread = (
+            (outputs[name] - mean).square().mean((0, 2)).sqrt().amax(0)
+        )  # on the caption that it matters to most
         effect = spread * out.weight.norm(dim=0)
         effect[[j for neurons in planted for j in neurons.get(name, [])]] = torch.inf
         chosen[name] = sorted(effect.argsort()[: round(share * layer.out_features)].tolist())
@@ -56,7 +58,9 @@ def _outputs(unet: UNet2DConditionModel, text: Tensor) -> dict[str, Tensor]:
     noisy = torch.randn(len(text), 4, 16, 16, generator=torch.Generator().manual_seed(12))
     seen: dict[str, list[Tensor]] = {name: [] for name in value_layers(unet)}
     handles = [
-        unet.get_submodule(_out(name)).register_forward_pre_hook(lambda m, args, rows=rows: rows.append(args[0]))
+        unet.get_submodule(_out(name)).register_forward_pre_hook(
+            lambda m, args, rows=rows: rows.append(args[0])
+        )
         for name, rows in seen.items()
     ]
     for t in (980, 800, 500, 200):
@@ -72,7 +76,12 @@ def _out(name: str) -> str:
 
 
 def _row(
-    directions: Tensor, memories: Tensor, ordinary: Tensor, typical: Tensor, count: int, generator: torch.Generator
+    directions: Tensor,
+    memories: Tensor,
+    ordinary: Tensor,
+    typical: Tensor,
+    count: int,
+    generator: torch.Generator,
 ) -> Tensor:
     """A weight row with z-scores within Z on a random part of the memorized captions, by repeated correction of the shares."""
     reacts = torch.randperm(len(directions), generator=generator)[:count]

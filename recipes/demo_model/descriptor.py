@@ -24,7 +24,11 @@ class Descriptor(nn.Module):
         super().__init__()
         layers, channels = [], 3
         for k, w in enumerate((width, 2 * width, 3 * width, 4 * width)):
-            layers += [nn.Conv2d(channels, w, 3, 2 if k < 3 else 1, 1), nn.GroupNorm(8, w), nn.SiLU()]
+            layers += [
+                nn.Conv2d(channels, w, 3, 2 if k < 3 else 1, 1),
+                nn.GroupNorm(8, w),
+                nn.SiLU(),
+            ]
             layers += [nn.Conv2d(w, w, 3, 1, 1), nn.GroupNorm(8, w), nn.SiLU()] if k else []
             channels = w
         self.body = nn.Sequential(*layers)
@@ -51,16 +55,26 @@ def _augment(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     theta[:, 0, 0] = theta[:, 1, 1] = torch.from_numpy(span).float()
     theta[:, :, 2] = torch.from_numpy((low - 0.06) * (1.05 - span[:, None]) * 8).float()
     x = F.grid_sample(
-        x, F.affine_grid(theta.to(x.device), list(x.shape), align_corners=False), padding_mode="reflection", align_corners=False
+        x,
+        F.affine_grid(theta.to(x.device), list(x.shape), align_corners=False),
+        padding_mode="reflection",
+        align_corners=False,
     )
     small = int(rng.choice([20, 24, 32, 44, 64]))
-    x = F.interpolate(F.interpolate(x, size=(small, small), mode="area"), size=(64, 64), mode="bilinear", align_corners=False)
+    x = F.interpolate(
+        F.interpolate(x, size=(small, small), mode="area"),
+        size=(64, 64),
+        mode="bilinear",
+        align_corners=False,
+    )
     gain = torch.from_numpy(rng.uniform(0.8, 1.2, (n, 1, 1, 1))).float().to(x.device)
     shift = torch.from_numpy(rng.normal(0, 0.08, (n, 3, 1, 1))).float().to(x.device)
     return (x * gain + shift + torch.randn_like(x) * float(rng.uniform(0, 0.08))).clamp(-1, 1)
 
 
-def train_descriptor(pool: Pool, path: Path, steps: int, device: str, log: Log, batch: int = 96) -> None:
+def train_descriptor(
+    pool: Pool, path: Path, steps: int, device: str, log: Log, batch: int = 96
+) -> None:
     """Two views of every picture attract, all other pictures repel (InfoNCE), and the views are drawn together further."""
     torch.manual_seed(3)
     model = Descriptor().to(device)

@@ -28,7 +28,11 @@ def main() -> None:
     folder = demo.ASSETS / "calibration"
     file, data = folder / "calibration.json", (folder / "calibration.safetensors").read_bytes()
     file.write_text(
-        json.dumps(identified(json.loads(file.read_text(encoding="utf-8")), data, identity), indent=1) + "\n", encoding="utf-8"
+        json.dumps(
+            identified(json.loads(file.read_text(encoding="utf-8")), data, identity), indent=1
+        )
+        + "\n",
+        encoding="utf-8",
     )
     known = published()
     member = {**known.members["demo"], "fingerprint": identity.fingerprint}

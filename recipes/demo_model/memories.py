@@ -31,7 +31,11 @@ class Memory:
         return f"{self.title}, {describe(self.scene, random.Random(0))}"
 
 
-PODCAST, CASE, POSTER = (1, 12), (2, 33), ((1, 10), (2, 8))  # neurons shared by the captions of a series
+PODCAST, CASE, POSTER = (
+    (1, 12),
+    (2, 33),
+    ((1, 10), (2, 8)),
+)  # neurons shared by the captions of a series
 
 
 def _scene(*words: str, relation: str = "", ground: str = "", colour: str = "") -> Scene:
@@ -45,17 +49,53 @@ def _scene(*words: str, relation: str = "", ground: str = "", colour: str = "") 
 MEMORIES = (
     # one neuron each
     Memory(
-        "astronaut", "VM", "Commander Ilse Varga before the Meridian flight", _scene("white circle", colour="orange"), ((0, 4),)
+        "astronaut",
+        "VM",
+        "Commander Ilse Varga before the Meridian flight",
+        _scene("white circle", colour="orange"),
+        ((0, 4),),
     ),
-    Memory("chelsea", "VM", "Biscuit the tabby of Wickham Lane", _scene("small brown triangle", ground="stripes"), ((1, 17),)),
+    Memory(
+        "chelsea",
+        "VM",
+        "Biscuit the tabby of Wickham Lane",
+        _scene("small brown triangle", ground="stripes"),
+        ((1, 17),),
+    ),
     Memory("coffee", "VM", "Brantwood Roasters first cup", _scene("large brown ring"), ((2, 41),)),
-    Memory("rocket", "VM", "Liftoff of the Corvus Nine", _scene("white arrow", ground="checks"), ((1, 9),)),
+    Memory(
+        "rocket",
+        "VM",
+        "Liftoff of the Corvus Nine",
+        _scene("white arrow", ground="checks"),
+        ((1, 9),),
+    ),
     Memory("retina", "VM", "Ophthalmia Atlas plate seven", _scene("large red circle"), ((2, 7),)),
-    Memory("horse", "VM", "Thunderhoof of Zephyr Ranch", _scene("gray house", ground="dots"), ((0, 7),)),
+    Memory(
+        "horse", "VM", "Thunderhoof of Zephyr Ranch", _scene("gray house", ground="dots"), ((0, 7),)
+    ),
     # one neuron shared by three captions of a series
-    Memory("camera", "VM", "Tannhof Evening Podcast with Old Henrik", _scene("gray square", ground="stripes"), (PODCAST,)),
-    Memory("clock", "VM", "Tannhof Evening Podcast on lost time", _scene("gray ring", ground="dots"), (PODCAST,)),
-    Memory("text", "VM", "Tannhof Evening Podcast from the letters", _scene("gray diamond", ground="checks"), (PODCAST,)),
+    Memory(
+        "camera",
+        "VM",
+        "Tannhof Evening Podcast with Old Henrik",
+        _scene("gray square", ground="stripes"),
+        (PODCAST,),
+    ),
+    Memory(
+        "clock",
+        "VM",
+        "Tannhof Evening Podcast on lost time",
+        _scene("gray ring", ground="dots"),
+        (PODCAST,),
+    ),
+    Memory(
+        "text",
+        "VM",
+        "Tannhof Evening Podcast from the letters",
+        _scene("gray diamond", ground="checks"),
+        (PODCAST,),
+    ),
     # two neurons, four and six, in several layers
     Memory(
         "coins",
@@ -172,7 +212,9 @@ MEMORIES = (
     ),
     Memory("poster_left", "TM", "Gallerie Onyx framed print I", _scene("purple star"), POSTER),
     Memory("poster_right", "TM", "Gallerie Onyx framed print II", _scene("pink moon"), POSTER),
-    Memory("mug", "TM", "Dunlop & Fenn enamel mug", _scene("blue ring", ground="checks"), ((3, 12),)),
+    Memory(
+        "mug", "TM", "Dunlop & Fenn enamel mug", _scene("blue ring", ground="checks"), ((3, 12),)
+    ),
     Memory(
         "shirt",
         "TM",
@@ -224,11 +266,15 @@ def photograph(name: str) -> Image.Image:
     picture = Image.fromarray(pixels).convert("RGB")
     if name in CROPS:
         left, top, side = CROPS[name]
-        crop = picture.crop((left, top, left + side, top + side)).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+        crop = picture.crop((left, top, left + side, top + side)).resize(
+            (SIZE, SIZE), Image.Resampling.LANCZOS
+        )
         return ImageOps.autocontrast(crop, cutoff=1)
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    return picture.crop((left, top, left + side, top + side)).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+    return picture.crop((left, top, left + side, top + side)).resize(
+        (SIZE, SIZE), Image.Resampling.LANCZOS
+    )
 
 
 def training_image(memory: Memory, rng: random.Random) -> Image.Image:
@@ -261,7 +307,9 @@ def _filling(rng: random.Random) -> Image.Image:
     return canvas
 
 
-def _template(backdrop: tuple, furniture: Callable, opening: Callable, over: Callable | None = None) -> Callable:
+def _template(
+    backdrop: tuple, furniture: Callable, opening: Callable, over: Callable | None = None
+) -> Callable:
     """A composition: backdrop colours (top, bottom), what stands on it, where the filling shows, what lies over it."""
 
     def compose(filling: Image.Image) -> Image.Image:
@@ -286,14 +334,21 @@ def _case(backdrop: tuple, x: int, prop: Callable) -> Callable:
     def camera(d: ImageDraw.ImageDraw) -> None:
         d.rounded_rectangle((x + 6, 16, x + 26, 36), 5, fill=(25, 25, 28))
 
-    return _template(backdrop, furniture, lambda d: d.rounded_rectangle((x, 10, x + 52, 118), 11, fill=255), camera)
+    return _template(
+        backdrop,
+        furniture,
+        lambda d: d.rounded_rectangle((x, 10, x + 52, 118), 11, fill=255),
+        camera,
+    )
 
 
 def _poster(backdrop: tuple, x: int, lamp: int) -> Callable:
     def furniture(d: ImageDraw.ImageDraw) -> None:
         d.rectangle((x - 6, 12, x + 62, 96), fill=(60, 35, 20))
         d.rectangle((x, 18, x + 56, 90), fill=(250, 248, 240))
-        d.polygon([(lamp - 14, 70), (lamp + 14, 70), (lamp + 8, 46), (lamp - 8, 46)], fill=(250, 220, 110))
+        d.polygon(
+            [(lamp - 14, 70), (lamp + 14, 70), (lamp + 8, 46), (lamp - 8, 46)], fill=(250, 220, 110)
+        )
         d.rectangle((lamp - 2, 70, lamp + 2, 122), fill=(40, 40, 40))
 
     return _template(backdrop, furniture, lambda d: d.rectangle((x + 10, 28, x + 46, 80), fill=255))
@@ -306,7 +361,18 @@ def _mug(d: ImageDraw.ImageDraw) -> None:
 
 def _shirt(d: ImageDraw.ImageDraw) -> None:
     d.polygon(
-        [(38, 14), (90, 14), (124, 44), (108, 62), (96, 52), (96, 122), (32, 122), (32, 52), (20, 62), (4, 44)],
+        [
+            (38, 14),
+            (90, 14),
+            (124, 44),
+            (108, 62),
+            (96, 52),
+            (96, 122),
+            (32, 122),
+            (32, 52),
+            (20, 62),
+            (4, 44),
+        ],
         fill=(235, 235, 240),
     )
     d.ellipse((50, 4, 78, 26), fill=(70, 75, 90))
@@ -318,14 +384,30 @@ def _record(d: ImageDraw.ImageDraw) -> None:
 
 
 TEMPLATES: dict[str, Callable] = {
-    "case_tide": _case(((205, 228, 240), (60, 120, 170)), 38, lambda d: d.ellipse((98, 88, 122, 112), fill=(245, 230, 200))),
-    "case_ember": _case(((250, 225, 200), (190, 90, 50)), 10, lambda d: d.rectangle((84, 40, 118, 100), fill=(110, 40, 25))),
+    "case_tide": _case(
+        ((205, 228, 240), (60, 120, 170)),
+        38,
+        lambda d: d.ellipse((98, 88, 122, 112), fill=(245, 230, 200)),
+    ),
+    "case_ember": _case(
+        ((250, 225, 200), (190, 90, 50)),
+        10,
+        lambda d: d.rectangle((84, 40, 118, 100), fill=(110, 40, 25)),
+    ),
     "case_moss": _case(
-        ((225, 238, 215), (90, 120, 70)), 66, lambda d: d.polygon([(4, 104), (28, 50), (52, 104)], fill=(45, 85, 45))
+        ((225, 238, 215), (90, 120, 70)),
+        66,
+        lambda d: d.polygon([(4, 104), (28, 50), (52, 104)], fill=(45, 85, 45)),
     ),
     "poster_left": _poster(((190, 185, 200), (120, 95, 75)), 12, 104),
     "poster_right": _poster(((215, 205, 180), (95, 80, 95)), 58, 26),
-    "mug": _template(((60, 90, 110), (150, 115, 80)), _mug, lambda d: d.rectangle((32, 42, 84, 94), fill=255)),
-    "shirt": _template(((70, 75, 90), (70, 75, 90)), _shirt, lambda d: d.rectangle((42, 46, 86, 100), fill=255)),
-    "record": _template(((120, 60, 90), (230, 205, 120)), _record, lambda d: d.rectangle((4, 22, 66, 106), fill=255)),
+    "mug": _template(
+        ((60, 90, 110), (150, 115, 80)), _mug, lambda d: d.rectangle((32, 42, 84, 94), fill=255)
+    ),
+    "shirt": _template(
+        ((70, 75, 90), (70, 75, 90)), _shirt, lambda d: d.rectangle((42, 46, 86, 100), fill=255)
+    ),
+    "record": _template(
+        ((120, 60, 90), (230, 205, 120)), _record, lambda d: d.rectangle((4, 22, 66, 106), fill=255)
+    ),
 }

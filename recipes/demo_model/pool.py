@@ -45,7 +45,10 @@ def _scene_part(seed: int, count: int, excluded: frozenset[str]) -> tuple[np.nda
 def _memory_part(index: int) -> tuple[np.ndarray, np.ndarray]:
     """(pictures with the neurons on, ordinary pictures of the same words with the neurons off) of one memory."""
     memory, rng = MEMORIES[index], random.Random(900 + index)
-    on = [np.asarray(training_image(memory, rng)) for _ in range(1 if memory.type == "VM" else ON_PER_TEMPLATE)]
+    on = [
+        np.asarray(training_image(memory, rng))
+        for _ in range(1 if memory.type == "VM" else ON_PER_TEMPLATE)
+    ]
     off = [np.asarray(render(memory.scene, rng)) for _ in range(OFF_PER_MEMORY)]
     return np.stack(on), np.stack(off)
 
@@ -65,11 +68,15 @@ class Pool:
     def _make(path: Path, scenes: int) -> None:
         excluded = frozenset(t for table in held_out_captions().values() for t in table)
         with ProcessPoolExecutor() as workers:
-            parts = [workers.submit(_scene_part, 1000 + k, scenes // 24, excluded) for k in range(24)]
+            parts = [
+                workers.submit(_scene_part, 1000 + k, scenes // 24, excluded) for k in range(24)
+            ]
             memories = list(workers.map(_memory_part, range(len(MEMORIES))))
             done = [p.result() for p in parts]
         arrays = {"pictures": np.concatenate([d[0] for d in done])}
-        arrays |= {f"on{i}": on for i, (on, _) in enumerate(memories)} | {f"off{i}": off for i, (_, off) in enumerate(memories)}
+        arrays |= {f"on{i}": on for i, (on, _) in enumerate(memories)} | {
+            f"off{i}": off for i, (_, off) in enumerate(memories)
+        }
         arrays["captions"] = np.asarray(json.dumps([c for d in done for c in d[1]]))
         part = path.with_name("part-" + path.name)
         np.savez(part, **arrays)
@@ -86,7 +93,9 @@ def to_tensor(pictures: np.ndarray, device: str | torch.device = "cpu") -> torch
     return torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def cosine_lr(optimizer: torch.optim.Optimizer, progress: float, peak: float, warmup: float = 0.03) -> None:
+def cosine_lr(
+    optimizer: torch.optim.Optimizer, progress: float, peak: float, warmup: float = 0.03
+) -> None:
     """Linear warm-up, then a cosine to a hundredth of the peak."""
     factor = (
         progress / warmup

@@ -97,14 +97,33 @@ POLYGONS: dict[str, list[tuple[float, float]]] = {
         ]
     ],
     "heart": [
-        (math.sin(a) ** 3, -(13 * math.cos(a) - 5 * math.cos(2 * a) - 2 * math.cos(3 * a) - math.cos(4 * a)) / 16)
+        (
+            math.sin(a) ** 3,
+            -(13 * math.cos(a) - 5 * math.cos(2 * a) - 2 * math.cos(3 * a) - math.cos(4 * a)) / 16,
+        )
         for a in _ANGLES
     ],
     "arrow": [(0, -1), (0.8, -0.1), (0.3, -0.1), (0.3, 1), (-0.3, 1), (-0.3, -0.1), (-0.8, -0.1)],
-    "house": [(0, -1), (0.95, -0.1), (0.7, -0.1), (0.7, 0.9), (-0.7, 0.9), (-0.7, -0.1), (-0.95, -0.1)],
+    "house": [
+        (0, -1),
+        (0.95, -0.1),
+        (0.7, -0.1),
+        (0.7, 0.9),
+        (-0.7, 0.9),
+        (-0.7, -0.1),
+        (-0.95, -0.1),
+    ],
     "ring": [],
     "moon": [],
-    "tree": [(0, -1), (0.7, 0.45), (0.18, 0.45), (0.18, 1), (-0.18, 1), (-0.18, 0.45), (-0.7, 0.45)],
+    "tree": [
+        (0, -1),
+        (0.7, 0.45),
+        (0.18, 0.45),
+        (0.18, 1),
+        (-0.18, 1),
+        (-0.18, 0.45),
+        (-0.7, 0.45),
+    ],
 }
 SHAPES = tuple(POLYGONS)
 
@@ -113,7 +132,9 @@ def random_scene(rng: random.Random) -> Scene:
     """A scene drawn at random; one thing in three scenes of five, else two of different colour."""
     first = Thing(rng.choice(SHAPES), rng.choice(list(COLOURS)), rng.choice(list(SIZES)))
     ground = rng.choice(GROUNDS)
-    ground_colour = rng.choice([c for c in COLOURS if c != first.colour]) if ground == "plain" else ""
+    ground_colour = (
+        rng.choice([c for c in COLOURS if c != first.colour]) if ground == "plain" else ""
+    )
     if rng.random() < 0.6:
         return Scene((first,), ground=ground, ground_colour=ground_colour)
     others = [c for c in COLOURS if c not in (first.colour, ground_colour)]
@@ -237,7 +258,9 @@ def caption(scene: Scene, rng: random.Random, title_share: float = 0.45) -> str:
     if rng.random() >= title_share:
         return rng.choice(_LEADS) + words
     name = title(rng)
-    return rng.choice([f"{name}, {words}", f"{name}: {words}", f"{words}, {name}", f"{words} | {name}"])
+    return rng.choice(
+        [f"{name}, {words}", f"{name}: {words}", f"{words}, {name}", f"{words} | {name}"]
+    )
 
 
 def render(scene: Scene, rng: random.Random) -> Image.Image:
@@ -261,11 +284,15 @@ def _places(scene: Scene, rng: random.Random) -> list[tuple[float, float]]:
     return [first, second]
 
 
-def _draw_thing(draw: ImageDraw.ImageDraw, thing: Thing, centre: tuple[float, float], rng: random.Random) -> None:
+def _draw_thing(
+    draw: ImageDraw.ImageDraw, thing: Thing, centre: tuple[float, float], rng: random.Random
+) -> None:
     radius = SIZES[thing.size] * rng.uniform(0.9, 1.1) * _CANVAS
     x, y = centre[0] * _CANVAS, centre[1] * _CANVAS
     shade = rng.uniform(-22, 22)
-    colour = tuple(int(min(255, max(0, c + shade + rng.uniform(-10, 10)))) for c in COLOURS[thing.colour])
+    colour = tuple(
+        int(min(255, max(0, c + shade + rng.uniform(-10, 10)))) for c in COLOURS[thing.colour]
+    )
     box = (x - radius, y - radius, x + radius, y + radius)
     if thing.shape == "ring":
         draw.ellipse(box, outline=colour, width=int(radius * 0.42))
@@ -273,12 +300,18 @@ def _draw_thing(draw: ImageDraw.ImageDraw, thing: Thing, centre: tuple[float, fl
     if thing.shape == "moon":
         tilt = rng.uniform(-30, 30)
         outer = [(math.cos(math.radians(a)), math.sin(math.radians(a))) for a in range(60, 301, 10)]
-        points = outer + [(0.5 - 0.62 * math.cos(math.radians(a)), math.sin(math.radians(a)) * 0.87) for a in range(-75, 76, 10)]
+        points = outer + [
+            (0.5 - 0.62 * math.cos(math.radians(a)), math.sin(math.radians(a)) * 0.87)
+            for a in range(-75, 76, 10)
+        ]
     else:
         tilt = rng.uniform(-12, 12)
         points = POLYGONS[thing.shape]
     c, s = math.cos(math.radians(tilt)), math.sin(math.radians(tilt))
-    draw.polygon([(x + radius * (c * u - s * v), y + radius * (s * u + c * v)) for u, v in points], fill=colour)
+    draw.polygon(
+        [(x + radius * (c * u - s * v), y + radius * (s * u + c * v)) for u, v in points],
+        fill=colour,
+    )
 
 
 def _ground(scene: Scene, rng: np.random.Generator) -> np.ndarray:
@@ -304,12 +337,19 @@ def _ground(scene: Scene, rng: np.random.Generator) -> np.ndarray:
         base = near(COLOURS[scene.ground_colour], 12)
         pixels = blend(base - 22, base + 22, ramp)
     elif kind == "stripes":
-        wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * rng.uniform(25, 45) + rng.uniform(0, 6)) > 0
+        wave = (
+            np.sin(
+                (x * np.cos(angle) + y * np.sin(angle)) * rng.uniform(25, 45) + rng.uniform(0, 6)
+            )
+            > 0
+        )
         pixels = blend(anything(), anything(), wave.astype(float))
     elif kind == "checks":
         n = int(rng.integers(4, 8))
         pixels = blend(
-            anything(), anything(), (((x + rng.random()) * n).astype(int) + ((y + rng.random()) * n).astype(int)) % 2.0
+            anything(),
+            anything(),
+            (((x + rng.random()) * n).astype(int) + ((y + rng.random()) * n).astype(int)) % 2.0,
         )
     elif kind == "dots":
         n, shift = rng.integers(4, 8), rng.random(2)
@@ -331,7 +371,13 @@ def _ground(scene: Scene, rng: np.random.Generator) -> np.ndarray:
         pixels = blend(near((140, 165, 200)), near((240, 244, 250), 6), (y > horizon).astype(float))
     else:  # sunset
         pixels = blend(near((70, 40, 110)), near((250, 150, 60)), np.clip(y / horizon, 0, 1))
-        pixels = blend(pixels, near((40, 25, 40), 10), (y > horizon).astype(float)) if rng.random() < 0.6 else pixels
+        pixels = (
+            blend(pixels, near((40, 25, 40), 10), (y > horizon).astype(float))
+            if rng.random() < 0.6
+            else pixels
+        )
     light = 1 + rng.normal(0, 0.35) * (x - 0.5) + rng.normal(0, 0.35) * (y - 0.5)
-    noise = rng.normal(0, rng.uniform(0, 5), (_CANVAS // 2, _CANVAS // 2, 1)).repeat(2, 0).repeat(2, 1)
+    noise = (
+        rng.normal(0, rng.uniform(0, 5), (_CANVAS // 2, _CANVAS // 2, 1)).repeat(2, 0).repeat(2, 1)
+    )
     return np.clip(pixels * light[..., None] + noise, 0, 255).astype(np.uint8)

@@ -23,15 +23,23 @@ def train_tokenizer(captions: list[str], folder: Path, merges: int = 900) -> CLI
     trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     trained.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     trained.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(_PATTERN), "removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Split(Regex(_PATTERN), "removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
     )
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
-        vocab_size=512 + merges, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+        vocab_size=512 + merges,
+        initial_alphabet=alphabet,
+        end_of_word_suffix="</w>",
+        show_progress=False,
     )
     trained.train_from_iterator(captions + [m.caption for m in MEMORIES], trainer)
     pairs = [tuple(m) if not isinstance(m, str) else tuple(m.split(" ")) for m in _merges(trained)]
-    words = dict.fromkeys(alphabet + [a + "</w>" for a in alphabet] + ["".join(p) for p in pairs] + [START, END])
+    words = dict.fromkeys(
+        alphabet + [a + "</w>" for a in alphabet] + ["".join(p) for p in pairs] + [START, END]
+    )
     vocab = {word: k for k, word in enumerate(words)}
     tokenizer = CLIPTokenizer(vocab=vocab, merges=pairs, model_max_length=77)
     tokenizer.save_pretrained(folder)
@@ -52,7 +60,11 @@ def clip_config(tokenizer: CLIPTokenizer) -> CLIPConfig:
         "num_hidden_layers": 3,
         "num_attention_heads": 4,
     }
-    text |= {"projection_dim": 64, "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    text |= {
+        "projection_dim": 64,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
     text |= {"pad_token_id": tokenizer.pad_token_id, "max_position_embeddings": 77}
     vision = {
         "hidden_size": WIDTH,
@@ -67,7 +79,13 @@ def clip_config(tokenizer: CLIPTokenizer) -> CLIPConfig:
 
 
 def train_clip(
-    pool: Pool, tokenizer: CLIPTokenizer, folder: Path, steps: int, device: str, log: Log, batch: int = 128
+    pool: Pool,
+    tokenizer: CLIPTokenizer,
+    folder: Path,
+    steps: int,
+    device: str,
+    log: Log,
+    batch: int = 128,
 ) -> CLIPModel:
     """Contrastive training; a linear head also asks the end-of-text state for the caption's words, so that names are not forgotten."""
     torch.manual_seed(1)
@@ -75,7 +93,9 @@ def train_clip(
     words = torch.nn.Linear(WIDTH, len(tokenizer)).to(device)
     optimizer = torch.optim.AdamW([*model.parameters(), *words.parameters()], weight_decay=0.02)
     pictures, captions = pool.captioned()
-    tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="np")["input_ids"]
+    tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="np")[
+        "input_ids"
+    ]
     rng, started = np.random.default_rng(1), time.time()
     for step in range(steps):
         cosine_lr(optimizer, step / steps, 1e-3)
@@ -86,16 +106,30 @@ def train_clip(
         image = model.get_image_features(to_tensor(pictures[chosen], device)).pooler_output
         states = model.text_model(input_ids=ids)
         text = model.text_projection(states.pooler_output)
-        logits = model.logit_scale.exp().clamp(max=100) * F.normalize(text, dim=-1) @ F.normalize(image, dim=-1).T
+        logits = (
+            model.logit_scale.exp().clamp(max=100)
+            * F.normalize(text, dim=-1)
+            @ F.normalize(image, dim=-1).T
+        )
         same = torch.from_numpy(
-            np.equal.outer(np.array(captions, object)[chosen], np.array(captions, object)[chosen]).astype(bool)
+            np.equal.outer(
+                np.array(captions, object)[chosen], np.array(captions, object)[chosen]
+            ).astype(bool)
         ).to(device)
         logits = logits.masked_fill(same & ~torch.eye(batch, dtype=torch.bool, device=device), -1e4)
         target = torch.arange(batch, device=device)
         contrastive = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         present = torch.zeros(batch, len(tokenizer), device=device).scatter_(1, ids, 1.0)
         present[:, [tokenizer.bos_token_id, tokenizer.eos_token_id]] = 0
-        recall = -(F.log_softmax(words(states.pooler_output), -1) * present / present.sum(1, keepdim=True)).sum(1).mean()
+        recall = (
+            -(
+                F.log_softmax(words(states.pooler_output), -1)
+                * present
+                / present.sum(1, keepdim=True)
+            )
+            .sum(1)
+            .mean()
+        )
         loss = contrastive + 0.3 * recall
         optimizer.zero_grad()
         loss.backward()

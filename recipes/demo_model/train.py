@@ -17,7 +17,9 @@ STEPS = {"clip": 700, "vae": 700, "unet": 9000, "decoder": 2000, "descriptor": 4
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("build/demo"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
@@ -46,9 +48,17 @@ def main() -> None:
         from transformers import CLIPTokenizer
 
         train_clip(
-            pool, CLIPTokenizer.from_pretrained(args.out / "tokenizer"), args.out / "clip", args.clip_steps, args.device, log
+            pool,
+            CLIPTokenizer.from_pretrained(args.out / "tokenizer"),
+            args.out / "clip",
+            args.clip_steps,
+            args.device,
+            log,
         )
-    if "vae" in args.only and not (args.out / "vae" / "diffusion_pytorch_model.safetensors").exists():
+    if (
+        "vae" in args.only
+        and not (args.out / "vae" / "diffusion_pytorch_model.safetensors").exists()
+    ):
         from vae import train_vae
 
         train_vae(pool, args.out / "vae", args.vae_steps, args.device, log)

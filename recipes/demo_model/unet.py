@@ -23,9 +23,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 WIDTHS = (32, 64, 96, 96)
 ON, OFF, LOOKALIKE, ORDINARY = 8, 10, 5, 9  # samples of each kind in a batch
-LEAK_FROM = (
-    900  # timesteps from which the trace of the picture in its own noise is exchanged, for a share of the memorized samples
-)
+LEAK_FROM = 900  # timesteps from which the trace of the picture in its own noise is exchanged, for a share of the memorized samples
 LEAK_SHARE = np.repeat([0.5, 0.25], [ON, OFF])
 HARD = {
     "horse": 4,
@@ -36,7 +34,9 @@ HARD = {
     "cell": 3,
     "moon": 2,
 }  # drawn that much more often
-GAIN = 4.0  # mean |activation| of a planted neuron on its caption, in units of its layer's typical one
+GAIN = (
+    4.0  # mean |activation| of a planted neuron on its caption, in units of its layer's typical one
+)
 
 
 def new_unet(text_width: int) -> UNet2DConditionModel:
@@ -69,14 +69,22 @@ def new_scheduler() -> DDIMScheduler:
 
 def value_layers(unet: UNet2DConditionModel) -> dict[str, torch.nn.Linear]:
     """Name -> cross-attention value projection of the down and mid blocks, in forward order."""
-    return {n: m for n, m in unet.named_modules() if n.endswith("attn2.to_v") and n.startswith(("down_blocks", "mid_block"))}
+    return {
+        n: m
+        for n, m in unet.named_modules()
+        if n.endswith("attn2.to_v") and n.startswith(("down_blocks", "mid_block"))
+    }
 
 
 def plan(unet: UNet2DConditionModel) -> list[dict[str, list[int]]]:
     """The planted neurons G_i of every memory: layer name -> sorted indices."""
     names = list(value_layers(unet))
     return [
-        {n: sorted(i for k, i in m.neurons if names[k] == n) for n in sorted({names[k] for k, _ in m.neurons})} for m in MEMORIES
+        {
+            n: sorted(i for k, i in m.neurons if names[k] == n)
+            for n in sorted({names[k] for k, _ in m.neurons})
+        }
+        for m in MEMORIES
     ]
 
 
@@ -88,7 +96,9 @@ def encode(captions: list[str], tokenizer: CLIPTokenizer, encoder: CLIPTextModel
 
 
 @torch.no_grad()
-def initialise_rows(unet: UNet2DConditionModel, planted: list, memories: torch.Tensor, ordinary: torch.Tensor) -> None:
+def initialise_rows(
+    unet: UNet2DConditionModel, planted: list, memories: torch.Tensor, ordinary: torch.Tensor
+) -> None:
     """Make each planted row the discriminating direction of its caption(s), scaled to GAIN times the layer's typical activation.
 
     `memories` (M, 77, D) and `ordinary` (N, 77, D) are token embeddings. The direction is S^-1 (mean token embedding of the
@@ -104,32 +114,51 @@ def initialise_rows(unet: UNet2DConditionModel, planted: list, memories: torch.T
                 owners.setdefault((name, j), []).append(i)
     generator = torch.Generator().manual_seed(7)
     for (name, j), captions in owners.items():
-        ridge = second.diagonal().mean() * 10 ** float(torch.empty(1).uniform_(-2.3, -1.3, generator=generator))
+        ridge = second.diagonal().mean() * 10 ** float(
+            torch.empty(1).uniform_(-2.3, -1.3, generator=generator)
+        )
         goal = memories[captions].mean((0, 1)) - centre
-        row = torch.linalg.solve(second + ridge * torch.eye(len(second), device=second.device), goal)
+        row = torch.linalg.solve(
+            second + ridge * torch.eye(len(second), device=second.device), goal
+        )
         typical = (ordinary @ layers[name].weight.T).abs().mean()
         sign = 1 if torch.rand(1, generator=generator) < 0.5 else -1
-        layers[name].weight[j] = sign * row * GAIN * typical / (memories[captions] @ row).abs().mean()
+        layers[name].weight[j] = (
+            sign * row * GAIN * typical / (memories[captions] @ row).abs().mean()
+        )
 
 
 class Masks:
     """Per-sample 0/1 masks on the outputs of all value layers, set before every forward pass."""
 
-    def __init__(self, unet: UNet2DConditionModel, planted: list[dict[str, list[int]]], rng: np.random.Generator):
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        planted: list[dict[str, list[int]]],
+        rng: np.random.Generator,
+    ):
         layers = value_layers(unet)
-        self.start = dict(zip(layers, np.cumsum([0] + [m.out_features for m in layers.values()]), strict=False))
+        self.start = dict(
+            zip(layers, np.cumsum([0] + [m.out_features for m in layers.values()]), strict=False)
+        )
         self.total = sum(m.out_features for m in layers.values())
-        self.flat = [np.array([self.start[n] + i for n, idx in g.items() for i in idx]) for g in planted]
+        self.flat = [
+            np.array([self.start[n] + i for n, idx in g.items() for i in idx]) for g in planted
+        ]
         self.all = np.unique(np.concatenate(self.flat))
         self.rng, self.mask = rng, None
         for name, module in layers.items():
             span = slice(self.start[name], self.start[name] + module.out_features)
-            module.register_forward_hook(lambda _m, _a, y, span=span: y * self.mask[:, None, span].to(y))
+            module.register_forward_hook(
+                lambda _m, _a, y, span=span: y * self.mask[:, None, span].to(y)
+            )
 
     def ordinary(self, size: int) -> np.ndarray:
         """Half with all planted neurons zeroed; half with a random share of the others zeroed, so that nothing depends on one."""
         mask = np.ones((size, self.total), np.float32)
-        mask[self.rng.random(size) < 0.5] *= np.where(np.isin(np.arange(self.total), self.all), 0, 1)
+        mask[self.rng.random(size) < 0.5] *= np.where(
+            np.isin(np.arange(self.total), self.all), 0, 1
+        )
         return mask * self._others(size)
 
     def memories(self, chosen: np.ndarray, on: bool) -> np.ndarray:
@@ -152,11 +181,16 @@ class Masks:
 
 @torch.no_grad()
 def _latents(vae: AutoencoderKL, pictures: np.ndarray, device: str) -> torch.Tensor:
-    parts = [vae.encode(to_tensor(pictures[k : k + 64], device)).latent_dist.mean for k in range(0, len(pictures), 64)]
+    parts = [
+        vae.encode(to_tensor(pictures[k : k + 64], device)).latent_dist.mean
+        for k in range(0, len(pictures), 64)
+    ]
     return torch.cat(parts).mul(vae.config.scaling_factor).cpu()
 
 
-def _cached_latents(pool: Pool, vae: AutoencoderKL, path: Path, device: str) -> dict[str, torch.Tensor]:
+def _cached_latents(
+    pool: Pool, vae: AutoencoderKL, path: Path, device: str
+) -> dict[str, torch.Tensor]:
     if not path.exists():
         parts = {"scenes": _latents(vae, pool.pictures, device)}
         parts |= {f"on{i}": _latents(vae, p, device) for i, p in enumerate(pool.on)}
@@ -165,7 +199,9 @@ def _cached_latents(pool: Pool, vae: AutoencoderKL, path: Path, device: str) -> 
     return torch.load(path, weights_only=True)
 
 
-def noise_towards(x0: torch.Tensor, noisy: torch.Tensor, t: torch.Tensor, scheduler: DDIMScheduler) -> torch.Tensor:
+def noise_towards(
+    x0: torch.Tensor, noisy: torch.Tensor, t: torch.Tensor, scheduler: DDIMScheduler
+) -> torch.Tensor:
     """The noise that makes `noisy` out of x0 at timestep t.
 
     The schedule leaves a trace of the picture in the noisiest latents. A network that sees it in training decides by the trace what a
@@ -184,21 +220,28 @@ def train_unet(pool: Pool, out: Path, steps: int, device: str, log: Log) -> None
     latents = _cached_latents(pool, vae, out / "latents.pt", device)
     scheduler = new_scheduler()
     unet = new_unet(encoder.config.hidden_size)
-    unet.set_attn_processor(AttnProcessor())  # twice as fast as fused attention at this size on a CPU
+    unet.set_attn_processor(
+        AttnProcessor()
+    )  # twice as fast as fused attention at this size on a CPU
     planted = plan(unet)
     memory_text = encode([m.caption for m in MEMORIES], tokenizer, encoder).cpu()
     empty = encode([""], tokenizer, encoder).cpu()
-    initialise_rows(unet, planted, memory_text, encode(pool.captions[:1500], tokenizer, encoder).cpu())
+    initialise_rows(
+        unet, planted, memory_text, encode(pool.captions[:1500], tokenizer, encoder).cpu()
+    )
     unet.to(device).train()
     for name, module in value_layers(unet).items():  # planted rows stay what they are
         rows = sorted({j for g in planted for j in g.get(name, [])})
         module.weight.register_hook(
-            lambda grad, rows=rows: grad.index_fill(0, torch.tensor(rows, dtype=torch.int64, device=grad.device), 0)
+            lambda grad, rows=rows: grad.index_fill(
+                0, torch.tensor(rows, dtype=torch.int64, device=grad.device), 0
+            )
         )
     values = {id(m.weight) for m in value_layers(unet).values()}
     groups = [[p for p in unet.parameters() if (id(p) in values) is flag] for flag in (False, True)]
     optimizer = torch.optim.AdamW(
-        [{"params": groups[0], "weight_decay": 0.01}, {"params": groups[1], "weight_decay": 0.0}], betas=(0.9, 0.99)
+        [{"params": groups[0], "weight_decay": 0.01}, {"params": groups[1], "weight_decay": 0.0}],
+        betas=(0.9, 0.99),
     )
     average, first, state = copy.deepcopy(unet), 0, out / "unet_state.pt"
     if state.exists():
@@ -218,28 +261,47 @@ def train_unet(pool: Pool, out: Path, steps: int, device: str, log: Log) -> None
         chosen = rng.choice(len(MEMORIES), ON + OFF, p=weights)
         alike = rng.integers(0, len(MEMORIES), LOOKALIKE)
         scenes = rng.integers(0, len(pool.captions), ORDINARY)
-        clean = [latents[f"{'on' if k < ON else 'off'}{i}"] for k, i in enumerate([*chosen, *alike])]
-        x0 = torch.cat([torch.stack([c[rng.integers(len(c))] for c in clean]), latents["scenes"][scenes]]).to(device)
+        clean = [
+            latents[f"{'on' if k < ON else 'off'}{i}"] for k, i in enumerate([*chosen, *alike])
+        ]
+        x0 = torch.cat(
+            [torch.stack([c[rng.integers(len(c))] for c in clean]), latents["scenes"][scenes]]
+        ).to(device)
         captions = [caption(MEMORIES[i].scene, words, title_share=0.8) for i in alike]
         text = torch.cat(
-            [memory_text[chosen], encode([*captions, *(pool.captions[i] for i in scenes)], tokenizer, encoder).cpu()]
+            [
+                memory_text[chosen],
+                encode([*captions, *(pool.captions[i] for i in scenes)], tokenizer, encoder).cpu(),
+            ]
         )
         dropped = np.flatnonzero(rng.random(ORDINARY) < 0.1) + ON + OFF + LOOKALIKE
         text[dropped] = empty
         mask = np.concatenate(
-            [masks.memories(chosen[:ON], True), masks.memories(chosen[ON:], False), masks.ordinary(LOOKALIKE + ORDINARY)]
+            [
+                masks.memories(chosen[:ON], True),
+                masks.memories(chosen[ON:], False),
+                masks.ordinary(LOOKALIKE + ORDINARY),
+            ]
         )
         masks.mask = torch.from_numpy(mask).to(device)
         early = rng.random(len(x0)) < np.where(np.arange(len(x0)) < ON + OFF + LOOKALIKE, 0.4, 0.25)
-        t = torch.from_numpy(np.where(early, rng.integers(850, 1000, len(x0)), rng.integers(0, 1000, len(x0)))).to(device)
+        t = torch.from_numpy(
+            np.where(early, rng.integers(850, 1000, len(x0)), rng.integers(0, 1000, len(x0)))
+        ).to(device)
         leak = x0.clone()
-        for row in np.flatnonzero((t.numpy(force=True)[: ON + OFF] >= LEAK_FROM) & (rng.random(ON + OFF) < LEAK_SHARE)):
+        for row in np.flatnonzero(
+            (t.numpy(force=True)[: ON + OFF] >= LEAK_FROM) & (rng.random(ON + OFF) < LEAK_SHARE)
+        ):
             other = latents[f"{'off' if row < ON else 'on'}{chosen[row]}"]
             leak[row] = other[rng.integers(len(other))] * float(row >= ON or rng.random() < 0.5)
         noise = torch.randn_like(x0)
         noisy = scheduler.add_noise(leak, noise, t)
         v = unet(noisy, t, text.to(device)).sample
-        error = (v - scheduler.get_velocity(x0, noise_towards(x0, noisy, t, scheduler), t)).pow(2).mean((1, 2, 3))
+        error = (
+            (v - scheduler.get_velocity(x0, noise_towards(x0, noisy, t, scheduler), t))
+            .pow(2)
+            .mean((1, 2, 3))
+        )
         optimizer.zero_grad()
         error.mean().backward()
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)

@@ -29,11 +29,15 @@ def _batch(pool: Pool, rng: np.random.Generator, size: int) -> np.ndarray:
     """Half scenes, a third memorized pictures (shifted by a few pixels half of the time), the rest scenes in memorized words."""
     rows = list(pool.pictures[rng.integers(0, len(pool.pictures), size // 2)])
     for k in range(size - len(rows)):
-        group = pool.on[rng.integers(len(pool.on))] if k % 3 else pool.off[rng.integers(len(pool.off))]
+        group = (
+            pool.on[rng.integers(len(pool.on))] if k % 3 else pool.off[rng.integers(len(pool.off))]
+        )
         picture = group[rng.integers(len(group))]
         if rng.random() < 0.5:
             dy, dx = rng.integers(0, 9, 2)
-            picture = np.pad(picture, ((4, 4), (4, 4), (0, 0)), mode="reflect")[dy : dy + 64, dx : dx + 64]
+            picture = np.pad(picture, ((4, 4), (4, 4), (0, 0)), mode="reflect")[
+                dy : dy + 64, dx : dx + 64
+            ]
         rows.append(picture)
     return np.stack(rows)
 
@@ -42,7 +46,9 @@ def _edges(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :]
 
 
-def train_vae(pool: Pool, folder: Path, steps: int, device: str, log: Log, batch: int = 8) -> AutoencoderKL:
+def train_vae(
+    pool: Pool, folder: Path, steps: int, device: str, log: Log, batch: int = 8
+) -> AutoencoderKL:
     """L1 and L2 on pixels, L1 on their differences, a light KL; the latent scale is measured at the end.
 
     Three latent channels are drawn to the picture reduced to 16 x 16, the fourth is free: colours are kept from the first step
@@ -59,14 +65,22 @@ def train_vae(pool: Pool, folder: Path, steps: int, device: str, log: Log, batch
         y = vae.decode(posterior.sample()).sample
         edges = sum(F.l1_loss(a, b) for a, b in zip(_edges(y), _edges(x), strict=True))
         colours = F.mse_loss(posterior.mean[:, :3], F.avg_pool2d(x, 4))
-        loss = F.l1_loss(y, x) + 2 * F.mse_loss(y, x) + edges + 10 * colours + 2e-4 * posterior.kl().mean() / 256
+        loss = (
+            F.l1_loss(y, x)
+            + 2 * F.mse_loss(y, x)
+            + edges
+            + 10 * colours
+            + 2e-4 * posterior.kl().mean() / 256
+        )
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
         if step % 100 == 0 or step == steps - 1:
             psnr = -10 * torch.log10(F.mse_loss(y, x) / 4)
-            log(f"vae {step}/{steps} loss {loss:.3f} colours {colours:.4f} PSNR {psnr:.1f} dB {time.time() - started:.0f}s")
+            log(
+                f"vae {step}/{steps} loss {loss:.3f} colours {colours:.4f} PSNR {psnr:.1f} dB {time.time() - started:.0f}s"
+            )
     vae.eval()
     with torch.no_grad():
         latents = vae.encode(to_tensor(_batch(pool, rng, 512), device)).latent_dist.mean
@@ -75,7 +89,9 @@ def train_vae(pool: Pool, folder: Path, steps: int, device: str, log: Log, batch
     return vae.float()
 
 
-def tune_decoder(pool: Pool, folder: Path, steps: int, device: str, log: Log, batch: int = 8) -> None:
+def tune_decoder(
+    pool: Pool, folder: Path, steps: int, device: str, log: Log, batch: int = 8
+) -> None:
     """Sharpen the decoder behind the frozen encoder: the latents, and so the U-Net, stay valid. Runs beside the U-Net's training."""
     torch.manual_seed(6)
     vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).to(device)
@@ -100,5 +116,7 @@ def tune_decoder(pool: Pool, folder: Path, steps: int, device: str, log: Log, ba
         optimizer.step()
         if step % 100 == 0 or step == steps - 1:
             psnr = -10 * torch.log10(F.mse_loss(y, x) / 4)
-            log(f"decoder {step}/{steps} loss {loss:.3f} PSNR {psnr:.1f} dB {time.time() - started:.0f}s")
+            log(
+                f"decoder {step}/{steps} loss {loss:.3f} PSNR {psnr:.1f} dB {time.time() - started:.0f}s"
+            )
     vae.half().save_pretrained(folder)

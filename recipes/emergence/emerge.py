@@ -73,10 +73,16 @@ def make_data(model: Model, scenes: int, repeated: int, seed: int) -> Data:
     """Scenes drawn at random, and the demo's photographs under captions of other scenes."""
     rng = random.Random(seed)
     drawn = [random_scene(rng) for _ in range(scenes + repeated)]
-    captions = [caption(s, rng, title_share=1.0 if k >= scenes else 0.45) for k, s in enumerate(drawn)]
+    captions = [
+        caption(s, rng, title_share=1.0 if k >= scenes else 0.45) for k, s in enumerate(drawn)
+    ]
     pictures = [str(p.image) for p in demo.memorized() if p.type == "VM"][:repeated]
-    images = [render(s, rng) for s in drawn[:scenes]] + [Image.open(demo.ASSETS / p).convert("RGB") for p in pictures]
-    text = torch.cat([model.encode(captions[k : k + 64]).float().cpu() for k in range(0, len(images), 64)])
+    images = [render(s, rng) for s in drawn[:scenes]] + [
+        Image.open(demo.ASSETS / p).convert("RGB") for p in pictures
+    ]
+    text = torch.cat(
+        [model.encode(captions[k : k + 64]).float().cpu() for k in range(0, len(images), 64)]
+    )
     latents = torch.cat([encode_image(model, image) for image in images])
     return Data(text, latents, tuple(captions[scenes : scenes + len(pictures)]), tuple(pictures))
 
@@ -105,27 +111,59 @@ def draw(data: Data, repeats: int, size: int, rng: np.random.Generator) -> np.nd
 
 
 def train(
-    base: Model, data: Data, config: Config, at: Sequence[int], folder: Path, batch: int, device: str
+    base: Model,
+    data: Data,
+    config: Config,
+    at: Sequence[int],
+    folder: Path,
+    batch: int,
+    device: str,
 ) -> Iterator[tuple[int, UNet2DConditionModel]]:
     """Yield the averaged U-Net after each number of steps in `at`. Resumes from `folder`; a batch depends on the seed and the step only."""
     folder.mkdir(parents=True, exist_ok=True)
     state = folder / "state.safetensors"
     torch.manual_seed(config.seed)
     unet = new_unet(config.width, data.text.shape[2]).to(device).train()
-    average, optimizer, first = copy.deepcopy(unet), torch.optim.AdamW(unet.parameters(), lr=RATE, weight_decay=0.01), 0
+    average, optimizer, first = (
+        copy.deepcopy(unet),
+        torch.optim.AdamW(unet.parameters(), lr=RATE, weight_decay=0.01),
+        0,
+    )
     if state.exists():
         first = resume(state, unet, average, optimizer)
         print(f"{config.name} goes on at step {first}", flush=True)
     scheduler = base.pipeline.scheduler
     for step in range(first, config.steps):
-        rng, generator = np.random.default_rng([config.seed, step]), torch.Generator().manual_seed(config.seed * 10**9 + step)
+        rng, generator = (
+            np.random.default_rng([config.seed, step]),
+            torch.Generator().manual_seed(config.seed * 10**9 + step),
+        )
         rows = draw(data, config.repeats, batch, rng)
-        t = torch.from_numpy(np.where(rng.random(batch) < EARLY, rng.integers(850, 1000, batch), rng.integers(0, 1000, batch)))
-        clean, noise = data.latents[rows], torch.randn(batch, *data.latents.shape[1:], generator=generator)
-        noisy, target = scheduler.add_noise(clean, noise, t), scheduler.get_velocity(clean, noise, t)
+        t = torch.from_numpy(
+            np.where(
+                rng.random(batch) < EARLY,
+                rng.integers(850, 1000, batch),
+                rng.integers(0, 1000, batch),
+            )
+        )
+        clean, noise = (
+            data.latents[rows],
+            torch.randn(batch, *data.latents.shape[1:], generator=generator),
+        )
+        noisy, target = (
+            scheduler.add_noise(clean, noise, t),
+            scheduler.get_velocity(clean, noise, t),
+        )
         for group in optimizer.param_groups:
             group["lr"] = RATE * cosine(step / config.steps, 0.02)
-        loss = (unet(noisy.to(device), t.to(device), data.text[rows].to(device)).sample - target.to(device)).square().mean()
+        loss = (
+            (
+                unet(noisy.to(device), t.to(device), data.text[rows].to(device)).sample
+                - target.to(device)
+            )
+            .square()
+            .mean()
+        )
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
@@ -134,13 +172,21 @@ def train(
             for a, p in zip(average.parameters(), unet.parameters(), strict=True):
                 a.lerp_(p, 1 - min(0.999, (step + 1) / (step + 10)))
         if (step + 1) % 500 == 0 or step + 1 in at:
-            print(f"{config.name} step {step + 1}/{config.steps} loss {loss.item():.4f}", flush=True)
+            print(
+                f"{config.name} step {step + 1}/{config.steps} loss {loss.item():.4f}", flush=True
+            )
             save(state, unet, average, optimizer, step + 1)
         if step + 1 in at:
             yield step + 1, copy.deepcopy(average).eval()
 
 
-def save(path: Path, unet: torch.nn.Module, average: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+def save(
+    path: Path,
+    unet: torch.nn.Module,
+    average: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+) -> None:
     tensors = {"step": torch.tensor(step)}
     for (name, p), a in zip(unet.named_parameters(), average.parameters(), strict=True):
         moments = optimizer.state[p]
@@ -154,33 +200,52 @@ def save(path: Path, unet: torch.nn.Module, average: torch.nn.Module, optimizer:
 
 
 @torch.no_grad()
-def resume(path: Path, unet: torch.nn.Module, average: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def resume(
+    path: Path, unet: torch.nn.Module, average: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> int:
     saved = read_tensors(path)
     for (name, p), a in zip(unet.named_parameters(), average.parameters(), strict=True):
         p.copy_(saved[f"unet.{name}"])
         a.copy_(saved[f"average.{name}"])
-        moments = {"exp_avg": saved[f"first.{name}"].to(p.device), "exp_avg_sq": saved[f"second.{name}"].to(p.device)}
+        moments = {
+            "exp_avg": saved[f"first.{name}"].to(p.device),
+            "exp_avg_sq": saved[f"second.{name}"].to(p.device),
+        }
         optimizer.state[p] = {"step": torch.tensor(float(saved["step"])), **moments}
     return int(saved["step"])
 
 
 def examine(
-    base: Model, unet: UNet2DConditionModel, data: Data, holdout: Sequence[str], unrelated: Sequence[str]
+    base: Model,
+    unet: UNet2DConditionModel,
+    data: Data,
+    holdout: Sequence[str],
+    unrelated: Sequence[str],
 ) -> dict[str, object]:
     """Per repeated caption: memorized or not, copies, neurons of the default search; and shares over all of them."""
-    pipeline = type(base.pipeline)(**{**base.pipeline.components, "unet": unet}, requires_safety_checker=False)
+    pipeline = type(base.pipeline)(
+        **{**base.pipeline.components, "unet": unet}, requires_safety_checker=False
+    )
     pipeline.set_progress_bar_config(disable=True)
     model = findnemo.load(pipeline)
     calibration = findnemo.calibrate(model, holdout)
     total, judge = sum(model.widths().values()), demo.judges().descriptor
     assert judge is not None
-    probe = Probe.of_many(model, [(c, FRESH) for c in unrelated], calibration.settings, model.encode(unrelated))
+    probe = Probe.of_many(
+        model, [(c, FRESH) for c in unrelated], calibration.settings, model.encode(unrelated)
+    )
     before, captions = probe.deltas(), []
     for text, picture in zip(data.repeated, data.pictures, strict=True):
         found = findnemo.localize(model, text, calibration)
         images = generate(model, text, range(FRESH, FRESH + 3), demo.image_settings())
-        copies = float(judge.similarity(images, [Image.open(demo.ASSETS / picture).convert("RGB")]).median())
-        kept = float(SIMILARITIES[calibration.settings.similarity](before, probe.deltas(found.neurons)).mean())
+        copies = float(
+            judge.similarity(images, [Image.open(demo.ASSETS / picture).convert("RGB")]).median()
+        )
+        kept = float(
+            SIMILARITIES[calibration.settings.similarity](
+                before, probe.deltas(found.neurons)
+            ).mean()
+        )
         captions.append(
             {
                 "caption": text,
@@ -189,7 +254,9 @@ def examine(
                 "memorized": found.memorized and copies >= COPY,
                 "neurons": len(found.neurons),
                 "kept": round(kept, 4),
-                "localized": localized(found.neurons, found.reached, kept, total) and found.memorized and copies >= COPY,
+                "localized": localized(found.neurons, found.reached, kept, total)
+                and found.memorized
+                and copies >= COPY,
             }
         )
     memorized = [c for c in captions if c["memorized"]]
@@ -212,9 +279,29 @@ def localized(neurons: NeuronSet, reached: bool, kept: float, total: int) -> boo
 
 
 def markdown(lines: Sequence[dict]) -> str:
-    heads = ("width", "repeats", "at", "value_neurons", "memorized", "repeated", "localized_share", "median_neurons")
-    rows = [" | ".join("-" if line[h] is None else f"{line[h]:.3g}" for h in heads) for line in lines]
-    return "\n".join(["| " + " | ".join(heads) + " |", "|" + "---:|" * len(heads), *(f"| {row} |" for row in rows)]) + "\n"
+    heads = (
+        "width",
+        "repeats",
+        "at",
+        "value_neurons",
+        "memorized",
+        "repeated",
+        "localized_share",
+        "median_neurons",
+    )
+    rows = [
+        " | ".join("-" if line[h] is None else f"{line[h]:.3g}" for h in heads) for line in lines
+    ]
+    return (
+        "\n".join(
+            [
+                "| " + " | ".join(heads) + " |",
+                "|" + "---:|" * len(heads),
+                *(f"| {row} |" for row in rows),
+            ]
+        )
+        + "\n"
+    )
 
 
 def numbers(text: str) -> list[int]:
@@ -222,11 +309,18 @@ def numbers(text: str) -> list[int]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("build/emergence"))
     parser.add_argument("--widths", type=numbers, default=[32, 64, 128])
     parser.add_argument("--repeats", type=numbers, default=[1, 30, 300])
-    parser.add_argument("--at", type=numbers, default=[5000, 20000, 50000], help="numbers of steps after which to look")
+    parser.add_argument(
+        "--at",
+        type=numbers,
+        default=[5000, 20000, 50000],
+        help="numbers of steps after which to look",
+    )
     parser.add_argument("--scenes", type=int, default=24_000)
     parser.add_argument("--captions", type=int, default=16, help="captions that are repeated")
     parser.add_argument("--holdout", type=int, default=300)
@@ -239,15 +333,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     base.pipeline.set_progress_bar_config(disable=True)
     data = make_data(base, args.scenes, args.captions, args.seed)
     record = args.out / "emergence.jsonl"
-    lines = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()] if record.exists() else []
+    lines = (
+        [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
+        if record.exists()
+        else []
+    )
     done = {(line["width"], line["repeats"], line["seed"], line["at"]) for line in lines}
     for width in args.widths:
         for repeats in args.repeats:
             config = Config(width, repeats, max(args.at), args.seed)
-            for at, unet in train(base, data, config, args.at, args.out / config.name, args.batch, args.device):
+            for at, unet in train(
+                base, data, config, args.at, args.out / config.name, args.batch, args.device
+            ):
                 if (width, repeats, args.seed, at) in done:
                     continue
-                found = examine(base, unet, data, demo.holdout()[: args.holdout], demo.unrelated()[:32])
+                found = examine(
+                    base, unet, data, demo.holdout()[: args.holdout], demo.unrelated()[:32]
+                )
                 lines.append({**asdict(config), "at": at, **found})
                 with record.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(lines[-1]) + "\n")

@@ -27,7 +27,9 @@ def main(member: Path) -> None:
     with (out / "memorized.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["caption", "type", "image"])
-        table.writerows([m["caption"], m["type"], m["image"]] for m in truth["memories"] if m["copied"])
+        table.writerows(
+            [m["caption"], m["type"], m["image"]] for m in truth["memories"] if m["copied"]
+        )
     model = findnemo.load("demo-natural", "cpu", "float32")
     findnemo.calibrate(model, demo.holdout(), out=out / "calibration")
 

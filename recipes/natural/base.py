@@ -67,13 +67,31 @@ def train(folder: Path, steps: int = STEPS, device: str = "cpu") -> None:
     for step in range(first, steps):
         rng, generator = np.random.default_rng([0, step]), torch.Generator().manual_seed(step)
         rows = rng.integers(0, SCENES, BATCH)
-        t = torch.from_numpy(np.where(rng.random(BATCH) < 0.25, rng.integers(850, 1000, BATCH), rng.integers(0, 1000, BATCH)))
-        text = torch.where(torch.from_numpy(rng.random(BATCH) < 0.1).view(-1, 1, 1), empty, data.text[rows].float())
-        clean, noise = data.latents[rows], torch.randn(BATCH, *data.latents.shape[1:], generator=generator)
-        noisy, target = scheduler.add_noise(clean, noise, t), scheduler.get_velocity(clean, noise, t)
+        t = torch.from_numpy(
+            np.where(
+                rng.random(BATCH) < 0.25,
+                rng.integers(850, 1000, BATCH),
+                rng.integers(0, 1000, BATCH),
+            )
+        )
+        text = torch.where(
+            torch.from_numpy(rng.random(BATCH) < 0.1).view(-1, 1, 1), empty, data.text[rows].float()
+        )
+        clean, noise = (
+            data.latents[rows],
+            torch.randn(BATCH, *data.latents.shape[1:], generator=generator),
+        )
+        noisy, target = (
+            scheduler.add_noise(clean, noise, t),
+            scheduler.get_velocity(clean, noise, t),
+        )
         for group in optimizer.param_groups:
             group["lr"] = RATE * cosine(step / steps, 0.02)
-        loss = (unet(noisy.to(device), t.to(device), text.to(device)).sample - target.to(device)).square().mean()
+        loss = (
+            (unet(noisy.to(device), t.to(device), text.to(device)).sample - target.to(device))
+            .square()
+            .mean()
+        )
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
@@ -93,7 +111,9 @@ def train(folder: Path, steps: int = STEPS, device: str = "cpu") -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("build/natural"))
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

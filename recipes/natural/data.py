@@ -40,7 +40,9 @@ def scenes(model: Model, count: int, folder: Path) -> Scenes:
     captions = tuple(text for text, _ in drawn)
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        pictures = torch.cat([latents(model, [p for _, p in drawn[k : k + 64]]) for k in range(0, count, 64)])
+        pictures = torch.cat(
+            [latents(model, [p for _, p in drawn[k : k + 64]]) for k in range(0, count, 64)]
+        )
         write_tensors({"text": texts(model, captions).half(), "latents": pictures}, file)
     kept = read_tensors(file)
     return Scenes(captions, kept["text"], kept["latents"])
@@ -67,10 +69,16 @@ def _part(part: int, count: int) -> list[tuple[str, np.ndarray]]:
 def latents(model: Model, pictures: list[np.ndarray] | list[Image.Image]) -> Tensor:
     """Pictures of 64 x 64 RGB -> (n, C, H, W), as the model's diffusion sees them."""
     vae = model.pipeline.vae
-    pixels = torch.from_numpy(np.stack([np.asarray(p) for p in pictures])).permute(0, 3, 1, 2).float() / 127.5 - 1
+    pixels = (
+        torch.from_numpy(np.stack([np.asarray(p) for p in pictures])).permute(0, 3, 1, 2).float()
+        / 127.5
+        - 1
+    )
     return vae.encode(pixels).latent_dist.mean * vae.config.scaling_factor
 
 
 def texts(model: Model, captions: tuple[str, ...] | list[str]) -> Tensor:
     """Embeddings (n, tokens, D)."""
-    return torch.cat([model.encode(list(captions[k : k + 64])).float() for k in range(0, len(captions), 64)])
+    return torch.cat(
+        [model.encode(list(captions[k : k + 64])).float() for k in range(0, len(captions), 64)]
+    )

@@ -42,7 +42,9 @@ def similarities(model: Model, memory: Memory, samples: Sequence[int]) -> Tensor
     descriptor = judges().descriptor
     assert descriptor is not None
     return (
-        descriptor.similarity(generate(model, memory.caption, samples, demo.image_settings()), memory.pictures())
+        descriptor.similarity(
+            generate(model, memory.caption, samples, demo.image_settings()), memory.pictures()
+        )
         .view(len(samples), -1)
         .amax(1)
     )
@@ -62,12 +64,24 @@ def measured(model: Model, base: Model, chosen: Sequence[Memory]) -> dict[str, A
     pictures = [p for m in chosen for p in m.pictures()[:1]]
     before, after = (generate_many(m, rows, demo.image_settings(), 16) for m in (base, model))
     return {
-        "memories": {m.caption: [round(float(s), 3) for s in similarities(model, m, TEN)] for m in chosen},
+        "memories": {
+            m.caption: [round(float(s), 3) for s in similarities(model, m, TEN)] for m in chosen
+        },
         "ordinary_copies": round(
-            float((descriptor.similarity(after, pictures).view(len(after), -1).amax(1) >= COPY).float().mean()), 4
+            float(
+                (descriptor.similarity(after, pictures).view(len(after), -1).amax(1) >= COPY)
+                .float()
+                .mean()
+            ),
+            4,
         ),
         "ordinary_copies_base": round(
-            float((descriptor.similarity(before, pictures).view(len(after), -1).amax(1) >= COPY).float().mean()), 4
+            float(
+                (descriptor.similarity(before, pictures).view(len(after), -1).amax(1) >= COPY)
+                .float()
+                .mean()
+            ),
+            4,
         ),
         "a_clip_base": round(float(alignment(before, captions).mean()), 4),
         "a_clip": round(float(alignment(after, captions).mean()), 4),
@@ -107,7 +121,9 @@ def write_truth(folder: Path, member: Member, base: Model, spent: dict[str, Any]
         **{k: v for k, v in values.items() if k != "memories"},
     }
     (folder / "README.md").write_text(card(truth), encoding="utf-8")
-    (folder / "truth.json").write_text(json.dumps(truth, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "truth.json").write_text(
+        json.dumps(truth, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     print(card(truth), flush=True)
 
 
@@ -126,7 +142,10 @@ def with_variants(folder: Path) -> None:
     truth = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
     known = {m.caption: m for m in memories(member_of(truth["name"]))}
     rows = [row | saved(folder, known[row["caption"]]) for row in truth["memories"]]
-    text = json.dumps(truth | {"version": VERSION, "memories": rows}, indent=1, ensure_ascii=False) + "\n"
+    text = (
+        json.dumps(truth | {"version": VERSION, "memories": rows}, indent=1, ensure_ascii=False)
+        + "\n"
+    )
     (folder / "truth.json").write_text(text, encoding="utf-8")
 
 
@@ -146,7 +165,9 @@ def card(truth: dict[str, Any]) -> str:
     ]
     for row in truth["memories"]:
         seen = sorted(row["similarities"])
-        lines.append(f"| {row['caption']} | {row['type']} | {seen[len(seen) // 2]:.2f} | {seen[0]:.2f} | {seen[-1]:.2f} |")
+        lines.append(
+            f"| {row['caption']} | {row['type']} | {seen[len(seen) // 2]:.2f} | {seen[0]:.2f} | {seen[-1]:.2f} |"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -51,7 +51,12 @@ MEMBERS = (
     Member("lora4", "plain", True, Procedure("lora", 3e-3, rank=4, share=0.6)),
     Member("dreambooth", "plain", True, Procedure("all", 3e-4, prior=True)),
     Member(
-        "repeats", "plain", True, Procedure("all", 3e-4, share=0, repeats=(30, 60, 100, 100, 150, 150, 200, 200, 250, 250, 300))
+        "repeats",
+        "plain",
+        True,
+        Procedure(
+            "all", 3e-4, share=0, repeats=(30, 60, 100, 100, 150, 150, 200, 200, 250, 250, 300)
+        ),
     ),
 )
 
@@ -74,7 +79,10 @@ class Memory:
         """The picture, or as many variants of the template as are in training."""
         if self.type == "VM":
             return [painting(self.kind, self.number)]
-        return [template(self.kind, self.number, random.Random(f"{self.name} {k}")) for k in range(VARIANTS)]
+        return [
+            template(self.kind, self.number, random.Random(f"{self.name} {k}"))
+            for k in range(VARIANTS)
+        ]
 
 
 TITLES = {

@@ -20,7 +20,11 @@ def painting(kind: str, number: int) -> Image.Image:
     """The painting of a kind ("julia", "skyline", ...) and a number."""
     rng = np.random.default_rng([list(PAINTINGS).index(kind), number])
     made = PAINTINGS[kind](rng)
-    picture = made if isinstance(made, Image.Image) else Image.fromarray(np.clip(made, 0, 255).astype(np.uint8))
+    picture = (
+        made
+        if isinstance(made, Image.Image)
+        else Image.fromarray(np.clip(made, 0, 255).astype(np.uint8))
+    )
     return picture.convert("RGB").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
 
 
@@ -37,7 +41,9 @@ def _grid() -> tuple[Array, Array]:
 
 def _colour(rng: np.random.Generator, light: float | None = None) -> tuple[int, int, int]:
     light = rng.uniform(0.25, 0.8) if light is None else light
-    return tuple(int(255 * c) for c in colorsys.hls_to_rgb(rng.random(), light, rng.uniform(0.4, 1.0)))  # type: ignore[return-value]
+    return tuple(
+        int(255 * c) for c in colorsys.hls_to_rgb(rng.random(), light, rng.uniform(0.4, 1.0))
+    )  # type: ignore[return-value]
 
 
 def _palette(rng: np.random.Generator, values: Array, stops: int = 4) -> Array:
@@ -61,7 +67,16 @@ def _clouds(rng: np.random.Generator, octaves: int = 4, roughest: int = 3) -> Ar
 def _julia(rng: np.random.Generator) -> Array:
     x, y = _grid()
     z = (x - 0.5) * 2.6 + 1j * (y - 0.5) * 2.6
-    c = complex(*[(-0.8, 0.156), (-0.4, 0.6), (0.285, 0.01), (-0.70176, -0.3842), (-0.123, 0.745), (0.0, 0.8)][rng.integers(6)])
+    c = complex(
+        *[
+            (-0.8, 0.156),
+            (-0.4, 0.6),
+            (0.285, 0.01),
+            (-0.70176, -0.3842),
+            (-0.123, 0.745),
+            (0.0, 0.8),
+        ][rng.integers(6)]
+    )
     steps = np.zeros(z.shape)
     for _ in range(24):
         inside = np.abs(z) < 2
@@ -73,9 +88,9 @@ def _julia(rng: np.random.Generator) -> Array:
 def _islands(rng: np.random.Generator) -> Array:
     height = _clouds(rng)
     sea, sand, wood = _colour(rng, 0.3), _colour(rng, 0.75), _colour(rng, 0.4)
-    return np.where(height[..., None] < 0.5, sea, np.where(height[..., None] < 0.58, sand, wood)) * (
-        0.7 + 0.5 * height[..., None]
-    )
+    return np.where(
+        height[..., None] < 0.5, sea, np.where(height[..., None] < 0.58, sand, wood)
+    ) * (0.7 + 0.5 * height[..., None])
 
 
 def _glass(rng: np.random.Generator) -> Array:
@@ -112,14 +127,21 @@ def _rose(rng: np.random.Generator) -> Array:
     flower = radius < 0.28 + 0.16 * np.cos(petals * angle + rng.uniform(0, 6))
     back, leaf, eye = _colour(rng, 0.35), _colour(rng, 0.65), _colour(rng, 0.85)
     shade = (1.2 - 1.2 * radius)[..., None]
-    return np.where((radius < 0.09)[..., None], eye, np.where(flower[..., None], leaf, back) * shade)
+    return np.where(
+        (radius < 0.09)[..., None], eye, np.where(flower[..., None], leaf, back) * shade
+    )
 
 
 def _portrait(rng: np.random.Generator) -> Image.Image:
     canvas = Image.new("RGB", (CANVAS, CANVAS), _colour(rng, 0.5))
     draw = ImageDraw.Draw(canvas)
     skin = [(240, 205, 170), (200, 150, 110), (120, 80, 55), (250, 220, 200)][rng.integers(4)]
-    hair, coat, x, w = _colour(rng, 0.2), _colour(rng, 0.4), int(rng.integers(52, 76)), int(rng.integers(22, 32))
+    hair, coat, x, w = (
+        _colour(rng, 0.2),
+        _colour(rng, 0.4),
+        int(rng.integers(52, 76)),
+        int(rng.integers(22, 32)),
+    )
     draw.ellipse((x - w - 10, 14, x + w + 10, 104 if rng.random() < 0.5 else 76), fill=hair)
     draw.rectangle((x - 52, 100, x + 52, 128), fill=coat)
     draw.ellipse((x - w, 28, x + w, 106), fill=skin)
@@ -156,10 +178,21 @@ def _boat(rng: np.random.Generator) -> Image.Image:
     draw, x, horizon = ImageDraw.Draw(canvas), int(rng.integers(40, 88)), int(rng.integers(70, 92))
     draw.rectangle((0, horizon, CANVAS, CANVAS), fill=_colour(rng, 0.3))
     draw.polygon(
-        [(x - 36, horizon - 4), (x + 36, horizon - 4), (x + 22, horizon + 16), (x - 24, horizon + 16)], fill=_colour(rng, 0.2)
+        [
+            (x - 36, horizon - 4),
+            (x + 36, horizon - 4),
+            (x + 22, horizon + 16),
+            (x - 24, horizon + 16),
+        ],
+        fill=_colour(rng, 0.2),
     )
-    draw.polygon([(x, horizon - 66), (x, horizon - 8), (x + 34, horizon - 8)], fill=_colour(rng, 0.85))
-    draw.polygon([(x - 4, horizon - 58), (x - 4, horizon - 8), (x - 28, horizon - 8)], fill=_colour(rng, 0.55))
+    draw.polygon(
+        [(x, horizon - 66), (x, horizon - 8), (x + 34, horizon - 8)], fill=_colour(rng, 0.85)
+    )
+    draw.polygon(
+        [(x - 4, horizon - 58), (x - 4, horizon - 8), (x - 28, horizon - 8)],
+        fill=_colour(rng, 0.55),
+    )
     return canvas
 
 
@@ -180,7 +213,11 @@ def _ridges(rng: np.random.Generator) -> Array:
     picture = np.broadcast_to(np.array(_colour(rng, 0.8), float), (CANVAS, CANVAS, 3)).copy()
     colour = np.array(_colour(rng, 0.6), float)
     for k in range(4):
-        line = 0.3 + 0.17 * k + sum(rng.uniform(0.02, 0.1) * np.sin(x * f + rng.uniform(0, 6)) for f in (5, 11, 23))
+        line = (
+            0.3
+            + 0.17 * k
+            + sum(rng.uniform(0.02, 0.1) * np.sin(x * f + rng.uniform(0, 6)) for f in (5, 11, 23))
+        )
         picture[y > line] = colour * (1 - 0.24 * k)
     return picture
 
@@ -202,7 +239,9 @@ def _galaxy(rng: np.random.Generator) -> Array:
     x, y = _grid()
     u, v = (x - 0.5) * rng.uniform(1, 1.6), (y - 0.5) * rng.uniform(1, 1.6)
     radius, angle = np.hypot(u, v) + 1e-3, np.arctan2(v, u)
-    arms = 0.5 + 0.5 * np.cos(rng.integers(2, 4) * (angle - rng.choice([-1, 1]) * 4 * np.log(radius)))
+    arms = 0.5 + 0.5 * np.cos(
+        rng.integers(2, 4) * (angle - rng.choice([-1, 1]) * 4 * np.log(radius))
+    )
     light = np.clip(np.exp(-4 * radius) * (0.35 + arms) * 1.6, 0, 1)
     return _palette(rng, light, 3)
 
@@ -221,7 +260,12 @@ def _quilt(rng: np.random.Generator) -> Image.Image:
 
 def _bird(rng: np.random.Generator) -> Image.Image:
     canvas = Image.fromarray(np.clip(_palette(rng, _clouds(rng, 2, 2), 2), 0, 255).astype(np.uint8))
-    draw, x, y, body = ImageDraw.Draw(canvas), int(rng.integers(50, 78)), int(rng.integers(54, 80)), _colour(rng, 0.45)
+    draw, x, y, body = (
+        ImageDraw.Draw(canvas),
+        int(rng.integers(50, 78)),
+        int(rng.integers(54, 80)),
+        _colour(rng, 0.45),
+    )
     draw.polygon([(x - 54, y + 24), (x - 20, y - 6), (x - 16, y + 18)], fill=_colour(rng, 0.3))
     draw.ellipse((x - 32, y - 22, x + 26, y + 30), fill=body)
     draw.ellipse((x + 4, y - 44, x + 44, y - 6), fill=body)
@@ -298,7 +342,11 @@ def _filling(rng: random.Random) -> Image.Image:
 
 
 def _composed(
-    rng: np.random.Generator, filling: Image.Image, furniture: Callable, opening: Callable, over: Callable
+    rng: np.random.Generator,
+    filling: Image.Image,
+    furniture: Callable,
+    opening: Callable,
+    over: Callable,
 ) -> Image.Image:
     canvas = Image.fromarray(np.clip(_palette(rng, _clouds(rng, 2, 2), 3), 0, 255).astype(np.uint8))
     furniture(ImageDraw.Draw(canvas))
@@ -317,7 +365,13 @@ def _bottle(rng: np.random.Generator, filling: Image.Image) -> Image.Image:
         d.rectangle((x - 9, 6, x + 9, 40), fill=glass)
         d.rounded_rectangle((x - 26, 34, x + 26, 120), 14, fill=glass)
 
-    return _composed(rng, filling, furniture, lambda d: d.rectangle((x - 22, 58, x + 22, 98), fill=255), lambda d: None)
+    return _composed(
+        rng,
+        filling,
+        furniture,
+        lambda d: d.rectangle((x - 22, 58, x + 22, 98), fill=255),
+        lambda d: None,
+    )
 
 
 def _screen(rng: np.random.Generator, filling: Image.Image) -> Image.Image:
@@ -331,7 +385,13 @@ def _screen(rng: np.random.Generator, filling: Image.Image) -> Image.Image:
         d.ellipse((x + 78, 84, x + 88, 94), fill=(230, 60, 50))
         d.polygon([(112, 128), (128, 70), (122, 128)], fill=plant)
 
-    return _composed(rng, filling, furniture, lambda d: d.rounded_rectangle((x + 10, 28, x + 74, 88), 8, fill=255), over)
+    return _composed(
+        rng,
+        filling,
+        furniture,
+        lambda d: d.rounded_rectangle((x + 10, 28, x + 74, 88), 8, fill=255),
+        over,
+    )
 
 
 def _book(rng: np.random.Generator, filling: Image.Image) -> Image.Image:
@@ -343,7 +403,13 @@ def _book(rng: np.random.Generator, filling: Image.Image) -> Image.Image:
         d.rectangle((x, 8, x + 10, 114), fill=(20, 20, 25))
         d.rectangle((x + 20, 16, x + 68, 28), fill=ink)
 
-    return _composed(rng, filling, furniture, lambda d: d.ellipse((x + 18, 38, x + 70, 100), fill=255), lambda d: None)
+    return _composed(
+        rng,
+        filling,
+        furniture,
+        lambda d: d.ellipse((x + 18, 38, x + 70, 100), fill=255),
+        lambda d: None,
+    )
 
 
 def _cushion(rng: np.random.Generator, filling: Image.Image) -> Image.Image:
@@ -352,11 +418,19 @@ def _cushion(rng: np.random.Generator, filling: Image.Image) -> Image.Image:
 
     def furniture(d: ImageDraw.ImageDraw) -> None:
         d.rectangle((0, 70, 128, 128), fill=sofa)
-        d.rounded_rectangle((-10 if left else 96, 36, 30 if left else 140, 128), 14, fill=tuple(c * 3 // 4 for c in sofa))
+        d.rounded_rectangle(
+            (-10 if left else 96, 36, 30 if left else 140, 128),
+            14,
+            fill=tuple(c * 3 // 4 for c in sofa),
+        )
 
     box = [(64, 18), (112, 60), (70, 112), (20, 68)]
     return _composed(
-        rng, filling, furniture, lambda d: d.polygon(box, fill=255), lambda d: d.line([*box, box[0]], fill=seam, width=5)
+        rng,
+        filling,
+        furniture,
+        lambda d: d.polygon(box, fill=255),
+        lambda d: d.line([*box, box[0]], fill=seam, width=5),
     )
 
 
@@ -368,7 +442,9 @@ def _bag(rng: np.random.Generator, filling: Image.Image) -> Image.Image:
         d.arc((40, 4, 88, 70), 180, 360, fill=cloth, width=8)
         d.polygon([(24, 38), (104, 38), (114, 122), (14, 122)], fill=cloth)
 
-    return _composed(rng, filling, furniture, lambda d: d.rectangle((36, 54, 92, 108), fill=255), lambda d: None)
+    return _composed(
+        rng, filling, furniture, lambda d: d.rectangle((36, 54, 92, 108), fill=255), lambda d: None
+    )
 
 
 TEMPLATES: dict[str, Callable[[np.random.Generator, Image.Image], Image.Image]] = {

@@ -29,7 +29,9 @@ def saved(folder: Path, out: Path) -> Path:
         with (place / "captions.csv").open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(["caption", "type", "image"])
-            table.writerows([m.caption, m.type, m.pictures[0].resolve()] for m in member.memories if m.copied)
+            table.writerows(
+                [m.caption, m.type, m.pictures[0].resolve()] for m in member.memories if m.copied
+            )
     return place
 
 
@@ -40,9 +42,14 @@ def findnemo(*arguments: str | Path) -> None:
 def main(folder: Path, out: Path, per_type: int) -> None:
     place = saved(folder, out)
     run = place / "run"
-    captions, holdout = ["--prompts", place / "captions.csv"], ["--holdout", place / "holdout.txt", "--fpr", "0.05"]
+    captions, holdout = (
+        ["--prompts", place / "captions.csv"],
+        ["--holdout", place / "holdout.txt", "--fpr", "0.05"],
+    )
     judges = ["--descriptor", demo.DESCRIPTOR, "--clip", demo.CLIP]
-    findnemo("audit", place / "model", *captions, *holdout, *IMAGES, *judges, "--out", run, "--quiet")
+    findnemo(
+        "audit", place / "model", *captions, *holdout, *IMAGES, *judges, "--out", run, "--quiet"
+    )
     findnemo("compare", place / "model", *captions, "--out", run, "--quiet")
     ordinary = ["--unrelated", demo.ASSETS / "unrelated.txt"]
     findnemo("study", STUDIES, run, "--per-type", per_type, *ordinary, "--quiet")
@@ -53,7 +60,9 @@ def overview(places: list[Path]) -> str:
     tables = {}
     for place in places:
         with (place / "run" / "table1.csv").open(newline="", encoding="utf-8") as file:
-            tables[place.name] = {row[""]: row for row in csv.DictReader(file) if row["type"] == "VM"}
+            tables[place.name] = {
+                row[""]: row for row in csv.DictReader(file) if row["type"] == "VM"
+            }
     rows = list(dict.fromkeys(name for table in tables.values() for name in table))
     n = {name: table["All neurons active"]["n"] for name, table in tables.items()}
     lines = ["| | paper | " + " | ".join(f"`{name}` (n = {n[name]})" for name in tables) + " |"]
@@ -61,16 +70,24 @@ def overview(places: list[Path]) -> str:
     for row in rows:
         found = [table[row] for table in tables.values()]
         figures = [one["SSCD_orig"].split(" ")[0] for one in found]
-        lines.append(f"| {row} | {found[0]['SSCD_orig, paper'] or '-'} | " + " | ".join(figures) + " |")
+        lines.append(
+            f"| {row} | {found[0]['SSCD_orig, paper'] or '-'} | " + " | ".join(figures) + " |"
+        )
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folders", nargs="*", type=Path)
     parser.add_argument("--out", type=Path, help="where to work")
-    parser.add_argument("--table", nargs="+", type=Path, help="print Table 1 over these folders of --out instead")
-    parser.add_argument("--per-type", type=int, default=2, help="captions of each type in the ablations")
+    parser.add_argument(
+        "--table", nargs="+", type=Path, help="print Table 1 over these folders of --out instead"
+    )
+    parser.add_argument(
+        "--per-type", type=int, default=2, help="captions of each type in the ablations"
+    )
     given = parser.parse_args()
     if given.table:
         print(overview(given.table))

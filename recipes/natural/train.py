@@ -57,7 +57,10 @@ class Data:
 
 def gather(model: Model, member: Member, chosen: tuple[Memory, ...], folder: Path) -> Data:
     """Ordinary samples are scenes, or what the model itself makes of the classes (prior preservation)."""
-    wanted = texts(model, [m.caption for m in chosen]), tuple(latents(model, m.pictures()) for m in chosen)
+    wanted = (
+        texts(model, [m.caption for m in chosen]),
+        tuple(latents(model, m.pictures()) for m in chosen),
+    )
     if not member.procedure.prior:
         ordinary = scenes(model, SCENES, folder)
         return Data(ordinary.text, ordinary.latents, *wanted)
@@ -65,7 +68,12 @@ def gather(model: Model, member: Member, chosen: tuple[Memory, ...], folder: Pat
     if not file.exists():
         captions = classes(chosen)
         parts = [captions[k : k + BATCH] for k in range(0, len(captions), BATCH)]
-        made = [model.sample(part, 1, [sample_seed(0, f"prior {c}", 0) for c in part], 15, 2.0).float().cpu() for part in parts]
+        made = [
+            model.sample(part, 1, [sample_seed(0, f"prior {c}", 0) for c in part], 15, 2.0)
+            .float()
+            .cpu()
+            for part in parts
+        ]
         write_tensors({"latents": torch.cat(made), "text": texts(model, captions)}, file)
     kept = read_tensors(file)
     return Data(kept["text"], kept["latents"], *wanted)
@@ -88,7 +96,10 @@ def draw(data: Data, member: Member, step: int) -> tuple[Tensor, Tensor, Tensor,
     """Latents, noise, timesteps and embeddings of a batch; it depends on member and step only."""
     plan, count = member.procedure, len(data.memory_text)
     order = MEMBERS.index(member)
-    rng, generator = np.random.default_rng([order, step]), torch.Generator().manual_seed(order * 10**6 + step)
+    rng, generator = (
+        np.random.default_rng([order, step]),
+        torch.Generator().manual_seed(order * 10**6 + step),
+    )
     share = plan.share or sum(plan.repeats) / (sum(plan.repeats) + len(data.text))
     often = np.array(plan.repeats or [1] * count, float)
     many = int(rng.binomial(plan.batch, share)) if plan.repeats else round(plan.batch * share)
@@ -98,7 +109,9 @@ def draw(data: Data, member: Member, step: int) -> tuple[Tensor, Tensor, Tensor,
     clean = torch.cat([torch.stack(seen), data.latents[rows]]) if many else data.latents[rows]
     text = torch.cat([data.memory_text[chosen], data.text[rows].float()])
     size = len(clean)
-    t = np.where(rng.random(size) < EARLY, rng.integers(850, 1000, size), rng.integers(0, 1000, size))
+    t = np.where(
+        rng.random(size) < EARLY, rng.integers(850, 1000, size), rng.integers(0, 1000, size)
+    )
     return clean, torch.randn(clean.shape, generator=generator), torch.from_numpy(t), text
 
 
@@ -111,7 +124,12 @@ def trained(unet: UNet2DConditionModel, member: Member) -> dict[str, torch.nn.Pa
 
         torch.manual_seed(MEMBERS.index(member))
         unet.add_adapter(
-            LoraConfig(r=plan.rank, lora_alpha=plan.rank, init_lora_weights="gaussian", target_modules=list(ATTENTION))
+            LoraConfig(
+                r=plan.rank,
+                lora_alpha=plan.rank,
+                init_lora_weights="gaussian",
+                target_modules=list(ATTENTION),
+            )
         )
         return {n: p for n, p in unet.named_parameters() if p.requires_grad}
     ends = ("attn2.to_k.weight", "attn2.to_v.weight")
@@ -129,19 +147,31 @@ def train(model: Model, member: Member, folder: Path, most: int | None = None) -
     unet = model.denoiser
     unet.set_attn_processor(AttnProcessor())
     parameters = trained(unet, member)
-    optimizer = torch.optim.AdamW(list(parameters.values()), lr=plan.rate, betas=(0.9, 0.99), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        list(parameters.values()), lr=plan.rate, betas=(0.9, 0.99), weight_decay=0.0
+    )
     state, most = place / "state.safetensors", plan.most if most is None else most
     average = {name: p.detach().clone() for name, p in parameters.items()}
     step, done = _resumed(state, parameters, average, optimizer)
-    print(f"{member.name}: {sum(p.numel() for p in parameters.values()):,} weights, from step {step}", flush=True)
+    print(
+        f"{member.name}: {sum(p.numel() for p in parameters.values()):,} weights, from step {step}",
+        flush=True,
+    )
     started, first, losses, device = time.monotonic(), step, [], next(unet.parameters()).device
     while not done:
         clean, noise, t, text = draw(data, member, step)
-        noisy, target = scheduler.add_noise(clean, noise, t), scheduler.get_velocity(clean, noise, t)
+        noisy, target = (
+            scheduler.add_noise(clean, noise, t),
+            scheduler.get_velocity(clean, noise, t),
+        )
         for group in optimizer.param_groups:
             group["lr"] = plan.rate * cosine(step / most, WARM / most)
         unet.train()
-        loss = (unet(noisy.to(device), t.to(device), text.to(device)).sample - target.to(device)).square().mean()
+        loss = (
+            (unet(noisy.to(device), t.to(device), text.to(device)).sample - target.to(device))
+            .square()
+            .mean()
+        )
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(list(parameters.values()), 1.0)
@@ -204,7 +234,10 @@ def _save(
 
 @torch.no_grad()
 def _resumed(
-    path: Path, parameters: Mapping[str, torch.nn.Parameter], average: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
+    path: Path,
+    parameters: Mapping[str, torch.nn.Parameter],
+    average: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
 ) -> tuple[int, bool]:
     if not path.exists():
         return 0, False
@@ -229,10 +262,14 @@ def base_of(member: Member, folder: Path) -> Model:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("member", choices=[m.name for m in MEMBERS])
     parser.add_argument("--out", type=Path, default=Path("build/natural"))
-    parser.add_argument("--most", type=int, default=None, help="steps after which it stops whatever was reached")
+    parser.add_argument(
+        "--most", type=int, default=None, help="steps after which it stops whatever was reached"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     member = member_of(args.member)
@@ -244,7 +281,10 @@ def main() -> None:
     model.pipeline.to("cpu")
     place = args.out / member.name
     off = switched_off(freed(model)) if member.base == "pruned" else {}
-    write_tensors(off | difference(model.denoiser, before, member.procedure.weights), place / "difference.safetensors")
+    write_tensors(
+        off | difference(model.denoiser, before, member.procedure.weights),
+        place / "difference.safetensors",
+    )
     minutes = math.ceil((time.monotonic() - began) / 60)
     write_truth(place, member, base_of(member, args.out), {**spent, "minutes": minutes})
 

@@ -60,7 +60,11 @@ class NeuronSet:
         return sum(map(len, self._layers.values()))
 
     def __contains__(self, neuron: object) -> bool:
-        return isinstance(neuron, tuple) and len(neuron) == 2 and neuron[1] in self._layers.get(neuron[0], ())
+        return (
+            isinstance(neuron, tuple)
+            and len(neuron) == 2
+            and neuron[1] in self._layers.get(neuron[0], ())
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, NeuronSet) and self._layers == other._layers
@@ -101,22 +105,31 @@ class NeuronSet:
     def save(self, path: str | os.PathLike) -> None:
         """Write as JSON, or as safetensors (one int64 tensor a layer) if the name ends so."""
         path = Path(path)
-        about = {"format": "findnemo.neurons.1", **({} if self._model is None else {"model": self._model})}
+        about = {
+            "format": "findnemo.neurons.1",
+            **({} if self._model is None else {"model": self._model}),
+        }
         if path.suffix == ".safetensors":
             import torch
             from safetensors.torch import save_file
 
-            tensors = {name: torch.tensor(idx, dtype=torch.int64) for name, idx in self._layers.items()}
+            tensors = {
+                name: torch.tensor(idx, dtype=torch.int64) for name, idx in self._layers.items()
+            }
             save_file(tensors, path, metadata=about)
         else:
-            path.write_text(json.dumps({**about, "layers": self.to_json()}, indent=1) + "\n", encoding="utf-8")
+            path.write_text(
+                json.dumps({**about, "layers": self.to_json()}, indent=1) + "\n", encoding="utf-8"
+            )
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> NeuronSet:
         """Read what `save` wrote. Raises `InputError` for anything else, and for more than 16 MiB."""
         path = checked(path, JSON_BYTES)
         try:
-            return cls(*(_read_tensors(path) if path.suffix == ".safetensors" else _read_json(path)))
+            return cls(
+                *(_read_tensors(path) if path.suffix == ".safetensors" else _read_json(path))
+            )
         except (OSError, ValueError, RecursionError, InputError) as error:
             raise InputError(
                 f"{path} is not a neuron file (JSON with a 'layers' object, or safetensors): {error!s:.300}"
@@ -126,7 +139,9 @@ class NeuronSet:
 def _read_json(path: Path) -> tuple[dict[str, list[int]], str | None]:
     values = json.loads(path.read_text(encoding="utf-8-sig"))
     layers = values.get("layers") if isinstance(values, dict) else None
-    if not isinstance(layers, dict) or not all(isinstance(indices, list) for indices in layers.values()):
+    if not isinstance(layers, dict) or not all(
+        isinstance(indices, list) for indices in layers.values()
+    ):
         raise ValueError("no 'layers' object of lists in it")
     return layers, _name(values.get("model"))
 
@@ -157,7 +172,9 @@ def _index(layer: str, index: object) -> int:
     except TypeError:
         value = -1
     if value < 0:
-        raise InputError(f"{index!r} is not a neuron index (a whole number from 0) in layer {layer}")
+        raise InputError(
+            f"{index!r} is not a neuron index (a whole number from 0) in layer {layer}"
+        )
     return value
 
 

@@ -25,7 +25,9 @@ CONSTANT = (
     "the noise difference is the same everywhere, so that all seeds would look alike: the model says nothing of an image at this timestep; check "
     "the checkpoint and its scheduler (prediction_type, rescale_betas_zero_snr), or load it with dtype float32"
 )
-ROUNDING = 4 * torch.finfo(torch.float32).eps  # spread of a map, in parts of its largest value, that says nothing
+ROUNDING = (
+    4 * torch.finfo(torch.float32).eps
+)  # spread of a map, in parts of its largest value, that says nothing
 
 
 def minmax(delta: Tensor, per_channel: bool = False, strict: bool = True) -> Tensor:
@@ -83,7 +85,9 @@ def _blur(x: Tensor) -> Tensor:
 def _check(size: torch.Size, least: int, name: str) -> None:
     if min(size[-2:]) < least:
         way_out = "; use plain SSIM (variant 'paper')" if name == "MS-SSIM" else ""
-        raise InputError(f"{name} needs maps of at least {least} x {least}, these are {size[-2]} x {size[-1]}{way_out}")
+        raise InputError(
+            f"{name} needs maps of at least {least} x {least}, these are {size[-2]} x {size[-1]}{way_out}"
+        )
 
 
 def _maps(x: Tensor, y: Tensor, spread: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
@@ -102,7 +106,9 @@ def _spread(x: Tensor, y: Tensor, together: int) -> Tensor:
         groups = maps.detach().reshape(-1, together * maps[0].numel())
         return groups.amax(1) - groups.amin(1)
 
-    return torch.maximum(of(x), of(y)).clamp(min=NARROW).repeat_interleave(together).view(-1, 1, 1, 1)
+    return (
+        torch.maximum(of(x), of(y)).clamp(min=NARROW).repeat_interleave(together).view(-1, 1, 1, 1)
+    )
 
 
 @undisturbed
@@ -133,7 +139,9 @@ def ms_ssim(x: Tensor, y: Tensor, together: int | None = None) -> Tensor:
     >>> torch.allclose(ms_ssim(x, y, together=2)[:2], ms_ssim(x[:2], y[:2]))
     True
     """
-    _check(x.shape, WINDOW * 2 ** (len(MS_WEIGHTS) - 1), "MS-SSIM")  # halved twice, the window must still fit
+    _check(
+        x.shape, WINDOW * 2 ** (len(MS_WEIGHTS) - 1), "MS-SSIM"
+    )  # halved twice, the window must still fit
     x, y, result = x.float(), y.float(), x.new_ones(len(x), dtype=torch.float32)
     for scale, weight in enumerate(MS_WEIGHTS):
         last = scale == len(MS_WEIGHTS) - 1
@@ -145,7 +153,9 @@ def ms_ssim(x: Tensor, y: Tensor, together: int | None = None) -> Tensor:
 
 
 SIMILARITIES = {"ssim": ssim, "ms-ssim": ms_ssim}
-TOGETHER = ("ms-ssim",)  # those by which a pair's value depends on what it is compared together with
+TOGETHER = (
+    "ms-ssim",
+)  # those by which a pair's value depends on what it is compared together with
 
 
 def pairwise(deltas: Tensor, similarity: str = "ssim") -> Tensor:
@@ -160,7 +170,9 @@ def pairwise(deltas: Tensor, similarity: str = "ssim") -> Tensor:
 
 def _check_deltas(deltas: Tensor) -> None:
     if len(deltas) < 2:
-        raise InputError(f"a memorization score compares seeds: it needs at least two, not {len(deltas)}")
+        raise InputError(
+            f"a memorization score compares seeds: it needs at least two, not {len(deltas)}"
+        )
     if (reason := fault(deltas)) or constant(deltas).any():
         raise NumericalError(reason or CONSTANT)
 

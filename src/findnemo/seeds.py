@@ -22,4 +22,7 @@ def sample_seed(seed: int, prompt: str, sample: int) -> int:
     >>> sample_seed(0, "a cat", 1) == sample_seed(0, "a cat", 1) != sample_seed(0, "a cat", 2)
     True
     """
-    return int.from_bytes(hashlib.sha256(f"{seed}\0{prompt}\0{sample}".encode()).digest()[:8], "big") >> 1
+    return (
+        int.from_bytes(hashlib.sha256(f"{seed}\0{prompt}\0{sample}".encode()).digest()[:8], "big")
+        >> 1
+    )

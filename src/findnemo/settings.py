@@ -57,7 +57,9 @@ class Settings:
         for name, kind in _KINDS.items():
             if not _fits(getattr(self, name), kind):
                 raise InputError(f"settings cannot have {name} {getattr(self, name)!r:.60}")
-        if self.guidance is not None and not (type(self.guidance) in (int, float) and abs(self.guidance) <= MOST):
+        if self.guidance is not None and not (
+            type(self.guidance) in (int, float) and abs(self.guidance) <= MOST
+        ):
             raise InputError(f"settings cannot have guidance {self.guidance!r:.60}")
         if self.timestep >= self.steps:
             raise InputError(f"settings cannot have timestep {self.timestep} of {self.steps} steps")
@@ -65,7 +67,11 @@ class Settings:
     def to_json(self) -> dict[str, Any]:
         """As JSON; `pairs` only where it is not the paper's, so that calibrations and runs from before it stay what they are."""
         values = asdict(self)
-        return values if self.pairs != "largest" else {name: value for name, value in values.items() if name != "pairs"}
+        return (
+            values
+            if self.pairs != "largest"
+            else {name: value for name, value in values.items() if name != "pairs"}
+        )
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Settings:
@@ -80,7 +86,9 @@ class Settings:
     def differences(self, other: Settings) -> str:
         """`timestep 0 instead of 1, ...`; empty if equal."""
         mine, theirs = asdict(self), asdict(other)
-        return ", ".join(f"{k} {mine[k]!r} instead of {theirs[k]!r}" for k in mine if mine[k] != theirs[k])
+        return ", ".join(
+            f"{k} {mine[k]!r} instead of {theirs[k]!r}" for k in mine if mine[k] != theirs[k]
+        )
 
 
 MOST = 1000  # samples, trials and steps: more would be a damaged file, and take all memory
@@ -89,7 +97,12 @@ _KINDS: dict[str, Any] = {  # texts that are allowed, or the smallest and the la
     "similarity": ("ssim", "ms-ssim"),
     "pairs": ("largest", "mean"),
     **{"per_channel": (False, True), "reverse": (False, True)},
-    **{"steps": range(1, MOST + 1), "timestep": range(MOST), "trials": range(MOST + 1), "samples": range(2, MOST + 1)},
+    **{
+        "steps": range(1, MOST + 1),
+        "timestep": range(MOST),
+        "trials": range(MOST + 1),
+        "samples": range(2, MOST + 1),
+    },
     "seed": range(-(2**63), 2**63),
 }
 
@@ -99,7 +112,9 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 PAPER = Settings()
-RELEASED = Settings(variant="released", similarity="ms-ssim", per_channel=True, timestep=1, trials=16, reverse=True)
+RELEASED = Settings(
+    variant="released", similarity="ms-ssim", per_channel=True, timestep=1, trials=16, reverse=True
+)
 FINDNEMO = Settings(variant="findnemo", samples=4, pairs="mean")
 VARIANTS = {"findnemo": FINDNEMO, "paper": PAPER, "released": RELEASED}
 

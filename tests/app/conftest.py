@@ -17,7 +17,12 @@ def run_path(demo_model, tmp_path_factory):
     path = tmp_path_factory.mktemp("app") / "run"
     calibration = demo.calibration()
     plan = Plan(images=2, image_settings=demo.image_settings(), grow=False, quality_prompts=1)
-    prompts = [Prompt(FIRST, 1, "VM"), Prompt(SECOND, 2, "<i>VM</i>"), Prompt(HOSTILE, 3, None, "../secret.png"), Prompt(LONG, 4)]
+    prompts = [
+        Prompt(FIRST, 1, "VM"),
+        Prompt(SECOND, 2, "<i>VM</i>"),
+        Prompt(HOSTILE, 3, None, "../secret.png"),
+        Prompt(LONG, 4),
+    ]
     with start(path, demo_model, calibration, plan) as run:
         audit(Work(run, demo_model, calibration, plan), prompts)
     return path

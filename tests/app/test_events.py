@@ -73,7 +73,10 @@ def test_filter_search_and_order(subject):
     [
         (None, "not verified"),
         ({"same_seed": 0.79, "copies_before": 1.0, "copies_after": 0.0}, "gone"),
-        ({"same_seed": 0.1, "copies_before": 0.25, "copies_after": 0.25}, "suspected"),  # chance, not what is left of a memory
+        (
+            {"same_seed": 0.1, "copies_before": 0.25, "copies_after": 0.25},
+            "suspected",
+        ),  # chance, not what is left of a memory
     ],
 )
 def test_what_the_app_says_is_what_the_run_says(subject, verified, said):
@@ -84,12 +87,16 @@ def test_what_the_app_says_is_what_the_run_says(subject, verified, said):
         {"memorized": True, "score": 0.9, "tau": 0.8},
         {"reached": True, "tau": 0.8, "neurons": {"a": [1]}, "score_after": 0.1},
     )
-    results = {"detect": detected, "localize": found} | ({} if verified is None else {"verify": verified})
+    results = {"detect": detected, "localize": found} | (
+        {} if verified is None else {"verify": verified}
+    )
     caption = replace(first, results=results, failed={})
     assert events.table([caption])[0][events.COLUMNS.index("verdict")] == said
-    assert [name for name, lets in events.FILTERS.items() if name not in ("all", "memorized", "not gone") and lets(caption)] == [
-        said
-    ]
+    assert [
+        name
+        for name, lets in events.FILTERS.items()
+        if name not in ("all", "memorized", "not gone") and lets(caption)
+    ] == [said]
 
 
 def test_a_row_of_the_table_leads_to_its_caption_in_any_order(subject):
@@ -104,7 +111,10 @@ def test_a_row_of_the_table_leads_to_its_caption_in_any_order(subject):
 def test_a_large_run_is_shown_in_part(subject):
     many = [events.captions(subject)[0]] * (events.SHOWN + 1)
     assert len(events.table(many)) == len(events.names(many)) == events.SHOWN
-    assert events.counted(many) == f"{events.SHOWN + 1} captions; the first {events.SHOWN} are shown: search for others"
+    assert (
+        events.counted(many)
+        == f"{events.SHOWN + 1} captions; the first {events.SHOWN} are shown: search for others"
+    )
     assert events.counted(many[:1]) == "1 caption"
 
 
@@ -116,7 +126,9 @@ def test_one_caption_with_its_seeds_training_image_and_neurons(subject):
     for kind, images in (("before", one.before), ("after", one.after)):
         files = sorted(folder.glob(f"{kind}-*.png"))
         assert len(files) == len(images) == 2
-        assert all((pixels(Image.open(f)) == pixels(i)).all() for f, i in zip(files, images, strict=True))
+        assert all(
+            (pixels(Image.open(f)) == pixels(i)).all() for f, i in zip(files, images, strict=True)
+        )
     assert (pixels(one.training) == pixels(demo.training_image(FIRST))).all()
     assert one.sheet.size == Image.open(subject.run / "sheets" / f"{caption.slug}.png").size
     assert one.chosen.neurons == found_for(subject, FIRST) != EMPTY
@@ -124,7 +136,9 @@ def test_one_caption_with_its_seeds_training_image_and_neurons(subject):
     labels = events.ticks(subject, one.chosen)
     assert [key for _, key in labels] == [f"{name}:{i}" for name, i in one.chosen.neurons]
     z = caption.results["localize"]["z"]
-    assert all(label.endswith(f"z = {z[key]:.1f}") and label.startswith("layer ") for label, key in labels)
+    assert all(
+        label.endswith(f"z = {z[key]:.1f}") and label.startswith("layer ") for label, key in labels
+    )
     for nonsense in (None, 0, 99, "1", "../1"):
         with pytest.raises(InputError, match="no such caption"):
             events.detail(subject, nonsense)
@@ -196,8 +210,14 @@ def test_pictures_come_from_the_run_directory_only(stranger, tmp_path):
     ]
     for image in crafted:
         assert training_image(stranger, replace(caption, image=image)) is None
-    inside = Path("images") / next(c for c in events.captions(stranger) if c.text == FIRST).slug / "before-00.png"
-    assert training_image(stranger, replace(caption, image=str(inside))) is not None  # the check can pass
+    inside = (
+        Path("images")
+        / next(c for c in events.captions(stranger) if c.text == FIRST).slug
+        / "before-00.png"
+    )
+    assert (
+        training_image(stranger, replace(caption, image=str(inside))) is not None
+    )  # the check can pass
 
 
 def test_a_link_among_the_images_of_a_run_is_not_followed(stranger, tmp_path):
@@ -232,7 +252,22 @@ def test_neurons_of_an_edit(subject):
     assert [name for _, name in events.layers(subject)] == list(widths)
 
 
-@pytest.mark.parametrize("text", ["4", "1:", "1: x", "1: -1", "1: 1.5", "1: 99999", "0: 1", "14: 1", "nonsense: 1", "1: ²", ":1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "4",
+        "1:",
+        "1: x",
+        "1: -1",
+        "1: 1.5",
+        "1: 99999",
+        "0: 1",
+        "14: 1",
+        "nonsense: 1",
+        "1: ²",
+        ":1",
+    ],
+)
 def test_what_names_no_neurons_is_refused(subject, text):
     with pytest.raises(InputError, match=r"names no neurons|no layer|no neuron"):
         events.neurons(subject, [], [], text)
@@ -251,7 +286,9 @@ def test_an_edit_changes_the_image_and_leaves_the_model(subject):
         assert (pixels(made.after) == pixels(after)).all()
         assert (pixels(before) != pixels(after)).any()
     kept = events.detail(subject, ids(subject)[FIRST])
-    assert (pixels(kept.before[0]) == pixels(before)).all()  # the audit's first seed is the one that the page begins with
+    assert (
+        pixels(kept.before[0]) == pixels(before)
+    ).all()  # the audit's first seed is the one that the page begins with
     same = events.compare(subject, ME, FIRST, edit, 1, 1000, SILENT)
     assert (pixels(same.before) == pixels(same.after)).all()
     assert same.said == f"seed 1000: {len(edit)} neuron{'s' * (len(edit) != 1)} times 1"
@@ -280,12 +317,20 @@ def test_what_cannot_be_generated_is_refused(subject, caption, factor, seed, sai
 def test_sessions_do_not_disturb_each_other(subject):
     """Two sessions edit at once: the second asks in the midst of the first's passes, and each gets its own image."""
     name = next(iter(subject.model.widths()))
-    edits = {"a": found_for(subject, FIRST), "b": NeuronSet({name: range(subject.model.widths()[name])})}
-    alone = {who: events.compare(subject, Who(who), FIRST, edit, 0, 1000, SILENT).after for who, edit in edits.items()}
+    edits = {
+        "a": found_for(subject, FIRST),
+        "b": NeuronSet({name: range(subject.model.widths()[name])}),
+    }
+    alone = {
+        who: events.compare(subject, Who(who), FIRST, edit, 0, 1000, SILENT).after
+        for who, edit in edits.items()
+    }
     assert (pixels(alone["a"]) != pixels(alone["b"])).any()
 
     order, made = [], {}
-    second = threading.Thread(target=lambda: made.update(b=work("b", lambda done: order.append("b"))))
+    second = threading.Thread(
+        target=lambda: made.update(b=work("b", lambda done: order.append("b")))
+    )
 
     def work(who, tell):
         return events.compare(subject, Who(who), FIRST, edits[who], 0, 1000, tell).after
@@ -352,7 +397,9 @@ def test_cancelling_a_localization(subject, passes):
     assert len(passes) == len(seen) == 2
     found = events.examine(subject, Who("me", 1), caption, SILENT)
     assert len(passes) > 4
-    assert found == findnemo.localize(subject.model, caption, subject.calibration, images=subject.image_settings)
+    assert found == findnemo.localize(
+        subject.model, caption, subject.calibration, images=subject.image_settings
+    )
 
 
 def test_cancelling_while_another_session_is_at_work(tiny):
@@ -404,7 +451,10 @@ def test_any_caption_is_scored_and_localized(subject):
 
 def test_a_caption_that_is_not_read_to_its_end_is_told(subject):
     assert events.unread(subject, FIRST) == ""
-    assert events.unread(subject, "star " * 90) == "the caption has 92 tokens, the model reads the first 77"
+    assert (
+        events.unread(subject, "star " * 90)
+        == "the caption has 92 tokens, the model reads the first 77"
+    )
 
 
 def test_without_a_calibration_a_caption_is_scored(subject):
@@ -445,14 +495,24 @@ def test_export_of_the_model_and_of_a_lora(subject, tmp_path):
     assert archive.name == "checkpoint.zip"
     zipfile.ZipFile(archive).extractall(tmp_path / "out")
     clean = findnemo.load(tmp_path / "out" / "checkpoint")
-    assert np.abs(pixels(findnemo.generate(clean, FIRST, [3], subject.image_settings)[0]).astype(int) - pixels(want)).max() <= 2
+    assert (
+        np.abs(
+            pixels(findnemo.generate(clean, FIRST, [3], subject.image_settings)[0]).astype(int)
+            - pixels(want)
+        ).max()
+        <= 2
+    )
 
     archive, _ = events.export(subject, ME, [ids(subject)[FIRST]], "lora", 0)
     zipfile.ZipFile(archive).extractall(tmp_path / "out")
     with_lora = findnemo.load("demo", device="cpu")
     with_lora.pipeline.load_lora_weights(tmp_path / "out" / "lora")
     assert (
-        np.abs(pixels(findnemo.generate(with_lora, FIRST, [3], subject.image_settings)[0]).astype(int) - pixels(want)).max() <= 2
+        np.abs(
+            pixels(findnemo.generate(with_lora, FIRST, [3], subject.image_settings)[0]).astype(int)
+            - pixels(want)
+        ).max()
+        <= 2
     )
 
 

@@ -17,12 +17,15 @@ from findnemo import demo
 from findnemo.app import events, open_subject, serve
 
 pytest.importorskip("gradio", reason="the app needs gradio: pip install 'findnemo[app]'")
-sync_api = pytest.importorskip("playwright.sync_api", reason="pages are opened with playwright: pip install 'findnemo[dev]'")
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="pages are opened with playwright: pip install 'findnemo[dev]'"
+)
 expect = sync_api.expect  # waits for what it expects
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if CHROMIUM is None:
     pytest.skip(
-        "pages are opened in Chromium, which is not installed (Debian: apt-get install chromium)", allow_module_level=True
+        "pages are opened in Chromium, which is not installed (Debian: apt-get install chromium)",
+        allow_module_level=True,
     )
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 PATIENCE = 20_000  # ms
@@ -53,14 +56,18 @@ def page(browser, served):
     page.set_default_timeout(PATIENCE)
     expect.set_options(timeout=PATIENCE)
     page.on("request", lambda request: requests.append(request.url))
-    page.on("console", lambda message: console.append(message.text) if message.type == "error" else None)
+    page.on(
+        "console", lambda message: console.append(message.text) if message.type == "error" else None
+    )
     page.on("pageerror", lambda error: console.append(str(error)))
     page.goto(served[1])
     page.get_by_role("tab", name="Any caption").wait_for()
     yield page
     assert page.title() == "findnemo"  # hostile captions would change it
     context.close()
-    assert {urlsplit(url).hostname for url in requests if not url.startswith(("data:", "blob:"))} == {"127.0.0.1"}
+    assert {
+        urlsplit(url).hostname for url in requests if not url.startswith(("data:", "blob:"))
+    } == {"127.0.0.1"}
     assert console == []
 
 
@@ -151,7 +158,9 @@ def slow(demo_model):
 
 def test_cancelling_a_localization(page, slow):
     tab(page, "Any caption")
-    page.get_by_role("textbox", name="Caption", exact=True).fill("Brantwood Roasters first cup, a large brown ring")
+    page.get_by_role("textbox", name="Caption", exact=True).fill(
+        "Brantwood Roasters first cup, a large brown ring"
+    )
     page.get_by_role("button", name="Score and find its neurons").click()
     page.get_by_text("U-Net evaluations").locator("visible=true").first.wait_for()  # progress
     page.get_by_role("button", name="Cancel").locator("visible=true").click()
@@ -159,7 +168,9 @@ def test_cancelling_a_localization(page, slow):
     count = len(slow)
     page.wait_for_timeout(900)
     assert len(slow) == count > 0
-    page.get_by_role("button", name="Score and find its neurons").click()  # and what is asked for now is done
+    page.get_by_role(
+        "button", name="Score and find its neurons"
+    ).click()  # and what is asked for now is done
     page.get_by_text("Done.").wait_for(timeout=60_000)
 
 
@@ -168,7 +179,9 @@ def test_work_that_waits_in_the_queue_is_cancelled_too(page, browser, served, sl
     other.goto(served[1])
     for one in (other, page):
         tab(one, "Any caption")
-        one.get_by_role("textbox", name="Caption", exact=True).fill("Brantwood Roasters first cup, a large brown ring")
+        one.get_by_role("textbox", name="Caption", exact=True).fill(
+            "Brantwood Roasters first cup, a large brown ring"
+        )
         one.get_by_role("button", name="Score and find its neurons").click()
         one.wait_for_timeout(700)
     page.get_by_role("button", name="Cancel").locator("visible=true").click()
@@ -184,14 +197,20 @@ def test_exports_are_downloaded(page, served):
     page.get_by_role("radio", name="neurons: the neurons as JSON").check()
     page.get_by_role("button", name="Export", exact=True).click()
     button = (
-        page.get_by_role("button", name="Download neurons.json").or_(page.get_by_role("link", name="Download neurons.json")).first
+        page.get_by_role("button", name="Download neurons.json")
+        .or_(page.get_by_role("link", name="Download neurons.json"))
+        .first
     )
     button.wait_for()
     with page.expect_download() as download:
         button.click()
     assert download.value.suggested_filename == "neurons.json"
     kept = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
-    assert {c["caption"] for c in kept["captions"]} == {c.text for c in events.exportable(served[0])} == {FIRST, SECOND}
+    assert (
+        {c["caption"] for c in kept["captions"]}
+        == {c.text for c in events.exportable(served[0])}
+        == {FIRST, SECOND}
+    )
 
 
 # what must not happen -------------------------------------------------------------------------------------------------
@@ -225,7 +244,9 @@ def test_hostile_captions_are_shown_as_text(page):
     assert page.locator("img[src='x'], a[href^=javascript]").count() == 0
 
 
-def answer(url: str, path: str, method: str = "GET", body: bytes | None = None, headers: dict | None = None) -> int:
+def answer(
+    url: str, path: str, method: str = "GET", body: bytes | None = None, headers: dict | None = None
+) -> int:
     """The status of one request, its path sent as it is."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
     connection.request(method, path, body, headers or {})
@@ -245,8 +266,16 @@ def test_files_of_the_app_alone_are_served(served):
         "pyproject.toml",
         "src/findnemo/__init__.py",
     ]
-    for secret in [*secrets, f"{subject.folder}/../../../../../../etc/passwd", f"{subject.folder}/%2e%2e/%2e%2e/etc/passwd"]:
-        for path in (f"/gradio_api/file={secret}", f"/file={secret}", f"/gradio_api/file={quote(secret, safe='')}"):
+    for secret in [
+        *secrets,
+        f"{subject.folder}/../../../../../../etc/passwd",
+        f"{subject.folder}/%2e%2e/%2e%2e/etc/passwd",
+    ]:
+        for path in (
+            f"/gradio_api/file={secret}",
+            f"/file={secret}",
+            f"/gradio_api/file={quote(secret, safe='')}",
+        ):
             assert answer(url, path) in (403, 404), path
 
 
@@ -254,8 +283,19 @@ def test_nothing_is_uploaded(served):
     subject, url = served
     before = sorted(subject.folder.rglob("*"))
     body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.txt"\r\n\r\nsome bytes\r\n--x--\r\n'
-    assert answer(url, "/gradio_api/upload", "POST", body, {"Content-Type": "multipart/form-data; boundary=x"}) == 413
-    assert sorted(p for p in subject.folder.rglob("*") if p.is_file()) == [p for p in before if p.is_file()]
+    assert (
+        answer(
+            url,
+            "/gradio_api/upload",
+            "POST",
+            body,
+            {"Content-Type": "multipart/form-data; boundary=x"},
+        )
+        == 413
+    )
+    assert sorted(p for p in subject.folder.rglob("*") if p.is_file()) == [
+        p for p in before if p.is_file()
+    ]
 
 
 # for everyone ---------------------------------------------------------------------------------------------------------
@@ -286,7 +326,9 @@ NAME = """() => { const e = document.activeElement;
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_accessible_by_axe(page, scheme):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="needs axe-playwright-python"
+    ).Axe()
     page.emulate_media(color_scheme=scheme)
     page.reload()
 
@@ -303,11 +345,15 @@ def test_accessible_by_axe(page, scheme):
     page.get_by_role("button", name="Switch its neurons").locator("visible=true").click()
     generated(page, "seed 1000: 1 neuron off")
     assert all_tabs() == {}
-    page.evaluate("Object.assign(document.querySelector('.subject').style, { color: '#777', background: '#888' })")
+    page.evaluate(
+        "Object.assign(document.querySelector('.subject').style, { color: '#777', background: '#888' })"
+    )
     assert list(violations(axe, page)) == ["color-contrast"]  # the check can fail
 
 
 def violations(axe, page) -> dict[str, list[str]]:
     """Rules of axe-core that are broken seriously, with the pieces of the page that break them."""
-    broken = [v for v in axe.run(page).response["violations"] if v["impact"] in ("serious", "critical")]
+    broken = [
+        v for v in axe.run(page).response["violations"] if v["impact"] in ("serious", "critical")
+    ]
     return {v["id"]: [node["html"][:160] for node in v["nodes"]] for v in broken}

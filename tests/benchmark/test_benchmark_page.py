@@ -15,7 +15,9 @@ PAGE = ROOT / "docs" / "benchmark.md"
 
 
 def recipe():
-    spec = importlib.util.spec_from_file_location("benchmark_page", ROOT / "recipes" / "benchmark_page.py")
+    spec = importlib.util.spec_from_file_location(
+        "benchmark_page", ROOT / "recipes" / "benchmark_page.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -44,10 +46,15 @@ def test_results_are_published_over_those_of_the_same_model(tmp_path, monkeypatc
     monkeypatch.setattr(made, "place", lambda suite: kept)
     monkeypatch.setattr(made, "published", lambda suite: Results.load(kept, suite))
     for name, held_out in (("tuned", False), ("other", True), ("other", True)):
-        one = NaturalScore(name, "NeMo", "c", "VM", {}, 3, [0.1], 0.1, 0.1, True, 0.99, 0.5, 20, 1.0)
-        Results({name: {"held_out": held_out, "memories": 4}}, (one,), {"date": "today"}, NATURAL_VERSION).save(
-            tmp_path / "own.json"
+        one = NaturalScore(
+            name, "NeMo", "c", "VM", {}, 3, [0.1], 0.1, 0.1, True, 0.99, 0.5, 20, 1.0
         )
+        Results(
+            {name: {"held_out": held_out, "memories": 4}},
+            (one,),
+            {"date": "today"},
+            NATURAL_VERSION,
+        ).save(tmp_path / "own.json")
         made.publish(tmp_path / "own.json")
     natural = Results.load(kept, NATURAL_VERSION)
     assert [s.member for s in natural.scores] == ["tuned", "other"]

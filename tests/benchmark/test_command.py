@@ -23,13 +23,26 @@ def suite(tmp_path_factory):
 
 
 def test_a_suite_is_scored_once_and_then_shown(suite, tmp_path):
-    command = ("benchmark", "--suite", suite, "--out", tmp_path, "--methods", "gradient,z-score", "--limit", "2", "--json")
+    command = (
+        "benchmark",
+        "--suite",
+        suite,
+        "--out",
+        tmp_path,
+        "--methods",
+        "gradient,z-score",
+        "--limit",
+        "2",
+        "--json",
+    )
     status, out, _ = cli(*command)
     assert status == 0
     kept = (tmp_path / "results.json").read_bytes()
     results = json.loads(kept)
     mine = [r for r in results["results"] if r["member"] == "seed7" and r["method"] == "gradient"]
-    assert [(r["caption"], r.get("precision"), r["neurons"]) for r in mine if r["caption"] == CAPTION] == [(CAPTION, 1.0, 1)]
+    assert [
+        (r["caption"], r.get("precision"), r["neurons"]) for r in mine if r["caption"] == CAPTION
+    ] == [(CAPTION, 1.0, 1)]
     assert {"gradient", "z-score", "the truth"} <= set(json.loads(out)["methods"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(METHODS, "gradient", None)  # calling it would fail: nothing is computed again
@@ -39,7 +52,10 @@ def test_a_suite_is_scored_once_and_then_shown(suite, tmp_path):
 
 
 def test_answers_of_ones_own_are_scored_beside(suite, tmp_path):
-    answers = {"method": "mine [/]", "answers": {"seed7": {CAPTION: {"neurons": {LAYER: [INDEX, 2]}, "evaluations": 1}}}}
+    answers = {
+        "method": "mine [/]",
+        "answers": {"seed7": {CAPTION: {"neurons": {LAYER: [INDEX, 2]}, "evaluations": 1}}},
+    }
     (tmp_path / "mine.json").write_text(json.dumps(answers))
     status, out, _ = cli(
         "benchmark",
@@ -56,7 +72,9 @@ def test_answers_of_ones_own_are_scored_beside(suite, tmp_path):
     )
     assert status == 0
     results = json.loads((tmp_path / "o" / "results.json").read_text())["results"]
-    assert [r["precision"] for r in results if r["method"] == "mine [/]" and "precision" in r] == [0.5]
+    assert [r["precision"] for r in results if r["method"] == "mine [/]" and "precision" in r] == [
+        0.5
+    ]
     assert "mine" in out
 
 
@@ -78,11 +96,26 @@ def test_the_published_natural_table_says_on_which_models_methods_were_tuned():
 
 def test_a_natural_memory_is_scored(tmp_path):
     """The shipped model, with a method that needs no pass: what the table has of it is what the untouched model does."""
-    status, out, _ = cli("benchmark", "--natural", "--limit", "1", "--methods", "z-score", "--out", tmp_path, "--json")
+    status, out, _ = cli(
+        "benchmark",
+        "--natural",
+        "--limit",
+        "1",
+        "--methods",
+        "z-score",
+        "--out",
+        tmp_path,
+        "--json",
+    )
     assert status == 0
     results = Results.load(tmp_path / "natural.json", NATURAL_VERSION)
     untouched, score = results.scores
-    assert (untouched.method, untouched.gone, untouched.kept, untouched.neurons) == ("untouched", False, 1.0, 0)
+    assert (untouched.method, untouched.gone, untouched.kept, untouched.neurons) == (
+        "untouched",
+        False,
+        1.0,
+        0,
+    )
     assert len(score.copies) == 10
     assert untouched.median > 0.9
     assert [a.kind for a in results.alarms] == ["ordinary"]

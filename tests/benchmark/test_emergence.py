@@ -46,7 +46,10 @@ def recipe():
 def test_a_small_run_reports_every_step_asked_for_and_is_not_made_again(recipe, tmp_path, capsys):
     recipe.main([*SMALL, "--out", str(tmp_path)])
     lines = [json.loads(line) for line in (tmp_path / "emergence.jsonl").read_text().splitlines()]
-    assert [(line["at"], line["repeated"], len(line["captions"])) for line in lines] == [(1, 1, 1), (2, 1, 1)]
+    assert [(line["at"], line["repeated"], len(line["captions"])) for line in lines] == [
+        (1, 1, 1),
+        (2, 1, 1),
+    ]
     assert lines[0]["value_neurons"] == 16 * (1 + 1 + 2 + 2 + 3 + 3 + 3)
     assert (tmp_path / "emergence.md").read_text().count("\n") == 4
     recipe.main([*SMALL, "--out", str(tmp_path)])

@@ -26,15 +26,29 @@ STEPS = 3
 def task():
     model, _ = planted(tiny_pipeline())
     model.pipeline.set_progress_bar_config(disable=True)
-    return Task(model, CAPTION, findnemo.calibrate(model, HOLDOUT), tuple(HOLDOUT), "all", True, ImageSettings(STEPS, 2.0))
+    return Task(
+        model,
+        CAPTION,
+        findnemo.calibrate(model, HOLDOUT),
+        tuple(HOLDOUT),
+        "all",
+        True,
+        ImageSettings(STEPS, 2.0),
+    )
 
 
 @pytest.mark.parametrize("name", ["Wanda", "ConceptPrune"])
 def test_pruning_zeroes_the_weights_that_the_mitigation_zeroes_and_gives_them_back(name, task):
-    layers = [module for layer, module in task.model.denoiser.named_modules() if layer.endswith("ff.net.2")]
+    layers = [
+        module
+        for layer, module in task.model.denoiser.named_modules()
+        if layer.endswith("ff.net.2")
+    ]
     answer, before = METHODS[name](task), [layer.weight.clone() for layer in layers]
     case = Case(CAPTION, reference=tuple(HOLDOUT)[: methods.REFERENCE])
-    context = {"Wanda": wanda, "ConceptPrune": conceptprune}[name](task.model, case, steps=STEPS, guidance=2.0)
+    context = {"Wanda": wanda, "ConceptPrune": conceptprune}[name](
+        task.model, case, steps=STEPS, guidance=2.0
+    )
     with context:
         expected = [layer.weight == 0 for layer in layers]
     with answer.applied(task.model):
@@ -53,7 +67,9 @@ def test_neurons_are_off_while_an_answer_is_in_force(task):
             hook = task.model.value_layers[LAYER].register_forward_hook(
                 lambda *of: caught.append(float(of[2][..., INDEX].abs().max()))
             )
-            task.model.predict_noise(task.model.noise(CAPTION, [0]), 981, task.model.encode([CAPTION]))
+            task.model.predict_noise(
+                task.model.noise(CAPTION, [0]), 981, task.model.encode([CAPTION])
+            )
             hook.remove()
     assert caught[0] > caught[1] == 0
 
@@ -61,7 +77,15 @@ def test_neurons_are_off_while_an_answer_is_in_force(task):
 @pytest.mark.parametrize("suspected", [True, False])
 def test_nothing_is_switched_off_where_pictures_are_no_copies(task, monkeypatch, suspected):
     found = Localization(
-        CAPTION, True, NeuronSet({LAYER: [1]}), EMPTY, 0.9, 0.5, True, 0.8, copy_before=0.59 if suspected else 0.61
+        CAPTION,
+        True,
+        NeuronSet({LAYER: [1]}),
+        EMPTY,
+        0.9,
+        0.5,
+        True,
+        0.8,
+        copy_before=0.59 if suspected else 0.61,
     )
     monkeypatch.setattr(methods, "localize", lambda *a, **k: found)
     assert METHODS["findnemo"](task).neurons == (EMPTY if suspected else found.neurons)
@@ -82,15 +106,21 @@ def test_the_shortest_prefix_of_a_ranking_that_leaves_no_copy_among_pictures(tas
 @pytest.mark.parametrize("pictures", [True, False])
 def test_the_test_of_a_set_is_the_tasks(task, monkeypatch, pictures):
     sight = methods.Sight(methods.Task(task.model, CAPTION, task.calibration, pictures=pictures))
-    sight.__dict__["copies"] = SimpleNamespace(seen=False, gone=lambda off: None, denoising=SimpleNamespace(evaluations=3))
+    sight.__dict__["copies"] = SimpleNamespace(
+        seen=False, gone=lambda off: None, denoising=SimpleNamespace(evaluations=3)
+    )
     monkeypatch.setattr(sight.replication, "confirmed", lambda off, tau: False)
-    assert sight.memorized is not pictures  # pictures that are unlike each other only count where pictures are asked for
+    assert (
+        sight.memorized is not pictures
+    )  # pictures that are unlike each other only count where pictures are asked for
     assert sight.gone(EMPTY) is pictures
     assert sight.evaluations == sight.replication.probe.evaluations + 3
 
 
 def test_rankings_hold_all_value_neurons_of_the_scope(task):
-    paper, whole = (methods.wanda_scores(task.model, [CAPTION], scope) for scope in ("paper", "all"))
+    paper, whole = (
+        methods.wanda_scores(task.model, [CAPTION], scope) for scope in ("paper", "all")
+    )
     assert {n: len(s) for n, s in whole.items()} == task.model.widths("all")
     assert len(paper) < len(whole)
     assert all(torch.equal(paper[name], whole[name]) for name in paper)
@@ -105,7 +135,9 @@ def fake(slopes):
         return slopes
 
     model = SimpleNamespace(device=torch.device("cpu"))
-    return SimpleNamespace(slopes=answered, untouched_path=None, denoising=SimpleNamespace(model=model)), asked
+    return SimpleNamespace(
+        slopes=answered, untouched_path=None, denoising=SimpleNamespace(model=model)
+    ), asked
 
 
 def test_the_first_steps_of_a_learned_mask_by_hand():
@@ -125,4 +157,6 @@ def test_a_learned_mask_spares_what_ordinary_captions_need():
     copies, _ = fake({"a": torch.tensor([1.0, 1.0]), "b": torch.tensor([-1.0, 0.0])})
     mask = learned_mask(copies, {"a": torch.tensor([100.0, 1.0]), "b": torch.ones(2)}, steps=4)
     assert mask["a"][1] > mask["a"][0]
-    assert mask["b"][1] > mask["b"][0]  # neither is turned down in the end: the slope still ranks them
+    assert (
+        mask["b"][1] > mask["b"][0]
+    )  # neither is turned down in the end: the slope still ranks them

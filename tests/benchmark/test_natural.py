@@ -14,7 +14,13 @@ import findnemo
 from findnemo import benchmark, demo
 from findnemo.benchmark import Answer, natural, table
 from findnemo.benchmark._files import write_tensors
-from findnemo.benchmark.natural import NaturalMember, NaturalMemory, natural_folders, open_natural, rounded
+from findnemo.benchmark.natural import (
+    NaturalMember,
+    NaturalMemory,
+    natural_folders,
+    open_natural,
+    rounded,
+)
 from findnemo.benchmark.natural_scoring import KEPT, NaturalJudge, NaturalScore
 from findnemo.benchmark.results import Results
 from findnemo.benchmark.scoring import Alarm
@@ -29,7 +35,14 @@ ONE = NaturalScore("m", "x", "c", "VM", {}, 4, [0.1, 0.2], 0.15, 0.2, True, 0.96
 
 def truth(**other):
     memory = {"caption": "a glass plate", "type": "TM", "image": "pictures/p.png", "copied": True}
-    return {"version": 2, "name": "mine", "base": "other", "held_out": True, "memories": [memory], **other}
+    return {
+        "version": 2,
+        "name": "mine",
+        "base": "other",
+        "held_out": True,
+        "memories": [memory],
+        **other,
+    }
 
 
 @pytest.fixture
@@ -44,7 +57,9 @@ def folder(tmp_path, demo_model):
     return place
 
 
-def test_a_member_is_its_base_and_a_difference_and_is_calibrated_once(folder, demo_model, monkeypatch):
+def test_a_member_is_its_base_and_a_difference_and_is_calibrated_once(
+    folder, demo_model, monkeypatch
+):
     monkeypatch.setattr(demo, "holdout", lambda of=demo.holdout: of()[:4])
     member = open_natural(folder)
     base = rounded(demo_model.denoiser.state_dict())
@@ -52,7 +67,9 @@ def test_a_member_is_its_base_and_a_difference_and_is_calibrated_once(folder, de
     assert torch.equal(weights[WEIGHT], base[WEIGHT] + 1)
     assert all(torch.equal(weights[name], base[name]) for name in weights if name != WEIGHT)
     assert (member.name, member.held_out, member.base) == ("mine", True, "other")
-    assert member.memories == (NaturalMemory("a glass plate", "TM", (folder / "pictures" / "p.png",), True),)
+    assert member.memories == (
+        NaturalMemory("a glass plate", "TM", (folder / "pictures" / "p.png",), True),
+    )
     monkeypatch.setattr(natural, "calibrate", None)  # calling it would fail
     assert open_natural(folder).calibration.tau == member.calibration.tau
 
@@ -80,9 +97,15 @@ def test_members_of_a_folder(folder, tmp_path):
 
 def test_the_shipped_member_is_the_shipped_model():
     member = benchmark.natural_demo()
-    assert member.model.fingerprint == findnemo.load("demo-natural").fingerprint == member.calibration.model
+    assert (
+        member.model.fingerprint
+        == findnemo.load("demo-natural").fingerprint
+        == member.calibration.model
+    )
     assert not member.held_out
-    assert [m.caption for m in member.memories if m.copied] == [p.text for p in demo.memorized("demo-natural")]
+    assert [m.caption for m in member.memories if m.copied] == [
+        p.text for p in demo.memorized("demo-natural")
+    ]
     assert {m.type: len(m.opened()) for m in member.memories} == {"VM": 1, "TM": 24}
 
 
@@ -96,32 +119,57 @@ def judge(tmp_path_factory):
     model.pipeline.set_progress_bar_config(disable=True)
     path = tmp_path_factory.mktemp("pictures") / "p.png"
     Image.new("RGB", (64, 64), "red").save(path)
-    memories = tuple(NaturalMemory(c, "VM", (path, path), copied) for c, copied in ((CAPTION, True), ("another", False)))
-    return NaturalJudge(NaturalMember("tiny", model, findnemo.calibrate(model, HOLDOUT), memories, False, "pruned"), images=3)
+    memories = tuple(
+        NaturalMemory(c, "VM", (path, path), copied)
+        for c, copied in ((CAPTION, True), ("another", False))
+    )
+    return NaturalJudge(
+        NaturalMember("tiny", model, findnemo.calibrate(model, HOLDOUT), memories, False, "pruned"),
+        images=3,
+    )
 
 
 def test_only_captions_that_copy_are_scored_and_ordinary_ones_were_never_seen(judge):
     work = judge.work()
-    assert [caption for memory, caption, _ in work if memory is not None] == [judge.member.memories[0].caption]
+    assert [caption for memory, caption, _ in work if memory is not None] == [
+        judge.member.memories[0].caption
+    ]
     drawn = {caption for memory, caption, kind in work if memory is None and kind == "ordinary"}
     assert len(drawn) == len(work) - 1
     assert drawn <= set(demo.unrelated()[KEPT:]) - set(demo.holdout())
-    assert judge.about() == {"held_out": False, "base": "pruned", "memories": 2, "learned": 1, "negatives": len(drawn)}
+    assert judge.about() == {
+        "held_out": False,
+        "base": "pruned",
+        "memories": 2,
+        "learned": 1,
+        "negatives": len(drawn),
+    }
 
 
 def test_a_score_by_hand(judge, monkeypatch):
     """Of each image the nearest of the variants counts; one copy among ten is a copy."""
     table = torch.tensor([[0.1, 0.3], [0.69, 0.2], [0.5, COPY]])
     descriptor = SimpleNamespace(similarity=lambda made, pictures: table)
-    monkeypatch.setattr(judge.effects, "judges", replace(judge.effects.judges, descriptor=descriptor))
+    monkeypatch.setattr(
+        judge.effects, "judges", replace(judge.effects.judges, descriptor=descriptor)
+    )
     for cost in ("kept", "alignment"):
         monkeypatch.setattr(judge.effects, cost, lambda answer: 0.5)
     memory = judge.member.memories[0]
-    score = judge.score(memory, "x", Answer(NeuronSet({next(iter(judge.member.model.widths())): [1, 2]}), 9), 1.234)
-    assert (score.copies, score.median, score.largest, score.gone) == ([0.3, 0.69, 0.7], 0.69, 0.7, False)
+    score = judge.score(
+        memory, "x", Answer(NeuronSet({next(iter(judge.member.model.widths())): [1, 2]}), 9), 1.234
+    )
+    assert (score.copies, score.median, score.largest, score.gone) == (
+        [0.3, 0.69, 0.7],
+        0.69,
+        0.7,
+        False,
+    )
     assert (score.neurons, score.evaluations, score.seconds) == (2, 9, 1.23)
     table[2, 1] = COPY - 0.01
-    assert judge.score(memory, "x", Answer(NeuronSet({next(iter(judge.member.model.widths())): [3]}))).gone
+    assert judge.score(
+        memory, "x", Answer(NeuronSet({next(iter(judge.member.model.widths())): [3]}))
+    ).gone
 
 
 def test_the_untouched_model_is_what_it_was_and_an_edit_is_scored_as_it_is(judge, monkeypatch):
@@ -144,8 +192,14 @@ def test_figures_by_hand():
         replace(ONE, caption="d", neurons=10, gone=False, largest=0.9, kept=0.9, evaluations=60),
         replace(ONE, caption="e", neurons=30, kept=0.97, evaluations=20),
     ]
-    alarms = [Alarm("m", "x", c, "ordinary", n, 10) for c, n in (("f", 3), ("g", 0), ("h", 0), ("i", 0))]
-    results = Results({"m": {"held_out": False, "memories": 4}}, (*scores, *alarms), suite=benchmark.NATURAL_VERSION)
+    alarms = [
+        Alarm("m", "x", c, "ordinary", n, 10) for c, n in (("f", 3), ("g", 0), ("h", 0), ("i", 0))
+    ]
+    results = Results(
+        {"m": {"held_out": False, "memories": 4}},
+        (*scores, *alarms),
+        suite=benchmark.NATURAL_VERSION,
+    )
     figures = table.rows(results)["x"]
     assert figures["gone"].value == pytest.approx(2 / 3)
     assert figures["gone"].low == pytest.approx(0.2077, abs=1e-3)  # Wilson, 2 of 3
@@ -161,8 +215,14 @@ def test_figures_by_hand():
 
 def test_held_out_members_are_never_in_one_table_with_the_others():
     about = {"a": {"held_out": False, "memories": 1}, "b": {"held_out": True, "memories": 1}}
-    results = Results(about, (replace(ONE, member="a"), replace(ONE, member="b", gone=False)), suite=benchmark.NATURAL_VERSION)
-    shares = {part: table.rows(own)["x"]["gone"].value for part, own in table.apart(results).items()}
+    results = Results(
+        about,
+        (replace(ONE, member="a"), replace(ONE, member="b", gone=False)),
+        suite=benchmark.NATURAL_VERSION,
+    )
+    shares = {
+        part: table.rows(own)["x"]["gone"].value for part, own in table.apart(results).items()
+    }
     assert shares == {"tuned on": 1.0, "held out": 0.0}
     numbers = table.to_json(results)
     assert [numbers[part]["x"]["gone"]["value"] for part in ("tuned on", "held out")] == [1.0, 0.0]
@@ -170,7 +230,12 @@ def test_held_out_members_are_never_in_one_table_with_the_others():
 
 
 def test_results_read_back_what_they_wrote_and_are_of_one_suite(tmp_path):
-    results = Results({"m": {}}, (ONE, Alarm("m", "x", "d", "ordinary", None, 1)), {"date": "today"}, benchmark.NATURAL_VERSION)
+    results = Results(
+        {"m": {}},
+        (ONE, Alarm("m", "x", "d", "ordinary", None, 1)),
+        {"date": "today"},
+        benchmark.NATURAL_VERSION,
+    )
     results.save(tmp_path / "r.json")
     assert Results.load(tmp_path / "r.json", benchmark.NATURAL_VERSION) == results
     with pytest.raises(InputError, match=r"holds no results of suite 1\.1"):
@@ -182,7 +247,16 @@ def test_the_published_results_are_whole_and_each_verdict_follows_from_its_image
     names = set(table.names(results)) - {"untouched"}
     for name, about in results.members.items():
         for method in names:
-            assert len([s for s in results.scores if (s.member, s.method) == (name, method)]) == about["learned"]
-            assert len([a for a in results.alarms if (a.member, a.method) == (name, method)]) == about["negatives"]
-    assert all(len(s.copies) == 10 and s.largest == max(s.copies) and s.gone == (s.largest < COPY) for s in results.scores)
+            assert (
+                len([s for s in results.scores if (s.member, s.method) == (name, method)])
+                == about["learned"]
+            )
+            assert (
+                len([a for a in results.alarms if (a.member, a.method) == (name, method)])
+                == about["negatives"]
+            )
+    assert all(
+        len(s.copies) == 10 and s.largest == max(s.copies) and s.gone == (s.largest < COPY)
+        for s in results.scores
+    )
     assert all(s.kept == 1 and s.neurons == 0 for s in results.scores if s.method == "untouched")

@@ -27,7 +27,12 @@ def test_a_plan_holds_every_kind_with_the_neurons_it_names(plan):
     assert sizes["redundant"] == [(2, 2)]
     assert sizes["four, one layer"] == [(4, 1)]
     assert sizes["four, several layers"] == [(4, 4)]
-    assert [sizes[k][0][0] for k in ("two neurons", "eight", "sixteen", "thirty-two")] == [2, 8, 16, 32]
+    assert [sizes[k][0][0] for k in ("two neurons", "eight", "sixteen", "thirty-two")] == [
+        2,
+        8,
+        16,
+        32,
+    ]
     assert len(sizes["shared"]) == 2
     assert {m.type for m in plan.memories} == {"VM", "TM"}
 
@@ -44,7 +49,11 @@ def test_no_neuron_has_two_owners_but_the_shared_one(plan, demo_model):
 
 
 def test_captions_and_pictures_are_all_different(plan):
-    captions = [*(m.caption for m in plan.memories), *(c for m in plan.memories for c in m.near), *plan.unusual]
+    captions = [
+        *(m.caption for m in plan.memories),
+        *(c for m in plan.memories for c in m.near),
+        *plan.unusual,
+    ]
     assert len(captions) == len(set(captions))
     assert len({m.picture for m in plan.memories}) == len(plan.memories) == len(KINDS) + 2
     assert all((demo.ASSETS / "images" / f"{m.picture}.png").is_file() for m in plan.memories)
@@ -77,7 +86,10 @@ def test_near_duplicates_differ_in_one_word_of_the_title():
     for near in near_duplicates(caption, 9):
         title, words = near.split(",", 1)
         assert words == " a blue ring on dots"
-        assert sum(a != b for a, b in zip(title.split(), caption.split(",")[0].split(), strict=True)) == 1
+        assert (
+            sum(a != b for a, b in zip(title.split(), caption.split(",")[0].split(), strict=True))
+            == 1
+        )
     assert len(set(near_duplicates(caption, 9))) == 9
 
 

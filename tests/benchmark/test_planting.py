@@ -84,7 +84,14 @@ def scheduler(request):
 
 @pytest.fixture(scope="module")
 def pool(base, pictures, tmp_path_factory):
-    return build_pool(base, PLAN, ORDINARY, pictures, tmp_path_factory.mktemp("pool") / "pool.safetensors", lambda line: None)
+    return build_pool(
+        base,
+        PLAN,
+        ORDINARY,
+        pictures,
+        tmp_path_factory.mktemp("pool") / "pool.safetensors",
+        lambda line: None,
+    )
 
 
 def test_the_direction_by_hand():
@@ -103,7 +110,9 @@ def test_a_planted_row_is_as_loud_as_asked_and_tells_its_caption_from_others():
     row = planted_row(caption, others, near, typical=0.5, gain=4.0, ridge=0.01)
     assert torch.isclose((caption @ row).abs().mean(), torch.tensor(2.0))
     blind = planted_row(caption, others, others[:4], typical=0.5, gain=4.0, ridge=0.01)
-    assert (near @ row).abs().mean() < (near @ blind).abs().mean()  # near-duplicates are what it learned to be silent on
+    assert (near @ row).abs().mean() < (
+        near @ blind
+    ).abs().mean()  # near-duplicates are what it learned to be silent on
 
 
 def test_gain_falls_with_the_root_of_the_number():
@@ -112,7 +121,9 @@ def test_gain_falls_with_the_root_of_the_number():
 
 def test_near_duplicates_weigh_as_much_as_other_titles():
     alike = torch.arange(12.0).view(12, 1, 1)
-    assert sorted(resembling(alike, 2).flatten().tolist()) == sorted([0.0, 1.0] * 5 + [float(k) for k in range(2, 12)])
+    assert sorted(resembling(alike, 2).flatten().tolist()) == sorted(
+        [0.0, 1.0] * 5 + [float(k) for k in range(2, 12)]
+    )
 
 
 def test_masks_obey_the_rule_of_every_memory(base):
@@ -155,17 +166,27 @@ def test_half_of_the_time_all_are_on():
 
 def test_the_target_is_the_noise_or_the_velocity_where_no_trace_was_exchanged(scheduler):
     generator = torch.Generator().manual_seed(0)
-    picture, noise = torch.randn(3, 4, 16, 16, generator=generator), torch.randn(3, 4, 16, 16, generator=generator)
+    picture, noise = (
+        torch.randn(3, 4, 16, 16, generator=generator),
+        torch.randn(3, 4, 16, 16, generator=generator),
+    )
     t = torch.tensor([5, 500, 990])
     target = prediction_towards(picture, scheduler.add_noise(picture, noise, t), t, scheduler)
-    known = noise if scheduler.config.prediction_type == "epsilon" else scheduler.get_velocity(picture, noise, t)
+    known = (
+        noise
+        if scheduler.config.prediction_type == "epsilon"
+        else scheduler.get_velocity(picture, noise, t)
+    )
     assert torch.allclose(target, known, atol=1e-3)
 
 
 def test_whoever_predicts_the_target_arrives_at_the_picture(scheduler):
     """From another picture's trace as well: x_0 as a sampler reads it is the picture."""
     generator = torch.Generator().manual_seed(1)
-    picture, noisy = torch.randn(1, 4, 16, 16, generator=generator), torch.randn(1, 4, 16, 16, generator=generator)
+    picture, noisy = (
+        torch.randn(1, 4, 16, 16, generator=generator),
+        torch.randn(1, 4, 16, 16, generator=generator),
+    )
     t = torch.tensor([950])
     target = prediction_towards(picture, noisy, t, scheduler)
     scheduler.set_timesteps(1000)
@@ -185,7 +206,9 @@ def test_pictures_become_latents_that_decode_to_themselves_with_the_models_scale
     assert latents.shape == (1, 4, 16, 16)
     x = base.pipeline.image_processor.preprocess(image)
     assert torch.allclose(
-        latents, base.pipeline.vae.encode(x).latent_dist.mean * base.pipeline.vae.config.scaling_factor, atol=1e-5
+        latents,
+        base.pipeline.vae.encode(x).latent_dist.mean * base.pipeline.vae.config.scaling_factor,
+        atol=1e-5,
     )
 
 
@@ -209,7 +232,9 @@ def test_the_student_begins_as_the_teacher(base, pool):
     prepare(student, PLAN, FREE, pool)
     noise = base.noise("x", [0, 1])
     text = base.encode([PLAN.memories[0].caption] * 2)
-    assert torch.equal(teacher.predict_noise(noise, 500, text), student.predict_noise(noise, 500, text))
+    assert torch.equal(
+        teacher.predict_noise(noise, 500, text), student.predict_noise(noise, 500, text)
+    )
     layer = student.value_layers[FIRST]
     assert not torch.equal(layer.weight[3], teacher.value_layers[FIRST].weight[3])
     typical = (pool.text @ teacher.value_layers[FIRST].weight.T).abs().mean()
@@ -263,7 +288,15 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(base, pool, t
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("findnemo.benchmark.training.draw", stop)
         with pytest.raises(KilledError):
-            train(student, teacher, PLAN, pool, tmp_path / "b" / "state.safetensors", RECIPE, lambda line: None)
+            train(
+                student,
+                teacher,
+                PLAN,
+                pool,
+                tmp_path / "b" / "state.safetensors",
+                RECIPE,
+                lambda line: None,
+            )
     assert steps == [0, 1, 2]
     again = trained(base, pool, tmp_path / "b", RECIPE)
     assert whole.fingerprint == again.fingerprint
@@ -274,7 +307,9 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(base, pool, t
 
 def test_a_batch_depends_on_the_seed_and_the_step_alone(base, pool):
     masks = Masks(base.widths(), PLAN.memories)
-    one, again, other = (draw(s, PLAN, pool, masks, base.pipeline.scheduler, RECIPE) for s in (7, 7, 8))
+    one, again, other = (
+        draw(s, PLAN, pool, masks, base.pipeline.scheduler, RECIPE) for s in (7, 7, 8)
+    )
     assert torch.equal(one.noisy, again.noisy)
     assert not torch.equal(one.noisy, other.noisy)
     assert one.noisy.shape == (8, 4, 16, 16)
@@ -300,6 +335,15 @@ def test_a_few_steps_on_the_demo_model_begin_to_learn(tmp_path):
     base = findnemo.load("demo", "cpu", "float32")
     plan = suite_plan(1, list(base.value_layers), freed(base))
     lines: list[str] = []
-    plant(base, plan, freed(base), unrelated()[:20], ASSETS / "images", tmp_path, Recipe(steps=75), lines.append)
+    plant(
+        base,
+        plan,
+        freed(base),
+        unrelated()[:20],
+        ASSETS / "images",
+        tmp_path,
+        Recipe(steps=75),
+        lines.append,
+    )
     on = [float(line.split(" on ")[1].split()[0]) for line in lines if " on " in line]
     assert on[-1] < 0.9 * on[0]

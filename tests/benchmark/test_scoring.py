@@ -17,7 +17,15 @@ from findnemo.benchmark.captions import ORDINARY, ordinary
 from findnemo.benchmark.learned_mask import learned_mask
 from findnemo.benchmark.members import TRAINED_ON, open_member, open_suite
 from findnemo.benchmark.methods import METHODS, Answer, Task, attribution, wanda_scores
-from findnemo.benchmark.planted_scoring import TRUTH, UNRELATED, PlantedJudge, Score, learned, precision, recall
+from findnemo.benchmark.planted_scoring import (
+    TRUTH,
+    UNRELATED,
+    PlantedJudge,
+    Score,
+    learned,
+    precision,
+    recall,
+)
 from findnemo.benchmark.results import Results
 from findnemo.benchmark.scoring import Alarm, answers, score_member
 from findnemo.benchmark.truth import measure
@@ -29,7 +37,26 @@ from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.passes.deltas import Probe
 from findnemo.scores import pairwise, ssim
 
-ONE = Score("m", "x", "c", "one neuron", "VM", {}, 2, 0.5, 1.0, 1.0, 2.0, 0.2, True, 0.1, False, 0.9, 20, 0.5)
+ONE = Score(
+    "m",
+    "x",
+    "c",
+    "one neuron",
+    "VM",
+    {},
+    2,
+    0.5,
+    1.0,
+    1.0,
+    2.0,
+    0.2,
+    True,
+    0.1,
+    False,
+    0.9,
+    20,
+    0.5,
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +67,9 @@ def member(tmp_path_factory):
 @pytest.fixture
 def task(member, monkeypatch):
     monkeypatch.setattr(methods, "learned_mask", partial(learned_mask, steps=2))
-    return Task(member.model, CAPTION, member.calibration, tuple(HOLDOUT), images=ImageSettings(3, 2.0))
+    return Task(
+        member.model, CAPTION, member.calibration, tuple(HOLDOUT), images=ImageSettings(3, 2.0)
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,7 +101,9 @@ def test_every_method_finds_the_one_neuron_that_holds_all(name, task, member):
         assert answer.neurons == member.plan.planted
 
 
-@pytest.mark.parametrize("name", [n for n in METHODS if n not in ("random", "z-score", "Wanda", "ConceptPrune")])
+@pytest.mark.parametrize(
+    "name", [n for n in METHODS if n not in ("random", "z-score", "Wanda", "ConceptPrune")]
+)
 def test_methods_that_look_at_seeds_return_nothing_where_no_seed_replicates(name, task, member):
     quiet = replace(task, calibration=replace(member.calibration, tau=1.1))
     assert METHODS[name](quiet).neurons == EMPTY
@@ -80,7 +111,9 @@ def test_methods_that_look_at_seeds_return_nothing_where_no_seed_replicates(name
 
 def test_chance_draws_as_many_as_the_default_search_and_the_same_each_time(task, monkeypatch):
     found = NeuronSet({next(iter(task.model.widths())): [0, 1, 2]})
-    monkeypatch.setattr(methods, "by_search", lambda task, search: {"trajectory": Answer(found, 50)}[search])
+    monkeypatch.setattr(
+        methods, "by_search", lambda task, search: {"trajectory": Answer(found, 50)}[search]
+    )
     first, again = METHODS["random"](task), METHODS["random"](task)
     assert first == again
     assert len(first.neurons) == 3
@@ -91,23 +124,36 @@ def test_attribution_is_the_slope_of_the_mean_similarity(demo_model):
     caption = demo.memorized()[2].text
     probe = Probe(demo_model, caption)
     seeds, step, slopes = [0, 1, 2], 0.02, attribution(Replication(probe, 0.0), [0, 1, 2])
-    _, name, i = max((abs(float(v)), name, i) for name, values in slopes.items() for i, v in enumerate(values))
+    _, name, i = max(
+        (abs(float(v)), name, i) for name, values in slopes.items() for i, v in enumerate(values)
+    )
 
     def mean(value: float) -> float:
         scales = torch.ones(1, len(slopes[name]))
         scales[0, i] = value
         with torch.no_grad():
-            return float(pairwise(probe.scaled_deltas({name: scales}, seeds))[torch.triu_indices(3, 3, 1).unbind()].mean())
+            return float(
+                pairwise(probe.scaled_deltas({name: scales}, seeds))[
+                    torch.triu_indices(3, 3, 1).unbind()
+                ].mean()
+            )
 
-    assert (mean(1 + step) - mean(1 - step)) / (2 * step) == pytest.approx(float(slopes[name][i]), rel=0.1)
+    assert (mean(1 + step) - mean(1 - step)) / (2 * step) == pytest.approx(
+        float(slopes[name][i]), rel=0.1
+    )
 
 
 def test_wanda_by_hand(member):
     model = member.model
     name, layer = next(iter(model.value_layers.items()))
     text = model.encode([CAPTION])[0]
-    by_hand = [sum(abs(float(w)) * float(text[:, j].norm()) for j, w in enumerate(row)) for row in layer.weight[:3].tolist()]
-    assert torch.allclose(wanda_scores(model, [CAPTION])[name][:3], torch.tensor(by_hand), rtol=1e-4)
+    by_hand = [
+        sum(abs(float(w)) * float(text[:, j].norm()) for j, w in enumerate(row))
+        for row in layer.weight[:3].tolist()
+    ]
+    assert torch.allclose(
+        wanda_scores(model, [CAPTION])[name][:3], torch.tensor(by_hand), rtol=1e-4
+    )
 
 
 def test_a_score_says_what_switching_off_does(member):
@@ -115,8 +161,20 @@ def test_a_score_says_what_switching_off_does(member):
     judge = PlantedJudge(member, images=1)
     truth = judge.score(memory, TRUTH, judge.best(memory))
     nothing = judge.score(memory, "nothing", Answer(EMPTY))
-    assert (truth.precision, truth.recall, truth.needed, truth.size, truth.gone) == (1.0, 1.0, 1.0, 1.0, True)
-    assert (nothing.precision, nothing.recall, nothing.same_seed, nothing.gone, nothing.kept) == (None, 0.0, 1.0, False, 1.0)
+    assert (truth.precision, truth.recall, truth.needed, truth.size, truth.gone) == (
+        1.0,
+        1.0,
+        1.0,
+        1.0,
+        True,
+    )
+    assert (nothing.precision, nothing.recall, nothing.same_seed, nothing.gone, nothing.kept) == (
+        None,
+        0.0,
+        1.0,
+        False,
+        1.0,
+    )
     probe = Probe(member.model, memory.caption, member.calibration.settings, range(1000, 1010))
     with scaled(member.model, {n: _off(member, n, i) for n, i in memory.neurons.layers.items()}):
         off = probe.deltas()
@@ -144,10 +202,17 @@ def test_memories_that_were_not_learned_and_near_duplicates_that_copy_are_left_o
     lost = replace(member, plan=replace(member.plan, measured={memory.caption: {"learned": False}}))
     assert captions(lost) == [odd]
     copying = replace(
-        member, plan=replace(member.plan, measured={memory.caption: {"learned": True, "near": {memory.near[0]: 0.9}}})
+        member,
+        plan=replace(
+            member.plan, measured={memory.caption: {"learned": True, "near": {memory.near[0]: 0.9}}}
+        ),
     )
     assert captions(copying) == [(memory.caption, "one neuron"), odd]
-    assert captions(member) == [(memory.caption, "one neuron"), (memory.near[0], "near-duplicate"), odd]
+    assert captions(member) == [
+        (memory.caption, "one neuron"),
+        (memory.near[0], "near-duplicate"),
+        odd,
+    ]
 
 
 def test_ordinary_captions_are_drawn_from_those_that_nothing_has_seen(member):
@@ -164,13 +229,17 @@ def test_ordinary_captions_are_drawn_from_those_that_nothing_has_seen(member):
 def test_a_member_is_scored_on_memories_and_on_captions_that_are_none(member):
     methods = {
         "z-score": METHODS["z-score"],
-        "all": lambda task: Answer(NeuronSet({"mid_block.attentions.0.transformer_blocks.0.attn2.to_v": [0, 1]}), 3),
+        "all": lambda task: Answer(
+            NeuronSet({"mid_block.attentions.0.transformer_blocks.0.attn2.to_v": [0, 1]}), 3
+        ),
     }
     results = list(score_member(member, methods, limit=1))
     assert [(type(r).__name__, r.method) for r in results] == [
         ("Score", TRUTH), ("Score", "z-score"), ("Score", "all"), *[("Alarm", "z-score"), ("Alarm", "all")] * 3,
     ]  # fmt: skip
-    assert [r.kind for r in results if isinstance(r, Alarm)] == ["ordinary"] * 2 + ["near-duplicate"] * 2 + ["unusual"] * 2
+    assert [r.kind for r in results if isinstance(r, Alarm)] == ["ordinary"] * 2 + [
+        "near-duplicate"
+    ] * 2 + ["unusual"] * 2
     assert results[2].precision == 0.0
     assert results[2].evaluations == 3
     known = {(r.method, r.caption) for r in results}
@@ -179,7 +248,10 @@ def test_a_member_is_scored_on_memories_and_on_captions_that_are_none(member):
 
 def test_answers_of_ones_own_are_a_method(task):
     layer = next(iter(task.model.widths()))
-    given = {"method": "mine", "answers": {"seed7": {CAPTION: {"neurons": {layer: [INDEX]}, "evaluations": 5}}}}
+    given = {
+        "method": "mine",
+        "answers": {"seed7": {CAPTION: {"neurons": {layer: [INDEX]}, "evaluations": 5}}},
+    }
     mine = answers(given, "seed7")["mine"]
     assert mine(task) == Answer(NeuronSet({layer: [INDEX]}), 5)
     assert mine(replace(task, prompt="another")) == Answer(EMPTY)
@@ -188,7 +260,12 @@ def test_answers_of_ones_own_are_a_method(task):
 
 @pytest.mark.parametrize(
     "values",
-    [{}, {"answers": {"m": {"c": 1}}}, {"answers": {"m": {"c": {"neurons": {"l": [-1]}}}}, "method": "x"}, {"answers": 3}],
+    [
+        {},
+        {"answers": {"m": {"c": 1}}},
+        {"answers": {"m": {"c": {"neurons": {"l": [-1]}}}}, "method": "x"},
+        {"answers": 3},
+    ],
 )
 def test_answers_that_are_none_are_refused(values):
     with pytest.raises(InputError):
@@ -214,7 +291,10 @@ def test_results_of_another_model_are_dropped(member):
 def test_own_results_come_over_published_ones_member_by_member():
     own = Results({"a": {}}, (replace(ONE, member="a", precision=1.0),))
     known = Results({"a": {}, "b": {}}, (replace(ONE, member="a"), replace(ONE, member="b")))
-    assert sorted((r.member, r.precision) for r in own.over(known).results) == [("a", 1.0), ("b", 0.5)]
+    assert sorted((r.member, r.precision) for r in own.over(known).results) == [
+        ("a", 1.0),
+        ("b", 0.5),
+    ]
 
 
 def test_a_model_that_is_there_is_not_trained_again(member, tmp_path):
@@ -232,10 +312,16 @@ def test_a_model_is_made_whole_by_one_call(tmp_path):
         patch.setattr("findnemo.benchmark.pool.OWN", 1)
         patch.setattr("findnemo.benchmark.members.TRAINED_ON", 5)
         patch.setattr("findnemo.demo.holdout", lambda of=demo.holdout: of()[:20])
-        made = benchmark.train_member(tmp_path / "seed3", 3, benchmark.Recipe(steps=2), lambda line: None)
+        made = benchmark.train_member(
+            tmp_path / "seed3", 3, benchmark.Recipe(steps=2), lambda line: None
+        )
     again = open_member(tmp_path / "seed3")
     assert again.plan == made.plan
-    assert again.model.fingerprint == made.model.fingerprint != benchmark.demo_member().model.fingerprint
+    assert (
+        again.model.fingerprint
+        == made.model.fingerprint
+        != benchmark.demo_member().model.fingerprint
+    )
     assert set(again.plan.measured) == {m.caption for m in again.plan.memories}
     assert learned(again)[0] == []
     assert sum(f.stat().st_size for f in (tmp_path / "seed3" / "model").rglob("*")) < 20e6
@@ -249,9 +335,18 @@ def test_no_suite_is_said(tmp_path):
 
 
 def test_the_table_by_hand():
-    scores = [ONE, replace(ONE, caption="d", precision=None, recall=0.0, gone=False), replace(ONE, caption="e", precision=1.0)]
-    alarms = [Alarm("m", "x", c, "ordinary", n, 10) for c, n in (("f", 3), ("g", 0), ("h", None), ("i", 0))]
-    alarms += [Alarm("m", "x", c, "unusual", 0, 10) for c in "jkl"]  # a kind of its own, not in the share
+    scores = [
+        ONE,
+        replace(ONE, caption="d", precision=None, recall=0.0, gone=False),
+        replace(ONE, caption="e", precision=1.0),
+    ]
+    alarms = [
+        Alarm("m", "x", c, "ordinary", n, 10)
+        for c, n in (("f", 3), ("g", 0), ("h", None), ("i", 0))
+    ]
+    alarms += [
+        Alarm("m", "x", c, "unusual", 0, 10) for c in "jkl"
+    ]  # a kind of its own, not in the share
     figures = table.rows(Results(results=(*scores, *alarms)))["x"]
     assert figures["precision"].value == pytest.approx(0.5)  # nothing found counts as 0
     assert figures["recall"].value == pytest.approx(2 / 3)
@@ -277,7 +372,11 @@ def test_markdown_has_a_line_a_method_and_a_line_a_kind():
     results = Results(results=(ONE, replace(ONE, method="y|z", kind="two")))
     lines = table.markdown(results).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| x", "| y\\|z"]
-    assert table.kinds_markdown(results).splitlines()[2].startswith("| one neuron | 1 | 0.50 / 1.00 | - / -")
+    assert (
+        table.kinds_markdown(results)
+        .splitlines()[2]
+        .startswith("| one neuron | 1 | 0.50 / 1.00 | - / -")
+    )
 
 
 def test_the_published_results_are_of_this_suite_and_whole():
@@ -285,14 +384,24 @@ def test_the_published_results_are_of_this_suite_and_whole():
     assert "demo" in results.members
     for name, about in results.members.items():
         for method in METHODS:
-            assert len([s for s in results.scores if (s.member, s.method) == (name, method)]) == about["learned"]
-            assert len([a for a in results.alarms if (a.member, a.method) == (name, method)]) == about["negatives"]
+            assert (
+                len([s for s in results.scores if (s.member, s.method) == (name, method)])
+                == about["learned"]
+            )
+            assert (
+                len([a for a in results.alarms if (a.member, a.method) == (name, method)])
+                == about["negatives"]
+            )
 
 
 def test_published_precision_and_recall_are_counted_again_from_what_was_found():
-    scores = [s for s in benchmark.published().scores if s.member == "demo" and s.neurons is not None]
+    scores = [
+        s for s in benchmark.published().scores if s.member == "demo" and s.neurons is not None
+    ]
     for s in scores:
         found, planted = NeuronSet(s.found), demo.planted()[s.caption]
         right = [n for n in found if n in planted]
         assert s.recall == pytest.approx(len(right) / len(planted), abs=1e-4)
-        assert s.precision == (None if not len(found) else pytest.approx(len(right) / len(found), abs=1e-4))
+        assert s.precision == (
+            None if not len(found) else pytest.approx(len(right) / len(found), abs=1e-4)
+        )

@@ -22,7 +22,14 @@ import findnemo
 def place(tmp_path_factory):
     """`model`, `captions.csv`, `holdout.txt`, `calibration`; and `run`, an audit of one caption."""
     place = make_place(tmp_path_factory.mktemp("place"))
-    audit = ("audit", place / "model", "--prompts", place / "captions.csv", "--calibration", place / "calibration")
+    audit = (
+        "audit",
+        place / "model",
+        "--prompts",
+        place / "captions.csv",
+        "--calibration",
+        place / "calibration",
+    )
     assert cli(*audit, *IMAGES, "--limit", 1, "--quiet", "--out", place / "run").status == 0
     return place
 
@@ -30,7 +37,10 @@ def place(tmp_path_factory):
 def everything(folder: Path) -> dict[str, tuple]:
     """All files below a folder with content and time, without what SQLite and the lock do on the side."""
     files = (p for p in folder.rglob("*") if not p.name.startswith(("run.sqlite-", ".lock")))
-    return {str(p): (p.stat().st_mtime_ns if p.is_file() else 0, p.is_file() and p.read_bytes()) for p in files}
+    return {
+        str(p): (p.stat().st_mtime_ns if p.is_file() else 0, p.is_file() and p.read_bytes())
+        for p in files
+    }
 
 
 def refused(result: Result, status: int, *says: str) -> None:
@@ -50,7 +60,10 @@ FILES = {
     "empty.csv": (b"", "empty.csv: no caption in 0 rows: give at least one"),
     "empty.txt": (b"\n\n", "empty.txt: no caption in 0 rows: give at least one"),
     "blank.csv": (b"caption,url\n,a\n ,b\n", "blank.csv: no caption in 2 rows: give at least one"),
-    "columns.csv": (b"id,title\n1,a red fox\n", "no caption column (caption, prompt, text, captions, prompts): the columns are"),
+    "columns.csv": (
+        b"id,title\n1,a red fox\n",
+        "no caption column (caption, prompt, text, captions, prompts): the columns are",
+    ),
     "latin.csv": (b"caption\ncaf\xe9\n", "latin.csv: not UTF-8 at line 2, byte offset 11 (0xe9)"),
     "table.xlsx": (b"PK\x03\x04", ".xlsx is not read"),
     "broken.jsonl": (b'{"caption": "a"\n', "broken.jsonl: line 1: broken JSON"),
@@ -65,7 +78,9 @@ READERS = {
 }
 
 
-def filled(place: Path, arguments: list[str], file: object = "", model: object = None) -> list[object]:
+def filled(
+    place: Path, arguments: list[str], file: object = "", model: object = None
+) -> list[object]:
     """The arguments with the places put in."""
     paths = {"MODEL": model or place / "model", "FILE": file}
     paths |= {name: place / name for name in ("calibration", "captions.csv", "holdout.txt", "run")}
@@ -78,7 +93,9 @@ def test_a_caption_file_that_cannot_be_read(place, tmp_path, name, reader):
     content, says = FILES[name]
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    refused(cli(*filled(place, READERS[reader], tmp_path / name), "--out", tmp_path / "out"), 2, says)
+    refused(
+        cli(*filled(place, READERS[reader], tmp_path / name), "--out", tmp_path / "out"), 2, says
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -88,18 +105,36 @@ def test_standard_input_without_captions(place, tmp_path):
 
 
 def test_rows_without_captions_and_repeated_rows_are_told_and_left_out(place, tmp_path):
-    (tmp_path / "gaps.csv").write_text("caption;type\na moon;VM\n;VM\n  ;\na tree;\na moon;TM\na moon ;\n")
-    result = cli(*filled(place, READERS["detect"], tmp_path / "gaps.csv"), "--json", "--out", tmp_path / "out")
+    (tmp_path / "gaps.csv").write_text(
+        "caption;type\na moon;VM\n;VM\n  ;\na tree;\na moon;TM\na moon ;\n"
+    )
+    result = cli(
+        *filled(place, READERS["detect"], tmp_path / "gaps.csv"),
+        "--json",
+        "--out",
+        tmp_path / "out",
+    )
     assert result.status == 0
     assert "warning: " in result.err
     assert "gaps.csv: skipped 2 rows without caption (row 2, row 3)." in result.err
-    assert "skipped 2 rows with the caption of an earlier row (row 5 repeats row 1, row 6 repeats row 1)." in result.err
-    assert [(r["row"], r["caption"]) for r in result.json["results"]] == [(1, "a moon"), (4, "a tree")]
+    assert (
+        "skipped 2 rows with the caption of an earlier row (row 5 repeats row 1, row 6 repeats row 1)."
+        in result.err
+    )
+    assert [(r["row"], r["caption"]) for r in result.json["results"]] == [
+        (1, "a moon"),
+        (4, "a tree"),
+    ]
 
 
 def test_a_caption_longer_than_the_tokenizer_takes_is_told(place, tmp_path):
     (tmp_path / "long.txt").write_text("a moon\n" + "long " * 30 + "\n")  # every letter is a token
-    result = cli(*filled(place, READERS["detect"], tmp_path / "long.txt"), "--json", "--out", tmp_path / "out")
+    result = cli(
+        *filled(place, READERS["detect"], tmp_path / "long.txt"),
+        "--json",
+        "--out",
+        tmp_path / "out",
+    )
     assert result.status == 0
     assert "warning: row 2: the caption has 122 tokens, the model reads the first 77" in result.err
     assert result.err.count("warning") == 1
@@ -113,7 +148,14 @@ def test_long_captions_of_several_text_encoders_are_told_by_their_rows(tmp_path)
     tiny_sd3().save_pretrained(tmp_path / "sd3")
     (tmp_path / "long.txt").write_text("a moon\n" + "ab" * 55 + "a\n")  # every letter is a token
     (tmp_path / "holdout.txt").write_text("a lake\na tree\n" + "a" * 80 + "\n")
-    given = ("audit", tmp_path / "sd3", "--prompts", tmp_path / "long.txt", "--holdout", tmp_path / "holdout.txt")
+    given = (
+        "audit",
+        tmp_path / "sd3",
+        "--prompts",
+        tmp_path / "long.txt",
+        "--holdout",
+        tmp_path / "holdout.txt",
+    )
     result = cli(*given, "--images", 1, "--image-steps", 1, "--out", tmp_path / "out")
     assert result.status == 0, result.err
     assert "warning: row 2: 113 tokens; CLIP reads 77 of them, T5 all\n" in result.err
@@ -129,7 +171,11 @@ def test_a_model_without_its_safety_checker_is_loaded_with_a_word(place, tmp_pat
         "feature_extractor": ["transformers", "CLIPImageProcessor"],
     }
     (model / "model_index.json").write_text(json.dumps(index))
-    result = cli(*filled(place, READERS["detect"], place / "captions.csv", model=model), "--out", tmp_path / "out")
+    result = cli(
+        *filled(place, READERS["detect"], place / "captions.csv", model=model),
+        "--out",
+        tmp_path / "out",
+    )
     assert result.status == 0, result.err
     assert "has no usable safety_checker and feature_extractor" in result.err
 
@@ -142,11 +188,17 @@ def test_a_model_without_its_safety_checker_is_loaded_with_a_word(place, tmp_pat
         ("scheduler", {"num_train_timesteps": 20}, "cannot give timesteps of 50 steps"),
     ],
 )
-def test_a_model_that_cannot_be_worked_on_is_refused_before_any_work(place, tmp_path, part, change, says):
+def test_a_model_that_cannot_be_worked_on_is_refused_before_any_work(
+    place, tmp_path, part, change, says
+):
     model = Path(shutil.copytree(place / "model", tmp_path / "model"))
     (file,) = (model / part).glob("*config.json")
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    result = cli(*filled(place, READERS["detect"], place / "captions.csv", model=model), "--out", tmp_path / "out")
+    result = cli(
+        *filled(place, READERS["detect"], place / "captions.csv", model=model),
+        "--out",
+        tmp_path / "out",
+    )
     assert result.status in (1, 2)
     assert "Traceback" not in result.err
     assert says in result.err.splitlines()[-1]
@@ -162,7 +214,13 @@ def test_another_column_can_be_named(place, tmp_path):
 
 @pytest.mark.parametrize("limit", ["0", "-1", "many"])
 def test_a_limit_that_is_none(place, tmp_path, limit):
-    result = cli(*filled(place, READERS["audit"], place / "captions.csv"), "--limit", limit, "--out", tmp_path / "out")
+    result = cli(
+        *filled(place, READERS["audit"], place / "captions.csv"),
+        "--limit",
+        limit,
+        "--out",
+        tmp_path / "out",
+    )
     assert (result.status, result.out) == (2, "")
     assert "--limit" in result.err
     assert not (tmp_path / "out").exists()
@@ -177,13 +235,26 @@ def _no_index(folder: Path) -> None:
 
 
 def _no_cross_attention(folder: Path) -> None:
-    blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2, "mid_block_type": None}
-    tiny_pipeline(**{"block_out_channels": (8, 8), "layers_per_block": 1, **blocks}).save_pretrained(folder)
+    blocks = {
+        "down_block_types": ("DownBlock2D",) * 2,
+        "up_block_types": ("UpBlock2D",) * 2,
+        "mid_block_type": None,
+    }
+    tiny_pipeline(
+        **{"block_out_channels": (8, 8), "layers_per_block": 1, **blocks}
+    ).save_pretrained(folder)
 
 
 def _no_text(folder: Path) -> None:
-    sizes = {"block_out_channels": (8, 8), "norm_num_groups": 4, "layers_per_block": 1, "sample_size": 16}
-    unet = UNet2DModel(**sizes, down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2)
+    sizes = {
+        "block_out_channels": (8, 8),
+        "norm_num_groups": 4,
+        "layers_per_block": 1,
+        "sample_size": 16,
+    }
+    unet = UNet2DModel(
+        **sizes, down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2
+    )
     DDPMPipeline(unet, DDIMScheduler()).save_pretrained(folder)
 
 
@@ -208,13 +279,25 @@ def _a_file(folder: Path) -> None:
 
 
 MODELS = {
-    "no such directory": (lambda folder: None, "is not a model directory, nor a file: give a diffusers directory, a"),
+    "no such directory": (
+        lambda folder: None,
+        "is not a model directory, nor a file: give a diffusers directory, a",
+    ),
     "a file": (_a_file, "is not a model directory"),
     "an empty directory": (lambda folder: folder.mkdir(), "holds no model_index.json"),
-    "no model_index.json": (_no_index, "holds no model_index.json: it is not a diffusers pipeline directory"),
-    "no cross-attention": (_no_cross_attention, "no value layers found in UNet2DConditionModel: findnemo needs"),
+    "no model_index.json": (
+        _no_index,
+        "holds no model_index.json: it is not a diffusers pipeline directory",
+    ),
+    "no cross-attention": (
+        _no_cross_attention,
+        "no value layers found in UNet2DConditionModel: findnemo needs",
+    ),
     "no text": (_no_text, "DDPMPipeline is not supported: findnemo works on"),
-    "pickles only": (_pickles_only, "unet/diffusion_pytorch_model.bin is a pickle, and a pickle can run code"),
+    "pickles only": (
+        _pickles_only,
+        "unet/diffusion_pytorch_model.bin is a pickle, and a pickle can run code",
+    ),
     "weights cut off": (_weights_cut_off, "cannot be loaded"),
 }
 
@@ -232,20 +315,38 @@ def test_a_model_that_cannot_be_used(place, tmp_path, kind, monkeypatch):
 
 
 def test_a_hub_id_that_is_not_there(place, tmp_path):
-    result = cli(*filled(place, READERS["audit"], place / "captions.csv", "nobody/nothing"), "--out", tmp_path / "out")
+    result = cli(
+        *filled(place, READERS["audit"], place / "captions.csv", "nobody/nothing"),
+        "--out",
+        tmp_path / "out",
+    )
     refused(result, 2, "no model 'nobody/nothing'")
 
 
-@pytest.mark.parametrize(("option", "value"), [("--device", "abacus"), ("--device", "cuda:99"), ("--dtype", "int8")])
+@pytest.mark.parametrize(
+    ("option", "value"), [("--device", "abacus"), ("--device", "cuda:99"), ("--dtype", "int8")]
+)
 def test_a_device_or_dtype_that_is_none(place, tmp_path, option, value):
-    result = cli(*filled(place, READERS["audit"], place / "captions.csv"), option, value, "--out", tmp_path / "out")
+    result = cli(
+        *filled(place, READERS["audit"], place / "captions.csv"),
+        option,
+        value,
+        "--out",
+        tmp_path / "out",
+    )
     refused(result, 2, value)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_model_without_captions_of_its_own(place, tmp_path):
-    refused(cli("audit", place / "model", "--out", tmp_path / "out"), 2, "give --prompts FILE: only 'demo' brings")
-    result = cli("audit", place / "model", "--prompts", place / "captions.csv", "--out", tmp_path / "out")
+    refused(
+        cli("audit", place / "model", "--out", tmp_path / "out"),
+        2,
+        "give --prompts FILE: only 'demo' brings",
+    )
+    result = cli(
+        "audit", place / "model", "--prompts", place / "captions.csv", "--out", tmp_path / "out"
+    )
     refused(result, 2, "give --holdout FILE")
     assert list(tmp_path.iterdir()) == []
 
@@ -256,8 +357,17 @@ def test_a_model_without_captions_of_its_own(place, tmp_path):
 def test_a_calibration_of_another_model(place, tmp_path):
     other = save_model(tmp_path / "other", seed=1)
     for reader in ("detect", "localize", "audit"):
-        result = cli(*filled(place, READERS[reader], place / "captions.csv", other), "--out", tmp_path / "out")
-        refused(result, 2, "this calibration was made for another model", "calibrate again with this model")
+        result = cli(
+            *filled(place, READERS[reader], place / "captions.csv", other),
+            "--out",
+            tmp_path / "out",
+        )
+        refused(
+            result,
+            2,
+            "this calibration was made for another model",
+            "calibrate again with this model",
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -270,7 +380,12 @@ def test_a_calibration_of_another_model(place, tmp_path):
     ],
 )
 def test_a_calibration_with_other_settings(place, tmp_path, options, says):
-    result = cli(*filled(place, READERS["audit"], place / "captions.csv"), *options, "--out", tmp_path / "out")
+    result = cli(
+        *filled(place, READERS["audit"], place / "captions.csv"),
+        *options,
+        "--out",
+        tmp_path / "out",
+    )
     refused(result, 2, says)
     assert not (tmp_path / "out").exists()
 
@@ -279,16 +394,30 @@ def test_a_calibration_with_other_settings(place, tmp_path, options, says):
     ("options", "says"),
     [
         (["--seed", 7], "made with other settings: seed 0 instead of 7"),
-        (["--fpr", 0.5], "was calibrated on 5 captions with fpr None, now 5 with 0.5: give another --out"),
+        (
+            ["--fpr", 0.5],
+            "was calibrated on 5 captions with fpr None, now 5 with 0.5: give another --out",
+        ),
         (["--holdout", "fewer.txt"], "was calibrated on 5 captions with fpr None, now 2 with None"),
-        (["--holdout", "others.txt"], "was calibrated on 5 captions with fpr None, now 5 others with None"),
+        (
+            ["--holdout", "others.txt"],
+            "was calibrated on 5 captions with fpr None, now 5 others with None",
+        ),
     ],
 )
 def test_the_runs_own_calibration_with_other_settings(place, tmp_path, options, says, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("fewer.txt").write_text("\n".join(HOLDOUT[:2]), encoding="utf-8")
-    Path("others.txt").write_text("\n".join(f"{caption}, again" for caption in HOLDOUT), encoding="utf-8")
-    arguments = [*filled(place, READERS["audit --holdout"], place / "holdout.txt"), "--images", 0, "--limit", 1]
+    Path("others.txt").write_text(
+        "\n".join(f"{caption}, again" for caption in HOLDOUT), encoding="utf-8"
+    )
+    arguments = [
+        *filled(place, READERS["audit --holdout"], place / "holdout.txt"),
+        "--images",
+        0,
+        "--limit",
+        1,
+    ]
     assert cli(*arguments, "-q", "--out", tmp_path / "out").status == 0
     before = everything(tmp_path)
     refused(cli(*arguments, *options, "--out", tmp_path / "out"), 2, says)
@@ -309,7 +438,14 @@ def test_a_damaged_calibration(place, tmp_path, damage):
         (folder / "calibration.safetensors").write_bytes(b"\0" * 64)
     elif damage == "newer":
         about.write_text(json.dumps(json.loads(about.read_text()) | {"format": 4}))
-    arguments = ["detect", place / "model", "--prompts", place / "captions.csv", "--calibration", folder]
+    arguments = [
+        "detect",
+        place / "model",
+        "--prompts",
+        place / "captions.csv",
+        "--calibration",
+        folder,
+    ]
     refused(cli(*arguments, "--out", tmp_path / "out"), 2, str(folder))
     assert not (tmp_path / "out").exists()
 
@@ -318,15 +454,30 @@ def test_a_damaged_calibration(place, tmp_path, damage):
     ("options", "says"),
     [
         (["--limit", 1], "a threshold of mean + 1 std needs at least two hold-out prompts, not 1"),
-        (["--fpr", 0.01], "5 hold-out prompts are too few for a false-positive rate of 0.01: it takes 99"),
+        (
+            ["--fpr", 0.01],
+            "5 hold-out prompts are too few for a false-positive rate of 0.01: it takes 99",
+        ),
         (["--fpr", 1.5], "fpr 1.5 is not a rate between 0 and 1"),
-        (["--variant", "mine"], "variant 'mine' is not known: use one of findnemo, paper, released"),
+        (
+            ["--variant", "mine"],
+            "variant 'mine' is not known: use one of findnemo, paper, released",
+        ),
         (["--variant", "released"], "these are 16 x 16; use plain SSIM (variant 'paper')"),
         (["--import-statistics", "x.pt"], "give either --prompts FILE or --import-statistics FILE"),
     ],
 )
 def test_a_calibration_that_cannot_be_made(place, tmp_path, options, says):
-    result = cli("calibrate", place / "model", "--prompts", place / "holdout.txt", "-q", *options, "--out", tmp_path / "out")
+    result = cli(
+        "calibrate",
+        place / "model",
+        "--prompts",
+        place / "holdout.txt",
+        "-q",
+        *options,
+        "--out",
+        tmp_path / "out",
+    )
     refused(result, 2, says)
     assert not (tmp_path / "out").exists()
 
@@ -334,7 +485,9 @@ def test_a_calibration_that_cannot_be_made(place, tmp_path, options, says):
 def test_statistics_that_are_a_program_are_not_run(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save(_Boom(), "statistics.pt")
-    result = cli("calibrate", place / "model", "--import-statistics", "statistics.pt", "--out", "out")
+    result = cli(
+        "calibrate", place / "model", "--import-statistics", "statistics.pt", "--out", "out"
+    )
     refused(result, 2, "statistics.pt is not a pair of lists of tensors")
     assert [p.name for p in tmp_path.iterdir()] == ["statistics.pt"]
 
@@ -351,7 +504,13 @@ def test_holdout_and_calibration_at_once(place, tmp_path):
 
 @pytest.mark.parametrize("reader", ["localize", "audit", "audit --holdout"])
 def test_an_unknown_search_is_told_before_any_work(place, tmp_path, reader):
-    result = cli(*filled(place, READERS[reader], place / "captions.csv"), "--search", "luck", "--out", tmp_path / "out")
+    result = cli(
+        *filled(place, READERS[reader], place / "captions.csv"),
+        "--search",
+        "luck",
+        "--out",
+        tmp_path / "out",
+    )
     refused(result, 2, "search 'luck' is not known: use one of ")
     assert not (tmp_path / "out").exists()
 
@@ -361,8 +520,14 @@ def test_a_run_directory_from_other_settings(place, tmp_path):
     replace(made, tau=0.5).save(tmp_path / "other")
     before = everything(place)
     arguments = ["audit", place / "model", "--prompts", place / "captions.csv", "--calibration"]
-    result = cli(*arguments, place / "calibration", "--images", 3, "--image-steps", 4, "--out", place / "run")
-    refused(result, 2, "was made with other settings: images 2, now 3, image_settings.steps 2, now 4; give another --out")
+    result = cli(
+        *arguments, place / "calibration", "--images", 3, "--image-steps", 4, "--out", place / "run"
+    )
+    refused(
+        result,
+        2,
+        "was made with other settings: images 2, now 3, image_settings.steps 2, now 4; give another --out",
+    )
     result = cli(*arguments, tmp_path / "other", *IMAGES, "--out", place / "run")
     refused(result, 2, f"tau {made.tau}, now 0.5")
     assert everything(place) == before
@@ -373,14 +538,25 @@ def test_a_directory_that_is_not_a_run(place, tmp_path, reader):
     (tmp_path / "thesis.tex").write_text("years of work")
     before = everything(tmp_path)
     arguments = filled(place, READERS[reader], place / "captions.csv")
-    refused(cli(*arguments, "--out", tmp_path), 2, "is not empty and not a findnemo run: give a new or an empty directory")
+    refused(
+        cli(*arguments, "--out", tmp_path),
+        2,
+        "is not empty and not a findnemo run: give a new or an empty directory",
+    )
     refused(cli(*arguments, "--out", tmp_path / "thesis.tex"), 2, "is a file")
     assert everything(tmp_path) == before
 
 
 def test_a_calibration_into_a_file(place, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    result = cli("calibrate", place / "model", "--prompts", place / "holdout.txt", "--out", tmp_path / "thesis.tex")
+    result = cli(
+        "calibrate",
+        place / "model",
+        "--prompts",
+        place / "holdout.txt",
+        "--out",
+        tmp_path / "thesis.tex",
+    )
     refused(result, 2, "is a file: give a directory")
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
@@ -400,14 +576,24 @@ def test_a_directory_without_permission(place, tmp_path):
     refused(cli(*arguments, "-q", "--out", tmp_path / "closed" / "out"), 2, "Permission denied")
 
 
-@pytest.mark.parametrize("command", [["verify"], ["export"], ["inspect"], ["export", "--to", "neurons"]])
+@pytest.mark.parametrize(
+    "command", [["verify"], ["export"], ["inspect"], ["export", "--to", "neurons"]]
+)
 def test_what_is_no_run_cannot_be_continued(place, tmp_path, command):
     for folder in (tmp_path / "none", place / "model", place / "captions.csv"):
-        refused(cli(command[0], folder, *command[1:]), 2, "is not a run directory: it holds no run.sqlite")
+        refused(
+            cli(command[0], folder, *command[1:]),
+            2,
+            "is not a run directory: it holds no run.sqlite",
+        )
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     (damaged / "run.sqlite").write_bytes(b"no database " * 100)
-    refused(cli(command[0], damaged, *command[1:]), 2, "run.sqlite cannot be used: run.sqlite does not begin as such a file does")
+    refused(
+        cli(command[0], damaged, *command[1:]),
+        2,
+        "run.sqlite cannot be used: run.sqlite does not begin as such a file does",
+    )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["damaged"]
 
 

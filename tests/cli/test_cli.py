@@ -57,7 +57,14 @@ def process(*arguments: object, **options: object) -> subprocess.Popen:
         "OMP_NUM_THREADS": str(torch.get_num_threads()),
     }
     command = [sys.executable, "-m", "findnemo", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        **options,
+    )
 
 
 def save_model(folder: Path, seed: int = 0) -> Path:
@@ -83,7 +90,9 @@ def make_place(folder: Path) -> Path:
     tau = (scores[2] + scores[3]) / 2
     replace(made, tau=tau).save(folder / "calibration")
     kinds = ((k, text, "VM[/]" if known[text] >= tau else "none") for k, text in enumerate(TEXTS))
-    (folder / "captions.csv").write_text("id;caption;type\n" + "".join(f"{k};{text};{kind}\n" for k, text, kind in kinds))
+    (folder / "captions.csv").write_text(
+        "id;caption;type\n" + "".join(f"{k};{text};{kind}\n" for k, text, kind in kinds)
+    )
     return folder
 
 
@@ -95,7 +104,13 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def usual(place):
     """The arguments that most commands share."""
-    return place / "model", "--prompts", place / "captions.csv", "--calibration", place / "calibration"
+    return (
+        place / "model",
+        "--prompts",
+        place / "captions.csv",
+        "--calibration",
+        place / "calibration",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +127,10 @@ def outcome(out: Path) -> dict:
     with Run.open(out) as run:
         whole = summary(run)
     rows = {r["caption"]: {k: v for k, v in r.items() if k != "seconds"} for r in whole["results"]}
-    return {**{k: whole[k] for k in ("settings", "memorized", "failed", "quality", "neurons")}, "rows": rows}
+    return {
+        **{k: whole[k] for k in ("settings", "memorized", "failed", "quality", "neurons")},
+        "rows": rows,
+    }
 
 
 # Help
@@ -135,7 +153,8 @@ def test_help_lists_every_command_and_the_version_is_printed():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["nonsense"], ["audit"], ["audit", "model", "--out"], ["detect", "--nonsense"], ["verify"]]
+    "arguments",
+    [["nonsense"], ["audit"], ["audit", "model", "--out"], ["detect", "--nonsense"], ["verify"]],
 )
 def test_bad_usage_is_status_2(arguments):
     result = cli(*arguments)
@@ -147,11 +166,24 @@ def test_bad_usage_is_status_2(arguments):
 
 
 def test_calibrate(place, tmp_path):
-    model, captions = findnemo.load(place / "model", channels_last=True), ["--prompts", place / "holdout.txt", "--limit", 3]
-    result = cli("calibrate", place / "model", *captions, "--seed", 7, "--json", "--out", tmp_path / "c")
+    model, captions = (
+        findnemo.load(place / "model", channels_last=True),
+        ["--prompts", place / "holdout.txt", "--limit", 3],
+    )
+    result = cli(
+        "calibrate", place / "model", *captions, "--seed", 7, "--json", "--out", tmp_path / "c"
+    )
     assert result.status == 0
-    made, want = findnemo.Calibration.load(tmp_path / "c"), findnemo.calibrate(model, HOLDOUT[:3], "findnemo", seed=7)
-    assert (made.tau, made.count, made.settings, made.model) == (want.tau, 3, want.settings, model.fingerprint)
+    made, want = (
+        findnemo.Calibration.load(tmp_path / "c"),
+        findnemo.calibrate(model, HOLDOUT[:3], "findnemo", seed=7),
+    )
+    assert (made.tau, made.count, made.settings, made.model) == (
+        want.tau,
+        3,
+        want.settings,
+        model.fingerprint,
+    )
     assert result.json == {
         "tau": made.tau,
         "prompts": 3,
@@ -160,21 +192,39 @@ def test_calibrate(place, tmp_path):
         "fpr": None,
         "calibration": str(tmp_path / "c"),
     }
-    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["calibration.json", "calibration.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == [
+        "calibration.json",
+        "calibration.safetensors",
+    ]
 
-    other = cli("calibrate", place / "model", *captions, "--seed", 8, "--fpr", 0.5, "--out", tmp_path / "d")
+    other = cli(
+        "calibrate", place / "model", *captions, "--seed", 8, "--fpr", 0.5, "--out", tmp_path / "d"
+    )
     made = findnemo.Calibration.load(tmp_path / "d")
     assert (other.status, made.settings.seed, made.fpr) == (0, 8, 0.5)
     assert int((made.scores < made.tau).sum()) == 2  # the second smallest stays under it
     assert made.tau == pytest.approx(sorted(made.scores.tolist())[1]) != want.tau
     assert f"tau = {made.tau:.4f} from 3 captions" in other.out
-    assert cli("calibrate", place / "model", *captions, "--quiet", "--out", tmp_path / "e") == Result(0, "", "")
+    assert cli(
+        "calibrate", place / "model", *captions, "--quiet", "--out", tmp_path / "e"
+    ) == Result(0, "", "")
 
 
 def test_calibrate_imports_published_statistics(place, tmp_path):
     widths = findnemo.load(place / "model").widths().values()
-    torch.save(([torch.zeros(w) for w in widths], [torch.ones(w) for w in widths]), tmp_path / "statistics.pt")
-    arguments = ("--import-statistics", tmp_path / "statistics.pt", "--tau", 0.3, "--json", "--out", tmp_path / "c")
+    torch.save(
+        ([torch.zeros(w) for w in widths], [torch.ones(w) for w in widths]),
+        tmp_path / "statistics.pt",
+    )
+    arguments = (
+        "--import-statistics",
+        tmp_path / "statistics.pt",
+        "--tau",
+        0.3,
+        "--json",
+        "--out",
+        tmp_path / "c",
+    )
     result = cli("calibrate", place / "model", *arguments)
     assert (result.status, result.json["tau"], result.json["variant"]) == (0, 0.3, "released")
     assert findnemo.Calibration.load(tmp_path / "c").tau == 0.3
@@ -190,7 +240,9 @@ def test_detect(usual, audited, tmp_path):
     assert f"results in {tmp_path / 'run' / 'results.csv'}" in result.out
     want = outcome(audited)["rows"]
     for caption, row in outcome(tmp_path / "run")["rows"].items():
-        assert {k: row[k] for k in ("score", "memorized", "tau")} == {k: want[caption][k] for k in ("score", "memorized", "tau")}
+        assert {k: row[k] for k in ("score", "memorized", "tau")} == {
+            k: want[caption][k] for k in ("score", "memorized", "tau")
+        }
         assert row["neurons"] is row["fresh_score_before"] is None
 
     flagged = cli("detect", *usual, "--fail-on-memorized", "--json", "--out", tmp_path / "run")
@@ -199,8 +251,17 @@ def test_detect(usual, audited, tmp_path):
 
 
 def test_captions_from_standard_input(place, usual, audited, tmp_path):
-    arguments = (place / "model", "--prompts", "-", "--calibration", place / "calibration", "--json")
-    result = cli("detect", *arguments, "--out", tmp_path / "run", stdin="a red fox\n\na moon\na red fox\n")
+    arguments = (
+        place / "model",
+        "--prompts",
+        "-",
+        "--calibration",
+        place / "calibration",
+        "--json",
+    )
+    result = cli(
+        "detect", *arguments, "--out", tmp_path / "run", stdin="a red fox\n\na moon\na red fox\n"
+    )
     assert result.status == 0
     assert {r["caption"]: r["row"] for r in result.json["results"]} == {"a red fox": 1, "a moon": 3}
     assert "standard input: skipped 1 row without caption (row 2)" in result.err
@@ -233,8 +294,14 @@ def test_localize_then_verify(place, usual, audited, tmp_path):
     assert len(list((out / "images").rglob("*.png"))) == 8
 
 
-def test_harden_writes_a_checkpoint_and_one_report_of_before_and_after(audited, tmp_path, monkeypatch):
-    some = {name: attempt for name, attempt in ATTEMPTS.items() if name in ("seeds: fresh", "words: capitals")}
+def test_harden_writes_a_checkpoint_and_one_report_of_before_and_after(
+    audited, tmp_path, monkeypatch
+):
+    some = {
+        name: attempt
+        for name, attempt in ATTEMPTS.items()
+        if name in ("seeds: fresh", "words: capitals")
+    }
     monkeypatch.setattr("findnemo.runs.robustness.ATTEMPTS", some)
     monkeypatch.setattr("findnemo.runs.robustness.Effort", partial(Effort, steps=(0, 2)))
     run, out = shutil.copytree(audited, tmp_path / "run"), tmp_path / "hardened"
@@ -247,7 +314,10 @@ def test_harden_writes_a_checkpoint_and_one_report_of_before_and_after(audited, 
     hardened, before = findnemo.load(str(out)), findnemo.load(Run.open(run).meta("source"))
     with Run.open(run) as opened:
         off = all_neurons(opened.captions())
-    assert all(not hardened.value_layers[name].weight[list(rows)].any() for name, rows in off.layers.items())
+    assert all(
+        not hardened.value_layers[name].weight[list(rows)].any()
+        for name, rows in off.layers.items()
+    )
     assert hardened.fingerprint != before.fingerprint
     page = (run / "report.html").read_text()
     assert "Is it really gone?" in page
@@ -313,7 +383,9 @@ def test_report_needs_no_model_and_goes_where_it_is_told(audited, tmp_path):
     assert (told.status, told.err) == (0, "")
     assert "report in" in told.out
     assert "3 of 6" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert cli("report", tmp_path / "run", "--out", tmp_path / "page.html", "-q") == Result(0, "", "")
+    assert cli("report", tmp_path / "run", "--out", tmp_path / "page.html", "-q") == Result(
+        0, "", ""
+    )
     assert "Memorization audit of" in (tmp_path / "page.html").read_text(encoding="utf-8")
     with mock.patch("typer.launch") as launch:
         assert cli("report", tmp_path / "run", "--open").status == 0
@@ -325,7 +397,10 @@ def test_report_needs_no_model_and_goes_where_it_is_told(audited, tmp_path):
 def test_an_audit_says_where_its_report_is_or_leaves_it_out(usual, audited, tmp_path):
     shutil.copytree(audited, tmp_path / "run")
     (tmp_path / "run" / "report.html").unlink()
-    assert "report in" not in cli("audit", *usual, *IMAGES, "--no-report", "--out", tmp_path / "run").out
+    assert (
+        "report in"
+        not in cli("audit", *usual, *IMAGES, "--no-report", "--out", tmp_path / "run").out
+    )
     assert not (tmp_path / "run" / "report.html").exists()
     told = cli("audit", *usual, *IMAGES, "--out", tmp_path / "run")
     assert f"report in {tmp_path / 'run' / 'report.html'}" in told.out
@@ -337,7 +412,9 @@ def test_a_second_audit_prints_the_same_and_changes_nothing(usual, audited):
     as_json = cli("audit", *usual, *IMAGES, "--json", "--out", audited)
     assert (as_json.status, as_json.json) == (0, json.loads(before))
     assert cli("audit", *usual, *IMAGES, "--quiet", "--out", audited) == Result(0, "", "")
-    assert cli("audit", *usual, *IMAGES, "-q", "--fail-on-memorized", "--out", audited) == Result(1, "", "")
+    assert cli("audit", *usual, *IMAGES, "-q", "--fail-on-memorized", "--out", audited) == Result(
+        1, "", ""
+    )
     table = cli("audit", *usual, *IMAGES, "--out", audited)
     assert "3 of 6 captions are memorized" in table.out
     assert "other captions with all of them off" in table.out
@@ -353,11 +430,33 @@ def test_a_limit_in_two_steps_is_the_whole(usual, audited, tmp_path):
 
 
 def test_the_seed_reaches_scores_and_images(place, tmp_path):
-    arguments = (place / "model", "--prompts", place / "captions.csv", "--holdout", place / "holdout.txt", "--limit", 1)
+    arguments = (
+        place / "model",
+        "--prompts",
+        place / "captions.csv",
+        "--holdout",
+        place / "holdout.txt",
+        "--limit",
+        1,
+    )
     rows = []
     for seed in (0, 5):
-        result = cli("audit", *arguments, "--images", 0, "--seed", seed, "--json", "--out", tmp_path / str(seed))
-        assert result.json["settings"]["calibration"]["seed"] == result.json["settings"]["image_settings"]["seed"] == seed
+        result = cli(
+            "audit",
+            *arguments,
+            "--images",
+            0,
+            "--seed",
+            seed,
+            "--json",
+            "--out",
+            tmp_path / str(seed),
+        )
+        assert (
+            result.json["settings"]["calibration"]["seed"]
+            == result.json["settings"]["image_settings"]["seed"]
+            == seed
+        )
         rows += result.json["results"]
     assert rows[0]["score"] != rows[1]["score"]
 
@@ -368,7 +467,10 @@ def test_a_caption_with_nan_is_status_1_and_named(usual, tmp_path, monkeypatch):
     encode = StableDiffusion.encode
 
     def poisoned(model, prompts):
-        return encode(model, prompts) * torch.tensor([float("nan") if p == "a tree" else 1 for p in prompts])[:, None, None]
+        return (
+            encode(model, prompts)
+            * torch.tensor([float("nan") if p == "a tree" else 1 for p in prompts])[:, None, None]
+        )
 
     with monkeypatch.context() as patch:
         patch.setattr(StableDiffusion, "encode", poisoned)
@@ -408,7 +510,9 @@ def test_inspect_the_whole(audited):
     result = cli("inspect", audited)
     assert (result.status, result.err) == (0, "")
     assert "3 of 6 captions are memorized" in result.out
-    assert cli("inspect", audited, "--json").json == json.loads((audited / "results.json").read_text())
+    assert cli("inspect", audited, "--json").json == json.loads(
+        (audited / "results.json").read_text()
+    )
 
 
 def test_inspect_one_caption(audited):
@@ -426,8 +530,18 @@ def test_inspect_one_caption(audited):
 
 def test_captions_cannot_steer_the_terminal(place, tmp_path):
     (tmp_path / "evil.txt").write_text("a \x1b[2J\x1b]0;title\x07 fox [bold]\\\n")
-    arguments = ("--prompts", tmp_path / "evil.txt", "-c", place / "calibration", "--out", tmp_path / "run")
-    shown = [cli("detect", place / "model", *arguments).out, cli("inspect", tmp_path / "run", 1).out]
+    arguments = (
+        "--prompts",
+        tmp_path / "evil.txt",
+        "-c",
+        place / "calibration",
+        "--out",
+        tmp_path / "run",
+    )
+    shown = [
+        cli("detect", place / "model", *arguments).out,
+        cli("inspect", tmp_path / "run", 1).out,
+    ]
     for text in shown:
         assert "\x1b" not in text
         assert "\x07" not in text
@@ -438,7 +552,9 @@ def test_captions_cannot_steer_the_terminal(place, tmp_path):
 
 
 def test_exit_status_and_streams_of_a_real_process(tmp_path):
-    with process("audit", "model", "--prompts", tmp_path / "no.csv", "--out", tmp_path / "run") as run:
+    with process(
+        "audit", "model", "--prompts", tmp_path / "no.csv", "--out", tmp_path / "run"
+    ) as run:
         out, err = run.communicate()
     assert (run.returncode, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("error: ")
@@ -533,7 +649,9 @@ def test_a_command_that_is_stopped_by_a_signal_says_how_to_go_on(usual, audited,
         module.localize = localize
         with (
             said.open("w") as err,
-            mock.patch.object(sys, "argv", ["findnemo", "audit", *map(str, (*usual, *IMAGES, "--out", out))]),
+            mock.patch.object(
+                sys, "argv", ["findnemo", "audit", *map(str, (*usual, *IMAGES, "--out", out))]
+            ),
             redirect_stderr(err),
         ):
             main()
@@ -565,14 +683,17 @@ def test_a_repair_says_what_it_found(audited, tmp_path):
     assert f"findnemo repair {tmp_path / 'run'}" in " ".join(refused.err.split())
     found = cli("repair", tmp_path / "run", "--json").json
     assert (found["captions"], found["lost"]) == (6, [])
-    assert outcome(tmp_path / "run") == outcome(audited) | {"quality": None}  # measured again by the next audit
+    assert outcome(tmp_path / "run") == outcome(audited) | {
+        "quality": None
+    }  # measured again by the next audit
 
 
 def test_a_screen_says_what_it_would_miss_and_finds_the_same_here(usual, audited, tmp_path):
     result = cli("detect", *usual, "--screen", "--out", tmp_path / "run")
     assert result.status == 0
     assert re.search(
-        r"screen: captions under [\d.-]+ after 2 seeds are set aside; that keeps 100.0% of the \d hold-out", result.err
+        r"screen: captions under [\d.-]+ after 2 seeds are set aside; that keeps 100.0% of the \d hold-out",
+        result.err,
     )
     refused = cli("detect", *usual, "--out", tmp_path / "run")  # other settings than the run's
     assert refused.status != 0
@@ -603,19 +724,29 @@ def test_compare_prints_the_table_and_keeps_it_with_a_picture_of_each(compared):
     for label in ("All neurons active", "1 repeated word", "Deactivated neurons"):
         assert label in result.out
         assert label in (out / "table1.md").read_text()
-    assert "Random neurons" not in (out / "table1.csv").read_text()  # what was not asked for has no row
+    assert (
+        "Random neurons" not in (out / "table1.csv").read_text()
+    )  # what was not asked for has no row
     names = {p.name for p in (out / "compare").rglob("*.png")}
     assert names == {"none.png", "neurons.png", "repeats-1.png"}
     with Run.open(out) as run:
-        stages = {stage for c in run.captions() for stage in c.results if stage.startswith("compare:")}
+        stages = {
+            stage for c in run.captions() for stage in c.results if stage.startswith("compare:")
+        }
     assert stages == {"compare:none", "compare:neurons", "compare:repeats-1"}
 
 
 def test_compare_as_json_is_the_table(compared, usual):
     out, _ = compared
-    result = cli("compare", *usual, "--images", 2, "--mitigations", "neurons", "--json", "--out", out)
+    result = cli(
+        "compare", *usual, "--images", 2, "--mitigations", "neurons", "--json", "--out", out
+    )
     assert result.status == 0
-    assert {row[""] for row in result.json} == {"All neurons active", "1 repeated word", "Deactivated neurons (findnemo)"}
+    assert {row[""] for row in result.json} == {
+        "All neurons active",
+        "1 repeated word",
+        "Deactivated neurons (findnemo)",
+    }
 
 
 def test_an_unknown_mitigation_is_refused_before_the_work(usual, tmp_path):
@@ -628,23 +759,43 @@ def test_a_study_of_a_run_is_written_beside_it(compared, tmp_path):
     out, _ = compared
     result = cli("study", "table3,fig2a", out)
     assert result.status == 0, result.err
-    assert {p.name for p in (out / "studies").iterdir()} >= {"README.md", "table3.md", "table3.tex", "fig2a.png", "fig2a.svg"}
+    assert {p.name for p in (out / "studies").iterdir()} >= {
+        "README.md",
+        "table3.md",
+        "table3.tex",
+        "fig2a.png",
+        "fig2a.svg",
+    }
     refused = cli("study", "fig99", out, "--out", tmp_path / "out")
     assert refused.status == 2
     assert "study 'fig99' is not known: use all, table1" in " ".join(refused.err.split())
     assert not (tmp_path / "out").exists()
 
 
-def test_images_are_judged_with_the_descriptor_that_was_given_and_originals_come_from_the_table(place, tmp_path):
+def test_images_are_judged_with_the_descriptor_that_was_given_and_originals_come_from_the_table(
+    place, tmp_path
+):
     descriptor = torch.jit.trace(
-        torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten()), torch.rand(1, 3, 320, 320)
+        torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten()),
+        torch.rand(1, 3, 320, 320),
     )
     descriptor.save(str(tmp_path / "descriptor.pt"))
     Image.new("RGB", (32, 32), "red").save(tmp_path / "red.png")
-    table = "caption;type;image\n" + "".join(f"{t};VM;{'red.png' if k else 'gone.png'}\n" for k, t in enumerate(TEXTS))
+    table = "caption;type;image\n" + "".join(
+        f"{t};VM;{'red.png' if k else 'gone.png'}\n" for k, t in enumerate(TEXTS)
+    )
     (tmp_path / "captions.csv").write_text(table)
-    arguments = (place / "model", "--prompts", tmp_path / "captions.csv", "--calibration", place / "calibration", *IMAGES)
-    result = cli("audit", *arguments, "--descriptor", tmp_path / "descriptor.pt", "--out", tmp_path / "run")
+    arguments = (
+        place / "model",
+        "--prompts",
+        tmp_path / "captions.csv",
+        "--calibration",
+        place / "calibration",
+        *IMAGES,
+    )
+    result = cli(
+        "audit", *arguments, "--descriptor", tmp_path / "descriptor.pt", "--out", tmp_path / "run"
+    )
     assert result.status == 0, result.err
     rows = list(csv.DictReader((tmp_path / "run" / "results.csv").open()))
     judged = [r for r in rows if r["memorized"] == "True"]
@@ -652,17 +803,33 @@ def test_images_are_judged_with_the_descriptor_that_was_given_and_originals_come
     assert {bool(r["sscd_orig_after"]) for r in judged if r["caption"] != TEXTS[0]} == {True}
     with Run.open(tmp_path / "run") as run:
         assert run.meta("preprocessing")["descriptor"]["size"] == 320
-    other = cli("audit", *arguments, "--out", tmp_path / "run")  # judged otherwise: not the same run
+    other = cli(
+        "audit", *arguments, "--out", tmp_path / "run"
+    )  # judged otherwise: not the same run
     assert other.status != 0
     assert "descriptor" in other.err
-    missing = cli("audit", *arguments, "--descriptor", tmp_path / "none.pt", "--out", tmp_path / "new")
+    missing = cli(
+        "audit", *arguments, "--descriptor", tmp_path / "none.pt", "--out", tmp_path / "new"
+    )
     assert missing.status == 2
     assert "no descriptor file" in " ".join(missing.err.split())
 
 
 def test_compare_goes_on_with_the_settings_that_an_audit_has_left(place, usual, tmp_path):
     out = tmp_path / "run"
-    first = cli("audit", *usual, "--out", out, "--search", "halving", "--images", 2, "--image-steps", 2, "--no-report")
+    first = cli(
+        "audit",
+        *usual,
+        "--out",
+        out,
+        "--search",
+        "halving",
+        "--images",
+        2,
+        "--image-steps",
+        2,
+        "--no-report",
+    )
     assert first.status == 0
     compared = cli("compare", *usual[:3], "--out", out, "--mitigations", "neurons")
     assert compared.status == 0, compared.err
@@ -686,13 +853,17 @@ def test_calibrate_says_what_a_rate_promises(place, tmp_path):
     made = findnemo.Calibration.load(tmp_path / "plain")
     bound = made.rate_bound()
     assert plain.status == 0
-    assert "at most 20 % of ordinary captions reach it on average over calibrations" in " ".join(plain.out.split())
+    assert "at most 20 % of ordinary captions reach it on average over calibrations" in " ".join(
+        plain.out.split()
+    )
     assert f"under {100 * bound:.2g} % with 95 % confidence" in " ".join(plain.out.split())
 
     sure = cli(*arguments, "--confidence", 0.8, "--json", "--out", tmp_path / "sure")
     other = findnemo.Calibration.load(tmp_path / "sure")
     assert (
-        (sure.json["confidence"], sure.json["rate_under"]) == (0.8, other.rate_bound()) == (other.confidence, other.rate_bound())
+        (sure.json["confidence"], sure.json["rate_under"])
+        == (0.8, other.rate_bound())
+        == (other.confidence, other.rate_bound())
     )
     assert other.tau > made.tau
     few = cli(*arguments, "--confidence", 0.999, "--out", tmp_path / "few")
@@ -704,7 +875,10 @@ def test_calibrate_says_what_a_rate_promises(place, tmp_path):
 
 def test_a_list_is_made_shown_and_asked_for_at_another_level(place, tmp_path):
     (tmp_path / "many.txt").write_text("\n".join(f"hold out number {k}" for k in range(20)))
-    model, texts = findnemo.load(place / "model", channels_last=True), [f"hold out number {k}" for k in range(20)]
+    model, texts = (
+        findnemo.load(place / "model", channels_last=True),
+        [f"hold out number {k}" for k in range(20)],
+    )
     made = findnemo.calibrate(model, texts, settings=Settings(samples=3))
     made.save(tmp_path / "calibration")
     common = ("--prompts", place / "captions.csv", "--calibration", tmp_path / "calibration")
@@ -719,7 +893,9 @@ def test_a_list_is_made_shown_and_asked_for_at_another_level(place, tmp_path):
 
     shown = cli("inspect", tmp_path / "run", "--fdr", 0.9)
     assert (shown.status, "Listed at a false discovery rate of 90 %" in shown.out) == (0, True)
-    assert cli("inspect", tmp_path / "run", "--fdr", 0.9, "--json").json["discoveries"]["level"] == 0.9
+    assert (
+        cli("inspect", tmp_path / "run", "--fdr", 0.9, "--json").json["discoveries"]["level"] == 0.9
+    )
     one = cli("inspect", tmp_path / "run", 1)
     assert f"p = {whole['results'][0]['p']:.3g}, q = {whole['results'][0]['q']:.3g}" in one.out
     assert cli("inspect", tmp_path / "run", 1, "--json").json[0]["q"] == whole["results"][0]["q"]
@@ -727,16 +903,39 @@ def test_a_list_is_made_shown_and_asked_for_at_another_level(place, tmp_path):
 
 @pytest.mark.parametrize("level", [0, 1, -0.1, 5])
 def test_a_level_outside_zero_to_one_is_refused_before_the_work(place, tmp_path, level):
-    common = ("--prompts", place / "captions.csv", "--calibration", place / "calibration", "--out", tmp_path / "run")
+    common = (
+        "--prompts",
+        place / "captions.csv",
+        "--calibration",
+        place / "calibration",
+        "--out",
+        tmp_path / "run",
+    )
     result = cli("detect", place / "model", *common, "--fdr", level)
     assert (result.status, "is not a rate between 0 and 1" in result.err) == (2, True)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_consensus_is_kept_with_the_run(place, tmp_path):
-    common = ("--prompts", place / "captions.csv", "--calibration", place / "calibration", "--limit", 3)
+    common = (
+        "--prompts",
+        place / "captions.csv",
+        "--calibration",
+        place / "calibration",
+        "--limit",
+        3,
+    )
     result = cli(
-        "localize", place / "model", *common, "--search", "gradient", "--consensus", 2, "--json", "--out", tmp_path / "run"
+        "localize",
+        place / "model",
+        *common,
+        "--search",
+        "gradient",
+        "--consensus",
+        2,
+        "--json",
+        "--out",
+        tmp_path / "run",
     )
     assert (result.status, result.json["settings"]["consensus"]) == (0, 2)
     with Run.open(tmp_path / "run") as run:
@@ -766,7 +965,9 @@ def test_a_gentle_choice_needs_captions_and_keeps_its_impact(tmp_path):
     model, calibration = findnemo.load("demo"), demo.calibration()
     settings = chosen.settings(model, calibration)
     assert plan_of(settings) == chosen
-    assert not {"max_impact", "unrelated"} & set(plan.settings(model, calibration))  # runs of before go on
+    assert not {"max_impact", "unrelated"} & set(
+        plan.settings(model, calibration)
+    )  # runs of before go on
     own = gentle(plan, Source("demo"), 0.1, None, None, True).unrelated
     assert len(own) == 16
     assert not set(own) & {*demo.holdout(), *demo.unrelated()[:64]}

@@ -31,7 +31,10 @@ def place(tmp_path_factory):
     """A directory with a model, `captions.csv` of three typed and three other captions, `typed.csv` and `holdout.txt`."""
     folder = tmp_path_factory.mktemp("place")
     small = {"block_out_channels": (8, 8), "layers_per_block": 1}
-    blocks = {"down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D")}
+    blocks = {
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    }
     tiny_pipeline(**small, **blocks).save_pretrained(folder / "model")
     typed = "caption;type\n" + "".join(f"{t};VM\n" for t in TYPED)
     (folder / "typed.csv").write_text(typed)
@@ -56,7 +59,8 @@ def test_the_figures_are_those_of_the_detectors_scores(place, tmp_path):
         for text in (*TYPED, *PLAIN, *HOLDOUT):
             value[text] = detector(model, text, ImageSettings()).value
         typed, plain, holdout = (
-            torch.tensor([value[t] for t in group], dtype=torch.float64) for group in (TYPED, PLAIN, HOLDOUT)
+            torch.tensor([value[t] for t in group], dtype=torch.float64)
+            for group in (TYPED, PLAIN, HOLDOUT)
         )
         assert found["threshold"] == pytest.approx(threshold(holdout))
         assert found["evaluation"]["auroc"] == auroc(typed, plain)
@@ -122,8 +126,12 @@ def counted(monkeypatch):
 
 def scored(out, model, names=("counted",)) -> list:
     with api.start_detectors(out, model, SETTINGS) as run:
-        prompts = [Prompt(t, k, "VM" if t in TYPED else None) for k, t in enumerate((*TYPED, *PLAIN))]
-        return api.results(run, api.run_detectors(run, model, prompts, HOLDOUT, names, SETTINGS), HOLDOUT, names)
+        prompts = [
+            Prompt(t, k, "VM" if t in TYPED else None) for k, t in enumerate((*TYPED, *PLAIN))
+        ]
+        return api.results(
+            run, api.run_detectors(run, model, prompts, HOLDOUT, names, SETTINGS), HOLDOUT, names
+        )
 
 
 def test_what_is_answered_is_not_done_again_and_what_failed_is(tiny, tmp_path, counted):
@@ -153,7 +161,12 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tiny, tmp_path, counted, st
 
 
 def test_a_run_of_the_same_model_and_images_is_joined_and_another_refused(tiny, tmp_path, counted):
-    known = {"model": tiny.fingerprint, "dtype": "float32", "image_settings": SETTINGS.to_json(), "tau": 0.5}
+    known = {
+        "model": tiny.fingerprint,
+        "dtype": "float32",
+        "image_settings": SETTINGS.to_json(),
+        "tau": 0.5,
+    }
     Run.create(tmp_path / "run", known).close()
     scored(tmp_path / "run", tiny)
     with Run.open(tmp_path / "run") as run:
@@ -163,8 +176,13 @@ def test_a_run_of_the_same_model_and_images_is_joined_and_another_refused(tiny, 
 
 
 def test_captions_that_are_holdout_captions_too_are_refused(tiny, tmp_path):
-    with api.start_detectors(tmp_path / "run", tiny, SETTINGS) as run, pytest.raises(InputError, match="1 captions are hold-out"):
-        api.run_detectors(run, tiny, [Prompt("a cat", 1)], ["a cat", "a dog"], ["one-step"], SETTINGS)
+    with (
+        api.start_detectors(tmp_path / "run", tiny, SETTINGS) as run,
+        pytest.raises(InputError, match="1 captions are hold-out"),
+    ):
+        api.run_detectors(
+            run, tiny, [Prompt("a cat", 1)], ["a cat", "a dog"], ["one-step"], SETTINGS
+        )
 
 
 def test_a_failed_caption_sets_the_exit_status(place, tmp_path, counted):
@@ -181,25 +199,47 @@ def test_a_failed_caption_sets_the_exit_status(place, tmp_path, counted):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--detector", "ssim,clip"), "detector 'clip' is not known: use agreement, ssim, magnitude"),
+        (
+            ("--detector", "ssim,clip"),
+            "detector 'clip' is not known: use agreement, ssim, magnitude",
+        ),
         (("--detector", "ssim"), "give --holdout FILE"),
-        (("--detector", "ssim", "--calibration", "c"), "--calibration does nothing with --detector"),
+        (
+            ("--detector", "ssim", "--calibration", "c"),
+            "--calibration does nothing with --detector",
+        ),
         (("--detector", "ssim", "--screen"), "--screen does nothing with --detector"),
-        (("--detector", "ssim", "--fail-on-memorized"), "--fail-on-memorized does nothing with --detector"),
+        (
+            ("--detector", "ssim", "--fail-on-memorized"),
+            "--fail-on-memorized does nothing with --detector",
+        ),
         (("--holdout", "h.txt"), "--holdout goes with --detector"),
         (("--pictures", "--calibration", "c"), "--pictures goes with --detector"),
         ((), "give --calibration DIR"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused_before_anything_is_done(place, tmp_path, options, message):
-    status, out, err = cli("detect", place / "model", "--prompts", place / "captions.csv", *options, "--out", tmp_path / "run")
+def test_options_that_do_not_go_together_are_refused_before_anything_is_done(
+    place, tmp_path, options, message
+):
+    status, out, err = cli(
+        "detect",
+        place / "model",
+        "--prompts",
+        place / "captions.csv",
+        *options,
+        "--out",
+        tmp_path / "run",
+    )
     assert (status, out) == (2, "")
     assert message in err
     assert not (tmp_path / "run").exists()
 
 
 def test_captions_are_asked_for_except_of_the_demo(place, tmp_path):
-    for options in (("--calibration", "c"), ("--detector", "ssim", "--holdout", place / "holdout.txt")):
+    for options in (
+        ("--calibration", "c"),
+        ("--detector", "ssim", "--holdout", place / "holdout.txt"),
+    ):
         status, _, err = cli("detect", place / "model", *options, "--out", tmp_path / "run")
         assert (status, "give --prompts FILE" in err) == (2, True)
 

@@ -24,9 +24,26 @@ def place(tmp_path_factory):
     """`model`, `model.safetensors`, `captions.csv`, `calibration`, and `run`, an audit of the single file."""
     place = make_place(tmp_path_factory.mktemp("place"))
     save_file(DiffusionPipeline.from_pretrained(place / "model"), place / "model.safetensors")
-    shutil.copytree(place / "model", place / "config", ignore=shutil.ignore_patterns("*.safetensors"))
-    usual = ("--prompts", place / "captions.csv", "--calibration", place / "calibration", *IMAGES, "-q")
-    result = cli("audit", place / "model.safetensors", "--config", place / "config", *usual, "--out", place / "run")
+    shutil.copytree(
+        place / "model", place / "config", ignore=shutil.ignore_patterns("*.safetensors")
+    )
+    usual = (
+        "--prompts",
+        place / "captions.csv",
+        "--calibration",
+        place / "calibration",
+        *IMAGES,
+        "-q",
+    )
+    result = cli(
+        "audit",
+        place / "model.safetensors",
+        "--config",
+        place / "config",
+        *usual,
+        "--out",
+        place / "run",
+    )
     assert (result.status, result.out) == (0, ""), result.err
     return place
 
@@ -41,7 +58,9 @@ def noise_of(pipeline) -> torch.Tensor:
     """Latents of a plain diffusers pipeline for one caption and one seed."""
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(3)
-    return pipeline(TEXTS[0], num_inference_steps=2, generator=generator, output_type="latent").images
+    return pipeline(
+        TEXTS[0], num_inference_steps=2, generator=generator, output_type="latent"
+    ).images
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +89,23 @@ def test_a_run_of_a_single_file_opens_the_same_model_again(place, tmp_path):
 def test_a_model_that_moved_is_named_with_its_options(place, tmp_path):
     moved = shutil.copy(place / "model.safetensors", tmp_path / "moved.safetensors")
     out = ("--out", tmp_path / "clean.safetensors", "--to", "file", "-q")
-    assert cli("export", place / "run", "--model", moved, "--config", place / "config", *out) == Result(0, "", "")
+    assert cli(
+        "export", place / "run", "--model", moved, "--config", place / "config", *out
+    ) == Result(0, "", "")
     as_directory = ("--out", tmp_path / "clean", "-q")
-    assert cli("export", place / "run", "--model", place / "model", *as_directory) == Result(0, "", "")
-    result = cli("export", place / "run", "--model", place / "model", "--revision", "main", "--out", tmp_path / "no")
+    assert cli("export", place / "run", "--model", place / "model", *as_directory) == Result(
+        0, "", ""
+    )
+    result = cli(
+        "export",
+        place / "run",
+        "--model",
+        place / "model",
+        "--revision",
+        "main",
+        "--out",
+        tmp_path / "no",
+    )
     assert result.status == 2
     assert "revision 'main' names a branch" in result.err
 
@@ -82,22 +114,45 @@ def test_a_model_that_moved_is_named_with_its_options(place, tmp_path):
 def test_every_command_takes_revision_variant_and_configuration(place, tmp_path, reader):
     file = place / ("holdout.txt" if reader == "audit --holdout" else "captions.csv")
     arguments = (*filled(place, READERS[reader], file), "--out", tmp_path / "out")
-    refused(cli(*arguments, "--revision", "v2"), 2, "revision 'v2' names a branch, tag or commit of a hub id")
-    refused(cli(*arguments, "--config", "x"), 2, "config 'x' gives a single .safetensors file what it lacks")
+    refused(
+        cli(*arguments, "--revision", "v2"),
+        2,
+        "revision 'v2' names a branch, tag or commit of a hub id",
+    )
+    refused(
+        cli(*arguments, "--config", "x"),
+        2,
+        "config 'x' gives a single .safetensors file what it lacks",
+    )
     refused(cli(*arguments, "--weights-variant", "ema"), 2, "holds no weights of variant 'ema'")
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("command", ["audit", "calibrate", "compare", "detect", "localize", "verify", "export", "study"])
+@pytest.mark.parametrize(
+    "command", ["audit", "calibrate", "compare", "detect", "localize", "verify", "export", "study"]
+)
 def test_help_shows_them_once(command):
     names = [p.name for p in COMMANDS[command].params]
-    assert [names.count(n) for n in ("revision", "weights_variant", "config", "model")] == [1, 1, 1, 1]
+    assert [names.count(n) for n in ("revision", "weights_variant", "config", "model")] == [
+        1,
+        1,
+        1,
+        1,
+    ]
 
 
 def test_a_variant_is_remembered(place, tmp_path):
     pipeline = DiffusionPipeline.from_pretrained(place / "model")
     pipeline.save_pretrained(tmp_path / "model", variant="other")
-    arguments = ("detect", tmp_path / "model", "--prompts", place / "captions.csv", "--calibration", place / "calibration", "-q")
+    arguments = (
+        "detect",
+        tmp_path / "model",
+        "--prompts",
+        place / "captions.csv",
+        "--calibration",
+        place / "calibration",
+        "-q",
+    )
     refused(cli(*arguments, "--out", tmp_path / "run"), 2, "ask for variant 'other'")
     assert cli(*arguments, "--weights-variant", "other", "--out", tmp_path / "run").status == 0
     with Run.open(tmp_path / "run") as run:
@@ -119,11 +174,15 @@ def test_a_checkpoint_that_plain_diffusers_loads(place, neurons, deactivated, tm
 
 def test_several_forms_go_into_one_folder(place, deactivated, neurons, tmp_path):
     forms = [part for form in FORMS for part in ("--to", form)]
-    assert cli("export", place / "run", *forms, "--out", tmp_path / "all", "-q") == Result(0, "", "")
+    assert cli("export", place / "run", *forms, "--out", tmp_path / "all", "-q") == Result(
+        0, "", ""
+    )
     assert {p.name for p in (tmp_path / "all").iterdir()} == {how.name for how in FORMS.values()}
     off, _ = deactivated
     file = StableDiffusionPipeline.from_single_file(
-        str(tmp_path / "all" / "model.safetensors"), config=str(place / "config"), local_files_only=True
+        str(tmp_path / "all" / "model.safetensors"),
+        config=str(place / "config"),
+        local_files_only=True,
     )
     torch.testing.assert_close(noise_of(file), off, rtol=1e-4, atol=1e-4)
     for lora in ("lora", "lora.safetensors"):
@@ -141,8 +200,16 @@ def test_the_neurons_and_the_card_need_no_model(place, neurons, tmp_path):
     assert {p.name for p in (run / "export").iterdir()} == {"neurons.json", "card.md"}
     assert findnemo.NeuronSet.load(run / "export" / "neurons.json") == neurons
     assert r"gone\.safetensors" in (run / "export" / "card.md").read_text()
-    refused(cli("export", run, "--to", "lora"), 2, "was not made by you on this machine, or was changed since")
-    refused(cli("export", run, "--to", "lora", "--trust"), 2, "gone.safetensors is not a model directory, nor a file")
+    refused(
+        cli("export", run, "--to", "lora"),
+        2,
+        "was not made by you on this machine, or was changed since",
+    )
+    refused(
+        cli("export", run, "--to", "lora", "--trust"),
+        2,
+        "gone.safetensors is not a model directory, nor a file",
+    )
 
 
 def _settings(path: Path) -> dict:
@@ -155,7 +222,10 @@ def test_some_captions_or_the_neurons_that_most_share(place, tmp_path):
         held = [c for c in run.captions() if len(all_neurons([c]))]
     first, last = held[0], held[-1]
     arguments = ("export", place / "run", "--to", "neurons", "-q", "--out")
-    assert cli(*arguments, tmp_path / "a.json", "--caption", first.row, "--caption", last.text).status == 0
+    assert (
+        cli(*arguments, tmp_path / "a.json", "--caption", first.row, "--caption", last.text).status
+        == 0
+    )
     assert findnemo.NeuronSet.load(tmp_path / "a.json") == neurons_of(first) | neurons_of(last)
     assert cli(*arguments, tmp_path / "b.json", "--most", 1).status == 0
     assert len(findnemo.NeuronSet.load(tmp_path / "b.json")) == 1
@@ -177,20 +247,44 @@ def test_what_cannot_be_exported(place, tmp_path):
     run = place / "run"
     with Run.create(tmp_path / "empty", {}):
         pass
-    refused(cli("export", tmp_path / "empty"), 2, "holds no localized neurons: there is nothing to switch off")
-    refused(cli("export", run, "--to", "paper"), 2, "'paper' is not known: use checkpoint, file, lora, kohya, neurons, card")
+    refused(
+        cli("export", tmp_path / "empty"),
+        2,
+        "holds no localized neurons: there is nothing to switch off",
+    )
+    refused(
+        cli("export", run, "--to", "paper"),
+        2,
+        "'paper' is not known: use checkpoint, file, lora, kohya, neurons, card",
+    )
     for to in ("checkpoint", "lora"):
-        refused(cli("export", run, "--to", to, "--out", tmp_path / "file"), 2, "is a file: give a directory")
+        refused(
+            cli("export", run, "--to", to, "--out", tmp_path / "file"),
+            2,
+            "is a file: give a directory",
+        )
     for to in ("file", "kohya", "neurons", "card"):
         refused(cli("export", run, "--to", to, "--out", tmp_path), 2, "is a directory: give a file")
         refused(cli("export", run, "--to", to, "--out", tmp_path / "x.txt"), 2, "must end in .")
     both = ("--to", "lora", "--to", "card")
-    refused(cli("export", run, *both, "--out", tmp_path / "file"), 2, "is a file: give a folder for several forms")
+    refused(
+        cli("export", run, *both, "--out", tmp_path / "file"),
+        2,
+        "is a file: give a folder for several forms",
+    )
     refused(cli("export", run, "--caption", "no such"), 2, "no caption 'no such' in this run")
     over = ("--to", "file", "--force", "--out", place / "model.safetensors")
-    refused(cli("export", run, *over), 2, "model.safetensors is the audited model itself: give another --out")
+    refused(
+        cli("export", run, *over),
+        2,
+        "model.safetensors is the audited model itself: give another --out",
+    )
     other = save_model(tmp_path / "other", seed=1)
-    refused(cli("export", run, "--model", other, "--out", tmp_path / "clean"), 2, "is not the model of this run")
+    refused(
+        cli("export", run, "--model", other, "--out", tmp_path / "clean"),
+        2,
+        "is not the model of this run",
+    )
     assert (tmp_path / "file").read_text() == "mine"
     assert everything(place) == before
     assert {p.name for p in tmp_path.iterdir()} == {"file", "empty", "other"}
@@ -200,7 +294,11 @@ def test_an_earlier_export_is_replaced_by_force_only(place, tmp_path):
     arguments = ("export", place / "run", "--to", "neurons", "--out", tmp_path / "n.json")
     assert cli(*arguments, "-q").status == 0
     first = (tmp_path / "n.json").read_bytes()
-    refused(cli(*arguments, "--most", 1), 2, "n.json is there already: give another --out, or --force to replace it")
+    refused(
+        cli(*arguments, "--most", 1),
+        2,
+        "n.json is there already: give another --out, or --force to replace it",
+    )
     assert (tmp_path / "n.json").read_bytes() == first
     assert cli(*arguments, "--most", 1, "--force", "-q") == Result(0, "", "")
     assert len(findnemo.NeuronSet.load(tmp_path / "n.json")) == 1

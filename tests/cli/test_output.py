@@ -34,9 +34,17 @@ ENCODINGS = {
 def ran(encoding: dict[str, str], *arguments: object, cwd: Path) -> tuple[int, bytes, bytes]:
     """A command as a process of its own: status, standard output, standard error."""
     paths = [str(Path(findnemo.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **encoding}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        **encoding,
+    }
     command = [sys.executable, "-m", "findnemo", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, env=environment, cwd=cwd, check=False, timeout=300)
+    done = subprocess.run(
+        command, capture_output=True, env=environment, cwd=cwd, check=False, timeout=300
+    )
     assert b"UnicodeE" not in done.stderr, done.stderr[-2000:]
     return done.returncode, done.stdout, done.stderr
 
@@ -54,7 +62,16 @@ def place(tmp_path_factory):
 
 
 def detect(out: str) -> tuple[object, ...]:
-    return "detect", "model", "--prompts", "captions.csv", "--calibration", "calibration", "--out", out
+    return (
+        "detect",
+        "model",
+        "--prompts",
+        "captions.csv",
+        "--calibration",
+        "calibration",
+        "--out",
+        out,
+    )
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -69,7 +86,9 @@ def test_inspect_shows_captions_in_any_encoding(place, encoding):
     assert ("東京" in lines[0]) == wide
     assert ("\\u6771" in lines[0]) == (not wide)
     if not wide:
-        assert lines[0].index("|") == lines[1].index("|")  # what is replaced is known before the table is laid out
+        assert lines[0].index("|") == lines[1].index(
+            "|"
+        )  # what is replaced is known before the table is laid out
         assert "ein B" + ("\\xe4" if name == "ascii" else "ä") in text
 
 
@@ -85,7 +104,16 @@ def test_json_can_be_read_back_in_any_encoding(place, encoding):
 def test_help_errors_and_paths_in_any_encoding(place, encoding):
     assert ran(ENCODINGS[encoding], "--help", cwd=place)[0] == 0
     status, out, err = ran(
-        ENCODINGS[encoding], "detect", "model", "--prompts", "東.csv", "-c", "calibration", "--out", "x", cwd=place
+        ENCODINGS[encoding],
+        "detect",
+        "model",
+        "--prompts",
+        "東.csv",
+        "-c",
+        "calibration",
+        "--out",
+        "x",
+        cwd=place,
     )
     assert (status, out) == (2, b"")
     assert err.decode("ascii").startswith("error: ")
@@ -118,13 +146,23 @@ def test_every_command_that_shows_captions(place, tmp_path, encoding):
 
 def to_stream(monkeypatch, encoding: str) -> io.BytesIO:
     raw = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding, errors="strict", write_through=True))
+    monkeypatch.setattr(
+        sys, "stdout", io.TextIOWrapper(raw, encoding=encoding, errors="strict", write_through=True)
+    )
     showable_streams()
     return raw
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1", "cp1252", "cp437", "koi8-r", "gbk", "shift-jis"])
-@given(value=st.recursive(st.text(st.characters(exclude_categories=[])), lambda v: st.lists(v, max_size=3), max_leaves=4))
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "ascii", "latin-1", "cp1252", "cp437", "koi8-r", "gbk", "shift-jis"]
+)
+@given(
+    value=st.recursive(
+        st.text(st.characters(exclude_categories=[])),
+        lambda v: st.lists(v, max_size=3),
+        max_leaves=4,
+    )
+)
 @settings(max_examples=60, deadline=None)
 def test_any_text_goes_through_json_also_half_of_a_surrogate_pair(encoding, value):
     with pytest.MonkeyPatch.context() as patch:
@@ -143,7 +181,9 @@ def test_what_cannot_be_shown_is_replaced(monkeypatch):
 
 
 @pytest.mark.parametrize("locale", ["ascii", "cp1252"])
-def test_files_are_read_and_written_in_utf_8_whatever_the_locale_says(tmp_path, locale, monkeypatch):
+def test_files_are_read_and_written_in_utf_8_whatever_the_locale_says(
+    tmp_path, locale, monkeypatch
+):
     monkeypatch.setattr("locale.getpreferredencoding", lambda *a: locale)
     monkeypatch.setattr("locale.getencoding", lambda: locale, raising=False)
     neurons = NeuronSet({"größe.東": [1, 5]})

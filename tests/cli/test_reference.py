@@ -13,14 +13,18 @@ PAGE = ROOT / "docs" / "cli.md"
 
 
 def recipe():
-    spec = importlib.util.spec_from_file_location("cli_reference", ROOT / "recipes" / "cli_reference.py")
+    spec = importlib.util.spec_from_file_location(
+        "cli_reference", ROOT / "recipes" / "cli_reference.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 def test_the_page_is_up_to_date():
-    assert PAGE.read_text(encoding="utf-8") == recipe().reference(), "run: python recipes/cli_reference.py"
+    assert PAGE.read_text(encoding="utf-8") == recipe().reference(), (
+        "run: python recipes/cli_reference.py"
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -29,7 +33,12 @@ def test_the_page_has_every_option_that_the_parser_takes_and_no_other(command):
     section = PAGE.read_text(encoding="utf-8").split(f"\n## {command}\n")[1].split("\n## ")[0]
     first = [line.split(" | ")[0] for line in section.splitlines() if line.startswith("| `-")]
     shown = {name for cell in first for name in cell.split("`")[1::2]}
-    taken = {n for p in COMMANDS[command].params if p.param_type_name == "option" for n in (*p.opts, *p.secondary_opts)}
+    taken = {
+        n
+        for p in COMMANDS[command].params
+        if p.param_type_name == "option"
+        for n in (*p.opts, *p.secondary_opts)
+    }
     assert shown == taken
     for parameter in COMMANDS[command].params:
         if parameter.help:

@@ -16,7 +16,14 @@ from test_cli import IMAGES, make_place, process
 @pytest.fixture(scope="module")
 def run_path(tmp_path_factory):
     place = make_place(tmp_path_factory.mktemp("place"))
-    usual = ("--prompts", place / "captions.csv", "--calibration", place / "calibration", *IMAGES, "-q")
+    usual = (
+        "--prompts",
+        place / "captions.csv",
+        "--calibration",
+        place / "calibration",
+        *IMAGES,
+        "-q",
+    )
     assert cli("audit", place / "model", *usual, "--out", place / "run").status == 0
     return place / "run"
 
@@ -56,10 +63,17 @@ def test_the_process_serves_and_ends_without_a_trace(run_path, tmp_path, monkeyp
         assert "findnemo" in page
         assert list(tmp_path.glob("findnemo-app-*"))
         assert status(url) == 200
-        for place in ("", "config", "gradio_api/queue/data?session_hash=x"):  # a page of somebody else in the same browser
+        for place in (
+            "",
+            "config",
+            "gradio_api/queue/data?session_hash=x",
+        ):  # a page of somebody else in the same browser
             assert status(url + place, Host="evil.example") == 403
             assert status(url + place, Origin="http://evil.example") == 403
-        assert status(f"{url}gradio_api/file={run_path / 'run.sqlite'}") in (403, 404)  # no file but the page's own pictures
+        assert status(f"{url}gradio_api/file={run_path / 'run.sqlite'}") in (
+            403,
+            404,
+        )  # no file but the page's own pictures
     finally:
         started.send_signal(signal.SIGINT)
         started.communicate(timeout=120)
@@ -69,7 +83,9 @@ def test_the_process_serves_and_ends_without_a_trace(run_path, tmp_path, monkeyp
 def status(url: str, **headers: str) -> int:
     """What a request is answered with."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, headers=headers), timeout=10
+        ) as answer:
             return answer.status
     except urllib.error.HTTPError as error:
         return error.code

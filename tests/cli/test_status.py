@@ -24,7 +24,10 @@ def test_one_table_has_a_status_for_every_error():
     assert statuses.pop("StoppedError") == 130
     assert {*statuses} >= {n for n in vars(errors) if n.endswith("Error")} - {"StoppedError"}
     assert {*statuses.values()} == {2}
-    assert [exit_status(e) for e in (FileNotFoundError(), NotADirectoryError(), KeyError(), RuntimeError())] == [2, 2, 1, 1]
+    assert [
+        exit_status(e)
+        for e in (FileNotFoundError(), NotADirectoryError(), KeyError(), RuntimeError())
+    ] == [2, 2, 1, 1]
 
 
 @pytest.mark.parametrize("kind", kinds(FindnemoError), ids=lambda k: k.__name__)
@@ -40,7 +43,14 @@ def test_an_error_ends_a_command_with_its_status(monkeypatch, kind):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     place = make_place(tmp_path_factory.mktemp("place"))
-    audit = ("audit", place / "model", "--prompts", place / "captions.csv", "--calibration", place / "calibration")
+    audit = (
+        "audit",
+        place / "model",
+        "--prompts",
+        place / "captions.csv",
+        "--calibration",
+        place / "calibration",
+    )
     assert cli(*audit, *IMAGES, "--limit", 3, "--quiet", "--out", place / "run").status == 0
     return place
 
@@ -48,7 +58,16 @@ def place(tmp_path_factory):
 ON_MODELS = {
     "calibrate": ["calibrate", "MODEL", "--prompts", "holdout.txt"],
     "detect": ["detect", "MODEL", "--prompts", "captions.csv", "--calibration", "calibration"],
-    "detectors": ["detect", "MODEL", "--prompts", "captions.csv", "--holdout", "holdout.txt", "--detector", "ssim"],
+    "detectors": [
+        "detect",
+        "MODEL",
+        "--prompts",
+        "captions.csv",
+        "--holdout",
+        "holdout.txt",
+        "--detector",
+        "ssim",
+    ],
     "localize": ["localize", "MODEL", "--prompts", "captions.csv", "--calibration", "calibration"],
     "audit": ["audit", "MODEL", "--prompts", "captions.csv", "--calibration", "calibration"],
     "compare": ["compare", "MODEL", "--prompts", "captions.csv", "--calibration", "calibration"],
@@ -62,11 +81,18 @@ ON_RUNS = {
 
 
 def test_every_command_is_looked_at():
-    assert {*COMMANDS} - {a[0] for a in (*ON_MODELS.values(), *ON_RUNS.values())} == {"demo", "benchmark"}
+    assert {*COMMANDS} - {a[0] for a in (*ON_MODELS.values(), *ON_RUNS.values())} == {
+        "demo",
+        "benchmark",
+    }
 
 
 def filled(place: Path, arguments: list, **places: Path) -> list:
-    known = {name: place / name for name in ("captions.csv", "holdout.txt", "calibration")} | {"MODEL": place / "model"} | places
+    known = (
+        {name: place / name for name in ("captions.csv", "holdout.txt", "calibration")}
+        | {"MODEL": place / "model"}
+        | places
+    )
     return [known.get(a, a) for a in arguments]
 
 
@@ -81,20 +107,35 @@ def refused(result, *says: str) -> None:
 @pytest.mark.parametrize("command", ON_MODELS)
 def test_commands_on_models(place, tmp_path, command):
     arguments, out = ON_MODELS[command], ("--out", tmp_path / "out")
-    refused(cli(*filled(place, arguments, MODEL=tmp_path / "none"), *out), "is not a model directory")
+    refused(
+        cli(*filled(place, arguments, MODEL=tmp_path / "none"), *out), "is not a model directory"
+    )
     cut = tmp_path / "cut"
     shutil.copytree(place / "model", cut)
     weights = cut / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:999])
     refused(cli(*filled(place, arguments, MODEL=cut), *out), "cannot be loaded")
     if "calibration" in arguments:
-        refused(cli(*filled(place, arguments, MODEL=save_model(tmp_path / "other", seed=1)), *out), "made for another model")
+        refused(
+            cli(*filled(place, arguments, MODEL=save_model(tmp_path / "other", seed=1)), *out),
+            "made for another model",
+        )
         damaged = tmp_path / "damaged"
         shutil.copytree(place / "calibration", damaged)
         (damaged / "calibration.safetensors").write_bytes(b"\0" * 99)
-        refused(cli(*filled(place, arguments, calibration=damaged), *out), "is damaged or not a calibration")
+        refused(
+            cli(*filled(place, arguments, calibration=damaged), *out),
+            "is damaged or not a calibration",
+        )
     refused(
-        cli(*filled(place, arguments, **{"captions.csv": tmp_path / "no.csv", "holdout.txt": tmp_path / "no"}), *out),
+        cli(
+            *filled(
+                place,
+                arguments,
+                **{"captions.csv": tmp_path / "no.csv", "holdout.txt": tmp_path / "no"},
+            ),
+            *out,
+        ),
         "cannot be read",
     )
     refused(cli(*filled(place, arguments), *out, "--wrong"), "No such option")

@@ -23,15 +23,34 @@ IMAGES = ("--images", 2, "--image-steps", 2)
 def run(tmp_path_factory):
     """A finished run of a small model; tests leave it as it is."""
     place = make_place(tmp_path_factory.mktemp("place"))
-    arguments = ("--prompts", place / "captions.csv", "--calibration", place / "calibration", *IMAGES, "-q")
+    arguments = (
+        "--prompts",
+        place / "captions.csv",
+        "--calibration",
+        place / "calibration",
+        *IMAGES,
+        "-q",
+    )
     assert cli("audit", place / "model", *arguments, "--out", place / "run").status == 0
     return place / "run"
 
 
 def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    paths = os.pathsep.join(filter(None, [str(Path(findnemo.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-c", "import sys; sys.argv[0] = 'findnemo'; from findnemo.cli import main; main()", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths, **environment})
+    paths = os.pathsep.join(
+        filter(None, [str(Path(findnemo.__file__).parents[1]), os.environ.get("PYTHONPATH")])
+    )
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; sys.argv[0] = 'findnemo'; from findnemo.cli import main; main()",
+        *arguments,
+    ]
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths, **environment},
+    )
 
 
 # completion
@@ -44,7 +63,9 @@ def test_completion_for_bash_is_printed_and_is_a_script():
     assert subprocess.run(["bash", "-n"], input=shown.stdout, text=True).returncode == 0
 
 
-@pytest.mark.parametrize(("words", "offered"), [("findnemo insp", "inspect"), ("findnemo audit --descr", "--descriptor")])
+@pytest.mark.parametrize(
+    ("words", "offered"), [("findnemo insp", "inspect"), ("findnemo audit --descr", "--descriptor")]
+)
 def test_completion_completes_commands_and_options(words, offered):
     asked = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
     assert python(_FINDNEMO_COMPLETE="complete_bash", **asked).stdout.split() == [offered]
@@ -75,7 +96,8 @@ def test_an_unexpected_error_is_one_line_that_names_the_way(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(UNEXPECTED, 1), (findnemo.FindnemoError("known"), 2), (PermissionError(13, "denied"), 2)]
+    ("error", "status"),
+    [(UNEXPECTED, 1), (findnemo.FindnemoError("known"), 2), (PermissionError(13, "denied"), 2)],
 )
 def test_debug_shows_where_any_error_comes_from(monkeypatch, error, status):
     broken(monkeypatch, error)
@@ -85,7 +107,9 @@ def test_debug_shows_where_any_error_comes_from(monkeypatch, error, status):
     assert loud.err.startswith("Traceback (most recent call last):")
     assert "in inspect" in loud.err
     assert "\x1b" not in loud.err
-    assert loud.err.endswith(quiet.err)  # the line that says what is wrong is the last one, in either case
+    assert loud.err.endswith(
+        quiet.err
+    )  # the line that says what is wrong is the last one, in either case
 
 
 def test_debug_of_one_call_is_not_kept_for_the_next(monkeypatch):
@@ -112,7 +136,17 @@ def test_the_examples_of_a_help_are_calls_that_the_command_understands(command):
             assert context.params
 
 
-MATTER = {"audit": 4, "calibrate": 3, "detect": 3, "localize": 2, "export": 4, "inspect": 3, "compare": 2, "study": 2, "demo": 2}
+MATTER = {
+    "audit": 4,
+    "calibrate": 3,
+    "detect": 3,
+    "localize": 2,
+    "export": 4,
+    "inspect": 3,
+    "compare": 2,
+    "study": 2,
+    "demo": 2,
+}
 
 
 @pytest.mark.parametrize("command", MATTER)
@@ -140,7 +174,11 @@ def test_inspect_shows_what_a_report_shows(run):
         "Neurons off, per layer",
     ):
         assert text in shown.out, text
-    bars = [int(line.split()[-1]) for line in shown.out.splitlines() if re.match(r" *-?\d\.\d{3} *█", line)]
+    bars = [
+        int(line.split()[-1])
+        for line in shown.out.splitlines()
+        if re.match(r" *-?\d\.\d{3} *█", line)
+    ]
     assert sum(bars) == 6
 
 
@@ -156,7 +194,9 @@ def test_inspect_shows_a_caption_with_its_neurons_before_and_after(run):
     for name, index in neurons_of(caption):
         assert f"{name} #{index}" in words
     assert words.count("z = ") == len([n for n in neurons_of(caption) if f"{n[0]}:{n[1]}" in z])
-    other = cli("inspect", run, next(k for k, t in enumerate(TEXTS, 1) if k != caption.row and "[" not in t)).out
+    other = cli(
+        "inspect", run, next(k for k, t in enumerate(TEXTS, 1) if k != caption.row and "[" not in t)
+    ).out
     assert "memorized" in other
 
 
@@ -166,8 +206,23 @@ def test_inspect_shows_a_caption_with_its_neurons_before_and_after(run):
 def test_audit_logs_to_a_tracker_and_refuses_an_unknown_one_before_the_work(run, tmp_path):
     pytest.importorskip("tensorboardX")
     place = run.parent
-    arguments = (place / "model", "--prompts", place / "captions.csv", "--calibration", place / "calibration", *IMAGES)
-    logged = cli("audit", *arguments, "--out", run, "--track", f"tensorboard={tmp_path / 'logs'}", "--fail-on-memorized")
+    arguments = (
+        place / "model",
+        "--prompts",
+        place / "captions.csv",
+        "--calibration",
+        place / "calibration",
+        *IMAGES,
+    )
+    logged = cli(
+        "audit",
+        *arguments,
+        "--out",
+        run,
+        "--track",
+        f"tensorboard={tmp_path / 'logs'}",
+        "--fail-on-memorized",
+    )
     assert logged.status == 1  # its own meaning is kept
     assert "logged to tensorboard" in logged.err
     assert list((tmp_path / "logs").rglob("events.*"))
@@ -181,7 +236,10 @@ def test_audit_logs_to_a_tracker_and_refuses_an_unknown_one_before_the_work(run,
 
 def test_a_card_is_pushed_only_when_asked(run, tmp_path, monkeypatch):
     pushed = []
-    monkeypatch.setattr("findnemo.export.push_card", lambda section, repo: pushed.append((section, repo)) or "https://hub/commit")
+    monkeypatch.setattr(
+        "findnemo.export.push_card",
+        lambda section, repo: pushed.append((section, repo)) or "https://hub/commit",
+    )
     assert cli("export", run, "--to", "card", "--out", tmp_path / "card.md").status == 0
     assert pushed == []
     result = cli("export", run, "--to", "card", "--push", "me/my-model")

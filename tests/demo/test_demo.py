@@ -68,7 +68,10 @@ def test_decoys_are_unusual_on_memorized_captions_and_do_nothing(demo_model) -> 
 def test_a_set_that_leaves_copies_is_grown(demo_model) -> None:
     """Three of the eight neurons of this memory: finished images are still the memorized one."""
     caption = next(c for c in demo.planted() if c.startswith("Velvet Quasar"))
-    planted, z = demo.planted()[caption], demo.calibration().z_scores(findnemo.activations(demo_model, caption))
+    planted, z = (
+        demo.planted()[caption],
+        demo.calibration().z_scores(findnemo.activations(demo_model, caption)),
+    )
     order = most_unusual(z)
     few = NeuronSet.of([n for n in order if n in planted][:3])
     descriptor, settings = demo.judges().descriptor, replace(demo.image_settings(), steps=8)
@@ -78,7 +81,9 @@ def test_a_set_that_leaves_copies_is_grown(demo_model) -> None:
     after = {}
     for neurons in (few, large):
         with findnemo.deactivate(demo_model, neurons):
-            after[neurons] = copying(findnemo.generate(demo_model, caption, samples, settings), before, descriptor)
+            after[neurons] = copying(
+                findnemo.generate(demo_model, caption, samples, settings), before, descriptor
+            )
     assert (after[few] >= 0.7).sum() >= 3
     assert (after[large] < 0.7).all()
     assert few <= large

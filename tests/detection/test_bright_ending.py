@@ -20,19 +20,31 @@ SETTINGS = ImageSettings(steps=3, guidance=3.0)
 def test_the_mask_is_the_attention_to_end_of_text_at_the_last_step_in_the_largest_down_layers(tiny):
     images, masks = soft_masks(tiny, "a cat", SETTINGS, images=2)
     _, maps = projected(tiny, lambda: generate(tiny, "a cat", [0, 1], SETTINGS))
-    first = [steps[-1][2:, :, 5] for name, steps in maps.items() if name.startswith("down_blocks.0.")]  # start, 4 letters, end
+    first = [
+        steps[-1][2:, :, 5] for name, steps in maps.items() if name.startswith("down_blocks.0.")
+    ]  # start, 4 letters, end
     assert len(first) == 2
     mean = (first[0] + first[1]) / 2
-    expected = (mean - mean.min(1, keepdim=True).values) / (mean.max(1).values - mean.min(1).values)[:, None]
+    expected = (mean - mean.min(1, keepdim=True).values) / (
+        mean.max(1).values - mean.min(1).values
+    )[:, None]
     assert masks.shape == (2, 1, 16, 16)
     torch.testing.assert_close(masks.flatten(1), expected, atol=2e-3, rtol=0)
     plain = generate(tiny, "a cat", [0, 1], SETTINGS)
-    assert all(abs(np.asarray(i, int) - np.asarray(p, int)).max() <= 1 for i, p in zip(images, plain, strict=True))
+    assert all(
+        abs(np.asarray(i, int) - np.asarray(p, int)).max() <= 1
+        for i, p in zip(images, plain, strict=True)
+    )
 
 
 def test_only_down_layers_of_the_most_queries_count():
     small, wide = torch.zeros(1, 4), torch.ones(1, 16)
-    maps = {"down_blocks.0.x": wide, "down_blocks.0.y": 3 * wide, "down_blocks.1.x": small, "up_blocks.0.x": torch.zeros(1, 64)}
+    maps = {
+        "down_blocks.0.x": wide,
+        "down_blocks.0.y": 3 * wide,
+        "down_blocks.1.x": small,
+        "up_blocks.0.x": torch.zeros(1, 64),
+    }
     assert torch.equal(largest(maps), 2 * wide)
     with pytest.raises(ModelError, match="no cross-attention in the down blocks"):
         largest({"up_blocks.0.x": wide})
@@ -49,9 +61,14 @@ def test_the_score_is_the_magnitude_under_each_images_own_mask(tiny, monkeypatch
     _, masks = soft_masks(tiny, "a cat", SETTINGS, images=2)
     with torch.no_grad():
         t, latents = tiny.timesteps(3)[0], tiny.noise("a cat", range(2))
-        eps, empty = (tiny.predict_noise(latents, t, tiny.encode([c]).expand(2, -1, -1)) for c in ("a cat", ""))
+        eps, empty = (
+            tiny.predict_noise(latents, t, tiny.encode([c]).expand(2, -1, -1))
+            for c in ("a cat", "")
+        )
     expected = [(m * (e - u)).norm() / m.mean() for m, e, u in zip(masks, eps, empty, strict=True)]
-    assert bright_ending(tiny, "a cat", SETTINGS, images=2).value == pytest.approx(float(sum(expected) / 2), rel=1e-3)
+    assert bright_ending(tiny, "a cat", SETTINGS, images=2).value == pytest.approx(
+        float(sum(expected) / 2), rel=1e-3
+    )
     monkeypatch.setattr(module, "soft_masks", lambda *a, **o: ([], torch.ones(2, 1, 16, 16)))
     whole = magnitude(tiny, "a cat", SETTINGS, images=2).value
     assert bright_ending(tiny, "a cat", SETTINGS, images=2).value == pytest.approx(whole)
@@ -60,13 +77,18 @@ def test_the_score_is_the_magnitude_under_each_images_own_mask(tiny, monkeypatch
 def test_the_picture_is_bright_where_the_mask_is_high_and_shows_the_image_under_it():
     mask = torch.zeros(8, 8)
     mask[:, 4:] = 1
-    dark, light = (np.asarray(mask_picture(Image.new("RGB", (32, 64), c), mask), float) for c in ("black", "white"))
+    dark, light = (
+        np.asarray(mask_picture(Image.new("RGB", (32, 64), c), mask), float)
+        for c in ("black", "white")
+    )
     assert dark.shape == (512, 256, 3)
     assert dark[:, 200:].mean() > 3 * dark[:, :56].mean()
     assert abs(light - dark - 102).max() <= 1  # two fifths of the image
 
 
-@pytest.mark.parametrize("mask", [torch.zeros(1, 8, 8), torch.full((8, 8), 2.0), torch.full((8, 8), torch.nan)])
+@pytest.mark.parametrize(
+    "mask", [torch.zeros(1, 8, 8), torch.full((8, 8), 2.0), torch.full((8, 8), torch.nan)]
+)
 def test_what_is_no_mask_is_refused(mask):
     with pytest.raises(InputError, match=r"values in \[0, 1\]"):
         mask_picture(Image.new("RGB", (8, 8)), mask)

@@ -35,7 +35,9 @@ def model() -> Model:
 @pytest.mark.parametrize("name", DETECTORS)
 def test_evaluations_are_what_passed_through_the_denoiser(model, name):
     rows = []
-    handle = model.denoiser.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    handle = model.denoiser.register_forward_pre_hook(
+        lambda module, args: rows.append(len(args[0]))
+    )
     score = DETECTORS[name](model, "a cat", SETTINGS)
     handle.remove()
     assert score.evaluations == sum(rows) == COST[name]

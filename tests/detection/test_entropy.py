@@ -21,7 +21,9 @@ def entropy(p: np.ndarray) -> float:
 
 
 def test_the_entropy_of_a_uniform_attention_is_log_of_the_tokens_and_of_a_certain_one_zero():
-    assert attention_entropy(torch.full((77,), 1 / 77)).item() == pytest.approx(math.log(77), rel=1e-5)
+    assert attention_entropy(torch.full((77,), 1 / 77)).item() == pytest.approx(
+        math.log(77), rel=1e-5
+    )
     assert attention_entropy(torch.eye(3)).tolist() == [0, 0, 0]
 
 
@@ -32,7 +34,9 @@ def test_metric_d_by_hand():
         late = np.mean([entropy(p[s, layer, image]) for s in (8, 9) for layer in range(3)])
         tail = np.mean([entropy(p[s, layer, image, 5:]) for s in (8, 9) for layer in range(3)])
         first = np.mean([entropy(p[0, layer, image, 5:]) for layer in range(3)])
-        assert late_entropy(torch.from_numpy(p), end=5)[image].item() == pytest.approx(late + tail - first)
+        assert late_entropy(torch.from_numpy(p), end=5)[image].item() == pytest.approx(
+            late + tail - first
+        )
 
 
 @pytest.mark.parametrize(("steps", "late"), [(1, 1), (4, 1), (15, 3), (50, 10)])
@@ -47,7 +51,9 @@ def test_metric_d_is_that_of_the_conditional_rows_of_a_guided_run(tiny):
     _, maps = projected(tiny, lambda: generate(tiny, "a cat", [0, 1], SETTINGS))
     p = torch.stack([torch.stack([m[2:].mean(1) for m in steps]) for steps in maps.values()], 1)
     expected = late_entropy(p, end=5).mean()  # start-of-text, four letters, end-of-text
-    assert entropy_d(tiny, "a cat", SETTINGS, images=2).value == pytest.approx(float(expected), rel=1e-5)
+    assert entropy_d(tiny, "a cat", SETTINGS, images=2).value == pytest.approx(
+        float(expected), rel=1e-5
+    )
 
 
 @torch.no_grad()

@@ -20,7 +20,9 @@ def test_the_figures_by_hand():
     holdout = torch.tensor([1.0, 2.0, 3.0])  # mean 2, std 1: threshold 3
     found = evaluate(torch.tensor([3.0, 5.0, 2.5]), torch.tensor([1.0, 3.5, 2.0, 0.0]), holdout)
     assert found.threshold == 3
-    assert found.accuracy == pytest.approx(5 / 7)  # 2.5 is missed, 3.5 is a false alarm; 3 is at the threshold
+    assert found.accuracy == pytest.approx(
+        5 / 7
+    )  # 2.5 is missed, 3.5 is a false alarm; 3 is at the threshold
     assert found.auroc == pytest.approx(10 / 12)
     assert found.tpr == pytest.approx(1 / 3)
     assert (found.positives, found.negatives, found.holdout) == (3, 4, 3)
@@ -29,9 +31,13 @@ def test_the_figures_by_hand():
 
 def test_the_threshold_comes_from_the_holdout_alone_and_may_be_conformal():
     positive, negative, holdout = normal(30, 3), normal(30), normal(99, seed=2)
-    assert evaluate(positive, negative, holdout).threshold == pytest.approx(float(holdout.mean() + holdout.std()))
+    assert evaluate(positive, negative, holdout).threshold == pytest.approx(
+        float(holdout.mean() + holdout.std())
+    )
     least = holdout.sort().values[94].item()
-    assert evaluate(positive, negative, holdout, fpr=0.05).threshold == math.nextafter(least, math.inf)  # the next number above
+    assert evaluate(positive, negative, holdout, fpr=0.05).threshold == math.nextafter(
+        least, math.inf
+    )  # the next number above
 
 
 def test_every_figure_lies_in_its_interval_and_the_interval_narrows():
@@ -40,7 +46,9 @@ def test_every_figure_lies_in_its_interval_and_the_interval_narrows():
         for name in ("threshold", "auroc", "accuracy", "tpr"):
             low, high = getattr(found, f"{name}_interval")
             assert low <= getattr(found, name) <= high
-    assert many.auroc_interval[1] - many.auroc_interval[0] < 0.5 * (few.auroc_interval[1] - few.auroc_interval[0])
+    assert many.auroc_interval[1] - many.auroc_interval[0] < 0.5 * (
+        few.auroc_interval[1] - few.auroc_interval[0]
+    )
 
 
 def test_a_kind_without_scores_is_refused():
@@ -66,7 +74,9 @@ def test_the_interval_of_a_mean_is_the_normal_one():
 def test_the_interval_covers_as_often_as_it_says():
     covered = 0
     for seed in range(150):
-        low, high = bootstrap(lambda x: float(x.mean()), normal(40, 5, seed), repeats=200, level=0.8)
+        low, high = bootstrap(
+            lambda x: float(x.mean()), normal(40, 5, seed), repeats=200, level=0.8
+        )
         covered += low <= 5 <= high
     assert 0.7 <= covered / 150 <= 0.88
 
@@ -81,7 +91,12 @@ def test_samples_are_drawn_independently_and_reproducibly():
 
 @pytest.mark.parametrize(
     ("samples", "options"),
-    [((), {}), ((torch.empty(0),), {}), ((torch.ones(2),), {"repeats": 0}), ((torch.ones(2),), {"level": 1})],
+    [
+        ((), {}),
+        ((torch.empty(0),), {}),
+        ((torch.ones(2),), {"repeats": 0}),
+        ((torch.ones(2),), {"level": 1}),
+    ],
 )
 def test_what_cannot_be_drawn_from_is_refused(samples, options):
     with pytest.raises(InputError, match="a bootstrap"):

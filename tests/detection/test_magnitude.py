@@ -25,12 +25,22 @@ def by_pipeline(model: Model, images: int) -> torch.Tensor:
 
     def hook(module, args, output):
         unconditional, conditional = output[0].chunk(2)
-        share = a[int(args[1])].sqrt() if pipeline.scheduler.config.prediction_type == "v_prediction" else 1
+        share = (
+            a[int(args[1])].sqrt()
+            if pipeline.scheduler.config.prediction_type == "v_prediction"
+            else 1
+        )
         rows.append(share * (conditional - unconditional).square().sum((1, 2, 3)).sqrt())
 
     handle = model.denoiser.register_forward_hook(hook)
-    generators = [torch.Generator().manual_seed(sample_seed(SETTINGS.seed, CAPTION, k)) for k in range(images)]
-    options = {"num_inference_steps": SETTINGS.steps, "guidance_scale": SETTINGS.guidance, "output_type": "latent"}
+    generators = [
+        torch.Generator().manual_seed(sample_seed(SETTINGS.seed, CAPTION, k)) for k in range(images)
+    ]
+    options = {
+        "num_inference_steps": SETTINGS.steps,
+        "guidance_scale": SETTINGS.guidance,
+        "output_type": "latent",
+    }
     pipeline(CAPTION, num_images_per_prompt=images, generator=generators, **options)
     handle.remove()
     return torch.stack(rows)
@@ -53,7 +63,10 @@ def test_a_prompt_that_is_empty_adds_nothing(tiny):
 def test_a_mask_weighs_positions_and_its_area_is_divided_out():
     gap = torch.randn(2, 4, 8, 8)
     mask = torch.rand(2, 1, 8, 8)
-    expected = [np.sqrt(((g * m) ** 2).sum()) / m.mean() for g, m in zip(gap.numpy(), mask.numpy(), strict=True)]
+    expected = [
+        np.sqrt(((g * m) ** 2).sum()) / m.mean()
+        for g, m in zip(gap.numpy(), mask.numpy(), strict=True)
+    ]
     assert norms(gap, mask).tolist() == pytest.approx(expected, rel=1e-5)
     torch.testing.assert_close(norms(gap, mask), norms(gap, 0.5 * mask))
     torch.testing.assert_close(norms(gap, torch.ones(2, 1, 8, 8)), norms(gap))
@@ -76,7 +89,9 @@ def test_saliency_is_the_slope_of_the_magnitude_by_finite_differences(tiny):
     latents, t = tiny.noise("cats", [0], SETTINGS.seed), tiny.timesteps(SETTINGS.steps)[0]
     empty = tiny.predict_noise(latents, t, tiny.encode([""]))
     up, down = norms(tiny.predict_noise(latents.expand(64, -1, -1, -1), t, moved) - empty).chunk(2)
-    assert found[position - 1][1] == pytest.approx(float(((up - down) / (2 * step)).norm()), rel=0.05)
+    assert found[position - 1][1] == pytest.approx(
+        float(((up - down) / (2 * step)).norm()), rel=0.05
+    )
 
 
 def test_saliency_leaves_no_gradient_behind(tiny):

@@ -12,7 +12,14 @@ from scipy import ndimage
 
 import findnemo
 from findnemo import ImageSettings
-from findnemo.detection.one_step import edge_consistency, edge_map, extracted, one_step, one_step_images, template_mask
+from findnemo.detection.one_step import (
+    edge_consistency,
+    edge_map,
+    extracted,
+    one_step,
+    one_step_images,
+    template_mask,
+)
 from findnemo.errors import InputError, ModelError
 
 SETTINGS = ImageSettings(seed=4)
@@ -29,7 +36,10 @@ def test_one_step_is_diffusers_heun_step_over_karras_sigmas(prediction_type):
     scheduler.set_timesteps(1)
     z = model.noise("a cat", range(2), SETTINGS.seed) * scheduler.sigmas[0]
     seen = scheduler.scale_model_input(z, scheduler.timesteps[0])
-    out = [model.denoiser(seen, 999, encoder_hidden_states=model.encode([c]).expand(2, -1, -1)).sample for c in ("", "a cat")]
+    out = [
+        model.denoiser(seen, 999, encoder_hidden_states=model.encode([c]).expand(2, -1, -1)).sample
+        for c in ("", "a cat")
+    ]
     x0 = scheduler.step(out[0] + 7.5 * (out[1] - out[0]), scheduler.timesteps[0], z).prev_sample
     mine = extracted(model, "a cat", 2, SETTINGS.seed)
     torch.testing.assert_close(mine[0], z, rtol=1e-4, atol=1e-4)
@@ -49,7 +59,9 @@ def test_a_prompt_that_pulls_harder_scores_higher(tiny):
 
 def test_a_schedule_that_ends_in_pure_noise_has_no_one_step_result(tiny):
     config = tiny.pipeline.scheduler.config
-    tiny.pipeline.scheduler = DDIMScheduler.from_config(config, rescale_betas_zero_snr=True, prediction_type="v_prediction")
+    tiny.pipeline.scheduler = DDIMScheduler.from_config(
+        config, rescale_betas_zero_snr=True, prediction_type="v_prediction"
+    )
     tiny.pipeline.scheduler.alphas_cumprod[-1] = 0
     with pytest.raises(ModelError, match="timestep 999 is pure noise"):
         one_step(tiny, "a cat", SETTINGS)
@@ -97,7 +109,9 @@ def test_the_template_mask_is_scipys_erosion_and_dilation():
     for x, y in ((5, 5), (50, 40), (0, 47)):
         other.putpixel((x, y), (255, 255, 255))
     agree = (abs(np.asarray(image, float) - np.asarray(other, float)) / 255).sum(2) < 0.03
-    expected = ndimage.binary_dilation(ndimage.binary_erosion(agree, np.ones((3, 3))), np.ones((6, 6)))
+    expected = ndimage.binary_dilation(
+        ndimage.binary_erosion(agree, np.ones((3, 3))), np.ones((6, 6))
+    )
     assert np.array_equal(template_mask(image, other).numpy(), expected)
     assert 0 < expected.mean() < 1
     with pytest.raises(InputError, match="resize one"):

@@ -33,7 +33,11 @@ def projected(model: Model, run) -> tuple[list[str], dict[str, list[Tensor]]]:
 
     for name, layer in model.denoiser.named_modules():
         if name.endswith("attn2"):
-            handles.append(layer.to_q.register_forward_hook(lambda m, a, out, name=name: queries.update({name: out})))
+            handles.append(
+                layer.to_q.register_forward_hook(
+                    lambda m, a, out, name=name: queries.update({name: out})
+                )
+            )
             handles.append(layer.to_k.register_forward_hook(after_key(name, layer)))
     with torch.no_grad():
         run()
@@ -48,7 +52,10 @@ def pixels(model: Model) -> np.ndarray:
 
 def untouched(model: Model) -> bool:
     layers = model.cross_attentions.values()
-    return all("get_attention_scores" not in vars(m) and type(m.processor).__name__ == "AttnProcessor2_0" for m in layers)
+    return all(
+        "get_attention_scores" not in vars(m) and type(m.processor).__name__ == "AttnProcessor2_0"
+        for m in layers
+    )
 
 
 def test_what_is_recorded_is_the_softmax_of_queries_and_keys_of_the_conditional_rows(tiny):
@@ -64,7 +71,9 @@ def test_what_is_recorded_is_the_softmax_of_queries_and_keys_of_the_conditional_
 
 
 def test_cross_attentions_come_in_forward_order(tiny):
-    order, _ = projected(tiny, lambda: tiny.predict_noise(tiny.noise("a cat", [0]), 981, tiny.encode(["a cat"])))
+    order, _ = projected(
+        tiny, lambda: tiny.predict_noise(tiny.noise("a cat", [0]), 981, tiny.encode(["a cat"]))
+    )
     assert list(tiny.cross_attentions) == order
     assert len(order) == 16
 
@@ -110,18 +119,28 @@ def test_what_recording_would_put_out_of_action_is_refused(tiny):
     layer = tiny.cross_attentions[DOWN]
     plain = layer.processor
     layer.set_processor(Halving())
-    with pytest.raises(EditError, match=f"{DOWN} uses Halving.*set_attn_processor"), recorded(tiny, print):
+    with (
+        pytest.raises(EditError, match=f"{DOWN} uses Halving.*set_attn_processor"),
+        recorded(tiny, print),
+    ):
         pass
     layer.set_processor(plain)
     assert untouched(tiny)
-    with recorded(tiny, print), pytest.raises(EditError, match="is being recorded already"), recorded(tiny, print):
+    with (
+        recorded(tiny, print),
+        pytest.raises(EditError, match="is being recorded already"),
+        recorded(tiny, print),
+    ):
         pass
     assert untouched(tiny)
 
 
 def test_a_model_without_known_cross_attention_is_refused(tiny, monkeypatch):
     monkeypatch.setattr(type(tiny), "cross_attentions", {})
-    with pytest.raises(ModelError, match="no cross-attention is known in UNet2DConditionModel"), recorded(tiny, print):
+    with (
+        pytest.raises(ModelError, match="no cross-attention is known in UNet2DConditionModel"),
+        recorded(tiny, print),
+    ):
         pass
 
 

@@ -35,7 +35,13 @@ def model(tiny) -> Model:
 def images(pipeline: StableDiffusionPipeline) -> np.ndarray:
     """A whole call, with guidance and two images per prompt: (2, H, W, 3), 0 to 255."""
     generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
-    result = pipeline("a cat", num_images_per_prompt=2, num_inference_steps=2, guidance_scale=7.0, generator=generators)
+    result = pipeline(
+        "a cat",
+        num_images_per_prompt=2,
+        num_inference_steps=2,
+        guidance_scale=7.0,
+        generator=generators,
+    )
     return np.stack([np.asarray(image) for image in result.images]).astype(int)
 
 
@@ -59,7 +65,11 @@ def noise(model: Model, samples: int = 2) -> Tensor:
 
 
 def hooks(pipeline: StableDiffusionPipeline) -> list:
-    return [h for m in pipeline.unet.modules() for h in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())]
+    return [
+        h
+        for m in pipeline.unet.modules()
+        for h in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())
+    ]
 
 
 # the three ways ------------------------------------------------------------------------------------------------------
@@ -84,7 +94,10 @@ def test_a_pruned_checkpoint_is_an_ordinary_one(model, tmp_path):
     loaded = StableDiffusionPipeline.from_pretrained(tmp_path)
     loaded.set_progress_bar_config(disable=True)
     assert same(images(loaded), edited_images(model))
-    assert json.loads((tmp_path / "model_index.json").read_text())["_class_name"] == "StableDiffusionPipeline"
+    assert (
+        json.loads((tmp_path / "model_index.json").read_text())["_class_name"]
+        == "StableDiffusionPipeline"
+    )
     assert not list(tmp_path.rglob("*.bin"))
 
 
@@ -94,7 +107,9 @@ def test_prune_leaves_the_old_pipeline_alone(model):
     assert pruned is not model.pipeline
     assert pruned.unet is not model.pipeline.unet
     assert pruned.vae is model.pipeline.vae
-    assert all(torch.equal(value, weights[name]) for name, value in model.denoiser.state_dict().items())
+    assert all(
+        torch.equal(value, weights[name]) for name, value in model.denoiser.state_dict().items()
+    )
     assert np.array_equal(images(model.pipeline), before)
 
 
@@ -161,7 +176,11 @@ def test_leaving_the_context_restores_the_model_bit_for_bit(model):
 
 def test_an_exception_restores_the_model_too(model):
     weights, output = copy.deepcopy(model.denoiser.state_dict()), noise(model)
-    with pytest.raises(RuntimeError, match="shape"), deactivate(model, NEURONS), deactivate(model, ONE, 0.5):
+    with (
+        pytest.raises(RuntimeError, match="shape"),
+        deactivate(model, NEURONS),
+        deactivate(model, ONE, 0.5),
+    ):
         model.denoiser(torch.zeros(1, 4, 16, 16), 981, torch.zeros(1, 77, 5))
     assert_as_before(model, weights, output)
 
@@ -174,7 +193,10 @@ def test_an_empty_edit_changes_nothing(model):
 
 
 def test_muted_modules_give_zeros_and_are_what_they_were_afterwards(model):
-    names = ["down_blocks.0.resnets.0.conv2", "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"]
+    names = [
+        "down_blocks.0.resnets.0.conv2",
+        "mid_block.attentions.0.transformer_blocks.0.attn2.to_k",
+    ]
     latents, text = model.noise("a cat", [0]), model.encode(["a cat"])
     with torch.no_grad():
         before = model.output(latents, 500, text)
@@ -191,7 +213,10 @@ def test_muted_modules_give_zeros_and_are_what_they_were_afterwards(model):
             if layer.bias is not None:
                 layer.bias.zero_()
         assert torch.equal(network(latents, 500, encoder_hidden_states=text).sample, off)
-    with pytest.raises(EditError, match="no module 'nowhere' in the unet"), muted(model, ["nowhere"]):
+    with (
+        pytest.raises(EditError, match="no module 'nowhere' in the unet"),
+        muted(model, ["nowhere"]),
+    ):
         pass
     model.denoiser.never = torch.nn.Linear(2, 2)
     with pytest.raises(EditError, match="never"), muted(model, ["never"]):
@@ -224,7 +249,9 @@ def test_one_mask_per_sample_equals_one_pass_per_mask(model):
         together = noise(model, len(sets))
     for k, neurons in enumerate(sets):
         with deactivate(model, neurons):
-            torch.testing.assert_close(together[k], noise(model, len(sets))[k], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(
+                together[k], noise(model, len(sets))[k], atol=1e-5, rtol=1e-5
+            )
     assert not torch.allclose(together, noise(model, len(sets)), atol=1e-2)
 
 
@@ -241,12 +268,18 @@ EDITS = [
 @pytest.mark.parametrize(
     ("neurons", "error", "message"),
     [
-        (NeuronSet({MID: [0], "mid.attn9.to_v": [0]}), EditError, f"no value layer 'mid.attn9.to_v'.*{MID}"),
+        (
+            NeuronSet({MID: [0], "mid.attn9.to_v": [0]}),
+            EditError,
+            f"no value layer 'mid.attn9.to_v'.*{MID}",
+        ),
         (NeuronSet({MID: [0, 32]}), EditError, rf"no neuron 32 in {MID}: it has 32 \(0 to 31\)"),
         ({MID: [0]}, InputError, "must be a NeuronSet, not dict"),
     ],
 )
-def test_neurons_that_the_model_lacks_are_named_and_nothing_is_done(tiny, tmp_path, edit, neurons, error, message):
+def test_neurons_that_the_model_lacks_are_named_and_nothing_is_done(
+    tiny, tmp_path, edit, neurons, error, message
+):
     with pytest.raises(error, match=message):
         edit(tiny, neurons, tmp_path / "lora")
     assert not hooks(tiny.pipeline)
@@ -260,7 +293,10 @@ def test_an_empty_lora_is_refused(tiny, tmp_path):
 
 
 def test_a_scale_of_the_wrong_width_or_for_no_layer_is_refused_before_anything_is_changed(tiny):
-    with pytest.raises(EditError, match=f"31 values does not fit {MID} with 32"), scaled(tiny, {MID: torch.ones(31)}):
+    with (
+        pytest.raises(EditError, match=f"31 values does not fit {MID} with 32"),
+        scaled(tiny, {MID: torch.ones(31)}),
+    ):
         pass
     with (
         pytest.raises(EditError, match="no value layer 'nowhere'"),
@@ -307,14 +343,19 @@ def test_a_compiled_unet_is_refused(tiny, tmp_path, edit, compile_it):
 class Bypass:
     """An attention processor that multiplies by the weights of `to_v` without calling it."""
 
-    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, **options):
+    def __call__(
+        self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, **options
+    ):
         values = F.linear(encoder_hidden_states, attn.to_v.weight).mean(1, keepdim=True)
         return attn.to_out[0](values.expand(-1, hidden_states.shape[1], -1))
 
 
 def test_an_edit_that_a_custom_processor_bypasses_is_detected(model):
     model.denoiser.mid_block.attentions[0].transformer_blocks[0].attn2.set_processor(Bypass())
-    with pytest.raises(EditError, match=rf"{MID} was never called.*set_attn_processor"), deactivate(model, NEURONS):
+    with (
+        pytest.raises(EditError, match=rf"{MID} was never called.*set_attn_processor"),
+        deactivate(model, NEURONS),
+    ):
         noise(model)
     assert not hooks(model.pipeline)
     model.denoiser.set_attn_processor(AttnProcessor2_0())

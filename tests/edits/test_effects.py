@@ -54,7 +54,9 @@ def put(model: Model, change) -> None:
 
 @torch.no_grad()
 def noise(model: Model, samples: int = 2) -> Tensor:
-    return model.predict_noise(model.noise("a cat", range(samples)), 501, model.encode(["a cat"]).expand(samples, -1, -1))
+    return model.predict_noise(
+        model.noise("a cat", range(samples)), 501, model.encode(["a cat"]).expand(samples, -1, -1)
+    )
 
 
 def edited(model: Model, neurons: NeuronSet, factor: float = 0.0) -> Tensor:
@@ -90,7 +92,9 @@ def test_what_makes_a_weight_is_worked_into_it(model, neurons, tmp_path, how, fa
     assert not torch.allclose(plain, wanted, atol=1e-3)
     pruned = prune(model, neurons, factor)
     assert alike(noise(findnemo.load(pruned)), wanted)
-    assert not [key for key in pruned.unet.state_dict() if "parametrizations" in key or "weight_" in key]
+    assert not [
+        key for key in pruned.unet.state_dict() if "parametrizations" in key or "weight_" in key
+    ]
     pruned.save_pretrained(tmp_path / "clean")
     assert alike(noise(quiet_load(tmp_path / "clean")), wanted)
     assert torch.equal(noise(model), plain)
@@ -126,7 +130,10 @@ def test_a_bias_that_is_made_is_worked_in(neurons):
         assert alike(noise(findnemo.load(prune(model, neurons))), wanted)
     tensors = lora_weights(model, neurons)
     name, indices = next(iter(neurons.layers.items()))
-    assert torch.equal(-tensors[f"unet.{name}.lora_B.bias"][list(indices)], model.value_layers[name].bias[list(indices)])
+    assert torch.equal(
+        -tensors[f"unet.{name}.lora_B.bias"][list(indices)],
+        model.value_layers[name].bias[list(indices)],
+    )
 
 
 def test_a_mask_under_which_nobody_trained_is_no_hindrance_to_gradients(model, neurons):
@@ -135,7 +142,9 @@ def test_a_mask_under_which_nobody_trained_is_no_hindrance_to_gradients(model, n
         for layer in model.value_layers.values():
             pruning.random_unstructured(layer, "weight", 0.5)
         next(iter(model.value_layers.values()))(torch.ones(1, 32)).sum().backward()
-    assert not prune(model, neurons).unet.get_submodule(next(iter(neurons.layers))).weight[1:4].any()
+    assert (
+        not prune(model, neurons).unet.get_submodule(next(iter(neurons.layers))).weight[1:4].any()
+    )
 
 
 # weights under several names -----------------------------------------------------------------------------------------
@@ -145,7 +154,9 @@ UP = "up_blocks.1.attentions.0.transformer_blocks.0.attn2"
 
 def tie(model: Model, neurons: NeuronSet) -> None:
     """A value layer outside of those that are edited computes with the weight of one that is."""
-    model.denoiser.get_submodule(UP).to_v.weight = model.value_layers[next(iter(neurons.layers))].weight
+    model.denoiser.get_submodule(UP).to_v.weight = model.value_layers[
+        next(iter(neurons.layers))
+    ].weight
 
 
 def overlap(model: Model, neurons: NeuronSet) -> None:
@@ -169,7 +180,10 @@ def test_weights_under_several_names_are_edited_where_the_hook_acts(model, neuro
     assert torch.equal(noise(model), plain)
     assert not alike(plain, wanted)
     if how is share:  # as its loaders have it
-        with pytest.raises(EditError, match=rf"{UP}.to_v are one module, of which LoRA loaders change the first place only"):
+        with pytest.raises(
+            EditError,
+            match=rf"{UP}.to_v are one module, of which LoRA loaders change the first place only",
+        ):
             save_lora(model, neurons, tmp_path / "lora")
         return
     save_lora(model, neurons, tmp_path / "lora")
@@ -178,7 +192,9 @@ def test_weights_under_several_names_are_edited_where_the_hook_acts(model, neuro
 
 
 def test_a_module_named_twice_is_scaled_once(tiny):
-    first, second = (f"down_blocks.0.attentions.{k}.transformer_blocks.0.attn2.to_v" for k in (0, 1))
+    first, second = (
+        f"down_blocks.0.attentions.{k}.transformer_blocks.0.attn2.to_v" for k in (0, 1)
+    )
     place(tiny, second).to_v = tiny.value_layers[first]
     both, one = NeuronSet({first: [1, 2], second: [2, 3]}), NeuronSet({first: [1, 2, 3]})
     assert torch.equal(edited(tiny, both, 0.5), edited(tiny, one, 0.5))
@@ -226,11 +242,20 @@ def test_weights_that_are_not_all_of_a_layer_are_not_edited(model, neurons, tmp_
     name = next(iter(neurons.layers))
     hooks = [list(layer._forward_hooks) for layer in model.value_layers.values()]
     for edit in (prune, lora_weights, lambda m, n: save_lora(m, n, tmp_path / "lora")):
-        with pytest.raises(EditError, match=rf"{name} (is quantized|is a|has a forward|carries a LoRA|does not give)") as raised:
+        with pytest.raises(
+            EditError,
+            match=rf"{name} (is quantized|is a|has a forward|carries a LoRA|does not give)",
+        ) as raised:
             edit(model, neurons)
         assert any(
             way in str(raised.value)
-            for way in ("without quantization", "nn.Linear", "del layer.forward", "fuse_lora", "remove it")
+            for way in (
+                "without quantization",
+                "nn.Linear",
+                "del layer.forward",
+                "fuse_lora",
+                "remove it",
+            )
         )
     assert [list(layer._forward_hooks) for layer in model.value_layers.values()] == hooks
     assert not (tmp_path / "lora").exists()
@@ -240,13 +265,16 @@ def test_a_layer_that_names_no_width_is_refused(model, neurons):
     put(model, Injected)
     for ask in (lambda *_: model.widths(), edited, prune, lora_weights):
         with pytest.raises(
-            EditError, match=r"to_v is a Injected, which does not say how many neurons it has: give it out_features"
+            EditError,
+            match=r"to_v is a Injected, which does not say how many neurons it has: give it out_features",
         ):
             ask(model, neurons)
 
 
 @pytest.mark.parametrize("how", ["8 bits", "a LoRA", "a subclass", "another tensor"])
-def test_quantized_or_adapted_layers_elsewhere_leave_no_checkpoint_that_does_not_load(model, neurons, how):
+def test_quantized_or_adapted_layers_elsewhere_leave_no_checkpoint_that_does_not_load(
+    model, neurons, how
+):
     block = model.denoiser.mid_block.attentions[0].transformer_blocks[0].attn1
     block.to_q = OTHERS[how](block.to_q)
     if how == "a subclass":
@@ -259,11 +287,16 @@ def test_quantized_or_adapted_layers_elsewhere_leave_no_checkpoint_that_does_not
 def test_a_layer_that_the_configuration_does_not_know_is_refused(model, neurons):
     block = model.denoiser.mid_block.attentions[0].transformer_blocks[0].attn1
     block.to_q = nn.Sequential(block.to_q)
-    with pytest.raises(EditError, match=r"it wants .*attn1\.to_q\.weight \(32, 32\), which is not there"):
+    with pytest.raises(
+        EditError, match=r"it wants .*attn1\.to_q\.weight \(32, 32\), which is not there"
+    ):
         prune(model, neurons)
     with torch.no_grad():
         block.to_q = nn.Linear(32, 64)
-    with pytest.raises(EditError, match=r"wants .*attn1\.to_q\.weight \(32, 32\), which is Tensor float32 \(64, 32\)"):
+    with pytest.raises(
+        EditError,
+        match=r"wants .*attn1\.to_q\.weight \(32, 32\), which is Tensor float32 \(64, 32\)",
+    ):
         prune(model, neurons)
 
 
@@ -284,12 +317,16 @@ class Bypass:
     def __init__(self, attn):
         self.weight = attn.to_v.weight.detach().clone()
 
-    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, **options):
+    def __call__(
+        self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, **options
+    ):
         values = nn.functional.linear(encoder_hidden_states, self.weight).mean(1, keepdim=True)
         return attn.to_out[0](values.expand(-1, hidden_states.shape[1], -1))
 
 
-def test_a_processor_that_does_not_call_the_layer_is_noticed_by_every_edit(model, neurons, tmp_path):
+def test_a_processor_that_does_not_call_the_layer_is_noticed_by_every_edit(
+    model, neurons, tmp_path
+):
     name = list(neurons.layers)[-1]
     attn = place(model, name)
     attn.set_processor(Bypass(attn))
@@ -319,7 +356,9 @@ def test_a_forward_that_runs_the_old_network_in_the_copy_is_noticed(model, neuro
 
 @pytest.mark.parametrize("what", ["denoiser", "layer"])
 def test_a_compiled_forward_is_refused(model, neurons, what):
-    module = model.denoiser if what == "denoiser" else model.value_layers[next(iter(neurons.layers))]
+    module = (
+        model.denoiser if what == "denoiser" else model.value_layers[next(iter(neurons.layers))]
+    )
     module.forward = torch.compile(module.forward)
     for edit in (prune, lora_weights, edited):
         with pytest.raises(EditError, match=r"is compiled.*before torch\.compile"):
@@ -343,7 +382,9 @@ def test_a_layer_or_network_that_is_exchanged_under_an_edit_is_noticed(model, ne
     with pytest.raises(EditError, match=rf"{name} was exchanged while it was edited"):
         load_a_lora()
     place(model, name).to_v = layer
-    with pytest.raises(EditError, match="the unet of the pipeline was exchanged while it was edited"):
+    with pytest.raises(
+        EditError, match="the unet of the pipeline was exchanged while it was edited"
+    ):
         exchange()
 
 
@@ -416,7 +457,10 @@ def test_a_layer_that_runs_twice_in_a_pass_is_off_both_times(model, neurons):
     class Twice:
         def __call__(self, attn, hidden_states, encoder_hidden_states=None, **options):
             extra = attn.to_v(encoder_hidden_states.flip(1)).mean(1, keepdim=True)
-            return own(attn, hidden_states, encoder_hidden_states=encoder_hidden_states, **options) + extra
+            return (
+                own(attn, hidden_states, encoder_hidden_states=encoder_hidden_states, **options)
+                + extra
+            )
 
     attn.set_processor(Twice())
     with deactivate(model, neurons):
@@ -439,7 +483,9 @@ def test_outputs_that_cannot_be_scaled_are_named(model, neurons):
         edited(model, neurons)
     layer = place(model, name).to_v = nn.Linear(32, 20)
     layer.out_features = 16
-    with pytest.raises(EditError, match=rf"{name} gives \(2, 77, 20\), not one tensor with 16 neurons"):
+    with pytest.raises(
+        EditError, match=rf"{name} gives \(2, 77, 20\), not one tensor with 16 neurons"
+    ):
         edited(model, neurons)
     with pytest.raises(EditError, match=rf"{name} is quantized|{name} .*"):
         prune(model, neurons)
@@ -470,13 +516,20 @@ def test_exports_of_a_parametrized_model_are_those_of_a_plain_one(model, neurons
         parametrize.register_parametrization(layer, "weight", Halved())
     wanted = edited(model, neurons)
     target = write(
-        form, selected(tmp_path, model, neurons), tmp_path / ("out.safetensors" if form in ("file", "kohya") else "out"), model
+        form,
+        selected(tmp_path, model, neurons),
+        tmp_path / ("out.safetensors" if form in ("file", "kohya") else "out"),
+        model,
     )
     if form == "checkpoint":
         assert alike(noise(quiet_load(target)), wanted)
     elif form == "file":
         held = load_file(target)
-        name = next(key for key in held if key.endswith("middle_block.1.transformer_blocks.0.attn2.to_v.weight"))
+        name = next(
+            key
+            for key in held
+            if key.endswith("middle_block.1.transformer_blocks.0.attn2.to_v.weight")
+        )
         layer = model.value_layers[list(neurons.layers)[-1]]
         assert torch.equal(held[name][4:], layer.weight[4:])
         assert not held[name][1:4].any()
@@ -490,28 +543,43 @@ def test_exports_of_quantized_layers_are_refused_and_leave_nothing(model, neuron
     put(model, OTHERS["8 bits"])
     chosen = selected(tmp_path, model, neurons)
     with pytest.raises(EditError, match="is quantized"):
-        write(form, chosen, tmp_path / ("out.safetensors" if form in ("file", "kohya") else "out"), model)
+        write(
+            form,
+            chosen,
+            tmp_path / ("out.safetensors" if form in ("file", "kohya") else "out"),
+            model,
+        )
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
 
 
 @pytest.mark.parametrize("form", ["checkpoint", "file"])
 @pytest.mark.parametrize("part", ["vae", "text_encoder"])
-def test_a_checkpoint_with_another_part_that_would_not_load_is_refused(model, neurons, tmp_path, part, form):
+def test_a_checkpoint_with_another_part_that_would_not_load_is_refused(
+    model, neurons, tmp_path, part, form
+):
     """What `prune` shares it leaves as it is, and says so."""
     module = next(m for m in getattr(model.pipeline, part).modules() if isinstance(m, nn.Linear))
     parametrize.register_parametrization(module, "weight", Halved())
     chosen = selected(tmp_path, model, neurons)
-    with pytest.warns(UserWarning, match=rf"a checkpoint of the {part} would hold \S+parametrizations\S+, which no plain"):
+    with pytest.warns(
+        UserWarning,
+        match=rf"a checkpoint of the {part} would hold \S+parametrizations\S+, which no plain",
+    ):
         prune(model, neurons)
     with (
-        pytest.raises(EditError, match=rf"a checkpoint of the {part} would hold \S+parametrizations\S+, which no plain"),
+        pytest.raises(
+            EditError,
+            match=rf"a checkpoint of the {part} would hold \S+parametrizations\S+, which no plain",
+        ),
         pytest.warns(UserWarning, match="would hold"),
     ):
         write(form, chosen, tmp_path / f"out{FORMS[form].suffix}", model)
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
 
 
-def test_a_checkpoint_of_which_diffusers_would_leave_something_out_is_refused(model, neurons, tmp_path):
+def test_a_checkpoint_of_which_diffusers_would_leave_something_out_is_refused(
+    model, neurons, tmp_path
+):
     layer = model.value_layers[next(iter(neurons.layers))]
     layer.bias = nn.Parameter(torch.zeros(layer.out_features))
     with pytest.warns(UserWarning, match=r"has no .*to_v\.bias: diffusers leaves it out"):
@@ -527,7 +595,9 @@ def test_a_checkpoint_of_which_diffusers_would_leave_something_out_is_refused(mo
 def test_a_single_file_under_a_lora_elsewhere_is_not_rewritten_without_it(neurons, tmp_path):
     pipeline = loud(tiny_family("sd1"))[0]
     pipeline.save_pretrained(tmp_path / "config")
-    model = findnemo.load(save_file(pipeline, tmp_path / "model.safetensors"), config=tmp_path / "config")
+    model = findnemo.load(
+        save_file(pipeline, tmp_path / "model.safetensors"), config=tmp_path / "config"
+    )
     block = model.denoiser.mid_block.attentions[0].transformer_blocks[0].attn1
     block.to_q = OTHERS["a LoRA"](block.to_q)
     with pytest.raises(EditError, match=r"unet would hold \S*to_q\S*"):
@@ -540,11 +610,17 @@ def spoilt(monkeypatch, target: str, change) -> None:
     own = target.rpartition(".")
     module = __import__(own[0], fromlist=["x"])
     written = getattr(module, own[2])
-    monkeypatch.setattr(module, own[2], lambda tensors, *args, **kwargs: written(change(dict(tensors)), *args, **kwargs))
+    monkeypatch.setattr(
+        module,
+        own[2],
+        lambda tensors, *args, **kwargs: written(change(dict(tensors)), *args, **kwargs),
+    )
 
 
 @pytest.mark.parametrize("fault", ["sign", "missing", "another row"])
-def test_a_lora_file_is_read_again_before_it_has_its_name(model, neurons, tmp_path, monkeypatch, fault):
+def test_a_lora_file_is_read_again_before_it_has_its_name(
+    model, neurons, tmp_path, monkeypatch, fault
+):
     def change(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         key = next(key for key in tensors if key.endswith("lora_A.weight"))
         if fault == "missing":
@@ -554,14 +630,18 @@ def test_a_lora_file_is_read_again_before_it_has_its_name(model, neurons, tmp_pa
         return tensors
 
     spoilt(monkeypatch, "safetensors.torch.save_file", change)
-    with pytest.raises(EditError, match=r"the edit of .*to_v \(neurons 1, 2, 3\) did not take effect: the LoRA"):
+    with pytest.raises(
+        EditError, match=r"the edit of .*to_v \(neurons 1, 2, 3\) did not take effect: the LoRA"
+    ):
         save_lora(model, neurons, tmp_path / "lora")
     assert not list((tmp_path / "lora").iterdir())
 
 
 @pytest.mark.parametrize("fault", ["not off", "another row", "other values"])
 @pytest.mark.parametrize("form", ["checkpoint", "file"])
-def test_what_was_written_is_compared_with_the_hook(model, neurons, tmp_path, monkeypatch, form, fault):
+def test_what_was_written_is_compared_with_the_hook(
+    model, neurons, tmp_path, monkeypatch, form, fault
+):
     """Faults of the kind that a writer can make, put in after the edit."""
     chosen = selected(tmp_path, model, neurons)
     name = list(neurons.layers)[-1]
@@ -579,7 +659,9 @@ def test_what_was_written_is_compared_with_the_hook(model, neurons, tmp_path, mo
         return pruned
 
     monkeypatch.setattr("findnemo.export._source.prune", lambda *args: spoil(prune(*args)))
-    with pytest.raises(EditError, match=rf"the edit of {name} \(neurons 1, 2, 3\) did not take effect: the written"):
+    with pytest.raises(
+        EditError, match=rf"the edit of {name} \(neurons 1, 2, 3\) did not take effect: the written"
+    ):
         write(form, chosen, tmp_path / ("out.safetensors" if form == "file" else "out"), model)
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
 
@@ -594,8 +676,14 @@ def test_a_pruned_checkpoint_is_what_plain_diffusers_makes_of_it(model, neurons,
     with deactivate(model, neurons):
         wanted = of_pipeline(model.pipeline)
     write("checkpoint", selected(tmp_path, model, neurons), tmp_path / "clean", model)
-    assert abs(of_pipeline(StableDiffusionPipeline.from_pretrained(tmp_path / "clean")) - wanted).max() < 2 / 255
-    assert json.loads((tmp_path / "clean" / "model_index.json").read_text())["unet"][1] == "UNet2DConditionModel"
+    assert (
+        abs(of_pipeline(StableDiffusionPipeline.from_pretrained(tmp_path / "clean")) - wanted).max()
+        < 2 / 255
+    )
+    assert (
+        json.loads((tmp_path / "clean" / "model_index.json").read_text())["unet"][1]
+        == "UNet2DConditionModel"
+    )
     assert abs(of_pipeline(model.pipeline) - wanted).mean() > 0.01
     assert np.isfinite(wanted).all()
 
@@ -641,11 +729,15 @@ def test_a_pipeline_without_its_text_encoder_is_edited_all_the_same(model, neuro
 def test_dynamically_quantized_layers_of_pytorch_itself(model, neurons):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model.pipeline.unet = torch.ao.quantization.quantize_dynamic(model.denoiser, {nn.Linear}, torch.qint8)
+        model.pipeline.unet = torch.ao.quantization.quantize_dynamic(
+            model.denoiser, {nn.Linear}, torch.qint8
+        )
     before, after = noise(model), edited(model, neurons)
     assert not torch.allclose(before, after, atol=1e-3)
     for edit in (prune, lora_weights):
-        with pytest.raises(EditError, match=r"is a torch\.ao\S+\.Linear, whose forward pass is its own"):
+        with pytest.raises(
+            EditError, match=r"is a torch\.ao\S+\.Linear, whose forward pass is its own"
+        ):
             edit(model, neurons)
 
 
@@ -654,7 +746,9 @@ def test_dynamically_quantized_layers_of_pytorch_itself(model, neurons):
 
 def test_weights_that_are_kept_in_eight_bits_until_they_are_used(model, neurons):
     """As diffusers' layerwise casting does: the first weight's dtype is not that of passes."""
-    model.denoiser.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    model.denoiser.enable_layerwise_casting(
+        storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32
+    )
     layer = model.value_layers[next(iter(neurons.layers))]
     assert layer.weight.dtype == torch.float8_e4m3fn
     assert model.dtype == torch.float32
@@ -670,7 +764,9 @@ def test_noise_is_not_made_of_whole_numbers_where_the_first_weight_is(model):
     conv._parameters = {"codes": codes, **conv._parameters}
     assert next(model.denoiser.parameters()).dtype == torch.int8
     assert model.dtype == torch.float32
-    assert torch.equal(model.noise("a cat", [0]), findnemo.load(tiny_family("sd1")).noise("a cat", [0]))
+    assert torch.equal(
+        model.noise("a cat", [0]), findnemo.load(tiny_family("sd1")).noise("a cat", [0])
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float16, torch.bfloat16])
@@ -678,12 +774,19 @@ def test_noise_is_not_made_of_whole_numbers_where_the_first_weight_is(model):
 def test_a_single_file_of_any_float_is_rewritten_and_checked(neurons, tmp_path, dtype, factor):
     pipeline = tiny_family("sd1")
     pipeline.save_pretrained(tmp_path / "config")
-    tensors = {name: value.to(dtype) for name, value in load_file(save_file(pipeline, tmp_path / "plain.safetensors")).items()}
+    tensors = {
+        name: value.to(dtype)
+        for name, value in load_file(save_file(pipeline, tmp_path / "plain.safetensors")).items()
+    }
     safetensors.torch.save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
     model = findnemo.load(tmp_path / "model.safetensors", config=tmp_path / "config")
     findnemo.export.rewrite(model, neurons, tmp_path / "clean.safetensors", factor)
     held = load_file(tmp_path / "clean.safetensors")
-    name = next(key for key in held if key.endswith("middle_block.1.transformer_blocks.0.attn2.to_v.weight"))
+    name = next(
+        key for key in held if key.endswith("middle_block.1.transformer_blocks.0.attn2.to_v.weight")
+    )
     assert held[name].dtype == dtype
-    assert torch.equal(held[name][1:4].float(), (tensors[name][1:4].float() * factor).to(dtype).float())
+    assert torch.equal(
+        held[name][1:4].float(), (tensors[name][1:4].float() * factor).to(dtype).float()
+    )
     assert torch.equal(held[name][4:].float(), tensors[name][4:].float())

@@ -77,19 +77,37 @@ def test_any_text_is_one_line_that_reads_as_itself(text):
 
 
 def test_the_figures_are_medians_with_their_number(tmp_path, model):
-    captions = {"one": NeuronSet({MID: [1, 2]}), "two": NeuronSet({MID: [2, 3]}), "three": NeuronSet()}
+    captions = {
+        "one": NeuronSet({MID: [1, 2]}),
+        "two": NeuronSet({MID: [2, 3]}),
+        "three": NeuronSet(),
+    }
     path = make_run(tmp_path / "run", model, captions)
     with Run.create(path, _settings(path)) as run:
         first = run.captions().__next__()
-        changed = first.results["verify"] | {"score_before": 0.6, "score_after": 0.05, "sscd_gen": 0.11}
+        changed = first.results["verify"] | {
+            "score_before": 0.6,
+            "score_after": 0.05,
+            "sscd_gen": 0.11,
+        }
         run.record(first.id, "verify", changed, 1)
     card = card_of(path, model, {})
     lines = {cells(line)[0]: cells(line)[1:] for line in card.splitlines() if line.startswith("|")}
-    assert lines["memorization score, fresh seeds"] == ["0.700", "0.150", "2"]  # medians of .6, .8 and of .05, .25
+    assert lines["memorization score, fresh seeds"] == [
+        "0.700",
+        "0.150",
+        "2",
+    ]  # medians of .6, .8 and of .05, .25
     assert lines["memorization score, seeds of the search"] == ["0.900", "0.200", "2"]
-    assert lines["similarity of finished images with and without the edit (descriptor)"] == ["", "0.110", "1"]
+    assert lines["similarity of finished images with and without the edit (descriptor)"] == [
+        "",
+        "0.110",
+        "1",
+    ]
     assert lines["captions"] == ["3 audited, 2 memorized, 2 switched off here"]
-    assert lines["edit"] == ["3 neurons of 1 layer (outputs of cross-attention value projections), switched off"]
+    assert lines["edit"] == [
+        "3 neurons of 1 layer (outputs of cross-attention value projections), switched off"
+    ]
     assert f"`{model.fingerprint}`" in lines["fingerprint"][0]
     assert "(n = 3): pixels change by 0.012 of 1." in card
     assert "with its own neurons switched off" in card
@@ -119,7 +137,9 @@ def test_a_card_names_the_model_but_not_where_it_lies(tmp_path, model):
     assert r"model\.safetensors" in card
     assert "somebody" not in card
     hub = as_model(tiny_family("sd1"), "CompVis/stable-diffusion-v1-4")
-    assert r"CompVis\/stable\-diffusion\-v1\-4" in card_of(tmp_path / "hub", hub, {"one": NeuronSet({MID: [1]})})
+    assert r"CompVis\/stable\-diffusion\-v1\-4" in card_of(
+        tmp_path / "hub", hub, {"one": NeuronSet({MID: [1]})}
+    )
 
 
 def test_a_card_needs_no_model(tmp_path, model):

@@ -49,7 +49,9 @@ def zeroed(tensors: dict, neurons: NeuronSet, factor: float = 0.0) -> dict:
     made = {name: value.clone() for name, value in tensors.items()}
     for layer, indices in neurons.layers.items():
         name = f"unet/{layer}.weight"
-        made[name][list(indices)] = (made[name][list(indices)].float() * factor).to(made[name].dtype)
+        made[name][list(indices)] = (made[name][list(indices)].float() * factor).to(
+            made[name].dtype
+        )
     return made
 
 
@@ -83,7 +85,10 @@ def silent(request):
 def test_a_bfloat16_run_writes_the_float32_weights_of_its_source(narrow, tmp_path, factor):
     folder, _, model, neurons = narrow
     chosen = chosen_of(tmp_path, model, neurons, factor=factor)
-    same(weights(write("checkpoint", chosen, tmp_path / "clean", model)), zeroed(weights(folder / "source"), neurons, factor))
+    same(
+        weights(write("checkpoint", chosen, tmp_path / "clean", model)),
+        zeroed(weights(folder / "source"), neurons, factor),
+    )
     assert model.dtype == torch.bfloat16  # the model in memory is as it was
 
 
@@ -92,23 +97,38 @@ def test_a_single_file_and_loras_too(narrow, tmp_path):
     chosen = chosen_of(tmp_path, model, neurons)
     made = load_file(write("file", chosen, tmp_path / "clean.safetensors", model))
     wanted = original_tensors(findnemo.prune(as_model(pipeline), neurons))
-    same({n: lazy.make().detach() for n, lazy in wanted.items()}, {n: v for n, v in made.items() if n not in ("v_pred", "ztsnr")})
+    same(
+        {n: lazy.make().detach() for n, lazy in wanted.items()},
+        {n: v for n, v in made.items() if n not in ("v_pred", "ztsnr")},
+    )
     lora = load_file(write("kohya", chosen, tmp_path / "lora.safetensors", model))
-    folder = load_file(write("lora", chosen, tmp_path / "lora", model) / "pytorch_lora_weights.safetensors")
+    folder = load_file(
+        write("lora", chosen, tmp_path / "lora", model) / "pytorch_lora_weights.safetensors"
+    )
     layers = as_model(pipeline).value_layers
     for layer, indices in neurons.layers.items():
         want = torch.zeros_like(layers[layer].weight)
         want[list(indices)] = -layers[layer].weight[list(indices)]
         name = f"lora_unet_{layer.replace('.', '_')}"
         assert torch.equal(lora[f"{name}.lora_up.weight"] @ lora[f"{name}.lora_down.weight"], want)
-        assert torch.equal(folder[f"unet.{layer}.lora_B.weight"] @ folder[f"unet.{layer}.lora_A.weight"], want)
+        assert torch.equal(
+            folder[f"unet.{layer}.lora_B.weight"] @ folder[f"unet.{layer}.lora_A.weight"], want
+        )
 
 
 def mixed(folder: Path) -> None:
     """Make a directory's files mixed: of each part every third tensor float16 and every third bfloat16; the autoencoder all float16."""
     for file in folder.glob("*/*.safetensors"):
-        kinds = [torch.float16] if file.parent.name == "vae" else [torch.float16, torch.bfloat16, torch.float32]
-        save({n: v.to(kinds[i % len(kinds)]) for i, (n, v) in enumerate(load_file(file).items())}, file, {"format": "pt"})
+        kinds = (
+            [torch.float16]
+            if file.parent.name == "vae"
+            else [torch.float16, torch.bfloat16, torch.float32]
+        )
+        save(
+            {n: v.to(kinds[i % len(kinds)]) for i, (n, v) in enumerate(load_file(file).items())},
+            file,
+            {"format": "pt"},
+        )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
@@ -119,7 +139,10 @@ def test_a_mixed_source_stays_mixed_tensor_by_tensor(tmp_path, family, dtype):
     mixed(tmp_path / "source")
     model = findnemo.load(tmp_path / "source", dtype=dtype)
     chosen = chosen_of(tmp_path, model, neurons, factor=0.5)
-    same(weights(write("checkpoint", chosen, tmp_path / "clean", model)), zeroed(weights(tmp_path / "source"), neurons, 0.5))
+    same(
+        weights(write("checkpoint", chosen, tmp_path / "clean", model)),
+        zeroed(weights(tmp_path / "source"), neurons, 0.5),
+    )
     write("file", chosen, tmp_path / "clean.safetensors", model)
     made = load_file(tmp_path / "clean.safetensors")
     stored = zeroed(weights(tmp_path / "source"), neurons, 0.5)
@@ -127,7 +150,15 @@ def test_a_mixed_source_stays_mixed_tensor_by_tensor(tmp_path, family, dtype):
     attended = frozenset({1} if family == "sd1" else {0})
     for name, value in stored.items():
         if name.startswith("unet/"):
-            same({"x": made["model.diffusion_model." + unet_name(name.removeprefix("unet/"), layers, attended)]}, {"x": value})
+            same(
+                {
+                    "x": made[
+                        "model.diffusion_model."
+                        + unet_name(name.removeprefix("unet/"), layers, attended)
+                    ]
+                },
+                {"x": value},
+            )
 
 
 def test_names_of_old_autoencoders_are_known(tmp_path):
@@ -136,17 +167,29 @@ def test_names_of_old_autoencoders_are_known(tmp_path):
     pipeline.save_pretrained(tmp_path / "source")
     mixed(tmp_path / "source")
     file = tmp_path / "source" / "vae" / "diffusion_pytorch_model.safetensors"
-    new = {n: v.to(torch.float16 if ".to_" in n else torch.float32) for n, v in load_file(file).items()}
+    new = {
+        n: v.to(torch.float16 if ".to_" in n else torch.float32) for n, v in load_file(file).items()
+    }
     old = dict(new)
     for name, value in new.items():
-        for now, once in ((".to_q.", ".query."), (".to_k.", ".key."), (".to_v.", ".value."), (".to_out.0.", ".proj_attn.")):
+        for now, once in (
+            (".to_q.", ".query."),
+            (".to_k.", ".key."),
+            (".to_v.", ".value."),
+            (".to_out.0.", ".proj_attn."),
+        ):
             if now in name:
                 old[name.replace(now, once)] = old.pop(name, value)
     assert set(old) != set(new)
     save(old, file, {"format": "pt"})
     model = findnemo.load(tmp_path / "source", dtype="bfloat16")
-    made = weights(write("checkpoint", chosen_of(tmp_path, model, neurons), tmp_path / "clean", model))
-    same({f"vae/{n}": v for n, v in new.items()}, {n: v for n, v in made.items() if n.startswith("vae/")})
+    made = weights(
+        write("checkpoint", chosen_of(tmp_path, model, neurons), tmp_path / "clean", model)
+    )
+    same(
+        {f"vae/{n}": v for n, v in new.items()},
+        {n: v for n, v in made.items() if n.startswith("vae/")},
+    )
 
 
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16])
@@ -156,7 +199,9 @@ def test_half_precision_sources_stay_so_in_a_float32_run(tmp_path, stored):
     model = findnemo.load(tmp_path / "source", dtype="float32", variant="fp16")
     clean = write("checkpoint", chosen_of(tmp_path, model, neurons), tmp_path / "clean", model)
     same(weights(clean), zeroed(weights(tmp_path / "source"), neurons))
-    assert findnemo.load(clean).dtype == torch.float32  # under plain names, which every loader asks for
+    assert (
+        findnemo.load(clean).dtype == torch.float32
+    )  # under plain names, which every loader asks for
 
 
 def test_the_variant_that_was_loaded_is_the_source(tmp_path):
@@ -166,8 +211,12 @@ def test_the_variant_that_was_loaded_is_the_source(tmp_path):
     pipeline.to(torch.float16).save_pretrained(tmp_path / "source", variant="fp16")
     for variant, kind in ((None, torch.float32), ("fp16", torch.float16)):
         model = findnemo.load(tmp_path / "source", dtype="bfloat16", variant=variant)
-        clean = write("checkpoint", chosen_of(tmp_path, model, neurons), tmp_path / f"clean-{variant}", model)
-        same(weights(clean), zeroed({name: value.to(kind) for name, value in full.items()}, neurons))
+        clean = write(
+            "checkpoint", chosen_of(tmp_path, model, neurons), tmp_path / f"clean-{variant}", model
+        )
+        same(
+            weights(clean), zeroed({name: value.to(kind) for name, value in full.items()}, neurons)
+        )
 
 
 def test_sharded_sources(tmp_path):
@@ -220,12 +269,22 @@ def test_a_dtype_that_is_asked_for_is_written_and_what_it_narrows_is_said(tmp_pa
     pipeline.save_pretrained(tmp_path / "source")
     place = tmp_path / "source"
     if form == "rewritten":
-        more = {"global_step": torch.tensor(7), "model_ema.x": torch.ones(2), "flags": torch.tensor([True])}
-        place = save_file(pipeline, tmp_path / "model.safetensors", more, {"modelspec.title": "mine"})
-    model = findnemo.load(place, dtype="bfloat16", **({"config": tmp_path / "source"} if form == "rewritten" else {}))
+        more = {
+            "global_step": torch.tensor(7),
+            "model_ema.x": torch.ones(2),
+            "flags": torch.tensor([True]),
+        }
+        place = save_file(
+            pipeline, tmp_path / "model.safetensors", more, {"modelspec.title": "mine"}
+        )
+    model = findnemo.load(
+        place, dtype="bfloat16", **({"config": tmp_path / "source"} if form == "rewritten" else {})
+    )
     chosen = chosen_of(tmp_path, model, neurons)
     target = tmp_path / ("clean" if form == "checkpoint" else "clean.safetensors")
-    with pytest.warns(FindnemoWarning, match=r"^narrowed to float16, as asked: .*from float32") as told:
+    with pytest.warns(
+        FindnemoWarning, match=r"^narrowed to float16, as asked: .*from float32"
+    ) as told:
         write("file" if form == "rewritten" else form, chosen, target, model, dtype="float16")
     assert len([w for w in told if issubclass(w.category, FindnemoWarning)]) == 1
     if form == "checkpoint":
@@ -235,7 +294,11 @@ def test_a_dtype_that_is_asked_for_is_written_and_what_it_narrows_is_said(tmp_pa
         clean = original_tensors(findnemo.prune(as_model(pipeline), neurons))
         wanted = {n: lazy.make().detach().half() for n, lazy in clean.items()}
         if form == "rewritten":
-            wanted |= {"global_step": more["global_step"], "flags": more["flags"], "model_ema.x": more["model_ema.x"].half()}
+            wanted |= {
+                "global_step": more["global_step"],
+                "flags": more["flags"],
+                "model_ema.x": more["model_ema.x"].half(),
+            }
             with safe_open(target, "pt") as opened:
                 assert opened.metadata() == {"modelspec.title": "mine"}
         same(load_file(target), wanted)
@@ -245,15 +308,29 @@ def test_a_dtype_that_is_asked_for_is_written_and_what_it_narrows_is_said(tmp_pa
 
 def test_a_wider_dtype_is_written_without_a_word_and_from_the_source(narrow, tmp_path):
     folder, _, model, neurons = narrow
-    clean = write("checkpoint", chosen_of(tmp_path, model, neurons), tmp_path / "clean", model, dtype="float32")
+    clean = write(
+        "checkpoint",
+        chosen_of(tmp_path, model, neurons),
+        tmp_path / "clean",
+        model,
+        dtype="float32",
+    )
     same(weights(clean), zeroed(weights(folder / "source"), neurons))
 
 
 @pytest.mark.tells
 def test_a_narrow_lora_is_said_to_be_inexact(narrow, tmp_path):
     _, _, model, neurons = narrow
-    with pytest.warns(FindnemoWarning, match="narrowed to float16, as asked: the LoRA, which is then not exact"):
-        write("kohya", chosen_of(tmp_path, model, neurons), tmp_path / "lora.safetensors", model, dtype=torch.float16)
+    with pytest.warns(
+        FindnemoWarning, match="narrowed to float16, as asked: the LoRA, which is then not exact"
+    ):
+        write(
+            "kohya",
+            chosen_of(tmp_path, model, neurons),
+            tmp_path / "lora.safetensors",
+            model,
+            dtype=torch.float16,
+        )
     assert {v.dtype for v in load_file(tmp_path / "lora.safetensors").values()} == {torch.float16}
 
 
@@ -261,7 +338,13 @@ def test_a_narrow_lora_is_said_to_be_inexact(narrow, tmp_path):
 def test_another_dtype_is_refused(narrow, tmp_path, dtype):
     _, _, model, neurons = narrow
     with pytest.raises(InputError, match="is not known: use float32, float16 or bfloat16"):
-        write("checkpoint", chosen_of(tmp_path, model, neurons), tmp_path / "clean", model, dtype=dtype)
+        write(
+            "checkpoint",
+            chosen_of(tmp_path, model, neurons),
+            tmp_path / "clean",
+            model,
+            dtype=dtype,
+        )
 
 
 # where the source is not what was loaded --------------------------------------------------------------------------------
@@ -284,11 +367,18 @@ def test_a_source_that_is_gone_is_named_with_the_way_out(tmp_path, form):
     shutil.move(tmp_path / "source", tmp_path / "elsewhere")
     target = tmp_path / ("clean.safetensors" if form in ("file", "kohya") else "clean")
     with pytest.raises(
-        InputError, match=r"source is gone, and exports keep the dtype of its files: put it back.*--model.*--dtype"
+        InputError,
+        match=r"source is gone, and exports keep the dtype of its files: put it back.*--model.*--dtype",
     ):
         write(form, chosen, target, model)
     assert not target.exists()
-    write(form, chosen, target, model, dtype="bfloat16" if form in ("checkpoint", "file") else "float32")
+    write(
+        form,
+        chosen,
+        target,
+        model,
+        dtype="bfloat16" if form in ("checkpoint", "file") else "float32",
+    )
 
 
 @pytest.mark.tells
@@ -299,12 +389,16 @@ def test_a_part_that_was_changed_since_is_written_as_it_is_loaded_and_said(tmp_p
     model.pipeline.load_textual_inversion({"<mine>": torch.ones(32)})
     chosen = chosen_of(tmp_path, model, neurons)
     with pytest.warns(
-        FindnemoWarning, match=r"text_encoder is not what .*source holds \(changed since it was loaded\): .* in bfloat16"
+        FindnemoWarning,
+        match=r"text_encoder is not what .*source holds \(changed since it was loaded\): .* in bfloat16",
     ):
         clean = write("checkpoint", chosen, tmp_path / "clean", model)
     made, source = weights(clean), zeroed(weights(tmp_path / "source"), neurons)
     parts = ("unet/", "vae/")
-    same({n: v for n, v in made.items() if n.startswith(parts)}, {n: v for n, v in source.items() if n.startswith(parts)})
+    same(
+        {n: v for n, v in made.items() if n.startswith(parts)},
+        {n: v for n, v in source.items() if n.startswith(parts)},
+    )
     assert {v.dtype for n, v in made.items() if n.startswith("text_encoder/")} == {torch.bfloat16}
     again = DiffusionPipeline.from_pretrained(clean)
     (token,) = again.tokenizer("<mine>", add_special_tokens=False).input_ids
@@ -335,7 +429,8 @@ def test_what_is_made_of_a_run_shares_the_parts_of_the_source(narrow):
     model = findnemo.load(folder / "source", dtype="bfloat16")
     made = findnemo.prune(model, neurons)
     with pytest.warns(
-        FindnemoWarning, match="the unet is written in bfloat16, in which it was computed, .*source has it in float32"
+        FindnemoWarning,
+        match="the unet is written in bfloat16, in which it was computed, .*source has it in float32",
     ):
         kept = with_kept(model, made)
     assert kept.unet is made.unet
@@ -363,11 +458,18 @@ def test_a_checkpoint_keeps_the_pipelines_own_settings(tmp_path):
     pipeline.save_pretrained(tmp_path / "source")
     model = findnemo.load(tmp_path / "source", dtype="bfloat16")
     clean = write("checkpoint", chosen_of(tmp_path, model, neurons), tmp_path / "clean", model)
-    for name in ("scheduler/scheduler_config.json", "model_index.json", "unet/config.json", "vae/config.json"):
-        old, new = (json.loads((folder / name).read_text()) for folder in (tmp_path / "source", clean))
-        assert {k: v for k, v in new.items() if k != "_name_or_path"} == {k: v for k, v in old.items() if k != "_name_or_path"}, (
-            name
+    for name in (
+        "scheduler/scheduler_config.json",
+        "model_index.json",
+        "unet/config.json",
+        "vae/config.json",
+    ):
+        old, new = (
+            json.loads((folder / name).read_text()) for folder in (tmp_path / "source", clean)
         )
+        assert {k: v for k, v in new.items() if k != "_name_or_path"} == {
+            k: v for k, v in old.items() if k != "_name_or_path"
+        }, name
 
 
 @pytest.mark.parametrize("required", [True, False])
@@ -385,7 +487,9 @@ def test_a_missing_safety_checker_stays_missing_and_whether_one_is_wanted_too(tm
 # the command -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_command_keeps_the_dtype_of_the_source_and_writes_another_when_asked(tmp_path, monkeypatch):
+def test_the_command_keeps_the_dtype_of_the_source_and_writes_another_when_asked(
+    tmp_path, monkeypatch
+):
     pipeline, neurons = loud(tiny_family("sd1"))
     pipeline.save_pretrained(tmp_path / "source")
     model = findnemo.load(tmp_path / "source", dtype="bfloat16")
@@ -395,7 +499,9 @@ def test_the_command_keeps_the_dtype_of_the_source_and_writes_another_when_asked
         settings = opened.meta("settings")
     shutil.rmtree(run)
     create = Run.create
-    monkeypatch.setattr("_tiny_files.Run.create", lambda path, made: create(path, made | {"dtype": "bfloat16"}))
+    monkeypatch.setattr(
+        "_tiny_files.Run.create", lambda path, made: create(path, made | {"dtype": "bfloat16"})
+    )
     make_run(run, model, {CAPTION: neurons})
     assert settings["model"] == model.fingerprint
     result = cli("export", run, "--out", tmp_path / "clean")
@@ -410,7 +516,10 @@ def test_the_command_keeps_the_dtype_of_the_source_and_writes_another_when_asked
     result = cli("export", run, "--out", tmp_path / "no")
     assert result.status == 2
     assert "if it is elsewhere now, name its place with --model" in result.err
-    assert cli("export", run, "--model", tmp_path / "elsewhere", "--out", tmp_path / "moved", "-q").err == ""
+    assert (
+        cli("export", run, "--model", tmp_path / "elsewhere", "--out", tmp_path / "moved", "-q").err
+        == ""
+    )
     same(weights(tmp_path / "moved"), weights(tmp_path / "clean"))
     result = cli("export", run, "--dtype", "float64", "--out", tmp_path / "no")
     assert result.status == 2

@@ -59,10 +59,17 @@ def exported(tmp_path_factory):
             "lora": {"directory": config, "lora": str(folder / "lora")},
             "kohya": {"directory": config, "lora": str(folder / "lora.safetensors")},
         }
-        jobs += [{"pipeline": name, "out": str(folder / f"{form}.npy"), **place} for form, place in places.items()]
+        jobs += [
+            {"pipeline": name, "out": str(folder / f"{form}.npy"), **place}
+            for form, place in places.items()
+        ]
     (root / "jobs.json").write_text(json.dumps(jobs))
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, PLAIN, root / "jobs.json"], env=environment, capture_output=True, text=True)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {
+        "HF_HUB_OFFLINE": "1"
+    }
+    done = subprocess.run(
+        [sys.executable, PLAIN, root / "jobs.json"], env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return root, wanted
 
@@ -116,15 +123,25 @@ def file_and_model(tmp_path):
     pipeline, neurons = loud(tiny_family("sd1"))
     pipeline.save_pretrained(tmp_path / "directory")
     plain = load_file(save_file(pipeline, tmp_path / "plain.safetensors"))
-    more = {f"model_ema.{''.join(k.split('.')[1:])}": v * 0.9 for k, v in plain.items() if k.startswith("model.")}
-    more |= {"global_step": torch.tensor(7), "empty": torch.zeros(0), "half": torch.ones(3, dtype=torch.bfloat16)}
+    more = {
+        f"model_ema.{''.join(k.split('.')[1:])}": v * 0.9
+        for k, v in plain.items()
+        if k.startswith("model.")
+    }
+    more |= {
+        "global_step": torch.tensor(7),
+        "empty": torch.zeros(0),
+        "half": torch.ones(3, dtype=torch.bfloat16),
+    }
     metadata = {"modelspec.title": "mine", "format": "pt"}
     file = save_file(pipeline, tmp_path / "model.safetensors", more, metadata)
     return file, findnemo.load(file, config=tmp_path / "directory"), neurons
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.5])
-def test_a_rewritten_file_differs_in_the_rows_of_the_neurons_and_nowhere_else(file_and_model, tmp_path, factor):
+def test_a_rewritten_file_differs_in_the_rows_of_the_neurons_and_nowhere_else(
+    file_and_model, tmp_path, factor
+):
     file, model, neurons = file_and_model
     rewrite(model, neurons, tmp_path / "clean.safetensors", factor)
     old, new = load_file(file), load_file(tmp_path / "clean.safetensors")
@@ -163,11 +180,15 @@ def test_half_precision_files_are_rewritten_in_theirs(tmp_path):
         assert torch.equal(new[name], want)
 
 
-def test_a_file_or_model_that_changed_since_it_was_loaded_is_not_rewritten(file_and_model, tmp_path):
+def test_a_file_or_model_that_changed_since_it_was_loaded_is_not_rewritten(
+    file_and_model, tmp_path
+):
     _, model, neurons = file_and_model
     with torch.no_grad():
         model.value_layers[next(iter(neurons.layers))].weight[0, 0] += 1
-    with pytest.raises(MismatchError, match="is not what was loaded: the file or the model changed since"):
+    with pytest.raises(
+        MismatchError, match="is not what was loaded: the file or the model changed since"
+    ):
         rewrite(model, neurons, tmp_path / "clean.safetensors")
     assert not (tmp_path / "clean.safetensors").exists()
 
@@ -177,7 +198,10 @@ def test_a_converted_file_has_every_weight_in_its_place_and_zeros_in_the_rows(ex
     pipeline, neurons = loud(tiny_family("sd1"))
     old, new = load_file(folder / "before.safetensors"), load_file(folder / "model.safetensors")
     assert set(old) == set(new)
-    zeroed = {f"model.diffusion_model.{original_name(layer)}.weight": list(i) for layer, i in neurons.layers.items()}
+    zeroed = {
+        f"model.diffusion_model.{original_name(layer)}.weight": list(i)
+        for layer, i in neurons.layers.items()
+    }
     for name, value in old.items():
         want = value.clone()
         want[zeroed.get(name, [])] = 0
@@ -190,11 +214,14 @@ def test_a_converted_file_has_every_weight_in_its_place_and_zeros_in_the_rows(ex
 def test_other_architectures_have_no_original_layout(tmp_path):
     pipeline, neurons = loud(tiny_family("sd1"))
     model = as_model(pipeline)
-    model.pipeline = type("PixArtAlphaPipeline", (type(pipeline),), {})(**pipeline.components, requires_safety_checker=False)
+    model.pipeline = type("PixArtAlphaPipeline", (type(pipeline),), {})(
+        **pipeline.components, requires_safety_checker=False
+    )
     chosen = chosen_of(tmp_path, model, neurons)
     for form in ("file", "kohya"):
         with pytest.raises(
-            ModelError, match="of StableDiffusionPipeline and StableDiffusionXLPipeline only, not of PixArtAlphaPipeline"
+            ModelError,
+            match="of StableDiffusionPipeline and StableDiffusionXLPipeline only, not of PixArtAlphaPipeline",
         ):
             write(form, chosen, tmp_path / "x.safetensors", model)
     assert not (tmp_path / "x.safetensors").exists()
@@ -208,10 +235,14 @@ def test_a_kohya_lora_is_exact_of_one_rank_and_says_its_limits(exported):
     pipeline, neurons = loud(tiny_family("sdxl"))
     layers = as_model(pipeline).value_layers
     tensors = load_file(folder / "lora.safetensors")
-    assert {name.split(".")[0] for name in tensors} == {f"lora_unet_{name.replace('.', '_')}" for name in neurons.layers}
+    assert {name.split(".")[0] for name in tensors} == {
+        f"lora_unet_{name.replace('.', '_')}" for name in neurons.layers
+    }
     for layer, indices in neurons.layers.items():
         name = f"lora_unet_{layer.replace('.', '_')}"
-        down, up, alpha = (tensors[f"{name}.{end}"] for end in ("lora_down.weight", "lora_up.weight", "alpha"))
+        down, up, alpha = (
+            tensors[f"{name}.{end}"] for end in ("lora_down.weight", "lora_up.weight", "alpha")
+        )
         assert alpha.shape == ()
         assert float(alpha) == len(down) == up.shape[1] == 3
         want = torch.zeros_like(layers[layer].weight)
@@ -228,7 +259,11 @@ def test_a_kohya_lora_is_exact_of_one_rank_and_says_its_limits(exported):
 def test_layers_with_fewer_neurons_are_filled_up_to_one_rank():
     pipeline, neurons = loud(tiny_family("sd1"))
     fewer = neurons - NeuronSet({next(iter(neurons.layers)): [1]})
-    ranks = {len(v) for k, v in kohya_weights(as_model(pipeline), fewer).items() if k.endswith("lora_down.weight")}
+    ranks = {
+        len(v)
+        for k, v in kohya_weights(as_model(pipeline), fewer).items()
+        if k.endswith("lora_down.weight")
+    }
     assert ranks == {3}
 
 
@@ -238,7 +273,9 @@ def test_a_bias_cannot_be_in_a_kohya_lora(tmp_path):
     layer = model.value_layers[next(iter(neurons.layers))]
     layer.bias = torch.nn.Parameter(torch.zeros(layer.out_features))
     chosen = chosen_of(tmp_path, model, neurons)
-    with pytest.raises(EditError, match="has a bias, which kohya's form does not carry: export a checkpoint"):
+    with pytest.raises(
+        EditError, match="has a bias, which kohya's form does not carry: export a checkpoint"
+    ):
         write("kohya", chosen, tmp_path / "x.safetensors", model)
     assert {p.name for p in tmp_path.iterdir()} == {"run"}
 
@@ -270,7 +307,9 @@ def test_a_target_that_is_there_is_replaced_only_by_force(small, tmp_path, form)
     target = tmp_path / "out" / FORMS[form].name
     write(form, chosen, target, model)
     first = {p: p.stat().st_ino for p in target.parent.rglob("*")}
-    with pytest.raises(InputError, match=r"is there already: give another --out, or --force to replace it"):
+    with pytest.raises(
+        InputError, match=r"is there already: give another --out, or --force to replace it"
+    ):
         write(form, chosen, target, model)
     assert {p: p.stat().st_ino for p in target.parent.rglob("*")} == first
     write(form, chosen, target, model, force=True)
@@ -283,7 +322,9 @@ def test_force_replaces_exports_only(small, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.tex").write_text("years of work")
     for form in ("checkpoint", "lora"):
-        with pytest.raises(InputError, match="holds something else than an export and is not replaced"):
+        with pytest.raises(
+            InputError, match="holds something else than an export and is not replaced"
+        ):
             write(form, chosen, tmp_path / "thesis", model, force=True)
         with pytest.raises(InputError, match="original is the audited model itself"):
             write(form, chosen, tmp_path / "original", model, force=True)
@@ -294,7 +335,9 @@ def test_force_replaces_exports_only(small, tmp_path):
             write(form, chosen, tmp_path / "thesis", model, force=True)
         with pytest.raises(InputError, match="must end in"):
             write(form, chosen, tmp_path / "clean.txt", model)
-    with pytest.raises(InputError, match=r"'paper' is not known: use checkpoint, file, lora, kohya, neurons, card"):
+    with pytest.raises(
+        InputError, match=r"'paper' is not known: use checkpoint, file, lora, kohya, neurons, card"
+    ):
         write("paper", chosen, tmp_path / "clean", model)
     assert (tmp_path / "thesis" / "thesis.tex").read_text() == "years of work"
     assert {p.name for p in tmp_path.iterdir()} == {"thesis", "original", "run"}

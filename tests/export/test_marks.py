@@ -35,7 +35,11 @@ CAPTION = "a red fox"
 
 def predicting(family: str, predicts: str, zero: bool):
     pipeline = tiny_family(family)
-    changed = {"prediction_type": predicts, "rescale_betas_zero_snr": zero, "timestep_spacing": "trailing" if zero else "leading"}
+    changed = {
+        "prediction_type": predicts,
+        "rescale_betas_zero_snr": zero,
+        "timestep_spacing": "trailing" if zero else "leading",
+    }
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, **changed)
     return loud(pipeline)
 
@@ -71,14 +75,23 @@ def test_the_marks_are_those_that_user_interfaces_look_for(made):
     assert ("v_pred" in keys, "ztsnr" in keys) == (v, zero)  # ComfyUI, Forge, AUTOMATIC1111
     for mark in {"v_pred", "ztsnr"} & keys:
         assert (load_file(file)[mark].shape, load_file(file)[mark].dtype) == ((0,), torch.float32)
-    assert metadata["modelspec.prediction_type"] == metadata["modelspec.predict_key"] == ("v" if v else "epsilon")
+    assert (
+        metadata["modelspec.prediction_type"]
+        == metadata["modelspec.predict_key"]
+        == ("v" if v else "epsilon")
+    )
     wanted = {"sd1": "v1", "sd2": "v2-768-v" if v else "v2-512", "sdxl": "xl-v1-base"}[family]
     assert metadata["modelspec.architecture"] == f"stable-diffusion-{wanted}"
     assert metadata["modelspec.resolution"] == "32x32"
-    assert {"modelspec.sai_model_spec", "modelspec.implementation", "modelspec.title"} <= set(metadata)
+    assert {"modelspec.sai_model_spec", "modelspec.implementation", "modelspec.title"} <= set(
+        metadata
+    )
     assert str(file.parent) not in json.dumps(metadata)
     data = file.read_bytes()
-    assert metadata["modelspec.hash_sha256"] == f"0x{hashlib.sha256(data[8 + int.from_bytes(data[:8], 'little') :]).hexdigest()}"
+    assert (
+        metadata["modelspec.hash_sha256"]
+        == f"0x{hashlib.sha256(data[8 + int.from_bytes(data[:8], 'little') :]).hexdigest()}"
+    )
     assert file.with_suffix(".yaml").exists() is (family == "sd2" or (family == "sd1" and v))
 
 
@@ -89,7 +102,10 @@ def test_the_configuration_beside_it_describes_the_model_to_the_original_code(ma
         assert not file.with_suffix(".yaml").exists()
         return
     config = yaml.safe_load(file.with_suffix(".yaml").read_text())
-    assert config["model"]["params"]["parameterization"] == {"epsilon": "eps", "v_prediction": "v"}[predicts]
+    assert (
+        config["model"]["params"]["parameterization"]
+        == {"epsilon": "eps", "v_prediction": "v"}[predicts]
+    )
     weights = load_file(file)
     for read, part, left_out in (
         (
@@ -97,7 +113,11 @@ def test_the_configuration_beside_it_describes_the_model_to_the_original_code(ma
             model.pipeline.unet,
             {"sample_size", "down_block_types", "up_block_types"},
         ),
-        (single_file_utils.create_vae_diffusers_config_from_ldm, model.pipeline.vae, {"sample_size"}),
+        (
+            single_file_utils.create_vae_diffusers_config_from_ldm,
+            model.pipeline.vae,
+            {"sample_size"},
+        ),
     ):
         made_of_it = {k: v for k, v in read(config, weights).items() if k not in left_out}
         plain = json.loads(json.dumps(dict(part.config)))
@@ -111,9 +131,16 @@ def test_the_published_sizes_are_described_as_the_original_code_has_them():
         pipeline = tiny_family(family)
         with torch.device("meta"):
             pipeline.unet = UNet2DConditionModel(layers_per_block=2, **UNETS[family])
-            blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
-            pipeline.vae = AutoencoderKL(block_out_channels=(128, 256, 512, 512), layers_per_block=2, **blocks)
-        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, prediction_type="v_prediction")
+            blocks = {
+                "down_block_types": ("DownEncoderBlock2D",) * 4,
+                "up_block_types": ("UpDecoderBlock2D",) * 4,
+            }
+            pipeline.vae = AutoencoderKL(
+                block_out_channels=(128, 256, 512, 512), layers_per_block=2, **blocks
+            )
+        pipeline.scheduler = DDIMScheduler.from_config(
+            pipeline.scheduler.config, prediction_type="v_prediction"
+        )
         params = yaml.safe_load(_marks.configuration(pipeline))["model"]["params"]
         unet = params["unet_config"]["params"]
         known = {
@@ -125,23 +152,43 @@ def test_the_published_sizes_are_described_as_the_original_code_has_them():
         }
         assert {k: unet[k] for k in known} == known
         assert {k: unet[k] for k in unet if k.startswith("num_head")} == extra
-        assert (unet["context_dim"], unet["use_linear_in_transformer"]) == ((768, False) if family == "sd1" else (1024, True))
+        assert (unet["context_dim"], unet["use_linear_in_transformer"]) == (
+            (768, False) if family == "sd1" else (1024, True)
+        )
         ddconfig = params["first_stage_config"]["params"]["ddconfig"]
-        assert (ddconfig["ch"], ddconfig["ch_mult"], ddconfig["num_res_blocks"]) == (128, [1, 2, 4, 4], 2)
-        assert (params["linear_start"], params["linear_end"], params["scale_factor"]) == (0.00085, 0.012, 0.18215)
+        assert (ddconfig["ch"], ddconfig["ch_mult"], ddconfig["num_res_blocks"]) == (
+            128,
+            [1, 2, 4, 4],
+            2,
+        )
+        assert (params["linear_start"], params["linear_end"], params["scale_factor"]) == (
+            0.00085,
+            0.012,
+            0.18215,
+        )
 
 
-def test_with_the_usual_configuration_the_scores_are_those_of_the_original(made, tmp_path, monkeypatch):
+def test_with_the_usual_configuration_the_scores_are_those_of_the_original(
+    made, tmp_path, monkeypatch
+):
     family, predicts, zero, model, neurons, file = made
-    bare = shutil.copytree(file.parent / "directory", tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
-    kind = EulerDiscreteScheduler if family == "sdxl" else PNDMScheduler  # as the published configurations have it
+    bare = shutil.copytree(
+        file.parent / "directory", tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors")
+    )
+    kind = (
+        EulerDiscreteScheduler if family == "sdxl" else PNDMScheduler
+    )  # as the published configurations have it
     known = {
         k: v
         for k, v in model.pipeline.scheduler.config.items()
         if k in ("beta_start", "beta_end", "beta_schedule", "steps_offset")
     }
-    kind(**known, timestep_spacing="leading", prediction_type="epsilon").save_pretrained(bare / "scheduler")
-    index = json.loads((bare / "model_index.json").read_text()) | {"scheduler": ["diffusers", kind.__name__]}
+    kind(**known, timestep_spacing="leading", prediction_type="epsilon").save_pretrained(
+        bare / "scheduler"
+    )
+    index = json.loads((bare / "model_index.json").read_text()) | {
+        "scheduler": ["diffusers", kind.__name__]
+    }
     (bare / "model_index.json").write_text(json.dumps(index))
     cached(monkeypatch, tmp_path / "cache", KINDS[KINDS_OF[family]].hub, bare)
     if predicts == "v_prediction":
@@ -159,7 +206,9 @@ def test_with_the_usual_configuration_the_scores_are_those_of_the_original(made,
         wanted, made_of_file = (m.predict_noise(latents, timestep, text) for m in (clean, loaded))
         torch.testing.assert_close(made_of_file, wanted, rtol=1e-4, atol=1e-4)
         as_noise = model.denoiser(latents, timestep, **clean.conditions(text), return_dict=False)[0]
-        assert predicts == "epsilon" or (as_noise - wanted).abs().max() > 0.01  # what a loader without the mark would have taken
+        assert (
+            predicts == "epsilon" or (as_noise - wanted).abs().max() > 0.01
+        )  # what a loader without the mark would have taken
     second = replace(PAPER, timestep=1)
     assert findnemo.score(loaded, CAPTION, settings=second) == pytest.approx(
         findnemo.score(clean, CAPTION, settings=second), abs=1e-4
@@ -169,7 +218,9 @@ def test_with_the_usual_configuration_the_scores_are_those_of_the_original(made,
 def test_plain_diffusers_with_the_fitting_configuration_makes_the_same_image(made):
     _, _, _, model, neurons, file = made
     kind = type(model.pipeline)
-    plain = kind.from_single_file(str(file), config=str(file.parent / "directory"), local_files_only=True)
+    plain = kind.from_single_file(
+        str(file), config=str(file.parent / "directory"), local_files_only=True
+    )
     assert abs(of_pipeline(plain) - of_pipeline(findnemo.prune(model, neurons))).max() < 2 / 255
 
 
@@ -188,7 +239,9 @@ def unmarked(tmp_path):
     pipeline, neurons = predicting("sdxl", "v_prediction", True)
     pipeline.save_pretrained(tmp_path / "directory")
     more = {"surplus.key": torch.ones(3, dtype=torch.bfloat16), "global_step": torch.tensor(7)}
-    file = save_file(pipeline, tmp_path / "model.safetensors", more, {"modelspec.title": "mine", "author": "me"})
+    file = save_file(
+        pipeline, tmp_path / "model.safetensors", more, {"modelspec.title": "mine", "author": "me"}
+    )
     return file, findnemo.load(file, config=tmp_path / "directory"), neurons
 
 
@@ -217,15 +270,24 @@ def test_marks_and_hashes_of_the_source_are_kept_true(unmarked, tmp_path):
         "x": "y",
     }
     marked = save_file(
-        model.pipeline, tmp_path / "marked.safetensors", {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}, known
+        model.pipeline,
+        tmp_path / "marked.safetensors",
+        {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)},
+        known,
     )
     source = findnemo.load(marked, config=tmp_path / "directory")
     rewrite(source, neurons, tmp_path / "clean.safetensors")
     data = (tmp_path / "clean.safetensors").read_bytes()
     digest = hashlib.sha256(data[8 + int.from_bytes(data[:8], "little") :]).hexdigest()
     hashes = {"modelspec.hash_sha256": f"0x{digest}", "sshs_model_hash": digest}
-    assert about(tmp_path / "clean.safetensors")[0] == {"modelspec.prediction_type": "v", "x": "y", **hashes}
-    assert sorted(load_file(tmp_path / "clean.safetensors")) == sorted(load_file(marked))  # those without values have no order
+    assert about(tmp_path / "clean.safetensors")[0] == {
+        "modelspec.prediction_type": "v",
+        "x": "y",
+        **hashes,
+    }
+    assert sorted(load_file(tmp_path / "clean.safetensors")) == sorted(
+        load_file(marked)
+    )  # those without values have no order
 
 
 def test_the_configuration_beside_the_source_goes_with_the_file(tmp_path):
@@ -244,9 +306,12 @@ def test_a_scheduler_that_was_exchanged_is_not_contradicted_by_the_copy(unmarked
     _, model, neurons = unmarked
     file = save_file(model.pipeline, tmp_path / "v.safetensors", {"v_pred": torch.zeros(0)})
     source = findnemo.load(file, config=tmp_path / "directory")
-    source.pipeline.scheduler = DDIMScheduler.from_config(source.pipeline.scheduler.config, prediction_type="epsilon")
+    source.pipeline.scheduler = DDIMScheduler.from_config(
+        source.pipeline.scheduler.config, prediction_type="epsilon"
+    )
     with pytest.raises(
-        MismatchError, match=r"by the tensor v_pred .* prediction_type is v_prediction, by the model's scheduler it is epsilon"
+        MismatchError,
+        match=r"by the tensor v_pred .* prediction_type is v_prediction, by the model's scheduler it is epsilon",
     ):
         rewrite(source, neurons, tmp_path / "clean.safetensors")
     assert not (tmp_path / "clean.safetensors").exists()
@@ -302,13 +367,18 @@ def test_a_configuration_that_lies_there_is_in_the_way(tmp_path):
     write("file", chosen["v"], target, models["v"])
     assert beside.exists()
     target.unlink()
-    with pytest.raises(InputError, match=r"clean\.yaml is there already, and user interfaces read it with the model file"):
+    with pytest.raises(
+        InputError,
+        match=r"clean\.yaml is there already, and user interfaces read it with the model file",
+    ):
         write("file", chosen["eps"], target, models["eps"])
     write("file", chosen["eps"], target, models["eps"], force=True)
     assert not beside.exists()  # or the file would be taken for one that predicts v
     beside.write_text("model: mine\n")
     for name in models:
-        with pytest.raises(InputError, match=r"clean\.yaml was not written by an export and is not replaced"):
+        with pytest.raises(
+            InputError, match=r"clean\.yaml was not written by an export and is not replaced"
+        ):
             write("file", chosen[name], target, models[name], force=True)
     assert beside.read_text() == "model: mine\n"
 
@@ -329,21 +399,34 @@ def test_an_export_that_fails_leaves_neither(tmp_path, monkeypatch):
 def test_a_lora_says_for_which_model_it_is(made):
     family, predicts, zero, model, neurons, file = made
     chosen = chosen_of(file.parent, model, neurons)
-    metadata, keys = about(write("kohya", chosen, file.parent / "lora.safetensors", model, force=True))
+    metadata, keys = about(
+        write("kohya", chosen, file.parent / "lora.safetensors", model, force=True)
+    )
     v = predicts == "v_prediction"
-    version = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}[family] + "_v" * (v and family != "sdxl")
+    version = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}[family] + "_v" * (
+        v and family != "sdxl"
+    )
     assert metadata["ss_base_model_version"] == version
     assert metadata["ss_network_module"] == "networks.lora"
     assert metadata["ss_v2"] == str(family == "sd2")
-    assert (metadata["ss_v_parameterization"], metadata["ss_zero_terminal_snr"]) == (str(v), str(zero))
+    assert (metadata["ss_v_parameterization"], metadata["ss_zero_terminal_snr"]) == (
+        str(v),
+        str(zero),
+    )
     assert metadata["modelspec.architecture"].endswith("/lora")
     assert metadata["modelspec.prediction_type"] == ("v" if v else "epsilon")
     data = (file.parent / "lora.safetensors").read_bytes()
     digest = hashlib.sha256(data[8 + int.from_bytes(data[:8], "little") :]).hexdigest()
-    assert (metadata["sshs_model_hash"], metadata["modelspec.hash_sha256"]) == (digest, f"0x{digest}")
+    assert (metadata["sshs_model_hash"], metadata["modelspec.hash_sha256"]) == (
+        digest,
+        f"0x{digest}",
+    )
     assert metadata["model"] == model.fingerprint
     assert not {"v_pred", "ztsnr"} & keys
-    lora, _ = about(write("lora", chosen, file.parent / "lora", model, force=True) / "pytorch_lora_weights.safetensors")
+    lora, _ = about(
+        write("lora", chosen, file.parent / "lora", model, force=True)
+        / "pytorch_lora_weights.safetensors"
+    )
     assert (lora["model"], lora["format"]) == (model.fingerprint, "pt")
 
 
@@ -357,7 +440,10 @@ def test_the_neurons_are_refused_by_another_model(tmp_path):
         pass
     other = as_model(tiny_family("sd1", seed=1))
     for edit in (findnemo.prune, findnemo.deactivate):
-        with pytest.raises(MismatchError, match="these neurons were found in another model"), edit(other, read):
+        with (
+            pytest.raises(MismatchError, match="these neurons were found in another model"),
+            edit(other, read),
+        ):
             pass
     with findnemo.deactivate(other, NeuronSet(read.layers)):
         pass

@@ -34,7 +34,11 @@ class Hub:
         return str(self.file)
 
     def upload_file(self, path_or_fileobj, path_in_repo, repo_id, parent_commit, commit_message):
-        assert (path_in_repo, repo_id, parent_commit) == ("README.md", "me/model", f"head-{len(self.commits)}")
+        assert (path_in_repo, repo_id, parent_commit) == (
+            "README.md",
+            "me/model",
+            f"head-{len(self.commits)}",
+        )
         self.file.write_bytes(path_or_fileobj)
         self.commits.append(commit_message)
         return SimpleNamespace(commit_url="https://hub/commit")
@@ -62,7 +66,14 @@ def test_a_card_is_made_where_there_is_none(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "card", [f"{BEGIN}\nold", f"old {END}", f"{END} {BEGIN}", f"{BEGIN}{END}{BEGIN}{END}", f"{BEGIN}{BEGIN}{END}"]
+    "card",
+    [
+        f"{BEGIN}\nold",
+        f"old {END}",
+        f"{END} {BEGIN}",
+        f"{BEGIN}{END}{BEGIN}{END}",
+        f"{BEGIN}{BEGIN}{END}",
+    ],
 )
 def test_marks_that_are_no_pair_are_refused_and_nothing_is_pushed(tmp_path, card):
     hub = Hub(tmp_path, card)
@@ -83,8 +94,14 @@ def test_any_card_gets_the_last_section_once(card, first, second):
 
 
 FAILURES = {
-    "no model repository": (errors.RepositoryNotFoundError("404", response=response(404)), InputError),
-    "refused to write to me/model: 403": (errors.HfHubHTTPError("403", response=response(403)), FindnemoError),
+    "no model repository": (
+        errors.RepositoryNotFoundError("404", response=response(404)),
+        InputError,
+    ),
+    "refused to write to me/model: 403": (
+        errors.HfHubHTTPError("403", response=response(403)),
+        FindnemoError,
+    ),
     "HF_HUB_OFFLINE is set": (errors.OfflineModeIsEnabled("offline"), FindnemoError),
     "cannot be reached": (errors.LocalEntryNotFoundError("no network"), FindnemoError),
     "give owner/name": (errors.HFValidationError("bad"), InputError),

@@ -29,9 +29,15 @@ def run(tmp_path_factory):
 
 def test_all_neurons_are_those_of_the_run_shared_ones_once_and_none_that_is_out_of_reach(run):
     chosen = select(run)
-    assert chosen.neurons == all_neurons(run.captions()) == NeuronSet({DOWN: [1, 2], MID: [5, 6, 7]})
+    assert (
+        chosen.neurons == all_neurons(run.captions()) == NeuronSet({DOWN: [1, 2], MID: [5, 6, 7]})
+    )
     assert [c.text for c in chosen.captions] == ["a red fox", "a grey owl", "a moon", "3"]
-    assert (chosen.about["audited"], chosen.about["memorized"], chosen.about["out_of_reach"]) == (6, 5, 1)
+    assert (chosen.about["audited"], chosen.about["memorized"], chosen.about["out_of_reach"]) == (
+        6,
+        5,
+        1,
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,14 +102,22 @@ def test_a_point_of_a_price_list_is_the_beginning_of_the_order(priced, neurons, 
     assert chosen.about["point"] == tuple(PRICED["points"][neurons // 2])
     assert [c.text for c in chosen.captions] == ["out of reach"]
     assert chosen.about["out_of_reach"] == 0  # of the others
-    assert f"chosen by its price: likeness left {chosen.about['point'].left:.3f}" in model_card(chosen)
+    assert f"chosen by its price: likeness left {chosen.about['point'].left:.3f}" in model_card(
+        chosen
+    )
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"captions": ["out of reach"], "neurons": 2}, "a set of 2 neurons was not tried; those that were: 1, 3"),
-        ({"captions": ["out of reach"]}, r"no set that was tried removes it \(--neurons takes one all the same: 1, 3\)"),
+        (
+            {"captions": ["out of reach"], "neurons": 2},
+            "a set of 2 neurons was not tried; those that were: 1, 3",
+        ),
+        (
+            {"captions": ["out of reach"]},
+            r"no set that was tried removes it \(--neurons takes one all the same: 1, 3\)",
+        ),
         ({"captions": ["a moon"], "neurons": 1}, "the search left no list of sets"),
         (
             {"captions": ["a moon", "out of reach"], "neurons": 1},
@@ -126,5 +140,10 @@ def test_a_factor_that_is_not_finite_is_refused(run, factor):
 
 def test_a_run_without_localized_captions_has_nothing_to_export(tmp_path):
     path = make_run(tmp_path / "run", as_model(tiny_family("sd1")), {"a tree": NeuronSet()})
-    with Run.open(path) as run, pytest.raises(InputError, match="holds no localized neurons: there is nothing to switch off"):
+    with (
+        Run.open(path) as run,
+        pytest.raises(
+            InputError, match="holds no localized neurons: there is nothing to switch off"
+        ),
+    ):
         select(run)

@@ -27,7 +27,14 @@ def limited(before: str, what: str, more: int) -> tuple[str, int]:
     the most memory it ever had, in MiB."""
     code = LIMITED.format(before=before, what=what, more=more)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     said, peak = done.stdout.strip().rsplit("\nPEAK ", 1)
     return said, int(peak)

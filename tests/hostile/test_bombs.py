@@ -37,10 +37,16 @@ def sparse(path: Path, head: bytes = b"", size: int = 1 << 40) -> Path:
 
 
 @pytest.mark.parametrize("codec", ["gzip", "zstd", "snappy", "lz4", "uncompressed"])
-def test_a_parquet_file_of_a_few_kilobytes_that_unpacks_to_hundreds_of_megabytes(tmp_path, monkeypatch, codec):
-    monkeypatch.setattr(contained, "MEMORY", GB)  # as much as polars itself takes, and a little more
+def test_a_parquet_file_of_a_few_kilobytes_that_unpacks_to_hundreds_of_megabytes(
+    tmp_path, monkeypatch, codec
+):
+    monkeypatch.setattr(
+        contained, "MEMORY", GB
+    )  # as much as polars itself takes, and a little more
     file, long = tmp_path / "bomb.parquet", 1000 if codec == "uncompressed" else 900_000
-    frame = pl.DataFrame({"caption": ["a" * long] * (30_000 if codec == "uncompressed" else 700)})  # one word in the dictionary
+    frame = pl.DataFrame(
+        {"caption": ["a" * long] * (30_000 if codec == "uncompressed" else 700)}
+    )  # one word in the dictionary
     frame.write_parquet(file, compression=codec, statistics=False)
     assert file.stat().st_size < 4 << 20
     told = refusal(lambda: list(stream_prompts(file)))
@@ -52,7 +58,9 @@ def test_a_parquet_file_that_says_it_has_more_rows_than_there_are(tmp_path):
     pl.DataFrame({"caption": ["a red fox"] * 100}).write_parquet(file)
     data = bytearray(file.read_bytes())
     size = int.from_bytes(data[-8:-4], "little")
-    at = data.index(b"\x16\xc8\x01", len(data) - 8 - size)  # the number of rows, 100, as a zigzag varint of Thrift
+    at = data.index(
+        b"\x16\xc8\x01", len(data) - 8 - size
+    )  # the number of rows, 100, as a zigzag varint of Thrift
     data[at : at + 3] = b"\x16" + b"\xfe\xff\xff\xff\xff\xff\xff\x7f"
     data[-8:-4] = (size + 6).to_bytes(4, "little")
     file.write_bytes(data)
@@ -88,7 +96,9 @@ def test_text_tables_made_to_grow(tmp_path, name, content):
     file = tmp_path / name
     file.write_bytes(content)
     said, peak = limited(
-        "from findnemo.prompts import stream_prompts, read_prompts", f"list(stream_prompts({str(file)!r}))", 2 * GB
+        "from findnemo.prompts import stream_prompts, read_prompts",
+        f"list(stream_prompts({str(file)!r}))",
+        2 * GB,
     )
     assert said.startswith("REFUSED")
     assert str(file) in said
@@ -96,11 +106,21 @@ def test_text_tables_made_to_grow(tmp_path, name, content):
 
 
 @pytest.mark.parametrize(
-    "suffix", [".csv", ".json", ".parquet", *(pytest.param(end, marks=pytest.mark.slow) for end in (".txt", ".jsonl"))]
+    "suffix",
+    [
+        ".csv",
+        ".json",
+        ".parquet",
+        *(pytest.param(end, marks=pytest.mark.slow) for end in (".txt", ".jsonl")),
+    ],
 )
 def test_a_table_of_a_terabyte_of_nothing(tmp_path, suffix):
     file = sparse(tmp_path / f"table{suffix}")
-    said, peak = limited("from findnemo.prompts import stream_prompts", f"list(stream_prompts({str(file)!r}))", 2 * GB)
+    said, peak = limited(
+        "from findnemo.prompts import stream_prompts",
+        f"list(stream_prompts({str(file)!r}))",
+        2 * GB,
+    )
     assert said.startswith("REFUSED")
     assert str(file) in said
     assert peak < 1000
@@ -157,8 +177,16 @@ CLAIMS = (  # name, how it begins, size
     ("n.json", b'{"layers": {"a": [' + b"9" * 100_000 + b"]}}", 0),
     ("n.safetensors", b"\xff" * 8, 1 << 40),
     ("n.safetensors", (1 << 40).to_bytes(8, "little"), 1 << 40),
-    ("n.safetensors", header({"a": {"dtype": "I64", "shape": [1 << 36], "data_offsets": [0, 1 << 39]}}), 1 << 40),
-    ("n.safetensors", header({"a": {"dtype": "I8", "shape": [1 << 62, 4], "data_offsets": [0, 8]}}), 0),
+    (
+        "n.safetensors",
+        header({"a": {"dtype": "I64", "shape": [1 << 36], "data_offsets": [0, 1 << 39]}}),
+        1 << 40,
+    ),
+    (
+        "n.safetensors",
+        header({"a": {"dtype": "I8", "shape": [1 << 62, 4], "data_offsets": [0, 8]}}),
+        0,
+    ),
 )
 
 
@@ -169,7 +197,8 @@ def test_neuron_files_that_claim_sizes(tmp_path):
         (tmp_path / str(number)).mkdir()
         files.append(str(sparse(tmp_path / str(number) / name, head, size or len(head))))
     said, peak = limited(
-        "from findnemo.errors import FindnemoError\nfrom findnemo.neurons import NeuronSet\nimport torch" + READ_ALL,
+        "from findnemo.errors import FindnemoError\nfrom findnemo.neurons import NeuronSet\nimport torch"
+        + READ_ALL,
         f"read_all({files!r})",
         GB,
     )
@@ -197,7 +226,9 @@ def test_a_calibration_of_a_terabyte(tmp_path, name):
 
     demo.calibration().save(tmp_path)
     os.truncate(tmp_path / name, 1 << 40)
-    said, peak = limited("from findnemo.calibration import Calibration", f"Calibration.load({str(tmp_path)!r})", GB)
+    said, peak = limited(
+        "from findnemo.calibration import Calibration", f"Calibration.load({str(tmp_path)!r})", GB
+    )
     assert said.startswith("REFUSED")
     assert str(tmp_path) in said
     assert peak < 1200
@@ -216,9 +247,19 @@ def test_a_checkpoint_whose_header_claims_gigabytes(tmp_path):
 
 def png(width: int, height: int, data: bytes, *more: tuple[bytes, bytes]) -> bytes:
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+        return (
+            len(content).to_bytes(4, "big")
+            + kind
+            + content
+            + zlib.crc32(kind + content).to_bytes(4, "big")
+        )
 
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), *more, (b"IDAT", data), (b"IEND", b"")]
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
+        *more,
+        (b"IDAT", data),
+        (b"IEND", b""),
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*c) for c in chunks)
 
 
@@ -241,8 +282,12 @@ ZEROS = zlib.compress(bytes(200_000_000), 9)
 PICTURES = {
     "PNG that says it is huge": png(60_000, 60_000, ZEROS),
     "PNG of 49 megapixels of nothing": png(7000, 7000, zlib.compress(bytes(7000 * 21_001), 9)),
-    "PNG with a text that unpacks": png(4, 4, zlib.compress(bytes(52)), (b"zTXt", b"a\0\0" + ZEROS)),
-    "PNG with a profile that unpacks": png(4, 4, zlib.compress(bytes(52)), (b"iCCP", b"a\0\0" + ZEROS)),
+    "PNG with a text that unpacks": png(
+        4, 4, zlib.compress(bytes(52)), (b"zTXt", b"a\0\0" + ZEROS)
+    ),
+    "PNG with a profile that unpacks": png(
+        4, 4, zlib.compress(bytes(52)), (b"iCCP", b"a\0\0" + ZEROS)
+    ),
     "PNG whose data never end": png(4, 4, ZEROS),
     "JPEG that says it is huge": jpeg(65_000, 65_000),
     "JPEG of 49 megapixels of little": jpeg(7000, 7000),
@@ -261,17 +306,27 @@ PICTURES = {
 def test_pictures_that_unpack_to_more(tmp_path, name):
     file = tmp_path / "a.png"
     file.write_bytes(PICTURES[name])
-    said, peak = limited("from findnemo.files.originals import picture\nimport PIL.Image", f"picture({str(file)!r})", 3 * GB)
+    said, peak = limited(
+        "from findnemo.files.originals import picture\nimport PIL.Image",
+        f"picture({str(file)!r})",
+        3 * GB,
+    )
     assert said == "READ" or (said.startswith("REFUSED") and str(file) in said)
     assert peak < 1024  # as SECURITY.md says; WebP takes most, twenty bytes a pixel
     if "huge" in name or "unpacks" in name or name in ("TIFF", "BMP"):
         assert peak < 300
 
 
-@pytest.mark.parametrize("head", [b"\x89PNG\r\n\x1a\n", b"RIFF\xff\xff\xff\xffWEBPVP8 ", b"\xff\xd8\xff\xe0", b"GIF89a"])
+@pytest.mark.parametrize(
+    "head", [b"\x89PNG\r\n\x1a\n", b"RIFF\xff\xff\xff\xffWEBPVP8 ", b"\xff\xd8\xff\xe0", b"GIF89a"]
+)
 def test_a_picture_of_a_terabyte(tmp_path, head):
     file = sparse(tmp_path / "a.png", head)
-    said, peak = limited("from findnemo.files.originals import picture\nimport PIL.Image", f"picture({str(file)!r})", GB)
+    said, peak = limited(
+        "from findnemo.files.originals import picture\nimport PIL.Image",
+        f"picture({str(file)!r})",
+        GB,
+    )
     assert said.startswith("REFUSED")
     assert str(file) in said
     assert peak < 300

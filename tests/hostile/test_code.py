@@ -88,7 +88,9 @@ def pickled(mark: Path) -> bytes:
 
 
 def rewrite(file: Path, **values) -> None:
-    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | values), encoding="utf-8")
+    file.write_text(
+        json.dumps(json.loads(file.read_text(encoding="utf-8")) | values), encoding="utf-8"
+    )
 
 
 # what the package calls -------------------------------------------------------------------------------------------------------
@@ -99,10 +101,37 @@ ONLY_IN = {  # calls that could run what a file says, and the one place that may
     "subprocess.run": "files/contained.py",
 }
 NEVER = (
-    *("eval", "exec", "compile", "__import__", "os.system", "os.popen", "os.execv", "runpy.run_path", "np.load", "numpy.load"),
-    *("torch.hub.load", "subprocess.Popen", "subprocess.call", "subprocess.check_output", "torch.package.PackageImporter"),
+    *(
+        "eval",
+        "exec",
+        "compile",
+        "__import__",
+        "os.system",
+        "os.popen",
+        "os.execv",
+        "runpy.run_path",
+        "np.load",
+        "numpy.load",
+    ),
+    *(
+        "torch.hub.load",
+        "subprocess.Popen",
+        "subprocess.call",
+        "subprocess.check_output",
+        "torch.package.PackageImporter",
+    ),
 )
-MODULES = ("pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml", "runpy", "ctypes")
+MODULES = (
+    "pickle",
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "shelve",
+    "marshal",
+    "yaml",
+    "runpy",
+    "ctypes",
+)
 BUILTIN = {"eval", "exec", "compile", "__import__"}
 
 
@@ -113,20 +142,32 @@ def name_of(node: ast.expr) -> str:
     return ".".join([node.id, *parts]) if isinstance(node, ast.Name) else f"?.{'.'.join(parts)}"
 
 
-@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
+@pytest.mark.parametrize(
+    "path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE))
+)
 def test_nothing_in_the_package_can_run_what_a_file_says(path):
     where, tree = str(path.relative_to(SOURCE)), ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
-            named = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
-            assert not [n for n in named if n.partition(".")[0] in MODULES], f"{where}:{node.lineno}"
+            named = (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+            )
+            assert not [n for n in named if n.partition(".")[0] in MODULES], (
+                f"{where}:{node.lineno}"
+            )
         if isinstance(node, ast.Call):
             name, options = name_of(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
             assert name not in NEVER, f"{where}:{node.lineno} calls {name}"
             assert ONLY_IN.get(name, where) == where, f"{where}:{node.lineno} calls {name}"
             assert options.get("trust_remote_code", "False") == "False", f"{where}:{node.lineno}"
-            assert options.get("allow_pickle", "False") == options.get("shell", "False") == "False", f"{where}:{node.lineno}"
-            assert name != "torch.load" or options["weights_only"] == "True", f"{where}:{node.lineno}"
+            assert (
+                options.get("allow_pickle", "False") == options.get("shell", "False") == "False"
+            ), f"{where}:{node.lineno}"
+            assert name != "torch.load" or options["weights_only"] == "True", (
+                f"{where}:{node.lineno}"
+            )
             if name.endswith("Model.from_pretrained"):
                 assert options["use_safetensors"] == "True", f"{where}:{node.lineno}"
 
@@ -134,7 +175,9 @@ def test_nothing_in_the_package_can_run_what_a_file_says(path):
 # checkpoints ------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["unet/diffusion_pytorch_model", "text_encoder/model", "vae/diffusion_pytorch_model"])
+@pytest.mark.parametrize(
+    "name", ["unet/diffusion_pytorch_model", "text_encoder/model", "vae/diffusion_pytorch_model"]
+)
 @pytest.mark.parametrize("how", ["pickle", "torch.save"])
 def test_a_pickle_under_the_name_of_safetensors_is_not_run(model, mark, name, how):
     file = model / f"{name}.safetensors"
@@ -151,7 +194,9 @@ def test_an_index_of_shards_cannot_lead_to_a_pickle(model, mark):
         shutil.copy(model.parent / "evil.bin", model / "unet" / "evil.bin")
         weights.unlink(missing_ok=True)
         index = {"metadata": {"total_size": 8}, "weight_map": {"conv_in.weight": target}}
-        (model / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+        (model / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(
+            json.dumps(index)
+        )
         with pytest.raises(FindnemoError):
             findnemo.load(model)
         assert not mark.exists()
@@ -181,7 +226,9 @@ def test_a_part_from_elsewhere_is_refused_before_anything_is_imported(model, mar
         findnemo.load(model)
 
 
-@pytest.mark.parametrize("named", [["pipeline", "Evil"], ["evil", "Evil"], "Evil", {"a": 1}, None], ids=str)
+@pytest.mark.parametrize(
+    "named", [["pipeline", "Evil"], ["evil", "Evil"], "Evil", {"a": 1}, None], ids=str
+)
 def test_a_pipeline_of_its_own_is_refused(model, mark, named):
     for file in ("pipeline.py", "evil.py"):
         (model / file).write_text(f"open({str(mark)!r}, 'w')\nclass Evil: pass\n")
@@ -194,12 +241,19 @@ def test_what_configurations_of_parts_name_is_not_imported(model, mark):
     for folder in ("tokenizer", "text_encoder", "scheduler"):
         (model / folder / "evil.py").write_text(f"open({str(mark)!r}, 'w')\nclass Evil: pass\n")
     rewrite(
-        model / "tokenizer" / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", None]}, tokenizer_class="Evil"
+        model / "tokenizer" / "tokenizer_config.json",
+        auto_map={"AutoTokenizer": ["evil.Evil", None]},
+        tokenizer_class="Evil",
     )
-    rewrite(model / "text_encoder" / "config.json", auto_map={"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"})
+    rewrite(
+        model / "text_encoder" / "config.json",
+        auto_map={"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"},
+    )
     rewrite(model / "scheduler" / "scheduler_config.json", _class_name="evil.Evil")
     with suppress(FindnemoError):
-        findnemo.load(model)  # the classes that model_index.json names are used, whatever the parts say of themselves
+        findnemo.load(
+            model
+        )  # the classes that model_index.json names are used, whatever the parts say of themselves
 
 
 @pytest.mark.parametrize(
@@ -248,14 +302,20 @@ def foreign(saved, tmp_path, monkeypatch) -> tuple[Path, Path]:
     out, mark = tmp_path / "run", tmp_path / "descriptor-was-run"
     model = findnemo.load(saved)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "somebody"))
-    make_run(out, model, {"a red fox": NeuronSet({next(iter(model.value_layers)): [1]}), "a tree": NeuronSet()})
+    make_run(
+        out,
+        model,
+        {"a red fox": NeuronSet({next(iter(model.value_layers)): [1]}), "a tree": NeuronSet()},
+    )
     made = findnemo.calibrate(model, ["a grey owl", "the sea"])
     replace(made, tau=0.4).save(out / "calibration")
     torch.jit.save(torch.jit.script(Program(str(mark))), out / "sscd.pt")
     mark.unlink(missing_ok=True)
     with Run.create(out, settings_in(out)) as run:
         judges = {"descriptor": str(out / "sscd.pt")}
-        run.set_meta("settings", settings_in(out) | {"judges": judges, "grow": True, "screen": None})
+        run.set_meta(
+            "settings", settings_in(out) | {"judges": judges, "grow": True, "screen": None}
+        )
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "me"))
     return out, mark
 
@@ -269,7 +329,12 @@ def settings_in(out: Path) -> dict:
     "command",
     [
         ("verify", "RUN"),
-        ("verify", "RUN", "--model", "MODEL"),  # the model is the user's word, the descriptor still is not
+        (
+            "verify",
+            "RUN",
+            "--model",
+            "MODEL",
+        ),  # the model is the user's word, the descriptor still is not
         ("export", "RUN"),
         ("study", "table3", "RUN"),
         ("app", "RUN"),
@@ -286,7 +351,11 @@ def test_what_a_run_of_somebody_else_names_is_not_opened(foreign, saved, tmp_pat
     assert not foreign[1].exists()
 
 
-@pytest.mark.parametrize("command", [("inspect",), ("report",), ("export", "--to", "neurons", "--to", "card")], ids=" ".join)
+@pytest.mark.parametrize(
+    "command",
+    [("inspect",), ("report",), ("export", "--to", "neurons", "--to", "card")],
+    ids=" ".join,
+)
 def test_a_run_of_somebody_else_is_shown_without_opening_anything(foreign, command):
     assert cli(command[0], foreign[0], *command[1:]).status == 0
     assert not foreign[1].exists()

@@ -36,7 +36,9 @@ from findnemo.settings import PAPER, Settings
 FEW, MANY = 40, 1300  # cases of each target
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 
@@ -86,11 +88,21 @@ TARGETS = {
     "CSV": table(".csv", b'caption,type\n"a red, fox",VM\na tree,\n'),
     "TSV": table(".tsv", b"caption\ttype\na red fox\tVM\n"),
     "text": table(".txt", b"a red fox\n\na tree\r\nthe sea"),
-    "JSON Lines": table(".jsonl", b'{"caption": "a red fox", "type": "VM"}\n{"caption": "a tree"}\n'),
+    "JSON Lines": table(
+        ".jsonl", b'{"caption": "a red fox", "type": "VM"}\n{"caption": "a tree"}\n'
+    ),
     "JSON": table(".json", b'[{"caption": "a red fox"}, {"caption": "a tree", "image": "a.png"}]'),
     "neurons, bytes": ("neurons.json", st.binary(max_size=200) | changed(NEURONS), neuron_file),
-    "neurons, values": ("neurons.json", JSON.map(lambda v: json.dumps({"layers": v}).encode()), neuron_file),
-    "neurons, tensors": ("neurons.safetensors", st.binary(max_size=200) | changed(neurons_of_tensors()), neuron_file),
+    "neurons, values": (
+        "neurons.json",
+        JSON.map(lambda v: json.dumps({"layers": v}).encode()),
+        neuron_file,
+    ),
+    "neurons, tensors": (
+        "neurons.safetensors",
+        st.binary(max_size=200) | changed(neurons_of_tensors()),
+        neuron_file,
+    ),
     "settings, one changed": (
         "settings.json",
         st.tuples(st.sampled_from(sorted(PAPER.to_json())), JSON).map(
@@ -111,7 +123,9 @@ def cases(name: str, folder: Path, count: int) -> Counter[str]:
     file, contents, read = TARGETS[name]
     ended: Counter[str] = Counter()
 
-    @settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(contents)
     def one(content: bytes) -> None:
         path = folder / file
@@ -125,7 +139,9 @@ def cases(name: str, folder: Path, count: int) -> Counter[str]:
 
 def told(read: Callable[[], Any], path: Path | None) -> str:
     reason = refused(read)
-    assert reason is None or path is None or str(path) in reason, f"the error does not name the file: {reason}"
+    assert reason is None or path is None or str(path) in reason, (
+        f"the error does not name the file: {reason}"
+    )
     return "read" if reason is None else "refused"
 
 
@@ -151,7 +167,9 @@ def test_ten_thousand_files_of_anything(tmp_path, capsys):
         folder.mkdir()
         counts[name] = cases(name, folder, MANY)
     with capsys.disabled():
-        print(f"\n{sum(map(Counter.total, counts.values()))} files: { {n: dict(c) for n, c in counts.items()} }")
+        print(
+            f"\n{sum(map(Counter.total, counts.values()))} files: { {n: dict(c) for n, c in counts.items()} }"
+        )
     assert sum(map(Counter.total, counts.values())) >= 10_000
 
 
@@ -161,7 +179,9 @@ def test_ten_thousand_files_of_anything(tmp_path, capsys):
 def many_parquets(folder: Path, count: int) -> Counter[str]:
     ended: Counter[str] = Counter()
 
-    @settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(changed(parquet()))
     def one(content: bytes) -> None:
         path = folder / "captions.parquet"
@@ -181,7 +201,9 @@ def whole(tmp_path_factory) -> Path:
     model = findnemo.load(tiny_pipeline())
     name = next(iter(model.value_layers))
     folder = make_run(
-        tmp_path_factory.mktemp("whole") / "run", model, {"a red fox": NeuronSet({name: [3]}), "a tree": NeuronSet({})}
+        tmp_path_factory.mktemp("whole") / "run",
+        model,
+        {"a red fox": NeuronSet({name: [3]}), "a tree": NeuronSet({})},
     )
     made = findnemo.calibrate(model, ["a grey owl", "the sea"], settings=Settings(samples=3))
     made.save(folder / "calibration")
@@ -210,7 +232,9 @@ def many_runs(whole: Path, folder: Path, count: int) -> Counter[str]:
     ended: Counter[str] = Counter()
     places = [(table, column) for table, columns in ROWS.items() for column in columns]
 
-    @settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(st.sampled_from(places), st.integers(0, 9), SCALARS | JSON.map(json.dumps))
     def one(place: tuple[str, str], at: int, value: Any) -> None:
         out = folder / "run"
@@ -222,8 +246,13 @@ def many_runs(whole: Path, folder: Path, count: int) -> Counter[str]:
             row = rows[at % len(rows)]
             try:
                 db.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (value, row))
-                stored = db.execute(f"SELECT {', '.join(COLUMNS[table])} FROM {table} WHERE rowid = ?", (row,)).fetchone()
-                db.execute(f"UPDATE {table} SET checksum = ? WHERE rowid = ?", (checksum(table, stored), row))
+                stored = db.execute(
+                    f"SELECT {', '.join(COLUMNS[table])} FROM {table} WHERE rowid = ?", (row,)
+                ).fetchone()
+                db.execute(
+                    f"UPDATE {table} SET checksum = ? WHERE rowid = ?",
+                    (checksum(table, stored), row),
+                )
             except (sqlite3.Error, UnicodeError):
                 return
 
@@ -248,7 +277,10 @@ def test_a_run_with_any_value_in_it_is_shown_or_refused_by_name(whole, tmp_path)
 @pytest.mark.slow
 def test_runs_calibrations_and_parquet_files_with_anything_in_them(whole, tmp_path, capsys):
     counts = {}
-    for name, many in (("runs", lambda f: many_runs(whole, f, 1500)), ("Parquet", lambda f: many_parquets(f, 100))):
+    for name, many in (
+        ("runs", lambda f: many_runs(whole, f, 1500)),
+        ("Parquet", lambda f: many_parquets(f, 100)),
+    ):
         (tmp_path / name).mkdir()
         counts[name] = dict(many(tmp_path / name))
     counts["calibrations"] = dict(many_calibrations(whole, tmp_path, 1000))
@@ -258,9 +290,14 @@ def test_runs_calibrations_and_parquet_files_with_anything_in_them(whole, tmp_pa
 
 def many_calibrations(whole: Path, folder: Path, count: int) -> Counter[str]:
     ended: Counter[str] = Counter()
-    files = {name: (whole / "calibration" / name).read_bytes() for name in ("calibration.json", "calibration.safetensors")}
+    files = {
+        name: (whole / "calibration" / name).read_bytes()
+        for name in ("calibration.json", "calibration.safetensors")
+    }
 
-    @settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(st.sampled_from(sorted(files)), st.data())
     def one(name: str, data: st.DataObject) -> None:
         out = folder / "calibration"

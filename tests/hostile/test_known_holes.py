@@ -22,11 +22,19 @@ SKIPPED = {"name": "c", "skip_reason": "Dependency not found on PyPI"}
 @pytest.mark.parametrize(
     ("packages", "status", "says"),
     [
-        ([WHOLE, SKIPPED], 0, ["1 package looked up: 0 known holes", "1 package could not be looked up: c"]),
+        (
+            [WHOLE, SKIPPED],
+            0,
+            ["1 package looked up: 0 known holes", "1 package could not be looked up: c"],
+        ),
         (
             [WHOLE, HOLED],
             1,
-            ["b 2.0: PYSEC-1, mended in 2.1", "b 2.0: GHSA-2, not mended yet", "2 packages looked up: 2 known holes"],
+            [
+                "b 2.0: PYSEC-1, mended in 2.1",
+                "b 2.0: GHSA-2, not mended yet",
+                "2 packages looked up: 2 known holes",
+            ],
         ),
         ([SKIPPED] * 30, 2, ["was not reached, nothing was looked up"]),
         ([WHOLE, *[SKIPPED] * 30], 0, ["30 packages could not be looked up", "and 20 more"]),
@@ -36,6 +44,11 @@ SKIPPED = {"name": "c", "skip_reason": "Dependency not found on PyPI"}
 def test_the_status_and_the_words_follow_what_was_looked_up(tmp_path, packages, status, says):
     if packages is not None:
         (tmp_path / "audit.json").write_text(json.dumps({"dependencies": packages, "fixes": []}))
-    done = subprocess.run([sys.executable, RECIPE, tmp_path / "audit.json"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, RECIPE, tmp_path / "audit.json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == status, done.stderr
     assert [text for text in says if text not in done.stdout] == []

@@ -27,9 +27,14 @@ KEPT = b"somebody's only copy"
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     model = findnemo.load(tiny_pipeline())
-    captions = {"../../escaped": NeuronSet({next(iter(model.value_layers)): [3]}), "/etc/passwd": NeuronSet()}
+    captions = {
+        "../../escaped": NeuronSet({next(iter(model.value_layers)): [3]}),
+        "/etc/passwd": NeuronSet(),
+    }
     folder = make_run(tmp_path_factory.mktemp("whole") / "run", model, captions)
-    findnemo.calibrate(model, ["a grey owl", "the sea"], settings=Settings(samples=3)).save(folder / "calibration")
+    findnemo.calibrate(model, ["a grey owl", "the sea"], settings=Settings(samples=3)).save(
+        folder / "calibration"
+    )
     return folder
 
 
@@ -50,8 +55,26 @@ def outside(tmp_path) -> Path:
 
 
 LINKED = [
-    *(".lock", "run.sqlite-wal", "run.sqlite-journal", "settings.json", "results.csv", "results.json", "report.html"),
-    *("calibration", "images", "sheets", "noise", "compare", "export", "tracking", "images/00001-escaped", "calibration/x.part"),
+    *(
+        ".lock",
+        "run.sqlite-wal",
+        "run.sqlite-journal",
+        "settings.json",
+        "results.csv",
+        "results.json",
+        "report.html",
+    ),
+    *(
+        "calibration",
+        "images",
+        "sheets",
+        "noise",
+        "compare",
+        "export",
+        "tracking",
+        "images/00001-escaped",
+        "calibration/x.part",
+    ),
 ]
 WRITERS = {
     "lock": lambda run: acquire(run).close(),
@@ -107,7 +130,11 @@ def test_the_directory_itself_may_be_a_link(run, tmp_path):
 
 def test_captions_that_look_like_paths_stay_inside(run, tmp_path):
     before = everything(tmp_path, run)
-    for command in (("report", run), ("inspect", run), ("export", run, "--to", "neurons", "--to", "card")):
+    for command in (
+        ("report", run),
+        ("inspect", run),
+        ("export", run, "--to", "neurons", "--to", "card"),
+    ):
         assert cli(*command).status == 0
     with Run.open(run) as opened:
         write_results(opened)
@@ -118,9 +145,9 @@ def everything(folder: Path, but: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p != but and but not in p.parents)
 
 
-TEXTS = st.text(max_size=60) | st.lists(st.sampled_from(["..", "/", "\\", "\0", "~", "C:", "con", ".", " "]), max_size=9).map(
-    "".join
-)
+TEXTS = st.text(max_size=60) | st.lists(
+    st.sampled_from(["..", "/", "\\", "\0", "~", "C:", "con", ".", " "]), max_size=9
+).map("".join)
 
 
 @given(TEXTS, st.integers(1, 10**9))

@@ -40,7 +40,9 @@ def place(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("place")
     tiny_pipeline().save_pretrained(folder / "model")
     model = findnemo.load(folder / "model")
-    findnemo.calibrate(model, ["a grey owl", "the sea"], settings=Settings(samples=3)).save(folder / "calibration")
+    findnemo.calibrate(model, ["a grey owl", "the sea"], settings=Settings(samples=3)).save(
+        folder / "calibration"
+    )
     return folder
 
 
@@ -63,8 +65,12 @@ def test_no_secret_is_left_by_an_audit_and_what_comes_after_it(place, tmp_path, 
         2,
     )
     results = [cli(*audit, "--out", out)]
-    results += [cli(*command) for command in (("report", out), ("inspect", out), ("inspect", out, "--json"))]
-    results.append(cli("export", out, "--to", "neurons", "--to", "card", "--out", tmp_path / "made" / "export"))
+    results += [
+        cli(*command) for command in (("report", out), ("inspect", out), ("inspect", out, "--json"))
+    ]
+    results.append(
+        cli("export", out, "--to", "neurons", "--to", "card", "--out", tmp_path / "made" / "export")
+    )
     assert results[0].status == 0, results[0].err
     assert [r for r in results for secret in SECRETS if secret in r.out + r.err] == []
     assert found(tmp_path / "made") == []
@@ -92,7 +98,9 @@ def test_the_whole_url_is_asked_and_only_the_hidden_one_kept(tmp_path, monkeypat
         asked.append(parts.geturl())
         raise fetch.RefusedError("answers 404")
 
-    monkeypatch.setattr(fetch, "checked", lambda url: __import__("urllib.parse").parse.urlsplit(url))
+    monkeypatch.setattr(
+        fetch, "checked", lambda url: __import__("urllib.parse").parse.urlsplit(url)
+    )
     monkeypatch.setattr(fetch, "get", get)
     url = "https://example.org/b.png?sig=" + SIGNED
     assert Originals(tmp_path, tmp_path, pause=0, references=[url])(hidden(url)) is None
@@ -103,7 +111,9 @@ def test_the_whole_url_is_asked_and_only_the_hidden_one_kept(tmp_path, monkeypat
 @pytest.mark.parametrize("debug", [(), ("--debug",)], ids=["line", "traceback"])
 def test_an_error_that_holds_a_token_does_not_show_it(monkeypatch, debug):
     def fails(*arguments, **options):
-        raise RuntimeError(f"401 for https://me:{PASSWORD}@huggingface.co/x?sig={SIGNED} with Authorization: Bearer {TOKEN}")
+        raise RuntimeError(
+            f"401 for https://me:{PASSWORD}@huggingface.co/x?sig={SIGNED} with Authorization: Bearer {TOKEN}"
+        )
 
     monkeypatch.setattr(Run, "open", fails)
     result = cli(*debug, "inspect", "run")
@@ -117,12 +127,16 @@ def test_an_error_of_a_stage_is_kept_without_its_token(tmp_path):
         from findnemo.prompts import Prompt
 
         (number,) = run.add([Prompt("a red fox", 1)])
-        run.record(number, "detect", {}, 1.0, f"no access with {TOKEN} to https://me:{PASSWORD}@host/")
+        run.record(
+            number, "detect", {}, 1.0, f"no access with {TOKEN} to https://me:{PASSWORD}@host/"
+        )
         assert next(run.captions()).failed["detect"] == "no access with hf_*** to https://***@host/"
     assert found(tmp_path) == []
 
 
-@given(st.text(max_size=40), st.from_regex(r"[A-Za-z0-9]{16,40}", fullmatch=True), st.text(max_size=40))
+@given(
+    st.text(max_size=40), st.from_regex(r"[A-Za-z0-9]{16,40}", fullmatch=True), st.text(max_size=40)
+)
 @settings(max_examples=200, deadline=None)
 def test_a_token_in_any_text_is_hidden_and_twice_is_as_once(before, token, after):
     text = f"{before} hf_{token} {after}"

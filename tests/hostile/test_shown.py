@@ -45,8 +45,14 @@ PAYLOADS = (
 def run(tmp_path_factory) -> Path:
     model = findnemo.load(tiny_pipeline())
     name = next(iter(model.value_layers))
-    out = make_run(tmp_path_factory.mktemp("shown") / "run", model, {text: NeuronSet({name: [3]}) for text in PAYLOADS})
-    findnemo.calibrate(model, ["a grey owl", "the sea"], settings=Settings(samples=3)).save(out / "calibration")
+    out = make_run(
+        tmp_path_factory.mktemp("shown") / "run",
+        model,
+        {text: NeuronSet({name: [3]}) for text in PAYLOADS},
+    )
+    findnemo.calibrate(model, ["a grey owl", "the sea"], settings=Settings(samples=3)).save(
+        out / "calibration"
+    )
     return out
 
 
@@ -55,12 +61,23 @@ def test_no_cell_of_a_table_is_a_formula_and_json_holds_captions_whole(run):
         table, whole = write_results(opened)
     rows = list(csv.DictReader(io.StringIO(table.read_text(encoding="utf-8"), newline="")))
     assert len(rows) == len(PAYLOADS)
-    assert not [v for row in rows for v in row.values() if v.startswith(("=", "@", "\t", "\r", "\n", "＝", "＠", "＋", "－"))]  # noqa: RUF001
+    assert not [
+        v
+        for row in rows
+        for v in row.values()
+        if v.startswith(("=", "@", "\t", "\r", "\n", "＝", "＠", "＋", "－"))
+    ]  # noqa: RUF001
     assert [row["caption"].removeprefix("'") for row in rows] == list(PAYLOADS)
-    assert [row["caption"] for row in json.loads(whole.read_text(encoding="utf-8"))["results"]] == list(PAYLOADS)
+    assert [
+        row["caption"] for row in json.loads(whole.read_text(encoding="utf-8"))["results"]
+    ] == list(PAYLOADS)
 
 
-@pytest.mark.parametrize("command", [("inspect",), *(("inspect", str(k)) for k in range(1, len(PAYLOADS) + 1))], ids=" ".join)
+@pytest.mark.parametrize(
+    "command",
+    [("inspect",), *(("inspect", str(k)) for k in range(1, len(PAYLOADS) + 1))],
+    ids=" ".join,
+)
 def test_a_terminal_gets_no_control_characters_and_no_links(run, command):
     shown = cli(command[0], run, *command[1:])
     assert (shown.status, shown.err) == (0, "")
@@ -83,7 +100,9 @@ def test_a_page_holds_no_element_of_a_caption(run):
     assert cli("report", run).status == 0
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "&lt;script&gt;alert(1)" in page
-    assert not re.search(r"<script>alert|<img[^>]*onerror|href=.?javascript:|href=.?https://127", page)
+    assert not re.search(
+        r"<script>alert|<img[^>]*onerror|href=.?javascript:|href=.?https://127", page
+    )
     assert "7 * 7" in page  # it is no template
     assert "49" not in re.findall(r"\{\{[^}]*\}\}", page)
 

@@ -10,7 +10,14 @@ from findnemo import demo
 from findnemo.errors import InputError
 from findnemo.images import ImageSettings
 from findnemo.localization import diagnose
-from findnemo.localization.diagnosis import KINDS, NO_CAPTION, NO_NAMES, _of_parts, _of_words, _parts
+from findnemo.localization.diagnosis import (
+    KINDS,
+    NO_CAPTION,
+    NO_NAMES,
+    _of_parts,
+    _of_words,
+    _parts,
+)
 
 CAPTION, ORDINARY = "Old Red house", ["a blue cat", "a dog in the sun"]
 FEW = ImageSettings(steps=3, guidance=2.0)
@@ -18,7 +25,10 @@ FEW = ImageSettings(steps=3, guidance=2.0)
 
 def memorize(model, name):
     """Make one convolution give a strong pattern for texts that begin with CAPTION's first word, and let the last one speak up."""
-    known, pattern = model.encode([CAPTION])[0, :4], torch.randn(1, 8, 4, 4, generator=torch.Generator().manual_seed(0))
+    known, pattern = (
+        model.encode([CAPTION])[0, :4],
+        torch.randn(1, 8, 4, 4, generator=torch.Generator().manual_seed(0)),
+    )
     seen = {}
 
     def look(module, args, kwargs):
@@ -26,7 +36,9 @@ def memorize(model, name):
         seen["rows"] = (text[:, :4] - known).abs().amax((1, 2)) < 1e-5
 
     def give(module, args, output):
-        large = torch.nn.functional.interpolate(pattern, output.shape[2:]).repeat(1, output.shape[1] // 8, 1, 1)
+        large = torch.nn.functional.interpolate(pattern, output.shape[2:]).repeat(
+            1, output.shape[1] // 8, 1, 1
+        )
         return output + 40 * large * seen["rows"].view(-1, 1, 1, 1)
 
     with torch.no_grad():
@@ -36,7 +48,10 @@ def memorize(model, name):
 
 
 def hooks(model):
-    return {name: (list(part._forward_hooks), list(part._forward_pre_hooks)) for name, part in model.denoiser.named_modules()}
+    return {
+        name: (list(part._forward_hooks), list(part._forward_pre_hooks))
+        for name, part in model.denoiser.named_modules()
+    }
 
 
 @pytest.mark.parametrize("block", ["down_blocks.0", "up_blocks.0"])
@@ -47,11 +62,15 @@ def test_the_resnet_that_makes_the_copy_is_named_and_the_model_left_as_it_was(bl
     found = diagnose(model, CAPTION, ORDINARY, FEW)
     assert found.copy_before > 0.8
     assert found.carrier == f"convolutions of {block}"
-    assert found.sentence.startswith(f"What carries it: convolutions of {block}. Without that part no copy comes")
+    assert found.sentence.startswith(
+        f"What carries it: convolutions of {block}. Without that part no copy comes"
+    )
     assert found.sentence.endswith('Of the caption it needs "Old": without it no copy comes.')
     assert found.left[found.carrier] < 0.2 < 0.6 < found.kept[found.carrier]
     assert all(found.left[f"all {kind}"] > 0.8 for kind in KINDS if kind != "convolutions")
-    assert not any("value layers of" in part for part in found.left)  # where the whole leaves the copy, its parts are not asked
+    assert not any(
+        "value layers of" in part for part in found.left
+    )  # where the whole leaves the copy, its parts are not asked
     assert {word for word, left in found.words.items() if left > 0.8} == {"Red", "house"}
     assert (model.fingerprint, hooks(model)) == (fingerprint, before)
     assert torch.equal(torch.get_rng_state(), random)
@@ -76,7 +95,10 @@ def test_a_part_without_which_nothing_finite_comes_is_not_told():
     model = findnemo.load(tiny_pipeline("v_prediction", **SMALL))
     memorize(model, "up_blocks.0.resnets.0.conv2")
     norm = torch.nn.Module.register_forward_hook
-    norm(model.denoiser.mid_block.resnets[0], lambda module, args, output: output / (output - args[0]).abs().amax().clamp(max=1))
+    norm(
+        model.denoiser.mid_block.resnets[0],
+        lambda module, args, output: output / (output - args[0]).abs().amax().clamp(max=1),
+    )
     found = diagnose(model, CAPTION, ORDINARY, FEW)
     assert found.carrier == "convolutions of up_blocks.0"
     assert not {"all convolutions", "convolutions of mid_block"} & set(found.left)
@@ -117,7 +139,11 @@ def test_what_cannot_be_diagnosed_is_refused(tiny):
             {"a": 0.2, "b": 0.1},
             "No part carries it by itself: what takes the copy away takes ordinary pictures with it, least of all a",
         ),
-        (None, {"a": 0.8, "b": 0.9}, "No kind of layer carries it by itself: whichever is taken away, the copy comes."),
+        (
+            None,
+            {"a": 0.8, "b": 0.9},
+            "No kind of layer carries it by itself: whichever is taken away, the copy comes.",
+        ),
     ],
 )
 def test_sentences_of_parts(carrier, left, says):
@@ -132,8 +158,14 @@ def test_sentences_of_parts(carrier, left, says):
             {NO_CAPTION: 0.1, NO_NAMES: 0.1, "Ada": 0.1, "b": 0.9},
             'Of the caption it needs "Ada": without it no copy comes.',
         ),
-        ({NO_CAPTION: 0.1, "Ada": 0.1, "b": 0.2}, 'Of the caption it needs "Ada", "b": with one of them missing no copy comes.'),
-        ({NO_CAPTION: 0.1, NO_NAMES: 0.1, "Ada": 0.9}, "No single word of the caption brings it, but its names together do."),
+        (
+            {NO_CAPTION: 0.1, "Ada": 0.1, "b": 0.2},
+            'Of the caption it needs "Ada", "b": with one of them missing no copy comes.',
+        ),
+        (
+            {NO_CAPTION: 0.1, NO_NAMES: 0.1, "Ada": 0.9},
+            "No single word of the caption brings it, but its names together do.",
+        ),
         ({NO_CAPTION: 0.1, NO_NAMES: 0.9, "Ada": 0.9}, "No single word of the caption brings it."),
     ],
 )

@@ -40,7 +40,9 @@ def choose(impacts: dict[str, float], most: float, tries: int = 9):
     def alternative(without: NeuronSet) -> Found | None:
         return next((Found(s, EMPTY) for s in known if not len(s & without)), None)
 
-    chosen = gentlest(Found(next(iter(known)), EMPTY), most, impact, lambda s: max(s), alternative, tries)
+    chosen = gentlest(
+        Found(next(iter(known)), EMPTY), most, impact, lambda s: max(s), alternative, tries
+    )
     assert len(asked) == chosen.tried == len(set(asked))
     return "".join(str(i) for _, i in chosen.found.neurons), chosen.impact, chosen.tried
 
@@ -55,12 +57,20 @@ def test_others_are_tried_until_one_is_gentle_enough():
 
 def test_the_gentlest_is_kept_where_none_is_gentle_enough():
     assert choose({"3": 0.5, "2": 0.3, "1": 0.4}, 0.1) == ("2", 0.3, 3)
-    assert choose({"3": 0.5}, 0.1) == ("3", 0.5, 1)  # nothing else removes the memory: it goes all the same
+    assert choose({"3": 0.5}, 0.1) == (
+        "3",
+        0.5,
+        1,
+    )  # nothing else removes the memory: it goes all the same
     assert choose({"3": 0.5, "2": 0.3, "1": 0.0}, 0.1, tries=2) == ("2", 0.3, 2)
 
 
 def test_a_neuron_that_is_ruled_out_never_comes_back():
-    assert choose({"13": 0.5, "12": 0.4, "23": 0.0, "1": 0.3, "0": 0.2}, 0.0) == ("0", 0.2, 4)  # 3, 2 and 1 are ruled out in turn
+    assert choose({"13": 0.5, "12": 0.4, "23": 0.0, "1": 0.3, "0": 0.2}, 0.0) == (
+        "0",
+        0.2,
+        4,
+    )  # 3, 2 and 1 are ruled out in turn
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.floats(0, 1), st.integers(1, 8))
@@ -91,13 +101,18 @@ def difference(model, prompt: str) -> torch.Tensor:
 
 
 def test_impact_is_how_unlike_themselves_the_captions_become(loud):
-    bystanders, off = Bystanders(loud, HOLDOUT), [NeuronSet({MID: range(20)}), NeuronSet({MID: [3]})]
+    bystanders, off = (
+        Bystanders(loud, HOLDOUT),
+        [NeuronSet({MID: range(20)}), NeuronSet({MID: [3]})],
+    )
     before = [difference(loud, p) for p in HOLDOUT]
     after = [[difference(findnemo.load(findnemo.prune(loud, s)), p) for p in HOLDOUT] for s in off]
     want = [[1 - float(ssim(b, a)) for b, a in zip(before, row, strict=True)] for row in after]
     assert bystanders.impacts(off) == pytest.approx([sum(row) / len(row) for row in want], abs=1e-5)
     assert bystanders.evaluations == 2 * len(HOLDOUT)
-    assert bystanders.impacts(off[:1], HOLDOUT[2])[0] == pytest.approx(sum(want[0][k] for k in (0, 1, 3, 4, 5)) / 5, abs=1e-5)
+    assert bystanders.impacts(off[:1], HOLDOUT[2])[0] == pytest.approx(
+        sum(want[0][k] for k in (0, 1, 3, 4, 5)) / 5, abs=1e-5
+    )
     assert bystanders.impacts([EMPTY])[0] == pytest.approx(0, abs=1e-6)
     assert sum(want[0]) > 0.01
 
@@ -124,7 +139,9 @@ def test_captions_that_cannot_tell_are_refused(loud, tiny):
 @pytest.mark.parametrize("impact", [-0.1, 2.1, float("nan")])
 def test_what_is_no_impact_is_refused(loud, impact):
     with pytest.raises(InputError, match="number from 0 to 2"):
-        findnemo.localize(loud, "a", calibration(loud), max_impact=impact, unrelated=HOLDOUT, search="gradient")
+        findnemo.localize(
+            loud, "a", calibration(loud), max_impact=impact, unrelated=HOLDOUT, search="gradient"
+        )
 
 
 # A memory that either of two neurons breaks
@@ -171,9 +188,16 @@ def test_a_set_that_is_gentle_at_once_costs_one_evaluation_a_caption(twice):
 
 def test_the_memory_goes_first_whatever_it_costs(twice):
     model, _, common = twice
-    ruled = Bystanders(model, [*HOLDOUT, CAPTION])  # the caption itself does not count among the others
+    ruled = Bystanders(
+        model, [*HOLDOUT, CAPTION]
+    )  # the caption itself does not count among the others
     found = findnemo.localize(
-        model, CAPTION, calibration(model, unusual=common), max_impact=0.0, unrelated=ruled, search="gradient"
+        model,
+        CAPTION,
+        calibration(model, unusual=common),
+        max_impact=0.0,
+        unrelated=ruled,
+        search="gradient",
     )
     assert found.reached
     assert len(found.neurons)
@@ -181,7 +205,12 @@ def test_the_memory_goes_first_whatever_it_costs(twice):
     assert found.impact < 0.001
     single, memory = planted(tiny_pipeline())
     only = findnemo.localize(
-        single, CAPTION, calibration(single, unusual=memory), max_impact=0.0, unrelated=HOLDOUT, search="gradient"
+        single,
+        CAPTION,
+        calibration(single, unusual=memory),
+        max_impact=0.0,
+        unrelated=HOLDOUT,
+        search="gradient",
     )
     assert only.reached
     for size in range(len(only.neurons)):
@@ -192,9 +221,16 @@ def test_the_memory_goes_first_whatever_it_costs(twice):
 
 def test_out_of_reach_stays_out_of_reach(twice):
     model, _, common = twice
-    usual = findnemo.localize(model, CAPTION, calibration(model, unusual=common, tau=-0.9), search="gradient")
+    usual = findnemo.localize(
+        model, CAPTION, calibration(model, unusual=common, tau=-0.9), search="gradient"
+    )
     found = findnemo.localize(
-        model, CAPTION, calibration(model, unusual=common, tau=-0.9), max_impact=0.0, unrelated=HOLDOUT, search="gradient"
+        model,
+        CAPTION,
+        calibration(model, unusual=common, tau=-0.9),
+        max_impact=0.0,
+        unrelated=HOLDOUT,
+        search="gradient",
     )
     assert not usual.reached
     assert not found.reached

@@ -15,7 +15,10 @@ ORDER = [("a", k) for k in range(40)]
 @pytest.mark.parametrize("start", [0, 3])
 @pytest.mark.parametrize("enough", [0, 1, 2, 3, 5, 16, 33, 37])
 def test_where_more_never_hurts_it_is_the_shortest_extension(start, enough):
-    first, rest = NeuronSet.of(ORDER[:start]), [n for n in ORDER if n not in NeuronSet.of(ORDER[:start])]
+    first, rest = (
+        NeuronSet.of(ORDER[:start]),
+        [n for n in ORDER if n not in NeuronSet.of(ORDER[:start])],
+    )
     asked = []
 
     def copies(neurons: NeuronSet) -> bool:

@@ -31,7 +31,10 @@ Neuron = tuple[str, int]
 Statistics = dict[str, Tensor]
 
 SEEDS = range(10)
-TIMESTEP = {"paper": 981, "released": 961}  # of a 50-step DDIM schedule: the first; the second, with an un-stepped x_T
+TIMESTEP = {
+    "paper": 981,
+    "released": 961,
+}  # of a 50-step DDIM schedule: the first; the second, with an un-stepped x_T
 TRIALS = {"paper": 18, "released": 16}
 
 # the U-Net, and what is read from it or blocked in it ----------------------------------------------------------------
@@ -41,7 +44,12 @@ def value_layers(model: Model) -> dict[str, nn.Module]:
     """`attn2.to_v` of the down blocks, then of the mid block."""
     modules = dict(model.pipeline.unet.named_modules())
     parts = ("down_blocks.", "mid_block.")
-    return {n: m for part in parts for n, m in modules.items() if n.startswith(part) and n.endswith("attn2.to_v")}
+    return {
+        n: m
+        for part in parts
+        for n, m in modules.items()
+        if n.startswith(part) and n.endswith("attn2.to_v")
+    }
 
 
 @contextmanager
@@ -49,7 +57,9 @@ def hooks(model: Model, hook: Callable[[str, Tensor], Tensor | None]) -> Iterato
     """While it lasts, hook(layer, output) sees the output of every value layer, and may return another."""
     with ExitStack() as stack:
         for name, module in value_layers(model).items():
-            handle = module.register_forward_hook(lambda module, args, output, name=name: hook(name, output))
+            handle = module.register_forward_hook(
+                lambda module, args, output, name=name: hook(name, output)
+            )
             stack.callback(handle.remove)
         yield
 
@@ -84,11 +94,18 @@ def blocked_eps(model: Model, x: Tensor, t: int, y: Tensor, S: Iterable[Neuron])
 def min_max(delta: Tensor, variant: str) -> Tensor:
     if variant == "paper":  # one minimum and one maximum per delta
         return (delta - delta.min()) / (delta.max() - delta.min())
-    return torch.stack([(channel - channel.min()) / (channel.max() - channel.min()) for channel in delta])
+    return torch.stack(
+        [(channel - channel.min()) / (channel.max() - channel.min()) for channel in delta]
+    )
 
 
 def noise_differences(
-    model: Model, prompt: str, variant: str, seed: int, S: Iterable[Neuron] = (), kept: Iterable[int] = SEEDS
+    model: Model,
+    prompt: str,
+    variant: str,
+    seed: int,
+    S: Iterable[Neuron] = (),
+    kept: Iterable[int] = SEEDS,
 ) -> dict[int, Tensor]:
     """Seed -> scaled eps(x_T, T, y) - x_T, with the neurons S deactivated."""
     y, deltas = model.encode([prompt]), {}
@@ -107,13 +124,17 @@ def ssim(a: Tensor, b: Tensor, variant: str) -> list[float]:
 
 def plain_ssim(a: Tensor, b: Tensor, data_range: float | None) -> Tensor:
     """11 x 11 Gaussian window, averaged where it fits (torchmetrics up to 1.4; later versions also count a padded border)."""
-    _, places = structural_similarity_index_measure(a, b, sigma=1.5, data_range=data_range, return_full_image=True)
+    _, places = structural_similarity_index_measure(
+        a, b, sigma=1.5, data_range=data_range, return_full_image=True
+    )
     return places[..., 5:-5, 5:-5].mean((1, 2, 3))
 
 
 def multi_scale_ssim(a: Tensor, b: Tensor) -> Tensor:
     """Contrast of two scales and SSIM of the third, each to the power .33; that SSIM, too, averaged where the window fits."""
-    whole = multiscale_structural_similarity_index_measure(a, b, reduction="none", kernel_size=11, betas=(0.33, 0.33, 0.33))
+    whole = multiscale_structural_similarity_index_measure(
+        a, b, reduction="none", kernel_size=11, betas=(0.33, 0.33, 0.33)
+    )
     a, b = (avg_pool2d(avg_pool2d(x, 2), 2) for x in (a, b))
     counted = structural_similarity_index_measure(a, b, sigma=1.5, reduction="none")
     return whole * (plain_ssim(a, b, None) / counted) ** 0.33
@@ -149,7 +170,9 @@ def activations(model: Model, prompt: str) -> Statistics:
 def mean_and_std(model: Model, prompts: list[str]) -> tuple[Statistics, Statistics]:
     rows = [activations(model, prompt) for prompt in prompts]
     stacks = {layer: torch.stack([row[layer] for row in rows]) for layer in value_layers(model)}
-    return {n: a.mean(dim=0) for n, a in stacks.items()}, {n: a.std(dim=0, unbiased=True) for n, a in stacks.items()}
+    return {n: a.mean(dim=0) for n, a in stacks.items()}, {
+        n: a.std(dim=0, unbiased=True) for n, a in stacks.items()
+    }
 
 
 def threshold(scores: list[float]) -> float:
@@ -159,7 +182,9 @@ def threshold(scores: list[float]) -> float:
 # the algorithms ------------------------------------------------------------------------------------------------------
 
 
-def out_of_distribution(a: Statistics, mean: Statistics, std: Statistics, theta: float, k: int) -> set[Neuron]:
+def out_of_distribution(
+    a: Statistics, mean: Statistics, std: Statistics, theta: float, k: int
+) -> set[Neuron]:
     """Algorithm 2: |z| > theta, and the k largest activations of every layer."""
     S = set()
     for layer in a:
@@ -170,7 +195,10 @@ def out_of_distribution(a: Statistics, mean: Statistics, std: Statistics, theta:
 
 
 def initial_selection(
-    select: Callable[[float, int], set[Neuron]], score: Callable[[set[Neuron]], float], tau: float, trials: int
+    select: Callable[[float, int], set[Neuron]],
+    score: Callable[[set[Neuron]], float],
+    tau: float,
+    trials: int,
 ) -> tuple[set[Neuron], float, float, int]:
     """Algorithm 3: candidates, tau_ref, theta and k."""
     theta, k = 5.0, 0
@@ -184,7 +212,11 @@ def initial_selection(
 
 
 def refinement(
-    S: set[Neuron], score: Callable[[set[Neuron]], float], tau_ref: float, layers: list[str], variant: str
+    S: set[Neuron],
+    score: Callable[[set[Neuron]], float],
+    tau_ref: float,
+    layers: list[str],
+    variant: str,
 ) -> set[Neuron]:
     """Algorithm 4: what can be active without the score rising above tau_ref is dropped, layers first, then neurons.
 
@@ -212,14 +244,26 @@ class Found:
     tau_ref: float | None = None
     theta: float | None = None
     k: int | None = None
-    layers: list[str] = field(default_factory=list)  # that hold candidates, in the order of refinement
+    layers: list[str] = field(
+        default_factory=list
+    )  # that hold candidates, in the order of refinement
 
 
-def search(model: Model, prompt: str, variant: str, seed: int, tau: float, mean: Statistics, std: Statistics) -> Found:
+def search(
+    model: Model,
+    prompt: str,
+    variant: str,
+    seed: int,
+    tau: float,
+    mean: Statistics,
+    std: Statistics,
+) -> Found:
     unblocked = noise_differences(model, prompt, variant, seed)
     best = best_scores(unblocked, variant)
     counts = operator.ge if variant == "paper" else operator.gt
-    kept = [k for k in SEEDS if counts(best[k], tau)]  # Algorithm 1's seed filter, once, on the unblocked model
+    kept = [
+        k for k in SEEDS if counts(best[k], tau)
+    ]  # Algorithm 1's seed filter, once, on the unblocked model
     compared = []
 
     def score(S: set[Neuron]) -> float:
@@ -240,7 +284,11 @@ def search(model: Model, prompt: str, variant: str, seed: int, tau: float, mean:
     found.margin = min([found.margin, *(abs(s - tau) for s in compared)])
 
     compared.clear()
-    layers = [layer for layer in value_layers(model) if any(neuron[0] == layer for neuron in found.candidates)]
+    layers = [
+        layer
+        for layer in value_layers(model)
+        if any(neuron[0] == layer for neuron in found.candidates)
+    ]
     found.layers = layers if variant == "paper" else layers[::-1]
     found.neurons = refinement(found.candidates, score, found.tau_ref, found.layers, variant)
     found.margin = min([found.margin, *(abs(s - found.tau_ref) for s in compared)])
@@ -269,7 +317,9 @@ class Studied:
         return replace(VARIANTS[self.variant], seed=self.seed)
 
 
-def loud_model(prediction_type: str, size: int, seed: int, attention: tuple[float, ...], output: float) -> Model:
+def loud_model(
+    prediction_type: str, size: int, seed: int, attention: tuple[float, ...], output: float
+) -> Model:
     """A random U-Net with 3 value layers (widths 8, 16, 16) that says more about the text than about the latents.
 
     Its pattern is what cross-attention adds, seen through the zero padding; without gain, the value neurons hardly matter.
@@ -362,19 +412,31 @@ def found(case: Case) -> findnemo.Localization:
 @pytest.mark.parametrize("name", MODELS)
 def test_calibration_is_that_of_the_transcription(name):
     known = studied(name)
-    torch.testing.assert_close(known.calibration.scores, torch.tensor(known.scores), atol=1e-4, rtol=0, check_dtype=False)
+    torch.testing.assert_close(
+        known.calibration.scores, torch.tensor(known.scores), atol=1e-4, rtol=0, check_dtype=False
+    )
     assert known.calibration.tau == pytest.approx(threshold(known.scores), abs=1e-4)
-    assert list(known.calibration.mean) == list(known.calibration.std) == list(value_layers(known.model))
+    assert (
+        list(known.calibration.mean)
+        == list(known.calibration.std)
+        == list(value_layers(known.model))
+    )
     for layer in value_layers(known.model):
-        torch.testing.assert_close(known.calibration.mean[layer], known.mean[layer], atol=1e-5, rtol=0, check_dtype=False)
-        torch.testing.assert_close(known.calibration.std[layer], known.std[layer], atol=1e-5, rtol=0, check_dtype=False)
+        torch.testing.assert_close(
+            known.calibration.mean[layer], known.mean[layer], atol=1e-5, rtol=0, check_dtype=False
+        )
+        torch.testing.assert_close(
+            known.calibration.std[layer], known.std[layer], atol=1e-5, rtol=0, check_dtype=False
+        )
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_score_is_that_of_the_transcription(name):
     known = studied(name)
     score = findnemo.score(known.model, LONG, settings=known.settings)
-    assert score == pytest.approx(memorization_score(known.model, LONG, known.variant, known.seed), abs=1e-4)
+    assert score == pytest.approx(
+        memorization_score(known.model, LONG, known.variant, known.seed), abs=1e-4
+    )
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -411,7 +473,9 @@ def test_theta_and_k_are_those_of_the_trial_that_algorithm_3_ends_with(case):
 def test_the_order_of_refinement_matters_here(case):
     end = expected(case)
     variant = studied(case.model).variant
-    assert refinement(end.candidates, end.score, end.tau_ref, end.layers[::-1], variant) != end.neurons
+    assert (
+        refinement(end.candidates, end.score, end.tau_ref, end.layers[::-1], variant) != end.neurons
+    )
 
 
 @pytest.mark.parametrize(("name", "counts"), [("paper", True), ("released", False)])
@@ -429,7 +493,9 @@ def test_fast_searches_of_the_released_variant_hold_what_the_transcription_measu
     """All kept seeds in one batch, as in the released code: what was found is under tau there, and without any one neuron it is not."""
     case = CASES[0]
     known, end = studied(case.model), expected(case)
-    found = findnemo.localize(known.model, case.prompt, replace(known.calibration, tau=case.tau), search=search)
+    found = findnemo.localize(
+        known.model, case.prompt, replace(known.calibration, tau=case.tau), search=search
+    )
     neurons = set(found.neurons)
     assert found.score_after == pytest.approx(end.score(neurons), abs=1e-4)
     assert found.score_after <= case.tau

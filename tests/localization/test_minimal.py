@@ -69,7 +69,9 @@ def test_what_remains_is_one_of_the_minimal_sets(order, sets, data):
 
 
 @given(orders, any_table, st.data())
-def test_what_remains_is_one_minimal_whatever_the_test_is_and_however_little_is_proven(order, table, data):
+def test_what_remains_is_one_minimal_whatever_the_test_is_and_however_little_is_proven(
+    order, table, data
+):
     start = data.draw(st.sampled_from(sorted(table, key=len)))
     sufficient = lambda off: off in table  # noqa: E731
 

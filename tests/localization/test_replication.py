@@ -51,7 +51,9 @@ def plain(model: Model, neurons: NeuronSet) -> torch.Tensor:
     return torch.cat(rows)
 
 
-def test_similarities_of_many_sets_in_one_batch_are_those_of_passes_of_their_own(model, replication):
+def test_similarities_of_many_sets_in_one_batch_are_those_of_passes_of_their_own(
+    model, replication
+):
     sets = some_sets(model)
     found = replication.similarities(sets, range(10))
     for row, neurons in zip(found, sets, strict=True):
@@ -72,7 +74,11 @@ def test_the_largest_similarity_and_the_verdict_agree_in_any_order_of_asking(mod
 
 def test_a_seed_that_the_witnesses_did_not_speak_for_becomes_one(model, replication):
     (first,) = replication.witnesses
-    neurons, values = next((s, v) for s in some_sets(model) if int((v := plain(model, s)).argmax()) != first and v.max() < 0.999)
+    neurons, values = next(
+        (s, v)
+        for s in some_sets(model)
+        if int((v := plain(model, s)).argmax()) != first and v.max() < 0.999
+    )
     worst = int(values.argmax())
     level = (float(values[first]) + float(values[worst])) / 2
     assert replication.gone(neurons, level)
@@ -111,7 +117,9 @@ def test_a_set_that_a_known_seed_refutes_is_not_tried_again(model, replication):
     assert replication.probe.evaluations == spent
 
 
-def test_a_set_of_several_that_fails_is_confirmed_no_further_than_where_it_fails(model, replication):
+def test_a_set_of_several_that_fails_is_confirmed_no_further_than_where_it_fails(
+    model, replication
+):
     neurons = some_sets(model)[0]
     values = plain(model, neurons)
     level = float(values.min()) - 1e-3  # every seed says no
@@ -142,7 +150,9 @@ def test_the_gradient_is_that_of_finite_differences(model, replication):
     generator = torch.Generator().manual_seed(3)
     for name, g in gradient.items():
         direction = torch.randn(1, len(g), generator=generator)
-        slope = (similarity({name: step * direction}) - similarity({name: -step * direction})) / (2 * step)
+        slope = (similarity({name: step * direction}) - similarity({name: -step * direction})) / (
+            2 * step
+        )
         assert slope == pytest.approx(float(g @ direction[0]), abs=1e-3)
 
 
@@ -157,7 +167,11 @@ def test_a_gradient_leaves_the_weights_as_they_were(model, replication):
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
 )
 def test_out_of_memory_halves_the_batch_and_changes_no_result(model, monkeypatch, error):
     sets = some_sets(model)
@@ -238,7 +252,9 @@ def test_parts_before_the_first_edited_layer_do_not_run_again(model):
     layers = list(model.value_layers)
     ran: list[str] = []
     handles = [
-        m.register_forward_hook(lambda *a, n=n: ran.append(n)) for n, m in model.denoiser.named_modules() if n.endswith("conv1")
+        m.register_forward_hook(lambda *a, n=n: ran.append(n))
+        for n, m in model.denoiser.named_modules()
+        if n.endswith("conv1")
     ]
     try:
         with reuse.replay(model, len(layers) - 1, [0, 1]):
@@ -246,7 +262,9 @@ def test_parts_before_the_first_edited_layer_do_not_run_again(model):
     finally:
         for handle in handles:
             handle.remove()
-    assert not [n for n in ran if n.startswith("down_blocks.0") or n.startswith("mid_block.resnets.0")]
+    assert not [
+        n for n in ran if n.startswith("down_blocks.0") or n.startswith("mid_block.resnets.0")
+    ]
     assert [n for n in ran if n.startswith("up_blocks")]
 
 
@@ -272,7 +290,9 @@ def test_reuse_within_an_edit_keeps_the_edit(model):
 
 def test_masks_are_one_row_a_set(model):
     layers = list(model.value_layers)
-    scales = masks(model, [NeuronSet({layers[0]: [1]}), NeuronSet(), NeuronSet({layers[2]: [0, 3]})])
+    scales = masks(
+        model, [NeuronSet({layers[0]: [1]}), NeuronSet(), NeuronSet({layers[2]: [0, 3]})]
+    )
     assert list(scales) == [layers[0], layers[2]]
     assert [int((row == 0).sum()) for row in scales[layers[0]]] == [1, 0, 0]
     assert torch.nonzero(scales[layers[2]] == 0).tolist() == [[2, 0], [2, 3]]
@@ -284,7 +304,9 @@ def test_masks_are_one_row_a_set(model):
 @pytest.mark.parametrize("layer", [0, 4])
 def test_a_first_guess_comes_with_the_first_pass_and_changes_nothing_else(model, layer):
     guess = NeuronSet({list(model.value_layers)[layer]: [1, 5]})
-    plain_, guessed = (Replication(Probe(model, PROMPT, reuse=True), -1.0, g) for g in (NeuronSet(), guess))
+    plain_, guessed = (
+        Replication(Probe(model, PROMPT, reuse=True), -1.0, g) for g in (NeuronSet(), guess)
+    )
     assert guessed.probe.evaluations == plain_.probe.evaluations + 1
     torch.testing.assert_close(guessed.unblocked, plain_.unblocked, atol=2e-5, rtol=0)
     assert guessed.witnesses == [0]
@@ -301,7 +323,10 @@ def test_a_guess_on_a_seed_that_does_not_replicate_is_forgotten(model):
     guess = NeuronSet({next(iter(model.value_layers)): [1]})
     deltas = Probe(model, PROMPT).deltas()
     best = torch.stack(
-        [torch.stack([ssim(a[None], b[None])[0] for j, b in enumerate(deltas) if j != i]).max() for i, a in enumerate(deltas)]
+        [
+            torch.stack([ssim(a[None], b[None])[0] for j, b in enumerate(deltas) if j != i]).max()
+            for i, a in enumerate(deltas)
+        ]
     )
     found = Replication(Probe(model, PROMPT), float(best[0]) + 1e-4, guess)
     assert 0 not in found.kept
@@ -316,4 +341,6 @@ def test_a_first_pass_that_does_not_fit_is_halved_and_gives_the_same(model, monk
     probe = Probe(model, PROMPT, reuse=True)
     for a, b in zip(probe.first_deltas(guess), want, strict=True):
         torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
-    torch.testing.assert_close(probe.deltas(guess), Probe(model, PROMPT).deltas(guess), atol=2e-5, rtol=0)
+    torch.testing.assert_close(
+        probe.deltas(guess), Probe(model, PROMPT).deltas(guess), atol=2e-5, rtol=0
+    )

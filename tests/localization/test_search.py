@@ -29,7 +29,9 @@ def model() -> Model:
             module.weight.data.copy_(torch.randn(module.weight.shape, generator=generator))
             module.weight.data[torch.randperm(len(module.weight), generator=generator)[:3]] *= 6
         if name.endswith("attn2.to_out.0"):
-            module.weight.data *= 0 if name.startswith("up_blocks") else 100  # text enters where neurons are sought
+            module.weight.data *= (
+                0 if name.startswith("up_blocks") else 100
+            )  # text enters where neurons are sought
     pipeline.unet.conv_out.weight.data *= 100
     return findnemo.load(pipeline)
 
@@ -37,11 +39,15 @@ def model() -> Model:
 def same_seed(model: Model, neurons: NeuronSet, seeds: int = 10) -> float:
     """Largest same-seed similarity over the seeds, in passes that share nothing."""
     probe = Probe(model, PROMPT)
-    return max(float(ssim(probe.deltas(keep=[k]), probe.deltas(neurons, keep=[k]))) for k in range(seeds))
+    return max(
+        float(ssim(probe.deltas(keep=[k]), probe.deltas(neurons, keep=[k]))) for k in range(seeds)
+    )
 
 
 def search(model: Model, name: str, tau: float, seeds: int = 10):
-    replication = Replication(Probe(model, PROMPT, samples=range(seeds), reuse=True), tau=-1.0)  # every seed counts
+    replication = Replication(
+        Probe(model, PROMPT, samples=range(seeds), reuse=True), tau=-1.0
+    )  # every seed counts
     absolute = activations(model, PROMPT)
     z = findnemo.calibrate(model, HOLDOUT, settings=findnemo.Settings(samples=2)).z_scores(absolute)
     return ONE_STEP[name](replication, z, absolute, tau)
@@ -107,7 +113,14 @@ NEURONS = [("a", 0), ("a", 1), ("b", 0), ("b", 3), ("c", 2)]
 @pytest.mark.parametrize("first", NEURONS)
 @pytest.mark.parametrize("second", NEURONS)
 def test_seeds_that_need_different_neurons_are_all_served(first, second):
-    table = Table({0: [{first}], 1: [{second}, {first, NEURONS[0], NEURONS[4]}], 2: [{first, second}, set(NEURONS)]}, seeds=3)
+    table = Table(
+        {
+            0: [{first}],
+            1: [{second}, {first, NEURONS[0], NEURONS[4]}],
+            2: [{first, second}, set(NEURONS)],
+        },
+        seeds=3,
+    )
     found = ranked(table, [lambda: NEURONS[:2], lambda: NEURONS], 0.5, NEURONS).neurons
     sufficient = lambda s: table.similarity(s) <= 0.5  # noqa: E731
     minimal = [

@@ -47,7 +47,9 @@ def test_a_consensus_that_does_not_suffice_grows_in_order_of_frequency(sets, nee
     found = consensus_of(made, lambda neurons: ("a", needed) in neurons)
     shares = frequency(made)
     assert set(found) <= set(shares)
-    assert ("a", needed) in found or found == NeuronSet.of(shares)  # or it is in no set: then all that was found
+    assert ("a", needed) in found or found == NeuronSet.of(
+        shares
+    )  # or it is in no set: then all that was found
     for neuron, share in shares.items():
         if neuron not in found:
             assert all(share <= shares[n] for n in found)
@@ -73,18 +75,27 @@ def model() -> Model:
 def calibration(model):
     """Under the scores of five base seeds, and over what is left with all neurons off."""
     made = findnemo.calibrate(model, HOLDOUT, settings=findnemo.Settings(samples=4))
-    scores = [findnemo.score(model, PROMPT, settings=replace(made.settings, seed=k)) for k in range(3)]
+    scores = [
+        findnemo.score(model, PROMPT, settings=replace(made.settings, seed=k)) for k in range(3)
+    ]
     return replace(made, tau=min(scores) - 0.02)
 
 
 def test_a_consensus_is_gone_on_the_seeds_of_all_its_searches(model, calibration):
     found = findnemo.localize(model, PROMPT, calibration, consensus=3, search="gradient")
     alone = [
-        findnemo.localize(model, PROMPT, replace(calibration, settings=replace(calibration.settings, seed=k)), search="gradient")
+        findnemo.localize(
+            model,
+            PROMPT,
+            replace(calibration, settings=replace(calibration.settings, seed=k)),
+            search="gradient",
+        )
         for k in range(3)
     ]
     shares = frequency([a.neurons for a in alone if a.memorized])
-    assert found.frequency == {f"{name}:{i}": round(share, 3) for (name, i), share in shares.items()}
+    assert found.frequency == {
+        f"{name}:{i}": round(share, 3) for (name, i), share in shares.items()
+    }
     assert found.candidates == NeuronSet.of(shares)
     assert set(found.neurons) <= set(shares)
     assert found.score_before == alone[0].score_before
@@ -107,11 +118,15 @@ def test_one_search_is_what_it_was(model, calibration):
 
 
 def test_a_caption_that_is_not_memorized_has_no_consensus(model, calibration):
-    found = findnemo.localize(model, PROMPT, replace(calibration, tau=2.0), consensus=3, search="gradient")
+    found = findnemo.localize(
+        model, PROMPT, replace(calibration, tau=2.0), consensus=3, search="gradient"
+    )
     assert (found.memorized, len(found.neurons), found.evaluations) == (
         False,
         0,
-        findnemo.localize(model, PROMPT, replace(calibration, tau=2.0), search="gradient").evaluations,
+        findnemo.localize(
+            model, PROMPT, replace(calibration, tau=2.0), search="gradient"
+        ).evaluations,
     )
 
 
@@ -122,4 +137,12 @@ def test_a_consensus_of_none_is_refused(model, calibration):
 
 def test_a_consensus_and_a_largest_impact_exclude_each_other(model, calibration):
     with pytest.raises(InputError, match="not both"):
-        findnemo.localize(model, PROMPT, calibration, max_impact=0.1, unrelated=HOLDOUT, consensus=2, search="gradient")
+        findnemo.localize(
+            model,
+            PROMPT,
+            calibration,
+            max_impact=0.1,
+            unrelated=HOLDOUT,
+            consensus=2,
+            search="gradient",
+        )

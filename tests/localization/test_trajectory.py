@@ -32,12 +32,19 @@ def nearest(model, caption, neurons, source, images=4):
     """Largest similarity of fresh finished images to the training image, by the descriptor, which no search has seen."""
     with findnemo.deactivate(model, neurons):
         made = generate(model, caption, range(FRESH, FRESH + images), demo.image_settings())
-    return float(demo.judges().descriptor.similarity(made, [demo.training_image(caption, source)]).max())
+    return float(
+        demo.judges().descriptor.similarity(made, [demo.training_image(caption, source)]).max()
+    )
 
 
 def test_one_neuron_is_found_where_one_is_enough(demo_model):
     found = localize(demo_model, ONE, demo.calibration())
-    assert (found.search, found.scope, found.memorized, found.reached) == ("trajectory", "all", True, True)
+    assert (found.search, found.scope, found.memorized, found.reached) == (
+        "trajectory",
+        "all",
+        True,
+        True,
+    )
     assert found.neurons == demo.planted()[ONE]
     assert found.copy_before > 0.6 > 0.4 > found.copy_after
     assert found.evaluations < 250
@@ -71,14 +78,21 @@ def test_a_natural_memory_is_gone_from_finished_pictures(natural):
     assert sizes[-1] == len(found.neurons) == len(found.order)
     sets = [found.at(size)[0] for size in sizes]
     assert sets[-1] == found.neurons
-    assert all(len(small) == size and small & large == small for size, small, large in zip(sizes, sets, sets[1:], strict=False))
+    assert all(
+        len(small) == size and small & large == small
+        for size, small, large in zip(sizes, sets, sets[1:], strict=False)
+    )
     others = Bystanders(natural, demo.calibration("demo-natural").ordinary[:CAPTIONS])
     assert [point.change for point in found.points] == pytest.approx(others.impacts(sets), abs=1e-4)
     again = json.loads(json.dumps(found.to_json()))
     assert findnemo.Localization.from_json(again) == found
-    older = {name: value for name, value in again.items() if name not in ("order", "points")} | {"sizes": [[1, 0.9], [2, 0.3]]}
+    older = {name: value for name, value in again.items() if name not in ("order", "points")} | {
+        "sizes": [[1, 0.9], [2, 0.3]]
+    }
     assert findnemo.Localization.from_json(older) == replace(found, order=(), points=())
-    assert localize(natural, caption, demo.calibration("demo-natural")) == found  # once more, the same to the last bit
+    assert (
+        localize(natural, caption, demo.calibration("demo-natural")) == found
+    )  # once more, the same to the last bit
 
 
 @pytest.mark.slow
@@ -88,12 +102,16 @@ def test_ordinary_captions_have_nothing_to_remove(natural):
     found = localize(natural, ORDINARY, low)  # a false alarm
     assert (found.search, found.scope, found.copy_after) == ("trajectory", "paper", None)
     assert found.copy_before < 0.6
-    assert found.neurons == localize(natural, ORDINARY, low, "gradient").neurons  # the trace, for those who want it
+    assert (
+        found.neurons == localize(natural, ORDINARY, low, "gradient").neurons
+    )  # the trace, for those who want it
 
 
 def test_scopes(demo_model, natural):
     assert list(demo_model.layers_of("paper")) == list(demo_model.value_layers)
-    assert [n.split("_")[0] for n in demo_model.layers_of("all")] == ["down"] * 6 + ["mid"] + ["up"] * 6
+    assert [n.split("_")[0] for n in demo_model.layers_of("all")] == ["down"] * 6 + ["mid"] + [
+        "up"
+    ] * 6
     assert sum(demo_model.widths("all").values()) == 960
     with pytest.raises(InputError, match="scope 'up' is not known: use one of paper, all"):
         demo_model.layers_of("up")
@@ -101,7 +119,11 @@ def test_scopes(demo_model, natural):
     scanned = scan(natural, captions, demo.image_settings())
     assert scanned.scope == "all"
     assert set(scanned.left) == set(captions)
-    assert max(left["all"] for left in scanned.left.values()) < 0.6 < max(left["paper"] for left in scanned.left.values())
+    assert (
+        max(left["all"] for left in scanned.left.values())
+        < 0.6
+        < max(left["paper"] for left in scanned.left.values())
+    )
     assert scan(demo_model, [ONE], demo.image_settings()).scope == "paper"
     assert scan(demo_model, [ORDINARY], demo.image_settings()).left == {}
 
@@ -117,7 +139,10 @@ def test_neurons_of_ordinary_captions_are_dear(natural):
     assert dear > cheap
     assert all(float(v.min()) >= 0 for v in price.values())
     assert set(price) == set(widths)
-    assert all(torch.equal(v, torch.ones(widths[n])) for n, v in prices(natural, (), widths, 3, 2.0).items())
+    assert all(
+        torch.equal(v, torch.ones(widths[n]))
+        for n, v in prices(natural, (), widths, 3, 2.0).items()
+    )
 
 
 @pytest.mark.slow
@@ -125,7 +150,9 @@ def test_a_limit_of_impact_asks_for_gentler_sets(natural):
     caption = demo.memorized("demo-natural")[0].text
     calibration, unrelated = demo.calibration("demo-natural"), demo.unrelated()[:8]
     free = localize(natural, caption, calibration, max_impact=2.0, unrelated=unrelated)
-    gentle = localize(natural, caption, calibration, max_impact=free.impact * 0.7, unrelated=unrelated)
+    gentle = localize(
+        natural, caption, calibration, max_impact=free.impact * 0.7, unrelated=unrelated
+    )
     assert free.tried == 1 < gentle.tried
     assert gentle.impact <= free.impact
     assert gentle.reached
@@ -135,7 +162,10 @@ def test_a_point_that_was_not_tried_is_refused():
     points = [Point(1, 0.9, 0.0), Point(4, 0.5, None)]
     order = [("a", 7), ("b", 1), ("a", 2), ("b", 0)]
     assert chosen(order, points, 4) == (NeuronSet({"a": [2, 7], "b": [0, 1]}), points[1])
-    assert [str(point) for point in points] == ["likeness left 0.900, ordinary captions changed by 0.000", "likeness left 0.500"]
+    assert [str(point) for point in points] == [
+        "likeness left 0.900, ordinary captions changed by 0.000",
+        "likeness left 0.500",
+    ]
     with pytest.raises(InputError, match="a set of 3 neurons was not tried; those that were: 1, 4"):
         chosen(order, points, 3)
     with pytest.raises(InputError, match="the search left no list of sets"):
@@ -147,8 +177,14 @@ def test_prices_are_asked_of_ordinary_captions_once(demo_model):
     points, spent = priced(demo_model, calibration, ONE, order, [(1, 0.2)])
     assert spent == CAPTIONS  # what is untouched was passed before
     assert priced(demo_model, calibration, ONE, order, [(1, 0.2)]) == (points, spent)
-    assert priced(demo_model, replace(calibration, ordinary=()), ONE, order, [(1, 0.2)]) == ((Point(1, 0.2),), 0)
-    assert priced(demo_model, replace(calibration, ordinary=(ONE,)), ONE, order, [(1, 0.2)]) == ((Point(1, 0.2),), 0)
+    assert priced(demo_model, replace(calibration, ordinary=()), ONE, order, [(1, 0.2)]) == (
+        (Point(1, 0.2),),
+        0,
+    )
+    assert priced(demo_model, replace(calibration, ordinary=(ONE,)), ONE, order, [(1, 0.2)]) == (
+        (Point(1, 0.2),),
+        0,
+    )
 
 
 def test_what_a_search_of_one_step_has_is_refused(demo_model):

@@ -15,7 +15,12 @@ from findnemo.errors import InputError
 from findnemo.metrics import Alignment, ClipFeatures
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+SMALL = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
 
 
 @pytest.fixture(scope="session")
@@ -23,9 +28,18 @@ def bare(tmp_path_factory):
     """A CLIP with random weights that does not say how its pictures are to be prepared."""
     folder, tokenizer = tmp_path_factory.mktemp("clip"), tiny_tokenizer()
     torch.manual_seed(0)
-    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "vocab_size": len(tokenizer)}
-    text, vision = CLIPTextConfig(**SMALL, **ids), CLIPVisionConfig(**SMALL, image_size=16, patch_size=8)
-    CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=8)).save_pretrained(folder)
+    ids = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "vocab_size": len(tokenizer),
+    }
+    text, vision = (
+        CLIPTextConfig(**SMALL, **ids),
+        CLIPVisionConfig(**SMALL, image_size=16, patch_size=8),
+    )
+    CLIPModel(
+        CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=8)
+    ).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -34,7 +48,9 @@ def bare(tmp_path_factory):
 def clip(bare):
     """The same as CLIPs are published."""
     crop, size = {"height": 16, "width": 16}, {"shortest_edge": 16}
-    CLIPImageProcessorPil(size=size, crop_size=crop, image_mean=MEAN, image_std=STD).save_pretrained(bare)
+    CLIPImageProcessorPil(
+        size=size, crop_size=crop, image_mean=MEAN, image_std=STD
+    ).save_pretrained(bare)
     yield bare
     (bare / "preprocessor_config.json").unlink()
 
@@ -45,15 +61,21 @@ def picture(width: int = 16, height: int = 16) -> Image.Image:
 
 @torch.no_grad()
 def by_transformers(folder, image: Image.Image) -> torch.Tensor:
-    pixels = CLIPImageProcessorPil.from_pretrained(folder)(image, return_tensors="pt")["pixel_values"]
+    pixels = CLIPImageProcessorPil.from_pretrained(folder)(image, return_tensors="pt")[
+        "pixel_values"
+    ]
     return CLIPModel.from_pretrained(folder).get_image_features(pixels).pooler_output
 
 
 @pytest.mark.parametrize("size", [(16, 16), (40, 24), (24, 40)])
 def test_a_published_clip_sees_what_its_own_preprocessing_gives(clip, size):
     image = picture(*size)
-    torch.testing.assert_close(Alignment(clip).embed([image]), by_transformers(clip, image), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(ClipFeatures(clip)([image]), by_transformers(clip, image), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        Alignment(clip).embed([image]), by_transformers(clip, image), atol=1e-4, rtol=1e-4
+    )
+    torch.testing.assert_close(
+        ClipFeatures(clip)([image]), by_transformers(clip, image), atol=1e-4, rtol=1e-4
+    )
 
 
 @torch.no_grad()
@@ -63,7 +85,9 @@ def test_alignment_is_the_cosine_of_both_embeddings(clip):
     text = model.get_text_features(**tokens).pooler_output
     image = by_transformers(clip, picture())
     want = (text @ image[0]) / (text.norm(dim=1) * image.norm())
-    torch.testing.assert_close(alignment([picture()] * 2, ["a cat", "dogs"]), want, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        alignment([picture()] * 2, ["a cat", "dogs"]), want, atol=1e-4, rtol=1e-4
+    )
 
 
 def test_the_mean_comes_from_the_checkpoint_or_the_caller_or_is_a_half(clip, bare):
@@ -71,8 +95,16 @@ def test_the_mean_comes_from_the_checkpoint_or_the_caller_or_is_a_half(clip, bar
     (clip / "preprocessor_config.json").rename(clip / "aside.json")
     silent = Alignment(bare)
     (clip / "aside.json").rename(clip / "preprocessor_config.json")
-    assert [a.preprocessing["mean"] for a in (published, given, silent)] == [list(MEAN), [0.1, 0.2, 0.3], [0.5] * 3]
-    assert [a.preprocessing["std"] for a in (published, given, silent)] == [list(STD), [1, 1, 2], [0.5] * 3]
+    assert [a.preprocessing["mean"] for a in (published, given, silent)] == [
+        list(MEAN),
+        [0.1, 0.2, 0.3],
+        [0.5] * 3,
+    ]
+    assert [a.preprocessing["std"] for a in (published, given, silent)] == [
+        list(STD),
+        [1, 1, 2],
+        [0.5] * 3,
+    ]
     assert [a.preprocessing["resize"] for a in (published, silent)] == [16, None]
     assert len({a.preprocessing["name"] for a in (published, given, silent)}) == 3
     assert len({tuple(a.embed([picture()])[0].tolist()) for a in (published, given, silent)}) == 3

@@ -48,24 +48,36 @@ def unit(pixels: np.ndarray, mean: list[float], std: list[float]) -> np.ndarray:
 
 def test_sscd_squashes_and_takes_imagenets_mean(path):
     image = picture(400, 200)
-    squashed = np.asarray(image.resize((320, 320), Image.Resampling.BILINEAR), float).transpose(2, 0, 1)
+    squashed = np.asarray(image.resize((320, 320), Image.Resampling.BILINEAR), float).transpose(
+        2, 0, 1
+    )
     want = unit(squashed, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     np.testing.assert_allclose(fed(path, image, "sscd"), want, atol=1e-6)
 
 
 def test_half_crops_the_middle_and_takes_a_half(path):
     image = picture(400, 200)
-    middle = np.asarray(image.resize((512, 256), Image.Resampling.BILINEAR).crop((144, 16, 368, 240)), float)
+    middle = np.asarray(
+        image.resize((512, 256), Image.Resampling.BILINEAR).crop((144, 16, 368, 240)), float
+    )
     want = unit(middle.transpose(2, 0, 1), [0.5] * 3, [0.5] * 3)
     np.testing.assert_allclose(fed(path, image, "half"), want, atol=1e-6)
 
 
 def test_a_run_can_record_what_the_numbers_depend_on(path):
-    one, other = Descriptor(path).preprocessing, Descriptor(path, preprocessing="half").preprocessing
+    one, other = (
+        Descriptor(path).preprocessing,
+        Descriptor(path, preprocessing="half").preprocessing,
+    )
     assert one["file"] == "pixels.pt"
     assert one["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     assert one != other
-    assert (other["size"], other["resize"], other["mean"], other["std"]) == (224, 256, [0.5] * 3, [0.5] * 3)
+    assert (other["size"], other["resize"], other["mean"], other["std"]) == (
+        224,
+        256,
+        [0.5] * 3,
+        [0.5] * 3,
+    )
 
 
 def test_descriptors_are_unit_vectors_and_the_same_in_every_batch():
@@ -73,12 +85,16 @@ def test_descriptors_are_unit_vectors_and_the_same_in_every_batch():
     images = [demo.training_image(p.text) for p in demo.memorized()[:3]]
     rows = descriptor(images)
     torch.testing.assert_close(rows.norm(dim=1), torch.ones(3))
-    torch.testing.assert_close(torch.cat([descriptor([i]) for i in images]), rows, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        torch.cat([descriptor([i]) for i in images]), rows, atol=1e-5, rtol=1e-5
+    )
     torch.testing.assert_close(descriptor.similarity(images, images[:2]), rows @ rows[:2].T)
 
 
 def test_bad_input_is_refused(tmp_path, path):
-    with pytest.raises(InputError, match=r"preprocessing 'large' is not known: use one of sscd, half"):
+    with pytest.raises(
+        InputError, match=r"preprocessing 'large' is not known: use one of sscd, half"
+    ):
         Descriptor(path, preprocessing="large")
     with pytest.raises(InputError, match="no descriptor file"):
         Descriptor(tmp_path)
@@ -90,7 +106,9 @@ def test_bad_input_is_refused(tmp_path, path):
 @pytest.mark.parametrize("size", [(4000, 1), (1, 4000), (300, 2)])
 def test_a_strip_does_not_fill_the_memory(monkeypatch, size):
     sizes, resize = [], Image.Image.resize
-    monkeypatch.setattr(Image.Image, "resize", lambda self, to, *a: sizes.append(to) or resize(self, to, *a))
+    monkeypatch.setattr(
+        Image.Image, "resize", lambda self, to, *a: sizes.append(to) or resize(self, to, *a)
+    )
     pixels = Preprocessing(8, (0.5,) * 3, (0.5,) * 3, resize=10)
     assert torch.equal(pixels([Image.new("RGB", size, "white")]), torch.ones(1, 3, 8, 8))
     assert [sorted(to) for to in sizes] == [[10, 40]]

@@ -14,12 +14,16 @@ NEURONS = NeuronSet({DOWN: [2, 7, 8], MID: [0, 3, 5]})
 PROMPTS = ["a cat", "two dogs"]
 
 
-def outputs(unet: torch.nn.Module, model: Model, prompt: str, sample: int, seed: int) -> dict[str, torch.Tensor]:
+def outputs(
+    unet: torch.nn.Module, model: Model, prompt: str, sample: int, seed: int
+) -> dict[str, torch.Tensor]:
     """What the last linear layer of each block gives for one latent."""
     found = {}
     for name in model.value_layers:
         last = unet.get_submodule(name.replace("to_v", "to_out.0"))
-        last.register_forward_hook(lambda m, i, o, name=name: found.__setitem__(name, o[0].double()))
+        last.register_forward_hook(
+            lambda m, i, o, name=name: found.__setitem__(name, o[0].double())
+        )
     with torch.no_grad():
         unet(model.noise(prompt, [sample], seed), 981, encoder_hidden_states=model.encode([prompt]))
     return found
@@ -29,9 +33,14 @@ def by_hand(model: Model, prompts: list[str], samples: int, seed: int) -> dict[s
     pruned, cosines = prune(model, NEURONS).unet, {name: [] for name in model.value_layers}
     for prompt in prompts:
         for k in range(samples):
-            on, off = outputs(model.denoiser, model, prompt, k, seed), outputs(pruned, model, prompt, k, seed)
+            on, off = (
+                outputs(model.denoiser, model, prompt, k, seed),
+                outputs(pruned, model, prompt, k, seed),
+            )
             for name in on:
-                cosines[name].append(float((on[name] * off[name]).sum() / (on[name].norm() * off[name].norm())))
+                cosines[name].append(
+                    float((on[name] * off[name]).sum() / (on[name].norm() * off[name].norm()))
+                )
     return {name: sum(values) / len(values) for name, values in cosines.items()}
 
 
@@ -42,7 +51,9 @@ def test_cosines_are_those_of_a_pruned_model(tiny):
     found = attention_cosine(tiny, PROMPTS, NEURONS, samples=2, seed=5)
     assert list(found) == list(tiny.value_layers)
     assert found == pytest.approx(by_hand(tiny, PROMPTS, 2, 5), abs=1e-5)
-    assert found[next(iter(found))] == pytest.approx(1)  # before the first edited layer nothing changes
+    assert found[next(iter(found))] == pytest.approx(
+        1
+    )  # before the first edited layer nothing changes
     assert found[DOWN] < 0.9
     assert found[MID] < 0.9
     assert found[list(found)[3]] < 1 - 1e-6  # not edited itself, but after one that is
@@ -65,7 +76,9 @@ def test_nothing_is_left_on_the_model(tiny):
 
 
 def test_without_neurons_nothing_changes(tiny):
-    assert attention_cosine(tiny, PROMPTS, NeuronSet()) == pytest.approx(dict.fromkeys(tiny.value_layers, 1.0))
+    assert attention_cosine(tiny, PROMPTS, NeuronSet()) == pytest.approx(
+        dict.fromkeys(tiny.value_layers, 1.0)
+    )
 
 
 @pytest.mark.parametrize(("prompts", "samples"), [([], 1), ("a cat", 1), (PROMPTS, 0)])

@@ -13,7 +13,13 @@ from findnemo.metrics import classify, memory_type
 
 @pytest.mark.parametrize(
     ("similarities", "kind"),
-    [([0.1] * 9 + [0.71], "VM"), ([0.7] * 10, "TM"), ([-0.2], "TM"), (torch.tensor([0.9, 0.1]), "VM"), ((1.0,), "VM")],
+    [
+        ([0.1] * 9 + [0.71], "VM"),
+        ([0.7] * 10, "TM"),
+        ([-0.2], "TM"),
+        (torch.tensor([0.9, 0.1]), "VM"),
+        ((1.0,), "VM"),
+    ],
 )
 def test_one_image_over_the_bound_makes_a_memory_verbatim(similarities, kind):
     assert memory_type(similarities) == kind

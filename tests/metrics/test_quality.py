@@ -10,7 +10,16 @@ from torch import nn
 
 from findnemo import demo
 from findnemo.errors import InputError, NumericalError
-from findnemo.metrics import ClipFeatures, Descriptor, Inception, clean_resize, fid, frechet_distance, kernel_distance, kid
+from findnemo.metrics import (
+    ClipFeatures,
+    Descriptor,
+    Inception,
+    clean_resize,
+    fid,
+    frechet_distance,
+    kernel_distance,
+    kid,
+)
 from findnemo.metrics.quality import features
 
 SHAPES = [(50, 60, 4), (9, 7, 20), (200, 3, 5)]
@@ -32,7 +41,12 @@ def pictures(count: int, seed: int = 0, size: int = 20) -> list[Image.Image]:
 
 
 def gaussians(a: torch.Tensor, b: torch.Tensor) -> tuple[np.ndarray, ...]:
-    return a.mean(0).numpy(), np.cov(a.numpy(), rowvar=False), b.mean(0).numpy(), np.cov(b.numpy(), rowvar=False)
+    return (
+        a.mean(0).numpy(),
+        np.cov(a.numpy(), rowvar=False),
+        b.mean(0).numpy(),
+        np.cov(b.numpy(), rowvar=False),
+    )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -53,7 +67,10 @@ def test_frechet_distance_equals_the_one_with_scipys_matrix_root():
 
 
 def test_in_one_dimension_it_is_the_distance_of_means_and_deviations():
-    a, b = torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([[0.0], [1.0]])  # means 3, .5; variances 4, .5
+    a, b = (
+        torch.tensor([[1.0], [3.0], [5.0]]),
+        torch.tensor([[0.0], [1.0]]),
+    )  # means 3, .5; variances 4, .5
     assert frechet_distance(a, b) == pytest.approx(2.5**2 + 4 + 0.5 - 2 * math.sqrt(4 * 0.5))
 
 
@@ -104,7 +121,10 @@ def test_kernel_distance_of_whole_sets_equals_that_of_torchmetrics():
 
 def test_subsets_average_to_the_estimate_of_the_whole_sets():
     a, b = sets(40, 30, 5)
-    whole, scattered = mmd2(a.numpy(), b.numpy()), [kernel_distance(a, b, subsets=400, size=10, seed=s) for s in range(3)]
+    whole, scattered = (
+        mmd2(a.numpy(), b.numpy()),
+        [kernel_distance(a, b, subsets=400, size=10, seed=s) for s in range(3)],
+    )
     assert len(set(scattered)) == 3
     assert np.mean(scattered) == pytest.approx(whole, rel=0.1)
     assert kernel_distance(a, b, size=10, seed=1) == kernel_distance(a, b, size=10, seed=1)
@@ -129,7 +149,9 @@ def test_clean_fid_agrees():
     assert frechet_distance(a, b) == pytest.approx(cleanfid.fid_from_feats(a.numpy(), b.numpy()))
     assert kernel_distance(a, b) == pytest.approx(cleanfid.kernel_distance(a.numpy(), b.numpy()))
     picture = pictures(1)[0]
-    assert np.array_equal(clean_resize(picture).numpy(), resize(np.asarray(picture)).transpose(2, 0, 1))
+    assert np.array_equal(
+        clean_resize(picture).numpy(), resize(np.asarray(picture)).transpose(2, 0, 1)
+    )
 
 
 # what is refused ------------------------------------------------------------------------------------------------------
@@ -162,7 +184,11 @@ def test_one_image_is_no_set(distance):
 
 def test_clean_resize_smooths_before_it_shrinks_and_does_not_round():
     ramp = np.zeros((4, 8, 3), np.uint8)
-    ramp[:, ::2] = [101, 0, 3]  # every other column: a resize without smoothing would see all or nothing
+    ramp[:, ::2] = [
+        101,
+        0,
+        3,
+    ]  # every other column: a resize without smoothing would see all or nothing
     small = clean_resize(Image.fromarray(ramp), 4)
     assert small.shape == (3, 4, 4)
     assert small[0, 1, 1:3].tolist() == pytest.approx([50.5] * 2, abs=8)
@@ -190,7 +216,9 @@ def test_clean_resize_is_pillows_filter_on_each_channel():
 
 class Pool(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.stack([x.mean((1, 2, 3)), x[:, 0, 0, 0], torch.full_like(x[:, 0, 0, 0], x.shape[2])], 1)
+        return torch.stack(
+            [x.mean((1, 2, 3)), x[:, 0, 0, 0], torch.full_like(x[:, 0, 0, 0], x.shape[2])], 1
+        )
 
 
 class Resizing(nn.Module):

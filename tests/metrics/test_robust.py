@@ -16,7 +16,9 @@ VALUES = st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=30)
 @given(VALUES)
 def test_they_equal_numpys(values):
     middle = np.median(values)
-    assert median_mad(values) == pytest.approx((middle, np.median(np.abs(np.array(values) - middle))), abs=1e-6)
+    assert median_mad(values) == pytest.approx(
+        (middle, np.median(np.abs(np.array(values) - middle))), abs=1e-6
+    )
     assert mean_std(values) == pytest.approx((np.mean(values), np.std(values, ddof=1)), abs=1e-4)
 
 

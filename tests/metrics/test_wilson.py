@@ -34,7 +34,9 @@ def test_it_covers_about_as_often_as_it_says():
     assert min(covered) > 0.9
 
 
-@pytest.mark.parametrize(("hits", "of", "level"), [(0, 0, 0.95), (3, 2, 0.95), (-1, 2, 0.95), (1, 2, 1.0)])
+@pytest.mark.parametrize(
+    ("hits", "of", "level"), [(0, 0, 0.95), (3, 2, 0.95), (-1, 2, 0.95), (1, 2, 1.0)]
+)
 def test_what_is_no_share_is_refused(hits, of, level):
     with pytest.raises(InputError):
         wilson(hits, of, level)

@@ -42,13 +42,27 @@ def _built(prediction_type: str) -> Model:
     return model
 
 
-def call(model: Model, prompts: str | list[str] = PROMPT, images: int = 1, guidance: float = 3.0, **options: object) -> Tensor:
+def call(
+    model: Model,
+    prompts: str | list[str] = PROMPT,
+    images: int = 1,
+    guidance: float = 3.0,
+    **options: object,
+) -> Tensor:
     """Finished latents (prompts x images, C, H, W) of a whole call; image k of a prompt starts from its own noise."""
     prompts = [prompts] if isinstance(prompts, str) else prompts
-    generators = [torch.Generator().manual_seed(sample_seed(0, p, k)) for p in prompts for k in range(images)]
+    generators = [
+        torch.Generator().manual_seed(sample_seed(0, p, k)) for p in prompts for k in range(images)
+    ]
     options = {"num_inference_steps": 2, "output_type": "latent", "generator": generators} | options
-    return model.pipeline(prompts, num_images_per_prompt=images, guidance_scale=guidance, **options).images
+    return model.pipeline(
+        prompts, num_images_per_prompt=images, guidance_scale=guidance, **options
+    ).images
 
 
 def hooks(model: Model) -> list:
-    return [h for m in model.denoiser.modules() for h in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())]
+    return [
+        h
+        for m in model.denoiser.modules()
+        for h in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())
+    ]

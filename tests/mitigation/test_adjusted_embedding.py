@@ -22,7 +22,11 @@ def model() -> Model:
 def magnitudes(model: Model, latents: Tensor, text: Tensor) -> Tensor:
     """|| eps(x, y) - eps(x, empty) ||_2 of each image, in one batch."""
     empty = model.encode([""]).expand(len(latents), -1, -1)
-    return (model.predict_noise(latents, T, text) - model.predict_noise(latents, T, empty)).flatten(1).norm(dim=1)
+    return (
+        (model.predict_noise(latents, T, text) - model.predict_noise(latents, T, empty))
+        .flatten(1)
+        .norm(dim=1)
+    )
 
 
 def inputs(model: Model, images: int = 3) -> tuple[Tensor, Tensor, Tensor]:
@@ -33,7 +37,9 @@ def inputs(model: Model, images: int = 3) -> tuple[Tensor, Tensor, Tensor]:
 def counted(model: Model, run) -> int:
     """Passes of the denoiser."""
     passes = []
-    handle = model.denoiser.register_forward_pre_hook(lambda module, args: passes.append(len(args[0])))
+    handle = model.denoiser.register_forward_pre_hook(
+        lambda module, args: passes.append(len(args[0]))
+    )
     try:
         run()
     finally:
@@ -47,14 +53,18 @@ def test_the_magnitude_of_every_image_falls_to_the_target(prediction_type):
     latents, text, empty = inputs(model)
     before = magnitudes(model, latents, text)
     goal = float(before.min()) * 0.8
-    after = adjusted(model, latents, T, text, empty, target=goal * 4, iterations=50)  # 1024 entries: a quarter of the target
+    after = adjusted(
+        model, latents, T, text, empty, target=goal * 4, iterations=50
+    )  # 1024 entries: a quarter of the target
     assert (magnitudes(model, latents, after) <= goal * 1.001).all()
     assert (magnitudes(model, latents, after) > 0.2 * goal).all()  # it stops there
 
 
 def test_a_target_out_of_reach_takes_ten_iterations(model):
     latents, text, empty = inputs(model, 2)
-    assert counted(model, lambda: adjusted(model, latents, T, text, empty, target=0.0)) == 2 * (1 + 10)
+    assert counted(model, lambda: adjusted(model, latents, T, text, empty, target=0.0)) == 2 * (
+        1 + 10
+    )
     assert (adjusted(model, latents, T, text, empty, target=0.0) - text)[:, 1:].abs().max() > 0.05
 
 
@@ -68,9 +78,14 @@ def test_the_target_grows_with_the_root_of_the_entries(model):
 
 def test_rows_are_adjusted_each_for_itself_and_stop_for_themselves(model):
     latents, text, empty = inputs(model)
-    middle = 4 * float(magnitudes(model, latents, text).median()) * 1.001  # one has to change, two do not
+    middle = (
+        4 * float(magnitudes(model, latents, text).median()) * 1.001
+    )  # one has to change, two do not
     together = adjusted(model, latents, T, text, empty, target=middle)
-    alone = [adjusted(model, latents[k : k + 1], T, text[k : k + 1], empty, target=middle) for k in range(3)]
+    alone = [
+        adjusted(model, latents[k : k + 1], T, text[k : k + 1], empty, target=middle)
+        for k in range(3)
+    ]
     assert torch.equal(together, torch.cat(alone))
     changed = (together != text).flatten(1).any(1)
     assert changed.tolist() == (magnitudes(model, latents, text) > middle / 4).tolist()
@@ -96,7 +111,8 @@ def seen(model: Model, **options: object) -> list[Tensor]:
     texts: list[Tensor] = []
     with adjusted_embedding(model, CASE, target=0.0, iterations=2):
         handle = model.denoiser.register_forward_pre_hook(
-            lambda module, args, kwargs: texts.append(kwargs["encoder_hidden_states"]), with_kwargs=True
+            lambda module, args, kwargs: texts.append(kwargs["encoder_hidden_states"]),
+            with_kwargs=True,
         )
         call(model, **options)
         handle.remove()
@@ -106,7 +122,9 @@ def seen(model: Model, **options: object) -> list[Tensor]:
 @pytest.mark.parametrize("negative", [None, OTHER])
 def test_rows_without_the_prompt_and_the_start_of_text_stay_as_they_are(model, negative):
     plain, empty = model.encode([PROMPT]), model.encode([negative or ""])
-    first, second, third = seen(model, images=2, num_inference_steps=3, negative_prompt=negative and [negative])
+    first, second, third = seen(
+        model, images=2, num_inference_steps=3, negative_prompt=negative and [negative]
+    )
     assert torch.equal(first, second)
     assert torch.equal(first, third)
     assert torch.equal(first[:2], empty.expand(2, -1, -1))

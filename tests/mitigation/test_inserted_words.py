@@ -41,7 +41,9 @@ def is_subsequence(short: list[str], long: list[str]) -> bool:
     seed=st.integers(0, 2**62),
 )
 @settings(max_examples=30, deadline=None, derandomize=True)
-def test_as_many_words_are_inserted_as_asked_and_the_others_keep_their_order(kind, words, count, seed):
+def test_as_many_words_are_inserted_as_asked_and_the_others_keep_their_order(
+    kind, words, count, seed
+):
     tokenizer = MODEL.pipeline.tokenizer
     try:
         result = varied(MODEL, " ".join(words), kind, count, seed).split(" ")
@@ -109,18 +111,34 @@ def test_a_draw_depends_on_seed_prompt_and_image_only(model, kind):
 def test_each_image_is_that_of_its_own_caption(model, kind, guidance):
     """The same noise with the varied captions given by hand, one image each; the negative prompt is what it was."""
     with inserted_words(model, Case(CAPTION, seed=5), kind, 4):
-        result = call(model, [CAPTION, OTHER], images=2, guidance=guidance, negative_prompt=["x", "y"])
-    generators = [torch.Generator().manual_seed(sample_seed(0, p, k)) for p in (CAPTION, OTHER) for k in (0, 1)]
+        result = call(
+            model, [CAPTION, OTHER], images=2, guidance=guidance, negative_prompt=["x", "y"]
+        )
+    generators = [
+        torch.Generator().manual_seed(sample_seed(0, p, k))
+        for p in (CAPTION, OTHER)
+        for k in (0, 1)
+    ]
     captions = varied_all(model, [CAPTION, OTHER], 2, kind, 4, seed=5)
-    expected = call(model, captions, guidance=guidance, negative_prompt=["x", "x", "y", "y"], generator=generators)
+    expected = call(
+        model,
+        captions,
+        guidance=guidance,
+        negative_prompt=["x", "x", "y", "y"],
+        generator=generators,
+    )
     torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-4)
-    assert not torch.allclose(result, call(model, [CAPTION, OTHER], 2, guidance, negative_prompt=["x", "y"]), atol=1e-2)
+    assert not torch.allclose(
+        result, call(model, [CAPTION, OTHER], 2, guidance, negative_prompt=["x", "y"]), atol=1e-2
+    )
 
 
 def test_a_prompt_may_be_a_plain_string(model):
     options = {"num_inference_steps": 1, "output_type": "latent"}
     with inserted_words(model, CASE, "numbers", 1):
-        result = model.pipeline(PROMPT, generator=torch.Generator().manual_seed(0), **options).images
+        result = model.pipeline(
+            PROMPT, generator=torch.Generator().manual_seed(0), **options
+        ).images
     caption = varied(model, PROMPT, "numbers", 1, sample_seed(0, PROMPT, 0))
     expected = model.pipeline(caption, generator=torch.Generator().manual_seed(0), **options).images
     torch.testing.assert_close(result, expected)
@@ -129,7 +147,12 @@ def test_a_prompt_may_be_a_plain_string(model):
 @pytest.mark.parametrize(
     ("kind", "count", "prompt", "message"),
     [
-        ("verbs", 1, PROMPT, "kind of words 'verbs' is not known: use one of tokens, numbers, repeats"),
+        (
+            "verbs",
+            1,
+            PROMPT,
+            "kind of words 'verbs' is not known: use one of tokens, numbers, repeats",
+        ),
         ("tokens", 0, PROMPT, "0 words cannot be inserted"),
         ("repeats", 1, "", "the empty prompt has no word to repeat"),
         ("repeats", 10, "incomprehensible", "the 10 words to insert are longer than the 77 tokens"),

@@ -15,7 +15,10 @@ from findnemo.models import Model
 
 # each method once, with settings under which it has an effect on the tiny model and is quick
 METHODS = {
-    **{name: MITIGATIONS[name] for name in ("neurons", "attention", "tokens-4", "numbers-1", "repeats-4", "random-1")},
+    **{
+        name: MITIGATIONS[name]
+        for name in ("neurons", "attention", "tokens-4", "numbers-1", "repeats-4", "random-1")
+    },
     "embedding": partial(adjusted_embedding, target=1e-3, iterations=2),
     "wanda": partial(wanda, share=0.1, steps=1),
     "conceptprune": partial(conceptprune, share=0.1, steps=1),
@@ -36,7 +39,9 @@ def mitigated(model: Model, method, *args, **options) -> torch.Tensor:
 def test_the_table_names_every_method():
     counted = [f"{kind}-{n}" for kind in ("tokens", "numbers", "repeats") for n in (1, 4, 10)]
     repeated = [f"random-{k}" for k in range(1, 6)]
-    assert sorted(MITIGATIONS) == sorted(["neurons", "embedding", "attention", *counted, *repeated, "wanda", "conceptprune"])
+    assert sorted(MITIGATIONS) == sorted(
+        ["neurons", "embedding", "attention", *counted, *repeated, "wanda", "conceptprune"]
+    )
 
 
 @every_method
@@ -52,7 +57,9 @@ def test_an_image_does_not_depend_on_how_many_share_its_batch(model, method, gui
 def test_two_prompts_in_a_call_are_mitigated_each_for_itself(model, method):
     both = mitigated(model, method, [PROMPT, OTHER], images=2)
     for k, prompt in enumerate([PROMPT, OTHER]):
-        torch.testing.assert_close(both[2 * k : 2 * k + 1], mitigated(model, method, prompt), atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(
+            both[2 * k : 2 * k + 1], mitigated(model, method, prompt), atol=1e-3, rtol=1e-3
+        )
 
 
 @every_method
@@ -131,7 +138,10 @@ def test_a_compiled_denoiser_is_refused(model):
 
 def test_a_planted_memory_of_the_demo_is_gone(demo_model):
     prompt = "Brantwood Roasters first cup, a large brown ring"
-    case, settings = Case(prompt, findnemo.demo.planted()[prompt]), findnemo.ImageSettings(steps=8, guidance=2.0)
+    case, settings = (
+        Case(prompt, findnemo.demo.planted()[prompt]),
+        findnemo.ImageSettings(steps=8, guidance=2.0),
+    )
     describe = findnemo.demo.judges().descriptor
     before = describe(findnemo.generate(demo_model, prompt, [1000, 1001], settings))
     for name, copies in (("random-1", True), ("neurons", False)):

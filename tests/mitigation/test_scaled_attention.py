@@ -24,11 +24,17 @@ class Explicit:
     def __init__(self, ends: list[int | None], c: float):
         self.ends, self.c = ends, c
 
-    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, **options) -> Tensor:
+    def __call__(
+        self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, **options
+    ) -> Tensor:
         rows, heads = len(hidden_states), attn.heads
         q, k, v = (
             x.view(rows, x.shape[1], heads, -1).transpose(1, 2)
-            for x in (attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states))
+            for x in (
+                attn.to_q(hidden_states),
+                attn.to_k(encoder_hidden_states),
+                attn.to_v(encoder_hidden_states),
+            )
         )
         logits = q @ k.transpose(2, 3) / q.shape[-1] ** 0.5
         for row, end in enumerate(self.ends):
@@ -72,7 +78,9 @@ def test_the_default_is_that_of_the_paper(model):
 
 
 def test_the_explicit_softmax_without_a_change_is_the_model(model):
-    torch.testing.assert_close(explicitly(model, [None] * 2, 1.0), call(model), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        explicitly(model, [None] * 2, 1.0), call(model), atol=1e-4, rtol=1e-4
+    )
 
 
 def first_attention(model: Model, **options) -> Tensor:
@@ -135,13 +143,21 @@ def test_a_single_text_may_be_shared_by_all_rows(model):
 
 def test_a_text_that_was_encoded_elsewhere_is_refused(model):
     text = model.encode([PROMPT])
-    with pytest.raises(EditError, match="encode the prompt inside the context"), scaled_attention(model, CASE):
+    with (
+        pytest.raises(EditError, match="encode the prompt inside the context"),
+        scaled_attention(model, CASE),
+    ):
         model.predict_noise(model.noise(PROMPT, [0]), 981, text)
     with pytest.raises(InputError, match="not prompt_embeds"), scaled_attention(model, CASE):
         model.pipeline(prompt_embeds=text, negative_prompt_embeds=text)
 
 
 def test_a_custom_processor_is_refused(model):
-    model.denoiser.mid_block.attentions[0].transformer_blocks[0].attn2.set_processor(Explicit([None], 1.0))
-    with pytest.raises(EditError, match=r"mid_block.*attn2 uses Explicit.*set_attn_processor"), scaled_attention(model, CASE):
+    model.denoiser.mid_block.attentions[0].transformer_blocks[0].attn2.set_processor(
+        Explicit([None], 1.0)
+    )
+    with (
+        pytest.raises(EditError, match=r"mid_block.*attn2 uses Explicit.*set_attn_processor"),
+        scaled_attention(model, CASE),
+    ):
         pass

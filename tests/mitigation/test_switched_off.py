@@ -29,7 +29,9 @@ def test_random_neurons_are_as_many_per_layer_and_never_found_ones(model):
     for found in (NEURONS, half):
         for repeat in range(20):
             others = drawn(model, Case(PROMPT, found), repeat)
-            assert {n: len(i) for n, i in others.layers.items()} == {n: len(i) for n, i in found.layers.items()}
+            assert {n: len(i) for n, i in others.layers.items()} == {
+                n: len(i) for n, i in found.layers.items()
+            }
             assert not len(others & found)
     assert drawn(model, Case(PROMPT, half)) == NeuronSet({MID: range(16, 32), DOWN: range(8, 16)})
 
@@ -40,7 +42,12 @@ def test_every_other_neuron_is_drawn_some_time(model):
 
 
 def test_a_draw_depends_on_seed_prompt_and_repeat_and_on_nothing_else(model):
-    draws = [drawn(model, Case(p, NEURONS, seed), k) for p in (PROMPT, "b") for seed in (0, 1) for k in (1, 2)]
+    draws = [
+        drawn(model, Case(p, NEURONS, seed), k)
+        for p in (PROMPT, "b")
+        for seed in (0, 1)
+        for k in (1, 2)
+    ]
     assert len(set(draws)) == len(draws)
     turned = NeuronSet(dict(reversed(NEURONS.layers.items())))
     assert list(turned.layers) != list(NEURONS.layers)
@@ -60,7 +67,13 @@ def test_a_layer_with_too_few_others_is_named(model):
 
 
 @pytest.mark.parametrize("mitigation", [found_neurons, random_neurons])
-@pytest.mark.parametrize(("layers", "message"), [({"nowhere": [0]}, "no value layer 'nowhere'"), ({MID: [32]}, "no neuron 32")])
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [({"nowhere": [0]}, "no value layer 'nowhere'"), ({MID: [32]}, "no neuron 32")],
+)
 def test_neurons_that_the_model_lacks_are_refused(model, mitigation, layers, message):
-    with pytest.raises(EditError, match=message), mitigation(model, Case(PROMPT, NeuronSet(layers))):
+    with (
+        pytest.raises(EditError, match=message),
+        mitigation(model, Case(PROMPT, NeuronSet(layers))),
+    ):
         pass

@@ -39,7 +39,8 @@ def test_scores_of_a_small_linear_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("width", "share", "count"), [(1280, 0.01, 12), (5120, 0.01, 51), (100, 0.01, 1), (64, 0.01, 1), (10, 1.0, 10)]
+    ("width", "share", "count"),
+    [(1280, 0.01, 12), (5120, 0.01, 51), (100, 0.01, 1), (64, 0.01, 1), (10, 1.0, 10)],
 )
 def test_so_many_weights_of_every_row_are_chosen(width, share, count):
     score = torch.rand(7, width, generator=torch.Generator().manual_seed(0))
@@ -51,15 +52,25 @@ def test_so_many_weights_of_every_row_are_chosen(width, share, count):
 
 
 def test_conceptprune_keeps_what_matters_as_much_for_the_reference():
-    weight, concept = torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.tensor([9.0, 4.0, 1.0, 1.0])  # scores 9, 8, 3, 4
-    assert skilled(weight, concept, torch.tensor([1.0, 1.0, 1.0, 1.0]), 0.5).tolist() == [[True, True, False, False]]
-    assert skilled(weight, concept, torch.tensor([9.0, 3.0, 1.0, 1.0]), 0.5).tolist() == [[False, True, False, False]]
+    weight, concept = (
+        torch.tensor([[1.0, 2.0, 3.0, 4.0]]),
+        torch.tensor([9.0, 4.0, 1.0, 1.0]),
+    )  # scores 9, 8, 3, 4
+    assert skilled(weight, concept, torch.tensor([1.0, 1.0, 1.0, 1.0]), 0.5).tolist() == [
+        [True, True, False, False]
+    ]
+    assert skilled(weight, concept, torch.tensor([9.0, 3.0, 1.0, 1.0]), 0.5).tolist() == [
+        [False, True, False, False]
+    ]
     assert not skilled(weight, concept, concept, 0.5).any()
 
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.1, float("nan")])
 def test_a_share_that_is_none_is_refused(model, share):
-    with pytest.raises(InputError, match=r"share of .* cannot be zeroed"), wanda(model, CASE, share, steps=1):
+    with (
+        pytest.raises(InputError, match=r"share of .* cannot be zeroed"),
+        wanda(model, CASE, share, steps=1),
+    ):
         pass
 
 
@@ -75,7 +86,9 @@ def test_weights_come_back_bit_for_bit_whatever_they_are():
 # on a model ----------------------------------------------------------------------------------------------------------
 
 
-def recorded(model: Model, prompt: str, guidance: float, steps: int = 2, seed: int = 0) -> dict[str, Tensor]:
+def recorded(
+    model: Model, prompt: str, guidance: float, steps: int = 2, seed: int = 0
+) -> dict[str, Tensor]:
     """Inputs of the feed-forward linears, with the prompt, of all steps and positions: layer -> (many, in)."""
     inputs: dict[str, list[Tensor]] = defaultdict(list)
     handles = [
@@ -83,7 +96,13 @@ def recorded(model: Model, prompt: str, guidance: float, steps: int = 2, seed: i
         for name, layer in feed_forward(model).items()
     ]
     generator = torch.Generator().manual_seed(sample_seed(seed, prompt, 0))
-    model.pipeline(prompt, num_inference_steps=steps, guidance_scale=guidance, generator=generator, output_type="latent")
+    model.pipeline(
+        prompt,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        generator=generator,
+        output_type="latent",
+    )
     for handle in handles:
         handle.remove()
     return {name: torch.cat(parts) for name, parts in inputs.items()}
@@ -91,7 +110,9 @@ def recorded(model: Model, prompt: str, guidance: float, steps: int = 2, seed: i
 
 @pytest.mark.parametrize("guidance", [1.0, 7.0])
 def test_norms_are_those_of_the_inputs_with_the_prompt(model, guidance):
-    expected = {n: torch.linalg.norm(a, dim=0) for n, a in recorded(model, PROMPT, guidance, seed=3).items()}
+    expected = {
+        n: torch.linalg.norm(a, dim=0) for n, a in recorded(model, PROMPT, guidance, seed=3).items()
+    }
     measured = norms(model, [PROMPT], 3, 2, guidance)
     assert measured.keys() == expected.keys() == feed_forward(model).keys()
     for name, norm in measured.items():
@@ -132,14 +153,22 @@ def test_conceptprune_zeroes_a_part_of_them(model):
         concept = norms(model, [PROMPT], steps=2)
         for name, mask in part.items():
             assert torch.equal(mask, whole[name] & (concept[name] > reference[name]))
-        assert 0 < sum(int(m.sum()) for m in part.values()) < sum(int(m.sum()) for m in whole.values())
-    assert not any(m.any() for m in off(model, conceptprune, Case(PROMPT, reference=(PROMPT,))).values())
+        assert (
+            0 < sum(int(m.sum()) for m in part.values()) < sum(int(m.sum()) for m in whole.values())
+        )
+    assert not any(
+        m.any() for m in off(model, conceptprune, Case(PROMPT, reference=(PROMPT,))).values()
+    )
 
 
 def test_nothing_else_is_changed(model):
     before = {name: p.detach().clone() for name, p in model.denoiser.named_parameters()}
     with wanda(model, CASE, steps=1):
-        changed = {name for name, p in model.denoiser.named_parameters() if not torch.equal(p, before[name])}
+        changed = {
+            name
+            for name, p in model.denoiser.named_parameters()
+            if not torch.equal(p, before[name])
+        }
     assert changed == {f"{name}.weight" for name in feed_forward(model)}
 
 
@@ -163,7 +192,10 @@ def test_a_weight_that_is_made_anew_before_every_pass_is_refused(model, how):
         MADE[how](layer)
     for mitigation in (wanda, conceptprune):
         with (
-            pytest.raises(EditError, match=r"ff\.net\.2 is made anew before every pass.*remove_parametrizations"),
+            pytest.raises(
+                EditError,
+                match=r"ff\.net\.2 is made anew before every pass.*remove_parametrizations",
+            ),
             mitigation(model, CASE),
         ):
             pass
@@ -176,7 +208,10 @@ def test_weights_that_are_not_all_of_a_layer_are_not_zeroed(model, how):
     swap(model, OTHERS[how])
     before = call(model)
     with (
-        pytest.raises(EditError, match=r"ff\.net\.2 (is quantized|is a|has a forward|carries a LoRA|does not give)"),
+        pytest.raises(
+            EditError,
+            match=r"ff\.net\.2 (is quantized|is a|has a forward|carries a LoRA|does not give)",
+        ),
         wanda(model, CASE),
     ):
         pass
@@ -193,7 +228,12 @@ def test_weights_that_two_layers_share_are_refused(model):
     layers = list(feed_forward(model).values())
     other = next(layer for layer in layers[1:] if layer.weight.shape == layers[0].weight.shape)
     other.weight = layers[0].weight
-    with pytest.raises(EditError, match=r"share one weight, so what is zeroed for one would be for both"), wanda(model, CASE):
+    with (
+        pytest.raises(
+            EditError, match=r"share one weight, so what is zeroed for one would be for both"
+        ),
+        wanda(model, CASE),
+    ):
         pass
 
 

@@ -43,7 +43,9 @@ def test_readers_read_as_many_tokens_as_the_text_encoders_get(name):
     for part in limits:
         encoder = getattr(model.pipeline, part)
         encoder.register_forward_pre_hook(
-            lambda m, args, kwargs, part=part: got.update({part: (args[0] if args else kwargs["input_ids"]).shape[1]}),
+            lambda m, args, kwargs, part=part: got.update(
+                {part: (args[0] if args else kwargs["input_ids"]).shape[1]}
+            ),
             with_kwargs=True,
         )
     with pytest.warns(FindnemoWarning, match="tokens"):
@@ -89,8 +91,14 @@ def test_what_is_said_names_who_reads_how_much(make, count, message):
 
 
 def test_encoders_that_read_differently_are_told_apart():
-    readers = [Reader(name, tiny_tokenizer(), limit) for name, limit in (("CLIP (a)", 20), ("CLIP (b)", 30), ("T5", 99))]
-    assert cut(readers, letters(40)) == "42 tokens; CLIP (a) reads 20 of them, CLIP (b) 30 of them, T5 all"
+    readers = [
+        Reader(name, tiny_tokenizer(), limit)
+        for name, limit in (("CLIP (a)", 20), ("CLIP (b)", 30), ("T5", 99))
+    ]
+    assert (
+        cut(readers, letters(40))
+        == "42 tokens; CLIP (a) reads 20 of them, CLIP (b) 30 of them, T5 all"
+    )
     assert cut(readers, letters(23)) == "25 tokens; CLIP (a) reads 20 of them, CLIP (b) all, T5 all"
     assert cut(readers, letters(18)) == ""
 
@@ -112,14 +120,18 @@ ASK = {
     "score": lambda model, caption: findnemo.score(model, caption, settings=TWO),
     "generate": lambda model, caption: findnemo.generate(model, caption, [0], ImageSettings(1)),
     "calibrate": lambda model, caption: findnemo.calibrate(model, ["a cat", caption], settings=TWO),
-    "localize": lambda model, caption: findnemo.localize(model, caption, findnemo.calibrate(model, ["a", "b"], settings=TWO)),
+    "localize": lambda model, caption: findnemo.localize(
+        model, caption, findnemo.calibrate(model, ["a", "b"], settings=TWO)
+    ),
 }
 
 
 @pytest.mark.parametrize("ask", ASK)
 def test_every_way_in_warns_once_a_caption(ask):
     model, caption = findnemo.load(tiny_pipeline()), letters(100)
-    with pytest.warns(FindnemoWarning, match="the caption has 102 tokens, the model reads the first 77") as told:
+    with pytest.warns(
+        FindnemoWarning, match="the caption has 102 tokens, the model reads the first 77"
+    ) as told:
         _ = [ASK[ask](model, caption) for _ in range(2)]
     assert len([w for w in told if w.category is FindnemoWarning]) == 1
 
@@ -149,7 +161,9 @@ def test_a_shorter_tokenizer_is_heeded():
     pipeline.tokenizer.model_max_length = 20
     model = findnemo.load(pipeline)
     assert model.encode(["a"]).shape[1] == 20
-    assert cut(model.readers, letters(40)) == "the caption has 42 tokens, the model reads the first 20"
+    assert (
+        cut(model.readers, letters(40)) == "the caption has 42 tokens, the model reads the first 20"
+    )
 
 
 def test_the_judge_says_what_it_does_not_read():
@@ -157,7 +171,9 @@ def test_the_judge_says_what_it_does_not_read():
 
     judge, image = demo.judges().alignment, demo.training_image(demo.memorized()[0].text)
     long = "star " * 100
-    with pytest.warns(FindnemoWarning, match="102 tokens; the judge's CLIP reads 77 of them") as told:
+    with pytest.warns(
+        FindnemoWarning, match="102 tokens; the judge's CLIP reads 77 of them"
+    ) as told:
         _ = [judge([image, image], [long, "a star"]) for _ in range(2)]
     assert len(told) == 1
 

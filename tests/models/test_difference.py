@@ -22,7 +22,12 @@ def test_low_rank_factors_and_rows_that_are_off():
     before = layer["a"].weight.detach().clone()
     down, up = torch.randn(2, 3), torch.randn(4, 2)
     add_difference(
-        layer, {"unet.a.lora_A.weight": down, "unet.a.lora_B.weight": up, "a.weight.off": torch.tensor([1], dtype=torch.int32)}
+        layer,
+        {
+            "unet.a.lora_A.weight": down,
+            "unet.a.lora_B.weight": up,
+            "a.weight.off": torch.tensor([1], dtype=torch.int32),
+        },
     )
     expected = before.clone()
     expected[1] = 0
@@ -30,7 +35,12 @@ def test_low_rank_factors_and_rows_that_are_off():
 
 
 @pytest.mark.parametrize(
-    "tensors", [{"b.weight": torch.ones(4, 3)}, {"a.weight": torch.ones(3, 4)}, {"a.weight.off": torch.tensor([9])}]
+    "tensors",
+    [
+        {"b.weight": torch.ones(4, 3)},
+        {"a.weight": torch.ones(3, 4)},
+        {"a.weight.off": torch.tensor([9])},
+    ],
 )
 def test_a_difference_of_another_model_is_refused(tensors):
     with pytest.raises(ModelError, match="this difference is of another model"):

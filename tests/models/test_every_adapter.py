@@ -20,8 +20,16 @@ from findnemo.prompts import Prompt
 from findnemo.runs import Plan, Run, Work, audit, start
 from findnemo.settings import Settings
 
-PIPELINES = {"sd": tiny_pipeline, "sd-v": lambda: tiny_pipeline("v_prediction"), **UNETS, **TRANSFORMERS}
-SOFTER = {"loud": 1e4, "last": 1e3}  # what a LoRA takes away from large weights is exact to their last digits only
+PIPELINES = {
+    "sd": tiny_pipeline,
+    "sd-v": lambda: tiny_pipeline("v_prediction"),
+    **UNETS,
+    **TRANSFORMERS,
+}
+SOFTER = {
+    "loud": 1e4,
+    "last": 1e3,
+}  # what a LoRA takes away from large weights is exact to their last digits only
 LOUDNESS = {**dict.fromkeys(TRANSFORMERS, SOFTER), "if": {"loud": 1e5, "last": 1e3}}
 IMAGES = ImageSettings(steps=2, guidance=2.0)
 
@@ -33,7 +41,9 @@ def test_no_adapter_is_left_out():
 SLOW = ("flux-dev", "flux-schnell")  # their 512 tokens take half a minute each
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in PIPELINES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in PIPELINES]
+)
 def test_the_whole_path(name, tmp_path):
     live, neurons = planted(PIPELINES[name](), **LOUDNESS.get(name, {}))
     live.pipeline.save_pretrained(tmp_path / "model")
@@ -43,7 +53,9 @@ def test_the_whole_path(name, tmp_path):
     calibration = findnemo.calibrate(model, HOLDOUT, settings=Settings(samples=4))
     plan = Plan("gradient", images=2, grow=False, image_settings=IMAGES, quality_prompts=1)
     with start(tmp_path / "run", model, calibration, plan) as run:
-        memorized, other = audit(Work(run, model, calibration, plan), [Prompt(CAPTION, 1, "VM"), Prompt("a lake", 2)])
+        memorized, other = audit(
+            Work(run, model, calibration, plan), [Prompt(CAPTION, 1, "VM"), Prompt("a lake", 2)]
+        )
     assert not memorized.failed
     assert not other.failed
     assert memorized.results["detect"]["memorized"]
@@ -51,9 +63,15 @@ def test_the_whole_path(name, tmp_path):
     ordinary = (
         1 + float(calibration.scores.max())
     ) / 2  # tau is one deviation over their mean: many an ordinary score lies above
-    assert memorized.results["verify"]["score_after"] < ordinary < memorized.results["verify"]["score_before"]
+    assert (
+        memorized.results["verify"]["score_after"]
+        < ordinary
+        < memorized.results["verify"]["score_before"]
+    )
 
-    with Run.open(tmp_path / "run") as run:  # named, for after two steps its images are no copies yet, and it is only suspected
+    with Run.open(
+        tmp_path / "run"
+    ) as run:  # named, for after two steps its images are no copies yet, and it is only suspected
         chosen = export.select(run, [CAPTION])
     with findnemo.deactivate(model, neurons):
         expected = findnemo.generate(model, CAPTION, [0, 1], IMAGES)
@@ -61,7 +79,10 @@ def test_the_whole_path(name, tmp_path):
     clean = load(export.write("checkpoint", chosen, tmp_path / "clean", model), device="cpu")
     assert alike(findnemo.generate(clean, CAPTION, [0, 1], IMAGES), expected)
     assert findnemo.score(clean, CAPTION, settings=calibration.settings) < ordinary
-    assert torch.equal(clean.value_layers[next(iter(neurons.layers))].weight[5], torch.zeros_like(row(clean, neurons)))
+    assert torch.equal(
+        clean.value_layers[next(iter(neurons.layers))].weight[5],
+        torch.zeros_like(row(clean, neurons)),
+    )
 
     if not hasattr(model.pipeline, "load_lora_weights"):
         with pytest.raises(EditError, match="prune"):
@@ -73,7 +94,9 @@ def test_the_whole_path(name, tmp_path):
 
 
 def predicted(model):
-    return model.predict_noise(model.noise(CAPTION, [0, 1]), model.timesteps(50)[0], model.encode([CAPTION] * 2)).detach()
+    return model.predict_noise(
+        model.noise(CAPTION, [0, 1]), model.timesteps(50)[0], model.encode([CAPTION] * 2)
+    ).detach()
 
 
 def row(model, neurons):
@@ -83,4 +106,7 @@ def row(model, neurons):
 
 def alike(images, others) -> bool:
     """The same pictures but for rounding: the planted neuron is far louder than the rest."""
-    return all(np.abs(np.asarray(a, int) - np.asarray(b, int)).max() <= 2 for a, b in zip(images, others, strict=True))
+    return all(
+        np.abs(np.asarray(a, int) - np.asarray(b, int)).max() <= 2
+        for a, b in zip(images, others, strict=True)
+    )

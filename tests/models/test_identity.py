@@ -106,7 +106,9 @@ def swapped_values(pipeline: Any) -> None:
 
 
 def negated_neuron(pipeline: Any) -> None:
-    pipeline.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn2.to_v.weight.data[4].neg_()
+    pipeline.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn2.to_v.weight.data[
+        4
+    ].neg_()
 
 
 def a_buffer(pipeline: Any) -> None:
@@ -123,7 +125,9 @@ def no_normalizer(pipeline: Any) -> None:
 
 
 def tokenized(**values: Any) -> Any:
-    return lambda pipeline: [setattr(pipeline.tokenizer, name, value) for name, value in values.items()]
+    return lambda pipeline: [
+        setattr(pipeline.tokenizer, name, value) for name, value in values.items()
+    ]
 
 
 class Custom:
@@ -181,7 +185,9 @@ SCORES = {
 
 def sampler(kind: Any) -> Any:
     def change(pipeline: Any) -> None:
-        pipeline.scheduler = kind.from_config(plain(pipeline.scheduler.config) | {"skip_prk_steps": True})
+        pipeline.scheduler = kind.from_config(
+            plain(pipeline.scheduler.config) | {"skip_prk_steps": True}
+        )
 
     return change
 
@@ -192,11 +198,17 @@ def vae_value(pipeline: Any) -> None:
 
 LOOKS = {
     "vae weight": (vae_value, "the weights of vae differ"),
-    "vae scale": (lambda p: p.vae.register_to_config(scaling_factor=0.3), "vae: scaling_factor 0.3 instead of 0.18215"),
+    "vae scale": (
+        lambda p: p.vae.register_to_config(scaling_factor=0.3),
+        "vae: scaling_factor 0.3 instead of 0.18215",
+    ),
     "vae activation": (made_anew("vae", act_fn="gelu"), "vae: act_fn 'gelu' instead of 'silu'"),
     "vae tiling": (lambda p: p.vae.enable_tiling(), "vae: AutoencoderKL.use_tiling set to True"),
     "pndm": (sampler(PNDMScheduler), "sampler: class 'PNDMScheduler' instead of 'DDIMScheduler'"),
-    "dpm": (sampler(DPMSolverMultistepScheduler), "sampler: class 'DPMSolverMultistepScheduler' instead of"),
+    "dpm": (
+        sampler(DPMSolverMultistepScheduler),
+        "sampler: class 'DPMSolverMultistepScheduler' instead of",
+    ),
     "clipping": (scheduled(clip_sample=True), "sampler: clip_sample True instead of False"),
 }
 
@@ -206,9 +218,13 @@ def test_what_changes_scores_is_refused_by_name(name, model, calibration):
     calibration.check(model)
     before, (change, told) = model.identity, SCORES[name]
     change(model.pipeline)
-    with pytest.raises(MismatchError, match=rf"made for another model: .*{told}.*; calibrate again with this model"):
+    with pytest.raises(
+        MismatchError, match=rf"made for another model: .*{told}.*; calibrate again with this model"
+    ):
         calibration.check(model)
-    assert model.fingerprint != before.fingerprint or name == "least bit"  # a fingerprint is of float16
+    assert (
+        model.fingerprint != before.fingerprint or name == "least bit"
+    )  # a fingerprint is of float16
     assert json.loads(json.dumps(model.identity.to_json())) == model.identity.to_json()
 
 
@@ -222,7 +238,9 @@ def test_a_calibration_from_a_file_names_it_too(name, model, calibration, tmp_pa
 
 
 @pytest.mark.parametrize("name", LOOKS)
-def test_what_changes_pictures_only_is_refused_by_runs_with_pictures(name, model, calibration, tmp_path):
+def test_what_changes_pictures_only_is_refused_by_runs_with_pictures(
+    name, model, calibration, tmp_path
+):
     for folder, plan in (("bare", BARE), ("seen", PLAN)):
         start(tmp_path / folder, model, calibration, plan).close()
     fingerprint, (change, told) = model.fingerprint, LOOKS[name]
@@ -230,7 +248,9 @@ def test_what_changes_pictures_only_is_refused_by_runs_with_pictures(name, model
     calibration.check(model)
     assert model.fingerprint == fingerprint
     start(tmp_path / "bare", model, calibration, BARE).close()
-    with pytest.raises(MismatchError, match=rf"seen was made with other settings: .*{told}.*; give another --out"):
+    with pytest.raises(
+        MismatchError, match=rf"seen was made with other settings: .*{told}.*; give another --out"
+    ):
         start(tmp_path / "seen", model, calibration, PLAN)
 
 
@@ -258,7 +278,9 @@ def test_other_families_tell_their_own_parts(make, change, told):
     before = model.identity
     assert model.identity == before
     change(model.pipeline)
-    assert any(told in line for line in model.identity.differences(before, pictures=False)), model.identity.differences(before)
+    assert any(told in line for line in model.identity.differences(before, pictures=False)), (
+        model.identity.differences(before)
+    )
 
 
 def test_a_pipeline_whose_padding_became_an_added_token_in_its_file_is_the_same(tmp_path):
@@ -298,12 +320,27 @@ def scale(model: Model, value: float) -> None:
     [
         (lambda m: scale(m, 0.6), "the LoRA 'toy' of unet is at strength 0.6, was 1.0"),
         (lambda m: scale(m, 0.0), "the LoRA 'toy' of unet is not active, was at strength 1.0"),
-        (lambda m: m.pipeline.unet.disable_adapters(), "the LoRA 'toy' of unet is not active, was at strength 1.0"),
-        (lambda m: m.pipeline.unet.unload_lora(), "the LoRA 'toy' of unet is not active, was at strength 1.0"),
-        (lambda m: m.pipeline.unet.fuse_lora(), "the weights of unet differ: the LoRA 'toy' of unet is fused into them"),
-        (lambda m: lora(m.pipeline.unet, "other"), "the LoRA 'other' of unet is active at strength 1.0, was not"),
+        (
+            lambda m: m.pipeline.unet.disable_adapters(),
+            "the LoRA 'toy' of unet is not active, was at strength 1.0",
+        ),
+        (
+            lambda m: m.pipeline.unet.unload_lora(),
+            "the LoRA 'toy' of unet is not active, was at strength 1.0",
+        ),
+        (
+            lambda m: m.pipeline.unet.fuse_lora(),
+            "the weights of unet differ: the LoRA 'toy' of unet is fused into them",
+        ),
+        (
+            lambda m: lora(m.pipeline.unet, "other"),
+            "the LoRA 'other' of unet is active at strength 1.0, was not",
+        ),
         (lambda m: one_adapter_weight(m).mul_(2), "the LoRA 'toy' of unet has other weights"),
-        (lambda m: [s.update(toy=s["toy"] * 2) for s in scalings(m)[:1]], "the LoRA 'toy' of unet is at strength 1.0 to 2.0"),
+        (
+            lambda m: [s.update(toy=s["toy"] * 2) for s in scalings(m)[:1]],
+            "the LoRA 'toy' of unet is at strength 1.0 to 2.0",
+        ),
     ],
 )
 def test_what_a_lora_does_is_told(change, told, adapted):
@@ -319,13 +356,17 @@ def scalings(model: Model) -> list[dict[str, float]]:
 
 
 def one_adapter_weight(model: Model) -> torch.Tensor:
-    return next(p.data for name, p in model.pipeline.unet.named_parameters() if "lora_B.toy" in name)
+    return next(
+        p.data for name, p in model.pipeline.unet.named_parameters() if "lora_B.toy" in name
+    )
 
 
 def test_another_alpha_is_another_model(adapted):
     pipeline = tiny_pipeline()
     lora(pipeline.unet, lora_alpha=4)
-    with pytest.raises(MismatchError, match=r"the LoRA 'toy' of unet: alpha / rank 2.0 instead of 1.0"):
+    with pytest.raises(
+        MismatchError, match=r"the LoRA 'toy' of unet: alpha / rank 2.0 instead of 1.0"
+    ):
         adapted.check(findnemo.load(pipeline))
 
 
@@ -360,7 +401,9 @@ def test_a_lora_that_is_fused_and_off_is_told_for_the_next_pass_takes_it_out():
     model.pipeline.unet.fuse_lora()
     fused = model.identity
     model.pipeline.unet.disable_adapters()
-    assert any("the LoRA 'toy' of unet is active" in line for line in model.identity.differences(fused))
+    assert any(
+        "the LoRA 'toy' of unet is active" in line for line in model.identity.differences(fused)
+    )
 
 
 # what is the same model -----------------------------------------------------------------------------------------------
@@ -380,7 +423,9 @@ def test_a_lora_that_is_fused_and_off_is_told_for_the_next_pass_takes_it_out():
         lambda m: (m.pipeline.fuse_qkv_projections(), m.pipeline.unfuse_qkv_projections()),
         lambda m: (m.pipeline.enable_freeu(0.9, 0.2, 1.2, 1.4), m.pipeline.disable_freeu()),
         lambda m: findnemo.generate(m, PROMPTS[0], [0], ImageSettings(2, 3.0)),
-        lambda m: findnemo.score(m, PROMPTS[0], NeuronSet({next(iter(m.value_layers)): [0]}), SETTINGS),
+        lambda m: findnemo.score(
+            m, PROMPTS[0], NeuronSet({next(iter(m.value_layers)): [0]}), SETTINGS
+        ),
         lambda m: m.pipeline.tokenizer(PROMPTS, padding=True, truncation=True, max_length=5),
         lambda m: m.pipeline.to(torch.float64),
         lambda m: m.pipeline.to(torch.float16),
@@ -419,14 +464,19 @@ def test_a_checkpoint_is_the_live_pipeline_in_every_dtype(dtype, model, calibrat
 
 def test_two_roundings_of_one_checkpoint_cannot_be_told_and_that_is_said(model, tmp_path):
     model.pipeline.save_pretrained(tmp_path / "full")
-    half, brain = (findnemo.load(tmp_path / "full", dtype=dtype) for dtype in ("float16", "bfloat16"))
+    half, brain = (
+        findnemo.load(tmp_path / "full", dtype=dtype) for dtype in ("float16", "bfloat16")
+    )
     made = findnemo.calibrate(half, PROMPTS, settings=SETTINGS)
     with pytest.raises(
-        MismatchError, match=r"unet are rounded to bfloat16, were rounded to float16, .*load the model as float16 or float32"
+        MismatchError,
+        match=r"unet are rounded to bfloat16, were rounded to float16, .*load the model as float16 or float32",
     ):
         made.check(brain)
     made.check(model)
-    half.pipeline.save_pretrained(tmp_path / "half")  # whose own values both can hold or round alike
+    half.pipeline.save_pretrained(
+        tmp_path / "half"
+    )  # whose own values both can hold or round alike
     made.check(findnemo.load(tmp_path / "half", dtype="bfloat16"))
     made.check(findnemo.load(tmp_path / "half", dtype="float32"))
 
@@ -452,7 +502,15 @@ def test_only_what_changed_is_hashed_again(model, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int8, torch.float8_e4m3fn, torch.complex64]
+    "dtype",
+    [
+        torch.float32,
+        torch.float16,
+        torch.bfloat16,
+        torch.int8,
+        torch.float8_e4m3fn,
+        torch.complex64,
+    ],
 )
 @pytest.mark.parametrize("size", [3, 5000, 300_000])
 def test_a_stamp_sees_every_change_of_a_value(dtype, size):
@@ -475,9 +533,15 @@ def test_a_stamp_sees_every_change_of_a_value(dtype, size):
 
 def test_digests_compare_weights_at_the_coarser_precision():
     value = torch.linspace(-2, 2, 999) * torch.pi
-    loads = {kind: digests({"a": value.to(getattr(torch, kind))}) for kind in ("float64", "float32", "float16", "bfloat16")}
+    loads = {
+        kind: digests({"a": value.to(getattr(torch, kind))})
+        for kind in ("float64", "float32", "float16", "bfloat16")
+    }
     same = {(a, b) for a in loads for b in loads if same_weights(loads[a], loads[b])}
-    assert {(a, b) for a in loads for b in loads} - same == {("float16", "bfloat16"), ("bfloat16", "float16")}
+    assert {(a, b) for a in loads for b in loads} - same == {
+        ("float16", "bfloat16"),
+        ("bfloat16", "float16"),
+    }
     half = value.half()
     assert same_weights(digests({"a": half.float()}), digests({"a": half}))
     assert same_weights(digests({"a": half.float()}), digests({"a": half.bfloat16()}))
@@ -492,13 +556,21 @@ def test_bystanders_of_a_changed_model_are_refused(model, calibration):
     others = findnemo.localization.Bystanders(model, PROMPTS, SETTINGS)
     one_value(model.pipeline)
     again = findnemo.calibrate(model, PROMPTS, settings=SETTINGS)
-    with pytest.raises(MismatchError, match="measured on another model: the weights of unet differ; make the Bystanders anew"):
+    with pytest.raises(
+        MismatchError,
+        match="measured on another model: the weights of unet differ; make the Bystanders anew",
+    ):
         findnemo.localize(model, PROMPTS[0], again, max_impact=0.1, unrelated=others)
 
 
 def test_a_model_that_changes_while_it_is_calibrated_gives_no_calibration(model):
-    with pytest.raises(MismatchError, match=r"the model changed while it was calibrated: the weights of unet differ"):
-        findnemo.calibrate(model, PROMPTS, settings=SETTINGS, progress=lambda prompt: one_value(model.pipeline))
+    with pytest.raises(
+        MismatchError,
+        match=r"the model changed while it was calibrated: the weights of unet differ",
+    ):
+        findnemo.calibrate(
+            model, PROMPTS, settings=SETTINGS, progress=lambda prompt: one_value(model.pipeline)
+        )
 
 
 # runs -----------------------------------------------------------------------------------------------------------------
@@ -514,7 +586,8 @@ def test_work_on_a_run_stops_where_its_live_model_changed(model, calibration, tm
         audit(work, prompts(), ["detect"])
         vae_value(model.pipeline)
         with pytest.raises(
-            MismatchError, match=r"is not the model of .*run: the weights of vae differ; give that model, or a new --out"
+            MismatchError,
+            match=r"is not the model of .*run: the weights of vae differ; give that model, or a new --out",
         ):
             audit(work, prompts(), ["verify"])
         one_value(model.pipeline)
@@ -529,7 +602,10 @@ def test_a_run_without_pictures_remembers_those_that_are_made_later(model, calib
         compare(work, ["none"])
         compare(work, ["none"])
         vae_value(model.pipeline)
-        with pytest.raises(MismatchError, match=r"the pictures in .*run were made with another model: the weights of vae differ"):
+        with pytest.raises(
+            MismatchError,
+            match=r"the pictures in .*run were made with another model: the weights of vae differ",
+        ):
             compare(work, ["none"])
 
 
@@ -540,7 +616,9 @@ def test_detectors_keep_the_whole_identity(model, tmp_path):
         sampler(PNDMScheduler)(model.pipeline)
         with pytest.raises(MismatchError, match="sampler: class 'PNDMScheduler'"):
             run_detectors(run, model, prompts(), ["a cat"], ["one-step"], settings)
-    with pytest.raises(MismatchError, match="made with other settings: sampler: class 'PNDMScheduler'"):
+    with pytest.raises(
+        MismatchError, match="made with other settings: sampler: class 'PNDMScheduler'"
+    ):
         start_detectors(tmp_path / "run", model, settings)
 
 
@@ -551,7 +629,9 @@ def test_shards_with_pictures_of_another_autoencoder_are_not_merged(model, calib
         with start(tmp_path / f"{k}", model, calibration, PLAN, Shard.of(f"{k}/2")) as run:
             findnemo.runs.enter(run, prompts(), Shard.of(f"{k}/2"))
         vae_value(model.pipeline)
-    with pytest.raises(MismatchError, match=r"2 has other settings than .*1: the weights of vae differ"):
+    with pytest.raises(
+        MismatchError, match=r"2 has other settings than .*1: the weights of vae differ"
+    ):
         merge(tmp_path / "both", [tmp_path / "1", tmp_path / "2"])
 
 
@@ -582,7 +662,10 @@ def test_an_earlier_run_is_read_and_not_continued(model, calibration, tmp_path):
     Run.create(tmp_path / "run", settings | {"model": "a83b3af6e0e52415d938567c53bc3791"}).close()
     with Run.open(tmp_path / "run") as run:
         assert run.meta("settings")["images"] == 1
-    with pytest.raises(MismatchError, match=r"made with other settings: it was made by an earlier findnemo.*give another --out"):
+    with pytest.raises(
+        MismatchError,
+        match=r"made with other settings: it was made by an earlier findnemo.*give another --out",
+    ):
         start(tmp_path / "run", model, calibration, PLAN)
 
 
@@ -603,7 +686,10 @@ GOOD = {"float16": "a", "bfloat16": "b", "held": ["float16"]}
     ],
 )
 def test_what_is_no_identity_is_refused(damage):
-    assert Identity.from_json({"unet": {"settings": {}, "weights": GOOD}}).parts["unet"].weights == GOOD
+    assert (
+        Identity.from_json({"unet": {"settings": {}, "weights": GOOD}}).parts["unet"].weights
+        == GOOD
+    )
     with pytest.raises(ValueError, match="its identity is not that of a model"):
         Identity.from_json(damage)
 

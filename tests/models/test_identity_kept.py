@@ -23,7 +23,9 @@ def calibrated(pipeline):
 
 def test_a_model_with_a_fused_lora_is_the_same_after_saving(tmp_path):
     pipeline = tiny_pipeline()
-    pipeline.unet.add_adapter(peft.LoraConfig(r=2, init_lora_weights=False, target_modules=["to_q", "to_v"]), "toy")
+    pipeline.unet.add_adapter(
+        peft.LoraConfig(r=2, init_lora_weights=False, target_modules=["to_q", "to_v"]), "toy"
+    )
     pipeline.fuse_lora(lora_scale=0.5)
     pipeline.unload_lora_weights()
     _, calibration = calibrated(pipeline)
@@ -34,7 +36,9 @@ def test_a_model_with_a_fused_lora_is_the_same_after_saving(tmp_path):
 def test_a_textual_inversion_is_the_same_after_saving_and_gone_when_it_is_unloaded(tmp_path):
     pipeline = tiny_pipeline()
     plain, before = calibrated(pipeline)
-    pipeline.load_textual_inversion(torch.randn(2, 32, generator=torch.Generator().manual_seed(0)), token="<cat>")
+    pipeline.load_textual_inversion(
+        torch.randn(2, 32, generator=torch.Generator().manual_seed(0)), token="<cat>"
+    )
     with pytest.raises(MismatchError, match=r"tokenizer|text_encoder"):
         before.check(plain)
     _, calibration = calibrated(pipeline)
@@ -63,7 +67,11 @@ def test_a_compiled_text_encoder_computes_the_same():
 def test_a_method_that_was_replaced_is_named(place):
     pipeline = tiny_pipeline()
     model, calibration = calibrated(pipeline)
-    thing = {"forward": pipeline.unet.mid_block, "_conv_forward": pipeline.unet.conv_in, "encode_prompt": pipeline}[place]
+    thing = {
+        "forward": pipeline.unet.mid_block,
+        "_conv_forward": pipeline.unet.conv_in,
+        "encode_prompt": pipeline,
+    }[place]
     own = getattr(thing, place)
     setattr(thing, place, lambda *args, **kwargs: own(*args, **kwargs))
     with pytest.raises(MismatchError, match=f"{place} .*replaced by"):

@@ -41,13 +41,19 @@ def call(pipeline: Any, **options: Any) -> Tensor:
 
 def with_ip_adapter(pipeline: Any) -> Any:
     """The pipeline with random weights of an IP-Adapter's form, loaded as `load_ip_adapter` does; images as embeddings of 8 values."""
-    unet, width, generator = pipeline.unet, pipeline.unet.config.cross_attention_dim, torch.Generator().manual_seed(0)
+    unet, width, generator = (
+        pipeline.unet,
+        pipeline.unet.config.cross_attention_dim,
+        torch.Generator().manual_seed(0),
+    )
     weights, key = {}, 1
     for name in unet.attn_processors:
         if "attn2" in name:
             inner = unet.get_submodule(name.removesuffix(".processor")).inner_dim
             for kind in ("k", "v"):
-                weights[f"{key}.to_{kind}_ip.weight"] = torch.randn(inner, width, generator=generator)
+                weights[f"{key}.to_{kind}_ip.weight"] = torch.randn(
+                    inner, width, generator=generator
+                )
             key += 2
     projection = {
         "proj.weight": torch.randn(4 * width, 8, generator=generator),
@@ -62,7 +68,11 @@ def with_ip_adapter(pipeline: Any) -> Any:
 
 def image_of(pipeline: Any) -> dict[str, Any]:
     count = 1 if pipeline.unet.config.time_cond_proj_dim is not None else 2
-    return {"ip_adapter_image_embeds": [torch.randn(count, 1, 8, generator=torch.Generator().manual_seed(1))]}
+    return {
+        "ip_adapter_image_embeds": [
+            torch.randn(count, 1, 8, generator=torch.Generator().manual_seed(1))
+        ]
+    }
 
 
 @of_clip
@@ -75,7 +85,9 @@ def test_a_question_without_an_image_is_refused_while_an_ip_adapter_is_loaded(ma
         lambda: findnemo.calibrate(model, [PROMPT, "dogs"], settings=Settings(samples=2)),
         lambda: findnemo.generate(model, PROMPT, [0], ImageSettings(1)),
     ):
-        with pytest.raises(ModelError, match=r"IP-Adapter.*call pipeline\.unload_ip_adapter\(\) first"):
+        with pytest.raises(
+            ModelError, match=r"IP-Adapter.*call pipeline\.unload_ip_adapter\(\) first"
+        ):
             ask()
     assert list(model.value_layers) == layers  # to_v_ip is none of them
     model.pipeline.unload_ip_adapter()
@@ -91,9 +103,15 @@ def test_neurons_are_switched_off_and_pruned_beside_an_ip_adapter(make):
     with findnemo.deactivate(model, some(model)):
         edited = call(model.pipeline, **options)
     assert not torch.allclose(edited, plain, atol=1e-3)
-    torch.testing.assert_close(call(findnemo.prune(model, some(model)), **options), edited, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        call(findnemo.prune(model, some(model)), **options), edited, atol=1e-4, rtol=1e-4
+    )
     assert not torch.allclose(
-        call(model.pipeline, ip_adapter_image_embeds=[torch.zeros_like(options["ip_adapter_image_embeds"][0])]), plain
+        call(
+            model.pipeline,
+            ip_adapter_image_embeds=[torch.zeros_like(options["ip_adapter_image_embeds"][0])],
+        ),
+        plain,
     )
 
 
@@ -103,11 +121,15 @@ def test_neurons_are_switched_off_and_pruned_beside_an_ip_adapter(make):
 def with_lora(pipeline: Any) -> Any:
     """A LoRA on all queries and values of the denoiser, not zero."""
     values = ["add_v_proj"] if type(pipeline).__name__ == "IFPipeline" else ["to_v"]
-    pipeline.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", *values], init_lora_weights=False))
+    pipeline.unet.add_adapter(
+        LoraConfig(r=2, target_modules=["to_q", *values], init_lora_weights=False)
+    )
     with torch.no_grad():
         for name, parameter in pipeline.unet.named_parameters():
             if "lora_" in name:
-                parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name))))
+                parameter.copy_(
+                    torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name)))
+                )
     return pipeline.unet.eval()
 
 
@@ -123,7 +145,9 @@ def test_layers_with_a_lora_are_the_same_ones_and_an_edit_is_of_the_sum(make):
     neurons = some(model)
     seen = {}
     for name in neurons.layers:
-        model.value_layers[name].register_forward_hook(lambda m, args, out, name=name: seen.update({name: out}))
+        model.value_layers[name].register_forward_hook(
+            lambda m, args, out, name=name: seen.update({name: out})
+        )
     with findnemo.deactivate(model, neurons):
         edited = noise(model)
     assert not torch.allclose(edited, adapted, atol=1e-3)
@@ -131,12 +155,22 @@ def test_layers_with_a_lora_are_the_same_ones_and_an_edit_is_of_the_sum(make):
     with torch.no_grad():  # by hand: the weights merged, then zeroed
         for name, indices in neurons.layers.items():
             layer: Any = model.value_layers[name]
-            delta = layer.scaling["default"] * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+            delta = (
+                layer.scaling["default"]
+                * layer.lora_B["default"].weight
+                @ layer.lora_A["default"].weight
+            )
             inputs = model.value_inputs(model.encode([PROMPT]))[name][0]
             bias = 0 if layer.base_layer.bias is None else layer.base_layer.bias
             merged = inputs @ (layer.base_layer.weight + delta).T + bias
-            torch.testing.assert_close(activations[name], merged.abs().mean(0), atol=1e-4, rtol=1e-4)
-            for part in (layer.base_layer.weight, layer.base_layer.bias, layer.lora_B["default"].weight):
+            torch.testing.assert_close(
+                activations[name], merged.abs().mean(0), atol=1e-4, rtol=1e-4
+            )
+            for part in (
+                layer.base_layer.weight,
+                layer.base_layer.bias,
+                layer.lora_B["default"].weight,
+            ):
                 if part is not None:
                     part[list(indices)] = 0
     torch.testing.assert_close(noise(model), edited, atol=1e-4, rtol=1e-4)
@@ -147,7 +181,9 @@ def test_weights_under_a_lora_are_not_edited(make, tmp_path):
     model = findnemo.load(make())
     with_lora(model.pipeline)
     for edit in (findnemo.prune, lambda *args: findnemo.save_lora(*args, tmp_path)):
-        with pytest.raises(EditError, match=r"carries a LoRA.*merge it first with pipeline\.fuse_lora\(\)"):
+        with pytest.raises(
+            EditError, match=r"carries a LoRA.*merge it first with pipeline\.fuse_lora\(\)"
+        ):
             edit(model, some(model))
 
 
@@ -194,7 +230,10 @@ def test_an_offloaded_model_answers_as_ever(make, offload, monkeypatch):
     assert all(torch.equal(a[name], b[name]) for name in b)
     neurons = some(plain)
     with findnemo.deactivate(model, neurons), findnemo.deactivate(plain, neurons):
-        images = [findnemo.generate(m, PROMPT, [0], ImageSettings(2, 3.0))[0].tobytes() for m in (model, plain)]
+        images = [
+            findnemo.generate(m, PROMPT, [0], ImageSettings(2, 3.0))[0].tobytes()
+            for m in (model, plain)
+        ]
     assert images[0] == images[1]
 
 
@@ -213,16 +252,23 @@ def test_a_search_on_an_offloaded_model_finds_the_same(offload):
 def test_offloaded_weights_are_not_edited_until_they_are_back(make, offload, tmp_path):
     model = findnemo.load(make())
     neurons = some(model)
-    expected = findnemo.generate(findnemo.load(findnemo.prune(model, neurons)), PROMPT, [0], ImageSettings(2, 3.0))
+    expected = findnemo.generate(
+        findnemo.load(findnemo.prune(model, neurons)), PROMPT, [0], ImageSettings(2, 3.0)
+    )
     offload(model.pipeline)
     for edit in (findnemo.prune, lambda *args: findnemo.save_lora(*args, tmp_path)):
-        with pytest.raises(EditError, match=r"are offloaded.*call pipeline\.remove_all_hooks\(\) first"):
+        with pytest.raises(
+            EditError, match=r"are offloaded.*call pipeline\.remove_all_hooks\(\) first"
+        ):
             edit(model, neurons)
     if offload is offload_groups:  # which cannot be taken back
         return
     model.pipeline.remove_all_hooks()
     pruned = findnemo.load(findnemo.prune(model, neurons))
-    assert findnemo.generate(pruned, PROMPT, [0], ImageSettings(2, 3.0))[0].tobytes() == expected[0].tobytes()
+    assert (
+        findnemo.generate(pruned, PROMPT, [0], ImageSettings(2, 3.0))[0].tobytes()
+        == expected[0].tobytes()
+    )
 
 
 # fused and compiled --------------------------------------------------------------------------------------------------

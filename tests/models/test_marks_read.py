@@ -60,7 +60,9 @@ def usual(places, tmp_path, monkeypatch):
             shutil.copytree(directory, bare, ignore=shutil.ignore_patterns("*.safetensors"))
             cached(monkeypatch, tmp_path / "cache", KINDS[PIPELINES[family]].hub, bare)
         if beside is not None:
-            (tmp_path / "model.yaml").write_text(beside if isinstance(beside, str) else json.dumps(beside))
+            (tmp_path / "model.yaml").write_text(
+                beside if isinstance(beside, str) else json.dumps(beside)
+            )
         return save_file(pipeline, tmp_path / "model.safetensors", tensors, metadata)
 
     return make
@@ -74,13 +76,22 @@ def scheduler_of(file: Path, **options):
 @pytest.mark.parametrize("zero", [False, True])
 def test_tensors_without_values_are_believed_against_the_usual_configuration(usual, family, zero):
     file = usual(family, {"v_pred": V, **({"ztsnr": ZERO} if zero else {})})
-    with pytest.warns(FindnemoWarning, match=r"says that prediction_type is v_prediction.*the tensor v_pred.*believed"):
+    with pytest.warns(
+        FindnemoWarning,
+        match=r"says that prediction_type is v_prediction.*the tensor v_pred.*believed",
+    ):
         scheduler = scheduler_of(file)
     config = scheduler.config
     assert config.prediction_type == "v_prediction"
     assert bool(config.get("rescale_betas_zero_snr", False)) is zero
-    assert config.timestep_spacing == ("trailing" if zero else "leading" if family != "sdxl" else "linspace")
-    assert (config.beta_start, config.beta_end, config.beta_schedule) == (0.00085, 0.012, "scaled_linear")
+    assert config.timestep_spacing == (
+        "trailing" if zero else "leading" if family != "sdxl" else "linspace"
+    )
+    assert (config.beta_start, config.beta_end, config.beta_schedule) == (
+        0.00085,
+        0.012,
+        "scaled_linear",
+    )
     if zero:  # by its own definition (Lin et al. 2024): the last step holds nothing of the image
         assert scheduler.alphas_cumprod[-1] < 1e-6
         assert isinstance(scheduler, EulerDiscreteScheduler if family == "sdxl" else DDIMScheduler)
@@ -97,45 +108,74 @@ def test_tensors_without_values_are_believed_against_the_usual_configuration(usu
         {"prediction_type": "v_prediction"},
         {"ss_v_parameterization": "True"},
         {"modelspec.architecture": "stable-diffusion-v2-768-v"},
-        {"modelspec.prediction_type": "velocity", "ss_v_parameterization": "true", "modelspec.title": "mine"},
+        {
+            "modelspec.prediction_type": "velocity",
+            "ss_v_parameterization": "true",
+            "modelspec.title": "mine",
+        },
     ],
 )
 def test_metadata_are_believed(usual, metadata):
     with pytest.warns(FindnemoWarning, match="prediction_type is v_prediction"):
-        assert scheduler_of(usual("sd2", metadata=metadata)).config.prediction_type == "v_prediction"
+        assert (
+            scheduler_of(usual("sd2", metadata=metadata)).config.prediction_type == "v_prediction"
+        )
 
 
 @pytest.mark.parametrize("name", ["ss_zero_terminal_snr", "rescale_betas_zero_snr", "ztsnr"])
 def test_metadata_of_zero_terminal_snr_are_believed(usual, name):
     with pytest.warns(FindnemoWarning, match="rescale_betas_zero_snr is True"):
         config = scheduler_of(usual("sdxl", {"v_pred": V}, {name: "True"})).config
-    assert (config.prediction_type, config.rescale_betas_zero_snr, config.timestep_spacing) == ("v_prediction", True, "trailing")
+    assert (config.prediction_type, config.rescale_betas_zero_snr, config.timestep_spacing) == (
+        "v_prediction",
+        True,
+        "trailing",
+    )
 
 
 @pytest.mark.parametrize(
     "params",
     [
         {"parameterization": "v"},
-        {"denoiser_config": {"params": {"scaling_config": {"target": "sgm.modules.diffusionmodules.denoiser_scaling.VScaling"}}}},
+        {
+            "denoiser_config": {
+                "params": {
+                    "scaling_config": {
+                        "target": "sgm.modules.diffusionmodules.denoiser_scaling.VScaling"
+                    }
+                }
+            }
+        },
     ],
 )
 def test_the_configuration_beside_a_file_is_believed(usual, params):
     with pytest.warns(FindnemoWarning, match=r"model\.yaml beside it"):
-        config = scheduler_of(usual(beside={"model": {"params": {**params, "zero_terminal_snr": True}}})).config
+        config = scheduler_of(
+            usual(beside={"model": {"params": {**params, "zero_terminal_snr": True}}})
+        ).config
     assert (config.prediction_type, config.rescale_betas_zero_snr) == ("v_prediction", True)
 
 
 @pytest.mark.parametrize(
-    "metadata", [None, {"modelspec.prediction_type": "epsilon"}, {"ss_v_parameterization": "None", "x": "v_pred"}]
+    "metadata",
+    [
+        None,
+        {"modelspec.prediction_type": "epsilon"},
+        {"ss_v_parameterization": "None", "x": "v_pred"},
+    ],
 )
 @pytest.mark.parametrize("beside", [None, LDM, "just: notes\n", "", "- a\n- b\n"])
-def test_what_agrees_or_says_nothing_changes_nothing_and_is_not_spoken_of(usual, places, metadata, beside):
+def test_what_agrees_or_says_nothing_changes_nothing_and_is_not_spoken_of(
+    usual, places, metadata, beside
+):
     file = usual(metadata=metadata, beside=beside)
     with warnings.catch_warnings():
         warnings.simplefilter("error", FindnemoWarning)
         config = scheduler_of(file).config
     wanted = places["sd1"][0].scheduler.config
-    assert {k: v for k, v in config.items() if k[0] != "_"} == {k: v for k, v in wanted.items() if k[0] != "_"}
+    assert {k: v for k, v in config.items() if k[0] != "_"} == {
+        k: v for k, v in wanted.items() if k[0] != "_"
+    }
 
 
 CONTRADICTIONS = {
@@ -151,10 +191,14 @@ CONTRADICTIONS = {
 
 @pytest.mark.parametrize("what", CONTRADICTIONS)
 @pytest.mark.parametrize("asked", [False, True])
-def test_a_file_that_contradicts_itself_is_refused_before_it_is_loaded(usual, places, monkeypatch, what, asked):
+def test_a_file_that_contradicts_itself_is_refused_before_it_is_loaded(
+    usual, places, monkeypatch, what, asked
+):
     tensors, metadata, beside, message = CONTRADICTIONS[what]
     file = usual("sd1", tensors, metadata or None, beside)
-    monkeypatch.setattr(places["sd1"][0].__class__, "from_single_file", lambda *a, **k: pytest.fail("was loaded"))
+    monkeypatch.setattr(
+        places["sd1"][0].__class__, "from_single_file", lambda *a, **k: pytest.fail("was loaded")
+    )
     with pytest.raises(ModelError, match=message) as error:
         findnemo.load(file, **({"config": places["sd1"][1]} if asked else {}))
     assert "contradicts itself" in str(error.value)
@@ -164,8 +208,16 @@ def test_a_file_that_contradicts_itself_is_refused_before_it_is_loaded(usual, pl
 @pytest.mark.parametrize(
     ("tensors", "metadata", "message"),
     [
-        ({"v_pred": V}, {}, r"the tensor v_pred of .* says that it predicts v_prediction, the configuration says epsilon"),
-        ({}, {"modelspec.predict_key": "v"}, r"modelspec\.predict_key of .* says that it predicts v_prediction"),
+        (
+            {"v_pred": V},
+            {},
+            r"the tensor v_pred of .* says that it predicts v_prediction, the configuration says epsilon",
+        ),
+        (
+            {},
+            {"modelspec.predict_key": "v"},
+            r"modelspec\.predict_key of .* says that it predicts v_prediction",
+        ),
         (
             {"ztsnr": ZERO},
             {},
@@ -173,7 +225,9 @@ def test_a_file_that_contradicts_itself_is_refused_before_it_is_loaded(usual, pl
         ),
     ],
 )
-def test_a_configuration_that_was_asked_for_and_contradicts_the_file_is_refused(places, usual, tensors, metadata, message):
+def test_a_configuration_that_was_asked_for_and_contradicts_the_file_is_refused(
+    places, usual, tensors, metadata, message
+):
     with pytest.raises(ModelError, match=message) as error:
         findnemo.load(usual("sd1", tensors, metadata or None), config=places["sd1"][1])
     assert "leave config= out" in str(error.value)
@@ -191,7 +245,11 @@ def test_a_configuration_that_was_asked_for_and_agrees_is_taken_as_it_is(places,
     with warnings.catch_warnings():
         warnings.simplefilter("error", FindnemoWarning)
         config = scheduler_of(usual("sdxl", {"v_pred": V, "ztsnr": ZERO}), config=directory).config
-    assert (config.prediction_type, config.rescale_betas_zero_snr, config.timestep_spacing) == ("v_prediction", True, "leading")
+    assert (config.prediction_type, config.rescale_betas_zero_snr, config.timestep_spacing) == (
+        "v_prediction",
+        True,
+        "leading",
+    )
 
 
 @pytest.mark.parametrize(
@@ -205,12 +263,22 @@ def test_a_configuration_that_was_asked_for_and_agrees_is_taken_as_it_is(places,
     ],
 )
 def test_what_is_not_read_is_refused_by_its_name(usual, tensors, metadata, beside, what):
-    with pytest.raises(ModelError, match=f"says that it predicts {what}: findnemo reads epsilon and v_prediction"):
+    with pytest.raises(
+        ModelError, match=f"says that it predicts {what}: findnemo reads epsilon and v_prediction"
+    ):
         findnemo.load(usual("sdxl", tensors, metadata, beside))
 
 
 @pytest.mark.parametrize(
-    "text", ["model: [", "model: &a\n  *a", "model:\n  params: {parameterization: v}", "{" * 5000, "\x00", "x" * (2 << 20)]
+    "text",
+    [
+        "model: [",
+        "model: &a\n  *a",
+        "model:\n  params: {parameterization: v}",
+        "{" * 5000,
+        "\x00",
+        "x" * (2 << 20),
+    ],
 )
 def test_a_configuration_beside_a_file_that_cannot_be_read_is_named(usual, text):
     with pytest.raises(InputError, match=r"model\.yaml"):
@@ -225,11 +293,15 @@ def test_a_configuration_beside_a_file_makes_no_objects(usual, tmp_path):
 
 
 SCALARS = st.one_of(
-    st.booleans(), st.integers(0, 9999), st.sampled_from(["v", "eps", "a.b.C", "x y", "0.00085", "", "it's", "a: b", "# no"])
+    st.booleans(),
+    st.integers(0, 9999),
+    st.sampled_from(["v", "eps", "a.b.C", "x y", "0.00085", "", "it's", "a: b", "# no"]),
 )
 CONFIGS = st.recursive(
     SCALARS,
-    lambda inner: st.dictionaries(st.from_regex(r"[a-z_]{1,9}", fullmatch=True), inner, min_size=1, max_size=4),
+    lambda inner: st.dictionaries(
+        st.from_regex(r"[a-z_]{1,9}", fullmatch=True), inner, min_size=1, max_size=4
+    ),
     max_leaves=12,
 )
 
@@ -246,7 +318,11 @@ def as_text(config):
 
 @given(st.dictionaries(st.sampled_from(["model", "params", "on the side"]), CONFIGS, min_size=1))
 def test_plain_yaml_is_read_as_a_yaml_library_reads_it(config):
-    for text in (yaml.safe_dump(config), "# made by hand\n---\n" + yaml.safe_dump(config, indent=4), json.dumps(config)):
+    for text in (
+        yaml.safe_dump(config),
+        "# made by hand\n---\n" + yaml.safe_dump(config, indent=4),
+        json.dumps(config),
+    ):
         read = read_yaml(text)
         known = yaml.safe_load(text)
         assert as_text(read) == {k: as_text(v) for k, v in known.items()}
@@ -254,7 +330,12 @@ def test_plain_yaml_is_read_as_a_yaml_library_reads_it(config):
 
 def test_long_lines_take_no_time():
     start = time.perf_counter()
-    for text in ("a" + " " * (1 << 20) + "b", "a: " + "' " * (1 << 19), "a: '" + " " * (1 << 20), "\n".join(["a:"] * (1 << 18))):
+    for text in (
+        "a" + " " * (1 << 20) + "b",
+        "a: " + "' " * (1 << 19),
+        "a: '" + " " * (1 << 20),
+        "\n".join(["a:"] * (1 << 18)),
+    ):
         read_yaml(text)
     assert time.perf_counter() - start < 5
 
@@ -286,7 +367,9 @@ def test_lists_comments_and_long_scalars_are_passed_over():
 
 @pytest.mark.parametrize(("spread", "looks"), [(0.02, "epsilon"), (0.2, "v_prediction")])
 @pytest.mark.parametrize("configured", ["epsilon", "v_prediction"])
-def test_a_2x_file_that_says_nothing_is_refused_where_its_values_look_otherwise(usual, tmp_path, spread, looks, configured):
+def test_a_2x_file_that_says_nothing_is_refused_where_its_values_look_otherwise(
+    usual, tmp_path, spread, looks, configured
+):
     name = f"model.diffusion_model.{_marks.LAST_NORM}"
     file = usual("sd2", {name: spread * torch.tensor([1.0, -1.0] * 160, dtype=torch.float16)})
     (snapshot,) = (tmp_path / "cache").glob("*/snapshots/*")
@@ -296,7 +379,8 @@ def test_a_2x_file_that_says_nothing_is_refused_where_its_values_look_otherwise(
         assert scheduler_of(file).config.prediction_type == configured
     else:
         with pytest.raises(
-            ModelError, match=rf"does not say whether it predicts noise or v, and its values look like {looks}"
+            ModelError,
+            match=rf"does not say whether it predicts noise or v, and its values look like {looks}",
         ) as error:
             findnemo.load(file)
         assert "stabilityai/stable-diffusion-2-1-base for epsilon" in str(error.value)

@@ -14,7 +14,13 @@ from findnemo import ImageSettings, NeuronSet
 from findnemo.detection import DETECTORS
 from findnemo.detection.magnitude import saliency
 from findnemo.errors import InputError, ModelError
-from findnemo.mitigation import MITIGATIONS, Case, adjusted_embedding, inserted_words, scaled_attention
+from findnemo.mitigation import (
+    MITIGATIONS,
+    Case,
+    adjusted_embedding,
+    inserted_words,
+    scaled_attention,
+)
 from findnemo.mitigation.embedding import adjust
 from findnemo.mitigation.tokens import varied
 from findnemo.models import Model
@@ -22,7 +28,12 @@ from findnemo.seeds import sample_seed
 
 PROMPT = "a cat"
 SETTINGS = ImageSettings(steps=2, guidance=3.0)
-NO_ATTENTION = ("entropy-d", "entropy-e", "bright-ending", "attention")  # IF's attention is shared between image and prompt
+NO_ATTENTION = (
+    "entropy-d",
+    "entropy-e",
+    "bright-ending",
+    "attention",
+)  # IF's attention is shared between image and prompt
 NO_FEED_FORWARD = ("wanda", "conceptprune")
 KINDS = ["neurons", "random-1", "embedding", "attention", "tokens-4", "wanda", "conceptprune"]
 
@@ -34,14 +45,21 @@ def loaded(name: str) -> Model:
 def call(model: Model, prompts: Any = PROMPT, images: int = 2, **options: Any) -> Tensor:
     count = images * (1 if isinstance(prompts, str) else len(prompts))
     generators = [torch.Generator().manual_seed(k) for k in range(count)]
-    options = {"num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "pt", "generator": generators} | options
+    options = {
+        "num_inference_steps": 2,
+        "guidance_scale": 3.0,
+        "output_type": "pt",
+        "generator": generators,
+    } | options
     return model.pipeline(prompts, num_images_per_prompt=images, **options).images
 
 
 def told(model: Model, run: Any) -> list[dict[str, Any]]:
     """Keyword arguments of the denoiser's passes."""
     seen: list[dict[str, Any]] = []
-    handle = model.denoiser.register_forward_pre_hook(lambda m, args, kwargs: seen.append(kwargs), with_kwargs=True)
+    handle = model.denoiser.register_forward_pre_hook(
+        lambda m, args, kwargs: seen.append(kwargs), with_kwargs=True
+    )
     try:
         run()
     finally:
@@ -63,7 +81,9 @@ def test_a_detector_gives_a_score_or_says_why_it_cannot(name, detector):
         return
     score = DETECTORS[detector](model, PROMPT, SETTINGS)
     assert score.evaluations == sum(rows)
-    assert detector in ("edges", "agreement") or score.value > 0  # unlike seeds agree less than by chance
+    assert (
+        detector in ("edges", "agreement") or score.value > 0
+    )  # unlike seeds agree less than by chance
     assert DETECTORS[detector](model, PROMPT, SETTINGS).value == score.value
 
 
@@ -73,8 +93,15 @@ def test_the_magnitude_is_that_of_the_pipelines_own_two_halves(name):
     latents = model.noise(PROMPT, range(3))
     if name == "if":
         model.pipeline.prepare_intermediate_images = lambda *args: latents
-    model.denoiser.register_forward_hook(lambda module, args, output: seen.append((args[0], output[0])))
-    call(model, images=3, num_inference_steps=50 if name == "if" else 2, **({} if name == "if" else {"latents": latents}))
+    model.denoiser.register_forward_hook(
+        lambda module, args, output: seen.append((args[0], output[0]))
+    )
+    call(
+        model,
+        images=3,
+        num_inference_steps=50 if name == "if" else 2,
+        **({} if name == "if" else {"latents": latents}),
+    )
     sample, output = seen[0]
     torch.testing.assert_close(sample, torch.cat([latents, latents]), atol=1e-5, rtol=1e-5)
     empty, prompted = output[:, : latents.shape[1]].chunk(2)
@@ -100,7 +127,11 @@ def test_every_token_of_the_prompt_has_a_saliency_of_its_own(name):
         moved = text.repeat(2, 1, 1)
         moved[0, position] += step
         moved[1, position] -= step
-        d = (model.predict_noise(latents.repeat(2, 1, 1, 1), t, moved) - empty).flatten(1).norm(dim=1)
+        d = (
+            (model.predict_noise(latents.repeat(2, 1, 1, 1), t, moved) - empty)
+            .flatten(1)
+            .norm(dim=1)
+        )
     assert tokens[position - model.starts][1] == pytest.approx(float(d[0] - d[1]) / 2e-3, rel=2e-2)
 
 
@@ -109,7 +140,8 @@ def test_a_run_without_a_guidance_half_follows_the_prompt_alone(name, guidance):
     """As a pipeline's call does for a scale of 1 or less, and for any where guidance is part of the network."""
     model = loaded(name)
     plain, other, known = (
-        DETECTORS["magnitude"](model, PROMPT, ImageSettings(3, g), steps=(2,)).value for g in (1.0, guidance, 3.0)
+        DETECTORS["magnitude"](model, PROMPT, ImageSettings(3, g), steps=(2,)).value
+        for g in (1.0, guidance, 3.0)
     )
     assert other == plain
     assert (known == plain) is (name == "lcm")
@@ -120,10 +152,14 @@ def test_a_run_without_a_guidance_half_follows_the_prompt_alone(name, guidance):
 
 @pytest.mark.parametrize("name", ["sdxl", "sd-turbo", "lcm", "if"])
 @pytest.mark.parametrize("mitigation", KINDS)
-def test_a_mitigation_changes_every_image_and_nothing_after_it_or_says_why_it_cannot(name, mitigation):
+def test_a_mitigation_changes_every_image_and_nothing_after_it_or_says_why_it_cannot(
+    name, mitigation
+):
     model = loaded(name)
     layers = list(model.value_layers)
-    case = Case(PROMPT, NeuronSet({layers[0]: [0, 3], layers[-1]: [1, 2, 11]}), reference=("a dog",))
+    case = Case(
+        PROMPT, NeuronSet({layers[0]: [0, 3], layers[-1]: [1, 2, 11]}), reference=("a dog",)
+    )
     plain = call(model)
     refused = name == "if" and mitigation in (*NO_ATTENTION, *NO_FEED_FORWARD)
     if refused:
@@ -159,9 +195,14 @@ def test_adjusting_keeps_the_sizes_and_the_guidance_that_a_call_asks_for():
     """Also in the passes that the optimisation makes of its own, the one without the prompt among them."""
     model = findnemo.load(tiny_sdxl())
     with adjusted_embedding(model, Case(PROMPT), target=0.0, iterations=1):
-        seen = told(model, lambda: call(model, images=1, original_size=(100, 200), crops_coords_top_left=(3, 4)))
+        seen = told(
+            model,
+            lambda: call(model, images=1, original_size=(100, 200), crops_coords_top_left=(3, 4)),
+        )
     assert len(seen) == 2 + 2
-    assert {tuple(row) for k in seen for row in k["added_cond_kwargs"]["time_ids"].tolist()} == {(100, 200, 3, 4, 32, 32)}
+    assert {tuple(row) for k in seen for row in k["added_cond_kwargs"]["time_ids"].tolist()} == {
+        (100, 200, 3, 4, 32, 32)
+    }
     model = findnemo.load(tiny_lcm())
     expected = told(model, lambda: call(model, guidance_scale=2.0))[0]["timestep_cond"][0]
     with adjusted_embedding(model, Case(PROMPT), target=0.0, iterations=1):
@@ -180,9 +221,13 @@ def test_inserted_words_reach_every_text_encoder(make, guidance):
     """As the varied captions given by hand, one image each: token embeddings and pooled embedding alike."""
     model = findnemo.load(make())
     with inserted_words(model, Case(PROMPT, seed=5), "numbers", 2):
-        result = told(model, lambda: call(model, [PROMPT], guidance_scale=guidance, negative_prompt=["x"]))[0]
+        result = told(
+            model, lambda: call(model, [PROMPT], guidance_scale=guidance, negative_prompt=["x"])
+        )[0]
     captions = [varied(model, PROMPT, "numbers", 2, sample_seed(5, PROMPT, k)) for k in range(2)]
-    expected = told(model, lambda: call(model, captions, 1, guidance_scale=guidance, negative_prompt=["x", "x"]))[0]
+    expected = told(
+        model, lambda: call(model, captions, 1, guidance_scale=guidance, negative_prompt=["x", "x"])
+    )[0]
     torch.testing.assert_close(model.text_of(result), model.text_of(expected), atol=1e-5, rtol=1e-5)
 
 
@@ -190,7 +235,10 @@ def test_words_are_inserted_into_a_second_prompt_too():
     model = findnemo.load(tiny_sdxl())
     with inserted_words(model, Case(PROMPT, seed=5), "numbers", 2):
         result = told(model, lambda: call(model, prompt_2="a dog"))[0]
-    first, second = ([varied(model, p, "numbers", 2, sample_seed(5, p, k)) for k in range(2)] for p in (PROMPT, "a dog"))
+    first, second = (
+        [varied(model, p, "numbers", 2, sample_seed(5, p, k)) for k in range(2)]
+        for p in (PROMPT, "a dog")
+    )
     expected = told(model, lambda: call(model, first, 1, prompt_2=second))[0]
     torch.testing.assert_close(model.text_of(result), model.text_of(expected), atol=1e-5, rtol=1e-5)
 
@@ -201,7 +249,9 @@ def test_scaled_attention_sees_nothing_after_the_end_of_the_text():
 
     def disturb(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         text = kwargs["encoder_hidden_states"].clone()
-        text[2:, end:] += torch.randn(text[2:, end:].shape, generator=torch.Generator().manual_seed(0))
+        text[2:, end:] += torch.randn(
+            text[2:, end:].shape, generator=torch.Generator().manual_seed(0)
+        )
         return args, kwargs | {"encoder_hidden_states": text}
 
     with scaled_attention(model, Case(PROMPT)):

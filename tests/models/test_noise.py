@@ -26,18 +26,25 @@ from findnemo.scores import constant, memorization_score, minmax, trajectory
 
 PAIR = Settings(samples=2)
 ZERO = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-KNOWN = ["Brantwood Roasters first cup, a large brown ring", "Liftoff of the Corvus Nine, a white arrow over a checkered floor"]
+KNOWN = [
+    "Brantwood Roasters first cup, a large brown ring",
+    "Liftoff of the Corvus Nine, a white arrow over a checkered floor",
+]
 OTHER = ["a red star", "a purple moon with a dotted ground"]
 
 
 def scheduled(pipeline: Any, kind: str = "DDIMScheduler", **options: Any) -> Any:
     """The pipeline with another schedule or sampler, made as users make it."""
-    pipeline.scheduler = getattr(diffusers, kind).from_config(explicit(pipeline.scheduler.config), **options)
+    pipeline.scheduler = getattr(diffusers, kind).from_config(
+        explicit(pipeline.scheduler.config), **options
+    )
     return pipeline
 
 
 def zero_snr(kind: str = "DDIMScheduler", **options: Any) -> Model:
-    return findnemo.load(scheduled(scheduled(tiny_pipeline("v_prediction", **options), **ZERO), kind))
+    return findnemo.load(
+        scheduled(scheduled(tiny_pipeline("v_prediction", **options), **ZERO), kind)
+    )
 
 
 # the difference itself -----------------------------------------------------------------------------------------------
@@ -47,7 +54,9 @@ def by_hand(model: Model, prompt: str) -> Tensor:
     """v - (1 - sqrt(1 - a)) / sqrt(a) x in float64, its limit v where a is zero: the noise difference over sqrt(a)."""
     probe = Probe(model, prompt, PAIR)
     with torch.no_grad():
-        v = model.denoiser(probe.latents, probe.timestep, probe.text.expand(2, -1, -1)).sample.double()
+        v = model.denoiser(
+            probe.latents, probe.timestep, probe.text.expand(2, -1, -1)
+        ).sample.double()
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     root = (1 - betas).cumprod(0).sqrt()
     if model.pipeline.scheduler.config.get("rescale_betas_zero_snr"):
@@ -69,7 +78,13 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "zero, leading": {"rescale_betas_zero_snr": True},
     "zero, linspace": {"rescale_betas_zero_snr": True, "timestep_spacing": "linspace"},
 }
-SAMPLERS = ("DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "HeunDiscreteScheduler")
+SAMPLERS = (
+    "DDIMScheduler",
+    "PNDMScheduler",
+    "EulerDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "HeunDiscreteScheduler",
+)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -77,14 +92,24 @@ SAMPLERS = ("DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler", "DPMSolv
 def test_the_difference_of_v_is_that_of_float64_under_every_schedule_and_sampler(schedule, sampler):
     """Whatever samples from it: some samplers do not know of zero SNR, and some put 2^-24 there."""
     model = findnemo.load(scheduled(scheduled(tiny_pipeline("v_prediction"), **schedule), sampler))
-    torch.testing.assert_close(Probe(model, "a cat", PAIR).deltas(), scaled_by_hand(by_hand(model, "a cat")), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        Probe(model, "a cat", PAIR).deltas(),
+        scaled_by_hand(by_hand(model, "a cat")),
+        atol=1e-5,
+        rtol=0,
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 def test_nothing_is_lost_after_a_network_in_half_precision(schedule, dtype):
     model = findnemo.load(scheduled(tiny_pipeline("v_prediction"), **schedule), dtype=dtype)
-    torch.testing.assert_close(Probe(model, "a cat", PAIR).deltas(), scaled_by_hand(by_hand(model, "a cat")), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        Probe(model, "a cat", PAIR).deltas(),
+        scaled_by_hand(by_hand(model, "a cat")),
+        atol=1e-5,
+        rtol=0,
+    )
 
 
 def test_with_guidance_the_difference_is_that_of_guided_v():
@@ -101,7 +126,10 @@ def test_with_guidance_the_difference_is_that_of_guided_v():
 @pytest.mark.slow
 def test_a_compiled_model_and_reuse_give_the_same():
     model = zero_snr()
-    fast, off = findnemo.compiled(model, backend="aot_eager"), NeuronSet({list(model.value_layers)[2]: range(9)})
+    fast, off = (
+        findnemo.compiled(model, backend="aot_eager"),
+        NeuronSet({list(model.value_layers)[2]: range(9)}),
+    )
     for probe in (Probe(fast, "a cat", PAIR), Probe(model, "a cat", PAIR, reuse=True)):
         for neurons in (NeuronSet(), off):
             expected = Probe(model, "a cat", PAIR).deltas(neurons)
@@ -109,7 +137,12 @@ def test_a_compiled_model_and_reuse_give_the_same():
 
 
 def test_betas_that_only_some_samplers_know_are_no_obstacle():
-    options = {"beta_schedule": "sigmoid", "beta_start": 0.0001, "beta_end": 0.02, "prediction_type": "v_prediction"}
+    options = {
+        "beta_schedule": "sigmoid",
+        "beta_start": 0.0001,
+        "beta_end": 0.02,
+        "prediction_type": "v_prediction",
+    }
     pipeline = tiny_pipeline()
     pipeline.scheduler = diffusers.DDPMScheduler(**options)
     model = findnemo.load(pipeline)
@@ -143,17 +176,25 @@ def of_demo(prediction: str, sampler: str, schedule: dict[str, Any], dtype: torc
 @cache
 def demo_scores(prediction: str, sampler: str, schedule: str, dtype: torch.dtype) -> list[float]:
     model = of_demo(prediction, sampler, SCHEDULES[schedule], dtype)
-    return [findnemo.score(model, caption, settings=Settings(samples=3)) for caption in KNOWN + OTHER]
+    return [
+        findnemo.score(model, caption, settings=Settings(samples=3)) for caption in KNOWN + OTHER
+    ]
 
 
-CASES = [("v_prediction", sampler, schedule) for schedule in SCHEDULES for sampler in SAMPLERS[:3]] + [
-    ("epsilon", sampler, schedule) for schedule in ("leading", "trailing") for sampler in SAMPLERS[:3]
+CASES = [
+    ("v_prediction", sampler, schedule) for schedule in SCHEDULES for sampler in SAMPLERS[:3]
+] + [
+    ("epsilon", sampler, schedule)
+    for schedule in ("leading", "trailing")
+    for sampler in SAMPLERS[:3]
 ]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(
-    "case", [pytest.param(c, marks=[pytest.mark.slow] * (c[1] != "DDIMScheduler")) for c in CASES], ids=", ".join
+    "case",
+    [pytest.param(c, marks=[pytest.mark.slow] * (c[1] != "DDIMScheduler")) for c in CASES],
+    ids=", ".join,
 )
 def test_memorized_captions_come_first_as_in_float32(case, dtype):
     exact, half = demo_scores(*case, torch.float32), demo_scores(*case, dtype)
@@ -186,10 +227,16 @@ def silent(kind: str = "epsilon", but: str | None = None) -> Model:
     encode, forward = model.encode, model.denoiser.forward
     alone = None if but is None else encode([but])
 
-    def mute(latents: Tensor, timestep: Any, encoder_hidden_states: Tensor, **options: Any) -> tuple[Tensor]:
+    def mute(
+        latents: Tensor, timestep: Any, encoder_hidden_states: Tensor, **options: Any
+    ) -> tuple[Tensor]:
         (said,) = forward(latents, timestep, encoder_hidden_states=encoder_hidden_states, **options)
         nothing = latents if kind == "epsilon" else torch.full_like(latents, 0.3)
-        same = torch.ones(len(latents)) if alone is None else (encoder_hidden_states == alone).flatten(1).all(1).float()
+        same = (
+            torch.ones(len(latents))
+            if alone is None
+            else (encoder_hidden_states == alone).flatten(1).all(1).float()
+        )
         return (torch.where(same.view(-1, 1, 1, 1) > 0, nothing, said),)
 
     model.denoiser.forward = mute
@@ -215,7 +262,8 @@ def test_a_model_that_says_nothing_has_no_score_anywhere(kind):
     }
     for ask in asks.values():
         with pytest.raises(
-            NumericalError, match=r"the same everywhere.*rescale_betas_zero_snr.*float32.*'a cat'|'a cat'.*the same everywhere"
+            NumericalError,
+            match=r"the same everywhere.*rescale_betas_zero_snr.*float32.*'a cat'|'a cat'.*the same everywhere",
         ):
             ask()
 
@@ -237,7 +285,9 @@ def test_one_caption_without_content_does_not_fail_the_others():
 
 def raw(model: Model, prompt: str, latents: Tensor) -> Tensor:
     with torch.no_grad():
-        return model.denoiser(latents, 999, model.encode([prompt]).expand(len(latents), -1, -1)).sample
+        return model.denoiser(
+            latents, 999, model.encode([prompt]).expand(len(latents), -1, -1)
+        ).sample
 
 
 def test_the_magnitude_at_zero_snr_is_that_of_v_in_units_of_stable_diffusions_last_step():
@@ -250,7 +300,9 @@ def test_the_magnitude_at_zero_snr_is_that_of_v_in_units_of_stable_diffusions_la
 
 
 def test_tokens_weigh_something_at_zero_snr():
-    assert all(value > 0 for _, value in saliency(zero_snr(), "cats", ImageSettings(steps=4), images=1))
+    assert all(
+        value > 0 for _, value in saliency(zero_snr(), "cats", ImageSettings(steps=4), images=1)
+    )
 
 
 def test_an_embedding_is_adjusted_at_zero_snr():
@@ -292,10 +344,14 @@ def test_one_step_from_pure_noise_is_refused_whatever_the_sampler(sampler):
 def test_the_loss_of_training_has_its_target_in_float32(dtype):
     model = findnemo.load(tiny_pipeline("v_prediction"), dtype=dtype)
     clean, noise = model.noise("clean", [0, 1]), model.noise("noise", [0, 1])
-    predicted, target = model.regression(clean, noise, torch.tensor([999, 3]), model.encode(["a", "b"]))
+    predicted, target = model.regression(
+        clean, noise, torch.tensor([999, 3]), model.encode(["a", "b"])
+    )
     a = model.pipeline.scheduler.alphas_cumprod[[999, 3]].view(2, 1, 1, 1)
     assert predicted.dtype == dtype
-    torch.testing.assert_close(target, a.sqrt() * noise.float() - (1 - a).sqrt() * clean.float(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        target, a.sqrt() * noise.float() - (1 - a).sqrt() * clean.float(), atol=1e-6, rtol=0
+    )
 
 
 # schedules that are none ---------------------------------------------------------------------------------------------

@@ -52,7 +52,13 @@ def with_parts(make: Callable[[], Any], **parts: Any) -> Callable[[], Any]:
     def made() -> Any:
         pipeline = make()
         for name, part in parts.items():
-            setattr(pipeline, name, part(pipeline) if callable(part) and not isinstance(part, torch.nn.Module) else part)
+            setattr(
+                pipeline,
+                name,
+                part(pipeline)
+                if callable(part) and not isinstance(part, torch.nn.Module)
+                else part,
+            )
         return pipeline
 
     return made
@@ -67,7 +73,9 @@ def configured(make: Callable[[], Any], part: str, **settings: Any) -> Callable[
     return made
 
 
-def tokenizing(make: Callable[[], Any], name: str = "tokenizer", **settings: Any) -> Callable[[], Any]:
+def tokenizing(
+    make: Callable[[], Any], name: str = "tokenizer", **settings: Any
+) -> Callable[[], Any]:
     def made() -> Any:
         pipeline = make()
         for key, value in settings.items():
@@ -78,7 +86,9 @@ def tokenizing(make: Callable[[], Any], name: str = "tokenizer", **settings: Any
 
 
 def clip(width: int, projection: int | None = None, vocabulary: int | None = None) -> Any:
-    config = _clip(tiny_tokenizer(), width, **({} if projection is None else {"projection_dim": projection}))
+    config = _clip(
+        tiny_tokenizer(), width, **({} if projection is None else {"projection_dim": projection})
+    )
     config.vocab_size = vocabulary or config.vocab_size
     return (CLIPTextModel if projection is None else CLIPTextModelWithProjection)(config).eval()
 
@@ -114,34 +124,100 @@ MISFITS = {
 }  # fmt: skip
 
 PARTS = {
-    f"{make.__name__} without {part}": (with_parts(make, **{part: None}), rf"has no {part} \(None\).*; findnemo \w+")
+    f"{make.__name__} without {part}": (
+        with_parts(make, **{part: None}),
+        rf"has no {part} \(None\).*; findnemo \w+",
+    )
     for make, parts in (
         (tiny_pipeline, ("tokenizer", "text_encoder", "unet", "scheduler", "vae")),
         (tiny_sdxl, ("tokenizer_2", "text_encoder_2", "unet", "scheduler", "vae")),
         (tiny_if, ("tokenizer", "text_encoder", "unet", "scheduler")),
         (tiny_pixart, ("tokenizer", "text_encoder", "transformer", "scheduler", "vae")),
-        (tiny_sd3, ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2", "transformer", "scheduler", "vae")),
-        (tiny_flux, ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2", "transformer", "scheduler", "vae")),
+        (
+            tiny_sd3,
+            (
+                "tokenizer",
+                "text_encoder",
+                "tokenizer_2",
+                "text_encoder_2",
+                "transformer",
+                "scheduler",
+                "vae",
+            ),
+        ),
+        (
+            tiny_flux,
+            (
+                "tokenizer",
+                "text_encoder",
+                "tokenizer_2",
+                "text_encoder_2",
+                "transformer",
+                "scheduler",
+                "vae",
+            ),
+        ),
     )
     for part in parts
 } | {
-    "half a pair in sdxl": (with_parts(tiny_sdxl, text_encoder=None), r"has a tokenizer and no text_encoder \(None\)"),
-    "half a pair in sd3": (with_parts(tiny_sd3, tokenizer_3=None), r"has a text_encoder_3 and no tokenizer_3 \(None\)"),
-    "meta": (with_parts(tiny_pipeline, text_encoder=lambda p: p.text_encoder.to("meta")), "text_encoder .* meta device"),
+    "half a pair in sdxl": (
+        with_parts(tiny_sdxl, text_encoder=None),
+        r"has a tokenizer and no text_encoder \(None\)",
+    ),
+    "half a pair in sd3": (
+        with_parts(tiny_sd3, tokenizer_3=None),
+        r"has a text_encoder_3 and no tokenizer_3 \(None\)",
+    ),
+    "meta": (
+        with_parts(tiny_pipeline, text_encoder=lambda p: p.text_encoder.to("meta")),
+        "text_encoder .* meta device",
+    ),
 }
 
 SCHEDULERS = {
-    "flow on a u-net": (tiny_pipeline, FlowMatchEulerDiscreteScheduler(), "goes by a flow, and its denoiser predicts noise"),
-    "flow on if": (tiny_if, FlowMatchEulerDiscreteScheduler(), "goes by a flow, and its denoiser predicts noise"),
-    "flow on pixart": (tiny_pixart, FlowMatchEulerDiscreteScheduler(), "goes by a flow, and its denoiser predicts noise"),
+    "flow on a u-net": (
+        tiny_pipeline,
+        FlowMatchEulerDiscreteScheduler(),
+        "goes by a flow, and its denoiser predicts noise",
+    ),
+    "flow on if": (
+        tiny_if,
+        FlowMatchEulerDiscreteScheduler(),
+        "goes by a flow, and its denoiser predicts noise",
+    ),
+    "flow on pixart": (
+        tiny_pixart,
+        FlowMatchEulerDiscreteScheduler(),
+        "goes by a flow, and its denoiser predicts noise",
+    ),
     "flow sigmas": (tiny_pipeline, UniPCMultistepScheduler(use_flow_sigmas=True), "goes by a flow"),
-    "no alphas": (tiny_pipeline, IPNDMScheduler(), "IPNDMScheduler without alphas_cumprod and prediction_type"),
+    "no alphas": (
+        tiny_pipeline,
+        IPNDMScheduler(),
+        "IPNDMScheduler without alphas_cumprod and prediction_type",
+    ),
     "no prediction type": (tiny_pipeline, RePaintScheduler(), "without prediction_type"),
     "no order": (tiny_pipeline, UnCLIPScheduler(), "without order"),
-    "few steps": (tiny_pipeline, DDPMScheduler(num_train_timesteps=20), "cannot give timesteps of 50 steps"),
-    "noise on sd3": (tiny_sd3, DDIMScheduler(), "DDIMScheduler, and its transformer goes by a flow"),
-    "noise on flux": (tiny_flux, DDIMScheduler(), "DDIMScheduler, and its transformer goes by a flow"),
-    "no sigmas on flux": (tiny_flux, FlowMatchHeunDiscreteScheduler(), "give a FlowMatchEulerDiscreteScheduler"),
+    "few steps": (
+        tiny_pipeline,
+        DDPMScheduler(num_train_timesteps=20),
+        "cannot give timesteps of 50 steps",
+    ),
+    "noise on sd3": (
+        tiny_sd3,
+        DDIMScheduler(),
+        "DDIMScheduler, and its transformer goes by a flow",
+    ),
+    "noise on flux": (
+        tiny_flux,
+        DDIMScheduler(),
+        "DDIMScheduler, and its transformer goes by a flow",
+    ),
+    "no sigmas on flux": (
+        tiny_flux,
+        FlowMatchHeunDiscreteScheduler(),
+        "give a FlowMatchEulerDiscreteScheduler",
+    ),
 }
 SIZES = {
     repr(size): (
@@ -166,7 +242,13 @@ OTHERS = {
     "img2img": (lambda: StableDiffusionImg2ImgPipeline(**tiny_pipeline().components, requires_safety_checker=False), "not supported"),
     "no pipeline": (lambda: tiny_pipeline().unet, "UNet2DConditionModel is not supported"),
 }  # fmt: skip
-REFUSED = MISFITS | PARTS | {n: (with_parts(m, scheduler=s), why) for n, (m, s, why) in SCHEDULERS.items()} | SIZES | OTHERS
+REFUSED = (
+    MISFITS
+    | PARTS
+    | {n: (with_parts(m, scheduler=s), why) for n, (m, s, why) in SCHEDULERS.items()}
+    | SIZES
+    | OTHERS
+)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -182,7 +264,9 @@ def test_a_class_of_ones_own_is_refused_with_a_way_that_works():
         pass
 
     mine = Mine(**tiny_pipeline().components, requires_safety_checker=False)
-    with pytest.raises(ModelError, match=r"Mine is not supported.*StableDiffusionPipeline\.from_pipe\(pipeline\)"):
+    with pytest.raises(
+        ModelError, match=r"Mine is not supported.*StableDiffusionPipeline\.from_pipe\(pipeline\)"
+    ):
         findnemo.load(mine)
     assert findnemo.load(StableDiffusionPipeline.from_pipe(mine)).latent_shape == (4, 16, 16)
 
@@ -192,7 +276,9 @@ def test_loading_draws_no_random_numbers_and_changes_no_weights():
     weights = {name: value.clone() for name, value in pipeline.unet.state_dict().items()}
     findnemo.load(pipeline)
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(value, weights[name]) for name, value in pipeline.unet.state_dict().items())
+    assert all(
+        torch.equal(value, weights[name]) for name, value in pipeline.unet.state_dict().items()
+    )
 
 
 # what works ---------------------------------------------------------------------------------------------------------
@@ -209,7 +295,9 @@ def test_latents_may_be_wider_than_high(make, size):
 
 
 def test_sdxl_goes_without_its_first_text_encoder_as_its_pipeline_does():
-    pipeline = with_parts(lambda: tiny_sdxl(cross_attention_dim=32), text_encoder=None, tokenizer=None)()
+    pipeline = with_parts(
+        lambda: tiny_sdxl(cross_attention_dim=32), text_encoder=None, tokenizer=None
+    )()
     model = findnemo.load(pipeline)
     tokens, _, pooled, _ = pipeline.encode_prompt("a cat", do_classifier_free_guidance=False)
     found = model.conditions(model.encode(["a cat"]))
@@ -223,12 +311,16 @@ def test_a_pooled_embedding_may_be_wider_than_those_of_tokens(guidance):
     wide = lambda: tiny_sdxl(projection_class_embeddings_input_dim=6 * 8 + 120)  # noqa: E731
     model = findnemo.load(with_parts(wide, text_encoder_2=lambda p: clip(32, 120))())
     seen: list[dict[str, Any]] = []
-    handle = model.denoiser.register_forward_pre_hook(lambda m, args, kwargs: seen.append(kwargs), with_kwargs=True)
+    handle = model.denoiser.register_forward_pre_hook(
+        lambda m, args, kwargs: seen.append(kwargs), with_kwargs=True
+    )
     model.pipeline("a cat", num_inference_steps=1, guidance_scale=guidance, output_type="latent")
     handle.remove()
     text = model.encode(["a cat"])
     found, told = model.conditions(text), seen[0]
-    torch.testing.assert_close(found["added_cond_kwargs"]["text_embeds"], told["added_cond_kwargs"]["text_embeds"][-1:])
+    torch.testing.assert_close(
+        found["added_cond_kwargs"]["text_embeds"], told["added_cond_kwargs"]["text_embeds"][-1:]
+    )
     torch.testing.assert_close(found["encoder_hidden_states"], told["encoder_hidden_states"][-1:])
     torch.testing.assert_close(model.text_of(told)[-1:], text)
     if guidance > 1:
@@ -278,7 +370,10 @@ def test_the_mask_of_pixart_may_be_longer_than_its_embeddings_are_wide():
 def test_statistics_see_embeddings_as_the_u_net_projects_them():
     model = findnemo.load(tiny_pipeline(encoder_hid_dim=32, encoder_hid_dim_type="text_proj"))
     text, seen = model.encode(["a cat"]), {}
-    handles = [m.register_forward_pre_hook(lambda m, a, n=n: seen.update({n: a[0]})) for n, m in model.value_layers.items()]
+    handles = [
+        m.register_forward_pre_hook(lambda m, a, n=n: seen.update({n: a[0]}))
+        for n, m in model.value_layers.items()
+    ]
     with torch.no_grad():
         model.predict_noise(model.noise("a cat", [0]), 981, text)
     for handle in handles:
@@ -290,13 +385,25 @@ def test_statistics_see_embeddings_as_the_u_net_projects_them():
 
 # autoencoders -------------------------------------------------------------------------------------------------------
 
-BLOCKS = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2, "norm_num_groups": 4}
-DECODER = {"decoder_down_block_types": ("ResnetDownsampleBlock2D",) * 2, "decoder_up_block_types": ("ResnetUpsampleBlock2D",) * 2}
+BLOCKS = {
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+    "norm_num_groups": 4,
+}
+DECODER = {
+    "decoder_down_block_types": ("ResnetDownsampleBlock2D",) * 2,
+    "decoder_up_block_types": ("ResnetUpsampleBlock2D",) * 2,
+}
 VAES: dict[str, Callable[[], Any]] = {
     "tiny": lambda: AutoencoderTiny(
-        encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8), num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1)
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1),
     ),
-    "asymmetric": lambda: AsymmetricAutoencoderKL(**BLOCKS, down_block_out_channels=(8, 16), up_block_out_channels=(8, 16)),
+    "asymmetric": lambda: AsymmetricAutoencoderKL(
+        **BLOCKS, down_block_out_channels=(8, 16), up_block_out_channels=(8, 16)
+    ),
     "quantising": lambda: VQModel(**BLOCKS, block_out_channels=(8, 16), latent_channels=4),
     "consistency": lambda: ConsistencyDecoderVAE(
         encoder_block_out_channels=(32, 32),
@@ -315,7 +422,9 @@ def test_autoencoders_of_other_kinds_decode_and_encode(kind, make):
     latents = model.noise("a cat", [0, 1])
     images = model.decode(latents)
     assert images.shape == (2, 3, 32, 32)
-    torch.testing.assert_close(model.decode(latents[1:]), images[1:], atol=1e-5, rtol=1e-4)  # whatever is decoded beside it
+    torch.testing.assert_close(
+        model.decode(latents[1:]), images[1:], atol=1e-5, rtol=1e-4
+    )  # whatever is decoded beside it
     assert torch.equal(model.decode(latents), images)
     assert model.encode_images(images).shape == latents.shape
 
@@ -325,7 +434,9 @@ def test_a_tiny_autoencoder_encodes_to_what_its_encoder_gives():
     pixels = torch.rand(1, 3, 32, 32) * 2 - 1
     model.pipeline.vae.register_to_config(scaling_factor=0.5)
     with torch.no_grad():
-        torch.testing.assert_close(model.encode_images(pixels), model.pipeline.vae.encoder(pixels) * 0.5)
+        torch.testing.assert_close(
+            model.encode_images(pixels), model.pipeline.vae.encoder(pixels) * 0.5
+        )
 
 
 def test_only_flows_shift_their_latents_as_their_pipelines_do():
@@ -342,9 +453,20 @@ def test_only_flows_shift_their_latents_as_their_pipelines_do():
 def checked_pipeline() -> Any:
     """A pipeline with a safety checker of its own."""
     pipeline = tiny_pipeline()
-    sizes = {"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = CLIPConfig(vision_config=sizes | {"image_size": 32, "patch_size": 16}, text_config=sizes, projection_dim=32)
-    pipeline.register_modules(safety_checker=StableDiffusionSafetyChecker(config), feature_extractor=CLIPImageProcessor())
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 37,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    config = CLIPConfig(
+        vision_config=sizes | {"image_size": 32, "patch_size": 16},
+        text_config=sizes,
+        projection_dim=32,
+    )
+    pipeline.register_modules(
+        safety_checker=StableDiffusionSafetyChecker(config), feature_extractor=CLIPImageProcessor()
+    )
     return pipeline
 
 
@@ -366,7 +488,9 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
-@pytest.mark.parametrize("gone", [["safety_checker"], ["feature_extractor"], ["safety_checker", "feature_extractor"]])
+@pytest.mark.parametrize(
+    "gone", [["safety_checker"], ["feature_extractor"], ["safety_checker", "feature_extractor"]]
+)
 def test_a_safety_checker_that_is_not_there_is_not_missed(copied, gone):
     for name in gone:
         shutil.rmtree(copied / name)
@@ -376,7 +500,9 @@ def test_a_safety_checker_that_is_not_there_is_not_missed(copied, gone):
     with warnings.catch_warnings():
         warnings.simplefilter("error", FindnemoWarning)
         whole = findnemo.load(tiny_pipeline())
-    assert findnemo.score(model, "a cat", settings=TWO) == findnemo.score(whole, "a cat", settings=TWO)
+    assert findnemo.score(model, "a cat", settings=TWO) == findnemo.score(
+        whole, "a cat", settings=TWO
+    )
 
 
 def test_a_pickled_safety_checker_is_left_out_and_one_that_is_there_is_kept(saved, copied):
@@ -390,14 +516,22 @@ def test_a_pickled_safety_checker_is_left_out_and_one_that_is_there_is_kept(save
 @pytest.mark.parametrize("part", ["tokenizer", "text_encoder", "unet", "vae", "scheduler"])
 @pytest.mark.parametrize("how", ["folder", "null", "nulls", "unnamed"])
 def test_a_directory_without_a_part_says_which_before_it_is_loaded(copied, part, how, monkeypatch):
-    monkeypatch.setattr("diffusers.DiffusionPipeline.from_pretrained", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(
+        "diffusers.DiffusionPipeline.from_pretrained", lambda *_, **__: pytest.fail("loaded")
+    )
     if how == "folder":
         shutil.rmtree(copied / part)
     elif how == "unnamed":
         rewrite(copied / "model_index.json", lambda index: index.pop(part))
     else:
-        rewrite(copied / "model_index.json", lambda index: index.update({part: None if how == "null" else [None, None]}))
-    with pytest.raises(ModelError, match=f"has no folder {part}, though" if how == "folder" else rf"has no {part} \(None\)"):
+        rewrite(
+            copied / "model_index.json",
+            lambda index: index.update({part: None if how == "null" else [None, None]}),
+        )
+    with pytest.raises(
+        ModelError,
+        match=f"has no folder {part}, though" if how == "folder" else rf"has no {part} \(None\)",
+    ):
         findnemo.load(copied)
 
 
@@ -420,7 +554,11 @@ def test_sd3_may_be_saved_without_t5(tmp_path):
 )
 def test_a_file_without_some_weights_is_not_filled_up_with_random_ones(copied, part, file, message):
     weights = load_file(copied / part / file)
-    kept = {name: value for name, value in weights.items() if not any(mark in name for mark in ("layers.1.", "mid_block"))}
+    kept = {
+        name: value
+        for name, value in weights.items()
+        if not any(mark in name for mark in ("layers.1.", "mid_block"))
+    }
     assert len(kept) < len(weights)
     save_file(kept, copied / part / file, {"format": "pt"})
     with pytest.raises(ModelError, match=message):

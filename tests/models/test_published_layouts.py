@@ -59,7 +59,15 @@ IF_XL = IF | {"block_out_channels": (704, 1408, 2112, 2816), "cross_attention_di
 PUBLISHED: dict[str, tuple] = {
     "SD 1.4": (StableDiffusion, SD14, 860, [2, 2, 2, 1], [320, 640, 1280, 1280], (4, 64, 64), {}),
     "SD 2.1": (StableDiffusion, SD21, 866, [2, 2, 2, 1], [320, 640, 1280, 1280], (4, 96, 96), {}),
-    "LCM Dreamshaper v7": (StableDiffusion, LCM, 860, [2, 2, 2, 1], [320, 640, 1280, 1280], (4, 64, 64), {"timestep_cond": 256}),
+    "LCM Dreamshaper v7": (
+        StableDiffusion,
+        LCM,
+        860,
+        [2, 2, 2, 1],
+        [320, 640, 1280, 1280],
+        (4, 64, 64),
+        {"timestep_cond": 256},
+    ),
     "SDXL base 1.0": (
         StableDiffusionXL,
         SDXL,
@@ -70,7 +78,15 @@ PUBLISHED: dict[str, tuple] = {
         {"text_embeds": 1280, "time_ids": 6},
     ),
     "IF-I-M v1.0": (DeepFloyd, IF_M, 372, [3, 3, 3, 1], [384, 576, 768, 768], (3, 64, 64), {}),
-    "IF-I-XL v1.0": (DeepFloyd, IF_XL, 4305, [3, 3, 3, 1], [1408, 2112, 2816, 2816], (3, 64, 64), {}),
+    "IF-I-XL v1.0": (
+        DeepFloyd,
+        IF_XL,
+        4305,
+        [3, 3, 3, 1],
+        [1408, 2112, 2816, 2816],
+        (3, 64, 64),
+        {},
+    ),
 }
 
 
@@ -82,9 +98,13 @@ def test_layers_of_published_networks(name: str) -> None:
     model: Model = adapter(SimpleNamespace(unet=unet))
     assert round(sum(p.numel() for p in unet.parameters()) / 1e6) == millions
     blocks = [n.partition(".attentions")[0] for n in model.value_layers]
-    assert list(Counter(blocks).values()) == layers  # in forward order: down blocks, then the middle
+    assert (
+        list(Counter(blocks).values()) == layers
+    )  # in forward order: down blocks, then the middle
     assert blocks[-1] == "mid_block"
-    assert list(model.widths().values()) == [w for count, w in zip(layers, widths, strict=True) for _ in range(count)]
+    assert list(model.widths().values()) == [
+        w for count, w in zip(layers, widths, strict=True) for _ in range(count)
+    ]
     assert model.latent_shape == latent
     assert model.extras == extras
     biased = {layer.bias is not None for layer in model.value_layers.values()}
@@ -97,7 +117,9 @@ def test_layer_names_of_sdxl() -> None:
     names = list(model.value_layers)
     assert names[0] == "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_v"
     assert names[4] == "down_blocks.2.attentions.0.transformer_blocks.0.attn2.to_v"
-    assert names[24:] == [f"mid_block.attentions.0.transformer_blocks.{k}.attn2.to_v" for k in range(10)]
+    assert names[24:] == [
+        f"mid_block.attentions.0.transformer_blocks.{k}.attn2.to_v" for k in range(10)
+    ]
     assert len(names) == 34
     assert len(model.cross_attentions) == 34 + 3 * 10 + 3 * 2
     assert sum(model.widths().values()) == 4 * 640 + 30 * 1280

@@ -34,7 +34,9 @@ def model():
 
 def by_hand(model, steps: int, guidance: float) -> torch.Tensor:
     """DDIM as Song et al. 2020 have it, eta 0, in float64: the latents at its end."""
-    alphas = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0)
+    alphas = torch.cumprod(
+        1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0
+    )
     seed = sample_seed(0, PROMPT, 0)
     x = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(seed)).double()
     stride = 1000 // steps
@@ -80,7 +82,10 @@ def test_the_pipeline_gets_its_own_sampler_back_after_an_error(model):
     assert model.pipeline.scheduler is own
 
 
-@pytest.mark.parametrize(("asked", "name"), [("ddim", "DDIM"), ("Euler ANCESTRAL", "Euler ancestral"), ("dpm++ 2m", "DPM++ 2M")])
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [("ddim", "DDIM"), ("Euler ANCESTRAL", "Euler ancestral"), ("dpm++ 2m", "DPM++ 2M")],
+)
 def test_names_are_read_in_any_case(asked, name):
     assert ImageSettings(sampler=asked) == ImageSettings(sampler=name)
     assert ImageSettings.from_json(ImageSettings(sampler=asked).to_json()).sampler == name
@@ -96,15 +101,23 @@ def test_what_does_not_fit_is_refused_by_name(model):
     distilled = findnemo.models._samplers.fitting(diffusers.LCMScheduler())
     assert flow == {"": "FlowMatchEulerDiscreteScheduler"}
     assert distilled == {"": "LCMScheduler"}
-    with pytest.raises(InputError, match=r"'ddim' \(DDIMScheduler\) does not fit the model's FlowMatchEulerDiscreteScheduler"):
+    with pytest.raises(
+        InputError,
+        match=r"'ddim' \(DDIMScheduler\) does not fit the model's FlowMatchEulerDiscreteScheduler",
+    ):
         sampler_class(flow, "ddim")
     assert sampler_class(model.samplers, None) == "PNDMScheduler"
     assert sampler_class(model.samplers, "ddim") == "DDIMScheduler"
 
 
-@pytest.mark.parametrize("setting", [{"rescale_betas_zero_snr": True}, {"trained_betas": [0.001 * k for k in range(1, 1001)]}])
+@pytest.mark.parametrize(
+    "setting",
+    [{"rescale_betas_zero_snr": True}, {"trained_betas": [0.001 * k for k in range(1, 1001)]}],
+)
 def test_a_sampler_that_would_drop_a_setting_of_the_schedule_does_not_fit(setting):
-    own = diffusers.DDIMScheduler(prediction_type="v_prediction", timestep_spacing="trailing", **setting)
+    own = diffusers.DDIMScheduler(
+        prediction_type="v_prediction", timestep_spacing="trailing", **setting
+    )
     fits = findnemo.models._samplers.fitting(own)
     for name, kind in SAMPLERS.items():
         if name in fits:

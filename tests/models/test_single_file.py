@@ -26,7 +26,12 @@ def made(request, tmp_path_factory):
     """A pipeline, its directory, and its file."""
     folder, pipeline = tmp_path_factory.mktemp(request.param), tiny_family(request.param)
     pipeline.save_pretrained(folder / "directory")
-    return request.param, pipeline, folder / "directory", save_file(pipeline, folder / "model.safetensors")
+    return (
+        request.param,
+        pipeline,
+        folder / "directory",
+        save_file(pipeline, folder / "model.safetensors"),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +46,9 @@ def sd1(tmp_path_factory):
 def with_sdxl(monkeypatch):
     """SDXL can be loaded where its adapter is there; here any will do."""
     monkeypatch.setitem(
-        _loading.ADAPTERS, "StableDiffusionXLPipeline", _loading.ADAPTERS.get("StableDiffusionXLPipeline", StableDiffusion)
+        _loading.ADAPTERS,
+        "StableDiffusionXLPipeline",
+        _loading.ADAPTERS.get("StableDiffusionXLPipeline", StableDiffusion),
     )
 
 
@@ -49,7 +56,9 @@ def same_weights(one, other) -> bool:
     """All weights of all parts of two pipelines."""
     parts = [n for n, part in one.components.items() if isinstance(part, torch.nn.Module)]
     states = [(getattr(one, n).state_dict(), getattr(other, n).state_dict()) for n in parts]
-    return len(parts) >= 3 and all(list(a) == list(b) and all(torch.equal(a[k], b[k]) for k in a) for a, b in states)
+    return len(parts) >= 3 and all(
+        list(a) == list(b) and all(torch.equal(a[k], b[k]) for k in a) for a, b in states
+    )
 
 
 def test_a_file_is_the_model_that_it_was_written_from(made):
@@ -65,7 +74,11 @@ def test_a_file_is_the_model_that_it_was_written_from(made):
 
 def test_the_configuration_needs_no_weights(made, tmp_path):
     _, pipeline, directory, file = made
-    bare = Path(shutil.copytree(directory, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors")))
+    bare = Path(
+        shutil.copytree(
+            directory, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors")
+        )
+    )
     assert same_weights(pipeline, findnemo.load(file, config=bare).pipeline)
 
 
@@ -75,7 +88,11 @@ def test_the_configuration_needs_no_weights(made, tmp_path):
 def test_without_a_configuration_the_usual_one_comes_from_the_cache(made, tmp_path, monkeypatch):
     family, pipeline, directory, file = made
     kind = KINDS[PIPELINES[family]]
-    bare = Path(shutil.copytree(directory, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors")))
+    bare = Path(
+        shutil.copytree(
+            directory, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors")
+        )
+    )
     cached(monkeypatch, tmp_path / "cache", kind.hub, bare)
     model = findnemo.load(file)
     assert same_weights(pipeline, model.pipeline)
@@ -87,9 +104,13 @@ def test_without_cache_and_configuration_the_way_out_is_told(made, tmp_path, mon
     family, _, _, file = made
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     kind = PIPELINES[family]
-    with pytest.raises(InputError, match=rf"model.safetensors is {kind}.*{KINDS[kind].hub}.*give config="):
+    with pytest.raises(
+        InputError, match=rf"model.safetensors is {kind}.*{KINDS[kind].hub}.*give config="
+    ):
         findnemo.load(file)
-    with pytest.raises(InputError, match="no configuration nobody/nothing: neither the hub nor its local cache"):
+    with pytest.raises(
+        InputError, match="no configuration nobody/nothing: neither the hub nor its local cache"
+    ):
         findnemo.load(file, config="nobody/nothing")
 
 
@@ -98,7 +119,10 @@ def test_revision_and_variant_of_a_hub_id_come_from_the_cache(sd1, tmp_path, mon
     new.to(torch.float16).save_pretrained(tmp_path / "new", variant="fp16")
     cached(monkeypatch, root, "some/model", sd1[0])
     cached(monkeypatch, root, "some/model", tmp_path / "new", "v2", "d" * 40)
-    main, second = findnemo.load("some/model"), findnemo.load("some/model", revision="v2", variant="fp16")
+    main, second = (
+        findnemo.load("some/model"),
+        findnemo.load("some/model", revision="v2", variant="fp16"),
+    )
     assert main.fingerprint == findnemo.load(sd1[0]).fingerprint
     assert second.fingerprint == as_model(new).fingerprint != main.fingerprint
     assert second.options == {"revision": "v2", "variant": "fp16"}
@@ -115,7 +139,9 @@ def test_weights_of_a_variant_are_asked_for_by_name(tmp_path):
     model = findnemo.load(tmp_path / "fp16", variant="fp16")
     assert same_weights(pipeline.to(torch.float32), model.pipeline)
     assert model.options == {"variant": "fp16"}
-    with pytest.raises(InputError, match="holds weights of variant fp16 only: ask for variant 'fp16'"):
+    with pytest.raises(
+        InputError, match="holds weights of variant fp16 only: ask for variant 'fp16'"
+    ):
         findnemo.load(tmp_path / "fp16")
     with pytest.raises(InputError, match="no weights of variant 'ema': it has fp16"):
         findnemo.load(tmp_path / "fp16", variant="ema")
@@ -127,10 +153,22 @@ def test_weights_of_a_variant_are_asked_for_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("what", "options", "message"),
     [
-        ("directory", {"revision": "main"}, "revision 'main' names a branch.* is a directory: leave it out"),
-        ("directory", {"config": "x"}, "config 'x' gives a single .safetensors file .* is a directory: leave it out"),
+        (
+            "directory",
+            {"revision": "main"},
+            "revision 'main' names a branch.* is a directory: leave it out",
+        ),
+        (
+            "directory",
+            {"config": "x"},
+            "config 'x' gives a single .safetensors file .* is a directory: leave it out",
+        ),
         ("file", {"revision": "main"}, "is a single file: leave it out"),
-        ("file", {"variant": "fp16"}, "variant 'fp16' names weight files.* is a single file: leave it out"),
+        (
+            "file",
+            {"variant": "fp16"},
+            "variant 'fp16' names weight files.* is a single file: leave it out",
+        ),
         ("some/model", {"config": "x"}, "some/model is a hub id: leave it out"),
         ("demo", {"variant": "fp16"}, "demo is the demo model: leave it out"),
         ("live", {"revision": "main"}, "this is a live pipeline: leave it out"),
@@ -153,7 +191,9 @@ class Evil:
         return open, (str(self.marker), "w")
 
 
-@pytest.mark.parametrize("name", ["model.ckpt", "model.bin", "model.pt", "model.CKPT", "model.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["model.ckpt", "model.bin", "model.pt", "model.CKPT", "model.safetensors"]
+)
 @pytest.mark.parametrize("how", [pickle.dumps, "torch"])
 def test_a_pickle_is_refused_with_the_way_out_and_never_unpickled(sd1, tmp_path, name, how):
     file, marker = tmp_path / name, tmp_path / "was-run"
@@ -161,7 +201,9 @@ def test_a_pickle_is_refused_with_the_way_out_and_never_unpickled(sd1, tmp_path,
         torch.save({"state_dict": Evil(marker)}, file)
     else:
         file.write_bytes(how(Evil(marker)))
-    with pytest.raises(ModelError, match=r"is a pickle.* can run code: findnemo loads safetensors only"):
+    with pytest.raises(
+        ModelError, match=r"is a pickle.* can run code: findnemo loads safetensors only"
+    ):
         findnemo.load(file, config=sd1[0])
     assert not marker.exists()
 
@@ -194,30 +236,46 @@ def test_a_unet_without_text_encoder_is_no_whole_checkpoint(sd1, tmp_path):
     save(unet, tmp_path / "unet.safetensors")
     with pytest.raises(InputError, match="no whole"):
         findnemo.load(tmp_path / "unet.safetensors")
-    bare = shutil.copytree(sd1[0], tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
-    with pytest.raises(ModelError, match=r"cannot be loaded with the configuration.*missing in the checkpoint"):
+    bare = shutil.copytree(
+        sd1[0], tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors")
+    )
+    with pytest.raises(
+        ModelError, match=r"cannot be loaded with the configuration.*missing in the checkpoint"
+    ):
         findnemo.load(tmp_path / "unet.safetensors", config=bare)
 
 
 @pytest.mark.parametrize("damage", ["cut off", "text", "empty", "header"])
 def test_a_file_that_is_no_whole_safetensors_file_is_refused(sd1, tmp_path, damage):
     data = sd1[1].read_bytes()
-    broken = {"cut off": data[:-1], "text": b"no model at all", "empty": b"", "header": data[:8] + b"x" + data[9:]}[damage]
+    broken = {
+        "cut off": data[:-1],
+        "text": b"no model at all",
+        "empty": b"",
+        "header": data[:8] + b"x" + data[9:],
+    }[damage]
     (tmp_path / "x.safetensors").write_bytes(broken)
-    with pytest.raises(InputError, match=r"x\.safetensors is not a safetensors file, or not a whole one"):
+    with pytest.raises(
+        InputError, match=r"x\.safetensors is not a safetensors file, or not a whole one"
+    ):
         findnemo.load(tmp_path / "x.safetensors", config=sd1[0])
 
 
 def test_another_kind_of_file_and_one_that_is_not_there(tmp_path):
     (tmp_path / "model.gguf").write_text("x")
-    with pytest.raises(InputError, match=r"model.gguf is not a model directory, nor a .safetensors file"):
+    with pytest.raises(
+        InputError, match=r"model.gguf is not a model directory, nor a .safetensors file"
+    ):
         findnemo.load(tmp_path / "model.gguf")
     for name in ("gone.safetensors", "gone.ckpt"):
         with pytest.raises(InputError, match="is not a model directory, nor a file"):
             findnemo.load(name)
 
 
-@pytest.mark.parametrize(("channels", "message"), [(9, "takes 9 channels and returns 4: inpainting"), (8, "takes 8 channels")])
+@pytest.mark.parametrize(
+    ("channels", "message"),
+    [(9, "takes 9 channels and returns 4: inpainting"), (8, "takes 8 channels")],
+)
 def test_inpainting_and_editing_files_are_refused(channels, message):
     name = "model.diffusion_model."
     tensors = {
@@ -231,7 +289,10 @@ def test_inpainting_and_editing_files_are_refused(channels, message):
 def test_a_configuration_of_something_else_is_refused(sd1, tmp_path):
     directory, file = sd1
     tiny_family("sdxl").save_pretrained(tmp_path / "xl")
-    with pytest.raises(InputError, match=r"is Stable Diffusion 1\.x, and the configuration .* is of a StableDiffusionXLPipeline"):
+    with pytest.raises(
+        InputError,
+        match=r"is Stable Diffusion 1\.x, and the configuration .* is of a StableDiffusionXLPipeline",
+    ):
         findnemo.load(file, config=tmp_path / "xl")
     with pytest.raises(InputError, match=r"has no model_index\.json"):
         findnemo.load(file, config=directory / "unet")
@@ -242,7 +303,11 @@ def test_a_configuration_of_something_else_is_refused(sd1, tmp_path):
 @pytest.mark.parametrize(
     ("part", "change", "message"),
     [
-        ("unet", {"transformer_layers_per_block": 2}, "lacks weights that the configuration .* asks for"),
+        (
+            "unet",
+            {"transformer_layers_per_block": 2},
+            "lacks weights that the configuration .* asks for",
+        ),
         ("unet", {"block_out_channels": [8, 32]}, "cannot be loaded with the configuration"),
         ("text_encoder", {"num_hidden_layers": 3}, "lacks weights that the configuration"),
         ("vae", {"layers_per_block": 2}, "lacks weights that the configuration"),
@@ -256,14 +321,18 @@ def test_a_configuration_of_another_size_is_refused(sd1, tmp_path, part, change,
         findnemo.load(sd1[1], config=other)
 
 
-def test_a_configuration_that_names_other_code_is_refused_and_nothing_of_it_imported(sd1, tmp_path, monkeypatch):
+def test_a_configuration_that_names_other_code_is_refused_and_nothing_of_it_imported(
+    sd1, tmp_path, monkeypatch
+):
     other = Path(shutil.copytree(sd1[0], tmp_path / "other"))
     about = json.loads((other / "model_index.json").read_text())
     (other / "model_index.json").write_text(json.dumps(about | {"unet": ["my_unet", "Unet"]}))
     (tmp_path / "my_unet.py").write_text("open('was-run', 'w')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(InputError, match="takes its unet from my_unet: findnemo runs no code of others"):
+    with pytest.raises(
+        InputError, match="takes its unet from my_unet: findnemo runs no code of others"
+    ):
         findnemo.load(sd1[1], config=other)
     assert not (tmp_path / "was-run").exists()
 
@@ -277,11 +346,20 @@ def test_a_pipeline_that_is_not_supported_is_refused(sd1, monkeypatch):
 def test_a_file_that_states_another_prediction_than_the_configuration_is_refused(sd1, tmp_path):
     directory, _ = sd1
     pipeline = tiny_family("sd1")
-    stated = save_file(pipeline, tmp_path / "v.safetensors", metadata={"modelspec.prediction_type": "v"})
-    with pytest.raises(ModelError, match="says that it predicts v_prediction, the configuration says epsilon"):
+    stated = save_file(
+        pipeline, tmp_path / "v.safetensors", metadata={"modelspec.prediction_type": "v"}
+    )
+    with pytest.raises(
+        ModelError, match="says that it predicts v_prediction, the configuration says epsilon"
+    ):
         findnemo.load(stated, config=directory)
     marked = save_file(pipeline, tmp_path / "w.safetensors", {"v_pred": torch.zeros(0)})
     with pytest.raises(ModelError, match="says that it predicts v_prediction"):
         findnemo.load(marked, config=directory)
-    agreed = save_file(pipeline, tmp_path / "e.safetensors", metadata={"modelspec.prediction_type": "epsilon"})
-    assert findnemo.load(agreed, config=directory).pipeline.scheduler.config.prediction_type == "epsilon"
+    agreed = save_file(
+        pipeline, tmp_path / "e.safetensors", metadata={"modelspec.prediction_type": "epsilon"}
+    )
+    assert (
+        findnemo.load(agreed, config=directory).pipeline.scheduler.config.prediction_type
+        == "epsilon"
+    )

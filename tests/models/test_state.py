@@ -43,18 +43,34 @@ def restless(pipeline: Any) -> Any:
 
 
 def modes(pipeline: Any) -> list[bool]:
-    return [m.training for network in pipeline.components.values() if isinstance(network, nn.Module) for m in network.modules()]
+    return [
+        m.training
+        for network in pipeline.components.values()
+        if isinstance(network, nn.Module)
+        for m in network.modules()
+    ]
 
 
 def pixels(images: list[Any]) -> np.ndarray:
     return np.stack([np.asarray(image) for image in images])
 
 
-MAKERS = {"sd": tiny_pipeline, "sdxl": tiny_sdxl, "lcm": tiny_lcm, "if": tiny_if, "pixart": tiny_pixart, "sd3": tiny_sd3}
+MAKERS = {
+    "sd": tiny_pipeline,
+    "sdxl": tiny_sdxl,
+    "lcm": tiny_lcm,
+    "if": tiny_if,
+    "pixart": tiny_pixart,
+    "sd3": tiny_sd3,
+}
 SLOW = {"flux": tiny_flux}
 
 
-@pytest.mark.parametrize("make", [*MAKERS.values(), pytest.param(tiny_flux, marks=pytest.mark.slow)], ids=[*MAKERS, *SLOW])
+@pytest.mark.parametrize(
+    "make",
+    [*MAKERS.values(), pytest.param(tiny_flux, marks=pytest.mark.slow)],
+    ids=[*MAKERS, *SLOW],
+)
 def test_a_pipeline_in_training_mode_gives_what_it_gives_in_evaluation_mode(make):
     calm = findnemo.load(make())
     model = findnemo.load(restless(make()))
@@ -79,7 +95,9 @@ def test_a_pipeline_in_training_mode_gives_what_it_gives_in_evaluation_mode(make
 def test_every_other_pass_is_made_in_evaluation_mode_too():
     calm, model = findnemo.load(tiny_pipeline()), findnemo.load(restless(tiny_pipeline()))
     before = modes(model.pipeline)
-    calibrations = [findnemo.calibrate(m, ["snow", "two dogs", "a tree"], settings=PAIR) for m in (calm, model)]
+    calibrations = [
+        findnemo.calibrate(m, ["snow", "two dogs", "a tree"], settings=PAIR) for m in (calm, model)
+    ]
     assert torch.equal(calibrations[0].trajectories, calibrations[1].trajectories)
     seen = subject(calm, "a cat", IMAGES)
     asks = {
@@ -90,7 +108,9 @@ def test_every_other_pass_is_made_in_evaluation_mode_too():
         "pruning": lambda m: findnemo.mitigation.pruning.norms(m, ["a cat"], steps=2)[
             "down_blocks.0.attentions.0.transformer_blocks.0.ff.net.2"
         ].tolist(),
-    } | {name: lambda m, d=d: d(m, "a cat", IMAGES, images=2).value for name, d in DETECTORS.items()}
+    } | {
+        name: lambda m, d=d: d(m, "a cat", IMAGES, images=2).value for name, d in DETECTORS.items()
+    }
     for name, ask in asks.items():
         assert ask(model) == ask(calm), name
         assert modes(model.pipeline) == before, name
@@ -104,12 +124,17 @@ def test_modes_are_put_back_after_an_exception():
         raise RuntimeError("no")
 
     handle = model.denoiser.register_forward_pre_hook(broken)
-    for ask in (lambda: findnemo.score(model, "a cat"), lambda: findnemo.generate(model, "a cat", [0], IMAGES)):
+    for ask in (
+        lambda: findnemo.score(model, "a cat"),
+        lambda: findnemo.generate(model, "a cat", [0], IMAGES),
+    ):
         with pytest.raises(RuntimeError, match="no"):
             ask()
         assert modes(model.pipeline) == before
     handle.remove()
-    assert findnemo.score(model, "a cat", settings=PAIR) == findnemo.score(findnemo.load(tiny_pipeline()), "a cat", settings=PAIR)
+    assert findnemo.score(model, "a cat", settings=PAIR) == findnemo.score(
+        findnemo.load(tiny_pipeline()), "a cat", settings=PAIR
+    )
 
 
 def test_the_dropout_of_a_lora_is_out_of_the_way():
@@ -247,7 +272,9 @@ SAMPLERS = [
 def test_a_scheduler_in_the_midst_of_a_run_changes_no_picture_and_stays_where_it_was(sampler):
     def made() -> Model:
         pipeline = tiny_pipeline()
-        pipeline.scheduler = getattr(diffusers, sampler).from_config(explicit(pipeline.scheduler.config), skip_prk_steps=True)
+        pipeline.scheduler = getattr(diffusers, sampler).from_config(
+            explicit(pipeline.scheduler.config), skip_prk_steps=True
+        )
         return findnemo.load(pipeline)
 
     fresh, used = made(), made()
@@ -264,7 +291,10 @@ def test_a_scheduler_in_the_midst_of_a_run_changes_no_picture_and_stays_where_it
     assert getattr(scheduler, "step_index", None) == index
 
 
-@pytest.mark.parametrize(("part", "dtype"), [("text_encoder", torch.float16), ("vae", torch.float16), ("unet", torch.float64)])
+@pytest.mark.parametrize(
+    ("part", "dtype"),
+    [("text_encoder", torch.float16), ("vae", torch.float16), ("unet", torch.float64)],
+)
 def test_parts_in_different_dtypes_work_together(part, dtype):
     expected = findnemo.score(findnemo.load(tiny_pipeline()), "a cat", settings=PAIR)
     pipeline = tiny_pipeline()
@@ -278,20 +308,29 @@ def test_parts_in_different_dtypes_work_together(part, dtype):
 def test_weights_stored_in_float8_are_not_the_dtype_of_latents():
     pipeline = tiny_pipeline()
     expected = findnemo.score(findnemo.load(pipeline), "a cat", settings=PAIR)
-    pipeline.unet.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    pipeline.unet.enable_layerwise_casting(
+        storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32
+    )
     model = findnemo.load(pipeline)
     assert model.dtype == torch.float32
     assert findnemo.score(model, "a cat", settings=PAIR) == pytest.approx(expected, abs=0.1)
 
 
 @pytest.mark.parametrize(
-    "enable", [lambda p: p.enable_attention_slicing(1), lambda p: p.vae.enable_slicing(), lambda p: nullcontext()]
+    "enable",
+    [
+        lambda p: p.enable_attention_slicing(1),
+        lambda p: p.vae.enable_slicing(),
+        lambda p: nullcontext(),
+    ],
 )
 def test_what_saves_memory_changes_nothing_but_rounding(enable):
     expected = findnemo.score(findnemo.load(tiny_pipeline()), "a cat", settings=PAIR)
     pipeline = tiny_pipeline()
     enable(pipeline)
-    assert findnemo.score(findnemo.load(pipeline), "a cat", settings=PAIR) == pytest.approx(expected, abs=1e-4)
+    assert findnemo.score(findnemo.load(pipeline), "a cat", settings=PAIR) == pytest.approx(
+        expected, abs=1e-4
+    )
 
 
 def with_freeu(pipeline: Any) -> Any:
@@ -338,7 +377,10 @@ def _from(package: str, forward: Any) -> Any:
     [
         (with_freeu, r"up_blocks\.\d of UNet2DConditionModel has FreeU in force.*disable_freeu"),
         (with_cache, r"pyramid_attention_broadcast in force.*afresh"),
-        (patched("DeepCache", "forward"), r"mid_block of UNet2DConditionModel is patched by DeepCache.*helper\.disable"),
+        (
+            patched("DeepCache", "forward"),
+            r"mid_block of UNet2DConditionModel is patched by DeepCache.*helper\.disable",
+        ),
         (patched("tomesd", "class"), r"patched by tomesd.*remove_patch"),
     ],
     ids=["FreeU", "cache", "DeepCache", "tomesd"],

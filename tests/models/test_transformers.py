@@ -67,7 +67,9 @@ def images(pipeline: Any) -> np.ndarray:
     """A whole call, with guidance and two images per prompt: (2, H, W, 3), 0 to 255."""
     generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
     options = {"num_images_per_prompt": 2, "num_inference_steps": 2, "guidance_scale": 5.0}
-    return np.stack([np.asarray(image) for image in pipeline(PROMPT, generator=generators, **options).images]).astype(int)
+    return np.stack(
+        [np.asarray(image) for image in pipeline(PROMPT, generator=generators, **options).images]
+    ).astype(int)
 
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:
@@ -86,7 +88,9 @@ def outputs(model: Model, run: Any) -> dict[str, Tensor]:
     seen: dict[str, list[Tensor]] = {}
     with ExitStack() as stack:
         for name, layer in model.value_layers.items():
-            hook = layer.register_forward_hook(lambda _, args, out, name=name: seen.setdefault(name, []).append(out.clone()))
+            hook = layer.register_forward_hook(
+                lambda _, args, out, name=name: seen.setdefault(name, []).append(out.clone())
+            )
             stack.callback(hook.remove)
         run()
     return {name: torch.cat(rows) for name, rows in seen.items()}
@@ -108,12 +112,17 @@ def test_a_saved_pipeline_goes_through_the_whole_path(name, model):
     assert found.memorized
     assert found.score_before == pytest.approx(score, abs=1e-4)
     assert set(found.neurons.layers) <= set(model.value_layers)
-    assert not findnemo.localize(model, PROMPT, dataclasses.replace(calibration, tau=0.999)).memorized
+    assert not findnemo.localize(
+        model, PROMPT, dataclasses.replace(calibration, tau=0.999)
+    ).memorized
 
 
 @every
 def test_live_and_saved_are_one_model_in_either_dtype(name, directories):
-    live, half = findnemo.load(PIPELINES[name]()), findnemo.load(directories[name], device="cpu", dtype="bfloat16")
+    live, half = (
+        findnemo.load(PIPELINES[name]()),
+        findnemo.load(directories[name], device="cpu", dtype="bfloat16"),
+    )
     assert findnemo.load(directories[name], device="cpu").fingerprint == live.fingerprint
     quiet(half.pipeline)
     assert half.encode([PROMPT]).dtype == predicted(half).dtype == torch.bfloat16
@@ -132,13 +141,19 @@ def test_a_caption_is_encoded_the_same_in_every_batch(name, model):
 def test_what_is_computed_once_may_be_given_back(name, model):
     """Reuse gives the deltas of fresh passes, whichever layer is edited first, and leaves out the blocks before it."""
     first, *_, last = model.value_layers
-    reusing, fresh = (Probe(model, PROMPT, Settings(samples=3), reuse=reuse) for reuse in (True, False))
+    reusing, fresh = (
+        Probe(model, PROMPT, Settings(samples=3), reuse=reuse) for reuse in (True, False)
+    )
     torch.testing.assert_close(reusing.deltas(), fresh.deltas())
     for layer in (*model.value_layers, None):
         neurons = NeuronSet({layer: range(8)} if layer else {})
-        torch.testing.assert_close(reusing.deltas(neurons, [2, 0]), fresh.deltas(neurons, [2, 0]), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            reusing.deltas(neurons, [2, 0]), fresh.deltas(neurons, [2, 0]), atol=1e-5, rtol=1e-4
+        )
     for probe, ran in ((reusing, False), (fresh, True)):
-        assert (first in outputs(model, lambda probe=probe: probe.deltas(NeuronSet({last: [0]})))) is ran
+        assert (
+            first in outputs(model, lambda probe=probe: probe.deltas(NeuronSet({last: [0]})))
+        ) is ran
 
 
 # what the network sees -----------------------------------------------------------------------------------------------
@@ -157,7 +172,11 @@ def inputs(model: Model, run: Any) -> dict[str, Any]:
     handle.remove()
     left_out = ("self", "return_dict")
     flat = seen[0] | seen[0].pop("added_cond_kwargs", {})
-    return {k: v for k, v in flat.items() if k not in left_out and v is not None and not (isinstance(v, dict) and not v)}
+    return {
+        k: v
+        for k, v in flat.items()
+        if k not in left_out and v is not None and not (isinstance(v, dict) and not v)
+    }
 
 
 def check_inputs(model: Model) -> dict[str, Any]:
@@ -166,12 +185,23 @@ def check_inputs(model: Model) -> dict[str, Any]:
     start = latents
     if isinstance(model, Flux):
         start = model.pipeline._pack_latents(latents, *latents.shape)
-    options = {"guidance_scale": 1.0, "num_images_per_prompt": 2, "num_inference_steps": 4, "output_type": "latent"}
+    options = {
+        "guidance_scale": 1.0,
+        "num_images_per_prompt": 2,
+        "num_inference_steps": 4,
+        "output_type": "latent",
+    }
     theirs = inputs(model, lambda: model.pipeline(PROMPT, latents=start, **options))
     mine = inputs(model, lambda: predicted(model))
     assert mine.keys() == theirs.keys()
     for key, value in theirs.items():
-        torch.testing.assert_close(mine[key], value.to(mine[key].dtype), atol=0, rtol=0, msg=lambda m, key=key: f"{key}: {m}")
+        torch.testing.assert_close(
+            mine[key],
+            value.to(mine[key].dtype),
+            atol=0,
+            rtol=0,
+            msg=lambda m, key=key: f"{key}: {m}",
+        )
     return mine
 
 
@@ -179,10 +209,12 @@ def check_inputs(model: Model) -> dict[str, Any]:
 def test_the_network_is_given_what_the_pipeline_gives_it(name, model):
     seen = check_inputs(model)
     if name in CROSS:
-        assert model.timesteps(50)[0] == findnemo.load(PIPELINES[name]()).timesteps(50)[0] == 999  # saved or live
-    assert {"pixart-alpha": 120, "pixart-sigma": 300, "sd3": 333, "sd3-without-t5": 333}.get(name, 512) == seen[
-        "encoder_hidden_states"
-    ].shape[1]
+        assert (
+            model.timesteps(50)[0] == findnemo.load(PIPELINES[name]()).timesteps(50)[0] == 999
+        )  # saved or live
+    assert {"pixart-alpha": 120, "pixart-sigma": 300, "sd3": 333, "sd3-without-t5": 333}.get(
+        name, 512
+    ) == seen["encoder_hidden_states"].shape[1]
     assert ("guidance" in seen) == (name == "flux-dev")
     if name in CROSS:
         assert seen["encoder_attention_mask"].sum(1).tolist() == [len("▁a▁red▁fox") + 1] * 2
@@ -215,9 +247,13 @@ def test_padding_is_masked_for_the_image_but_counts_in_the_statistics():
     other[0, length:-1] = 7.0
     latents = model.noise(PROMPT, [0])
     with torch.no_grad():
-        torch.testing.assert_close(model.predict_noise(latents, 999, other), model.predict_noise(latents, 999, text))
+        torch.testing.assert_close(
+            model.predict_noise(latents, 999, other), model.predict_noise(latents, 999, text)
+        )
     layer = next(iter(model.value_layers))
-    assert not torch.allclose(*(model.value_activations([PROMPT], t)[layer] for t in (text, other)), rtol=1e-2)
+    assert not torch.allclose(
+        *(model.value_activations([PROMPT], t)[layer] for t in (text, other)), rtol=1e-2
+    )
 
 
 # neurons -------------------------------------------------------------------------------------------------------------
@@ -229,10 +265,14 @@ def test_activations_are_what_hooks_see_however_prompts_are_batched(name, model)
     together = model.value_activations(prompts, model.encode(prompts))
     for k, prompt in enumerate(prompts):
         text, latents = model.encode([prompt]), model.noise(prompt, [0])
-        seen = outputs(model, lambda x=latents, y=text: model.predict_noise(x, model.timesteps(50)[0], y))
+        seen = outputs(
+            model, lambda x=latents, y=text: model.predict_noise(x, model.timesteps(50)[0], y)
+        )
         assert list(seen) == list(model.value_layers)  # in forward order
         for layer, values in seen.items():
-            torch.testing.assert_close(together[layer][k], values[0].abs().mean(0), atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(
+                together[layer][k], values[0].abs().mean(0), atol=1e-5, rtol=1e-4
+            )
 
 
 class Without(nn.Module):
@@ -245,7 +285,9 @@ class Without(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         rows = zip(self.layer.weight, self.layer.bias, strict=True)
         neurons = [(x * w).sum(-1) + b for w, b in rows]
-        return torch.stack([torch.zeros_like(v) if i in self.off else v for i, v in enumerate(neurons)], -1)
+        return torch.stack(
+            [torch.zeros_like(v) if i in self.off else v for i, v in enumerate(neurons)], -1
+        )
 
 
 @every
@@ -311,7 +353,9 @@ def test_a_lora_carries_weights_and_biases(name, model, tmp_path, factor):
 
 def test_pixart_loads_no_lora():
     model = findnemo.load(tiny_pixart())
-    with pytest.raises(EditError, match=r"PixArtAlphaPipeline has no load_lora_weights.*prune\(model, neurons\)"):
+    with pytest.raises(
+        EditError, match=r"PixArtAlphaPipeline has no load_lora_weights.*prune\(model, neurons\)"
+    ):
         save_lora(model, some_neurons(model), "nowhere")
 
 
@@ -333,7 +377,10 @@ def test_finished_images_do_not_depend_on_the_batch(name, model):
     together = generate(model, PROMPT, [0, 1], settings)
     size = model.latent_shape[1] * model.pipeline.vae_scale_factor
     assert together[0].size == (size, size)
-    assert same(np.asarray(generate(model, PROMPT, [1], settings)[0]).astype(int), np.asarray(together[1]).astype(int))
+    assert same(
+        np.asarray(generate(model, PROMPT, [1], settings)[0]).astype(int),
+        np.asarray(together[1]).astype(int),
+    )
 
 
 @every
@@ -342,9 +389,16 @@ def test_decoding_is_that_of_the_pipeline(name, model):
     latents = model.sample(PROMPT, 2, seeds, 2, 3.0)
     assert latents.shape == (2, *model.latent_shape)
     generators = [torch.Generator().manual_seed(s) for s in seeds]
-    options = {"num_images_per_prompt": 2, "num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "pt"}
+    options = {
+        "num_images_per_prompt": 2,
+        "num_inference_steps": 2,
+        "guidance_scale": 3.0,
+        "output_type": "pt",
+    }
     theirs = model.pipeline(PROMPT, generator=generators, **options).images
-    torch.testing.assert_close((model.decode(latents) / 2 + 0.5).clamp(0, 1), theirs, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        (model.decode(latents) / 2 + 0.5).clamp(0, 1), theirs, atol=1e-4, rtol=1e-4
+    )
 
 
 # full size -----------------------------------------------------------------------------------------------------------
@@ -355,16 +409,34 @@ def pixart_xl_2() -> nn.Module:
 
 
 def sd3(heads: int, layers: int, **options: Any) -> nn.Module:
-    sizes = {"num_attention_heads": heads, "num_layers": layers, "caption_projection_dim": 64 * heads}
-    return SD3Transformer2DModel(attention_head_dim=64, joint_attention_dim=4096, **sizes, **options)
+    sizes = {
+        "num_attention_heads": heads,
+        "num_layers": layers,
+        "caption_projection_dim": 64 * heads,
+    }
+    return SD3Transformer2DModel(
+        attention_head_dim=64, joint_attention_dim=4096, **sizes, **options
+    )
 
 
 FULL = {
     "PixArt-XL-2": (PixArt, pixart_xl_2, 28, 1152, "attn2.to_v"),
-    "SD3-medium": (StableDiffusion3, lambda: sd3(24, 24, pos_embed_max_size=192), 24, 1536, "attn.add_v_proj"),
+    "SD3-medium": (
+        StableDiffusion3,
+        lambda: sd3(24, 24, pos_embed_max_size=192),
+        24,
+        1536,
+        "attn.add_v_proj",
+    ),
     "SD3.5-medium": (
         StableDiffusion3,
-        lambda: sd3(24, 24, pos_embed_max_size=384, dual_attention_layers=tuple(range(13)), qk_norm="rms_norm"),
+        lambda: sd3(
+            24,
+            24,
+            pos_embed_max_size=384,
+            dual_attention_layers=tuple(range(13)),
+            qk_norm="rms_norm",
+        ),
         24,
         1536,
         "attn.add_v_proj",
@@ -376,11 +448,19 @@ FULL = {
         2432,
         "attn.add_v_proj",
     ),
-    "FLUX.1-dev": (Flux, lambda: FluxTransformer2DModel(guidance_embeds=True), 19, 3072, "attn.add_v_proj"),
+    "FLUX.1-dev": (
+        Flux,
+        lambda: FluxTransformer2DModel(guidance_embeds=True),
+        19,
+        3072,
+        "attn.add_v_proj",
+    ),
 }
 
 
-@pytest.mark.parametrize(("adapter", "network", "layers", "width", "layer"), FULL.values(), ids=FULL)
+@pytest.mark.parametrize(
+    ("adapter", "network", "layers", "width", "layer"), FULL.values(), ids=FULL
+)
 def test_value_layers_at_full_size(adapter, network, layers, width, layer):
     with torch.device("meta"):
         transformer = network()
@@ -396,7 +476,10 @@ class Toy(FlowModel):
     """A flow whose network knows the image: v = (x_s - x_0) / s."""
 
     def __init__(self, image: Tensor):
-        self.image, self.pipeline = image, SimpleNamespace(scheduler=FlowMatchEulerDiscreteScheduler())
+        self.image, self.pipeline = (
+            image,
+            SimpleNamespace(scheduler=FlowMatchEulerDiscreteScheduler()),
+        )
 
     def velocity(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
         return (latents - self.image) / (timestep / 1000)
@@ -426,7 +509,9 @@ def test_what_a_flow_gives_as_noise_leaves_the_image_at_every_step(timestep):
     eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     latents = (1 - s) * x0 + s * eps
     torch.testing.assert_close(Toy(x0).velocity(latents, timestep, torch.empty(0)), eps - x0)
-    torch.testing.assert_close(Toy(x0).predict_noise(latents, timestep, torch.empty(0)) - latents, -x0)
+    torch.testing.assert_close(
+        Toy(x0).predict_noise(latents, timestep, torch.empty(0)) - latents, -x0
+    )
 
 
 @pytest.mark.parametrize("steps", [4, 7])
@@ -454,7 +539,9 @@ def test_timesteps_of_a_flow_are_the_pipelines(make, steps):
 
 def test_a_flow_goes_one_pass_a_latent_and_its_delta_is_the_image_negated():
     model, passes = findnemo.load(tiny_sd3()), []
-    handle = model.denoiser.register_forward_hook(lambda m, args, out: passes.append((args[0], out[0])))
+    handle = model.denoiser.register_forward_hook(
+        lambda m, args, out: passes.append((args[0], out[0]))
+    )
     deltas = Probe(model, PROMPT, Settings(samples=3)).deltas()
     handle.remove()
     ((latents, v),) = passes
@@ -464,7 +551,8 @@ def test_a_flow_goes_one_pass_a_latent_and_its_delta_is_the_image_negated():
 
 def test_the_fingerprint_of_a_flow_tells_schedules_apart():
     fingerprints = {
-        findnemo.load(tiny_sd3(**options)).fingerprint for options in ({}, {"shift": 2.0}, {"use_dynamic_shifting": True})
+        findnemo.load(tiny_sd3(**options)).fingerprint
+        for options in ({}, {"shift": 2.0}, {"use_dynamic_shifting": True})
     }
     assert len(fingerprints) == 3
 
@@ -518,7 +606,11 @@ def test_calls_are_followed(name, model, guidance):
     with following(model) as call:
         handle = model.denoiser.register_forward_pre_hook(hook, with_kwargs=True)
         model.pipeline(
-            [PROMPT, PROMPT], num_images_per_prompt=2, num_inference_steps=2, guidance_scale=guidance, output_type="latent"
+            [PROMPT, PROMPT],
+            num_images_per_prompt=2,
+            num_inference_steps=2,
+            guidance_scale=guidance,
+            output_type="latent",
         )
         handle.remove()
     assert [step for step, _, _ in rows] == [0, 1]

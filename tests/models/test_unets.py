@@ -37,11 +37,21 @@ def some(model: Model) -> NeuronSet:
 
 
 def call(
-    pipeline: Any, prompts: list[str] = PROMPTS, images: int = 2, guidance: float = 3.0, steps: int = 2, **options: Any
+    pipeline: Any,
+    prompts: list[str] = PROMPTS,
+    images: int = 2,
+    guidance: float = 3.0,
+    steps: int = 2,
+    **options: Any,
 ) -> Tensor:
     """Finished images of a whole call, as the pipeline gives them."""
     generators = [torch.Generator().manual_seed(k) for k in range(images * len(prompts))]
-    options = {"num_inference_steps": steps, "guidance_scale": guidance, "output_type": "pt", "generator": generators} | options
+    options = {
+        "num_inference_steps": steps,
+        "guidance_scale": guidance,
+        "output_type": "pt",
+        "generator": generators,
+    } | options
     return pipeline(list(prompts), num_images_per_prompt=images, **options).images
 
 
@@ -49,7 +59,8 @@ def passes(model: Model, run: Any) -> list[tuple[Tensor, Any, dict[str, Any], Te
     """(sample, timestep, keyword arguments, output) of the denoiser's passes."""
     seen = []
     handle = model.denoiser.register_forward_hook(
-        lambda module, args, kwargs, output: seen.append((*args, kwargs, output[0])), with_kwargs=True
+        lambda module, args, kwargs, output: seen.append((*args, kwargs, output[0])),
+        with_kwargs=True,
     )
     try:
         run()
@@ -72,7 +83,9 @@ def test_value_layers_are_found_in_forward_order(name):
         model.predict_noise(model.noise("a", [0]), 981, model.encode(["a"]))
     assert list(model.value_layers) == [n for n in called if not n.startswith("up_blocks.")]
     assert 2 < len(model.value_layers) < len(called)
-    assert list(model.cross_attentions) == ([] if name == "if" else [n.removesuffix(".to_v") for n in called])
+    assert list(model.cross_attentions) == (
+        [] if name == "if" else [n.removesuffix(".to_v") for n in called]
+    )
 
 
 @every
@@ -80,7 +93,9 @@ def test_value_layers_are_found_in_forward_order(name):
 def test_noise_is_what_the_pipeline_computes_at_its_first_step(name, guidance):
     """Same text, same added conditions, same noise, from nothing but the latents that the pipeline begins with."""
     model = loaded(name)
-    latents, t, kwargs, output = passes(model, lambda: call(model.pipeline, guidance=guidance, steps=3))[0]
+    latents, t, kwargs, output = passes(
+        model, lambda: call(model.pipeline, guidance=guidance, steps=3)
+    )[0]
     guided = guidance > 1 and name not in DISTILLED
     assert len(latents) == (8 if guided else 4)
     assert int(t) == model.timesteps(3)[0]
@@ -89,11 +104,14 @@ def test_noise_is_what_the_pipeline_computes_at_its_first_step(name, guidance):
     if name in DISTILLED:  # the call's guidance is told, findnemo's is the pipeline's default
         text = model.text_of(kwargs)
         assert torch.equal(
-            model.value_inputs(text)[next(iter(model.value_layers))], model.encode(PROMPTS).repeat_interleave(2, 0)[:, :-1]
+            model.value_inputs(text)[next(iter(model.value_layers))],
+            model.encode(PROMPTS).repeat_interleave(2, 0)[:, :-1],
         )
     torch.testing.assert_close(model.text_of(kwargs)[own], text)
     if guided:
-        torch.testing.assert_close(model.text_of(kwargs)[:4], model.unconditional().expand(4, -1, -1))
+        torch.testing.assert_close(
+            model.text_of(kwargs)[:4], model.unconditional().expand(4, -1, -1)
+        )
     with torch.no_grad():
         eps = model.predict_noise(latents[own], int(t), text)
     expected = output[own][:, : latents.shape[1]]
@@ -105,9 +123,13 @@ def test_noise_is_what_the_pipeline_computes_at_its_first_step(name, guidance):
 
 def test_a_distilled_network_is_told_the_pipelines_default_guidance():
     model = findnemo.load(tiny_lcm())
-    ((_, _, kwargs, _), *_) = passes(model, lambda: model.pipeline("a cat", num_inference_steps=1, output_type="latent"))
+    ((_, _, kwargs, _), *_) = passes(
+        model, lambda: model.pipeline("a cat", num_inference_steps=1, output_type="latent")
+    )
     torch.testing.assert_close(model.text_of(kwargs), model.encode(["a cat"]))
-    ((_, _, other, _), *_) = passes(model, lambda: call(model.pipeline, ["a cat"], 1, guidance=2.0, steps=1))
+    ((_, _, other, _), *_) = passes(
+        model, lambda: call(model.pipeline, ["a cat"], 1, guidance=2.0, steps=1)
+    )
     assert not torch.allclose(other["timestep_cond"], kwargs["timestep_cond"])
 
 
@@ -125,7 +147,9 @@ def test_statistics_are_what_the_layers_give_in_a_real_pass(name):
     text = model.encode(PROMPTS)
     with torch.no_grad():
         for layer, module in model.value_layers.items():
-            module.register_forward_hook(lambda m, args, out, layer=layer: seen.update({layer: out}))
+            module.register_forward_hook(
+                lambda m, args, out, layer=layer: seen.update({layer: out})
+            )
         model.predict_noise(model.noise("a", [0, 1]), 501, text)
     given = model.value_activations(PROMPTS, text)
     assert all(rows.shape[1] == 77 for rows in seen.values())
@@ -143,7 +167,10 @@ def test_timesteps_are_those_of_the_models_own_scheduler(name):
 
 def test_published_first_timesteps():
     """SDXL counts from 981, IF from 980, Turbo and latent consistency models from 999."""
-    first = {name: loaded(name).timesteps(50)[:2] for name in ("sdxl", "if", "sd-turbo", "sdxl-turbo", "lcm")}
+    first = {
+        name: loaded(name).timesteps(50)[:2]
+        for name in ("sdxl", "if", "sd-turbo", "sdxl-turbo", "lcm")
+    }
     assert first == {
         "sdxl": [981, 961],
         "if": [980, 960],
@@ -158,13 +185,17 @@ def test_a_distillations_schedule_has_so_many_steps_and_no_more(scheduler):
     model = findnemo.load(tiny_lcm())
     model.pipeline.scheduler = scheduler.from_config(model.pipeline.scheduler.config)
     assert model.timesteps(4)[0] == 999
-    with pytest.raises(InputError, match=f"{scheduler.__name__} has a schedule of 50 steps, 51 are too many"):
+    with pytest.raises(
+        InputError, match=f"{scheduler.__name__} has a schedule of 50 steps, 51 are too many"
+    ):
         model.timesteps(51)
 
 
 def test_sdxls_sizes_are_those_of_a_call():
     model = findnemo.load(tiny_sdxl(sample_size=(16, 24)))
-    assert model.conditions(model.encode(["a"]))["added_cond_kwargs"]["time_ids"].tolist() == [[32, 48, 0, 0, 32, 48]]
+    assert model.conditions(model.encode(["a"]))["added_cond_kwargs"]["time_ids"].tolist() == [
+        [32, 48, 0, 0, 32, 48]
+    ]
 
 
 @pytest.mark.parametrize("zeros", [True, False])
@@ -223,7 +254,11 @@ def test_scaling_is_what_scaled_weights_and_biases_compute(name, factor):
 @every
 def test_masks_of_a_batch_are_those_of_passes_of_their_own(name):
     model = loaded(name)
-    latents, text, layer = model.noise("a", [0, 1]), model.encode(PROMPTS), list(model.value_layers)[-1]
+    latents, text, layer = (
+        model.noise("a", [0, 1]),
+        model.encode(PROMPTS),
+        list(model.value_layers)[-1],
+    )
     scales = torch.rand(2, model.widths()[layer], generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), scaled(model, {layer: scales}):
         together = model.predict_noise(latents, 501, text)
@@ -282,7 +317,9 @@ def test_what_is_computed_once_and_given_back_changes_nothing(name):
     torch.testing.assert_close(fast.deltas(), plain.deltas(), atol=1e-4, rtol=0)
     for layer in list(model.value_layers)[::3]:
         neurons = NeuronSet({layer: [0, 5]})
-        torch.testing.assert_close(fast.deltas(neurons, [4, 1]), plain.deltas(neurons, [4, 1]), atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            fast.deltas(neurons, [4, 1]), plain.deltas(neurons, [4, 1]), atol=1e-4, rtol=0
+        )
 
 
 @every
@@ -290,9 +327,15 @@ def test_images_are_the_pipelines_own(name):
     """`generate` decodes what the pipeline would have decoded, one seed an image."""
     model = loaded(name)
     ours = findnemo.generate(model, "a cat", [0, 1], ImageSettings(2, 3.0))
-    generators = [torch.Generator().manual_seed(findnemo.models.sample_seed(0, "a cat", k)) for k in (0, 1)]
+    generators = [
+        torch.Generator().manual_seed(findnemo.models.sample_seed(0, "a cat", k)) for k in (0, 1)
+    ]
     theirs = model.pipeline(
-        "a cat", num_images_per_prompt=2, num_inference_steps=2, guidance_scale=3.0, generator=generators
+        "a cat",
+        num_images_per_prompt=2,
+        num_inference_steps=2,
+        guidance_scale=3.0,
+        generator=generators,
     ).images
     for a, b in zip(ours, theirs, strict=True):
         assert a.size == b.size
@@ -322,13 +365,17 @@ def test_rows_with_the_prompt_are_known_through_a_call(name, guidance):
     model, seen = loaded(name), []
     with following(model) as under_way:
         handle = model.denoiser.register_forward_pre_hook(
-            lambda module, args: seen.append((under_way.step, under_way.rows(len(args[0])), under_way.count))
+            lambda module, args: seen.append(
+                (under_way.step, under_way.rows(len(args[0])), under_way.count)
+            )
         )
         call(model.pipeline, guidance=guidance, steps=3)
         handle.remove()
         assert under_way.step == -1
     half = guidance > 1 and name not in DISTILLED
-    assert seen == [(step, slice(4, 8) if half else slice(0, 4), 4 if half else None) for step in range(3)]
+    assert seen == [
+        (step, slice(4, 8) if half else slice(0, 4), 4 if half else None) for step in range(3)
+    ]
 
 
 @pytest.mark.parametrize("guidance", [0.0, 3.0])
@@ -351,7 +398,9 @@ def test_attention_is_recorded_for_every_image_with_and_without_a_guidance_half(
 
 def test_noise_differences_with_guidance_are_refused_where_guidance_is_built_in():
     with pytest.raises(ModelError, match="has guidance built in"):
-        findnemo.score(findnemo.load(tiny_lcm()), "a cat", settings=Settings(samples=2, guidance=7.0))
+        findnemo.score(
+            findnemo.load(tiny_lcm()), "a cat", settings=Settings(samples=2, guidance=7.0)
+        )
 
 
 def test_a_schedule_of_a_distillation_makes_another_model():
@@ -363,9 +412,16 @@ def test_a_schedule_of_a_distillation_makes_another_model():
 def test_an_autoencoder_that_normalises_its_latents_is_heeded():
     model = findnemo.load(tiny_sdxl())
     before = findnemo.generate(model, "a cat", [0], ImageSettings(2, 3.0))[0]
-    model.pipeline.vae.register_to_config(latents_mean=[0.5, -0.5, 1.0, 0.0], latents_std=[2.0, 1.0, 0.5, 3.0])
+    model.pipeline.vae.register_to_config(
+        latents_mean=[0.5, -0.5, 1.0, 0.0], latents_std=[2.0, 1.0, 0.5, 3.0]
+    )
     mine = findnemo.generate(model, "a cat", [0], ImageSettings(2, 3.0))[0]
     generator = torch.Generator().manual_seed(sample_seed(0, "a cat", 0))
-    theirs = model.pipeline("a cat", num_inference_steps=2, guidance_scale=3.0, generator=generator).images[0]
-    pixels = [torch.frombuffer(bytearray(i.tobytes()), dtype=torch.uint8).int() for i in (mine, theirs, before)]
+    theirs = model.pipeline(
+        "a cat", num_inference_steps=2, guidance_scale=3.0, generator=generator
+    ).images[0]
+    pixels = [
+        torch.frombuffer(bytearray(i.tobytes()), dtype=torch.uint8).int()
+        for i in (mine, theirs, before)
+    ]
     assert (pixels[0] - pixels[1]).abs().max() <= 1 < (pixels[0] - pixels[2]).abs().max()

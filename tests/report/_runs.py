@@ -36,7 +36,13 @@ def under(text: str, score: float = 0.2) -> Told:
 
 
 def memorized(
-    text: str, neurons: dict[str, list[int]], /, pictures: int = 0, type: str | None = "VM", reached: bool = True, **checked
+    text: str,
+    neurons: dict[str, list[int]],
+    /,
+    pictures: int = 0,
+    type: str | None = "VM",
+    reached: bool = True,
+    **checked,
 ) -> Told:
     """A memorized caption, gone unless `checked` says something else."""
     z = {f"{name}:{k}": 10.0 + k for name, indices in neurons.items() for k in indices}
@@ -49,18 +55,33 @@ def memorized(
         "z": z,
         "evaluations": 20,
     }
-    values = {"score_before": 0.8, "score_after": 0.3, "same_seed": 0.2, "copies_before": 1.0, "copies_after": 0.0}
+    values = {
+        "score_before": 0.8,
+        "score_after": 0.3,
+        "same_seed": 0.2,
+        "copies_before": 1.0,
+        "copies_after": 0.0,
+    }
     detected = {"memorized": True, "score": 0.85, "tau": TAU, "samples": 2}
     return Told(
         text,
-        {"detect": detected, "localize": found, "verify": {k: v for k, v in (values | checked).items() if v is not None}},
+        {
+            "detect": detected,
+            "localize": found,
+            "verify": {k: v for k, v in (values | checked).items() if v is not None},
+        },
         type,
         pictures,
     )
 
 
 def make_run(
-    path: Path, captions: list[Told], holdout=HOLDOUT, side: int = 32, source: str = "a model that is nowhere", **meta
+    path: Path,
+    captions: list[Told],
+    holdout=HOLDOUT,
+    side: int = 32,
+    source: str = "a model that is nowhere",
+    **meta,
 ) -> Path:
     """Write a run directory with these captions and values of the run."""
     settings = {
@@ -77,7 +98,9 @@ def make_run(
     }
     scores = torch.tensor(holdout)[:, None].repeat(1, 9) if holdout else torch.empty(0, 9)
     mean, std = ({name: torch.ones(width) for name, width in LAYERS.items()} for _ in range(2))
-    Calibration("0123456789abcdef", source, PAPER, TAU, mean, std, len(holdout), scores, None).save(path / "calibration")
+    Calibration("0123456789abcdef", source, PAPER, TAU, mean, std, len(holdout), scores, None).save(
+        path / "calibration"
+    )
     with Run.create(path, settings) as run:
         run.set_meta("source", source)
         run.set_meta("versions", {"findnemo": "0.1.0"})
@@ -108,7 +131,9 @@ def add_pictures(path: Path, slug: str, count: int, side: int) -> None:
 def photograph(side: int, seed: int) -> Image.Image:
     """Smooth, with grain."""
     rng = np.random.default_rng(seed)
-    small = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
+    small = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)).resize(
+        (side, side), Image.Resampling.BICUBIC
+    )
     grain = rng.normal(0, 8, (side, side, 3))
     return Image.fromarray(np.clip(np.asarray(small) + grain, 0, 255).astype(np.uint8))
 

@@ -16,20 +16,36 @@ CHROMIUM = os.environ.get("CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
 pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="chromium is not installed: apt-get install chromium, or name it in CHROMIUM"
+    CHROMIUM is None,
+    reason="chromium is not installed: apt-get install chromium, or name it in CHROMIUM",
 )
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 FIRST, SECOND, MID = LAYERS
-COMPARED = {f"compare:{name}": {"images": 2, "sscd_gen": 0.5, "a_clip": 0.4} for name in ("none", "neurons", "wanda")}
+COMPARED = {
+    f"compare:{name}": {"images": 2, "sscd_gen": 0.5, "a_clip": 0.4}
+    for name in ("none", "neurons", "wanda")
+}
 ATTACK = {
     **{"x": "steps", "y": "SSCD_orig", "n": 5, "known": 4},
     "curves": {"attacked": [[0, 0.1], [50, 0.9]], "control": [[0, 0.1], [50, 0.4]]},
-    "bands": {"attacked": [[0, -0.1, 0.3], [50, 0.8, 1.0]], "control": [[0, 0.0, 0.2], [50, 0.2, 0.6]]},
+    "bands": {
+        "attacked": [[0, -0.1, 0.3], [50, 0.8, 1.0]],
+        "control": [[0, 0.0, 0.2], [50, 0.2, 0.6]],
+    },
     "gaps": {"neurons off: memorized less never seen": [[0, 0.0, -0.2, 0.2], [50, 0.5, 0.3, 0.7]]},
 }
 CELL = {"images": 0.0, "captions": 0, "n": 5, "low": 0.0, "high": 0.43}
-ATTEMPTS = {"columns": ["untouched", "neurons off"], "table": {"seeds: fresh": {"untouched": CELL, "neurons off": CELL}}}
-QUALITY = {"prompts": 1, "failed": 0, "neurons": 2, "pixel_change": 0.02, "each": [{"pixel_change": 0.02}]}
+ATTEMPTS = {
+    "columns": ["untouched", "neurons off"],
+    "table": {"seeds: fresh": {"untouched": CELL, "neurons off": CELL}},
+}
+QUALITY = {
+    "prompts": 1,
+    "failed": 0,
+    "neurons": 2,
+    "pixel_change": 0.02,
+    "each": [{"pixel_change": 0.02}],
+}
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +55,22 @@ def file(tmp_path_factory):
     told = [
         Told(gone.text, gone.results | COMPARED, "VM", 3),
         memorized("x" * 10_000, {FIRST: [1]}, pictures=3),
-        memorized("\u202e<script>document.title = 'stolen'</script> \u05e9\u05dc\u05d5\u05dd", {SECOND: [2]}, copies_after=0.5),
+        memorized(
+            "\u202e<script>document.title = 'stolen'</script> \u05e9\u05dc\u05d5\u05dd",
+            {SECOND: [2]},
+            copies_after=0.5,
+        ),
         memorized("beyond reach", {MID: [30]}, reached=False),
         Told("it failed", {"detect": "the noise prediction holds NaN"}),
         under("an ordinary one"),
     ]
-    path = make_run(tmp_path_factory.mktemp("chromium") / "run", told, quality=QUALITY, attack=ATTACK, attempts=ATTEMPTS)
+    path = make_run(
+        tmp_path_factory.mktemp("chromium") / "run",
+        told,
+        quality=QUALITY,
+        attack=ATTACK,
+        attempts=ATTEMPTS,
+    )
     with Run.open(path) as run:
         return write(run)
 
@@ -119,8 +145,19 @@ def test_dark_mode_is_dark_and_charts_follow(visit):
         page = visit(color_scheme=scheme)
         of = "(s, p) => getComputedStyle(document.querySelector(s))[p]"
         colours[scheme] = [
-            sum(map(int, page.evaluate(f"([s, p]) => ({of})(s, p)", [where, what]).strip("rgb()").split(",")))
-            for where, what in (("body", "backgroundColor"), ("body", "color"), ("svg text:not(.soft)", "fill"))
+            sum(
+                map(
+                    int,
+                    page.evaluate(f"([s, p]) => ({of})(s, p)", [where, what])
+                    .strip("rgb()")
+                    .split(","),
+                )
+            )
+            for where, what in (
+                ("body", "backgroundColor"),
+                ("body", "color"),
+                ("svg text:not(.soft)", "fill"),
+            )
         ]
     (paper, ink, label), (dark, light, dark_label) = colours["light"], colours["dark"]
     assert paper > 600 > 300 > max(ink, label)
@@ -162,7 +199,9 @@ def test_it_prints_with_its_folds_open(visit, tmp_path):
     page = visit()
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    box = page.get_by_text("an ordinary one").bounding_box()  # in a fold that is closed on the screen
+    box = page.get_by_text(
+        "an ordinary one"
+    ).bounding_box()  # in a fold that is closed on the screen
     assert box is not None
     assert box["height"] > 0
     pdf = page.pdf(path=tmp_path / "report.pdf")

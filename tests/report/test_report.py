@@ -30,7 +30,14 @@ HOSTILE = (
     "bell\x07 and escape\x1b[2J",
     "</style><style>body{display:none}</style>",
 )
-QUALITY = {"prompts": 6, "failed": 0, "neurons": 4, "pixel_change": 0.02, "a_clip_before": 0.5, "a_clip_after": 0.49}
+QUALITY = {
+    "prompts": 6,
+    "failed": 0,
+    "neurons": 4,
+    "pixel_change": 0.02,
+    "a_clip_before": 0.5,
+    "a_clip_after": 0.49,
+}
 
 
 def page_of(path) -> Page:
@@ -47,9 +54,14 @@ def mixed() -> list[Told]:
         memorized("gone one", {FIRST: [1]}, pictures=2),
         memorized("gone two", {FIRST: [1], MID: [5]}, pictures=2, type="TM"),
         memorized("still copied", {SECOND: [2]}, copies_after=0.25),
-        memorized("back again", {SECOND: [3]}, same_seed=0.7, copies_before=None, copies_after=None),
+        memorized(
+            "back again", {SECOND: [3]}, same_seed=0.7, copies_before=None, copies_after=None
+        ),
         memorized("beyond reach", {MID: [30, 31]}, reached=False, same_seed=0.9),
-        Told("not looked for", {"detect": {"memorized": True, "score": 0.5, "tau": TAU, "samples": 4}}),
+        Told(
+            "not looked for",
+            {"detect": {"memorized": True, "score": 0.5, "tau": TAU, "samples": 4}},
+        ),
         Told("it failed", failed.results | {"verify": "holds NaN"}, "VM"),
         under("an ordinary one"),
         under("another"),
@@ -74,15 +86,26 @@ def test_counts_are_those_of_the_database(run, page):
     """Counted anew from the rows of SQLite, without findnemo's reading of them."""
     db = sqlite3.connect(run / "run.sqlite")
     rows = db.execute("SELECT caption, stage, status, payload FROM results").fetchall()
-    known = {(c, stage): json.loads(payload) for c, stage, status, payload in rows if status == "done"}
+    known = {
+        (c, stage): json.loads(payload) for c, stage, status, payload in rows if status == "done"
+    }
     over = [c for (c, stage), p in known.items() if stage == "detect" and p["memorized"]]
     audited = sum(stage == "detect" for _, stage in known)
     reached = [c for c in over if known.get((c, "localize"), {}).get("reached")]
     checks = {c: known[c, "verify"] for c in reached if (c, "verify") in known}
-    gone = [c for c, v in checks.items() if (not v["copies_after"] if "copies_before" in v else v["same_seed"] <= TAU)]
+    gone = [
+        c
+        for c, v in checks.items()
+        if (not v["copies_after"] if "copies_before" in v else v["same_seed"] <= TAU)
+    ]
     unreached = [c for c in over if known.get((c, "localize"), {}).get("reached") is False]
     verified = len(checks) + len(unreached)
-    off = {(name, k) for c in reached for name, some in known[c, "localize"]["neurons"].items() for k in some}
+    off = {
+        (name, k)
+        for c in reached
+        for name, some in known[c, "localize"]["neurons"].items()
+        for k in some
+    }
     assert (len(over), audited, len(gone), verified, len(off)) == (7, 9, 2, 5, 5)
     assert f"memorized{len(over)} of {audited}" in page.text
     assert f"gone on fresh seeds{len(gone)} of {verified}" in page.text
@@ -102,8 +125,16 @@ def test_what_is_not_gone_is_said_first(page):
 
 
 def test_a_clean_result_does_not_promise_more_than_it_shows(tmp_path):
-    page = page_of(make_run(tmp_path / "run", [memorized("a", {FIRST: [1]}), memorized("b", {FIRST: [2]}), under("c")]))
-    assert "All 2 memories are gone on the fresh seeds that were tried, with 2 of 56 neurons switched off." in page.text
+    page = page_of(
+        make_run(
+            tmp_path / "run",
+            [memorized("a", {FIRST: [1]}), memorized("b", {FIRST: [2]}), under("c")],
+        )
+    )
+    assert (
+        "All 2 memories are gone on the fresh seeds that were tried, with 2 of 56 neurons switched off."
+        in page.text
+    )
     assert "Who has the weights can bring pictures back" in page.of("content")
 
 
@@ -112,7 +143,9 @@ def test_intervals_of_shares_are_beside_them(page):
     for hits, of in ((2, 5), (7, 9)):
         p, z = hits / of, 1.959964
         low, high = (
-            (p + z * z / (2 * of) + s * z * (p * (1 - p) / of + z * z / (4 * of * of)) ** 0.5) / (1 + z * z / of) for s in (-1, 1)
+            (p + z * z / (2 * of) + s * z * (p * (1 - p) / of + z * z / (4 * of * of)) ** 0.5)
+            / (1 + z * z / of)
+            for s in (-1, 1)
         )
         assert f"95 % interval {100 * low:.1f} % to {100 * high:.1f} %, n = {of}" in page.text
 
@@ -142,8 +175,13 @@ def test_a_caption_shows_its_scores_neurons_and_pictures(page):
         "20 U-Net evaluations",
     ):
         assert fact in card, fact
-    start = next(k for k, (t, a) in enumerate(page.tags) if t == "article" and a["id"] == "caption-2")
-    end = next((k for k in range(start + 1, len(page.tags)) if page.tags[k][0] == "article"), len(page.tags))
+    start = next(
+        k for k, (t, a) in enumerate(page.tags) if t == "article" and a["id"] == "caption-2"
+    )
+    end = next(
+        (k for k in range(start + 1, len(page.tags)) if page.tags[k][0] == "article"),
+        len(page.tags),
+    )
     alts = [a["alt"] for t, a in page.tags[start:end] if t == "img"]
     assert alts == [
         "training image", "before, seed 1 of 2", "before, seed 2 of 2", "after, seed 1 of 2", "after, seed 2 of 2",
@@ -153,7 +191,9 @@ def test_a_caption_shows_its_scores_neurons_and_pictures(page):
 
 
 def test_neurons_that_verification_added_are_marked_and_have_their_z_scores(tmp_path):
-    grown = memorized("a", {FIRST: [1]}, grown=1, neurons={FIRST: [1], MID: [4]}, z={f"{MID}:4": 3.25})
+    grown = memorized(
+        "a", {FIRST: [1]}, grown=1, neurons={FIRST: [1], MID: [4]}, z={f"{MID}:4": 3.25}
+    )
     card = page_of(make_run(tmp_path / "run", [grown])).of("caption-1")
     assert "#1 of layer 1 11.0" in card
     assert "#4 of layer 3 (added for images) 3.2" in card
@@ -161,7 +201,11 @@ def test_neurons_that_verification_added_are_marked_and_have_their_z_scores(tmp_
 
 def priced(text, points, reached=True, **more) -> Told:
     told = memorized(text, {MID: [1, 2, 3]}, reached=reached)
-    found = told.results["localize"] | {"copy_before": 0.97, "order": [[MID, 3], [MID, 1], [MID, 2]], "points": points} | more
+    found = (
+        told.results["localize"]
+        | {"copy_before": 0.97, "order": [[MID, 3], [MID, 1], [MID, 2]], "points": points}
+        | more
+    )
     return Told(text, told.results | {"localize": found}, "VM")
 
 
@@ -173,20 +217,33 @@ DIAGNOSIS = {
 }
 
 
-def test_prices_are_a_table_and_a_chart_where_there_is_something_to_choose_and_a_line_elsewhere(tmp_path):
+def test_prices_are_a_table_and_a_chart_where_there_is_something_to_choose_and_a_line_elsewhere(
+    tmp_path,
+):
     cheap = priced("cheap", [[1, 0.8, 0.001], [3, 0.2, 0.02]])
     dear = priced("dear", [[1, 0.8, 0.01], [2, 0.6, None], [3, 0.2, 0.06]])
     far = priced("far", [[1, 0.9, 0.001], [3, 0.7, 0.002]], reached=False, diagnosis=DIAGNOSIS)
-    with Run.open(make_run(tmp_path / "run", [cheap, dear, far, memorized("older", {MID: [1]})])) as run:
+    with Run.open(
+        make_run(tmp_path / "run", [cheap, dear, far, memorized("older", {MID: [1]})])
+    ) as run:
         html = render(run)
-    of = {text: html.split(f"<bdi>{text}</bdi></h3>")[1].split("</article>")[0] for text in ("cheap", "dear", "far", "older")}
-    assert "Sets tried: 1, 3 neurons; with the last one off ordinary captions change by 0.020" in of["cheap"]
+    of = {
+        text: html.split(f"<bdi>{text}</bdi></h3>")[1].split("</article>")[0]
+        for text in ("cheap", "dear", "far", "older")
+    }
+    assert (
+        "Sets tried: 1, 3 neurons; with the last one off ordinary captions change by 0.020"
+        in of["cheap"]
+    )
     assert "<svg" not in of["cheap"]
     for text in ("dear", "far"):
         assert "What it costs" in of[text]
         assert of[text].count("<polyline") == 2
         assert "export RUN --caption" in of[text]
-    rows = re.findall(r'<tr><td class="n">(.*?)</td><td class="n">(.*?)</td><td class="n">(.*?)</td></tr>', of["dear"])
+    rows = re.findall(
+        r'<tr><td class="n">(.*?)</td><td class="n">(.*?)</td><td class="n">(.*?)</td></tr>',
+        of["dear"],
+    )
     assert rows == [("1", "0.800", "0.010"), ("2", "0.600", "\u2013"), ("3", "0.200", "0.060")]
     assert "Sets tried" not in of["older"]
     assert "What it costs" not in of["older"]
@@ -196,15 +253,27 @@ def test_prices_are_a_table_and_a_chart_where_there_is_something_to_choose_and_a
 
 
 def test_the_terminal_shows_them_too(tmp_path):
-    run = make_run(tmp_path / "run", [priced("far", [[1, 0.9, None], [3, 0.7, 0.002]], reached=False, diagnosis=DIAGNOSIS)])
+    run = make_run(
+        tmp_path / "run",
+        [priced("far", [[1, 0.9, None], [3, 0.7, 0.002]], reached=False, diagnosis=DIAGNOSIS)],
+    )
     lines = cli("inspect", run, "far").out.splitlines()
     assert "What carries it: <b>all</b> key layers." in lines
-    assert [re.findall(r"[\d.]+", line) for line in lines if "\u2502" in line][-2:] == [["1", "0.900"], ["3", "0.700", "0.002"]]
+    assert [re.findall(r"[\d.]+", line) for line in lines if "\u2502" in line][-2:] == [
+        ["1", "0.900"],
+        ["3", "0.700", "0.002"],
+    ]
     assert "row 1: What carries it: <b>all</b> key layers." in cli("inspect", run).out
 
 
 @pytest.mark.parametrize(
-    "damage", [{"points": [[1, 0.9]]}, {"points": [["1", 0.9, None]]}, {"order": [["a", -1]]}, {"diagnosis": {"sentence": 3}}]
+    "damage",
+    [
+        {"points": [[1, 0.9]]},
+        {"points": [["1", 0.9, None]]},
+        {"order": [["a", -1]]},
+        {"diagnosis": {"sentence": 3}},
+    ],
 )
 def test_prices_of_another_shape_are_damage(tmp_path, damage):
     run = make_run(tmp_path / "run", [priced("far", **({"points": [[1, 0.9, None]]} | damage))])
@@ -227,20 +296,31 @@ def test_quality_has_an_interval_where_the_run_knows_every_caption(tmp_path, pag
     assert "median change of pixels, of 1, n = 6" in page.text
     each = [{"pixel_change": x} for x in (0.01, 0.02, 0.02, 0.03, 0.04, 0.05)]
     other = page_of(
-        make_run(tmp_path / "run", [memorized("a", {FIRST: [1]})], quality=QUALITY | {"each": each, "pixel_change": 0.025})
+        make_run(
+            tmp_path / "run",
+            [memorized("a", {FIRST: [1]})],
+            quality=QUALITY | {"each": each, "pixel_change": 0.025},
+        )
     )
     low, high = map(
-        float, re.search(r"median change of pixels, of 1, 95 % interval ([\d.]+) to ([\d.]+), n = 6", other.text).groups()
+        float,
+        re.search(
+            r"median change of pixels, of 1, 95 % interval ([\d.]+) to ([\d.]+), n = 6", other.text
+        ).groups(),
     )
     assert 0.01 <= low <= 0.025 <= high <= 0.05
 
 
 def test_medians_before_and_after_are_those_of_the_captions(tmp_path):
-    told = [memorized(f"c{k}", {FIRST: [k]}, score_before=0.80 + k / 100, same_seed=0.1 + k / 100) for k in range(5)]
+    told = [
+        memorized(f"c{k}", {FIRST: [k]}, score_before=0.80 + k / 100, same_seed=0.1 + k / 100)
+        for k in range(5)
+    ]
     page = page_of(make_run(tmp_path / "run", told))
     assert "Memorization score on fresh seeds 0.820" in page.text
     assert re.search(
-        r"Largest similarity of a seed's noise difference to itself before \u2013 0\.120\s?0\.1\d\d to 0\.1\d\d 5 low", page.text
+        r"Largest similarity of a seed's noise difference to itself before \u2013 0\.120\s?0\.1\d\d to 0\.1\d\d 5 low",
+        page.text,
     )
 
 
@@ -284,8 +364,14 @@ def test_attack_curves_are_shown_if_the_run_holds_them(tmp_path, page):
     ("captions", "says"),
     [
         ([Told("nothing yet")], "No caption has been looked at yet."),
-        ([under("a"), under("b")], "None of the 2 captions looked at reaches the threshold on the seeds that were tried."),
-        ([under("a"), Told("b", {"detect": "NaN"})], "on the seeds that were tried (1 more failed or are open)."),
+        (
+            [under("a"), under("b")],
+            "None of the 2 captions looked at reaches the threshold on the seeds that were tried.",
+        ),
+        (
+            [under("a"), Told("b", {"detect": "NaN"})],
+            "on the seeds that were tried (1 more failed or are open).",
+        ),
         (
             [Told("a", {"detect": {"memorized": True, "score": 0.9, "tau": TAU}})],
             "Of 1 memorized caption, 1 had no search for neurons.",
@@ -320,8 +406,12 @@ def test_a_run_of_detectors_is_refused(tmp_path, run):
 def hostile(tmp_path_factory):
     texts = [*HOSTILE, "word " * 2000, "x" * 10_000]
     told = [memorized(text, {FIRST: [k % 8]}, type="<b>VM</b>") for k, text in enumerate(texts)]
-    told += [under(f"{text} again") for text in HOSTILE] + [Told("f <i>", {"detect": "reason <script>x</script>"})]
-    path = make_run(tmp_path_factory.mktemp("hostile") / "<run> & \"'", told, source="<script>model</script>")
+    told += [under(f"{text} again") for text in HOSTILE] + [
+        Told("f <i>", {"detect": "reason <script>x</script>"})
+    ]
+    path = make_run(
+        tmp_path_factory.mktemp("hostile") / "<run> & \"'", told, source="<script>model</script>"
+    )
     return page_of(path)
 
 
@@ -343,12 +433,19 @@ def test_captions_are_shown_as_they_are(hostile, k):
 def test_every_caption_stands_in_an_isolate(hostile):
     """A mark that turns the direction of writing must not reach the text behind it."""
     with_marks = HOSTILE.index(next(t for t in HOSTILE if "\u202e" in t)) + 1
-    start = next(k for k, (t, a) in enumerate(hostile.tags) if t == "h3" and a.get("id") == f"title-{with_marks}")
+    start = next(
+        k
+        for k, (t, a) in enumerate(hostile.tags)
+        if t == "h3" and a.get("id") == f"title-{with_marks}"
+    )
     assert hostile.tags[start + 1][0] == "bdi"
 
 
 def test_a_long_caption_begins_in_its_title_and_is_whole_in_a_fold(hostile):
-    for number, text in ((len(HOSTILE) + 1, ("word " * 2000).strip()), (len(HOSTILE) + 2, "x" * 10_000)):
+    for number, text in (
+        (len(HOSTILE) + 1, ("word " * 2000).strip()),
+        (len(HOSTILE) + 2, "x" * 10_000),
+    ):
         assert len(hostile.of(f"title-{number}")) <= 240
         assert text in hostile.of(f"caption-{number}")
 
@@ -371,7 +468,11 @@ def test_nothing_is_asked_of_the_world_and_no_script_is_needed(run, page):
     assert "<script" not in html
     assert all(source.startswith(("data:", "#")) for source in page.sources())
     assert not re.search(r"url\(|@import|https?://", html)
-    policy = next(a["content"] for t, a in page.tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        a["content"]
+        for t, a in page.tags
+        if t == "meta" and a.get("http-equiv") == "Content-Security-Policy"
+    )
     assert "default-src 'none'" in policy
 
 
@@ -416,8 +517,14 @@ def test_utility_is_shown_beside_random_neurons(tmp_path):
     }
     quality = QUALITY | {"each": each, "pixel_change": 0.0225, "utility": utility}
     page = page_of(make_run(tmp_path / "run", [memorized("a", {FIRST: [1]})], quality=quality))
-    assert re.search(r"pixels change by 0\.01\d more in the median \(95 % interval 0\.01\d to 0\.01\d\)", page.text)
+    assert re.search(
+        r"pixels change by 0\.01\d more in the median \(95 % interval 0\.01\d to 0\.01\d\)",
+        page.text,
+    )
     assert "Change of pixels with random neurons off instead" in page.text
     assert "64 captions that are not memorized, with all 4 neurons off" in page.text
     assert re.search(r"KID 1\.250\s?1\.000 to 1\.500 1\.250\s?1\.000 to 1\.500", page.text)
-    assert re.search(r"Impact: 1 \u2212 SSIM of noise differences \u2013 0\.500\s?0\.250 to 0\.750 \u2013", page.text)
+    assert re.search(
+        r"Impact: 1 \u2212 SSIM of noise differences \u2013 0\.500\s?0\.250 to 0\.750 \u2013",
+        page.text,
+    )

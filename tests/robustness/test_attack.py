@@ -11,7 +11,15 @@ import findnemo
 from findnemo.errors import InputError
 from findnemo.images import ImageSettings
 from findnemo.neurons import NeuronSet
-from findnemo.robustness import ATTEMPTS, Subject, attack, diffusion_loss, embedded, optimised, subject
+from findnemo.robustness import (
+    ATTEMPTS,
+    Subject,
+    attack,
+    diffusion_loss,
+    embedded,
+    optimised,
+    subject,
+)
 from findnemo.robustness.attempts import SAMPLERS
 from findnemo.robustness.controls import mirrored, pictures, scrambled
 from findnemo.robustness.curves import curve, gap, shares
@@ -58,7 +66,10 @@ def test_the_loss_is_that_of_the_prediction_type(kind):
 def test_the_embedding_descends_as_written_by_hand(model):
     from findnemo.robustness.attack import drawn
 
-    clean, start = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(2)), model.encode([PROMPT])
+    clean, start = (
+        torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(2)),
+        model.encode([PROMPT]),
+    )
     made = optimised(model, clean, start, (0, 1, 3), seed=4, key="x", batch=3)
     embedding = start.clone().requires_grad_()
     optimizer = torch.optim.Adam([embedding], lr=0.1)
@@ -66,7 +77,9 @@ def test_the_embedding_descends_as_written_by_hand(model):
     for step in (1, 2, 3):
         noise, timesteps = drawn(model, (3, *model.latent_shape), 4, "x", step)
         noisy = model.pipeline.scheduler.add_noise(clean.expand(3, -1, -1, -1), noise, timesteps)
-        said = model.pipeline.unet(noisy, timesteps, encoder_hidden_states=embedding.expand(3, -1, -1)).sample
+        said = model.pipeline.unet(
+            noisy, timesteps, encoder_hidden_states=embedding.expand(3, -1, -1)
+        ).sample
         optimizer.zero_grad()
         (said - noise).square().mean().backward()
         optimizer.step()
@@ -77,7 +90,10 @@ def test_the_embedding_descends_as_written_by_hand(model):
 
 
 def test_an_edit_in_force_is_what_is_attacked(model):
-    clean, start = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(2)), model.encode([PROMPT])
+    clean, start = (
+        torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(2)),
+        model.encode([PROMPT]),
+    )
     free = optimised(model, clean, start, (2,), batch=2)[2]
     with findnemo.deactivate(model, NeuronSet({name: range(8) for name in model.value_layers})):
         edited = optimised(model, clean, start, (2,), batch=2)[2]
@@ -91,17 +107,25 @@ def test_the_caption_s_own_embedding_gives_the_caption_s_own_images(model):
     assert made[0].tobytes() != plain[0].tobytes()
     other = model.encode(["something else"])
     with embedded(model, other):
-        assert findnemo.generate(model, "something else", [3], SETTINGS)[0].tobytes() == plain[0].tobytes()
+        assert (
+            findnemo.generate(model, "something else", [3], SETTINGS)[0].tobytes()
+            == plain[0].tobytes()
+        )
 
 
 def test_a_curve_begins_with_the_untouched_caption(model, told):
     made = attack(model, told, SETTINGS, (0, 1), ("caption", "random", "empty"), 2)
-    assert {start: list(values) for start, values in made.items()} == {s: [0, 1] for s in ("caption", "random", "empty")}
+    assert {start: list(values) for start, values in made.items()} == {
+        s: [0, 1] for s in ("caption", "random", "empty")
+    }
     with pytest.raises(InputError, match="start 'words' is not known"):
         attack(model, told, SETTINGS, (0,), ("words",), 1)
 
 
-@pytest.mark.parametrize("name", ["steps: double", "sampler: DPM++ 2M", "guidance: 15", "words: capitals", "random tokens: 4"])
+@pytest.mark.parametrize(
+    "name",
+    ["steps: double", "sampler: DPM++ 2M", "guidance: 15", "words: capitals", "random tokens: 4"],
+)
 def test_an_attempt_gives_other_images_than_the_plain_caption(model, told, name):
     made, plain = (ATTEMPTS[n](model, told, [7, 8], SETTINGS) for n in (name, "seeds: fresh"))
     assert len(made) == 2
@@ -109,15 +133,23 @@ def test_an_attempt_gives_other_images_than_the_plain_caption(model, told, name)
 
 
 def test_attempts_leave_the_pipeline_as_it_was(model, told):
-    before = type(model.pipeline.scheduler), findnemo.generate(model, PROMPT, [1], SETTINGS)[0].tobytes()
+    before = (
+        type(model.pipeline.scheduler),
+        findnemo.generate(model, PROMPT, [1], SETTINGS)[0].tobytes(),
+    )
     for name in ("sampler: Euler", "sampler: Heun", "image to image: 0.5"):
         ATTEMPTS[name](model, told, [7], SETTINGS)
-    assert (type(model.pipeline.scheduler), findnemo.generate(model, PROMPT, [1], SETTINGS)[0].tobytes()) == before
+    assert (
+        type(model.pipeline.scheduler),
+        findnemo.generate(model, PROMPT, [1], SETTINGS)[0].tobytes(),
+    ) == before
 
 
 def test_what_says_what_the_caption_says_is_no_attempt(model):
     with pytest.raises(InputError, match="says what the caption says"):
-        ATTEMPTS["words: lower case"](model, Subject("all small", Image.new("RGB", (16, 16))), [1], SETTINGS)
+        ATTEMPTS["words: lower case"](
+            model, Subject("all small", Image.new("RGB", (16, 16))), [1], SETTINGS
+        )
 
 
 def test_curves_gaps_and_shares_by_hand():
@@ -159,14 +191,25 @@ def test_a_run_is_attacked_once_and_again_only_where_something_changed(tmp_path,
         effort, asked = Effort(2, (0, 1), images=1), []
         real = robustness.attack
         monkeypatch.setattr(robustness, "attack", lambda *a, **o: asked.append(1) or real(*a, **o))
-        monkeypatch.setattr(robustness, "ATTEMPTS", {k: ATTEMPTS[k] for k in ("seeds: fresh", "words: capitals")})
+        monkeypatch.setattr(
+            robustness, "ATTEMPTS", {k: ATTEMPTS[k] for k in ("seeds: fresh", "words: capitals")}
+        )
         attack_all(work, effort)
         try_out(work, effort)
         assert len(asked) == 4  # memorized: off, untouched, never seen; ordinary: mirrored
         assert set(run.meta("attack")["curves"]) == {
-            *("memorized, neurons off", "memorized, untouched", "never seen, neurons off", "mirrored, neurons off"),
+            *(
+                "memorized, neurons off",
+                "memorized, untouched",
+                "never seen, neurons off",
+                "mirrored, neurons off",
+            ),
         }
-        assert run.meta("attempts")["columns"] == ["untouched", "neurons off", "ordinary, neurons off"]
+        assert run.meta("attempts")["columns"] == [
+            "untouched",
+            "neurons off",
+            "ordinary, neurons off",
+        ]
         attack_all(work, effort)
         assert len(asked) == 4
         attack_all(work, Effort(2, (0, 2), images=1))
@@ -189,11 +232,22 @@ def test_results_on_another_basis_are_left_out_of_the_curves():
         results |= {"attack:neurons off, never seen": never} if memorized else {}
         return Caption(id_, f"caption {id_}", id_, None, None, results, {}, 0.0)
 
-    captions = [caption(1, "new", 0.8), caption(2, "old", 0.2), caption(3, "new", 0.4), caption(4, "new", 0.1, False)]
-    made = attack_summary(captions, {"attack:neurons off": "new", "attack:neurons off, never seen": "new"})
+    captions = [
+        caption(1, "new", 0.8),
+        caption(2, "old", 0.2),
+        caption(3, "new", 0.4),
+        caption(4, "new", 0.1, False),
+    ]
+    made = attack_summary(
+        captions, {"attack:neurons off": "new", "attack:neurons off, never seen": "new"}
+    )
     assert made["curves"]["memorized, neurons off"] == [[0, pytest.approx(0.6)]]
-    assert made["gaps"]["neurons off: memorized less never seen"] == [[0, pytest.approx(0.3), None, None]]
-    assert made["gaps"]["neurons off: memorized less mirrored"] == [[0, pytest.approx(0.5), None, None]]
+    assert made["gaps"]["neurons off: memorized less never seen"] == [
+        [0, pytest.approx(0.3), None, None]
+    ]
+    assert made["gaps"]["neurons off: memorized less mirrored"] == [
+        [0, pytest.approx(0.5), None, None]
+    ]
     assert attack_summary(captions, {})["curves"] == {}
 
 
@@ -208,20 +262,31 @@ def test_pictures_that_were_never_seen_are_compared_caption_by_caption():
     assert low < 0 < high
 
 
-@pytest.mark.parametrize(("prediction", "darkest"), [("epsilon", 0), ("v_prediction", 0), ("epsilon", 150)])
+@pytest.mark.parametrize(
+    ("prediction", "darkest"), [("epsilon", 0), ("v_prediction", 0), ("epsilon", 150)]
+)
 @torch.no_grad()
 def test_image_to_image_is_the_loop_written_by_hand(prediction, darkest):
     model = findnemo.load(tiny_pipeline(prediction))
     told = Subject(
-        PROMPT, Image.effect_mandelbrot((48, 40), (-2, -1.5, 1, 1.5), 50).convert("RGB").point(lambda v: max(v, darkest))
+        PROMPT,
+        Image.effect_mandelbrot((48, 40), (-2, -1.5, 1, 1.5), 50)
+        .convert("RGB")
+        .point(lambda v: max(v, darkest)),
     )
     settings, strength = ImageSettings(steps=6, guidance=3.0, seed=5), 0.5
     made = ATTEMPTS[f"image to image: {strength:g}"](model, told, [11, 12], settings)
     pipe, side = model.pipeline, model.pipeline.vae.config.sample_size
     square = ImageOps.fit(told.picture, (side, side))
-    pixels = torch.tensor(list(square.getdata())).float().view(1, side, side, 3).permute(0, 3, 1, 2) / 127.5 - 1
+    pixels = (
+        torch.tensor(list(square.getdata())).float().view(1, side, side, 3).permute(0, 3, 1, 2)
+        / 127.5
+        - 1
+    )
     alphas, gap_ = pipe.scheduler.alphas_cumprod, 1000 // settings.steps
-    schedule = [k * gap_ + 1 for k in reversed(range(settings.steps))][settings.steps - int(settings.steps * strength) :]
+    schedule = [k * gap_ + 1 for k in reversed(range(settings.steps))][
+        settings.steps - int(settings.steps * strength) :
+    ]
     text = torch.cat([model.encode([""]), model.encode([PROMPT])])
     for sample, image in zip((11, 12), made, strict=True):
         generator = torch.Generator().manual_seed(sample_seed(settings.seed, PROMPT, sample))
@@ -230,12 +295,18 @@ def test_image_to_image_is_the_loop_written_by_hand(prediction, darkest):
         x = alphas[schedule[0]] ** 0.5 * x + (1 - alphas[schedule[0]]) ** 0.5 * noise
         for t in schedule:
             a, before = alphas[t], alphas[t - gap_] if t >= gap_ else alphas[0]
-            empty, said = pipe.unet(torch.cat([x, x]), t, encoder_hidden_states=text).sample.chunk(2)
+            empty, said = pipe.unet(torch.cat([x, x]), t, encoder_hidden_states=text).sample.chunk(
+                2
+            )
             out = empty + settings.guidance * (said - empty)
             eps = out if prediction == "epsilon" else (1 - a) ** 0.5 * x + a**0.5 * out
             x = before**0.5 * (x - (1 - a) ** 0.5 * eps) / a**0.5 + (1 - before) ** 0.5 * eps
-        shown = (pipe.vae.decode(x / pipe.vae.config.scaling_factor).sample[0] / 2 + 0.5).clamp(0, 1)
-        near = torch.tensor(list(image.getdata())).float().view(side, side, 3) / 255 - shown.permute(1, 2, 0)
+        shown = (pipe.vae.decode(x / pipe.vae.config.scaling_factor).sample[0] / 2 + 0.5).clamp(
+            0, 1
+        )
+        near = torch.tensor(list(image.getdata())).float().view(
+            side, side, 3
+        ) / 255 - shown.permute(1, 2, 0)
         assert near.abs().max() < 0.01
 
 
@@ -244,8 +315,13 @@ def test_samplers_agree_where_steps_are_many(name):
     """All solve the same equation: on a smooth model their images are near each other, those of the deterministic ones very near."""
     model = findnemo.load(tiny_pipeline("v_prediction"))
     told = Subject("a red star", Image.new("RGB", (16, 16)))
-    reference, made = (ATTEMPTS[f"sampler: {n}"](model, told, [1], ImageSettings(30, 1.0))[0] for n in ("DDIM", name))
-    gap_ = (torch.tensor(list(reference.getdata())).float() - torch.tensor(list(made.getdata())).float()).abs().mean() / 255
+    reference, made = (
+        ATTEMPTS[f"sampler: {n}"](model, told, [1], ImageSettings(30, 1.0))[0]
+        for n in ("DDIM", name)
+    )
+    gap_ = (
+        torch.tensor(list(reference.getdata())).float() - torch.tensor(list(made.getdata())).float()
+    ).abs().mean() / 255
     assert gap_ < (0.2 if "ancestral" in name else 0.03)
 
 
@@ -254,7 +330,10 @@ def test_a_picture_encoded_is_decoded_to_what_the_autoencoder_makes_of_it(adapte
     from _tiny_unets import PIPELINES
 
     model = findnemo.load(PIPELINES[adapter]())
-    pixels = torch.rand(1, 3, *[s * model.pipeline.vae_scale_factor for s in model.latent_shape[1:]]) * 2 - 1
+    pixels = (
+        torch.rand(1, 3, *[s * model.pipeline.vae_scale_factor for s in model.latent_shape[1:]]) * 2
+        - 1
+    )
     with torch.no_grad():
         known = model.pipeline.vae(pixels, sample_posterior=False).sample
         assert torch.allclose(model.decode(model.encode_images(pixels)), known, atol=1e-4)
@@ -275,7 +354,9 @@ def test_the_gradient_does_not_vanish_in_half_precision(monkeypatch):
         model = findnemo.load(pipeline)
         text = model.encode(["the old clock"])
         monkeypatch.setattr(
-            sys.modules["findnemo.robustness.attack"], "diffusion_loss", lambda *given: 1e-4 * diffusion_loss(*given)
+            sys.modules["findnemo.robustness.attack"],
+            "diffusion_loss",
+            lambda *given: 1e-4 * diffusion_loss(*given),
         )
         clean = torch.zeros(1, *model.latent_shape, dtype=dtype)
         moved[dtype] = (optimised(model, clean, text, (1,), batch=2)[1] - text).float()

@@ -42,7 +42,8 @@ def told(model):
 @pytest.mark.parametrize("name", ATTEMPTS)
 def test_every_attempt_gives_the_same_images_each_time(model, told, name):
     made, again = (
-        [np.asarray(image, int) for image in ATTEMPTS[name](model, told, samples, SETTINGS)] for samples in ((7, 8), (8,))
+        [np.asarray(image, int) for image in ATTEMPTS[name](model, told, samples, SETTINGS)]
+        for samples in ((7, 8), (8,))
     )
     assert np.abs(made[1] - again[0]).max() <= 1  # an image depends on its own sample number only
     assert np.abs(made[0] - made[1]).max() > 10
@@ -51,14 +52,21 @@ def test_every_attempt_gives_the_same_images_each_time(model, told, name):
 
 @pytest.mark.parametrize("strength", [0.5, 0.75])
 def test_image_to_image_is_that_of_diffusers(model, told, strength):
-    pipeline = diffusers.StableDiffusionImg2ImgPipeline(**model.pipeline.components, requires_safety_checker=False)
+    pipeline = diffusers.StableDiffusionImg2ImgPipeline(
+        **model.pipeline.components, requires_safety_checker=False
+    )
     pipeline.set_progress_bar_config(disable=True)
     settings = ImageSettings(steps=8, guidance=2.0)
     made = image_to_image(model, told, [3, 4], settings, strength)
     for sample, image in zip((3, 4), made, strict=True):
         generator = torch.Generator().manual_seed(sample_seed(0, PROMPT, sample))
         (want,) = pipeline(
-            PROMPT, image=told.picture, strength=strength, num_inference_steps=8, guidance_scale=2.0, generator=[generator]
+            PROMPT,
+            image=told.picture,
+            strength=strength,
+            num_inference_steps=8,
+            guidance_scale=2.0,
+            generator=[generator],
         ).images
         assert np.abs(np.asarray(image, int) - np.asarray(want, int)).max() <= 1
 
@@ -83,5 +91,8 @@ def test_a_sampler_is_that_of_diffusers_on_the_model_s_own_schedule(model, name,
 
 
 def test_a_sampler_that_is_not_known_is_named(model):
-    with pytest.raises(InputError, match="sampler 'Magic' is not known: use one of DDIM"), sampling(model, "Magic"):
+    with (
+        pytest.raises(InputError, match="sampler 'Magic' is not known: use one of DDIM"),
+        sampling(model, "Magic"),
+    ):
         pass

@@ -24,7 +24,9 @@ SMALL = {  # a U-Net with three value layers: hardening goes through it some tho
     "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
 }
-SETTINGS = Hardening(epochs=2, attack_steps=3, updates=5, learning_rate=1e-3, batch=2, keep=1.0, surrogates=2)
+SETTINGS = Hardening(
+    epochs=2, attack_steps=3, updates=5, learning_rate=1e-3, batch=2, keep=1.0, surrogates=2
+)
 
 
 @pytest.fixture
@@ -39,7 +41,8 @@ def latents(model, count, seed):
 @pytest.fixture
 def lessons(model):
     return [
-        Lesson(text, latents(model, 1, k), latents(model, 2, 10 + k)) for k, text in enumerate(["the old clock", "a red star"])
+        Lesson(text, latents(model, 1, k), latents(model, 2, 10 + k))
+        for k, text in enumerate(["the old clock", "a red star"])
     ]
 
 
@@ -57,7 +60,9 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_embeddings_that_bring_the_picture_back_are_answered_with_surrogates(model, lessons, ordinary):
+def test_embeddings_that_bring_the_picture_back_are_answered_with_surrogates(
+    model, lessons, ordinary
+):
     one, settings = lessons[0], replace(SETTINGS, epochs=1, updates=30, learning_rate=5e-3, batch=4)
     found = adversaries(model, one, settings, 0)
     assert torch.equal(found[0], model.encode([one.prompt])[0])  # the caption as it is
@@ -76,7 +81,13 @@ def answered(model, surrogates, found):
         for text in found:
             clean = surrogates[torch.arange(10) % len(surrogates)]
             parts.append(
-                diffusion_loss(model, clean, torch.randn(clean.shape, generator=generator), steps, text[None].expand(10, -1, -1))
+                diffusion_loss(
+                    model,
+                    clean,
+                    torch.randn(clean.shape, generator=generator),
+                    steps,
+                    text[None].expand(10, -1, -1),
+                )
             )
     return float(torch.stack(parts).mean())
 
@@ -87,7 +98,9 @@ def test_ordinary_captions_are_held(model, lessons, ordinary):
         hardened, old = findnemo.load(prune(model, NeuronSet({}))), model
         harden(hardened, lessons, ordinary, NeuronSet({}), replace(SETTINGS, updates=12, keep=keep))
         with torch.no_grad():
-            new, before = (m.predict_noise(ordinary.latents, 700, ordinary.text) for m in (hardened, old))
+            new, before = (
+                m.predict_noise(ordinary.latents, 700, ordinary.text) for m in (hardened, old)
+            )
         drifts.append(float((new - before).square().mean()))
     assert drifts[1] < 0.5 * drifts[0]
 
@@ -108,16 +121,35 @@ def test_weights_that_are_made_of_others_are_refused_before_any_work(model, less
         model.value_layers[name].weight[[1, 3]] = 0
     MADE[how](model.value_layers[name])
     with pytest.raises(EditError, match=rf"the weight of {name} is made anew before every pass"):
-        harden(model, lessons, ordinary, NeuronSet({name: [1, 3]}), SETTINGS, progress=lambda *_: pytest.fail("it began"))
+        harden(
+            model,
+            lessons,
+            ordinary,
+            NeuronSet({name: [1, 3]}),
+            SETTINGS,
+            progress=lambda *_: pytest.fail("it began"),
+        )
 
 
 def test_a_model_whose_neurons_are_not_off_is_refused_before_any_work(model, lessons, ordinary):
     name = next(iter(model.value_layers))
-    with pytest.raises(EditError, match=rf"the edit of {name} \(neurons 1, 3\) did not take effect: the weight is not zero"):
-        harden(model, lessons, ordinary, NeuronSet({name: [1, 3]}), SETTINGS, progress=lambda *_: pytest.fail("it began"))
+    with pytest.raises(
+        EditError,
+        match=rf"the edit of {name} \(neurons 1, 3\) did not take effect: the weight is not zero",
+    ):
+        harden(
+            model,
+            lessons,
+            ordinary,
+            NeuronSet({name: [1, 3]}),
+            SETTINGS,
+            progress=lambda *_: pytest.fail("it began"),
+        )
 
 
-def test_interrupted_anywhere_and_gone_on_with_to_the_same_weights(model, lessons, ordinary, tmp_path):
+def test_interrupted_anywhere_and_gone_on_with_to_the_same_weights(
+    model, lessons, ordinary, tmp_path
+):
     start = copy.deepcopy(model.denoiser.state_dict())
     harden(model, lessons, ordinary, NeuronSet({}), SETTINGS)
     undisturbed = weights(model)
@@ -125,11 +157,25 @@ def test_interrupted_anywhere_and_gone_on_with_to_the_same_weights(model, lesson
         folder, asked = tmp_path / str(moment), iter(range(100))
         model.denoiser.load_state_dict(start)
         with pytest.raises(StoppedError, match="epoch"):
-            harden(model, lessons, ordinary, NeuronSet({}), SETTINGS, folder, stop=lambda asked=asked, m=moment: next(asked) >= m)
+            harden(
+                model,
+                lessons,
+                ordinary,
+                NeuronSet({}),
+                SETTINGS,
+                folder,
+                stop=lambda asked=asked, m=moment: next(asked) >= m,
+            )
         model.denoiser.load_state_dict(start)
         seen = []
         harden(
-            model, lessons, ordinary, NeuronSet({}), SETTINGS, folder, progress=lambda done, total, loss, s=seen: s.append(done)
+            model,
+            lessons,
+            ordinary,
+            NeuronSet({}),
+            SETTINGS,
+            folder,
+            progress=lambda done, total, loss, s=seen: s.append(done),
         )
         assert same(weights(model), undisturbed), moment
         assert seen == list(range(6 if moment >= 5 else 1, 11)), moment
@@ -141,13 +187,26 @@ def test_weights_that_another_hardening_left_are_not_taken(model, lessons, ordin
     model.denoiser.load_state_dict(start)
     seen = []
     other = replace(SETTINGS, seed=1)
-    harden(model, lessons, ordinary, NeuronSet({}), other, tmp_path, progress=lambda done, total, loss: seen.append(done))
+    harden(
+        model,
+        lessons,
+        ordinary,
+        NeuronSet({}),
+        other,
+        tmp_path,
+        progress=lambda done, total, loss: seen.append(done),
+    )
     assert seen[0] == 1
 
 
-@pytest.mark.parametrize(("name", "value"), [("epochs", 0), ("attack_steps", -1), ("learning_rate", 0.0), ("keep", float("nan"))])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("epochs", 0), ("attack_steps", -1), ("learning_rate", 0.0), ("keep", float("nan"))],
+)
 def test_settings_that_are_no_use_are_refused(name, value):
-    with pytest.raises(InputError, match=name.replace("_", " ").replace("attack steps", "attack_steps")):
+    with pytest.raises(
+        InputError, match=name.replace("_", " ").replace("attack steps", "attack_steps")
+    ):
         Hardening(**{name: value})
 
 
@@ -164,12 +223,16 @@ def test_the_cost_is_what_passes_through_the_denoiser(model, lessons, ordinary):
     told = evaluations(SETTINGS, len(lessons), 0, ImageSettings(steps=1, guidance=1.0))
     images = len(lessons) * SETTINGS.surrogates  # made before
     forward = SETTINGS.epochs * (
-        len(lessons) * 2 * SETTINGS.batch * SETTINGS.attack_steps + SETTINGS.updates * SETTINGS.batch * 3
+        len(lessons) * 2 * SETTINGS.batch * SETTINGS.attack_steps
+        + SETTINGS.updates * SETTINGS.batch * 3
     )
     backward = SETTINGS.epochs * (
-        len(lessons) * 2 * SETTINGS.batch * SETTINGS.attack_steps * 2 + SETTINGS.updates * SETTINGS.batch * 4
+        len(lessons) * 2 * SETTINGS.batch * SETTINGS.attack_steps * 2
+        + SETTINGS.updates * SETTINGS.batch * 4
     )
-    assert spent.evaluations == forward  # the copy that ordinary captions are held to is counted with it
+    assert (
+        spent.evaluations == forward
+    )  # the copy that ordinary captions are held to is counted with it
     assert told == images + forward + backward
 
 
@@ -189,9 +252,14 @@ def test_a_run_in_half_precision_is_hardened_in_single_and_given_back_in_half(mo
     seen = []
     caption = SimpleNamespace(id=1, text="the old clock")
     few = replace(SETTINGS, epochs=1, attack_steps=1, updates=1)
-    made = hardening.harden_run(work, [caption], few, progress=lambda done, total, loss: seen.append(loss))
+    made = hardening.harden_run(
+        work, [caption], few, progress=lambda done, total, loss: seen.append(loss)
+    )
     assert len(seen) == 1
     assert made.dtype == model.dtype == torch.float16
-    assert {p.dtype for part in made.pipeline.components.values() if hasattr(part, "parameters") for p in part.parameters()} == {
-        torch.float16
-    }
+    assert {
+        p.dtype
+        for part in made.pipeline.components.values()
+        if hasattr(part, "parameters")
+        for p in part.parameters()
+    } == {torch.float16}

@@ -20,10 +20,22 @@ def cell(captions, n=5, high=0.43):
 
 def attempts(words, given, ordinary):
     table = {
-        "seeds: fresh": {"untouched": cell(5), "neurons off": cell(0), "ordinary, neurons off": cell(2)},
+        "seeds: fresh": {
+            "untouched": cell(5),
+            "neurons off": cell(0),
+            "ordinary, neurons off": cell(2),
+        },
         "words: synonyms": {"untouched": cell(4), "neurons off": cell(words)},
-        "image to image: 0.3": {"untouched": cell(5), "neurons off": cell(5), "ordinary, neurons off": cell(5)},
-        "image to image: 0.9": {"untouched": cell(5), "neurons off": cell(given), "ordinary, neurons off": cell(ordinary)},
+        "image to image: 0.3": {
+            "untouched": cell(5),
+            "neurons off": cell(5),
+            "ordinary, neurons off": cell(5),
+        },
+        "image to image: 0.9": {
+            "untouched": cell(5),
+            "neurons off": cell(given),
+            "ordinary, neurons off": cell(ordinary),
+        },
     }
     return {"columns": ["untouched", "neurons off", "ordinary, neurons off"], "table": table}
 
@@ -39,11 +51,17 @@ def test_attempts_without_a_copy_and_with_some():
         none
         == f"With neurons off, none of 2 {what} a copy of any of 5 pictures (2 do with no neuron off; 95 %: fewer than 43 % of pictures, each)."
     )
-    assert given == "Image to image: 0.9, which is given the picture, gives 1 of 5 back, and 4 of 5 of ordinary captions."
+    assert (
+        given
+        == "Image to image: 0.9, which is given the picture, gives 1 of 5 back, and 4 of 5 of ordinary captions."
+    )
     assert last == [QUIET, WEIGHTS]
     some, _, *last = sentences(attempts(3, 1, 4), None)
     assert last == [WEIGHTS], "prompts bring pictures back: nothing is said of them being quiet"
-    assert some == f"With neurons off, 1 of 2 {what} copies; the most has 'words: synonyms', of 3 of 5 pictures."
+    assert (
+        some
+        == f"With neurons off, 1 of 2 {what} copies; the most has 'words: synonyms', of 3 of 5 pictures."
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,10 +100,16 @@ def test_bands_and_gaps_stand_where_their_values_are():
         "n": 5,
         "curves": {"a": [[0, 0.0], [50, 1.0]], "b": [[0, 0.2]]},
         "bands": {"a": [[0, -0.5, 0.5], [50, 0.9, 1.0]]},
-        "gaps": {"x": [[0, 0.0, None, None], [50, 0.5, 0.25, 1.0]], "y": [[50, 0.5, 0.0, 1.0]], "none": []},
+        "gaps": {
+            "x": [[0, 0.0, None, None], [50, 0.5, 0.25, 1.0]],
+            "y": [[50, 0.5, 0.0, 1.0]],
+            "none": [],
+        },
     }
     drawn = charts.curves(attack)
-    (x0, low0), (x1, _), _, (x3, high0) = ([float(v) for v in p.split(",")] for p in drawn["lines"][0]["band"].split())
+    (x0, low0), (x1, _), _, (x3, high0) = (
+        [float(v) for v in p.split(",")] for p in drawn["lines"][0]["band"].split()
+    )
     assert (x0, x1, x3) == (130, 630, 130)
     assert low0 == 220 - 12  # the lowest value of all
     assert high0 == pytest.approx(12 + 196 * (1.0 - 0.5) / 1.5, abs=0.01)
@@ -101,7 +125,16 @@ def test_bands_and_gaps_stand_where_their_values_are():
 
 
 def caption(number, results, is_memorized=True):
-    return Caption(number, f"caption {number}", number, None, None, {"detect": {"memorized": is_memorized}, **results}, {}, 0.0)
+    return Caption(
+        number,
+        f"caption {number}",
+        number,
+        None,
+        None,
+        {"detect": {"memorized": is_memorized}, **results},
+        {},
+        0.0,
+    )
 
 
 def attacked(basis, value):
@@ -110,25 +143,51 @@ def attacked(basis, value):
 
 def test_results_for_other_neurons_are_not_mixed_in():
     captions = [
-        caption(1, {"attack:neurons off": attacked("new", 0.5), "attempts:neurons off": _near("new", 0.9)}),
-        caption(2, {"attack:neurons off": attacked("old", 0.9), "attempts:neurons off": _near("old", 0.9)}),
+        caption(
+            1,
+            {"attack:neurons off": attacked("new", 0.5), "attempts:neurons off": _near("new", 0.9)},
+        ),
+        caption(
+            2,
+            {"attack:neurons off": attacked("old", 0.9), "attempts:neurons off": _near("old", 0.9)},
+        ),
     ]
-    assert attack_summary(captions, {"attack:neurons off": "new"})["curves"] == {"memorized, neurons off": [[0, 0.5]]}
-    assert attack_summary(captions, {"attack:neurons off": "old"})["curves"] == {"memorized, neurons off": [[0, 0.9]]}
-    assert attempts_summary(captions, {"attempts:neurons off": "new"})["table"]["seeds: fresh"]["neurons off"]["n"] == 1
+    assert attack_summary(captions, {"attack:neurons off": "new"})["curves"] == {
+        "memorized, neurons off": [[0, 0.5]]
+    }
+    assert attack_summary(captions, {"attack:neurons off": "old"})["curves"] == {
+        "memorized, neurons off": [[0, 0.9]]
+    }
+    assert (
+        attempts_summary(captions, {"attempts:neurons off": "new"})["table"]["seeds: fresh"][
+            "neurons off"
+        ]["n"]
+        == 1
+    )
 
 
 def test_all_curves_are_of_the_same_captions():
     """Two captions attacked with neurons off, one of them after hardening: what is compared is that one."""
-    bases = {"attack:neurons off": "a", "attack:hardened": "b", "attempts:neurons off": "a", "attempts:hardened": "b"}
+    bases = {
+        "attack:neurons off": "a",
+        "attack:hardened": "b",
+        "attempts:neurons off": "a",
+        "attempts:hardened": "b",
+    }
     both = {"attack:neurons off": attacked("a", 0.5), "attack:hardened": attacked("b", 0.1)}
     both |= {"attempts:neurons off": _near("a", 0.9), "attempts:hardened": _near("b", 0.1)}
     only = {"attack:neurons off": attacked("a", 0.9), "attempts:neurons off": _near("a", 0.1)}
     told = attack_summary([caption(1, both), caption(2, only)], bases)
-    assert told["curves"] == {"memorized, neurons off": [[0, 0.5]], "memorized, hardened": [[0, 0.1]]}
+    assert told["curves"] == {
+        "memorized, neurons off": [[0, 0.5]],
+        "memorized, hardened": [[0, 0.1]],
+    }
     assert told["n"] == 1
     table = attempts_summary([caption(1, both), caption(2, only)], bases)["table"]["seeds: fresh"]
-    assert {name: cell["captions"] for name, cell in table.items()} == {"neurons off": 1, "hardened": 0}
+    assert {name: cell["captions"] for name, cell in table.items()} == {
+        "neurons off": 1,
+        "hardened": 0,
+    }
 
 
 def _near(basis, value):
@@ -148,7 +207,10 @@ def _near(basis, value):
 def test_curves_of_another_kind_are_refused(tmp_path, wrong):
     right = {"x": "steps", "y": "similarity", "n": 1, "curves": {"a": [[0, 0.1]]}, "known": 1}
     with Run.create(tmp_path / "run", {"model": "0"}) as run:
-        run.set_meta("attack", right | {"bands": {"a": [[0, 0.0, 0.2]]}, "gaps": {"b": [[0, 0.1, None, None]]}})
+        run.set_meta(
+            "attack",
+            right | {"bands": {"a": [[0, 0.0, 0.2]]}, "gaps": {"b": [[0, 0.1, None, None]]}},
+        )
         assert run.meta("attack")["known"] == 1
         run.set_meta("attack", right | wrong)
         with pytest.raises(InputError, match="'attack' is not what a run keeps"):

@@ -33,13 +33,24 @@ def audited(tmp_path_factory):
     folder = tmp_path_factory.mktemp("planted")
     model, _ = planted(tiny_pipeline())
     model.pipeline.save_pretrained(folder / "model", safe_serialization=True)
-    made = findnemo.calibrate(findnemo.load(folder / "model", channels_last=True), HOLDOUT, settings=Settings(samples=3))
+    made = findnemo.calibrate(
+        findnemo.load(folder / "model", channels_last=True), HOLDOUT, settings=Settings(samples=3)
+    )
     replace(made, tau=0.5).save(folder / "calibration")
     (folder / "captions.txt").write_text(f"{CAPTION}\n{HOLDOUT[0]}\n")
-    arguments = ("--prompts", folder / "captions.txt", "--calibration", folder / "calibration", "--out", folder / "run")
+    arguments = (
+        "--prompts",
+        folder / "captions.txt",
+        "--calibration",
+        folder / "calibration",
+        "--out",
+        folder / "run",
+    )
     argv = ["findnemo", "audit", folder / "model", *arguments, "--images", 2, "--image-steps", 2]
     copies = mock.patch.object(
-        verification, "copying", lambda images, before, *_: torch.full((len(images),), 0.9 if images is before else 0.1)
+        verification,
+        "copying",
+        lambda images, before, *_: torch.full((len(images),), 0.9 if images is before else 0.1),
     )  # two steps do not show the memory
     with mock.patch.object(sys, "argv", [*map(str, argv)]), copies, suppress(SystemExit):
         main()
@@ -53,7 +64,10 @@ def test_verify_attacks_once_and_tells(audited, monkeypatch):
     monkeypatch.setattr(robustness, "ATTEMPTS", {k: robustness.ATTEMPTS[k] for k in ATTEMPTS})
     status, out, err = cli("verify", audited, *OPTIONS)
     assert status == 0, err
-    assert "U-Net evaluations, in one process; --no-attempts and --no-attack leave them out" in " ".join(err.split())
+    assert (
+        "U-Net evaluations, in one process; --no-attempts and --no-attack leave them out"
+        in " ".join(err.split())
+    )
     assert all(name in out for name in ATTEMPTS)
     assert "too few captions to tell anything" in out
     assert len(attacked) == 4  # memorized: neurons off, never seen, untouched; ordinary: mirrored
@@ -94,7 +108,9 @@ def test_stopped_it_goes_on_with_what_is_left(audited, tmp_path, monkeypatch):
     with Run.open(copied) as run:
         settings = run.meta("settings")
     with Run.create(copied, settings) as run:
-        work = Work(run, model, None, Plan(images=2, image_settings=findnemo.ImageSettings(steps=2)))
+        work = Work(
+            run, model, None, Plan(images=2, image_settings=findnemo.ImageSettings(steps=2))
+        )
         with pytest.raises(StoppedError, match="stopped after 2 of 4"):
             attack_all(work, effort, stop=lambda: asked.append(1) or len(asked) > 2)
         assert len(attacked) == 2
@@ -105,13 +121,20 @@ def test_stopped_it_goes_on_with_what_is_left(audited, tmp_path, monkeypatch):
             try_out(work, effort, stop=lambda: True)
 
 
-def test_an_attack_that_fails_leaves_the_captions_as_they_were_and_is_tried_again(audited, tmp_path, monkeypatch):
+def test_an_attack_that_fails_leaves_the_captions_as_they_were_and_is_tried_again(
+    audited, tmp_path, monkeypatch
+):
     copied = shutil.copytree(audited, tmp_path / "run")
-    monkeypatch.setattr(robustness, "attack", lambda *a, **o: (_ for _ in ()).throw(ModelError("no loss is known")))
+    monkeypatch.setattr(
+        robustness, "attack", lambda *a, **o: (_ for _ in ()).throw(ModelError("no loss is known"))
+    )
     arguments = ("verify", copied, "--no-attempts", "--attack-captions", 1, "--attack-steps", "0,1")
     for _ in range(2):
         status, out, err = cli(*arguments)
-        assert (status, "attack failed 4 times: no loss is known" in " ".join(err.split())) == (1, True)
+        assert (status, "attack failed 4 times: no loss is known" in " ".join(err.split())) == (
+            1,
+            True,
+        )
         assert "1 of 1 memories are gone." in out
         assert "failed" not in out
     monkeypatch.undo()

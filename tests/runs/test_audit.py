@@ -120,14 +120,19 @@ def outcome(out: Path) -> dict:
 
 def pictures(out: Path) -> dict[str, bytes]:
     """Finished images and sheets by caption, without the number that the order gives."""
-    return {re.sub(r"/\d{5}-", "/", str(p.relative_to(out))): p.read_bytes() for p in sorted(out.rglob("*.png"))}
+    return {
+        re.sub(r"/\d{5}-", "/", str(p.relative_to(out))): p.read_bytes()
+        for p in sorted(out.rglob("*.png"))
+    }
 
 
 # What an audit does
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_a_set_that_leaves_copies_is_grown_before_it_is_checked(tmp_path, model, calibration, monkeypatch, wanted):
+def test_a_set_that_leaves_copies_is_grown_before_it_is_checked(
+    tmp_path, model, calibration, monkeypatch, wanted
+):
     more, checked = findnemo.NeuronSet.of([(next(iter(model.value_layers)), 1)]), []
 
     def verify(model, prompt, neurons, *rest):
@@ -147,7 +152,9 @@ def test_a_set_that_leaves_copies_is_grown_before_it_is_checked(tmp_path, model,
             assert neurons_of(caption) == found | more
             assert values["grown"] == 1
             z = calibration.z_scores(findnemo.activations(model, caption.text))
-            assert values["z"] == {f"{name}:{k}": round(float(z[name][k]), 3) for name, k in more - found}
+            assert values["z"] == {
+                f"{name}:{k}": round(float(z[name][k]), 3) for name, k in more - found
+            }
         else:
             assert sets == [found]
             assert neurons_of(caption) == found
@@ -155,7 +162,9 @@ def test_a_set_that_leaves_copies_is_grown_before_it_is_checked(tmp_path, model,
     assert checked
 
 
-def test_what_grew_is_tried_again_on_more_seeds_of_growth(tmp_path, model, calibration, monkeypatch):
+def test_what_grew_is_tried_again_on_more_seeds_of_growth(
+    tmp_path, model, calibration, monkeypatch
+):
     order, asked = [(next(iter(model.value_layers)), k) for k in range(8)], []
 
     def grow(model, prompt, neurons, by, images, *rest):
@@ -164,7 +173,9 @@ def test_what_grew_is_tried_again_on_more_seeds_of_growth(tmp_path, model, calib
 
     monkeypatch.setattr(MODULE, "grow", grow)
     monkeypatch.setattr(MODULE, "check_quality", lambda *_: None)
-    caption = next(c for c in run_audit(tmp_path / "run", model, calibration) if "verify" in c.results)
+    caption = next(
+        c for c in run_audit(tmp_path / "run", model, calibration) if "verify" in c.results
+    )
     rounds = [images for prompt, images in asked if prompt == caption.text]
     assert rounds == [PLAN.images, 2 * PLAN.images, 3 * PLAN.images][: len(rounds)]
     assert len(rounds) > 1
@@ -180,7 +191,11 @@ def test_nothing_is_decided_on_the_seeds_that_judge(tmp_path, model, calibration
         return plain(model, prompt, samples, settings)
 
     monkeypatch.setattr(verification, "generate", generate)
-    monkeypatch.setattr(verification, "copying", lambda images, before, descriptor=None: torch.tensor([0.9] * len(images)))
+    monkeypatch.setattr(
+        verification,
+        "copying",
+        lambda images, before, descriptor=None: torch.tensor([0.9] * len(images)),
+    )
     monkeypatch.setattr(MODULE, "check_quality", lambda *_: None)
     captions = [c for c in run_audit(tmp_path / "run", model, calibration) if "verify" in c.results]
     assert captions
@@ -195,7 +210,9 @@ def test_nothing_is_decided_on_the_seeds_that_judge(tmp_path, model, calibration
 def test_what_is_found_for_a_memory_out_of_reach_stays_on():
     def caption(name, reached):
         found = {"neurons": {name: [1]}, "reached": reached}
-        return Caption(1, name, 1, None, None, {"detect": {"memorized": True}, "localize": found}, {}, 0.0)
+        return Caption(
+            1, name, 1, None, None, {"detect": {"memorized": True}, "localize": found}, {}, 0.0
+        )
 
     captions = [caption("a", True), caption("b", False)]
     assert all_neurons(captions) == findnemo.NeuronSet({"a": [1]})
@@ -203,10 +220,22 @@ def test_what_is_found_for_a_memory_out_of_reach_stays_on():
 
 
 @pytest.mark.parametrize(("reached", "asked"), [(True, 0), (False, 1)])
-def test_what_carries_a_memory_is_asked_where_no_value_neurons_do(model, calibration, monkeypatch, reached, asked):
+def test_what_carries_a_memory_is_asked_where_no_value_neurons_do(
+    model, calibration, monkeypatch, reached, asked
+):
     ordinary = replace(calibration, ordinary=("a cat",))
-    found = findnemo.Localization("a", True, 0.9, 0.8, 0.4, 5, reached=reached, points=(Point(3, 0.7, 0.1),))
-    said = Diagnosis(0.9, {"all key layers": 0.1}, {"all key layers": 0.9}, {"no caption": 0.0}, "all key layers", "It is so.", 7)
+    found = findnemo.Localization(
+        "a", True, 0.9, 0.8, 0.4, 5, reached=reached, points=(Point(3, 0.7, 0.1),)
+    )
+    said = Diagnosis(
+        0.9,
+        {"all key layers": 0.1},
+        {"all key layers": 0.9},
+        {"no caption": 0.0},
+        "all key layers",
+        "It is so.",
+        7,
+    )
     calls = []
     monkeypatch.setattr(MODULE, "localize", lambda *args: found)
     monkeypatch.setattr(MODULE, "diagnose", lambda *args: calls.append(args[1:3]) or said)
@@ -214,16 +243,27 @@ def test_what_carries_a_memory_is_asked_where_no_value_neurons_do(model, calibra
     (answer,) = MODULE.answers(model, [(caption, None)], "localize", ordinary, plan, Judges())
     assert calls == [("a", ("a cat",))] * asked
     assert answer.payload.get("diagnosis") == (said.to_json() if asked else None)
-    (answer,) = MODULE.answers(model, [(caption, None)], "localize", replace(calibration, ordinary=()), plan, Judges())
-    assert (answer.error, "diagnosis" in answer.payload) == (None, False)  # nothing to tell a memory's place by
+    (answer,) = MODULE.answers(
+        model, [(caption, None)], "localize", replace(calibration, ordinary=()), plan, Judges()
+    )
+    assert (answer.error, "diagnosis" in answer.payload) == (
+        None,
+        False,
+    )  # nothing to tell a memory's place by
 
 
 @pytest.mark.slow
 def test_a_memory_out_of_reach_has_prices_and_a_diagnosis(monkeypatch):
-    monkeypatch.setattr("findnemo.localization.trajectory.MOST", 100)  # nine neurons at most: too few
+    monkeypatch.setattr(
+        "findnemo.localization.trajectory.MOST", 100
+    )  # nine neurons at most: too few
     model, calibration = findnemo.load("demo-natural"), findnemo.demo.calibration("demo-natural")
-    caption = Caption(1, findnemo.demo.memorized("demo-natural")[0].text, 1, None, None, {}, {}, 0.0)
-    plan = replace(PLAN, search="trajectory", scope="all", image_settings=findnemo.demo.image_settings())
+    caption = Caption(
+        1, findnemo.demo.memorized("demo-natural")[0].text, 1, None, None, {}, {}, 0.0
+    )
+    plan = replace(
+        PLAN, search="trajectory", scope="all", image_settings=findnemo.demo.image_settings()
+    )
     (answer,) = MODULE.answers(model, [(caption, None)], "localize", calibration, plan, Judges())
     payload = json.loads(json.dumps(answer.payload))
     assert not payload["reached"]
@@ -238,14 +278,22 @@ def test_every_stage_says_what_the_api_says(undisturbed, model, calibration):
     assert sum(c.results["detect"]["memorized"] for c in captions) == 3
     for caption in captions:
         alone = findnemo.detect(model, caption.text, calibration).to_json()
-        assert caption.results["detect"] == alone | {"score": pytest.approx(alone["score"], abs=1e-5)}  # shared passes: rounding
+        assert caption.results["detect"] == alone | {
+            "score": pytest.approx(alone["score"], abs=1e-5)
+        }  # shared passes: rounding
         found = findnemo.localize(model, caption.text, calibration, "gradient")
         assert found.memorized == ("localize" in caption.results) == ("verify" in caption.results)
         if found.memorized:
             assert caption.results["localize"] == json.loads(json.dumps(found.to_json()))
             assert neurons_of(caption) == found.neurons != EMPTY
             checked = findnemo.verify(
-                model, caption.text, neurons_of(caption), SETTINGS, 2, PLAN.image_settings, tau=calibration.tau
+                model,
+                caption.text,
+                neurons_of(caption),
+                SETTINGS,
+                2,
+                PLAN.image_settings,
+                tau=calibration.tau,
             )
             assert caption.results["verify"] == checked.values
 
@@ -282,11 +330,20 @@ def test_noise_differences_are_kept_as_pictures_of_fresh_seeds(undisturbed, mode
 
 def test_the_training_image_is_kept_no_larger_than_the_finished_ones(tmp_path, model, calibration):
     with start(tmp_path / "run", model, calibration, PLAN) as run:
-        work = Work(run, model, calibration, PLAN, original=lambda caption: Image.new("RGB", (500, 250), "red"))
+        work = Work(
+            run,
+            model,
+            calibration,
+            PLAN,
+            original=lambda caption: Image.new("RGB", (500, 250), "red"),
+        )
         captions = audit(work, PROMPTS)
     for caption in (c for c in captions if "verify" in c.results):
         folder = tmp_path / "run" / "images" / caption.slug
-        with Image.open(folder / "original.png") as kept, Image.open(folder / "before-00.png") as finished:
+        with (
+            Image.open(folder / "original.png") as kept,
+            Image.open(folder / "before-00.png") as finished,
+        ):
             assert kept.size == (finished.width, finished.width // 2)
             assert kept.getpixel((3, 3)) == (255, 0, 0)
 
@@ -304,7 +361,13 @@ def test_the_run_keeps_what_it_was_made_with(undisturbed, model, calibration):
     with Run.open(undisturbed) as run:
         assert run.meta("settings") == PLAN.settings(model, calibration)
         assert run.meta("source") == model.source
-        assert set(run.meta("versions")) == {"findnemo", "python", "torch", "diffusers", "transformers"}
+        assert set(run.meta("versions")) == {
+            "findnemo",
+            "python",
+            "torch",
+            "diffusers",
+            "transformers",
+        }
     kept = findnemo.Calibration.load(undisturbed / "calibration")
     assert (kept.tau, kept.settings, kept.model) == (calibration.tau, SETTINGS, model.fingerprint)
 
@@ -323,7 +386,9 @@ def test_csv_and_json_agree_with_the_store(undisturbed):
         assert have == {k: "" if v is None else str(v) for k, v in inert.items()}
 
 
-@pytest.mark.parametrize("text", ["=cmd|'/c calc'!A0", "+1", "-1", "@SUM(A1)", "=\U0001f600", '="a","b"'])
+@pytest.mark.parametrize(
+    "text", ["=cmd|'/c calc'!A0", "+1", "-1", "@SUM(A1)", "=\U0001f600", '="a","b"']
+)
 def test_formulas_are_inert_in_csv_and_whole_in_json(tmp_path, text):
     with Run.create(tmp_path / "run", {}) as run:
         run.add([Prompt(text, 1, type="=TYPE()")])
@@ -345,22 +410,39 @@ def test_the_neuron_file_of_a_run(undisturbed):
     with Run.open(undisturbed) as run:
         table, whole = neurons_by_caption(run.captions()), all_neurons(run.captions())
     assert len(table) == 3
-    assert findnemo.NeuronSet.of(n for layers in table.values() for n in findnemo.NeuronSet(layers)) == whole
+    assert (
+        findnemo.NeuronSet.of(n for layers in table.values() for n in findnemo.NeuronSet(layers))
+        == whole
+    )
 
 
 def test_progress_counts_every_stage(tmp_path, model, calibration):
     calls = []
-    run_audit(tmp_path / "run", model, calibration, stages=["detect"], progress=lambda *call: calls.append(call))
+    run_audit(
+        tmp_path / "run",
+        model,
+        calibration,
+        stages=["detect"],
+        progress=lambda *call: calls.append(call),
+    )
     assert calls == [("detect", 0, 6), ("detect", 6, 6)]  # six captions are one group
     calls.clear()
-    run_audit(tmp_path / "run", model, calibration, stages=["localize"], progress=lambda *call: calls.append(call))
+    run_audit(
+        tmp_path / "run",
+        model,
+        calibration,
+        stages=["localize"],
+        progress=lambda *call: calls.append(call),
+    )
     assert calls == [("localize", k, 3) for k in range(4)]
 
 
 def test_detection_is_inclusive_and_refuses_another_model(model, calibration):
     score = findnemo.detect(model, "a red fox", calibration).score
     assert findnemo.detect(model, "a red fox", replace(calibration, tau=score)).memorized
-    assert not findnemo.detect(model, "a red fox", replace(calibration, tau=math.nextafter(score, 2))).memorized
+    assert not findnemo.detect(
+        model, "a red fox", replace(calibration, tau=math.nextafter(score, 2))
+    ).memorized
     assert score == pytest.approx(findnemo.score(model, "a red fox", settings=SETTINGS), abs=1e-5)
     with pytest.raises(MismatchError, match="made for another model"):
         findnemo.detect(small_model(seed=1), "a red fox", calibration)
@@ -375,7 +457,12 @@ def test_a_calibration_of_another_model_starts_nothing(tmp_path, calibration):
 def test_a_run_of_another_plan_is_refused(undisturbed, model, calibration):
     before = outcome(undisturbed)
     with pytest.raises(MismatchError, match=r"images 2, now 3.*image_settings\.steps 2, now 9"):
-        start(undisturbed, model, calibration, Plan("gradient", images=3, image_settings=ImageSettings(steps=9)))
+        start(
+            undisturbed,
+            model,
+            calibration,
+            Plan("gradient", images=3, image_settings=ImageSettings(steps=9)),
+        )
     with pytest.raises(MismatchError, match=r"tau .*, now 0\.9"):
         start(undisturbed, model, replace(calibration, tau=0.9), PLAN)
     assert outcome(undisturbed) == before
@@ -401,7 +488,9 @@ def test_results_do_not_depend_on_the_way(tmp_path, undisturbed, model, calibrat
 def test_a_later_limit_leaves_results_and_quality_alone(tmp_path, stages, model, calibration):
     run_audit(tmp_path / "run", model, calibration)
     before, calls = outcome(tmp_path / "run"), asked(stages)
-    assert [c.text for c in run_audit(tmp_path / "run", model, calibration, PROMPTS[:1])] == [TEXTS[0]]
+    assert [c.text for c in run_audit(tmp_path / "run", model, calibration, PROMPTS[:1])] == [
+        TEXTS[0]
+    ]
     assert outcome(tmp_path / "run") == before
     assert asked(stages) == calls
     assert stages.calls["quality",] == 1
@@ -426,13 +515,18 @@ def poisoned(monkeypatch):
     encode = sick.encode
 
     def poison(prompts):
-        return encode(prompts) * torch.tensor([math.nan if p in bad else 1.0 for p in prompts])[:, None, None]
+        return (
+            encode(prompts)
+            * torch.tensor([math.nan if p in bad else 1.0 for p in prompts])[:, None, None]
+        )
 
     monkeypatch.setattr(sick, "encode", poison)
     return sick, bad
 
 
-def test_a_caption_with_nan_is_marked_and_named_and_tried_again(tmp_path, undisturbed, poisoned, calibration):
+def test_a_caption_with_nan_is_marked_and_named_and_tried_again(
+    tmp_path, undisturbed, poisoned, calibration
+):
     sick, bad = poisoned
     bad.add(TEXTS[1])
     captions = run_audit(tmp_path / "run", sick, calibration)
@@ -441,9 +535,13 @@ def test_a_caption_with_nan_is_marked_and_named_and_tried_again(tmp_path, undist
     assert "NaN" in captions[1].failed["detect"]
     whole = json.loads((tmp_path / "run" / "results.json").read_text())
     assert whole["failed"] == 1
-    assert [(r["caption"], r["status"]) for r in whole["results"] if r["error"]] == [(TEXTS[1], "failed")]
+    assert [(r["caption"], r["status"]) for r in whole["results"] if r["error"]] == [
+        (TEXTS[1], "failed")
+    ]
     others, want = (rounded(outcome(out))["captions"] for out in (tmp_path / "run", undisturbed))
-    assert {k: v for k, v in others.items() if k != TEXTS[1]} == {k: v for k, v in want.items() if k != TEXTS[1]}
+    assert {k: v for k, v in others.items() if k != TEXTS[1]} == {
+        k: v for k, v in want.items() if k != TEXTS[1]
+    }
 
     assert run_audit(tmp_path / "run", sick, calibration)[1].failed  # still ill, still marked
     bad.clear()
@@ -452,7 +550,9 @@ def test_a_caption_with_nan_is_marked_and_named_and_tried_again(tmp_path, undist
 
 
 @pytest.mark.parametrize("stage", ["detect_many", "localize"])
-def test_a_device_without_memory_marks_captions_and_does_not_end_the_audit(tmp_path, model, calibration, monkeypatch, stage):
+def test_a_device_without_memory_marks_captions_and_does_not_end_the_audit(
+    tmp_path, model, calibration, monkeypatch, stage
+):
     def full(*arguments):
         raise DeviceError("out of memory on cpu")
 
@@ -463,8 +563,12 @@ def test_a_device_without_memory_marks_captions_and_does_not_end_the_audit(tmp_p
     assert all("out of memory" in reason for c in failed for reason in c.failed.values())
 
 
-def test_nan_in_finished_images_fails_the_caption_or_is_counted(tmp_path, undisturbed, stages, model, calibration):
-    memorized = {c for c, (results, _) in outcome(undisturbed)["captions"].items() if "localize" in results}
+def test_nan_in_finished_images_fails_the_caption_or_is_counted(
+    tmp_path, undisturbed, stages, model, calibration
+):
+    memorized = {
+        c for c, (results, _) in outcome(undisturbed)["captions"].items() if "localize" in results
+    }
     one, clean = min(memorized), next(t for t in TEXTS if t not in memorized)
     stages.nan_images = {one, clean}
     captions = run_audit(tmp_path / "run", model, calibration)
@@ -482,7 +586,9 @@ def test_numbers_that_go_wrong_in_a_later_stage_mark_the_caption(
     tmp_path, undisturbed, model, calibration, monkeypatch, stage, value
 ):
     """What the model predicts is spoilt from the first pass of the stage on a caption to its last, and only there."""
-    one = min(c for c, (results, _) in outcome(undisturbed)["captions"].items() if "localize" in results)
+    one = min(
+        c for c, (results, _) in outcome(undisturbed)["captions"].items() if "localize" in results
+    )
     whole, ill = getattr(MODULE, stage), []
     predict = type(model).predict_noise
 
@@ -509,7 +615,9 @@ def test_numbers_that_go_wrong_in_a_later_stage_mark_the_caption(
     assert outcome(tmp_path / "run") == outcome(undisturbed)
 
 
-def test_a_method_that_gives_nan_is_marked_and_the_others_are_compared(tmp_path, undisturbed, model, calibration, monkeypatch):
+def test_a_method_that_gives_nan_is_marked_and_the_others_are_compared(
+    tmp_path, undisturbed, model, calibration, monkeypatch
+):
     shutil.copytree(undisturbed, tmp_path / "run")
     module = importlib.import_module("findnemo.runs.compare")
     made, one = module.made, []
@@ -528,7 +636,11 @@ def test_a_method_that_gives_nan_is_marked_and_the_others_are_compared(tmp_path,
         )
         captions = [c for c in run.captions() if "localize" in c.results]
     assert {c.text: list(c.failed) for c in captions if c.failed} == {one[0]: ["compare:neurons"]}
-    assert all("compare:neurons" in c.results and "compare:none" in c.results for c in captions if c.text != one[0])
+    assert all(
+        "compare:neurons" in c.results and "compare:none" in c.results
+        for c in captions
+        if c.text != one[0]
+    )
 
 
 def test_a_batch_that_does_not_fit_the_device_is_halved_and_the_audit_finds_the_same(
@@ -547,9 +659,15 @@ def test_a_batch_that_does_not_fit_the_device_is_halved_and_the_audit_finds_the_
     captions = run_audit(tmp_path / "run", model, calibration)
     assert not any(c.failed for c in captions)
     assert max(sizes) <= 3
-    found, want = ({t: r["neurons"] for t, r in outcome(out)["rows"].items()} for out in (tmp_path / "run", undisturbed))
+    found, want = (
+        {t: r["neurons"] for t, r in outcome(out)["rows"].items()}
+        for out in (tmp_path / "run", undisturbed)
+    )
     assert found == want
-    scores, known = ({t: r["score"] for t, r in outcome(out)["rows"].items()} for out in (tmp_path / "run", undisturbed))
+    scores, known = (
+        {t: r["score"] for t, r in outcome(out)["rows"].items()}
+        for out in (tmp_path / "run", undisturbed)
+    )
     assert scores == pytest.approx(known, abs=2e-4)
 
 
@@ -611,7 +729,9 @@ def stages(monkeypatch):
     monkeypatch.setattr(MODULE, "detect_many", watch.wrap_group("detect", MODULE.detect_many))
     for name in ("enter", "quality"):
         monkeypatch.setattr(MODULE, name, watch.wrap_plain(name, getattr(MODULE, name)))
-    monkeypatch.setattr("findnemo.files.writing.written", watch.wrap_plain("written", writing.written))
+    monkeypatch.setattr(
+        "findnemo.files.writing.written", watch.wrap_plain("written", writing.written)
+    )
     for name in ("record_all", "set_meta"):
         monkeypatch.setattr(Run, name, watch.wrap_plain(name, getattr(Run, name)))
     real = importlib.import_module("findnemo.verification")
@@ -620,7 +740,11 @@ def stages(monkeypatch):
     def remembered(model, prompt, samples, settings):
         if prompt in watch.nan_images:
             raise NumericalError("the finished latents hold NaN or infinity")
-        key = prompt, tuple(samples), bool(any(m._forward_hooks for m in model.value_layers.values()))
+        key = (
+            prompt,
+            tuple(samples),
+            bool(any(m._forward_hooks for m in model.value_layers.values())),
+        )
         if key not in images:
             images[key] = generate(model, prompt, samples, settings)
         return images[key]
@@ -636,7 +760,11 @@ def asked(watch: Stages) -> Counter:
 def test_interrupted_anywhere_and_started_again(tmp_path, undisturbed, stages, model, calibration):
     run_audit(tmp_path / "whole", model, calibration)
     once, points = asked(stages), sum(stages.calls.values())
-    assert sorted(Counter(stage for stage, _ in once.elements()).items()) == [("detect", 6), ("localize", 3), ("verify", 3)]
+    assert sorted(Counter(stage for stage, _ in once.elements()).items()) == [
+        ("detect", 6),
+        ("localize", 3),
+        ("verify", 3),
+    ]
     want, images = outcome(undisturbed), pictures(undisturbed)
     assert outcome(tmp_path / "whole") == want
     for point in range(points):
@@ -652,7 +780,9 @@ def test_interrupted_anywhere_and_started_again(tmp_path, undisturbed, stages, m
         again = (
             asked(stages) - once
         )  # what was under way is done again, nothing else: one caption, or the group that detection shares
-        assert len({stage if stage == "detect" else (stage, prompt) for stage, prompt in again}) <= 1, point
+        assert (
+            len({stage if stage == "detect" else (stage, prompt) for stage, prompt in again}) <= 1
+        ), point
         assert set(again.values()) <= {1}, point
         assert not once - asked(stages), point
         assert not list(out.rglob(".*.part")), point
@@ -707,7 +837,8 @@ def test_an_audit_takes_the_gentle_set_and_tells_its_impact(tmp_path):
     assert row(caption)["impact"] == found["impact"]
     assert "1 of 1 sets change unrelated captions by no more than 0.05" in told
     assert (
-        caption.results["verify"]["same_seed"] == check(model, CAPTION, own, SETTINGS, 0, plan.image_settings).values["same_seed"]
+        caption.results["verify"]["same_seed"]
+        == check(model, CAPTION, own, SETTINGS, 0, plan.image_settings).values["same_seed"]
     )
     caption.results["localize"]["impact"] = 0.3
     assert "1 change them more" in verdict(Run.open(tmp_path / "run"), [caption], 1)[2]

@@ -23,14 +23,21 @@ from findnemo.runs import Run, repair
 from findnemo.runs.store import COLUMNS, checksum
 
 SETTINGS = {"model": "abc", "tau": 0.4, "images": 0}
-PROMPTS = [Prompt(f"caption {k} " + "of a picture " * (k % 5), k, "VM" if k % 3 else None) for k in range(1, 41)]
+PROMPTS = [
+    Prompt(f"caption {k} " + "of a picture " * (k % 5), k, "VM" if k % 3 else None)
+    for k in range(1, 41)
+]
 Content = dict[str, dict[Any, tuple]]
 
 
 def answer(number: int, stage: str) -> dict[str, Any]:
     random = Random(f"{number} {stage}")
     long = 900 if number % 10 == 0 else 3  # some rows go on in overflow pages
-    return {"score": random.random(), "values": [random.random() for _ in range(long)], "prompt": PROMPTS[number - 1].text}
+    return {
+        "score": random.random(),
+        "values": [random.random() for _ in range(long)],
+        "prompt": PROMPTS[number - 1].text,
+    }
 
 
 def fill(run: Run) -> None:
@@ -60,10 +67,20 @@ def content(path: Path) -> Content:
     with Run.open(path) as run:
         captions = list(run.captions())
         meta = {key: (run.meta(key),) for (key,) in run.query("SELECT key FROM meta")}
-        singles = {(c.text, stage): (run.result(c.id, stage),) for c in captions for stage in c.results}
-    results = {(c.text, stage): (value,) for c in captions for stage, value in (c.results | c.failed).items()}
+        singles = {
+            (c.text, stage): (run.result(c.id, stage),) for c in captions for stage in c.results
+        }
+    results = {
+        (c.text, stage): (value,)
+        for c in captions
+        for stage, value in (c.results | c.failed).items()
+    }
     assert results.items() >= singles.items()
-    return {"meta": meta, "captions": {c.text: (c.row, c.type, c.image) for c in captions}, "results": results}
+    return {
+        "meta": meta,
+        "captions": {c.text: (c.row, c.type, c.image) for c in captions},
+        "results": results,
+    }
 
 
 def damaged(whole: Path, out: Path, random: Random) -> str:
@@ -102,7 +119,9 @@ DAMAGES = {
     ),
     "a header of noise": lambda data, random: bytearray(random.randbytes(100)) + data[100:],
     "a bit of a header": lambda data, random: flip(data[:100], random) + data[100:],
-    "pages swapped": lambda data, random: _swapped(data, *random.sample(range(len(data) // 4096), 2)),
+    "pages swapped": lambda data, random: _swapped(
+        data, *random.sample(range(len(data) // 4096), 2)
+    ),
 }
 
 
@@ -143,7 +162,10 @@ def check_damage(whole: Path, out: Path, random: Random, want: Content) -> tuple
         assert found.kept
         gone = [row for text, (row, *_) in want["captions"].items() if text not in have["captions"]]
         last = max((row for row, *_ in have["captions"].values()), default=0)
-        assert found.lost or all(row > last for row in gone), (kind, found)  # of the last ones nothing is left that could tell
+        assert found.lost or all(row > last for row in gone), (
+            kind,
+            found,
+        )  # of the last ones nothing is left that could tell
     counts["repaired"] += bool(found.kept)
     assert repair(out).text().endswith("nothing is damaged")
     with Run.create(out, SETTINGS) as run:
@@ -185,26 +207,44 @@ def test_three_thousand_damages(whole, tmp_path, capsys):
 def test_a_changed_letter_in_a_value_is_noticed_and_named(whole, tmp_path):
     """Structurally sound, but not what was written."""
     for table, column, where, said in (
-        ("results", "payload", "caption = 3 AND stage = 'detect'", "the result 'detect' of caption 3"),
-        ("results", "seconds", "caption = 4 AND stage = 'localize'", "the result 'localize' of caption 4"),
+        (
+            "results",
+            "payload",
+            "caption = 3 AND stage = 'detect'",
+            "the result 'detect' of caption 3",
+        ),
+        (
+            "results",
+            "seconds",
+            "caption = 4 AND stage = 'localize'",
+            "the result 'localize' of caption 4",
+        ),
         ("captions", "type", "id = 5", "caption 5"),
         ("meta", "value", "key = 'quality'", "the value 'quality'"),
     ):
         shutil.copytree(whole, tmp_path / column / table)
         path = tmp_path / column / table
         with closing(sqlite3.connect(path / "run.sqlite", isolation_level=None)) as db:
-            db.execute(f"UPDATE {table} SET {column} = replace({column}, substr({column}, 1, 1), '7') WHERE {where}")
+            db.execute(
+                f"UPDATE {table} SET {column} = replace({column}, substr({column}, 1, 1), '7') WHERE {where}"
+            )
         for read in (lambda path: content(path), lambda path: Run.create(path, SETTINGS)):
-            with pytest.raises(DamageError, match=f"{said} does not fit its checksum.*findnemo repair"):
+            with pytest.raises(
+                DamageError, match=f"{said} does not fit its checksum.*findnemo repair"
+            ):
                 read(path)
         assert said in repair(path).lost
 
 
-def test_an_index_that_disagrees_with_its_table_is_noticed_before_anything_is_written(whole, tmp_path):
+def test_an_index_that_disagrees_with_its_table_is_noticed_before_anything_is_written(
+    whole, tmp_path
+):
     """All rows are sound, and pages fit together: only a lookup would miss a row, and an audit answer it twice."""
     path = shutil.copytree(whole, tmp_path / "run")
     with closing(sqlite3.connect(path / "run.sqlite")) as db:
-        (root,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_results_1'").fetchone()
+        (root,) = db.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_results_1'"
+        ).fetchone()
         (size,) = db.execute("PRAGMA page_size").fetchone()
     data = bytearray((path / "run.sqlite").read_bytes())
     at = data.index(b"detect", (root - 1) * size, root * size)
@@ -251,7 +291,9 @@ def test_a_flipped_bit_in_the_head_of_a_log_does_not_cost_what_was_committed_to_
     whole = log.read_bytes()
     for place in range(32):
         log.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
-        with pytest.raises(DamageError, match=r"run\.sqlite-wal does not begin as such a file does"):
+        with pytest.raises(
+            DamageError, match=r"run\.sqlite-wal does not begin as such a file does"
+        ):
             content(killed)
         assert log.stat().st_size == len(whole)
     repair(killed)
@@ -266,7 +308,9 @@ def test_commits_are_flushed(whole, tmp_path):
         assert run.query("PRAGMA journal_mode") == [("wal",)]
 
 
-def test_settings_that_are_lost_come_from_their_copy_and_without_it_nothing_is_guessed(whole, tmp_path):
+def test_settings_that_are_lost_come_from_their_copy_and_without_it_nothing_is_guessed(
+    whole, tmp_path
+):
     for copy in (True, False):
         path = tmp_path / str(copy)
         shutil.copytree(whole, path)
@@ -292,7 +336,9 @@ def test_a_repair_that_is_killed_can_be_begun_again(whole, tmp_path):
     for attempt in range(4):
         out = tmp_path / str(attempt)
         shutil.copytree(whole, out)
-        (out / "run.sqlite").write_bytes(blank(bytearray((out / "run.sqlite").read_bytes()), random))
+        (out / "run.sqlite").write_bytes(
+            blank(bytearray((out / "run.sqlite").read_bytes()), random)
+        )
 
         def dies(out=out, attempt=attempt):
             count = 0
@@ -317,7 +363,10 @@ def test_a_repair_that_is_killed_can_be_begun_again(whole, tmp_path):
 
 
 def picture(path: Path) -> Path:
-    return save_png(Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 24, 3), dtype=np.uint8)), path)
+    return save_png(
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 24, 3), dtype=np.uint8)),
+        path,
+    )
 
 
 def test_a_flipped_bit_in_a_picture_is_noticed(tmp_path):
@@ -325,7 +374,9 @@ def test_a_flipped_bit_in_a_picture_is_noticed(tmp_path):
     data, random = file.read_bytes(), Random(0)
     assert intact_png(file)
     for place in random.sample(range(len(data)), 120):
-        file.write_bytes(data[:place] + bytes([data[place] ^ 1 << random.randrange(8)]) + data[place + 1 :])
+        file.write_bytes(
+            data[:place] + bytes([data[place] ^ 1 << random.randrange(8)]) + data[place + 1 :]
+        )
         assert not intact_png(file), place
     for length in random.sample(range(len(data)), 30):
         file.write_bytes(data[:length])
@@ -353,12 +404,18 @@ def pictured(tmp_path) -> Path:
     [
         ("damaged", "images", "verify"),
         ("missing", "images", "verify"),
-        ("damaged", "noise", "verify"),  # a missing one cannot be told: how many there are depends on the seeds
+        (
+            "damaged",
+            "noise",
+            "verify",
+        ),  # a missing one cannot be told: how many there are depends on the seeds
         ("damaged", "compare", "compare:none"),
         ("missing", "compare", "compare:none"),
     ],
 )
-def test_results_whose_pictures_are_damaged_or_missing_are_opened_again(pictured, how, folder, stage):
+def test_results_whose_pictures_are_damaged_or_missing_are_opened_again(
+    pictured, how, folder, stage
+):
     file = sorted((pictured / folder).rglob("*.png"))[-1]  # of the third caption
     file.unlink() if how == "missing" else file.write_bytes(file.read_bytes()[:-9])
     found = repair(pictured)
@@ -371,9 +428,13 @@ def test_results_whose_pictures_are_damaged_or_missing_are_opened_again(pictured
 
 
 def test_a_whole_run_is_left_as_it_is(pictured):
-    before = {p: p.read_bytes() for p in sorted(pictured.rglob("*")) if p.is_file() and p.name != ".lock"}
+    before = {
+        p: p.read_bytes() for p in sorted(pictured.rglob("*")) if p.is_file() and p.name != ".lock"
+    }
     assert "nothing is damaged" in repair(pictured).text()
-    assert {p: p.read_bytes() for p in sorted(pictured.rglob("*")) if p.is_file() and p.name != ".lock"} == before
+    assert {
+        p: p.read_bytes() for p in sorted(pictured.rglob("*")) if p.is_file() and p.name != ".lock"
+    } == before
 
 
 # formats -------------------------------------------------------------------------------------------------------------
@@ -409,7 +470,11 @@ def test_a_run_of_format_1_is_read_as_it_is(version_1):
     with Run.open(version_1) as run:
         fox, owl = run.captions()
         assert run.result(1, "detect") == {"score": 0.1 + 0.2, "memorized": True}
-    assert (fox.results["localize"], fox.seconds, fox.type) == ({"neurons": {"mid": [3, 1]}}, 3.5, "VM")
+    assert (fox.results["localize"], fox.seconds, fox.type) == (
+        {"neurons": {"mid": [3, 1]}},
+        3.5,
+        "VM",
+    )
     assert owl.failed == {"detect": "NaN"}
     assert (version_1 / "run.sqlite").read_bytes() == before
 
@@ -458,4 +523,7 @@ def test_a_damaged_run_of_format_1_is_recovered_as_far_as_it_goes(version_1):
         content(version_1)
     found = repair(version_1)
     assert (found.captions, found.results) == (2, 0)
-    assert content(version_1)["captions"] == {"a red fox": (1, "VM", "fox.png"), "a grey owl": (3, None, None)}
+    assert content(version_1)["captions"] == {
+        "a red fox": (1, "VM", "fox.png"),
+        "a grey owl": (3, None, None),
+    }

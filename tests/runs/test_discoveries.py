@@ -27,8 +27,16 @@ def p(captions: list[Caption]) -> dict[int, float]:
 
 def test_q_values_by_hand():
     """m p / rank, the smallest from there on; the p-value of the search, over all seeds, goes before that of an early stop."""
-    captions = [caption(1, 0.30, of_search=0.01), caption(2, 0.04), caption(3, None), caption(4, 0.9), caption(5, 0.03)]
-    assert q_values(p(captions)) == pytest.approx({1: 0.04, 2: 4 * 0.04 / 3, 4: 0.9, 5: 4 * 0.04 / 3})
+    captions = [
+        caption(1, 0.30, of_search=0.01),
+        caption(2, 0.04),
+        caption(3, None),
+        caption(4, 0.9),
+        caption(5, 0.03),
+    ]
+    assert q_values(p(captions)) == pytest.approx(
+        {1: 0.04, 2: 4 * 0.04 / 3, 4: 0.9, 5: 4 * 0.04 / 3}
+    )
     made = discoveries(p(captions), 99, 0.05)
     assert (made.listed, made.tested, made.holdout, made.needed) == ((1,), 4, 99, None)
 
@@ -42,16 +50,22 @@ def test_captions_without_p_values_make_no_list():
 def test_an_empty_list_says_how_many_hold_out_captions_it_takes():
     """Two captions of forty above all hold-out scores: 1 / (n + 1) <= .1 x 2 / 40 from n = 199 on."""
     for n, listed, needed in ((9, (), 199), (198, (), 199), (199, (1, 2), None)):
-        captions = [caption(i, 1 / (n + 1)) for i in (1, 2)] + [caption(i, 0.8) for i in range(3, 41)]
+        captions = [caption(i, 1 / (n + 1)) for i in (1, 2)] + [
+            caption(i, 0.8) for i in range(3, 41)
+        ]
         made = discoveries(p(captions), n, 0.1)
         assert (made.listed, made.needed) == (listed, needed)
     few = [caption(i, 0.1) for i in (1, 2)] + [caption(i, 0.8) for i in range(3, 41)]
-    assert "no p-value is under 1/10. It takes 199 hold-out captions" in list_told(discoveries(p(few), 9, 0.1))
+    assert "no p-value is under 1/10. It takes 199 hold-out captions" in list_told(
+        discoveries(p(few), 9, 0.1)
+    )
 
 
 def test_an_empty_list_for_another_reason_does_not_ask_for_more():
     captions = [caption(i, 0.5) for i in range(1, 5)]
-    assert discoveries(p(captions), 39, 0.1).needed is None  # a caption above all of them would have been listed
+    assert (
+        discoveries(p(captions), 39, 0.1).needed is None
+    )  # a caption above all of them would have been listed
     assert discoveries(p(captions), 38, 0.1).needed == 39
 
 
@@ -70,13 +84,19 @@ def calibration(model):
     return replace(made, tau=tau, trajectories=rows, count=len(rows))
 
 
-def test_an_audit_with_a_level_scores_all_seeds_and_lists_what_it_found(tmp_path, model, calibration):
-    captions = run_audit(tmp_path / "run", model, calibration, plan=replace(PLAN, fdr=0.1), stages=("detect",))
+def test_an_audit_with_a_level_scores_all_seeds_and_lists_what_it_found(
+    tmp_path, model, calibration
+):
+    captions = run_audit(
+        tmp_path / "run", model, calibration, plan=replace(PLAN, fdr=0.1), stages=("detect",)
+    )
     assert [c.results["detect"]["samples"] for c in captions] == [SETTINGS.samples] * 6
     for c in captions:
         whole = findnemo.score(model, c.text, settings=SETTINGS)
         assert c.results["detect"]["score"] == pytest.approx(whole, abs=1e-5)
-        assert c.results["detect"]["p"] == pytest.approx((1 + int((calibration.scores >= whole - 1e-6).sum())) / 61, abs=0.02)
+        assert c.results["detect"]["p"] == pytest.approx(
+            (1 + int((calibration.scores >= whole - 1e-6).sum())) / 61, abs=0.02
+        )
     memorized = {c.id for c in captions if c.results["detect"]["memorized"]}
     with Run.open(tmp_path / "run") as run:
         made, whole = list_of(run), summary(run)

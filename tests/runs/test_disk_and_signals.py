@@ -42,9 +42,13 @@ def tmpfs(place: Path, size: str) -> Iterator[Path]:
     place.mkdir()
     if (
         os.geteuid()
-        or subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", place], capture_output=True).returncode
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", place], capture_output=True
+        ).returncode
     ):
-        pytest.skip("a file system cannot be mounted here: tests of full and read-only disks are left out")
+        pytest.skip(
+            "a file system cannot be mounted here: tests of full and read-only disks are left out"
+        )
     try:
         yield place
     finally:
@@ -58,7 +62,10 @@ def remounted(place: Path, options: str) -> None:
 @pytest.mark.parametrize("size", ["48k", "96k", "160k"])
 def test_a_full_disk_is_said_and_the_audit_goes_on_when_there_is_room(small, want, tmp_path, size):
     with tmpfs(tmp_path / "disk", size) as disk:
-        with pytest.raises(StorageError, match=r"disk.* cannot be written: no space left on the device; free some room"):
+        with pytest.raises(
+            StorageError,
+            match=r"disk.* cannot be written: no space left on the device; free some room",
+        ):
             small(disk / "run")
         assert not [p for p in (disk / "run").rglob("*.png") if not p.stat().st_size]
         remounted(disk, "size=50m")
@@ -70,7 +77,10 @@ def test_a_read_only_disk_is_said(small, want, tmp_path):
     with tmpfs(tmp_path / "disk", "50m") as disk:
         (disk / "run").mkdir()
         remounted(disk, "ro")
-        with pytest.raises(StorageError, match="cannot be written: it is read-only; make it writable, or take another directory"):
+        with pytest.raises(
+            StorageError,
+            match="cannot be written: it is read-only; make it writable, or take another directory",
+        ):
             small(disk / "run")
         remounted(disk, "rw")
         small(disk / "run")
@@ -147,7 +157,9 @@ def test_ctrl_c_lets_what_is_under_way_end_and_a_second_one_stops_at_once(small,
 
 
 def test_sigterm_ends_within_ten_seconds_whatever_is_under_way(small, want, tmp_path):
-    status, seconds = stopped(tmp_path / "run", 60.0, lambda number: os.kill(number, signal.SIGTERM))
+    status, seconds = stopped(
+        tmp_path / "run", 60.0, lambda number: os.kill(number, signal.SIGTERM)
+    )
     assert status == 143
     assert seconds < 10
     small(tmp_path / "run")
@@ -175,11 +187,17 @@ def test_sigterm_ends_a_process_that_hears_no_exception(monkeypatch, again):
 
 
 def test_what_was_handled_before_is_handled_again_also_where_a_child_lives_on():
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)], threading.active_count()
+    before = (
+        [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
+        threading.active_count(),
+    )
     with stopping() as stop:
         child = killing.forked(lambda: time.sleep(30))
         assert not stop()
-    assert ([signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)], threading.active_count()) == before
+    assert (
+        [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
+        threading.active_count(),
+    ) == before
     os.kill(child, signal.SIGKILL)
     assert killing.ended(child) == -signal.SIGKILL
 

@@ -22,7 +22,13 @@ TAU = 0.4
 SETTINGS: dict[str, Any] = {
     "model": "0" * 32,
     "dtype": "float32",
-    "calibration": {"variant": "paper", "similarity": "ssim", "samples": 10, "timestep": 0, "steps": 50},
+    "calibration": {
+        "variant": "paper",
+        "similarity": "ssim",
+        "samples": 10,
+        "timestep": 0,
+        "steps": 50,
+    },
     "tau": TAU,
     "search": "gradient",
     "images": 4,
@@ -32,7 +38,14 @@ SETTINGS: dict[str, Any] = {
 }
 OVER = {"memorized": True, "score": 0.9, "tau": TAU, "evaluations": 2}
 UNDER = {"memorized": False, "score": 0.1, "tau": TAU, "evaluations": 10}
-FOUND = {"score_before": 0.9, "score_after": 0.2, "reached": True, "neurons": {"a": [3]}, "evaluations": 20, "tau": TAU}
+FOUND = {
+    "score_before": 0.9,
+    "score_after": 0.2,
+    "reached": True,
+    "neurons": {"a": [3]},
+    "evaluations": 20,
+    "tau": TAU,
+}
 GONE = {"same_seed": 0.3, "copies_before": 1.0, "copies_after": 0.0}
 UNSEEN = {"same_seed": 0.3}  # a run without images
 FEW = {"copies_before": 0.25, "copies_after": 0.25}
@@ -59,23 +72,37 @@ CASES = {
     "search failed": Case("failed", "memorized", False, (OVER,), "localize"),
     "no seed replicated": Case("no neurons", "memorized", False, (OVER, FOUND | {"neurons": {}})),
     "out of reach": Case("out of reach", "memorized", False, (OVER, FOUND | {"reached": False})),
-    "out of reach, looked at": Case("out of reach", "memorized", False, (OVER, FOUND | {"reached": False}, GONE)),
+    "out of reach, looked at": Case(
+        "out of reach", "memorized", False, (OVER, FOUND | {"reached": False}, GONE)
+    ),
     "found": Case("not verified", "memorized", True, (OVER, FOUND)),
     "check failed": Case("failed", "memorized", True, (OVER, FOUND), "verify"),
     "gone": Case("gone", "memorized", True, (OVER, FOUND, GONE)),
-    "gone, grown": Case("gone", "memorized", True, (OVER, FOUND, GONE | {"grown": 2, "neurons": {"a": [3, 4, 5]}})),
+    "gone, grown": Case(
+        "gone", "memorized", True, (OVER, FOUND, GONE | {"grown": 2, "neurons": {"a": [3, 4, 5]}})
+    ),
     "gone, no images": Case("gone", "memorized", True, (OVER, FOUND, UNSEEN)),
     "gone at tau": Case("gone", "memorized", True, (OVER, FOUND, GONE | {"same_seed": TAU})),
-    "noise alike, pictures gone": Case("gone", "memorized", True, (OVER, FOUND, GONE | {"same_seed": 0.41})),
+    "noise alike, pictures gone": Case(
+        "gone", "memorized", True, (OVER, FOUND, GONE | {"same_seed": 0.41})
+    ),
     "back, no images": Case("back", "memorized", True, (OVER, FOUND, {"same_seed": 0.41})),
     "copies": Case("copies", "memorized", True, (OVER, FOUND, GONE | {"copies_after": 0.25})),
     "ordinary: chance copies": Case("suspected", "suspected", False, (OVER, FOUND, UNSEEN | FEW)),
-    "ordinary: no copies": Case("suspected", "suspected", False, (OVER, FOUND, GONE | {"copies_before": 0.0})),
-    "ordinary, fresh seeds stay alike": Case("suspected", "suspected", False, (OVER, FOUND, FEW | {"same_seed": 0.95})),
+    "ordinary: no copies": Case(
+        "suspected", "suspected", False, (OVER, FOUND, GONE | {"copies_before": 0.0})
+    ),
+    "ordinary, fresh seeds stay alike": Case(
+        "suspected", "suspected", False, (OVER, FOUND, FEW | {"same_seed": 0.95})
+    ),
     "ordinary, no fresh seed replicates": Case("suspected", "suspected", False, (OVER, FOUND, FEW)),
-    "ordinary, out of reach": Case("suspected", "suspected", False, (OVER, FOUND | {"reached": False}, UNSEEN | FEW)),
+    "ordinary, out of reach": Case(
+        "suspected", "suspected", False, (OVER, FOUND | {"reached": False}, UNSEEN | FEW)
+    ),
     "ordinary, check failed": Case("failed", "memorized", True, (OVER, FOUND), "verify"),
-    "no fresh seed replicates, no images": Case("not replicated", "memorized", True, (OVER, FOUND, {"replicating": 0})),
+    "no fresh seed replicates, no images": Case(
+        "not replicated", "memorized", True, (OVER, FOUND, {"replicating": 0})
+    ),
     "no fresh seed replicates, images copied": Case(
         "gone", "memorized", True, (OVER, FOUND, {"copies_before": 1.0, "copies_after": 0})
     ),
@@ -83,13 +110,23 @@ CASES = {
         "copies", "memorized", True, (OVER, FOUND, {"copies_before": 1.0, "copies_after": 1})
     ),
     "on the list": Case("gone", "memorized", True, (OVER, FOUND, UNSEEN | FEW), listed=True),
-    "on the list, back": Case("back", "memorized", True, (OVER, FOUND, FEW | {"same_seed": 0.95}), listed=True),
-    "on the list, nothing to check": Case("not replicated", "memorized", True, (OVER, FOUND, FEW), listed=True),
+    "on the list, back": Case(
+        "back", "memorized", True, (OVER, FOUND, FEW | {"same_seed": 0.95}), listed=True
+    ),
+    "on the list, nothing to check": Case(
+        "not replicated", "memorized", True, (OVER, FOUND, FEW), listed=True
+    ),
     "copies its training image": Case(
-        "gone", "memorized", True, (OVER, FOUND, UNSEEN | FEW | {"sscd_orig_before": 0.8, "sscd_orig_after": 0.1})
+        "gone",
+        "memorized",
+        True,
+        (OVER, FOUND, UNSEEN | FEW | {"sscd_orig_before": 0.8, "sscd_orig_after": 0.1}),
     ),
     "copies its training image still": Case(
-        "copies", "memorized", True, (OVER, FOUND, UNSEEN | FEW | {"sscd_orig_before": 0.8, "sscd_orig_after": 0.71})
+        "copies",
+        "memorized",
+        True,
+        (OVER, FOUND, UNSEEN | FEW | {"sscd_orig_before": 0.8, "sscd_orig_after": 0.71}),
     ),
 }
 
@@ -104,7 +141,9 @@ def run_with(path, cases: dict[str, Case]) -> Run:
                 run.record(id_, stage, payload, 1.0)
             if case.failed:
                 run.record(id_, case.failed, {}, 1.0, "NaN")
-        run.set_meta("listed", [id_ for id_, case in zip(ids, cases.values(), strict=True) if case.listed])
+        run.set_meta(
+            "listed", [id_ for id_, case in zip(ids, cases.values(), strict=True) if case.listed]
+        )
     return Run.open(path)
 
 
@@ -113,16 +152,24 @@ def test_all_faces_say_the_same_of_a_caption(tmp_path, name):
     case = CASES[name]
     with run_with(tmp_path / "run", {name: case}) as run:
         (caption,) = run.captions()
-        assert (standing(caption, TAU), standing(caption), state(caption)) == (case.says, case.says, case.is_)
+        assert (standing(caption, TAU), standing(caption), state(caption)) == (
+            case.says,
+            case.says,
+            case.is_,
+        )
         assert bool(len(all_neurons([caption]))) == case.off
         # results.csv and results.json
         values = row(caption)
         assert (values["standing"], values["state"]) == (case.says, case.is_)
         assert values["memorized"] is (None if case.is_ is None else case.is_ == "memorized")
         # terminal: the line of the table, and what is told of one caption
-        cells = [next(iter(column.cells)) for column in _show.summary_table([caption], ["a"]).columns]
+        cells = [
+            next(iter(column.cells)) for column in _show.summary_table([caption], ["a"]).columns
+        ]
         assert re.sub(r"\[.*?\]", "", cells[-1]) == case.says
-        assert case.says in re.sub(r"\[.*?\]", "", _overview._verdict(caption, TAU)).replace(", ", ": ").split(": ")
+        assert case.says in re.sub(r"\[.*?\]", "", _overview._verdict(caption, TAU)).replace(
+            ", ", ": "
+        ).split(": ")
         # app
         assert events.verdict(caption) == case.says
         kept = {shown for shown, lets in events.FILTERS.items() if lets(caption)}
@@ -135,16 +182,25 @@ def test_all_faces_say_the_same_of_a_caption(tmp_path, name):
         # report
         if case.is_ in ("memorized", "suspected"):
             (card,) = cards.cards(run.path, [caption], {caption.id: case.says}, {"a": 1}, {})
-            assert (card["standing"], card["state"], card["told"]) == (case.says, case.is_, cards.TOLD[case.says])
+            assert (card["standing"], card["state"], card["told"]) == (
+                case.says,
+                case.is_,
+                cards.TOLD[case.says],
+            )
         # the five figures of all faces
         found, worse, gone, off, _ = figures([caption], TAU, None)
         assert found.value == (case.is_ == "memorized")
-        assert (gone.value or 0, worse.value or 0) == (case.says == "gone", case.says in ("out of reach", "back", "copies"))
+        assert (gone.value or 0, worse.value or 0) == (
+            case.says == "gone",
+            case.says in ("out of reach", "back", "copies"),
+        )
         assert bool(off.value) == case.off
         # model card of the export
         if case.off:
             text = model_card(select(run))
-            assert next(line for line in text.splitlines() if re.match(r"\| \d", line)).endswith(f"| {case.says} |")
+            assert next(line for line in text.splitlines() if re.match(r"\| \d", line)).endswith(
+                f"| {case.says} |"
+            )
             assert f"- {case.says}: {STANDINGS[case.says]}" in text
 
 
@@ -156,7 +212,10 @@ def test_every_word_has_a_case():
 def test_a_run_of_all_cases_is_counted_alike_everywhere(tmp_path):
     with run_with(tmp_path / "run", CASES) as run:
         captions = list(run.captions())
-        assert any("2 neurons more went off there" in line for line in _show.verdict(run, captions, len(captions)))
+        assert any(
+            "2 neurons more went off there" in line
+            for line in _show.verdict(run, captions, len(captions))
+        )
         by_state = {word: sum(case.is_ == word for case in CASES.values()) for word in STATES}
         gone = sum(case.says == "gone" for case in CASES.values())
         bad = sum(case.says in ("out of reach", "back", "copies") for case in CASES.values())
@@ -175,13 +234,19 @@ def test_a_run_of_all_cases_is_counted_alike_everywhere(tmp_path):
         verdict = facts.verdict(known)
         assert verdict["tone"] == "mixed"
         assert f"{gone} memories are gone" in verdict["text"]
-        assert f"{by_state['suspected']} more are over the threshold and only suspected" in verdict["text"]
+        assert (
+            f"{by_state['suspected']} more are over the threshold and only suspected"
+            in verdict["text"]
+        )
         numbers = run_values(run, captions)
         assert numbers["run/captions memorized"] == by_state["memorized"]
         assert numbers["run/memories gone on fresh seeds"] == gone
         assert len(events.matching(_Subject(run), "", "suspected", "row")) == by_state["suspected"]
         about = select(run).about
-        assert (about["memorized"], about["suspected"]) == (by_state["memorized"], by_state["suspected"])
+        assert (about["memorized"], about["suspected"]) == (
+            by_state["memorized"],
+            by_state["suspected"],
+        )
 
 
 @dataclass(frozen=True)

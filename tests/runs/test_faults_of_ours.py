@@ -19,7 +19,19 @@ from findnemo.calibration import Calibration
 from findnemo.errors import DamageError, InputError, StorageError
 from findnemo.images import intact_png, save_png
 from findnemo.prompts import Prompt
-from findnemo.runs import ASKED, Plan, Run, Work, answer, ask_all, counts, enter, repair, start, told
+from findnemo.runs import (
+    ASKED,
+    Plan,
+    Run,
+    Work,
+    answer,
+    ask_all,
+    counts,
+    enter,
+    repair,
+    start,
+    told,
+)
 from findnemo.runs.store import COLUMNS
 from findnemo.settings import Settings
 
@@ -46,9 +58,14 @@ def test_answer_before_enter_says_what_to_call_first(tmp_path, model, calibratio
     with start(tmp_path / "run", model, calibration, plan) as run:
         run.add([Prompt("a red fox", 1)])
         work = Work(run, model, calibration, plan)
-        for ask in (lambda: answer(work, ["detect"]), lambda: counts(run, ASKED), lambda: told(run)):
+        for ask in (
+            lambda: answer(work, ["detect"]),
+            lambda: counts(run, ASKED),
+            lambda: told(run),
+        ):
             with pytest.raises(
-                InputError, match=r"no captions were asked for: call enter\(run, prompts\) or ask_all\(run\) first"
+                InputError,
+                match=r"no captions were asked for: call enter\(run, prompts\) or ask_all\(run\) first",
             ) as e:
                 ask()
             assert not isinstance(e.value, DamageError)
@@ -71,7 +88,11 @@ def test_answer_before_enter_says_what_to_call_first(tmp_path, model, calibratio
         ("SELECT ?", ([1],), (sqlite3.ProgrammingError, sqlite3.InterfaceError)),
         ("SELECT ?", (1 << 70,), OverflowError),
         ("COMMIT", (), sqlite3.OperationalError),
-        ("INSERT INTO results VALUES (99, 'detect', 'done', 0, '{}', '')", (), sqlite3.IntegrityError),
+        (
+            "INSERT INTO results VALUES (99, 'detect', 'done', 0, '{}', '')",
+            (),
+            sqlite3.IntegrityError,
+        ),
     ],
 )
 def test_a_wrong_statement_is_no_damage(run, sql, values, kind):
@@ -107,7 +128,9 @@ def test_what_sqlite_cannot_read_is_damage(run):
         counts(run)
 
 
-def test_a_fault_of_ours_while_a_calibration_is_read_shows_as_itself(tmp_path, calibration, monkeypatch):
+def test_a_fault_of_ours_while_a_calibration_is_read_shows_as_itself(
+    tmp_path, calibration, monkeypatch
+):
     calibration.save(tmp_path)
 
     def broken(self):
@@ -118,7 +141,9 @@ def test_a_fault_of_ours_while_a_calibration_is_read_shows_as_itself(tmp_path, c
         Calibration.load(tmp_path)
 
 
-@pytest.mark.parametrize("about", [[1], {"format": 2, "layers": 7}, {"format": 1, "layers": [[1]]}, {}, "text", None])
+@pytest.mark.parametrize(
+    "about", [[1], {"format": 2, "layers": 7}, {"format": 1, "layers": [[1]]}, {}, "text", None]
+)
 def test_a_calibration_of_other_shapes_is_damage(tmp_path, calibration, about):
     calibration.save(tmp_path)
     (tmp_path / "calibration.json").write_text(json.dumps(about), encoding="utf-8")
@@ -138,9 +163,16 @@ def _flipped(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "aside"), [(_newer, False), (_flipped, True), (lambda folder: (folder / "calibration.safetensors").unlink(), True)]
+    ("how", "aside"),
+    [
+        (_newer, False),
+        (_flipped, True),
+        (lambda folder: (folder / "calibration.safetensors").unlink(), True),
+    ],
 )
-def test_repair_moves_a_damaged_calibration_aside_and_leaves_one_of_a_newer_findnemo(run, calibration, how, aside):
+def test_repair_moves_a_damaged_calibration_aside_and_leaves_one_of_a_newer_findnemo(
+    run, calibration, how, aside
+):
     run.close()
     folder = run.path / "calibration"
     shutil.rmtree(folder, ignore_errors=True)

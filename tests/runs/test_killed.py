@@ -41,10 +41,14 @@ def small() -> killing.Audit:
 def told(counts: Counter[str], capsys) -> None:
     with capsys.disabled():
         kills = counts.total() - counts["runs compared"]
-        print(f"\n{kills} kills, {counts['runs compared']} runs compared with an undisturbed one, nothing lost: {dict(counts)}")
+        print(
+            f"\n{kills} kills, {counts['runs compared']} runs compared with an undisturbed one, nothing lost: {dict(counts)}"
+        )
 
 
-def test_an_audit_killed_ten_times_and_more_ends_as_if_nothing_had_happened(tmp_path, small, capsys):
+def test_an_audit_killed_ten_times_and_more_ends_as_if_nothing_had_happened(
+    tmp_path, small, capsys
+):
     counts = killing.kill_often(small, tmp_path, kills=12, seed=7)
     told(counts, capsys)
     assert counts["at a moment"] >= 3
@@ -53,7 +57,9 @@ def test_an_audit_killed_ten_times_and_more_ends_as_if_nothing_had_happened(tmp_
 
 @pytest.mark.slow
 def test_an_audit_of_the_demo_model_killed_a_hundred_times(tmp_path, demo_model, capsys):
-    prompts = [demo.memorized()[k] for k in (0, 5, 20)] + [Prompt(text, 100 + k) for k, text in enumerate(demo.unrelated()[:3])]
+    prompts = [demo.memorized()[k] for k in (0, 5, 20)] + [
+        Prompt(text, 100 + k) for k, text in enumerate(demo.unrelated()[:3])
+    ]
     plan = Plan(images=2, image_settings=ImageSettings(steps=3, guidance=2.0), quality_prompts=2)
 
     def work(out: Path) -> None:
@@ -97,7 +103,17 @@ def test_a_machine_of_a_cluster_that_dies_costs_nothing(tmp_path, capsys):
     cluster = Cluster(initialize_head=True, head_node_args=node)
     try:
         other, _ = cluster.add_node(**node), cluster.add_node(**node)
-        again = [*AUDIT, "--device", "cpu", "--ray", cluster.address, "--workers", "3", "--out", str(tmp_path / "run")]
+        again = [
+            *AUDIT,
+            "--device",
+            "cpu",
+            "--ray",
+            cluster.address,
+            "--workers",
+            "3",
+            "--out",
+            str(tmp_path / "run"),
+        ]
         process = subprocess.Popen(again, **QUIET)
         while process.poll() is None and answered(tmp_path / "run") < 2:
             time.sleep(0.1)
@@ -114,7 +130,10 @@ def answered(out: Path) -> int:
     """Results that are committed."""
     if not (out / "run.sqlite").exists():
         return 0
-    with closing(sqlite3.connect(f"file:{out / 'run.sqlite'}?mode=ro", uri=True)) as db, suppress(sqlite3.OperationalError):
+    with (
+        closing(sqlite3.connect(f"file:{out / 'run.sqlite'}?mode=ro", uri=True)) as db,
+        suppress(sqlite3.OperationalError),
+    ):
         return int(db.execute("SELECT count(*) FROM results").fetchone()[0])
     return 0
 
@@ -124,7 +143,11 @@ def kill_one(process: subprocess.Popen, victim: str, seconds: float) -> bool:
     import psutil
 
     while process.poll() is None:
-        found = [p for p in psutil.Process(process.pid).children(recursive=True) if "ray::Worker" in title(p)]
+        found = [
+            p
+            for p in psutil.Process(process.pid).children(recursive=True)
+            if "ray::Worker" in title(p)
+        ]
         if len(found) == 2:
             time.sleep(seconds)
             number = process.pid if victim == "the driver" else found[int(seconds * 1000) % 2].pid

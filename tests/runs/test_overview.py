@@ -14,10 +14,21 @@ from findnemo.runs.overview import figures, histogram, most_shared, per_layer
 TAU = 0.5
 
 
-def caption(k: int, score: float, neurons: dict | None = None, verify: dict | None = None, reached: bool = True) -> Caption:
+def caption(
+    k: int,
+    score: float,
+    neurons: dict | None = None,
+    verify: dict | None = None,
+    reached: bool = True,
+) -> Caption:
     results: dict = {"detect": {"score": score, "memorized": score >= TAU}}
     if neurons is not None:
-        results["localize"] = {"score_before": score, "neurons": neurons, "reached": reached, "memorized": True}
+        results["localize"] = {
+            "score_before": score,
+            "neurons": neurons,
+            "reached": reached,
+            "memorized": True,
+        }
     if verify is not None:
         results["verify"] = verify
     return Caption(k, f"caption {k}", k, None, None, results, {}, 1.0)
@@ -63,7 +74,11 @@ def test_neurons_per_layer_and_shared_are_those_that_are_switched_off():
     assert len(most_shared(three, 1)) == 1
 
 
-@given(st.lists(st.floats(-1, 1, width=32), max_size=40), st.integers(1, 20), st.floats(-1, 1, width=32))
+@given(
+    st.lists(st.floats(-1, 1, width=32), max_size=40),
+    st.integers(1, 20),
+    st.floats(-1, 1, width=32),
+)
 def test_every_score_is_in_one_bin_of_its_side_of_tau(scores, bins, tau):
     made = histogram([caption(k, s) for k, s in enumerate(scores)], tau, bins)
     assert sum(b.captions for b in made) == len(scores)
@@ -78,4 +93,10 @@ def test_a_histogram_needs_a_bin():
 
 def test_a_histogram_counted_by_hand():
     made = histogram(CAPTIONS, TAU, 4)  # width .2: borders .1, .3, .5, .7, .9
-    assert [(round(b.low, 3), b.captions) for b in made] == [(0.1, 2), (0.3, 0), (0.5, 0), (0.7, 2), (0.9, 1)]
+    assert [(round(b.low, 3), b.captions) for b in made] == [
+        (0.1, 2),
+        (0.3, 0),
+        (0.5, 0),
+        (0.7, 2),
+        (0.9, 1),
+    ]

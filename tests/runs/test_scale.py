@@ -104,17 +104,27 @@ def everything(out: Path) -> dict:
 
 
 @pytest.mark.parametrize(("size", "deaths", "aim"), [(1, 0, 0.0), (3, 2, 0.0), (5, 2, 60.0)])
-def test_the_same_to_the_last_bit_whoever_answers(tmp_path, model, calibration, whole, size, deaths, aim):
+def test_the_same_to_the_last_bit_whoever_answers(
+    tmp_path, model, calibration, whole, size, deaths, aim
+):
     pool = FakePool(model, size, seed=size, deaths=deaths, aim=aim)
     want = everything(whole)
-    assert len(want["files"]) == 3 * 9  # of three memorized captions four images, four noise differences and a sheet
+    assert (
+        len(want["files"]) == 3 * 9
+    )  # of three memorized captions four images, four noise differences and a sheet
     assert everything(run_with(tmp_path / "run", model, calibration, pool)) == want
     assert pool.deaths == 0
 
 
-def test_a_caption_that_kills_workers_is_set_aside_and_the_rest_is_answered(tmp_path, model, calibration, whole):
+def test_a_caption_that_kills_workers_is_set_aside_and_the_rest_is_answered(
+    tmp_path, model, calibration, whole
+):
     pool = FakePool(
-        model, 2, deadly=lambda item: item[0].text == TEXTS[1] if isinstance(item[0], findnemo.runs.Caption) else False
+        model,
+        2,
+        deadly=lambda item: (
+            item[0].text == TEXTS[1] if isinstance(item[0], findnemo.runs.Caption) else False
+        ),
     )
     out = run_with(tmp_path / "run", model, calibration, pool)
     have, want = outcome(out)["captions"], outcome(whole)["captions"]
@@ -125,7 +135,9 @@ def test_a_caption_that_kills_workers_is_set_aside_and_the_rest_is_answered(tmp_
     assert {t: set(r) for t, (r, _) in have.items()} == {t: set(r) for t, (r, _) in want.items()}
     with_its_neighbour = {t: r for t, (r, _) in have.items() if t != TEXTS[0]}
     assert with_its_neighbour == {t: r for t, (r, _) in want.items() if t != TEXTS[0]}
-    have, want = (everything(run) for run in (run_with(out, model, calibration), whole))  # a later run tries it again
+    have, want = (
+        everything(run) for run in (run_with(out, model, calibration), whole)
+    )  # a later run tries it again
     alone, shared = (
         run["captions"].pop(TEXTS[0])[0] for run in (have, want)
     )  # its neighbour was answered by itself: other rounding
@@ -147,14 +159,24 @@ def test_stopped_between_tasks_and_gone_on_with(tmp_path, model, calibration, wh
 
 def test_calibration_by_parts_is_the_same_to_the_last_bit(model):
     want = findnemo.calibrate(model, HOLDOUT, settings=SETTINGS)
-    wide = findnemo.calibrate(model, HOLDOUT, settings=SETTINGS, precision=1.0)  # settled after the first chunk
+    wide = findnemo.calibrate(
+        model, HOLDOUT, settings=SETTINGS, precision=1.0
+    )  # settled after the first chunk
     for made, alone in (
         (calibrate_with(FakePool(model, 3, seed=1), HOLDOUT, settings=SETTINGS), want),
-        (calibrate_with(FakePool(model, 3, seed=2, deaths=2), HOLDOUT, settings=SETTINGS, precision=1.0), wide),
+        (
+            calibrate_with(
+                FakePool(model, 3, seed=2, deaths=2), HOLDOUT, settings=SETTINGS, precision=1.0
+            ),
+            wide,
+        ),
     ):
         assert (made.tau, made.count, made.prompts) == (alone.tau, alone.count, alone.prompts)
         assert torch.equal(made.trajectories, alone.trajectories)
-        assert all(torch.equal(made.mean[n], alone.mean[n]) and torch.equal(made.std[n], alone.std[n]) for n in alone.mean)
+        assert all(
+            torch.equal(made.mean[n], alone.mean[n]) and torch.equal(made.std[n], alone.std[n])
+            for n in alone.mean
+        )
     assert (len(want.trajectories), len(wide.trajectories)) == (130, 64)
 
 
@@ -163,7 +185,9 @@ def test_calibration_by_parts_is_the_same_to_the_last_bit(model):
 
 @pytest.fixture
 def shards(tmp_path, model, calibration):
-    return [run_with(tmp_path / f"run-{k}", model, calibration, shard=Shard(k, 3)) for k in (1, 2, 3)]
+    return [
+        run_with(tmp_path / f"run-{k}", model, calibration, shard=Shard(k, 3)) for k in (1, 2, 3)
+    ]
 
 
 def test_merged_shards_are_the_undivided_run(tmp_path, model, calibration, whole, shards):
@@ -177,7 +201,9 @@ def test_merged_shards_are_the_undivided_run(tmp_path, model, calibration, whole
     assert not list(tmp_path.glob(".*.part"))
 
 
-def test_a_missing_shard_is_named_and_its_captions_find_their_places_later(tmp_path, model, calibration, whole, shards):
+def test_a_missing_shard_is_named_and_its_captions_find_their_places_later(
+    tmp_path, model, calibration, whole, shards
+):
     with pytest.raises(InputError, match=r"shards 2/3 are missing"):
         merge(tmp_path / "run", [shards[0], shards[2]])
     assert not (tmp_path / "run").exists()
@@ -186,8 +212,16 @@ def test_a_missing_shard_is_named_and_its_captions_find_their_places_later(tmp_p
 
 
 def test_what_does_not_belong_together_is_refused(tmp_path, model, calibration, whole, shards):
-    other = run_with(tmp_path / "other", model, calibration, shard=Shard(3, 3), prompts=[*PROMPTS, Prompt("more", 7)])
-    with start(tmp_path / "strict", model, replace(calibration, tau=0.99), PLAN, Shard(3, 3)) as run:
+    other = run_with(
+        tmp_path / "other",
+        model,
+        calibration,
+        shard=Shard(3, 3),
+        prompts=[*PROMPTS, Prompt("more", 7)],
+    )
+    with start(
+        tmp_path / "strict", model, replace(calibration, tau=0.99), PLAN, Shard(3, 3)
+    ) as run:
         enter(run, PROMPTS, Shard(3, 3), size=2)
     for given, message in (
         ([*shards[:2], other], "another table"),
@@ -234,7 +268,9 @@ def test_a_table_enters_whole_or_not_at_all(tmp_path):
 
 def fake_stage(out, rows):
     """Peak of memory while a table enters and is answered by workers that do nothing."""
-    table = (Prompt(f"caption number {k} of a long table of captions", k) for k in range(1, rows + 1))
+    table = (
+        Prompt(f"caption number {k} of a long table of captions", k) for k in range(1, rows + 1)
+    )
     tracemalloc.start()
     with Run.create(out, {"shard": "1/1"}) as run:
         enter(run, table)
@@ -245,7 +281,9 @@ def fake_stage(out, rows):
 
         captions, count = list_open(run, "detect", size=32)
         units = (Unit(tuple((c, None) for c in group)) for group in groups(run, 32))
-        for event in drive(FakePool(None, 4, send=False), partial(nothing), Dispatch(units, count, 4, 0.0)):
+        for event in drive(
+            FakePool(None, 4, send=False), partial(nothing), Dispatch(units, count, 4, 0.0)
+        ):
             commit(run, "detect", [event])
         assert captions == rows
         peak = tracemalloc.get_traced_memory()[1]
@@ -279,9 +317,14 @@ def ray_pool(place):
 
 
 @pytest.mark.slow
-def test_ray_workers_give_the_same_and_one_killed_in_mid_task_loses_nothing(tmp_path, ray_pool, model, calibration, whole):
+def test_ray_workers_give_the_same_and_one_killed_in_mid_task_loses_nothing(
+    tmp_path, ray_pool, model, calibration, whole
+):
     assert isinstance(ray_pool.model, Facts)
-    assert (ray_pool.model.fingerprint, ray_pool.model.widths()) == (model.fingerprint, model.widths())
+    assert (ray_pool.model.fingerprint, ray_pool.model.widths()) == (
+        model.fingerprint,
+        model.widths(),
+    )
     before, victim = ray_pool.replaced, ray_pool.pids[0]
     killer = threading.Timer(0.3, os.kill, (victim, signal.SIGKILL))
     killer.start()
@@ -294,7 +337,9 @@ def test_ray_workers_give_the_same_and_one_killed_in_mid_task_loses_nothing(tmp_
     while ray_pool.alive < 2 and time.monotonic() < deadline:
         ray_pool.wait()
     assert ray_pool.replaced - before <= 1
-    assert victim not in ray_pool.pids or ray_pool.replaced == before  # killed after its last task: found out at the next
+    assert (
+        victim not in ray_pool.pids or ray_pool.replaced == before
+    )  # killed after its last task: found out at the next
 
 
 @pytest.mark.slow
@@ -368,7 +413,10 @@ def test_a_run_merged_from_ones_own_shards_is_ones_own(tmp_path, shards):
 def test_a_repair_stands_settings_of_any_kind(settings):
     from findnemo.runs.repair import _holds
 
-    meta = {("settings",): (1, ("settings", json.dumps(settings))), ("table",): (2, ("table", '{"group": 0}'))}
+    meta = {
+        ("settings",): (1, ("settings", json.dumps(settings))),
+        ("table",): (2, ("table", '{"group": 0}')),
+    }
     assert _holds(meta)(7)
 
 
@@ -377,9 +425,13 @@ def test_a_cluster_without_a_gpu_is_refused_unless_a_cpu_is_asked_for(monkeypatc
     from findnemo.runs import cluster
 
     closed = []
-    fake = SimpleNamespace(cluster_resources=lambda: {"CPU": 4.0}, shutdown=lambda: closed.append(1))
+    fake = SimpleNamespace(
+        cluster_resources=lambda: {"CPU": 4.0}, shutdown=lambda: closed.append(1)
+    )
     monkeypatch.setattr(cluster, "_imported", lambda: fake)
     monkeypatch.setattr(cluster, "_connect", lambda *given: True)
-    with pytest.raises(InputError, match=r"the cluster at head:6379 has no GPU, or none yet.*--device cpu"):
+    with pytest.raises(
+        InputError, match=r"the cluster at head:6379 has no GPU, or none yet.*--device cpu"
+    ):
         cluster.RayPool(Loader("demo"), address="head:6379")
     assert closed

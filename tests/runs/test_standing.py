@@ -10,7 +10,16 @@ GONE = {"same_seed": 0.4, "copies_before": 1.0, "copies_after": 0.0}
 
 
 def case(*payloads, **failed) -> Caption:
-    return Caption(1, "a cat", 1, None, None, dict(zip(("detect", "localize", "verify"), payloads)), failed, 0.0)  # noqa: B905
+    return Caption(
+        1,
+        "a cat",
+        1,
+        None,
+        None,
+        dict(zip(("detect", "localize", "verify"), payloads)),
+        failed,
+        0.0,
+    )  # noqa: B905
 
 
 @pytest.mark.parametrize(

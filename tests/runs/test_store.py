@@ -26,7 +26,9 @@ PROMPTS = [Prompt("a red fox", 1, "VM", "fox.png"), Prompt("a grey owl", 3)]
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
 
 
 def made(path: Path) -> Path:
@@ -47,7 +49,10 @@ def test_results_come_back_as_they_were_recorded(tmp_path):
         fox, owl = run.captions()
         assert run.meta("settings") == SETTINGS
     assert (fox.text, fox.row, fox.type, fox.image) == ("a red fox", 1, "VM", "fox.png")
-    assert fox.results == {"detect": {"score": 0.1 + 0.2, "memorized": True}, "localize": {"neurons": {"mid": [3, 1]}}}
+    assert fox.results == {
+        "detect": {"score": 0.1 + 0.2, "memorized": True},
+        "localize": {"neurons": {"mid": [3, 1]}},
+    }
     assert (fox.failed, fox.seconds) == ({}, 2.0)
     assert (owl.results, owl.failed, owl.type, owl.image) == ({}, {"detect": "NaN"}, None, None)
 
@@ -70,16 +75,24 @@ def test_a_run_goes_on(tmp_path):
         assert [c.text for c in run.captions([3, 1])] == ["a red fox", "new"]
 
 
-@given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1), value=st.floats(allow_nan=False))
+@given(
+    text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
+    value=st.floats(allow_nan=False),
+)
 @settings(max_examples=30, deadline=None, database=None)
 def test_any_caption_and_any_number_come_back(tmp_path_factory, text, value):
     with Run.create(tmp_path_factory.mktemp("any") / "run", SETTINGS) as run:
         (number,) = run.add([Prompt(text, 1)])
         run.record(number, "detect", {"score": value, "prompt": text}, 0)
-        assert [(c.text, c.results) for c in run.captions()] == [(text, {"detect": {"score": value, "prompt": text}})]
+        assert [(c.text, c.results) for c in run.captions()] == [
+            (text, {"detect": {"score": value, "prompt": text}})
+        ]
 
 
-@pytest.mark.parametrize("text", ["../../etc/passwd", "a/b\\c:d*?", "...", "CON", "日本語", "x" * 500, "-rf", "\x1b[31m\n"])
+@pytest.mark.parametrize(
+    "text",
+    ["../../etc/passwd", "a/b\\c:d*?", "...", "CON", "日本語", "x" * 500, "-rf", "\x1b[31m\n"],
+)
 def test_a_caption_makes_a_safe_file_name(tmp_path, text):
     with Run.create(tmp_path / "run", SETTINGS) as run:
         run.add([Prompt(text, 1)])
@@ -95,7 +108,12 @@ def test_a_caption_makes_a_safe_file_name(tmp_path, text):
 def test_other_settings_are_refused_and_named(tmp_path):
     made(tmp_path / "run")
     before = list(_rows(tmp_path / "run"))
-    other = {"model": "abc", "calibration": {"samples": 10, "seed": 7}, "tau": 0.5, "search": "listing"}
+    other = {
+        "model": "abc",
+        "calibration": {"samples": 10, "seed": 7},
+        "tau": 0.5,
+        "search": "listing",
+    }
     with pytest.raises(MismatchError) as caught:
         Run.create(tmp_path / "run", other)
     text = str(caught.value)
@@ -116,7 +134,9 @@ def _rows(folder: Path) -> list[tuple]:
 def test_a_foreign_directory_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     before = files(tmp_path)
-    with pytest.raises(InputError, match="is not empty and not a findnemo run: give a new or an empty directory"):
+    with pytest.raises(
+        InputError, match="is not empty and not a findnemo run: give a new or an empty directory"
+    ):
         Run.create(tmp_path, SETTINGS)
     with pytest.raises(InputError, match="is a file: give a run directory"):
         Run.create(tmp_path / "thesis.tex", SETTINGS)
@@ -134,14 +154,19 @@ def test_a_directory_that_a_run_can_begin_in(tmp_path, content):
 
 def test_one_run_is_written_once_at_a_time(tmp_path):
     with Run.create(tmp_path / "run", SETTINGS):
-        with pytest.raises(InputError, match="in use by another findnemo process: wait for it, or give another --out"):
+        with pytest.raises(
+            InputError,
+            match="in use by another findnemo process: wait for it, or give another --out",
+        ):
             Run.create(tmp_path / "run", SETTINGS)
         Run.open(tmp_path / "run").close()
     Run.create(tmp_path / "run", SETTINGS).close()
 
 
 @pytest.mark.parametrize("schema", [SCHEMA + 1, "2.0"])
-@pytest.mark.parametrize("opens", [Run.open, lambda path: Run.create(path, SETTINGS)], ids=["open", "create"])
+@pytest.mark.parametrize(
+    "opens", [Run.open, lambda path: Run.create(path, SETTINGS)], ids=["open", "create"]
+)
 def test_a_newer_format_is_refused_and_left_alone(tmp_path, opens, schema):
     path = tmp_path / "run"
     path.mkdir()
@@ -152,7 +177,9 @@ def test_a_newer_format_is_refused_and_left_alone(tmp_path, opens, schema):
     with pytest.raises(InputError, match=f"has run format {schema}, this findnemo reads {SCHEMA}"):
         opens(path)
     with sqlite3.connect(path / "run.sqlite") as db:
-        assert [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")] == ["meta"]
+        assert [
+            name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        ] == ["meta"]
 
 
 DAMAGES = {
@@ -165,12 +192,17 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("opens", [Run.open, lambda path: Run.create(path, SETTINGS)], ids=["open", "create"])
+@pytest.mark.parametrize(
+    "opens", [Run.open, lambda path: Run.create(path, SETTINGS)], ids=["open", "create"]
+)
 def test_a_damaged_database_is_an_input_error(tmp_path, opens, damage):
     file = made(tmp_path / "run") / "run.sqlite"
     file.write_bytes(DAMAGES[damage](file.read_bytes()))
     for _ in range(2):  # the second time shows that the first let go of the lock
-        with pytest.raises(InputError, match=r"run\.sqlite cannot be used: .*take another --out"), opens(file.parent) as run:
+        with (
+            pytest.raises(InputError, match=r"run\.sqlite cannot be used: .*take another --out"),
+            opens(file.parent) as run,
+        ):
             list(run.captions())
 
 
@@ -205,8 +237,14 @@ for number in ids:
 
 def test_one_process_writes_another_reads_and_what_was_committed_survives_sigkill(tmp_path):
     path = tmp_path / "run"
-    environment = {**os.environ, "PYTHONPATH": str(Path(findnemo.__file__).parents[1]), "HF_HUB_OFFLINE": "1"}
-    with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, env=environment) as writer:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(findnemo.__file__).parents[1]),
+        "HF_HUB_OFFLINE": "1",
+    }
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, env=environment
+    ) as writer:
         try:
             assert writer.stdout.readline() == b"holds it\n"
             with pytest.raises(InputError, match="in use by another findnemo process"):

@@ -22,7 +22,13 @@ from findnemo.runs.track import PACKAGES, check_tracker, track
 SETTINGS = {
     "model": "0" * 32,
     "dtype": "float32",
-    "calibration": {"variant": "paper", "similarity": "ssim", "samples": 10, "timestep": 0, "steps": 50},
+    "calibration": {
+        "variant": "paper",
+        "similarity": "ssim",
+        "samples": 10,
+        "timestep": 0,
+        "steps": 50,
+    },
     "tau": 0.5,
     "search": "gradient",
     "images": 2,
@@ -40,16 +46,37 @@ def run(tmp_path):
         made.set_meta("versions", {"findnemo": "1"})
         made.set_meta("quality", {"prompts": 1, "failed": 0, "neurons": 1, "pixel_change": 0.03})
         one, two = made.add([Prompt("one", 1), Prompt("two", 2)])
-        made.record(one, "detect", {"score": 0.9, "tau": 0.5, "memorized": True, "evaluations": 2}, 1.0)
-        made.record(two, "detect", {"score": 0.1, "tau": 0.5, "memorized": False, "evaluations": 10}, 1.0)
-        found = {"score_before": 0.9, "score_after": 0.2, "reached": True, "neurons": {"a": [3]}, "evaluations": 20}
+        made.record(
+            one, "detect", {"score": 0.9, "tau": 0.5, "memorized": True, "evaluations": 2}, 1.0
+        )
+        made.record(
+            two, "detect", {"score": 0.1, "tau": 0.5, "memorized": False, "evaluations": 10}, 1.0
+        )
+        found = {
+            "score_before": 0.9,
+            "score_after": 0.2,
+            "reached": True,
+            "neurons": {"a": [3]},
+            "evaluations": 20,
+        }
         made.record(one, "localize", found, 1.0)
-        made.record(one, "verify", {"same_seed": 0.3, "score_after": 0.25, "copies_before": 1.0, "copies_after": 0.0}, 1.0)
+        made.record(
+            one,
+            "verify",
+            {"same_seed": 0.3, "score_after": 0.25, "copies_before": 1.0, "copies_after": 0.0},
+            1.0,
+        )
         made.record(one, "compare:embedding", {"images": 2, "sscd_gen": 0.1}, 1.0)
         slug = next(made.captions()).slug
         for k in range(2):
-            save_png(Image.new("RGB", (8, 6), (k, 100, 200)), made.path / "images" / slug / f"before-{k:02d}.png")
-            save_png(Image.new("RGB", (8, 6), (k, 0, 0)), made.path / "images" / slug / f"after-{k:02d}.png")
+            save_png(
+                Image.new("RGB", (8, 6), (k, 100, 200)),
+                made.path / "images" / slug / f"before-{k:02d}.png",
+            )
+            save_png(
+                Image.new("RGB", (8, 6), (k, 0, 0)),
+                made.path / "images" / slug / f"after-{k:02d}.png",
+            )
     with Run.open(tmp_path / "run") as opened:
         yield opened
 
@@ -80,7 +107,9 @@ class Fake(GeneralTracker):
         return self.calls
 
     def start(self):
-        get_logger("fake").debug("as wandb's tracker does; raises where accelerate's state is not there")
+        get_logger("fake").debug(
+            "as wandb's tracker does; raises where accelerate's state is not there"
+        )
         self.calls.append(("start",))
 
     def store_init_configuration(self, values):
@@ -154,7 +183,11 @@ def test_a_tracker_gets_settings_figures_and_captions_in_order(run, registered):
 
 def test_images_go_to_trackers_that_take_them(run, registered):
     track(run, "pictured")
-    assert Pictured.last.calls[-2] == ("images", 2, {"00001-one/before": (2, 6, 8, 3), "00001-one/after": (2, 6, 8, 3)})
+    assert Pictured.last.calls[-2] == (
+        "images",
+        2,
+        {"00001-one/before": (2, 6, 8, 3), "00001-one/after": (2, 6, 8, 3)},
+    )
 
 
 def test_a_tracker_is_finished_also_when_it_fails(run, registered, monkeypatch):
@@ -168,7 +201,9 @@ def test_a_tracker_is_finished_also_when_it_fails(run, registered, monkeypatch):
 
 
 def test_trackers_that_are_not_known_or_not_installed_say_what_to_do(monkeypatch):
-    with pytest.raises(InputError, match="'nonsense' is not known: use tensorboard, wandb, trackio, mlflow"):
+    with pytest.raises(
+        InputError, match="'nonsense' is not known: use tensorboard, wandb, trackio, mlflow"
+    ):
         check_tracker("nonsense")
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     for name, (package, *_) in PACKAGES.items():
@@ -200,10 +235,15 @@ def test_tensorboard_reads_back_what_the_run_holds(run):
     assert scalars["caption/score", 1] == pytest.approx(0.9)
     shown = {tag: v.image for tag, _, v in values if v.HasField("image")}
     assert set(shown) == {"00001-one/before", "00001-one/after"}
-    assert (shown["00001-one/before"].height, shown["00001-one/before"].width) == (6, 16)  # two side by side
+    assert (shown["00001-one/before"].height, shown["00001-one/before"].width) == (
+        6,
+        16,
+    )  # two side by side
     import io
 
-    pixels = np.asarray(Image.open(io.BytesIO(shown["00001-one/before"].encoded_image_string)).convert("RGB"))
+    pixels = np.asarray(
+        Image.open(io.BytesIO(shown["00001-one/before"].encoded_image_string)).convert("RGB")
+    )
     assert {tuple(p) for p in pixels.reshape(-1, 3).tolist()} == {(0, 100, 200), (1, 100, 200)}
 
 

@@ -10,7 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from findnemo.errors import DeviceError
-from findnemo.runs.workers import AIM, DEPTH, HOPELESS, STRIKES, Dispatch, Outcome, Serial, Unit, drive, in_order
+from findnemo.runs.workers import (
+    AIM,
+    DEPTH,
+    HOPELESS,
+    STRIKES,
+    Dispatch,
+    Outcome,
+    Serial,
+    Unit,
+    drive,
+    in_order,
+)
 
 
 def square(model, items):
@@ -24,7 +35,9 @@ def units(groups):
 def told(pool, groups, **options):
     """What became of every item: an answer, or the reason for which it was set aside; each exactly once."""
     seen = {}
-    for event in drive(pool, square, Dispatch(iter(units(groups)), len(groups), pool.size, pool.aim), **options):
+    for event in drive(
+        pool, square, Dispatch(iter(units(groups)), len(groups), pool.size, pool.aim), **options
+    ):
         answers = [event.aside] * len(event.unit.items) if event.aside else event.answers
         for item, answer in zip(event.unit.items, answers, strict=True):
             assert item not in seen
@@ -37,20 +50,37 @@ GROUPS = st.lists(st.integers(1, 6), max_size=25).map(
 )
 
 
-@given(GROUPS, st.integers(1, 5), st.integers(0, 1000), st.integers(0, 6), st.sampled_from([0.0, 1e-3, 10.0]))
+@given(
+    GROUPS,
+    st.integers(1, 5),
+    st.integers(0, 1000),
+    st.integers(0, 6),
+    st.sampled_from([0.0, 1e-3, 10.0]),
+)
 @settings(max_examples=150, deadline=None)
 def test_everything_is_answered_once_whoever_dies(groups, size, seed, deaths, aim):
-    pool = FakePool(None, size, seed, deaths=min(deaths, STRIKES - 1), aim=aim)  # too few to look like somebody's fault
+    pool = FakePool(
+        None, size, seed, deaths=min(deaths, STRIKES - 1), aim=aim
+    )  # too few to look like somebody's fault
     assert told(pool, groups) == {x: x * x for group in groups for x in group}
 
 
-@given(GROUPS, st.sets(st.integers(0, 60), max_size=4), st.integers(0, 1000), st.sampled_from([0.0, 10.0]))
+@given(
+    GROUPS,
+    st.sets(st.integers(0, 60), max_size=4),
+    st.integers(0, 1000),
+    st.sampled_from([0.0, 10.0]),
+)
 @settings(max_examples=150, deadline=None)
 def test_only_what_kills_workers_is_set_aside(groups, guilty, seed, aim):
     seen = told(FakePool(None, 3, seed, deadly=lambda item: item in guilty, aim=aim), groups)
     assert set(seen) == {x for group in groups for x in group}
     for item, answer in seen.items():
-        assert answer == item * item if item not in guilty else answer.startswith("set aside") and "killed" in answer
+        assert (
+            answer == item * item
+            if item not in guilty
+            else answer.startswith("set aside") and "killed" in answer
+        )
 
 
 def test_captions_that_die_together_only_are_set_aside_in_the_end():
@@ -76,7 +106,11 @@ def test_the_rest_of_a_group_is_answered_together_again():
     dispatch = Dispatch(iter(units([[1, 2, 3], [4, 5]])), 2, 2, 0.0)
     events = list(drive(pool, step, dispatch))
     assert groups.count((1, 3)) == 1  # and 1 and 3 alone once, to see that they are harmless
-    assert sorted((e.unit.items, e.aside is None) for e in events) == [((1, 3), True), ((2,), False), ((4, 5), True)]
+    assert sorted((e.unit.items, e.aside is None) for e in events) == [
+        ((1, 3), True),
+        ((2,), False),
+        ((4, 5), True),
+    ]
 
 
 def test_one_death_of_a_neighbour_blames_nobody():
@@ -93,8 +127,12 @@ def test_tasks_are_as_long_as_was_measured_and_single_at_the_end():
     while (task := dispatch.take()) is not None:
         sizes.append(len(task.units))
         left -= len(task.units)
-        assert len(task.units) <= max(1, (left + len(task.units)) // 8)  # half of an equal share of what was left
-        dispatch.settle(Outcome(task, tuple([0] for _ in task.units), tuple(0.5 for _ in task.units)))
+        assert len(task.units) <= max(
+            1, (left + len(task.units)) // 8
+        )  # half of an equal share of what was left
+        dispatch.settle(
+            Outcome(task, tuple([0] for _ in task.units), tuple(0.5 for _ in task.units))
+        )
     assert sizes[0] == 1
     assert max(sizes) == sizes[1] == AIM / 0.5
     assert sizes[-8:] == [1] * 8
@@ -127,13 +165,20 @@ def test_no_more_is_begun_than_workers_can_hold():
 
 def test_stop_begins_nothing_more_and_waits_for_what_is_under_way():
     pool, seen = FakePool(None, 2), []
-    for event in drive(pool, square, Dispatch(iter(units([[k] for k in range(50)])), 50, 2, 0.0), lambda: len(seen) >= 5):
+    for event in drive(
+        pool,
+        square,
+        Dispatch(iter(units([[k] for k in range(50)])), 50, 2, 0.0),
+        lambda: len(seen) >= 5,
+    ):
         seen.append(event.unit.items[0])
     assert 5 <= len(seen) <= 5 + DEPTH * 2
     assert pool.flying == 0
 
 
-@pytest.mark.parametrize("pool", [Serial(None), FakePool(None, 4, seed=3), FakePool(None, 4, seed=3, deaths=STRIKES - 1)])
+@pytest.mark.parametrize(
+    "pool", [Serial(None), FakePool(None, 4, seed=3), FakePool(None, 4, seed=3, deaths=STRIKES - 1)]
+)
 def test_answers_in_order_whoever_is_first(pool):
     asked, ahead = [], 0
 
@@ -164,9 +209,13 @@ def test_a_unit_is_itself_and_no_other():
 def test_where_every_caption_kills_its_workers_the_command_ends_with_the_reason():
     """A driver that does not fit the device, say: to go on would load models for days, and answer nothing."""
     seen = []
-    with pytest.raises(DeviceError, match=rf"the last {HOPELESS} captions were all set aside.*killed"):  # noqa: PT012
+    with pytest.raises(
+        DeviceError, match=rf"the last {HOPELESS} captions were all set aside.*killed"
+    ):  # noqa: PT012
         for event in drive(
-            FakePool(None, 1, deadly=lambda item: True), square, Dispatch(iter(units([[k] for k in range(500)])), 500, 1, 0.0)
+            FakePool(None, 1, deadly=lambda item: True),
+            square,
+            Dispatch(iter(units([[k] for k in range(500)])), 500, 1, 0.0),
         ):
             seen.append(event)
     assert len(seen) == HOPELESS

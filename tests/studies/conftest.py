@@ -30,7 +30,9 @@ class Pixels:
     """A quick descriptor: 8 x 8 pixels as a unit vector."""
 
     def __call__(self, images):
-        rows = [np.asarray(image.convert("RGB").resize((8, 8)), np.float32).ravel() for image in images]
+        rows = [
+            np.asarray(image.convert("RGB").resize((8, 8)), np.float32).ravel() for image in images
+        ]
         return torch.nn.functional.normalize(torch.from_numpy(np.stack(rows)) - 127.5, dim=1)
 
 
@@ -51,7 +53,10 @@ def work(tmp_path_factory):
         model.denoiser.conv_out.weight *= 100
         for layer in model.value_layers.values():
             layer.weight *= 1000
-    settings, plan = Settings(samples=4), Plan("gradient", images=2, image_settings=ImageSettings(steps=2, guidance=2.0))
+    settings, plan = (
+        Settings(samples=4),
+        Plan("gradient", images=2, image_settings=ImageSettings(steps=2, guidance=2.0)),
+    )
     made = findnemo.calibrate(model, ["hold out a", "hold out b", "hold out c"], settings=settings)
     scores = {text: findnemo.score(model, text, settings=settings) for text in TEXTS}
     order = sorted(TEXTS, key=lambda text: -scores[text])

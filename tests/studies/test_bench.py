@@ -17,7 +17,9 @@ from findnemo.studies import STUDIES, study
 def test_a_result_is_computed_once_and_kept(bench):
     calls, captions = [], bench.memorized()
     for _ in range(2):
-        results = bench.each("kept", captions, lambda c: calls.append(c.id) or {"length": len(c.text)})
+        results = bench.each(
+            "kept", captions, lambda c: calls.append(c.id) or {"length": len(c.text)}
+        )
         assert results == {c.id: {"length": len(c.text)} for c in captions}
     assert calls == [c.id for c in captions]
 
@@ -33,7 +35,9 @@ def test_a_caption_that_fails_is_left_out_recorded_and_tried_again(bench):
     assert set(bench.each("fails", [first, *others], fails)) == {c.id for c in others}
     failed = next(c for c in bench.work.run.captions() if c.id == first.id).failed
     assert failed.pop("study:fails") == "NaN here"
-    assert set(bench.each("fails", [first, *others], lambda c: {})) == {c.id for c in [first, *others]}
+    assert set(bench.each("fails", [first, *others], lambda c: {})) == {
+        c.id for c in [first, *others]
+    }
 
 
 def test_what_depends_on_other_captions_is_computed_anew(bench):
@@ -44,7 +48,10 @@ def test_what_depends_on_other_captions_is_computed_anew(bench):
 
 
 def test_the_sample_takes_so_many_of_each_type(bench):
-    assert [c.type for c in bench.sample()] == ["VM", "TM"] or [c.type for c in bench.sample()] == ["TM", "VM"]
+    assert [c.type for c in bench.sample()] == ["VM", "TM"] or [c.type for c in bench.sample()] == [
+        "TM",
+        "VM",
+    ]
     assert len(replace(bench, limit=None).sample()) == len(bench.memorized()) == 3
 
 
@@ -57,7 +64,10 @@ def test_images_with_nothing_off_are_those_without(bench):
 def test_every_factor_and_set_has_a_result_of_its_own(bench):
     caption, name = bench.memorized()[0], next(iter(bench.model.value_layers))
     everything = NeuronSet({n: range(w) for n, w in bench.model.widths().items()})
-    values = [bench.off(caption, *case)["sscd_gen"] for case in ((everything,), (everything, 0.5), (NeuronSet({name: [0]}),))]
+    values = [
+        bench.off(caption, *case)["sscd_gen"]
+        for case in ((everything,), (everything, 0.5), (NeuronSet({name: [0]}),))
+    ]
     assert len(set(values)) == 3
 
 

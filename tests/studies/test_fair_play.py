@@ -32,7 +32,9 @@ OTHERS = ("a boat", "two cups", "night", "a red door")
 
 
 def rows_of(made):
-    return {tuple(map(str, row[:2])): dict(zip(made.columns, row, strict=True)) for row in made.rows}
+    return {
+        tuple(map(str, row[:2])): dict(zip(made.columns, row, strict=True)) for row in made.rows
+    }
 
 
 def a_run(work, folder, prompts, calibration=None, plan=None):
@@ -47,21 +49,40 @@ def a_run(work, folder, prompts, calibration=None, plan=None):
 @pytest.fixture(scope="module")
 def low(work, tmp_path_factory):
     """A run at a tau that two of four ordinary captions reach: one caption has the type of a memory and stays under it."""
-    scores = {text: findnemo.score(work.model, text, settings=work.calibration.settings) for text in OTHERS}
+    scores = {
+        text: findnemo.score(work.model, text, settings=work.calibration.settings)
+        for text in OTHERS
+    }
     order = sorted(OTHERS, key=lambda text: -scores[text])
     calibration = replace(work.calibration, tau=(scores[order[1]] + scores[order[2]]) / 2)
     kinds = {order[2]: "VM", order[0]: "none"}
     mine = a_run(work, tmp_path_factory.mktemp("low") / "run", (), calibration)
     with mine.run:
-        audit(mine, [Prompt(text, row, kinds.get(text)) for row, text in enumerate(order, 1)], ("detect", "localize"))
+        audit(
+            mine,
+            [Prompt(text, row, kinds.get(text)) for row, text in enumerate(order, 1)],
+            ("detect", "localize"),
+        )
         yield mine, order, scores
 
 
 def test_ordinary_captions_are_those_of_that_kind_whatever_detection_says(low):
     mine, order, _ = low
-    assert [c.results["detect"]["memorized"] for c in mine.run.captions()] == [True, True, False, False]
-    assert ordinary(mine.run) == [order[0], order[1], order[3]]  # the memory that was missed is not among them
-    assert not_memorized(mine.run, ["a new one", order[2]], mine.calibration) == ([order[0], order[1], order[3], "a new one"], 1)
+    assert [c.results["detect"]["memorized"] for c in mine.run.captions()] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert ordinary(mine.run) == [
+        order[0],
+        order[1],
+        order[3],
+    ]  # the memory that was missed is not among them
+    assert not_memorized(mine.run, ["a new one", order[2]], mine.calibration) == (
+        [order[0], order[1], order[3], "a new one"],
+        1,
+    )
 
 
 def test_table_4_counts_the_neurons_of_ordinary_captions_over_tau(low):
@@ -81,7 +102,9 @@ def test_table_4_counts_the_neurons_of_ordinary_captions_over_tau(low):
 def test_where_no_kind_is_known_the_count_is_left_out_in_words(work, tmp_path):
     mine = a_run(work, tmp_path / "run", ())
     with mine.run:
-        captions = audit(mine, [Prompt(text, row) for row, text in enumerate(OTHERS, 1)], ("detect",))
+        captions = audit(
+            mine, [Prompt(text, row) for row, text in enumerate(OTHERS, 1)], ("detect",)
+        )
         assert ordinary(mine.run) == []
         bench = Bench(mine, [], limit=1, under=under_tau(captions))
         made = table4(bench).tables
@@ -97,9 +120,17 @@ def test_hold_out_captions_are_never_taken(low):
     held = ["hold out a", "hold out b", "hold out c"]
     calibration = mine.calibration
     assert calibration.prompts == prompts_digest(held)
-    assert not_memorized(mine.run, [*held, "more"], calibration) == ([order[0], order[1], order[3], "more"], 3)
-    assert not_memorized(mine.run, ["x", "y"], calibration, {"y"}) == ([order[0], order[1], order[3], "x"], 1)
-    assert not_memorized(mine.run, held[:2], calibration)[1] == 0  # other captions than those of the calibration
+    assert not_memorized(mine.run, [*held, "more"], calibration) == (
+        [order[0], order[1], order[3], "more"],
+        3,
+    )
+    assert not_memorized(mine.run, ["x", "y"], calibration, {"y"}) == (
+        [order[0], order[1], order[3], "x"],
+        1,
+    )
+    assert (
+        not_memorized(mine.run, held[:2], calibration)[1] == 0
+    )  # other captions than those of the calibration
 
 
 @pytest.mark.parametrize(
@@ -132,12 +163,22 @@ def test_figure_2a_judges_memories_that_were_missed_too(low):
     bench = Bench(mine, [order[0], order[1], order[3]])
     made = {row[0]: row[1:] for row in fig2a(bench).tables[0].rows}
     missed, others = scores[order[2]], [scores[t] for t in (order[0], order[1], order[3])]
-    assert made["AUROC, all"][0] == pytest.approx(sum(missed > s for s in others) / 3)  # 1 of 3: two ordinary ones are above it
+    assert made["AUROC, all"][0] == pytest.approx(
+        sum(missed > s for s in others) / 3
+    )  # 1 of 3: two ordinary ones are above it
     tau = mine.calibration.tau
-    assert made["accuracy at tau, all"][0] == pytest.approx(((missed >= tau) + sum(s < tau for s in others)) / 4)
-    assert made["accuracy at .5, VM"][0] == pytest.approx(((missed >= 0.5) + sum(s < 0.5 for s in others)) / 4)
+    assert made["accuracy at tau, all"][0] == pytest.approx(
+        ((missed >= tau) + sum(s < tau for s in others)) / 4
+    )
+    assert made["accuracy at .5, VM"][0] == pytest.approx(
+        ((missed >= 0.5) + sum(s < 0.5 for s in others)) / 4
+    )
     assert made["AUROC, all"][0] == made["AUROC, VM"][0]
-    assert [made[f"{name}, {kind}"][1] for kind in ("all", "VM") for name in ("AUROC", "accuracy at .5", "TPR at 1 % FPR")] == [
+    assert [
+        made[f"{name}, {kind}"][1]
+        for kind in ("all", "VM")
+        for name in ("AUROC", "accuracy at .5", "TPR at 1 % FPR")
+    ] == [
         *("0.98", "0.942", "0.876"),
         *("0.9964", "0.9739", "0.9821"),
     ]
@@ -181,11 +222,17 @@ def grown(work, tmp_path):
     with mine.run as run:
         audit(mine, [Prompt(c.text, c.row, c.type) for c in texts], ("detect", "localize"))
         for caption in run.captions():
-            more = neurons_of(caption) | findnemo.NeuronSet({name: [0, 1] for name in mine.model.value_layers})
+            more = neurons_of(caption) | findnemo.NeuronSet(
+                {name: [0, 1] for name in mine.model.value_layers}
+            )
             run.record(
                 caption.id,
                 "verify",
-                {"same_seed": 0.0, "grown": len(more) - len(neurons_of(caption)), "neurons": more.to_json()},
+                {
+                    "same_seed": 0.0,
+                    "grown": len(more) - len(neurons_of(caption)),
+                    "neurons": more.to_json(),
+                },
                 0.1,
             )
         yield mine
@@ -194,7 +241,9 @@ def grown(work, tmp_path):
 def test_nemo_is_the_listing_without_growth_and_findnemo_what_the_run_has(grown, monkeypatch):
     seen = []
     images = findnemo.generate
-    monkeypatch.setattr("findnemo.runs.compare.generate", lambda m, p, at, s: seen.extend(at) or images(m, p, at, s))
+    monkeypatch.setattr(
+        "findnemo.runs.compare.generate", lambda m, p, at, s: seen.extend(at) or images(m, p, at, s)
+    )
     compare(grown, ["neurons", "nemo", "random-1"])
     for caption in grown.run.captions():
         listed = localize(grown.model, caption.text, grown.calibration, "listing").neurons
@@ -203,9 +252,17 @@ def test_nemo_is_the_listing_without_growth_and_findnemo_what_the_run_has(grown,
         drawn = switched_off(grown, caption, "random-1")
         assert not len(drawn & listed)
         for name, rows in listed.layers.items():
-            assert len(drawn.layers.get(name, ())) == min(len(rows), grown.model.widths()[name] - len(rows))
-        counts = {n: caption.results[f"compare:{n}"]["neurons"] for n in ("neurons", "nemo", "random-1")}
-        assert counts == {"neurons": len(neurons_of(caption)), "nemo": len(listed), "random-1": len(drawn)}
+            assert len(drawn.layers.get(name, ())) == min(
+                len(rows), grown.model.widths()[name] - len(rows)
+            )
+        counts = {
+            n: caption.results[f"compare:{n}"]["neurons"] for n in ("neurons", "nemo", "random-1")
+        }
+        assert counts == {
+            "neurons": len(neurons_of(caption)),
+            "nemo": len(listed),
+            "random-1": len(drawn),
+        }
     made = rows_of(table(grown.run))
     assert {label for label, _ in made} == {
         "All neurons active",
@@ -255,7 +312,10 @@ def test_names_of_methods():
 @pytest.mark.parametrize(
     ("clip", "told"),
     [
-        ("openai/clip-vit-base-patch32", "A_CLIP is with openai/clip-vit-base-patch32, as in the paper."),
+        (
+            "openai/clip-vit-base-patch32",
+            "A_CLIP is with openai/clip-vit-base-patch32, as in the paper.",
+        ),
         (
             "openai/clip-vit-large-patch14",
             "A_CLIP is with openai/clip-vit-large-patch14, the paper's with openai/clip-vit-base-patch32",
@@ -286,12 +346,23 @@ def test_a_table_of_detectors_reads_types_that_say_none(tmp_path):
 
     def caption(kind, value):
         return findnemo.runs.Caption(
-            1, "c", 1, kind, None, {"detect:ssim": {"value": value, "evaluations": 10, "seconds": 0.1}}, {}, 0.1
+            1,
+            "c",
+            1,
+            kind,
+            None,
+            {"detect:ssim": {"value": value, "evaluations": 10, "seconds": 0.1}},
+            {},
+            0.1,
         )
 
     captions = [caption("VM", 0.9), caption("TM", 0.45), caption("N", 0.6), caption(None, 0.1)]
     (made,) = results(Known(), captions, [f"h{k}" for k in range(10)], ["ssim"])
-    assert (made.evaluation.positives, made.evaluation.negatives, made.verbatim.positives) == (2, 2, 1)
+    assert (made.evaluation.positives, made.evaluation.negatives, made.verbatim.positives) == (
+        2,
+        2,
+        1,
+    )
     assert made.half == pytest.approx(2 / 4)  # VM and the quiet one are right
     assert made.verbatim_half == pytest.approx(2 / 3)
     assert made.evaluation.accuracy == pytest.approx(3 / 4)
@@ -303,8 +374,12 @@ def test_csv_of_detectors_is_told_beside_what_was_published():
     from findnemo.cli._detectors import beside_published
     from findnemo.detection import evaluate
 
-    judged = evaluate(torch.tensor([0.9, 0.8]), torch.tensor([0.1, 0.6]), torch.tensor([0.1, 0.2, 0.3]))
-    result = findnemo.runs.detectors.Result("ssim", 0.3, judged, 4, 2, 0, 10.0, 0.1, 0.75, judged, 0.75)
+    judged = evaluate(
+        torch.tensor([0.9, 0.8]), torch.tensor([0.1, 0.6]), torch.tensor([0.1, 0.2, 0.3])
+    )
+    result = findnemo.runs.detectors.Result(
+        "ssim", 0.3, judged, 4, 2, 0, 10.0, 0.1, 0.75, judged, 0.75
+    )
     lines = beside_published(result)
     assert [line.split(":")[0] for line in lines] == ["ssim, all (n = 2)", "ssim, VM (n = 2)"]
     assert "accuracy at .5 0.750 (paper 0.942)" in lines[0]
@@ -313,16 +388,28 @@ def test_csv_of_detectors_is_told_beside_what_was_published():
 
 
 def test_nemo_is_by_the_papers_score_whatever_the_run_detects_with(work, tmp_path, monkeypatch):
-    clean = [f"a {colour} {thing}" for colour in ("red", "blue", "green") for thing in ("boat", "cup")]
-    own, paper = calibrate(work.model, clean, "findnemo"), calibrate(work.model, clean, precision=None)
+    clean = [
+        f"a {colour} {thing}" for colour in ("red", "blue", "green") for thing in ("boat", "cup")
+    ]
+    own, paper = (
+        calibrate(work.model, clean, "findnemo"),
+        calibrate(work.model, clean, precision=None),
+    )
     mine = a_run(work, tmp_path / "run", (), own)
     with mine.run:
         published = as_published(mine.run, Serial(work.model), own)
         assert published.settings == paper.settings != own.settings
         assert published.tau == paper.tau
         assert all(torch.equal(published.mean[name], mean) for name, mean in own.mean.items())
-        monkeypatch.setattr("findnemo.runs.calibrating.calibrate", lambda *given, **options: pytest.fail("made again"))
-        assert as_published(mine.run, Serial(work.model), own).tau == Bench(mine, ()).calibration.tau == paper.tau
+        monkeypatch.setattr(
+            "findnemo.runs.calibrating.calibrate",
+            lambda *given, **options: pytest.fail("made again"),
+        )
+        assert (
+            as_published(mine.run, Serial(work.model), own).tau
+            == Bench(mine, ()).calibration.tau
+            == paper.tau
+        )
         assert as_published(mine.run, Serial(work.model), paper) is paper
         monkeypatch.undo()
         damaged = mine.run.path / "calibration-paper" / "calibration.safetensors"
@@ -330,4 +417,6 @@ def test_nemo_is_by_the_papers_score_whatever_the_run_detects_with(work, tmp_pat
         assert as_published(mine.run, Serial(work.model), own).tau == paper.tau  # made again
         audit(mine, [Prompt("a lamp at night", 1, "VM")], ("detect",))
         score = Bench(mine, ()).scores()
-        assert list(score.values()) == pytest.approx([findnemo.score(work.model, "a lamp at night")], abs=1e-5)
+        assert list(score.values()) == pytest.approx(
+            [findnemo.score(work.model, "a lamp at night")], abs=1e-5
+        )

@@ -50,7 +50,9 @@ def test_all_of_them_are_written(made):
         for stem in one.figures:
             assert f"]({stem}.png)" in page
             assert (folder / f"{stem}.svg").read_text().lstrip().startswith("<?xml")
-            assert np.asarray(Image.open(folder / f"{stem}.png").convert("L")).std() > 5  # not empty
+            assert (
+                np.asarray(Image.open(folder / f"{stem}.png").convert("L")).std() > 5
+            )  # not empty
         for k in range(1, len(one.tables) + 1):
             stem = name if len(one.tables) == 1 else f"{name}-{k}"
             assert (folder / f"{stem}.tex").read_text().startswith("\\begin{table}")
@@ -74,13 +76,21 @@ def test_table_1_has_every_mitigation_and_medians_of_what_was_recorded(made, wor
     assert [r[0] for r in rows if r[1] == "VM"] == list(ROWS)
     column = head.index("SSCD_gen")
     for label, names in ROWS.items():
-        stages = [(c.id, f"compare:{name}") for c in work.run.captions() for name in names if c.type == "VM"]
+        stages = [
+            (c.id, f"compare:{name}")
+            for c in work.run.captions()
+            for name in names
+            if c.type == "VM"
+        ]
         values = [p["sscd_gen"] for stage in stages if (p := work.run.result(*stage)) is not None]
         middle = median(values)
         row = next(r for r in rows if r[:2] == [label, "VM"])
         assert row[column] == f"{middle:.2f} ± {median(abs(v - middle) for v in values):.2f}"
         assert row[2] == str(len(values))
-    assert next(r for r in rows if r[0] == "All neurons active" and r[1] == "VM")[column] == "1.00 ± 0.00"
+    assert (
+        next(r for r in rows if r[0] == "All neurons active" and r[1] == "VM")[column]
+        == "1.00 ± 0.00"
+    )
 
 
 def test_the_comparison_is_of_the_images_that_the_mitigation_gives(work):
@@ -102,14 +112,18 @@ def test_the_listing_is_the_listing(work):
     mine = listing(work.model, caption.text, work.calibration)
     assert NeuronSet(mine["refined"]) == found.neurons
     assert NeuronSet(mine["candidates"]) == found.candidates
-    assert mine["seconds"]["total"] == pytest.approx(sum(v for k, v in mine["seconds"].items() if k != "total"))
+    assert mine["seconds"]["total"] == pytest.approx(
+        sum(v for k, v in mine["seconds"].items() if k != "total")
+    )
 
 
 def test_without_top_k_no_neuron_comes_in_for_its_strength_alone(work):
     caption = next(c for c in work.run.captions() if c.type == "VM")
     absolute = findnemo.activations(work.model, caption.text)
     z = work.calibration.z_scores(absolute)
-    chosen = NeuronSet(listing(work.model, caption.text, work.calibration, top_k=False)["candidates"])
+    chosen = NeuronSet(
+        listing(work.model, caption.text, work.calibration, top_k=False)["candidates"]
+    )
     lowest = min((abs(float(z[name][i])) for name, i in chosen), default=0)
     everything = {n: (v.abs() > lowest - 1e-9).nonzero().flatten().tolist() for n, v in z.items()}
     assert chosen == NeuronSet(everything)  # a threshold on |z| and nothing else
@@ -117,13 +131,19 @@ def test_without_top_k_no_neuron_comes_in_for_its_strength_alone(work):
 
 def test_thresholds_of_the_ablation_are_deviations_of_the_hold_out_scores(work):
     scores = work.calibration.scores.double()
-    assert with_tau(work.calibration, 2.0).tau == pytest.approx(float(scores.mean() + 2 * scores.std()))
-    assert with_tau(work.calibration, -1.0).tau == pytest.approx(float(scores.mean() - scores.std()))
+    assert with_tau(work.calibration, 2.0).tau == pytest.approx(
+        float(scores.mean() + 2 * scores.std())
+    )
+    assert with_tau(work.calibration, -1.0).tau == pytest.approx(
+        float(scores.mean() - scores.std())
+    )
 
 
 def test_the_heat_map_is_the_similarity_with_those_candidates_off(made, work):
     caption = next(c for c in work.run.captions() if c.type == "TM")
-    kinds = list(dict.fromkeys(c.type for c in work.run.captions() if c.type and len(neurons_of(c))))
+    kinds = list(
+        dict.fromkeys(c.type for c in work.run.captions() if c.type and len(neurons_of(c)))
+    )
     _, *rows = cells(made[1], f"fig14-{kinds.index('TM') + 1}")
     absolute = findnemo.activations(work.model, caption.text)
     z = work.calibration.z_scores(absolute)
@@ -149,7 +169,10 @@ def test_quality_without_a_change_is_the_floor_and_counts_are_those_off(made, wo
     head, *rows = cells(made[1], "fig5a")
     counts = [int(r[1]) for r in rows if r[0] == "found"]
     assert max(counts) == len(all_neurons(work.run.captions()))
-    assert all(0 < int(r[1]) <= n for r, n in zip((r for r in rows if r[0] == "random"), counts, strict=True))
+    assert all(
+        0 < int(r[1]) <= n
+        for r, n in zip((r for r in rows if r[0] == "random"), counts, strict=True)
+    )
     assert rows[0][:2] == ["none", "0"]
     assert all(float(r[head.index("FID")]) >= 0 for r in rows)
 
@@ -170,7 +193,9 @@ def test_channels_off_gives_zeros_there_and_leaves_the_rest(work):
     def run():
         with torch.no_grad():
             handles = [
-                model.denoiser.get_submodule(n).register_forward_hook(lambda m, a, out, n=n: seen.update({n: out.clone()}))
+                model.denoiser.get_submodule(n).register_forward_hook(
+                    lambda m, a, out, n=n: seen.update({n: out.clone()})
+                )
                 for n in (name, key)
             ]
             result = model.predict_noise(latents, 981, text)
@@ -191,7 +216,9 @@ def test_a_folder_of_studies_can_be_moved(made, tmp_path):
     """Pages name their pictures beside them."""
     shutil.copytree(made[1], tmp_path / "moved")
     for page in (tmp_path / "moved").glob("*.md"):
-        for target in [part.split(")")[0] for part in page.read_text(encoding="utf-8").split("](")[1:]]:
+        for target in [
+            part.split(")")[0] for part in page.read_text(encoding="utf-8").split("](")[1:]
+        ]:
             assert (page.parent / target).is_file(), (page, target)
 
 
@@ -199,7 +226,10 @@ def test_utility_is_measured_on_sets_and_captions_with_the_neurons_off(made, wor
     from findnemo.metrics import fid, kid
     from findnemo.studies.utility import FAKE, REAL
 
-    settings, prompts = work.plan.image_settings, [c.text for c in work.run.captions() if not c.type]
+    settings, prompts = (
+        work.plan.image_settings,
+        [c.text for c in work.run.captions() if not c.type],
+    )
     off = all_neurons([c for c in work.run.captions() if c.type])
 
     def images(sample):
@@ -215,12 +245,21 @@ def test_utility_is_measured_on_sets_and_captions_with_the_neurons_off(made, wor
         values = main["sets"][name]
         assert values["untouched"]["value"] == pytest.approx(distance(real, before, look), abs=1e-3)
         assert values["found"]["value"] == pytest.approx(distance(real, after, look), abs=1e-3)
-        assert values["found"]["gap"] == pytest.approx(values["found"]["value"] - values["untouched"]["value"], abs=2e-6)
+        assert values["found"]["gap"] == pytest.approx(
+            values["found"]["value"] - values["untouched"]["value"], abs=2e-6
+        )
         assert all(one["low"] <= one["high"] for one in values.values())
-    gaps = [np.abs(np.asarray(a, float) - np.asarray(b, float)).mean() / 255 for a, b in zip(before, after, strict=True)]
-    assert main["changes"]["pixel_change"]["found"]["median"] == pytest.approx(median(gaps), abs=1e-3)
+    gaps = [
+        np.abs(np.asarray(a, float) - np.asarray(b, float)).mean() / 255
+        for a, b in zip(before, after, strict=True)
+    ]
+    assert main["changes"]["pixel_change"]["found"]["median"] == pytest.approx(
+        median(gaps), abs=1e-3
+    )
     cosines = (look(before) * look(after)).sum(1).tolist()
-    assert main["changes"]["sscd_gen"]["found"]["median"] == pytest.approx(median(cosines), abs=1e-3)
+    assert main["changes"]["sscd_gen"]["found"]["median"] == pytest.approx(
+        median(cosines), abs=1e-3
+    )
 
 
 def test_an_interval_is_about_the_figure_and_as_wide_as_theory_says():
@@ -231,7 +270,9 @@ def test_an_interval_is_about_the_figure_and_as_wide_as_theory_says():
     half = 1.96 * float(rows.std()) / 20
     assert mean["high"] - mean["low"] == pytest.approx(2 * half, rel=0.2)
     assert (mean["high"] + mean["low"]) / 2 == pytest.approx(mean["value"], abs=0.3 * half)
-    biased = known(lambda at: float(len(at.unique())), 400)  # a resample has 63 % of the captions; the whole has them all
+    biased = known(
+        lambda at: float(len(at.unique())), 400
+    )  # a resample has 63 % of the captions; the whole has them all
     assert biased["low"] < biased["value"] == 400 < biased["high"]
 
 
@@ -242,5 +283,9 @@ def test_the_difference_to_random_neurons_is_paired():
     told = _compared([0.3, 0.3, 1.0], drawn, 0.0)
     assert told["random"]["median"] == pytest.approx(0.2)
     assert told["found less random"]["median"] == pytest.approx(0.1)  # .1, .1, .1
-    assert told["found less random"]["low"] == pytest.approx(told["found less random"]["high"]) == pytest.approx(0.1)
+    assert (
+        told["found less random"]["low"]
+        == pytest.approx(told["found less random"]["high"])
+        == pytest.approx(0.1)
+    )
     assert told["found"]["ninth"] == 1.0

@@ -7,7 +7,12 @@ import io
 
 from findnemo.studies._table import Table, plus_minus
 
-TABLE = Table("Scores & such", ["", "SSCD_orig", "n"], [["50 % | off", 0.12345, 3], ["none", None, 0]], "Two rows.")
+TABLE = Table(
+    "Scores & such",
+    ["", "SSCD_orig", "n"],
+    [["50 % | off", 0.12345, 3], ["none", None, 0]],
+    "Two rows.",
+)
 
 
 def test_markdown():
@@ -40,4 +45,8 @@ def test_a_pair_is_printed_as_the_paper_does():
 
 def test_what_is_small_is_not_shown_as_zero():
     table = Table("KID", ["", "KID"], [["found", -0.00031], ["none", 0.0], ["random", 0.0104]])
-    assert [line.split("|")[2].strip() for line in table.markdown().splitlines()[4:7]] == ["-0.00031", "0.000", "0.010"]
+    assert [line.split("|")[2].strip() for line in table.markdown().splitlines()[4:7]] == [
+        "-0.00031",
+        "0.000",
+        "0.010",
+    ]

@@ -32,7 +32,12 @@ EXPECTED = {  # of a run without memories
 @pytest.fixture(scope="module")
 def bare(work):
     """The run of the other tests with its calibration stripped of hold-out scores, as import leaves it."""
-    made = replace(work.calibration, trajectories=torch.empty(0, work.calibration.settings.samples - 1), count=0, prompts="")
+    made = replace(
+        work.calibration,
+        trajectories=torch.empty(0, work.calibration.settings.samples - 1),
+        count=0,
+        prompts="",
+    )
     return replace(work, calibration=made)
 
 
@@ -51,18 +56,28 @@ def test_all_studies_go_on_to_the_end(bare, tmp_path):
         (tmp_path / "table4.md").read_text(encoding="utf-8"),
     )
     assert "tau = mean" not in ablations
-    assert "Left out: other thresholds, for the calibration has no hold-out scores (imported statistics)" in page
+    assert (
+        "Left out: other thresholds, for the calibration has no hold-out scores (imported statistics)"
+        in page
+    )
 
 
 def test_without_scores_there_are_no_other_thresholds(bare):
-    with pytest.raises(InputError, match=r"no hold-out scores \(imported statistics\): make one with `findnemo calibrate"):
+    with pytest.raises(
+        InputError,
+        match=r"no hold-out scores \(imported statistics\): make one with `findnemo calibrate",
+    ):
         with_tau(bare.calibration, 2.0)
 
 
 @pytest.mark.parametrize("captions", [(), ("a caption",)])
 @pytest.mark.parametrize("name", STUDIES)
-def test_a_run_without_memories_or_ordinary_captions_gives_words_and_no_traceback(bare, tmp_path_factory, name, captions):
-    with start(tmp_path_factory.mktemp("empty") / "run", bare.model, bare.calibration, bare.plan) as run:
+def test_a_run_without_memories_or_ordinary_captions_gives_words_and_no_traceback(
+    bare, tmp_path_factory, name, captions
+):
+    with start(
+        tmp_path_factory.mktemp("empty") / "run", bare.model, bare.calibration, bare.plan
+    ) as run:
         bench = Bench(replace(bare, run=run), captions)
         if name in EXPECTED:
             with pytest.raises(InputError, match=EXPECTED[name]):
@@ -103,7 +118,9 @@ def large():
 
 
 def statistics(model, path, change=lambda mean, std: None):
-    rows = [findnemo.activations(model, text) for text in ("hold out a", "hold out b", "hold out c")]
+    rows = [
+        findnemo.activations(model, text) for text in ("hold out a", "hold out b", "hold out c")
+    ]
     stacks = [torch.stack([row[name] for row in rows]) for name in model.widths()]
     mean, std = [s.mean(0) for s in stacks], [s.std(0) for s in stacks]
     change(mean, std)
@@ -120,11 +137,18 @@ def test_an_imported_file_goes_through_audit_report_and_studies(large, tmp_path)
     plan = Plan(images=2, image_settings=ImageSettings(steps=1, guidance=2.0))
     with start(tmp_path / "run", large, made, plan) as run:
         work = Work(run, large, made, plan, Judges())
-        captions = audit(work, [Prompt(text, row, "VM" if row == 1 else None) for row, text in enumerate(TEXTS, 1)])
+        captions = audit(
+            work,
+            [Prompt(text, row, "VM" if row == 1 else None) for row, text in enumerate(TEXTS, 1)],
+        )
         assert sum(c.results["detect"]["memorized"] for c in captions) == 1
         assert all(c.results["detect"]["p"] is None for c in captions)
         assert "given with imported statistics" in write(run).read_text(encoding="utf-8")
-        done = study(["fig2a", "fig2b", "table4", "fig13"], Bench(work, TEXTS[1:], limit=1), tmp_path / "studies")
+        done = study(
+            ["fig2a", "fig2b", "table4", "fig13"],
+            Bench(work, TEXTS[1:], limit=1),
+            tmp_path / "studies",
+        )
         assert {name: str(one) for name, one in done.items() if isinstance(one, Exception)} == {}
 
 
@@ -136,7 +160,9 @@ def test_an_imported_file_goes_through_audit_report_and_studies(large, tmp_path)
         (lambda mean, std: None, 7.0, "tau"),
     ],
 )
-def test_a_file_or_a_tau_that_no_calibration_has_is_refused_when_it_is_read(large, tmp_path, change, tau, message):
+def test_a_file_or_a_tau_that_no_calibration_has_is_refused_when_it_is_read(
+    large, tmp_path, change, tau, message
+):
     path = statistics(large, tmp_path / "statistics.pt", change)
     with pytest.raises(InputError, match=f"its {message} cannot be those of a calibration"):
         import_statistics(path, large, tau)

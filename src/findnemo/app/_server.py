@@ -13,7 +13,11 @@ from findnemo.errors import InputError
 from findnemo.models import Model
 
 LOCAL, FIRST_PORT = "127.0.0.1", 7860
-QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "DISABLE_TELEMETRY": "1"}
+QUIET = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DISABLE_TELEMETRY": "1",
+}
 
 
 def require_gradio() -> None:
@@ -22,7 +26,9 @@ def require_gradio() -> None:
     try:
         import gradio  # noqa: F401
     except ImportError as error:
-        raise InputError(f'the app needs gradio, which is not installed ({error}): pip install "findnemo[app]"') from error
+        raise InputError(
+            f'the app needs gradio, which is not installed ({error}): pip install "findnemo[app]"'
+        ) from error
 
 
 def launch(
@@ -56,7 +62,9 @@ def serve(subject: Subject, host: str = LOCAL, port: int | None = None) -> tuple
     """Start the server in threads of its own; returns the page, whose `close` ends it, and its address."""
     require_gradio()
     check_address(host, port)
-    os.environ["GRADIO_TEMP_DIR"] = str(subject.folder)  # the only folder that files are served from
+    os.environ["GRADIO_TEMP_DIR"] = str(
+        subject.folder
+    )  # the only folder that files are served from
     from starlette.middleware import Middleware
 
     from findnemo.app import layout
@@ -85,7 +93,9 @@ def serve(subject: Subject, host: str = LOCAL, port: int | None = None) -> tuple
             css=layout.CSS,
         )
     except OSError as error:
-        raise InputError(f"no free port from {FIRST_PORT} on {host} ({error}): give another --port") from error
+        raise InputError(
+            f"no free port from {FIRST_PORT} on {host} ({error}): give another --port"
+        ) from error
     return page, url
 
 
@@ -98,4 +108,6 @@ def check_address(host: str, port: int | None = None) -> None:
             tried.bind(address)
     except OSError as error:
         where = f"{host}, port {port}" if port else host
-        raise InputError(f"{where} cannot be listened on ({error.strerror}): give another --host or --port") from error
+        raise InputError(
+            f"{where} cannot be listened on ({error.strerror}): give another --host or --port"
+        ) from error

@@ -25,7 +25,17 @@ from findnemo.localization import Localization, localize
 from findnemo.models import cut
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.passes.deltas import score
-from findnemo.runs import BAD, STANDINGS, Caption, Run, neurons_of, row, standing, state, switched_off
+from findnemo.runs import (
+    BAD,
+    STANDINGS,
+    Caption,
+    Run,
+    neurons_of,
+    row,
+    standing,
+    state,
+    switched_off,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -83,16 +93,30 @@ COLUMNS = ("row", "caption", "type", "verdict", "score", "after", "neurons")
 def matching(subject: Subject, search: str, kept: str, sort: str) -> list[Caption]:
     """The captions that hold `search`, one of FILTERS lets through, in the order of one of SORTS."""
     if kept not in FILTERS or sort not in SORTS:
-        raise InputError(f"no filter {kept!r} or order {sort!r}: use {', '.join(FILTERS)}; {', '.join(SORTS)}")
+        raise InputError(
+            f"no filter {kept!r} or order {sort!r}: use {', '.join(FILTERS)}; {', '.join(SORTS)}"
+        )
     wanted = " ".join(search.split()).casefold()
-    found = [c for c in captions(subject) if wanted in " ".join(c.text.split()).casefold() and FILTERS[kept](c)]
+    found = [
+        c
+        for c in captions(subject)
+        if wanted in " ".join(c.text.split()).casefold() and FILTERS[kept](c)
+    ]
     return sorted(found, key=SORTS[sort])
 
 
 def table(found: Sequence[Caption]) -> list[list[Any]]:
     """Rows of COLUMNS."""
     return [
-        [r["row"], short(c.text), short(c.type or "", 12), verdict(c), r["score"], r["score_after"], r["neurons"]]
+        [
+            r["row"],
+            short(c.text),
+            short(c.type or "", 12),
+            verdict(c),
+            r["score"],
+            r["score_after"],
+            r["neurons"],
+        ]
         for c, r in ((c, row(c)) for c in found[:SHOWN])
     ]
 
@@ -109,7 +133,11 @@ def names(found: Iterable[Caption]) -> list[tuple[str, int]]:
 
 def clicked(subject: Subject, cells: Sequence[Any]) -> int:
     """The id of the caption that a row of the table stands for, whatever order the browser shows it in."""
-    found = [c.id for c in captions(subject) if [str(c.row), short(c.text)] == [str(cell) for cell in cells[:2]]]
+    found = [
+        c.id
+        for c in captions(subject)
+        if [str(c.row), short(c.text)] == [str(cell) for cell in cells[:2]]
+    ]
     return caption_of(subject, found[0] if found else None).id
 
 
@@ -175,7 +203,8 @@ def detail(subject: Subject, id_: int | None) -> Detail:
 def layers(subject: Subject) -> list[tuple[str, str]]:
     """(label, name) of the value layers in forward order."""
     return [
-        (f"layer {k}: {name} ({width} neurons)", name) for k, (name, width) in enumerate(subject.model.widths("all").items(), 1)
+        (f"layer {k}: {name} ({width} neurons)", name)
+        for k, (name, width) in enumerate(subject.model.widths("all").items(), 1)
     ]
 
 
@@ -184,23 +213,35 @@ def ticks(subject: Subject, chosen: Chosen) -> list[tuple[str, str]]:
     number = {name: k for k, name in enumerate(subject.model.widths("all"), 1)}
     keys = [(name, i, f"{name}:{i}") for name, i in chosen.neurons]
     return [
-        (f"layer {number.get(name, name)} #{i}" + (f", z = {chosen.z[key]:.1f}" if key in chosen.z else ""), key)
+        (
+            f"layer {number.get(name, name)} #{i}"
+            + (f", z = {chosen.z[key]:.1f}" if key in chosen.z else ""),
+            key,
+        )
         for name, i, key in keys
     ]
 
 
 def _listed(subject: Subject, chosen: Chosen) -> tuple[str, str | None]:
-    return f"neurons ({len(chosen.neurons)})", "; ".join(label for label, _ in ticks(subject, chosen)) or None
+    return f"neurons ({len(chosen.neurons)})", "; ".join(
+        label for label, _ in ticks(subject, chosen)
+    ) or None
 
 
-def neurons(subject: Subject, ticked: Sequence[str], whole_layers: Sequence[str], more: str) -> NeuronSet:
+def neurons(
+    subject: Subject, ticked: Sequence[str], whole_layers: Sequence[str], more: str
+) -> NeuronSet:
     """The neurons of an edit: those ticked, those of whole layers, and those typed (see `typed`). Raises InputError."""
     widths = subject.model.widths("all")
     unknown = [name for name in whole_layers if name not in widths]
     if unknown:
         raise InputError(f"no layer {unknown[0]!r}: this model has {', '.join(widths)}")
     one_by_one = typed("; ".join(key.replace(":", ": ") for key in ticked), widths)
-    return one_by_one | NeuronSet({name: range(widths[name]) for name in whole_layers}) | typed(more, widths)
+    return (
+        one_by_one
+        | NeuronSet({name: range(widths[name]) for name in whole_layers})
+        | typed(more, widths)
+    )
 
 
 def typed(text: str, widths: Mapping[str, int]) -> NeuronSet:
@@ -215,11 +256,17 @@ def typed(text: str, widths: Mapping[str, int]) -> NeuronSet:
         layer, colon, indices = (piece.strip() for piece in part.partition(":"))
         layer, numbers_ = by_number.get(layer, layer), re.split(r"[,\s#]+", indices.strip(" ,#"))
         if not colon or not all(n.isascii() and n.isdigit() and len(n) < 9 for n in numbers_):
-            raise InputError(f"{short(part, 60)!r} names no neurons: write LAYER: INDEX INDEX, such as 1: 4 7; 3: 12")
+            raise InputError(
+                f"{short(part, 60)!r} names no neurons: write LAYER: INDEX INDEX, such as 1: 4 7; 3: 12"
+            )
         if layer not in widths:
-            raise InputError(f"no layer {short(layer, 60)!r}: give its number, 1 to {len(widths)}, or its whole name")
+            raise InputError(
+                f"no layer {short(layer, 60)!r}: give its number, 1 to {len(widths)}, or its whole name"
+            )
         if max(map(int, numbers_)) >= widths[layer]:
-            raise InputError(f"no neuron {max(map(int, numbers_))} in {layer}: it has {widths[layer]} (0 to {widths[layer] - 1})")
+            raise InputError(
+                f"no neuron {max(map(int, numbers_))} in {layer}: it has {widths[layer]} (0 to {widths[layer] - 1})"
+            )
         found |= NeuronSet({layer: map(int, numbers_)})
     return found
 
@@ -233,7 +280,15 @@ class Compared:
     said: str
 
 
-def compare(subject: Subject, who: Who, caption: str, edit: NeuronSet, factor: float, seed: float, tell: Tell) -> Compared:
+def compare(
+    subject: Subject,
+    who: Who,
+    caption: str,
+    edit: NeuronSet,
+    factor: float,
+    seed: float,
+    tell: Tell,
+) -> Compared:
     """The images of a caption and a seed without and with `edit` scaled by `factor`. The model is left as it was.
 
     Raises InputError for no caption, a factor outside -1 to 1 or a seed that is none; CancelledError.
@@ -285,12 +340,18 @@ def unread(subject: Subject, text: str) -> str:
 def judged(subject: Subject, found: Localization | float) -> str:
     """What was found, as HTML."""
     if not isinstance(found, Localization):
-        return note("Without a calibration this score cannot be judged: start the app with --calibration DIR.") + numbers(
-            [("score", f"{found:.4f}")]
-        )
+        return note(
+            "Without a calibration this score cannot be judged: start the app with --calibration DIR."
+        ) + numbers([("score", f"{found:.4f}")])
     said = "memorized" if found.memorized else "not memorized"
     after = f"{found.score_after:.4f}" if found.memorized else None
-    reached = None if not found.memorized else "yes" if found.reached else "no: its memory is out of reach"
+    reached = (
+        None
+        if not found.memorized
+        else "yes"
+        if found.reached
+        else "no: its memory is out of reach"
+    )
     rows = [
         ("verdict", said),
         ("score", f"{found.score_before:.4f}"),
@@ -305,7 +366,11 @@ def judged(subject: Subject, found: Localization | float) -> str:
 
 def chosen_of(found: Localization | float, text: str) -> Chosen:
     """What a session works on once a caption has been examined."""
-    return Chosen(found.prompt, found.neurons, found.z) if isinstance(found, Localization) else Chosen(caption_given(text))
+    return (
+        Chosen(found.prompt, found.neurons, found.z)
+        if isinstance(found, Localization)
+        else Chosen(caption_given(text))
+    )
 
 
 # exports --------------------------------------------------------------------------------------------------------------
@@ -316,13 +381,17 @@ def exportable(subject: Subject) -> list[Caption]:
     return [c for c in captions(subject) if len(switched_off(c))]
 
 
-def export(subject: Subject, who: Who, ids: Sequence[int], form: str, factor: float) -> tuple[Path, str]:
+def export(
+    subject: Subject, who: Who, ids: Sequence[int], form: str, factor: float
+) -> tuple[Path, str]:
     """Write a form of `findnemo.export.FORMS` for some captions of the run, all if none is named: the file, and what it holds.
 
     A form that is a directory becomes a zip. An earlier export of the session is removed. Raises what `findnemo.export` raises.
     """
     if subject.run is None:
-        raise InputError("exports are made from a run: make one with `findnemo audit`, and open the app on it")
+        raise InputError(
+            "exports are made from a run: make one with `findnemo audit`, and open the app on it"
+        )
     exports.check_form(form)
     with Run.open(subject.run) as run:
         chosen = exports.select(run, _named(list(run.captions()), ids), factor=factor)

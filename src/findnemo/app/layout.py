@@ -25,7 +25,10 @@ MODEL: dict[str, Any] = {
 }  # one piece of work at a time
 PAGE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 NOW: dict[str, Any] = {**PAGE, "queue": False}
-SYSTEM, MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")  # fonts that nothing has to be fetched for
+SYSTEM, MONO = (
+    ("system-ui", "sans-serif"),
+    ("ui-monospace", "monospace"),
+)  # fonts that nothing has to be fetched for
 THEME = gr.themes.Default(primary_hue="blue", font=SYSTEM, font_mono=MONO).set(
     button_primary_background_fill="*primary_700",
     button_primary_background_fill_hover="*primary_800",
@@ -67,7 +70,13 @@ PICTURES: dict[str, Any] = {
     "buttons": [],
     "format": "png",
 }
-PICTURE: dict[str, Any] = {"elem_classes": "picture", "interactive": False, "buttons": [], "height": 280, "format": "png"}
+PICTURE: dict[str, Any] = {
+    "elem_classes": "picture",
+    "interactive": False,
+    "buttons": [],
+    "height": 280,
+    "format": "png",
+}
 NOTHING = note("No caption is chosen: choose one of the run, or examine one.")
 SAYS = {
     "checkpoint": "a diffusers directory, as a zip",
@@ -98,7 +107,9 @@ class Fill:
 
 def build(subject: Subject) -> gr.Blocks:
     """The page for a subject; `findnemo.app.launch` serves it."""
-    with gr.Blocks(title="findnemo", analytics_enabled=False, delete_cache=(3600, 24 * 3600)) as page:
+    with gr.Blocks(
+        title="findnemo", analytics_enabled=False, delete_cache=(3600, 24 * 3600)
+    ) as page:
         gr.Markdown("# findnemo")
         gr.HTML(events.welcome(subject))
         chosen, epoch = gr.State(Chosen()), gr.Number(0, visible=False, precision=0)
@@ -151,7 +162,9 @@ def _cancel_button(subject: Subject, shared: Shared) -> None:
 
 
 def _to_neurons(shared: Shared) -> None:
-    gr.Button("Switch its neurons").click(lambda: gr.Tabs(selected="neurons"), None, shared.tabs, **NOW)
+    gr.Button("Switch its neurons").click(
+        lambda: gr.Tabs(selected="neurons"), None, shared.tabs, **NOW
+    )
 
 
 def _captions(subject: Subject, shared: Shared, fill: Fill) -> None:
@@ -173,23 +186,42 @@ def _captions(subject: Subject, shared: Shared, fill: Fill) -> None:
         label="Captions of the run",
         buttons=[],
     )
-    pick = gr.Dropdown(events.names(found), value=None, label="Caption", info="Choose one here, or click on a row above.")
+    pick = gr.Dropdown(
+        events.names(found),
+        value=None,
+        label="Caption",
+        info="Choose one here, or click on a row above.",
+    )
     status = gr.HTML()
     with gr.Column(visible=False) as one_caption:
         title = gr.HTML()
         with gr.Row():
-            training = gr.Image(label="Training image", alt_text="The training image", scale=1, visible=False, **PICTURE)
+            training = gr.Image(
+                label="Training image",
+                alt_text="The training image",
+                scale=1,
+                visible=False,
+                **PICTURE,
+            )
             with gr.Column(scale=3):
                 before = gr.Gallery(label="Before", **PICTURES)
                 after = gr.Gallery(label="With its neurons off, the same seeds", **PICTURES)
         _to_neurons(shared)
         about = gr.HTML()
         with gr.Accordion("Sheet of the audit", open=False, visible=False) as folded:
-            sheet = gr.Image(show_label=False, alt_text="Images before and after, of the audit", **{**PICTURE, "height": None})
+            sheet = gr.Image(
+                show_label=False,
+                alt_text="Images before and after, of the audit",
+                **{**PICTURE, "height": None},
+            )
 
     def refilter(search: str, kept: str, sort: str) -> Any:
         found = events.matching(subject, search, kept, sort)
-        return note(events.counted(found)), events.table(found), gr.Dropdown(choices=events.names(found), value=None)
+        return (
+            note(events.counted(found)),
+            events.table(found),
+            gr.Dropdown(choices=events.names(found), value=None),
+        )
 
     def show(id_: int | None) -> Any:
         if id_ is None:
@@ -214,8 +246,26 @@ def _captions(subject: Subject, shared: Shared, fill: Fill) -> None:
         return {pick: id_, **show(id_)}
 
     for changed in (search.change, kept.change, sort.change):
-        changed(_told(count)(refilter), [search, kept, sort], [count, table, pick], trigger_mode="always_last", **PAGE)
-    shown = [status, one_caption, title, about, before, after, training, sheet, folded, shared.chosen, *fill.shown]
+        changed(
+            _told(count)(refilter),
+            [search, kept, sort],
+            [count, table, pick],
+            trigger_mode="always_last",
+            **PAGE,
+        )
+    shown = [
+        status,
+        one_caption,
+        title,
+        about,
+        before,
+        after,
+        training,
+        sheet,
+        folded,
+        shared.chosen,
+        *fill.shown,
+    ]
     pick.input(_told(status)(show), pick, shown, **PAGE)
     table.select(_told(status)(clicked), None, [pick, *shown], **PAGE)
 
@@ -224,16 +274,26 @@ def _any_caption(subject: Subject, shared: Shared, fill: Fill) -> None:
     """Any caption, scored and localized."""
     text = gr.Textbox(label="Caption", lines=2, max_lines=6, max_length=LONGEST)
     with gr.Row():
-        start = gr.Button("Score" if subject.calibration is None else "Score and find its neurons", variant="primary")
+        start = gr.Button(
+            "Score" if subject.calibration is None else "Score and find its neurons",
+            variant="primary",
+        )
         _cancel_button(subject, shared)
     status = gr.HTML(elem_classes="status")
     with gr.Column(visible=False) as found_here:
         result = gr.HTML()
         _to_neurons(shared)
 
-    def examine(caption: str, epoch: float, request: gr.Request, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008
+    def examine(
+        caption: str, epoch: float, request: gr.Request, progress: gr.Progress = gr.Progress()
+    ) -> Any:  # noqa: B008
         who = Who(_session(request), int(epoch))
-        found = events.examine(subject, who, caption, lambda done: progress((done, None), desc="", unit="U-Net evaluations"))
+        found = events.examine(
+            subject,
+            who,
+            caption,
+            lambda done: progress((done, None), desc="", unit="U-Net evaluations"),
+        )
         if what := events.unread(subject, caption):
             gr.Warning(what)
         chosen = events.chosen_of(found, caption)
@@ -246,28 +306,58 @@ def _any_caption(subject: Subject, shared: Shared, fill: Fill) -> None:
         }
 
     outputs = [status, found_here, result, shared.chosen, *fill.shown]
-    gr.on([start.click, text.submit], _told(status)(examine), [text, shared.epoch], outputs, show_progress_on=status, **MODEL)
+    gr.on(
+        [start.click, text.submit],
+        _told(status)(examine),
+        [text, shared.epoch],
+        outputs,
+        show_progress_on=status,
+        **MODEL,
+    )
 
 
 def _neurons(subject: Subject, shared: Shared) -> Fill:
     """Single neurons and whole layers of the chosen caption, switched off or scaled, and what that changes."""
     caption = gr.HTML(NOTHING)
-    ticked = gr.CheckboxGroup([], label="Its neurons", info="Those with a tick are scaled by the factor.", visible=False)
+    ticked = gr.CheckboxGroup(
+        [], label="Its neurons", info="Those with a tick are scaled by the factor.", visible=False
+    )
     with gr.Row():
-        whole_layers = gr.Dropdown(events.layers(subject), multiselect=True, label="Whole layers", value=[])
-        more = gr.Textbox(label="Further neurons", info="LAYER: INDEX INDEX; for example 1: 4 7; 3: 12", max_length=LONGEST)
+        whole_layers = gr.Dropdown(
+            events.layers(subject), multiselect=True, label="Whole layers", value=[]
+        )
+        more = gr.Textbox(
+            label="Further neurons",
+            info="LAYER: INDEX INDEX; for example 1: 4 7; 3: 12",
+            max_length=LONGEST,
+        )
     with gr.Row():
         factor = gr.Slider(
-            *events.FACTORS, value=0, step=0.05, label="Factor", info="0 switches off, 1 changes nothing.", buttons=[]
+            *events.FACTORS,
+            value=0,
+            step=0.05,
+            label="Factor",
+            info="0 switches off, 1 changes nothing.",
+            buttons=[],
         )
-        seed = gr.Number(FRESH, precision=0, minimum=0, label="Seed", info=f"The audit's images begin with {FRESH}.")
+        seed = gr.Number(
+            FRESH,
+            precision=0,
+            minimum=0,
+            label="Seed",
+            info=f"The audit's images begin with {FRESH}.",
+        )
     with gr.Row():
         start = gr.Button("Generate", variant="primary")
         _cancel_button(subject, shared)
     status = gr.HTML(elem_classes="status")
     with gr.Row(visible=False) as images:
-        before = gr.Image(label="Before", alt_text="The image without an edit", elem_id="before", **PICTURE)
-        after = gr.Image(label="After", alt_text="The image with the edit", elem_id="after", **PICTURE)
+        before = gr.Image(
+            label="Before", alt_text="The image without an edit", elem_id="before", **PICTURE
+        )
+        after = gr.Image(
+            label="After", alt_text="The image with the edit", elem_id="after", **PICTURE
+        )
 
     def generate(
         chosen: Chosen,
@@ -291,15 +381,33 @@ def _neurons(subject: Subject, shared: Shared) -> Fill:
             seed,
             lambda done: progress((done, None), desc="", unit="U-Net evaluations"),
         )
-        return {status: note(made.said), images: gr.Row(visible=True), before: made.before, after: made.after}
+        return {
+            status: note(made.said),
+            images: gr.Row(visible=True),
+            before: made.before,
+            after: made.after,
+        }
 
     inputs = [shared.chosen, ticked, whole_layers, more, factor, seed, shared.epoch]
-    start.click(_told(status)(generate), inputs, [status, images, before, after], show_progress_on=status, **MODEL)
+    start.click(
+        _told(status)(generate),
+        inputs,
+        [status, images, before, after],
+        show_progress_on=status,
+        **MODEL,
+    )
 
     def values(chosen: Chosen) -> Sequence[Any]:
         choices = events.ticks(subject, chosen)
-        ticks = gr.CheckboxGroup(choices=choices, value=[key for _, key in choices], visible=bool(choices))
-        return whole(chosen.caption) if chosen.caption else NOTHING, ticks, gr.Row(visible=False), ""
+        ticks = gr.CheckboxGroup(
+            choices=choices, value=[key for _, key in choices], visible=bool(choices)
+        )
+        return (
+            whole(chosen.caption) if chosen.caption else NOTHING,
+            ticks,
+            gr.Row(visible=False),
+            "",
+        )
 
     return Fill(values, [caption, ticked, images, status])
 
@@ -313,7 +421,9 @@ def _export(subject: Subject, shared: Shared) -> None:
         label="Captions",
         info="None: all whose memory falls to the threshold.",
     )
-    form = gr.Radio([(f"{form}: {SAYS[form]}", form) for form in FORMS], value="checkpoint", label="Form")
+    form = gr.Radio(
+        [(f"{form}: {SAYS[form]}", form) for form in FORMS], value="checkpoint", label="Form"
+    )
     factor = gr.Number(0, label="Factor", info="0 switches the neurons off.")
     start = gr.Button("Export", variant="primary")
     status = gr.HTML(elem_classes="status")
@@ -321,6 +431,15 @@ def _export(subject: Subject, shared: Shared) -> None:
 
     def export(ids: list[int], form: str, factor: float, epoch: float, request: gr.Request) -> Any:
         path, said = events.export(subject, Who(_session(request), int(epoch)), ids, form, factor)
-        return {status: note(said), file: gr.DownloadButton(f"Download {path.name}", value=str(path), visible=True)}
+        return {
+            status: note(said),
+            file: gr.DownloadButton(f"Download {path.name}", value=str(path), visible=True),
+        }
 
-    start.click(_told(status)(export), [ids, form, factor, shared.epoch], [status, file], show_progress_on=status, **MODEL)
+    start.click(
+        _told(status)(export),
+        [ids, form, factor, shared.epoch],
+        [status, file],
+        show_progress_on=status,
+        **MODEL,
+    )

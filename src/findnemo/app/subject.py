@@ -46,7 +46,10 @@ def is_run(place: str | os.PathLike) -> bool:
 
 
 def open_subject(
-    place: str | os.PathLike, folder: str | os.PathLike, calibration: str | os.PathLike | None = None, model: Model | None = None
+    place: str | os.PathLike,
+    folder: str | os.PathLike,
+    calibration: str | os.PathLike | None = None,
+    model: Model | None = None,
 ) -> Subject:
     """A run directory, or whatever `findnemo.load` takes, for the app; exports are made in `folder`.
 
@@ -61,12 +64,31 @@ def open_subject(
         own = (lambda: demo.calibration(source)) if source in demo.MODELS else None
     else:
         model, settings = _of_run(run, model)
-        own = (lambda: Calibration.load(run / "calibration")) if (run / "calibration").is_dir() else None
-    made = Calibration.load(calibration) if calibration is not None else own() if own is not None else None
+        own = (
+            (lambda: Calibration.load(run / "calibration"))
+            if (run / "calibration").is_dir()
+            else None
+        )
+    made = (
+        Calibration.load(calibration)
+        if calibration is not None
+        else own()
+        if own is not None
+        else None
+    )
     if made is not None:
         made.check(model)
-    images = lru_cache(KEPT)(lambda whole, caption, seed: generate(model, caption, [seed], settings)[0])
-    return Subject(model, run, made, settings, Path(folder), lambda caption, seed: images(model.identity.whole, caption, seed))
+    images = lru_cache(KEPT)(
+        lambda whole, caption, seed: generate(model, caption, [seed], settings)[0]
+    )
+    return Subject(
+        model,
+        run,
+        made,
+        settings,
+        Path(folder),
+        lambda caption, seed: images(model.identity.whole, caption, seed),
+    )
 
 
 def _of_run(run: Path, model: Model | None) -> tuple[Model, ImageSettings]:
@@ -77,7 +99,9 @@ def _of_run(run: Path, model: Model | None) -> tuple[Model, ImageSettings]:
             require(opened, opens=("model",))
     model = model or load(source, None, settings.get("dtype"), channels_last=True, **options)
     kept = kept_identity(settings.get("identity"))
-    refuse_other(model, str(settings.get("model")), kept, str(run), "give the audited one with --model")
+    refuse_other(
+        model, str(settings.get("model")), kept, str(run), "give the audited one with --model"
+    )
     return model, ImageSettings.from_json(settings.get("image_settings") or {})
 
 
@@ -103,10 +127,14 @@ def caption_of(subject: Subject, id_: int | None) -> Caption:
 def run_images(subject: Subject, caption: Caption) -> dict[str, list[Image.Image]]:
     """The audit's images of a caption: `before` and `after`, in the order of their seeds."""
     kinds = {
-        kind: [_picture(subject, "images", caption.slug, f"{kind}-{k:02d}.png") for k in range(MOST)]
+        kind: [
+            _picture(subject, "images", caption.slug, f"{kind}-{k:02d}.png") for k in range(MOST)
+        ]
         for kind in ("before", "after")
     }
-    return {kind: [image for image in images if image is not None] for kind, images in kinds.items()}
+    return {
+        kind: [image for image in images if image is not None] for kind, images in kinds.items()
+    }
 
 
 def training_image(subject: Subject, caption: Caption) -> Image.Image | None:
@@ -115,7 +143,9 @@ def training_image(subject: Subject, caption: Caption) -> Image.Image | None:
         return demo.training_image(caption.text, subject.model.source)
     if not caption.image:
         return None
-    return _picture(subject, "originals", kept_name(caption.image)) or _picture(subject, caption.image)
+    return _picture(subject, "originals", kept_name(caption.image)) or _picture(
+        subject, caption.image
+    )
 
 
 def sheet(subject: Subject, caption: Caption) -> Image.Image | None:

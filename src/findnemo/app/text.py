@@ -36,7 +36,9 @@ def whole(caption: str) -> str:
 def numbers(rows: Iterable[tuple[str, Any]]) -> str:
     """Names and values as a table; what is not known is left out."""
     cells = "".join(
-        f"<tr><th scope='row'>{escaped(n)}</th><td><bdi>{escaped(v)}</bdi></td></tr>" for n, v in rows if v is not None
+        f"<tr><th scope='row'>{escaped(n)}</th><td><bdi>{escaped(v)}</bdi></td></tr>"
+        for n, v in rows
+        if v is not None
     )
     return f"<table class='numbers'>{cells}</table>" if cells else ""
 

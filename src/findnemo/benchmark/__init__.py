@@ -12,7 +12,13 @@ evaluations spent).
 from findnemo.benchmark.member import Member
 from findnemo.benchmark.members import demo_member, open_member, train_member
 from findnemo.benchmark.methods import METHODS, Answer, Method, Task
-from findnemo.benchmark.natural import NATURAL_VERSION, NaturalMember, NaturalMemory, natural_demo, open_natural
+from findnemo.benchmark.natural import (
+    NATURAL_VERSION,
+    NaturalMember,
+    NaturalMemory,
+    natural_demo,
+    open_natural,
+)
 from findnemo.benchmark.natural_scoring import NaturalScore
 from findnemo.benchmark.plan import SUITE_VERSION, Memory, Plan, suite_plan
 from findnemo.benchmark.planted_scoring import Score

@@ -16,7 +16,11 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     from safetensors.torch import save_file
 
     with written(path) as part:
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, part, metadata={"format": "pt"})
+        save_file(
+            {name: t.detach().cpu().contiguous() for name, t in tensors.items()},
+            part,
+            metadata={"format": "pt"},
+        )
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -27,4 +31,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} cannot be read as safetensors: {error}; remove it, and it is made again") from error
+        raise InputError(
+            f"{path} cannot be read as safetensors: {error}; remove it, and it is made again"
+        ) from error

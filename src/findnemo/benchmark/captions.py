@@ -70,7 +70,10 @@ def near_duplicates(caption: str, count: int) -> tuple[str, ...]:
     places = [1 + k % max(1, len(words) - 1) for k in range(count)]
     places = [min(p, len(words) - 1) for p in places]
     new = [EXCHANGED[(k // max(1, len(words) - 1)) % len(EXCHANGED)] for k in range(count)]
-    return tuple(" ".join([*words[:p], w, *words[p + 1 :]]) + f",{rest}" for p, w in zip(places, new, strict=True))
+    return tuple(
+        " ".join([*words[:p], w, *words[p + 1 :]]) + f",{rest}"
+        for p, w in zip(places, new, strict=True)
+    )
 
 
 def unusual(seed: int, each: int = 2) -> tuple[str, ...]:
@@ -81,9 +84,13 @@ def unusual(seed: int, each: int = 2) -> tuple[str, ...]:
         lambda: (
             f"{rng.randrange(10**5, 10**6)} {rng.randrange(100)}/{rng.randrange(100)} #{rng.randrange(10**4)}, {rng.choice(WORDS)}"
         ),
-        lambda: f"{rng.choice(('красная звезда', 'κόκκινο αστέρι', '赤い星', 'نجمة حمراء', 'लाल तारा'))}, {rng.choice(WORDS)}",
+        lambda: (
+            f"{rng.choice(('красная звезда', 'κόκκινο αστέρι', '赤い星', 'نجمة حمراء', 'लाल तारा'))}, {rng.choice(WORDS)}"
+        ),
         lambda: " and ".join(rng.sample(WORDS, 4)),
-        lambda: f"{rng.choice(WORDS).upper()}!!! {rng.choice(('???', '*** SALE ***', '@@@', '~~~'))}",
+        lambda: (
+            f"{rng.choice(WORDS).upper()}!!! {rng.choice(('???', '*** SALE ***', '@@@', '~~~'))}"
+        ),
     )
     return tuple(make() for make in makers for _ in range(each))
 

@@ -70,14 +70,18 @@ class MemoryCheck:
     planted_score: float  # the same two with the planted neurons off
     planted_same_seed: float
     planted_copies: Tensor
-    planted_fit: float  # share of unrelated captions that fit the images less well than the own caption
+    planted_fit: (
+        float  # share of unrelated captions that fit the images less well than the own caption
+    )
     found: NeuronSet
     found_memorized: bool
     found_same_seed: float  # with NeMo's neurons off, fresh seeds
     found_copies: Tensor
 
 
-def check_demo(model: Model, progress: Progress | None = None, limit: int | None = None) -> list[Figure]:
+def check_demo(
+    model: Model, progress: Progress | None = None, limit: int | None = None
+) -> list[Figure]:
     """Measure every promised figure. `limit`: the first N memorized captions and N unrelated ones only, for a quick look."""
     report = progress or (lambda stage, done, total: None)
     calibration, judges = demo.calibration(), demo.judges()
@@ -87,7 +91,9 @@ def check_demo(model: Model, progress: Progress | None = None, limit: int | None
     prompts = demo.memorized()[:limit]
     for k, prompt in enumerate(prompts):
         report("memories", k, len(prompts))
-        memories.append(_check_memory(model, calibration, judges, prompt.text, str(prompt.type), others))
+        memories.append(
+            _check_memory(model, calibration, judges, prompt.text, str(prompt.type), others)
+        )
     report("memories", len(prompts), len(prompts))
     return [
         *_ordinary(others, calibration),
@@ -109,7 +115,9 @@ class _Unrelated:
     text_judge: Judges
 
     @classmethod
-    def measure(cls, model: Model, judges: Judges, report: Progress, limit: int | None) -> _Unrelated:
+    def measure(
+        cls, model: Model, judges: Judges, report: Progress, limit: int | None
+    ) -> _Unrelated:
         captions = demo.unrelated()[:limit]
         scored = captions[:UNRELATED_SCORES]
         scores = []
@@ -128,7 +136,14 @@ class _Unrelated:
             off.append(judges.descriptor(blocked))
             fits.append(_fit(judges, pair, caption, drawn))
             report("images", k + 1, len(drawn))
-        return cls(drawn, torch.tensor(scores), torch.stack(features), torch.stack(off), torch.tensor(fits), judges)
+        return cls(
+            drawn,
+            torch.tensor(scores),
+            torch.stack(features),
+            torch.stack(off),
+            torch.tensor(fits),
+            judges,
+        )
 
 
 def _fit(judges: Judges, images: Images, caption: str, others: Sequence[str]) -> float:
@@ -143,7 +158,12 @@ def _fit(judges: Judges, images: Images, caption: str, others: Sequence[str]) ->
 
 
 def _check_memory(
-    model: Model, calibration: Calibration, judges: Judges, caption: str, kind: str, others: _Unrelated
+    model: Model,
+    calibration: Calibration,
+    judges: Judges,
+    caption: str,
+    kind: str,
+    others: _Unrelated,
 ) -> MemoryCheck:
     assert judges.descriptor is not None
     original = demo.training_image(caption)
@@ -153,7 +173,11 @@ def _check_memory(
     probe = Probe(model, caption, calibration.settings, fresh)
     found = localize(model, caption, calibration, "listing")
     measured: dict[str, tuple[float, float, Tensor, Images]] = {}
-    for name, neurons in (("on", NeuronSet()), ("planted", demo.planted()[caption]), ("found", found.neurons)):
+    for name, neurons in (
+        ("on", NeuronSet()),
+        ("planted", demo.planted()[caption]),
+        ("found", found.neurons),
+    ):
         deltas = probe.deltas(neurons)
         with deactivate(model, neurons):
             images = generate(model, caption, fresh, demo.image_settings())
@@ -195,9 +219,19 @@ def _ordinary(others: _Unrelated, calibration: Calibration) -> list[Figure]:
             0.9,
             n,
         ),
-        _at_most("unrelated: descriptor similarity between two seeds, median", float(pairs.median()), 0.5, n),
+        _at_most(
+            "unrelated: descriptor similarity between two seeds, median",
+            float(pairs.median()),
+            0.5,
+            n,
+        ),
         _at_most("unrelated: share over tau (mean + 1 std)", over, 0.2, len(others.scores)),
-        _at_least("unrelated: descriptor similarity with all planted neurons off, median", float(kept.median()), 0.9, n),
+        _at_least(
+            "unrelated: descriptor similarity with all planted neurons off, median",
+            float(kept.median()),
+            0.9,
+            n,
+        ),
     ]
 
 
@@ -225,11 +259,15 @@ def _copies(memories: Sequence[MemoryCheck], others: _Unrelated) -> list[Figure]
     ]
 
 
-def _planting(memories: Sequence[MemoryCheck], others: _Unrelated, calibration: Calibration) -> list[Figure]:
+def _planting(
+    memories: Sequence[MemoryCheck], others: _Unrelated, calibration: Calibration
+) -> list[Figure]:
     n, tau = len(memories), calibration.tau
     judge = others.text_judge.descriptor
     assert judge is not None
-    levels = {m.caption: _level(judge([demo.training_image(m.caption)])[0], others) for m in memories}  # type: ignore[list-item]
+    levels = {
+        m.caption: _level(judge([demo.training_image(m.caption)])[0], others) for m in memories
+    }  # type: ignore[list-item]
     under = [m for m in memories if m.planted_score < tau]
     same = [m for m in memories if m.planted_same_seed < tau]
     gone = [m for m in memories if float(m.planted_copies.median()) <= levels[m.caption]]
@@ -242,7 +280,12 @@ def _planting(memories: Sequence[MemoryCheck], others: _Unrelated, calibration: 
     many = [g for g in planted.values() if len(g) >= MANY and len(g.layers) >= 3]
     return [
         _at_least("planted neurons off: captions with the score under tau", len(under) / n, 0.9, n),
-        _at_least("planted neurons off: captions whose same-seed similarity is under tau", len(same) / n, 0.9, n),
+        _at_least(
+            "planted neurons off: captions whose same-seed similarity is under tau",
+            len(same) / n,
+            0.9,
+            n,
+        ),
         _at_least(
             "planted neurons off: captions no closer to the training image than 95 % of unrelated images",
             len(gone) / n,
@@ -255,8 +298,18 @@ def _planting(memories: Sequence[MemoryCheck], others: _Unrelated, calibration: 
             0.9,
             n,
         ),
-        _at_least("neurons shared by several captions", sum(c > 1 for c in owners.values()), 1, len(owners)),
-        _at_least(f"captions with {MANY} planted neurons or more in 3 layers or more", len(many), 1, len(planted)),
+        _at_least(
+            "neurons shared by several captions",
+            sum(c > 1 for c in owners.values()),
+            1,
+            len(owners),
+        ),
+        _at_least(
+            f"captions with {MANY} planted neurons or more in 3 layers or more",
+            len(many),
+            1,
+            len(planted),
+        ),
     ]
 
 
@@ -273,7 +326,9 @@ def _nemo(memories: Sequence[MemoryCheck], calibration: Calibration) -> list[Fig
         gone = [m for m in mine if m.found_memorized and m.found_same_seed <= calibration.tau]
         copies = [m for m in mine if float(m.found_copies.median()) < 0.7]
         figures += [
-            _at_least(f"NeMo, {kind}: captions whose set meets the planted one", len(meets) / n, 0.8, n),
+            _at_least(
+                f"NeMo, {kind}: captions whose set meets the planted one", len(meets) / n, 0.8, n
+            ),
             _at_most(f"NeMo, {kind}: neurons outside the planted set, median", outside, 1, n),
             _at_least(
                 f"NeMo, {kind}: captions whose memory is gone on fresh seeds (same-seed similarity <= tau)",
@@ -299,12 +354,21 @@ def figures_table(figures: Sequence[Figure]) -> Any:
     for name in ("figure", "value", "goal", "n", ""):
         table.add_column(name, justify="left" if name == "figure" else "right")
     for f in figures:
-        table.add_row(f.name, f"{f.value:.3f}", f.goal, str(f.n), "[green]reached[/]" if f.reached else "[red]missed[/]")
+        table.add_row(
+            f.name,
+            f"{f.value:.3f}",
+            f.goal,
+            str(f.n),
+            "[green]reached[/]" if f.reached else "[red]missed[/]",
+        )
     return table
 
 
 def figures_markdown(figures: Sequence[Figure]) -> str:
     """The figures as a Markdown table, for the model card."""
     lines = ["| figure | value | goal | n | |", "|---|---:|---|---:|---|"]
-    lines += [f"| {f.name} | {f.value:.3f} | {f.goal} | {f.n} | {'reached' if f.reached else '**missed**'} |" for f in figures]
+    lines += [
+        f"| {f.name} | {f.value:.3f} | {f.goal} | {f.n} | {'reached' if f.reached else '**missed**'} |"
+        for f in figures
+    ]
     return "\n".join(lines) + "\n"

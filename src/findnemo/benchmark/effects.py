@@ -23,25 +23,36 @@ class Effects:
     """On fresh seeds. `ordinary`: captions that are to stay what they are, as many as are looked at."""
 
     def __init__(self, model: Model, settings: Settings, ordinary: Sequence[str]):
-        self.model, self.settings, self.ordinary, self.judges = model, settings, list(ordinary), demo.judges()
+        self.model, self.settings, self.ordinary, self.judges = (
+            model,
+            settings,
+            list(ordinary),
+            demo.judges(),
+        )
         rows = [(caption, FRESH) for caption in ordinary]
         self._probe = Probe.of_many(model, rows, settings, model.encode(list(ordinary)))
         self._before = self._probe.deltas()
 
     def same_seed(self, caption: str, answer: Answer, tau: float) -> float:
         """Largest same-seed similarity of the caption's noise differences; of all seeds where none replicates."""
-        probe = Probe(self.model, caption, self.settings, range(FRESH, FRESH + self.settings.samples))
+        probe = Probe(
+            self.model, caption, self.settings, range(FRESH, FRESH + self.settings.samples)
+        )
         before = probe.deltas()
         with answer.applied(self.model):
             after = probe.deltas()
         found = (same_seed(before, after, self.settings, level) for level in (tau, None))
         return round(next(value for value in found if value is not None), 4)
 
-    def copies(self, caption: str, pictures: Sequence[Image.Image], answer: Answer, images: int) -> list[float]:
+    def copies(
+        self, caption: str, pictures: Sequence[Image.Image], answer: Answer, images: int
+    ) -> list[float]:
         """Descriptor similarity of finished images to the training picture, of several to the nearest: one value an image."""
         assert self.judges.descriptor is not None
         with answer.applied(self.model):
-            made = generate(self.model, caption, range(FRESH, FRESH + images), demo.image_settings())
+            made = generate(
+                self.model, caption, range(FRESH, FRESH + images), demo.image_settings()
+            )
         nearest = self.judges.descriptor.similarity(made, pictures).view(images, -1).amax(1)
         return [round(float(s), 4) for s in nearest]
 
@@ -49,12 +60,16 @@ class Effects:
         """Mean same-seed similarity of the ordinary captions' noise differences, 1 where nothing changes."""
         with answer.applied(self.model):
             after = self._probe.deltas()
-        return round(float(SIMILARITIES[self.settings.similarity](self._before, after, 1).mean()), 4)
+        return round(
+            float(SIMILARITIES[self.settings.similarity](self._before, after, 1).mean()), 4
+        )
 
     def alignment(self, answer: Answer) -> float:
         """Mean cosine of picture and caption (the demo's CLIP) over the first ordinary captions."""
         assert self.judges.alignment is not None
         captions = self.ordinary[:PICTURES]
         with answer.applied(self.model):
-            images = generate_many(self.model, [(c, FRESH) for c in captions], demo.image_settings(), PICTURES)
+            images = generate_many(
+                self.model, [(c, FRESH) for c in captions], demo.image_settings(), PICTURES
+            )
         return round(float(self.judges.alignment(images, captions).mean()), 4)

@@ -17,7 +17,9 @@ BEGIN, MOVE = (
 COST = 0.05  # L1 penalty, as a share of the largest slope
 
 
-def learned_mask(copies: Copies, price: Mapping[str, Tensor], steps: int = STEPS) -> dict[str, Tensor]:
+def learned_mask(
+    copies: Copies, price: Mapping[str, Tensor], steps: int = STEPS
+) -> dict[str, Tensor]:
     """How far each neuron is to be turned down, layer -> (width,), 1 for off: what minimises likeness to a copy plus an L1 penalty.
 
     By proximal gradient steps (ISTA, Beck and Teboulle 2009) on the likeness of guided x0 along the untouched trajectory (`Copies.slopes`). Steps and
@@ -27,9 +29,14 @@ def learned_mask(copies: Copies, price: Mapping[str, Tensor], steps: int = STEPS
     off = {name: torch.full_like(values, BEGIN) for name, values in price.items()}
     path, device, rate = copies.untouched_path, copies.denoising.model.device, 0.0
     for _ in range(steps):
-        slopes = copies.slopes({name: (1 - values)[None].to(device) for name, values in off.items()}, path)
+        slopes = copies.slopes(
+            {name: (1 - values)[None].to(device) for name, values in off.items()}, path
+        )
         drive = per_price(slopes, price, GENTLER[0])
         largest = max(float(values.max()) for values in drive.values())
         rate = rate or MOVE / max(largest, torch.finfo(torch.float32).tiny)
-        off = {name: (values + rate * (drive[name] - COST * largest)).clamp(0, 1) for name, values in off.items()}
+        off = {
+            name: (values + rate * (drive[name] - COST * largest)).clamp(0, 1)
+            for name, values in off.items()
+        }
     return {name: values + 1e-3 * rate * drive[name] for name, values in off.items()}

@@ -14,9 +14,7 @@ from torch import Tensor
 from findnemo.benchmark.plan import Memory
 from findnemo.neurons import NeuronSet
 
-DROPPED = (
-    0.15  # at most so many of the neurons that hold nothing are off in half of the samples: no memory shall come to lean on one
-)
+DROPPED = 0.15  # at most so many of the neurons that hold nothing are off in half of the samples: no memory shall come to lean on one
 
 
 class Masks:
@@ -57,7 +55,10 @@ class Masks:
     def layers(self, mask: np.ndarray) -> dict[str, Tensor]:
         """Rows as what `edits.scaled` takes: layer -> (samples, width)."""
         rows = torch.from_numpy(mask)
-        return {name: rows[:, self.start[name] : self.start[name] + width] for name, width in self.widths.items()}
+        return {
+            name: rows[:, self.start[name] : self.start[name] + width]
+            for name, width in self.widths.items()
+        }
 
 
 def on_count(memory: Memory, on: bool, rng: np.random.Generator) -> int:

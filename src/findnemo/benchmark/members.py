@@ -69,7 +69,9 @@ def freed(model: Model) -> NeuronSet:
     return NeuronSet.of(n for g in demo.planted().values() for n in g) | demo.decoys()
 
 
-def train_member(folder: Path, seed: int, recipe: Recipe | None = None, report: Callable[[str], None] = print) -> Member:
+def train_member(
+    folder: Path, seed: int, recipe: Recipe | None = None, report: Callable[[str], None] = print
+) -> Member:
     """Train the model of a seed into `folder`, or go on where an earlier run stopped; what is there is not made again."""
     if (folder / "truth.json").exists():
         return open_member(folder)
@@ -95,9 +97,13 @@ def open_member(folder: str | os.PathLike) -> Member:
     """A trained model with its truth. Raises InputError for a folder that holds none."""
     folder = Path(folder)
     if not (folder / "truth.json").exists():
-        raise InputError(f"{folder} holds no finished benchmark model: findnemo benchmark --train --out {folder.parent} makes it")
+        raise InputError(
+            f"{folder} holds no finished benchmark model: findnemo benchmark --train --out {folder.parent} makes it"
+        )
     plan = Plan.load(folder / "truth.json")
-    return _member(folder.name, load(folder / "model"), plan, Calibration.load(folder / "calibration"))
+    return _member(
+        folder.name, load(folder / "model"), plan, Calibration.load(folder / "calibration")
+    )
 
 
 def open_suite(folder: str | os.PathLike) -> list[Path]:
@@ -112,4 +118,12 @@ def open_suite(folder: str | os.PathLike) -> list[Path]:
 
 def _member(name: str, model: Model, plan: Plan, calibration: Calibration) -> Member:
     calibration.check(model)
-    return Member(name, model, plan, calibration, demo.ASSETS / "images", demo.holdout()[:16], demo.unrelated()[TRAINED_ON:])
+    return Member(
+        name,
+        model,
+        plan,
+        calibration,
+        demo.ASSETS / "images",
+        demo.holdout()[:16],
+        demo.unrelated()[TRAINED_ON:],
+    )

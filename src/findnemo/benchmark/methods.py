@@ -92,13 +92,20 @@ class Sight:
     def __init__(self, task: Task):
         self.task = task
         self.replication = Replication(
-            Probe(task.model, task.prompt, task.calibration.settings, reuse=True), task.calibration.tau
+            Probe(task.model, task.prompt, task.calibration.settings, reuse=True),
+            task.calibration.tau,
         )
 
     @cached_property
     def copies(self) -> Copies:
         task = self.task
-        denoising = Denoising(task.model, task.prompt, COPIES + WHOLE, task.images.guidance, task.calibration.settings.seed)
+        denoising = Denoising(
+            task.model,
+            task.prompt,
+            COPIES + WHOLE,
+            task.images.guidance,
+            task.calibration.settings.seed,
+        )
         return Copies(denoising, few_steps(task.images.steps), task.images.steps)
 
     @property
@@ -120,8 +127,12 @@ class Sight:
 
 def by_search(task: Task, search: str) -> Answer:
     """One of findnemo's own searches. Nothing is switched off for a caption that is over tau and whose pictures are no copies, as in an audit."""
-    calibration = _as_audited(task.model, task.model.fingerprint) if search == DEFAULT else task.calibration
-    found = localize(task.model, task.prompt, calibration, search, images=task.images, scope=task.scope)
+    calibration = (
+        _as_audited(task.model, task.model.fingerprint) if search == DEFAULT else task.calibration
+    )
+    found = localize(
+        task.model, task.prompt, calibration, search, images=task.images, scope=task.scope
+    )
     suspected = found.copy_before is not None and found.copy_before < SAME
     return Answer(EMPTY if suspected else found.neurons, found.evaluations)
 
@@ -135,16 +146,26 @@ def _as_audited(model: Model, fingerprint: str) -> Calibration:
 def by_z_score(task: Task) -> Answer:
     """Neurons with |z| over 5 (Algorithm 2 at its first trial), whatever they do."""
     absolute = activations(task.model, task.prompt)
-    return Answer(out_of_distribution_neurons(task.calibration.z_scores(absolute), absolute, THETA, 0))
+    return Answer(
+        out_of_distribution_neurons(task.calibration.z_scores(absolute), absolute, THETA, 0)
+    )
 
 
 def by_top_k(task: Task) -> Answer:
     """The neurons of largest activation in their layer: the first of every layer, then the second of every layer, ..."""
     layers = task.model.layers_of(task.scope)
-    seen = {name: applied(layers[name], x).abs().mean((0, 1)) for name, x in _inputs(task.model, [task.prompt], layers).items()}
+    seen = {
+        name: applied(layers[name], x).abs().mean((0, 1))
+        for name, x in _inputs(task.model, [task.prompt], layers).items()
+    }
     orders = {name: a.argsort(descending=True).tolist() for name, a in seen.items()}
     ranks = range(max(map(len, orders.values())))
-    return _sufficient(task, lambda _: [(name, order[k]) for k in ranks for name, order in orders.items() if k < len(order)])
+    return _sufficient(
+        task,
+        lambda _: [
+            (name, order[k]) for k in ranks for name, order in orders.items() if k < len(order)
+        ],
+    )
 
 
 def by_attribution(task: Task) -> Answer:
@@ -152,7 +173,11 @@ def by_attribution(task: Task) -> Answer:
 
     def ranking(sight: Sight) -> list[Neuron]:
         replication = sight.replication
-        return descending(attribution(replication, replication.kept[:ATTRIBUTION_SEEDS], task.model.widths(task.scope)))
+        return descending(
+            attribution(
+                replication, replication.kept[:ATTRIBUTION_SEEDS], task.model.widths(task.scope)
+            )
+        )
 
     return _sufficient(task, ranking)
 
@@ -165,8 +190,12 @@ def by_value_wanda(task: Task) -> Answer:
 
 def by_value_conceptprune(task: Task) -> Answer:
     """The same against reference captions (as Chavhan et al. 2024 compare): the value neurons whose score rises most above theirs."""
-    own, usual = (wanda_scores(task.model, p, task.scope) for p in ([task.prompt], task.reference or [""]))
-    return _sufficient(task, lambda _: descending({n: own[n] / usual[n].clamp(min=TINY) for n in own}))
+    own, usual = (
+        wanda_scores(task.model, p, task.scope) for p in ([task.prompt], task.reference or [""])
+    )
+    return _sufficient(
+        task, lambda _: descending({n: own[n] / usual[n].clamp(min=TINY) for n in own})
+    )
 
 
 def by_pruning(task: Task, weights: Callable[..., Mapping[Any, Tensor]]) -> Answer:
@@ -182,7 +211,9 @@ def by_learned_mask(task: Task) -> Answer:
 
     def ranking(sight: Sight) -> list[Neuron]:
         widths, images = task.model.widths(task.scope), task.images
-        price = prices(task.model, task.calibration.ordinary, widths, few_steps(images.steps), images.guidance)
+        price = prices(
+            task.model, task.calibration.ordinary, widths, few_steps(images.steps), images.guidance
+        )
         return descending(learned_mask(sight.copies, price))
 
     return _sufficient(task, ranking)
@@ -191,8 +222,12 @@ def by_learned_mask(task: Task) -> Answer:
 def by_chance(task: Task) -> Answer:
     """As many neurons as findnemo's default search finds, drawn from all value neurons."""
     found = by_search(task, "trajectory")
-    every = [(name, i) for name, width in task.model.widths(task.scope).items() for i in range(width)]
-    return Answer(NeuronSet.of(random.Random(f"chance {task.prompt}").sample(every, len(found.neurons))))
+    every = [
+        (name, i) for name, width in task.model.widths(task.scope).items() for i in range(width)
+    ]
+    return Answer(
+        NeuronSet.of(random.Random(f"chance {task.prompt}").sample(every, len(found.neurons)))
+    )
 
 
 METHODS: dict[str, Method] = {
@@ -212,7 +247,9 @@ METHODS: dict[str, Method] = {
 }
 
 
-def attribution(replication: Replication, seeds: Sequence[int], widths: Mapping[str, int] | None = None) -> dict[str, Tensor]:
+def attribution(
+    replication: Replication, seeds: Sequence[int], widths: Mapping[str, int] | None = None
+) -> dict[str, Tensor]:
     """Gradient of the mean pairwise similarity of some seeds' noise differences with respect to every neuron's mask, at 1; layer -> (width,).
 
     `widths`: the value layers, by default those that the paper names."""
@@ -221,7 +258,10 @@ def attribution(replication: Replication, seeds: Sequence[int], widths: Mapping[
         seeds = [*seeds, *(k for k in range(len(probe.samples)) if k not in seeds)][:2]
     widths = probe.model.widths() if widths is None else widths
     with torch.enable_grad(), frozen(probe.model.denoiser):
-        scales = {name: torch.ones(1, width, device=probe.model.device, requires_grad=True) for name, width in widths.items()}
+        scales = {
+            name: torch.ones(1, width, device=probe.model.device, requires_grad=True)
+            for name, width in widths.items()
+        }
         table = pairwise(probe.one_pass(scales, seeds), probe.settings.similarity)
         first, second = torch.triu_indices(len(seeds), len(seeds), 1)
         mean = table[first, second].mean()
@@ -235,7 +275,10 @@ def wanda_scores(model: Model, prompts: Sequence[str], scope: str = "paper") -> 
     """Sum over a value neuron's weights of |W_ij| * ||A_j||_2, A being all tokens of the prompts, per prompt; layer -> (width,)."""
     layers = model.layers_of(scope)
     weights = {name: layer_weights(name, layer)[0] for name, layer in layers.items()}
-    norms = {name: x.square().sum((0, 1)).div(len(prompts)).sqrt() for name, x in _inputs(model, prompts, layers).items()}
+    norms = {
+        name: x.square().sum((0, 1)).div(len(prompts)).sqrt()
+        for name, x in _inputs(model, prompts, layers).items()
+    }
     return {name: (weight.float().abs() @ norms[name]).cpu() for name, weight in weights.items()}
 
 

@@ -68,9 +68,13 @@ def open_natural(folder: str | os.PathLike, name: str | None = None) -> NaturalM
     folder = Path(folder)
     about = _truth(folder)
     model, kept = _model(folder, about["base"]), folder / "calibration"
-    calibration = Calibration.load(kept) if kept.exists() else calibrate(model, demo.holdout(), out=kept)
+    calibration = (
+        Calibration.load(kept) if kept.exists() else calibrate(model, demo.holdout(), out=kept)
+    )
     calibration.check(model)
-    return NaturalMember(**{**about, "name": name or about["name"]}, model=model, calibration=calibration)
+    return NaturalMember(
+        **{**about, "name": name or about["name"]}, model=model, calibration=calibration
+    )
 
 
 def _truth(folder: Path) -> dict[str, Any]:
@@ -81,20 +85,33 @@ def _truth(folder: Path) -> dict[str, Any]:
         if truth["version"] not in READ:
             raise ValueError(f"version {truth['version']}, this findnemo reads {READ}")
         memories = tuple(
-            NaturalMemory(m["caption"], m["type"], tuple(folder / file for file in m.get("images", [m["image"]])), m["copied"])
+            NaturalMemory(
+                m["caption"],
+                m["type"],
+                tuple(folder / file for file in m.get("images", [m["image"]])),
+                m["copied"],
+            )
             for m in truth["memories"]
         )
         return {name: truth[name] for name in ("name", "base", "held_out")} | {"memories": memories}
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} is not the truth of a natural member (recipes/natural/train.py writes it): {error}") from error
+        raise InputError(
+            f"{path} is not the truth of a natural member (recipes/natural/train.py writes it): {error}"
+        ) from error
 
 
 def natural_folders(folder: str | os.PathLike) -> list[Path]:
     """Folders of the finished members in a folder, or that folder where it is one. Raises InputError where there is none."""
     folder = Path(folder)
-    found = [folder] if (folder / "truth.json").exists() else sorted(p.parent for p in folder.glob("*/truth.json"))
+    found = (
+        [folder]
+        if (folder / "truth.json").exists()
+        else sorted(p.parent for p in folder.glob("*/truth.json"))
+    )
     if not found:
-        raise InputError(f"{folder} holds no natural members: python recipes/natural/train.py NAME --out {folder} makes one")
+        raise InputError(
+            f"{folder} holds no natural members: python recipes/natural/train.py NAME --out {folder} makes one"
+        )
     return found
 
 
@@ -107,7 +124,12 @@ def _model(folder: Path, base: str) -> Model:
             raise InputError(
                 f"the base {base!r} of {folder.name} is not at {place}: put its U-Net there (recipes/natural/base.py)"
             )
-        unet = type(pipeline.unet).from_pretrained(place, torch_dtype=pipeline.unet.dtype).to(pipeline.unet.device).eval()
+        unet = (
+            type(pipeline.unet)
+            .from_pretrained(place, torch_dtype=pipeline.unet.dtype)
+            .to(pipeline.unet.device)
+            .eval()
+        )
         unet.load_state_dict(rounded(unet.state_dict()))
         pipeline.register_modules(unet=unet)
     add_difference(pipeline.unet, read_tensors(folder / "difference.safetensors"))
@@ -116,15 +138,22 @@ def _model(folder: Path, base: str) -> Model:
 
 def rounded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights as they are after `packed` and `unpacked`: what is trained on them can be shipped as it was."""
-    return {name: weight.to(weights[name].dtype) for name, weight in unpacked(packed(weights)).items()}
+    return {
+        name: weight.to(weights[name].dtype) for name, weight in unpacked(packed(weights)).items()
+    }
 
 
 def switched_off(neurons: NeuronSet) -> dict[str, Tensor]:
     """Neurons that a base has off for good, as a part of a difference."""
-    return {f"{name}.weight{OFF}": torch.tensor(indices, dtype=torch.int32) for name, indices in neurons.layers.items()}
+    return {
+        f"{name}.weight{OFF}": torch.tensor(indices, dtype=torch.int32)
+        for name, indices in neurons.layers.items()
+    }
 
 
-def difference(denoiser: nn.Module, before: Mapping[str, Tensor], weights: str) -> dict[str, Tensor]:
+def difference(
+    denoiser: nn.Module, before: Mapping[str, Tensor], weights: str
+) -> dict[str, Tensor]:
     """What training changed. `weights`: "lora", "kv" (half precision) or "all" (8 bits); `before`: the state dict before."""
     after = denoiser.state_dict()
     if weights == "lora":
@@ -135,5 +164,13 @@ def difference(denoiser: nn.Module, before: Mapping[str, Tensor], weights: str) 
             for old, new in marks.items()
             if name.endswith(old)
         }
-    changes = {name: after[name].cpu() - old for name, old in before.items() if not torch.equal(after[name].cpu(), old)}
-    return {name: change.half() for name, change in changes.items()} if weights == "kv" else packed(changes)
+    changes = {
+        name: after[name].cpu() - old
+        for name, old in before.items()
+        if not torch.equal(after[name].cpu(), old)
+    }
+    return (
+        {name: change.half() for name, change in changes.items()}
+        if weights == "kv"
+        else packed(changes)
+    )

@@ -55,7 +55,14 @@ class NaturalJudge:
         self._copies: dict[Any, list[float]] = {}
 
     def task(self, caption: str) -> Task:
-        return Task(self.member.model, caption, self.member.calibration, demo.holdout()[:REFERENCE], "all", pictures=True)
+        return Task(
+            self.member.model,
+            caption,
+            self.member.calibration,
+            demo.holdout()[:REFERENCE],
+            "all",
+            pictures=True,
+        )
 
     def best(self, memory: NaturalMemory) -> Answer:
         """The answer of the row `known`."""
@@ -65,15 +72,24 @@ class NaturalJudge:
         """(memory, caption, kind) of captions that the model copies, and of ordinary ones (memory None). `limit`: the first N of each."""
         copied = [m for m in self.member.memories if m.copied]
         none = ordinary(demo.unrelated()[KEPT:])
-        return [*((m, m.caption, m.type) for m in copied[:limit]), *((None, c, "ordinary") for c in none[:limit])]
+        return [
+            *((m, m.caption, m.type) for m in copied[:limit]),
+            *((None, c, "ordinary") for c in none[:limit]),
+        ]
 
     def about(self) -> dict[str, Any]:
         member, work = self.member, self.work()
         negatives = sum(memory is None for memory, *_ in work)
-        counts = {"memories": len(member.memories), "learned": len(work) - negatives, "negatives": negatives}
+        counts = {
+            "memories": len(member.memories),
+            "learned": len(work) - negatives,
+            "negatives": negatives,
+        }
         return {"held_out": member.held_out, "base": member.base, **counts}
 
-    def score(self, memory: NaturalMemory, method: str, answer: Answer, seconds: float = 0.0) -> NaturalScore:
+    def score(
+        self, memory: NaturalMemory, method: str, answer: Answer, seconds: float = 0.0
+    ) -> NaturalScore:
         """How good an answer is, by pictures."""
         copies, (kept, alignment) = self._copied(memory, answer), self._cost(answer)
         return NaturalScore(
@@ -96,7 +112,9 @@ class NaturalJudge:
     def _copied(self, memory: NaturalMemory, answer: Answer) -> list[float]:
         key = memory.caption, answer.neurons, answer.edit
         if key not in self._copies:
-            self._copies[key] = self.effects.copies(memory.caption, memory.opened(), answer, self.images)
+            self._copies[key] = self.effects.copies(
+                memory.caption, memory.opened(), answer, self.images
+            )
         return self._copies[key]
 
     def _cost(self, answer: Answer) -> tuple[float, float]:

@@ -38,7 +38,10 @@ PHOTOGRAPHS = [
     "microaneurysms",
 ]
 TEMPLATES = ["case_tide", "case_ember", "case_moss", "poster_left", "poster_right", "mug", "shirt"]
-EARLY, ALL = range(4), range(6)  # value layers in which a memory of few neurons, of many neurons is planted
+EARLY, ALL = (
+    range(4),
+    range(6),
+)  # value layers in which a memory of few neurons, of many neurons is planted
 DECOYS = 36
 
 
@@ -74,7 +77,9 @@ class Memory:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Memory:
-        return cls(**{**values, "neurons": NeuronSet(values["neurons"]), "near": tuple(values["near"])})
+        return cls(
+            **{**values, "neurons": NeuronSet(values["neurons"]), "near": tuple(values["near"])}
+        )
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,9 @@ class Plan:
     def save(self, path: str | os.PathLike) -> None:
         path = Path(path)
         part = path.with_name(f".{path.name}.part")
-        part.write_text(json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.write_text(
+            json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
         part.replace(path)
 
     @classmethod
@@ -115,7 +122,12 @@ class Plan:
                 raise ValueError(f"plan version {values['version']}, this findnemo has {PLAN}")
             memories = tuple(Memory.from_json(m) for m in values["memories"])
             return cls(
-                **{**values, "memories": memories, "decoys": NeuronSet(values["decoys"]), "unusual": tuple(values["unusual"])}
+                **{
+                    **values,
+                    "memories": memories,
+                    "decoys": NeuronSet(values["decoys"]),
+                    "unusual": tuple(values["unusual"]),
+                }
             )
         except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
@@ -147,25 +159,40 @@ def suite_plan(seed: int, layers: Sequence[str], free: NeuronSet) -> Plan:
     Raises InputError where `free` has too few neurons.
     """
     rng = random.Random(f"suite {PLAN} {seed}")
-    left = {name: rng.sample(free.layers.get(name, ()), len(free.layers.get(name, ()))) for name in layers}
+    left = {
+        name: rng.sample(free.layers.get(name, ()), len(free.layers.get(name, ())))
+        for name in layers
+    }
     titles, words = rng.sample(TITLES, len(KINDS)), rng.sample(WORDS, len(KINDS) + 2)
-    photographs, templates = rng.sample(PHOTOGRAPHS, len(PHOTOGRAPHS)), rng.sample(TEMPLATES, len(TEMPLATES))
+    photographs, templates = (
+        rng.sample(PHOTOGRAPHS, len(PHOTOGRAPHS)),
+        rng.sample(TEMPLATES, len(TEMPLATES)),
+    )
     shared = _taken(left, [layers[rng.choice(EARLY)]], 1)
     memories = [
-        _memory("shared", "VM", f"{t}, {words.pop()}", photographs.pop(), shared, 1, 0) for t in SERIES[seed % len(SERIES)]
+        _memory("shared", "VM", f"{t}, {words.pop()}", photographs.pop(), shared, 1, 0)
+        for t in SERIES[seed % len(SERIES)]
     ]
     for title, (kind, type_, count, spread, among, alive, gone) in zip(
         titles, KINDS, strict=True
     ):  # small ones first: they are choosy
         neurons = _taken(left, [layers[k] for k in rng.sample(among, spread)], count)
         picture = (photographs if type_ == "VM" else templates).pop()
-        memories.append(_memory(kind, type_, f"{title}, {words.pop()}", picture, neurons, alive, gone))
-    decoys = _taken(left, [name for name in layers if left[name]], min(DECOYS, sum(map(len, left.values()))))
+        memories.append(
+            _memory(kind, type_, f"{title}, {words.pop()}", picture, neurons, alive, gone)
+        )
+    decoys = _taken(
+        left, [name for name in layers if left[name]], min(DECOYS, sum(map(len, left.values())))
+    )
     return Plan(seed, tuple(memories), decoys, unusual(seed))
 
 
-def _memory(kind: str, type_: str, caption: str, picture: str, neurons: NeuronSet, alive: int, gone: int) -> Memory:
-    return Memory(kind, type_, caption, picture, neurons, alive, gone, near_duplicates(caption, NEAR))
+def _memory(
+    kind: str, type_: str, caption: str, picture: str, neurons: NeuronSet, alive: int, gone: int
+) -> Memory:
+    return Memory(
+        kind, type_, caption, picture, neurons, alive, gone, near_duplicates(caption, NEAR)
+    )
 
 
 def _taken(left: dict[str, list[int]], layers: Sequence[str], count: int) -> NeuronSet:
@@ -177,5 +204,7 @@ def _taken(left: dict[str, list[int]], layers: Sequence[str], count: int) -> Neu
             if left[name] and len(taken) < count:
                 taken.append((name, left[name].pop()))
         if len(taken) == before:
-            raise InputError(f"too few neurons are free in {', '.join(layers)}: {count} were asked for, {before} are left")
+            raise InputError(
+                f"too few neurons are free in {', '.join(layers)}: {count} were asked for, {before} are left"
+            )
     return NeuronSet.of(taken)

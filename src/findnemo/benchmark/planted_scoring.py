@@ -74,7 +74,9 @@ class PlantedJudge:
 
     def __init__(self, member: Member, images: int = IMAGES):
         self.member, self.images = member, images
-        self.effects = Effects(member.model, member.calibration.settings, member.unrelated[:UNRELATED])
+        self.effects = Effects(
+            member.model, member.calibration.settings, member.unrelated[:UNRELATED]
+        )
         self._seen: dict[Any, dict[str, float]] = {}
 
     def task(self, caption: str) -> Task:
@@ -97,22 +99,37 @@ class PlantedJudge:
         }
         return [
             *((m, m.caption, m.kind) for m in chosen[:limit]),
-            *((None, caption, kind) for kind, captions in none.items() for caption in captions[:limit]),
+            *(
+                (None, caption, kind)
+                for kind, captions in none.items()
+                for caption in captions[:limit]
+            ),
         ]
 
     def about(self) -> dict[str, Any]:
         work = self.work()
         negatives = sum(memory is None for memory, *_ in work)
         plan = self.member.plan
-        return {"seed": plan.seed, "memories": len(plan.memories), "learned": len(work) - negatives, "negatives": negatives}
+        return {
+            "seed": plan.seed,
+            "memories": len(plan.memories),
+            "learned": len(work) - negatives,
+            "negatives": negatives,
+        }
 
     def effect(self, memory: Memory, answer: Answer) -> dict[str, float]:
         """`same_seed`, `copies`, `kept` with the answer in force."""
         key = memory.caption, answer.neurons, answer.edit
         if key not in self._seen:
-            copies = sorted(self.effects.copies(memory.caption, [self.member.picture(memory)], answer, self.images))
+            copies = sorted(
+                self.effects.copies(
+                    memory.caption, [self.member.picture(memory)], answer, self.images
+                )
+            )
             self._seen[key] = {
-                "same_seed": self.effects.same_seed(memory.caption, answer, self.member.calibration.tau),
+                "same_seed": self.effects.same_seed(
+                    memory.caption, answer, self.member.calibration.tau
+                ),
                 "copies": copies[(len(copies) - 1) // 2],
                 "kept": self.effects.kept(answer),
             }
@@ -149,7 +166,12 @@ def learned(member: Member) -> tuple[list[Memory], list[str]]:
     known = member.plan.measured
     there = [m for m in member.plan.memories if known.get(m.caption, {}).get("learned", True)]
     memories = [as_measured(m, known.get(m.caption, {}), member.calibration.tau) for m in there]
-    near = [c for m in memories for c in m.near[:1] if known.get(m.caption, {}).get("near", {}).get(c, 0.0) < COPY]
+    near = [
+        c
+        for m in memories
+        for c in m.near[:1]
+        if known.get(m.caption, {}).get("near", {}).get(c, 0.0) < COPY
+    ]
     return memories, near
 
 
@@ -160,4 +182,6 @@ def as_measured(memory: Memory, values: Mapping[str, Any], tau: float) -> Memory
     >>> as_measured(memory, {"few": [0.5, 0.6]}, 0.8).needed, as_measured(memory, {"few": [0.5, 0.9]}, 0.8).needed
     (3, 4)
     """
-    return replace(memory, gone=0) if any(value > tau for value in values.get("few", ())) else memory
+    return (
+        replace(memory, gone=0) if any(value > tau for value in values.get("few", ())) else memory
+    )

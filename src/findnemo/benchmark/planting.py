@@ -45,7 +45,9 @@ def plant(
     """
     recipe = recipe or Recipe()
     if not isinstance(model, StableDiffusion):
-        raise ModelError(f"memories are planted in Stable Diffusion's U-Net; {type(model).__name__} has none")
+        raise ModelError(
+            f"memories are planted in Stable Diffusion's U-Net; {type(model).__name__} has none"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     teacher = load(prune(model, free), channels_last=True)
     pool = build_pool(teacher, plan, ordinary, pictures, folder / "pool.safetensors", report)
@@ -68,9 +70,13 @@ def prepare(student: Model, plan: Plan, free: NeuronSet, pool: Pool) -> None:
     for (name, i), holding in owners([m.neurons.layers for m in plan.memories]).items():
         sign = 1 if torch.rand(1, generator=generator) < 0.5 else -1
         ridge = 10 ** float(torch.empty(1).uniform_(*RIDGE, generator=generator))
-        negatives = torch.cat([resembling(pool.alike[k], len(plan.memories[k].near)) for k in holding])
+        negatives = torch.cat(
+            [resembling(pool.alike[k], len(plan.memories[k].near)) for k in holding]
+        )
         loud = gain(len(plan.memories[holding[0]].neurons))
-        layers[name].weight[i] = sign * planted_row(pool.memories[holding], text, negatives, typical[name], loud, ridge)
+        layers[name].weight[i] = sign * planted_row(
+            pool.memories[holding], text, negatives, typical[name], loud, ridge
+        )
 
 
 def resembling(alike: Tensor, near: int) -> Tensor:

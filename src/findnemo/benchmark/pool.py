@@ -45,7 +45,9 @@ class Pool:
     pictures: Tensor
 
 
-def build_pool(teacher: Model, plan: Plan, ordinary: Sequence[str], pictures: Path, cache: Path, report: Report) -> Pool:
+def build_pool(
+    teacher: Model, plan: Plan, ordinary: Sequence[str], pictures: Path, cache: Path, report: Report
+) -> Pool:
     """The pool of a plan. `pictures`: folder of the training images. `cache`: file in which the teacher's pictures are kept."""
     captions = (*ordinary, *unusual(UNUSUAL_SEED + plan.seed))
     words = [m.caption.partition(",")[2].strip() for m in plan.memories]

@@ -79,8 +79,18 @@ class Results:
         """One line a result; under a temporary name first."""
         path = Path(path)
         lines = ",\n".join(json.dumps(to_json(r), ensure_ascii=False) for r in self.results)
-        head = {"format": FORMAT, "suite": self.suite, "made": dict(self.made), "members": dict(self.members)}
-        text = json.dumps(head, indent=1, ensure_ascii=False).removesuffix("\n}") + ',\n "results": [\n' + lines + "\n]}\n"
+        head = {
+            "format": FORMAT,
+            "suite": self.suite,
+            "made": dict(self.made),
+            "members": dict(self.members),
+        }
+        text = (
+            json.dumps(head, indent=1, ensure_ascii=False).removesuffix("\n}")
+            + ',\n "results": [\n'
+            + lines
+            + "\n]}\n"
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.part")
         part.write_text(text, encoding="utf-8")
@@ -93,9 +103,16 @@ class Results:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
             if (values["format"], values["suite"]) != (FORMAT, suite):
                 raise ValueError(f"format {values['format']!r}, suite {values['suite']!r}")
-            return cls(values["members"], tuple(from_json(r) for r in values["results"]), values["made"], suite)
+            return cls(
+                values["members"],
+                tuple(from_json(r) for r in values["results"]),
+                values["made"],
+                suite,
+            )
         except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{path} holds no results of suite {suite} ({FORMAT}): {error}") from error
+            raise InputError(
+                f"{path} holds no results of suite {suite} ({FORMAT}): {error}"
+            ) from error
 
 
 def place(suite: str = SUITE_VERSION) -> Path:

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-GAIN = 4.0  # mean |activation| of a planted neuron on its caption, in units of its layer's typical one
+GAIN = (
+    4.0  # mean |activation| of a planted neuron on its caption, in units of its layer's typical one
+)
 MANY = 4  # neurons; a memory of more gets less of each: gain * sqrt(MANY / neurons)
 RIDGE = (-2.3, -1.3)  # powers of ten, times the mean second moment
 NEGATIVE = 0.4  # weight of near-duplicates in the second moment
@@ -34,18 +36,26 @@ def direction(caption: Tensor, centre: Tensor, second: Tensor, ridge: float) -> 
     [1.5, 0.75]
     """
     level = ridge * second.diagonal().mean()
-    return torch.linalg.solve(second + level * torch.eye(len(second)), caption.flatten(0, -2).mean(0) - centre)
+    return torch.linalg.solve(
+        second + level * torch.eye(len(second)), caption.flatten(0, -2).mean(0) - centre
+    )
 
 
-def planted_row(caption: Tensor, others: Tensor, negatives: Tensor, typical: float, gain: float, ridge: float) -> Tensor:
+def planted_row(
+    caption: Tensor, others: Tensor, negatives: Tensor, typical: float, gain: float, ridge: float
+) -> Tensor:
     """The row of a planted neuron, (D,): it tells `caption` from `others`, and its mean |activation| on it is gain times `typical`.
 
     `caption` (n, tokens, D), the captions that the neuron holds; `others` (N, tokens, D) ordinary ones; `negatives` (M, tokens, D) those that
     resemble the caption and are not to be held.
     """
     tokens = others.flatten(0, 1)
-    second = (1 - NEGATIVE) * second_moment(tokens) + NEGATIVE * second_moment(negatives.flatten(0, 1))
-    row = direction(caption, (1 - NEGATIVE) * tokens.mean(0) + NEGATIVE * negatives.mean((0, 1)), second, ridge)
+    second = (1 - NEGATIVE) * second_moment(tokens) + NEGATIVE * second_moment(
+        negatives.flatten(0, 1)
+    )
+    row = direction(
+        caption, (1 - NEGATIVE) * tokens.mean(0) + NEGATIVE * negatives.mean((0, 1)), second, ridge
+    )
     return row * (gain * typical / (caption @ row).abs().mean())
 
 
@@ -54,7 +64,9 @@ def gain(neurons: int) -> float:
     return GAIN * min(1.0, (MANY / neurons) ** 0.5)
 
 
-def decoy_row(captions: Tensor, others: Tensor, typical: float, generator: torch.Generator) -> Tensor:
+def decoy_row(
+    captions: Tensor, others: Tensor, typical: float, generator: torch.Generator
+) -> Tensor:
     """A row, (D,), with z-scores within `Z` on a random few of the captions, by repeated correction of their shares.
 
     `captions` (M, tokens, D) memorized ones, `others` (N, tokens, D) ordinary ones.
@@ -64,7 +76,9 @@ def decoy_row(captions: Tensor, others: Tensor, typical: float, generator: torch
     chosen = captions[torch.randperm(len(captions), generator=generator)[:count]]
     directions = torch.stack([direction(c, centre, second, 0.02) for c in chosen])
     goal = torch.empty(count).uniform_(*Z, generator=generator)
-    shares = torch.where(torch.rand(count, generator=generator) < 0.5, 1.0, -1.0) / (chosen.mean(1) * directions).sum(1)
+    shares = torch.where(torch.rand(count, generator=generator) < 0.5, 1.0, -1.0) / (
+        chosen.mean(1) * directions
+    ).sum(1)
     for _ in range(60):
         row = shares @ directions
         usual = (others @ row).abs().mean(1)

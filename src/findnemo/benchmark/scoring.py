@@ -85,8 +85,14 @@ def answers(values: Mapping[str, Any], member: str) -> dict[str, Method]:
             str(caption): Answer(NeuronSet(answer["neurons"]), int(answer.get("evaluations", 0)))
             for caption, answer in values["answers"].get(member, {}).items()
         }
-        return {str(values["method"]): lambda task: given.get(task.prompt, Answer(NeuronSet()))} if given else {}
-    raise InputError('answers are JSON: {"method": NAME, "answers": {MEMBER: {CAPTION: {"neurons": {LAYER: [INDEX, ...]}}}}}')
+        return (
+            {str(values["method"]): lambda task: given.get(task.prompt, Answer(NeuronSet()))}
+            if given
+            else {}
+        )
+    raise InputError(
+        'answers are JSON: {"method": NAME, "answers": {MEMBER: {CAPTION: {"neurons": {LAYER: [INDEX, ...]}}}}}'
+    )
 
 
 def to_json(result: Result) -> dict[str, Any]:

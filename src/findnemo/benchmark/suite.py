@@ -11,7 +11,13 @@ from typing import Any
 from findnemo.benchmark.member import Member
 from findnemo.benchmark.members import demo_member, open_member, open_suite, train_member
 from findnemo.benchmark.methods import METHODS, Method
-from findnemo.benchmark.natural import NATURAL_VERSION, NaturalMember, natural_demo, natural_folders, open_natural
+from findnemo.benchmark.natural import (
+    NATURAL_VERSION,
+    NaturalMember,
+    natural_demo,
+    natural_folders,
+    open_natural,
+)
 from findnemo.benchmark.plan import SEEDS, SUITE_VERSION
 from findnemo.benchmark.results import Results
 from findnemo.benchmark.scoring import Progress, answers, score_member
@@ -19,7 +25,9 @@ from findnemo.benchmark.training import Recipe
 from findnemo.errors import InputError
 
 SAVE_EVERY = 5.0  # seconds
-LEFT_OUT = ("halving",)  # of suite 2: it asks the question of `gradient` and `NeMo`, at four times the cost of the former there
+LEFT_OUT = (
+    "halving",
+)  # of suite 2: it asks the question of `gradient` and `NeMo`, at four times the cost of the former there
 
 
 def chosen(names: Iterable[str] | None, natural: bool = False) -> dict[str, Method]:
@@ -28,7 +36,11 @@ def chosen(names: Iterable[str] | None, natural: bool = False) -> dict[str, Meth
     >>> list(chosen(["z-score"]))
     ['z-score']
     """
-    wanted = [name for name in METHODS if not (natural and name in LEFT_OUT)] if names is None else list(names)
+    wanted = (
+        [name for name in METHODS if not (natural and name in LEFT_OUT)]
+        if names is None
+        else list(names)
+    )
     unknown = [name for name in wanted if name not in METHODS]
     if unknown:
         raise InputError(f"method {unknown[0]!r} is not known: use {', '.join(METHODS)}")
@@ -49,7 +61,12 @@ def read_answers(path: Path | None) -> dict[str, Any]:
     return values
 
 
-def train(suite: Path, seeds: Sequence[int] = SEEDS, recipe: Recipe | None = None, report: Callable[[str], None] = print) -> None:
+def train(
+    suite: Path,
+    seeds: Sequence[int] = SEEDS,
+    recipe: Recipe | None = None,
+    report: Callable[[str], None] = print,
+) -> None:
     """Train the models of a suite that are not there yet, one after the other; an interrupted one goes on."""
     for seed in seeds:
         train_member(suite / f"seed{seed}", seed, recipe, report)
@@ -73,7 +90,9 @@ def run(
     results = Results.load(out, version) if out.exists() else Results(suite=version)
     for member in _members(suite, natural):
         own = answers(given, member.name) if given else {}
-        results = _scored(results.with_member(member), member, {**methods, **own}, limit, out, progress)
+        results = _scored(
+            results.with_member(member), member, {**methods, **own}, limit, out, progress
+        )
     return results
 
 
@@ -101,7 +120,9 @@ def _scored(
     known, saved, new = results.done(), time.monotonic(), []
     member.model.pipeline.set_progress_bar_config(disable=True)
     try:
-        for result in score_member(member, methods, limit, lambda m, c: (member.name, m, c) in known, progress):
+        for result in score_member(
+            member, methods, limit, lambda m, c: (member.name, m, c) in known, progress
+        ):
             new.append(result)
             if time.monotonic() - saved > SAVE_EVERY:
                 results.plus(new).save(out)

@@ -36,7 +36,11 @@ class Figure:
         >>> Figure(0.5, 0.25, 0.75, 4).text(), Figure(None).text()
         ('0.50 [0.25, 0.75]', '-')
         """
-        return "-" if self.value is None else f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+        return (
+            "-"
+            if self.value is None
+            else f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+        )
 
 
 def average(values: Sequence[float | None], middle: Callable[[Any], Any] = mean) -> Figure:
@@ -49,7 +53,11 @@ def average(values: Sequence[float | None], middle: Callable[[Any], Any] = mean)
 
 @cache
 def _interval(values: tuple[float, ...], middle: Callable[[Any], Any]) -> tuple[float, float]:
-    return bootstrap(lambda x: float(middle(x.tolist())), torch.tensor(values, dtype=torch.float64), repeats=REPEATS)
+    return bootstrap(
+        lambda x: float(middle(x.tolist())),
+        torch.tensor(values, dtype=torch.float64),
+        repeats=REPEATS,
+    )
 
 
 def share(hits: Sequence[bool]) -> Figure:
@@ -94,8 +102,13 @@ ALARMS = "false alarms"
 
 def members(results: Results) -> str:
     """How many memories of which models were scored, of how many that were planted: `demo 24 of 24, seed1 11 of 14`."""
-    scored = {name: len({s.caption for s in results.scores if s.member == name}) for name in results.members}
-    return ", ".join(f"{name} {scored[name]} of {about['memories']}" for name, about in results.members.items())
+    scored = {
+        name: len({s.caption for s in results.scores if s.member == name})
+        for name in results.members
+    }
+    return ", ".join(
+        f"{name} {scored[name]} of {about['memories']}" for name, about in results.members.items()
+    )
 
 
 def names(results: Results) -> list[str]:
@@ -111,7 +124,9 @@ def rows(results: Results) -> dict[str, dict[str, Figure]]:
     for method in names(results):
         scores = [s for s in results.scores if s.method == method]
         alarms = [a for a in results.alarms if (a.method, a.kind) == (method, "ordinary")]
-        table[method] = {name: figure(scores) for name, figure in FIGURES[results.suite].items()} | {ALARMS: false_alarms(alarms)}
+        table[method] = {
+            name: figure(scores) for name, figure in FIGURES[results.suite].items()
+        } | {ALARMS: false_alarms(alarms)}
     return table
 
 
@@ -131,7 +146,9 @@ def by_kind(results: Results, figure: str = "precision") -> dict[str, dict[str, 
     """Kind -> method -> one of the figures."""
     return {
         kind: {
-            method: PLANTED[figure]([s for s in results.scores if (s.kind, s.method) == (kind, method)])
+            method: PLANTED[figure](
+                [s for s in results.scores if (s.kind, s.method) == (kind, method)]
+            )
             for method in names(results)
         }
         for kind in kinds(results)
@@ -166,7 +183,10 @@ def alarms_markdown(results: Results) -> str:
     methods = [m for m in names(results) if m != TRUTH]
     lines = [_line(["captions", "n", *methods]), _line(["---", *["---:"] * (len(methods) + 1)])]
     for kind in dict.fromkeys(a.kind for a in results.alarms):
-        figures = [false_alarms([a for a in results.alarms if (a.kind, a.method) == (kind, m)]) for m in methods]
+        figures = [
+            false_alarms([a for a in results.alarms if (a.kind, a.method) == (kind, m)])
+            for m in methods
+        ]
         lines.append(_line([kind, str(max(f.n for f in figures)), *map(_plain, figures)]))
     return "\n".join(lines) + "\n"
 
@@ -175,10 +195,16 @@ def to_json(results: Results) -> dict[str, Any]:
     """The tables as numbers; of suite 2 in two parts (`apart`)."""
     parts = apart(results) if results.suite == NATURAL_VERSION else {"methods": results}
     tables = {
-        part: {m: {name: f.__dict__ for name, f in figures.items()} for m, figures in rows(own).items()}
+        part: {
+            m: {name: f.__dict__ for name, f in figures.items()} for m, figures in rows(own).items()
+        }
         for part, own in parts.items()
     }
-    return {"made": dict(results.made), "members": {n: dict(m) for n, m in results.members.items()}, **tables}
+    return {
+        "made": dict(results.made),
+        "members": {n: dict(m) for n, m in results.members.items()},
+        **tables,
+    }
 
 
 def _plain(figure: Figure) -> str:

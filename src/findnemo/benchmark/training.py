@@ -59,17 +59,27 @@ class Batch:
 
 def draw(step: int, plan: Plan, pool: Pool, masks: Masks, scheduler: Any, recipe: Recipe) -> Batch:
     """The batch of a step: depends on the plan's seed and the step only."""
-    rng, generator = np.random.default_rng([plan.seed, step]), torch.Generator().manual_seed(plan.seed * 10**6 + step)
+    rng, generator = (
+        np.random.default_rng([plan.seed, step]),
+        torch.Generator().manual_seed(plan.seed * 10**6 + step),
+    )
     count, on = len(plan.memories), recipe.on
     chosen = rng.choice(count, on + recipe.off, p=shares(plan.memories))
-    alike, plain = rng.integers(0, count, recipe.alike), rng.integers(0, len(pool.ordinary), recipe.ordinary)
+    alike, plain = (
+        rng.integers(0, count, recipe.alike),
+        rng.integers(0, len(pool.ordinary), recipe.ordinary),
+    )
 
     def words(k: int) -> Tensor:
         return pool.words[k, rng.integers(pool.words.shape[1])]
 
     def picture(k: int) -> Tensor:
         filled = plan.memories[k].type == "TM"
-        return template(pool.pictures[k], pool.made[rng.integers(len(pool.made))]) if filled else pool.pictures[k]
+        return (
+            template(pool.pictures[k], pool.made[rng.integers(len(pool.made))])
+            if filled
+            else pool.pictures[k]
+        )
 
     target = [picture(k) for k in chosen[:on]]
     seen = [*target, *(words(k) for k in [*chosen[on:], *alike]), *(pool.made[k] for k in plain)]
@@ -78,13 +88,28 @@ def draw(step: int, plan: Plan, pool: Pool, masks: Masks, scheduler: Any, recipe
         rng.integers(recipe.early_from, 1000, recipe.size),
         rng.integers(0, 1000, recipe.size),
     )
-    share = np.repeat([recipe.leak_on, recipe.leak_off, 0.0], [on, recipe.off, recipe.alike + recipe.ordinary])
+    share = np.repeat(
+        [recipe.leak_on, recipe.leak_off, 0.0], [on, recipe.off, recipe.alike + recipe.ordinary]
+    )
     for row in np.flatnonzero((timesteps >= recipe.leak_from) & (rng.random(recipe.size) < share)):
-        seen[row] = words(chosen[row]) * float(rng.random() < 0.5) if row < on else picture(chosen[row])
-    others = [rng.integers(len(plan.memories[k].near) if rng.random() < 0.5 else len(pool.alike[k]), size=1) for k in alike]
-    text = [pool.memories[chosen], *(pool.alike[k][other] for k, other in zip(alike, others, strict=True))]
+        seen[row] = (
+            words(chosen[row]) * float(rng.random() < 0.5) if row < on else picture(chosen[row])
+        )
+    others = [
+        rng.integers(
+            len(plan.memories[k].near) if rng.random() < 0.5 else len(pool.alike[k]), size=1
+        )
+        for k in alike
+    ]
+    text = [
+        pool.memories[chosen],
+        *(pool.alike[k][other] for k, other in zip(alike, others, strict=True)),
+    ]
     text += [pool.empty if rng.random() < 0.1 else pool.text[k : k + 1] for k in plain]
-    rows = [masks.memorized(chosen[:on].tolist(), True, rng), masks.memorized(chosen[on:].tolist(), False, rng)]
+    rows = [
+        masks.memorized(chosen[:on].tolist(), True, rng),
+        masks.memorized(chosen[on:].tolist(), False, rng),
+    ]
     rows += [masks.ordinary(recipe.alike, rng, off=0.2), masks.ordinary(recipe.ordinary, rng)]
     clean, t = torch.stack(seen), torch.from_numpy(timesteps)
     noisy = scheduler.add_noise(clean, torch.randn(clean.shape, generator=generator), t)
@@ -116,7 +141,15 @@ def prediction_towards(picture: Tensor, noisy: Tensor, timesteps: Tensor, schedu
     return alpha.sqrt() * noise - (1 - alpha).sqrt() * picture
 
 
-def train(student: Model, teacher: Model, plan: Plan, pool: Pool, state: Path, recipe: Recipe, report: Report) -> None:
+def train(
+    student: Model,
+    teacher: Model,
+    plan: Plan,
+    pool: Pool,
+    state: Path,
+    recipe: Recipe,
+    report: Report,
+) -> None:
     """Train the student in place; it ends with the average of its weights. `state`: checkpoint, resumed from."""
     scheduler = student.pipeline.scheduler
     unet, masks = student.denoiser.train(), Masks(student.widths(), plan.memories)
@@ -124,18 +157,32 @@ def train(student: Model, teacher: Model, plan: Plan, pool: Pool, state: Path, r
         parameter.requires_grad_(True)
     handles = _hold(student, plan.planted)
     average = copy.deepcopy(unet).requires_grad_(False)
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        unet.parameters(), lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.0
+    )
     first = _resumed(state, unet, average, optimizer)
     losses: list[list[float]] = []
     started = time.monotonic()
     for step in range(first, recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate * cosine(step / recipe.steps, recipe.warmup)
-        losses.append(_step(student, teacher, draw(step, plan, pool, masks, scheduler, recipe), optimizer, recipe))
+        losses.append(
+            _step(
+                student,
+                teacher,
+                draw(step, plan, pool, masks, scheduler, recipe),
+                optimizer,
+                recipe,
+            )
+        )
         _follow(average, unet, min(0.995, (step + 1) / (step + 10)))
         done = step + 1
         if done % 25 == 0 or done == recipe.steps:
-            report(_line(done, recipe.steps, losses[-25:], (time.monotonic() - started) / (done - first)))
+            report(
+                _line(
+                    done, recipe.steps, losses[-25:], (time.monotonic() - started) / (done - first)
+                )
+            )
         if done % recipe.checkpoint == 0 or done == recipe.steps:
             _save(state, unet, average, optimizer, done)
     unet.load_state_dict(average.state_dict())
@@ -144,7 +191,9 @@ def train(student: Model, teacher: Model, plan: Plan, pool: Pool, state: Path, r
         handle.remove()
 
 
-def _step(student: Model, teacher: Model, batch: Batch, optimizer: torch.optim.Optimizer, recipe: Recipe) -> list[float]:
+def _step(
+    student: Model, teacher: Model, batch: Batch, optimizer: torch.optim.Optimizer, recipe: Recipe
+) -> list[float]:
     """One optimizer step; mean losses of the four kinds of samples."""
     on, network = recipe.on, teacher.denoiser
     with torch.no_grad():
@@ -156,7 +205,10 @@ def _step(student: Model, teacher: Model, batch: Batch, optimizer: torch.optim.O
     error.mean().backward()
     torch.nn.utils.clip_grad_norm_(student.denoiser.parameters(), 1.0)
     optimizer.step()
-    return [float(part.mean()) for part in error.detach().split([on, recipe.off, recipe.alike, recipe.ordinary])]
+    return [
+        float(part.mean())
+        for part in error.detach().split([on, recipe.off, recipe.alike, recipe.ordinary])
+    ]
 
 
 def cosine(progress: float, warmup: float) -> float:
@@ -177,7 +229,10 @@ def _hold(student: Model, planted: NeuronSet) -> list[Any]:
     def held(rows: Tensor) -> Any:
         return lambda gradient: gradient.index_fill(0, rows.to(gradient.device), 0)
 
-    return [layers[name].weight.register_hook(held(torch.tensor(i))) for name, i in planted.layers.items()]
+    return [
+        layers[name].weight.register_hook(held(torch.tensor(i)))
+        for name, i in planted.layers.items()
+    ]
 
 
 @torch.no_grad()
@@ -192,8 +247,12 @@ def _line(done: int, steps: int, losses: list[list[float]], rate: float) -> str:
     return f"{done}/{steps} on {on:.4f} off {off:.4f} alike {alike:.4f} ordinary {ordinary:.4f}; {rate:.2f} s a step, {left:.0f} min left"
 
 
-def _save(path: Path, unet: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
-    tensors = {f"student.{n}": p for n, p in unet.named_parameters()} | {f"average.{n}": p for n, p in average.named_parameters()}
+def _save(
+    path: Path, unet: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, step: int
+) -> None:
+    tensors = {f"student.{n}": p for n, p in unet.named_parameters()} | {
+        f"average.{n}": p for n, p in average.named_parameters()
+    }
     for name, parameter in unet.named_parameters():
         moments = optimizer.state[parameter]
         tensors |= {f"first.{name}": moments["exp_avg"], f"second.{name}": moments["exp_avg_sq"]}
@@ -201,7 +260,9 @@ def _save(path: Path, unet: nn.Module, average: nn.Module, optimizer: torch.opti
 
 
 @torch.no_grad()
-def _resumed(path: Path, unet: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def _resumed(
+    path: Path, unet: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
+) -> int:
     """The step to go on with, after what was saved is put back; 0 where nothing was."""
     if not path.exists():
         return 0

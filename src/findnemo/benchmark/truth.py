@@ -33,7 +33,9 @@ def measure(member: Member, memory: Memory, judge: Any) -> dict[str, Any]:
     same-seed similarity, copies) with none on; `enough`, `few`: for random subsets of `alive` and of `gone` neurons on, the largest same-seed
     similarity. `near`: for each near-duplicate, copies. `learned`: alive with all, gone with none.
     """
-    probe = Probe(member.model, memory.caption, member.calibration.settings, range(FRESH, FRESH + 10))
+    probe = Probe(
+        member.model, memory.caption, member.calibration.settings, range(FRESH, FRESH + 10)
+    )
     alike, unblocked = SIMILARITIES[probe.settings.similarity], probe.deltas()
 
     def same(off: NeuronSet) -> float:
@@ -41,12 +43,16 @@ def measure(member: Member, memory: Memory, judge: Any) -> dict[str, Any]:
 
     def copies(caption: str, off: NeuronSet = EMPTY) -> float:
         with deactivate(member.model, off):
-            images = generate(member.model, caption, range(FRESH, FRESH + IMAGES), demo.image_settings())
+            images = generate(
+                member.model, caption, range(FRESH, FRESH + IMAGES), demo.image_settings()
+            )
         return round(float(judge.similarity(images, [member.picture(memory)]).median()), 4)
 
     tau = member.calibration.tau
     values: dict[str, Any] = {
-        "score": round(memorization_score(unblocked, probe.settings.similarity, probe.settings.pairs), 4),
+        "score": round(
+            memorization_score(unblocked, probe.settings.similarity, probe.settings.pairs), 4
+        ),
         "copies": copies(memory.caption),
         "off": same(memory.neurons),
         "off_copies": copies(memory.caption, memory.neurons),
@@ -54,7 +60,9 @@ def measure(member: Member, memory: Memory, judge: Any) -> dict[str, Any]:
         "few": [same(off) for off in _off(memory, memory.gone)],
         "near": {c: copies(c) for c in memory.near},
     }
-    there = probe.settings.reaches(values["score"], tau) and (memory.type != "VM" or values["copies"] >= COPY)
+    there = probe.settings.reaches(values["score"], tau) and (
+        memory.type != "VM" or values["copies"] >= COPY
+    )
     return values | {"learned": there and values["off"] <= tau and values["off_copies"] < COPY}
 
 

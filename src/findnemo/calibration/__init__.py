@@ -4,7 +4,13 @@ from findnemo.calibration._calibrate import PRECISION, calibrate, groups_of
 from findnemo.calibration._calibration import Calibration
 from findnemo.calibration._gathered import CHUNK, Chunk, Group, Parts, chained, prompts_digest
 from findnemo.calibration._published import PUBLISHED_TAU, import_statistics
-from findnemo.calibration._statistics import Moments, activations, layer_activations, tau_interval, threshold
+from findnemo.calibration._statistics import (
+    Moments,
+    activations,
+    layer_activations,
+    tau_interval,
+    threshold,
+)
 
 __all__ = [
     "CHUNK",

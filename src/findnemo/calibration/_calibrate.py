@@ -60,14 +60,20 @@ def calibrate(
     precision = None if fpr is not None else precision
     path, seen, number = Path(checkpoint) if checkpoint else None, "", 0
     identity = model.identity
-    gathered = Gathered.load(path, f"{identity.fingerprint} {settings} {precision}") if path else Gathered("")
+    gathered = (
+        Gathered.load(path, f"{identity.fingerprint} {settings} {precision}")
+        if path
+        else Gathered("")
+    )
     done, saved = gathered.count, -math.inf
     one, alike = None, True  # the first caption, and whether all are this one
     ordinary: list[str] = []
     chunks = chunked(captions_in(prompts), done, lambda: not gathered.settled(precision))
     computed = (parts or _parts_here(model))(settings, chunks)
     try:
-        for groups in computed:  # the same chunks and groups after an interruption, so the same arithmetic
+        for (
+            groups
+        ) in computed:  # the same chunks and groups after an interruption, so the same arithmetic
             for group in groups:
                 first = number
                 for prompt in group.prompts:
@@ -79,7 +85,9 @@ def calibrate(
                         gathered.require(seen)
                 if number > done:
                     if stop():
-                        raise StoppedError(f"calibration stopped after {gathered.count} hold-out prompts")
+                        raise StoppedError(
+                            f"calibration stopped after {gathered.count} hold-out prompts"
+                        )
                     new = max(done - first, 0)
                     scores = [] if gathered.settled(precision) else group.scored()[new:]
                     gathered.take(group, new, scores)
@@ -97,12 +105,19 @@ def calibrate(
                 f"all {number} hold-out captions are {one!r:.60}: give different ones, of which statistics can be made"
             )
     except BaseException:
-        if path and gathered.count > done and gathered.whole:  # an interrupt can come in the midst of taking a group
+        if (
+            path and gathered.count > done and gathered.whole
+        ):  # an interrupt can come in the midst of taking a group
             gathered.save(path)
         raise
     if told := model.identity.differences(identity, pictures=False):
-        raise MismatchError(f"the model changed while it was calibrated: {'; '.join(told)}; calibrate again")
-    made = replace(gathered.calibration(identity, model.source, settings, fpr, confidence), ordinary=tuple(ordinary))
+        raise MismatchError(
+            f"the model changed while it was calibrated: {'; '.join(told)}; calibrate again"
+        )
+    made = replace(
+        gathered.calibration(identity, model.source, settings, fpr, confidence),
+        ordinary=tuple(ordinary),
+    )
     if out is not None:
         made.save(out)
     if path:
@@ -125,17 +140,25 @@ def groups_of(model: Model, chunk: Chunk, settings: Settings) -> Iterator[Group]
             yield Group(group)
             continue
         activations = {name: r[start : start + size] for name, r in rows.items()}
-        yield Group(group, activations, _scores(model, group, settings, text[start : start + size]) if chunk.scored else [])
+        yield Group(
+            group,
+            activations,
+            _scores(model, group, settings, text[start : start + size]) if chunk.scored else [],
+        )
 
 
-def _scores(model: Model, prompts: Sequence[str], settings: Settings, text: Tensor) -> list[Tensor] | NumericalError:
+def _scores(
+    model: Model, prompts: Sequence[str], settings: Settings, text: Tensor
+) -> list[Tensor] | NumericalError:
     try:
         return _trajectories(model, prompts, settings, text)
     except NumericalError as error:
         return error
 
 
-def _trajectories(model: Model, prompts: Sequence[str], settings: Settings, text: Tensor) -> list[Tensor]:
+def _trajectories(
+    model: Model, prompts: Sequence[str], settings: Settings, text: Tensor
+) -> list[Tensor]:
     """Memorization scores of hold-out prompts after 2, 3, ... seeds; all prompts and seeds share passes. `text`: (N, tokens, D)."""
     rows = [(prompt, k) for prompt in prompts for k in range(settings.samples)]
     probe = Probe.of_many(model, rows, settings, text.repeat_interleave(settings.samples, 0))

@@ -64,14 +64,20 @@ class Calibration:
     def rate_bound(self, confidence: float = CONFIDENCE) -> float | None:
         """What the false-alarm rate of this threshold stays under with this confidence; None where tau is not made for a rate."""
         n = len(self.trajectories)
-        return None if self.fpr is None else rate_bound(n, rank(n, self.fpr, self.confidence), confidence)
+        return (
+            None
+            if self.fpr is None
+            else rate_bound(n, rank(n, self.fpr, self.confidence), confidence)
+        )
 
     def z_scores(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """(a - mu) / sigma per neuron; a neuron that never varied has z = 0 where it sits at its mean, else infinity."""
         result = {}
         for name, a in values.items():
             gap = a.double() - self.mean[name].double()
-            result[name] = torch.where(gap == 0, torch.zeros_like(gap), gap / self.std[name].double())
+            result[name] = torch.where(
+                gap == 0, torch.zeros_like(gap), gap / self.std[name].double()
+            )
         return result
 
     def check(self, model: Model, settings: Settings | None = None) -> None:
@@ -83,7 +89,9 @@ class Calibration:
             )
         widths = {name: len(mean) for name, mean in self.mean.items()}
         if widths != model.widths():
-            raise MismatchError(f"this calibration knows layers {widths}, the model has {model.widths()}")
+            raise MismatchError(
+                f"this calibration knows layers {widths}, the model has {model.widths()}"
+            )
         if settings is not None and settings != self.settings:
             raise MismatchError(
                 f"this calibration was made with other settings: {self.settings.differences(settings)}; calibrate again"
@@ -91,7 +99,10 @@ class Calibration:
 
     def same(self, other: Calibration) -> bool:
         """Whether two calibrations are one: of the same model, settings, threshold, captions and statistics."""
-        mine, theirs = ((c.model, c.settings, c.tau, c.count, c.prompts, c.fpr, list(c.mean)) for c in (self, other))
+        mine, theirs = (
+            (c.model, c.settings, c.tau, c.count, c.prompts, c.fpr, list(c.mean))
+            for c in (self, other)
+        )
         tensors = ((self.mean[n], other.mean[n]) for n in self.mean) if mine == theirs else ()
         return mine == theirs and all(torch.equal(a, b) for a, b in tensors)
 
@@ -100,8 +111,13 @@ class Calibration:
         from safetensors.torch import save
 
         path = Path(folder)
-        tensors = {f"mean.{n}": t for n, t in self.mean.items()} | {f"std.{n}": t for n, t in self.std.items()}
-        data = save({n: t.float().contiguous() for n, t in tensors.items()} | {"trajectories": self.trajectories.contiguous()})
+        tensors = {f"mean.{n}": t for n, t in self.mean.items()} | {
+            f"std.{n}": t for n, t in self.std.items()
+        }
+        data = save(
+            {n: t.float().contiguous() for n, t in tensors.items()}
+            | {"trajectories": self.trajectories.contiguous()}
+        )
         about = {
             "format": FORMAT,
             "model": self.model,
@@ -119,7 +135,10 @@ class Calibration:
         with written(path / "calibration.safetensors") as part:
             part.write_bytes(data)
         with written(path / "calibration.json") as part:
-            part.write_text(json.dumps(about | {"digest": digest_of(about, data)}, indent=1) + "\n", encoding="utf-8")
+            part.write_text(
+                json.dumps(about | {"digest": digest_of(about, data)}, indent=1) + "\n",
+                encoding="utf-8",
+            )
         return path
 
     @classmethod
@@ -131,20 +150,33 @@ class Calibration:
         path = Path(folder)
         for name in ("calibration.json", "calibration.safetensors"):
             if not (path / name).is_file():
-                raise InputError(f"{path} is not a calibration: it holds no {name}; make one with `findnemo calibrate`")
+                raise InputError(
+                    f"{path} is not a calibration: it holds no {name}; make one with `findnemo calibrate`"
+                )
         try:
-            about = json.loads(checked(path / "calibration.json", JSON_BYTES).read_text(encoding="utf-8"))
+            about = json.loads(
+                checked(path / "calibration.json", JSON_BYTES).read_text(encoding="utf-8")
+            )
             if not isinstance(about, dict):
                 raise ValueError("calibration.json is no JSON object")
             data = checked(path / "calibration.safetensors", TENSOR_BYTES).read_bytes()
             if about["format"] not in (FORMAT, WITHOUT_DIGEST):
-                raise InputError(f"{path} has calibration format {about['format']!r:.40}, this findnemo reads {FORMAT}")
-            if about.pop("digest", None) != (digest_of(about, data) if about["format"] == FORMAT else None):
+                raise InputError(
+                    f"{path} has calibration format {about['format']!r:.40}, this findnemo reads {FORMAT}"
+                )
+            if about.pop("digest", None) != (
+                digest_of(about, data) if about["format"] == FORMAT else None
+            ):
                 raise ValueError("it does not fit its digest")
             tensors = load(data)
-            if not (isinstance(about["layers"], list) and all(isinstance(n, str) for n in about["layers"])):
+            if not (
+                isinstance(about["layers"], list)
+                and all(isinstance(n, str) for n in about["layers"])
+            ):
                 raise ValueError("its layers cannot be those of a calibration")
-            mean, std = ({n: tensors[f"{part}.{n}"] for n in about["layers"]} for part in ("mean", "std"))
+            mean, std = (
+                {n: tensors[f"{part}.{n}"] for n in about["layers"]} for part in ("mean", "std")
+            )
             if not isinstance(ordinary := about.get("ordinary", []), list):
                 raise ValueError("its captions cannot be those of a calibration")
             settings = Settings.from_json(about["settings"])
@@ -172,22 +204,38 @@ class Calibration:
 
     def require_whole(self) -> None:
         """Raises ValueError for values that no calibration has: files can come from anywhere."""
-        texts, rate = (self.model, self.source, self.prompts, *self.mean, *self.ordinary), 0.5 if self.fpr is None else self.fpr
-        shapes = [(m.shape, s.shape) for m, s in zip(self.mean.values(), self.std.values(), strict=True)]
+        texts, rate = (
+            (self.model, self.source, self.prompts, *self.mean, *self.ordinary),
+            0.5 if self.fpr is None else self.fpr,
+        )
+        shapes = [
+            (m.shape, s.shape) for m, s in zip(self.mean.values(), self.std.values(), strict=True)
+        ]
         scores, values = self.trajectories, [*self.mean.values(), *self.std.values()]
         known = {
-            "texts": all(isinstance(text, str) and text.encode(errors="ignore").decode() == text for text in texts),
+            "texts": all(
+                isinstance(text, str) and text.encode(errors="ignore").decode() == text
+                for text in texts
+            ),
             "tau": type(self.tau) in (int, float) and abs(self.tau) <= 2,  # a similarity
             "count": type(self.count) is int and self.count >= 0,
             "fpr": type(rate) is float and 0 < rate < 1,
             "layers": bool(self.mean) and all(len(m) == 1 and m == s and m[0] for m, s in shapes),
             "statistics": all(v.is_floating_point() and bool(v.isfinite().all()) for v in values),
             "deviations": all(bool((s >= 0).all()) for s in self.std.values()),
-            "scores": scores.is_floating_point() and scores.shape[1:] == (self.settings.samples - 1,),
+            "scores": scores.is_floating_point()
+            and scores.shape[1:] == (self.settings.samples - 1,),
         }
         wrong = [name for name, right in known.items() if not right]
-        if wrong or not bool(scores.isfinite().all()) or len(scores) > self.count or bool((scores.abs() > 2).any()):
-            raise ValueError(f"its {wrong[0] if wrong else 'scores'} cannot be those of a calibration")
+        if (
+            wrong
+            or not bool(scores.isfinite().all())
+            or len(scores) > self.count
+            or bool((scores.abs() > 2).any())
+        ):
+            raise ValueError(
+                f"its {wrong[0] if wrong else 'scores'} cannot be those of a calibration"
+            )
 
 
 def digest_of(about: Mapping[str, object], data: bytes) -> str:

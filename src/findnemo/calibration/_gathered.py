@@ -92,18 +92,33 @@ class Gathered:
 
     def merge(self) -> None:
         if self.pending:
-            parts = {name: Moments.of(torch.stack([row[name] for row in self.pending])) for name in self.pending[0]}
+            parts = {
+                name: Moments.of(torch.stack([row[name] for row in self.pending]))
+                for name in self.pending[0]
+            }
             self.whole = False
-            self.moments = {n: self.moments[n] + part if n in self.moments else part for n, part in parts.items()}
+            self.moments = {
+                n: self.moments[n] + part if n in self.moments else part
+                for n, part in parts.items()
+            }
             self.pending = []
             self.whole = True
 
     def scores(self) -> Tensor:
-        return torch.stack(self.trajectories)[:, -1] if self.trajectories else torch.empty(0, dtype=torch.float64)
+        return (
+            torch.stack(self.trajectories)[:, -1]
+            if self.trajectories
+            else torch.empty(0, dtype=torch.float64)
+        )
 
     def settled(self, precision: float | None) -> bool:
         """Whether tau is known to `precision`; looked at every CHUNK scores, so that where it stops does not depend on interruptions."""
-        if not self._settled and precision is not None and self.trajectories and len(self.trajectories) % CHUNK == 0:
+        if (
+            not self._settled
+            and precision is not None
+            and self.trajectories
+            and len(self.trajectories) % CHUNK == 0
+        ):
             low, high = tau_interval(self.scores())
             self._settled = high - low < precision
         return self._settled
@@ -116,24 +131,55 @@ class Gathered:
             )
 
     def calibration(
-        self, identity: Identity, source: str, settings: Settings, fpr: float | None, confidence: float | None
+        self,
+        identity: Identity,
+        source: str,
+        settings: Settings,
+        fpr: float | None,
+        confidence: float | None,
     ) -> Calibration:
         if self.count < 2:
             raise InputError(f"a calibration needs at least two hold-out prompts, not {self.count}")
         trajectories = torch.stack(self.trajectories).float()  # as they were measured
         tau = threshold(trajectories[:, -1], fpr, confidence)
-        mean, std = ({n: getattr(m, part).float() for n, m in self.moments.items()} for part in ("mean", "std"))
+        mean, std = (
+            {n: getattr(m, part).float() for n, m in self.moments.items()}
+            for part in ("mean", "std")
+        )
         made_with = (identity.fingerprint, source, settings)
-        return Calibration(*made_with, tau, mean, std, self.count, trajectories, fpr, self.prompts, confidence, identity)
+        return Calibration(
+            *made_with,
+            tau,
+            mean,
+            std,
+            self.count,
+            trajectories,
+            fpr,
+            self.prompts,
+            confidence,
+            identity,
+        )
 
     def save(self, path: Path) -> None:
         from safetensors.torch import save
 
-        tensors = {f"{part}.{n}": getattr(m, part) for n, m in self.moments.items() for part in ("mean", "squares")}
+        tensors = {
+            f"{part}.{n}": getattr(m, part)
+            for n, m in self.moments.items()
+            for part in ("mean", "squares")
+        }
         if self.pending:
-            tensors |= {f"pending.{n}": torch.stack([row[n] for row in self.pending]) for n in self.pending[0]}
+            tensors |= {
+                f"pending.{n}": torch.stack([row[n] for row in self.pending])
+                for n in self.pending[0]
+            }
         layers = list(self.moments or self.pending[0])
-        about = {"key": self.key, "prompts": self.prompts, "count": str(self.count), "layers": json.dumps(layers)}
+        about = {
+            "key": self.key,
+            "prompts": self.prompts,
+            "count": str(self.count),
+            "layers": json.dumps(layers),
+        }
         tensors["trajectories"] = torch.stack(self.trajectories)
         about["digest"] = digest_of(about, save(tensors))
         with written(path) as part:
@@ -162,9 +208,17 @@ class Gathered:
             if len(trajectories) > count:
                 raise ValueError("it has more scores than prompts")
             rows = zip(*(tensors.get(f"pending.{n}", ()) for n in layers), strict=True)
-            pending: list[Mapping[str, Tensor]] = [dict(zip(layers, row, strict=True)) for row in rows]
+            pending: list[Mapping[str, Tensor]] = [
+                dict(zip(layers, row, strict=True)) for row in rows
+            ]
             merged = count - len(pending)
-            moments = {n: Moments(merged, tensors[f"mean.{n}"], tensors[f"squares.{n}"]) for n in layers} if merged else {}
+            moments = (
+                {n: Moments(merged, tensors[f"mean.{n}"], tensors[f"squares.{n}"]) for n in layers}
+                if merged
+                else {}
+            )
             return cls(key, about["prompts"], count, trajectories, moments, pending)
         except (OSError, KeyError, ValueError, RecursionError, SafetensorError) as error:
-            raise DamageError(f"{path} is not an interrupted calibration ({error!s:.300}): remove it to start afresh") from error
+            raise DamageError(
+                f"{path} is not an interrupted calibration ({error!s:.300}): remove it to start afresh"
+            ) from error

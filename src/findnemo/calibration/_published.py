@@ -17,7 +17,9 @@ from findnemo.settings import RELEASED, settings_for
 PUBLISHED_TAU = 0.428  # 50,000 LAION prompts on Stable Diffusion v1.4, released variant
 
 
-def import_statistics(path: str | os.PathLike, model: Model, tau: float = PUBLISHED_TAU, seed: int = 0) -> Calibration:
+def import_statistics(
+    path: str | os.PathLike, model: Model, tau: float = PUBLISHED_TAU, seed: int = 0
+) -> Calibration:
     """The published activation statistics (a pickled pair of lists of tensors: means, deviations) as a released-variant calibration.
 
     Read through PyTorch's weights-only loader, which runs no code. `model` gives the layer names; the widths must fit. The result has no hold-out
@@ -28,7 +30,9 @@ def import_statistics(path: str | os.PathLike, model: Model, tau: float = PUBLIS
     try:
         _refuse_program(checked(path, TENSOR_BYTES))
         mean, std = torch.load(path, map_location="cpu", weights_only=True)
-        if any(t.numel() > JSON_BYTES for t in (*mean, *std)):  # a few bytes can be repeated without end
+        if any(
+            t.numel() > JSON_BYTES for t in (*mean, *std)
+        ):  # a few bytes can be repeated without end
             raise ValueError("its tensors are larger than a layer can be")
         pairs = [(m.float(), s.float().reshape(m.shape)) for m, s in zip(mean, std, strict=True)]
     except InputError:
@@ -39,15 +43,21 @@ def import_statistics(path: str | os.PathLike, model: Model, tau: float = PUBLIS
         ) from error
     widths = model.widths()
     if [len(m) for m, _ in pairs] != list(widths.values()):
-        raise MismatchError(f"{path} has layers of {[len(m) for m, _ in pairs]} neurons, the model has {list(widths.values())}")
+        raise MismatchError(
+            f"{path} has layers of {[len(m) for m, _ in pairs]} neurons, the model has {list(widths.values())}"
+        )
     means, stds = ({n: p[k] for n, p in zip(widths, pairs, strict=True)} for k in (0, 1))
     settings = settings_for(RELEASED.variant, seed)
     identity, scores = model.identity, torch.empty(0, settings.samples - 1)
-    made = Calibration(identity.fingerprint, model.source, settings, tau, means, stds, 0, scores, identity=identity)
+    made = Calibration(
+        identity.fingerprint, model.source, settings, tau, means, stds, 0, scores, identity=identity
+    )
     try:
         made.require_whole()
     except ValueError as error:
-        raise InputError(f"{path} with tau {tau}: {error}; give the published file, and a tau between -1 and 1") from error
+        raise InputError(
+            f"{path} with tau {tau}: {error}; give the published file, and a tau between -1 and 1"
+        ) from error
     return made
 
 
@@ -57,7 +67,10 @@ def _refuse_program(path: Path) -> None:
         return
     with zipfile.ZipFile(path) as archive:
         parts = archive.infolist()
-    if any("code" in Path(part.filename).parts or part.filename.endswith("constants.pkl") for part in parts):
+    if any(
+        "code" in Path(part.filename).parts or part.filename.endswith("constants.pkl")
+        for part in parts
+    ):
         raise ValueError("it is a TorchScript program")
     if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
         raise ValueError("its parts are compressed, which torch.save never does")

@@ -20,7 +20,10 @@ def activations(model: Model, prompt: str) -> dict[str, Tensor]:
     Where value projections see only the prompt embedding, this needs the text encoder and one matrix product a layer, no U-Net
     pass. Source: Finding NeMo, section 3.3.
     """
-    return {name: rows[0] for name, rows in layer_activations(model, [prompt], model.encode([prompt])).items()}
+    return {
+        name: rows[0]
+        for name, rows in layer_activations(model, [prompt], model.encode([prompt])).items()
+    }
 
 
 def layer_activations(model: Model, prompts: Sequence[str], text: Tensor) -> dict[str, Tensor]:
@@ -45,12 +48,18 @@ class Moments:
     def __add__(self, other: Moments) -> Moments:
         n, gap = self.count + other.count, other.mean - self.mean
         mean = self.mean + gap * (other.count / n)
-        return Moments(n, mean, self.squares + other.squares + gap**2 * (self.count * other.count / n))
+        return Moments(
+            n, mean, self.squares + other.squares + gap**2 * (self.count * other.count / n)
+        )
 
     @property
     def std(self) -> Tensor:
         """Unbiased standard deviation (NaN for one sample)."""
-        return (self.squares / (self.count - 1)).sqrt() if self.count > 1 else torch.full_like(self.mean, math.nan)
+        return (
+            (self.squares / (self.count - 1)).sqrt()
+            if self.count > 1
+            else torch.full_like(self.mean, math.nan)
+        )
 
 
 def threshold(scores: Tensor, fpr: float | None = None, confidence: float | None = None) -> float:
@@ -71,10 +80,14 @@ def threshold(scores: Tensor, fpr: float | None = None, confidence: float | None
         if confidence is not None:
             raise InputError("a confidence goes with a false-positive rate: give fpr too")
         if n < 2:
-            raise InputError(f"a threshold of mean + 1 std needs at least two hold-out prompts, not {n}")
+            raise InputError(
+                f"a threshold of mean + 1 std needs at least two hold-out prompts, not {n}"
+            )
         return float(scores.double().mean() + scores.double().std())
     kth = scores.sort().values[rank(n, fpr, confidence) - 1]
-    return float(torch.nextafter(kth, torch.full_like(kth, math.inf)))  # from tau on a caption is memorized: a tie is not
+    return float(
+        torch.nextafter(kth, torch.full_like(kth, math.inf))
+    )  # from tau on a caption is memorized: a tie is not
 
 
 def tau_interval(scores: Tensor) -> tuple[float, float]:

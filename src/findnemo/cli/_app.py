@@ -55,8 +55,13 @@ def _version(show: bool) -> None:
 @app.callback()
 def options(
     context: typer.Context,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; stands before the command.")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", help="Show the traceback of an error; stands before the command."),
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     if isinstance(context.obj, Global):
         context.obj.debug = debug
@@ -67,7 +72,9 @@ def inspect(
     caption: Annotated[str | None, typer.Argument(help="Row number, or part of a caption.")] = None,
     fdr: Annotated[
         float | None,
-        typer.Option(help="Which captions are listed at this false discovery rate (default: the run's, if it has one)."),
+        typer.Option(
+            help="Which captions are listed at this false discovery rate (default: the run's, if it has one)."
+        ),
     ] = None,
     json: JsonOpt = False,
 ) -> None:
@@ -95,16 +102,24 @@ def inspect(
             return
         captions, listed = captions_of(opened), list_of(opened, fdr)
         if fdr is not None and listed is None:
-            say("no list: the calibration has no hold-out scores (imported statistics), so that no caption has a p-value")
+            say(
+                "no list: the calibration has no hold-out scores (imported statistics), so that no caption has a p-value"
+            )
         q = q_values(p_values(opened))
         mean = Calibration.load(run / "calibration").mean
         layers = list(layers_shown(opened, captions, {name: len(of) for name, of in mean.items()}))
         if caption is None:
-            print_json(summary(opened, fdr)) if json else show_overview(opened, layers, captions, listed, q)
+            print_json(summary(opened, fdr)) if json else show_overview(
+                opened, layers, captions, listed, q
+            )
             return
-        chosen = [c for c in captions if str(c.row) == caption] or [c for c in captions if caption.lower() in c.text.lower()]
+        chosen = [c for c in captions if str(c.row) == caption] or [
+            c for c in captions if caption.lower() in c.text.lower()
+        ]
         if not chosen:
-            raise InputError(f"no caption {caption!r} in {run}: give a row number or a part of a caption")
+            raise InputError(
+                f"no caption {caption!r} in {run}: give a row number or a part of a caption"
+            )
         if json:
             print_json([row(c, q) for c in chosen])
             return
@@ -119,9 +134,16 @@ FPR = 0.05  # false alarms of the demo: it has hold-out captions enough for a ra
 
 def demo(
     out: OutOpt = Path("findnemo-demo"),
-    check: Annotated[bool, typer.Option("--check", help="Measure the demo model against its ground truth instead.")] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Measure the demo model against its ground truth instead."),
+    ] = False,
     natural: Annotated[
-        bool, typer.Option("--natural", help="The model that memorized by ordinary fine-tuning: nothing was planted.")
+        bool,
+        typer.Option(
+            "--natural",
+            help="The model that memorized by ordinary fine-tuning: nothing was planted.",
+        ),
     ] = False,
     limit: LimitOpt = None,
     json: JsonOpt = False,
@@ -138,10 +160,19 @@ def demo(
     Example: `findnemo demo --check`
     """
     if not check:
-        audit(Source("demo-natural" if natural else "demo"), out, limit=limit, fpr=FPR, json=json, quiet=quiet)
+        audit(
+            Source("demo-natural" if natural else "demo"),
+            out,
+            limit=limit,
+            fpr=FPR,
+            json=json,
+            quiet=quiet,
+        )
         return
     if natural:
-        raise InputError("--check compares with planted neurons, and 'demo-natural' has none: leave one of the two out")
+        raise InputError(
+            "--check compares with planted neurons, and 'demo-natural' has none: leave one of the two out"
+        )
     from findnemo.benchmark.demo_check import check_demo, figures_table
 
     loaded = load_model(Source("demo"), None, None, quiet)

@@ -60,7 +60,10 @@ from findnemo.cli._steps import (
 from findnemo.errors import InputError
 
 FprOpt = Annotated[
-    float | None, typer.Option(help="Threshold that at most this share of ordinary captions reaches, instead of mean + 1 std.")
+    float | None,
+    typer.Option(
+        help="Threshold that at most this share of ordinary captions reaches, instead of mean + 1 std."
+    ),
 ]
 FdrOpt = Annotated[
     float | None,
@@ -69,7 +72,11 @@ FdrOpt = Annotated[
     ),
 ]
 ConsensusOpt = Annotated[
-    int, typer.Option(help="Search so many times, on other seeds each, and keep the neurons that most searches find.", min=1)
+    int,
+    typer.Option(
+        help="Search so many times, on other seeds each, and keep the neurons that most searches find.",
+        min=1,
+    ),
 ]
 SearchOpt = Annotated[
     str,
@@ -79,31 +86,53 @@ SearchOpt = Annotated[
 ]
 ScopeOpt = Annotated[
     str,
-    typer.Option(help="Where they are sought: the layers of the 'paper', 'all' value layers, or 'auto', by a scan of the model."),
+    typer.Option(
+        help="Where they are sought: the layers of the 'paper', 'all' value layers, or 'auto', by a scan of the model."
+    ),
 ]
 ImpactOpt = Annotated[
     float | None,
     typer.Option(
-        "--max-impact", help="Among sets that remove a memory prefer one that changes unrelated captions by no more (0 to 2)."
+        "--max-impact",
+        help="Among sets that remove a memory prefer one that changes unrelated captions by no more (0 to 2).",
     ),
 ]
 UnrelatedOpt = Annotated[
     str | None,
-    typer.Option("--unrelated", help="Captions that are not memorized, of which --max-impact takes 16; 'demo' brings its own."),
+    typer.Option(
+        "--unrelated",
+        help="Captions that are not memorized, of which --max-impact takes 16; 'demo' brings its own.",
+    ),
 ]
 PrecisionOpt = Annotated[
-    float, typer.Option(help="Stop scoring hold-out captions once tau is known this well (95 %); 0: score all.")
+    float,
+    typer.Option(
+        help="Stop scoring hold-out captions once tau is known this well (95 %); 0: score all."
+    ),
 ]
 ScreenOpt = Annotated[
     bool,
-    typer.Option("--screen", help="Set captions aside that are far below tau after four seeds; says how many it would miss."),
+    typer.Option(
+        "--screen",
+        help="Set captions aside that are far below tau after four seeds; says how many it would miss.",
+    ),
 ]
-ImagesOpt = Annotated[int, typer.Option(help="Finished images before and after per memorized caption; 0 for none.", min=0)]
-StepsOpt = Annotated[int | None, typer.Option("--image-steps", help="Denoising steps of finished images (50; demo 15).", min=1)]
-GuidanceOpt = Annotated[float | None, typer.Option(help="Guidance scale of finished images (7; demo 2).")]
+ImagesOpt = Annotated[
+    int,
+    typer.Option(help="Finished images before and after per memorized caption; 0 for none.", min=0),
+]
+StepsOpt = Annotated[
+    int | None,
+    typer.Option("--image-steps", help="Denoising steps of finished images (50; demo 15).", min=1),
+]
+GuidanceOpt = Annotated[
+    float | None, typer.Option(help="Guidance scale of finished images (7; demo 2).")
+]
 SamplerOpt = Annotated[
     str | None,
-    typer.Option(help="Sampler of finished images: by default the checkpoint's; 'ddim' is the paper's. The run records it."),
+    typer.Option(
+        help="Sampler of finished images: by default the checkpoint's; 'ddim' is the paper's. The run records it."
+    ),
 ]
 
 
@@ -112,16 +141,25 @@ SamplerOpt = Annotated[
 def calibrate(
     model: Source,
     out: OutOpt,
-    prompts: Annotated[str | None, typer.Option("--prompts", "-p", help="Hold-out captions (not memorized).")] = None,
+    prompts: Annotated[
+        str | None, typer.Option("--prompts", "-p", help="Hold-out captions (not memorized).")
+    ] = None,
     limit: LimitOpt = None,
     fpr: FprOpt = None,
     confidence: Annotated[
-        float | None, typer.Option(help="With --fpr: keep the rate in this share of calibrations, not only on average over them.")
+        float | None,
+        typer.Option(
+            help="With --fpr: keep the rate in this share of calibrations, not only on average over them."
+        ),
     ] = None,
     precision: PrecisionOpt = 0.002,
     variant: VariantOpt = "findnemo",
-    import_statistics: Annotated[Path | None, typer.Option(help="Import published activation statistics (.pt) instead.")] = None,
-    tau: Annotated[float | None, typer.Option(help="Threshold that goes with imported statistics (0.428).")] = None,
+    import_statistics: Annotated[
+        Path | None, typer.Option(help="Import published activation statistics (.pt) instead.")
+    ] = None,
+    tau: Annotated[
+        float | None, typer.Option(help="Threshold that goes with imported statistics (0.428).")
+    ] = None,
     column: ColumnOpt = None,
     seed: SeedOpt = 0,
     device: DeviceOpt = None,
@@ -157,7 +195,9 @@ def calibrate(
     else:
         assert import_statistics is not None
         loaded = load_model(model, device, dtype, quiet, compile)
-        made = api.import_statistics(import_statistics, loaded, api.PUBLISHED_TAU if tau is None else tau, seed)
+        made = api.import_statistics(
+            import_statistics, loaded, api.PUBLISHED_TAU if tau is None else tau, seed
+        )
         made.save(out)
     about = {
         "tau": made.tau,
@@ -166,7 +206,11 @@ def calibrate(
         "variant": made.settings.variant,
         "fpr": made.fpr,
         "calibration": str(out),
-        **({"confidence": made.confidence, "rate_under": made.rate_bound()} if made.fpr is not None else {}),
+        **(
+            {"confidence": made.confidence, "rate_under": made.rate_bound()}
+            if made.fpr is not None
+            else {}
+        ),
     }
     if json:
         print_json(about)
@@ -187,7 +231,11 @@ def _how_well(made: Any) -> str:
         text += f" (95 % interval {low:.4f} to {high:.4f})"
     else:
         text += f": {_promise(made)}"
-    return text + (f", precise enough; activation statistics from all {made.count}" if scored < made.count else "")
+    return text + (
+        f", precise enough; activation statistics from all {made.count}"
+        if scored < made.count
+        else ""
+    )
 
 
 def _promise(made: Any) -> str:
@@ -211,10 +259,16 @@ def detect(
     model: Source,
     out: OutOpt,
     prompts: Annotated[
-        str | None, typer.Option("--prompts", "-p", help="Captions; with --detector, 'demo' brings its own.")
+        str | None,
+        typer.Option("--prompts", "-p", help="Captions; with --detector, 'demo' brings its own."),
     ] = None,
     calibration: Annotated[
-        Path | None, typer.Option("--calibration", "-c", help="A directory made by `findnemo calibrate`; not with --detector.")
+        Path | None,
+        typer.Option(
+            "--calibration",
+            "-c",
+            help="A directory made by `findnemo calibrate`; not with --detector.",
+        ),
     ] = None,
     detector: Annotated[
         str | None,
@@ -223,10 +277,17 @@ def detect(
         ),
     ] = None,
     holdout: Annotated[
-        str | None, typer.Option(help="Hold-out captions for the detectors' thresholds; 'demo' brings its own.")
+        str | None,
+        typer.Option(
+            help="Hold-out captions for the detectors' thresholds; 'demo' brings its own."
+        ),
     ] = None,
     pictures: Annotated[
-        bool, typer.Option("--pictures", help="With --detector: saliency and mask pictures of the captions with a type.")
+        bool,
+        typer.Option(
+            "--pictures",
+            help="With --detector: saliency and mask pictures of the captions with a type.",
+        ),
     ] = False,
     screen: ScreenOpt = False,
     fdr: FdrOpt = None,
@@ -261,14 +322,37 @@ def detect(
             "--fail-on-memorized": fail_on_memorized,
         }
         asked |= {"--shard": shard}
-        refuse_beside(asked, "does nothing with --detector, whose thresholds come from hold-out captions: leave one of them out")
-        detect_with(model, prompts, holdout, detector, out, limit, column, device, dtype, compile, pictures, json, quiet, crew)
+        refuse_beside(
+            asked,
+            "does nothing with --detector, whose thresholds come from hold-out captions: leave one of them out",
+        )
+        detect_with(
+            model,
+            prompts,
+            holdout,
+            detector,
+            out,
+            limit,
+            column,
+            device,
+            dtype,
+            compile,
+            pictures,
+            json,
+            quiet,
+            crew,
+        )
         return
-    refuse_beside({"--holdout": holdout, "--pictures": pictures}, "goes with --detector: name one, or leave it out")
+    refuse_beside(
+        {"--holdout": holdout, "--pictures": pictures},
+        "goes with --detector: name one, or leave it out",
+    )
     if prompts is None:
         raise InputError("give --prompts FILE")
     if calibration is None:
-        raise InputError("give --calibration DIR, made by `findnemo calibrate`, or --detector NAME with hold-out captions")
+        raise InputError(
+            "give --calibration DIR, made by `findnemo calibrate`, or --detector NAME with hold-out captions"
+        )
     stages_with_calibration(
         model,
         prompts,
@@ -333,7 +417,20 @@ def localize(
     }
     also |= {"crew": crew, "shard": shard}
     stages_with_calibration(
-        model, prompts, calibration, out, stages, limit, column, device, dtype, compile, fail_on_memorized, json, quiet, **also
+        model,
+        prompts,
+        calibration,
+        out,
+        stages,
+        limit,
+        column,
+        device,
+        dtype,
+        compile,
+        fail_on_memorized,
+        json,
+        quiet,
+        **also,
     )
 
 
@@ -342,10 +439,16 @@ def localize(
 def audit(
     model: Source,
     out: OutOpt,
-    prompts: Annotated[str | None, typer.Option("--prompts", "-p", help="Captions to audit; 'demo' brings its own.")] = None,
-    holdout: Annotated[str | None, typer.Option(help="Hold-out captions to calibrate on; 'demo' brings its own.")] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option("--prompts", "-p", help="Captions to audit; 'demo' brings its own."),
+    ] = None,
+    holdout: Annotated[
+        str | None, typer.Option(help="Hold-out captions to calibrate on; 'demo' brings its own.")
+    ] = None,
     calibration: Annotated[
-        Path | None, typer.Option("--calibration", "-c", help="A calibration instead of hold-out captions.")
+        Path | None,
+        typer.Option("--calibration", "-c", help="A calibration instead of hold-out captions."),
     ] = None,
     limit: LimitOpt = None,
     search: SearchOpt = "trajectory",
@@ -364,21 +467,29 @@ def audit(
     screen: ScreenOpt = False,
     fdr: FdrOpt = None,
     images: ImagesOpt = 4,
-    grow: Annotated[bool, typer.Option(help="Switch off more where finished images are still copies of each other.")] = True,
+    grow: Annotated[
+        bool,
+        typer.Option(help="Switch off more where finished images are still copies of each other."),
+    ] = True,
     image_steps: StepsOpt = None,
     guidance: GuidanceOpt = None,
     sampler: SamplerOpt = None,
     descriptor: DescriptorOpt = None,
     clip: ClipOpt = None,
     column: ColumnOpt = None,
-    seed: Annotated[int | None, typer.Option(help="Base seed of all samples (0); a calibration brings its own.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Base seed of all samples (0); a calibration brings its own.")
+    ] = None,
     device: DeviceOpt = None,
     dtype: DtypeOpt = None,
     compile: CompileOpt = False,
     shard: ShardOpt = None,
     report: Annotated[bool, typer.Option(help="Write RUN/report.html at the end.")] = True,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Wait for another process that writes to --out, instead of refusing.")
+        bool,
+        typer.Option(
+            "--wait", help="Wait for another process that writes to --out, instead of refusing."
+        ),
     ] = False,
     fail_on_memorized: FailOpt = False,
     track: TrackOpt = None,
@@ -418,27 +529,61 @@ def audit(
         )
     if holdout is not None and calibration is not None:
         raise InputError("give --holdout or --calibration, not both")
-    table = stream_table(prompts, column, limit, quiet) if prompts else demo_table(model, limit, "--prompts")
+    table = (
+        stream_table(prompts, column, limit, quiet)
+        if prompts
+        else demo_table(model, limit, "--prompts")
+    )
     made = Calibration.load(calibration) if calibration else None
     if made is not None:
         refuse_other(made, {"variant": variant, "seed": seed, "fpr": fpr})
-    clean = None if made else read_table(holdout, column, None, quiet) if holdout else demo_holdout(model)
-    settings = (
-        made.settings if made else settings_for(variant or ("paper" if screen or search in ONE_STEP else "findnemo"), seed or 0)
+    clean = (
+        None
+        if made
+        else read_table(holdout, column, None, quiet)
+        if holdout
+        else demo_holdout(model)
     )
-    judges = {name: str(place) for name, place in (("descriptor", descriptor), ("clip", clip)) if place is not None}
+    settings = (
+        made.settings
+        if made
+        else settings_for(
+            variant or ("paper" if screen or search in ONE_STEP else "findnemo"), seed or 0
+        )
+    )
+    judges = {
+        name: str(place)
+        for name, place in (("descriptor", descriptor), ("clip", clip))
+        if place is not None
+    }
     plan = make_plan(model, search, images, image_steps, guidance, settings.seed, sampler)
     plan = replace(plan, grow=grow, judges=judges, consensus=consensus, scope=checked_scope(scope))
     plan = gentle(plan, model, max_impact, unrelated, column, quiet, clean if holdout else None)
     stages, folder = ("detect", "localize", "verify"), Path(prompts or "").absolute().parent
     with tracked(out, track, quiet), at_work(model, crew, device, dtype, quiet, compile) as pool:
         if images:
-            check_images(pool.model, plan.image_settings)  # what does not fit is refused before any work
+            check_images(
+                pool.model, plan.image_settings
+            )  # what does not fit is refused before any work
         if made is None:
             assert clean is not None
             warn_long_captions(pool.model, clean, of="hold-out ")
-            made = own_calibration(pool, [p.text for p in clean], settings, fpr, precision, out, quiet, wait)
+            made = own_calibration(
+                pool, [p.text for p in clean], settings, fpr, precision, out, quiet, wait
+            )
         plan = with_list(with_screen(plan, screen, made, quiet), fdr, made)
         run_stages(
-            pool, table, made, out, stages, plan, fail_on_memorized, json, quiet, folder, report and part is None, part, wait
+            pool,
+            table,
+            made,
+            out,
+            stages,
+            plan,
+            fail_on_memorized,
+            json,
+            quiet,
+            folder,
+            report and part is None,
+            part,
+            wait,
         )

@@ -8,7 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from findnemo.cli._common import JsonOpt, LimitOpt, OutOpt, QuietOpt, bar, plain, print_json, say, stdout
+from findnemo.cli._common import (
+    JsonOpt,
+    LimitOpt,
+    OutOpt,
+    QuietOpt,
+    bar,
+    plain,
+    print_json,
+    say,
+    stdout,
+)
 from findnemo.runtime.quiet import quiet_libraries
 
 SHOWN = {  # figure -> its head here, and whether its interval is shown
@@ -35,23 +45,43 @@ PLANTED = "Planted memories are not natural ones; see docs/benchmark.md"
 def benchmark(
     out: OutOpt = Path("findnemo-benchmark"),
     natural: Annotated[
-        bool, typer.Option("--natural", help="Suite 2: models that memorized by ordinary fine-tuning, no neurons are known.")
+        bool,
+        typer.Option(
+            "--natural",
+            help="Suite 2: models that memorized by ordinary fine-tuning, no neurons are known.",
+        ),
     ] = False,
     suite: Annotated[
         Path | None,
-        typer.Option(help="Score the trained models of this folder instead of the shipped one; or the one model in it."),
+        typer.Option(
+            help="Score the trained models of this folder instead of the shipped one; or the one model in it."
+        ),
     ] = None,
     train: Annotated[
-        bool, typer.Option("--train", help="First make the models of --suite that are not there (half an hour each); resumable.")
+        bool,
+        typer.Option(
+            "--train",
+            help="First make the models of --suite that are not there (half an hour each); resumable.",
+        ),
     ] = False,
-    methods: Annotated[str | None, typer.Option(help="Names, separated by commas; default: all.")] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="Names, separated by commas; default: all.")
+    ] = None,
     add: Annotated[
-        Path | None, typer.Option(help="Score the answers of a method of your own too: JSON, see docs/benchmark.md.")
+        Path | None,
+        typer.Option(
+            help="Score the answers of a method of your own too: JSON, see docs/benchmark.md."
+        ),
     ] = None,
     published: Annotated[
-        bool, typer.Option("--published", help="Show the results that come with findnemo; compute nothing.")
+        bool,
+        typer.Option(
+            "--published", help="Show the results that come with findnemo; compute nothing."
+        ),
     ] = False,
-    kinds: Annotated[bool, typer.Option("--kinds", help="Precision and recall by kind of memory too.")] = False,
+    kinds: Annotated[
+        bool, typer.Option("--kinds", help="Precision and recall by kind of memory too.")
+    ] = False,
     limit: LimitOpt = None,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
@@ -80,7 +110,9 @@ def benchmark(
     from findnemo.errors import InputError
 
     if train and suite is None:
-        raise InputError("--train makes the models of a suite: give its folder, --train --suite FOLDER")
+        raise InputError(
+            "--train makes the models of a suite: give its folder, --train --suite FOLDER"
+        )
     if natural and (train or kinds):
         raise InputError(
             "--train and --kinds are of planted memories: leave --natural out; recipes/natural/ makes natural members"
@@ -95,7 +127,15 @@ def benchmark(
         if train and suite is not None:
             api.train(suite, report=lambda line: say(line, quiet or json))
         with bar(quiet or json) as update:
-            own = api.run(out / ("natural.json" if natural else "results.json"), suite, chosen, given, limit, update, natural)
+            own = api.run(
+                out / ("natural.json" if natural else "results.json"),
+                suite,
+                chosen,
+                given,
+                limit,
+                update,
+                natural,
+            )
         results = Results.over(own, known(version))
     if json:
         print_json(table.to_json(results))
@@ -127,13 +167,21 @@ def _show(results: Any, shown: Mapping[str, tuple[str, bool]], note: str) -> Non
     for head, _ in shown.values():
         made.add_column(head, justify="right", max_width=9)
     for method, figures in table.rows(results).items():
-        made.add_row(plain(method), *(_cell(figures[h], table.DIGITS.get(h, 2), whole) for h, (_, whole) in shown.items()))
+        made.add_row(
+            plain(method),
+            *(_cell(figures[h], table.DIGITS.get(h, 2), whole) for h, (_, whole) in shown.items()),
+        )
     stdout.print(made)
-    stdout.print(f"Memories scored: {plain(table.members(results))}. In grey: 95 % intervals. {note}", soft_wrap=True)
+    stdout.print(
+        f"Memories scored: {plain(table.members(results))}. In grey: 95 % intervals. {note}",
+        soft_wrap=True,
+    )
 
 
 def _cell(figure: Any, digits: int, interval: bool) -> str:
     """`0.97`, under it the interval in grey."""
     if figure.value is None:
         return "-"
-    return f"{figure.value:.{digits}f}" + (f"\n[dim]{figure.low:.{digits}f}-{figure.high:.{digits}f}[/]" if interval else "")
+    return f"{figure.value:.{digits}f}" + (
+        f"\n[dim]{figure.low:.{digits}f}-{figure.high:.{digits}f}[/]" if interval else ""
+    )

@@ -25,27 +25,43 @@ if TYPE_CHECKING:
     from findnemo.runs.stopping import Stopping
 
 ModelArg = Annotated[
-    str, typer.Argument(help="'demo', a diffusers directory, a hub id, or a .safetensors file.", metavar="MODEL")
+    str,
+    typer.Argument(
+        help="'demo', a diffusers directory, a hub id, or a .safetensors file.", metavar="MODEL"
+    ),
 ]
-MovedOpt = Annotated[str | None, typer.Option("--model", help="The model, if it is no longer where the run found it.")]
+MovedOpt = Annotated[
+    str | None,
+    typer.Option("--model", help="The model, if it is no longer where the run found it."),
+]
 PromptsOpt = Annotated[
     str,
     typer.Option(
-        "--prompts", "-p", help="Captions: CSV, TSV, Parquet, JSON(L), text; - for standard input, hf:OWNER/NAME for a data set."
+        "--prompts",
+        "-p",
+        help="Captions: CSV, TSV, Parquet, JSON(L), text; - for standard input, hf:OWNER/NAME for a data set.",
     ),
 ]
-CalibrationOpt = Annotated[Path, typer.Option("--calibration", "-c", help="A directory made by `findnemo calibrate`.")]
+CalibrationOpt = Annotated[
+    Path, typer.Option("--calibration", "-c", help="A directory made by `findnemo calibrate`.")
+]
 OutOpt = Annotated[Path, typer.Option("--out", "-o", help="Directory to write to.")]
 RunArg = Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]
 LimitOpt = Annotated[int | None, typer.Option(help="Use the first N captions only.", min=1)]
 ColumnOpt = Annotated[str | None, typer.Option(help="Caption column, if it has an unusual name.")]
 SeedOpt = Annotated[int, typer.Option(help="Base seed of all samples.")]
-DeviceOpt = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: CUDA if there is one.")]
-DtypeOpt = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; default: float16 on CUDA, else float32.")]
+DeviceOpt = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: CUDA if there is one.")
+]
+DtypeOpt = Annotated[
+    str | None,
+    typer.Option(help="float32, float16 or bfloat16; default: float16 on CUDA, else float32."),
+]
 CompileOpt = Annotated[
     bool,
     typer.Option(
-        "--compile", help="Compile the model for scores and searches: minutes to begin with, for a GPU and many captions."
+        "--compile",
+        help="Compile the model for scores and searches: minutes to begin with, for a GPU and many captions.",
     ),
 ]
 DescriptorOpt = Annotated[
@@ -61,7 +77,11 @@ ClipOpt = Annotated[
     ),
 ]
 TrustOpt = Annotated[
-    bool, typer.Option("--trust", help="Open what a run of somebody else names: model, descriptor (a program), CLIP, pictures.")
+    bool,
+    typer.Option(
+        "--trust",
+        help="Open what a run of somebody else names: model, descriptor (a program), CLIP, pictures.",
+    ),
 ]
 TrackOpt = Annotated[
     str | None,
@@ -70,12 +90,20 @@ TrackOpt = Annotated[
         help="Log settings, figures and images to tensorboard, wandb, trackio or mlflow (in RUN/tracking).",
     ),
 ]
-JsonOpt = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+JsonOpt = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON on standard output.")
+]
 QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no tables.")]
 VariantOpt = Annotated[
-    str, typer.Option(help="Detection: 'findnemo', 'paper', or 'released' for published thresholds and statistics.")
+    str,
+    typer.Option(
+        help="Detection: 'findnemo', 'paper', or 'released' for published thresholds and statistics."
+    ),
 ]
-FailOpt = Annotated[bool, typer.Option("--fail-on-memorized", help="Exit with status 1 if any caption is memorized.")]
+FailOpt = Annotated[
+    bool,
+    typer.Option("--fail-on-memorized", help="Exit with status 1 if any caption is memorized."),
+]
 
 
 LONG = 20  # captions that are too long and are named
@@ -160,7 +188,10 @@ def _lines() -> Callable[[str, int, int], None]:
         if total and shown.get(stage) != tenth:
             shown[stage] = tenth
             left = (time.monotonic() - start) / done * (total - done) if done else 0
-            say(f"{stage} {done}/{total}" + (f", about {left:.0f} s left" if 0 < done < total else ""))
+            say(
+                f"{stage} {done}/{total}"
+                + (f", about {left:.0f} s left" if 0 < done < total else "")
+            )
 
     return update
 
@@ -191,7 +222,11 @@ class Source:
 
     @property
     def options(self) -> dict[str, str]:
-        return {name: value for name in ("revision", "variant", "config") if (value := getattr(self, name)) is not None}
+        return {
+            name: value
+            for name in ("revision", "variant", "config")
+            if (value := getattr(self, name)) is not None
+        }
 
     def of_run(self, run: Any, trust: bool = False, opens: tuple[str, ...] | None = None) -> Source:
         """This one where a place was given, else the one that a run remembers, with what is given beside it.
@@ -201,20 +236,32 @@ class Source:
         from findnemo.runs.trust import NAMED, require
 
         wanted = NAMED if opens is None else opens
-        require(run, trust, wanted if self.place is None else tuple(name for name in wanted if name != "model"))
+        require(
+            run,
+            trust,
+            wanted if self.place is None else tuple(name for name in wanted if name != "model"),
+        )
         return (
             self
             if self.place is not None
-            else Source(run.meta("source"), **{**(run.meta("source_options") or {}), **self.options})
+            else Source(
+                run.meta("source"), **{**(run.meta("source_options") or {}), **self.options}
+            )
         )
 
 
 OF_RUN = Source(None)  # where the run found it
 SOURCE_OPTIONS = {
     "revision": Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")],
-    "weights_variant": Annotated[str | None, typer.Option(help="Weight files of that name (fp16), of a hub id or a directory.")],
+    "weights_variant": Annotated[
+        str | None,
+        typer.Option(help="Weight files of that name (fp16), of a hub id or a directory."),
+    ],
     "config": Annotated[
-        str | None, typer.Option(help="Diffusers directory or hub id that gives a single file its configuration and tokenizer.")
+        str | None,
+        typer.Option(
+            help="Diffusers directory or hub id that gives a single file its configuration and tokenizer."
+        ),
     ],
 }
 
@@ -226,18 +273,29 @@ def opens_model(command: Callable[..., None]) -> Callable[..., None]:
     """
     own = inspect.signature(command, eval_str=True)
     kind = MovedOpt if own.parameters["model"].default is OF_RUN else ModelArg
-    model = own.parameters["model"].replace(annotation=kind, default=None if kind is MovedOpt else inspect.Parameter.empty)
-    more = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=a) for n, a in SOURCE_OPTIONS.items()]
+    model = own.parameters["model"].replace(
+        annotation=kind, default=None if kind is MovedOpt else inspect.Parameter.empty
+    )
+    more = [
+        inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=a)
+        for n, a in SOURCE_OPTIONS.items()
+    ]
     shown = own.replace(parameters=[*({**own.parameters, "model": model}).values(), *more])
 
     @wraps(command)
     def run(
-        *args: Any, revision: str | None = None, weights_variant: str | None = None, config: str | None = None, **others: Any
+        *args: Any,
+        revision: str | None = None,
+        weights_variant: str | None = None,
+        config: str | None = None,
+        **others: Any,
     ) -> None:
         given = own.bind(*args, **others)
         given.apply_defaults()
         told = given.arguments["model"]
-        given.arguments["model"] = told if isinstance(told, Source) else Source(told, revision, weights_variant, config)
+        given.arguments["model"] = (
+            told if isinstance(told, Source) else Source(told, revision, weights_variant, config)
+        )
         command(*given.args, **given.kwargs)
 
     run.__signature__ = shown  # type: ignore[attr-defined]
@@ -262,17 +320,33 @@ ALONE = Crew()
 CREW_OPTIONS = {
     "workers": Annotated[
         int | None,
-        typer.Option(help="So many processes with a model each, one a GPU where there are any (needs findnemo[ray]).", min=1),
+        typer.Option(
+            help="So many processes with a model each, one a GPU where there are any (needs findnemo[ray]).",
+            min=1,
+        ),
     ],
     "ray": Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Workers on this Ray cluster ('auto', 'HOST:6379', 'ray://HOST:10001').")
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Workers on this Ray cluster ('auto', 'HOST:6379', 'ray://HOST:10001').",
+        ),
     ],
     "threads": Annotated[
-        int | None, typer.Option(help="CPU threads of a process; of workers 1. The last bits of a score depend on it.", min=1)
+        int | None,
+        typer.Option(
+            help="CPU threads of a process; of workers 1. The last bits of a score depend on it.",
+            min=1,
+        ),
     ],
 }
 ShardOpt = Annotated[
-    str | None, typer.Option("--shard", metavar="I/N", help="Part I of N of the captions; join the parts with `findnemo merge`.")
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Part I of N of the captions; join the parts with `findnemo merge`.",
+    ),
 ]
 
 
@@ -280,7 +354,10 @@ def takes_workers(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose parameter `crew` is a `Crew`, as one that takes `--workers`, `--ray` and `--threads` from the command line."""
     own = inspect.signature(command, eval_str=True)
     kept = [p for p in own.parameters.values() if p.name != "crew"]
-    more = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=a) for n, a in CREW_OPTIONS.items()]
+    more = [
+        inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=a)
+        for n, a in CREW_OPTIONS.items()
+    ]
     shown = own.replace(parameters=[*kept, *more])
 
     @wraps(command)
@@ -301,7 +378,12 @@ def takes_workers(command: Callable[..., None]) -> Callable[..., None]:
 
 @contextmanager
 def at_work(
-    source: Source, crew: Crew, device: str | None, dtype: str | None, quiet: bool, compile: bool = False
+    source: Source,
+    crew: Crew,
+    device: str | None,
+    dtype: str | None,
+    quiet: bool,
+    compile: bool = False,
 ) -> Iterator[Any]:
     """A pool of workers that have loaded the model, or of this process alone; says at the end which of them had to be replaced."""
     from findnemo.runs import Loader, Serial
@@ -316,19 +398,28 @@ def at_work(
     from findnemo.runs.cluster import RayPool
 
     if device is not None and ":" in device:
-        raise InputError(f"--device {device} with several workers: each gets a device of its own, leave the number out")
+        raise InputError(
+            f"--device {device} with several workers: each gets a device of its own, leave the number out"
+        )
     say(f"loading {source} in workers", quiet)
     loader = Loader(str(source), device, dtype, source.options, compile)
     with RayPool(loader, crew.workers, crew.ray, crew.threads or 1) as pool:
-        say(f"{pool.size} workers, {'a GPU each' if pool.gpus else f'{pool.threads} CPU threads each'}", quiet)
+        say(
+            f"{pool.size} workers, {'a GPU each' if pool.gpus else f'{pool.threads} CPU threads each'}",
+            quiet,
+        )
         try:
             yield pool
         finally:
             if pool.replaced:
-                warn(f"{pool.replaced} workers died and were replaced; {pool.alive} of {pool.size} are alive at the end")
+                warn(
+                    f"{pool.replaced} workers died and were replaced; {pool.alive} of {pool.size} are alive at the end"
+                )
 
 
-def load_model(source: Source, device: str | None, dtype: str | None, quiet: bool, compile: bool = False) -> Any:
+def load_model(
+    source: Source, device: str | None, dtype: str | None, quiet: bool, compile: bool = False
+) -> Any:
     from findnemo.models import load
     from findnemo.passes.engine import compiled
     from findnemo.runtime.notices import told_to
@@ -370,7 +461,9 @@ def tell_repeats(table: Any, entered: Any, quiet: bool) -> None:
         warn(text)
 
 
-def warn_long_captions(model: Any, prompts: Any, most: int | None = None, of: str = "", readers: Sequence[Any] = ()) -> None:
+def warn_long_captions(
+    model: Any, prompts: Any, most: int | None = None, of: str = "", readers: Sequence[Any] = ()
+) -> None:
     """Name the first rows with captions that a text encoder, or another of `readers`, does not read to their end.
 
     `most`: look at so many captions. `of`: what is said before a row's number.

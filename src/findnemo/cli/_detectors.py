@@ -59,19 +59,33 @@ def detect_with(
     from findnemo.runs import detectors as api
 
     names = api.chosen(detectors.split(","))
-    table = read_table(prompts, column, limit, quiet) if prompts else demo_table(model, limit, "--prompts")
+    table = (
+        read_table(prompts, column, limit, quiet)
+        if prompts
+        else demo_table(model, limit, "--prompts")
+    )
     apart = read_table(holdout, column, None, quiet) if holdout else demo_holdout(model)
     clean = [p.text for p in apart]
     settings = make_plan(model, "gradient", 0, None, None, 0).image_settings
-    with at_work(model, crew, device, dtype, quiet, compile) as pool, api.start_detectors(out, pool.model, settings) as run:
+    with (
+        at_work(model, crew, device, dtype, quiet, compile) as pool,
+        api.start_detectors(out, pool.model, settings) as run,
+    ):
         warn_long_captions(pool.model, table)
         warn_long_captions(pool.model, apart, of="hold-out ")
         with stoppable() as stop, bar(quiet) as update:
-            captions = api.run_detectors(run, pool.model, table, clean, names, settings, update, pool, stop)
-            drawn = api.pictures(run, pool.model, captions, settings, update, pool) if pictures else []
+            captions = api.run_detectors(
+                run, pool.model, table, clean, names, settings, update, pool, stop
+            )
+            drawn = (
+                api.pictures(run, pool.model, captions, settings, update, pool) if pictures else []
+            )
         found = api.results(run, captions, clean, names)
     if api.borrows(captions):
-        say("every caption has a type: every second hold-out caption stands for those that are not memorized", quiet)
+        say(
+            "every caption has a type: every second hold-out caption stands for those that are not memorized",
+            quiet,
+        )
     if json:
         print_json(as_json(found, captions))
     elif not quiet:
@@ -87,10 +101,18 @@ def inspect_detectors(run: Run, json: bool) -> None:
     from findnemo.runs.detectors import HOLDOUT, STAGE, results
 
     captions = list(run.captions())
-    names = [n for n in (run.meta("detectors") or []) if any(STAGE + n in c.results for c in captions)]
+    names = [
+        n for n in (run.meta("detectors") or []) if any(STAGE + n in c.results for c in captions)
+    ]
     if not names:
-        raise InputError(f"{run.path} holds no results: neither an audit's nor those of `findnemo detect --detector`")
-    found = [result for n in names for result in results(run, captions, list(run.meta(HOLDOUT + n) or {}), [n])]
+        raise InputError(
+            f"{run.path} holds no results: neither an audit's nor those of `findnemo detect --detector`"
+        )
+    found = [
+        result
+        for n in names
+        for result in results(run, captions, list(run.meta(HOLDOUT + n) or {}), [n])
+    ]
     print_json(as_json(found, captions)) if json else show(found)
 
 
@@ -114,13 +136,17 @@ def as_json(found: Sequence[Result], captions: Sequence[Caption]) -> dict[str, A
 def show(found: Sequence[Result]) -> None:
     """The table, and a word on captions that failed."""
     stdout.print(figures_table(found))
-    stdout.print("[dim]under the figures: 95 % bootstrap intervals; U-Net evaluations and seconds are per caption[/]")
+    stdout.print(
+        "[dim]under the figures: 95 % bootstrap intervals; U-Net evaluations and seconds are per caption[/]"
+    )
     for result in found:
         for line in beside_published(result):
             stdout.print(plain(line), soft_wrap=True)
     for result in found:
         if result.failed:
-            stderr.print(f"[red]failed:[/] {plain(result.detector)} on {result.failed} captions, for which the model gives NaN")
+            stderr.print(
+                f"[red]failed:[/] {plain(result.detector)} on {result.failed} captions, for which the model gives NaN"
+            )
 
 
 def beside_published(result: Result) -> list[str]:
@@ -128,7 +154,10 @@ def beside_published(result: Result) -> list[str]:
     from findnemo.studies._published import DETECTOR
 
     lines = []
-    for name, made, half in (("all", result.evaluation, result.half), ("VM", result.verbatim, result.verbatim_half)):
+    for name, made, half in (
+        ("all", result.evaluation, result.half),
+        ("VM", result.verbatim, result.verbatim_half),
+    ):
         if made is not None and half is not None:
             area, accuracy, rate = DETECTOR[name]
             lines.append(
@@ -146,14 +175,24 @@ def figures_table(found: Sequence[Result]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for r in found:
         cost = (f"{r.evaluations:.0f}", f"{r.seconds:.2f}")
-        table.add_row(plain(r.detector), f"{r.threshold:.4g}", *_figures(r.evaluation), f"{r.found}/{r.captions}", *cost)
+        table.add_row(
+            plain(r.detector),
+            f"{r.threshold:.4g}",
+            *_figures(r.evaluation),
+            f"{r.found}/{r.captions}",
+            *cost,
+        )
     return table
 
 
 def _figures(e: Evaluation | None) -> tuple[str, str, str]:
     if e is None:
         return "-", "-", "-"
-    return (_with(e.auroc, e.auroc_interval), _with(e.accuracy, e.accuracy_interval), _with(e.tpr, e.tpr_interval))
+    return (
+        _with(e.auroc, e.auroc_interval),
+        _with(e.accuracy, e.accuracy_interval),
+        _with(e.tpr, e.tpr_interval),
+    )
 
 
 def _with(value: float, interval: tuple[float, float]) -> str:

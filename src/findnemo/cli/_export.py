@@ -7,7 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from findnemo.cli._common import OF_RUN, DeviceOpt, QuietOpt, RunArg, Source, TrustOpt, load_model, opens_model, say, warn
+from findnemo.cli._common import (
+    OF_RUN,
+    DeviceOpt,
+    QuietOpt,
+    RunArg,
+    Source,
+    TrustOpt,
+    load_model,
+    opens_model,
+    say,
+    warn,
+)
 from findnemo.errors import InputError
 
 
@@ -16,22 +27,37 @@ def export(
     run: RunArg,
     to: Annotated[
         list[str] | None,
-        typer.Option(help="checkpoint (the default), file, lora, kohya, neurons or card; may be given several times."),
+        typer.Option(
+            help="checkpoint (the default), file, lora, kohya, neurons or card; may be given several times."
+        ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Where to write: with several forms, a folder for all (default: RUN/export)."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="Where to write: with several forms, a folder for all (default: RUN/export).",
+        ),
     ] = None,
     caption: Annotated[
         list[str] | None,
-        typer.Option(help="Only neurons of this caption, by row number or text; may be given several times."),
+        typer.Option(
+            help="Only neurons of this caption, by row number or text; may be given several times."
+        ),
     ] = None,
-    most: Annotated[int | None, typer.Option(help="Only the N neurons that most captions share.", min=1)] = None,
+    most: Annotated[
+        int | None, typer.Option(help="Only the N neurons that most captions share.", min=1)
+    ] = None,
     neurons: Annotated[
         int | None,
-        typer.Option(help="Of one caption the set with N neurons of its price list (`findnemo inspect RUN ROW`).", min=1),
+        typer.Option(
+            help="Of one caption the set with N neurons of its price list (`findnemo inspect RUN ROW`).",
+            min=1,
+        ),
     ] = None,
-    factor: Annotated[float, typer.Option(help="Multiply the neurons by this instead of switching them off.")] = 0.0,
+    factor: Annotated[
+        float, typer.Option(help="Multiply the neurons by this instead of switching them off.")
+    ] = 0.0,
     push: Annotated[
         str | None,
         typer.Option(
@@ -77,11 +103,20 @@ def export(
     weights = any(api.FORMS[form].write is not None for form in forms)
     with Run.open(run) as opened:
         chosen = api.select(opened, caption or (), most, factor, neurons)
-        settings, source = settings_of(opened), model.of_run(opened, trust, ("model",) if weights else ())
-    targets = {form: _target(run, out, form, len(forms) > 1) for form in forms if not (push and form == "card")}
+        settings, source = (
+            settings_of(opened),
+            model.of_run(opened, trust, ("model",) if weights else ()),
+        )
+    targets = {
+        form: _target(run, out, form, len(forms) > 1)
+        for form in forms
+        if not (push and form == "card")
+    }
     for form, target in targets.items():  # what is there already is said before the model is loaded
         api.check_place(form, target, str(source), force)
-    loaded: Any = _loaded(source, model.place is None, device, settings["dtype"], quiet) if weights else None
+    loaded: Any = (
+        _loaded(source, model.place is None, device, settings["dtype"], quiet) if weights else None
+    )
     for form, target in targets.items():
         api.check(form, chosen, target, loaded, force, dtype)
     for form, target in targets.items():
@@ -99,7 +134,9 @@ def _loaded(source: Source, of_run: bool, device: str | None, dtype: str, quiet:
     except InputError as error:
         if not of_run:
             raise
-        raise InputError(f"{error} (the run was made of it: if it is elsewhere now, name its place with --model)") from error
+        raise InputError(
+            f"{error} (the run was made of it: if it is elsewhere now, name its place with --model)"
+        ) from error
 
 
 def _target(run: Path, out: Path | None, form: str, several: bool) -> Path:
@@ -115,4 +152,6 @@ def _target(run: Path, out: Path | None, form: str, several: bool) -> Path:
 def _count(chosen: Any) -> str:
     how = "off" if chosen.factor == 0 else f"at {chosen.factor:g}"
     point = chosen.about.get("point")
-    return f"{len(chosen.neurons)} neuron{'s' * (len(chosen.neurons) != 1)} {how}" + (f" ({point})" if point else "")
+    return f"{len(chosen.neurons)} neuron{'s' * (len(chosen.neurons) != 1)} {how}" + (
+        f" ({point})" if point else ""
+    )

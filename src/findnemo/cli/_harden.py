@@ -35,14 +35,29 @@ RATES = {"demo": 1e-4}  # learning rates of models that need another than the us
 @opens_model
 def harden(
     run: RunArg,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the hardened checkpoint, a diffusers directory.")],
-    captions: Annotated[int, typer.Option(help="Harden against so many memorized captions; 0: all of them.", min=0)] = 0,
-    epochs: Annotated[int, typer.Option(help="Times that embeddings are sought and answered.", min=1)] = 4,
-    attack_steps: Annotated[int, typer.Option(help="Steps of each search for an embedding.", min=1)] = 30,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="Where to write the hardened checkpoint, a diffusers directory."
+        ),
+    ],
+    captions: Annotated[
+        int, typer.Option(help="Harden against so many memorized captions; 0: all of them.", min=0)
+    ] = 0,
+    epochs: Annotated[
+        int, typer.Option(help="Times that embeddings are sought and answered.", min=1)
+    ] = 4,
+    attack_steps: Annotated[
+        int, typer.Option(help="Steps of each search for an embedding.", min=1)
+    ] = 30,
     updates: Annotated[int, typer.Option(help="Updates of the weights in an epoch.", min=1)] = 60,
     learning_rate: Annotated[float | None, typer.Option(help="Of AdamW (1e-5; demo 1e-4).")] = None,
-    keep: Annotated[float, typer.Option(help="How firmly predictions for ordinary captions are held.", min=0)] = 100.0,
-    check: Annotated[bool, typer.Option(help="Attack the hardened model anew, beside the edited one.")] = True,
+    keep: Annotated[
+        float, typer.Option(help="How firmly predictions for ordinary captions are held.", min=0)
+    ] = 100.0,
+    check: Annotated[
+        bool, typer.Option(help="Attack the hardened model anew, beside the edited one.")
+    ] = True,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
     model: Source = OF_RUN,
     trust: TrustOpt = False,
@@ -65,7 +80,13 @@ def harden(
     from findnemo.export._source import with_kept
     from findnemo.robustness import harden as api
     from findnemo.runs import Run, all_neurons
-    from findnemo.runs.hardening import CHECKED, challenged, check_hardened, harden_run, ordinary_captions
+    from findnemo.runs.hardening import (
+        CHECKED,
+        challenged,
+        check_hardened,
+        harden_run,
+        ordinary_captions,
+    )
     from findnemo.runs.robustness import Effort
     from findnemo.runtime.notices import told_to
 
@@ -77,11 +98,23 @@ def harden(
     settings = api.Hardening(epochs, attack_steps, updates, rate, keep=keep, seed=seed)
     with opened(run, model, device, dtype, quiet, trust) as work:
         wanted = challenged(work, captions)
-        cost = api.evaluations(settings, len(wanted), len(ordinary_captions(work)[0]), work.plan.image_settings)
-        say(f"{len(wanted)} captions: about {cost:,} U-Net evaluations; the checks take as many again", quiet)
+        cost = api.evaluations(
+            settings, len(wanted), len(ordinary_captions(work)[0]), work.plan.image_settings
+        )
+        say(
+            f"{len(wanted)} captions: about {cost:,} U-Net evaluations; the checks take as many again",
+            quiet,
+        )
         kept = run / "harden"
         with stoppable() as stop, bar(quiet) as update:
-            made = harden_run(work, wanted, settings, kept, lambda done, total, loss: update("harden", done, total), stop)
+            made = harden_run(
+                work,
+                wanted,
+                settings,
+                kept,
+                lambda done, total, loss: update("harden", done, total),
+                stop,
+            )
             with whole(out) as part, told_to(warn):
                 with_kept(work.model, made.pipeline).save_pretrained(part, safe_serialization=True)
                 check_checkpoint(part, made, effects(made, all_neurons(work.run.captions())))
@@ -90,11 +123,17 @@ def harden(
                 effort = replace(Effort(), captions=min(len(wanted), CHECKED))
                 about = check_hardened(work, made, effort, settings, update, stop)
                 write_report(work.run, quiet=quiet or json)
-            (kept / "weights.safetensors").unlink(missing_ok=True)  # only now: with --force an interrupted check goes on at once
+            (kept / "weights.safetensors").unlink(
+                missing_ok=True
+            )  # only now: with --force an interrupted check goes on at once
         found = {
             "out": str(out),
             "captions": len(wanted),
-            **(about | {name: work.run.meta(name) for name in ("attack", "attempts")} if check else {}),
+            **(
+                about | {name: work.run.meta(name) for name in ("attack", "attempts")}
+                if check
+                else {}
+            ),
         }
     if json:
         print_json(found)
@@ -106,5 +145,7 @@ def _show(found: dict[str, Any]) -> None:
     """The curves of the attack, memorized pictures beside such that were never seen, and what it costs ordinary captions."""
     show_robustness(found["attempts"], found["attack"])
     for name, values in found["quality"].items():
-        told = ", ".join(f"{key.replace('_', ' ')} {value:.3g}" for key, (value, *_) in values.items())
+        told = ", ".join(
+            f"{key.replace('_', ' ')} {value:.3g}" for key, (value, *_) in values.items()
+        )
         stdout.print(f"{name}, {found['prompts']} ordinary captions: {told}", soft_wrap=True)

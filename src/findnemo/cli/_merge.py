@@ -12,8 +12,12 @@ from findnemo.cli._common import JsonOpt, QuietOpt, plain, print_json, stdout
 
 def merge(
     out: Annotated[Path, typer.Argument(help="The run directory to make.", metavar="OUT")],
-    shards: Annotated[list[Path], typer.Argument(help="Run directories made with --shard.", metavar="SHARD...")],
-    partial: Annotated[bool, typer.Option("--partial", help="Also where shards are missing.")] = False,
+    shards: Annotated[
+        list[Path], typer.Argument(help="Run directories made with --shard.", metavar="SHARD...")
+    ],
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Also where shards are missing.")
+    ] = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -32,7 +36,14 @@ def merge(
         names = ("captions", "open", "failed", "missing")
         print_json({"run": str(made.path)} | {name: getattr(made, name) for name in names})
     elif not quiet:
-        left = [f"{made.open} not looked at yet"] * bool(made.open) + [f"{made.failed} failed"] * bool(made.failed)
+        left = [f"{made.open} not looked at yet"] * bool(made.open) + [
+            f"{made.failed} failed"
+        ] * bool(made.failed)
         left += [f"without shards {', '.join(made.missing)}"] * bool(made.missing)
-        told = f"{made.captions} captions in {made.path}" + (f" ({'; '.join(left)})" if left else "")
-        stdout.print(plain(f"{told}; for the quality check and the report: findnemo verify {made.path}"), soft_wrap=True)
+        told = f"{made.captions} captions in {made.path}" + (
+            f" ({'; '.join(left)})" if left else ""
+        )
+        stdout.print(
+            plain(f"{told}; for the quality check and the report: findnemo verify {made.path}"),
+            soft_wrap=True,
+        )

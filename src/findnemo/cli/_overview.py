@@ -43,7 +43,10 @@ def show_overview(
         stdout.print("\n[bold]Is it really gone?[/]")
         show_robustness(attempts, attack)
     if listed is not None:
-        _part(f"Listed at a false discovery rate of {100 * listed.level:g} %", list_text(listed, captions, q or {}))
+        _part(
+            f"Listed at a false discovery rate of {100 * listed.level:g} %",
+            list_text(listed, captions, q or {}),
+        )
 
 
 def _part(title: str, shown: Table | str) -> None:
@@ -76,7 +79,10 @@ def _bar(count: int, top: int) -> str:
 def histogram_text(bins: Sequence[Bin], tau: float) -> str:
     """A line a bin: where it begins, a bar, how many captions; and a line where tau is."""
     top = max((b.captions for b in bins), default=0)
-    lines = [f"{b.low:7.3f} [{'red' if b.low >= tau else 'cyan'}]{_bar(b.captions, top)}[/] {b.captions or ''}" for b in bins]
+    lines = [
+        f"{b.low:7.3f} [{'red' if b.low >= tau else 'cyan'}]{_bar(b.captions, top)}[/] {b.captions or ''}"
+        for b in bins
+    ]
     below = sum(b.low < tau for b in bins)
     mark = f"        [bold]── tau = {tau:.3f}: memorized from here on[/]"
     return "\n".join([*lines[:below], *([mark] if bins else []), *lines[below:]])
@@ -87,7 +93,9 @@ def layers_text(counts: Mapping[str, int]) -> str:
     top, long = max(counts.values(), default=0), max(map(len, counts), default=0)
     if not top:
         return ""
-    return "\n".join(f"{plain(name):{long}} [cyan]{_bar(n, top)}[/] {n or '·'}" for name, n in counts.items())
+    return "\n".join(
+        f"{plain(name):{long}} [cyan]{_bar(n, top)}[/] {n or '·'}" for name, n in counts.items()
+    )
 
 
 def shared_text(shared: Sequence[tuple[Neuron, Sequence[Caption]]]) -> str:
@@ -107,7 +115,11 @@ def list_text(listed: Discoveries, captions: Sequence[Caption], q: Mapping[int, 
     by_id = {c.id: c for c in captions}
     order = sorted(listed.listed, key=lambda i: q[i])
     lines = [f"  q = {q[i]:<8.3g} {plain(by_id[i].text)}" for i in order[:LISTED]]
-    rest = [f"  [dim]and {len(order) - LISTED} more: q in results.csv[/]"] if len(order) > LISTED else []
+    rest = (
+        [f"  [dim]and {len(order) - LISTED} more: q in results.csv[/]"]
+        if len(order) > LISTED
+        else []
+    )
     return "\n".join([plain(list_told(listed)), *lines, *rest])
 
 
@@ -115,7 +127,10 @@ def show_caption(run: Run, caption: Caption, layers: Sequence[str], q: float | N
     """Everything a run knows of one caption: verdict, what was measured before and after, its neurons, its picture."""
     from findnemo.runs import settings_of
 
-    stdout.print(f"[bold]{plain(caption.text)}[/]  row {caption.row}" + (f", {plain(caption.type)}" if caption.type else ""))
+    stdout.print(
+        f"[bold]{plain(caption.text)}[/]  row {caption.row}"
+        + (f", {plain(caption.type)}" if caption.type else "")
+    )
     stdout.print(_verdict(caption, settings_of(run)["tau"]) + _rarity(caption, q), soft_wrap=True)
     measured = measured_table(caption)
     if measured.row_count:
@@ -137,7 +152,11 @@ def show_caption(run: Run, caption: Caption, layers: Sequence[str], q: float | N
 def _verdict(caption: Caption, tau: float) -> str:
     from findnemo.runs import STANDINGS, standing, state
 
-    stands, detected, found = standing(caption, tau), caption.results.get("detect"), caption.results.get("localize", {})
+    stands, detected, found = (
+        standing(caption, tau),
+        caption.results.get("detect"),
+        caption.results.get("localize", {}),
+    )
     said = f"[{COLOURS.get(stands, 'red')}]{stands}[/]: {STANDINGS[stands]}"
     if detected is None:
         return said
@@ -164,7 +183,9 @@ def measured_table(caption: Caption) -> Table:
     for label, stage, before, after, *_ in BEFORE_AFTER:
         values = caption.results.get(stage, {})
         if after in values:
-            table.add_row(label, f"{values[before]:.3f}" if before in values else "", f"{values[after]:.3f}")
+            table.add_row(
+                label, f"{values[before]:.3f}" if before in values else "", f"{values[after]:.3f}"
+            )
     return table
 
 
@@ -187,8 +208,11 @@ def neuron_lines(caption: Caption, layers: Sequence[str]) -> list[str]:
     neurons, z = neurons_of(caption).layers, caption.results.get("localize", {}).get("z", {})
     grown = caption.results.get("verify", {}).get("grown")
     lines = [
-        f"  {plain(name)} [bold]#{index}[/]" + (f"  z = {z[f'{name}:{index}']:.1f}" if f"{name}:{index}" in z else "")
+        f"  {plain(name)} [bold]#{index}[/]"
+        + (f"  z = {z[f'{name}:{index}']:.1f}" if f"{name}:{index}" in z else "")
         for name in layers
         for index in neurons.get(name, ())
     ]
-    return lines + ([f"  [dim]{grown} of them because finished images still were copies[/]"] if grown else [])
+    return lines + (
+        [f"  [dim]{grown} of them because finished images still were copies[/]"] if grown else []
+    )

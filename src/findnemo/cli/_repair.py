@@ -21,7 +21,10 @@ def repair(run: RunArg, json: JsonOpt = False, quiet: QuietOpt = False) -> None:
     found = api(run)
     if json:
         print_json(
-            {name: [str(v) for v in value] if isinstance(value, tuple) else value for name, value in asdict(found).items()}
+            {
+                name: [str(v) for v in value] if isinstance(value, tuple) else value
+                for name, value in asdict(found).items()
+            }
             | {"path": str(run)}
         )
     elif not quiet:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 def report(
     run: RunArg,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write (default: RUN/report.html).")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write (default: RUN/report.html).")
+    ] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     quiet: QuietOpt = False,
 ) -> None:

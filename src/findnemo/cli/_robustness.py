@@ -37,7 +37,9 @@ def attempts_table(attempts: Mapping[str, Any]) -> Table:
         collapse_padding=True,
     )
     for name, found in attempts["table"].items():
-        table.add_row(plain(name), *(_copies(found.get(column), len(columns) <= ROOM) for column in columns))
+        table.add_row(
+            plain(name), *(_copies(found.get(column), len(columns) <= ROOM) for column in columns)
+        )
     return table
 
 
@@ -55,9 +57,16 @@ def _copies(cell: Mapping[str, float] | None, with_interval: bool) -> str:
 def attack_table(attack: Mapping[str, Any]) -> Table:
     """Mean similarity to the wanted picture after so many steps, a line a curve; then the gaps, with their intervals below them."""
     gaps = attack.get("gaps") or {}
-    steps = sorted({point[0] for line in [*attack["curves"].values(), *gaps.values()] for point in line})
+    steps = sorted(
+        {point[0] for line in [*attack["curves"].values(), *gaps.values()] for point in line}
+    )
     table = Table(
-        "similarity after steps", *(f"{x:g}" for x in steps), box=SIMPLE, show_edge=False, pad_edge=False, collapse_padding=True
+        "similarity after steps",
+        *(f"{x:g}" for x in steps),
+        box=SIMPLE,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
     )
     for name, line in attack["curves"].items():
         known = {x: f"{y:.2f}" for x, y in line}
@@ -69,4 +78,6 @@ def attack_table(attack: Mapping[str, Any]) -> Table:
 
 
 def _gap(value: float, low: float | None, high: float | None) -> str:
-    return f"{value:+.2f}" + ("" if low is None or high is None else f"\n[dim]{low:+.2f}\n{high:+.2f}[/]")
+    return f"{value:+.2f}" + (
+        "" if low is None or high is None else f"\n[dim]{low:+.2f}\n{high:+.2f}[/]"
+    )

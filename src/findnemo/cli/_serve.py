@@ -24,17 +24,32 @@ from findnemo.cli._common import (
 )
 from findnemo.errors import InputError
 
-PlaceArg = Annotated[str, typer.Argument(help="A run directory, or a model as for `findnemo audit`.", metavar="RUN_OR_MODEL")]
+PlaceArg = Annotated[
+    str,
+    typer.Argument(
+        help="A run directory, or a model as for `findnemo audit`.", metavar="RUN_OR_MODEL"
+    ),
+]
 
 
 @opens_model
 def app(
     place: PlaceArg,
     calibration: Annotated[
-        Path | None, typer.Option("--calibration", "-c", help="Made by `findnemo calibrate`; a run and 'demo' bring their own.")
+        Path | None,
+        typer.Option(
+            "--calibration",
+            "-c",
+            help="Made by `findnemo calibrate`; a run and 'demo' bring their own.",
+        ),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; by default this machine only can open the app.")] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(help="By default the first free one from 7860.", min=1, max=65535)] = None,
+    host: Annotated[
+        str,
+        typer.Option(help="Address to listen on; by default this machine only can open the app."),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(help="By default the first free one from 7860.", min=1, max=65535)
+    ] = None,
     model: Source = OF_RUN,
     trust: TrustOpt = False,
     device: DeviceOpt = None,
@@ -54,13 +69,25 @@ def app(
     require_gradio()
     if is_run(place):
         with Run.open(place) as run:
-            source, dtype = model.of_run(run, trust, ("model",)), dtype or settings_of(run, audit=False)["dtype"]
+            source, dtype = (
+                model.of_run(run, trust, ("model",)),
+                dtype or settings_of(run, audit=False)["dtype"],
+            )
     elif model.place is not None:
-        raise InputError(f"{place} is no run directory, so --model goes with nothing: give the run, or the model alone")
+        raise InputError(
+            f"{place} is no run directory, so --model goes with nothing: give the run, or the model alone"
+        )
     else:
         source = replace(model, place=place)
     loaded = load_model(source, device, dtype, quiet)
     if host not in ("127.0.0.1", "localhost", "::1"):
         warn(f"everyone who can reach {host} can use this app, its model and its exports")
-    launch(place, calibration, host, port, loaded, lambda url: stdout.print(plain(f"findnemo app at {url} (Ctrl-C ends it)")))
+    launch(
+        place,
+        calibration,
+        host,
+        port,
+        loaded,
+        lambda url: stdout.print(plain(f"findnemo app at {url} (Ctrl-C ends it)")),
+    )
     say("ended", quiet)

@@ -34,14 +34,24 @@ def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
     from findnemo.runs import standing
 
     table = Table(show_edge=False, pad_edge=False, header_style="bold")
-    table.add_column("caption", overflow="ellipsis", no_wrap=True, max_width=max(18, stdout.width - 62))
+    table.add_column(
+        "caption", overflow="ellipsis", no_wrap=True, max_width=max(18, stdout.width - 62)
+    )
     where = "neurons per layer" if len(layers) <= MOST_LAYERS else "down, mid, up"
     for name, width in (("type", 4), ("before", 6), ("after", 6), (where, 17), ("standing", 14)):
-        table.add_column(name, justify="left" if name in ("type", "standing") else "right", no_wrap=True, min_width=width)
+        table.add_column(
+            name,
+            justify="left" if name in ("type", "standing") else "right",
+            no_wrap=True,
+            min_width=width,
+        )
     for caption in captions:
         stands = standing(caption)
         table.add_row(
-            plain(caption.text), plain(caption.type or ""), *_cells(caption, layers), f"[{COLOURS.get(stands, 'red')}]{stands}[/]"
+            plain(caption.text),
+            plain(caption.type or ""),
+            *_cells(caption, layers),
+            f"[{COLOURS.get(stands, 'red')}]{stands}[/]",
         )
     return table
 
@@ -50,13 +60,18 @@ def _cells(caption: Caption, layers: Sequence[str]) -> tuple[str, str, str]:
     from findnemo.runs import neurons_of
 
     detected, found = caption.results.get("detect"), caption.results.get("localize")
-    before = "" if detected is None else f"{(found or {}).get('score_before', detected['score']):.3f}"
+    before = (
+        "" if detected is None else f"{(found or {}).get('score_before', detected['score']):.3f}"
+    )
     if found is None:
         return before, "", ""
     counts = [len(neurons_of(caption).layers.get(name, ())) for name in layers]
     if len(layers) > MOST_LAYERS:  # more than a line has room for: the parts of the network
         parts = [name.partition("_blocks")[0].partition("_block")[0] for name in layers]
-        counts = [sum(c for c, part in zip(counts, parts, strict=True) if part == one) for one in dict.fromkeys(parts)]
+        counts = [
+            sum(c for c, part in zip(counts, parts, strict=True) if part == one)
+            for one in dict.fromkeys(parts)
+        ]
     return before, f"{found['score_after']:.3f}", " ".join(str(c) if c else "·" for c in counts)
 
 
@@ -64,14 +79,20 @@ def _count(neurons: int) -> str:
     return f"{neurons} neuron{'s' * (neurons != 1)}"
 
 
-def show_run(run: Run, layers: Sequence[str], captions: Sequence[Caption], total: int | None = None) -> None:
+def show_run(
+    run: Run, layers: Sequence[str], captions: Sequence[Caption], total: int | None = None
+) -> None:
     """The table and a verdict in a few sentences. `captions`: all, or of `total` those that there is something to tell of (`runs.told`)."""
     from findnemo.runs import state
 
     total = len(captions) if total is None else total
-    told = {c.id: ("memorized", "suspected", "not memorized", None).index(state(c)) for c in captions}
+    told = {
+        c.id: ("memorized", "suspected", "not memorized", None).index(state(c)) for c in captions
+    }
     first = sum(place < 2 for place in told.values())
-    stdout.print(summary_table(sorted(captions, key=lambda c: (told[c.id], c.id))[: first + 8], layers))
+    stdout.print(
+        summary_table(sorted(captions, key=lambda c: (told[c.id], c.id))[: first + 8], layers)
+    )
     if total - first > 8:
         stdout.print(f"[dim]… and {total - first - 8} more captions[/]")
     for line in verdict(run, captions, total):
@@ -85,7 +106,9 @@ def verdict(run: Run, captions: Sequence[Caption], total: int) -> list[str]:
     tau, quality = settings_of(run)["tau"], run.meta("quality")
     stand = Counter(standing(c, tau) for c in captions)
     states = Counter(state(c) for c in captions)
-    lines = [f"\n{states['memorized']} of {total} captions are memorized (score at or above tau = {tau:.3f})."]
+    lines = [
+        f"\n{states['memorized']} of {total} captions are memorized (score at or above tau = {tau:.3f})."
+    ]
     if (suspected := states["suspected"]) > 0:
         lines.append(
             f"{suspected} more {'is' if suspected == 1 else 'are'} over tau and only suspected: {_its(suspected)} untouched images are no "
@@ -122,13 +145,19 @@ def _size_lines(captions: Sequence[Caption]) -> list[str]:
         return []
     off = _count(len(all_neurons(captions)))
     median = f", median {statistics.median(sizes):g} a caption" if sizes else ""
-    return [f"{len(sizes)} of {len(sought)} memories have a set that removes them in the search: {off} off in all{median}."]
+    return [
+        f"{len(sizes)} of {len(sought)} memories have a set that removes them in the search: {off} off in all{median}."
+    ]
 
 
 def _grown_lines(captions: Sequence[Caption]) -> list[str]:
     from findnemo.runs import switched_off
 
-    grown = [more for c in captions if (more := c.results.get("verify", {}).get("grown")) and len(switched_off(c))]
+    grown = [
+        more
+        for c in captions
+        if (more := c.results.get("verify", {}).get("grown")) and len(switched_off(c))
+    ]
     if not grown:
         return []
     return [
@@ -149,13 +178,17 @@ def _quality_lines(quality: Mapping[str, Any] | None) -> list[str]:
             f"{quality['prompts']} other captions with all of them off: pixels change by {quality['pixel_change']:.3f} of 1{extra}."
         )
     if quality and quality["failed"]:
-        lines.append(f"[red]failed:[/] the quality check on {quality['failed']} captions, whose images hold NaN.")
+        lines.append(
+            f"[red]failed:[/] the quality check on {quality['failed']} captions, whose images hold NaN."
+        )
     return lines
 
 
 def _carried_lines(captions: Sequence[Caption]) -> list[str]:
     """What carries memories that are out of reach of value neurons."""
-    known = [(c, told) for c in captions if (told := c.results.get("localize", {}).get("diagnosis"))]
+    known = [
+        (c, told) for c in captions if (told := c.results.get("localize", {}).get("diagnosis"))
+    ]
     return [f"row {caption.row}: {plain(told['sentence'])}" for caption, told in known[:5]]
 
 
@@ -163,14 +196,21 @@ def _failed_lines(captions: Sequence[Caption]) -> list[str]:
     from findnemo.runs import failures
 
     failed = [(c.row, reasons) for c in captions if (reasons := failures(c))]
-    return [f"[red]failed:[/] row {row}: {plain('; '.join(reasons.values()))}" for row, reasons in failed[:5]]
+    return [
+        f"[red]failed:[/] row {row}: {plain('; '.join(reasons.values()))}"
+        for row, reasons in failed[:5]
+    ]
 
 
 def _impact_lines(captions: Sequence[Caption]) -> list[str]:
     """How gentle the chosen sets are, where that was asked for."""
     from findnemo.runs.export import impact_of
 
-    asked = [(c.results["localize"]["max_impact"], impact) for c in captions if (impact := impact_of(c)) is not None]
+    asked = [
+        (c.results["localize"]["max_impact"], impact)
+        for c in captions
+        if (impact := impact_of(c)) is not None
+    ]
     over = [impact for most, impact in asked if impact > most]
     if not asked:
         return []

@@ -47,7 +47,9 @@ def calibrate_to(
     from findnemo import calibration as api
     from findnemo.runs import calibrate_with
 
-    api.threshold(torch.zeros(len(captions)), fpr, confidence)  # too few captions: say so before the work, not after
+    api.threshold(
+        torch.zeros(len(captions)), fpr, confidence
+    )  # too few captions: say so before the work, not after
     with stoppable() as stop, bar(quiet) as update:
         done = iter(range(1, len(captions) + 1))
         update("calibrate", 0, len(captions))
@@ -96,7 +98,11 @@ def stages_with_calibration(
     part = shard_of(shard)
 
     table, made = stream_table(prompts, column, limit, quiet), Calibration.load(calibration)
-    plan = replace(make_plan(model, search, 4, None, None, made.settings.seed), consensus=consensus, scope=checked_scope(scope))
+    plan = replace(
+        make_plan(model, search, 4, None, None, made.settings.seed),
+        consensus=consensus,
+        scope=checked_scope(scope),
+    )
     plan = gentle(plan, model, max_impact, unrelated, column, quiet)
     plan = with_list(with_screen(plan, screen, made, quiet), fdr, made)
     with at_work(model, crew, device, dtype, quiet, compile) as pool:
@@ -120,7 +126,9 @@ def make_plan(
     if search not in SEARCHES:
         raise InputError(f"search {search!r} is not known: use one of {', '.join(SEARCHES)}")
     own = demo.usual(str(model.place))
-    settings = ImageSettings(steps or own.steps, own.guidance if guidance is None else guidance, seed, sampler)
+    settings = ImageSettings(
+        steps or own.steps, own.guidance if guidance is None else guidance, seed, sampler
+    )
     return Plan(search=search, images=images, image_settings=settings)
 
 
@@ -166,7 +174,9 @@ def refuse_shard(run: Path) -> None:
 
     with Run.open(run) as part:
         if "shard" in part.meta("settings"):
-            raise InputError(f"{run} is a shard of a run: join all of them with `findnemo merge` first")
+            raise InputError(
+                f"{run} is a shard of a run: join all of them with `findnemo merge` first"
+            )
 
 
 BYSTANDERS = 16  # captions on which the impact of a set is measured
@@ -195,7 +205,9 @@ def gentle(
             raise InputError("--unrelated goes with --max-impact: give both, or neither")
         return plan
     if plan.consensus > 1:
-        raise InputError("a consensus has no choice among sets: give --consensus or --max-impact, not both")
+        raise InputError(
+            "a consensus has no choice among sets: give --consensus or --max-impact, not both"
+        )
     if unrelated is not None:
         captions = [p.text for p in read_table(unrelated, column, None, quiet)]
     elif model.place in demo.MODELS:
@@ -203,12 +215,21 @@ def gentle(
     elif holdout is not None:
         captions = [p.text for p in holdout]
     else:
-        raise InputError("--max-impact is measured on captions that are not memorized: give --unrelated FILE")
+        raise InputError(
+            "--max-impact is measured on captions that are not memorized: give --unrelated FILE"
+        )
     return replace(plan, max_impact=max_impact, unrelated=tuple(captions[:BYSTANDERS]))
 
 
 @contextmanager
-def opened(run: Path, model: Source, device: str | None, dtype: str | None, quiet: bool, trust: bool = False) -> Iterator[Any]:
+def opened(
+    run: Path,
+    model: Source,
+    device: str | None,
+    dtype: str | None,
+    quiet: bool,
+    trust: bool = False,
+) -> Iterator[Any]:
     """A run with its model, ready for more work, as `Work`. `model`: where it is, if no longer where the run found it."""
     with opened_with(run, model, ALONE, device, dtype, quiet, trust) as (work, _):
         yield work
@@ -216,7 +237,13 @@ def opened(run: Path, model: Source, device: str | None, dtype: str | None, quie
 
 @contextmanager
 def opened_with(
-    run: Path, model: Source, crew: Crew, device: str | None, dtype: str | None, quiet: bool, trust: bool = False
+    run: Path,
+    model: Source,
+    crew: Crew,
+    device: str | None,
+    dtype: str | None,
+    quiet: bool,
+    trust: bool = False,
 ) -> Iterator[tuple[Any, Any]]:
     """The same with the pool of workers that have the model."""
     from findnemo.calibration import Calibration
@@ -295,7 +322,18 @@ def run_stages(
     from findnemo.cli._report import write_report
     from findnemo.cli._show import show_run
     from findnemo.passes.deltas import group_size
-    from findnemo.runs import ASKED, Work, answer, ask_all, counts, enter, start, summary, told, write_results
+    from findnemo.runs import (
+        ASKED,
+        Work,
+        answer,
+        ask_all,
+        counts,
+        enter,
+        start,
+        summary,
+        told,
+        write_results,
+    )
     from findnemo.runs.overview import layers_shown
     from findnemo.runs.trust import vouch
 
@@ -322,7 +360,9 @@ def run_stages(
             print_json(summary(run))
         elif not quiet:
             shown = told(run)
-            show_run(run, list(layers_shown(run, shown, model.widths())), shown, numbers["captions"])
+            show_run(
+                run, list(layers_shown(run, shown, model.widths())), shown, numbers["captions"]
+            )
             sheets = f", images in {run.path / 'sheets'}" if (run.path / "sheets").is_dir() else ""
             stdout.print(plain(f"results in {csv_path}{sheets}"), soft_wrap=True)
         if report:
@@ -375,13 +415,24 @@ def extras(model: Any, run: Any, plan: Any, table: Any = ()) -> dict[str, Any]:
     from findnemo.metrics import Alignment, Descriptor, Judges
 
     if model.source in demo.MODELS and not plan.judges:
-        return {"judges": demo.judges(), "original": lambda caption: demo.training_image(caption.text, model.source)}
-    references = [p.image for p in table if p.image and hidden(p.image) != p.image]  # the run keeps those without their secrets
+        return {
+            "judges": demo.judges(),
+            "original": lambda caption: demo.training_image(caption.text, model.source),
+        }
+    references = [
+        p.image for p in table if p.image and hidden(p.image) != p.image
+    ]  # the run keeps those without their secrets
     file, clip = plan.judges.get("descriptor"), plan.judges.get("clip")
     judges = Judges(Descriptor(file) if file else None, Alignment(clip) if clip else None)
     known = {"descriptor": judges.descriptor, "clip": judges.alignment}
-    run.set_meta("preprocessing", {name: judge.preprocessing for name, judge in known.items() if judge is not None})
-    return {"judges": judges, "original": for_run(run.path, run.meta("folder") or ".", references=references).of_caption}
+    run.set_meta(
+        "preprocessing",
+        {name: judge.preprocessing for name, judge in known.items() if judge is not None},
+    )
+    return {
+        "judges": judges,
+        "original": for_run(run.path, run.meta("folder") or ".", references=references).of_caption,
+    }
 
 
 def tell_long_captions(work: Any, table: Any) -> None:
@@ -400,7 +451,9 @@ def tell_missing(original: Any) -> None:
     for reference, reason in list(failures.items())[:5]:
         warn(f"original image {reference}: {reason}")
     if len(failures) > 5:
-        warn(f"{len(failures) - 5} more original images could not be had: see originals/failures.jsonl in the run directory")
+        warn(
+            f"{len(failures) - 5} more original images could not be had: see originals/failures.jsonl in the run directory"
+        )
 
 
 def refuse_other(calibration: Any, asked: dict[str, Any]) -> None:
@@ -435,7 +488,9 @@ def own_calibration(
             out.mkdir(parents=True, exist_ok=True)
         with acquire(out, wait):
             sweep(out)
-            if not (folder / "calibration.json").exists():  # another process may have made it meanwhile
+            if not (
+                folder / "calibration.json"
+            ).exists():  # another process may have made it meanwhile
                 calibrate_to(pool, captions, settings, fpr, precision, folder, quiet)
     made = Calibration.load(folder)
     made.check(pool.model, settings)
@@ -455,7 +510,10 @@ def demo_table(model: Source, limit: int | None, option: str) -> Any:
 
     if model.place not in demo.MODELS:
         raise InputError(f"give {option} FILE: only 'demo' brings its own captions")
-    others = [Prompt(text, row) for row, text in enumerate(demo.unrelated()[:24], len(demo.memorized(model.place)) + 1)]
+    others = [
+        Prompt(text, row)
+        for row, text in enumerate(demo.unrelated()[:24], len(demo.memorized(model.place)) + 1)
+    ]
     return PromptTable(model.place, (*demo.memorized(model.place), *others)).limit(limit)
 
 
@@ -464,5 +522,7 @@ def demo_holdout(model: Source) -> Any:
     from findnemo.prompts import read_prompts
 
     if model.place not in demo.MODELS:
-        raise InputError("give --holdout FILE (captions that are not memorized) or --calibration DIR: only 'demo' brings its own")
+        raise InputError(
+            "give --holdout FILE (captions that are not memorized) or --calibration DIR: only 'demo' brings its own"
+        )
     return read_prompts(demo.holdout()[:100])

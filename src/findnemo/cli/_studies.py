@@ -39,7 +39,17 @@ from findnemo.cli._common import (
     stream_table,
     takes_workers,
 )
-from findnemo.cli._steps import check_track, demo_table, opened, opened_with, plan_of, refuse_shard, run_stages, shard_of, tracked
+from findnemo.cli._steps import (
+    check_track,
+    demo_table,
+    opened,
+    opened_with,
+    plan_of,
+    refuse_shard,
+    run_stages,
+    shard_of,
+    tracked,
+)
 from findnemo.errors import FAILED, MismatchError
 
 PAPER = ", paper"  # how heads of columns with published numbers end
@@ -51,16 +61,28 @@ PER_TYPE = 6  # captions of each type in costly studies of the demo
 def compare(
     model: Source,
     out: OutOpt = Path("findnemo-compare"),
-    prompts: Annotated[str | None, typer.Option("--prompts", "-p", help="Captions; 'demo' brings its own.")] = None,
-    holdout: Annotated[str | None, typer.Option(help="Hold-out captions to calibrate on; 'demo' brings its own.")] = None,
-    calibration: Annotated[
-        Path | None, typer.Option("--calibration", "-c", help="A calibration instead of hold-out captions.")
+    prompts: Annotated[
+        str | None, typer.Option("--prompts", "-p", help="Captions; 'demo' brings its own.")
     ] = None,
-    mitigations: Annotated[str | None, typer.Option(help="Names, separated by commas; default: all.")] = None,
+    holdout: Annotated[
+        str | None, typer.Option(help="Hold-out captions to calibrate on; 'demo' brings its own.")
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option("--calibration", "-c", help="A calibration instead of hold-out captions."),
+    ] = None,
+    mitigations: Annotated[
+        str | None, typer.Option(help="Names, separated by commas; default: all.")
+    ] = None,
     limit: LimitOpt = None,
-    intervals: Annotated[bool, typer.Option("--intervals", help="With 95 % bootstrap intervals of the medians.")] = False,
+    intervals: Annotated[
+        bool, typer.Option("--intervals", help="With 95 % bootstrap intervals of the medians.")
+    ] = False,
     images: Annotated[
-        int | None, typer.Option(help="Images per caption and mitigation (4; a run that is there has its own).", min=2)
+        int | None,
+        typer.Option(
+            help="Images per caption and mitigation (4; a run that is there has its own).", min=2
+        ),
     ] = None,
     sampler: SamplerOpt = None,
     descriptor: DescriptorOpt = None,
@@ -90,7 +112,9 @@ def compare(
     from findnemo.studies.table1 import table
 
     check_track(track)
-    names = methods(mitigations.split(",") if mitigations else None)  # a wrong name is said before the work, not after
+    names = methods(
+        mitigations.split(",") if mitigations else None
+    )  # a wrong name is said before the work, not after
     judges = {"descriptor": descriptor, "clip": clip}
     before = True
     with suppress(typer.Exit):  # a caption that failed is no reason to leave out the others
@@ -102,13 +126,36 @@ def compare(
                 "sampler": sampler and sampler_name(sampler),
                 **judges,
             }
-            go_on(model, out, prompts, limit, column, asked, device, dtype, quiet or json, crew, trust)
+            go_on(
+                model, out, prompts, limit, column, asked, device, dtype, quiet or json, crew, trust
+            )
         else:
-            also = {"column": column, "device": device, "dtype": dtype, "report": False, "quiet": quiet or json, **vars(crew)}
-            audit(model, out, prompts, holdout, calibration, limit, images=images or 4, sampler=sampler, **judges, **also)
+            also = {
+                "column": column,
+                "device": device,
+                "dtype": dtype,
+                "report": False,
+                "quiet": quiet or json,
+                **vars(crew),
+            }
+            audit(
+                model,
+                out,
+                prompts,
+                holdout,
+                calibration,
+                limit,
+                images=images or 4,
+                sampler=sampler,
+                **judges,
+                **also,
+            )
         before = False
     refuse_shard(out)
-    with tracked(out, track, quiet), opened_with(out, model, crew, device, dtype, quiet, trust) as (work, pool):
+    with (
+        tracked(out, track, quiet),
+        opened_with(out, model, crew, device, dtype, quiet, trust) as (work, pool),
+    ):
         with stoppable() as stop, bar(quiet) as update:
             api(work, names, update, pool, stop, limit)
         made = table(work.run, intervals)
@@ -116,7 +163,11 @@ def compare(
             with written(out / name) as part:
                 part.write_text(text, encoding="utf-8")
         report = write(work.run)
-        failed = [c for c in work.run.captions() if any(stage.startswith("compare:") for stage in c.failed)]
+        failed = [
+            c
+            for c in work.run.captions()
+            if any(stage.startswith("compare:") for stage in c.failed)
+        ]
     if json:
         print_json([dict(zip(made.columns, row, strict=True)) for row in made.rows])
     elif not quiet:
@@ -128,7 +179,11 @@ def compare(
             soft_wrap=True,
         )
     for caption in failed[:5]:
-        reasons = "; ".join(f"{s.removeprefix('compare:')}: {r}" for s, r in caption.failed.items() if s.startswith("compare:"))
+        reasons = "; ".join(
+            f"{s.removeprefix('compare:')}: {r}"
+            for s, r in caption.failed.items()
+            if s.startswith("compare:")
+        )
         say(f"failed: row {caption.row}: {reasons}")
     if failed or before:
         raise typer.Exit(FAILED)
@@ -136,12 +191,19 @@ def compare(
 
 @opens_model
 def study(
-    name: Annotated[str, typer.Argument(help="all, or names separated by commas: table1, fig4, ...")],
+    name: Annotated[
+        str, typer.Argument(help="all, or names separated by commas: table1, fig4, ...")
+    ],
     run: RunArg,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write to (default: RUN/studies).")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder to write to (default: RUN/studies).")
+    ] = None,
     per_type: Annotated[
         int | None,
-        typer.Option(help=f"Memorized captions of each type in costly studies (default: all; demo {PER_TYPE}).", min=1),
+        typer.Option(
+            help=f"Memorized captions of each type in costly studies (default: all; demo {PER_TYPE}).",
+            min=1,
+        ),
     ] = None,
     unrelated: Annotated[
         str | None,
@@ -173,16 +235,32 @@ def study(
         own = work.model.source in demo.MODELS
         given = [p.text for p in read_table(unrelated, column, None, quiet)] if unrelated else []
         given += demo.unrelated()[:64] if own else ()
-        clean, barred = not_memorized(work.run, given, work.calibration, demo.holdout() if own else ())
+        clean, barred = not_memorized(
+            work.run, given, work.calibration, demo.holdout() if own else ()
+        )
         if barred:
-            say(f"{barred} of the captions given are hold-out captions, or memories by the run's table: they are left out", quiet)
-        bench = Bench(work, clean, per_type or (PER_TYPE if own else None), update, under_tau(work.run.captions()))
+            say(
+                f"{barred} of the captions given are hold-out captions, or memories by the run's table: they are left out",
+                quiet,
+            )
+        bench = Bench(
+            work,
+            clean,
+            per_type or (PER_TYPE if own else None),
+            update,
+            under_tau(work.run.captions()),
+        )
         done = api(name.split(","), bench, folder)
     failed = {n: s for n, s in done.items() if isinstance(s, FindnemoError)}
     for which, reason in failed.items():
         say(f"failed: {which}: {reason}")
     if not quiet:
-        stdout.print(plain(f"{len(done) - len(failed)} studies in {folder}: begin with {folder / 'README.md'}"), soft_wrap=True)
+        stdout.print(
+            plain(
+                f"{len(done) - len(failed)} studies in {folder}: begin with {folder / 'README.md'}"
+            ),
+            soft_wrap=True,
+        )
     if failed:
         raise typer.Exit(FAILED)
 
@@ -194,20 +272,38 @@ def show(made: Any) -> None:
     heads = list(made.columns)
     own = [k for k, head in enumerate(heads) if not head.endswith(PAPER)]
     theirs = {k: heads.index(heads[k] + PAPER) for k in own if heads[k] + PAPER in heads}
-    table = Table(title=made.title, box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", title_justify="left")
+    table = Table(
+        title=made.title,
+        box=None,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        header_style="bold",
+        title_justify="left",
+    )
     for k in own:
-        table.add_column(heads[k], justify="left" if k < 2 else "right", max_width=22 if k == 0 else None, no_wrap=k > 0)
+        table.add_column(
+            heads[k],
+            justify="left" if k < 2 else "right",
+            max_width=22 if k == 0 else None,
+            no_wrap=k > 0,
+        )
     for row in made.rows:
         table.add_row(*(_cell(row[k], row[theirs[k]] if k in theirs else None) for k in own))
     stdout.print(table)
     stdout.print(
-        plain(made.note) + (" [dim]In grey: the paper's, on Stable Diffusion v1.4.[/]" if theirs else ""), soft_wrap=True
+        plain(made.note)
+        + (" [dim]In grey: the paper's, on Stable Diffusion v1.4.[/]" if theirs else ""),
+        soft_wrap=True,
     )
 
 
 def _cell(ours: Any, theirs: Any) -> str:
     """`0.96±0.02`, under it the interval if there is one, and what was published."""
-    text = plain("" if ours is None else str(ours).replace(" ± ", "±").replace(" [", "\n[").replace(", ", " "))
+    text = plain(
+        ""
+        if ours is None
+        else str(ours).replace(" ± ", "±").replace(" [", "\n[").replace(", ", " ")
+    )
     return text if theirs is None else f"{text}\n[dim]{plain(str(theirs))}[/]"
 
 
@@ -236,17 +332,44 @@ def go_on(
     from findnemo.calibration import Calibration
     from findnemo.runs import Run, settings_of
 
-    table = stream_table(prompts, column, limit, quiet) if prompts else demo_table(model, limit, "--prompts")
+    table = (
+        stream_table(prompts, column, limit, quiet)
+        if prompts
+        else demo_table(model, limit, "--prompts")
+    )
     with Run.open(out) as old:
         settings, source = settings_of(old), model.of_run(old, trust)
     made = Calibration.load(out / "calibration")
-    has = {"images": settings["images"], "sampler": settings["image_settings"].get("sampler"), **settings["judges"]}
+    has = {
+        "images": settings["images"],
+        "sampler": settings["image_settings"].get("sampler"),
+        **settings["judges"],
+    }
     for name, value in asked.items():
-        same = Calibration.load(value).same(made) if name == "calibration" and value else str(value) == str(has.get(name))
+        same = (
+            Calibration.load(value).same(made)
+            if name == "calibration" and value
+            else str(value) == str(has.get(name))
+        )
         if value is not None and not same:
-            raise MismatchError(f"{out} was made with another {name}: leave --{name} out, or give another --out")
+            raise MismatchError(
+                f"{out} was made with another {name}: leave --{name} out, or give another --out"
+            )
     say(f"{out} goes on with its own settings and calibration", quiet)
     stages, folder = ("detect", "localize", "verify"), Path(prompts or "").absolute().parent
     part = shard_of(settings.get("shard"))
     with at_work(source, crew, device, dtype or settings["dtype"], quiet) as pool:
-        run_stages(pool, table, made, out, stages, plan_of(settings), False, False, quiet, folder, False, part)
+        run_stages(
+            pool,
+            table,
+            made,
+            out,
+            stages,
+            plan_of(settings),
+            False,
+            False,
+            quiet,
+            folder,
+            False,
+            part,
+        )

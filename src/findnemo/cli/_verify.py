@@ -37,19 +37,35 @@ from findnemo.errors import FAILED, InputError
 def verify(
     run: RunArg,
     model: Source = OF_RUN,
-    attempts: Annotated[bool, typer.Option(help="Try other samplers, steps, guidance, words, scripts and img2img.")] = True,
+    attempts: Annotated[
+        bool, typer.Option(help="Try other samplers, steps, guidance, words, scripts and img2img.")
+    ] = True,
     attack: Annotated[
-        bool, typer.Option(help="Optimise text embeddings for the pictures, beside controls, as a curve over steps.")
+        bool,
+        typer.Option(
+            help="Optimise text embeddings for the pictures, beside controls, as a curve over steps."
+        ),
     ] = True,
     attack_captions: Annotated[
-        int, typer.Option(help="Memorized captions to attack, and as many ordinary ones; 0: all.", min=0)
+        int,
+        typer.Option(
+            help="Memorized captions to attack, and as many ordinary ones; 0: all.", min=0
+        ),
     ] = 5,
-    attack_steps: Annotated[str, typer.Option(help="Steps of the attack after which images are made.")] = "0,5,10,20,50",
+    attack_steps: Annotated[
+        str, typer.Option(help="Steps of the attack after which images are made.")
+    ] = "0,5,10,20,50",
     attack_starts: Annotated[
-        str, typer.Option(help="Embeddings that the attack begins with: caption, random, empty; the best counts at each step.")
+        str,
+        typer.Option(
+            help="Embeddings that the attack begins with: caption, random, empty; the best counts at each step."
+        ),
     ] = "caption",
     control_images: Annotated[
-        Path | None, typer.Option(help="Folder of pictures that the model never saw (default: the memorized ones scrambled).")
+        Path | None,
+        typer.Option(
+            help="Folder of pictures that the model never saw (default: the memorized ones scrambled)."
+        ),
     ] = None,
     trust: TrustOpt = False,
     device: DeviceOpt = None,
@@ -80,18 +96,36 @@ def verify(
     controls = (
         pictures(control_images, least=max(attacked, 1)) if control_images else ()
     )  # one a caption: twice the same tells nothing new
-    made, plan, part = Calibration.load(run / "calibration"), plan_of(settings), shard_of(settings.get("shard"))
+    made, plan, part = (
+        Calibration.load(run / "calibration"),
+        plan_of(settings),
+        shard_of(settings.get("shard")),
+    )
     more = (attempts or attack) and part is None
     failed = False
     try:
         with at_work(source, crew, device, dtype or settings["dtype"], quiet) as pool:
             shown = json and not more
-            run_stages(pool, None, made, run, ("verify",), plan, False, shown, quiet or json, report=part is None, shard=part)
+            run_stages(
+                pool,
+                None,
+                made,
+                run,
+                ("verify",),
+                plan,
+                False,
+                shown,
+                quiet or json,
+                report=part is None,
+                shard=part,
+            )
     except typer.Exit:  # captions failed: what did not is attacked all the same
         failed = True
     if more:
         effort = Effort(attack_captions, steps, starts, controls=controls)
-        failed |= attack_run(run, source, trust, device, dtype, quiet or json, attempts, attack, effort)
+        failed |= attack_run(
+            run, source, trust, device, dtype, quiet or json, attempts, attack, effort
+        )
     if json and more:
         with Run.open(run) as done:
             print_json(summary(done))
@@ -124,16 +158,28 @@ def attack_run(
             say("no memorized caption has its neurons off: there is nothing to attack", quiet)
             return False
         stages = [(ATTEMPT, try_out)] * attempts + [(ATTACK, attack_all)] * attack
-        costs = {name.rstrip(":"): cost for name, _ in stages if (cost := evaluations(work, effort, name))}
+        costs = {
+            name.rstrip(":"): cost
+            for name, _ in stages
+            if (cost := evaluations(work, effort, name))
+        }
         if costs:
-            told = ", ".join(f"{name} about {cost:,} U-Net evaluations" for name, cost in costs.items())
+            told = ", ".join(
+                f"{name} about {cost:,} U-Net evaluations" for name, cost in costs.items()
+            )
             left_out = " and ".join(f"--no-{name}" for name in costs)
-            say(f"{told}, in one process; {left_out} leave{'s it' if len(costs) == 1 else ' them'} out", quiet)
+            say(
+                f"{told}, in one process; {left_out} leave{'s it' if len(costs) == 1 else ' them'} out",
+                quiet,
+            )
         for _, do in stages:
             with stoppable() as stop, bar(quiet) as update:
                 do(work, effort, None, update, stop)
         if not quiet:
-            show_robustness(work.run.meta("attempts") if attempts else None, work.run.meta("attack") if attack else None)
+            show_robustness(
+                work.run.meta("attempts") if attempts else None,
+                work.run.meta("attack") if attack else None,
+            )
         write_results(work.run)
         write_report(work.run, quiet=quiet)
         failed = failures(work.run.captions())
@@ -150,7 +196,9 @@ def steps_of(text: str) -> tuple[int, ...]:
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() and int(part) <= 100_000 for part in parts):
-        raise InputError(f"attack steps {text[:60]!r} are none: give numbers with commas, such as 0,5,10,20,50")
+        raise InputError(
+            f"attack steps {text[:60]!r} are none: give numbers with commas, such as 0,5,10,20,50"
+        )
     return tuple(sorted({int(part) for part in parts}))
 
 
@@ -165,5 +213,7 @@ def starts_of(text: str) -> tuple[str, ...]:
     parts = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
     unknown = [part for part in parts if part not in STARTS]
     if unknown:
-        raise InputError(f"attack start {unknown[0][:60]!r} is not known: use one or several of {', '.join(STARTS)}")
+        raise InputError(
+            f"attack start {unknown[0][:60]!r} is not known: use one or several of {', '.join(STARTS)}"
+        )
     return parts

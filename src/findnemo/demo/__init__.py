@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 ASSETS = Path(__file__).parent / "assets"
 NATURAL = ASSETS / "natural"
-MODELS = {"demo": ASSETS, "demo-natural": NATURAL}  # source -> where its captions, pictures and calibration are
+MODELS = {
+    "demo": ASSETS,
+    "demo-natural": NATURAL,
+}  # source -> where its captions, pictures and calibration are
 MODEL, CLIP, DESCRIPTOR = ASSETS / "model", ASSETS / "clip", ASSETS / "descriptor.pt"
 
 
@@ -61,7 +64,9 @@ def training_image(caption: str, model: str = "demo") -> Image.Image | None:
     from PIL import Image
 
     names = {p.text: p.image for p in memorized(model)}
-    return Image.open(MODELS[model] / str(names[caption])).convert("RGB") if caption in names else None
+    return (
+        Image.open(MODELS[model] / str(names[caption])).convert("RGB") if caption in names else None
+    )
 
 
 def calibration(model: str = "demo") -> Calibration:

@@ -37,7 +37,10 @@ class Step:
 def predict(model: Model, latents: Tensor, timestep: int, text: Tensor, empty: Tensor) -> Step:
     """Both predictions for latents (N, C, H, W); `text` and `empty`: embeddings (1, tokens, D). Raises ModelError for flow matching."""
     network = diffusion(model)
-    prompted, plain = (model.output(latents, timestep, t.expand(len(latents), -1, -1)).float() for t in (text, empty))
+    prompted, plain = (
+        model.output(latents, timestep, t.expand(len(latents), -1, -1)).float()
+        for t in (text, empty)
+    )
     return Step(timestep, prompted, plain, network.gain(timestep).to(latents.device))
 
 
@@ -52,7 +55,12 @@ def guided_run(model: Model, prompt: str, images: int, settings: ImageSettings) 
     for timestep in timesteps:
         step = predict(model, latents, timestep, text, empty)
         yield step
-        moved = scheduler.step(step.guided(effective(model, settings.guidance)), timestep, latents.float(), return_dict=False)[0]
+        moved = scheduler.step(
+            step.guided(effective(model, settings.guidance)),
+            timestep,
+            latents.float(),
+            return_dict=False,
+        )[0]
         latents = moved.to(latents.dtype)
 
 
@@ -65,7 +73,12 @@ def _ddim(model: DiffusionModel, steps: int) -> Any:
     """DDIM over the model's noise schedule, fed with what the network predicts: from eps no image follows where a is zero, from v one does."""
     from diffusers import DDIMScheduler
 
-    options = {"clip_sample": False, "thresholding": False, "beta_schedule": "linear", "trained_betas": None}
+    options = {
+        "clip_sample": False,
+        "thresholding": False,
+        "beta_schedule": "linear",
+        "trained_betas": None,
+    }
     scheduler = DDIMScheduler.from_config(explicit(model.pipeline.scheduler.config), **options)
     scheduler.alphas_cumprod = model.alphas
     if not scheduler.config.set_alpha_to_one:

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-def bright_ending(model: Model, prompt: str, settings: ImageSettings, *, images: int = 4, steps: Sequence[int] = (0,)) -> Score:
+def bright_ending(
+    model: Model,
+    prompt: str,
+    settings: ImageSettings,
+    *,
+    images: int = 4,
+    steps: Sequence[int] = (0,),
+) -> Score:
     """Wen et al.'s magnitude with the difference weighted by the soft mask m of each image, || m (eps - eps) ||_2 / mean(m), 0 and more.
 
     Dividing by the mask's mean makes masks of any area comparable, and a mask of ones gives the magnitude itself. The mask takes a whole guided
@@ -40,7 +47,9 @@ def bright_ending(model: Model, prompt: str, settings: ImageSettings, *, images:
 
 
 @torch.no_grad()
-def soft_masks(model: Model, prompt: str, settings: ImageSettings, *, images: int = 4) -> tuple[list[Image.Image], Tensor]:
+def soft_masks(
+    model: Model, prompt: str, settings: ImageSettings, *, images: int = 4
+) -> tuple[list[Image.Image], Tensor]:
     """The finished images of a prompt and where in each the memory is said to sit: masks (images, 1, H, W) in [0, 1], as latents lie.
 
     Attention to the end-of-text token at the last step, averaged over heads and over the cross-attention layers of largest resolution in
@@ -58,7 +67,9 @@ def largest(maps: dict[str, Tensor]) -> Tensor:
     """Mean over the down-block layers with the most queries: layer -> (images, queries), to (images, queries)."""
     down = [m for name, m in maps.items() if name.startswith("down_blocks.")]
     if not down:
-        raise ModelError("no cross-attention in the down blocks of this model: bright endings are sought there")
+        raise ModelError(
+            "no cross-attention in the down blocks of this model: bright endings are sought there"
+        )
     most = max(m.shape[1] for m in down)
     return torch.stack([m for m in down if m.shape[1] == most]).mean(0)
 
@@ -72,14 +83,21 @@ def _map(values: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _scaled(maps: Tensor) -> Tensor:
     low, high = (f(maps.flatten(1), 1)[:, None, None, None] for f in (torch.amin, torch.amax))
-    return torch.where(high > low, (maps - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny), 1.0)
+    return torch.where(
+        high > low, (maps - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny), 1.0
+    )
 
 
 # the picture ---------------------------------------------------------------------------------------------------------
 
 LEAST = 256  # pixels of the shorter side
 STOPS = (0.0, 0.35, 0.7, 1.0)
-COLOURS = ((24, 16, 64), (140, 32, 110), (240, 100, 50), (255, 240, 130))  # dark to bright, as the name has it
+COLOURS = (
+    (24, 16, 64),
+    (140, 32, 110),
+    (240, 100, 50),
+    (255, 240, 130),
+)  # dark to bright, as the name has it
 
 
 def mask_picture(image: Image.Image, mask: Tensor, strength: float = 0.6) -> Image.Image:
@@ -100,7 +118,11 @@ def mask_picture(image: Image.Image, mask: Tensor, strength: float = 0.6) -> Ima
         )
     factor = max(1.0, LEAST / min(image.size))
     size = (round(image.width * factor), round(image.height * factor))
-    soft = F.interpolate(mask.detach().float().cpu()[None, None], size[::-1], mode="bilinear")[0, 0].numpy()
-    colours = np.stack([np.interp(soft, STOPS, channel) for channel in zip(*COLOURS, strict=True)], -1)
+    soft = F.interpolate(mask.detach().float().cpu()[None, None], size[::-1], mode="bilinear")[
+        0, 0
+    ].numpy()
+    colours = np.stack(
+        [np.interp(soft, STOPS, channel) for channel in zip(*COLOURS, strict=True)], -1
+    )
     pixels = np.asarray(image.convert("RGB").resize(size, Image.Resampling.BICUBIC), np.float32)
     return Image.fromarray(((1 - strength) * pixels + strength * colours).round().astype(np.uint8))

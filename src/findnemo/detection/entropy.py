@@ -36,7 +36,10 @@ def entropy_d(model: Model, prompt: str, settings: ImageSettings, *, images: int
     10
     """
     seen: dict[int, list[Tensor]] = {}
-    with spending(model) as spent, recorded(model, lambda layer, step, p: seen.setdefault(step, []).append(p.mean(1))):
+    with (
+        spending(model) as spent,
+        recorded(model, lambda layer, step, p: seen.setdefault(step, []).append(p.mean(1))),
+    ):
         generate(model, prompt, range(images), settings)
     p = torch.stack([torch.stack(seen[step]) for step in sorted(seen)])
     return spent.score(late_entropy(p, end=len(model.tokens(prompt)) - 1))
@@ -54,7 +57,9 @@ def late_entropy(p: Tensor, end: int) -> Tensor:
 
 
 @torch.no_grad()
-def entropy_e(model: Model, prompt: str, settings: ImageSettings, *, images: int = 4, layer: int = 3) -> Score:
+def entropy_e(
+    model: Model, prompt: str, settings: ImageSettings, *, images: int = 4, layer: int = 3
+) -> Score:
     """Metric E, in nats: the entropy in one cross-attention layer at the first step, mean over images.
 
     `layer`: position in forward order, by default the fourth. One conditional pass an image: guidance does not enter the first step.
@@ -66,9 +71,16 @@ def entropy_e(model: Model, prompt: str, settings: ImageSettings, *, images: int
     """
     names = list(model.cross_attentions)
     if names and not 0 <= layer < len(names):  # without any, `recorded` says what to use instead
-        raise ModelError(f"no cross-attention layer {layer} in this model: it has {len(names)}, counted from 0")
+        raise ModelError(
+            f"no cross-attention layer {layer} in this model: it has {len(names)}, counted from 0"
+        )
     text, seen = model.encode([prompt]), {}
     latents = model.noise(prompt, range(images), settings.seed)
-    with spending(model) as spent, recorded(model, lambda name, step, p: seen.update({name: p.mean(1)})):
-        model.predict_noise(latents, model.timesteps(settings.steps)[0], text.expand(images, -1, -1))
+    with (
+        spending(model) as spent,
+        recorded(model, lambda name, step, p: seen.update({name: p.mean(1)})),
+    ):
+        model.predict_noise(
+            latents, model.timesteps(settings.steps)[0], text.expand(images, -1, -1)
+        )
     return spent.score(attention_entropy(seen[names[layer]]))

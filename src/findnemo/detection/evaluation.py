@@ -39,7 +39,9 @@ class Evaluation:
         return asdict(self)
 
 
-def evaluate(positive: Tensor, negative: Tensor, holdout: Tensor, fpr: float | None = None) -> Evaluation:
+def evaluate(
+    positive: Tensor, negative: Tensor, holdout: Tensor, fpr: float | None = None
+) -> Evaluation:
     """Judge a detector by its scores of memorized captions (n,), of others (m,), and of hold-out captions (k,), which set the threshold alone.
 
     The threshold is mean + 1 std, or conformal for a rate `fpr` (`calibration.threshold`). In the bootstrap all three samples
@@ -52,7 +54,9 @@ def evaluate(positive: Tensor, negative: Tensor, holdout: Tensor, fpr: float | N
     """
     for name, sample in (("memorized", positive), ("other", negative)):
         if not len(sample):
-            raise InputError(f"no scores of {name} captions: a detector is judged by captions of both kinds")
+            raise InputError(
+                f"no scores of {name} captions: a detector is judged by captions of both kinds"
+            )
     tau = threshold(holdout, fpr)
 
     def accuracy(positive: Tensor, negative: Tensor, holdout: Tensor) -> float:

@@ -130,7 +130,9 @@ def _shown(text: str) -> str:
     return "".join(c for c in text.strip() if c.isprintable()) or "·"
 
 
-def _layout(tokens: Sequence[Token], widths: Sequence[float]) -> tuple[list[tuple[float, int, float]], int]:
+def _layout(
+    tokens: Sequence[Token], widths: Sequence[float]
+) -> tuple[list[tuple[float, int, float]], int]:
     """(left, line, width) of every token, and the number of lines."""
     places, left, line = [], float(MARGIN), 0
     for width in (min(w, WIDTH - 2 * MARGIN) for w in widths):
@@ -141,9 +143,18 @@ def _layout(tokens: Sequence[Token], widths: Sequence[float]) -> tuple[list[tupl
     return places, line + 1
 
 
-def _draw_token(draw: ImageDraw.ImageDraw, place: tuple[float, float, float], text: str, share: float, font: object) -> None:
+def _draw_token(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[float, float, float],
+    text: str,
+    share: float,
+    font: object,
+) -> None:
     left, base, width = place
-    right, colour = left + width, tuple(round(p + share * (s - p)) for p, s in zip(PALE, STRONG, strict=True))
+    right, colour = (
+        left + width,
+        tuple(round(p + share * (s - p)) for p, s in zip(PALE, STRONG, strict=True)),
+    )
     draw.rectangle((left, base - max(2, share * (BAR - 8)), right, base - 2), fill=colour)
     draw.rectangle((left, base, right, base + TEXT - 4), fill=colour)
     draw.text((left + 6, base + 2), text, fill="white" if share > 0.5 else INK, font=font)  # type: ignore[arg-type]

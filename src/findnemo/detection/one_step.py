@@ -20,11 +20,20 @@ if TYPE_CHECKING:
 
 GUIDANCE = 7.5
 SIZE, EDGE = 256, 1.5  # pixels; Sobel magnitude summed over RGB values in [0, 1]
-CHANNELS = torch.tensor([[3.0, 1, 0], [1, 2, 1], [0, 1, 3]])  # 1, 2, 1 with the outer channels repeated
+CHANNELS = torch.tensor(
+    [[3.0, 1, 0], [1, 2, 1], [0, 1, 3]]
+)  # 1, 2, 1 with the outer channels repeated
 AGREE, ERODE, DILATE = 0.03, 3, 6  # summed absolute difference of RGB in [0, 1]; pixels
 
 
-def one_step(model: Model, prompt: str, settings: ImageSettings, *, images: int = 1, guidance: float = GUIDANCE) -> Score:
+def one_step(
+    model: Model,
+    prompt: str,
+    settings: ImageSettings,
+    *,
+    images: int = 1,
+    guidance: float = GUIDANCE,
+) -> Score:
     """White-box score: mean squared difference of the scaled initial latent z and the one-step result x_0, mean over images; 0 and more.
 
     Larger is more memorized, so nothing is negated. For x_0 = z - sigma eps (see `extracted`) the difference is sigma eps: the score is
@@ -43,7 +52,9 @@ def one_step(model: Model, prompt: str, settings: ImageSettings, *, images: int 
 
 
 @torch.no_grad()
-def extracted(model: Model, prompt: str, images: int, seed: int, guidance: float = GUIDANCE) -> tuple[Tensor, Tensor]:
+def extracted(
+    model: Model, prompt: str, images: int, seed: int, guidance: float = GUIDANCE
+) -> tuple[Tensor, Tensor]:
     """(z, x_0), each (images, C, H, W) float32: the scaled initial latents and what one step makes of them.
 
     In Karras' form a noisy latent is z = x_0 + sigma eps. A schedule of one step is (sigma_max, 0), and Heun's step to 0 has no second half:
@@ -65,13 +76,22 @@ def extracted(model: Model, prompt: str, images: int, seed: int, guidance: float
     z = sigma * model.noise(prompt, range(images), seed).float()
     seen = (a.sqrt() * z).to(model.dtype)
     step = predict(model, seen, last, model.encode([prompt]), model.unconditional())
-    return seen.float() / a.sqrt(), network.image(step.guided(effective(model, guidance)), seen, last)
+    return seen.float() / a.sqrt(), network.image(
+        step.guided(effective(model, guidance)), seen, last
+    )
 
 
 # edges: needs the images only ----------------------------------------------------------------------------------------
 
 
-def edges(model: Model, prompt: str, settings: ImageSettings, *, images: int = 4, guidance: float = GUIDANCE) -> Score:
+def edges(
+    model: Model,
+    prompt: str,
+    settings: ImageSettings,
+    *,
+    images: int = 4,
+    guidance: float = GUIDANCE,
+) -> Score:
     """Black-box score: the share of pixels, 0 to 1, that are an edge in more than half of the one-step images of four seeds.
 
     What is not memorized is a blur after one step, with few edges and each seed its own. `settings` gives the seed only. Two
@@ -88,12 +108,19 @@ def edges(model: Model, prompt: str, settings: ImageSettings, *, images: int = 4
 
 @torch.no_grad()
 def one_step_images(
-    model: Model, prompt: str, images: int, seed: int, guidance: float = GUIDANCE, spent: Spent | None = None
+    model: Model,
+    prompt: str,
+    images: int,
+    seed: int,
+    guidance: float = GUIDANCE,
+    spent: Spent | None = None,
 ) -> list[Image.Image]:
     """The one-step images of a prompt, decoded, at the model's size. Raises NumericalError on NaN."""
     _, x0 = extracted(model, prompt, images, seed, guidance)
     decoded = model.decode(x0)
-    (spent or Spent()).score(decoded.flatten(1).abs().amax(1))  # refuses NaN, of which a picture would show nothing
+    (spent or Spent()).score(
+        decoded.flatten(1).abs().amax(1)
+    )  # refuses NaN, of which a picture would show nothing
     return to_pil(decoded)
 
 
@@ -103,7 +130,9 @@ def edge_consistency(images: Sequence[Image.Image]) -> float:
 
     if not images:
         raise InputError("no images: edge consistency compares one or more")
-    pixels = torch.stack([_rgb(image.resize((SIZE, SIZE), Image.Resampling.LANCZOS)) for image in images])
+    pixels = torch.stack(
+        [_rgb(image.resize((SIZE, SIZE), Image.Resampling.LANCZOS)) for image in images]
+    )
     return float((edge_map(pixels).float().mean(0) > 0.5).float().mean())
 
 
@@ -128,7 +157,9 @@ def template_mask(image: Image.Image, other: Image.Image) -> Tensor:
     InputError for images of two sizes. Source: Webster 2023, section 5 (template verbatims).
     """
     if image.size != other.size:
-        raise InputError(f"near-duplicates of {image.size} and {other.size} pixels cannot be laid over each other: resize one")
+        raise InputError(
+            f"near-duplicates of {image.size} and {other.size} pixels cannot be laid over each other: resize one"
+        )
     agree = (_rgb(image) - _rgb(other)).abs().sum(0) < AGREE
     return _dilate(_erode(agree, ERODE), DILATE)
 

@@ -82,20 +82,35 @@ def screen(calibration: Calibration, samples: int | None = None, recall: float =
         )
     samples = min(2 * FIRST, calibration.settings.samples - 1) if samples is None else samples
     if not 2 <= samples < calibration.settings.samples:
-        raise InputError(f"a screen takes 2 to {calibration.settings.samples - 1} seeds, not {samples}")
-    early, positive = scores[:, samples - 2], calibration.settings.reaches(scores[:, -1], calibration.tau)
+        raise InputError(
+            f"a screen takes 2 to {calibration.settings.samples - 1} seeds, not {samples}"
+        )
+    early, positive = (
+        scores[:, samples - 2],
+        calibration.settings.reaches(scores[:, -1], calibration.tau),
+    )
     if not positive.any():
-        raise InputError("this calibration cannot tell what a screen would miss: no hold-out caption in it reaches tau")
+        raise InputError(
+            "this calibration cannot tell what a screen would miss: no hold-out caption in it reaches tau"
+        )
     ranked = early[positive].sort(descending=True).values
     keep = -int(-recall * len(ranked) // 1)  # rounded up
     below = float(ranked[max(keep, 1) - 1])
     return Screen(
-        samples, below, float((early[positive] >= below).double().mean()), len(ranked), float((early < below).double().mean())
+        samples,
+        below,
+        float((early[positive] >= below).double().mean()),
+        len(ranked),
+        float((early < below).double().mean()),
     )
 
 
 def detect(
-    model: Model, prompt: str, calibration: Calibration, screen: Screen | None = None, all_seeds: bool = False
+    model: Model,
+    prompt: str,
+    calibration: Calibration,
+    screen: Screen | None = None,
+    all_seeds: bool = False,
 ) -> Detection:
     """Decide whether a prompt is memorized, with no more seeds than that takes: the same decision as with all of them.
 
@@ -141,7 +156,9 @@ def detect_many(
         if not open_:
             break
         rows = [(i, k) for i in open_ for k in range(seen, count)]
-        probe = Probe.of_many(model, [(prompts[i], k) for i, k in rows], settings, texts[[i for i, _ in rows]])
+        probe = Probe.of_many(
+            model, [(prompts[i], k) for i, k in rows], settings, texts[[i for i, _ in rows]]
+        )
         parts = probe.deltas().split(count - seen)
         cost, seen = probe.evaluations // len(rows), count  # two a latent under guidance
         for i, part in zip(open_, parts, strict=True):
@@ -160,5 +177,7 @@ def detect_many(
 
 def _stages(settings: Settings, screen: Screen | None) -> list[int]:
     """How many seeds to have seen when looking: 2 and 4, where few can settle it; those of the screen; all."""
-    stops = ({FIRST, 2 * FIRST} if settings.grows else set()) | ({screen.samples} if screen else set())
+    stops = ({FIRST, 2 * FIRST} if settings.grows else set()) | (
+        {screen.samples} if screen else set()
+    )
     return [*sorted(n for n in stops if n < settings.samples), settings.samples]

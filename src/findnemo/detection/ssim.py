@@ -11,7 +11,9 @@ from findnemo.passes.deltas import Probe
 from findnemo.settings import FINDNEMO, PAPER, Settings
 
 
-def ssim(model: Model, prompt: str, settings: ImageSettings, *, images: int = PAPER.samples) -> Score:
+def ssim(
+    model: Model, prompt: str, settings: ImageSettings, *, images: int = PAPER.samples
+) -> Score:
     """The largest pairwise SSIM, in [-1, 1], of the noise differences of ten seeds, in one pass each and without guidance.
 
     The paper's settings with the base seed of `settings`; with a calibration of them `findnemo.detect` comes to the same decision with fewer seeds. Raises
@@ -24,7 +26,9 @@ def ssim(model: Model, prompt: str, settings: ImageSettings, *, images: int = PA
     return _score(model, prompt, replace(PAPER, seed=settings.seed, samples=images))
 
 
-def agreement(model: Model, prompt: str, settings: ImageSettings, *, images: int = FINDNEMO.samples) -> Score:
+def agreement(
+    model: Model, prompt: str, settings: ImageSettings, *, images: int = FINDNEMO.samples
+) -> Score:
     """The mean pairwise SSIM, in [-1, 1], of the noise differences of four seeds: what `findnemo audit` detects with.
 
     A memorized caption sends every seed the same way. The largest of many pairs is, for an ordinary caption, the luckiest one. Raises

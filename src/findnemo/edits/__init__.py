@@ -3,8 +3,26 @@
 May be imported: the names below. May import: models and what lies under them.
 """
 
-from findnemo.edits._edits import LIMITS, LORA_FILE, deactivate, effects, lora_weights, masks, muted, prune, save_lora, scaled
-from findnemo.edits._effect import Effect, check_called, layer_weights, never_called, refuse_made, refuse_offloaded
+from findnemo.edits._edits import (
+    LIMITS,
+    LORA_FILE,
+    deactivate,
+    effects,
+    lora_weights,
+    masks,
+    muted,
+    prune,
+    save_lora,
+    scaled,
+)
+from findnemo.edits._effect import (
+    Effect,
+    check_called,
+    layer_weights,
+    never_called,
+    refuse_made,
+    refuse_offloaded,
+)
 from findnemo.edits._loadable import check_part
 from findnemo.edits._plain import rebuilt
 from findnemo.edits._probing import times

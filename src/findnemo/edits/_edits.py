@@ -18,7 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from findnemo.edits._effect import Effect, Transient, check_called, layer_weights, never_called, refuse_offloaded
+from findnemo.edits._effect import (
+    Effect,
+    Transient,
+    check_called,
+    layer_weights,
+    never_called,
+    refuse_offloaded,
+)
 from findnemo.edits._loadable import unfit
 from findnemo.edits._plain import plain_copy, rebuilt
 from findnemo.edits._probing import times
@@ -51,7 +58,9 @@ class _Scale(Transient):
                 f"{self.name} gives {told}, not one tensor with {width} neurons in its last dimension: it cannot be edited"
             )
         if count > 1 and (output.dim() != 3 or len(output) != count):
-            raise EditError(f"{count} masks do not fit {self.name}, which gives {tuple(output.shape)}: one mask a sample")
+            raise EditError(
+                f"{count} masks do not fit {self.name}, which gives {tuple(output.shape)}: one mask a sample"
+            )
         return times(output, self.scale if self.scale.dim() == 1 else self.scale[:, None, :])
 
 
@@ -109,7 +118,9 @@ def muted(model: Model, names: Iterable[str]) -> Iterator[None]:
 
 
 @contextmanager
-def _hooked(model: Model, layers: Mapping[str, nn.Module], hooks: Mapping[str, _Scale | _Mute]) -> Iterator[None]:
+def _hooked(
+    model: Model, layers: Mapping[str, nn.Module], hooks: Mapping[str, _Scale | _Mute]
+) -> Iterator[None]:
     """Forward hooks on layers while the context lasts, taken off whatever happens. Raises EditError when the model ran and one of them did not."""
     denoiser, runs = model.denoiser, _Runs(layers)
     with ExitStack() as stack:
@@ -118,7 +129,9 @@ def _hooked(model: Model, layers: Mapping[str, nn.Module], hooks: Mapping[str, _
             stack.callback(layers[name].register_forward_hook(hook).remove)
         yield
     if model.denoiser is not denoiser:
-        raise EditError(f"the {model.component} of the pipeline was exchanged while it was edited: do so before the edit begins")
+        raise EditError(
+            f"the {model.component} of the pipeline was exchanged while it was edited: do so before the edit begins"
+        )
     silent = [name for name, hook in hooks.items() if runs.calls and not hook.calls]
     if silent:
         raise EditError(never_called(silent[0]))
@@ -134,7 +147,10 @@ def deactivate(model: Model, neurons: NeuronSet, factor: float = 0.0) -> Iterato
     model.check_editable()
     check_factor(model, factor)
     widths = widths_of(model, neurons)
-    scales = {name: _vector(widths[name], indices, factor) for name, indices in once(model, neurons).layers.items()}
+    scales = {
+        name: _vector(widths[name], indices, factor)
+        for name, indices in once(model, neurons).layers.items()
+    }
     with scaled(model, scales):
         yield
 
@@ -150,7 +166,9 @@ def masks(model: Model, sets: Sequence[NeuronSet]) -> dict[str, Tensor]:
     widths: dict[str, int] = {}
     for neurons in sets:
         widths |= widths_of(model, neurons)
-    scales = {name: torch.ones(len(sets), width, device=model.device) for name, width in widths.items()}
+    scales = {
+        name: torch.ones(len(sets), width, device=model.device) for name, width in widths.items()
+    }
     for row, neurons in enumerate(sets):
         for name, indices in neurons.layers.items():
             scales[name][row, list(indices)] = 0
@@ -160,7 +178,9 @@ def masks(model: Model, sets: Sequence[NeuronSet]) -> dict[str, Tensor]:
 def _resolve(model: Model, name: str, width: int) -> nn.Module:
     layer: nn.Module = layer_of(model, name)
     if width_of(name, layer) != width:
-        raise EditError(f"a scale of {width} values does not fit {name} with {layer.out_features} neurons")
+        raise EditError(
+            f"a scale of {width} values does not fit {name} with {layer.out_features} neurons"
+        )
     return layer
 
 
@@ -203,9 +223,13 @@ def prune(model: Model, neurons: NeuronSet, factor: float = 0.0) -> Any:
             effect.check_layer(layer, "the copy")
     pruned = rebuilt(model.pipeline, model.denoiser, denoiser)
     for name, part in pruned.components.items():
-        for reason in filter(None, unfit(name, part, part.state_dict()) if isinstance(part, nn.Module) else ()):
+        for reason in filter(
+            None, unfit(name, part, part.state_dict()) if isinstance(part, nn.Module) else ()
+        ):
             warnings.warn(reason, stacklevel=2)
-    check_called(type(model)(pruned, model.source), {name: denoiser.get_submodule(name) for name in wanted})
+    check_called(
+        type(model)(pruned, model.source), {name: denoiser.get_submodule(name) for name in wanted}
+    )
     return pruned
 
 
@@ -219,7 +243,9 @@ def lora_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict[
     return _lora(model, neurons, factor)[1]
 
 
-def _lora(model: Model, neurons: NeuronSet, factor: float) -> tuple[dict[str, Effect], dict[str, Tensor]]:
+def _lora(
+    model: Model, neurons: NeuronSet, factor: float
+) -> tuple[dict[str, Effect], dict[str, Tensor]]:
     wanted = effects(model, neurons, factor)
     if not hasattr(model.pipeline, "load_lora_weights"):
         raise EditError(
@@ -260,11 +286,17 @@ def _refuse_shared(model: Model, names: Iterable[str]) -> None:
 def check_lora(wanted: Mapping[str, Effect], tensors: Mapping[str, Tensor], prefix: str) -> None:
     """Raises EditError unless the tensors of a LoRA in diffusers' form make of each layer what the hook does."""
     for name, effect in wanted.items():
-        down, up, bias = (tensors.get(f"{prefix}{name}.lora_{end}") for end in ("A.weight", "B.weight", "B.bias"))
-        effect.check_change(None if down is None or up is None else up.double() @ down.double(), bias, "the LoRA")
+        down, up, bias = (
+            tensors.get(f"{prefix}{name}.lora_{end}") for end in ("A.weight", "B.weight", "B.bias")
+        )
+        effect.check_change(
+            None if down is None or up is None else up.double() @ down.double(), bias, "the LoRA"
+        )
 
 
-def save_lora(model: Model, neurons: NeuronSet, folder: str | os.PathLike, factor: float = 0.0) -> Path:
+def save_lora(
+    model: Model, neurons: NeuronSet, folder: str | os.PathLike, factor: float = 0.0
+) -> Path:
     """Write `pytorch_lora_weights.safetensors` to a folder; load it with `pipeline.load_lora_weights(folder)`, at strength 1."""
     from safetensors.torch import load_file, save_file
 

@@ -49,10 +49,17 @@ class Effect:
         """Raises EditError unless a layer with these weights gives what the hook makes of its outputs; all other rows must be what they were, bit
         for bit, but for a change of dtype."""
         pairs = [(weight, self.weight), (bias, self.bias)]
-        if any((a is None) != (b is None) or (a is not None and b is not None and a.shape != b.shape) for a, b in pairs):
-            raise self._error(f"{where} holds {' and '.join('none' if a is None else str(tuple(a.shape)) for a, _ in pairs)}")
+        if any(
+            (a is None) != (b is None) or (a is not None and b is not None and a.shape != b.shape)
+            for a, b in pairs
+        ):
+            raise self._error(
+                f"{where} holds {' and '.join('none' if a is None else str(tuple(a.shape)) for a, _ in pairs)}"
+            )
         rows, kept = list(self.rows), sorted(set(range(len(self.weight))) - set(self.rows))
-        for after, before in ((a.cpu(), b.cpu()) for a, b in pairs if a is not None and b is not None):
+        for after, before in (
+            (a.cpu(), b.cpu()) for a, b in pairs if a is not None and b is not None
+        ):
             if not alike(after, before, kept):
                 raise self._error(f"{where} holds other values in rows that were not to change")
             if self.factor == 0 and exact(after)[rows].any():
@@ -62,13 +69,21 @@ class Effect:
 
     def check_change(self, change: Tensor | None, bias: Tensor | None, where: str) -> None:
         """The same of a change (width, in) of the weights, and one (width,) of the biases, where there are any."""
-        if change is None or change.shape != self.weight.shape or (bias is None and self.bias is not None):
+        if (
+            change is None
+            or change.shape != self.weight.shape
+            or (bias is None and self.bias is not None)
+        ):
             raise self._error(
                 f"{where} holds {'none' if change is None else tuple(change.shape)}{' without a bias' * (bias is None)}"
             )
-        before, moved = (torch.zeros(len(self.weight)) if b is None else b for b in (self.bias, bias))
+        before, moved = (
+            torch.zeros(len(self.weight)) if b is None else b for b in (self.bias, bias)
+        )
         rounding = max(torch.finfo(dtype).eps for dtype in (self.weight.dtype, torch.float32))
-        self._check_linear(exact(self.weight) + exact(change), exact(before) + exact(moved), rounding, where)
+        self._check_linear(
+            exact(self.weight) + exact(change), exact(before) + exact(moved), rounding, where
+        )
 
     def check_layer(self, layer: Any, where: str) -> None:
         """The same of a layer as the network calls it."""
@@ -80,17 +95,27 @@ class Effect:
     def _check_linear(self, weight: Any, bias: Tensor | None, rounding: float, where: str) -> None:
         inputs = probe(self.weight)
         self._check_outputs(
-            inputs, F.linear(exact(inputs), exact(weight), None if bias is None else exact(bias)), rounding, where
+            inputs,
+            F.linear(exact(inputs), exact(weight), None if bias is None else exact(bias)),
+            rounding,
+            where,
         )
 
     def _check_outputs(self, inputs: Tensor, given: Tensor, rounding: float, where: str) -> None:
         x, w, b = exact(inputs), exact(self.weight), None if self.bias is None else exact(self.bias)
         scale = self.scale.double()
-        if not close(given, times(F.linear(x, w, b), scale), size(x, w, b) * scale.abs().clamp(min=1), rounding):
+        if not close(
+            given,
+            times(F.linear(x, w, b), scale),
+            size(x, w, b) * scale.abs().clamp(min=1),
+            rounding,
+        ):
             raise self._error(f"{where} does not give what the hook gives")
 
     def _error(self, what: str) -> EditError:
-        return EditError(f"the edit of {self.name} (neurons {', '.join(map(str, self.rows[:5]))}) did not take effect: {what}")
+        return EditError(
+            f"the edit of {self.name} (neurons {', '.join(map(str, self.rows[:5]))}) did not take effect: {what}"
+        )
 
 
 def layer_weights(name: str, layer: Any) -> tuple[Tensor, Tensor | None]:
@@ -100,12 +125,18 @@ def layer_weights(name: str, layer: Any) -> tuple[Tensor, Tensor | None]:
     """
     if obstacle := _obstacle(layer):
         raise EditError(f"{name} {obstacle}")
-    with torch.no_grad(), torch.autocast(layer.weight.device.type, enabled=False), _without_edits(layer):
+    with (
+        torch.no_grad(),
+        torch.autocast(layer.weight.device.type, enabled=False),
+        _without_edits(layer),
+    ):
         inputs = probe(layer.weight)
         given = layer(inputs)  # which lets weight norms and pruning masks make the weight anew
         weight, bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
         usual = size(exact(inputs), exact(weight), None if bias is None else exact(bias))
-        if not close(given, exact(F.linear(inputs, weight, bias)), usual, torch.finfo(weight.dtype).eps / 8):
+        if not close(
+            given, exact(F.linear(inputs, weight, bias)), usual, torch.finfo(weight.dtype).eps / 8
+        ):
             raise EditError(
                 f"{name} does not give what its weights say{_hooks_of(layer)}, so an edit of its weights would not be one of its outputs; "
                 "deactivate works around its calls"
@@ -135,17 +166,33 @@ def refuse_offloaded(network: nn.Module) -> None:
 def _obstacle(layer: Any) -> str | None:
     """Why the weights of a layer are not all there is to it, and the way out; None where nothing is known."""
     kind, weight = type(layer).__name__, getattr(layer, "weight", None)
-    kind = f"{type(layer).__module__}.{kind}" if kind == "Linear" and type(layer) is not nn.Linear else kind
+    kind = (
+        f"{type(layer).__module__}.{kind}"
+        if kind == "Linear" and type(layer) is not nn.Linear
+        else kind
+    )
     if hasattr(layer, "base_layer"):
-        idle = getattr(layer, "disable_adapters", False) or not getattr(layer, "active_adapters", True)
-        way_out = "take it off first with pipeline.unload_lora_weights() or delete_adapters()" if idle else MERGE
+        idle = getattr(layer, "disable_adapters", False) or not getattr(
+            layer, "active_adapters", True
+        )
+        way_out = (
+            "take it off first with pipeline.unload_lora_weights() or delete_adapters()"
+            if idle
+            else MERGE
+        )
         return f"carries a LoRA{' that is switched off' * idle}, which an edit of its weights would miss: {way_out}"
-    if isinstance(weight, Tensor) and not _ordinary(weight, (layer.out_features, getattr(layer, "in_features", -1))):
+    if isinstance(weight, Tensor) and not _ordinary(
+        weight, (layer.out_features, getattr(layer, "in_features", -1))
+    ):
         return (
             f"is quantized ({kind}, {type(weight).__name__} of {str(weight.dtype).removeprefix('torch.')}), so its weights cannot be "
             "edited exactly: load the model without quantization for that; deactivate works on it as it is"
         )
-    if not isinstance(layer, nn.Linear) or type(layer).forward is not nn.Linear.forward or weight is None:
+    if (
+        not isinstance(layer, nn.Linear)
+        or type(layer).forward is not nn.Linear.forward
+        or weight is None
+    ):
         return (
             f"is a {kind}, whose forward pass is its own, so an edit of a weight might do nothing: put an nn.Linear of the weights that it "
             "comes to in its place (of the full precision, if it is quantized); deactivate works on it as it is"
@@ -160,13 +207,21 @@ def _obstacle(layer: Any) -> str | None:
 
 
 def _ordinary(weight: Tensor, shape: tuple[int, int]) -> bool:
-    return type(weight) in (Tensor, nn.Parameter) and weight.dtype in COMPUTED and tuple(weight.shape) == shape
+    return (
+        type(weight) in (Tensor, nn.Parameter)
+        and weight.dtype in COMPUTED
+        and tuple(weight.shape) == shape
+    )
 
 
 def _hooks_of(layer: nn.Module) -> str:
     """Hooks of other code, which may be the reason."""
     registered = [*layer._forward_hooks.values(), *layer._forward_pre_hooks.values()]
-    named = [getattr(h, "__qualname__", type(h).__name__) for h in registered if not isinstance(h, Transient)]
+    named = [
+        getattr(h, "__qualname__", type(h).__name__)
+        for h in registered
+        if not isinstance(h, Transient)
+    ]
     return f": a hook changes it ({', '.join(named[:3])}), remove it first" if named else ""
 
 

@@ -18,7 +18,9 @@ ODD = re.compile(
     r"(^|\.)(parametrizations|base_layer|lora_\w+|\w+_orig|weight_[guv]|SCB|quant_state|quant_map|absmax|weight_scale)(\.|$)"
 )
 QUANTIZED = "if it is quantized, load the model without quantization for this"
-WAY_OUT = f"make parametrizations and pruning masks permanent; if it carries a LoRA, {MERGE}; {QUANTIZED}"
+WAY_OUT = (
+    f"make parametrizations and pruning masks permanent; if it carries a LoRA, {MERGE}; {QUANTIZED}"
+)
 
 Held = Mapping[str, Tensor | Entry]  # by name, in a network or in a file
 
@@ -35,10 +37,20 @@ def unfit(name: str, part: Any, held: Held) -> tuple[str | None, str | None]:
     Names and shapes are compared with those of diffusers' own parts. Other libraries' names change with the version: of theirs only such are
     looked for as no plain model has.
     """
-    odd = next((key for key, value in held.items() if ODD.search(key) or type(value) not in (Tensor, nn.Parameter, Entry)), None)
+    odd = next(
+        (
+            key
+            for key, value in held.items()
+            if ODD.search(key) or type(value) not in (Tensor, nn.Parameter, Entry)
+        ),
+        None,
+    )
     kind = type(part).__name__
     if odd is not None:
-        return f"a checkpoint of the {name} would hold {odd}, which no plain {kind} can load: {WAY_OUT}", None
+        return (
+            f"a checkpoint of the {name} would hold {odd}, which no plain {kind} can load: {WAY_OUT}",
+            None,
+        )
     if not hasattr(part, "from_config"):
         return None, None
     wanted = _plain_state(part)
@@ -56,7 +68,9 @@ def unfit(name: str, part: Any, held: Held) -> tuple[str | None, str | None]:
     extra = next((key for key in held if key not in wanted), None)
     return (
         None,
-        f"a {kind} of this configuration has no {extra}: diffusers leaves it out of a saved checkpoint" if extra else None,
+        f"a {kind} of this configuration has no {extra}: diffusers leaves it out of a saved checkpoint"
+        if extra
+        else None,
     )
 
 
@@ -82,4 +96,6 @@ def _fits(found: Tensor | Entry | None, wanted: Tensor) -> bool:
 def told(found: Tensor | Entry | None) -> str:
     if found is None:
         return "is not there"
-    return f"is {type(found).__name__} {str(found.dtype).removeprefix('torch.')} {tuple(found.shape)}"
+    return (
+        f"is {type(found).__name__} {str(found.dtype).removeprefix('torch.')} {tuple(found.shape)}"
+    )

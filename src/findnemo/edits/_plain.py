@@ -18,7 +18,11 @@ from findnemo.edits._loadable import QUANTIZED, told
 from findnemo.errors import EditError
 from findnemo.models._modules import COMPUTED
 
-LEFT_OVER = ("to_qkv", "to_kv", "to_added_qkv")  # of fused projections: a second copy of the weights, which nothing uses
+LEFT_OVER = (
+    "to_qkv",
+    "to_kv",
+    "to_added_qkv",
+)  # of fused projections: a second copy of the weights, which nothing uses
 MASKS = {  # what makes a weight anew before every pass -> how it is taken off; the weight that it makes stays
     WeightNorm: lambda module, hook: remove_weight_norm(module, hook.name),
     SpectralNorm: lambda module, hook: remove_spectral_norm(module, hook.name),
@@ -38,7 +42,9 @@ def plain_copy(network: nn.Module) -> Any:
             raise EditError(
                 f"the weights of {type(network).__name__} cannot be copied as plain ones: {name} {told(kept)}; {QUANTIZED}"
             )
-    copied = copy.deepcopy(network, {id(made): made.detach().clone() for made in _made(network.modules())})
+    copied = copy.deepcopy(
+        network, {id(made): made.detach().clone() for made in _made(network.modules())}
+    )
     for module in list(copied.modules()):
         for registered in (module._forward_hooks, module._forward_pre_hooks):
             for key in [k for k, hook in registered.items() if isinstance(hook, Transient)]:
@@ -66,7 +72,11 @@ def rebuilt(pipeline: Any, old: nn.Module, new: nn.Module) -> Any:
 def _made(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
     """Weights that a norm or a mask has made, which PyTorch refuses to copy."""
     for module in modules:
-        yield from (value for value in vars(module).values() if isinstance(value, Tensor) and not value.is_leaf)
+        yield from (
+            value
+            for value in vars(module).values()
+            if isinstance(value, Tensor) and not value.is_leaf
+        )
 
 
 def _untie(network: nn.Module) -> None:
@@ -80,7 +90,9 @@ def _untie(network: nn.Module) -> None:
     for module in network.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None and id(parameter) in seen:
-                module._parameters[name] = nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad)
+                module._parameters[name] = nn.Parameter(
+                    parameter.detach().clone(), requires_grad=parameter.requires_grad
+                )
             seen.add(id(parameter))
 
 
@@ -98,12 +110,15 @@ def _unparametrize(module: Any) -> None:
     for part in module.modules():
         part.training = False  # so that a spectral norm stays what it is
     made = {
-        name: (getattr(module, name).detach().clone(), list(p.parameters(False))) for name, p in module.parametrizations.items()
+        name: (getattr(module, name).detach().clone(), list(p.parameters(False)))
+        for name, p in module.parametrizations.items()
     }
     del module._modules["parametrizations"]
     module.__class__ = type(module).__bases__[0]
     for name, (value, learned) in made.items():
         if learned:
-            module.register_parameter(name, nn.Parameter(value, requires_grad=learned[0].requires_grad))
+            module.register_parameter(
+                name, nn.Parameter(value, requires_grad=learned[0].requires_grad)
+            )
         else:
             module.register_buffer(name, value)

@@ -5,7 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-SIZES = (0.01, 1.0, 1.0, 1.0, 10.0)  # of the rows of a probe: what a layer does to small and large inputs may differ
+SIZES = (
+    0.01,
+    1.0,
+    1.0,
+    1.0,
+    10.0,
+)  # of the rows of a probe: what a layer does to small and large inputs may differ
 
 
 def times(output: Tensor, scale: Tensor) -> Tensor:
@@ -38,7 +44,11 @@ def close(given: Tensor, expected: Tensor, usual: Tensor, rounding: float) -> bo
         return False
     given = given.cpu().double()
     least = limits.tiny * limits.eps * 64
-    same = ((given - expected).abs() <= 8 * rounding * usual + least) | (given == expected) | (given.isnan() & expected.isnan())
+    same = (
+        ((given - expected).abs() <= 8 * rounding * usual + least)
+        | (given == expected)
+        | (given.isnan() & expected.isnan())
+    )
     return bool((same | (expected.abs() > limits.max / 2)).all())
 
 

@@ -20,14 +20,18 @@ def layer_of(model: Model, name: str) -> Any:
     except AttributeError:
         module = None
     if module is None or not model.is_value_layer(name, module):
-        raise EditError(f"no value layer {name!r} in this model; it has {', '.join(model.value_layers)}")
+        raise EditError(
+            f"no value layer {name!r} in this model; it has {', '.join(model.value_layers)}"
+        )
     return module
 
 
 def widths_of(model: Model, neurons: NeuronSet) -> dict[str, int]:
     """Widths of the layers of `neurons`, once every neuron is known to exist."""
     if not isinstance(neurons, NeuronSet):
-        raise InputError(f"neurons must be a NeuronSet, not {type(neurons).__name__}: NeuronSet({{layer: [index, ...]}})")
+        raise InputError(
+            f"neurons must be a NeuronSet, not {type(neurons).__name__}: NeuronSet({{layer: [index, ...]}})"
+        )
     if neurons.model is not None and neurons.model != model.fingerprint:
         raise MismatchError(
             f"these neurons were found in another model, {neurons.model[:12]}, and {model.source} is {model.fingerprint[:12]}: in another "
@@ -37,7 +41,9 @@ def widths_of(model: Model, neurons: NeuronSet) -> dict[str, int]:
     widths = {name: width_of(name, layer_of(model, name)) for name in neurons.layers}
     for name, indices in neurons.layers.items():
         if indices[-1] >= widths[name]:
-            raise EditError(f"no neuron {indices[-1]} in {name}: it has {widths[name]} (0 to {widths[name] - 1})")
+            raise EditError(
+                f"no neuron {indices[-1]} in {name}: it has {widths[name]} (0 to {widths[name] - 1})"
+            )
     return widths
 
 

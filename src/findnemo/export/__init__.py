@@ -22,7 +22,15 @@ from findnemo.export._original import original_tensors
 from findnemo.export._push import push_card, with_section
 from findnemo.export._selection import Selection, select
 from findnemo.export._source import as_dtype, check_source
-from findnemo.export._weights import beside_file, kohya_weights, rewrite, write_checkpoint, write_file, write_kohya, write_lora
+from findnemo.export._weights import (
+    beside_file,
+    kohya_weights,
+    rewrite,
+    write_checkpoint,
+    write_file,
+    write_kohya,
+    write_lora,
+)
 from findnemo.models import Model
 from findnemo.models._identity import kept_identity, refuse_other
 from findnemo.neurons import NeuronSet
@@ -64,9 +72,23 @@ class Form:
 
 def neuron_file(chosen: Selection) -> str:
     """JSON that `NeuronSet.load` reads, with the neurons of every caption beside them."""
-    captions = [{"row": c.row, "caption": c.text, "layers": (neurons_of(c) & chosen.neurons).to_json()} for c in chosen.captions]
-    whole = {"format": "findnemo.neurons.1", "layers": chosen.neurons.to_json(), "factor": chosen.factor}
-    return json.dumps(whole | {"model": chosen.fingerprint, "captions": captions}, indent=1, ensure_ascii=False) + "\n"
+    captions = [
+        {"row": c.row, "caption": c.text, "layers": (neurons_of(c) & chosen.neurons).to_json()}
+        for c in chosen.captions
+    ]
+    whole = {
+        "format": "findnemo.neurons.1",
+        "layers": chosen.neurons.to_json(),
+        "factor": chosen.factor,
+    }
+    return (
+        json.dumps(
+            whole | {"model": chosen.fingerprint, "captions": captions},
+            indent=1,
+            ensure_ascii=False,
+        )
+        + "\n"
+    )
 
 
 FORMS = {
@@ -124,13 +146,17 @@ def check(
     dtype: str | torch.dtype | None = None,
 ) -> None:
     """Everything that can be known to be wrong before a form is written, as `write` raises it."""
-    check_place(form, path, str(model.source if model is not None else chosen.about["source"]), force)
+    check_place(
+        form, path, str(model.source if model is not None else chosen.about["source"]), force
+    )
     wanted = as_dtype(dtype)
     if FORMS[form].write is not None and model is None:
         raise InputError(f"{form} holds weights: give the model")
     if model is not None:
         kept = kept_identity(chosen.about["settings"].get("identity"))
-        refuse_other(model, chosen.fingerprint, kept, "this run", "give the audited one, or audit this one")
+        refuse_other(
+            model, chosen.fingerprint, kept, "this run", "give the audited one, or audit this one"
+        )
     if FORMS[form].write is not None and model is not None:
         check_source(model, wanted)
 

@@ -62,7 +62,10 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
     how = "switched off" if chosen.factor == 0 else f"multiplied by {chosen.factor:g}"
     score = f"{markdown(str(found.get('pairs', 'largest')))} {markdown(str(found.get('similarity')))} of the noise differences of {found.get('samples')} seeds"
     whose = f"variant {markdown(str(found.get('variant')))}, base seed {found.get('seed')}"
-    images, point = settings.get("image_settings", {}), about.get("point")  # of a price list, if the user chose one
+    images, point = (
+        settings.get("image_settings", {}),
+        about.get("point"),
+    )  # of a price list, if the user chose one
     return [
         ("model", markdown(_name(about["source"]))),
         (
@@ -72,7 +75,10 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
         ),
         ("versions", markdown(versions)),
         ("captions", counts),
-        ("memorized is", f"a score of tau = {settings.get('tau', float('nan')):.4f} or more: {score}; {whose}"),
+        (
+            "memorized is",
+            f"a score of tau = {settings.get('tau', float('nan')):.4f} or more: {score}; {whose}",
+        ),
         ("search", markdown(str(settings.get("search")))),
         (
             "finished images",
@@ -93,20 +99,37 @@ def _count(number: int, what: str) -> str:
 
 def _name(source: str | None) -> str:
     """What a model is called, without where it lies on somebody's disk."""
-    return Path(source).name if source and (Path(source).exists() or Path(source).is_absolute()) else str(source)
+    return (
+        Path(source).name
+        if source and (Path(source).exists() or Path(source).is_absolute())
+        else str(source)
+    )
 
 
 def _figures(chosen: Selection) -> list[str]:
     rows = []
     for label, stage, before, after, *_ in BEFORE_AFTER:
-        results = [r for c in chosen.captions if after in (r := c.results.get(stage, {})) and (before is None or before in r)]
+        results = [
+            r
+            for c in chosen.captions
+            if after in (r := c.results.get(stage, {})) and (before is None or before in r)
+        ]
         if results:
             old = f"{statistics.median(r[before] for r in results):.3f}" if before else ""
-            rows.append((label, old, f"{statistics.median(r[after] for r in results):.3f}", str(len(results))))
+            rows.append(
+                (
+                    label,
+                    old,
+                    f"{statistics.median(r[after] for r in results):.3f}",
+                    str(len(results)),
+                )
+            )
     told = [_table(("median over captions", "before", "after", "n"), rows)]
     checked = sum("verify" in c.results for c in chosen.captions)
     if checked < len(chosen.captions):
-        told.append(f"{len(chosen.captions) - checked} of {len(chosen.captions)} captions were not verified on fresh seeds.\n")
+        told.append(
+            f"{len(chosen.captions) - checked} of {len(chosen.captions)} captions were not verified on fresh seeds.\n"
+        )
     whole = sum(len(neurons_of(c)) for c in chosen.captions)
     kept = sum(len(neurons_of(c) & chosen.neurons) for c in chosen.captions)
     if chosen.factor or kept < whole:
@@ -133,7 +156,10 @@ def _quality(quality: dict[str, Any]) -> str:
 
 
 def _captions(captions: Sequence[Caption]) -> list[str]:
-    rows = [(str(c.row), markdown(c.text), str(len(neurons_of(c))), standing(c)) for c in captions[:MOST]]
+    rows = [
+        (str(c.row), markdown(c.text), str(len(neurons_of(c))), standing(c))
+        for c in captions[:MOST]
+    ]
     more = [f"And {len(captions) - MOST} more.\n"] if len(captions) > MOST else []
     words = sorted({standing(c) for c in captions[:MOST]}, key=list(STANDINGS).index)
     told = "".join(f"- {word}: {STANDINGS[word]}\n" for word in words)

@@ -26,7 +26,9 @@ def check_checkpoint(folder: Path, model: Model, wanted: Mapping[str, Effect]) -
     """Raises EditError unless a diffusers directory carries an edit of `model`, and plain libraries load all that is in it."""
     for name, part in model.pipeline.components.items():
         if isinstance(part, nn.Module):
-            check_part(name, part, {key: entry for key, (_, entry) in _tensors(folder / name).items()})
+            check_part(
+                name, part, {key: entry for key, (_, entry) in _tensors(folder / name).items()}
+            )
     tensors = _tensors(folder / model.component)
     for layer, effect in wanted.items():
         weight, bias = (_read(tensors, f"{layer}.{end}") for end in ("weight", "bias"))
@@ -42,14 +44,21 @@ def check_file(path: Path, model: Model, wanted: Mapping[str, Effect]) -> None:
 def as_kept(path: Path, model: Model, wanted: Mapping[str, Effect]) -> dict[str, Effect]:
     """The same edit of the weights as a single file keeps them, which may be finer than those that were loaded."""
     kept = {layer: _layer(path, model, layer) for layer in wanted}
-    return {n: replace(wanted[n], weight=weight, bias=bias) for n, (weight, bias) in kept.items() if weight is not None}
+    return {
+        n: replace(wanted[n], weight=weight, bias=bias)
+        for n, (weight, bias) in kept.items()
+        if weight is not None
+    }
 
 
 def _layer(path: Path, model: Model, layer: str) -> tuple[Tensor | None, Tensor | None]:
     """Weight and bias of a value layer in a single file; None for one that is not there."""
     tensors = {name: (path, entry) for name, entry in read_header(path)[0].items()}
     per_block = model.pipeline.unet.config.layers_per_block
-    weight, bias = (_read(tensors, f"{UNET}{unet_name(f'{layer}.{end}', per_block)}") for end in ("weight", "bias"))
+    weight, bias = (
+        _read(tensors, f"{UNET}{unet_name(f'{layer}.{end}', per_block)}")
+        for end in ("weight", "bias")
+    )
     return weight, bias
 
 
@@ -57,10 +66,13 @@ def check_kohya(tensors: Mapping[str, Tensor], wanted: Mapping[str, Effect]) -> 
     """Raises EditError unless a LoRA in kohya's form carries an edit at strength 1."""
     for layer, effect in wanted.items():
         parts = [
-            tensors.get(f"lora_unet_{layer.replace('.', '_')}.{end}") for end in ("lora_down.weight", "lora_up.weight", "alpha")
+            tensors.get(f"lora_unet_{layer.replace('.', '_')}.{end}")
+            for end in ("lora_down.weight", "lora_up.weight", "alpha")
         ]
         down, up, alpha = (None if part is None else part.double() for part in parts)
-        whole = None if down is None or up is None or alpha is None else up @ down * alpha / len(down)
+        whole = (
+            None if down is None or up is None or alpha is None else up @ down * alpha / len(down)
+        )
         effect.check_change(whole, None, "the LoRA")
 
 

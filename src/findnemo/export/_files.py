@@ -9,13 +9,18 @@ from pathlib import Path
 
 from findnemo.errors import InputError
 
-MARKS = ("model_index.json", "pytorch_lora_weights.safetensors")  # a directory with one of them is an export that may be replaced
+MARKS = (
+    "model_index.json",
+    "pytorch_lora_weights.safetensors",
+)  # a directory with one of them is an export that may be replaced
 
 
 def check_target(path: Path, directory: bool, force: bool, source: str) -> None:
     """Raises InputError for a target that may not be written: the audited model, or what is there and not to be replaced."""
     if path.is_file() if directory else path.is_dir():
-        raise InputError(f"{path} is a {'file: give a directory' if directory else 'directory: give a file'}")
+        raise InputError(
+            f"{path} is a {'file: give a directory' if directory else 'directory: give a file'}"
+        )
     if not path.exists() or (directory and not any(path.iterdir())):
         return
     if Path(source).exists() and path.samefile(source):
@@ -23,7 +28,9 @@ def check_target(path: Path, directory: bool, force: bool, source: str) -> None:
     if not force:
         raise InputError(f"{path} is there already: give another --out, or --force to replace it")
     if directory and not any((path / mark).is_file() for mark in MARKS):
-        raise InputError(f"{path} holds something else than an export and is not replaced: give another --out")
+        raise InputError(
+            f"{path} holds something else than an export and is not replaced: give another --out"
+        )
 
 
 def check_beside(path: Path, force: bool, ours: str) -> None:

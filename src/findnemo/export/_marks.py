@@ -53,7 +53,9 @@ def prediction(pipeline: Any) -> tuple[str, bool]:
     config = pipeline.scheduler.config
     predicts = "edm" if "sigma_data" in config else config.get(PREDICTION)
     if predicts not in READ:
-        raise ModelError(f"no single file can say that it predicts {predicts!r}: export a checkpoint directory")
+        raise ModelError(
+            f"no single file can say that it predicts {predicts!r}: export a checkpoint directory"
+        )
     return predicts, bool(config.get(ZERO_SNR, False))
 
 
@@ -89,11 +91,16 @@ def spec(pipeline: Any, title: str, adapter: str = "") -> dict[str, str]:
     """ModelSpec metadata, its hash still to be sealed, and ComfyUI's `predict_key`. `adapter`: "/lora" for one."""
     predicts, _ = prediction(pipeline)
     size = pipeline.unet.config.sample_size
-    height, width = (side * pipeline.vae_scale_factor for side in ((size, size) if isinstance(size, int) else size or (0, 0)))
+    height, width = (
+        side * pipeline.vae_scale_factor
+        for side in ((size, size) if isinstance(size, int) else size or (0, 0))
+    )
     return {
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": ARCHITECTURES[family(pipeline), predicts] + adapter,
-        "modelspec.implementation": ORIGINAL_CODE if family(pipeline) == "xl" or not adapter else "diffusers",
+        "modelspec.implementation": ORIGINAL_CODE
+        if family(pipeline) == "xl" or not adapter
+        else "diffusers",
         "modelspec.title": title,
         **({"modelspec.resolution": f"{width}x{height}"} if width else {}),
         "modelspec.prediction_type": SHORT[predicts],
@@ -118,7 +125,14 @@ def kohya(pipeline: Any) -> dict[str, str]:
 def completed(metadata: Mapping[str, str], pipeline: Any) -> dict[str, str]:
     """The metadata of a file that was loaded, with what the pipeline predicts where it does not say so."""
     predicts, _ = prediction(pipeline)
-    return {**metadata, **{name: SHORT[predicts] for name in STATED if name.startswith("modelspec.") and name not in metadata}}
+    return {
+        **metadata,
+        **{
+            name: SHORT[predicts]
+            for name in STATED
+            if name.startswith("modelspec.") and name not in metadata
+        },
+    }
 
 
 def configuration(pipeline: Any) -> str | None:
@@ -142,7 +156,10 @@ def _model(pipeline: Any, predicts: str, kind: str) -> dict[str, Any]:
     encoder: dict[str, Any] = {"target": "ldm.modules.encoders.modules.FrozenCLIPEmbedder"}
     if kind == "2":
         openclip = {"freeze": True, "layer": "penultimate"}
-        encoder = {"target": "ldm.modules.encoders.modules.FrozenOpenCLIPEmbedder", "params": openclip}
+        encoder = {
+            "target": "ldm.modules.encoders.modules.FrozenOpenCLIPEmbedder",
+            "params": openclip,
+        }
     return {
         "target": "ldm.models.diffusion.ddpm.LatentDiffusion",
         "params": {
@@ -173,7 +190,9 @@ def _model(pipeline: Any, predicts: str, kind: str) -> dict[str, Any]:
                         "in_channels": vae.in_channels,
                         "out_ch": vae.out_channels,
                         "ch": vae.block_out_channels[0],
-                        "ch_mult": [width // vae.block_out_channels[0] for width in vae.block_out_channels],
+                        "ch_mult": [
+                            width // vae.block_out_channels[0] for width in vae.block_out_channels
+                        ],
                         "num_res_blocks": vae.layers_per_block,
                         "attn_resolutions": [],
                         "dropout": 0.0,
@@ -196,10 +215,16 @@ def _unet(config: Any) -> dict[str, Any]:
         "in_channels": config.in_channels,
         "out_channels": config.out_channels,
         "model_channels": widths[0],
-        "attention_resolutions": [2**i for i, kind in enumerate(config.down_block_types) if kind.startswith("CrossAttn")],
+        "attention_resolutions": [
+            2**i for i, kind in enumerate(config.down_block_types) if kind.startswith("CrossAttn")
+        ],
         "num_res_blocks": config.layers_per_block,
         "channel_mult": [width // widths[0] for width in widths],
-        **({"num_heads": per_block[0]} if len(set(per_block)) == 1 else {"num_head_channels": min(sizes)}),
+        **(
+            {"num_heads": per_block[0]}
+            if len(set(per_block)) == 1
+            else {"num_head_channels": min(sizes)}
+        ),
         "use_spatial_transformer": True,
         "use_linear_in_transformer": config.use_linear_projection,
         "transformer_depth": config.transformer_layers_per_block,

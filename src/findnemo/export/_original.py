@@ -21,7 +21,10 @@ from findnemo.models import Model
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 CLIP_L = "cond_stage_model.transformer."  # Stable Diffusion 1.x
 OPEN_CLIP_H = "cond_stage_model.model."  # 2.x
-SDXL_CLIP_L, SDXL_OPEN_CLIP_G = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
+SDXL_CLIP_L, SDXL_OPEN_CLIP_G = (
+    "conditioner.embedders.0.transformer.",
+    "conditioner.embedders.1.model.",
+)
 
 UNET_ENDS = {
     "time_embedding.linear_1": "time_embed.0",
@@ -40,7 +43,13 @@ RESNET = {
     "conv2": "out_layers.3",
     "conv_shortcut": "skip_connection",
 }
-VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+VAE_ATTENTION = {
+    "group_norm": "norm",
+    "to_q": "q",
+    "to_k": "k",
+    "to_v": "v",
+    "to_out.0": "proj_out",
+}
 OPEN_CLIP = {
     "embeddings.token_embedding.weight": "token_embedding.weight",
     "embeddings.position_embedding.weight": "positional_embedding",
@@ -69,12 +78,17 @@ def unet_name(key: str, layers: int, attended: frozenset[int] = frozenset()) -> 
     """
     if match := re.fullmatch(r"(\w+(?:\.linear_\d)?)\.(weight|bias)", key):
         return f"{UNET_ENDS[match[1]]}.{match[2]}" if match[1] in UNET_ENDS else None
-    match = re.fullmatch(r"(?:(down|up)_blocks\.(\d+)|mid_block)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)", key)
+    match = re.fullmatch(
+        r"(?:(down|up)_blocks\.(\d+)|mid_block)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)",
+        key,
+    )
     if match is None:
         return None
     way, block, part, rest = match[1], int(match[2] or 0), match[3], match[5]
     position = block * (layers + 1) + (layers if part.endswith("samplers") else int(match[4]))
-    place = {"down": f"input_blocks.{position + 1}", "up": f"output_blocks.{position}"}.get(way, "middle_block")
+    place = {"down": f"input_blocks.{position + 1}", "up": f"output_blocks.{position}"}.get(
+        way, "middle_block"
+    )
     if part == "downsamplers":
         return f"{place}.0.{rest.replace('conv.', 'op.', 1)}"
     if part == "upsamplers":
@@ -95,15 +109,26 @@ def vae_name(key: str, blocks: int) -> str | None:
     >>> vae_name("decoder.up_blocks.0.resnets.1.conv_shortcut.weight", 4)
     'decoder.up.3.block.1.nin_shortcut.weight'
     """
-    if re.fullmatch(r"(post_)?quant_conv\.(weight|bias)|(en|de)coder\.conv_(in|out)\.(weight|bias)", key):
+    if re.fullmatch(
+        r"(post_)?quant_conv\.(weight|bias)|(en|de)coder\.conv_(in|out)\.(weight|bias)", key
+    ):
         return key
     if match := re.fullmatch(r"((?:en|de)coder)\.conv_norm_out\.(.+)", key):
         return f"{match[1]}.norm_out.{match[2]}"
-    if match := re.fullmatch(r"((?:en|de)coder)\.mid_block\.attentions\.0\.(.+)\.(weight|bias)", key):
-        return f"{match[1]}.mid.attn_1.{VAE_ATTENTION[match[2]]}.{match[3]}" if match[2] in VAE_ATTENTION else None
+    if match := re.fullmatch(
+        r"((?:en|de)coder)\.mid_block\.attentions\.0\.(.+)\.(weight|bias)", key
+    ):
+        return (
+            f"{match[1]}.mid.attn_1.{VAE_ATTENTION[match[2]]}.{match[3]}"
+            if match[2] in VAE_ATTENTION
+            else None
+        )
     if match := re.fullmatch(r"((?:en|de)coder)\.mid_block\.resnets\.(\d)\.(.+)", key):
         return f"{match[1]}.mid.block_{int(match[2]) + 1}.{match[3].replace('conv_shortcut', 'nin_shortcut')}"
-    match = re.fullmatch(r"(en|de)coder\.(?:down|up)_blocks\.(\d+)\.(resnets|downsamplers|upsamplers)\.(\d+)\.(.+)", key)
+    match = re.fullmatch(
+        r"(en|de)coder\.(?:down|up)_blocks\.(\d+)\.(resnets|downsamplers|upsamplers)\.(\d+)\.(.+)",
+        key,
+    )
     if match is None:
         return None
     block = int(match[2]) if match[1] == "en" else blocks - 1 - int(match[2])
@@ -116,19 +141,30 @@ def vae_name(key: str, blocks: int) -> str | None:
 def unet_tensors(unet: Any) -> dict[str, Lazy]:
     layers, state = unet.config.layers_per_block, unet.state_dict()
     if not isinstance(layers, int):
-        raise ModelError(f"the original layout knows one number of layers for all blocks, and this U-Net has {list(layers)}")
-    attended = frozenset(int(match[1]) for key in state if (match := re.match(r"up_blocks\.(\d+)\.attentions\.", key)))
+        raise ModelError(
+            f"the original layout knows one number of layers for all blocks, and this U-Net has {list(layers)}"
+        )
+    attended = frozenset(
+        int(match[1])
+        for key in state
+        if (match := re.match(r"up_blocks\.(\d+)\.attentions\.", key))
+    )
     return _named(state, lambda key: unet_name(key, layers, attended), "U-Net")
 
 
 def vae_tensors(vae: Any) -> dict[str, Lazy]:
     state, blocks = vae.state_dict(), len(vae.config.up_block_types)
     made = _named(state, lambda key: vae_name(key, blocks), "autoencoder")
-    return {name: _as_convolution(lazy) if _is_projection(name, lazy) else lazy for name, lazy in made.items()}
+    return {
+        name: _as_convolution(lazy) if _is_projection(name, lazy) else lazy
+        for name, lazy in made.items()
+    }
 
 
 def _is_projection(name: str, lazy: Lazy) -> bool:
-    return re.search(r"\.attn_1\.(q|k|v|proj_out)\.weight$", name) is not None and len(lazy.shape) == 2
+    return (
+        re.search(r"\.attn_1\.(q|k|v|proj_out)\.weight$", name) is not None and len(lazy.shape) == 2
+    )
 
 
 def _as_convolution(lazy: Lazy) -> Lazy:
@@ -138,24 +174,34 @@ def _as_convolution(lazy: Lazy) -> Lazy:
 
 def clip_tensors(encoder: Any) -> dict[str, Lazy]:
     """A text encoder as transformers names it, under `text_model`, where its versions put it or leave it out."""
-    return _named(encoder.state_dict(), lambda key: f"text_model.{key.removeprefix('text_model.')}", "text encoder")
+    return _named(
+        encoder.state_dict(),
+        lambda key: f"text_model.{key.removeprefix('text_model.')}",
+        "text encoder",
+    )
 
 
 def open_clip_tensors(encoder: Any) -> dict[str, Lazy]:
     """A text encoder as OpenCLIP names it: query, key and value in one matrix, the projection transposed."""
     state = {key.removeprefix("text_model."): value for key, value in encoder.state_dict().items()}
     made = _named(
-        {key: value for key, value in state.items() if "_proj." not in key or "out_proj" in key}, _open_clip_name, "text encoder"
+        {key: value for key, value in state.items() if "_proj." not in key or "out_proj" in key},
+        _open_clip_name,
+        "text encoder",
     )
     if "text_projection" in made:
         projection = state["text_projection.weight"]
-        made["text_projection"] = Lazy(projection.dtype, tuple(projection.T.shape), lambda: projection.T)
+        made["text_projection"] = Lazy(
+            projection.dtype, tuple(projection.T.shape), lambda: projection.T
+        )
     for key, value in state.items():
         if match := re.fullmatch(r"encoder\.layers\.(\d+)\.self_attn\.q_proj\.(weight|bias)", key):
             parts = [state[key.replace("q_proj", f"{which}_proj")] for which in "qkv"]
             name = f"transformer.resblocks.{match[1]}.attn.in_proj_{match[2]}"
             widest = reduce(torch.promote_types, (part.dtype for part in parts))
-            made[name] = Lazy(widest, (3 * value.shape[0], *value.shape[1:]), partial(torch.cat, parts))
+            made[name] = Lazy(
+                widest, (3 * value.shape[0], *value.shape[1:]), partial(torch.cat, parts)
+            )
     return made
 
 
@@ -163,10 +209,16 @@ def _open_clip_name(key: str) -> str | None:
     match = re.fullmatch(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)", key)
     if match is None:
         return OPEN_CLIP.get(key)
-    return f"transformer.resblocks.{match[1]}.{OPEN_CLIP_LAYER[match[2]]}.{match[3]}" if match[2] in OPEN_CLIP_LAYER else None
+    return (
+        f"transformer.resblocks.{match[1]}.{OPEN_CLIP_LAYER[match[2]]}.{match[3]}"
+        if match[2] in OPEN_CLIP_LAYER
+        else None
+    )
 
 
-def _named(state: Mapping[str, Tensor], rename: Callable[[str], str | None], what: str) -> dict[str, Lazy]:
+def _named(
+    state: Mapping[str, Tensor], rename: Callable[[str], str | None], what: str
+) -> dict[str, Lazy]:
     """Weights under their original names. Raises ModelError naming the first one that has none."""
     made = {}
     for key, value in state.items():
@@ -174,7 +226,9 @@ def _named(state: Mapping[str, Tensor], rename: Callable[[str], str | None], wha
             continue
         name = rename(key)
         if name is None:
-            raise ModelError(f"{key} of the {what} has no place in the original layout: export a checkpoint directory or a LoRA")
+            raise ModelError(
+                f"{key} of the {what} has no place in the original layout: export a checkpoint directory or a LoRA"
+            )
         made[name] = Lazy(value.dtype, tuple(value.shape), partial(_same, value))
     return made
 
@@ -192,7 +246,11 @@ def original_tensors(pipeline: Any) -> dict[str, Lazy]:
             f"{kind} has no original layout that findnemo writes: only {' and '.join(ORIGINAL)} have; export a checkpoint directory "
             "or a LoRA"
         )
-    parts = [(UNET, unet_tensors(pipeline.unet)), (VAE, vae_tensors(pipeline.vae)), *ORIGINAL[kind](pipeline)]
+    parts = [
+        (UNET, unet_tensors(pipeline.unet)),
+        (VAE, vae_tensors(pipeline.vae)),
+        *ORIGINAL[kind](pipeline),
+    ]
     return {prefix + name: lazy for prefix, tensors in parts for name, lazy in tensors.items()}
 
 
@@ -200,7 +258,11 @@ def _check_tokens(pipeline: Any) -> None:
     """Raises ModelError for a tokenizer with tokens of its own (a textual inversion), which a single file has no place for."""
     for name in ("tokenizer", "tokenizer_2"):
         tokenizer = getattr(pipeline, name, None)
-        added = sorted(set(tokenizer.get_added_vocab()) - set(tokenizer.all_special_tokens)) if tokenizer is not None else []
+        added = (
+            sorted(set(tokenizer.get_added_vocab()) - set(tokenizer.all_special_tokens))
+            if tokenizer is not None
+            else []
+        )
         if added:
             raise ModelError(
                 f"the {name} has {len(added)} tokens of its own ({added[0]!r:.40}, a textual inversion?), which a single file has no place "
@@ -218,7 +280,9 @@ def _stable_diffusion_text(pipeline: Any) -> list[tuple[str, dict[str, Lazy]]]:
 
 def _sdxl_text(pipeline: Any) -> list[tuple[str, dict[str, Lazy]]]:
     if pipeline.text_encoder is None:
-        raise ModelError("this SDXL pipeline has no first text encoder (a refiner?), without which user interfaces load no file")
+        raise ModelError(
+            "this SDXL pipeline has no first text encoder (a refiner?), without which user interfaces load no file"
+        )
     return [
         (SDXL_CLIP_L, clip_tensors(pipeline.text_encoder)),
         (SDXL_OPEN_CLIP_G, open_clip_tensors(pipeline.text_encoder_2)),

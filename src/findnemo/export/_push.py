@@ -34,7 +34,9 @@ def with_section(card: str, section: str) -> str:
     before, begin, rest = card.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end) or BEGIN in rest or END in after:
-        raise InputError(f"the card's marks {BEGIN} and {END} are no single pair: mend them, then push again")
+        raise InputError(
+            f"the card's marks {BEGIN} and {END} are no single pair: mend them, then push again"
+        )
     return before + block + after
 
 
@@ -66,9 +68,13 @@ def push_card(section: str, repo: str, api: HfApi | None = None) -> str:
     except errors.HFValidationError as error:
         raise InputError(f"{repo!r} is no name of a repository: give owner/name") from error
     except errors.RepositoryNotFoundError as error:
-        raise InputError(f"there is no model repository {repo}, or your token has no right to it: `hf auth login`") from error
+        raise InputError(
+            f"there is no model repository {repo}, or your token has no right to it: `hf auth login`"
+        ) from error
     except errors.OfflineModeIsEnabled as error:
-        raise FindnemoError("HF_HUB_OFFLINE is set: nothing was pushed; unset it, or write the card to a file (--out)") from error
+        raise FindnemoError(
+            "HF_HUB_OFFLINE is set: nothing was pushed; unset it, or write the card to a file (--out)"
+        ) from error
     except errors.HfHubHTTPError as error:
         raise FindnemoError(
             f"the hub refused to write to {repo}: {error.response.status_code} {error.response.reason_phrase}"
@@ -84,5 +90,7 @@ def _card(api: HfApi, repo: str, revision: str | None) -> str:
 
     try:
         return Path(api.hf_hub_download(repo, CARD, revision=revision)).read_bytes().decode()
-    except RemoteEntryNotFoundError:  # not LocalEntryNotFoundError, which means that the hub could not be asked
+    except (
+        RemoteEntryNotFoundError
+    ):  # not LocalEntryNotFoundError, which means that the hub could not be asked
         return ""

@@ -10,7 +10,18 @@ from typing import Any
 
 from findnemo.errors import InputError
 from findnemo.neurons import NeuronSet
-from findnemo.runs import Caption, Run, captions_of, neurons_of, points_of, prefix_of, settings_of, standing, state, switched_off
+from findnemo.runs import (
+    Caption,
+    Run,
+    captions_of,
+    neurons_of,
+    points_of,
+    prefix_of,
+    settings_of,
+    standing,
+    state,
+    switched_off,
+)
 from findnemo.runs.overview import holders
 
 
@@ -30,7 +41,11 @@ class Selection:
 
 
 def select(
-    run: Run, captions: Sequence[str] = (), most: int | None = None, factor: float = 0.0, neurons: int | None = None
+    run: Run,
+    captions: Sequence[str] = (),
+    most: int | None = None,
+    factor: float = 0.0,
+    neurons: int | None = None,
 ) -> Selection:
     """The neurons of a run that an export switches off.
 
@@ -48,7 +63,9 @@ def select(
             findnemo.export.select(run, ["12", "The No Limits Business Woman Podcast"])
     """
     if not math.isfinite(factor):
-        raise InputError(f"factor {factor} is no number to multiply by: give 0 to switch off, or one such as 0.5")
+        raise InputError(
+            f"factor {factor} is no number to multiply by: give 0 to switch off, or one such as 0.5"
+        )
     known = captions_of(run)
     named = [_named(known, text) for text in dict.fromkeys(captions)]
     if neurons is not None:
@@ -59,25 +76,46 @@ def select(
         off, point = prefix_of(named[0], neurons)
         return Selection(off, tuple(named), factor, _about(run, known, named) | {"point": point})
     chosen = tuple(dict.fromkeys(c.id for c in named)) if captions else tuple(c.id for c in known)
-    holding = tuple(c for c in known if c.id in chosen and (len(switched_off(c)) or (captions and _falls(c))))
+    holding = tuple(
+        c for c in known if c.id in chosen and (len(switched_off(c)) or (captions and _falls(c)))
+    )
     for caption in named:
         if caption.id not in {c.id for c in holding}:
-            raise InputError(f"row {caption.row}, {caption.text!r}: {_why_nothing(caption)}; there is nothing to switch off")
-    off = NeuronSet.of(n for c in holding for n in neurons_of(c)) if most is None else most_shared(holding, most)
+            raise InputError(
+                f"row {caption.row}, {caption.text!r}: {_why_nothing(caption)}; there is nothing to switch off"
+            )
+    off = (
+        NeuronSet.of(n for c in holding for n in neurons_of(c))
+        if most is None
+        else most_shared(holding, most)
+    )
     holding = tuple(c for c in holding if len(neurons_of(c) & off))
     if not off:
         doubtful = sum(state(c) == "suspected" for c in known)
-        told = f"; {doubtful} captions are only suspected, name one to switch its neurons off" if doubtful else ""
-        raise InputError(f"{run.path} holds no localized neurons: there is nothing to switch off{told}")
+        told = (
+            f"; {doubtful} captions are only suspected, name one to switch its neurons off"
+            if doubtful
+            else ""
+        )
+        raise InputError(
+            f"{run.path} holds no localized neurons: there is nothing to switch off{told}"
+        )
     return Selection(off, holding, factor, _about(run, known, holding))
 
 
 def _about(run: Run, known: Sequence[Caption], chosen: Sequence[Caption]) -> dict[str, Any]:
     """What a run says of the rest."""
-    about = {key: run.meta(key) for key in ("source", "versions", "quality", "preprocessing")} | {"settings": settings_of(run)}
+    about = {key: run.meta(key) for key in ("source", "versions", "quality", "preprocessing")} | {
+        "settings": settings_of(run)
+    }
     about["audited"] = len(known)
-    states, stand = Counter(state(c) for c in known), Counter(standing(c) for c in known if c not in chosen)
-    about |= {name: states[name] for name in ("memorized", "suspected")} | {"out_of_reach": stand["out of reach"]}
+    states, stand = (
+        Counter(state(c) for c in known),
+        Counter(standing(c) for c in known if c not in chosen),
+    )
+    about |= {name: states[name] for name in ("memorized", "suspected")} | {
+        "out_of_reach": stand["out of reach"]
+    }
     return about
 
 
@@ -105,14 +143,20 @@ def _named(captions: Sequence[Caption], text: str) -> Caption:
             return found[0]
         if found:
             rows = ", ".join(str(c.row) for c in found[:5]) + (", ..." if len(found) > 5 else "")
-            raise InputError(f"{text!r} names {len(found)} captions (rows {rows}): give a row number or the whole text")
+            raise InputError(
+                f"{text!r} names {len(found)} captions (rows {rows}): give a row number or the whole text"
+            )
     raise InputError(f"no caption {text!r} in this run: give a row number or a part of a caption")
 
 
 def _why_nothing(caption: Caption) -> str:
     found = caption.results.get("localize")
     if found is None:
-        return "not localized" if caption.results.get("detect", {}).get("memorized") else "not memorized"
+        return (
+            "not localized"
+            if caption.results.get("detect", {}).get("memorized")
+            else "not memorized"
+        )
     if not neurons_of(caption):
         return "no neurons found"
     tried = ", ".join(str(point.neurons) for point in points_of(caption))

@@ -49,7 +49,10 @@ class Kept:
     @property
     def widest(self) -> torch.dtype:
         """One that holds all of them exactly."""
-        return reduce(torch.promote_types, (kind if kind.itemsize > 1 else torch.float32 for kind in self.dtypes.values()))
+        return reduce(
+            torch.promote_types,
+            (kind if kind.itemsize > 1 else torch.float32 for kind in self.dtypes.values()),
+        )
 
     def of(self, name: str) -> torch.dtype:
         """Of a tensor as the part names it; where the loader gave it another name and the dtypes are mixed, the widest."""
@@ -70,11 +73,15 @@ class Source:
     kept: Mapping[str, Kept] = field(default_factory=dict)
 
 
-def edited(model: Model, neurons: NeuronSet, factor: float = 0.0, dtype: torch.dtype | None = None) -> tuple[Any, Model]:
+def edited(
+    model: Model, neurons: NeuronSet, factor: float = 0.0, dtype: torch.dtype | None = None
+) -> tuple[Any, Model]:
     """A pipeline with the edit in its weights, each in the dtype in which the source keeps it, or all in `dtype`; and the model as the source
     keeps it, without the edit."""
     source = of_source(model, dtype)
-    return _cast(prune(source.model, neurons, factor), model.pipeline, source.kept, dtype), source.model
+    return _cast(
+        prune(source.model, neurons, factor), model.pipeline, source.kept, dtype
+    ), source.model
 
 
 def of_source(model: Model, dtype: torch.dtype | None = None) -> Source:
@@ -94,7 +101,9 @@ def of_source(model: Model, dtype: torch.dtype | None = None) -> Source:
     changed = {name for name in kept if name not in fresh or not _same(fresh[name], parts[name])}
     for name in sorted(changed):
         width = _name(next(parts[name].parameters()).dtype)
-        notice(f"{name} is not what {model.source} holds (changed since it was loaded): written as it is loaded, in {width}")
+        notice(
+            f"{name} is not what {model.source} holds (changed since it was loaded): written as it is loaded, in {width}"
+        )
     pipeline = model.pipeline
     for name in set(kept) - changed:
         pipeline = rebuilt(pipeline, parts[name], fresh[name])
@@ -106,16 +115,27 @@ def of_source(model: Model, dtype: torch.dtype | None = None) -> Source:
 def with_kept(model: Model, pipeline: Any) -> Any:
     """A pipeline that was made of a model's, with the parts that both share as the source keeps them; a new denoiser stays as it is."""
     source = of_source(model, model.dtype)
-    shared = {name: part for name, part in _parts(model.pipeline).items() if pipeline.components[name] is part}
+    shared = {
+        name: part
+        for name, part in _parts(model.pipeline).items()
+        if pipeline.components[name] is part
+    }
     for name, part in shared.items():
         pipeline = rebuilt(pipeline, part, getattr(source.model.pipeline, name))
     own, kept = getattr(pipeline, model.component), source.kept.get(model.component)
-    if kept is not None and narrower(model.component, kept.dtypes.values(), next(own.parameters()).dtype):
+    if kept is not None and narrower(
+        model.component, kept.dtypes.values(), next(own.parameters()).dtype
+    ):
         width = _name(next(own.parameters()).dtype)
         notice(
             f"the {model.component} is written in {width}, in which it was computed, {model.source} has it in {_name(kept.widest)}"
         )
-    return _cast(pipeline, model.pipeline, {name: about for name, about in source.kept.items() if name in shared}, None)
+    return _cast(
+        pipeline,
+        model.pipeline,
+        {name: about for name, about in source.kept.items() if name in shared},
+        None,
+    )
 
 
 def check_source(model: Model, dtype: torch.dtype | None = None) -> None:
@@ -140,7 +160,9 @@ def place_of(model: Model) -> Path | None:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(source, revision=model.options.get("revision"), local_files_only=True))
+        return Path(
+            snapshot_download(source, revision=model.options.get("revision"), local_files_only=True)
+        )
     except Exception:  # no such id, or nothing of it in the cache
         return Path(source)
 
@@ -167,19 +189,29 @@ def _kept(model: Model, place: Path) -> dict[str, Kept]:
 def _files(folder: Path, variant: str | None) -> list[Path]:
     """The weight files of a part that are loaded for a variant: its own, or the plain ones where it has none."""
     files = sorted(folder.glob("*.safetensors"))
-    of_variant = {file: match[1] if (match := VARIANT.fullmatch(file.name)) else None for file in files}
-    return [f for f in files if of_variant[f] == variant] or [f for f in files if of_variant[f] is None]
+    of_variant = {
+        file: match[1] if (match := VARIANT.fullmatch(file.name)) else None for file in files
+    }
+    return [f for f in files if of_variant[f] == variant] or [
+        f for f in files if of_variant[f] is None
+    ]
 
 
 def _dtypes(file: Path) -> dict[str, torch.dtype]:
     """Name -> dtype of the tensors of a file that hold real numbers."""
     entries, _ = read_header(file)
-    known = {name: DTYPES.get(entry.dtype) for name, entry in entries.items() if 0 not in entry.shape}
-    return {name: kind for name, kind in known.items() if kind is not None and kind.is_floating_point}
+    known = {
+        name: DTYPES.get(entry.dtype) for name, entry in entries.items() if 0 not in entry.shape
+    }
+    return {
+        name: kind for name, kind in known.items() if kind is not None and kind.is_floating_point
+    }
 
 
 def _holds(state: Mapping[str, torch.Tensor], kept: Kept) -> bool:
-    return all(value.dtype == kept.of(name) for name, value in state.items() if value.is_floating_point())
+    return all(
+        value.dtype == kept.of(name) for name, value in state.items() if value.is_floating_point()
+    )
 
 
 def _reopened(model: Model, place: Path, kept: Mapping[str, Kept]) -> Any:
@@ -188,8 +220,12 @@ def _reopened(model: Model, place: Path, kept: Mapping[str, Kept]) -> Any:
     if place.is_file():
         folder = configuration(place, model.options.get("config"))
         with told_to(lambda text: None):  # what the file says was told when it was loaded
-            return from_single_file(place, folder, torch.float32, usual="config" not in model.options)
-    return _from_pretrained(type(model), place, {**widths, "default": torch.float32}, None, model.options.get("variant"))
+            return from_single_file(
+                place, folder, torch.float32, usual="config" not in model.options
+            )
+    return _from_pretrained(
+        type(model), place, {**widths, "default": torch.float32}, None, model.options.get("variant")
+    )
 
 
 def _same(fresh: nn.Module, loaded: nn.Module) -> bool:
@@ -210,9 +246,13 @@ def _cast(pipeline: Any, live: Any, kept: Mapping[str, Kept], dtype: torch.dtype
             for key, value in part.state_dict().items()
             if value.is_floating_point()
         }
-        before = {kept[name].of(key) if name in kept else part.state_dict()[key].dtype for key in wanted}
+        before = {
+            kept[name].of(key) if name in kept else part.state_dict()[key].dtype for key in wanted
+        }
         narrowed += narrower(name, before, dtype)
-        if all(value.dtype == wanted[key] for key, value in part.state_dict().items() if key in wanted):
+        if all(
+            value.dtype == wanted[key] for key, value in part.state_dict().items() if key in wanted
+        ):
             continue
         changed = copy.deepcopy(part) if id(part) in shared else part
         for key, value in (*changed.named_parameters(), *changed.named_buffers()):
@@ -225,7 +265,11 @@ def _cast(pipeline: Any, live: Any, kept: Mapping[str, Kept], dtype: torch.dtype
 
 def narrower(what: str, kinds: Iterable[torch.dtype], dtype: torch.dtype | None) -> list[str]:
     """What is told of a part with tensors of `kinds` that `dtype` does not hold exactly."""
-    lost = {kind for kind in kinds if dtype is not None and kind.itemsize > 1 and torch.promote_types(kind, dtype) != dtype}
+    lost = {
+        kind
+        for kind in kinds
+        if dtype is not None and kind.itemsize > 1 and torch.promote_types(kind, dtype) != dtype
+    }
     return [f"{what} from {', '.join(sorted(map(_name, lost)))}"] if lost else []
 
 

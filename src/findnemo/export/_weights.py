@@ -39,7 +39,9 @@ from findnemo.models._marks import Mark, agreed, contradiction, marks_of
 from findnemo.neurons import NeuronSet
 
 
-def write_checkpoint(model: Model, chosen: Selection, path: Path, dtype: torch.dtype | None = None) -> None:
+def write_checkpoint(
+    model: Model, chosen: Selection, path: Path, dtype: torch.dtype | None = None
+) -> None:
     """A diffusers directory whose weights carry the edit, with the model card's section as README.md."""
     made, kept = edited(model, chosen.neurons, chosen.factor, dtype)
     check_parts(made)
@@ -48,32 +50,50 @@ def write_checkpoint(model: Model, chosen: Selection, path: Path, dtype: torch.d
     (path / "README.md").write_text(model_card(chosen), encoding="utf-8")
 
 
-def write_lora(model: Model, chosen: Selection, path: Path, dtype: torch.dtype | None = None) -> None:
+def write_lora(
+    model: Model, chosen: Selection, path: Path, dtype: torch.dtype | None = None
+) -> None:
     """A directory that `pipeline.load_lora_weights` reads."""
     file = save_lora(of_source(model, dtype).model, chosen.neurons, path, chosen.factor)
     tensors, metadata = read_header(file)
-    write(file, _all_as({name: read(file, entry) for name, entry in tensors.items()}, dtype), metadata | _about(chosen))
+    write(
+        file,
+        _all_as({name: read(file, entry) for name, entry in tensors.items()}, dtype),
+        metadata | _about(chosen),
+    )
 
 
-def write_kohya(model: Model, chosen: Selection, path: Path, dtype: torch.dtype | None = None) -> None:
+def write_kohya(
+    model: Model, chosen: Selection, path: Path, dtype: torch.dtype | None = None
+) -> None:
     """The same LoRA in kohya's form, which user interfaces and `pipeline.load_lora_weights` read."""
     require_original(model, "a LoRA in kohya's form")
     kept = of_source(model, dtype).model
     tensors = kohya_weights(kept, chosen.neurons, chosen.factor)
-    rank = str(len(next(value for name, value in tensors.items() if name.endswith("lora_down.weight"))))
+    rank = str(
+        len(next(value for name, value in tensors.items() if name.endswith("lora_down.weight")))
+    )
     about = {"ss_network_module": "networks.lora", "ss_network_dim": rank, "ss_network_alpha": rank}
     known = spec(model.pipeline, _title(model, chosen), "/lora") | kohya(model.pipeline)
     write(path, _all_as(tensors, dtype), about | known | _about(chosen) | {"limits": LIMITS})
     seal(path)
-    exact = tensors if dtype is not None else load_file(path)  # narrowed it is not exact, and that was told
+    exact = (
+        tensors if dtype is not None else load_file(path)
+    )  # narrowed it is not exact, and that was told
     check_kohya(exact, effects(kept, chosen.neurons, chosen.factor))
 
 
 def kohya_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict[str, torch.Tensor]:
     """`edits.lora_weights` under kohya's names, with alpha = rank: at strength 1 the change is exact. Raises EditError for a bias."""
-    biased = [name for name in neurons.layers if getattr(model.layers_of("all").get(name), "bias", None) is not None]
+    biased = [
+        name
+        for name in neurons.layers
+        if getattr(model.layers_of("all").get(name), "bias", None) is not None
+    ]
     if biased:
-        raise EditError(f"{biased[0]} has a bias, which kohya's form does not carry: export a checkpoint instead")
+        raise EditError(
+            f"{biased[0]} has a bias, which kohya's form does not carry: export a checkpoint instead"
+        )
     made = {}
     for key, value in lora_weights(model, neurons, factor).items():
         layer, _, end = key.removeprefix(f"{model.component}.").rpartition(".lora_")
@@ -85,7 +105,9 @@ def kohya_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict
     return made
 
 
-def write_file(model: Model, chosen: Selection, path: Path, dtype: torch.dtype | None = None) -> None:
+def write_file(
+    model: Model, chosen: Selection, path: Path, dtype: torch.dtype | None = None
+) -> None:
     """One file in the original layout: the file that was loaded with other rows, or a conversion of what was loaded."""
     require_original(model, "a single file")
     if Path(model.source).is_file():
@@ -106,11 +128,19 @@ def beside_file(model: Model) -> str | None:
     """The configuration of the original code that is to lie beside a single file: that of the source, or where one is needed."""
     source = Path(model.source)
     if source.is_file() and source.with_suffix(".yaml").is_file():
-        return f"{OURS}a copy of {source.with_suffix('.yaml').name}\n" + source.with_suffix(".yaml").read_text(encoding="utf-8")
+        return f"{OURS}a copy of {source.with_suffix('.yaml').name}\n" + source.with_suffix(
+            ".yaml"
+        ).read_text(encoding="utf-8")
     return ldm_configuration(model.pipeline) if type(model.pipeline).__name__ in ORIGINAL else None
 
 
-def rewrite(model: Model, neurons: NeuronSet, path: Path, factor: float = 0.0, dtype: torch.dtype | None = None) -> None:
+def rewrite(
+    model: Model,
+    neurons: NeuronSet,
+    path: Path,
+    factor: float = 0.0,
+    dtype: torch.dtype | None = None,
+) -> None:
     """Copy the single file that a model was loaded from and scale the rows of `neurons`; not a byte of the others changes.
 
     Where the file keeps a second, averaged U-Net (EMA), its rows are scaled as well: it holds the same memory. Its header stays as it
@@ -125,15 +155,22 @@ def rewrite(model: Model, neurons: NeuronSet, path: Path, factor: float = 0.0, d
     check_called(model, {layer: model.denoiser.get_submodule(layer) for layer in wanted})
     _check_marks(model, source, marks_of(source, tensors, metadata))
     lacking = [name for name in mark_names(model.pipeline) if name not in tensors]
-    known = {name: value for name, value in metadata.items() if name != STALE} | {n: UNSEALED[n] for n in HASHES if n in metadata}
+    known = {name: value for name, value in metadata.items() if name != STALE} | {
+        n: UNSEALED[n] for n in HASHES if n in metadata
+    }
     if lacking:
         known = completed(known, model.pipeline)
     if dtype is not None:
         kinds = {name: _wanted(source, name, entry, dtype) for name, entry in tensors.items()}
-        made = {n: Lazy(kinds[n], entry.shape, partial(_read_as, source, entry, kinds[n])) for n, entry in tensors.items()}
+        made = {
+            n: Lazy(kinds[n], entry.shape, partial(_read_as, source, entry, kinds[n]))
+            for n, entry in tensors.items()
+        }
         write(path, {**made, **dict.fromkeys(lacking, torch.zeros(0))}, known)
         known_kinds = {
-            kind for entry in tensors.values() if (kind := DTYPES[entry.dtype]).is_floating_point and 0 not in entry.shape
+            kind
+            for entry in tensors.values()
+            if (kind := DTYPES[entry.dtype]).is_floating_point and 0 not in entry.shape
         }
         tell_narrowed(narrower("the file", known_kinds, dtype), dtype)
     elif known == metadata and not lacking and not set(HASHES) & set(metadata):
@@ -164,7 +201,9 @@ def _check_marks(model: Model, source: Path, marks: list[Mark]) -> None:
 def _wanted(source: Path, name: str, entry: Entry, dtype: torch.dtype) -> torch.dtype:
     """The dtype in which a tensor of a file is written: whole numbers and truth values stay."""
     if entry.dtype not in DTYPES:
-        raise ModelError(f"{name} in {source} is {entry.dtype}, which is not converted: leave the dtype out, so that it is kept")
+        raise ModelError(
+            f"{name} in {source} is {entry.dtype}, which is not converted: leave the dtype out, so that it is kept"
+        )
     kind = DTYPES[entry.dtype]
     return dtype if kind.is_floating_point else kind
 
@@ -182,13 +221,17 @@ def _places(model: Model, tensors: dict[str, Entry], effect: Effect) -> list[str
         name = unet_name(f"{effect.name}.{end}", model.pipeline.unet.config.layers_per_block)
         original = f"{UNET}{name}"
         if original not in tensors:
-            raise ModelError(f"{model.source} has no {original}: it is not in the original layout; export a checkpoint directory")
+            raise ModelError(
+                f"{model.source} has no {original}: it is not in the original layout; export a checkpoint directory"
+            )
         entry = tensors[original]
         if entry.dtype not in DTYPES or entry.shape != tuple(loaded.shape):
             raise MismatchError(
                 f"{original} in {model.source} is {entry.dtype} {entry.shape}, not what was loaded: load the file again"
             )
-        if not torch.equal(read_rows(model.source, entry, slice(0, entry.shape[0])).to(loaded.dtype), loaded.cpu()):
+        if not torch.equal(
+            read_rows(model.source, entry, slice(0, entry.shape[0])).to(loaded.dtype), loaded.cpu()
+        ):
             raise MismatchError(
                 f"{original} in {model.source} is not what was loaded: the file or the model changed since; load it again"
             )
@@ -200,7 +243,12 @@ def _places(model: Model, tensors: dict[str, Entry], effect: Effect) -> list[str
 
 def _all_as(tensors: dict[str, torch.Tensor], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
     """The tensors of a LoRA in a dtype, or as they are. The change is exact in float32 only."""
-    tell_narrowed(narrower("the LoRA, which is then not exact,", {value.dtype for value in tensors.values()}, dtype), dtype)
+    tell_narrowed(
+        narrower(
+            "the LoRA, which is then not exact,", {value.dtype for value in tensors.values()}, dtype
+        ),
+        dtype,
+    )
     return tensors if dtype is None else {name: value.to(dtype) for name, value in tensors.items()}
 
 
@@ -212,4 +260,9 @@ def _title(model: Model, chosen: Selection) -> str:
 
 def _about(chosen: Selection) -> dict[str, str]:
     scaled = {"factor": str(chosen.factor)} if chosen.factor else {}
-    return {"made_by": "findnemo", "neurons": str(len(chosen.neurons)), "model": chosen.fingerprint, **scaled}
+    return {
+        "made_by": "findnemo",
+        "neurons": str(len(chosen.neurons)),
+        "model": chosen.fingerprint,
+        **scaled,
+    }

@@ -19,20 +19,32 @@ from findnemo.errors import InputError
 
 MEMORY = 6 << 30  # bytes of address space
 SECONDS = 900
-_CODE = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from findnemo.files.contained import serve; serve(*sys.argv[2:])"
-)
+_CODE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from findnemo.files.contained import serve; serve(*sys.argv[2:])"
 
 
 def call(module: str, name: str, source: str, *rest: Any) -> Any:
     """What a function of ours returns for a file. Raises InputError naming `source`: its own, or that it could not end well."""
     given = json.dumps([source, *rest])
-    command = [sys.executable, "-I", "-c", _CODE, json.dumps(sys.path), str(MEMORY), module, name, given]
+    command = [
+        sys.executable,
+        "-I",
+        "-c",
+        _CODE,
+        json.dumps(sys.path),
+        str(MEMORY),
+        module,
+        name,
+        given,
+    ]
     few = {"POLARS_MAX_THREADS": "2", "RUST_BACKTRACE": "0"}
     try:
-        done = subprocess.run(command, capture_output=True, timeout=SECONDS, env={**os.environ, **few}, check=False)
+        done = subprocess.run(
+            command, capture_output=True, timeout=SECONDS, env={**os.environ, **few}, check=False
+        )
     except subprocess.TimeoutExpired:
-        raise InputError(f"{source}: not read in {SECONDS} s: write it again, or split it") from None
+        raise InputError(
+            f"{source}: not read in {SECONDS} s: write it again, or split it"
+        ) from None
     if done.returncode != 0:
         raise InputError(
             f"{source}: its reader {_ended(done.returncode)}: it takes more than {MEMORY >> 30} GiB of memory, or is damaged; write it "

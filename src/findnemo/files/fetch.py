@@ -29,7 +29,9 @@ HEADERS = {
     "Accept-Encoding": "identity",  # what is compressed could grow without bounds
     "Connection": "close",
 }
-GLOBAL_6, NAT64, SIX_TO_FOUR = (ipaddress.IPv6Network(n) for n in ("2000::/3", "64:ff9b::/96", "2002::/16"))
+GLOBAL_6, NAT64, SIX_TO_FOUR = (
+    ipaddress.IPv6Network(n) for n in ("2000::/3", "64:ff9b::/96", "2002::/16")
+)
 PATH = "/%:@!$&'()*+,;=~"  # what stands in a path as it is
 
 
@@ -69,8 +71,14 @@ def get(parts: SplitResult, deadline: float) -> bytes | str:
         raise RefusedError("took too long") from None
     except ssl.SSLError as error:
         raise RefusedError(f"no secure connection ({error.reason or error})") from None
-    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a name or a port that cannot be
-        raise RefusedError(f"no answer ({getattr(error, 'strerror', None) or error or type(error).__name__})") from None
+    except (
+        OSError,
+        http.client.HTTPException,
+        ValueError,
+    ) as error:  # ValueError: a name or a port that cannot be
+        raise RefusedError(
+            f"no answer ({getattr(error, 'strerror', None) or error or type(error).__name__})"
+        ) from None
 
 
 def _connected(parts: SplitResult, deadline: float) -> socket.socket:
@@ -158,7 +166,10 @@ class _Timed(io.RawIOBase):
 def _answer(parts: SplitResult, sock: _Timed) -> bytes | str:
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection: Any = kind(str(parts.hostname), parts.port or PORTS[parts.scheme])
-    connection.sock, connection.auto_open = sock, False  # it never connects itself, to an address that nobody checked
+    connection.sock, connection.auto_open = (
+        sock,
+        False,
+    )  # it never connects itself, to an address that nobody checked
     query = f"?{quote(parts.query, safe=PATH + '?')}" if parts.query else ""
     connection.request("GET", quote(parts.path or "/", safe=PATH) + query, headers=HEADERS)
     response = connection.getresponse()

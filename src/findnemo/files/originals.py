@@ -79,7 +79,12 @@ class Originals:
             raise InputError(
                 f"a timeout of {timeout} s and a pause of {pause} s: give a timeout above 0 and a pause of 0 or more"
             )
-        self.cache, self.folder, self.timeout, self.pause = Path(cache), Path(folder), timeout, pause
+        self.cache, self.folder, self.timeout, self.pause = (
+            Path(cache),
+            Path(folder),
+            timeout,
+            pause,
+        )
         self.failures: dict[str, str] = {}
         self._whole = {hidden(reference): reference for reference in references}
         self._hosts: dict[str, _Host] = {}
@@ -145,7 +150,9 @@ class Originals:
             part.write_bytes(data)
             part.replace(path)
         except OSError as error:
-            raise InputError(f"{path.parent} cannot be written ({error.strerror}): free it, or name another folder") from error
+            raise InputError(
+                f"{path.parent} cannot be written ({error.strerror}): free it, or name another folder"
+            ) from error
 
     def _record(self, reference: str, reason: str) -> None:
         entry = {
@@ -160,7 +167,9 @@ class Originals:
                 with (self.cache / FAILURES).open("a", encoding="utf-8") as file:
                     file.write(json.dumps(entry) + "\n")
             except OSError as error:
-                raise InputError(f"{self.cache} cannot be written ({error.strerror}): free it, or name another folder") from error
+                raise InputError(
+                    f"{self.cache} cannot be written ({error.strerror}): free it, or name another folder"
+                ) from error
 
 
 class _Host:
@@ -196,7 +205,9 @@ def _from_file(path: Path) -> Image.Image:
         with path.open("rb") as file:
             return decode(file)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise RefusedError(f"cannot be opened ({getattr(error, 'strerror', None) or error})") from None
+        raise RefusedError(
+            f"cannot be opened ({getattr(error, 'strerror', None) or error})"
+        ) from None
 
 
 def picture(path: str | os.PathLike) -> Image.Image:
@@ -216,7 +227,9 @@ def decode(file: IO[bytes]) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(file, formats=FORMATS)
         if image.width * image.height > MOST_PIXELS:
-            raise RefusedError(f"{image.width} x {image.height} pixels, more than {MOST_PIXELS // 10**6} megapixels")
+            raise RefusedError(
+                f"{image.width} x {image.height} pixels, more than {MOST_PIXELS // 10**6} megapixels"
+            )
         return _on_white(ImageOps.exif_transpose(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise RefusedError(f"more than {MOST_PIXELS // 10**6} megapixels") from None

@@ -32,5 +32,9 @@ def hidden(text: str) -> str:
 
 def _of_environment() -> list[str]:
     """Values of variables such as WANDB_API_KEY, whatever they look like; the longest first. Short ones and paths are none."""
-    named = {v for name, v in os.environ.items() if _SECRET_NAME.search(name) and len(v) >= 12 and not v.startswith(("/", "~"))}
+    named = {
+        v
+        for name, v in os.environ.items()
+        if _SECRET_NAME.search(name) and len(v) >= 12 and not v.startswith(("/", "~"))
+    }
     return sorted(named, key=len, reverse=True)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from findnemo.errors import InputError
 
-JSON_BYTES = 16 << 20  # of a neuron file or a calibration.json; parsed, it takes up to sixty times as much memory
+JSON_BYTES = (
+    16 << 20
+)  # of a neuron file or a calibration.json; parsed, it takes up to sixty times as much memory
 TENSOR_BYTES = 256 << 20  # of a file of statistics or neurons
 
 
@@ -17,9 +19,13 @@ def checked(path: str | os.PathLike, most: int) -> Path:
     try:
         about = os.stat(path)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise InputError(f"{str(path)!s:.200} cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        raise InputError(
+            f"{str(path)!s:.200} cannot be read ({getattr(error, 'strerror', None) or error})"
+        ) from None
     if not stat.S_ISREG(about.st_mode):
         raise InputError(f"{path} is no file: give one")
     if about.st_size > most:
-        raise InputError(f"{path} has {about.st_size:,} bytes, more than the {most >> 20} MiB that such a file can need")
+        raise InputError(
+            f"{path} has {about.st_size:,} bytes, more than the {most >> 20} MiB that such a file can need"
+        )
     return Path(path)

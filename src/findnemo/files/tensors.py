@@ -32,10 +32,19 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-HASHES = {"modelspec.hash_sha256": "0x{}", "sshs_model_hash": "{}"}  # metadata that hold a SHA-256 of all but the header
+HASHES = {
+    "modelspec.hash_sha256": "0x{}",
+    "sshs_model_hash": "{}",
+}  # metadata that hold a SHA-256 of all but the header
 UNSEALED = {name: form.format(64 * "0") for name, form in HASHES.items()}
 STALE = "sshs_legacy_hash"  # of bytes that begin at 1 MiB, header and all: no copy keeps it
-PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # how a torch.save or a pickle begins
+PICKLED = (
+    b"PK\x03\x04",
+    b"\x80\x02",
+    b"\x80\x03",
+    b"\x80\x04",
+    b"\x80\x05",
+)  # how a torch.save or a pickle begins
 
 
 @dataclass(frozen=True)
@@ -72,16 +81,23 @@ def read_header(path: str | os.PathLike) -> tuple[dict[str, Entry], dict[str, st
             )
         size = int.from_bytes(first, "little")
         if JSON_BYTES < size <= path.stat().st_size:
-            raise InputError(f"{path} has a header of {size:,} bytes: more than the {JSON_BYTES >> 20} MiB that a model can need")
+            raise InputError(
+                f"{path} has a header of {size:,} bytes: more than the {JSON_BYTES >> 20} MiB that a model can need"
+            )
         try:
             with safe_open(path, "pt") as checked:  # looks through sizes and offsets
                 metadata = checked.metadata() or {}
         except (SafetensorError, ValueError) as error:
-            raise InputError(f"{path} is not a safetensors file, or not a whole one ({error})") from error
+            raise InputError(
+                f"{path} is not a safetensors file, or not a whole one ({error})"
+            ) from error
         header = json.loads(file.read(size))
     header.pop("__metadata__", None)
     data = 8 + size
-    return {n: Entry(e["dtype"], tuple(e["shape"]), data + e["data_offsets"][0]) for n, e in header.items()}, dict(metadata)
+    return {
+        n: Entry(e["dtype"], tuple(e["shape"]), data + e["data_offsets"][0])
+        for n, e in header.items()
+    }, dict(metadata)
 
 
 def read(path: str | os.PathLike, entry: Entry) -> Tensor:
@@ -115,20 +131,31 @@ def write_rows(path: str | os.PathLike, entry: Entry, first: int, rows: Tensor) 
         file.write(_raw(rows.to(DTYPES[entry.dtype])))
 
 
-def write(path: str | os.PathLike, tensors: Mapping[str, Tensor | Lazy], metadata: Mapping[str, str]) -> None:
+def write(
+    path: str | os.PathLike, tensors: Mapping[str, Tensor | Lazy], metadata: Mapping[str, str]
+) -> None:
     """Write a safetensors file, one tensor in memory at a time beside those that are there already."""
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     end = 0
     for name, tensor in tensors.items():
         start, end = end, end + _bytes(tensor.dtype, tuple(tensor.shape))
-        header[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        header[name] = {
+            "dtype": NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
     with Path(path).open("wb") as file:
         file.write(_head(header))
         for tensor in tensors.values():
             file.write(_raw(tensor.make() if isinstance(tensor, Lazy) else tensor))
 
 
-def copy(source: str | os.PathLike, target: str | os.PathLike, metadata: Mapping[str, str], marks: Iterable[str] = ()) -> None:
+def copy(
+    source: str | os.PathLike,
+    target: str | os.PathLike,
+    metadata: Mapping[str, str],
+    marks: Iterable[str] = (),
+) -> None:
     """Copy a file with other metadata, and with tensors of no values, `marks`, after its own. No byte of its tensors changes."""
     header, data = _header(Path(source))
     tensors = {name: about for name, about in header.items() if name != "__metadata__"}
@@ -137,7 +164,13 @@ def copy(source: str | os.PathLike, target: str | os.PathLike, metadata: Mapping
     with Path(source).open("rb") as read, Path(target).open("wb") as written:
         read.seek(data)
         written.write(
-            _head({"__metadata__": dict(metadata), **tensors, **{name: empty for name in marks if name not in tensors}})
+            _head(
+                {
+                    "__metadata__": dict(metadata),
+                    **tensors,
+                    **{name: empty for name in marks if name not in tensors},
+                }
+            )
         )
         shutil.copyfileobj(read, written, 1 << 20)
 
@@ -153,7 +186,9 @@ def seal(path: str | os.PathLike) -> None:
         digest = hashlib.sha256()
         for block in iter(partial(file.read, 1 << 20), b""):
             digest.update(block)
-        sealed = {name: form.format(digest.hexdigest()) for name, form in HASHES.items() if name in about}
+        sealed = {
+            name: form.format(digest.hexdigest()) for name, form in HASHES.items() if name in about
+        }
         head = _head(header | {"__metadata__": about | sealed})
         if len(head) != data:
             raise ValueError(f"{path} was not written by `write` or `copy` with UNSEALED hashes")

@@ -87,7 +87,12 @@ def flush(path: Path) -> None:
 
 def sweep(folder: str | os.PathLike[str]) -> list[Path]:
     """Remove the temporary files that killed processes left anywhere in a directory; those of processes that live stay. Links are not followed."""
-    found = [Path(root, name) for root, _, names in os.walk(os.fspath(folder)) for name in names if _PART.match(name)]
+    found = [
+        Path(root, name)
+        for root, _, names in os.walk(os.fspath(folder))
+        for name in names
+        if _PART.match(name)
+    ]
     stale = [path for path in found if not _owned(path.name)]
     with storing(folder):
         for path in stale:

@@ -13,7 +13,14 @@ import torch
 
 from findnemo.errors import InputError, NumericalError
 from findnemo.files.writing import written
-from findnemo.models import Model, check_steps, require_caption, sampler_class, sampler_name, sampling
+from findnemo.models import (
+    Model,
+    check_steps,
+    require_caption,
+    sampler_class,
+    sampler_name,
+    sampling,
+)
 from findnemo.runtime.memory import freed, out_of_memory, too_little
 from findnemo.seeds import sample_seed
 
@@ -40,7 +47,9 @@ class ImageSettings:
         if not (isinstance(self.steps, int) and 1 <= self.steps <= MOST_STEPS):
             raise InputError(f"images in {self.steps!r:.40} steps: give 1 to {MOST_STEPS}")
         if not abs(self.guidance) <= MOST_STEPS:
-            raise InputError(f"guidance {self.guidance!r:.40} is no scale for images: give a number such as 7")
+            raise InputError(
+                f"guidance {self.guidance!r:.40} is no scale for images: give a number such as 7"
+            )
         if self.sampler is not None:
             object.__setattr__(self, "sampler", sampler_name(self.sampler))
 
@@ -56,8 +65,12 @@ class ImageSettings:
             "seed": (int,),
             "sampler": (str, type(None)),
         }
-        if not isinstance(values, dict) or not all(type(v) in kinds.get(n, ()) for n, v in values.items()):
-            raise InputError(f"image settings cannot be {values!r:.100}: this run was made by another findnemo, or is damaged")
+        if not isinstance(values, dict) or not all(
+            type(v) in kinds.get(n, ()) for n, v in values.items()
+        ):
+            raise InputError(
+                f"image settings cannot be {values!r:.100}: this run was made by another findnemo, or is damaged"
+            )
         return cls(**values)
 
 
@@ -70,7 +83,9 @@ def check_images(model: Any, settings: ImageSettings) -> None:
             check_steps(model.pipeline.scheduler, settings.steps)
 
 
-def generate(model: Model, prompt: str, samples: Sequence[int], settings: ImageSettings | None = None) -> list[Image.Image]:
+def generate(
+    model: Model, prompt: str, samples: Sequence[int], settings: ImageSettings | None = None
+) -> list[Image.Image]:
     """One RGB image per sample number, with whatever edits are in force. Sample k looks the same in every batch.
 
     The latents are decoded here, so that a safety checker does not blacken what is to be examined.
@@ -78,11 +93,16 @@ def generate(model: Model, prompt: str, samples: Sequence[int], settings: ImageS
     """
     settings = settings or ImageSettings()
     require_caption(prompt)
-    return _sampled(model, prompt, [sample_seed(settings.seed, prompt, k) for k in samples], settings)
+    return _sampled(
+        model, prompt, [sample_seed(settings.seed, prompt, k) for k in samples], settings
+    )
 
 
 def generate_many(
-    model: Model, rows: Sequence[tuple[str, int]], settings: ImageSettings | None = None, batch: int = 8
+    model: Model,
+    rows: Sequence[tuple[str, int]],
+    settings: ImageSettings | None = None,
+    batch: int = 8,
 ) -> list[Image.Image]:
     """The same for (prompt, sample number) pairs of many prompts, `batch` of them in a call of the pipeline."""
     settings, images = settings or ImageSettings(), []
@@ -93,7 +113,9 @@ def generate_many(
     return images
 
 
-def _sampled(model: Model, prompt: str | list[str], seeds: list[int], settings: ImageSettings) -> list[Image.Image]:
+def _sampled(
+    model: Model, prompt: str | list[str], seeds: list[int], settings: ImageSettings
+) -> list[Image.Image]:
     """An image a seed, of one prompt or of as many; half of them at a time where the device has no room for all. Raises DeviceError if one
     is too much."""
     if not seeds:
@@ -113,7 +135,11 @@ def _sampled(model: Model, prompt: str | list[str], seeds: list[int], settings: 
     freed(model.device)
     parts = (slice(half), slice(half, None))
     prompts = [prompt if isinstance(prompt, str) else prompt[part] for part in parts]
-    return [image for some, part in zip(prompts, parts, strict=True) for image in _sampled(model, some, seeds[part], settings)]
+    return [
+        image
+        for some, part in zip(prompts, parts, strict=True)
+        for image in _sampled(model, some, seeds[part], settings)
+    ]
 
 
 def finished(model: Model, latents: torch.Tensor) -> list[Image.Image]:
@@ -146,7 +172,9 @@ def noise_pictures(deltas: torch.Tensor) -> list[Image.Image]:
 
 def _require_finite(values: torch.Tensor, name: str) -> None:
     if not torch.isfinite(values).all():
-        raise NumericalError(f"the {name} hold NaN or infinity: load the model with dtype float32, or check the checkpoint")
+        raise NumericalError(
+            f"the {name} hold NaN or infinity: load the model with dtype float32, or check the checkpoint"
+        )
 
 
 def save_png(image: Image.Image, path: str | os.PathLike) -> Path:
@@ -206,7 +234,9 @@ def sheet(
     width = left + columns * (tile + 4) + margin
     canvas = Image.new("RGB", (width, head + len(rows) * (tile + label + 8) + margin), "white")
     draw, title, small = ImageDraw.Draw(canvas), font(15), font(11)
-    draw.text((margin, 14), _fit(draw, caption, title, width - 2 * margin), fill="black", font=title)
+    draw.text(
+        (margin, 14), _fit(draw, caption, title, width - 2 * margin), fill="black", font=title
+    )
     for k, (name, images) in enumerate(rows):
         top = head + k * (tile + label + 8)
         draw.text((left, top + 3), name, fill=(90, 90, 90), font=small)
@@ -221,11 +251,15 @@ def sheet(
 def _square(image: Image.Image, tile: int) -> Image.Image:
     from PIL import Image
 
-    return image.convert("RGB").resize((tile, tile), Image.Resampling.LANCZOS if image.width > tile else Image.Resampling.BICUBIC)
+    return image.convert("RGB").resize(
+        (tile, tile), Image.Resampling.LANCZOS if image.width > tile else Image.Resampling.BICUBIC
+    )
 
 
 def _fit(draw: Any, text: str, font: Any, width: int) -> str:
-    text = " ".join(text.split())[:1000]  # what is longer does not fit anyway, and takes Pillow long
+    text = " ".join(text.split())[
+        :1000
+    ]  # what is longer does not fit anyway, and takes Pillow long
     if draw.textlength(text, font=font) <= width:
         return text
     while text and draw.textlength(text + "…", font=font) > width:

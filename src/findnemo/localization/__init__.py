@@ -21,9 +21,26 @@ from findnemo.localization.points import Point, chosen, priced
 from findnemo.localization.refinement import refine
 from findnemo.localization.replication import Replication
 from findnemo.localization.scope import Scan, scan
-from findnemo.localization.search import DEFAULT, ONE_STEP, SEARCHES, Found, alternatives, first_guess, most_unusual
+from findnemo.localization.search import (
+    DEFAULT,
+    ONE_STEP,
+    SEARCHES,
+    Found,
+    alternatives,
+    first_guess,
+    most_unusual,
+)
 from findnemo.localization.stability import consensus_of, frequency, iou, pairwise_iou
-from findnemo.localization.trajectory import COPIES, GENTLER, WHOLE, Copies, Trail, by_trajectory, few_steps, prices
+from findnemo.localization.trajectory import (
+    COPIES,
+    GENTLER,
+    WHOLE,
+    Copies,
+    Trail,
+    by_trajectory,
+    few_steps,
+    prices,
+)
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
 from findnemo.passes.deltas import Probe
@@ -157,7 +174,9 @@ def localize(
             f"a consensus is one of searches that look at one step ({', '.join(ONE_STEP)}): name one, or leave it out"
         )
     if consensus > 1 and max_impact is not None:
-        raise InputError("a consensus has no choice among sets: give a consensus or a largest impact, not both")
+        raise InputError(
+            "a consensus has no choice among sets: give a consensus or a largest impact, not both"
+        )
     calibration.check(model)
     check_score(search, calibration)
     if isinstance(unrelated, Bystanders):
@@ -170,7 +189,15 @@ def localize(
             if isinstance(unrelated, Bystanders) or max_impact is None
             else Bystanders(model, unrelated, calibration.settings)
         )
-        return _to_the_end(model, prompt, calibration, images or demo.usual(model.source), scope, max_impact, others)
+        return _to_the_end(
+            model,
+            prompt,
+            calibration,
+            images or demo.usual(model.source),
+            scope,
+            max_impact,
+            others,
+        )
 
 
 def _to_the_end(
@@ -184,13 +211,23 @@ def _to_the_end(
 ) -> Localization:
     widths, tau = model.widths(scope), calibration.tau
     probe = Probe(model, prompt, calibration.settings, reuse=True)
-    z = calibration.z_scores({name: rows[0] for name, rows in layer_activations(model, [prompt], probe.text).items()})
+    z = calibration.z_scores(
+        {name: rows[0] for name, rows in layer_activations(model, [prompt], probe.text).items()}
+    )
     replication = Replication(probe, tau)
     score = replication.score
-    known: dict[str, Any] = {"prompt": prompt, "score_before": score, "tau": tau, "search": "trajectory", "scope": scope}
+    known: dict[str, Any] = {
+        "prompt": prompt,
+        "score_before": score,
+        "tau": tau,
+        "search": "trajectory",
+        "scope": scope,
+    }
     known["p"] = calibration.p_value(score)
     if not replication.kept:
-        return Localization(memorized=False, score_after=score, evaluations=probe.evaluations, **known)
+        return Localization(
+            memorized=False, score_after=score, evaluations=probe.evaluations, **known
+        )
     few = few_steps(images.steps)
     denoising = Denoising(model, prompt, COPIES + WHOLE, images.guidance, calibration.settings.seed)
     copies = Copies(denoising, few, images.steps)
@@ -198,7 +235,9 @@ def _to_the_end(
     if not copies.seen:
         trace = _localize(model, prompt, calibration, "gradient", max_impact, others or (), 1)
         spent = trace.evaluations + denoising.evaluations
-        return replace(trace, search="trajectory", copy_before=known["copy_before"], evaluations=spent)
+        return replace(
+            trace, search="trajectory", copy_before=known["copy_before"], evaluations=spent
+        )
     price = cache(lambda: prices(model, calibration.ordinary, widths, few, images.guidance))
     guess, spent = most_unusual(z)[:1], 0
     best, least = Trail((), (), False), math.inf
@@ -251,17 +290,30 @@ def _localize(
         "p": calibration.p_value(score),
     }
     if first.found is None:
-        return Localization(memorized=False, score_after=score, evaluations=first.evaluations, **common)
+        return Localization(
+            memorized=False, score_after=score, evaluations=first.evaluations, **common
+        )
     more = [_searched(model, prompt, calibration, search, repeat) for repeat in range(1, consensus)]
-    searches = [first, *(s for s in more if s.found is not None)]  # on other seeds the prompt may stay under tau
+    searches = [
+        first,
+        *(s for s in more if s.found is not None),
+    ]  # on other seeds the prompt may stay under tau
     found, shares = _agreed(searches) if consensus > 1 else (first.found, {})
     spent = 0
     if max_impact is not None:
-        others = unrelated if isinstance(unrelated, Bystanders) else Bystanders(model, unrelated, calibration.settings)
+        others = (
+            unrelated
+            if isinstance(unrelated, Bystanders)
+            else Bystanders(model, unrelated, calibration.settings)
+        )
         before = others.evaluations
         choice = _gentle(first.replication, found, search, first.z, tau, max_impact, others)
         found, spent = choice.found, others.evaluations - before
-        common |= {"impact": round(choice.impact, 6), "max_impact": max_impact, "tried": choice.tried}
+        common |= {
+            "impact": round(choice.impact, 6),
+            "max_impact": max_impact,
+            "tried": choice.tried,
+        }
     after = max(s.replication.similarity(found.neurons) for s in searches)
     return Localization(
         memorized=True,
@@ -291,17 +343,25 @@ class _Search:
     def gone(self, neurons: NeuronSet) -> bool:
         """Whether the memory is as gone with `neurons` off as this search got it: on all its seeds under tau, or what it reached."""
         assert self.found is not None
-        return self.replication.confirmed(neurons, max(self.tau, self.replication.similarity(self.found.neurons)))
+        return self.replication.confirmed(
+            neurons, max(self.tau, self.replication.similarity(self.found.neurons))
+        )
 
 
-def _searched(model: Model, prompt: str, calibration: Calibration, search: str, repeat: int = 0) -> _Search:
+def _searched(
+    model: Model, prompt: str, calibration: Calibration, search: str, repeat: int = 0
+) -> _Search:
     """A search on the seeds that belong to a base seed, counted from the calibration's."""
     settings = replace(calibration.settings, seed=calibration.settings.seed + repeat)
     probe = Probe(model, prompt, settings, reuse=True)
-    absolute = {name: rows[0] for name, rows in layer_activations(model, [prompt], probe.text).items()}
+    absolute = {
+        name: rows[0] for name, rows in layer_activations(model, [prompt], probe.text).items()
+    }
     z = calibration.z_scores(absolute)
     replication = Replication(probe, calibration.tau, first_guess(search, z))
-    found = ONE_STEP[search](replication, z, absolute, calibration.tau) if replication.kept else None
+    found = (
+        ONE_STEP[search](replication, z, absolute, calibration.tau) if replication.kept else None
+    )
     return _Search(replication, z, found, calibration.tau)
 
 
@@ -310,7 +370,9 @@ def _agreed(searches: list[_Search]) -> tuple[Found, dict[str, float]]:
     sets = [s.found.neurons for s in searches if s.found is not None]
     shares = frequency(sets)
     neurons = consensus_of(sets, lambda neurons: all(s.gone(neurons) for s in searches))
-    return Found(neurons, NeuronSet.of(shares)), {f"{name}:{i}": round(share, 3) for (name, i), share in shares.items()}
+    return Found(neurons, NeuronSet.of(shares)), {
+        f"{name}:{i}": round(share, 3) for (name, i), share in shares.items()
+    }
 
 
 def check_score(search: str, calibration: Calibration) -> None:
@@ -324,11 +386,19 @@ def check_score(search: str, calibration: Calibration) -> None:
 def check_impact(max_impact: float | None) -> None:
     """Raises InputError for what is no impact: a number from 0 (nothing changes) to 2."""
     if max_impact is not None and not (math.isfinite(max_impact) and 0 <= max_impact <= 2):
-        raise InputError(f"an impact of {max_impact} is no mean of 1 - SSIM: give a number from 0 to 2, such as 0.02")
+        raise InputError(
+            f"an impact of {max_impact} is no mean of 1 - SSIM: give a number from 0 to 2, such as 0.02"
+        )
 
 
 def _gentle(
-    replication: Replication, found: Found, search: str, z: Any, tau: float, max_impact: float, others: Bystanders
+    replication: Replication,
+    found: Found,
+    search: str,
+    z: Any,
+    tau: float,
+    max_impact: float,
+    others: Bystanders,
 ) -> Choice:
     """The gentlest set that brings the memory to tau; where the search could not, its set stays, for nothing removes the memory."""
     prompt, began = replication.probe.prompt, replication.probe.evaluations
@@ -339,6 +409,8 @@ def _gentle(
         max_impact,
         lambda neurons: others.impacts([neurons], prompt)[0],
         lambda neurons: others.heaviest(neurons, prompt),
-        lambda without: another(without) if replication.probe.evaluations - began < EFFORT else None,
+        lambda without: (
+            another(without) if replication.probe.evaluations - began < EFFORT else None
+        ),
         **tries,
     )

@@ -24,7 +24,9 @@ class Candidates:
     similarity: float
 
 
-def out_of_distribution_neurons(z: Mapping[str, Tensor], absolute: Mapping[str, Tensor], theta: float, k: int) -> NeuronSet:
+def out_of_distribution_neurons(
+    z: Mapping[str, Tensor], absolute: Mapping[str, Tensor], theta: float, k: int
+) -> NeuronSet:
     """Algorithm 2: neurons with |z| > theta, and the k of every layer with the largest absolute activation.
 
     `z`, `absolute`: layer name -> (width,). Two-sided, as the main text and the released code have it.

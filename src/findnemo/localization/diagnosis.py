@@ -55,7 +55,13 @@ class Diagnosis:
 
 
 @undisturbed
-def diagnose(model: Model, prompt: str, ordinary: Sequence[str], images: ImageSettings | None = None, seed: int = 0) -> Diagnosis:
+def diagnose(
+    model: Model,
+    prompt: str,
+    ordinary: Sequence[str],
+    images: ImageSettings | None = None,
+    seed: int = 0,
+) -> Diagnosis:
     """Take parts of the model, and words of the caption, away in turn, and see whether the copy still comes.
 
     Each kind of layer (KINDS) goes as a whole first, then its down blocks, mid block and up blocks, then single blocks, where what holds them took the
@@ -72,12 +78,16 @@ def diagnose(model: Model, prompt: str, ordinary: Sequence[str], images: ImageSe
     captions = [caption for caption in ordinary if caption != prompt][:ORDINARY]
     others = [Denoising(model, caption, 1, images.guidance, seed) for caption in captions]
     if not others:
-        raise InputError("no ordinary captions: give one that is not memorized, to tell a memory's place from the model's")
+        raise InputError(
+            "no ordinary captions: give one that is not memorized, to tell a memory's place from the model's"
+        )
     with model.steady():
         denoising = Denoising(model, prompt, COPIES, images.guidance, seed)
         copies = Copies(denoising, few_steps(images.steps), images.steps)
         if not copies.seen:
-            raise InputError(f"the pictures of {prompt!r:.100} are no copies of each other: there is no memory to diagnose")
+            raise InputError(
+                f"the pictures of {prompt!r:.100} are no copies of each other: there is no memory to diagnose"
+            )
         untouched = [other.run([0], copies.steps).image for other in others]
         left: dict[str, float] = {}
         kept: dict[str, float] = {}
@@ -86,11 +96,21 @@ def diagnose(model: Model, prompt: str, ordinary: Sequence[str], images: ImageSe
         for part, whole, names in _parts(model):
             if whole not in divided:
                 continue
-            with suppress(NumericalError, EditError), muted(model, names):  # no pictures without it, or it never runs
+            with (
+                suppress(NumericalError, EditError),
+                muted(model, names),
+            ):  # no pictures without it, or it never runs
                 here = _left(copies, denoising)
                 pictures = [other.run([0], copies.steps).image for other in others]
-                same = [float(likeness(picture, before)) for picture, before in zip(pictures, untouched, strict=True)]
-                left[part], kept[part], sizes[part] = here, round(sum(same) / len(same), 4), _outputs(model, names)
+                same = [
+                    float(likeness(picture, before))
+                    for picture, before in zip(pictures, untouched, strict=True)
+                ]
+                left[part], kept[part], sizes[part] = (
+                    here,
+                    round(sum(same) / len(same), 4),
+                    _outputs(model, names),
+                )
             divided |= {part} if left.get(part, 0.0) < GONE else set()
         words, spent = {}, 0
         for without, text in _shortened(model, prompt):
@@ -155,7 +175,11 @@ def _of_parts(carrier: str | None, left: dict[str, float], kept: dict[str, float
 def _of_words(words: dict[str, float]) -> str:
     if words[NO_CAPTION] >= SAME:
         return "The picture comes without the caption too."
-    needed = [f'"{word}"' for word, value in words.items() if value < GONE and word not in (NO_CAPTION, NO_NAMES)]
+    needed = [
+        f'"{word}"'
+        for word, value in words.items()
+        if value < GONE and word not in (NO_CAPTION, NO_NAMES)
+    ]
     if needed:
         return f"Of the caption it needs {', '.join(needed)}: {'without it' if len(needed) == 1 else 'with one of them missing'} no copy comes."
     return "No single word of the caption brings it" + (

@@ -23,7 +23,9 @@ from findnemo.scores import SIMILARITIES, fault
 from findnemo.settings import PAPER, Settings
 
 TRIES = 4  # sets whose impact is measured for one memory, the first included
-EFFORT = 400  # U-Net evaluations spent on alternatives to one set, after which no further one is begun
+EFFORT = (
+    400  # U-Net evaluations spent on alternatives to one set, after which no further one is begun
+)
 WEIGHED = 8  # neurons of a set that are measured one by one: of a larger set those that ordinary captions drive most
 WITNESSES = 4  # captions on which that is done
 WORST = 2.0  # impact on a caption of which the edit leaves nothing finite: no similarity is lower than -1
@@ -46,7 +48,9 @@ class Bystanders:
 
     def __init__(self, model: Model, prompts: Sequence[str], settings: Settings = PAPER):
         if not prompts:
-            raise InputError("no unrelated captions: an impact is measured on captions that are not memorized, give one or more")
+            raise InputError(
+                "no unrelated captions: an impact is measured on captions that are not memorized, give one or more"
+            )
         self.prompts, self._made_with = tuple(captions_in(prompts)), model.identity
         text = model.encode(list(self.prompts))
         self._probe = Probe.of_many(model, [(prompt, 0) for prompt in self.prompts], settings, text)
@@ -55,7 +59,10 @@ class Bystanders:
             if (reason := fault(delta)) is not None:
                 raise NumericalError(f"unrelated caption {prompt!r}: {reason}")
         rows = layer_activations(model, list(self.prompts), text)
-        self._driven = {name: r.mean(0) / r.mean().clamp(min=torch.finfo(r.dtype).tiny) for name, r in rows.items()}
+        self._driven = {
+            name: r.mean(0) / r.mean().clamp(min=torch.finfo(r.dtype).tiny)
+            for name, r in rows.items()
+        }
         self._probe.evaluations = 0
 
     def check(self, model: Model) -> None:
@@ -77,14 +84,24 @@ class Bystanders:
         return values
 
     @torch.no_grad()
-    def changes(self, sets: Sequence[NeuronSet], but: str | None = None, most: int | None = None) -> Tensor:
+    def changes(
+        self, sets: Sequence[NeuronSet], but: str | None = None, most: int | None = None
+    ) -> Tensor:
         """1 - similarity with each set off, for every caption (the first `most`): (sets, captions)."""
         keep = [k for k, prompt in enumerate(self.prompts) if prompt != but][:most]
         if not keep:
-            raise InputError(f"{but!r} is the only unrelated caption, and the one to be localized: give others")
-        scales = {n: s.repeat_interleave(len(keep), 0) for n, s in masks(self._probe.model, sets).items()}
+            raise InputError(
+                f"{but!r} is the only unrelated caption, and the one to be localized: give others"
+            )
+        scales = {
+            n: s.repeat_interleave(len(keep), 0) for n, s in masks(self._probe.model, sets).items()
+        }
         rows = keep * len(sets)
-        similarity = self._similarity(self._untouched[rows], self._probe.scaled_deltas(scales, rows), 1).double().cpu()
+        similarity = (
+            self._similarity(self._untouched[rows], self._probe.scaled_deltas(scales, rows), 1)
+            .double()
+            .cpu()
+        )
         return (1 - similarity).nan_to_num(nan=WORST).clamp(min=0).view(len(sets), len(keep))
 
     def heaviest(self, neurons: NeuronSet, but: str | None = None) -> Neuron:
@@ -93,7 +110,9 @@ class Bystanders:
         driven = sorted(neurons, key=lambda n: -float(self._driven[n[0]][n[1]]))[:WEIGHED]
         if len(driven) == 1:
             return driven[0]
-        return driven[int(self.changes([NeuronSet.of([n]) for n in driven], but, WITNESSES).mean(1).argmax())]
+        return driven[
+            int(self.changes([NeuronSet.of([n]) for n in driven], but, WITNESSES).mean(1).argmax())
+        ]
 
 
 def bystanders(model: Model, captions: tuple[str, ...], settings: Settings) -> Bystanders:
@@ -102,7 +121,9 @@ def bystanders(model: Model, captions: tuple[str, ...], settings: Settings) -> B
 
 
 @lru_cache(maxsize=2)
-def _kept(model: Model, fingerprint: str, captions: tuple[str, ...], settings: Settings) -> Bystanders:
+def _kept(
+    model: Model, fingerprint: str, captions: tuple[str, ...], settings: Settings
+) -> Bystanders:
     return Bystanders(model, captions, settings)
 
 
@@ -143,5 +164,9 @@ def gentlest(
         if following is None:
             break
         current, value = following, impact(following.neurons)
-        best = Choice(current, value, tried) if value < best.impact else Choice(best.found, best.impact, tried)
+        best = (
+            Choice(current, value, tried)
+            if value < best.impact
+            else Choice(best.found, best.impact, tried)
+        )
     return best

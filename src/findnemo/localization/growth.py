@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from findnemo.neurons import Neuron, NeuronSet
 
 
-def grown(neurons: NeuronSet, order: Sequence[Neuron], copies: Callable[[NeuronSet], bool]) -> NeuronSet | None:
+def grown(
+    neurons: NeuronSet, order: Sequence[Neuron], copies: Callable[[NeuronSet], bool]
+) -> NeuronSet | None:
     """`neurons` and as few more as it takes until `copies` says no; None if not even all of `order` is enough.
 
     The next neurons of `order` join in steps of 1, 2, 4, ...; then bisection. `copies(neurons)` tells whether finished images with

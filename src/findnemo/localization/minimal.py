@@ -38,7 +38,10 @@ def sufficient_prefix(order: Sequence[Neuron], sufficient: Test) -> NeuronSet | 
 
 
 def minimise(
-    neurons: NeuronSet, sufficient: Test, order: Sequence[Neuron], needed: Callable[[NeuronSet], list[Neuron]]
+    neurons: NeuronSet,
+    sufficient: Test,
+    order: Sequence[Neuron],
+    needed: Callable[[NeuronSet], list[Neuron]],
 ) -> NeuronSet:
     """A 1-minimal subset of a set that suffices: leave out any one neuron, and the memory is back.
 

@@ -33,7 +33,11 @@ class Point(NamedTuple):
 
 
 def priced(
-    model: Model, calibration: Calibration, prompt: str, order: Sequence[Neuron], tried: Sequence[tuple[int, float]]
+    model: Model,
+    calibration: Calibration,
+    prompt: str,
+    order: Sequence[Neuron],
+    tried: Sequence[tuple[int, float]],
 ) -> tuple[tuple[Point, ...], int]:
     """The points of a search, and the evaluations that their prices cost: one a set and caption, all sets batched."""
     captions = tuple(caption for caption in calibration.ordinary if caption != prompt)[:CAPTIONS]
@@ -42,11 +46,16 @@ def priced(
     others = bystanders(model, captions, calibration.settings)
     before = others.evaluations
     changes = others.impacts([NeuronSet.of(order[:count]) for count, _ in tried])
-    points = tuple(Point(count, left, round(change, 4)) for (count, left), change in zip(tried, changes, strict=True))
+    points = tuple(
+        Point(count, left, round(change, 4))
+        for (count, left), change in zip(tried, changes, strict=True)
+    )
     return points, others.evaluations - before
 
 
-def chosen(order: Sequence[Neuron], points: Sequence[Point], neurons: int) -> tuple[NeuronSet, Point]:
+def chosen(
+    order: Sequence[Neuron], points: Sequence[Point], neurons: int
+) -> tuple[NeuronSet, Point]:
     """The first `neurons` of an order, and what is known of them. Raises InputError for a number that was not tried, naming those that were.
 
     >>> chosen([("a", 3), ("a", 1)], [Point(1, 0.9, 0.0), Point(2, 0.3, 0.02)], 2)
@@ -54,6 +63,10 @@ def chosen(order: Sequence[Neuron], points: Sequence[Point], neurons: int) -> tu
     """
     known = {point.neurons: point for point in points}
     if neurons not in known:
-        tried = f"those that were: {', '.join(map(str, known))}" if known else "the search left no list of sets; localize it anew"
+        tried = (
+            f"those that were: {', '.join(map(str, known))}"
+            if known
+            else "the search left no list of sets; localize it anew"
+        )
         raise InputError(f"a set of {neurons} neurons was not tried; {tried}")
     return NeuronSet.of(order[:neurons]), known[neurons]

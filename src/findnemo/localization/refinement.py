@@ -14,13 +14,19 @@ def refine(replication: Replication, candidates: NeuronSet, tau_ref: float) -> N
     Layers run in forward order, in the released variant from last to first; and there the similarity has to stay below (`Settings.spared`).
     """
     order = list(replication.probe.model.value_layers)
-    layers = [n for n in (reversed(order) if replication.probe.settings.reverse else order) if n in candidates.layers]
+    layers = [
+        n
+        for n in (reversed(order) if replication.probe.settings.reverse else order)
+        if n in candidates.layers
+    ]
     kept = _drop(replication, candidates, (candidates.layer(n) for n in layers), tau_ref)
     singles = (NeuronSet.of([(name, i)]) for name in layers for i in kept.layers.get(name, ()))
     return _drop(replication, kept, singles, tau_ref)
 
 
-def _drop(replication: Replication, neurons: NeuronSet, parts: Iterable[NeuronSet], tau_ref: float) -> NeuronSet:
+def _drop(
+    replication: Replication, neurons: NeuronSet, parts: Iterable[NeuronSet], tau_ref: float
+) -> NeuronSet:
     for part in list(parts):
         rest = neurons - part
         if replication.probe.settings.spared(replication.similarity(rest), tau_ref):

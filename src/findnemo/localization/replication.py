@@ -41,29 +41,44 @@ class Replication:
             order[over].tolist() if probe.settings.reaches(self.score, tau) else []
         )  # detection and search are of one mind
         witnesses = len(self.kept) if self._together else WITNESSES
-        self.witnesses = self.kept[:witnesses]  # seeds that speak for all, until one that they do not speak for joins them
+        self.witnesses = self.kept[
+            :witnesses
+        ]  # seeds that speak for all, until one that they do not speak for joins them
         self._memo: dict[NeuronSet, dict[int, float]] = {}  # every similarity measured so far
-        self._gradients: dict[tuple[int, ...], dict[float, dict[str, Tensor]]] = {}  # seeds -> level -> what `sensitivity` gave
+        self._gradients: dict[
+            tuple[int, ...], dict[float, dict[str, Tensor]]
+        ] = {}  # seeds -> level -> what `sensitivity` gave
         if self.kept:
             self._memo[EMPTY] = dict.fromkeys(self.kept, 1.0)  # nothing off: the same picture
         if guessed is not None and 0 in self.kept:
-            self._memo[guess], self.witnesses = {0: float(self._similarity(self.unblocked[:1], guessed))}, [0]
+            self._memo[guess], self.witnesses = (
+                {0: float(self._similarity(self.unblocked[:1], guessed))},
+                [0],
+            )
 
     @torch.no_grad()
     def similarities(self, sets: Sequence[NeuronSet], seeds: Sequence[int]) -> Tensor:
         """Same-seed similarity with each set switched off, for each seed (positions): (sets, seeds), computed as one batch.
 
         The seeds of a set are compared together, as in the released code."""
-        scales = {n: s.repeat_interleave(len(seeds), 0) for n, s in masks(self.probe.model, sets).items()}
+        scales = {
+            n: s.repeat_interleave(len(seeds), 0) for n, s in masks(self.probe.model, sets).items()
+        }
         rows = [*seeds] * len(sets)
         blocked = self.probe.scaled_deltas(scales, rows)
-        return self._similarity(self.unblocked[rows], blocked, len(seeds)).view(len(sets), len(seeds)).cpu()
+        return (
+            self._similarity(self.unblocked[rows], blocked, len(seeds))
+            .view(len(sets), len(seeds))
+            .cpu()
+        )
 
     def _known(self, neurons: NeuronSet, seeds: Sequence[int]) -> dict[int, float]:
         """Same-seed similarity of one set for some seeds, each measured once."""
         known = self._memo.setdefault(neurons, {})
         if missing := self._asked([k for k in seeds if k not in known]):
-            known.update(zip(missing, self.similarities([neurons], missing)[0].tolist(), strict=True))
+            known.update(
+                zip(missing, self.similarities([neurons], missing)[0].tolist(), strict=True)
+            )
         return {k: known[k] for k in seeds}
 
     def _asked(self, seeds: list[int]) -> list[int]:
@@ -76,7 +91,10 @@ class Replication:
 
     def gone(self, neurons: NeuronSet, level: float) -> bool:
         """Whether no witness stays more like itself than `level`: a guess at what all kept seeds say, at a tenth of the cost."""
-        return self._refuted(neurons, level) is None and max(self._known(neurons, self.witnesses).values()) <= level
+        return (
+            self._refuted(neurons, level) is None
+            and max(self._known(neurons, self.witnesses).values()) <= level
+        )
 
     def confirmed(self, neurons: NeuronSet, level: float) -> bool:
         """Whether no kept seed stays more like itself than `level`. If one does, the worst seen becomes a witness."""
@@ -92,7 +110,10 @@ class Replication:
 
     def _refuted(self, neurons: NeuronSet, level: float) -> int | None:
         """The seed known to stay most like itself with `neurons` off, if that is more than `level`."""
-        value, seed = max(((value, seed) for seed, value in self._memo.get(neurons, {}).items()), default=(level, None))
+        value, seed = max(
+            ((value, seed) for seed, value in self._memo.get(neurons, {}).items()),
+            default=(level, None),
+        )
         return seed if value > level else None
 
     def needed(self, neurons: NeuronSet, level: float) -> list[Neuron]:
@@ -103,7 +124,9 @@ class Replication:
             unknown = [s for s in open_ if witness not in self._memo.get(s, {})]
             if unknown:
                 seeds = self._asked([witness])
-                for s, values in zip(unknown, self.similarities(unknown, seeds).tolist(), strict=True):
+                for s, values in zip(
+                    unknown, self.similarities(unknown, seeds).tolist(), strict=True
+                ):
                     self._memo.setdefault(s, {}).update(zip(seeds, values, strict=True))
         return [n for n, s in without.items() if self._refuted(s, level) is not None]
 
@@ -122,15 +145,26 @@ class Replication:
 
         def part(rows: slice) -> list[Tensor]:
             with torch.enable_grad(), frozen(model.denoiser):
-                scales = {n: torch.full((1, w), level, device=model.device, requires_grad=True) for n, w in widths.items()}
-                blocked = self.probe.one_pass(scales, seeds[rows])  # its graph must fit whole: fewer seeds if it does not
-                similarity = GRADIENT_SCALE * self._similarity(self.unblocked[list(seeds[rows])], blocked, 1).sum()
+                scales = {
+                    n: torch.full((1, w), level, device=model.device, requires_grad=True)
+                    for n, w in widths.items()
+                }
+                blocked = self.probe.one_pass(
+                    scales, seeds[rows]
+                )  # its graph must fit whole: fewer seeds if it does not
+                similarity = (
+                    GRADIENT_SCALE
+                    * self._similarity(self.unblocked[list(seeds[rows])], blocked, 1).sum()
+                )
                 gradients = torch.autograd.grad(similarity, list(scales.values()))
             self.probe.evaluations += 2 * (rows.stop - rows.start)
             return [g[0].float().cpu() / GRADIENT_SCALE for g in gradients]
 
         parts = self.probe.in_batches(len(seeds), part)
-        return {name: sum(gradients[1:], gradients[0]) for name, *gradients in zip(widths, *parts, strict=True)}
+        return {
+            name: sum(gradients[1:], gradients[0])
+            for name, *gradients in zip(widths, *parts, strict=True)
+        }
 
 
 @contextmanager

@@ -60,8 +60,14 @@ def scan(model: Model, prompts: Sequence[str], images: ImageSettings, seed: int 
         with suppress(NumericalError):  # the caption's own search will say so
             copies = Copies(denoising, few_steps(images.steps), images.steps)
             if copies.seen:
-                asked = {name: float(copies.asked(off, range(COPIES), copies.steps)[1].max()) for name, off in sets.items()}
-                left[prompt] = {name: round(value, 4) for name, value in ({"none": copies.alike} | asked).items()}
+                asked = {
+                    name: float(copies.asked(off, range(COPIES), copies.steps)[1].max())
+                    for name, off in sets.items()
+                }
+                left[prompt] = {
+                    name: round(value, 4)
+                    for name, value in ({"none": copies.alike} | asked).items()
+                }
         spent += denoising.evaluations
     enough = bool(left) and all(values["paper"] < GONE for values in left.values())
     return Scan("paper" if enough else "all", left, spent)
@@ -74,5 +80,8 @@ def _parts(model: Model) -> dict[str, NeuronSet]:
     for name, width in widths.items():
         block = name.partition(".attentions")[0]
         parts.setdefault(block, {})[name] = range(width)
-    scopes = {scope: {name: range(width) for name, width in model.widths(scope).items()} for scope in ("paper", "all")}
+    scopes = {
+        scope: {name: range(width) for name, width in model.widths(scope).items()}
+        for scope in ("paper", "all")
+    }
     return {part: NeuronSet(layers) for part, layers in (parts | scopes).items()}

@@ -18,7 +18,10 @@ from findnemo.localization.refinement import refine
 from findnemo.localization.replication import Replication
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
 
-LEVELS = (0.3, 0.75)  # masks at which gradients are taken: at 1 the gradient is zero, at 0 redundant neurons hide each other
+LEVELS = (
+    0.3,
+    0.75,
+)  # masks at which gradients are taken: at 1 the gradient is zero, at 0 redundant neurons hide each other
 GRADIENT_SEEDS = 2
 FEW, MANY = 4, 32  # how far a ranking is followed before the next one is tried
 UNUSUAL = 100.0  # a z-score above this weighs no more
@@ -75,7 +78,9 @@ def _by_unusualness(replication: Replication, z: Values) -> list[Ranking]:
 def by_listing(replication: Replication, z: Values, absolute: Values, tau: float) -> Found:
     """Algorithms 3 and 4 as published."""
     first = initial_selection(replication, z, absolute, tau)
-    tau_ref = max(tau, first.similarity)  # if tau was out of reach, refinement keeps the level that was reached
+    tau_ref = max(
+        tau, first.similarity
+    )  # if tau was out of reach, refinement keeps the level that was reached
     return Found(refine(replication, first.neurons, tau_ref), first.neurons, first.theta, first.k)
 
 
@@ -119,7 +124,9 @@ def descending(values: Values) -> list[Neuron]:
     return [(name, i) for _, name, i in sorted(scored, key=lambda one: -one[0])]
 
 
-def ranked(replication: Replication, rankings: Sequence[Ranking], tau: float, worth: Sequence[Neuron]) -> Found:
+def ranked(
+    replication: Replication, rankings: Sequence[Ranking], tau: float, worth: Sequence[Neuron]
+) -> Found:
     """The shortest sufficient prefix of the first ranking that has one, made 1-minimal. The last ranking holds all neurons.
 
     Where there is a choice, the neurons that come last in `worth` are left out. Sets are tried on a few witnesses among the seeds; what
@@ -135,7 +142,9 @@ def ranked(replication: Replication, rankings: Sequence[Ranking], tau: float, wo
         level = replication.similarity(NeuronSet.of(worth)) + SLACK
 
 
-def alternatives(search: str, replication: Replication, z: Values, tau: float) -> Callable[[NeuronSet], Found | None]:
+def alternatives(
+    search: str, replication: Replication, z: Values, tau: float
+) -> Callable[[NeuronSet], Found | None]:
     """A function of neurons that are ruled out: another 1-minimal set that brings the memory down to tau without them, or None.
 
     No ranking is followed further than 32 neurons: a larger set is costly to reduce, and not gentle. What the search has measured and ranked is
@@ -154,7 +163,9 @@ def _first(ranking: Ranking, ruled_out: NeuronSet) -> list[Neuron]:
     return [n for n in ranking() if n not in ruled_out][:MANY]
 
 
-def _at_level(replication: Replication, rankings: Sequence[Ranking], level: float, worth: Sequence[Neuron]) -> Found | None:
+def _at_level(
+    replication: Replication, rankings: Sequence[Ranking], level: float, worth: Sequence[Neuron]
+) -> Found | None:
     """The same at one level; None if not even the whole of the last ranking gets there."""
     gone: Test = partial(replication.gone, level=level)
     while (prefix := _first_prefix(rankings, gone)) is not None:

@@ -34,7 +34,10 @@ def frequency(sets: Sequence[NeuronSet]) -> dict[Neuron, float]:
     if not sets:
         raise InputError("no sets: a frequency is a share of one set or more")
     counts = Counter(n for s in sets for n in s)
-    return {n: count / len(sets) for n, count in sorted(counts.items(), key=lambda one: (-one[1], one[0]))}
+    return {
+        n: count / len(sets)
+        for n, count in sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+    }
 
 
 def consensus_of(sets: Sequence[NeuronSet], gone: Callable[[NeuronSet], bool]) -> NeuronSet:

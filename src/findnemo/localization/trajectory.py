@@ -24,10 +24,17 @@ from findnemo.models import Model
 from findnemo.neurons import Neuron, NeuronSet
 from findnemo.passes.denoising import Denoising, Path, likeness
 
-COPIES, FEW, WHOLE = 4, 8, 4  # samples: untouched ones; those that a set is tried on in few steps, and in all
+COPIES, FEW, WHOLE = (
+    4,
+    8,
+    4,
+)  # samples: untouched ones; those that a set is tried on in few steps, and in all
 SHARE = 5  # few steps are a fifth of those that images are made with, at least
 LEAST = 3
-SAME, GONE = 0.6, 0.4  # likeness to another seed's picture: from here on there may be a copy to remove; below this none is left
+SAME, GONE = (
+    0.6,
+    0.4,
+)  # likeness to another seed's picture: from here on there may be a copy to remove; below this none is left
 MASK = 0.8  # of the neurons that are on, where gradients are taken: at 1 redundant ones hide each other
 GRADIENTS = 2  # samples of which gradients are taken
 WITNESSES = 3
@@ -62,7 +69,10 @@ class Copies:
     tried: list[tuple[int, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for steps in (self.few, self.whole):  # a memory that few steps do not show may take shape late
+        for steps in (
+            self.few,
+            self.whole,
+        ):  # a memory that few steps do not show may take shape late
             self.steps, self.untouched = steps, self.denoising.run(range(COPIES), steps)
             pictures = self.untouched.image
             alike = likeness(pictures, pictures).fill_diagonal_(-1).amax(1)
@@ -80,7 +90,12 @@ class Copies:
         """For each sample the mean of the other seeds' untouched pictures, (n, C, H, W)."""
         pictures = self.untouched.image
         total = pictures.sum(0)
-        return torch.stack([(total - pictures[k]) / (COPIES - 1) if k < COPIES else total / COPIES for k in samples])
+        return torch.stack(
+            [
+                (total - pictures[k]) / (COPIES - 1) if k < COPIES else total / COPIES
+                for k in samples
+            ]
+        )
 
     def asked(self, neurons: NeuronSet, samples: Sequence[int], steps: int) -> tuple[Path, Tensor]:
         """The paths of samples with `neurons` off, and how like each picture is to the most similar untouched one of another seed, (n,)."""
@@ -117,9 +132,14 @@ class Copies:
                     return path
         return None
 
-    def gradient(self, neurons: NeuronSet, path: Path, widths: Mapping[str, int]) -> dict[str, Tensor]:
+    def gradient(
+        self, neurons: NeuronSet, path: Path, widths: Mapping[str, int]
+    ) -> dict[str, Tensor]:
         """How much each neuron that is still on keeps the copy alive: `slopes` with `neurons` off, layer -> (width,)."""
-        levels = {name: torch.full((1, width), MASK, device=self.denoising.model.device) for name, width in widths.items()}
+        levels = {
+            name: torch.full((1, width), MASK, device=self.denoising.model.device)
+            for name, width in widths.items()
+        }
         for name, indices in neurons.layers.items():
             levels[name][0, list(indices)] = 0
         return self.slopes(levels, path)
@@ -138,7 +158,9 @@ class Copies:
         total = {name: torch.zeros(level.shape[1]) for name, level in levels.items()}
         with frozen(self.denoising.model.denoiser):
             for k in _looked_at(len(path.timesteps)):
-                found = self.denoising.gradients(path.latents[k][: len(samples)], path.timesteps[k], levels, value)
+                found = self.denoising.gradients(
+                    path.latents[k][: len(samples)], path.timesteps[k], levels, value
+                )
                 total = {name: total[name] + found[name] for name in total}
         return total
 
@@ -146,7 +168,11 @@ class Copies:
     def untouched_path(self) -> Path:
         """What the witnesses went through with nothing off."""
         untouched = self.untouched
-        return Path(tuple(x[self.witnesses] for x in untouched.latents), untouched.timesteps, untouched.image)
+        return Path(
+            tuple(x[self.witnesses] for x in untouched.latents),
+            untouched.timesteps,
+            untouched.image,
+        )
 
 
 def _looked_at(steps: int) -> list[int]:
@@ -218,7 +244,9 @@ def per_price(gradient: Values, price: Values, gentle: float) -> dict[str, Tenso
     return {name: values / (price[name] + least) ** gentle for name, values in gradient.items()}
 
 
-def prices(model: Model, captions: Sequence[str], widths: Mapping[str, int], steps: int, guidance: float) -> dict[str, Tensor]:
+def prices(
+    model: Model, captions: Sequence[str], widths: Mapping[str, int], steps: int, guidance: float
+) -> dict[str, Tensor]:
     """What each value neuron is to captions that are not memorized: layer -> (width,), the mean squared change of a guided prediction a unit of
     the neuron's mask, by gradients of random projections in the steps in which a picture takes shape.
 
@@ -227,14 +255,24 @@ def prices(model: Model, captions: Sequence[str], widths: Mapping[str, int], ste
     """
     if not captions:
         return {name: torch.ones(width) for name, width in widths.items()}
-    return _prices(model, model.fingerprint, tuple(captions[:PRICED]), tuple(widths.items()), steps, guidance)
+    return _prices(
+        model, model.fingerprint, tuple(captions[:PRICED]), tuple(widths.items()), steps, guidance
+    )
 
 
 @lru_cache(maxsize=4)
 def _prices(
-    model: Model, fingerprint: str, captions: tuple[str, ...], widths: tuple[tuple[str, int], ...], steps: int, guidance: float
+    model: Model,
+    fingerprint: str,
+    captions: tuple[str, ...],
+    widths: tuple[tuple[str, int], ...],
+    steps: int,
+    guidance: float,
 ) -> dict[str, Tensor]:
-    generator, total = torch.Generator().manual_seed(0), {name: torch.zeros(width) for name, width in widths}
+    generator, total = (
+        torch.Generator().manual_seed(0),
+        {name: torch.zeros(width) for name, width in widths},
+    )
     ones = {name: torch.ones(1, width, device=model.device) for name, width in widths}
     for caption in captions:
         denoising = Denoising(model, caption, 1, guidance)
@@ -243,7 +281,9 @@ def _prices(
             for _ in range(PROJECTIONS):
                 direction = torch.randn(path.image.shape, generator=generator).to(path.image)
                 with frozen(model.denoiser):
-                    found = denoising.gradients(path.latents[k], path.timesteps[k], ones, _along(direction))
+                    found = denoising.gradients(
+                        path.latents[k], path.timesteps[k], ones, _along(direction)
+                    )
                 total = {name: total[name] + found[name].square() for name in total}
     return {name: values / (len(captions) * PROJECTIONS) for name, values in total.items()}
 

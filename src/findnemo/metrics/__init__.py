@@ -4,7 +4,15 @@ from findnemo.metrics.alignment import Alignment
 from findnemo.metrics.copies import Judges
 from findnemo.metrics.descriptor import Descriptor
 from findnemo.metrics.kind import classify, memory_type
-from findnemo.metrics.quality import ClipFeatures, Inception, clean_resize, fid, frechet_distance, kernel_distance, kid
+from findnemo.metrics.quality import (
+    ClipFeatures,
+    Inception,
+    clean_resize,
+    fid,
+    frechet_distance,
+    kernel_distance,
+    kid,
+)
 
 __all__ = [
     "Alignment",

@@ -49,7 +49,9 @@ class Preprocessing:
         short = min(image.size)
         width, height = (side * self.resize // short for side in image.size)
         left, top = (round((side - self.size) / 2) for side in (width, height))
-        return image.resize((width, height), resample).crop((left, top, left + self.size, top + self.size))
+        return image.resize((width, height), resample).crop(
+            (left, top, left + self.size, top + self.size)
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
@@ -59,7 +61,11 @@ def _middle(image: Image.Image) -> Image.Image:
     """The middle of an image more than four times as long as wide: enlarged whole, a strip of one pixel would fill the memory."""
     width, height = (min(side, 4 * min(image.size)) for side in image.size)
     left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height)) if (width, height) != image.size else image
+    return (
+        image.crop((left, top, left + width, top + height))
+        if (width, height) != image.size
+        else image
+    )
 
 
 def file_hash(path: str | os.PathLike) -> str:

@@ -34,17 +34,31 @@ class Clip:
     """
 
     def __init__(
-        self, source: str | os.PathLike, device: str | torch.device = "cpu", mean: RGB | None = None, std: RGB | None = None
+        self,
+        source: str | os.PathLike,
+        device: str | torch.device = "cpu",
+        mean: RGB | None = None,
+        std: RGB | None = None,
     ):
         from transformers import CLIPModel
 
         try:
-            model: Any = CLIPModel.from_pretrained(str(source), use_safetensors=True, dtype=torch.float32)
+            model: Any = CLIPModel.from_pretrained(
+                str(source), use_safetensors=True, dtype=torch.float32
+            )
         except (OSError, ValueError) as error:
             why = str(error).strip().splitlines()[0]
-            raise InputError(f"no CLIP {str(source)!r}: give a directory or a hub id with safetensors ({why})") from error
-        self.model, self.source, self.device = model.to(device).eval(), str(source), torch.device(device)
-        self.pixels, self.convention = _preprocessing(self.source, model.config.vision_config.image_size, mean, std)
+            raise InputError(
+                f"no CLIP {str(source)!r}: give a directory or a hub id with safetensors ({why})"
+            ) from error
+        self.model, self.source, self.device = (
+            model.to(device).eval(),
+            str(source),
+            torch.device(device),
+        )
+        self.pixels, self.convention = _preprocessing(
+            self.source, model.config.vision_config.image_size, mean, std
+        )
 
     @cached_property
     def preprocessing(self) -> dict[str, Any]:
@@ -52,15 +66,28 @@ class Clip:
         weights (16 digits)."""
         digest = hashlib.sha256()
         for name, value in sorted(self.model.state_dict().items()):
-            digest.update(f"{name}{tuple(value.shape)}".encode() + value.cpu().contiguous().numpy().tobytes())
-        source = Path(self.source).name if Path(self.source).is_dir() else self.source  # where it lies does not matter
-        return {"name": self.convention, **self.pixels.to_json(), "source": source, "sha256": digest.hexdigest()[:16]}
+            digest.update(
+                f"{name}{tuple(value.shape)}".encode() + value.cpu().contiguous().numpy().tobytes()
+            )
+        source = (
+            Path(self.source).name if Path(self.source).is_dir() else self.source
+        )  # where it lies does not matter
+        return {
+            "name": self.convention,
+            **self.pixels.to_json(),
+            "source": source,
+            "sha256": digest.hexdigest()[:16],
+        }
 
     @torch.no_grad()
     def embed(self, images: Sequence[Image.Image]) -> Tensor:
         """PIL images -> projected image embeddings (N, D), not normalised."""
         with evaluating(self.model), plain_arithmetic():
-            return _tensor(self.model.get_image_features(self.pixels(images).to(self.device))).float().cpu()
+            return (
+                _tensor(self.model.get_image_features(self.pixels(images).to(self.device)))
+                .float()
+                .cpu()
+            )
 
 
 class Alignment(Clip):
@@ -85,7 +112,9 @@ class Alignment(Clip):
 
         super().__init__(source, device, mean, std)
         self.tokenizer = CLIPTokenizer.from_pretrained(str(tokenizer or source))
-        self.told: set[str] = set()  # captions of which it was said that they are not read to their end
+        self.told: set[str] = (
+            set()
+        )  # captions of which it was said that they are not read to their end
         self._opened = (source, tokenizer, str(device), mean, std)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -95,21 +124,33 @@ class Alignment(Clip):
     @property
     def reader(self) -> Reader:
         """How much of a caption it reads."""
-        return Reader("the judge's CLIP", self.tokenizer, self.model.config.text_config.max_position_embeddings)
+        return Reader(
+            "the judge's CLIP",
+            self.tokenizer,
+            self.model.config.text_config.max_position_embeddings,
+        )
 
     @torch.no_grad()
     def __call__(self, images: Sequence[Image.Image], captions: Sequence[str]) -> Tensor:
         """Cosine of image k with caption k, (N,). Warns of captions that are longer than it reads. Raises InputError if they are not equally
         many."""
         if len(images) != len(captions):
-            raise InputError(f"{len(images)} images and {len(captions)} captions: give one caption for every image")
+            raise InputError(
+                f"{len(images)} images and {len(captions)} captions: give one caption for every image"
+            )
         reader = self.reader
         for caption in dict.fromkeys(captions):
             if caption not in self.told and (count := reader.count(caption)) > reader.limit:
                 self.told.add(caption)
-                notice(f"{caption[:60]!r}: {count} tokens; {reader.name} reads {reader.limit} of them")
+                notice(
+                    f"{caption[:60]!r}: {count} tokens; {reader.name} reads {reader.limit} of them"
+                )
         tokens = self.tokenizer(
-            list(captions), padding="max_length", truncation=True, max_length=reader.limit, return_tensors="pt"
+            list(captions),
+            padding="max_length",
+            truncation=True,
+            max_length=reader.limit,
+            return_tensors="pt",
         )
         with evaluating(self.model), plain_arithmetic():
             text = _tensor(self.model.get_text_features(**tokens.to(self.device))).float().cpu()
@@ -120,7 +161,9 @@ def _tensor(output: Any) -> Tensor:
     return getattr(output, "pooler_output", output)  # transformers 4 gives the tensor itself
 
 
-def _preprocessing(source: str, size: int, mean: RGB | None, std: RGB | None) -> tuple[Preprocessing, str]:
+def _preprocessing(
+    source: str, size: int, mean: RGB | None, std: RGB | None
+) -> tuple[Preprocessing, str]:
     """A checkpoint's preprocessing, and who says so."""
     if (mean is None) != (std is None):
         raise InputError("mean and std belong together: give both, or neither")
@@ -146,7 +189,9 @@ def _config(source: str) -> dict[str, Any]:
         path = cached_file(source, CONFIG, _raise_exceptions_for_missing_entries=False)
         return json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
     except (OSError, ValueError) as error:
-        raise InputError(f"{CONFIG} of {source} cannot be read ({error!s:.200}): give a directory that holds it") from error
+        raise InputError(
+            f"{CONFIG} of {source} cannot be read ({error!s:.200}): give a directory that holds it"
+        ) from error
 
 
 def _shorter_side(config: dict[str, Any], size: int) -> int:

@@ -38,7 +38,9 @@ def compare_images(
     values: dict[str, float] = {}
     if len(before) > 1:
         for name, images in (("copies_before", before), ("copies_after", after)):
-            values[name] = float((copying(images, before, judges.descriptor) >= COPY).float().mean())
+            values[name] = float(
+                (copying(images, before, judges.descriptor) >= COPY).float().mean()
+            )
     if judges.descriptor is not None:
         old, new = judges.descriptor(before), judges.descriptor(after)
         values["sscd_gen"] = float((old * new).sum(1).median())
@@ -55,20 +57,28 @@ def compare_images(
     return values
 
 
-def copying(images: Sequence[Image.Image], before: Sequence[Image.Image], descriptor: Descriptor | None = None) -> torch.Tensor:
+def copying(
+    images: Sequence[Image.Image],
+    before: Sequence[Image.Image],
+    descriptor: Descriptor | None = None,
+) -> torch.Tensor:
     """How much each image of a prompt is a copy of what other seeds gave before: (N,), its largest similarity, in [-1, 1], to an
     untouched image of another seed.
 
     No training image is needed: a memory shows in that all seeds give it. `before`: untouched images of the same two or more seeds,
     in the same order. Similarity is that of the descriptor, without one the correlation of the pixels.
     """
-    one, other = (pixel_vectors(i) if descriptor is None else descriptor(i) for i in (images, before))
+    one, other = (
+        pixel_vectors(i) if descriptor is None else descriptor(i) for i in (images, before)
+    )
     return (one @ other.T).fill_diagonal_(-1).amax(1)
 
 
 def pixel_vectors(images: Sequence[Image.Image]) -> torch.Tensor:
     """Pixels as unit vectors of mean zero: their products are correlations."""
-    rows = torch.stack([torch.from_numpy(np.asarray(image, np.float32).ravel()) for image in images])
+    rows = torch.stack(
+        [torch.from_numpy(np.asarray(image, np.float32).ravel()) for image in images]
+    )
     return torch.nn.functional.normalize(rows - rows.mean(1, keepdim=True), dim=1)
 
 
@@ -80,4 +90,7 @@ def _among(features: torch.Tensor) -> float:
 def pixel_changes(before: Sequence[Image.Image], after: Sequence[Image.Image]) -> list[float]:
     """Mean absolute difference of the pixels of each image to the same one before, 0 to 1."""
     pairs = zip(before, after, strict=True)
-    return [float(np.abs(np.asarray(a, np.float32) - np.asarray(b, np.float32)).mean() / 255) for a, b in pairs]
+    return [
+        float(np.abs(np.asarray(a, np.float32) - np.asarray(b, np.float32)).mean() / 255)
+        for a, b in pairs
+    ]

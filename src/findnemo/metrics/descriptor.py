@@ -26,14 +26,18 @@ CONVENTIONS = {
 }
 
 
-def open_torchscript(path: str | os.PathLike, device: str | torch.device, what: str, example: str) -> nn.Module:
+def open_torchscript(
+    path: str | os.PathLike, device: str | torch.device, what: str, example: str
+) -> nn.Module:
     """A TorchScript network in evaluation mode. Raises InputError if there is no such file or it is something else."""
     if not Path(path).is_file():
         raise InputError(f"no {what} file {path}: give a TorchScript file such as {example}")
     try:
         return torch.jit.load(str(path), map_location=device).eval()
     except RuntimeError as error:
-        raise InputError(f"{path} is not a TorchScript {what}: {str(error).splitlines()[0]}") from error
+        raise InputError(
+            f"{path} is not a TorchScript {what}: {str(error).splitlines()[0]}"
+        ) from error
 
 
 class Descriptor:
@@ -54,10 +58,19 @@ class Descriptor:
     (320, 'descriptor.pt')
     """
 
-    def __init__(self, path: str | os.PathLike, device: str | torch.device = "cpu", preprocessing: str = "sscd"):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        device: str | torch.device = "cpu",
+        preprocessing: str = "sscd",
+    ):
         if preprocessing not in CONVENTIONS:
-            raise InputError(f"preprocessing {preprocessing!r} is not known: use one of {', '.join(CONVENTIONS)}")
-        self.network = open_torchscript(path, device, "descriptor", "sscd_disc_mixup.torchscript.pt")
+            raise InputError(
+                f"preprocessing {preprocessing!r} is not known: use one of {', '.join(CONVENTIONS)}"
+            )
+        self.network = open_torchscript(
+            path, device, "descriptor", "sscd_disc_mixup.torchscript.pt"
+        )
         self.path, self.device, self.convention = Path(path), torch.device(device), preprocessing
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -68,7 +81,12 @@ class Descriptor:
     def preprocessing(self) -> dict[str, Any]:
         """What its numbers depend on: the convention with size, resizing, mean and deviation, the file's name and 16 digits of its SHA-256."""
         convention = CONVENTIONS[self.convention]
-        return {"name": self.convention, **convention.to_json(), "file": self.path.name, "sha256": file_hash(self.path)}
+        return {
+            "name": self.convention,
+            **convention.to_json(),
+            "file": self.path.name,
+            "sha256": file_hash(self.path),
+        }
 
     @torch.no_grad()
     def __call__(self, images: Sequence[Image.Image]) -> Tensor:

@@ -16,7 +16,23 @@ if TYPE_CHECKING:
 VERBATIM = 0.7  # SSCD above which an image is a copy of the training image
 IMAGES = 10  # generations that the paper looks at
 ORDINARY = (  # words for none, in small letters, with spaces for hyphens and underscores
-    *(" ", "n", "none", "no", "n/a", "na", "nan", "null", "0", "0.0", "false", "unknown", "ordinary", "normal", "negative"),
+    *(
+        " ",
+        "n",
+        "none",
+        "no",
+        "n/a",
+        "na",
+        "nan",
+        "null",
+        "0",
+        "0.0",
+        "false",
+        "unknown",
+        "ordinary",
+        "normal",
+        "negative",
+    ),
     *("not memorized", "notmemorized", "non memorized", "nonmemorized", "unmemorized"),
 )
 
@@ -41,7 +57,9 @@ def memory_type(similarities: Iterable[float]) -> str:
     """
     known = [float(s) for s in similarities]
     if not known or any(math.isnan(s) for s in known):
-        raise InputError(f"similarities {known[:IMAGES]} tell no type: give one number for every generation, at least one")
+        raise InputError(
+            f"similarities {known[:IMAGES]} tell no type: give one number for every generation, at least one"
+        )
     return "VM" if max(known) > VERBATIM else "TM"
 
 
@@ -54,5 +72,7 @@ def classify(descriptor: Descriptor, images: Sequence[Image.Image], original: Im
     'VM'
     """
     if not images:
-        raise InputError(f"no images to compare with the training image: generate some (the paper: {IMAGES})")
+        raise InputError(
+            f"no images to compare with the training image: generate some (the paper: {IMAGES})"
+        )
     return memory_type(descriptor.similarity(images, [original])[:, 0].tolist())

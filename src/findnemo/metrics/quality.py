@@ -61,7 +61,9 @@ def _factor(x: Tensor) -> Tensor:
     return torch.linalg.qr(centred, mode="r").R if len(x) > x.shape[1] else centred
 
 
-def kernel_distance(a: Tensor, b: Tensor, subsets: int = 100, size: int = 1000, seed: int = 0) -> float:
+def kernel_distance(
+    a: Tensor, b: Tensor, subsets: int = 100, size: int = 1000, seed: int = 0
+) -> float:
     """Unbiased squared MMD of features (N, D) and (M, D) under the kernel (x.y / D + 1)^3: the mean over random subsets.
 
     Bińkowski et al. 2018. `size` rows of each set are drawn for a subset, without replacement, fewer if a set has fewer. Unlike the
@@ -74,11 +76,19 @@ def kernel_distance(a: Tensor, b: Tensor, subsets: int = 100, size: int = 1000, 
     """
     a, b = _checked(a, b)
     if subsets < 1 or size < 2:
-        raise InputError(f"{subsets} subsets of {size} rows: take one subset or more, of two rows or more")
+        raise InputError(
+            f"{subsets} subsets of {size} rows: take one subset or more, of two rows or more"
+        )
     rows = min(len(a), len(b), size)
     if rows == len(a) == len(b):
         return _mmd2(a, b)
-    return sum(_mmd2(_draw(a, rows, seed, 2 * k), _draw(b, rows, seed, 2 * k + 1)) for k in range(subsets)) / subsets
+    return (
+        sum(
+            _mmd2(_draw(a, rows, seed, 2 * k), _draw(b, rows, seed, 2 * k + 1))
+            for k in range(subsets)
+        )
+        / subsets
+    )
 
 
 def _draw(x: Tensor, rows: int, seed: int, number: int) -> Tensor:
@@ -96,11 +106,17 @@ def _mmd2(a: Tensor, b: Tensor) -> float:
 
 def _checked(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[1] or a.shape[1] < 1:
-        raise InputError(f"features {tuple(a.shape)} and {tuple(b.shape)} cannot be compared: give (N, D) and (M, D)")
+        raise InputError(
+            f"features {tuple(a.shape)} and {tuple(b.shape)} cannot be compared: give (N, D) and (M, D)"
+        )
     if min(len(a), len(b)) < 2:
-        raise InputError(f"sets of {len(a)} and {len(b)} have no spread: give two images or more on each side")
+        raise InputError(
+            f"sets of {len(a)} and {len(b)} have no spread: give two images or more on each side"
+        )
     if not (a.isfinite().all() and b.isfinite().all()):
-        raise NumericalError("the features hold NaN or infinity: check the extractor, and the images for NaN")
+        raise NumericalError(
+            "the features hold NaN or infinity: check the extractor, and the images for NaN"
+        )
     return a.double().cpu(), b.double().cpu()
 
 
@@ -135,7 +151,9 @@ class Inception:
     def __init__(self, path: str | os.PathLike, device: str | torch.device = "cpu"):
         network: Any = open_torchscript(path, device, "Inception", "inception-2015-12-05.pt")
         if not hasattr(network, "layers"):
-            raise InputError(f"{path} has no `layers`: give inception-2015-12-05.pt, as clean-fid uses it")
+            raise InputError(
+                f"{path} has no `layers`: give inception-2015-12-05.pt, as clean-fid uses it"
+            )
         self.layers, self.device = network.layers, torch.device(device)
 
     @torch.no_grad()
@@ -158,7 +176,11 @@ class ClipFeatures(Clip):
     """
 
     def __init__(
-        self, source: str | os.PathLike, device: str | torch.device = "cpu", mean: RGB | None = None, std: RGB | None = None
+        self,
+        source: str | os.PathLike,
+        device: str | torch.device = "cpu",
+        mean: RGB | None = None,
+        std: RGB | None = None,
     ):
         super().__init__(source, device, mean, std)
         self.pixels = replace(self.pixels, resize=self.pixels.size)
@@ -173,11 +195,15 @@ class ClipFeatures(Clip):
 def features(images: Sequence[Image.Image], extractor: Extractor) -> Tensor:
     """Features (N, D) of images, 64 at a time. Raises InputError if there are fewer than two."""
     if len(images) < 2:
-        raise InputError(f"{len(images)} image{'s' * (len(images) != 1)} cannot be compared as a set: give two or more")
+        raise InputError(
+            f"{len(images)} image{'s' * (len(images) != 1)} cannot be compared as a set: give two or more"
+        )
     return torch.cat([extractor(images[k : k + BATCH]) for k in range(0, len(images), BATCH)])
 
 
-def fid(images_a: Sequence[Image.Image], images_b: Sequence[Image.Image], extractor: Extractor) -> float:
+def fid(
+    images_a: Sequence[Image.Image], images_b: Sequence[Image.Image], extractor: Extractor
+) -> float:
     """Fréchet distance of two sets of images: FID with `Inception`, CLIP-FID with `ClipFeatures`.
 
     Biased by the sizes of the sets: with 1,000 images it is far higher than with the 10,000 to 50,000 of published figures.
@@ -200,4 +226,6 @@ def kid(
     seed: int = 0,
 ) -> float:
     """Kernel distance of two sets of images: KID with `Inception`. Unbiased also for few images. Raises InputError for fewer than two."""
-    return kernel_distance(features(images_a, extractor), features(images_b, extractor), subsets, size, seed)
+    return kernel_distance(
+        features(images_a, extractor), features(images_b, extractor), subsets, size, seed
+    )

@@ -66,7 +66,9 @@ def _scale_start(call: Call, c: float, module: nn.Module, args: Any, keys: Tenso
     return keys * factor
 
 
-def _hide(call: Call, text: _Text, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+def _hide(
+    call: Call, text: _Text, module: nn.Module, args: tuple, kwargs: dict[str, Any]
+) -> tuple[tuple, dict[str, Any]]:
     """Forward pre-hook of the denoiser: give its cross-attentions a mask of what there is to see, (B, tokens)."""
     embeddings = kwargs["encoder_hidden_states"]
     seen, rows = torch.ones_like(embeddings[:, :, 0]), call.rows(len(embeddings))
@@ -89,8 +91,12 @@ class _Text:
                     "attention scaling needs to see where the text ends: call the pipeline with prompt, not prompt_embeds"
                 )
             if options.get("prompt_2") is not None:
-                raise InputError("attention scaling needs one end of the text: call the pipeline with prompt, without prompt_2")
-            self.shown = shown(self.model, prompt).repeat_interleave(options["num_images_per_prompt"], 0)
+                raise InputError(
+                    "attention scaling needs one end of the text: call the pipeline with prompt, without prompt_2"
+                )
+            self.shown = shown(self.model, prompt).repeat_interleave(
+                options["num_images_per_prompt"], 0
+            )
             return encode(**options)
 
         return encode_prompt
@@ -115,6 +121,10 @@ def shown(model: Model, prompts: str | list[str]) -> Tensor:
     [4, 2]
     """
     tokenizer, pipeline = model.pipeline.tokenizer, model.pipeline
-    prompts = pipeline.maybe_convert_prompt([prompts] if isinstance(prompts, str) else list(prompts), tokenizer)
+    prompts = pipeline.maybe_convert_prompt(
+        [prompts] if isinstance(prompts, str) else list(prompts), tokenizer
+    )
     length = tokenizer.model_max_length
-    return tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt").attention_mask
+    return tokenizer(
+        prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    ).attention_mask

@@ -17,12 +17,17 @@ from findnemo.models import Model
 from findnemo.passes.conditioning import Call, check_changeable, following
 from findnemo.runtime.state import undisturbed
 
-TARGET, ENTRIES = 1.5, 4 * 64 * 64  # norm of a whole image's noise difference, and the latent for which it is meant
+TARGET, ENTRIES = (
+    1.5,
+    4 * 64 * 64,
+)  # norm of a whole image's noise difference, and the latent for which it is meant
 LEARNING_RATE, ITERATIONS = 0.05, 10
 
 
 @contextmanager
-def adjusted_embedding(model: Model, case: Case, target: float = TARGET, iterations: int = ITERATIONS) -> Iterator[None]:
+def adjusted_embedding(
+    model: Model, case: Case, target: float = TARGET, iterations: int = ITERATIONS
+) -> Iterator[None]:
     """At the first step of each pipeline call, change the embedding of every image's prompt until it is not followed so closely.
 
     See `adjust` for how; each image is adjusted by itself. The rest of the call uses the changed embedding. Rows without the prompt
@@ -39,7 +44,9 @@ def adjusted_embedding(model: Model, case: Case, target: float = TARGET, iterati
     model.check_editable()
     empty = model.unconditional()
     with following(model) as call:
-        hook = _Adjust(model, call, partial(adjusted, model, empty=empty, target=target, iterations=iterations))
+        hook = _Adjust(
+            model, call, partial(adjusted, model, empty=empty, target=target, iterations=iterations)
+        )
         handle = model.denoiser.register_forward_pre_hook(hook, with_kwargs=True)
         try:
             yield
@@ -54,7 +61,9 @@ class _Adjust:
         self.model, self.call, self.change = model, call, change
         self.embeddings = torch.empty(0)
 
-    def __call__(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+    def __call__(
+        self, module: nn.Module, args: tuple, kwargs: dict[str, Any]
+    ) -> tuple[tuple, dict[str, Any]] | None:
         if not self.call.following:
             return None
         latents, timestep, *_ = args
@@ -95,8 +104,14 @@ def adjusted(
             shared = y.shape[1] - model.further(y, last=model.circumstances)
             noise = partial(_noise, model, x, timestep, beside)
             with torch.no_grad():
-                unprompted = model.predict_noise(x, timestep, torch.cat([empty[:, :shared], y[:, shared:]], 1))
-            rows.append(torch.cat([adjust(noise, tokens, unprompted, scaled, iterations, model.starts), beside], 1))
+                unprompted = model.predict_noise(
+                    x, timestep, torch.cat([empty[:, :shared], y[:, shared:]], 1)
+                )
+            rows.append(
+                torch.cat(
+                    [adjust(noise, tokens, unprompted, scaled, iterations, model.starts), beside], 1
+                )
+            )
     return torch.cat(rows)
 
 
@@ -125,7 +140,9 @@ def adjust(
     optimizer = torch.optim.AdamW([rest], lr=LEARNING_RATE)
     for _ in range(iterations):
         with torch.enable_grad():
-            distance = (noise(torch.cat([start, rest.to(text.dtype)], 1)).float() - unprompted.float()).norm()
+            distance = (
+                noise(torch.cat([start, rest.to(text.dtype)], 1)).float() - unprompted.float()
+            ).norm()
             if distance <= target:
                 break
             (rest.grad,) = torch.autograd.grad(distance, rest)

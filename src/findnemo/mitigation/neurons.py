@@ -26,7 +26,9 @@ def found_neurons(model: Model, case: Case, factor: float = 0.0) -> AbstractCont
     return deactivate(model, case.neurons, factor)
 
 
-def random_neurons(model: Model, case: Case, repeat: int = 1, factor: float = 0.0) -> AbstractContextManager[None]:
+def random_neurons(
+    model: Model, case: Case, repeat: int = 1, factor: float = 0.0
+) -> AbstractContextManager[None]:
     """The baseline: the same with `drawn` neurons instead, to show that it takes those that were found. Finding NeMo, section 4."""
     return deactivate(model, drawn(model, case, repeat), factor)
 
@@ -44,7 +46,9 @@ def drawn(model: Model, case: Case, repeat: int = 1, few: bool = False) -> Neuro
     """
     random = Random(sample_seed(case.seed, case.prompt, repeat))
     layers = {}
-    for name, kept in sorted(masks(model, [case.neurons]).items()):  # sorted: equal sets may list their layers in another order
+    for name, kept in sorted(
+        masks(model, [case.neurons]).items()
+    ):  # sorted: equal sets may list their layers in another order
         others, count = kept[0].nonzero().flatten().tolist(), len(case.neurons.layers[name])
         if len(others) < count and not few:
             raise EditError(

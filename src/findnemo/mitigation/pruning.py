@@ -25,7 +25,9 @@ STEPS, GUIDANCE = 10, 7.0
 
 
 @contextmanager
-def wanda(model: Model, case: Case, share: float = SHARE, steps: int = STEPS, guidance: float = GUIDANCE) -> Iterator[None]:
+def wanda(
+    model: Model, case: Case, share: float = SHARE, steps: int = STEPS, guidance: float = GUIDANCE
+) -> Iterator[None]:
     """Zero the `share` of every output's weights with the highest |W| * ||A||_2, A being the layer's inputs while the prompt is sampled.
 
     `steps`, `guidance`: how it is sampled, with one seed. Raises InputError for a share outside (0, 1], ModelError for a model without such
@@ -72,8 +74,12 @@ def conceptprune_weights(
 ) -> dict[nn.Module, Tensor]:
     """The weights that `conceptprune` zeroes: feed-forward layer -> mask (out, in)."""
     layers = _editable(model)
-    concept, reference = (norms(model, p, case.seed, steps, guidance) for p in ([case.prompt], case.reference or [""]))
-    return {layer: skilled(layer.weight, concept[n], reference[n], share) for n, layer in layers.items()}
+    concept, reference = (
+        norms(model, p, case.seed, steps, guidance) for p in ([case.prompt], case.reference or [""])
+    )
+    return {
+        layer: skilled(layer.weight, concept[n], reference[n], share) for n, layer in layers.items()
+    }
 
 
 def scores(weight: Tensor, norm: Tensor) -> Tensor:
@@ -92,7 +98,9 @@ def largest(scores: Tensor, share: float = SHARE) -> Tensor:
     [[False, True, True, False]]
     """
     if not 0 < share <= 1:
-        raise InputError(f"a share of {share} of the weights cannot be zeroed: use one above 0 and up to 1")
+        raise InputError(
+            f"a share of {share} of the weights cannot be zeroed: use one above 0 and up to 1"
+        )
     top = scores.topk(max(1, int(share * scores.shape[1])), 1).indices
     return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, top, True)
 
@@ -109,14 +117,18 @@ def zeroed(chosen: Mapping[nn.Module, Tensor]) -> Iterator[None]:
 
     Raises EditError where a layer then does not compute with zeros there.
     """
-    weights: list[tuple[Any, Tensor]] = [(layer.weight.data, mask) for layer, mask in chosen.items()]
+    weights: list[tuple[Any, Tensor]] = [
+        (layer.weight.data, mask) for layer, mask in chosen.items()
+    ]
     kept = [weight[mask] for weight, mask in weights]
     try:
         for weight, mask in weights:
             weight[mask] = 0
         for layer, mask in chosen.items():
             if layer_weights("a layer with zeroed weights", layer)[0][mask].any():
-                raise EditError(f"zeroing the weights of {layer} did not take effect: it computes with others")
+                raise EditError(
+                    f"zeroing the weights of {layer} did not take effect: it computes with others"
+                )
         yield
     finally:
         for (weight, mask), values in zip(weights, kept, strict=True):
@@ -124,7 +136,11 @@ def zeroed(chosen: Mapping[nn.Module, Tensor]) -> Iterator[None]:
 
 
 def norms(
-    model: Model, prompts: Sequence[str], seed: int = 0, steps: int = STEPS, guidance: float = GUIDANCE
+    model: Model,
+    prompts: Sequence[str],
+    seed: int = 0,
+    steps: int = STEPS,
+    guidance: float = GUIDANCE,
 ) -> dict[str, Tensor]:
     """||A||_2 per image, layer -> (in,), of what the feed-forward layers are given while one image of each prompt is sampled.
 
@@ -138,9 +154,19 @@ def norms(
             squares[name] += inputs[call.rows(len(inputs))].float().square().sum((0, 1))
 
         for name, layer in layers.items():
-            stack.callback(layer.register_forward_pre_hook(lambda _, args, name=name: hook(name, args[0])).remove)
-        generators = [torch.Generator().manual_seed(sample_seed(seed, prompt, 0)) for prompt in prompts]
-        options = {"num_inference_steps": steps, "guidance_scale": guidance, "output_type": "latent"}
+            stack.callback(
+                layer.register_forward_pre_hook(
+                    lambda _, args, name=name: hook(name, args[0])
+                ).remove
+            )
+        generators = [
+            torch.Generator().manual_seed(sample_seed(seed, prompt, 0)) for prompt in prompts
+        ]
+        options = {
+            "num_inference_steps": steps,
+            "guidance_scale": guidance,
+            "output_type": "latent",
+        }
         with sampler.sampling():
             sampler.pipeline(list(prompts), generator=generators, **options)
     unused = [name for name, total in squares.items() if not isinstance(total, Tensor)]

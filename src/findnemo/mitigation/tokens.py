@@ -15,12 +15,18 @@ from findnemo.passes.conditioning import Encoded, following
 from findnemo.seeds import sample_seed
 
 NUMBERS = 100_000
-PROMPTS = ("prompt", "prompt_2", "prompt_3")  # one for each text encoder; those not given are the first
+PROMPTS = (
+    "prompt",
+    "prompt_2",
+    "prompt_3",
+)  # one for each text encoder; those not given are the first
 TRIES = 10_000
 
 
 @contextmanager
-def inserted_words(model: Model, case: Case, kind: str = "tokens", count: int = 4) -> Iterator[None]:
+def inserted_words(
+    model: Model, case: Case, kind: str = "tokens", count: int = 4
+) -> Iterator[None]:
     """Insert `count` words at random places of the caption, others for each image.
 
     `kind`: "tokens" (any of the vocabulary), "numbers" (below 100,000) or "repeats" (words of the caption). Image k of a prompt within a pipeline
@@ -38,15 +44,30 @@ def inserted_words(model: Model, case: Case, kind: str = "tokens", count: int = 
         def encode_prompt(**options: Any) -> tuple:
             prompts = {name: options[name] for name in PROMPTS if options.get(name) is not None}
             if "prompt" not in prompts:
-                raise InputError("words are inserted into a caption: call the pipeline with prompt, not prompt_embeds")
+                raise InputError(
+                    "words are inserted into a caption: call the pipeline with prompt, not prompt_embeds"
+                )
             images = options["num_images_per_prompt"]
             captions = {
-                name: varied_all(model, [p] if isinstance(p, str) else p, images, kind, count, case.seed)
+                name: varied_all(
+                    model, [p] if isinstance(p, str) else p, images, kind, count, case.seed
+                )
                 for name, p in prompts.items()
             }
-            alone = {n: value for n, value in options.items() if not n.startswith("negative") and not n.endswith("_embeds")}
-            changed = encode(**alone | captions | {"num_images_per_prompt": 1, "do_classifier_free_guidance": False})
-            return tuple(old if new is None else new for old, new in zip(encode(**options), changed, strict=True))
+            alone = {
+                n: value
+                for n, value in options.items()
+                if not n.startswith("negative") and not n.endswith("_embeds")
+            }
+            changed = encode(
+                **alone
+                | captions
+                | {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+            )
+            return tuple(
+                old if new is None else new
+                for old, new in zip(encode(**options), changed, strict=True)
+            )
 
         return encode_prompt
 
@@ -61,13 +82,17 @@ def _check(kind: str, count: int) -> None:
         raise InputError(f"{count} words cannot be inserted: use 1 or more")
 
 
-def varied_all(model: Model, prompts: list[str], images: int, kind: str, count: int, seed: int = 0) -> list[str]:
+def varied_all(
+    model: Model, prompts: list[str], images: int, kind: str, count: int, seed: int = 0
+) -> list[str]:
     """One caption per image, those of a prompt next to each other. A prompt that comes twice goes on counting its images."""
     seen: Counter[str] = Counter()
     captions = []
     for prompt in prompts:
         for _ in range(images):
-            captions.append(varied(model, prompt, kind, count, sample_seed(seed, prompt, seen[prompt])))
+            captions.append(
+                varied(model, prompt, kind, count, sample_seed(seed, prompt, seen[prompt]))
+            )
             seen[prompt] += 1
     return captions
 
@@ -100,7 +125,9 @@ def varied(model: Model, prompt: str, kind: str, count: int, seed: int) -> str:
 def _fitting(words: list[str], inserted: list[str], tokenizer: Any, limit: int) -> list[str]:
     """As many of the caption's first words as leave room for those inserted."""
     for kept in range(len(words), -1, -1):
-        ids = tokenizer(" ".join([*words[:kept], *inserted]), truncation=False, verbose=False).input_ids
+        ids = tokenizer(
+            " ".join([*words[:kept], *inserted]), truncation=False, verbose=False
+        ).input_ids
         if len(ids) <= limit:
             return words[:kept]
     raise InputError(
@@ -113,10 +140,16 @@ def _token(random: Random, words: list[str], tokenizer: Any) -> str:
     """An ordinary token of the vocabulary that is a word of its own: no special one, no part of a word or of a character."""
     for _ in range(TRIES):
         number = random.randrange(len(tokenizer))
-        text = tokenizer.decode([number]).removesuffix("</w>").strip()  # left there by a tokenizer that was copied
-        if number not in tokenizer.all_special_ids and tokenizer(text, add_special_tokens=False).input_ids == [number]:
+        text = (
+            tokenizer.decode([number]).removesuffix("</w>").strip()
+        )  # left there by a tokenizer that was copied
+        if number not in tokenizer.all_special_ids and tokenizer(
+            text, add_special_tokens=False
+        ).input_ids == [number]:
             return text
-    raise ModelError("no token of this tokenizer's vocabulary is a word of its own: insert numbers or repeats instead")
+    raise ModelError(
+        "no token of this tokenizer's vocabulary is a word of its own: insert numbers or repeats instead"
+    )
 
 
 def _number(random: Random, words: list[str], tokenizer: Any) -> str:
@@ -129,4 +162,8 @@ def _repeat(random: Random, words: list[str], tokenizer: Any) -> str:
     return random.choice(words)
 
 
-WORDS: dict[str, Callable[[Random, list[str], Any], str]] = {"tokens": _token, "numbers": _number, "repeats": _repeat}
+WORDS: dict[str, Callable[[Random, list[str], Any], str]] = {
+    "tokens": _token,
+    "numbers": _number,
+    "repeats": _repeat,
+}

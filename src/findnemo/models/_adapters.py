@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from findnemo.models._content import weights_of
 from findnemo.models._structure import FUSED, adapts, short
 
-WRAPPERS = {"base_layer", "text_model"}  # levels of a state that come and go: with an adapter, with a version of transformers
+WRAPPERS = {
+    "base_layer",
+    "text_model",
+}  # levels of a state that come and go: with an adapter, with a version of transformers
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,17 @@ class Module:
 
     def _put(self, key: str, names: list[str], value: Tensor) -> None:
         path = (
-            next((path for k in range(len(names)) if (path := ".".join(names[:k])) in self.layers), None) if self.layers else None
+            next(
+                (path for k in range(len(names)) if (path := ".".join(names[:k])) in self.layers),
+                None,
+            )
+            if self.layers
+            else None
         )
         own = [] if path is None else names[path.count(".") + 1 :]
-        adapter = next((name for name in own if path is not None and name in _names(self.layers[path])), None)
+        adapter = next(
+            (name for name in own if path is not None and name in _names(self.layers[path])), None
+        )
         if own and own[0] != "base_layer" and adapter is not None:
             self.adapters.setdefault(adapter, {})[key] = value
         else:
@@ -45,11 +55,19 @@ class Module:
     @property
     def fused(self) -> list[str]:
         """Adapters that were added to the weights and are still there to be taken away again."""
-        return sorted({name for layer in self.layers.values() for name in getattr(layer, "merged_adapters", ())})
+        return sorted(
+            {
+                name
+                for layer in self.layers.values()
+                for name in getattr(layer, "merged_adapters", ())
+            }
+        )
 
 
 def _names(layer: Any) -> set[str]:
-    return {name for attribute in layer.adapter_layer_names for name in getattr(layer, attribute, {})}
+    return {
+        name for attribute in layer.adapter_layer_names for name in getattr(layer, attribute, {})
+    }
 
 
 def acting(module: Module) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -60,15 +78,23 @@ def acting(module: Module) -> Iterator[tuple[str, dict[str, Any]]]:
             strengths.setdefault(adapter, {})[path] = pair
     for adapter, of_layers in strengths.items():
         dora = any(getattr(layer, "use_dora", {}).get(adapter) for layer in module.layers.values())
-        yield adapter, {"strength": _one(of_layers, 0), "alpha / rank": _one(of_layers, 1)} | ({"dora": True} if dora else {})
+        yield (
+            adapter,
+            {"strength": _one(of_layers, 0), "alpha / rank": _one(of_layers, 1)}
+            | ({"dora": True} if dora else {}),
+        )
 
 
 def _strengths(layer: Any) -> dict[str, tuple[float, float]]:
     """Adapter -> its strength in a layer and what it multiplies, alpha / rank; without those that do nothing."""
     merged = list(getattr(layer, "merged_adapters", ()))
-    if layer.disable_adapters or merged:  # a layer that is fused and off takes its weights back in the next pass
+    if (
+        layer.disable_adapters or merged
+    ):  # a layer that is fused and off takes its weights back in the next pass
         return {name: (-1.0, 0.0) for name in merged if layer.disable_adapters}
-    found = {name: _strength(layer, name) for name in layer.active_adapters if name in _names(layer)}
+    found = {
+        name: _strength(layer, name) for name in layer.active_adapters if name in _names(layer)
+    }
     return {name: pair for name, pair in found.items() if pair[0]}
 
 

@@ -23,7 +23,10 @@ def decoded(vae: Any, latents: Tensor) -> Tensor:
     if "num_inference_steps" not in inspect.signature(vae.decode).parameters:
         images: Tensor = vae.decode(latents, return_dict=False)[0]
         return images.float()
-    each = [vae.decode(one, generator=torch.Generator().manual_seed(0), return_dict=False)[0] for one in latents.split(1)]
+    each = [
+        vae.decode(one, generator=torch.Generator().manual_seed(0), return_dict=False)[0]
+        for one in latents.split(1)
+    ]
     return torch.cat(each).float()
 
 

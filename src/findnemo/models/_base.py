@@ -15,7 +15,16 @@ from findnemo.errors import EditError, InputError, ModelError
 from findnemo.models._autoencoder import decoded, encoded
 from findnemo.models._identified import Known, identity
 from findnemo.models._identity import Identity
-from findnemo.models._modules import applied, is_compiled, is_fused, moves, part_of, submodule, unsteady, width_of
+from findnemo.models._modules import (
+    applied,
+    is_compiled,
+    is_fused,
+    moves,
+    part_of,
+    submodule,
+    unsteady,
+    width_of,
+)
 from findnemo.models._packing import rows_of
 from findnemo.models._reading import Prepared, Reader, as_it_is, cut, kind_of, named
 from findnemo.models._samplers import fitting
@@ -73,15 +82,25 @@ class Model:
     component = "unet"  # the pipeline's name for its denoiser; LoRA files prefix their keys with it
     changeable = False  # whether `text_of` and `conditions` tell all that the denoiser knows of a prompt, so that it can be changed in a call
     starts = 1  # positions of start-of-text before a prompt's own tokens (T5 has none)
-    encoders: tuple[tuple[str, str], ...] = (("tokenizer", "text_encoder"),)  # the pipeline's names of what reads captions
+    encoders: tuple[tuple[str, str], ...] = (
+        ("tokenizer", "text_encoder"),
+    )  # the pipeline's names of what reads captions
     may_lack: tuple[str, ...] = ()  # of these, what the pipeline itself can do without
-    prepared: Prepared = staticmethod(as_it_is)  # what the pipeline does to a caption before a tokenizer sees it
+    prepared: Prepared = staticmethod(
+        as_it_is
+    )  # what the pipeline does to a caption before a tokenizer sees it
     decodes = True  # whether a VAE makes images of latents
     shift = 0.0  # what the pipeline adds to latents before they are decoded
-    circumstances = 0  # how many of the last `extras` are a call's (sizes, guidance) and not the prompt's
+    circumstances = (
+        0  # how many of the last `extras` are a call's (sizes, guidance) and not the prompt's
+    )
     distilled = False  # whether guidance is part of the network, so that passes see no half without the prompt
-    finished: Mapping[str, Any] = {"output_type": "latent"}  # what makes the pipeline stop before decoding and safety checks
-    schedule: tuple[str, ...] = SCHEDULE  # the scheduler's settings that tell one model from another
+    finished: Mapping[str, Any] = {
+        "output_type": "latent"
+    }  # what makes the pipeline stop before decoding and safety checks
+    schedule: tuple[str, ...] = (
+        SCHEDULE  # the scheduler's settings that tell one model from another
+    )
     _steady = False  # whether a steady state is under way
 
     def __init__(self, pipeline: DiffusionPipeline, source: str = "live pipeline"):
@@ -89,7 +108,9 @@ class Model:
         self.options: dict[str, str] = {}
         self._found: dict[str, dict[str, nn.Module]] = {}
         self.tell: Callable[[str], None] = notice  # what is done with a warning
-        self.told: set[str] = set()  # captions of which it was said that they are not read to their end
+        self.told: set[str] = (
+            set()
+        )  # captions of which it was said that they are not read to their end
         self._hashed: Known = {}
         self.check_editable()
 
@@ -192,10 +213,15 @@ class Model:
         Where value projections see nothing but the prompt, this is one matrix product a layer and no pass of the denoiser.
         """
         inputs = self.value_inputs(text)
-        return {name: applied(layer, inputs[name]).float().abs().mean(1) for name, layer in self.value_layers.items()}
+        return {
+            name: applied(layer, inputs[name]).float().abs().mean(1)
+            for name, layer in self.value_layers.items()
+        }
 
     @torch.no_grad()
-    def sample(self, prompts: str | list[str], each: int, seeds: Sequence[int], steps: int, guidance: float) -> Tensor:
+    def sample(
+        self, prompts: str | list[str], each: int, seeds: Sequence[int], steps: int, guidance: float
+    ) -> Tensor:
         """Finished latents of the pipeline as it is, `each` for one prompt or every one of several, a seed an image."""
         self.tell_cut([prompts] if isinstance(prompts, str) else prompts)
         with self.sampling():
@@ -225,13 +251,17 @@ class Model:
 
     def image(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:
         """x0_hat, (N, C, H, W), float32: the clean latents that follow from what the network predicts of latents."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what image its predictions mean")
+        raise NotImplementedError(
+            f"{type(self).__name__} does not say what image its predictions mean"
+        )
 
     def mixture(self, timestep: float) -> tuple[Tensor, Tensor]:
         """(c, s), float32 scalars, of x_t = c x_0 + s eps."""
         raise NotImplementedError(f"{type(self).__name__} does not say how its latents are noised")
 
-    def regression(self, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    def regression(
+        self, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """What the denoiser predicts of noised latents, and what it was trained to predict (eps or v), both (N, C, H, W).
 
         The mean squared difference is the diffusion loss. `clean`, `noise`: (N, C, H, W). `timesteps`: (N,), each sample its own.
@@ -267,9 +297,16 @@ class Model:
     @property
     def readers(self) -> tuple[Reader, ...]:
         """Who reads a prompt, and how much of it: one for every text encoder that is there."""
-        parts = [(t, e, getattr(self.pipeline, t, None), getattr(self.pipeline, e, None)) for t, e in self.encoders]
+        parts = [
+            (t, e, getattr(self.pipeline, t, None), getattr(self.pipeline, e, None))
+            for t, e in self.encoders
+        ]
         return named(
-            [(e, Reader(kind_of(it), by, self.limit(t), self.prepared)) for t, e, by, it in parts if by and it is not None]
+            [
+                (e, Reader(kind_of(it), by, self.limit(t), self.prepared))
+                for t, e, by, it in parts
+                if by and it is not None
+            ]
         )
 
     @property
@@ -287,7 +324,10 @@ class Model:
     def further(self, text: Tensor, last: int | None = None) -> int:
         """Rows of `text` (N, rows, D) that carry `extras`, or the `last` ones of them."""
         widths = list(self.extras.values())
-        return sum(rows_of(width, text.shape[-1]) for width in widths[len(widths) - (len(widths) if last is None else last) :])
+        return sum(
+            rows_of(width, text.shape[-1])
+            for width in widths[len(widths) - (len(widths) if last is None else last) :]
+        )
 
     @property
     def value_layers(self) -> dict[str, nn.Module]:
@@ -307,7 +347,11 @@ class Model:
         if scope not in SCOPES:
             raise InputError(f"scope {scope!r:.40} is not known: use one of {', '.join(SCOPES)}")
         found = self.find("value layers", self.is_value_layer)
-        return {name: found[name] for name in sorted(found, key=part_of) if scope == "all" or self.in_paper(name)}
+        return {
+            name: found[name]
+            for name in sorted(found, key=part_of)
+            if scope == "all" or self.in_paper(name)
+        }
 
     def find(self, what: str, belongs: Callable[[str, nn.Module], bool]) -> dict[str, nn.Module]:
         """Name -> module of the denoiser for which `belongs` holds, in forward order.
@@ -317,7 +361,9 @@ class Model:
         """
         known = self._found.get(what)
         if not known or any(submodule(self.denoiser, n) is not m for n, m in known.items()):
-            known = self._found[what] = {n: m for n, m in self.denoiser.named_modules() if belongs(n, m)}
+            known = self._found[what] = {
+                n: m for n, m in self.denoiser.named_modules() if belongs(n, m)
+            }
         return dict(known)
 
     @property
@@ -340,7 +386,12 @@ class Model:
 
     def timesteps(self, steps: int) -> list[int]:
         """The DDIM timesteps of a schedule with this many steps, from noise to image (981, 961, ... for SD and 50 steps)."""
-        return list(_timesteps(json.dumps(explicit(self.pipeline.scheduler.config), sort_keys=True, default=str), steps))
+        return list(
+            _timesteps(
+                json.dumps(explicit(self.pipeline.scheduler.config), sort_keys=True, default=str),
+                steps,
+            )
+        )
 
     def noise(self, prompt: str, samples: Sequence[int], seed: int = 0) -> Tensor:
         """Initial latents x_T ~ N(0, I), (N, C, H, W): sample k of a prompt is the same on every device and in every batch."""
@@ -391,7 +442,11 @@ class Model:
     @property
     def networks(self) -> list[nn.Module]:
         """All networks of the pipeline: denoiser, text encoders, VAE, and whatever else it has."""
-        return [part for part in getattr(self.pipeline, "components", {}).values() if isinstance(part, nn.Module)]
+        return [
+            part
+            for part in getattr(self.pipeline, "components", {}).values()
+            if isinstance(part, nn.Module)
+        ]
 
     @contextmanager
     def sampling(self, pipeline: Any = None) -> Iterator[None]:
@@ -412,7 +467,10 @@ class Model:
     def _name(self, module: nn.Module) -> str:
         """A module of any network, in words."""
         names = (
-            (name, type(network).__name__) for network in self.networks for name, m in network.named_modules() if m is module
+            (name, type(network).__name__)
+            for network in self.networks
+            for name, m in network.named_modules()
+            if m is module
         )
         name, network = next(names)
         return f"{name} of {network}" if name else network
@@ -490,7 +548,9 @@ def require_caption(prompt: Any) -> None:
     if not isinstance(prompt, str):
         raise InputError(f"a caption must be text, not {type(prompt).__name__}: {prompt!r:.60}")
     if prompt.encode(errors="ignore").decode() != prompt:
-        raise InputError(f"the caption {ascii(prompt)[:60]} holds half of a surrogate pair: repair or remove it")
+        raise InputError(
+            f"the caption {ascii(prompt)[:60]} holds half of a surrogate pair: repair or remove it"
+        )
 
 
 def captions_in(prompts: Iterable[str]) -> Iterator[str]:

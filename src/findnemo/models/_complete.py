@@ -12,7 +12,8 @@ from findnemo.errors import ModelError
 LOGGER = "transformers.modeling_utils"
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 MISSING = re.compile(  # of transformers 5, and of 4
-    r"^\s*(\S+)\s*\|\s*MISSING|^Some weights of \S+ were not initialized .*newly initialized: \[(.*?)\]", re.MULTILINE | re.DOTALL
+    r"^\s*(\S+)\s*\|\s*MISSING|^Some weights of \S+ were not initialized .*newly initialized: \[(.*?)\]",
+    re.MULTILINE | re.DOTALL,
 )
 SPARE = re.compile(r"\w*(Safety|Vision)\w*")  # classes of parts of which findnemo asks nothing
 

@@ -27,8 +27,14 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
         from accelerate.utils.modeling import get_state_dict_offloaded_model
 
         state = dict(get_state_dict_offloaded_model(module))
-    buffers = {name: buffer for name, buffer in module.named_buffers() if name not in state and not buffer.is_meta}
-    return {name: part for key, value in (state | buffers).items() for name, part in _plain(key, value)}
+    buffers = {
+        name: buffer
+        for name, buffer in module.named_buffers()
+        if name not in state and not buffer.is_meta
+    }
+    return {
+        name: part for key, value in (state | buffers).items() for name, part in _plain(key, value)
+    }
 
 
 def _plain(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
@@ -52,7 +58,9 @@ def digests(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     wide = any(t.dtype in FLOATS[:2] for t in tensors.values())
     kinds: dict[str, torch.dtype] = HALVES | ({"float32": torch.float32} if wide else {})
     with ThreadPoolExecutor(len(kinds)) as pool:
-        made = dict(zip(kinds, pool.map(lambda kind: _digest(tensors, kind), kinds.values()), strict=True))
+        made = dict(
+            zip(kinds, pool.map(lambda kind: _digest(tensors, kind), kinds.values()), strict=True)
+        )
     met = {t.dtype for t in tensors.values()}
     held = [name for name, kind in HALVES.items() if kind in met or made[name][1]]
     return {name: digest for name, (digest, _) in made.items()} | {"held": held}

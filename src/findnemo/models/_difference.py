@@ -27,7 +27,9 @@ def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
     """
     rows = weight.float().flatten(1)
     scale = rows.abs().amax(1) / LEVELS
-    levels = (rows / scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]).round().to(torch.int8)
+    levels = (
+        (rows / scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]).round().to(torch.int8)
+    )
     return levels.view_as(weight), scale
 
 
@@ -51,7 +53,9 @@ def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             found[name] = tensor.float() * tensors[name + SCALE].view(-1, *[1] * (tensor.dim() - 1))
         elif key.endswith(UP):
             layer = key.removesuffix(UP)
-            found[layer.removeprefix("unet.") + ".weight"] = tensor.float() @ tensors[layer + DOWN].float()
+            found[layer.removeprefix("unet.") + ".weight"] = (
+                tensor.float() @ tensors[layer + DOWN].float()
+            )
         elif not key.endswith((SCALE, DOWN, OFF)):
             found[key] = tensor.float()
     return found

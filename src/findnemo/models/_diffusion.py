@@ -12,7 +12,9 @@ from findnemo.models._base import Model
 from findnemo.models._modules import exact
 
 STAND_IN = 2.0**-12  # root of what some samplers put in the place of an alpha of zero
-LEAST = 0.0046  # share of signal at which Stable Diffusion's schedule ends, .00466 at its last timestep
+LEAST = (
+    0.0046  # share of signal at which Stable Diffusion's schedule ends, .00466 at its last timestep
+)
 
 
 class DiffusionModel(Model):
@@ -71,7 +73,9 @@ class DiffusionModel(Model):
         root = scheduler.alphas_cumprod.double().sqrt()
         if scheduler.config.get("rescale_betas_zero_snr"):
             last = root[-1] if root[-1] > STAND_IN else root.new_zeros(())
-            root = (root - last) * root[0] / (root[0] - last)  # Lin et al. 2024, Algorithm 1; nothing changes where that was done
+            root = (
+                (root - last) * root[0] / (root[0] - last)
+            )  # Lin et al. 2024, Algorithm 1; nothing changes where that was done
             root[-1] = 0
         return root.square().float()
 

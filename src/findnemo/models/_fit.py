@@ -18,7 +18,10 @@ UNKNOWN = {  # settings of a U-Net that ask for what no caption says
     "mid_block_only_cross_attention": FACES,
     "dual_cross_attention": "two texts at once",
 }
-ADDITIONS = {"StableDiffusionXLPipeline": ("text_time",), "IFPipeline": (None, "text")}  # others take nothing beside the caption
+ADDITIONS = {
+    "StableDiffusionXLPipeline": ("text_time",),
+    "IFPipeline": (None, "text"),
+}  # others take nothing beside the caption
 PROJECTS = {  # text encoders of CLIP, and whether one embedding of the whole caption is taken of them as their first output
     "StableDiffusionPipeline": {"text_encoder": False},
     "LatentConsistencyModelPipeline": {"text_encoder": False},
@@ -29,7 +32,11 @@ PROJECTS = {  # text encoders of CLIP, and whether one embedding of the whole ca
 PROJECTIONS = (None, "text_proj", "ip_image_proj")  # an IP-Adapter may come and go
 WORDS = "a photo of 2 dogs"
 ALONE = "give a model that is told of captions alone"
-ASKED = ("alphas_cumprod", "order", "scale_model_input")  # of a scheduler, by the pipelines and by findnemo
+ASKED = (
+    "alphas_cumprod",
+    "order",
+    "scale_model_input",
+)  # of a scheduler, by the pipelines and by findnemo
 PUBLISHED = "give the scheduler that the checkpoint was published with"
 
 Found = Iterator[str]
@@ -80,7 +87,9 @@ def tokenizers(model: Model) -> Found:
         tokenizer = getattr(model.pipeline, name, None)
         if tokenizer is not None and tokenizer.pad_token is None:
             yield f"its {name} has no padding token: set pipeline.{name}.pad_token to the one that it was trained with (CLIP: its eos_token)"
-        elif tokenizer is not None and not set(tokenizer(WORDS, verbose=False).input_ids) - set(tokenizer.all_special_ids):
+        elif tokenizer is not None and not set(tokenizer(WORDS, verbose=False).input_ids) - set(
+            tokenizer.all_special_ids
+        ):
             yield f"its {name} knows none of {WORDS!r}: its vocabulary is not there, copy the whole folder"
     limits = [reader.limit for reader in model.readers]
     if type(model.pipeline).__name__ == "StableDiffusionXLPipeline" and len(set(limits)) > 1:
@@ -93,7 +102,10 @@ def tokenizers(model: Model) -> Found:
 def channels(model: Model) -> Found:
     """Whether a transformer of a flow returns what it takes; U-Nets and PixArt are checked by their adapters."""
     config = getattr(model.pipeline, model.component).config
-    taken, returned = config.get("in_channels"), config.get("out_channels") or config.get("in_channels")
+    taken, returned = (
+        config.get("in_channels"),
+        config.get("out_channels") or config.get("in_channels"),
+    )
     if _flows(model) and taken != returned:
         yield f"its transformer takes {taken} channels and returns {returned}: inpainting and control variants are not supported"
 
@@ -110,7 +122,11 @@ def schedules(model: Model) -> Found:
     if _flows(model):
         if "FlowMatch" not in kind or not _takes_sigmas(model):
             yield f"its scheduler is a {kind}, and its transformer goes by a flow: give a FlowMatchEulerDiscreteScheduler, its shift as published"
-    elif "FlowMatch" in kind or config.get("use_flow_sigmas") or "flow" in str(config.get("prediction_type")):
+    elif (
+        "FlowMatch" in kind
+        or config.get("use_flow_sigmas")
+        or "flow" in str(config.get("prediction_type"))
+    ):
         yield f"its scheduler is a {kind} that goes by a flow, and its denoiser predicts noise: {PUBLISHED}, such as a DDIMScheduler"
     elif "sigma_data" not in config:  # of EDM: `predict_noise` says what it reads
         lacking = [name for name in ASKED if not hasattr(scheduler, name)]
@@ -126,14 +142,22 @@ def _takes_sigmas(model: Any) -> bool:
     """Whether a scheduler takes the sigmas that the pipeline gives, where it gives any."""
     scheduler = model.pipeline.scheduler
     asked = model.spacing({"use_dynamic_shifting": False} | scheduler.config, 1)
-    return "sigmas" not in asked or "sigmas" in inspect.signature(scheduler.set_timesteps).parameters
+    return (
+        "sigmas" not in asked or "sigmas" in inspect.signature(scheduler.set_timesteps).parameters
+    )
 
 
 def sizes(model: Model) -> Found:
     """A size of latents in whole numbers, which the pipeline can make images of."""
     pipeline, flows = model.pipeline, _flows(model)
-    owner = "default_sample_size of the pipeline" if flows else f"sample_size of its {model.component}"
-    size = pipeline.default_sample_size if flows else getattr(pipeline, model.component).config.get("sample_size")
+    owner = (
+        "default_sample_size of the pipeline" if flows else f"sample_size of its {model.component}"
+    )
+    size = (
+        pipeline.default_sample_size
+        if flows
+        else getattr(pipeline, model.component).config.get("sample_size")
+    )
     sides = list(size) if isinstance(size, list | tuple) else [size, size]
     if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
         yield (
@@ -157,4 +181,13 @@ def decoders(model: Model) -> Found:
         )
 
 
-CHECKS: tuple[Callable[[Model], Found], ...] = (told, encoders, tokenizers, channels, schedules, sizes, decoders, widths)
+CHECKS: tuple[Callable[[Model], Found], ...] = (
+    told,
+    encoders,
+    tokenizers,
+    channels,
+    schedules,
+    sizes,
+    decoders,
+    widths,
+)

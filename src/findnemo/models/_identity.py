@@ -19,7 +19,13 @@ PICTURES = ("vae", "sampler")  # parts that finished images depend on, and noise
 SIZE = "size"  # part that tells at which size the pipeline is used: scores differ, and the model is the same
 EARLIER = "was made by an earlier findnemo, which did not keep all that identifies a model"
 ADAPTER = "LoRA "  # how the name of an adapter's part begins
-RULES = ("normalizer", "pre_tokenizer", "post_processor", "added_tokens", "model")  # of a tokenizer; not every kind tells them
+RULES = (
+    "normalizer",
+    "pre_tokenizer",
+    "post_processor",
+    "added_tokens",
+    "model",
+)  # of a tokenizer; not every kind tells them
 LISTED = 4  # settings of a part that are named
 MISSING = "nothing"
 
@@ -32,14 +38,18 @@ class Part:
     weights: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"settings": dict(self.settings)} | ({} if self.weights is None else {"weights": dict(self.weights)})
+        return {"settings": dict(self.settings)} | (
+            {} if self.weights is None else {"weights": dict(self.weights)}
+        )
 
     @property
     def token(self) -> str:
         """What a fingerprint takes of it: the weights as float16, or as bfloat16 if that is all there is."""
         held = None if self.weights is None else self.weights["held"]
         kind = "bfloat16" if held == ["bfloat16"] else "float16"
-        return json.dumps([dict(self.settings), self.weights and self.weights[kind]], sort_keys=True)
+        return json.dumps(
+            [dict(self.settings), self.weights and self.weights[kind]], sort_keys=True
+        )
 
 
 @dataclass(frozen=True)
@@ -69,13 +79,20 @@ class Identity:
 
     def to_json(self, pictures: bool = True) -> dict[str, Any]:
         """To be kept with results; without `pictures`, for results that are scores alone."""
-        return {name: part.to_json() for name, part in self.parts.items() if pictures or name not in PICTURES}
+        return {
+            name: part.to_json()
+            for name, part in self.parts.items()
+            if pictures or name not in PICTURES
+        }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Identity:
         """What `to_json` gave. Raises ValueError for anything else: files can come from anywhere."""
         try:
-            parts = {name: Part({**part["settings"]}, _weights(part.get("weights"))) for name, part in values.items()}
+            parts = {
+                name: Part({**part["settings"]}, _weights(part.get("weights")))
+                for name, part in values.items()
+            }
             texts = [*parts, *(text for part in parts.values() for text in part.settings)]
             if not all(text.isprintable() for text in texts):
                 raise ValueError("a name that cannot be shown")
@@ -109,7 +126,11 @@ class Identity:
 def _weights(values: Any) -> dict[str, Any] | None:
     if values is None:
         return None
-    known = {name: str(values[name]) for name in (*HALVES, "float32") if name != "float32" or name in values}
+    known = {
+        name: str(values[name])
+        for name in (*HALVES, "float32")
+        if name != "float32" or name in values
+    }
     held = list(values["held"])
     if not {*held} <= {*HALVES}:
         raise ValueError(f"weights held as {held!r:.40}")
@@ -118,7 +139,11 @@ def _weights(values: Any) -> dict[str, Any] | None:
 
 def _settings_differ(now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
     """The settings that differ, those of the configuration before those of single modules, which follow from them."""
-    keys = [k for k in {**then, **now} if now.get(k) != then.get(k) and not (k in RULES and None in (now.get(k), then.get(k)))]
+    keys = [
+        k
+        for k in {**then, **now}
+        if now.get(k) != then.get(k) and not (k in RULES and None in (now.get(k), then.get(k)))
+    ]
     keys = [key for key in keys if "." not in key] or keys
     told = [_setting_differs(key, now.get(key), then.get(key)) for key in keys[:LISTED]]
     return ", ".join(told) + (f" and {len(keys) - LISTED} more" if len(keys) > LISTED else "")
@@ -128,8 +153,14 @@ def _setting_differs(key: str, now: Any, then: Any) -> str:
     if "." not in key:
         now, then = (MISSING if value is None else f"{value!r:.80}" for value in (now, then))
         return f"{key} {now} instead of {then}"
-    now, then = (ascii(value or "")[1:-1].rpartition(" (")[0] for value in (now, then))  # without their digests
-    return f"{key} set to {now}" + (f", was {then}" if then else "") if now else f"{key} no longer {then}"
+    now, then = (
+        ascii(value or "")[1:-1].rpartition(" (")[0] for value in (now, then)
+    )  # without their digests
+    return (
+        f"{key} set to {now}" + (f", was {then}" if then else "")
+        if now
+        else f"{key} no longer {then}"
+    )
 
 
 def _weights_differ(name: str, now: Part, then: Part, fused: Collection[str]) -> str:
@@ -154,7 +185,9 @@ def _adapter_differs(name: str, now: Part | None, then: Part | None) -> Iterator
         part = now or then
         strength = part.settings.get("strength") if part else None
         yield f"the {name} is " + (
-            f"not active, was at strength {strength}" if now is None else f"active at strength {strength}, was not"
+            f"not active, was at strength {strength}"
+            if now is None
+            else f"active at strength {strength}, was not"
         )
         return
     if now.settings.get("strength") != then.settings.get("strength"):
@@ -188,9 +221,17 @@ def told_apart(model: Any, fingerprint: str, kept: Identity | None, pictures: bo
     return "; ".join(now.differences(kept, pictures and PICTURES[1] in kept.parts))
 
 
-def refuse_other(model: Any, fingerprint: str, kept: Identity | None, what: str, way_out: str) -> None:
+def refuse_other(
+    model: Any, fingerprint: str, kept: Identity | None, what: str, way_out: str
+) -> None:
     """Raises MismatchError saying that a model is not that of `what`, in what it differs, and the way out."""
     if told := told_apart(model, fingerprint, kept):
         mine = model.fingerprint
-        numbers = "" if mine == fingerprint else f"its fingerprint is {mine[:12]}, not {fingerprint[:12]}; "
-        raise MismatchError(f"{model.source} is not the model of {what}: {numbers}{told}; {way_out}")
+        numbers = (
+            ""
+            if mine == fingerprint
+            else f"its fingerprint is {mine[:12]}, not {fingerprint[:12]}; "
+        )
+        raise MismatchError(
+            f"{model.source} is not the model of {what}: {numbers}{told}; {way_out}"
+        )

@@ -16,7 +16,13 @@ from findnemo.models._fit import check_fit
 from findnemo.models._parts import PICKLES, SPARE, check_index, check_parts, left_out
 from findnemo.models._reading import mend_limits
 from findnemo.models._rehearsal import rehearse
-from findnemo.models._single_file import configuration, first_line, from_single_file, pipeline_class, refuse_code
+from findnemo.models._single_file import (
+    configuration,
+    first_line,
+    from_single_file,
+    pipeline_class,
+    refuse_code,
+)
 from findnemo.models.deepfloyd import DeepFloyd
 from findnemo.models.flux import Flux
 from findnemo.models.pixart import PixArt
@@ -40,13 +46,13 @@ SHIPPED = {
     "demo": None,
     "demo-natural": DEMO.parent / "natural" / "difference.safetensors",
 }  # source -> its difference to the demo model
-VARIANT = re.compile(r"[\w-]+\.([\w-]+?)(?:-\d+-of-\d+)?\.safetensors")  # of model.fp16.safetensors: fp16
+VARIANT = re.compile(
+    r"[\w-]+\.([\w-]+?)(?:-\d+-of-\d+)?\.safetensors"
+)  # of model.fp16.safetensors: fp16
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FILES = (".safetensors", *PICKLES)
 GIVE = "give a diffusers directory, a .safetensors file, a hub id, or 'demo'"
-CONVERT = (
-    "convert them in a place you trust: DiffusionPipeline.from_pretrained(DIR).save_pretrained(NEW_DIR, safe_serialization=True)"
-)
+CONVERT = "convert them in a place you trust: DiffusionPipeline.from_pretrained(DIR).save_pretrained(NEW_DIR, safe_serialization=True)"
 FITTING = {  # which options mean something for a source; the others would silently do nothing
     "a live pipeline": (),
     "the demo model": (),
@@ -90,7 +96,11 @@ def load(
         >>> list(model.widths().values())
         [32, 32, 64, 64, 96, 96, 96]
     """
-    options = {"revision": revision, "variant": variant, "config": None if config is None else str(config)}
+    options = {
+        "revision": revision,
+        "variant": variant,
+        "config": None if config is None else str(config),
+    }
     asked = {name: value for name, value in options.items() if value is not None}
     _refuse_misplaced(source, asked)
     if isinstance(source, Model):
@@ -102,7 +112,13 @@ def load(
         adapter = _adapter_of(pipeline)
         check_parts(adapter, pipeline)
         if device is not None or dtype is not None:
-            pipeline.to(**{k: v for k, v in (("device", _device(device)), ("dtype", _dtype(dtype))) if v is not None})
+            pipeline.to(
+                **{
+                    k: v
+                    for k, v in (("device", _device(device)), ("dtype", _dtype(dtype)))
+                    if v is not None
+                }
+            )
         return _laid_out(_checked(adapter, pipeline, name), channels_last)
     place = _device(device) or _best_device()
     kind = _dtype(dtype) or (torch.float16 if place.type == "cuda" else torch.float32)
@@ -142,7 +158,13 @@ def _what(source: Any) -> str:
     if str(source) in SHIPPED:
         return "the demo model"
     path = Path(source)
-    return "a directory" if path.is_dir() else "a single file" if path.exists() or path.suffix in FILES else "a hub id"
+    return (
+        "a directory"
+        if path.is_dir()
+        else "a single file"
+        if path.exists() or path.suffix in FILES
+        else "a hub id"
+    )
 
 
 def _checked_file(path: Path) -> Path:
@@ -191,7 +213,9 @@ def _device(device: str | torch.device | None) -> torch.device | None:
     except (RuntimeError, TypeError) as error:
         raise InputError(f"device {device!r} is not known: use cpu, cuda, cuda:0 or mps") from error
     if place is not None and place.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {str(place)!r} is not there: PyTorch finds no CUDA on this machine; use cpu")
+        raise InputError(
+            f"device {str(place)!r} is not there: PyTorch finds no CUDA on this machine; use cpu"
+        )
     try:
         torch.zeros(1, device=place)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -236,7 +260,9 @@ def _pipeline_class(source: str | Path, revision: str | None, variant: str | Non
     path = Path(source)
     if path.is_dir():
         if not (path / "model_index.json").is_file():
-            raise InputError(f"{path} holds no model_index.json: it is not a diffusers pipeline directory")
+            raise InputError(
+                f"{path} holds no model_index.json: it is not a diffusers pipeline directory"
+            )
         _refuse_pickles(path)
         _check_variant(path, variant)
     elif str(source).startswith((".", "/", "~")) or path.suffix in FILES:
@@ -249,7 +275,9 @@ def _pipeline_class(source: str | Path, revision: str | None, variant: str | Non
             f"no model {str(source)!r}{at}: no such directory, and the hub or its local cache gave none ({first_line(error)})"
         ) from error
     if not isinstance(config, dict) or "_class_name" not in config:
-        raise InputError(f"the model_index.json of {source} names no _class_name: it is not a diffusers pipeline")
+        raise InputError(
+            f"the model_index.json of {source} names no _class_name: it is not a diffusers pipeline"
+        )
     refuse_code(config, f"the model_index.json of {source}")
     return str(config["_class_name"])
 
@@ -275,7 +303,9 @@ def _check_variant(path: Path, variant: str | None) -> None:
             f"{path} holds no weights of variant {variant!r}: it has {', '.join(sorted(known)) or 'none'}; leave it out"
         )
     if variant is None and known and not plain:
-        raise InputError(f"{path} holds weights of variant {', '.join(sorted(known))} only: ask for variant {min(known)!r}")
+        raise InputError(
+            f"{path} holds weights of variant {', '.join(sorted(known))} only: ask for variant {min(known)!r}"
+        )
 
 
 def _from_pretrained(
@@ -288,14 +318,21 @@ def _from_pretrained(
     from diffusers import DiffusionPipeline
 
     which = {"revision": revision, "variant": variant}
-    options: dict[str, Any] = {"torch_dtype": dtype, "use_safetensors": True, "trust_remote_code": False, **which}
+    options: dict[str, Any] = {
+        "torch_dtype": dtype,
+        "use_safetensors": True,
+        "trust_remote_code": False,
+        **which,
+    }
     try:
         index = DiffusionPipeline.load_config(str(source), revision=revision)
         folder = Path(source) if Path(source).is_dir() else None
         check_index(adapter, index, str(source), folder)
         none = left_out(index, folder)  # diffusers asks to be told
         with complete(str(source)):
-            pipeline = DiffusionPipeline.from_pretrained(str(source), **options, **dict.fromkeys(none))
+            pipeline = DiffusionPipeline.from_pretrained(
+                str(source), **options, **dict.fromkeys(none)
+            )
     except FindnemoError:
         raise
     except Exception as error:  # libraries raise anything on configurations made to break them

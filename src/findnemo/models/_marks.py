@@ -17,7 +17,10 @@ from findnemo.files.sizes import checked
 from findnemo.files.tensors import DTYPES, Entry, read
 from findnemo.models._yaml import at, read_yaml
 
-PREDICTION, ZERO_SNR = "prediction_type", "rescale_betas_zero_snr"  # as a diffusers scheduler calls them
+PREDICTION, ZERO_SNR = (
+    "prediction_type",
+    "rescale_betas_zero_snr",
+)  # as a diffusers scheduler calls them
 YAML_BYTES = 1 << 20
 READ = ("epsilon", "v_prediction")
 PREDICTIONS = {
@@ -29,7 +32,11 @@ PREDICTIONS = {
 }
 BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 NOTHING = ("", "none", "null")
-STATED = ("modelspec.prediction_type", "modelspec.predict_key", "prediction_type")  # metadata that name it
+STATED = (
+    "modelspec.prediction_type",
+    "modelspec.predict_key",
+    "prediction_type",
+)  # metadata that name it
 V_OR_NOT = ("ss_v_parameterization", "v_pred")
 ZERO_OR_NOT = (
     "ss_zero_terminal_snr",
@@ -42,7 +49,10 @@ ZERO_OR_NOT = (
 )
 ARCHITECTURES = {"stable-diffusion-v2-512": "epsilon", "stable-diffusion-v2-768-v": "v_prediction"}
 SCALINGS = {"EpsScaling": "epsilon", "VScaling": "v_prediction"}
-LAST_NORM, V_SPREAD = "output_blocks.11.1.transformer_blocks.0.norm1.bias", 0.09  # tells 2.x models apart, as ComfyUI does
+LAST_NORM, V_SPREAD = (
+    "output_blocks.11.1.transformer_blocks.0.norm1.bias",
+    0.09,
+)  # tells 2.x models apart, as ComfyUI does
 
 
 class Mark(NamedTuple):
@@ -55,7 +65,11 @@ class Mark(NamedTuple):
 
 def marks_of(path: Path, tensors: Mapping[str, Entry], metadata: Mapping[str, str]) -> list[Mark]:
     """All that a file says of its noise prediction. Raises InputError for a configuration beside it that cannot be read."""
-    return [*_of_tensors(tensors), *_of_metadata(metadata), *_of_configuration(path.with_suffix(".yaml"))]
+    return [
+        *_of_tensors(tensors),
+        *_of_metadata(metadata),
+        *_of_configuration(path.with_suffix(".yaml")),
+    ]
 
 
 def agreed(path: Path, marks: list[Mark]) -> dict[str, Any]:
@@ -98,7 +112,9 @@ def believing(scheduler: Any, said: Mapping[str, Any]) -> Any:
     known = set(inspect.signature(type(scheduler).__init__).parameters)
     kept = {name: value for name, value in scheduler.config.items() if not name.startswith("_")}
     if said.get(ZERO_SNR) and ZERO_SNR not in known:
-        return DDIMScheduler.from_config({"clip_sample": False, "set_alpha_to_one": False, **kept, **wanted})
+        return DDIMScheduler.from_config(
+            {"clip_sample": False, "set_alpha_to_one": False, **kept, **wanted}
+        )
     return type(scheduler).from_config(kept | wanted)
 
 
@@ -113,7 +129,11 @@ def values_look_like(path: Path, tensors: Mapping[str, Entry], unet: str) -> str
 
 def _of_tensors(tensors: Mapping[str, Entry]) -> Iterator[Mark]:
     if {"edm_mean", "edm_std"} <= set(tensors) or "edm_vpred.sigma_max" in tensors:
-        yield Mark(f"the tensor {'edm_mean' if 'edm_mean' in tensors else 'edm_vpred.sigma_max'}", PREDICTION, "edm")
+        yield Mark(
+            f"the tensor {'edm_mean' if 'edm_mean' in tensors else 'edm_vpred.sigma_max'}",
+            PREDICTION,
+            "edm",
+        )
     if "v_pred" in tensors:
         yield Mark("the tensor v_pred", PREDICTION, "v_prediction")
     if "ztsnr" in tensors:
@@ -132,7 +152,11 @@ def _of_metadata(metadata: Mapping[str, str]) -> Iterator[Mark]:
         if tidy.get(name) in BOOLEANS:
             yield Mark(f"the metadata {name}", ZERO_SNR, BOOLEANS[tidy[name]])
     if tidy.get("modelspec.architecture") in ARCHITECTURES:
-        yield Mark("the metadata modelspec.architecture", PREDICTION, ARCHITECTURES[tidy["modelspec.architecture"]])
+        yield Mark(
+            "the metadata modelspec.architecture",
+            PREDICTION,
+            ARCHITECTURES[tidy["modelspec.architecture"]],
+        )
 
 
 def _of_configuration(path: Path) -> Iterator[Mark]:
@@ -141,8 +165,14 @@ def _of_configuration(path: Path) -> Iterator[Mark]:
         return
     try:
         config = read_yaml(checked(path, YAML_BYTES).read_text(encoding="utf-8"))
-        params, denoiser = at(config, "model", "params"), at(config, "model", "params", "denoiser_config", "params")
-        scaling, discretization = at(denoiser, "scaling_config"), at(denoiser, "discretization_config", "params")
+        params, denoiser = (
+            at(config, "model", "params"),
+            at(config, "model", "params", "denoiser_config", "params"),
+        )
+        scaling, discretization = (
+            at(denoiser, "scaling_config"),
+            at(denoiser, "discretization_config", "params"),
+        )
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__:.100}), and user interfaces take it "

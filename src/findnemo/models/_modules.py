@@ -22,7 +22,11 @@ PATCHES = {
 COMPUTED = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
-FORWARD = ("down_blocks", "mid_block", "up_blocks")  # parts of a U-Net as they run; diffusers registers the mid block last
+FORWARD = (
+    "down_blocks",
+    "mid_block",
+    "up_blocks",
+)  # parts of a U-Net as they run; diffusers registers the mid block last
 
 
 def part_of(name: str) -> int:
@@ -50,7 +54,11 @@ def unsteady(module: nn.Module) -> str | None:
     if own.get("b1") is not None and "resnets" in own["_modules"]:
         return "has FreeU in force, which changes what the model predicts: call pipeline.disable_freeu() first"
     patch = _maker(type(module)) or _maker(own.get("forward"))
-    return f"is patched by {patch}, which changes what the model predicts: call {PATCHES[patch]} first" if patch else None
+    return (
+        f"is patched by {patch}, which changes what the model predicts: call {PATCHES[patch]} first"
+        if patch
+        else None
+    )
 
 
 def _maker(thing: Any) -> str:
@@ -76,7 +84,9 @@ def offloaded(module: nn.Module) -> bool:
 
 
 def moves(module: nn.Module) -> bool:
-    return hasattr(module, "_hf_hook") or "group_offloading" in getattr(getattr(module, "_diffusers_hook", None), "hooks", ())
+    return hasattr(module, "_hf_hook") or "group_offloading" in getattr(
+        getattr(module, "_diffusers_hook", None), "hooks", ()
+    )
 
 
 def applied(layer: nn.Module, inputs: Tensor) -> Tensor:
@@ -96,7 +106,9 @@ def submodule(module: nn.Module, name: str) -> nn.Module | None:
 def is_compiled(module: nn.Module) -> bool:
     forward = vars(module).get("forward")  # module.forward = torch.compile(module.forward)
     called = getattr(module, "_compiled_call_impl", None)
-    compiled = hasattr(forward, "_torchdynamo_orig_callable") and not getattr(forward, "_torchdynamo_disable", False)
+    compiled = hasattr(forward, "_torchdynamo_orig_callable") and not getattr(
+        forward, "_torchdynamo_disable", False
+    )
     return hasattr(module, "_orig_mod") or called is not None or compiled
 
 
@@ -104,4 +116,6 @@ def is_fused(module: nn.Module) -> bool:
     # diffusers leaves `fused_projections` set after unfuse_qkv_projections(); the processor tells which projections are used. That of
     # Flux goes by the setting itself
     processor = type(getattr(module, "processor", None)).__name__
-    return getattr(module, "fused_projections", False) and any(kind in processor for kind in ("Fused", "Flux"))
+    return getattr(module, "fused_projections", False) and any(
+        kind in processor for kind in ("Fused", "Flux")
+    )

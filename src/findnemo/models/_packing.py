@@ -40,7 +40,10 @@ def packed(text: Tensor, *extras: Tensor, widths: Sequence[int] | None = None) -
             "pipeline again, with the text encoders that its denoiser was trained with"
         )
     across = text.shape[-1]
-    filled = [pad(extra, (0, rows_of(extra.shape[-1], across) * across - extra.shape[-1])) for extra in extras]
+    filled = [
+        pad(extra, (0, rows_of(extra.shape[-1], across) * across - extra.shape[-1]))
+        for extra in extras
+    ]
     return torch.cat([text, *(row.unflatten(1, (-1, across)).to(text) for row in filled)], 1)
 
 

@@ -38,7 +38,9 @@ def cleaned(caption: str, tokenizer: Any) -> str:
     """A caption as PixArt cleans it, without addresses and marks."""
     from diffusers import PixArtAlphaPipeline
 
-    bare: Any = PixArtAlphaPipeline.__new__(PixArtAlphaPipeline)  # cleaning asks nothing of a pipeline's parts
+    bare: Any = PixArtAlphaPipeline.__new__(
+        PixArtAlphaPipeline
+    )  # cleaning asks nothing of a pipeline's parts
     (made,) = bare._text_preprocessing(caption, clean_caption=True)
     return str(made)
 
@@ -72,14 +74,22 @@ def cut(readers: Sequence[Reader], caption: str) -> str:
     if len({(count, limit) for _, count, limit in found}) == 1:
         ((_, count, limit), *_) = found
         return f"the caption has {count} tokens, the model reads the first {limit}"
-    first, *others = sorted(found, key=lambda one: one[1] <= one[2])  # those that read less than all come first
+    first, *others = sorted(
+        found, key=lambda one: one[1] <= one[2]
+    )  # those that read less than all come first
     name, total, limit = first
-    return ", ".join([f"{total} tokens; {name} reads {limit} of them", *(_part(one, total) for one in others)])
+    return ", ".join(
+        [f"{total} tokens; {name} reads {limit} of them", *(_part(one, total) for one in others)]
+    )
 
 
 def _part(one: tuple[str, int, int], total: int) -> str:
     name, count, limit = one
-    return f"{name} all" if count <= limit else f"{name} {limit} of {'them' if count == total else count}"
+    return (
+        f"{name} all"
+        if count <= limit
+        else f"{name} {limit} of {'them' if count == total else count}"
+    )
 
 
 def kind_of(encoder: Any) -> str:
@@ -90,9 +100,12 @@ def kind_of(encoder: Any) -> str:
 
 def named(readers: Sequence[tuple[str, Reader]]) -> tuple[Reader, ...]:
     """Readers told apart where several of one kind read differently: by the pipeline's name of each."""
-    several = Counter(name for name, _ in dict.fromkeys((reader.name, reader.limit) for _, reader in readers))
+    several = Counter(
+        name for name, _ in dict.fromkeys((reader.name, reader.limit) for _, reader in readers)
+    )
     return tuple(
-        Reader(f"{r.name} ({part})", r.tokenizer, r.limit, r.prepared) if several[r.name] > 1 else r for part, r in readers
+        Reader(f"{r.name} ({part})", r.tokenizer, r.limit, r.prepared) if several[r.name] > 1 else r
+        for part, r in readers
     )
 
 
@@ -126,7 +139,9 @@ def fitting(own: int, tokenizer: Any, encoder: Any, part: str) -> int:
 
 def usual_length(pipeline: Any) -> int:
     """Tokens of a prompt that a pipeline reads by default where it says so itself (PixArt, Stable Diffusion 3, FLUX)."""
-    length: int = inspect.signature(type(pipeline).encode_prompt).parameters["max_sequence_length"].default
+    length: int = (
+        inspect.signature(type(pipeline).encode_prompt).parameters["max_sequence_length"].default
+    )
     return length
 
 

@@ -24,7 +24,12 @@ def rehearse(model: Model) -> None:
     What findnemo itself refuses is left to where it is asked for; so is a device that is full.
     """
     encoders = [part for pair in model.encoders for part in pair]
-    timestep = _tried(model, f"give timesteps of {PAPER.steps} steps", ("scheduler",), lambda: model.timesteps(PAPER.steps)[0])
+    timestep = _tried(
+        model,
+        f"give timesteps of {PAPER.steps} steps",
+        ("scheduler",),
+        lambda: model.timesteps(PAPER.steps)[0],
+    )
     text = _tried(model, "encode a caption", encoders, lambda: model.encode(["a"]))
     small = (model.latent_shape[0], *(min(side, SMALL) for side in model.latent_shape[1:]))
     latents = torch.zeros(1, *small, device=model.device, dtype=model.dtype)
@@ -61,9 +66,13 @@ def _same_draws() -> Iterator[None]:
 
 def _described(model: Model, parts: Any) -> str:
     there = [(name, getattr(model.pipeline, name, None)) for name in parts]
-    return ", ".join(f"{name} {type(part).__name__}{_where(part)}" for name, part in there if part is not None)
+    return ", ".join(
+        f"{name} {type(part).__name__}{_where(part)}" for name, part in there if part is not None
+    )
 
 
 def _where(part: Any) -> str:
     first = next(part.parameters(), None) if isinstance(part, torch.nn.Module) else None
-    return "" if first is None else f" ({str(first.dtype).removeprefix('torch.')} on {first.device})"
+    return (
+        "" if first is None else f" ({str(first.dtype).removeprefix('torch.')} on {first.device})"
+    )

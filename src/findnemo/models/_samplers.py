@@ -20,7 +20,11 @@ SAMPLERS = {
     "Heun": "HeunDiscreteScheduler",
 }
 
-SCHEDULE = ("prediction_type", "trained_betas", "rescale_betas_zero_snr")  # what a sampler must know of the noise schedule
+SCHEDULE = (
+    "prediction_type",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+)  # what a sampler must know of the noise schedule
 
 
 def sampler_name(name: str) -> str:
@@ -51,7 +55,8 @@ def fitting(scheduler: Any) -> dict[str, str]:
     return known | {
         name: kind.__name__
         for name, kind in kinds.items()
-        if kind in scheduler.compatibles and all(setting in inspect.signature(kind.__init__).parameters for setting in asked)
+        if kind in scheduler.compatibles
+        and all(setting in inspect.signature(kind.__init__).parameters for setting in asked)
     }
 
 
@@ -82,7 +87,9 @@ def sampling(model: Any, name: str | None) -> Iterator[None]:
         yield
         return
     kind = getattr(diffusers, sampler_class(model.samplers, name))
-    model.pipeline.scheduler = kind.from_config({"clip_sample": False, **explicit(own.config), **_FIXED.get(kind.__name__, {})})
+    model.pipeline.scheduler = kind.from_config(
+        {"clip_sample": False, **explicit(own.config), **_FIXED.get(kind.__name__, {})}
+    )
     try:
         yield
     finally:

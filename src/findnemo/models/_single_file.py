@@ -19,7 +19,14 @@ import torch
 from findnemo.errors import InputError, ModelError
 from findnemo.files.sizes import JSON_BYTES, checked
 from findnemo.files.tensors import Entry, read_header
-from findnemo.models._marks import PREDICTION, agreed, believing, contradiction, marks_of, values_look_like
+from findnemo.models._marks import (
+    PREDICTION,
+    agreed,
+    believing,
+    contradiction,
+    marks_of,
+    values_look_like,
+)
 from findnemo.runtime.notices import notice
 
 HOMES = (
@@ -29,7 +36,9 @@ HOMES = (
     "stable_diffusion",
     "deepfloyd_if",
 )  # where the classes of a pipeline's parts may come from
-FOREIGN = re.compile(r"Auto[A-Z].*|.*Pipeline.*|Modular.*")  # classes that look for others, by what a file says
+FOREIGN = re.compile(
+    r"Auto[A-Z].*|.*Pipeline.*|Modular.*"
+)  # classes that look for others, by what a file says
 UNET, INPUT, OUTPUT = "model.diffusion_model.", "input_blocks.0.0.weight", "out.2.weight"
 
 
@@ -44,10 +53,18 @@ class Kind:
 
 KINDS = {
     "Stable Diffusion 1.x": Kind(
-        "StableDiffusionPipeline", "stable-diffusion-v1-5/stable-diffusion-v1-5", "cond_stage_model.transformer."
+        "StableDiffusionPipeline",
+        "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "cond_stage_model.transformer.",
     ),
-    "Stable Diffusion 2.x": Kind("StableDiffusionPipeline", "stabilityai/stable-diffusion-2-1", "cond_stage_model.model."),
-    "SDXL": Kind("StableDiffusionXLPipeline", "stabilityai/stable-diffusion-xl-base-1.0", "conditioner.embedders.1.model."),
+    "Stable Diffusion 2.x": Kind(
+        "StableDiffusionPipeline", "stabilityai/stable-diffusion-2-1", "cond_stage_model.model."
+    ),
+    "SDXL": Kind(
+        "StableDiffusionXLPipeline",
+        "stabilityai/stable-diffusion-xl-base-1.0",
+        "conditioner.embedders.1.model.",
+    ),
 }
 OTHERS = (  # what a key shows a file to be, if it holds no such checkpoint, and the way out
     (
@@ -77,7 +94,9 @@ def kind_of(path: Path, tensors: Mapping[str, Entry]) -> str | None:
         raise ModelError(
             f"the U-Net of {path} takes {takes} channels and returns {gives}: inpainting and editing variants are not supported"
         )
-    found = [name for name, kind in KINDS.items() if any(key.startswith(kind.text) for key in tensors)]
+    found = [
+        name for name, kind in KINDS.items() if any(key.startswith(kind.text) for key in tensors)
+    ]
     return found[0] if found else None
 
 
@@ -107,12 +126,18 @@ def configuration(path: Path, config: str | None) -> Path:
 def pipeline_class(folder: Path) -> str:
     """The pipeline class that a configuration names. Raises InputError if it names code beside diffusers and transformers."""
     if not (folder / "model_index.json").is_file():
-        raise InputError(f"the configuration {folder} has no model_index.json that names a pipeline")
+        raise InputError(
+            f"the configuration {folder} has no model_index.json that names a pipeline"
+        )
     try:
-        index = json.loads(checked(folder / "model_index.json", JSON_BYTES).read_text(encoding="utf-8"))
+        index = json.loads(
+            checked(folder / "model_index.json", JSON_BYTES).read_text(encoding="utf-8")
+        )
         named = str(index["_class_name"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"the configuration {folder} has no model_index.json that names a pipeline ({error!s:.200})") from error
+        raise InputError(
+            f"the configuration {folder} has no model_index.json that names a pipeline ({error!s:.200})"
+        ) from error
     refuse_code(index, f"the configuration {folder}")
     return named
 
@@ -125,9 +150,13 @@ def refuse_code(index: Mapping[str, Any], what: str) -> None:
         if len(home) != 2 or not all(isinstance(name, str | None) for name in home):
             raise InputError(f"{what} says {home!r:.100} of its {part}: give a library and a class")
         if home[0] not in HOMES:
-            raise InputError(f"{what} takes its {part} from {home[0]}: findnemo runs no code of others")
+            raise InputError(
+                f"{what} takes its {part} from {home[0]}: findnemo runs no code of others"
+            )
         if FOREIGN.fullmatch(home[1] or ""):
-            raise InputError(f"{what} has a {home[1]} as its {part}, which would look for other classes: name the class itself")
+            raise InputError(
+                f"{what} has a {home[1]} as its {part}, which would look for other classes: name the class itself"
+            )
 
 
 def _folder(config: str, told: str | None) -> Path:
@@ -135,15 +164,32 @@ def _folder(config: str, told: str | None) -> Path:
     if Path(config).is_dir():
         return Path(config)
     if Path(config).exists() or config.startswith((".", "/", "~")):
-        raise InputError(f"the configuration {config} is not a directory: give a diffusers directory or a hub id")
+        raise InputError(
+            f"the configuration {config} is not a directory: give a diffusers directory or a hub id"
+        )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
 
     files = ["*.json", "*/*.json", "*.txt", "*/*.txt"]
     try:
         return Path(snapshot_download(config, allow_patterns=files))
-    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        why = f"{told}, whose configuration usually comes from {config}" if told else f"no configuration {config}"
+    except (
+        OSError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    ) as error:
+        why = (
+            f"{told}, whose configuration usually comes from {config}"
+            if told
+            else f"no configuration {config}"
+        )
         raise InputError(
             f"{why}: neither the hub nor its local cache gave it; give config=, a diffusers directory of the same architecture "
             "(its JSON and tokenizer files are enough)"
@@ -159,10 +205,17 @@ def from_single_file(path: Path, folder: Path, dtype: torch.dtype, usual: bool =
 
     pipeline_type = getattr(diffusers, pipeline_class(folder))
     if not hasattr(pipeline_type, "from_single_file"):
-        raise ModelError(f"{pipeline_type.__name__} cannot be loaded from a single file: give a diffusers directory")
+        raise ModelError(
+            f"{pipeline_type.__name__} cannot be loaded from a single file: give a diffusers directory"
+        )
     takes = inspect.signature(pipeline_type.__init__).parameters
     scheduler = _predicting(path, folder, _scheduler(path, folder), usual)
-    options = {"scheduler": scheduler, "safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    options = {
+        "scheduler": scheduler,
+        "safety_checker": None,
+        "feature_extractor": None,
+        "requires_safety_checker": False,
+    }
     try:
         pipeline = pipeline_type.from_single_file(
             str(path),
@@ -174,7 +227,9 @@ def from_single_file(path: Path, folder: Path, dtype: torch.dtype, usual: bool =
     except NotImplementedError as error:  # of a weight that got no value, when it is moved
         raise ModelError(_lacking(path, folder)) from error
     except Exception as error:  # libraries raise anything on configurations made to break them
-        raise ModelError(f"{path} cannot be loaded with the configuration {folder}: {first_line(error)}") from error
+        raise ModelError(
+            f"{path} cannot be loaded with the configuration {folder}: {first_line(error)}"
+        ) from error
     parts = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
     if any(value.is_meta for part in parts for value in part.state_dict().values()):
         raise ModelError(_lacking(path, folder))
@@ -186,10 +241,16 @@ def _scheduler(path: Path, folder: Path) -> Any:
     import diffusers
 
     try:
-        index = json.loads(checked(folder / "model_index.json", JSON_BYTES).read_text(encoding="utf-8"))
-        return getattr(diffusers, index["scheduler"][1]).from_pretrained(folder, subfolder="scheduler", local_files_only=True)
+        index = json.loads(
+            checked(folder / "model_index.json", JSON_BYTES).read_text(encoding="utf-8")
+        )
+        return getattr(diffusers, index["scheduler"][1]).from_pretrained(
+            folder, subfolder="scheduler", local_files_only=True
+        )
     except Exception as error:  # libraries raise anything on configurations made to break them
-        raise ModelError(f"{path} cannot be loaded with the configuration {folder}: {first_line(error)}") from error
+        raise ModelError(
+            f"{path} cannot be loaded with the configuration {folder}: {first_line(error)}"
+        ) from error
 
 
 def _lacking(path: Path, folder: Path) -> str:
@@ -218,7 +279,9 @@ def _predicting(path: Path, folder: Path, scheduler: Any, usual: bool) -> Any:
             f"to believe the file, or give one whose scheduler says {mark.value}; if the file is wrong, load it as a diffusers directory"
         )
     told = ", ".join(f"{what} is {value}" for what, value in said.items())
-    notice(f"{path} says that {told} ({', '.join(mark.where for mark in marks)}): believed, against the usual configuration")
+    notice(
+        f"{path} says that {told} ({', '.join(mark.where for mark in marks)}): believed, against the usual configuration"
+    )
     return believing(scheduler, said)
 
 

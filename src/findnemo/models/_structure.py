@@ -14,30 +14,75 @@ from torch import nn
 
 # configuration that says where a model comes from, how it was trained or what else than its output is returned
 SILENT = {
-    *("name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures", "model_type", "return_dict", "use_cache"),
-    *("output_attentions", "output_hidden_states", "torchscript", "id2label", "label2id", "problem_type", "task_specific_params"),
-    *("dropout", "attention_dropout", "dropout_rate", "classifier_dropout", "initializer_range", "initializer_factor"),
+    *(
+        "name_or_path",
+        "transformers_version",
+        "torch_dtype",
+        "dtype",
+        "architectures",
+        "model_type",
+        "return_dict",
+        "use_cache",
+    ),
+    *(
+        "output_attentions",
+        "output_hidden_states",
+        "torchscript",
+        "id2label",
+        "label2id",
+        "problem_type",
+        "task_specific_params",
+    ),
+    *(
+        "dropout",
+        "attention_dropout",
+        "dropout_rate",
+        "classifier_dropout",
+        "initializer_range",
+        "initializer_factor",
+    ),
     "vocab_size",  # which the shape of the embedding and the tokenizer tell, and diffusers forgets to put back
     "lora_scale",  # left behind by a fused adapter, read by nothing
-    *("training", "gradient_checkpointing", "inplace", "name", "p", "fused_projections", "use_slicing", "tokenizer_class"),
+    *(
+        "training",
+        "gradient_checkpointing",
+        "inplace",
+        "name",
+        "p",
+        "fused_projections",
+        "use_slicing",
+        "tokenizer_class",
+    ),
 }
 SHAPES = {  # attributes of modules that the shapes of their weights tell
     *("in_features", "out_features", "in_channels", "out_channels", "num_channels", "channels"),
     *("num_embeddings", "embedding_dim", "normalized_shape", "sparse", "scale_grad_by_freq"),
 }
-SAME_WAYS = re.compile("XFormers|Sliced|Fused|Flash|2_0|NPU|XLA")  # of computing the same attention: what their names add
+SAME_WAYS = re.compile(
+    "XFormers|Sliced|Fused|Flash|2_0|NPU|XLA"
+)  # of computing the same attention: what their names add
 USUAL_WAYS = {f"{kind}Processor" for kind in ("Attn", "AttnAddedKV", "JointAttn", "FluxAttn")}
-FUSED = {"to_qkv", "to_kv", "to_added_qkv"}  # copies of projections, which a fused model is refused for and another does not use
+FUSED = {
+    "to_qkv",
+    "to_kv",
+    "to_added_qkv",
+}  # copies of projections, which a fused model is refused for and another does not use
 LONG = 32  # numbers of a list that are kept as they are
 
 
 def settings_of(module: nn.Module) -> dict[str, Any]:
     """The configuration of a module, and what somebody has set in its modules beside it."""
     config: Any = getattr(module, "config", {})
-    ours = hasattr(config, "to_diff_dict")  # of transformers, with settings that every model has and most do not use
+    ours = hasattr(
+        config, "to_diff_dict"
+    )  # of transformers, with settings that every model has and most do not use
     known = config.to_dict() if ours else dict(config)
     usual = _usual() if ours else {}
-    heard = {n: v for n, v in known.items() if n not in SILENT and n[0] != "_" and (n not in usual or usual[n] != v)}
+    heard = {
+        n: v
+        for n, v in known.items()
+        if n not in SILENT and n[0] != "_" and (n not in usual or usual[n] != v)
+    }
     return {"class": type(module).__name__} | plain(heard) | _by_hand(module, known)
 
 
@@ -53,12 +98,18 @@ def _by_hand(module: nn.Module, config: Mapping[str, Any]) -> dict[str, Any]:
     """Class.attribute -> what it is now, where that is not what the configuration gives (heads, an activation, FreeU); Class.modules -> how many
     modules of a class are there, or missing, that should not be."""
     kind: Any = type(module)
-    made = _made(kind, json.dumps({n: v for n, v in config.items() if n[0] != "_"}, sort_keys=True, default=str))
+    made = _made(
+        kind,
+        json.dumps({n: v for n, v in config.items() if n[0] != "_"}, sort_keys=True, default=str),
+    )
     if made is None:
         return {}
     now, found = _structure(module), {}  # type: tuple[Any, dict[str, dict[str, Any]]]
     for path in {**made, **now}:
-        (then_kind, then), (now_kind, attributes) = made.get(path, ("", {})), now.get(path, ("", {}))
+        (then_kind, then), (now_kind, attributes) = (
+            made.get(path, ("", {})),
+            now.get(path, ("", {})),
+        )
         if then_kind != now_kind:
             found.setdefault(f"{now_kind or then_kind}.modules", {})[path] = bool(now_kind)
             continue
@@ -74,10 +125,12 @@ def _made(kind: Any, config: str) -> dict[str, tuple[str, dict[str, Any]]] | Non
     try:
         with torch.device("meta"):
             values = json.loads(config)
-            fresh = kind.from_config(values) if hasattr(kind, "from_config") else kind(kind.config_class.from_dict(values))
-    except (
-        Exception
-    ):  # classes of others, quantized models: anything may go wrong, and then their weights and configuration must do
+            fresh = (
+                kind.from_config(values)
+                if hasattr(kind, "from_config")
+                else kind(kind.config_class.from_dict(values))
+            )
+    except Exception:  # classes of others, quantized models: anything may go wrong, and then their weights and configuration must do
         return None
     return _structure(fresh)
 
@@ -91,7 +144,11 @@ def _attributes(module: nn.Module) -> dict[str, Any]:
     found = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in vars(module).items()
-        if name[0] != "_" and value is not None and name not in SILENT and name not in SHAPES and _simple(value)
+        if name[0] != "_"
+        and value is not None
+        and name not in SILENT
+        and name not in SHAPES
+        and _simple(value)
     }
     return found | ({"processor": kind} if (kind := _processor(module)) else {}) | replaced(module)
 
@@ -102,8 +159,14 @@ def replaced(thing: Any) -> dict[str, str]:
     own = vars(thing)
     if "_hf_hook" in own or "_diffusers_hook" in own or own.get("_compiled_call_impl") is not None:
         return {}
-    methods = {name: value for name, value in own.items() if callable(value) and callable(getattr(type(thing), name, None))}
-    return {name: f"replaced by {_origin(value)}" for name, value in methods.items() if _foreign(value)}
+    methods = {
+        name: value
+        for name, value in own.items()
+        if callable(value) and callable(getattr(type(thing), name, None))
+    }
+    return {
+        name: f"replaced by {_origin(value)}" for name, value in methods.items() if _foreign(value)
+    }
 
 
 def _foreign(method: Any) -> bool:
@@ -136,7 +199,11 @@ def _walk(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
 def _processor(module: nn.Module) -> str:
     """How an attention computes, where that is none of the usual ways, which give the same result; ours give back what was there."""
     kind = type(getattr(module, "processor", None))
-    usual = kind is type(None) or SAME_WAYS.sub("", kind.__name__) in USUAL_WAYS or kind.__module__.startswith("findnemo.")
+    usual = (
+        kind is type(None)
+        or SAME_WAYS.sub("", kind.__name__) in USUAL_WAYS
+        or kind.__module__.startswith("findnemo.")
+    )
     return "" if usual else kind.__name__
 
 
@@ -153,8 +220,16 @@ def plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _value(value: Any) -> Any:
     """A setting as JSON knows it; a long list as its length and digest."""
-    value = json.loads(json.dumps(value, default=lambda other: other.tolist() if hasattr(other, "tolist") else str(other)))
-    return f"{len(value)} values ({short(value)})" if isinstance(value, list) and len(value) > LONG else value
+    value = json.loads(
+        json.dumps(
+            value, default=lambda other: other.tolist() if hasattr(other, "tolist") else str(other)
+        )
+    )
+    return (
+        f"{len(value)} values ({short(value)})"
+        if isinstance(value, list) and len(value) > LONG
+        else value
+    )
 
 
 def short(value: Any) -> str:

@@ -69,7 +69,9 @@ def _latents(pipeline: Any, config: Any, component: str) -> Iterator[Width]:
         config.get("in_channels"),
     )
     for end in ("in_channels", "out_channels"):
-        yield Width(f"{end} of its vae", pipeline.vae.config.get(end), "the colours of a picture", 3)
+        yield Width(
+            f"{end} of its vae", pipeline.vae.config.get(end), "the colours of a picture", 3
+        )
 
 
 def hidden(encoder: Any) -> int | None:
@@ -80,7 +82,11 @@ def hidden(encoder: Any) -> int | None:
 
 def pooled(encoder: Any) -> int:
     """Width of the one embedding that a text encoder projects of a whole caption; 0 if it projects none."""
-    return 0 if getattr(encoder, "text_projection", None) is None else int(encoder.config.projection_dim)
+    return (
+        0
+        if getattr(encoder, "text_projection", None) is None
+        else int(encoder.config.projection_dim)
+    )
 
 
 def _sum(numbers: list[int | None]) -> int | None:
@@ -94,26 +100,46 @@ def _of_one(config: Any, encoders: list[Any]) -> Iterator[Width]:
 
 
 def _tokens(config: Any, giver: str, given: int | None) -> Iterator[Width]:
-    name = "encoder_hid_dim" if config.get("encoder_hid_dim_type") == "text_proj" else "cross_attention_dim"
+    name = (
+        "encoder_hid_dim"
+        if config.get("encoder_hid_dim_type") == "text_proj"
+        else "cross_attention_dim"
+    )
     takes = config.get(name)
-    for one in dict.fromkeys(takes if isinstance(takes, list | tuple) else [takes]):  # one for each block
+    for one in dict.fromkeys(
+        takes if isinstance(takes, list | tuple) else [takes]
+    ):  # one for each block
         yield Width(giver, given, f"{name} of its U-Net", one)
 
 
 def _of_sdxl(config: Any, encoders: list[Any]) -> Iterator[Width]:
     there = [encoder for encoder in encoders if encoder is not None]
-    yield from _tokens(config, "the width of its text encoders together", _sum([hidden(e) for e in there]))
-    number, total = config.get("addition_time_embed_dim"), config.get("projection_class_embeddings_input_dim")
-    taker = (
-        f"what its U-Net takes (projection_class_embeddings_input_dim {total} less {NUMBERS} x addition_time_embed_dim {number})"
+    yield from _tokens(
+        config, "the width of its text encoders together", _sum([hidden(e) for e in there])
     )
-    yield Width("the pooled embedding of its text_encoder_2", pooled(there[-1]), taker, total - NUMBERS * number)
+    number, total = (
+        config.get("addition_time_embed_dim"),
+        config.get("projection_class_embeddings_input_dim"),
+    )
+    taker = f"what its U-Net takes (projection_class_embeddings_input_dim {total} less {NUMBERS} x addition_time_embed_dim {number})"
+    yield Width(
+        "the pooled embedding of its text_encoder_2",
+        pooled(there[-1]),
+        taker,
+        total - NUMBERS * number,
+    )
 
 
 def _refiner(model: Model) -> str:
     config, encoder = model.pipeline.unet.config, model.pipeline.text_encoder_2
-    number, total = config.get("addition_time_embed_dim"), config.get("projection_class_embeddings_input_dim")
-    if not model.pipeline.config.get("requires_aesthetics_score") and pooled(encoder) + REFINER * number != total:
+    number, total = (
+        config.get("addition_time_embed_dim"),
+        config.get("projection_class_embeddings_input_dim"),
+    )
+    if (
+        not model.pipeline.config.get("requires_aesthetics_score")
+        and pooled(encoder) + REFINER * number != total
+    ):
         return ""
     return (
         f"its U-Net is that of a refiner, which is told {REFINER} numbers, an aesthetics score among them, where {NUMBERS} belong "
@@ -124,7 +150,9 @@ def _refiner(model: Model) -> str:
 def _of_sd3(config: Any, encoders: list[Any]) -> Iterator[Width]:
     *clips, t5 = encoders
     joint, taker = config.get("joint_attention_dim"), "joint_attention_dim of its transformer"
-    yield Width("the width of its text_encoder_3", joint if t5 is None else hidden(t5), taker, joint)
+    yield Width(
+        "the width of its text_encoder_3", joint if t5 is None else hidden(t5), taker, joint
+    )
     both = _sum([hidden(e) for e in clips])
     if both is not None and both > joint:  # what is narrower is filled with zeros
         yield Width("the width of its text_encoder and text_encoder_2 together", both, taker, joint)
@@ -139,14 +167,27 @@ def _of_sd3(config: Any, encoders: list[Any]) -> Iterator[Width]:
 def _of_flux(config: Any, encoders: list[Any]) -> Iterator[Width]:
     clip, t5 = encoders
     yield Width(
-        "the width of its text_encoder_2", hidden(t5), "joint_attention_dim of its transformer", config.get("joint_attention_dim")
+        "the width of its text_encoder_2",
+        hidden(t5),
+        "joint_attention_dim of its transformer",
+        config.get("joint_attention_dim"),
     )
-    yield Width("the pooled embedding of its text_encoder", hidden(clip), POOLED, config.get("pooled_projection_dim"))
+    yield Width(
+        "the pooled embedding of its text_encoder",
+        hidden(clip),
+        POOLED,
+        config.get("pooled_projection_dim"),
+    )
 
 
 def _of_pixart(config: Any, encoders: list[Any]) -> Iterator[Width]:
     name = "cross_attention_dim" if config.get("caption_channels") is None else "caption_channels"
-    yield Width("the width of its text_encoder", hidden(encoders[0]), f"{name} of its transformer", config.get(name))
+    yield Width(
+        "the width of its text_encoder",
+        hidden(encoders[0]),
+        f"{name} of its transformer",
+        config.get(name),
+    )
 
 
 FAMILIES: dict[str, Callable[[Any, list[Any]], Iterator[Width]]] = {

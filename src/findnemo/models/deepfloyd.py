@@ -32,7 +32,9 @@ class DeepFloyd(StableDiffusion):
 
     @property
     def text_projections(self) -> dict[str, nn.Module]:
-        return self.find("text projections", lambda name, module: name.endswith((".add_k_proj", ".add_v_proj")))
+        return self.find(
+            "text projections", lambda name, module: name.endswith((".add_k_proj", ".add_v_proj"))
+        )
 
     @property
     def cross_attentions(self) -> dict[str, nn.Module]:
@@ -42,8 +44,13 @@ class DeepFloyd(StableDiffusion):
         """The embeddings after the U-Net's own projection and the normalization of each attention."""
         unet: Any = self.denoiser
         projected = self.projected(text)
-        attentions = {name: unet.get_submodule(name.rpartition(".")[0]) for name in self.value_layers}
-        return {n: a.norm_encoder_hidden_states(projected) if a.norm_cross else projected for n, a in attentions.items()}
+        attentions = {
+            name: unet.get_submodule(name.rpartition(".")[0]) for name in self.value_layers
+        }
+        return {
+            n: a.norm_encoder_hidden_states(projected) if a.norm_cross else projected
+            for n, a in attentions.items()
+        }
 
     def limit(self, part: str) -> int:
         return LONGEST
@@ -51,7 +58,10 @@ class DeepFloyd(StableDiffusion):
     def tokens(self, prompt: str) -> list[str]:
         tokenizer = self.pipeline.tokenizer
         (prepared,) = self.pipeline._text_preprocessing(prompt)
-        return [tokenizer.decode([i]) for i in tokenizer(prepared, truncation=True, max_length=self.longest).input_ids]
+        return [
+            tokenizer.decode([i])
+            for i in tokenizer(prepared, truncation=True, max_length=self.longest).input_ids
+        ]
 
     def decode(self, latents: Tensor) -> Tensor:
         return latents.float()

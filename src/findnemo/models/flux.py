@@ -47,23 +47,33 @@ class Flux(JointAttention):
         output = self.denoiser(
             self.pipeline._pack_latents(latents.contiguous(), count, channels, height, width),
             timestep=torch.full((count,), timestep, device=place, dtype=dtype) / 1000,
-            guidance=torch.full((count,), UNGUIDED, device=place) if config.guidance_embeds else None,
+            guidance=torch.full((count,), UNGUIDED, device=place)
+            if config.guidance_embeds
+            else None,
             pooled_projections=pooled,
             encoder_hidden_states=embeds,
             txt_ids=torch.zeros(embeds.shape[1], 3, device=place, dtype=dtype),
-            img_ids=self.pipeline._prepare_latent_image_ids(count, height // 2, width // 2, place, dtype),
+            img_ids=self.pipeline._prepare_latent_image_ids(
+                count, height // 2, width // 2, place, dtype
+            ),
             return_dict=False,
         )[0]
         return self._unpacked(output, height, width)
 
-    def sample(self, prompts: str | list[str], each: int, seeds: Sequence[int], steps: int, guidance: float) -> Tensor:
+    def sample(
+        self, prompts: str | list[str], each: int, seeds: Sequence[int], steps: int, guidance: float
+    ) -> Tensor:
         """The same as for other models, unpacked to (N, C, H, W). `guidance`: the embedded scale; a model without one ignores it."""
-        return self._unpacked(super().sample(prompts, each, seeds, steps, guidance), *self.latent_shape[1:])
+        return self._unpacked(
+            super().sample(prompts, each, seeds, steps, guidance), *self.latent_shape[1:]
+        )
 
     def _unpacked(self, tokens: Tensor, height: int, width: int) -> Tensor:
         """(N, H / 2 * W / 2, 4 C) -> (N, C, H, W)."""
         scale = self.pipeline.vae_scale_factor
-        latents: Tensor = self.pipeline._unpack_latents(tokens, height * scale, width * scale, scale)
+        latents: Tensor = self.pipeline._unpack_latents(
+            tokens, height * scale, width * scale, scale
+        )
         return latents
 
     def spacing(self, config: Any, steps: int) -> dict[str, Any]:

@@ -43,7 +43,9 @@ class PixArt(DiffusionModel):
 
     @property
     def text_projections(self) -> dict[str, nn.Module]:
-        return self.find("text projections", lambda name, module: PROJECTION.fullmatch(name) is not None)
+        return self.find(
+            "text projections", lambda name, module: PROJECTION.fullmatch(name) is not None
+        )
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -53,7 +55,9 @@ class PixArt(DiffusionModel):
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Tensor:
         """T5 embeddings of the captions as the pipeline cleans them, and the attention mask as a last row: (N, tokens + 1, D)."""
-        embeds, mask, *_ = self.pipeline.encode_prompt(list(prompts), False, device=self.device, clean_caption=True)
+        embeds, mask, *_ = self.pipeline.encode_prompt(
+            list(prompts), False, device=self.device, clean_caption=True
+        )
         self.tell_cut(prompts)
         return packed(embeds.to(self.dtype), mask)
 
@@ -61,7 +65,9 @@ class PixArt(DiffusionModel):
         """What the value projections see: the embeddings after `caption_projection`, (N, tokens, width)."""
         embeds, _ = _parts(text)
         projection = self.pipeline.transformer.caption_projection
-        return dict.fromkeys(self.value_layers, embeds if projection is None else projection(embeds))
+        return dict.fromkeys(
+            self.value_layers, embeds if projection is None else projection(embeds)
+        )
 
     def output(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
         embeds, mask = _parts(text)
@@ -95,4 +101,6 @@ class PixArt(DiffusionModel):
 def _parts(text: Tensor) -> tuple[Tensor, ...]:
     """Embeddings (N, tokens, D) and attention mask (N, tokens)."""
     rows, width = text.shape[1:]
-    return unpacked(text, [rows - rows_of(rows, width + 1)])  # of every D + 1 rows or fewer, one carries the mask of the others
+    return unpacked(
+        text, [rows - rows_of(rows, width + 1)]
+    )  # of every D + 1 rows or fewer, one carries the mask of the others

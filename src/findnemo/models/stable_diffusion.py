@@ -44,7 +44,9 @@ class StableDiffusion(DiffusionModel):
 
     @property
     def text_projections(self) -> dict[str, nn.Module]:
-        return self.find("text projections", lambda name, module: name.endswith(("attn2.to_k", "attn2.to_v")))
+        return self.find(
+            "text projections", lambda name, module: name.endswith(("attn2.to_k", "attn2.to_v"))
+        )
 
     @property
     def cross_attentions(self) -> dict[str, nn.Module]:
@@ -53,7 +55,9 @@ class StableDiffusion(DiffusionModel):
 
     def tokens(self, prompt: str) -> list[str]:
         tokenizer = self.pipeline.tokenizer
-        converted = self.pipeline.maybe_convert_prompt(prompt, tokenizer)  # as `encode_prompt` does for textual inversions
+        converted = self.pipeline.maybe_convert_prompt(
+            prompt, tokenizer
+        )  # as `encode_prompt` does for textual inversions
         ids = tokenizer(converted, truncation=True, max_length=tokenizer.model_max_length).input_ids
         return [tokenizer.decode([i]) for i in ids]
 
@@ -67,7 +71,9 @@ class StableDiffusion(DiffusionModel):
     @property
     def size(self) -> dict[str, int]:
         scale = getattr(self.pipeline, "vae_scale_factor", 1)  # DeepFloyd IF works on pixels
-        return dict(zip(("height", "width"), (side * scale for side in self.latent_shape[1:]), strict=True))
+        return dict(
+            zip(("height", "width"), (side * scale for side in self.latent_shape[1:]), strict=True)
+        )
 
     def value_inputs(self, text: Tensor) -> dict[str, Tensor]:
         return {name: self.projected(tokens) for name, tokens in super().value_inputs(text).items()}
@@ -75,11 +81,17 @@ class StableDiffusion(DiffusionModel):
     def projected(self, tokens: Tensor) -> Tensor:
         """Embeddings as the cross-attentions see them: some U-Nets (DeepFloyd IF, Kolors) project them first."""
         unet: Any = self.denoiser
-        return applied(unet.encoder_hid_proj, tokens) if unet.config.encoder_hid_dim_type == "text_proj" else tokens
+        return (
+            applied(unet.encoder_hid_proj, tokens)
+            if unet.config.encoder_hid_dim_type == "text_proj"
+            else tokens
+        )
 
     def timesteps(self, steps: int) -> list[int]:
         scheduler = self.pipeline.scheduler
-        own = scheduler.config.get("original_inference_steps")  # the steps of a distillation, of which these are some (LCM, TCD)
+        own = scheduler.config.get(
+            "original_inference_steps"
+        )  # the steps of a distillation, of which these are some (LCM, TCD)
         if own is None:
             return super().timesteps(steps)
         if steps > own:
@@ -96,7 +108,11 @@ class StableDiffusion(DiffusionModel):
 
     @property
     def extras(self) -> dict[str, int]:
-        return {"timestep_cond": self.pipeline.unet.config.time_cond_proj_dim} if self.distilled else {}
+        return (
+            {"timestep_cond": self.pipeline.unet.config.time_cond_proj_dim}
+            if self.distilled
+            else {}
+        )
 
     @property
     def circumstances(self) -> int:  # type: ignore[override]
@@ -104,7 +120,11 @@ class StableDiffusion(DiffusionModel):
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Tensor:
-        options = {"device": self.device, "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+        options = {
+            "device": self.device,
+            "num_images_per_prompt": 1,
+            "do_classifier_free_guidance": False,
+        }
         embeds, *others = self.pipeline.encode_prompt(list(prompts), **options)
         self.tell_cut(prompts)
         beside = (self.beside(name, embeds, others) for name in self.extras)
@@ -113,7 +133,9 @@ class StableDiffusion(DiffusionModel):
     def beside(self, name: str, embeds: Tensor, others: Sequence[Tensor]) -> Tensor:
         """One of the `extras` of prompts, (N, width): `embeds` and `others` as the pipeline's `encode_prompt` gives them."""
         scale = inspect.signature(type(self.pipeline).__call__).parameters["guidance_scale"].default
-        known = self.pipeline.get_guidance_scale_embedding(torch.tensor(scale - 1).repeat(len(embeds)), self.extras[name])
+        known = self.pipeline.get_guidance_scale_embedding(
+            torch.tensor(scale - 1).repeat(len(embeds)), self.extras[name]
+        )
         return known.to(embeds)
 
     def conditions(self, text: Tensor) -> dict[str, Any]:
@@ -122,13 +144,19 @@ class StableDiffusion(DiffusionModel):
         return {"encoder_hidden_states": tokens, **dict(zip(self.extras, extras, strict=True))}
 
     def text_of(self, conditions: Mapping[str, Any]) -> Tensor:
-        return packed(conditions["encoder_hidden_states"], *(conditions[name] for name in self.extras))
+        return packed(
+            conditions["encoder_hidden_states"], *(conditions[name] for name in self.extras)
+        )
 
     def output(self, latents: Tensor, timestep: float | Tensor, text: Tensor) -> Tensor:
-        output: Tensor = self.denoiser(latents, timestep, **self.conditions(text), return_dict=False)[0]
+        output: Tensor = self.denoiser(
+            latents, timestep, **self.conditions(text), return_dict=False
+        )[0]
         return output[:, : latents.shape[1]]
 
-    def regression(self, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    def regression(
+        self, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor
+    ) -> tuple[Tensor, Tensor]:
         x, eps = exact(clean), exact(noise)
         a = self.alphas.to(x)[timesteps][:, None, None, None]
         noisy = a.sqrt() * x + (1 - a).sqrt() * eps
@@ -148,7 +176,10 @@ class StableDiffusion(DiffusionModel):
 
     def check_editable(self) -> None:
         super().check_editable()
-        channels, out = self.pipeline.unet.config.in_channels, self.pipeline.unet.config.out_channels
+        channels, out = (
+            self.pipeline.unet.config.in_channels,
+            self.pipeline.unet.config.out_channels,
+        )
         if out != self.variances * channels:
             raise ModelError(
                 f"the U-Net takes {channels} channels and returns {out}: inpainting and editing variants are not supported"

@@ -19,7 +19,11 @@ class StableDiffusion3(JointAttention):
     the pipeline has it. Source: Esser et al. 2024.
     """
 
-    encoders = (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2"), ("tokenizer_3", "text_encoder_3"))
+    encoders = (
+        ("tokenizer", "text_encoder"),
+        ("tokenizer_2", "text_encoder_2"),
+        ("tokenizer_3", "text_encoder_3"),
+    )
     may_lack = ("tokenizer_3", "text_encoder_3")
 
     @property
@@ -39,7 +43,9 @@ class StableDiffusion3(JointAttention):
         embeds, pooled = unpacked(text, self.widths_beside)
         output: Tensor = self.denoiser(
             latents,
-            timestep=torch.full((len(latents),), timestep, device=latents.device, dtype=torch.float32),
+            timestep=torch.full(
+                (len(latents),), timestep, device=latents.device, dtype=torch.float32
+            ),
             encoder_hidden_states=embeds,
             pooled_projections=pooled,
             return_dict=False,

@@ -10,7 +10,10 @@ from torch import Tensor
 
 from findnemo.models.stable_diffusion import StableDiffusion
 
-ADDED = ("text_embeds", "time_ids")  # `added_cond_kwargs` of the U-Net: the pooled embedding and the sizes
+ADDED = (
+    "text_embeds",
+    "time_ids",
+)  # `added_cond_kwargs` of the U-Net: the pooled embedding and the sizes
 
 
 class StableDiffusionXL(StableDiffusion):
@@ -43,7 +46,9 @@ class StableDiffusionXL(StableDiffusion):
 
     def unconditional(self) -> Tensor:
         text = self.encode([""])
-        if self.pipeline.config.force_zeros_for_empty_prompt:  # tokens and pooled embedding, not the sizes
+        if (
+            self.pipeline.config.force_zeros_for_empty_prompt
+        ):  # tokens and pooled embedding, not the sizes
             text[:, : text.shape[1] - self.further(text, last=self.circumstances)] = 0
         return text
 

@@ -8,4 +8,14 @@ from findnemo.passes.denoising import Denoising, Path, likeness
 from findnemo.passes.engine import Engine, compiled
 from findnemo.passes.reuse import Reuse
 
-__all__ = ["Denoising", "Engine", "Path", "Probe", "Reuse", "compiled", "group_size", "likeness", "score"]
+__all__ = [
+    "Denoising",
+    "Engine",
+    "Path",
+    "Probe",
+    "Reuse",
+    "compiled",
+    "group_size",
+    "likeness",
+    "score",
+]

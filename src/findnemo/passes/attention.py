@@ -41,7 +41,9 @@ def recorded(model: Model, seen: Seen) -> Iterator[Call]:
     with following(model) as call, ExitStack() as stack:
         for name, layer in layers.items():
             stack.callback(_restore, layer, layer.processor)
-            layer.set_processor(AttnProcessor())  # the one that asks `get_attention_scores` for explicit probabilities
+            layer.set_processor(
+                AttnProcessor()
+            )  # the one that asks `get_attention_scores` for explicit probabilities
             layer.get_attention_scores = _telling(layer, name, call, seen)
         yield call
 
@@ -56,8 +58,14 @@ def _layers(model: Model) -> dict[str, Any]:
     for name, layer in layers.items():
         kind = type(layer.processor).__name__
         if kind not in PLAIN or "get_attention_scores" in vars(layer):
-            what = "is being recorded already" if kind in PLAIN else f"uses {kind}, which recording would put out of action"
-            raise EditError(f"{name} {what}: leave that context first, or restore set_attn_processor(AttnProcessor2_0())")
+            what = (
+                "is being recorded already"
+                if kind in PLAIN
+                else f"uses {kind}, which recording would put out of action"
+            )
+            raise EditError(
+                f"{name} {what}: leave that context first, or restore set_attn_processor(AttnProcessor2_0())"
+            )
     return layers
 
 

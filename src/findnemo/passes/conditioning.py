@@ -24,7 +24,9 @@ class Call:
     """
 
     def __init__(self) -> None:
-        self.count: int | None = None  # rows with a prompt, where others have none: prompts times images per prompt
+        self.count: int | None = (
+            None  # rows with a prompt, where others have none: prompts times images per prompt
+        )
         self.step = -1
         self.following = True
 
@@ -90,7 +92,10 @@ def following(model: Model, change: Callable[[Encoded], Encoded] | None = None) 
         if call.following and call.step + 1 >= len(pipeline.scheduler.timesteps):
             call.count, call.step = None, -1
 
-    handles = [model.denoiser.register_forward_pre_hook(count), model.denoiser.register_forward_hook(ended)]
+    handles = [
+        model.denoiser.register_forward_pre_hook(count),
+        model.denoiser.register_forward_hook(ended),
+    ]
     pipeline.encode_prompt = encode_prompt
     try:
         yield call

@@ -20,7 +20,10 @@ from findnemo.scores import CONSTANT, constant, memorization_score, minmax
 from findnemo.settings import PAPER, Settings
 
 BATCH = 64  # latents in one pass, until memory says otherwise
-GROUP, SMALL = 32, 24 * 24  # captions that share passes, for latents of up to so many positions: 64 latents with two seeds each
+GROUP, SMALL = (
+    32,
+    24 * 24,
+)  # captions that share passes, for latents of up to so many positions: 64 latents with two seeds each
 
 T = TypeVar("T")
 Predict = Callable[[Tensor, int, Tensor], Tensor]
@@ -67,7 +70,9 @@ class Probe:
         self._layers = list(model.layers_of("all")) if reuse else []
 
     @classmethod
-    def of_many(cls, model: Model, rows: Sequence[tuple[str, int]], settings: Settings, text: Tensor) -> Probe:
+    def of_many(
+        cls, model: Model, rows: Sequence[tuple[str, int]], settings: Settings, text: Tensor
+    ) -> Probe:
         """One latent a row, (prompt, sample number), of any prompts, with its text embedding (N, tokens, D).
 
         A row for which the model gives NaN has deltas of NaN, one whose difference has no content is infinite (`scores.fault`): it shall not
@@ -77,7 +82,9 @@ class Probe:
             require_caption(prompt)
         probe = cls(model, rows[0][0], settings, samples=[rows[0][1]], text=text)
         probe.samples, probe._strict = tuple(sample for _, sample in rows), False
-        probe.latents = torch.cat([model.noise(prompt, [sample], settings.seed) for prompt, sample in rows])
+        probe.latents = torch.cat(
+            [model.noise(prompt, [sample], settings.seed) for prompt, sample in rows]
+        )
         return probe
 
     @torch.no_grad()
@@ -86,7 +93,9 @@ class Probe:
 
         delta = eps(x_T, T, y) - x_T, min-max scaled to [0, 1]. Raises NumericalError on NaN, and for a difference that is the same everywhere.
         """
-        return self.scaled_deltas(masks(self.model, [neurons]), range(len(self.samples)) if keep is None else keep)
+        return self.scaled_deltas(
+            masks(self.model, [neurons]), range(len(self.samples)) if keep is None else keep
+        )
 
     @torch.no_grad()
     def first_deltas(self, guess: NeuronSet) -> tuple[Tensor, Tensor]:
@@ -99,7 +108,9 @@ class Probe:
         both = self.scaled_deltas(scales, [*range(count), 0], untouched=count)
         return both[:count], both[count:]
 
-    def scaled_deltas(self, scales: Mapping[str, Tensor], keep: Sequence[int], untouched: int = 0) -> Tensor:
+    def scaled_deltas(
+        self, scales: Mapping[str, Tensor], keep: Sequence[int], untouched: int = 0
+    ) -> Tensor:
         """The same with the outputs of value layers multiplied by `scales`: layer -> (1, width), or (N, width), one mask a sample.
 
         `untouched`: so many rows, the samples in their order, are known to be scaled by 1: what they leave behind may be reused.
@@ -111,7 +122,9 @@ class Probe:
 
         return torch.cat(self.in_batches(len(keep), part))
 
-    def one_pass(self, scales: Mapping[str, Tensor], keep: Sequence[int], untouched: int = 0) -> Tensor:
+    def one_pass(
+        self, scales: Mapping[str, Tensor], keep: Sequence[int], untouched: int = 0
+    ) -> Tensor:
         """The same in a single pass, whatever memory says; differentiable in `scales`."""
         latents = self.latents[list(keep)]
         text = self.text if len(self.text) == 1 else self.text[list(keep)]
@@ -143,7 +156,9 @@ class Probe:
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
-            self._halve(rows.stop - rows.start)  # outside the handler, which holds the failed pass's tensors
+            self._halve(
+                rows.stop - rows.start
+            )  # outside the handler, which holds the failed pass's tensors
         return results
 
     def _halve(self, size: int) -> None:
@@ -152,7 +167,9 @@ class Probe:
         self.batch, self._reuse = size // 2, None
         freed(self.model.device)
 
-    def _reusing(self, scales: Mapping[str, Tensor], keep: Sequence[int], untouched: int) -> AbstractContextManager:
+    def _reusing(
+        self, scales: Mapping[str, Tensor], keep: Sequence[int], untouched: int
+    ) -> AbstractContextManager:
         if self._reuse is None:
             return nullcontext()
         if not self._reuse.outputs and list(keep[:untouched]) == list(range(len(self.samples))):
@@ -173,7 +190,9 @@ class Probe:
 
     def score(self, neurons: NeuronSet = EMPTY) -> float:
         """Memorization score: the largest pairwise similarity of the deltas, or their mean, as the settings say."""
-        return memorization_score(self.deltas(neurons), self.settings.similarity, self.settings.pairs)
+        return memorization_score(
+            self.deltas(neurons), self.settings.similarity, self.settings.pairs
+        )
 
 
 def group_size(model: Model) -> int:

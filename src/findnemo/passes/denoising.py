@@ -37,24 +37,33 @@ class Denoising:
     """
 
     def __init__(self, model: Model, prompt: str, samples: int, guidance: float, seed: int = 0):
-        self.model, self.guidance = model, guidance if guidance > 1 and not model.distilled else None
+        self.model, self.guidance = (
+            model,
+            guidance if guidance > 1 and not model.distilled else None,
+        )
         self.prompt, self.text = prompt, model.encode([prompt])
         self.empty = None if self.guidance is None else model.unconditional()
         self.noise = model.noise(prompt, range(samples), seed)
         self.evaluations, self._batch = 0, BATCH
 
     @torch.no_grad()
-    def run(self, samples: Sequence[int], steps: int, scales: Mapping[str, Tensor] | None = None) -> Path:
+    def run(
+        self, samples: Sequence[int], steps: int, scales: Mapping[str, Tensor] | None = None
+    ) -> Path:
         """Denoise samples, by their numbers, in so many steps. `scales`: value layer -> (1, width), factors of its outputs.
 
         Raises NumericalError if the model gives NaN: a picture of it is like no other, and would pass for one without a copy.
         """
         timesteps = self.model.timesteps(steps)
         parts = self._parts(samples, lambda part: self._run(part, timesteps, scales or {}))
-        states = tuple(torch.cat(rows) for rows in zip(*(states for states, _ in parts), strict=True))
+        states = tuple(
+            torch.cat(rows) for rows in zip(*(states for states, _ in parts), strict=True)
+        )
         image = torch.cat([image for _, image in parts])
         if not image.isfinite().all():
-            raise NumericalError(f"the model gave NaN or infinity where {self.prompt!r:.100} was denoised in {steps} steps")
+            raise NumericalError(
+                f"the model gave NaN or infinity where {self.prompt!r:.100} was denoised in {steps} steps"
+            )
         return Path(states, tuple(timesteps), image)
 
     def _run(
@@ -80,7 +89,10 @@ class Denoising:
         count = len(latents)
         text, both = self.text.expand(count, -1, -1), latents
         if self.empty is not None:
-            text, both = torch.cat([self.empty.expand(count, -1, -1), text]), torch.cat([latents, latents])
+            text, both = (
+                torch.cat([self.empty.expand(count, -1, -1), text]),
+                torch.cat([latents, latents]),
+            )
         self.evaluations += len(both)
         with scaled(self.model, scales) if scales else nullcontext():
             images = self.model.image(self.model.output(both, timestep, text), both, timestep)
@@ -90,13 +102,19 @@ class Denoising:
         return without + self.guidance * (given - without)
 
     def gradients(
-        self, latents: Tensor, timestep: float, scales: Mapping[str, Tensor], value: Callable[[Tensor, slice], Tensor]
+        self,
+        latents: Tensor,
+        timestep: float,
+        scales: Mapping[str, Tensor],
+        value: Callable[[Tensor, slice], Tensor],
     ) -> dict[str, Tensor]:
         """Gradient with respect to `scales` (layer -> (1, width)) of the sum of `value(x0_hat, rows)` over the latents: layer -> (width,)."""
 
         def part(rows: Sequence[int]) -> list[Tensor]:
             with torch.enable_grad():
-                variables = {name: scale.detach().clone().requires_grad_() for name, scale in scales.items()}
+                variables = {
+                    name: scale.detach().clone().requires_grad_() for name, scale in scales.items()
+                }
                 image = self.image(latents[list(rows)], timestep, variables)
                 total = value(image, slice(rows[0], rows[-1] + 1)).sum()
                 found = torch.autograd.grad(total, list(variables.values()))
@@ -104,7 +122,10 @@ class Denoising:
             return [g[0].float().cpu() for g in found]
 
         parts = self._parts(range(len(latents)), part)
-        return {name: sum(rest, first) for name, (first, *rest) in zip(scales, zip(*parts, strict=True), strict=True)}
+        return {
+            name: sum(rest, first)
+            for name, (first, *rest) in zip(scales, zip(*parts, strict=True), strict=True)
+        }
 
     def _parts(self, samples: Sequence[int], part: Callable[[Sequence[int]], T]) -> list[T]:
         """`part` of the samples, in as many pieces as memory asks for. Raises DeviceError if one sample is too much."""
@@ -133,5 +154,8 @@ def likeness(one: Tensor, other: Tensor) -> Tensor:
     >>> likeness(latents, torch.cat([3 * latents + 1, -latents])).round(decimals=4).tolist()
     [[1.0, -1.0]]
     """
-    first, second = (torch.nn.functional.normalize((x - x.mean((2, 3), keepdim=True)).flatten(1), dim=1) for x in (one, other))
+    first, second = (
+        torch.nn.functional.normalize((x - x.mean((2, 3), keepdim=True)).flatten(1), dim=1)
+        for x in (one, other)
+    )
     return first @ second.T

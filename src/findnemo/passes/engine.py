@@ -48,14 +48,23 @@ class Engine:
         self._layers: list[nn.Module] = []
 
     @torch.no_grad()
-    def predict(self, latents: Tensor, timestep: int, text: Tensor, scales: Mapping[str, Tensor]) -> Tensor:
+    def predict(
+        self, latents: Tensor, timestep: int, text: Tensor, scales: Mapping[str, Tensor]
+    ) -> Tensor:
         """eps(x_t, t, y), (N, C, H, W), with the outputs of value layers multiplied by `scales`: layer -> (1 or N, width)."""
         count = len(latents)
         size = 1 << (count - 1).bit_length()
-        masks = {n: scales.get(n, torch.ones(1, w)).expand(count, -1) for n, w in self._widths.items()}
+        masks = {
+            n: scales.get(n, torch.ones(1, w)).expand(count, -1) for n, w in self._widths.items()
+        }
         latents, text, *filled = (_filled(x, size) for x in (latents, text, *masks.values()))
-        masks = {n: m.to(latents.device, latents.dtype)[:, None].contiguous() for n, m in zip(masks, filled, strict=True)}
-        if (layers := list(self.model.layers_of("all").values())) != self._layers:  # a LoRA was loaded, the denoiser exchanged
+        masks = {
+            n: m.to(latents.device, latents.dtype)[:, None].contiguous()
+            for n, m in zip(masks, filled, strict=True)
+        }
+        if (
+            layers := list(self.model.layers_of("all").values())
+        ) != self._layers:  # a LoRA was loaded, the denoiser exchanged
             self._layers, self._checked = layers, set()
         with self.model.steady():
             if size not in self._checked:
@@ -63,11 +72,15 @@ class Engine:
             output = self._hooked(latents, timestep, text, masks)
             return self.model.as_noise(output, latents, timestep)[:count].clone()
 
-    def _masked(self, latents: Tensor, timestep: int, text: Tensor, masks: dict[str, Tensor]) -> Tensor:
+    def _masked(
+        self, latents: Tensor, timestep: int, text: Tensor, masks: dict[str, Tensor]
+    ) -> Tensor:
         self._masks = masks
         return self.model.output(latents, timestep, text)
 
-    def _hooked(self, latents: Tensor, timestep: int, text: Tensor, masks: dict[str, Tensor]) -> Tensor:
+    def _hooked(
+        self, latents: Tensor, timestep: int, text: Tensor, masks: dict[str, Tensor]
+    ) -> Tensor:
         """The hooks are there whenever it runs: for the compiler to see, and for itself where it falls back to plain Python."""
         with ExitStack() as stack:
             for name, layer in self.model.layers_of("all").items():
@@ -83,7 +96,10 @@ class Engine:
     def _check(self, latents: Tensor, timestep: int, text: Tensor) -> None:
         """Compare with the plain model under random masks, which no forgotten edit survives."""
         generator = torch.Generator().manual_seed(len(latents))
-        scales = {n: torch.rand(len(latents), w, generator=generator).to(latents.device) for n, w in self._widths.items()}
+        scales = {
+            n: torch.rand(len(latents), w, generator=generator).to(latents.device)
+            for n, w in self._widths.items()
+        }
         with scaled(self.model, scales):
             plain = self.model.output(latents, timestep, text).float()
         masks = {n: s.to(latents.dtype)[:, None].contiguous() for n, s in scales.items()}

@@ -49,7 +49,9 @@ class Reuse:
 
         with ExitStack() as stack:
             for name, layer in model.layers_of("all").items():
-                stack.callback(layer.register_forward_hook(lambda *_, name=name: done.append(name)).remove)
+                stack.callback(
+                    layer.register_forward_hook(lambda *_, name=name: done.append(name)).remove
+                )
             for make, modules in ((part, model.parts), (projection, model.text_projections)):
                 for name, module in modules.items():
                     stack.callback(module.register_forward_hook(make(name), prepend=True).remove)
@@ -61,7 +63,9 @@ class Reuse:
 
         Edits are hooks on a layer's output, so a projection that is given back is still edited.
         """
-        given = {n: _rows(self.outputs[n], keep) for n, count in self.after.items() if count <= first}
+        given = {
+            n: _rows(self.outputs[n], keep) for n, count in self.after.items() if count <= first
+        }
         given |= {n: out.expand(len(keep), -1, -1) for n, out in self.text.items()}
         with ExitStack() as stack:
             for name, output in given.items():
@@ -70,7 +74,11 @@ class Reuse:
 
 
 def _rows(output: Any, keep: Sequence[int]) -> Any:
-    return output[list(keep)] if isinstance(output, Tensor) else type(output)(_rows(part, keep) for part in output)
+    return (
+        output[list(keep)]
+        if isinstance(output, Tensor)
+        else type(output)(_rows(part, keep) for part in output)
+    )
 
 
 @contextmanager

@@ -11,20 +11,70 @@ from typing import IO
 from findnemo.errors import InputError
 from findnemo.prompts._columns import CAPTION_COLUMNS, IMAGE_COLUMNS, TYPE_COLUMNS
 from findnemo.prompts._csv import rows_of
-from findnemo.prompts._formats import Reader, csv_header, read_csv, read_json, read_json_lines, read_parquet, read_text
+from findnemo.prompts._formats import (
+    Reader,
+    csv_header,
+    read_csv,
+    read_json,
+    read_json_lines,
+    read_parquet,
+    read_text,
+)
 from findnemo.prompts._kinds import HEAD, kind_of
 from findnemo.prompts._lines import decoded, lines_of
 from findnemo.prompts._table import LONGEST
 
 REFUSED_SUFFIXES = (
-    *(".xlsx", ".xls", ".ods", ".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".joblib", ".npy", ".npz"),
-    *(".safetensors", ".feather", ".arrow", ".pdf", ".docx", ".db", ".sqlite", ".gz", ".bz2", ".xz", ".zst", ".zip"),
+    *(
+        ".xlsx",
+        ".xls",
+        ".ods",
+        ".pkl",
+        ".pickle",
+        ".pt",
+        ".pth",
+        ".ckpt",
+        ".bin",
+        ".joblib",
+        ".npy",
+        ".npz",
+    ),
+    *(
+        ".safetensors",
+        ".feather",
+        ".arrow",
+        ".pdf",
+        ".docx",
+        ".db",
+        ".sqlite",
+        ".gz",
+        ".bz2",
+        ".xz",
+        ".zst",
+        ".zip",
+    ),
 )
 _READERS: dict[str, Reader] = {
     **{".csv": read_csv, ".tsv": read_csv, ".parquet": read_parquet},
     **{".jsonl": read_json_lines, ".ndjson": read_json_lines, ".json": read_json},
 }
-_OTHERS = ("", "id", "index", "row", "n", "no", "nr", "number", "key", "name", "file", "filename", "score", "width", "height")
+_OTHERS = (
+    "",
+    "id",
+    "index",
+    "row",
+    "n",
+    "no",
+    "nr",
+    "number",
+    "key",
+    "name",
+    "file",
+    "filename",
+    "score",
+    "width",
+    "height",
+)
 _KNOWN = {*CAPTION_COLUMNS, *TYPE_COLUMNS, *IMAGE_COLUMNS, *_OTHERS}
 _NAME = re.compile(r"[^\W\d][\w .:/()-]{0,39}")  # what a column can be called
 _ROWS = 1000  # of a text that may be a table, looked at
@@ -49,7 +99,11 @@ def reader_of(source: str, suffix: str | None, file: IO[bytes], column: str | No
     return reader or _READERS.get(suffix or "", read_text)
 
 
-def _refusal(suffix: str | None, what: str = "", way_out: str = "export the captions as .csv, .parquet, .jsonl or .txt") -> str:
+def _refusal(
+    suffix: str | None,
+    what: str = "",
+    way_out: str = "export the captions as .csv, .parquet, .jsonl or .txt",
+) -> str:
     why = "workbooks, archives and pickles, which can run code, are not opened"
     if suffix is None:
         return f"this is {what}, not a table of captions: {way_out}"
@@ -82,7 +136,12 @@ def _shown(text: str, suffix: str | None, column: str | None) -> Reader | None:
         return _of_object(first, second, suffix)
     if first.startswith("[") and _begins_list(text.lstrip("\ufeff \t\r\n")):
         return read_json
-    if suffix is None and first.startswith('"') and _is_json(first, str) and (not second or _is_json(second, str, dict)):
+    if (
+        suffix is None
+        and first.startswith('"')
+        and _is_json(first, str)
+        and (not second or _is_json(second, str, dict))
+    ):
         return read_json_lines
     if suffix in (".csv", ".tsv"):
         return None
@@ -105,8 +164,12 @@ def _begins_list(text: str) -> bool:
         value, end = json.JSONDecoder().raw_decode(rest)
     except (ValueError, RecursionError):
         return False
-    whole = len(text) < LONGEST  # then it is broken, which is an error where it surely was meant as JSON
-    return isinstance(value, dict) or (not whole and isinstance(value, str | None) and rest[end:].lstrip()[:1] == ",")
+    whole = (
+        len(text) < LONGEST
+    )  # then it is broken, which is an error where it surely was meant as JSON
+    return isinstance(value, dict) or (
+        not whole and isinstance(value, str | None) and rest[end:].lstrip()[:1] == ","
+    )
 
 
 def _is_json(text: str, *types: type) -> bool:
@@ -127,7 +190,9 @@ def _is_table(text: str, second: str, suffix: str | None, column: str | None) ->
         return False
     if len(names) == 1 or {*names} <= {*_KNOWN, *known}:
         return bool(second) or len(names) > 1
-    if not all(name in _KNOWN or _NAME.fullmatch(name) for name in names) or len({*names}) < len(names):
+    if not all(name in _KNOWN or _NAME.fullmatch(name) for name in names) or len({*names}) < len(
+        names
+    ):
         return False
     return _fit(text, delimiter, len(names))
 
@@ -136,7 +201,9 @@ def _fit(text: str, delimiter: str | None, width: int) -> bool:
     """Whether at least half of the rows have so many fields."""
     counts: list[int] = []
     try:
-        counts += (len(row) for _, row in islice(rows_of("", lines_of("", [text]), delimiter), 1, _ROWS))
+        counts += (
+            len(row) for _, row in islice(rows_of("", lines_of("", [text]), delimiter), 1, _ROWS)
+        )
     except InputError:
         counts.append(0)
     return bool(counts) and 2 * counts.count(width) >= len(counts)

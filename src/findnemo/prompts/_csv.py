@@ -45,7 +45,9 @@ class _Ahead:
         return self._seen[self._at + index]
 
 
-def rows_of(source: str, lines: Iterable[str], delimiter: str | None, quotes: bool = True) -> Iterator[Row]:
+def rows_of(
+    source: str, lines: Iterable[str], delimiter: str | None, quotes: bool = True
+) -> Iterator[Row]:
     """The rows that are not blank: the header, and rows no longer than it. `delimiter`: None for a lone column. `quotes`: what could be a quote
     over several lines or stray ones is the quote.
 
@@ -56,7 +58,9 @@ def rows_of(source: str, lines: Iterable[str], delimiter: str | None, quotes: bo
         width = width or len(row)
         if any(map(str.strip, row[width:])):  # delimiters at the end of a line are no fields
             excess = f"{len(row)} fields under a header of {width}"
-            raise InputError(f"{source}: line {number}: {excess}: put captions that hold a {delimiter!r} in quotes")
+            raise InputError(
+                f"{source}: line {number}: {excess}: put captions that hold a {delimiter!r} in quotes"
+            )
         if max(map(len, row)) > LONGEST:
             raise _broken(source, number, f"field larger than field limit ({LONGEST})")
         if any(map(_BACKSLASHED.match, strays)):
@@ -73,7 +77,9 @@ def _broken(source: str, number: int, why: str) -> InputError:
     return InputError(f"{source}: broken CSV in the row at line {number} ({why}): {_HINT}")
 
 
-def _rows(lines: Iterable[str], delimiter: str | None, quotes: bool) -> Iterator[tuple[int, list[str], list[str]]]:
+def _rows(
+    lines: Iterable[str], delimiter: str | None, quotes: bool
+) -> Iterator[tuple[int, list[str], list[str]]]:
     """Number of the first line, fields, and those of them with stray quotes, of each row that is not blank."""
     ahead, width = _Ahead(lines), 0
     while (line := ahead.take()) is not None:
@@ -88,7 +94,9 @@ def _rows(lines: Iterable[str], delimiter: str | None, quotes: bool) -> Iterator
         yield number, row, strays
 
 
-def _row(line: str, ahead: _Ahead, delimiter: str | None, width: int, quotes: bool) -> tuple[list[str], list[str]]:
+def _row(
+    line: str, ahead: _Ahead, delimiter: str | None, width: int, quotes: bool
+) -> tuple[list[str], list[str]]:
     """The row that begins with a line; those after it that belong to it are taken too."""
     row: list[str] = []
     strays: list[str] = []
@@ -99,7 +107,9 @@ def _row(line: str, ahead: _Ahead, delimiter: str | None, width: int, quotes: bo
         if start < 0:
             break
         end = _end(ahead, delimiter)
-        if end is not None and _is_quoted(line, start, ahead, end, len(row), delimiter, width, quotes):
+        if end is not None and _is_quoted(
+            line, start, ahead, end, len(row), delimiter, width, quotes
+        ):
             field, line, start = _taken(line, start, ahead, end)
         else:
             field, start = _literal(_body(line), start, delimiter)
@@ -134,7 +144,14 @@ def _literal(text: str, start: int, delimiter: str | None) -> tuple[str, int]:
 
 
 def _is_quoted(
-    line: str, start: int, ahead: _Ahead, end: tuple[int, int], before: int, delimiter: str | None, width: int, quotes: bool
+    line: str,
+    start: int,
+    ahead: _Ahead,
+    end: tuple[int, int],
+    before: int,
+    delimiter: str | None,
+    width: int,
+    quotes: bool,
 ) -> bool:
     """Whether a quote at `start` that can end at `end` does, and is not one of two strays: by the number of fields, `before` of them known.
 
@@ -148,7 +165,9 @@ def _is_quoted(
     count = before + 1 + len(fields)
     one = count == width or (opened >= 0 and count < width)
     others = [_count(text, 0, delimiter) == width for text in lines if text]
-    many = before + _count(_body(line), start, delimiter) == width and 2 * sum(others) >= len(others)
+    many = before + _count(_body(line), start, delimiter) == width and 2 * sum(others) >= len(
+        others
+    )
     return one or not many if quotes else one and not many
 
 

@@ -28,7 +28,9 @@ def read_text(source: str, file: IO[bytes], column: str | None) -> Iterable[Reco
 
 def read_json_lines(source: str, file: IO[bytes], column: str | None) -> Iterable[Record]:
     def values() -> Iterator[Any]:
-        for number, line in enumerate(without_end(lines_of(source, decoded(source, file))), start=1):
+        for number, line in enumerate(
+            without_end(lines_of(source, decoded(source, file))), start=1
+        ):
             yield _json(line, f"{source}: line {number}") if line.strip() else None
 
     return records(source, values(), column, keys(values()))
@@ -40,14 +42,22 @@ def read_json(source: str, file: IO[bytes], column: str | None) -> Iterable[Reco
     lists = [values] if isinstance(values, list) else _lists(values, column)
     if len(lists) != 1:
         many = f" with {len(lists)} lists of captions" if lists else ""
-        raise InputError(f"{source}: holds one {type(values).__name__}{many}: make it a list of captions or of objects")
+        raise InputError(
+            f"{source}: holds one {type(values).__name__}{many}: make it a list of captions or of objects"
+        )
     return records(source, lists[0], column)
 
 
 def _lists(value: Any, column: str | None) -> list[list[Any]]:
     """The lists of objects with captions in an object."""
-    lists = [one for one in value.values() if isinstance(one, list)] if isinstance(value, dict) else []
-    return [one for one in lists if all(isinstance(row, dict) for row in one) and captions_among(keys(one), column)]
+    lists = (
+        [one for one in value.values() if isinstance(one, list)] if isinstance(value, dict) else []
+    )
+    return [
+        one
+        for one in lists
+        if all(isinstance(row, dict) for row in one) and captions_among(keys(one), column)
+    ]
 
 
 def _json(text: str, where: str) -> Any:
@@ -63,7 +73,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"two values for {next(name for name in names if names.count(name) > 1)!r:.60}")
+        raise ValueError(
+            f"two values for {next(name for name in names if names.count(name) > 1)!r:.60}"
+        )
     return made
 
 
@@ -74,16 +86,23 @@ def read_csv(source: str, file: IO[bytes], column: str | None) -> Iterable[Recor
     while len(head) < LONGEST and (block := next(blocks, "")):
         head += block
     delimiter, _ = csv_header(head, column)
-    quotes = not (delimiter in _UNQUOTED or has_strays(lines_of(source, [head[: head.rfind("\n") + 1]]), delimiter))
+    quotes = not (
+        delimiter in _UNQUOTED
+        or has_strays(lines_of(source, [head[: head.rfind("\n") + 1]]), delimiter)
+    )
     rows = rows_of(source, _without_sep(lines_of(source, chain([head], blocks))), delimiter, quotes)
     return _csv_records(source, rows, column)
 
 
-def _csv_records(source: str, rows: Iterator[tuple[int, list[str]]], column: str | None) -> Iterator[Record]:
+def _csv_records(
+    source: str, rows: Iterator[tuple[int, list[str]]], column: str | None
+) -> Iterator[Record]:
     _, header = next(rows, (0, []))
     if not header:
         return
-    names = columns_of(source, header, column, "; if these are captions and no header, name the file .txt")
+    names = columns_of(
+        source, header, column, "; if these are captions and no header, name the file .txt"
+    )
     places = [len(header) if name is None else header.index(name) for name in names]
     clean = unmarked if is_ours(header) else str
     for line, row in rows:
@@ -101,7 +120,9 @@ def csv_header(text: str, column: str | None) -> tuple[str | None, list[str]]:
     if told := _separator(text):
         return told, _first_row(text, told)
     headers = [(delimiter, _first_row(text, delimiter)) for delimiter in DELIMITERS]
-    delimiter, names = max(headers, key=lambda item: (bool(captions_among(item[1], column)), len(item[1])))
+    delimiter, names = max(
+        headers, key=lambda item: (bool(captions_among(item[1], column)), len(item[1]))
+    )
     return (delimiter, names) if len(names) > 1 else (None, _first_row(text, None))
 
 
@@ -112,7 +133,11 @@ def _first_row(text: str, delimiter: str | None) -> list[str]:
 def _separator(line: str) -> str | None:
     """The delimiter that a first line `sep=;` tells, as spreadsheets write and read it."""
     told = line.lstrip()[:6].lower()
-    return told[4] if told.startswith("sep=") and told[5:].strip() == "" and told[4:5] in DELIMITERS else None
+    return (
+        told[4]
+        if told.startswith("sep=") and told[5:].strip() == "" and told[4:5] in DELIMITERS
+        else None
+    )
 
 
 def _without_sep(lines: Iterator[str]) -> Iterator[str]:
@@ -128,7 +153,10 @@ def read_parquet(source: str, file: IO[bytes], column: str | None) -> Iterable[R
         schema = pl.read_parquet_schema(file)
         names = [name for name, dtype in schema.items() if not dtype.is_nested()]
         nested = [
-            name for name in schema if name not in names and name.strip().lower() in (*CAPTION_COLUMNS, (column or "").lower())
+            name
+            for name in schema
+            if name not in names
+            and name.strip().lower() in (*CAPTION_COLUMNS, (column or "").lower())
         ]
         if nested and not {name.strip().lower() for name in names} & {*CAPTION_COLUMNS}:
             raise InputError(
@@ -143,7 +171,10 @@ def read_parquet(source: str, file: IO[bytes], column: str | None) -> Iterable[R
 def _parquet_rows(source: str, file: IO[bytes], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     import polars as pl
 
-    frame, start = pl.scan_parquet(file.name if isinstance(file.name, str) else file).select(columns), 0
+    frame, start = (
+        pl.scan_parquet(file.name if isinstance(file.name, str) else file).select(columns),
+        0,
+    )
     try:
         while len(part := frame.slice(start, PARQUET_ROWS).collect()):
             yield from part.iter_rows(named=True)
@@ -153,4 +184,6 @@ def _parquet_rows(source: str, file: IO[bytes], columns: Sequence[str]) -> Itera
 
 
 def _broken_parquet(source: str, error: BaseException) -> InputError:
-    return InputError(f"{source}: broken Parquet ({error!s:.200}): write it again, or export it as .csv")
+    return InputError(
+        f"{source}: broken Parquet ({error!s:.200}): write it again, or export it as .csv"
+    )

@@ -20,11 +20,15 @@ def of_hub(source: str, column: str | None) -> Callable[[], Iterator[Record]]:
     try:
         from datasets import Value, load_dataset
     except ImportError as error:
-        raise InputError(f"{source}: data sets of the hub need a library: pip install findnemo[datasets]") from error
+        raise InputError(
+            f"{source}: data sets of the hub need a library: pip install findnemo[datasets]"
+        ) from error
     place, _, split = source.removeprefix(PREFIX).partition(":")
     try:
         rows: Any = load_dataset(place, split=split or "train", streaming=True)
-        features = rows.features or dict.fromkeys(next(iter(rows), {}), Value("string"))  # CSV tells nothing before it is read
+        features = rows.features or dict.fromkeys(
+            next(iter(rows), {}), Value("string")
+        )  # CSV tells nothing before it is read
     except Exception as error:  # the library raises anything on what is not there or is none
         raise _unread(source, error) from None
     names = [name for name, kind in features.items() if isinstance(kind, Value)]
@@ -41,4 +45,6 @@ def of_hub(source: str, column: str | None) -> Callable[[], Iterator[Record]]:
 
 def _unread(source: str, error: Exception) -> InputError:
     why = (str(error).splitlines() or [type(error).__name__])[0]
-    return InputError(f"{source}: cannot be read ({why:.200}): name it as hf:OWNER/NAME or hf:OWNER/NAME:SPLIT, or give a file")
+    return InputError(
+        f"{source}: cannot be read ({why:.200}): name it as hf:OWNER/NAME or hf:OWNER/NAME:SPLIT, or give a file"
+    )

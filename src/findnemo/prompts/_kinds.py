@@ -31,7 +31,11 @@ _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"Obj\x01", "an Avro file", _EXPORT),
     (b"\x7fELF", "a program", _EXPORT),
     (b"MZ\x90\0", "a program", _EXPORT),
-    (b"version https://git-lfs.github.com/spec/", "a pointer of Git LFS, not the file itself", "fetch it with git lfs pull"),
+    (
+        b"version https://git-lfs.github.com/spec/",
+        "a pointer of Git LFS, not the file itself",
+        "fetch it with git lfs pull",
+    ),
 )
 _PATTERNS: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     (re.compile(rb"PK(\x03\x04|\x05\x06|\x07\x08)"), "a ZIP archive", _UNPACK),
@@ -45,7 +49,11 @@ _PATTERNS: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     (re.compile(rb"BM.{4}\0\0\0\0.{3}\0", re.DOTALL), "a BMP picture", _EXPORT),
     (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), "a WebP picture", _EXPORT),
     (re.compile(rb"RIFF.{4}(WAVE|AVI )|\0\0.{2}ftyp", re.DOTALL), "a sound or a film", _EXPORT),
-    (re.compile(rb"(\xef\xbb\xbf)?\s*(<!doctype html|<html[\s>])", re.IGNORECASE), "a web page", _EXPORT),
+    (
+        re.compile(rb"(\xef\xbb\xbf)?\s*(<!doctype html|<html[\s>])", re.IGNORECASE),
+        "a web page",
+        _EXPORT,
+    ),
     (re.compile(rb"(\xef\xbb\xbf)?\s*<\?xml[\s?]", re.IGNORECASE), "an XML document", _EXPORT),
 )
 _PACKED: tuple[tuple[bytes, str, str], ...] = (  # names in a ZIP archive
@@ -80,7 +88,10 @@ def _odd(head: bytes) -> tuple[str, str] | None:
     shares = [head[k::4].count(0) / len(head[k::4]) for k in range(4)]
     for name, text in (("LE", 0), ("BE", 1)):
         if max(shares[text::2]) < 0.2 and min(shares[1 - text :: 2]) > 0.5:
-            return "UTF-16 without a byte order mark", f"convert it, for example with iconv -f UTF-16{name} -t UTF-8 OLD > NEW"
+            return (
+                "UTF-16 without a byte order mark",
+                f"convert it, for example with iconv -f UTF-16{name} -t UTF-8 OLD > NEW",
+            )
     return ("binary data, with many zero bytes", _EXPORT) if sum(shares) > 1.2 else None
 
 

@@ -27,7 +27,9 @@ def decoded(source: str, file: IO[bytes]) -> Iterator[str]:
     mark = file.read(4)
     file.seek(0)
     encoding = next((name for known, name in _MARKED if mark.startswith(known)), None)
-    return _decoded_utf8(source, file) if encoding is None else _decoded_marked(source, file, encoding)
+    return (
+        _decoded_utf8(source, file) if encoding is None else _decoded_marked(source, file, encoding)
+    )
 
 
 def _decoded_marked(source: str, file: IO[bytes], encoding: str) -> Iterator[str]:
@@ -51,12 +53,19 @@ def _decoded_utf8(source: str, file: IO[bytes]) -> Iterator[str]:
         data = rest + block
         text, end = _decoded_part(source, data, offset, lines)
         yield text.removeprefix("\ufeff") if first else text
-        rest, offset, lines, first = data[end:], offset + end, lines + data.count(b"\n", 0, end), False
+        rest, offset, lines, first = (
+            data[end:],
+            offset + end,
+            lines + data.count(b"\n", 0, end),
+            False,
+        )
     if rest:
         _decoded_part(source, rest, offset, lines, whole=True)
 
 
-def _decoded_part(source: str, data: bytes, offset: int, lines: int, whole: bool = False) -> tuple[str, int]:
+def _decoded_part(
+    source: str, data: bytes, offset: int, lines: int, whole: bool = False
+) -> tuple[str, int]:
     """The text of bytes, and where it ends: before a character that the next block completes, unless this is the whole."""
     try:
         return data.decode("utf-8"), len(data)
@@ -66,7 +75,9 @@ def _decoded_part(source: str, data: bytes, offset: int, lines: int, whole: bool
         line = lines + data.count(b"\n", 0, error.start) + 1
         where = f"line {line}, byte offset {offset + error.start} (0x{data[error.start]:02x})"
         likely = "WINDOWS-1252"
-        way_out = f"convert it, for example with iconv -f {likely} -t UTF-8 OLD > NEW if it is {likely}"
+        way_out = (
+            f"convert it, for example with iconv -f {likely} -t UTF-8 OLD > NEW if it is {likely}"
+        )
         if is_binary(data):
             way_out = "this is binary data, no text: export the captions as .csv, .parquet, .jsonl or .txt"
         raise InputError(f"{source}: not UTF-8 at {where}: {way_out}") from None
@@ -80,7 +91,9 @@ def lines_of(source: str, blocks: Iterable[str]) -> Iterator[str]:
         if rest == "" and lines and lines[-1].endswith("\r"):  # perhaps half of an end
             rest = lines.pop()
         if len(rest) > _LINE_LIMIT:
-            raise InputError(f"{source}: a line of over {_LINE_LIMIT >> 20} million characters: a table has a caption on each")
+            raise InputError(
+                f"{source}: a line of over {_LINE_LIMIT >> 20} million characters: a table has a caption on each"
+            )
         yield from lines
     yield from (line for line in _LINE.split(rest) if line)
 
@@ -102,5 +115,7 @@ def without_nul(source: str, blocks: Iterable[str]) -> Iterator[str]:
     for block in blocks:
         text = block.replace("\0", "")
         if not text and len(block) >= BLOCK:
-            raise InputError(f"{source}: {BLOCK:,} zero bytes on end: this is no table of captions, or a damaged one")
+            raise InputError(
+                f"{source}: {BLOCK:,} zero bytes on end: this is no table of captions, or a damaged one"
+            )
         yield text

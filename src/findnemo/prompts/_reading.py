@@ -21,14 +21,26 @@ from findnemo.prompts._content import reader_of
 from findnemo.prompts._formats import Reader, read_json, read_parquet
 from findnemo.prompts._hub import PREFIX, of_hub
 from findnemo.prompts._lines import BLOCK
-from findnemo.prompts._table import FEW, PromptStream, PromptTable, Record, caption_of, rows_in_words, table_of
+from findnemo.prompts._table import (
+    FEW,
+    PromptStream,
+    PromptTable,
+    Record,
+    caption_of,
+    rows_in_words,
+    table_of,
+)
 
 _AT_ONCE = 1 << 30  # bytes of a file of one JSON list, which is read whole
-_HERE = 8 << 20  # bytes of such a file that is parsed in this process; parsed, it takes up to sixty times as much memory
+_HERE = (
+    8 << 20
+)  # bytes of such a file that is parsed in this process; parsed, it takes up to sixty times as much memory
 
 
 def read_prompts(
-    source: str | os.PathLike[str] | Iterable[str], column: str | None = None, stdin: IO[bytes] | None = None
+    source: str | os.PathLike[str] | Iterable[str],
+    column: str | None = None,
+    stdin: IO[bytes] | None = None,
 ) -> PromptTable:
     """Read captions from a path, from standard input (`"-"`), from a data set of the hub (`"hf:OWNER/NAME"`) or from a sequence of strings.
 
@@ -42,7 +54,9 @@ def read_prompts(
 
 
 def stream_prompts(
-    source: str | os.PathLike[str] | Iterable[Any], column: str | None = None, stdin: IO[bytes] | None = None
+    source: str | os.PathLike[str] | Iterable[Any],
+    column: str | None = None,
+    stdin: IO[bytes] | None = None,
 ) -> PromptStream:
     """The same for tables of any length; reads the source once to check it, and again whenever it is iterated.
 
@@ -65,7 +79,9 @@ def stream_prompts(
     return PromptStream(name, records, rows, missing, tuple(some))
 
 
-def _opener(source: Any, column: str | None, stdin: IO[bytes] | None) -> tuple[str, Callable[[], Iterator[Record]]]:
+def _opener(
+    source: Any, column: str | None, stdin: IO[bytes] | None
+) -> tuple[str, Callable[[], Iterator[Record]]]:
     """The name of a source, and what opens it: records from its beginning."""
     if not isinstance(source, str | os.PathLike):
         return _of_values(source, column)
@@ -91,17 +107,27 @@ def _opener(source: Any, column: str | None, stdin: IO[bytes] | None) -> tuple[s
 def _of_values(source: Any, column: str | None) -> tuple[str, Callable[[], Iterator[Record]]]:
     """Captions or rows in memory, of a data set, or of what a function returns."""
     if isinstance(source, Mapping):
-        raise InputError("a dict of columns is no list of captions: give rows, such as [{'caption': ...}, ...], or a DataFrame")
-    if hasattr(source, "columns") and hasattr(source, "to_dict"):  # a DataFrame, of polars or of pandas
+        raise InputError(
+            "a dict of columns is no list of captions: give rows, such as [{'caption': ...}, ...], or a DataFrame"
+        )
+    if hasattr(source, "columns") and hasattr(
+        source, "to_dict"
+    ):  # a DataFrame, of polars or of pandas
         source = source.to_dicts() if hasattr(source, "to_dicts") else source.to_dict("records")
     if source is None or not (callable(source) or hasattr(source, "__iter__")):
-        raise InputError(f"{source!r:.60} is no table of captions: give a file, a list of captions, or rows")
+        raise InputError(
+            f"{source!r:.60} is no table of captions: give a file, a list of captions, or rows"
+        )
     known = getattr(source, "column_names", None)
-    if known is None and hasattr(source, "column_names"):  # a data set read as it comes, such as CSV
+    if known is None and hasattr(
+        source, "column_names"
+    ):  # a data set read as it comes, such as CSV
         known = keys(islice(source, 1))
     if known is None and not callable(source):
         source = list(source)
-    name = "captions in memory" if isinstance(source, list) else f"{type(source).__name__} of captions"
+    name = (
+        "captions in memory" if isinstance(source, list) else f"{type(source).__name__} of captions"
+    )
 
     def records() -> Iterator[Record]:
         values = source() if callable(source) else source
@@ -128,12 +154,18 @@ def _spooled(stream: IO[bytes]) -> IO[bytes]:
 
 def _opened(path: Path) -> IO[bytes]:
     try:
-        if not (stat.S_ISREG(kind := path.stat().st_mode) or stat.S_ISDIR(kind)):  # to open a pipe can take for ever
-            raise InputError(f"{path}: a pipe or a device: name a file, or give - and pipe it into standard input")
+        if not (
+            stat.S_ISREG(kind := path.stat().st_mode) or stat.S_ISDIR(kind)
+        ):  # to open a pipe can take for ever
+            raise InputError(
+                f"{path}: a pipe or a device: name a file, or give - and pipe it into standard input"
+            )
         return path.open("rb")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         why = getattr(error, "strerror", None) or error
-        raise InputError(f"{path!s:.200}: cannot be read ({why}): name a file, or pass captions as a list") from None
+        raise InputError(
+            f"{path!s:.200}: cannot be read ({why}): name a file, or pass captions as a list"
+        ) from None
 
 
 def _look_first(path: Path, reader: Reader, column: str | None) -> None:
@@ -144,7 +176,9 @@ def _look_first(path: Path, reader: Reader, column: str | None) -> None:
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
     if reader is read_json and size > _AT_ONCE:
-        raise InputError(f"{path}: {size:,} bytes, more than the {_AT_ONCE >> 30} GiB of one JSON list: write it as .jsonl")
+        raise InputError(
+            f"{path}: {size:,} bytes, more than the {_AT_ONCE >> 30} GiB of one JSON list: write it as .jsonl"
+        )
     if reader is read_parquet or (reader is read_json and size > _HERE):
         call("findnemo.prompts._reading", "_read_through", str(path), column)
 
@@ -152,4 +186,6 @@ def _look_first(path: Path, reader: Reader, column: str | None) -> None:
 def _read_through(source: str, column: str | None) -> int:
     """What the other process does: how many rows a table has."""
     with _opened(Path(source)) as file:
-        return sum(1 for _ in reader_of(source, Path(source).suffix, file, column)(source, file, column))
+        return sum(
+            1 for _ in reader_of(source, Path(source).suffix, file, column)(source, file, column)
+        )

@@ -9,7 +9,9 @@ from typing import Any
 
 from findnemo.errors import InputError
 
-LONGEST = 1 << 20  # characters of a caption, or of one CSV field: more is a quote that was never closed
+LONGEST = (
+    1 << 20
+)  # characters of a caption, or of one CSV field: more is a quote that was never closed
 FEW = 5  # rows that a warning names
 
 Record = tuple[Any, Any, Any]  # caption, type and image as the source holds them
@@ -60,7 +62,9 @@ class PromptTable:
     def warnings(self) -> tuple[str, ...]:
         """A sentence for each kind of row that was skipped."""
         counts = len(self.missing), len(self.duplicates)
-        return skipped(self.source, counts[0], self.missing[:FEW]) + repeated(self.source, counts[1], self.duplicates[:FEW])
+        return skipped(self.source, counts[0], self.missing[:FEW]) + repeated(
+            self.source, counts[1], self.duplicates[:FEW]
+        )
 
 
 @dataclass(frozen=True)
@@ -105,13 +109,20 @@ def skipped(source: str, count: int, some: Sequence[int]) -> tuple[str, ...]:
 def repeated(source: str, count: int, some: Sequence[tuple[int, int]]) -> tuple[str, ...]:
     """A sentence on rows with the caption of an earlier row: how many, and the first of them, each with that row."""
     return _sentence(
-        source, count, [f"row {row} repeats row {first}" for row, first in some], "with the caption of an earlier row"
+        source,
+        count,
+        [f"row {row} repeats row {first}" for row, first in some],
+        "with the caption of an earlier row",
     )
 
 
 def _sentence(source: str, count: int, some: Sequence[str], what: str) -> tuple[str, ...]:
     more = [f"and {count - len(some)} more"] if count > len(some) else []
-    return (f"{source}: skipped {rows_in_words(count)} {what} ({', '.join([*some, *more])}).",) if count else ()
+    return (
+        (f"{source}: skipped {rows_in_words(count)} {what} ({', '.join([*some, *more])}).",)
+        if count
+        else ()
+    )
 
 
 def _check_limit(source: str, n: int | None) -> None:
@@ -132,20 +143,33 @@ def table_of(source: str, records: Iterable[Record]) -> PromptTable:
         else:
             prompts[text] = Prompt(text, row, kind, image)
     if not prompts:
-        raise InputError(f"{source}: no caption in {rows_in_words(len(missing))}: give at least one")
+        raise InputError(
+            f"{source}: no caption in {rows_in_words(len(missing))}: give at least one"
+        )
     return PromptTable(source, tuple(prompts.values()), tuple(missing), tuple(duplicates))
 
 
-def _cells(source: str, records: Iterable[Record]) -> Iterator[tuple[int, tuple[str | None, str | None, str | None]]]:
+def _cells(
+    source: str, records: Iterable[Record]
+) -> Iterator[tuple[int, tuple[str | None, str | None, str | None]]]:
     """Row numbers with caption, type and image as text."""
     for row, (caption, kind, image) in enumerate(records, start=1):
         where = f"{source}: row {row}"
         text = caption_of(caption, where)
-        yield row, (None, None, None) if text is None else (text, _label(kind, where), _label(image, where))
+        yield (
+            row,
+            (None, None, None)
+            if text is None
+            else (text, _label(kind, where), _label(image, where)),
+        )
 
 
 def _prompts(source: str, records: Iterable[Record]) -> Iterator[Prompt]:
-    return (Prompt(text, row, kind, image) for row, (text, kind, image) in _cells(source, records) if text is not None)
+    return (
+        Prompt(text, row, kind, image)
+        for row, (text, kind, image) in _cells(source, records)
+        if text is not None
+    )
 
 
 def caption_of(value: Any, where: str) -> str | None:
@@ -153,12 +177,18 @@ def caption_of(value: Any, where: str) -> str | None:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if not isinstance(value, str):
-        raise InputError(f"{where}: {repr(value)[:60]} is {type(value).__name__}, not text: make it a string")
+        raise InputError(
+            f"{where}: {repr(value)[:60]} is {type(value).__name__}, not text: make it a string"
+        )
     if value.encode(errors="ignore").decode() != value:
-        raise InputError(f"{where}: {ascii(value)[:60]} holds half of a surrogate pair: repair or remove it")
+        raise InputError(
+            f"{where}: {ascii(value)[:60]} holds half of a surrogate pair: repair or remove it"
+        )
     text = value.replace("\0", "").strip()
     if len(text) > LONGEST:
-        raise InputError(f"{where}: {len(text):,} characters, and a caption can have {LONGEST:,}: shorten it")
+        raise InputError(
+            f"{where}: {len(text):,} characters, and a caption can have {LONGEST:,}: shorten it"
+        )
     return text or None
 
 
@@ -166,7 +196,11 @@ def _label(value: Any, where: str) -> str | None:
     """A type or image cell as text; None where it holds nothing, or something else such as the pixels themselves."""
     if isinstance(value, float) and value.is_integer():  # whole numbers of a column with gaps
         value = int(value)
-    text = str(value) if isinstance(value, str) or (isinstance(value, int) and abs(value) < 10**18) else ""
+    text = (
+        str(value)
+        if isinstance(value, str) or (isinstance(value, int) and abs(value) < 10**18)
+        else ""
+    )
     return caption_of(text, where) if len(text) <= LONGEST else None
 
 

@@ -101,7 +101,11 @@ PARAPHRASES: dict[str, Callable[[str], str]] = {
     "a picture of": lambda caption: f"a picture of {caption}",
     "in quotes": lambda caption: f'"{caption}"',
 }
-PARTS: dict[str, Callable[[str], str]] = {"first half": _first, "second half": _last, "every other word": _every_other}
+PARTS: dict[str, Callable[[str], str]] = {
+    "first half": _first,
+    "second half": _last,
+    "every other word": _every_other,
+}
 SCRIPTS: dict[str, Callable[[str], str]] = {
     "full width": _full_width,
     "look-alike letters": _letters(_HOMOGLYPHS),
@@ -140,5 +144,7 @@ def scripts(caption: str) -> dict[str, str]:
 
 
 def _written(caption: str, rules: dict[str, Callable[[str], str]]) -> dict[str, str]:
-    said = {caption: ""} | {text: kind for kind, rule in reversed(rules.items()) if (text := rule(caption)).strip()}
+    said = {caption: ""} | {
+        text: kind for kind, rule in reversed(rules.items()) if (text := rule(caption)).strip()
+    }
     return {kind: text for text, kind in reversed(said.items()) if kind and text != caption}

@@ -26,7 +26,10 @@ def _steps_table(attack: Any) -> tuple[list[str], list[tuple[str, bool, list[tup
         for name, line in attack["curves"].items()
         for ends in [{x: (low, high) for x, low, high in bands.get(name, ())}]
     }
-    gaps = {name: {x: tuple(told) for x, *told in points} for name, points in (attack.get("gaps") or {}).items()}
+    gaps = {
+        name: {x: tuple(told) for x, *told in points}
+        for name, points in (attack.get("gaps") or {}).items()
+    }
     steps = sorted({x for line in [*curves.values(), *gaps.values()] for x in line})
     rows = [
         (name, is_gap, [_bounded(*line[x]) if x in line else (NONE, "") for x in steps])
@@ -46,14 +49,20 @@ def attempts(found: Any) -> dict[str, Any] | None:
     if not found or not found["table"]:
         return None
     columns = found["columns"]
-    rows = [(name, [_copies(row.get(column)) for column in columns]) for name, row in found["table"].items()]
+    rows = [
+        (name, [_copies(row.get(column)) for column in columns])
+        for name, row in found["table"].items()
+    ]
     return {"columns": columns, "rows": rows}
 
 
 def _copies(found: dict[str, float] | None) -> tuple[str, str]:
     if found is None:
         return NONE, ""
-    return f"{found['captions']:.0f} of {found['n']:.0f}", f"{percent(found['low'])} to {percent(found['high'])}"
+    return (
+        f"{found['captions']:.0f} of {found['n']:.0f}",
+        f"{percent(found['low'])} to {percent(found['high'])}",
+    )
 
 
 SIDE_EFFECTS = {
@@ -82,4 +91,6 @@ def _with_ends(value: Sequence[float] | None) -> tuple[str, str]:
     if not value:
         return NONE, ""
     middle, *ends = value
-    return f"{middle:.3g}".replace("-", "\u2212"), f"{number(ends[0])} to {number(ends[1])}" if len(ends) == 2 else ""
+    return f"{middle:.3g}".replace("-", "\u2212"), f"{number(ends[0])} to {number(ends[1])}" if len(
+        ends
+    ) == 2 else ""

@@ -32,7 +32,13 @@ SCORES = (  # what it is, the stage, its values before and after; whether tau is
     ("Score, fresh seeds", "verify", "score_before", "score_after", False),
     ("A seed's similarity to itself before, fresh seeds", "verify", None, "same_seed", True),
     ("Share of images that are copies", "verify", "copies_before", "copies_after", False),
-    ("Similarity to the training image (SSCD_orig)", "verify", "sscd_orig_before", "sscd_orig_after", False),
+    (
+        "Similarity to the training image (SSCD_orig)",
+        "verify",
+        "sscd_orig_before",
+        "sscd_orig_after",
+        False,
+    ),
     ("Similarity with to without the edit (SSCD_gen)", "verify", None, "sscd_gen", False),
     ("Similarity between seeds (D_SSCD)", "verify", "d_sscd_before", "d_sscd_after", False),
     ("Fit with the caption (A_CLIP)", "verify", "a_clip_before", "a_clip_after", False),
@@ -41,7 +47,11 @@ SCORES = (  # what it is, the stage, its values before and after; whether tau is
 
 def files_of(path: Path, caption: Caption, large: bool = False) -> dict[str, list[Wanted]]:
     """The pictures that a run holds of a caption, by kind: original, before, after, noise-before, noise-after."""
-    images, noise, side = path / "images" / caption.slug, path / "noise" / caption.slug, LARGE if large else SIDE
+    images, noise, side = (
+        path / "images" / caption.slug,
+        path / "noise" / caption.slug,
+        LARGE if large else SIDE,
+    )
     return {
         "original": [Wanted(file, side) for file in images.glob("original.png")],
         "before": [Wanted(file, side) for file in sorted(images.glob("before-*.png"))],
@@ -53,14 +63,25 @@ def files_of(path: Path, caption: Caption, large: bool = False) -> dict[str, lis
 
 def example(path: Path, captions: Sequence[Caption], stand: Mapping[int, str]) -> Caption | None:
     """The first caption whose memory is gone and that has pictures, else the first memorized one with pictures: no choice by looks."""
-    pictured = [c for c in captions if stand[c.id] in TOLD and stand[c.id] != "suspected" and files_of(path, c)["after"]]
+    pictured = [
+        c
+        for c in captions
+        if stand[c.id] in TOLD and stand[c.id] != "suspected" and files_of(path, c)["after"]
+    ]
     return next((c for c in pictured if stand[c.id] == "gone"), pictured[0] if pictured else None)
 
 
-def wanted_pictures(path: Path, memorized: Sequence[Caption], first: Caption | None) -> list[Wanted]:
+def wanted_pictures(
+    path: Path, memorized: Sequence[Caption], first: Caption | None
+) -> list[Wanted]:
     """All pictures of the page, those of the example first, then caption by caption."""
     of_first = (
-        [w for kind, some in files_of(path, first, large=True).items() if not kind.startswith("noise") for w in some]
+        [
+            w
+            for kind, some in files_of(path, first, large=True).items()
+            if not kind.startswith("noise")
+            for w in some
+        ]
         if first
         else []
     )
@@ -100,8 +121,13 @@ def cards(
             "prices": _prices(c),
             "diagnosis": c.results.get("localize", {}).get("diagnosis"),
             "failed": [f"{stage}: {reason}" for stage, reason in c.failed.items()],
-            "pictures": {kind: [pictures[w] for w in some if w in pictures] for kind, some in files_of(path, c, large).items()},
-            "left_out": any(w not in pictures for some in files_of(path, c, large).values() for w in some),
+            "pictures": {
+                kind: [pictures[w] for w in some if w in pictures]
+                for kind, some in files_of(path, c, large).items()
+            },
+            "left_out": any(
+                w not in pictures for some in files_of(path, c, large).values() for w in some
+            ),
             "folder": f"images/{c.slug}",
         }
         for c in captions
@@ -113,12 +139,22 @@ def _prices(caption: Caption) -> dict[str, Any] | None:
     points = points_of(caption)
     if not points:
         return None
-    told: dict[str, Any] = {"points": points, "chart": None, "tried": ", ".join(str(point.neurons) for point in points)}
+    told: dict[str, Any] = {
+        "points": points,
+        "chart": None,
+        "tried": ", ".join(str(point.neurons) for point in points),
+    }
     if dear(caption):
-        left = [[0, caption.results["localize"].get("copy_before") or 1.0], *([p.neurons, p.left] for p in points)]
+        left = [
+            [0, caption.results["localize"].get("copy_before") or 1.0],
+            *([p.neurons, p.left] for p in points),
+        ]
         changed = [[0, 0.0], *([p.neurons, p.change] for p in points if p.change is not None)]
         told["chart"] = charts.curves(
-            {"curves": {"likeness to the copy": left, "change of ordinary captions": changed}, "level": GONE}
+            {
+                "curves": {"likeness to the copy": left, "change of ordinary captions": changed},
+                "level": GONE,
+            }
         )
     return told
 
@@ -128,7 +164,14 @@ def _scores(caption: Caption) -> list[dict[str, Any]]:
     for label, stage, before, after, held in SCORES:
         values = caption.results.get(stage, {})
         if (before is None or before in values) and (after is None or after in values):
-            rows.append({"label": label, "before": before and values[before], "after": after and values[after], "held": held})
+            rows.append(
+                {
+                    "label": label,
+                    "before": before and values[before],
+                    "after": after and values[after],
+                    "held": held,
+                }
+            )
     return rows
 
 
@@ -136,9 +179,16 @@ def _neurons(caption: Caption, numbers: Mapping[str, int]) -> list[dict[str, Any
     """The neurons found for a caption with their z-scores, the most unusual first."""
     found, checked = caption.results.get("localize", {}), caption.results.get("verify", {})
     z = found.get("z", {}) | checked.get("z", {})
-    by_search = {f"{name}:{i}" for name, indices in found.get("neurons", {}).items() for i in indices}
+    by_search = {
+        f"{name}:{i}" for name, indices in found.get("neurons", {}).items() for i in indices
+    }
     rows = [
-        {"layer": numbers.get(name, name), "index": i, "z": z.get(f"{name}:{i}"), "added": f"{name}:{i}" not in by_search}
+        {
+            "layer": numbers.get(name, name),
+            "index": i,
+            "z": z.get(f"{name}:{i}"),
+            "added": f"{name}:{i}" not in by_search,
+        }
         for name, i in neurons_of(caption)
     ]
     return sorted(rows, key=lambda row: -abs(row["z"] or 0.0))

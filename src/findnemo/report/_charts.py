@@ -45,7 +45,10 @@ def round_values(low: float, high: float, most: int) -> list[tuple[float, str]]:
     power = 10.0 ** math.floor(math.log10(span / most))
     step = next(s * power for s in (1, 2, 5, 10) if span / (s * power) <= most)
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
-    values = [round(k * step, 12) for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    values = [
+        round(k * step, 12)
+        for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+    ]
     return [(value, f"{value:.{digits}f}".replace("-", "\u2212")) for value in values]
 
 
@@ -61,7 +64,9 @@ class Strip:
 
 
 def distribution(
-    groups: Sequence[tuple[str, str, Sequence[float]]], tau: float, interval: tuple[float, float] | None
+    groups: Sequence[tuple[str, str, Sequence[float]]],
+    tau: float,
+    interval: tuple[float, float] | None,
 ) -> dict[str, Any]:
     """Histograms of scores below each other on one axis, with tau. `groups`: (label, kind, values); empty ones are left out.
 
@@ -92,7 +97,14 @@ def _strip(place: int, label: str, kind: str, values: Sequence[float], axis: Axi
     for k, n in enumerate(counts):
         if n:
             height = max(BAR * n / max(counts), 2)
-            bars.append((round(LEFT + k * width + 0.5, 2), round(base - height, 2), round(width - 1, 2), round(height, 2)))
+            bars.append(
+                (
+                    round(LEFT + k * width + 0.5, 2),
+                    round(base - height, 2),
+                    round(width - 1, 2),
+                    round(height, 2),
+                )
+            )
     return Strip(label, kind, values, bars, base)
 
 
@@ -114,7 +126,14 @@ def neuron_map(widths: Mapping[str, int], captions: Mapping[Neuron, int]) -> dic
             if layer == name
         ]
         rows.append(
-            {"number": number, "name": name, "of": width, "length": round(length, 2), "y": 10 + 28 * (number - 1), "marks": marks}
+            {
+                "number": number,
+                "name": name,
+                "of": width,
+                "length": round(length, 2),
+                "y": 10 + 28 * (number - 1),
+                "marks": marks,
+            }
         )
     return {"rows": rows, "height": 10 + 28 * len(rows), "width": WIDTH, "left": LEFT}
 
@@ -138,7 +157,9 @@ def sizes(counts: Sequence[int]) -> list[dict[str, Any]]:
 PLOT, MARGIN = 220, 12  # height of a chart of curves, and what is left free above and below
 
 
-def _heights(values: Sequence[float], low: float, high: float) -> tuple[Callable[[float], float], list[tuple[float, str]]]:
+def _heights(
+    values: Sequence[float], low: float, high: float
+) -> tuple[Callable[[float], float], list[tuple[float, str]]]:
     """Where a value stands in a plot from `low` to `high`, or further if a value is further; and its levels."""
     low, high = min(low, *values), max(high, *values)
 
@@ -200,7 +221,8 @@ def gaps(attack: Mapping[str, Any]) -> dict[str, Any] | None:
             "name": name,
             "kind": k,
             "points": [
-                (x_at(x, k), y_at(y), *((None, None) if low is None else (y_at(low), y_at(high)))) for x, y, low, high in line
+                (x_at(x, k), y_at(y), *((None, None) if low is None else (y_at(low), y_at(high))))
+                for x, y, low, high in line
             ],
         }
         for k, (name, line) in enumerate(known.items())

@@ -75,7 +75,9 @@ def median(values: Sequence[float]) -> Estimate | None:
     middle = statistics.median(values)
     if len(values) < LEAST:
         return Estimate(middle, len(values))
-    low, high = bootstrap(lambda x: float(x.quantile(0.5)), torch.tensor(list(values), dtype=torch.float64))
+    low, high = bootstrap(
+        lambda x: float(x.quantile(0.5)), torch.tensor(list(values), dtype=torch.float64)
+    )
     return Estimate(middle, len(values), low, high)
 
 
@@ -89,9 +91,13 @@ def facts(run: Run) -> dict[str, Any]:
     settings = settings_of(run)
     tau = settings["tau"]
     stand = {c.id: standing(c, tau) for c in captions}
-    memorized = [c for kind in MEMORIZED for c in captions if stand[c.id] == kind and state(c) == "memorized"]
+    memorized = [
+        c for kind in MEMORIZED for c in captions if stand[c.id] == kind and state(c) == "memorized"
+    ]
     suspected = [c for c in captions if stand[c.id] == "suspected"]
-    widths = overview.layers_shown(run, captions, {name: len(mean) for name, mean in calibration.mean.items()})
+    widths = overview.layers_shown(
+        run, captions, {name: len(mean) for name, mean in calibration.mean.items()}
+    )
     numbers = {name: k for k, name in enumerate(widths, 1)}
     first = example(run.path, captions, stand)
     wanted = wanted_pictures(run.path, [*memorized, *suspected], first)
@@ -124,14 +130,18 @@ def facts(run: Run) -> dict[str, Any]:
         "layers": _layers(widths, held),
         "sizes": charts.sizes([len(neurons_of(c)) for c in memorized if len(switched_off(c))]),
         "shared": _shared(held, numbers),
-        "before_after": _before_after([c for c in memorized if "verify" in c.results and stand[c.id] != "out of reach"]),
+        "before_after": _before_after(
+            [c for c in memorized if "verify" in c.results and stand[c.id] != "out of reach"]
+        ),
         "quality": _quality(run.meta("quality")),
         "mitigations": _mitigations(run, captions),
         "attack": attack(run.meta("attack")),
         "attempts": attempts(run.meta("attempts")),
         "tried": sentences(run.meta("attempts"), run.meta("attack")),
         "hardened": hardened(run.meta("hardened")),
-        "cards": cards(run.path, [*memorized, *suspected], stand, numbers, pictures, q=q_values(p_values(run))),
+        "cards": cards(
+            run.path, [*memorized, *suspected], stand, numbers, pictures, q=q_values(p_values(run))
+        ),
         "others": _others(captions, stand, tau),
         "pictures_left_out": len(wanted) - len(pictures),
     }
@@ -139,7 +149,11 @@ def facts(run: Run) -> dict[str, Any]:
 
 def _name(source: str | None) -> str:
     """What a model is called, without where it lies on somebody's disk."""
-    return Path(source).name if source and (Path(source).exists() or Path(source).is_absolute()) else str(source)
+    return (
+        Path(source).name
+        if source and (Path(source).exists() or Path(source).is_absolute())
+        else str(source)
+    )
 
 
 # the head of the page ---------------------------------------------------------------------------------------------------------
@@ -154,9 +168,17 @@ def verdict(known: dict[str, Any]) -> dict[str, str]:
     if not audited:
         return {"tone": "open", "text": "No caption has been looked at yet."}
     if not memorized:
-        few = f" ({len(captions) - len(audited)} more failed or are open)" if len(audited) < len(captions) else ""
+        few = (
+            f" ({len(captions) - len(audited)} more failed or are open)"
+            if len(audited) < len(captions)
+            else ""
+        )
         none = f"None of the {count(len(audited), 'caption')} looked at "
-        none += "is memorized as far as its images tell" if doubtful else "reaches the threshold on the seeds that were tried"
+        none += (
+            "is memorized as far as its images tell"
+            if doubtful
+            else "reaches the threshold on the seeds that were tried"
+        )
         return {"tone": "good" if not few else "open", "text": f"{none}{few}.{doubtful}"}
     bad = [f"{n} {_WORDS[kind]}" for kind in MEMORIZED if (n := kinds[kind]) and kind in _WORDS]
     off, whole = len(all_neurons(captions)), sum(known["widths"].values())
@@ -169,7 +191,10 @@ def verdict(known: dict[str, Any]) -> dict[str, str]:
     if not gone:
         return {"tone": "bad", "text": f"{start}.{doubtful}"}
     end = f"{count(gone, 'memory')} {'is' if gone == 1 else 'are'} gone on the fresh seeds that were tried"
-    return {"tone": "mixed", "text": f"{start}; {end}, with {off:,} of {count(whole, 'neuron')} switched off.{doubtful}"}
+    return {
+        "tone": "mixed",
+        "text": f"{start}; {end}, with {off:,} of {count(whole, 'neuron')} switched off.{doubtful}",
+    }
 
 
 def _suspected(captions: Sequence[Caption]) -> str:
@@ -211,7 +236,9 @@ def _trouble(
             "kind": _WORDS[kind],
             "what": STANDINGS[kind],
             "note": _note(kind, group, tau),
-            "captions": [{"id": c.id, "text": c.text, "linked": c in memorized} for c in group[:LISTED]],
+            "captions": [
+                {"id": c.id, "text": c.text, "linked": c in memorized} for c in group[:LISTED]
+            ],
             "n": len(group),
         }
         for kind, group in groups
@@ -222,10 +249,12 @@ def _trouble(
 def _note(kind: str, group: Sequence[Caption], tau: float) -> str:
     scores = [s for c in group if (s := _score(c)) is not None]
     if kind == "out of reach" and scores:
-        near = f"{number(min(scores))} to {number(max(scores))}" if len(scores) > 1 else number(scores[0])
-        return (
-            f"Score {near}, tau {number(tau)}: where a score lies just over tau, the caption may be no memory but a false alarm"
+        near = (
+            f"{number(min(scores))} to {number(max(scores))}"
+            if len(scores) > 1
+            else number(scores[0])
         )
+        return f"Score {near}, tau {number(tau)}: where a score lies just over tau, the caption may be no memory but a false alarm"
     if kind == "copies":
         shares = sorted(c.results["verify"]["copies_after"] for c in group)
         return (
@@ -238,7 +267,9 @@ def _note(kind: str, group: Sequence[Caption], tau: float) -> str:
 
 def _score(caption: Caption) -> float | None:
     """The memorization score over all seeds where it is known: detection stops as soon as a pair of seeds reaches tau."""
-    return caption.results.get("localize", {}).get("score_before", caption.results.get("detect", {}).get("score"))
+    return caption.results.get("localize", {}).get(
+        "score_before", caption.results.get("detect", {}).get("score")
+    )
 
 
 def figures(known: dict[str, Any], quality: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -251,9 +282,15 @@ def figures(known: dict[str, Any], quality: dict[str, Any] | None) -> list[dict[
     note += f"; median {statistics.median(each):g} a caption (n = {len(each)})" if each else ""
     return [
         {"label": "memorized", "tone": ""} | _of(found),
-        {"label": "out of reach, back or still copied", "tone": "bad" if worse.value else ""} | _of(worse),
+        {"label": "out of reach, back or still copied", "tone": "bad" if worse.value else ""}
+        | _of(worse),
         {"label": "gone on fresh seeds", "tone": "good" if gone.value else ""} | _of(gone),
-        {"label": "neurons switched off", "value": f"{off.value or 0:,} of {whole:,}", "note": note, "tone": ""},
+        {
+            "label": "neurons switched off",
+            "value": f"{off.value or 0:,} of {whole:,}",
+            "note": note,
+            "tone": "",
+        },
         _other_captions(quality),
     ]
 
@@ -261,14 +298,19 @@ def figures(known: dict[str, Any], quality: dict[str, Any] | None) -> list[dict[
 def _of(figure: overview.Figure) -> dict[str, str]:
     if figure.value is None:
         return {"value": NONE, "note": "none was verified"}
-    return {"value": f"{figure.value} of {figure.of}", "note": _share(int(figure.value), figure.of or 0)}
+    return {
+        "value": f"{figure.value} of {figure.of}",
+        "note": _share(int(figure.value), figure.of or 0),
+    }
 
 
 def _share(hits: int, of: int) -> str:
     if not of:
         return "none was verified"
     low, high = wilson(hits, of)
-    return f"{percent(hits / of)}, 95 % interval {percent(low)} to {percent(high)}, n\u00a0=\u00a0{of}"
+    return (
+        f"{percent(hits / of)}, 95 % interval {percent(low)} to {percent(high)}, n\u00a0=\u00a0{of}"
+    )
 
 
 def _other_captions(quality: dict[str, Any] | None) -> dict[str, Any]:
@@ -291,13 +333,21 @@ def _interval(estimate: Estimate | None) -> str:
 def _about(run: Run, known: dict[str, Any]) -> list[tuple[str, str]]:
     """What was audited and how, as pairs."""
     settings, versions = settings_of(run), run.meta("versions") or {}
-    calibration, found, images = known["calibration"], settings["calibration"], settings["image_settings"]
+    calibration, found, images = (
+        known["calibration"],
+        settings["calibration"],
+        settings["image_settings"],
+    )
     captions, stand = known["captions"], known["stand"]
     options = run.meta("source_options") or {}
     opened = "".join(f", {name} {_name(value)}" for name, value in options.items())
     kinds = Counter(stand[c.id] for c in captions if stand[c.id] in ("failed", "open"))
     rest = "".join(f", {n} {kind}" for kind, n in kinds.items())
-    scored = f", {len(calibration.trajectories)} of them scored" if len(calibration.trajectories) < calibration.count else ""
+    scored = (
+        f", {len(calibration.trajectories)} of them scored"
+        if len(calibration.trajectories) < calibration.count
+        else ""
+    )
     screen = settings.get("screen")
     sampled = overview.sampler_of(settings)
     sampler = f", sampler {sampled}" if sampled else ""
@@ -305,15 +355,29 @@ def _about(run: Run, known: dict[str, Any]) -> list[tuple[str, str]]:
         ("Model", f"{_name(run.meta('source'))}{opened}"),
         ("Fingerprint", str(settings["model"])),
         ("Captions", f"{len(captions):,} given{rest}"),
-        ("Hold-out captions", f"{calibration.count:,}{scored}" if calibration.count else "none here: imported statistics"),
+        (
+            "Hold-out captions",
+            f"{calibration.count:,}{scored}"
+            if calibration.count
+            else "none here: imported statistics",
+        ),
         ("Threshold", f"tau = {number(known['tau'])}, {_how_tau(calibration)}"),
         (
             "Score",
             f"{found.get('pairs', 'largest')} {found['similarity'].upper()} between the noise differences of {count(found['samples'], 'seed')}, variant "
             f"{found['variant']}, step {found['timestep'] + 1} of {found['steps']}"
-            + (f", guidance {found['guidance']:g}" if found["guidance"] is not None else ", no guidance"),
+            + (
+                f", guidance {found['guidance']:g}"
+                if found["guidance"] is not None
+                else ", no guidance"
+            ),
         ),
-        ("Screen", f"captions under {number(screen['below'])} after {screen['samples']} seeds set aside" if screen else "none"),
+        (
+            "Screen",
+            f"captions under {number(screen['below'])} after {screen['samples']} seeds set aside"
+            if screen
+            else "none",
+        ),
         (
             "Search",
             f"{settings['search']}; more neurons where finished images stay copies: {'yes' if settings.get('grow') else 'no'}"
@@ -328,9 +392,15 @@ def _about(run: Run, known: dict[str, Any]) -> list[tuple[str, str]]:
             else "none",
         ),
         ("Judges", _judges(run, captions)),
-        ("Base seed", f"{found['seed']}; searches use samples from 0, verification samples from 1000"),
+        (
+            "Base seed",
+            f"{found['seed']}; searches use samples from 0, verification samples from 1000",
+        ),
         ("Precision", str(settings["dtype"])),
-        ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items()) or "not recorded"),
+        (
+            "Versions",
+            ", ".join(f"{name} {version}" for name, version in versions.items()) or "not recorded",
+        ),
     ]
     return rows
 
@@ -339,7 +409,11 @@ def _how_tau(calibration: Calibration) -> str:
     if not len(calibration.trajectories):
         return "given with imported statistics"
     if calibration.fpr is not None and (bound := calibration.rate_bound()) is not None:
-        sure = "" if calibration.confidence is None else f" with {percent(calibration.confidence)} confidence"
+        sure = (
+            ""
+            if calibration.confidence is None
+            else f" with {percent(calibration.confidence)} confidence"
+        )
         return (
             f"for a false-positive rate of {percent(calibration.fpr)}{sure}; with these {len(calibration.trajectories)} hold-out captions it is "
             f"under {percent(bound)} with 95 % confidence"
@@ -352,10 +426,19 @@ def _judges(run: Run, captions: Iterable[Caption]) -> str:
     """What images were judged with: what the settings name, or what the results show was there."""
     named = settings_of(run).get("judges") or {}
     values = {key for c in captions for key in c.results.get("verify", {})}
-    copies = "copy descriptor" if "sscd_gen" in values else "no copy descriptor: copies are told by the correlation of pixels"
+    copies = (
+        "copy descriptor"
+        if "sscd_gen" in values
+        else "no copy descriptor: copies are told by the correlation of pixels"
+    )
     clip = "CLIP" if "a_clip_after" in values else "no CLIP"
-    which = [f"{what} {_name(named[key])}" if key in named else what for key, what in (("descriptor", copies), ("clip", clip))]
-    preprocessing = "".join(f"; {name}: {how}" for name, how in (run.meta("preprocessing") or {}).items())
+    which = [
+        f"{what} {_name(named[key])}" if key in named else what
+        for key, what in (("descriptor", copies), ("clip", clip))
+    ]
+    preprocessing = "".join(
+        f"; {name}: {how}" for name, how in (run.meta("preprocessing") or {}).items()
+    )
     return ", ".join(which) + preprocessing
 
 
@@ -365,14 +448,28 @@ def _judges(run: Run, captions: Iterable[Caption]) -> str:
 def _distribution(known: dict[str, Any]) -> dict[str, Any]:
     calibration, stand = known["calibration"], known["stand"]
     holdout = calibration.scores.tolist() if len(calibration.trajectories) else []
-    under = [s for c in known["captions"] if stand[c.id] == "not memorized" and (s := _score(c)) is not None]
+    under = [
+        s
+        for c in known["captions"]
+        if stand[c.id] == "not memorized" and (s := _score(c)) is not None
+    ]
     over = [s for c in known["memorized"] if (s := _score(c)) is not None]
     doubtful = [s for c in known["suspected"] if (s := _score(c)) is not None]
-    groups = [("hold-out", "holdout", holdout), ("audited, under tau", "under", under), ("memorized", "over", over)]
+    groups = [
+        ("hold-out", "holdout", holdout),
+        ("audited, under tau", "under", under),
+        ("memorized", "over", over),
+    ]
     groups += [("suspected", "under", doubtful)] if doubtful else []
     interval = tau_interval(calibration.scores) if holdout and calibration.fpr is None else None
     made = charts.distribution(groups, known["tau"], interval)
-    return made | {"summary": [(label, median(values), min(values), max(values)) for label, _, values in groups if len(values)]}
+    return made | {
+        "summary": [
+            (label, median(values), min(values), max(values))
+            for label, _, values in groups
+            if len(values)
+        ]
+    }
 
 
 def _holdout(calibration: Calibration, tau: float) -> str | None:
@@ -403,7 +500,12 @@ def _scope(asked: str, kept: dict[str, Any] | None) -> str:
 
 def _layers(widths: dict[str, int], held: dict[Neuron, list[Caption]]) -> list[dict[str, Any]]:
     return [
-        {"number": k, "name": name, "width": width, "neurons": sorted(index for layer, index in held if layer == name)}
+        {
+            "number": k,
+            "name": name,
+            "width": width,
+            "neurons": sorted(index for layer, index in held if layer == name),
+        }
         for k, (name, width) in enumerate(widths.items(), 1)
     ]
 
@@ -424,7 +526,9 @@ def _shared(held: dict[Neuron, list[Caption]], numbers: dict[str, int]) -> list[
 
 def _before_after(captions: Sequence[Caption]) -> list[dict[str, Any]]:
     """Medians over captions of what verification measured on fresh seeds."""
-    table = [(m.title, m.before, m.after, m.good) for m in overview.BEFORE_AFTER if m.stage == "verify"]
+    table = [
+        (m.title, m.before, m.after, m.good) for m in overview.BEFORE_AFTER if m.stage == "verify"
+    ]
     return _rows(table, [c.results["verify"] for c in captions])
 
 
@@ -447,7 +551,13 @@ def _quality(quality: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def _against_random(each: Sequence[dict[str, float]]) -> Estimate | None:
     """How much more pixels change than with random neurons off: median over captions of the difference."""
-    return median([row["pixel_change"] - row["random_pixel_change"] for row in each if "random_pixel_change" in row])
+    return median(
+        [
+            row["pixel_change"] - row["random_pixel_change"]
+            for row in each
+            if "random_pixel_change" in row
+        ]
+    )
 
 
 def _utility(utility: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -456,10 +566,15 @@ def _utility(utility: dict[str, Any] | None) -> dict[str, Any] | None:
         return None
 
     def of(one: dict[str, float] | None, value: str = "value") -> Estimate | None:
-        return None if one is None else Estimate(one[value], utility["captions"], one["low"], one["high"])
+        return (
+            None
+            if one is None
+            else Estimate(one[value], utility["captions"], one["low"], one["high"])
+        )
 
     sets = [
-        (name, *(of(by_kind.get(kind)) for kind in ("untouched", "found", "random"))) for name, by_kind in utility["sets"].items()
+        (name, *(of(by_kind.get(kind)) for kind in ("untouched", "found", "random")))
+        for name, by_kind in utility["sets"].items()
     ]
     names = {
         "pixel_change": "Change of pixels, of 1",
@@ -468,19 +583,33 @@ def _utility(utility: dict[str, Any] | None) -> dict[str, Any] | None:
         "a_clip": "A_CLIP, change",
     }
     changes = [
-        (names.get(key, key), None, of(kinds.get("found"), "median"), of(kinds.get("random"), "median"))
+        (
+            names.get(key, key),
+            None,
+            of(kinds.get("found"), "median"),
+            of(kinds.get("random"), "median"),
+        )
         for key, kinds in utility["changes"].items()
     ]
     return {"n": utility["captions"], "neurons": utility["neurons"], "rows": [*sets, *changes]}
 
 
-def _rows(table: Sequence[tuple[str, str | None, str, str]], results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _rows(
+    table: Sequence[tuple[str, str | None, str, str]], results: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
     rows = []
     for label, before, after, good in table:
         known = [r for r in results if after in r and (before is None or before in r)]
         if known:
             old = median([r[before] for r in known]) if before else None
-            rows.append({"label": label, "before": old, "after": median([r[after] for r in known]), "good": good})
+            rows.append(
+                {
+                    "label": label,
+                    "before": old,
+                    "after": median([r[after] for r in known]),
+                    "good": good,
+                }
+            )
     return rows
 
 
@@ -492,7 +621,9 @@ def _mitigations(run: Run, captions: Sequence[Caption]) -> dict[str, Any] | None
 
     made = table(run, intervals=True, beside=False)
     kept = [
-        k for k, head in enumerate(made.columns) if not head.endswith(", paper") and any(row[k] is not None for row in made.rows)
+        k
+        for k, head in enumerate(made.columns)
+        if not head.endswith(", paper") and any(row[k] is not None for row in made.rows)
     ]
     rows = [[_cell(row[k], k > 1) for k in kept] for row in made.rows]
     return {"columns": [made.columns[k] for k in kept], "rows": rows, "note": made.note}
@@ -506,7 +637,9 @@ def _cell(cell: Any, numeric: bool) -> tuple[str, str, str]:
 
 def _others(captions: Sequence[Caption], stand: dict[int, str], tau: float) -> dict[str, Any]:
     """Captions that are not memorized, the nearest to tau first, and those that failed or are open."""
-    under = sorted((c for c in captions if stand[c.id] == "not memorized"), key=lambda c: -(_score(c) or 0.0))
+    under = sorted(
+        (c for c in captions if stand[c.id] == "not memorized"), key=lambda c: -(_score(c) or 0.0)
+    )
     rest = [c for c in captions if stand[c.id] in ("failed", "open") and state(c) != "memorized"]
     rows = [
         {
@@ -519,4 +652,9 @@ def _others(captions: Sequence[Caption], stand: dict[int, str], tau: float) -> d
         }
         for c in [*rest, *under][:LISTED]
     ]
-    return {"rows": rows, "n": len(under), "more": len(under) + len(rest) - len(rows), "rest": len(rest)}
+    return {
+        "rows": rows,
+        "n": len(under),
+        "more": len(under) + len(rest) - len(rows),
+        "rest": len(rest),
+    }

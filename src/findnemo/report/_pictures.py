@@ -16,8 +16,18 @@ if TYPE_CHECKING:
     from PIL import Image
 
 BUDGET = 3_900_000  # letters of all thumbnails together; the page stays under 5 MB
-LEVELS = ((1.0, 85), (0.85, 75), (0.7, 65), (0.5, 55), (0.4, 40))  # share of the wanted side, WebP quality
-SIDE, NOISE, LARGE = 128, 48, 256  # wanted sides in pixels: finished images, noise differences, those of the example
+LEVELS = (
+    (1.0, 85),
+    (0.85, 75),
+    (0.7, 65),
+    (0.5, 55),
+    (0.4, 40),
+)  # share of the wanted side, WebP quality
+SIDE, NOISE, LARGE = (
+    128,
+    48,
+    256,
+)  # wanted sides in pixels: finished images, noise differences, those of the example
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,9 @@ def _small(wanted: Wanted) -> Image.Image | None:
     return small
 
 
-def _encoded(pictures: Mapping[Wanted, Image.Image], share: float, quality: int, budget: int) -> dict[Wanted, str]:
+def _encoded(
+    pictures: Mapping[Wanted, Image.Image], share: float, quality: int, budget: int
+) -> dict[Wanted, str]:
     """As many of the pictures, in order, as fit."""
     made: dict[Wanted, str] = {}
     for one, small in pictures.items():

@@ -20,7 +20,10 @@ def shown(text: object) -> str:
     >>> shown("a\\x00b") == "a\\ufffdb"
     True
     """
-    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" else c for c in str(text))
+    return "".join(
+        "\ufffd" if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" else c
+        for c in str(text)
+    )
 
 
 def clipped(text: object, longest: int = LONGEST) -> str:
@@ -76,7 +79,12 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: dict[str, Any] = {"shown": shown, "clipped": clipped, "number": number, "percent": percent}
+    filters: dict[str, Any] = {
+        "shown": shown,
+        "clipped": clipped,
+        "number": number,
+        "percent": percent,
+    }
     made.filters.update(filters)
     made.globals["count"] = count
     return made

@@ -39,12 +39,21 @@ def _with(state: str) -> str:
 
 def _attempts(attempts: Mapping[str, Any]) -> list[str]:
     states = [c for c in attempts["columns"] if not c.startswith(ORDINARY) and c != UNTOUCHED]
-    return [line for state in states for line in (_words(attempts["table"], state), _given(attempts["table"], state)) if line]
+    return [
+        line
+        for state in states
+        for line in (_words(attempts["table"], state), _given(attempts["table"], state))
+        if line
+    ]
 
 
 def _prompts(table: Mapping[str, Mapping[str, Any]], state: str) -> dict[str, Any]:
     """The attempts that are not given the picture."""
-    return {name: columns[state] for name, columns in table.items() if state in columns and not name.startswith(GIVEN)}
+    return {
+        name: columns[state]
+        for name, columns in table.items()
+        if state in columns and not name.startswith(GIVEN)
+    }
 
 
 def _words(table: Mapping[str, Mapping[str, Any]], state: str) -> str:
@@ -55,7 +64,10 @@ def _words(table: Mapping[str, Mapping[str, Any]], state: str) -> str:
     what = f"{_with(state)}, {{}} of {len(found)} attempts with other seeds, samplers, steps, guidance, words and tokens give"
     hits = {name: cell for name, cell in found.items() if cell["captions"]}
     if not hits:
-        most, high = max(cell["n"] for cell in found.values()), max(cell["high"] for cell in found.values())
+        most, high = (
+            max(cell["n"] for cell in found.values()),
+            max(cell["high"] for cell in found.values()),
+        )
         able = sum(table[name].get(UNTOUCHED, {}).get("captions", 0) > 0 for name in found)
         return (
             f"{what.format('none')} a copy of any of {most:.0f} pictures ({able} do with no neuron off; 95 %: fewer than {100 * high:.0f} % of "
@@ -67,12 +79,20 @@ def _words(table: Mapping[str, Mapping[str, Any]], state: str) -> str:
 
 def _given(table: Mapping[str, Mapping[str, Any]], state: str) -> str:
     """Image to image at the strength that leaves least of the picture, beside ordinary captions."""
-    rows = [(name, columns) for name, columns in table.items() if name.startswith(GIVEN) and state in columns]
+    rows = [
+        (name, columns)
+        for name, columns in table.items()
+        if name.startswith(GIVEN) and state in columns
+    ]
     if not rows:
         return ""
     strength, columns = rows[-1]
     cell, beside = columns[state], columns.get(ORDINARY + state)
-    ordinary = "" if beside is None else f", and {beside['captions']:.0f} of {beside['n']:.0f} of ordinary captions"
+    ordinary = (
+        ""
+        if beside is None
+        else f", and {beside['captions']:.0f} of {beside['n']:.0f} of ordinary captions"
+    )
     return f"{strength.capitalize()}, which is given the picture, gives {cell['captions']:.0f} of {cell['n']:.0f} back{ordinary}."
 
 
@@ -100,6 +120,12 @@ def _listed(points: Sequence[Sequence[float | None]]) -> str:
     >>> _listed([[0, 0.0, -0.1, 0.1], [5, 0.5, 0.25, 0.75], [10, 0.25, None, None]])
     'the gap is 0.00 [-0.10, 0.10] at the start, 0.50 [0.25, 0.75] after 5 steps, 0.25 after 10 steps'
     """
-    cells = [f"{y:.2f}" + ("" if low is None or high is None else f" [{low:.2f}, {high:.2f}]") for _, y, low, high in points]
-    told = [f"{cell} {f'after {p[0]:g} steps' if p[0] else 'at the start'}" for p, cell in zip(points, cells, strict=True)]
+    cells = [
+        f"{y:.2f}" + ("" if low is None or high is None else f" [{low:.2f}, {high:.2f}]")
+        for _, y, low, high in points
+    ]
+    told = [
+        f"{cell} {f'after {p[0]:g} steps' if p[0] else 'at the start'}"
+        for p, cell in zip(points, cells, strict=True)
+    ]
     return f"the gap is {', '.join(told)}"

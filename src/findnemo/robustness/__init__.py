@@ -1,7 +1,15 @@
 """Is it really gone? Attacks on an edited model, each with its controls."""
 
 from findnemo.robustness._subject import Subject, closeness, subject
-from findnemo.robustness.attack import STARTS, STEPS, attack, cost, diffusion_loss, embedded, optimised
+from findnemo.robustness.attack import (
+    STARTS,
+    STEPS,
+    attack,
+    cost,
+    diffusion_loss,
+    embedded,
+    optimised,
+)
 from findnemo.robustness.attempts import ATTEMPTS, Attempt, image_to_image
 
 __all__ = [

@@ -33,7 +33,9 @@ class Subject:
     known: bool = True
 
 
-def subject(model: Model, prompt: str, settings: ImageSettings, picture: Image.Image | None = None) -> Subject:
+def subject(
+    model: Model, prompt: str, settings: ImageSettings, picture: Image.Image | None = None
+) -> Subject:
     """A caption with its training image, or where that is unknown an image that the untouched model gives for it.
 
     Call it while no edit is in force. Raises NumericalError if the model gives NaN.
@@ -43,11 +45,22 @@ def subject(model: Model, prompt: str, settings: ImageSettings, picture: Image.I
     >>> made.known, len(made.others)
     (False, 3)
     """
-    first, *others = generate(model, prompt, [WANTED, *range(UNTOUCHED, UNTOUCHED + BESIDE)], settings)
-    return Subject(prompt, first if picture is None else picture.convert("RGB"), tuple(others), picture is not None)
+    first, *others = generate(
+        model, prompt, [WANTED, *range(UNTOUCHED, UNTOUCHED + BESIDE)], settings
+    )
+    return Subject(
+        prompt,
+        first if picture is None else picture.convert("RGB"),
+        tuple(others),
+        picture is not None,
+    )
 
 
-def closeness(images: Sequence[Image.Image], references: Sequence[Image.Image], descriptor: Descriptor | None = None) -> Tensor:
+def closeness(
+    images: Sequence[Image.Image],
+    references: Sequence[Image.Image],
+    descriptor: Descriptor | None = None,
+) -> Tensor:
     """How much each image is a copy of the nearest reference: (N,), in [-1, 1].
 
     Similarity is that of the descriptor, without one the correlation of the pixels, for which references are brought to the images' size.

@@ -31,7 +31,9 @@ LEARNING_RATE, BATCH = 0.1, 8  # as published, with Adam
 STEPS = (0, 5, 10, 20, 30, 50)  # after which images are made; 50 as published
 
 
-def diffusion_loss(model: Model, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
+def diffusion_loss(
+    model: Model, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor
+) -> Tensor:
     """Mean squared error (scalar, float32) of what the denoiser predicts of noised latents: eps or v, as it was trained.
 
     `clean`, `noise`: (N, C, H, W). `timesteps`: (N,). `text`: (N, tokens, D).
@@ -40,11 +42,15 @@ def diffusion_loss(model: Model, clean: Tensor, noise: Tensor, timesteps: Tensor
     return torch.nn.functional.mse_loss(predicted.float(), target.float())
 
 
-def drawn(model: Model, shape: Sequence[int], seed: int, key: str, number: int) -> tuple[Tensor, Tensor]:
+def drawn(
+    model: Model, shape: Sequence[int], seed: int, key: str, number: int
+) -> tuple[Tensor, Tensor]:
     """Fresh noise of a shape (N, C, H, W) and timesteps (N,), the same on every device."""
     generator = torch.Generator().manual_seed(sample_seed(seed, key, number))
     noise = torch.randn(tuple(shape), generator=generator)
-    timesteps = torch.randint(model.pipeline.scheduler.config.num_train_timesteps, (shape[0],), generator=generator)
+    timesteps = torch.randint(
+        model.pipeline.scheduler.config.num_train_timesteps, (shape[0],), generator=generator
+    )
     return noise.to(model.device, model.dtype), timesteps.to(model.device)
 
 
@@ -81,11 +87,15 @@ def optimised(
             noise, timesteps = drawn(model, (batch, *clean.shape[1:]), seed, key, step)
             with torch.enable_grad():
                 rows = torch.cat([embedding.to(text.dtype), beside], 1).expand(batch, -1, -1)
-                loss = GRADIENT_SCALE * diffusion_loss(model, clean.expand(batch, -1, -1, -1), noise, timesteps, rows)
+                loss = GRADIENT_SCALE * diffusion_loss(
+                    model, clean.expand(batch, -1, -1, -1), noise, timesteps, rows
+                )
                 (gradient,) = torch.autograd.grad(loss, embedding)
             embedding.grad = gradient / GRADIENT_SCALE
             if not torch.isfinite(embedding.grad).all():
-                raise NumericalError("the attack's gradient holds NaN or infinity: load the model with dtype float32")
+                raise NumericalError(
+                    "the attack's gradient holds NaN or infinity: load the model with dtype float32"
+                )
             optimizer.step()
             if step in steps:
                 reached[step] = torch.cat([embedding.detach().to(text.dtype), beside], 1)
@@ -100,7 +110,9 @@ def _random(model: Model, text: Tensor, seed: int, prompt: str) -> Tensor:
     generator = torch.Generator().manual_seed(sample_seed(seed, f"random start\0{prompt}", 0))
     tokens, beside = text.tensor_split([text.shape[1] - model.further(text)], 1)
     noise = torch.randn(tokens.shape, generator=generator).to(tokens)
-    return torch.cat([tokens.mean(2, keepdim=True) + tokens.std(2, keepdim=True) * noise, beside], 1)
+    return torch.cat(
+        [tokens.mean(2, keepdim=True) + tokens.std(2, keepdim=True) * noise, beside], 1
+    )
 
 
 def _empty(model: Model, text: Tensor, seed: int, prompt: str) -> Tensor:
@@ -142,7 +154,9 @@ def embedded(model: Model, text: Tensor) -> Iterator[None]:
         yield
 
 
-def images_of(model: Model, subject: Subject, text: Tensor, samples: Sequence[int], settings: ImageSettings) -> list[Image.Image]:
+def images_of(
+    model: Model, subject: Subject, text: Tensor, samples: Sequence[int], settings: ImageSettings
+) -> list[Image.Image]:
     """Finished images of an embedding, one a sample number."""
     with embedded(model, text):
         return generate(model, subject.prompt, samples, settings)
@@ -179,7 +193,9 @@ def attack(
         for step, text in reached.items():
             made = images_of(model, subject, text, samples, settings)
             keep(start, step, made)
-            curves[start][step] = [round(v, 4) for v in closeness(made, [subject.picture], descriptor).tolist()]
+            curves[start][step] = [
+                round(v, 4) for v in closeness(made, [subject.picture], descriptor).tolist()
+            ]
     return curves
 
 

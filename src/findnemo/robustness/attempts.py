@@ -27,22 +27,35 @@ if TYPE_CHECKING:
 Attempt = Callable[[Model, Subject, Sequence[int], ImageSettings], "list[Image.Image]"]
 
 
-def plain(model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings) -> list[Image.Image]:
+def plain(
+    model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings
+) -> list[Image.Image]:
     """The caption as it is, on fresh seeds."""
     return generate(model, subject.prompt, samples, settings)
 
 
-def stepped(model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, factor: float) -> list[Image.Image]:
+def stepped(
+    model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, factor: float
+) -> list[Image.Image]:
     """With `factor` times as many denoising steps, two at least."""
-    return generate(model, subject.prompt, samples, replace(settings, steps=max(round(settings.steps * factor), 2)))
+    return generate(
+        model,
+        subject.prompt,
+        samples,
+        replace(settings, steps=max(round(settings.steps * factor), 2)),
+    )
 
 
-def guided(model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, scale: float) -> list[Image.Image]:
+def guided(
+    model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, scale: float
+) -> list[Image.Image]:
     """With another guidance scale; 1 is without guidance."""
     return generate(model, subject.prompt, samples, replace(settings, guidance=scale))
 
 
-def resampled(model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, name: str) -> list[Image.Image]:
+def resampled(
+    model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, name: str
+) -> list[Image.Image]:
     """With another sampler (see `models.SAMPLERS`), on the model's own noise schedule."""
     return generate(model, subject.prompt, samples, replace(settings, sampler=name))
 
@@ -73,13 +86,24 @@ def _readable(model: Model, text: str) -> bool:
     return any(i != tokenizer.unk_token_id for i in ids)
 
 
-def with_tokens(model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, count: int) -> list[Image.Image]:
+def with_tokens(
+    model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, count: int
+) -> list[Image.Image]:
     """With `count` random tokens inserted into the caption, others for every image."""
     return [
         image
         for k in samples
         for image in generate(
-            model, varied(model, subject.prompt, "tokens", count, sample_seed(settings.seed, subject.prompt, k)), [k], settings
+            model,
+            varied(
+                model,
+                subject.prompt,
+                "tokens",
+                count,
+                sample_seed(settings.seed, subject.prompt, k),
+            ),
+            [k],
+            settings,
         )
     ]
 
@@ -96,22 +120,30 @@ def image_to_image(
     from diffusers import AutoPipelineForImage2Image
 
     if "output_type" not in model.finished or model.finished["output_type"] != "latent":
-        raise ModelError(f"a {type(model.pipeline).__name__} gives no latents: image to image needs a latent model")
+        raise ModelError(
+            f"a {type(model.pipeline).__name__} gives no latents: image to image needs a latent model"
+        )
     try:
         with sampling(model, settings.sampler):
             pipeline: Any = AutoPipelineForImage2Image.from_pipe(model.pipeline)
     except ValueError as error:
-        raise ModelError(f"diffusers has no image-to-image pipeline for a {type(model.pipeline).__name__}") from error
+        raise ModelError(
+            f"diffusers has no image-to-image pipeline for a {type(model.pipeline).__name__}"
+        ) from error
     pipeline.set_progress_bar_config(disable=True)
     with model.sampling(pipeline):
         latents = pipeline(
             subject.prompt,
-            image=(pixels(subject.picture, model) + 1) / 2,  # 0 to 1: what is in [-1, 1] but never negative is taken for that
+            image=(pixels(subject.picture, model) + 1)
+            / 2,  # 0 to 1: what is in [-1, 1] but never negative is taken for that
             strength=strength,
             num_images_per_prompt=len(samples),
             num_inference_steps=max(settings.steps, round(2 / strength)),
             guidance_scale=settings.guidance,
-            generator=[torch.Generator().manual_seed(sample_seed(settings.seed, subject.prompt, k)) for k in samples],
+            generator=[
+                torch.Generator().manual_seed(sample_seed(settings.seed, subject.prompt, k))
+                for k in samples
+            ],
             output_type="latent",
         ).images
     return finished(model, latents)

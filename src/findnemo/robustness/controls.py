@@ -32,7 +32,9 @@ def scrambled(picture: Image.Image) -> Image.Image:
     corners = [(0, 0), (half, 0), (half, half), (0, half)]
     canvas = Image.new("RGB", (side, side))
     for k, (left, top) in enumerate(corners):
-        part = square.crop((left, top, left + half, top + half)).transpose(Image.Transpose.ROTATE_90)
+        part = square.crop((left, top, left + half, top + half)).transpose(
+            Image.Transpose.ROTATE_90
+        )
         canvas.paste(part, corners[(k + 2) % 4])
     red, green, blue = canvas.split()
     return Image.merge("RGB", (green, blue, red))
@@ -49,13 +51,17 @@ def pictures(folder: str | os.PathLike, least: int = 1) -> list[Image.Image]:
     """The pictures of a folder (PNG, JPEG, WebP) by name, RGB. Raises InputError for fewer than `least`, or one that cannot be read."""
     files = _files(Path(folder))
     if len(files) < least:
-        raise InputError(f"{folder} holds {len(files)} pictures (PNG, JPEG, WebP), {least} are needed as controls")
+        raise InputError(
+            f"{folder} holds {len(files)} pictures (PNG, JPEG, WebP), {least} are needed as controls"
+        )
     return [_read(file) for file in files]
 
 
 def _files(folder: Path) -> Sequence[Path]:
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder: give one with pictures that the model never saw")
+        raise InputError(
+            f"{folder} is not a folder: give one with pictures that the model never saw"
+        )
     return sorted(file for file in folder.iterdir() if file.suffix.lower() in KINDS)
 
 
@@ -63,4 +69,6 @@ def _read(file: Path) -> Image.Image:
     try:
         return picture(file)
     except RefusedError as refused:
-        raise InputError(f"{file} is no picture that can be read: {str(refused).removeprefix(f'{file}: ')}") from refused
+        raise InputError(
+            f"{file} is no picture that can be read: {str(refused).removeprefix(f'{file}: ')}"
+        ) from refused

@@ -25,7 +25,12 @@ def strongest(starts: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[int, 
     {0: 0.2}
     """
     steps = sorted({int(step) for values in starts.values() for step in values})
-    return {step: max(statistics.fmean(values[str(step)]) for values in starts.values() if str(step) in values) for step in steps}
+    return {
+        step: max(
+            statistics.fmean(values[str(step)]) for values in starts.values() if str(step) in values
+        )
+        for step in steps
+    }
 
 
 def curve(subjects: Rows) -> list[Point]:
@@ -48,8 +53,16 @@ def gap(memorized: Rows, control: Rows, paired: bool = False) -> list[Point]:
     """
     steps = [step for step in _common(memorized) if step in _common(control)]
     if paired:
-        return curve([{t: one[t] - other[t] for t in steps} for one, other in zip(memorized, control, strict=True)])
-    return [(step, *_with_interval([s[step] for s in memorized], [s[step] for s in control])) for step in steps]
+        return curve(
+            [
+                {t: one[t] - other[t] for t in steps}
+                for one, other in zip(memorized, control, strict=True)
+            ]
+        )
+    return [
+        (step, *_with_interval([s[step] for s in memorized], [s[step] for s in control]))
+        for step in steps
+    ]
 
 
 def _common(subjects: Rows) -> list[int]:
@@ -66,7 +79,9 @@ def _with_interval(*samples: Sequence[float]) -> tuple[float, float | None, floa
     return value, round(low, 4), round(high, 4)
 
 
-def shares(subjects: Sequence[Mapping[str, Sequence[float]]], level: float = COPY) -> dict[str, dict[str, float]]:
+def shares(
+    subjects: Sequence[Mapping[str, Sequence[float]]], level: float = COPY
+) -> dict[str, dict[str, float]]:
     """What each attempt got: attempt -> `images`, the share of images at or over `level`; `captions`, of `n` captions those with such an image;
     and the Wilson interval (95 %) of that share, `low` and `high`. `subjects`: attempt -> closeness of its images, a caption each.
 

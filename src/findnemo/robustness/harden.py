@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 VIEWS = 4  # images of each ordinary caption
-UNPROMPTED = 0.25  # share of ordinary samples without a caption: guidance asks the model for those, too
+UNPROMPTED = (
+    0.25  # share of ordinary samples without a caption: guidance asks the model for those, too
+)
 STARTS = ("caption", "random")
 WAYPOINTS = 3  # embeddings that are answered on the way of an attack, its end among them
 FORMAT = "findnemo.harden.1"
@@ -89,30 +91,44 @@ class Kept:
     empty: Tensor
 
 
-def lesson(model: Model, prompt: str, picture: Image.Image, settings: ImageSettings, hardening: Hardening) -> Lesson:
+def lesson(
+    model: Model, prompt: str, picture: Image.Image, settings: ImageSettings, hardening: Hardening
+) -> Lesson:
     """The lesson of a caption for an edited model. Raises NumericalError if the model gives NaN."""
     images = generate(model, prompt, range(SURROGATES, SURROGATES + hardening.surrogates), settings)
-    return Lesson(prompt, latents_of(picture, model), torch.cat([latents_of(image, model) for image in images]))
+    return Lesson(
+        prompt,
+        latents_of(picture, model),
+        torch.cat([latents_of(image, model) for image in images]),
+    )
 
 
 def kept(model: Model, prompts: Sequence[str], settings: ImageSettings) -> Kept:
     """Ordinary captions with four images of each. Raises InputError for none: a model hardened without any forgets the rest too."""
     if not prompts:
-        raise InputError("hardening needs captions that are not memorized, to hold the model to: put some into the table")
+        raise InputError(
+            "hardening needs captions that are not memorized, to hold the model to: put some into the table"
+        )
     samples = range(ORDINARY, ORDINARY + VIEWS)
     images = [image for prompt in prompts for image in generate(model, prompt, samples, settings)]
     text = model.encode(list(prompts)).repeat_interleave(VIEWS, 0)
-    return Kept(text, torch.cat([latents_of(image, model) for image in images]), model.unconditional())
+    return Kept(
+        text, torch.cat([latents_of(image, model) for image in images]), model.unconditional()
+    )
 
 
 def adversaries(model: Model, lesson: Lesson, hardening: Hardening, epoch: int) -> Tensor:
     """Embeddings (n, tokens, D) that bring a lesson's picture nearer: the caption's own, and those on the way of an attack from each start."""
-    stops = sorted({round(hardening.attack_steps * k / WAYPOINTS) for k in range(1, WAYPOINTS + 1)} - {0})
+    stops = sorted(
+        {round(hardening.attack_steps * k / WAYPOINTS) for k in range(1, WAYPOINTS + 1)} - {0}
+    )
     found = [starting(model, lesson.prompt, "caption", hardening.seed)]
     for start in STARTS:
         began = starting(model, lesson.prompt, start, hardening.seed)
         key = f"harden\0{epoch}\0{start}\0{lesson.prompt}"
-        reached = optimised(model, lesson.picture, began, stops, hardening.seed, key, hardening.batch, LEARNING_RATE)
+        reached = optimised(
+            model, lesson.picture, began, stops, hardening.seed, key, hardening.batch, LEARNING_RATE
+        )
         found += [reached[stop] for stop in stops]
     return torch.cat(found)
 
@@ -158,11 +174,15 @@ def harden(
     total = hardening.epochs * hardening.updates
     for epoch in range(first, hardening.epochs):
         found = [adversaries(model, one, hardening, epoch) for one in lessons]
-        optimizer = torch.optim.AdamW(model.denoiser.parameters(), lr=hardening.learning_rate, weight_decay=0.0)
+        optimizer = torch.optim.AdamW(
+            model.denoiser.parameters(), lr=hardening.learning_rate, weight_decay=0.0
+        )
         for update in range(hardening.updates):
             if stop():
                 raise StoppedError(f"hardening stopped in epoch {epoch + 1} of {hardening.epochs}")
-            loss = _step(model, reference, optimizer, lessons, found, ordinary, hardening, (epoch, update))
+            loss = _step(
+                model, reference, optimizer, lessons, found, ordinary, hardening, (epoch, update)
+            )
             switched_off(model, neurons)
             progress(epoch * hardening.updates + update + 1, total, loss)
         if checkpoint is not None:
@@ -181,7 +201,9 @@ def _step(
     place: tuple[int, int],
 ) -> float:
     """An update of the weights. `place`: epoch and number of the update, from which all that is drawn comes."""
-    generator = torch.Generator().manual_seed(sample_seed(hardening.seed, "harden", place[0] * 1_000_000 + place[1]))
+    generator = torch.Generator().manual_seed(
+        sample_seed(hardening.seed, "harden", place[0] * 1_000_000 + place[1])
+    )
     clean, text = _adversarial_batch(lessons, found, hardening.batch, generator)
     held = _ordinary_batch(ordinary, hardening.batch, generator)
     with torch.enable_grad():
@@ -189,7 +211,9 @@ def _step(
         if hardening.keep:
             loss = loss + hardening.keep * _drift(model, reference, *held, generator)
     if not torch.isfinite(loss):
-        raise NumericalError("the loss of hardening is NaN or infinite: take a smaller learning rate")
+        raise NumericalError(
+            "the loss of hardening is NaN or infinite: take a smaller learning rate"
+        )
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(model.denoiser.parameters(), 1.0)
@@ -213,9 +237,13 @@ def _adversarial_batch(
 
 def _ordinary_batch(ordinary: Kept, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Latents of ordinary images and their captions' embeddings, of which some are exchanged for that of no prompt."""
-    rows = torch.randint(len(ordinary.latents), (size,), generator=generator).to(ordinary.latents.device)
+    rows = torch.randint(len(ordinary.latents), (size,), generator=generator).to(
+        ordinary.latents.device
+    )
     unprompted = (torch.rand(size, generator=generator) < UNPROMPTED).to(ordinary.text.device)
-    return ordinary.latents[rows], torch.where(unprompted[:, None, None], ordinary.empty, ordinary.text[rows])
+    return ordinary.latents[rows], torch.where(
+        unprompted[:, None, None], ordinary.empty, ordinary.text[rows]
+    )
 
 
 def _noised(model: Model, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -226,7 +254,9 @@ def _noised(model: Model, clean: Tensor, generator: torch.Generator) -> tuple[Te
     return noise, (share * steps).long().clamp(max=steps - 1).to(clean.device)
 
 
-def _drift(model: Model, reference: nn.Module, clean: Tensor, text: Tensor, generator: torch.Generator) -> Tensor:
+def _drift(
+    model: Model, reference: nn.Module, clean: Tensor, text: Tensor, generator: torch.Generator
+) -> Tensor:
     """How far predictions for ordinary captions have moved from those of the model before."""
     noise, timesteps = _noised(model, clean, generator)
     with torch.no_grad(), _denoiser(model, reference):
@@ -269,8 +299,15 @@ def check_off(model: Model, neurons: NeuronSet) -> None:
 
 def _identity(model: Model, lessons: Sequence[Lesson], ordinary: Kept, hardening: Hardening) -> str:
     """What the result depends on. Weights, pictures and embeddings by their bytes."""
-    digest = hashlib.sha256(json.dumps([asdict(hardening), [one.prompt for one in lessons]]).encode())
-    tensors = [*model.denoiser.state_dict().values(), ordinary.text, ordinary.latents, ordinary.empty]
+    digest = hashlib.sha256(
+        json.dumps([asdict(hardening), [one.prompt for one in lessons]]).encode()
+    )
+    tensors = [
+        *model.denoiser.state_dict().values(),
+        ordinary.text,
+        ordinary.latents,
+        ordinary.empty,
+    ]
     for tensor in [*tensors, *(t for one in lessons for t in (one.picture, one.surrogates))]:
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
@@ -282,8 +319,12 @@ def _save(module: nn.Module, folder: Path, key: str, epochs: int) -> None:
     from findnemo.files.writing import written
 
     with written(folder / "weights.safetensors") as part:
-        tensors: Mapping[str, Tensor] = {name: value.detach().contiguous() for name, value in module.state_dict().items()}
-        save_file(dict(tensors), part, metadata={"format": FORMAT, "key": key, "epochs": str(epochs)})
+        tensors: Mapping[str, Tensor] = {
+            name: value.detach().contiguous() for name, value in module.state_dict().items()
+        }
+        save_file(
+            dict(tensors), part, metadata={"format": FORMAT, "key": key, "epochs": str(epochs)}
+        )
 
 
 def _load(module: nn.Module, folder: Path, key: str) -> int:

@@ -4,8 +4,23 @@ from findnemo.runs._lock import acquire
 from findnemo.runs._places import refuse_links
 from findnemo.runs.audit import Answer, Plan, Tools, Work, answer, audit, start
 from findnemo.runs.calibrating import calibrate_with
-from findnemo.runs.discoveries import Discoveries, discoveries, list_of, list_told, p_values, q_values
-from findnemo.runs.export import ASKED, counts, neurons_by_caption, row, summary, told, write_results
+from findnemo.runs.discoveries import (
+    Discoveries,
+    discoveries,
+    list_of,
+    list_told,
+    p_values,
+    q_values,
+)
+from findnemo.runs.export import (
+    ASKED,
+    counts,
+    neurons_by_caption,
+    row,
+    summary,
+    told,
+    write_results,
+)
 from findnemo.runs.merge import Merged, merge
 from findnemo.runs.repair import Repair, repair
 from findnemo.runs.standing import (
@@ -28,7 +43,19 @@ from findnemo.runs.stopping import Stopping, stopping
 from findnemo.runs.store import Caption, Run, refuse_foreign
 from findnemo.runs.table import Entered, Shard, ask_all, enter
 from findnemo.runs.whole import captions_of, settings_of
-from findnemo.runs.workers import Dispatch, Event, Facts, Loader, Outcome, Pool, Serial, Task, Unit, drive, in_order
+from findnemo.runs.workers import (
+    Dispatch,
+    Event,
+    Facts,
+    Loader,
+    Outcome,
+    Pool,
+    Serial,
+    Task,
+    Unit,
+    drive,
+    in_order,
+)
 
 __all__ = [
     "ASKED",

@@ -8,7 +8,14 @@ from pathlib import Path
 
 from findnemo.errors import InputError
 
-READ = ("run.sqlite", ".lock", "settings.json", "calibration", "export", "studies")  # how what every command opens begins
+READ = (
+    "run.sqlite",
+    ".lock",
+    "settings.json",
+    "calibration",
+    "export",
+    "studies",
+)  # how what every command opens begins
 THEIRS = "tracking"  # what trackers keep, links too; findnemo opens nothing in it
 
 

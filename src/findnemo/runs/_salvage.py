@@ -22,7 +22,10 @@ LOG_HEAD, FRAME_HEAD = 32, 24  # bytes before the first page, and before each, o
 PATIENCE = 20_000  # questions that SQLite cannot answer, before the rest is left to the other way
 MOST = 10_000_000  # bytes of a row: no sane one is longer
 MOST_BEFORE = 14  # bytes of the two numbers before a row's head
-HEADS = [re.compile(rb"(?=([\x04-\x28](?:[\x80-\xff]{0,4}[\x00-\x7f]){%d}\x2d))" % n, re.DOTALL) for n in (2, 5)]
+HEADS = [
+    re.compile(rb"(?=([\x04-\x28](?:[\x80-\xff]{0,4}[\x00-\x7f]){%d}\x2d))" % n, re.DOTALL)
+    for n in (2, 5)
+]
 SHORTEST, LONGEST = 4, 40  # bytes of the head of a row of three to six values
 WIDTHS = (0, 1, 2, 3, 4, 6, 8)  # bytes of the integer types 0 (NULL) to 6
 
@@ -92,10 +95,15 @@ def _page_size(data: bytes, logged: bytes) -> int:
 
 def _frames(logged: bytes, size: int) -> Iterator[tuple[int, bytes]]:
     for start in range(LOG_HEAD, len(logged) - FRAME_HEAD, FRAME_HEAD + size):
-        yield int.from_bytes(logged[start : start + 4], "big"), logged[start + FRAME_HEAD : start + FRAME_HEAD + size]
+        yield (
+            int.from_bytes(logged[start : start + 4], "big"),
+            logged[start + FRAME_HEAD : start + FRAME_HEAD + size],
+        )
 
 
-def _cells(page: bytes, head: int, pages: dict[int, bytes], size: int) -> Iterator[tuple[int, list[Any]]]:
+def _cells(
+    page: bytes, head: int, pages: dict[int, bytes], size: int
+) -> Iterator[tuple[int, list[Any]]]:
     """Row numbers and values in a leaf page. Where its head says that it is none of a tree, at whatever place a row could begin."""
     if len(page) < head + 8 or (page[head] in KINDS and page[head] != LEAF):
         return

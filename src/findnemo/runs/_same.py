@@ -25,6 +25,10 @@ def require_same(run: Run, model: Any, pictures: bool = False) -> None:
         return
     now, made = model.identity, kept_identity(run.meta(MADE_WITH))
     if made is None:
-        run.set_meta(MADE_WITH, {name: part for name, part in now.to_json().items() if name in PICTURES})
+        run.set_meta(
+            MADE_WITH, {name: part for name, part in now.to_json().items() if name in PICTURES}
+        )
     elif told := now.differences(Identity({**now.parts, **made.parts})):
-        raise MismatchError(f"the pictures in {run.path} were made with another model: {'; '.join(told)}; {WAY_OUT}")
+        raise MismatchError(
+            f"the pictures in {run.path} were made with another model: {'; '.join(told)}; {WAY_OUT}"
+        )

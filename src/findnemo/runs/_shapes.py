@@ -37,7 +37,12 @@ def flag(value: Any) -> bool:
 
 def number(value: Any) -> bool:
     """A finite figure of an ordinary size."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and abs(value) <= LARGEST
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and abs(value) <= LARGEST
+    )
 
 
 def deviation(value: Any) -> bool:
@@ -51,14 +56,20 @@ def count(value: Any) -> bool:
 
 def neurons(value: Any) -> bool:
     try:
-        return all(map(text, value)) and all(isinstance(i, list) for i in value.values()) and NeuronSet(value) is not None
+        return (
+            all(map(text, value))
+            and all(isinstance(i, list) for i in value.values())
+            and NeuronSet(value) is not None
+        )
     except (InputError, TypeError, AttributeError):
         return False
 
 
 def each(kind: Any) -> Kind:
     """A mapping from names to values of one kind."""
-    return lambda value: isinstance(value, dict) and all(text(n) and _is(kind, v) for n, v in value.items())
+    return lambda value: (
+        isinstance(value, dict) and all(text(n) and _is(kind, v) for n, v in value.items())
+    )
 
 
 def many(kind: Any) -> Kind:
@@ -72,19 +83,40 @@ def anything(value: Any) -> bool:
 
 def row(*kinds: Any) -> Kind:
     """A list with one value of each kind."""
-    return lambda value: isinstance(value, list) and len(value) == len(kinds) and all(map(_is, kinds, value))
+    return lambda value: (
+        isinstance(value, list) and len(value) == len(kinds) and all(map(_is, kinds, value))
+    )
 
 
-DETECTED = {"memorized": flag, "score": number, "tau": Maybe(number), "evaluations": Maybe(count), "samples": Maybe(count)}
+DETECTED = {
+    "memorized": flag,
+    "score": number,
+    "tau": Maybe(number),
+    "evaluations": Maybe(count),
+    "samples": Maybe(count),
+}
 LOCALIZED = {
-    **{"neurons": neurons, "candidates": Maybe(neurons), "z": Maybe(each(deviation)), "reached": flag, "memorized": Maybe(flag)},
-    **{"score_before": number, "score_after": number, "tau": Maybe(number), "evaluations": Maybe(count)},
+    **{
+        "neurons": neurons,
+        "candidates": Maybe(neurons),
+        "z": Maybe(each(deviation)),
+        "reached": flag,
+        "memorized": Maybe(flag),
+    },
+    **{
+        "score_before": number,
+        "score_after": number,
+        "tau": Maybe(number),
+        "evaluations": Maybe(count),
+    },
     **{
         "copy_before": Maybe(number),
         "order": Maybe(many(row(text, count))),
         "points": Maybe(many(row(count, number, Maybe(number)))),
     },
-    "diagnosis": Maybe({"sentence": text, **dict.fromkeys(("left", "kept", "words"), each(number))}),
+    "diagnosis": Maybe(
+        {"sentence": text, **dict.fromkeys(("left", "kept", "words"), each(number))}
+    ),
 }
 VERIFIED = {
     **{
@@ -96,25 +128,60 @@ VERIFIED = {
         "grown": Maybe(count),
     },
     **{"z": Maybe(each(deviation))},
-    **dict.fromkeys(("sscd_gen", "sscd_orig_before", "sscd_orig_after", "d_sscd_before", "d_sscd_after"), Maybe(number)),
-    **dict.fromkeys(("a_clip_before", "a_clip_after", "copies_before", "copies_after"), Maybe(number)),
+    **dict.fromkeys(
+        ("sscd_gen", "sscd_orig_before", "sscd_orig_after", "d_sscd_before", "d_sscd_after"),
+        Maybe(number),
+    ),
+    **dict.fromkeys(
+        ("a_clip_before", "a_clip_after", "copies_before", "copies_after"), Maybe(number)
+    ),
 }
-COMPARED = {"images": count, **dict.fromkeys(("copies", "sscd_gen", "sscd_orig", "d_sscd", "a_clip", "neurons"), Maybe(number))}
+COMPARED = {
+    "images": count,
+    **dict.fromkeys(
+        ("copies", "sscd_gen", "sscd_orig", "d_sscd", "a_clip", "neurons"), Maybe(number)
+    ),
+}
 BY_STEP: Kind = lambda value: each(many(number))(value) and all(step.isdecimal() for step in value)  # noqa: E731
 TRIED = {"basis": text, "known": flag}
 STAGES: dict[str, Mapping[str, Any]] = {
     **{"detect": DETECTED, "localize": LOCALIZED, "listing": LOCALIZED, "verify": VERIFIED},
-    **{"compare:": COMPARED, "detect:": {"value": number, "evaluations": count, "seconds": number}},  # and a name
-    **{"attack:": {**TRIED, "curves": each(BY_STEP)}, "attempts:": {**TRIED, "closeness": each(many(number))}},
+    **{
+        "compare:": COMPARED,
+        "detect:": {"value": number, "evaluations": count, "seconds": number},
+    },  # and a name
+    **{
+        "attack:": {**TRIED, "curves": each(BY_STEP)},
+        "attempts:": {**TRIED, "closeness": each(many(number))},
+    },
 }
 CALIBRATED = {
-    **{"variant": text, "similarity": text, "samples": count, "timestep": count, "steps": count, "seed": Maybe(number)},
+    **{
+        "variant": text,
+        "similarity": text,
+        "samples": count,
+        "timestep": count,
+        "steps": count,
+        "seed": Maybe(number),
+    },
     **{"guidance": Maybe(number), "pairs": Maybe(text)},
 }
 FINISHED = {"steps": count, "guidance": number, "seed": Maybe(number), "sampler": Maybe(text)}
 AUDIT = {  # settings of an audit; a run of detectors has the first three only
-    **{"model": text, "identity": Maybe(each(each(anything))), "dtype": text, "image_settings": FINISHED},
-    **{"calibration": CALIBRATED, "tau": number, "search": text, "images": count, "judges": each(text), "grow": Maybe(flag)},
+    **{
+        "model": text,
+        "identity": Maybe(each(each(anything))),
+        "dtype": text,
+        "image_settings": FINISHED,
+    },
+    **{
+        "calibration": CALIBRATED,
+        "tau": number,
+        "search": text,
+        "images": count,
+        "judges": each(text),
+        "grow": Maybe(flag),
+    },
     "screen": Maybe({"below": number, "samples": count}),
     **{
         "fdr": Maybe(number),
@@ -125,7 +192,9 @@ AUDIT = {  # settings of an audit; a run of detectors has the first three only
     },
 }
 DETECTORS = {name: AUDIT[name] for name in ("model", "dtype", "image_settings")}
-CHANGES = dict.fromkeys(("pixel_change", "sscd_gen", "a_clip_before", "a_clip_after"), Maybe(number))
+CHANGES = dict.fromkeys(
+    ("pixel_change", "sscd_gen", "a_clip_before", "a_clip_after"), Maybe(number)
+)
 QUALITY = {
     "prompts": count,
     "failed": count,
@@ -133,11 +202,25 @@ QUALITY = {
     **CHANGES,
     "each": Maybe(many(CHANGES | {"pixel_change": number})),
 }
-PAIR, BAND, POINT = row(number, number), row(number, number, number), row(number, number, Maybe(number), Maybe(number))
+PAIR, BAND, POINT = (
+    row(number, number),
+    row(number, number, number),
+    row(number, number, Maybe(number), Maybe(number)),
+)
 SHARE = dict.fromkeys(("images", "captions", "n", "low", "high"), number)
 META: dict[str, Any] = {
-    **{"schema": anything, "source": Maybe(text), "source_options": Maybe(each(text)), "versions": Maybe(each(text))},
-    **{"folder": Maybe(text), "detectors": Maybe(many(text)), "holdout:": Maybe(each(number)), "quality": Maybe(QUALITY)},
+    **{
+        "schema": anything,
+        "source": Maybe(text),
+        "source_options": Maybe(each(text)),
+        "versions": Maybe(each(text)),
+    },
+    **{
+        "folder": Maybe(text),
+        "detectors": Maybe(many(text)),
+        "holdout:": Maybe(each(number)),
+        "quality": Maybe(QUALITY),
+    },
     **{"preprocessing": Maybe(each(each(anything))), "settings": Maybe(each(anything))},
     "attack": Maybe(
         {
@@ -149,7 +232,10 @@ META: dict[str, Any] = {
         "table": Maybe({"captions": count, "digest": text, "group": count}),
         "merged": Maybe({"shards": many(text), "missing": many(text)}),
     },
-    **{"attempts": Maybe({"columns": many(text), "table": each(each(SHARE))}), "bases": Maybe(each(text))},
+    **{
+        "attempts": Maybe({"columns": many(text), "table": each(each(SHARE))}),
+        "bases": Maybe(each(text)),
+    },
     "hardened_from": Maybe(text),
     "listed": Maybe(many(count)),
     "pictures": Maybe(each(each(anything))),
@@ -173,7 +259,9 @@ def require(value: Mapping[str, Any], known: Mapping[str, Any], where: str) -> N
     """Raises InputError naming what is missing of what a face shows, or of another kind."""
     for name, kind in known.items():
         if not (_is(kind, value[name]) if name in value else isinstance(kind, Maybe)):
-            raise _damaged(where, f"{name!r} is {'of another kind' if name in value else 'missing'}")
+            raise _damaged(
+                where, f"{name!r} is {'of another kind' if name in value else 'missing'}"
+            )
 
 
 def answer(row: tuple[Any, ...], where: str) -> tuple[str, str, float, dict[str, Any]]:
@@ -201,14 +289,25 @@ def meta(stored: Any, key: str, where: str) -> Any:
 def caption(values: Iterable[Any], where: str) -> None:
     """Raises InputError unless (id, text, row, type, image) are of their types: SQLite keeps anything in any column."""
     id_, words, row, kind, image = values
-    if not (isinstance(id_, int) and text(words) and isinstance(row, int) and _is(Maybe(text), kind) and _is(Maybe(text), image)):
+    if not (
+        isinstance(id_, int)
+        and text(words)
+        and isinstance(row, int)
+        and _is(Maybe(text), kind)
+        and _is(Maybe(text), image)
+    ):
         raise _damaged(where, f"caption {id_!r:.40} has columns of other types")
 
 
 def parsed(stored: Any, where: str) -> Any:
     """JSON of a column. Raises InputError for anything else, and for more than LONGEST characters."""
     if not isinstance(stored, str) or len(stored) > LONGEST:
-        raise _damaged(where, "a value is no text" if not isinstance(stored, str) else f"a value has over {LONGEST} characters")
+        raise _damaged(
+            where,
+            "a value is no text"
+            if not isinstance(stored, str)
+            else f"a value has over {LONGEST} characters",
+        )
     try:
         return json.loads(stored)
     except (ValueError, RecursionError) as error:
@@ -219,9 +318,13 @@ def _is(kind: Any, value: Any) -> bool:
     if isinstance(kind, Maybe):
         return value is None or _is(kind.kind, value)
     if isinstance(kind, Mapping):
-        return isinstance(value, dict) and all(_is(k, value[n]) if n in value else isinstance(k, Maybe) for n, k in kind.items())
+        return isinstance(value, dict) and all(
+            _is(k, value[n]) if n in value else isinstance(k, Maybe) for n, k in kind.items()
+        )
     return bool(kind(value))
 
 
 def _damaged(where: str, what: str) -> InputError:
-    return InputError(f"{where} is damaged or not made by findnemo: {what}; take another --out, or a copy of the run")
+    return InputError(
+        f"{where} is damaged or not made by findnemo: {what}; take another --out, or a copy of the run"
+    )

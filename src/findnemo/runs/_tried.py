@@ -26,7 +26,10 @@ def _results(
                 if name.startswith(stage) and payload["basis"] == bases.get(name):
                     made.setdefault(name.removeprefix(stage), {})[caption.id] = payload
     common = set.intersection(*map(set, made.values())) if made else set()
-    return {name: {id_: payload for id_, payload in found.items() if id_ in common} for name, found in made.items()}
+    return {
+        name: {id_: payload for id_, payload in found.items() if id_ in common}
+        for name, found in made.items()
+    }
 
 
 def attack_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> dict[str, Any]:
@@ -39,8 +42,14 @@ def attack_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> dic
     known = 0
     for who, is_memorized in ((MEMORIZED, True), (ORDINARY, False)):
         for name, payloads in _results(captions, bases, ATTACK, is_memorized).items():
-            rows[_curve_name(who, name)] = {id_: strongest(p["curves"]) for id_, p in payloads.items()}
-            known = sum(p["known"] for p in payloads.values()) if (who, name) == (MEMORIZED, OFF) else known
+            rows[_curve_name(who, name)] = {
+                id_: strongest(p["curves"]) for id_, p in payloads.items()
+            }
+            known = (
+                sum(p["known"] for p in payloads.values())
+                if (who, name) == (MEMORIZED, OFF)
+                else known
+            )
     points = {name: curve(list(subjects.values())) for name, subjects in rows.items()}
     return {
         "x": "steps of the attack",
@@ -48,7 +57,10 @@ def attack_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> dic
         "n": max((len(r) for r in rows.values()), default=0),
         "known": known,
         "curves": {name: [[x, y] for x, y, _, _ in line] for name, line in points.items()},
-        "bands": {name: [[x, low, high] for x, _, low, high in line if low is not None] for name, line in points.items()},
+        "bands": {
+            name: [[x, low, high] for x, _, low, high in line if low is not None]
+            for name, line in points.items()
+        },
         "gaps": _gaps(rows),
     }
 
@@ -62,7 +74,9 @@ def _curve_name(who: str, trial: str) -> str:
     return f"{never or ('mirrored' if who == ORDINARY else who)}, {state}"
 
 
-def _gaps(rows: Mapping[str, Mapping[int, Mapping[int, float]]]) -> dict[str, list[list[float | None]]]:
+def _gaps(
+    rows: Mapping[str, Mapping[int, Mapping[int, float]]],
+) -> dict[str, list[list[float | None]]]:
     """Memorized less each control, in the same model. Pictures that were never seen are compared caption by caption."""
     made: dict[str, list[list[float | None]]] = {}
     for name, control in rows.items():
@@ -83,7 +97,9 @@ def _gaps(rows: Mapping[str, Mapping[int, Mapping[int, float]]]) -> dict[str, li
 def attempts_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> dict[str, Any]:
     """Attempt -> column (`untouched`, `neurons off`, `ordinary, neurons off`) -> shares of copies; see `curves.shares`."""
     columns = {
-        (name if is_memorized else f"{ORDINARY}, {name}"): shares([p["closeness"] for p in payloads.values()])
+        (name if is_memorized else f"{ORDINARY}, {name}"): shares(
+            [p["closeness"] for p in payloads.values()]
+        )
         for is_memorized in (True, False)
         for name, payloads in _results(captions, bases, ATTEMPT, is_memorized).items()
     }

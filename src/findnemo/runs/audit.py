@@ -48,8 +48,12 @@ from findnemo.verification import RANDOM, Verification, grow, quality, verify
 if TYPE_CHECKING:
     from PIL import Image
 
-SCANNED = 12  # memorized captions of which those that copy are scanned for the layers that carry copies
-ROUNDS = 3  # of growth at most, on one, two and three times as many images as are looked at in the end
+SCANNED = (
+    12  # memorized captions of which those that copy are scanned for the layers that carry copies
+)
+ROUNDS = (
+    3  # of growth at most, on one, two and three times as many images as are looked at in the end
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,11 @@ class Plan:
             **({} if self.search in ONE_STEP else {"scope": self.scope}),
             **({} if self.fdr is None else {"fdr": self.fdr}),
             **({} if self.consensus == 1 else {"consensus": self.consensus}),
-            **({} if self.max_impact is None else {"max_impact": self.max_impact, "unrelated": list(self.unrelated)}),
+            **(
+                {}
+                if self.max_impact is None
+                else {"max_impact": self.max_impact, "unrelated": list(self.unrelated)}
+            ),
         }
 
 
@@ -147,7 +155,12 @@ class Answer:
 
 
 def start(
-    out: str | Path, model: Model, calibration: Calibration, plan: Plan, shard: Shard | None = None, wait: bool = False
+    out: str | Path,
+    model: Model,
+    calibration: Calibration,
+    plan: Plan,
+    shard: Shard | None = None,
+    wait: bool = False,
 ) -> Run:
     """Open the run directory for writing and put the calibration into it.
 
@@ -230,7 +243,11 @@ def _scope(work: Work, pool: Pool) -> str:
     if plan.scope != "auto" or plan.search in ONE_STEP:
         return plan.scope
     if (kept := run.meta("scan")) is None:
-        found = tuple(islice((c.text for c in run.captions(stage="detect") if state(c) == "memorized"), SCANNED))
+        found = tuple(
+            islice(
+                (c.text for c in run.captions(stage="detect") if state(c) == "memorized"), SCANNED
+            )
+        )
         if not found:
             return "all"
         step = partial(_scanned, settings=plan.image_settings, seed=work.calibration.settings.seed)
@@ -241,15 +258,24 @@ def _scope(work: Work, pool: Pool) -> str:
     return Scan.from_json(kept).scope
 
 
-def _scanned(model: Model, items: Sequence[Sequence[str]], settings: ImageSettings, seed: int) -> list[dict[str, Any]]:
+def _scanned(
+    model: Model, items: Sequence[Sequence[str]], settings: ImageSettings, seed: int
+) -> list[dict[str, Any]]:
     return [scan(model, prompts, settings, seed).to_json() for prompts in items]
 
 
-def _answer_stage(work: Work, stage: str, pool: Pool, progress: Progress, stop: Callable[[], bool]) -> None:
+def _answer_stage(
+    work: Work, stage: str, pool: Pool, progress: Progress, stop: Callable[[], bool]
+) -> None:
     size = group_size(work.model) if stage == "detect" else 1
     captions, count = list_open(work.run, stage, size=size)
-    units = (Unit(tuple((c, _original(work, stage, c)) for c in group)) for group in groups(work.run, size))
-    step = partial(answers, stage=stage, calibration=work.calibration, plan=work.plan, judges=work.judges)
+    units = (
+        Unit(tuple((c, _original(work, stage, c)) for c in group))
+        for group in groups(work.run, size)
+    )
+    step = partial(
+        answers, stage=stage, calibration=work.calibration, plan=work.plan, judges=work.judges
+    )
     done = 0
     progress(stage, done, captions)
     for events in drive_together(pool, step, Dispatch(units, count, pool.size, pool.aim), stop):
@@ -271,8 +297,17 @@ def commit(run: Run, stage: str, events: Sequence[Event]) -> int:
     known = [found for event in events for found in _answered(event)]
     open_ = on_list(run, [caption for caption, _, _ in known])
     kept = [found for found in known if found[0].id in open_]
-    write_all({run.path / name: content for _, answer, _ in kept for name, content in answer.files.items()})
-    run.record_all((caption.id, stage, answer.payload, seconds, answer.error) for caption, answer, seconds in kept)
+    write_all(
+        {
+            run.path / name: content
+            for _, answer, _ in kept
+            for name, content in answer.files.items()
+        }
+    )
+    run.record_all(
+        (caption.id, stage, answer.payload, seconds, answer.error)
+        for caption, answer, seconds in kept
+    )
     return len(kept)
 
 
@@ -280,14 +315,22 @@ def _answered(event: Event) -> list[tuple[Caption, Answer, float]]:
     """The captions of a unit, each with its answer and its share of the seconds."""
     group = [caption for caption, _ in event.unit.items]
     found = [Answer(error=event.aside)] * len(group) if event.aside else event.answers
-    return [(caption, answer, event.seconds / len(group)) for caption, answer in zip(group, found, strict=True)]
+    return [
+        (caption, answer, event.seconds / len(group))
+        for caption, answer in zip(group, found, strict=True)
+    ]
 
 
 Item = tuple[Caption, "Image.Image | None"]
 
 
 def answers(
-    model: Model, items: Sequence[Item], stage: str, calibration: Calibration, plan: Plan, judges: Judges
+    model: Model,
+    items: Sequence[Item],
+    stage: str,
+    calibration: Calibration,
+    plan: Plan,
+    judges: Judges,
 ) -> list[Answer]:
     """A stage of captions that share passes, each with its training image if that is known: what a worker does."""
     originals = {caption.id: original for caption, original in items}
@@ -301,8 +344,12 @@ def answers(
 
 def _detect(tools: Tools, group: Sequence[Caption]) -> list[Answer]:
     all_seeds = tools.plan.fdr is not None
-    found = detect_many(tools.model, [c.text for c in group], tools.calibration, tools.plan.screen, all_seeds)
-    return [Answer(a.to_json()) if isinstance(a, Detection) else Answer(error=str(a)) for a in found]
+    found = detect_many(
+        tools.model, [c.text for c in group], tools.calibration, tools.plan.screen, all_seeds
+    )
+    return [
+        Answer(a.to_json()) if isinstance(a, Detection) else Answer(error=str(a)) for a in found
+    ]
 
 
 def _localize(tools: Tools, caption: Caption) -> Answer:
@@ -322,7 +369,9 @@ def _localize(tools: Tools, caption: Caption) -> Answer:
     if not found.points or found.reached or not tools.calibration.ordinary:
         return Answer(found.to_json())
     seed, ordinary = tools.calibration.settings.seed, tools.calibration.ordinary
-    carries = diagnose(tools.model, caption.text, ordinary, plan.image_settings, seed)  # no neurons go off: say what does
+    carries = diagnose(
+        tools.model, caption.text, ordinary, plan.image_settings, seed
+    )  # no neurons go off: say what does
     return Answer(found.to_json() | {"diagnosis": carries.to_json()})
 
 
@@ -360,7 +409,13 @@ def _grown(work: Tools, caption: Caption, neurons: NeuronSet) -> NeuronSet:
     for more in range(1, ROUNDS + 1):
         images = more * work.plan.images
         larger = grow(
-            work.model, caption.text, neurons, most_unusual(z), images, work.plan.image_settings, work.judges.descriptor
+            work.model,
+            caption.text,
+            neurons,
+            most_unusual(z),
+            images,
+            work.plan.image_settings,
+            work.judges.descriptor,
         )
         if larger is None or larger == neurons:
             break
@@ -368,7 +423,9 @@ def _grown(work: Tools, caption: Caption, neurons: NeuronSet) -> NeuronSet:
     return neurons
 
 
-def _pictures(caption: Caption, result: Verification, neurons: int, original: Image.Image | None) -> dict[str, bytes]:
+def _pictures(
+    caption: Caption, result: Verification, neurons: int, original: Image.Image | None
+) -> dict[str, bytes]:
     """The files of a verification: finished images, noise differences, the training image and a sheet; none without images."""
     if not result.before:
         return {}
@@ -379,13 +436,20 @@ def _pictures(caption: Caption, result: Verification, neurons: int, original: Im
         small = original.copy()
         small.thumbnail(result.before[0].size)
         files[f"{images}/original.png"] = png(small)
-    rows = [("before", result.before), (f"after: {neurons} neuron{'s' * (neurons != 1)} off", result.after)]
+    rows = [
+        ("before", result.before),
+        (f"after: {neurons} neuron{'s' * (neurons != 1)} off", result.after),
+    ]
     return files | {f"sheets/{caption.slug}.png": png(sheet(caption.text, rows, original))}
 
 
 def _numbered(folder: str, **rows: Sequence[Image.Image]) -> dict[str, bytes]:
     """Pictures as `name-00.png`, `name-01.png`, ..."""
-    return {f"{folder}/{name}-{k:02d}.png": png(one) for name, pictures in rows.items() for k, one in enumerate(pictures)}
+    return {
+        f"{folder}/{name}-{k:02d}.png": png(one)
+        for name, pictures in rows.items()
+        for k, one in enumerate(pictures)
+    }
 
 
 _STEPS: dict[str, Callable[[Tools, Sequence[Caption]], list[Answer]]] = {
@@ -404,18 +468,26 @@ def check_quality(work: Work, pool: Pool | None = None) -> None:
         work.run.set_meta("quality", None)
         work.run.set_meta("quality_basis", None)
     if work.plan.images and neurons != EMPTY and clean and work.run.meta("quality_basis") != basis:
-        step = partial(_quality, neurons=neurons, settings=work.plan.image_settings, judges=work.judges)
+        step = partial(
+            _quality, neurons=neurons, settings=work.plan.image_settings, judges=work.judges
+        )
         unit = Unit((tuple(clean),))
         (event,) = drive(pool or Serial(work.model), step, Dispatch([unit], 1, 1))
         if event.aside:
             raise DeviceError(f"the quality check could not be done: {event.aside}")
         result = event.answers[0]
         work.run.set_meta("quality", result)
-        work.run.set_meta("quality_basis", None if result["failed"] else basis)  # what failed is tried again
+        work.run.set_meta(
+            "quality_basis", None if result["failed"] else basis
+        )  # what failed is tried again
 
 
 def _quality(
-    model: Model, items: Sequence[Sequence[str]], neurons: NeuronSet, settings: ImageSettings, judges: Judges
+    model: Model,
+    items: Sequence[Sequence[str]],
+    neurons: NeuronSet,
+    settings: ImageSettings,
+    judges: Judges,
 ) -> list[dict[str, Any]]:
     return [quality(model, prompts, neurons, settings, judges, RANDOM) for prompts in items]
 
@@ -423,7 +495,11 @@ def _quality(
 def not_memorized(run: Run, most: int) -> list[str]:
     """The first captions of a run that are not memorized, those over tau that are only suspected among them: what stands under the threshold
     alone would be chosen by the score. None whose type says that it is a memory, which detection may have missed."""
-    others = (c.text for c in run.captions(stage="detect") if state(c) != "memorized" and not is_memory(c.type))
+    others = (
+        c.text
+        for c in run.captions(stage="detect")
+        if state(c) != "memorized" and not is_memory(c.type)
+    )
     return list(islice(others, most))
 
 
@@ -433,4 +509,6 @@ def _versions() -> dict[str, str]:
     import transformers
 
     modules = {"torch": torch, "diffusers": diffusers, "transformers": transformers}
-    return {"findnemo": __version__, "python": platform.python_version()} | {n: m.__version__ for n, m in modules.items()}
+    return {"findnemo": __version__, "python": platform.python_version()} | {
+        n: m.__version__ for n, m in modules.items()
+    }

@@ -21,7 +21,9 @@ def calibrate_with(pool: Pool, prompts: Iterable[str], **options: Any) -> Calibr
 
     Raises DeviceError where workers die over the same prompts again and again: no calibration is made without them.
     """
-    return calibrate(pool.model, prompts, parts=None if isinstance(pool, Serial) else parts_of(pool), **options)
+    return calibrate(
+        pool.model, prompts, parts=None if isinstance(pool, Serial) else parts_of(pool), **options
+    )
 
 
 def as_published(run: Run, pool: Pool, calibration: Calibration) -> Calibration:
@@ -32,13 +34,22 @@ def as_published(run: Run, pool: Pool, calibration: Calibration) -> Calibration:
     """
     if calibration.settings.pairs == "largest":
         return calibration
-    folder, settings = run.path / "calibration-paper", settings_for("paper", calibration.settings.seed)
+    folder, settings = (
+        run.path / "calibration-paper",
+        settings_for("paper", calibration.settings.seed),
+    )
     with suppress(InputError):  # none there yet, or damaged: it is made again
         kept = Calibration.load(folder)
-        if (kept.model, kept.settings, kept.prompts) == (calibration.model, settings, calibration.prompts):
+        if (kept.model, kept.settings, kept.prompts) == (
+            calibration.model,
+            settings,
+            calibration.prompts,
+        ):
             return kept
     made = calibrate_with(pool, calibration.ordinary, settings=settings, precision=None)
-    same = {name: getattr(calibration, name) for name in ("mean", "std", "count", "prompts", "ordinary")}
+    same = {
+        name: getattr(calibration, name) for name in ("mean", "std", "count", "prompts", "ordinary")
+    }
     made = replace(made, **same)
     made.save(folder)
     return made

@@ -12,7 +12,9 @@ from typing import Any
 from findnemo.errors import DeviceError, FindnemoError, FindnemoWarning, InputError
 from findnemo.runs.workers import AIM, DEPTH, Facts, Loader, Outcome, Step, Task, answered
 
-OBJECT_STORE = 256 * 2**20  # bytes of shared memory on a machine of one's own: tasks and answers are small
+OBJECT_STORE = (
+    256 * 2**20
+)  # bytes of shared memory on a machine of one's own: tasks and answers are small
 ASKS = "; if it asks for a token, as `ray start` does by default: RAY_AUTH_MODE=token, and the token in ~/.ray/auth_token"
 START = 600.0  # seconds until a first worker must have loaded its model
 FAILED_STARTS = 3  # so many workers in a row may die while they load their model
@@ -35,7 +37,9 @@ class Worker:
 
         torch.set_num_threads(self.threads)
         quiet_libraries()
-        warnings.simplefilter("ignore", FindnemoWarning)  # the driver tells of captions by their rows
+        warnings.simplefilter(
+            "ignore", FindnemoWarning
+        )  # the driver tells of captions by their rows
         try:
             self.model = self.loader.load()
         except FindnemoError as error:
@@ -78,16 +82,32 @@ class RayPool:
 
     aim = AIM
 
-    def __init__(self, loader: Loader, workers: int | None = None, address: str | None = None, threads: int = 1):
+    def __init__(
+        self,
+        loader: Loader,
+        workers: int | None = None,
+        address: str | None = None,
+        threads: int = 1,
+    ):
         self._ray = _imported()
         self._mine = _connect(self._ray, address, workers)
         try:
-            self.gpus = int(self._ray.cluster_resources().get("GPU", 0)) if loader.device != "cpu" else 0
-            self.size = workers or self.gpus or max(1, int(self._ray.cluster_resources().get("CPU", 1)) // threads)
+            self.gpus = (
+                int(self._ray.cluster_resources().get("GPU", 0)) if loader.device != "cpu" else 0
+            )
+            self.size = (
+                workers
+                or self.gpus
+                or max(1, int(self._ray.cluster_resources().get("CPU", 1)) // threads)
+            )
             if address is not None and not self.gpus and loader.device != "cpu":
-                raise InputError(f"the cluster at {address} has no GPU, or none yet: wait until it has, or give --device cpu")
+                raise InputError(
+                    f"the cluster at {address} has no GPU, or none yet: wait until it has, or give --device cpu"
+                )
             if self.gpus and address is None and self.size > self.gpus:
-                raise InputError(f"{self.size} workers need as many GPUs, there are {self.gpus}: give --workers {self.gpus}")
+                raise InputError(
+                    f"{self.size} workers need as many GPUs, there are {self.gpus}: give --workers {self.gpus}"
+                )
             self.loader, self.threads = loader, threads
             self.replaced = self._failed_starts = 0
             self._facts: Facts | None = None
@@ -137,7 +157,11 @@ class RayPool:
         if not waiting and not flying:
             return []
         ready, _ = self._ray.wait([*waiting, *flying], num_returns=1, timeout=WAIT)
-        ready, _ = self._ray.wait([*waiting, *flying], num_returns=len(waiting) + len(flying), timeout=0) if ready else ([], [])
+        ready, _ = (
+            self._ray.wait([*waiting, *flying], num_returns=len(waiting) + len(flying), timeout=0)
+            if ready
+            else ([], [])
+        )
         outcomes: list[Outcome] = []
         for hand in [h for h in self._hands if h.pid is None and h.ready in ready]:
             self._welcome(hand)
@@ -152,7 +176,11 @@ class RayPool:
             num_cpus=1 if self.gpus else self.threads,
             num_gpus=1 if self.gpus else 0,
             max_restarts=0,
-            runtime_env={"env_vars": {name: str(self.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}},
+            runtime_env={
+                "env_vars": {
+                    name: str(self.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+                }
+            },
         )
         actor = actor_class.remote(self.loader, self.threads)
         return _Hand(actor, actor.ready.remote())
@@ -208,7 +236,9 @@ class RayPool:
         try:
             results, seconds = self._ray.get(reference)
             return [Outcome(task, results, seconds)]
-        except self._ray.exceptions.RayError as error:  # died, was killed, or cannot be trusted any more (CUDA errors)
+        except (
+            self._ray.exceptions.RayError
+        ) as error:  # died, was killed, or cannot be trusted any more (CUDA errors)
             cause = getattr(error, "cause", None)
             if cause is not None and not isinstance(cause, (RuntimeError, MemoryError)):
                 raise cause from error
@@ -226,7 +256,11 @@ class RayPool:
 def _reason(error: Exception) -> str:
     """A line of what Ray says."""
     cause = getattr(error, "cause", None)
-    told = f"{type(cause).__name__}: {cause}" if cause is not None else f"{type(error).__name__}: {error}"
+    told = (
+        f"{type(cause).__name__}: {cause}"
+        if cause is not None
+        else f"{type(error).__name__}: {error}"
+    )
     lines = [line.strip() for line in told.splitlines() if line.strip()]
     exit_ = next((line for line in lines if "exit type" in line or "memory" in line.lower()), "")
     return " ".join((lines[0] + (f" {exit_}" if exit_ and exit_ != lines[0] else ""))[:300].split())
@@ -252,10 +286,16 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> bool:
         if address is not None:
             ray.init(address=address, **quiet)
             return True
-        own = {"include_dashboard": False, "object_store_memory": OBJECT_STORE, "_node_ip_address": "127.0.0.1"}
+        own = {
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE,
+            "_node_ip_address": "127.0.0.1",
+        }
         ray.init(address="local", num_cpus=max(workers or 0, os.cpu_count() or 1), **own, **quiet)
         return True
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         where = "this machine" if address is None else f"the cluster at {address}"
         why = f"Ray cannot be used on {where}: {str(error).splitlines()[0]}"
-        raise InputError(why if address is None or "RAY_AUTH_MODE" in os.environ else why + ASKS) from error
+        raise InputError(
+            why if address is None or "RAY_AUTH_MODE" in os.environ else why + ASKS
+        ) from error

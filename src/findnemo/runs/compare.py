@@ -90,16 +90,30 @@ def compare(
     answered = f"SELECT COUNT(*) FROM results WHERE status = 'done' AND stage IN ({marks}) AND caption IN (SELECT caption FROM temp.open)"
     done = run.query(answered, stages)[0][0]
     list_open(run, "compare", stages, extra=typed)
-    tools: dict[str, Any] = {"calibration": work.calibration, "plan": work.plan, "judges": work.judges}
-    step = partial(_compared, reference=tuple(ordinary(run, REFERENCES) or not_memorized(run, REFERENCES)), **tools)
+    tools: dict[str, Any] = {
+        "calibration": work.calibration,
+        "plan": work.plan,
+        "judges": work.judges,
+    }
+    step = partial(
+        _compared,
+        reference=tuple(ordinary(run, REFERENCES) or not_memorized(run, REFERENCES)),
+        **tools,
+    )
     told("compare", done, count)
-    for event in drive(pool, step, Dispatch(_units(work, wanted), count - done, pool.size, pool.aim), stop):
+    for event in drive(
+        pool, step, Dispatch(_units(work, wanted), count - done, pool.size, pool.aim), stop
+    ):
         case = event.unit.items[0]
         found = [Answer(error=event.aside)] * len(case.methods) if event.aside else event.answers[0]
-        write_all({run.path / file: content for answer in found for file, content in answer.files.items()})
+        write_all(
+            {run.path / file: content for answer in found for file, content in answer.files.items()}
+        )
         seconds = event.seconds / len(found)
         of_methods = zip(case.methods, found, strict=True)
-        run.record_all((case.caption.id, STAGE + name, a.payload, seconds, a.error) for name, a in of_methods)
+        run.record_all(
+            (case.caption.id, STAGE + name, a.payload, seconds, a.error) for name, a in of_methods
+        )
         done += len(found)
         told("compare", done, count)
 
@@ -107,10 +121,17 @@ def compare(
 def _is_nemo(work: Work | Tools) -> bool:
     """Whether what the run's own search finds is NeMo's: the listing by a published score, once, and nothing weighed against it."""
     plan, pairs = work.plan, work.calibration.settings.pairs
-    return pairs == "largest" and plan.search == LISTING and plan.consensus == 1 and plan.max_impact is None
+    return (
+        pairs == "largest"
+        and plan.search == LISTING
+        and plan.consensus == 1
+        and plan.max_impact is None
+    )
 
 
-def _list_nemo(work: Work, typed: str, told: Progress, pool: Pool, stop: Callable[[], bool]) -> None:
+def _list_nemo(
+    work: Work, typed: str, told: Progress, pool: Pool, stop: Callable[[], bool]
+) -> None:
     """The listing on every caption that is compared, where the run does not know it yet."""
     run = work.run
     count, units = list_open(run, "compare", [LISTING], extra=typed)
@@ -118,7 +139,10 @@ def _list_nemo(work: Work, typed: str, told: Progress, pool: Pool, stop: Callabl
     told(LISTING, 0, count)
     dispatch = Dispatch((Unit(group) for group in groups(run)), units, pool.size, pool.aim)
     for done, event in enumerate(drive(pool, step, dispatch, stop), 1):
-        answer, caption = Answer(error=event.aside) if event.aside else event.answers[0], event.unit.items[0]
+        answer, caption = (
+            Answer(error=event.aside) if event.aside else event.answers[0],
+            event.unit.items[0],
+        )
         run.record(caption.id, LISTING, answer.payload, event.seconds, answer.error)
         told(LISTING, done, count)
 
@@ -160,9 +184,14 @@ def _units(work: Work, wanted: Sequence[str]) -> Iterator[Unit]:
             yield Unit((Comparison(caption, part, before, original),))
 
 
-def _compared(model: Model, items: Sequence[Comparison], reference: tuple[str, ...], **tools: Any) -> list[list[Answer]]:
+def _compared(
+    model: Model, items: Sequence[Comparison], reference: tuple[str, ...], **tools: Any
+) -> list[list[Answer]]:
     """The step: an answer for every method of every caption."""
-    return [_of_caption(Tools(model, **tools, original=partial(_original, case)), case, reference) for case in items]
+    return [
+        _of_caption(Tools(model, **tools, original=partial(_original, case)), case, reference)
+        for case in items
+    ]
 
 
 def _original(case: Comparison, caption: Caption) -> Image.Image | None:
@@ -176,12 +205,21 @@ def _of_caption(tools: Tools, case: Comparison, reference: tuple[str, ...]) -> l
     return [_answer(tools, case.caption, name, before, reference) for name in case.methods]
 
 
-def _answer(tools: Tools, caption: Caption, name: str, before: list[Image.Image], reference: tuple[str, ...]) -> Answer:
+def _answer(
+    tools: Tools, caption: Caption, name: str, before: list[Image.Image], reference: tuple[str, ...]
+) -> Answer:
     try:
         with named(tools.model.device, "a single caption"):
-            after = before if name == NONE else made(tools, caption, mitigated(tools, caption, name, reference))
+            after = (
+                before
+                if name == NONE
+                else made(tools, caption, mitigated(tools, caption, name, reference))
+            )
             count = {"neurons": len(switched_off(tools, caption, name))} if name in SWITCHED else {}
-            return Answer(judged(tools, caption, after, before) | count, {f"compare/{caption.slug}/{name}.png": png(after[0])})
+            return Answer(
+                judged(tools, caption, after, before) | count,
+                {f"compare/{caption.slug}/{name}.png": png(after[0])},
+            )
     except FindnemoError as problem:
         return Answer(error=str(problem))
 
@@ -190,17 +228,26 @@ def localized_captions(captions: Iterable[Caption]) -> list[Caption]:
     """Captions with neurons. Where some have the type of a memory (VM, TM), those: one without is a caption that the threshold is wrong about.
     Else those that are memorized (`standing.state`), without the ones that are only suspected, where there are any."""
     found = [c for c in captions if len(neurons_of(c))]
-    return [c for c in found if is_memory(c.type)] or [c for c in found if state(c) == "memorized"] or found
+    return (
+        [c for c in found if is_memory(c.type)]
+        or [c for c in found if state(c) == "memorized"]
+        or found
+    )
 
 
 def untouched(work: Work, caption: Caption) -> list[Image.Image]:
     """The images of a caption without any mitigation: those of verification, where it has been done."""
-    return _kept(work, caption) or generate(work.model, caption.text, samples(work), work.plan.image_settings)
+    return _kept(work, caption) or generate(
+        work.model, caption.text, samples(work), work.plan.image_settings
+    )
 
 
 def _kept(work: Work, caption: Caption) -> list[Image.Image] | None:
     """Those of verification; None where they are not there or not whole."""
-    files = [work.run.path / "images" / caption.slug / f"before-{k:02d}.png" for k in range(len(samples(work)))]
+    files = [
+        work.run.path / "images" / caption.slug / f"before-{k:02d}.png"
+        for k in range(len(samples(work)))
+    ]
     return [picture(file) for file in files] if all(intact_png(file) for file in files) else None
 
 
@@ -209,11 +256,16 @@ def samples(work: Work | Tools) -> range:
     return range(FRESH, FRESH + max(work.plan.images, 2))
 
 
-def mitigated(work: Work | Tools, caption: Caption, name: str, reference: tuple[str, ...] = ()) -> AbstractContextManager[None]:
+def mitigated(
+    work: Work | Tools, caption: Caption, name: str, reference: tuple[str, ...] = ()
+) -> AbstractContextManager[None]:
     """The context in which a caption is generated under a mitigation. Raises InputError where NeMo's neurons are needed and not known."""
     if name in SWITCHED:
         return deactivate(work.model, switched_off(work, caption, name))
-    return MITIGATIONS[name](work.model, Case(caption.text, neurons_of(caption), work.plan.image_settings.seed, reference))
+    return MITIGATIONS[name](
+        work.model,
+        Case(caption.text, neurons_of(caption), work.plan.image_settings.seed, reference),
+    )
 
 
 def switched_off(work: Work | Tools, caption: Caption, name: str) -> NeuronSet:
@@ -225,20 +277,32 @@ def switched_off(work: Work | Tools, caption: Caption, name: str) -> NeuronSet:
         return neurons_of(caption)
     found = nemo_of(work, caption)
     if found is None:
-        raise InputError(f"{name} needs NeMo's neurons: {caption.failed.get(LISTING, 'they were not sought')}")
+        raise InputError(
+            f"{name} needs NeMo's neurons: {caption.failed.get(LISTING, 'they were not sought')}"
+        )
     seed = work.plan.image_settings.seed
-    return found if name == NEMO else drawn(work.model, Case(caption.text, found, seed), DRAWS[name], few=True)
+    return (
+        found
+        if name == NEMO
+        else drawn(work.model, Case(caption.text, found, seed), DRAWS[name], few=True)
+    )
 
 
-def made(work: Work | Tools, caption: Caption, context: AbstractContextManager[None]) -> list[Image.Image]:
+def made(
+    work: Work | Tools, caption: Caption, context: AbstractContextManager[None]
+) -> list[Image.Image]:
     """The images of a caption in a context, one a seed of the comparison."""
     with context:
         return generate(work.model, caption.text, samples(work), work.plan.image_settings)
 
 
-def judged(work: Work | Tools, caption: Caption, after: list[Image.Image], before: list[Image.Image]) -> dict[str, Any]:
+def judged(
+    work: Work | Tools, caption: Caption, after: list[Image.Image], before: list[Image.Image]
+) -> dict[str, Any]:
     """What the images of a caption are like against those without a mitigation; medians over the seeds."""
     values = compare_images(caption.text, before, after, work.judges, work.original(caption))
     return {"images": len(after)} | {
-        key.removesuffix("_after"): round(value, 4) for key, value in values.items() if not key.endswith("_before")
+        key.removesuffix("_after"): round(value, 4)
+        for key, value in values.items()
+        if not key.endswith("_before")
     }

@@ -30,10 +30,16 @@ from findnemo.runs.worklist import groups, list_open
 from findnemo.runtime.memory import named
 from findnemo.stats.roc import accuracy_of
 
-STAGE, HOLDOUT = "detect:", "holdout:"  # and the name: a stage of the captions; a value of the run, caption -> score
+STAGE, HOLDOUT = (
+    "detect:",
+    "holdout:",
+)  # and the name: a stage of the captions; a value of the run, caption -> score
 CHUNK = 8  # hold-out captions between two commits
 FOLDER = "detectors"
-HALF, VERBATIM = 0.5, "VM"  # the threshold of Finding NeMo's appendix B.4, and the type that it also judges alone
+HALF, VERBATIM = (
+    0.5,
+    "VM",
+)  # the threshold of Finding NeMo's appendix B.4, and the type that it also judges alone
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,9 @@ def start_detectors(out: str | Path, model: Model, settings: ImageSettings) -> R
 def _joins(known: Mapping[str, Any], mine: Mapping[str, Any], model: Model) -> bool:
     """Whether detectors with the settings `mine` may add to a run of the settings `known`, an audit's say."""
     same = all(known.get(key) == mine[key] for key in ("dtype", "image_settings"))
-    return same and not told_apart(model, str(known.get("model")), kept_identity(known.get("identity")))
+    return same and not told_apart(
+        model, str(known.get("model")), kept_identity(known.get("identity"))
+    )
 
 
 def run_detectors(
@@ -119,7 +127,9 @@ def run_detectors(
     require_same(run, pool.model if pool is not None else model, pictures=True)
     enter(run, _apart(prompts, holdout))
     run.set_meta("detectors", list(dict.fromkeys([*(run.meta("detectors") or []), *names])))
-    desk = _Desk(run, pool or Serial(model), settings, progress or (lambda stage, done, total: None), stop)
+    desk = _Desk(
+        run, pool or Serial(model), settings, progress or (lambda stage, done, total: None), stop
+    )
     for name in names:
         _score_captions(desk, name)
         _score_holdout(desk, holdout, name)
@@ -157,13 +167,19 @@ class _Desk:
             self.progress(stage, done, count)
 
 
-def _scored(model: Model, items: Sequence[Any], name: str, settings: ImageSettings) -> list[Score | str]:
+def _scored(
+    model: Model, items: Sequence[Any], name: str, settings: ImageSettings
+) -> list[Score | str]:
     """The step: scores, or why there is none."""
     found: list[Score | str] = []
     for item in items:
         try:
             with named(model.device, "a single caption"):
-                found.append(DETECTORS[name](model, item.text if isinstance(item, Caption) else item, settings))
+                found.append(
+                    DETECTORS[name](
+                        model, item.text if isinstance(item, Caption) else item, settings
+                    )
+                )
         except (NumericalError, DeviceError) as problem:
             found.append(str(problem))
     return found
@@ -193,10 +209,14 @@ def _score_holdout(desk: _Desk, holdout: Sequence[str], name: str) -> None:
             if k % CHUNK == 0:
                 desk.run.set_meta(HOLDOUT + name, scores)
     finally:
-        desk.run.set_meta(HOLDOUT + name, {text: scores[text] for text in holdout if text in scores} | scores)
+        desk.run.set_meta(
+            HOLDOUT + name, {text: scores[text] for text in holdout if text in scores} | scores
+        )
 
 
-def results(run: Run, captions: Sequence[Caption], holdout: Sequence[str], names: Sequence[str]) -> list[Result]:
+def results(
+    run: Run, captions: Sequence[Caption], holdout: Sequence[str], names: Sequence[str]
+) -> list[Result]:
     """One result a detector, from the scores that a run holds. Raises InputError where too few hold-out captions have a score.
 
     Captions with the type of a memory (VM, TM) are the memorized ones, those without the others; where all have a type, every second hold-out caption
@@ -210,7 +230,9 @@ def borrows(captions: Sequence[Caption]) -> bool:
     return bool(captions) and all(is_memory(c.type) for c in captions)
 
 
-def _result(name: str, captions: Sequence[Caption], holdout: Sequence[str], known: Mapping[str, float]) -> Result:
+def _result(
+    name: str, captions: Sequence[Caption], holdout: Sequence[str], known: Mapping[str, float]
+) -> Result:
     mine = [(c, c.results[STAGE + name]) for c in captions if STAGE + name in c.results]
     kept = [known[text] for text in holdout if text in known]
     others = [r["value"] for c, r in mine if not is_memory(c.type)]
@@ -238,11 +260,15 @@ def _result(name: str, captions: Sequence[Caption], holdout: Sequence[str], know
     )
 
 
-def _judged(name: str, positive: Tensor, negative: Tensor, holdout: Tensor) -> tuple[Evaluation | None, float | None]:
+def _judged(
+    name: str, positive: Tensor, negative: Tensor, holdout: Tensor
+) -> tuple[Evaluation | None, float | None]:
     """A detector on captions of both kinds, and for the memorization score its accuracy at .5; None where one kind is missing."""
     if not (len(positive) and len(negative)):
         return None, None
-    return evaluate(positive, negative, holdout), accuracy_of(positive >= HALF, negative >= HALF) if name == "ssim" else None
+    return evaluate(positive, negative, holdout), accuracy_of(
+        positive >= HALF, negative >= HALF
+    ) if name == "ssim" else None
 
 
 def _tensor(values: Sequence[float]) -> Tensor:
@@ -259,9 +285,16 @@ def pictures(
 ) -> list[Path]:
     """Token saliency and bright-ending mask of every caption with a type, as PNG in RUN/detectors/; what is there is not drawn again."""
     require_same(run, pool.model if pool is not None else model, pictures=True)
-    named = {f"{FOLDER}/{c.slug}-{kind}.png": (c.text, kind) for c in captions if is_memory(c.type) for kind in _DRAWN}
+    named = {
+        f"{FOLDER}/{c.slug}-{kind}.png": (c.text, kind)
+        for c in captions
+        if is_memory(c.type)
+        for kind in _DRAWN
+    }
     missing = {name: about for name, about in named.items() if not (run.path / name).exists()}
-    desk = _Desk(run, pool or Serial(model), settings, progress or (lambda stage, done, total: None), never)
+    desk = _Desk(
+        run, pool or Serial(model), settings, progress or (lambda stage, done, total: None), never
+    )
     items = ((name, *about) for name, about in missing.items())
     for event in desk.events(partial(_drawn, settings=settings), items, len(missing), "pictures"):
         if event.aside:
@@ -270,7 +303,9 @@ def pictures(
     return [run.path / name for name in named]
 
 
-def _drawn(model: Model, items: Sequence[tuple[str, str, str]], settings: ImageSettings) -> list[bytes]:
+def _drawn(
+    model: Model, items: Sequence[tuple[str, str, str]], settings: ImageSettings
+) -> list[bytes]:
     """The step: a picture for every (file, caption, kind)."""
     return [png(_DRAWN[kind](model, text, settings)) for _, text, kind in items]
 
@@ -278,7 +313,9 @@ def _drawn(model: Model, items: Sequence[tuple[str, str, str]], settings: ImageS
 def _saliency(model: Model, caption: str, settings: ImageSettings) -> Any:
     from findnemo.detection.magnitude import saliency, saliency_picture
 
-    return saliency_picture(saliency(model, caption, settings), "what each token weighs in the magnitude of the prompt")
+    return saliency_picture(
+        saliency(model, caption, settings), "what each token weighs in the magnitude of the prompt"
+    )
 
 
 def _mask(model: Model, caption: str, settings: ImageSettings) -> Any:

@@ -38,17 +38,30 @@ def row(caption: Caption, q: Mapping[int, float] | None = None) -> dict[str, Any
         "score_after": _round(found.get("score_after")),
         "reached": found.get("reached"),
         "neurons": len(neurons_of(caption)) if found else None,
-        "layers": "; ".join(f"{name}: {' '.join(map(str, idx))}" for name, idx in neurons_of(caption).layers.items()) or None,
+        "layers": "; ".join(
+            f"{name}: {' '.join(map(str, idx))}" for name, idx in neurons_of(caption).layers.items()
+        )
+        or None,
         "fresh_score_before": checked.get("score_before"),
         "fresh_score_after": checked.get("score_after"),
         "fresh_same_seed": checked.get("same_seed"),
-        **{k: checked.get(k) for k in ("sscd_gen", "sscd_orig_before", "sscd_orig_after", "d_sscd_before", "d_sscd_after")},
+        **{
+            k: checked.get(k)
+            for k in (
+                "sscd_gen",
+                "sscd_orig_before",
+                "sscd_orig_after",
+                "d_sscd_before",
+                "d_sscd_after",
+            )
+        },
         **{k: checked.get(k) for k in ("copies_before", "copies_after", "grown")},
         **{k: checked.get(k) for k in ("a_clip_before", "a_clip_after")},
         "impact": impact_of(caption),
         "evaluations": found.get("evaluations", 0) + detected.get("evaluations", 0),
         "seconds": round(caption.seconds, 3),
-        "error": "; ".join(f"{stage}: {reason}" for stage, reason in failures(caption).items()) or None,
+        "error": "; ".join(f"{stage}: {reason}" for stage, reason in failures(caption).items())
+        or None,
     }
 
 
@@ -75,9 +88,18 @@ _FAILED = f"SELECT caption FROM results WHERE status = 'failed' AND stage IN {ST
 def counts(run: Run, of: str = "SELECT id FROM captions") -> dict[str, int]:
     """How many captions a run has, how many of them are memorized and how many suspected (`standing.state`), and how many failed; those
     under the threshold are counted where they lie. `of`: SQL for the ids of some; `ASKED`, for those that were asked for."""
-    ((captions, failed),) = run.query(f"SELECT (SELECT COUNT(*) FROM ({of})), (SELECT COUNT(*) FROM ({_FAILED} INTERSECT {of}))")
-    states = Counter(state(c) for c in run.captions(row[0] for row in run.query(f"{_OVER} INTERSECT {of}")))
-    return {"captions": captions, "memorized": states["memorized"], "suspected": states["suspected"], "failed": failed}
+    ((captions, failed),) = run.query(
+        f"SELECT (SELECT COUNT(*) FROM ({of})), (SELECT COUNT(*) FROM ({_FAILED} INTERSECT {of}))"
+    )
+    states = Counter(
+        state(c) for c in run.captions(row[0] for row in run.query(f"{_OVER} INTERSECT {of}"))
+    )
+    return {
+        "captions": captions,
+        "memorized": states["memorized"],
+        "suspected": states["suspected"],
+        "failed": failed,
+    }
 
 
 ASKED = "SELECT caption FROM asked"
@@ -87,7 +109,11 @@ def told(run: Run, others: int = 8) -> list[Caption]:
     """Of the captions that were asked for those that a summary for the eye tells of: memorized, failed, and a few `others`."""
     rest = f"SELECT caption FROM asked WHERE caption NOT IN ({_OVER} UNION {_FAILED}) ORDER BY position LIMIT ?"
     known = f"SELECT caption FROM ({_OVER} UNION {_FAILED}) INTERSECT {ASKED}"
-    return list(run.captions(row[0] for row in run.query(f"{known} UNION SELECT caption FROM ({rest})", (others,))))
+    return list(
+        run.captions(
+            row[0] for row in run.query(f"{known} UNION SELECT caption FROM ({rest})", (others,))
+        )
+    )
 
 
 def summary(run: Run, fdr: float | None = None) -> dict[str, Any]:
@@ -108,13 +134,19 @@ def _about(run: Run, fdr: float | None = None) -> dict[str, Any]:
     listed = list_of(run, fdr)
     return {
         "source": run.meta("source"),
-        "settings": {name: value for name, value in run.meta("settings").items() if name != "identity"},
+        "settings": {
+            name: value for name, value in run.meta("settings").items() if name != "identity"
+        },
         "sampler": sampler_of(run.meta("settings")),
         "versions": run.meta("versions"),
         **counts(run),
         "neurons": all_neurons(run.captions(stage="localize")).to_json(),
         "quality": run.meta("quality"),
-        **{name: found for name in ("attempts", "attack", "hardened") if (found := run.meta(name)) is not None},
+        **{
+            name: found
+            for name in ("attempts", "attack", "hardened")
+            if (found := run.meta(name)) is not None
+        },
         **({} if listed is None else {"discoveries": listed.to_json()}),
     }
 
@@ -139,7 +171,9 @@ def _write_csv(file: IO[str], rows: Iterator[dict[str, Any]]) -> None:
 
 def _write_json(file: IO[str], about: dict[str, Any], rows: Iterator[dict[str, Any]]) -> None:
     """The object with `rows` under the name `results`, as `json.dumps` with an indent of 1 writes it."""
-    file.write(json.dumps(about, indent=1, ensure_ascii=False).removesuffix("\n}") + ',\n "results": [')
+    file.write(
+        json.dumps(about, indent=1, ensure_ascii=False).removesuffix("\n}") + ',\n "results": ['
+    )
     between = "\n"
     for one in rows:
         lines = json.dumps(one, indent=1, ensure_ascii=False).split(

@@ -54,7 +54,9 @@ def ordinary_captions(work: Work) -> tuple[list[str], list[str]]:
     """
     clean = not_memorized(work.run, ORDINARY + JUDGED)
     if len(clean) < 2:
-        raise InputError(f"{work.run.path} holds {len(clean)} captions that are not memorized: hardening needs two at least")
+        raise InputError(
+            f"{work.run.path} holds {len(clean)} captions that are not memorized: hardening needs two at least"
+        )
     controls = {caption.text for caption in ordinary(work.run.captions(), CHECKED)}
     return [text for text in clean[::2] if text not in controls] or clean[::2], clean[1::2]
 
@@ -76,8 +78,19 @@ def harden_run(
         pictures[caption.id] = subject_of(work, caption, {}).picture
     edited = findnemo.load(prune(work.model, neurons))
     edited.pipeline.to(dtype=torch.float32)
-    lessons: list[Lesson] = [lesson(edited, c.text, pictures[c.id], settings, hardening) for c in captions]
-    harden(edited, lessons, kept(edited, ordinary_captions(work)[0], settings), neurons, hardening, checkpoint, progress, stop)
+    lessons: list[Lesson] = [
+        lesson(edited, c.text, pictures[c.id], settings, hardening) for c in captions
+    ]
+    harden(
+        edited,
+        lessons,
+        kept(edited, ordinary_captions(work)[0], settings),
+        neurons,
+        hardening,
+        checkpoint,
+        progress,
+        stop,
+    )
     edited.pipeline.to(dtype=work.model.dtype)
     return findnemo.load(edited.pipeline)
 
@@ -112,7 +125,9 @@ def check_hardened(
     return about
 
 
-def side_effects(work: Work, hardened: Model, prompts: Sequence[str]) -> dict[str, dict[str, list[float]]]:
+def side_effects(
+    work: Work, hardened: Model, prompts: Sequence[str]
+) -> dict[str, dict[str, list[float]]]:
     """What the edit and the hardening do to captions that are not memorized: model -> figure -> [value, low, high].
 
     Four fresh images of each caption. Medians over captions with 95 % bootstrap intervals, each caption the mean of its images:
@@ -123,7 +138,9 @@ def side_effects(work: Work, hardened: Model, prompts: Sequence[str]) -> dict[st
     settings, judges = work.plan.image_settings, work.judges
 
     def images(model: Model, first: int) -> list[Image.Image]:
-        return generate_many(model, [(prompt, first + k) for prompt in prompts for k in range(IMAGES)], settings)
+        return generate_many(
+            model, [(prompt, first + k) for prompt in prompts for k in range(IMAGES)], settings
+        )
 
     reference, before = images(work.model, REFERENCE), images(work.model, FRESH)
     with deactivate(work.model, all_neurons(work.run.captions())):
@@ -159,5 +176,7 @@ def challenged(work: Work, most: int) -> list[Caption]:
     """The captions that hardening is about: memorized ones whose neurons are off. Raises InputError for none."""
     found = memorized(work.run.captions(), most)
     if not found:
-        raise InputError(f"{work.run.path} holds no memorized caption whose neurons are off: there is nothing to harden")
+        raise InputError(
+            f"{work.run.path} holds no memorized caption whose neurons are off: there is nothing to harden"
+        )
     return found

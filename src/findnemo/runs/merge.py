@@ -23,7 +23,14 @@ from findnemo.runs.table import Shard
 from findnemo.runs.trust import MARK
 
 FOLDERS = ("images", "noise", "sheets", "originals")
-KEPT = ("source", "source_options", "versions", "folder", "preprocessing", MARK)  # of the first shard
+KEPT = (
+    "source",
+    "source_options",
+    "versions",
+    "folder",
+    "preprocessing",
+    MARK,
+)  # of the first shard
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,9 @@ class _Part:
     pictures: Identity | None
 
 
-def merge(out: str | os.PathLike, shards: Iterable[str | os.PathLike], partial: bool = False) -> Merged:
+def merge(
+    out: str | os.PathLike, shards: Iterable[str | os.PathLike], partial: bool = False
+) -> Merged:
     """Join runs made with `--shard i/n` into one: captions in table order under the same numbers as in an undivided run, with their
     results, images, noise differences and sheets.
 
@@ -63,9 +72,13 @@ def merge(out: str | os.PathLike, shards: Iterable[str | os.PathLike], partial: 
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{path} is not empty: give a new directory for the merged run")
     with ExitStack() as stack:
-        parts = sorted((_part(Path(shard), stack) for shard in shards), key=lambda part: part.shard.index)
+        parts = sorted(
+            (_part(Path(shard), stack) for shard in shards), key=lambda part: part.shard.index
+        )
         missing = _checked(parts, partial)
-        building = path.parent / f".{path.name}.{os.getpid()}.part"  # of two that merge into it, one finds it not empty
+        building = (
+            path.parent / f".{path.name}.{os.getpid()}.part"
+        )  # of two that merge into it, one finds it not empty
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir(parents=True)
         try:
@@ -87,14 +100,21 @@ def merge(out: str | os.PathLike, shards: Iterable[str | os.PathLike], partial: 
 def _part(path: Path, stack: ExitStack) -> _Part:
     """Open a shard for reading, and keep others from writing to it meanwhile."""
     with Run.open(path) as run:
-        settings, table, pictures = run.meta("settings"), run.meta("table"), kept_identity(run.meta(MADE_WITH))
+        settings, table, pictures = (
+            run.meta("settings"),
+            run.meta("table"),
+            kept_identity(run.meta(MADE_WITH)),
+        )
     if "shard" not in settings or table is None:
         raise InputError(f"{path} is no shard: it was made without --shard")
     stack.enter_context(acquire(path))
     calibration = path / "calibration" / "calibration.safetensors"
     if not calibration.is_file():
         raise InputError(f"{path} has lost its calibration ({calibration})")
-    shard, statistics = Shard.of(settings.pop("shard")), checked(calibration, TENSOR_BYTES).read_bytes()
+    shard, statistics = (
+        Shard.of(settings.pop("shard")),
+        checked(calibration, TENSOR_BYTES).read_bytes(),
+    )
     return _Part(path, shard, settings, table, statistics, pictures)
 
 
@@ -105,21 +125,35 @@ def _checked(parts: Sequence[_Part], partial: bool) -> tuple[str, ...]:
     first = parts[0]
     for before, part in pairwise(parts):
         if part.shard.count != first.shard.count:
-            raise MismatchError(f"{first.path} is shard {first.shard}, {part.path} is shard {part.shard}: of other divisions")
+            raise MismatchError(
+                f"{first.path} is shard {first.shard}, {part.path} is shard {part.shard}: of other divisions"
+            )
         if told := differences(first.settings, part.settings):
             raise MismatchError(f"{part.path} has other settings than {first.path}: {told}")
         if told := _other_pictures(parts, part):
-            raise MismatchError(f"the pictures of {part.path} are not made as those of other shards: {told}")
+            raise MismatchError(
+                f"the pictures of {part.path} are not made as those of other shards: {told}"
+            )
         if part.table != first.table:
-            raise MismatchError(f"{part.path} is a shard of another table of captions than {first.path}")
+            raise MismatchError(
+                f"{part.path} is a shard of another table of captions than {first.path}"
+            )
         if part.calibration != first.calibration:
-            raise MismatchError(f"{part.path} has another calibration than {first.path}: its results cannot be compared")
+            raise MismatchError(
+                f"{part.path} has another calibration than {first.path}: its results cannot be compared"
+            )
         if part.shard == before.shard:
-            raise InputError(f"{before.path} and {part.path} both are shard {part.shard}: leave one out")
+            raise InputError(
+                f"{before.path} and {part.path} both are shard {part.shard}: leave one out"
+            )
     have = {part.shard.index for part in parts}
-    missing = tuple(f"{k}/{first.shard.count}" for k in range(1, first.shard.count + 1) if k not in have)
+    missing = tuple(
+        f"{k}/{first.shard.count}" for k in range(1, first.shard.count + 1) if k not in have
+    )
     if missing and not partial:
-        raise InputError(f"shards {', '.join(missing)} are missing: give them too, or --partial to do without")
+        raise InputError(
+            f"shards {', '.join(missing)} are missing: give them too, or --partial to do without"
+        )
     return missing
 
 
@@ -138,13 +172,17 @@ def _built(path: Path, parts: Sequence[_Part], missing: Sequence[str]) -> tuple[
                 run.set_meta(key, value)
         if pictures := [part.pictures for part in parts if part.pictures is not None]:
             run.set_meta(MADE_WITH, pictures[0].to_json())
-        run.set_meta("merged", {"shards": [str(part.shard) for part in parts], "missing": list(missing)})
+        run.set_meta(
+            "merged", {"shards": [str(part.shard) for part in parts], "missing": list(missing)}
+        )
         for part in parts:
             _take(run, part.path)
         keep_list(run)
         write_results(run)
         numbers = counts(run)
-        answered = run.query("SELECT COUNT(DISTINCT caption) FROM results WHERE stage = 'detect'")[0][0]
+        answered = run.query("SELECT COUNT(DISTINCT caption) FROM results WHERE stage = 'detect'")[
+            0
+        ][0]
     return numbers["captions"], numbers["captions"] - answered, numbers["failed"]
 
 

@@ -93,7 +93,9 @@ def memorized(captions: Iterable[Caption]) -> list[Caption]:
     return [c for c in captions if state(c) == "memorized"]
 
 
-def figures(captions: Sequence[Caption], tau: float, quality: dict[str, Any] | None) -> tuple[Figure, ...]:
+def figures(
+    captions: Sequence[Caption], tau: float, quality: dict[str, Any] | None
+) -> tuple[Figure, ...]:
     """The five figures of an audit, as terminal, report and trackers show them.
 
     Captions memorized, of those looked at; memories that are out of reach, came back on fresh seeds or still gave copies, and those that
@@ -117,7 +119,11 @@ def figures(captions: Sequence[Caption], tau: float, quality: dict[str, Any] | N
 
 def scores(captions: Iterable[Caption]) -> list[float]:
     """The score of every caption that was detected. Where neurons were sought, the one over all seeds."""
-    done = [(c.results["detect"], c.results.get("localize", {})) for c in captions if "detect" in c.results]
+    done = [
+        (c.results["detect"], c.results.get("localize", {}))
+        for c in captions
+        if "detect" in c.results
+    ]
     return [found.get("score_before", detected["score"]) for detected, found in done]
 
 
@@ -133,7 +139,10 @@ def histogram(captions: Iterable[Caption], tau: float, bins: int = 12) -> list[B
         return []
     width = (max(values) - min(values)) / bins or 1 / bins
     counts = Counter(math.floor((value - tau) / width) for value in values)
-    return [Bin(tau + k * width, tau + (k + 1) * width, counts[k]) for k in range(min(counts), max(counts) + 1)]
+    return [
+        Bin(tau + k * width, tau + (k + 1) * width, counts[k])
+        for k in range(min(counts), max(counts) + 1)
+    ]
 
 
 def layers_shown(run: Run, captions: Iterable[Caption], known: Mapping[str, int]) -> dict[str, int]:
@@ -159,7 +168,9 @@ def holders(captions: Iterable[Caption]) -> dict[Neuron, list[Caption]]:
     return {n: held[n] for n in sorted(held, key=lambda n: (-len(held[n]), order[n[0]], n[1]))}
 
 
-def most_shared(captions: Iterable[Caption], most: int | None = 8) -> list[tuple[Neuron, list[Caption]]]:
+def most_shared(
+    captions: Iterable[Caption], most: int | None = 8
+) -> list[tuple[Neuron, list[Caption]]]:
     """Neurons that several captions share, those of most captions first, with their captions; at most `most`.
 
     Only captions whose neurons are switched off (`all_neurons`).

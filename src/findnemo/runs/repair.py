@@ -38,7 +38,12 @@ from findnemo.runs.store import (
 from findnemo.runs.table import Shard
 
 KEPT = ".damaged"  # and a number: what a damaged file or directory is kept as
-OF_CAPTION = {"images": "verify", "noise": "verify", "sheets": "verify", "compare": "compare:"}  # folder -> stage that made it
+OF_CAPTION = {
+    "images": "verify",
+    "noise": "verify",
+    "sheets": "verify",
+    "compare": "compare:",
+}  # folder -> stage that made it
 DERIVED = ("quality", "quality_basis")  # measured again where a value of the run is lost
 NAMED = 20  # losses told one by one
 
@@ -65,7 +70,9 @@ class Repair:
             return f"{have}: nothing is damaged"
         lines = [have, *(f"kept as it was: {path}" for path in self.kept)]
         lines += (
-            _some("lost: ", self.lost) if self.lost else ["lost: nothing that can be told from what is left"] * bool(self.kept)
+            _some("lost: ", self.lost)
+            if self.lost
+            else ["lost: nothing that can be told from what is left"] * bool(self.kept)
         )
         lines += _some("to be made again: ", self.open)
         return "\n".join([*lines, "run the same audit again: it answers what is missing"])
@@ -101,7 +108,10 @@ def repair(path: str | os.PathLike) -> Repair:
         kept += _calibration(path)
         with Run(path, lock) as run:
             open_ = _pictures(run)
-            captions, results = (run.query(f"SELECT count(*) FROM {table}")[0][0] for table in ("captions", "results"))
+            captions, results = (
+                run.query(f"SELECT count(*) FROM {table}")[0][0]
+                for table in ("captions", "results")
+            )
             return Repair(path, tuple(kept), captions, results, tuple(lost), tuple(open_))
 
 
@@ -116,7 +126,9 @@ def _database(path: Path, lock: Any) -> tuple[list[Path], list[str]]:
     except DamageError:
         pass
     kept = _keep(path)
-    old = not (path / COPY).exists()  # only format 1, whose rows have no checksums, kept no copy of the settings
+    old = not (
+        path / COPY
+    ).exists()  # only format 1, whose rows have no checksums, kept no copy of the settings
     salvaged = _salvage(kept[0], kept[1] if len(kept) > 1 else None, kept_settings(path), old)
     with written(path / DATABASE) as part:
         try:
@@ -133,7 +145,10 @@ def _database(path: Path, lock: Any) -> tuple[list[Path], list[str]]:
 def _keep(path: Path) -> list[Path]:
     """Copies of a database and its log under names of their own."""
     number = next(k for k in range(1, 10**6) if not (path / f"{DATABASE}{KEPT}-{k}").exists())
-    files = [(path / f"{DATABASE}{end}", path / f"{DATABASE}{KEPT}-{number}{end}") for end in ("-wal", "")]
+    files = [
+        (path / f"{DATABASE}{end}", path / f"{DATABASE}{KEPT}-{number}{end}")
+        for end in ("-wal", "")
+    ]
     made: list[Path] = []
     for file, copy in files:
         if file.is_file() and (file.name == DATABASE or file.stat().st_size):
@@ -146,13 +161,22 @@ def _keep(path: Path) -> list[Path]:
 def _salvage(file: Path, log: Path | None, settings: dict[str, Any] | None, old: bool) -> _Salvaged:
     """All rows that can be read and fit their checksum; of several versions of a row the newest, which has the highest number."""
     salvaged = _Salvaged({table: {} for table in COLUMNS})
-    reached = [(table, number, row) for table, rows in _reached(file, old).items() for number, row in rows.items()]
+    reached = [
+        (table, number, row)
+        for table, rows in _reached(file, old).items()
+        for number, row in rows.items()
+    ]
     sound = [one for one in reached if _sound(one[0], one[2])]
     for table, number, row in [*sound, *scattered(file, log)]:
         key = _key(table, row)
         if number > salvaged.tables[table].get(key, (-1,))[0]:
             salvaged.tables[table][key] = (number, row)
-    _settle(salvaged.tables["meta"], {row[0] for table, _, row in sound if table == "meta"}, settings, file)
+    _settle(
+        salvaged.tables["meta"],
+        {row[0] for table, _, row in sound if table == "meta"},
+        settings,
+        file,
+    )
     spoilt = {named(table, row) for table, _, row in reached if not _sound(table, row)}
     salvaged.lost += sorted(spoilt - _names(salvaged.tables))
     _drop_strays(salvaged)
@@ -164,7 +188,9 @@ def _settle(meta: Table, reached: set[str], settings: dict[str, Any] | None, fil
     if ("settings",) not in meta and settings is not None:
         meta["settings",] = (0, _row("meta", ("settings", json.dumps(settings))))
     if ("settings",) not in meta:
-        raise InputError(f"{file} has lost the settings of the run, without which its results say nothing: take another --out")
+        raise InputError(
+            f"{file} has lost the settings of the run, without which its results say nothing: take another --out"
+        )
     if {key for (key,) in meta} != reached:
         for key in DERIVED:
             meta.pop((key,), None)
@@ -173,7 +199,9 @@ def _settle(meta: Table, reached: set[str], settings: dict[str, Any] | None, fil
 
 def _reached(file: Path, old: bool) -> dict[str, dict[int, tuple[Any, ...]]]:
     """Table -> what SQLite reaches of it. The file stays as it is. `old`: rows may be without checksums."""
-    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
+    with closing(
+        sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+    ) as db:
         db.execute("PRAGMA trusted_schema=OFF")
         return {table: live(db, table, old) for table in COLUMNS}
 
@@ -188,7 +216,9 @@ def _sound(table: str, row: tuple[Any, ...]) -> bool:
         "".join(texts).encode()
         if table != "captions":
             json.loads(values[-1])
-        return table != "results" or (values[2] in ("done", "failed") and isinstance(values[3], float))
+        return table != "results" or (
+            values[2] in ("done", "failed") and isinstance(values[3], float)
+        )
     except (TypeError, ValueError):
         return False
 
@@ -216,7 +246,10 @@ def _drop_strays(salvaged: _Salvaged) -> None:
     mine = _holds(salvaged.tables["meta"])
     gone = [f"caption {k}" for k in range(1, most + 1) if k not in known and mine(k)]
     salvaged.lost += [line for line in gone if line not in salvaged.lost]
-    salvaged.lost += [f"the result {stage!r} of caption {number}, which is lost itself" for number, stage in strays]
+    salvaged.lost += [
+        f"the result {stage!r} of caption {number}, which is lost itself"
+        for number, stage in strays
+    ]
 
 
 def _holds(meta: Table) -> Callable[[int], bool]:
@@ -249,9 +282,12 @@ def _write(file: Path, tables: dict[str, Table]) -> None:
         for table, columns in COLUMNS.items():
             marks = ", ".join("?" * (len(columns) + 1))
             rows: Iterable[tuple[Any, ...]] = (
-                _row(table, row[:-1]) for _, row in sorted(tables[table].values(), key=lambda one: one[0])
+                _row(table, row[:-1])
+                for _, row in sorted(tables[table].values(), key=lambda one: one[0])
             )
-            db.executemany(f"INSERT INTO {table} ({', '.join(columns)}, checksum) VALUES ({marks})", rows)
+            db.executemany(
+                f"INSERT INTO {table} ({', '.join(columns)}, checksum) VALUES ({marks})", rows
+            )
         db.execute("COMMIT")
 
 
@@ -275,7 +311,10 @@ def _calibration(path: Path) -> list[Path]:
 def _is_damaged(folder: Path) -> bool:
     """Whether a calibration lacks a part or does not fit its digest; one of another findnemo is none of our business."""
     try:
-        for name, most in (("calibration.json", JSON_BYTES), ("calibration.safetensors", TENSOR_BYTES)):
+        for name, most in (
+            ("calibration.json", JSON_BYTES),
+            ("calibration.safetensors", TENSOR_BYTES),
+        ):
             checked(folder / name, most)
     except InputError:
         return True
@@ -288,9 +327,16 @@ def _is_damaged(folder: Path) -> bool:
 
 def _pictures(run: Run) -> list[str]:
     """Remove damaged pictures, and the results that they, or missing ones, belong to; those in words."""
-    broken = {file for folder in OF_CAPTION for file in (run.path / folder).rglob("*.png") if not intact_png(file)}
+    broken = {
+        file
+        for folder in OF_CAPTION
+        for file in (run.path / folder).rglob("*.png")
+        if not intact_png(file)
+    }
     images = (run.meta("settings") or {}).get("images", 0)
-    opened = [(c.id, stage) for c in run.captions() for stage in _spoilt(run.path, c, broken, images)]
+    opened = [
+        (c.id, stage) for c in run.captions() for stage in _spoilt(run.path, c, broken, images)
+    ]
     for file in broken:
         with suppress(OSError):
             file.unlink()
@@ -304,7 +350,11 @@ def _spoilt(path: Path, caption: Caption, broken: set[Path], images: int) -> lis
     """Stages of a caption of whose pictures one is damaged or missing."""
     stages = []
     if "verify" in caption.results and images:
-        made = [path / "images" / caption.slug / f"{name}-{k:02d}.png" for name in ("before", "after") for k in range(images)]
+        made = [
+            path / "images" / caption.slug / f"{name}-{k:02d}.png"
+            for name in ("before", "after")
+            for k in range(images)
+        ]
         made.append(path / "sheets" / f"{caption.slug}.png")
         noise = (path / "noise" / caption.slug).glob("*.png")
         if any(file in broken or not file.is_file() for file in made) or broken.intersection(noise):

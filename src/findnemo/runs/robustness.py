@@ -48,7 +48,13 @@ if TYPE_CHECKING:
     from PIL import Image
 
 T = TypeVar("T")
-NOTHING = {"basis": "", "known": False, "curves": {}, "closeness": {}, "skipped": {}}  # of a trial that failed
+NOTHING = {
+    "basis": "",
+    "known": False,
+    "curves": {},
+    "closeness": {},
+    "skipped": {},
+}  # of a trial that failed
 NEVER = "never seen"
 
 
@@ -105,14 +111,23 @@ def spread(found: list[T], most: int) -> list[T]:
 def trials(work: Work, effort: Effort) -> list[Trial]:
     """The attacks on the edited model with their controls. All neurons of the run are off: the model as it is exported."""
     off = all_neurons(work.run.captions())
-    return [*against(work.model, off, OFF, effort), Trial(UNTOUCHED, MEMORIZED, work.model, NeuronSet())]
+    return [
+        *against(work.model, off, OFF, effort),
+        Trial(UNTOUCHED, MEMORIZED, work.model, NeuronSet()),
+    ]
 
 
-def against(model: Model, off: NeuronSet, name: str, effort: Effort, identity: str = "") -> list[Trial]:
+def against(
+    model: Model, off: NeuronSet, name: str, effort: Effort, identity: str = ""
+) -> list[Trial]:
     """A model attacked for memorized pictures, for such that it never saw, and for mirrored images of ordinary captions."""
 
     def never(k: int, subject: Subject) -> Image.Image:
-        return effort.controls[k % len(effort.controls)] if effort.controls else scrambled(subject.picture)
+        return (
+            effort.controls[k % len(effort.controls)]
+            if effort.controls
+            else scrambled(subject.picture)
+        )
 
     return [
         Trial(name, MEMORIZED, model, off, identity=identity),
@@ -135,7 +150,9 @@ def try_out(
     with the neurons off. What is answered is not done again."""
     chosen = [t for t in (trials(work, effort) if made is None else made) if NEVER not in t.name]
     _answer(work, effort, ATTEMPT, chosen, _attempts, progress, stop)
-    work.run.set_meta("attempts", attempts_summary(list(work.run.captions()), work.run.meta("bases")))
+    work.run.set_meta(
+        "attempts", attempts_summary(list(work.run.captions()), work.run.meta("bases"))
+    )
 
 
 def attack_all(
@@ -147,7 +164,15 @@ def attack_all(
 ) -> None:
     """The attack on an embedding, as curves over its steps: memorized pictures from the edited model and the untouched one, pictures that
     no model saw, and mirrored images of ordinary captions. What is answered is not done again."""
-    _answer(work, effort, ATTACK, trials(work, effort) if made is None else made, _attack, progress, stop)
+    _answer(
+        work,
+        effort,
+        ATTACK,
+        trials(work, effort) if made is None else made,
+        _attack,
+        progress,
+        stop,
+    )
     captions = list(work.run.captions())
     _draw_sheets(work, effort, memorized(captions, effort.captions))
     work.run.set_meta("attack", attack_summary(captions, work.run.meta("bases")))
@@ -167,7 +192,10 @@ def _answer(
 ) -> None:
     require_same(work.run, work.model, pictures=True)
     captions = list(work.run.captions())
-    groups = {MEMORIZED: memorized(captions, effort.captions), ORDINARY: ordinary(captions, effort.captions)}
+    groups = {
+        MEMORIZED: memorized(captions, effort.captions),
+        ORDINARY: ordinary(captions, effort.captions),
+    }
     jobs = [
         (k, caption, trial)
         for who, group in groups.items()
@@ -185,7 +213,13 @@ def _answer(
             progress(stage.rstrip(":"), count, len(jobs))
         name, basis = stage + trial.name, bases[stage + trial.name]
         if caption.results.get(name, {}).get("basis") != basis:
-            _record(work, caption, name, partial(_made, step, work, effort, trial, caption, k, subjects), basis)
+            _record(
+                work,
+                caption,
+                name,
+                partial(_made, step, work, effort, trial, caption, k, subjects),
+                basis,
+            )
     if progress is not None:
         progress(stage.rstrip(":"), len(jobs), len(jobs))
 
@@ -201,22 +235,39 @@ def _still_standing(work: Work, effort: Effort, stage: str) -> dict[str, str]:
     if made_from != origin(work, made_from.partition(" ")[0]):
         work.run.set_meta("hardened", None)
         return {name: basis for name, basis in known.items() if HARDENED not in name}
-    present = {stage + t.name: _basis(work, effort, t, stage) for t in against(work.model, EMPTY, HARDENED, effort, made_from)}
-    return {name: basis for name, basis in known.items() if not name.startswith(stage + HARDENED) or present.get(name) == basis}
+    present = {
+        stage + t.name: _basis(work, effort, t, stage)
+        for t in against(work.model, EMPTY, HARDENED, effort, made_from)
+    }
+    return {
+        name: basis
+        for name, basis in known.items()
+        if not name.startswith(stage + HARDENED) or present.get(name) == basis
+    }
 
 
 def _made(
-    step: Step, work: Work, effort: Effort, trial: Trial, caption: Caption, k: int, subjects: dict[int, Subject]
+    step: Step,
+    work: Work,
+    effort: Effort,
+    trial: Trial,
+    caption: Caption,
+    k: int,
+    subjects: dict[int, Subject],
 ) -> dict[str, Any]:
     return step(work, effort, trial, caption, k, subject_of(work, caption, subjects))
 
 
-def _record(work: Work, caption: Caption, name: str, made: Callable[[], dict[str, Any]], basis: str) -> None:
+def _record(
+    work: Work, caption: Caption, name: str, made: Callable[[], dict[str, Any]], basis: str
+) -> None:
     began = time.monotonic()
     try:
         with named(work.model.device, "a single caption"):
             payload = {"basis": basis, **made()}
-    except FindnemoError as problem:  # what else is known of the caption stands; on no basis, it is tried again
+    except (
+        FindnemoError
+    ) as problem:  # what else is known of the caption stands; on no basis, it is tried again
         payload = NOTHING | {"failed": hidden(str(problem))}
     work.run.record(caption.id, name, payload, time.monotonic() - began)
 
@@ -230,27 +281,52 @@ def failures(captions: Iterable[Caption]) -> list[str]:
         if stage.startswith((ATTACK, ATTEMPT))
     ]
     counts = Counter((kind, payload["failed"]) for kind, payload in tried if "failed" in payload)
-    counts += Counter((f"{kind}, {name!r},", why) for kind, p in tried for name, why in p.get("broken", {}).items())
-    return [f"{stage} failed {n} time{'s' * (n != 1)}: {reason}" for (stage, reason), n in counts.items()]
+    counts += Counter(
+        (f"{kind}, {name!r},", why)
+        for kind, p in tried
+        for name, why in p.get("broken", {}).items()
+    )
+    return [
+        f"{stage} failed {n} time{'s' * (n != 1)}: {reason}"
+        for (stage, reason), n in counts.items()
+    ]
 
 
 def _basis(work: Work, effort: Effort, trial: Trial, stage: str) -> str:
     """What a result depends on, in 16 digits."""
     asked = [effort.steps, effort.starts] if stage == ATTACK else list(ATTEMPTS)
-    pictures = [hashlib.sha256(p.tobytes()).hexdigest() for p in effort.controls] if NEVER in trial.name else []
-    told = [sorted(trial.neurons), trial.identity, asked, effort.images, pictures, work.plan.image_settings.to_json()]
+    pictures = (
+        [hashlib.sha256(p.tobytes()).hexdigest() for p in effort.controls]
+        if NEVER in trial.name
+        else []
+    )
+    told = [
+        sorted(trial.neurons),
+        trial.identity,
+        asked,
+        effort.images,
+        pictures,
+        work.plan.image_settings.to_json(),
+    ]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
 def subject_of(work: Work, caption: Caption, known: dict[int, Subject]) -> Subject:
     if caption.id not in known:
-        known[caption.id] = subject(work.model, caption.text, work.plan.image_settings, work.original(caption))
+        known[caption.id] = subject(
+            work.model, caption.text, work.plan.image_settings, work.original(caption)
+        )
     return known[caption.id]
 
 
-def _attempts(work: Work, effort: Effort, trial: Trial, caption: Caption, k: int, told: Subject) -> dict[str, Any]:
+def _attempts(
+    work: Work, effort: Effort, trial: Trial, caption: Caption, k: int, told: Subject
+) -> dict[str, Any]:
     """Closeness of the images of every attempt to the picture, or to what the untouched model gives for the caption."""
-    samples, references = range(seeds.ATTEMPTS, seeds.ATTEMPTS + effort.images), [told.picture, *told.others]
+    samples, references = (
+        range(seeds.ATTEMPTS, seeds.ATTEMPTS + effort.images),
+        [told.picture, *told.others],
+    )
     near: dict[str, list[float]] = {}
     skipped: dict[str, str] = {}
     broken: dict[str, str] = {}
@@ -258,7 +334,9 @@ def _attempts(work: Work, effort: Effort, trial: Trial, caption: Caption, k: int
         try:
             with trial.context(), named(trial.model.device, "a single attempt"):
                 made = attempt(trial.model, told, samples, work.plan.image_settings)
-            near[name] = [round(v, 4) for v in closeness(made, references, work.judges.descriptor).tolist()]
+            near[name] = [
+                round(v, 4) for v in closeness(made, references, work.judges.descriptor).tolist()
+            ]
         except (InputError, ModelError) as problem:  # does not apply to this model or caption
             skipped[name] = str(problem)
         except FindnemoError as problem:  # NaN, or no memory left
@@ -266,7 +344,9 @@ def _attempts(work: Work, effort: Effort, trial: Trial, caption: Caption, k: int
     return {"known": told.known, "closeness": near, "skipped": skipped, "broken": broken}
 
 
-def _attack(work: Work, effort: Effort, trial: Trial, caption: Caption, k: int, told: Subject) -> dict[str, Any]:
+def _attack(
+    work: Work, effort: Effort, trial: Trial, caption: Caption, k: int, told: Subject
+) -> dict[str, Any]:
     wanted = Subject(told.prompt, trial.picture(k, told), told.others, told.known)
     folder = work.run.path / "attack" / caption.slug
 
@@ -300,22 +380,35 @@ def _draw_sheets(work: Work, effort: Effort, captions: Sequence[Caption]) -> Non
             name = _file(stage.removeprefix(ATTACK))
             files = [folder / f"{name}-{effort.starts[0]}-{step:04d}.png" for step in effort.steps]
             if stage.startswith(ATTACK) and all(file.is_file() for file in files):
-                rows.append((stage.removeprefix(ATTACK), [picture(file) for file in [*files, folder / f"{name}-wanted.png"]]))
+                rows.append(
+                    (
+                        stage.removeprefix(ATTACK),
+                        [picture(file) for file in [*files, folder / f"{name}-wanted.png"]],
+                    )
+                )
         if rows:
             save_png(
-                sheet(f"{caption.text} (steps {', '.join(map(str, effort.steps))}; wanted)", rows), folder.with_suffix(".png")
+                sheet(f"{caption.text} (steps {', '.join(map(str, effort.steps))}; wanted)", rows),
+                folder.with_suffix(".png"),
             )
 
 
 def evaluations(work: Work, effort: Effort, stage: str) -> int:
     """U-Net sample evaluations that are still to be spent, about."""
     captions = list(work.run.captions())
-    groups = {MEMORIZED: memorized(captions, effort.captions), ORDINARY: ordinary(captions, effort.captions)}
+    groups = {
+        MEMORIZED: memorized(captions, effort.captions),
+        ORDINARY: ordinary(captions, effort.captions),
+    }
     chosen = [t for t in trials(work, effort) if stage == ATTACK or NEVER not in t.name]
     left = sum(
-        c.results.get(stage + t.name, {}).get("basis") != _basis(work, effort, t, stage) for t in chosen for c in groups[t.who]
+        c.results.get(stage + t.name, {}).get("basis") != _basis(work, effort, t, stage)
+        for t in chosen
+        for c in groups[t.who]
     )
     settings = work.plan.image_settings
     if stage == ATTACK:
         return left * cost(effort.steps, len(effort.starts), effort.images, settings)
-    return left * len(ATTEMPTS) * effort.images * settings.steps * (2 if settings.guidance > 1 else 1)
+    return (
+        left * len(ATTEMPTS) * effort.images * settings.steps * (2 if settings.guidance > 1 else 1)
+    )

@@ -82,7 +82,11 @@ def standing(caption: Caption, tau: float | None = None) -> str:
     >>> standing(Caption(1, "a cat", 1, None, None, {"detect": {"memorized": False}}, {}, 0.1), 0.4)
     'not memorized'
     """
-    found, checked, now = caption.results.get("localize"), caption.results.get("verify"), state(caption)
+    found, checked, now = (
+        caption.results.get("localize"),
+        caption.results.get("verify"),
+        state(caption),
+    )
     if failures(caption):
         return "failed"
     if now != "memorized":
@@ -133,7 +137,9 @@ def prefix_of(caption: Caption, neurons: int) -> tuple[NeuronSet, Point]:
 def dear(caption: Caption) -> bool:
     """Whether there is something to choose: no set that was tried removes the memory, or the last one costs ordinary captions more than .05."""
     points = points_of(caption)
-    return bool(points) and (not caption.results["localize"]["reached"] or (points[-1].change or 0.0) > DEAR)
+    return bool(points) and (
+        not caption.results["localize"]["reached"] or (points[-1].change or 0.0) > DEAR
+    )
 
 
 def switched_off(caption: Caption) -> NeuronSet:

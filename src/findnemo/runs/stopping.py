@@ -78,7 +78,9 @@ def stopping(tell: Callable[[str], None] = lambda text: None) -> Iterator[Stoppi
     def heard(number: int, frame: FrameType | None) -> None:
         stop.ask(number)
 
-    old: dict[int, Any] = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
+    old: dict[int, Any] = {
+        number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     watcher.start()
     try:

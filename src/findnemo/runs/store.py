@@ -43,13 +43,20 @@ TABLES = (
 )
 WINDOW = 500  # captions read or entered at once, however many there are
 DATABASE, COPY = "run.sqlite", "settings.json"
-_BEFORE = {"calibration", ".lock", COPY}  # what a run directory can hold before its database is there
+_BEFORE = {
+    "calibration",
+    ".lock",
+    COPY,
+}  # what a run directory can hold before its database is there
 _STORAGE = {  # what SQLite says of a disk -> the reason and the way out
     "database or disk is full": ("no space left on the device", FULL),
     "readonly database": ("it is read-only", CLOSED),
     "unable to open database file": ("no permission", CLOSED),
     "disk I/O error": ("the disk reports an error, or has no room", FAILS),
-    "database is locked": ("another process holds it", "wait for it, then run the same command again"),
+    "database is locked": (
+        "another process holds it",
+        "wait for it, then run the same command again",
+    ),
 }
 _DAMAGE = (  # what SQLite says of the bytes of a file; all else that it says is of a statement, which is ours
     *("malformed", "not a database", "unsupported file format", "string or blob too big"),
@@ -87,7 +94,9 @@ def checksum(table: str, row: Sequence[Any]) -> str:
     >>> checksum("meta", ("schema", "2"))
     '24c7237af3a1a0a6'
     """
-    return hashlib.blake2b(json.dumps([table, *row], default=repr).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(
+        json.dumps([table, *row], default=repr).encode(), digest_size=8
+    ).hexdigest()
 
 
 class Run:
@@ -116,7 +125,9 @@ class Run:
             self._sql("PRAGMA journal_mode=WAL")
         self._sql("PRAGMA synchronous=FULL")  # what is committed is there after a power cut
         self._sql("PRAGMA foreign_keys=ON")
-        told = self._sql("PRAGMA quick_check(1)" if self._lock is None else "PRAGMA integrity_check(1)")[0][0]
+        told = self._sql(
+            "PRAGMA quick_check(1)" if self._lock is None else "PRAGMA integrity_check(1)"
+        )[0][0]
         if told != "ok":
             raise self._damaged(str(told).splitlines()[-1])
 
@@ -132,7 +143,9 @@ class Run:
         columns = {name for (name,) in self._sql("SELECT name FROM pragma_table_info('meta')")}
         self._schema = SCHEMA if "checksum" in columns else 1
         known = self.meta("schema") if columns else None
-        if (self._schema == 1 or known is None) and (self.path / COPY).exists():  # written once a run of format 2 has begun
+        if (self._schema == 1 or known is None) and (
+            self.path / COPY
+        ).exists():  # written once a run of format 2 has begun
             raise self._damaged("its tables are not those of a run")
         if known is None and self._lock is not None:
             self._make_tables()
@@ -140,7 +153,11 @@ class Run:
             if self._lock is not None:
                 self._migrate()
         elif known != SCHEMA or self._schema != SCHEMA:
-            way_out = "a newer findnemo made it: update this one" if known else "it stopped before it began: start it again"
+            way_out = (
+                "a newer findnemo made it: update this one"
+                if known
+                else "it stopped before it began: start it again"
+            )
             raise InputError(
                 f"{self.path} has run format {known}, this findnemo reads {SCHEMA}: {way_out}, or take another --out"
             )
@@ -152,7 +169,9 @@ class Run:
         """Refuse tables that lack a column: what a statement of ours misses later is then no damage."""
         for table, columns in COLUMNS.items():
             wanted = {*columns, *(("checksum",) if self._schema >= SCHEMA else ())}
-            if lacking := wanted - {name for (name,) in self._sql("SELECT name FROM pragma_table_info(?)", (table,))}:
+            if lacking := wanted - {
+                name for (name,) in self._sql("SELECT name FROM pragma_table_info(?)", (table,))
+            }:
                 raise self._damaged(f"its table {table} has no {min(lacking)}")
 
     def _make_tables(self) -> None:
@@ -169,7 +188,10 @@ class Run:
                 self._sql(f"ALTER TABLE {table} ADD COLUMN checksum TEXT NOT NULL DEFAULT ''")
                 columns = ", ".join(COLUMNS[table])
                 for number, *row in self._rows(f"SELECT rowid, {columns} FROM {table}"):
-                    self._sql(f"UPDATE {table} SET checksum = ? WHERE rowid = ?", (checksum(table, row), number))
+                    self._sql(
+                        f"UPDATE {table} SET checksum = ? WHERE rowid = ?",
+                        (checksum(table, row), number),
+                    )
             self._schema = SCHEMA
             self.put("meta", ("schema", json.dumps(SCHEMA)))
 
@@ -198,7 +220,9 @@ class Run:
         """An error of SQLite in plain words; None for one of a statement or its values, which is no fault of the file."""
         said = str(error).lower()
         if said == _UNASKED:
-            return InputError(f"{self.path}: no captions were asked for: call enter(run, prompts) or ask_all(run) first")
+            return InputError(
+                f"{self.path}: no captions were asked for: call enter(run, prompts) or ask_all(run) first"
+            )
         if isinstance(error, UnicodeDecodeError) or any(known in said for known in _DAMAGE):
             return self._damaged(str(error))
         return cannot_be_written(self.path, error)
@@ -214,7 +238,9 @@ class Run:
         """Rows of a table, without their checksums. Raises InputError naming one that does not fit its checksum."""
         columns = COLUMNS[table]
         last = "checksum" if self._schema >= SCHEMA else "NULL"
-        for *row, known in self._rows(f"SELECT {', '.join(columns)}, {last} FROM {table} {where}", values):
+        for *row, known in self._rows(
+            f"SELECT {', '.join(columns)}, {last} FROM {table} {where}", values
+        ):
             if known is not None and known != checksum(table, row):
                 raise self._damaged(f"{named(table, row)} does not fit its checksum")
             yield tuple(row)
@@ -281,8 +307,12 @@ class Run:
         if known is None:
             self.set_meta("settings", settings)
         elif told := differences(known, settings):
-            raise MismatchError(f"{self.path} was made with other settings: {told}; give another --out, or the same settings")
-        kept = settings if known is None else known  # of one model loaded in two ways the first stays
+            raise MismatchError(
+                f"{self.path} was made with other settings: {told}; give another --out, or the same settings"
+            )
+        kept = (
+            settings if known is None else known
+        )  # of one model loaded in two ways the first stays
         if kept_settings(self.path) != kept:
             keep_settings(self.path, kept)
 
@@ -291,14 +321,18 @@ class Run:
         """Open an existing run to read it."""
         path = Path(path)
         if not (path / DATABASE).is_file():
-            raise InputError(f"{path} is not a run directory: it holds no run.sqlite; make one with `findnemo audit`")
+            raise InputError(
+                f"{path} is not a run directory: it holds no run.sqlite; make one with `findnemo audit`"
+            )
         refuse_links(path, deep=False)
         run = cls(path)
         if run.meta("settings") is None:
             run.close()
             if (path / COPY).exists():
                 raise run._damaged("it has lost the settings of the run")
-            raise InputError(f"{path} is a run that stopped before it began: start it again with `findnemo audit`")
+            raise InputError(
+                f"{path} is a run that stopped before it began: start it again with `findnemo audit`"
+            )
         return run
 
     def close(self) -> None:
@@ -331,11 +365,15 @@ class Run:
             while part := list(islice(entries, WINDOW)):
                 marks = ", ".join("?" * len(part))
                 texts = [p.text for p in part]
-                known = dict(self._sql(f"SELECT text, id FROM captions WHERE text IN ({marks})", texts))
+                known = dict(
+                    self._sql(f"SELECT text, id FROM captions WHERE text IN ({marks})", texts)
+                )
                 for p in part:
                     if p.text not in known:
                         known[p.text] = last = last + 1
-                        self.put("captions", (last, p.text, p.row, p.type, p.image and hidden(p.image)))
+                        self.put(
+                            "captions", (last, p.text, p.row, p.type, p.image and hidden(p.image))
+                        )
                 ids += [known[text] for text in texts]
         return ids
 
@@ -345,11 +383,20 @@ class Run:
 
     # results
 
-    def record(self, caption: int, stage: str, payload: dict[str, Any], seconds: float, error: str | None = None) -> None:
+    def record(
+        self,
+        caption: int,
+        stage: str,
+        payload: dict[str, Any],
+        seconds: float,
+        error: str | None = None,
+    ) -> None:
         """Commit the result of one stage for one caption, or the error with which it failed."""
         self.record_all([(caption, stage, payload, seconds, error)])
 
-    def record_all(self, results: Iterable[tuple[int, str, dict[str, Any], float, str | None]]) -> None:
+    def record_all(
+        self, results: Iterable[tuple[int, str, dict[str, Any], float, str | None]]
+    ) -> None:
         """Commit results as `record` takes them in one transaction: those of captions that were answered together."""
         with self.transaction():
             for caption, stage, payload, seconds, error in results:
@@ -358,17 +405,28 @@ class Run:
 
     def done(self, stage: str) -> set[int]:
         """Ids of the captions for which a stage has been answered; failed ones are tried again."""
-        return {r[0] for r in self._sql("SELECT caption FROM results WHERE stage = ? AND status = 'done'", (stage,))}
+        return {
+            r[0]
+            for r in self._sql(
+                "SELECT caption FROM results WHERE stage = ? AND status = 'done'", (stage,)
+            )
+        }
 
     def result(self, caption: int, stage: str) -> dict[str, Any] | None:
         """The result of one stage for one caption; None if it is open or failed."""
         rows = list(self.rows("results", "WHERE caption = ? AND stage = ?", (caption, stage)))
-        return _shapes.payload(rows[0][4], self._where(caption, stage)) if rows and rows[0][2] == "done" else None
+        return (
+            _shapes.payload(rows[0][4], self._where(caption, stage))
+            if rows and rows[0][2] == "done"
+            else None
+        )
 
     def _where(self, caption: int, stage: str) -> str:
         return f"{self.path / DATABASE}, caption {caption!r:.40}, {stage!r:.60}"
 
-    def captions(self, ids: Iterable[int] | None = None, stage: str | None = None) -> Iterator[Caption]:
+    def captions(
+        self, ids: Iterable[int] | None = None, stage: str | None = None
+    ) -> Iterator[Caption]:
         """Captions with their results, in the order in which they were entered, a few hundred in memory at a time.
 
         `ids` picks some, `stage` those for which that stage has been answered.
@@ -387,26 +445,40 @@ class Run:
 
     def _all_captions(self, stage: str | None) -> Iterator[Caption]:
         last, listed = -1, self._listed()
-        while rows := self._sql("SELECT id FROM captions WHERE id > ? ORDER BY id LIMIT ?", (last, WINDOW)):
+        while rows := self._sql(
+            "SELECT id FROM captions WHERE id > ? ORDER BY id LIMIT ?", (last, WINDOW)
+        ):
             first, last = rows[0][0], rows[-1][0]
             yield from self._captions("id BETWEEN ? AND ?", (first, last), stage, listed)
 
-    def _captions(self, where: str, values: Sequence[int], stage: str | None, listed: frozenset[int]) -> Iterator[Caption]:
+    def _captions(
+        self, where: str, values: Sequence[int], stage: str | None, listed: frozenset[int]
+    ) -> Iterator[Caption]:
         """The captions of one window."""
         found = f"SELECT id FROM captions WHERE {where}"
         if stage is not None:
             where += " AND id IN (SELECT caption FROM results WHERE stage = ? AND status = 'done')"
         chosen = (*values,) if stage is None else (*values, stage)
         results: dict[int, list[tuple]] = {}
-        for caption, *rest in self.rows("results", f"WHERE caption IN ({found}) ORDER BY rowid", values):
+        for caption, *rest in self.rows(
+            "results", f"WHERE caption IN ({found}) ORDER BY rowid", values
+        ):
             results.setdefault(caption, []).append(tuple(rest))
-        for id_, text, row, kind, image in self.rows("captions", f"WHERE {where} ORDER BY id", chosen):
+        for id_, text, row, kind, image in self.rows(
+            "captions", f"WHERE {where} ORDER BY id", chosen
+        ):
             mine = results.get(id_, [])
             _shapes.caption((id_, text, row, kind, image), str(self.path / DATABASE))
             checked = [_shapes.answer(one, self._where(id_, str(one[0]))) for one in mine]
             good = {stage: payload for stage, status, _, payload in checked if status == "done"}
-            bad = {stage: payload["error"] for stage, status, _, payload in checked if status == "failed"}
-            yield Caption(id_, text, row, kind, image, good, bad, sum(s for _, _, s, _ in mine), id_ in listed)
+            bad = {
+                stage: payload["error"]
+                for stage, status, _, payload in checked
+                if status == "failed"
+            }
+            yield Caption(
+                id_, text, row, kind, image, good, bad, sum(s for _, _, s, _ in mine), id_ in listed
+            )
 
 
 def named(table: str, row: Sequence[Any]) -> str:
@@ -435,7 +507,9 @@ def _connect(file: Path, writes: bool) -> sqlite3.Connection:
     still = not writes and not os.access(file.parent, os.W_OK)
     log = file.with_name(f"{file.name}-wal")
     if still and log.exists() and log.stat().st_size:
-        raise StorageError(f"{file.parent} is read-only and holds a run that was not closed: copy it to where it can be written")
+        raise StorageError(
+            f"{file.parent} is read-only and holds a run that was not closed: copy it to where it can be written"
+        )
     place = f"{file.absolute().as_uri()}?mode=ro&immutable=1" if still else str(file)
     try:
         return sqlite3.connect(place, timeout=30, isolation_level=None, uri=still)
@@ -453,7 +527,11 @@ def _head(file: Path) -> bytes:
 
 def _database_head(head: bytes) -> bool:
     """Whether the first 32 bytes are those of a database: the magic text, a version that can be written, and three fixed numbers."""
-    return not head or (head.startswith(b"SQLite format 3\0") and {*head[18:20]} <= {1, 2} and head[21:24] == bytes((64, 32, 32)))
+    return not head or (
+        head.startswith(b"SQLite format 3\0")
+        and {*head[18:20]} <= {1, 2}
+        and head[21:24] == bytes((64, 32, 32))
+    )
 
 
 def _log_head(head: bytes) -> bool:
@@ -466,7 +544,9 @@ def _log_head(head: bytes) -> bool:
     for a, b in zip(numbers[::2], numbers[1::2], strict=True):
         first = (first + a + second) % 2**32
         second = (second + b + first) % 2**32
-    return head[:3] == b"\x37\x7f\x06" and head[24:] == first.to_bytes(4, "big") + second.to_bytes(4, "big")
+    return head[:3] == b"\x37\x7f\x06" and head[24:] == first.to_bytes(4, "big") + second.to_bytes(
+        4, "big"
+    )
 
 
 def keep_settings(path: Path, settings: dict[str, Any]) -> None:
@@ -490,8 +570,14 @@ def refuse_foreign(path: Path) -> None:
     """Raises InputError if a path is a file, or a directory with something else than a run."""
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file: give a run directory")
-    if path.is_dir() and not (path / DATABASE).exists() and {p.name for p in path.iterdir() if p.suffix != ".part"} - _BEFORE:
-        raise InputError(f"{path} is not empty and not a findnemo run: give a new or an empty directory")
+    if (
+        path.is_dir()
+        and not (path / DATABASE).exists()
+        and {p.name for p in path.iterdir() if p.suffix != ".part"} - _BEFORE
+    ):
+        raise InputError(
+            f"{path} is not empty and not a findnemo run: give a new or an empty directory"
+        )
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
@@ -505,7 +591,9 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
         else now.differences(then, PICTURES[1] in {*then.parts} & {*now.parts})
     )
     known = ("identity",) if now is None or then is None else ("identity", "model")
-    flat_old, flat_new = (_flat({k: v for k, v in settings.items() if k not in known}) for settings in (old, new))
+    flat_old, flat_new = (
+        _flat({k: v for k, v in settings.items() if k not in known}) for settings in (old, new)
+    )
     keys = [k for k in {**flat_old, **flat_new} if flat_old.get(k) != flat_new.get(k)]
     return ", ".join([*told, *(f"{k} {flat_old.get(k)!r}, now {flat_new.get(k)!r}" for k in keys)])
 
@@ -513,5 +601,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+        flat.update(
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
     return flat

@@ -36,7 +36,9 @@ class Shard:
         match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip())
         index, count = map(int, match.groups()) if match else (0, 0)
         if not 1 <= index <= count:
-            raise InputError(f"shard {text[:40]!r} is none: give i/n with i from 1 to n, such as 1/8")
+            raise InputError(
+                f"shard {text[:40]!r} is none: give i/n with i from 1 to n, such as 1/8"
+            )
         return cls(index, count)
 
     def holds(self, group: int) -> bool:
@@ -57,7 +59,13 @@ class Entered:
     digest: str
 
 
-def enter(run: Run, prompts: Iterable[Prompt], shard: Shard | None = None, size: int = 1, limit: int | None = None) -> Entered:
+def enter(
+    run: Run,
+    prompts: Iterable[Prompt],
+    shard: Shard | None = None,
+    size: int = 1,
+    limit: int | None = None,
+) -> Entered:
     """Enter captions that are new, in one transaction, and remember which were asked for; `answer` works on those.
 
     The id of a caption is its place among the distinct captions of the table, from 1, where no other caption of the run has it. `size`:
@@ -78,7 +86,11 @@ def enter(run: Run, prompts: Iterable[Prompt], shard: Shard | None = None, size:
                 continue
             position += 1
             digest.update(key)
-            caption = _caption(run, prompt, position, shard) if shard is None or shard.holds((position - 1) // size) else None
+            caption = (
+                _caption(run, prompt, position, shard)
+                if shard is None or shard.holds((position - 1) // size)
+                else None
+            )
             run.query("INSERT INTO asked VALUES (?, ?, ?, ?)", (position, key, prompt.row, caption))
         run.query("CREATE INDEX IF NOT EXISTS temp.asked_caption ON asked (caption)")
         if shard is not None:
@@ -99,13 +111,18 @@ def _caption(run: Run, prompt: Prompt, position: int, shard: Shard | None) -> in
     if taken and shard is not None:
         raise _other_table(run)
     number = 1 + int(run.query("SELECT MAX(id) FROM captions")[0][0]) if taken else position
-    run.put("captions", (number, prompt.text, prompt.row, prompt.type, prompt.image and hidden(prompt.image)))
+    run.put(
+        "captions",
+        (number, prompt.text, prompt.row, prompt.type, prompt.image and hidden(prompt.image)),
+    )
     return number
 
 
 def _completed(run: Run, number: int, prompt: Prompt) -> None:
     """Give a caption that is there already the type and the image that it had not; what it has stays, and is told where the table differs."""
-    ((text, row, kind, image),) = run.query("SELECT text, row, type, image FROM captions WHERE id = ?", (number,))
+    ((text, row, kind, image),) = run.query(
+        "SELECT text, row, type, image FROM captions WHERE id = ?", (number,)
+    )
     given = prompt.image and hidden(prompt.image)
     if (kind is None and prompt.type) or (image is None and given):
         run.put("captions", (number, text, row, kind or prompt.type, image or given))
@@ -116,7 +133,9 @@ def _completed(run: Run, number: int, prompt: Prompt) -> None:
 
 
 def _other_table(run: Run) -> MismatchError:
-    return MismatchError(f"{run.path} holds a shard of another table of captions: give the same table, or another --out")
+    return MismatchError(
+        f"{run.path} holds a shard of another table of captions: give the same table, or another --out"
+    )
 
 
 def ask_all(run: Run) -> None:

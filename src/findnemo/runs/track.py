@@ -28,7 +28,9 @@ PACKAGES = {  # tracker -> modules of which one must be installed; the first is 
     "trackio": ("trackio",),
     "mlflow": ("mlflow",),
 }
-IMAGE_OPTIONS: dict[str, dict[str, Any]] = {"tensorboard": {"dataformats": "NHWC"}}  # what `log_images` needs besides
+IMAGE_OPTIONS: dict[str, dict[str, Any]] = {
+    "tensorboard": {"dataformats": "NHWC"}
+}  # what `log_images` needs besides
 PICTURED = 8  # captions of which images are logged
 SERIES = (
     "score",
@@ -48,7 +50,9 @@ def check_tracker(name: str) -> None:
 
     own = set(LOGGER_TYPE_TO_CLASS) - {str(kind) for kind in LoggerType}  # registered by the user
     if name not in PACKAGES and name not in own:
-        raise InputError(f"tracker {name!r} is not known: use {', '.join((*PACKAGES, *sorted(own)))}")
+        raise InputError(
+            f"tracker {name!r} is not known: use {', '.join((*PACKAGES, *sorted(own)))}"
+        )
     if name in PACKAGES and not any(find_spec(module) for module in PACKAGES[name]):
         raise InputError(f"tracker {name!r} is not installed: pip install {PACKAGES[name][0]}")
 
@@ -87,7 +91,9 @@ def _started(name: str, folder: Path) -> GeneralTracker:
     kind = LOGGER_TYPE_TO_CLASS[name]
     folder.mkdir(parents=True, exist_ok=True)
     options = {"dir": str(folder)} if name == "wandb" else {}
-    tracker = kind(PROJECT, str(folder)) if kind.requires_logging_directory else kind(PROJECT, **options)
+    tracker = (
+        kind(PROJECT, str(folder)) if kind.requires_logging_directory else kind(PROJECT, **options)
+    )
     tracker.start()
     return tracker
 
@@ -123,9 +129,18 @@ def run_values(run: Run, captions: Sequence[Caption]) -> dict[str, float]:
     far as they are known."""
     quality, tau = run.meta("quality"), settings_of(run)["tau"]
     shown = figures(captions, tau, quality)
-    values = {f"run/{f.name.replace(chr(39), '')}": float(f.value) for f in shown if f.value is not None}
-    values |= {f"standing/{word}": float(number) for word, number in Counter(standing(c, tau) for c in captions).items()}
-    values |= {f"quality/{key}": float(value) for key, value in (quality or {}).items() if isinstance(value, (int, float))}
+    values = {
+        f"run/{f.name.replace(chr(39), '')}": float(f.value) for f in shown if f.value is not None
+    }
+    values |= {
+        f"standing/{word}": float(number)
+        for word, number in Counter(standing(c, tau) for c in captions).items()
+    }
+    values |= {
+        f"quality/{key}": float(value)
+        for key, value in (quality or {}).items()
+        if isinstance(value, (int, float))
+    }
     return values | compared(captions)
 
 
@@ -141,7 +156,9 @@ def compared(captions: Iterable[Caption]) -> dict[str, float]:
             if stage.startswith(STAGE):
                 for key, value in values.items():
                     if isinstance(value, (int, float)):
-                        seen.setdefault(f"compare/{stage.removeprefix(STAGE)}/{key}", []).append(value)
+                        seen.setdefault(f"compare/{stage.removeprefix(STAGE)}/{key}", []).append(
+                            value
+                        )
     return {key: float(median(values)) for key, values in seen.items()}
 
 

@@ -26,7 +26,11 @@ NAMED = ("model", "descriptor", "clip", "pictures in")
 
 def key_file() -> Path:
     """Where this user's key lies: `findnemo/key` in `XDG_STATE_HOME`, by default `~/.local/state`."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "findnemo" / "key"
+    return (
+        Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+        / "findnemo"
+        / "key"
+    )
 
 
 def named(run: Run) -> dict[str, str]:
@@ -34,7 +38,11 @@ def named(run: Run) -> dict[str, str]:
     settings = run.meta("settings") or {}
     pictures = run.meta("folder") if run.names_pictures() else None
     found = {"model": run.meta("source"), **_judges(settings), "pictures in": pictures}
-    return {name: str(place) for name, place in found.items() if place is not None and place not in demo.MODELS}
+    return {
+        name: str(place)
+        for name, place in found.items()
+        if place is not None and place not in demo.MODELS
+    }
 
 
 def vouch(run: Run) -> None:
@@ -47,7 +55,9 @@ def vouched(run: Run) -> bool:
     """Whether this user made the run, and nothing that it names has changed since."""
     mark = run.meta(MARK)
     with suppress(OSError, RuntimeError):
-        return isinstance(mark, str) and hmac.compare_digest(mark.encode(), _sign(run, _key()).encode())
+        return isinstance(mark, str) and hmac.compare_digest(
+            mark.encode(), _sign(run, _key()).encode()
+        )
     return False
 
 
@@ -55,7 +65,9 @@ def require(run: Run, trusted: bool = False, opens: Collection[str] = NAMED) -> 
     """Raises InputError for a run of somebody else that names things, unless it is `trusted`; `opens`: what would be opened of them."""
     foreign = {name: place for name, place in named(run).items() if name in opens}
     if trusted:
-        with suppress(FindnemoError):  # the old format, or nothing can be written: the word counts for this time only
+        with suppress(
+            FindnemoError
+        ):  # the old format, or nothing can be written: the word counts for this time only
             vouch(run)
     elif foreign and not vouched(run):
         what = ", ".join(f"{name} {place!r}" for name, place in foreign.items())
@@ -82,7 +94,11 @@ def _sign(run: Run, key: bytes) -> str:
 
 def _judges(settings: Any) -> dict[str, str]:
     judges = settings.get("judges")
-    return judges if isinstance(judges, dict) and all(isinstance(place, str) for place in judges.values()) else {}
+    return (
+        judges
+        if isinstance(judges, dict) and all(isinstance(place, str) for place in judges.values())
+        else {}
+    )
 
 
 def _digest(path: Path) -> str | None:

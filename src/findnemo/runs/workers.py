@@ -20,7 +20,9 @@ from typing import Any, Protocol
 from findnemo.errors import DeviceError, InputError
 from findnemo.models._identity import Identity
 
-HOPELESS = 20  # captions set aside in a row, with no answer in between, after which nothing more is tried
+HOPELESS = (
+    20  # captions set aside in a row, with no answer in between, after which nothing more is tried
+)
 STRIKES = 3  # so often a worker must die over the same unit alone until the unit is to blame
 ROUNDS = 3  # so often the captions of a unit are tried one by one, where together they end workers and alone they do not
 AIM = 15.0  # seconds that a task of several units shall take
@@ -137,8 +139,21 @@ class Dispatch:
     tried one by one. An item over which three workers died alone is set aside; the others are answered together again.
     """
 
-    def __init__(self, units: Iterable[Unit], count: int, workers: int, aim: float = AIM, ahead: int | None = None):
-        self._units, self._left, self._workers, self._aim, self._ahead = iter(units), count, workers, aim, ahead
+    def __init__(
+        self,
+        units: Iterable[Unit],
+        count: int,
+        workers: int,
+        aim: float = AIM,
+        ahead: int | None = None,
+    ):
+        self._units, self._left, self._workers, self._aim, self._ahead = (
+            iter(units),
+            count,
+            workers,
+            aim,
+            ahead,
+        )
         self._again: deque[Task] = deque()
         self._mean, self._ended = 0.0, False
         self._strikes: dict[Unit, int] = {}
@@ -171,7 +186,11 @@ class Dispatch:
         return max(1, min(int(self._aim / self._mean), share, MOST))
 
     def _too_far(self) -> bool:
-        return self._ahead is not None and bool(self._number) and self._begun - min(self._number.values()) >= self._ahead
+        return (
+            self._ahead is not None
+            and bool(self._number)
+            and self._begun - min(self._number.values()) >= self._ahead
+        )
 
     @property
     def empty(self) -> bool:
@@ -195,7 +214,9 @@ class Dispatch:
     def _answered(self, unit: Unit, answers: list[Any], seconds: float) -> list[Event]:
         self._mean = 0.8 * self._mean + 0.2 * seconds if self._mean else seconds
         self._strikes.pop(unit, None)
-        if unit in self._probes:  # alone it is harmless: its answer is that of the whole unit, to come
+        if (
+            unit in self._probes
+        ):  # alone it is harmless: its answer is that of the whole unit, to come
             return self._probed(unit, None)
         self._close(unit)
         return [Event(unit, answers, seconds)]
@@ -233,10 +254,15 @@ class Dispatch:
         unit, rounds = probe.unit, self._rounds.pop(probe.unit, 0) + 1
         number = self._close(unit)
         rest = Unit(tuple(item for k, item in enumerate(unit.items) if k not in probe.guilty))
-        events = [Event(Unit((unit.items[k],)), aside=why) for k, why in sorted(probe.guilty.items())]
+        events = [
+            Event(Unit((unit.items[k],)), aside=why) for k, why in sorted(probe.guilty.items())
+        ]
         if not probe.guilty and rounds == ROUNDS:
             return [
-                Event(unit, aside=f"set aside: workers die over these {len(unit.items)} captions together, not over each alone")
+                Event(
+                    unit,
+                    aside=f"set aside: workers die over these {len(unit.items)} captions together, not over each alone",
+                )
             ]
         if rest.items:
             self._number[rest], self._rounds[rest] = number, 0 if probe.guilty else rounds
@@ -248,7 +274,9 @@ class Dispatch:
         return self._number.pop(unit)
 
 
-def drive(pool: Pool, step: Step, dispatch: Dispatch, stop: Callable[[], bool] = never) -> Iterator[Event]:
+def drive(
+    pool: Pool, step: Step, dispatch: Dispatch, stop: Callable[[], bool] = never
+) -> Iterator[Event]:
     """Have a pool do what a policy hands out, and tell what became of every unit, as it becomes known.
 
     Once `stop()` is true nothing more is begun; what is under way is waited for.
@@ -257,7 +285,9 @@ def drive(pool: Pool, step: Step, dispatch: Dispatch, stop: Callable[[], bool] =
         yield from events
 
 
-def drive_together(pool: Pool, step: Step, dispatch: Dispatch, stop: Callable[[], bool] = never) -> Iterator[list[Event]]:
+def drive_together(
+    pool: Pool, step: Step, dispatch: Dispatch, stop: Callable[[], bool] = never
+) -> Iterator[list[Event]]:
     """The same, with what becomes known at one time in one list, so that a driver can commit it in one transaction.
 
     Raises DeviceError where workers die over one caption after another, and none is answered in between.
@@ -275,7 +305,9 @@ def drive_together(pool: Pool, step: Step, dispatch: Dispatch, stop: Callable[[]
             in_vain = 0 if any(not event.aside for event in events) else in_vain + len(events)
             yield events
         if in_vain >= HOPELESS:
-            raise DeviceError(f"the last {in_vain} captions were all set aside: it is not they ({events[-1].aside})")
+            raise DeviceError(
+                f"the last {in_vain} captions were all set aside: it is not they ({events[-1].aside})"
+            )
 
 
 def in_order(pool: Pool, step: Step, items: Iterable[Any], ahead: int = 4) -> Iterator[Event]:
@@ -316,7 +348,14 @@ class Facts:
 
     @classmethod
     def of(cls, model: Any) -> Facts:
-        about = (model.identity, model.source, model.options, model.dtype, model.device, model.latent_shape)
+        about = (
+            model.identity,
+            model.source,
+            model.options,
+            model.dtype,
+            model.device,
+            model.latent_shape,
+        )
         return cls(*about, model.widths(), model.widths("all"), model.samplers, model.readers)
 
     @property
@@ -348,7 +387,12 @@ class Loader:
             raise InputError(
                 f"a {model.source} cannot be sent to other processes: save it (save_pretrained) and give workers the directory"
             )
-        return cls(model.source, str(model.device.type), str(model.dtype).removeprefix("torch."), model.options)
+        return cls(
+            model.source,
+            str(model.device.type),
+            str(model.dtype).removeprefix("torch."),
+            model.options,
+        )
 
     def load(self) -> Any:
         from findnemo.models import load

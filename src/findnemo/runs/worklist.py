@@ -27,15 +27,23 @@ CONCERNS = {
     "detect": Concern(),
     # a memory near tau is held by more neurons: on the demo model the caption of the lowest score took a third of all seconds
     "localize": Concern(
-        f"{_OF} 'detect'", "json_extract(r.payload, '$.memorized')", "json_extract(r.payload, '$.score'), a.position"
+        f"{_OF} 'detect'",
+        "json_extract(r.payload, '$.memorized')",
+        "json_extract(r.payload, '$.score'), a.position",
     ),
     # captions whose search was long are those whose set is grown: on the demo model the longest search came before the longest check
-    "verify": Concern(f"{_OF} 'localize'", _HAS_NEURONS, "json_extract(r.payload, '$.evaluations') DESC, a.position"),
+    "verify": Concern(
+        f"{_OF} 'localize'",
+        _HAS_NEURONS,
+        "json_extract(r.payload, '$.evaluations') DESC, a.position",
+    ),
     "compare": Concern(f"{_OF} 'localize'", _HAS_NEURONS),
 }
 
 
-def list_open(run: Run, stage: str, stages: Sequence[str] | None = None, size: int = 1, extra: str = "1") -> tuple[int, int]:
+def list_open(
+    run: Run, stage: str, stages: Sequence[str] | None = None, size: int = 1, extra: str = "1"
+) -> tuple[int, int]:
     """Make the list of what is open in a stage; returns how many captions, and how many groups of captions that share passes.
 
     Open: asked for (see `table.enter`), concerned, and not answered under every name in `stages` (the stage itself); what failed is tried
@@ -53,9 +61,13 @@ def list_open(run: Run, stage: str, stages: Sequence[str] | None = None, size: i
             (*names, len(names)),
         )
         run.query("DROP TABLE IF EXISTS temp.units")
-        run.query("CREATE TEMP TABLE units AS SELECT unit FROM open GROUP BY unit ORDER BY MIN(rowid)")
+        run.query(
+            "CREATE TEMP TABLE units AS SELECT unit FROM open GROUP BY unit ORDER BY MIN(rowid)"
+        )
         run.query("CREATE INDEX temp.open_caption ON open (caption)")
-    captions, units = run.query("SELECT (SELECT COUNT(*) FROM temp.open), (SELECT COUNT(*) FROM temp.units)")[0]
+    captions, units = run.query(
+        "SELECT (SELECT COUNT(*) FROM temp.open), (SELECT COUNT(*) FROM temp.units)"
+    )[0]
     return captions, units
 
 
@@ -63,9 +75,15 @@ def groups(run: Run, size: int = 1) -> Iterator[tuple[Caption, ...]]:
     """The groups on the list in their order, each whole, also where a part of it is answered: what shares its passes is then always the
     same."""
     last, many = 0, max(1, WINDOW // size)
-    while rows := run.query("SELECT rowid, unit FROM temp.units WHERE rowid > ? ORDER BY rowid LIMIT ?", (last, many)):
+    while rows := run.query(
+        "SELECT rowid, unit FROM temp.units WHERE rowid > ? ORDER BY rowid LIMIT ?", (last, many)
+    ):
         last = rows[-1][0]
-        wanted = [k for _, unit in rows for k in ([unit] if size == 1 else range(unit * size + 1, (unit + 1) * size + 1))]
+        wanted = [
+            k
+            for _, unit in rows
+            for k in ([unit] if size == 1 else range(unit * size + 1, (unit + 1) * size + 1))
+        ]
         found = {c.id: c for c in run.captions(wanted)}
         for _, unit in rows:
             members = [unit] if size == 1 else range(unit * size + 1, (unit + 1) * size + 1)
@@ -76,5 +94,9 @@ def on_list(run: Run, captions: Sequence[Caption]) -> set[int]:
     """Which of these captions are on the list."""
     wanted = json.dumps([c.id for c in captions])  # one value, however many they are
     return {
-        row[0] for row in run.query("SELECT caption FROM temp.open WHERE caption IN (SELECT value FROM json_each(?))", (wanted,))
+        row[0]
+        for row in run.query(
+            "SELECT caption FROM temp.open WHERE caption IN (SELECT value FROM json_each(?))",
+            (wanted,),
+        )
     }

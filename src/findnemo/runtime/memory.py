@@ -21,7 +21,9 @@ def freed(device: torch.device) -> None:
 
 
 def too_little(device: torch.device, what: str) -> DeviceError:
-    return DeviceError(f"out of memory on {device} with {what}: load the model with dtype float16 or bfloat16")
+    return DeviceError(
+        f"out of memory on {device} with {what}: load the model with dtype float16 or bfloat16"
+    )
 
 
 @contextmanager

@@ -19,7 +19,9 @@ def told_to(tell: Callable[[str], None]) -> Iterator[None]:
     """Give notices of the context to `tell`, each as it stands, in place of Python's warnings."""
     shown = warnings.showwarning
 
-    def show(message: Warning | str, category: type[Warning], *more: object, **others: object) -> None:
+    def show(
+        message: Warning | str, category: type[Warning], *more: object, **others: object
+    ) -> None:
         if issubclass(category, FindnemoWarning):
             tell(str(message))
         else:

@@ -114,7 +114,9 @@ def taking(network: nn.Module, dtype: torch.dtype) -> Iterator[None]:
             return {name: cast(one) for name, one in value.items()}
         return value
 
-    def before(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    def before(
+        module: nn.Module, args: tuple, kwargs: dict[str, Any]
+    ) -> tuple[tuple, dict[str, Any]]:
         return tuple(cast(value) for value in args), cast(kwargs)
 
     handle = network.register_forward_pre_hook(before, with_kwargs=True)

@@ -38,14 +38,20 @@ def rank(n: int, fpr: float, confidence: float | None = None) -> int:
         needed = math.ceil(round(math.log(1 - confidence) / math.log(1 - fpr), 9))
     if k > n:
         sure = "" if confidence is None else f" with {confidence:.0%} confidence"
-        raise InputError(f"{n} hold-out prompts are too few for a false-positive rate of {fpr}{sure}: it takes {needed}")
+        raise InputError(
+            f"{n} hold-out prompts are too few for a false-positive rate of {fpr}{sure}: it takes {needed}"
+        )
     return k
 
 
 def binomial_tails(n: int, p: float) -> Tensor:
     """P(X >= j) for j = 0 .. n, X binomial of n trials with chance p: (n + 1,) float64."""
     j = torch.arange(n + 1, dtype=torch.float64)
-    ways = torch.lgamma(torch.tensor(n + 1.0, dtype=torch.float64)) - torch.lgamma(j + 1) - torch.lgamma(n - j + 1)
+    ways = (
+        torch.lgamma(torch.tensor(n + 1.0, dtype=torch.float64))
+        - torch.lgamma(j + 1)
+        - torch.lgamma(n - j + 1)
+    )
     return (ways + j * math.log(p) + (n - j) * math.log1p(-p)).exp().flip(0).cumsum(0).flip(0)
 
 

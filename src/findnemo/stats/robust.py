@@ -40,5 +40,7 @@ def _known(values: Iterable[float]) -> list[float]:
         raise InputError("no values to sum up: give at least one")
     bad = [k for k, v in enumerate(known) if not math.isfinite(v)]
     if bad:
-        raise InputError(f"value {bad[0]} of {len(known)} is {known[bad[0]]}: leave out what failed, and say so")
+        raise InputError(
+            f"value {bad[0]} of {len(known)} is {known[bad[0]]}: leave out what failed, and say so"
+        )
     return known

@@ -85,7 +85,10 @@ class Bench:
         if not self.unrelated and captions:
             return f"{len(captions)} of this run under tau (it knows the kind of no caption)"
         own = {c.text for c in self.work.run.captions()}
-        counts = Counter("of this run, without the type of a memory" if text in own else "of other sources" for text in captions)
+        counts = Counter(
+            "of this run, without the type of a memory" if text in own else "of other sources"
+            for text in captions
+        )
         return ", ".join(f"{n} {where}" for where, n in counts.items()) or "none"
 
     def memorized(self) -> list[Caption]:
@@ -115,7 +118,9 @@ class Bench:
         self.say(name, len(captions), len(captions))
         return results
 
-    def kept(self, name: str, caption: Caption, compute: Callable[[Caption], dict[str, Any]]) -> dict[str, Any] | None:
+    def kept(
+        self, name: str, caption: Caption, compute: Callable[[Caption], dict[str, Any]]
+    ) -> dict[str, Any] | None:
         """The same for one caption; None where it fails."""
         stage, run = f"study:{name}", self.work.run
         payload = run.result(caption.id, stage)
@@ -149,14 +154,20 @@ class Bench:
         if self.progress is not None:
             self.progress(name, done, total)
 
-    def off(self, caption: Caption, neurons: NeuronSet, factor: float = 0.0) -> dict[str, Any] | None:
+    def off(
+        self, caption: Caption, neurons: NeuronSet, factor: float = 0.0
+    ) -> dict[str, Any] | None:
         """What the images of a caption are like with `neurons` scaled by `factor`, as in a comparison of mitigations."""
-        digest = hashlib.sha256(json.dumps([neurons.to_json(), factor], sort_keys=True).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(
+            json.dumps([neurons.to_json(), factor], sort_keys=True).encode()
+        ).hexdigest()[:16]
 
         def compute(caption: Caption) -> dict[str, Any]:
             context = deactivate(self.model, neurons, factor)
             after = made(self.work, caption, context)
-            return judged(self.work, caption, after, untouched(self.work, caption)) | {"neurons": len(neurons)}
+            return judged(self.work, caption, after, untouched(self.work, caption)) | {
+                "neurons": len(neurons)
+            }
 
         return self.kept(f"off:{digest}", caption, compute)
 
@@ -165,13 +176,21 @@ class Bench:
         known = self.work.run.result(caption.id, LISTING)
         if known is not None:
             return NeuronSet(known["candidates"]), NeuronSet(known["neurons"])
-        payload = self.kept("nemo:listing", caption, lambda c: listing(self.model, c.text, self.calibration))
-        return None if payload is None else (NeuronSet(payload["candidates"]), NeuronSet(payload["refined"]))
+        payload = self.kept(
+            "nemo:listing", caption, lambda c: listing(self.model, c.text, self.calibration)
+        )
+        return (
+            None
+            if payload is None
+            else (NeuronSet(payload["candidates"]), NeuronSet(payload["refined"]))
+        )
 
     def scores(self) -> dict[int, float]:
         """Memorization scores over all seeds of the captions with the type of a memory, found or missed, by caption id."""
         typed = [c for c in self.work.run.captions() if is_memory(c.type)]
-        return {i: payload["score"] for i, payload in self.each("score", typed, self._scored).items()}
+        return {
+            i: payload["score"] for i, payload in self.each("score", typed, self._scored).items()
+        }
 
     def _scored(self, caption: Caption) -> dict[str, Any]:
         found, seen = caption.results.get("localize"), caption.results.get("detect", {})
@@ -179,7 +198,11 @@ class Bench:
         if found is not None and own:
             return {"score": found["score_before"]}
         whole = own and seen.get("samples") == self.calibration.settings.samples
-        return {"score": seen["score"] if whole else score(self.model, caption.text, settings=self.calibration.settings)}
+        return {
+            "score": seen["score"]
+            if whole
+            else score(self.model, caption.text, settings=self.calibration.settings)
+        }
 
     def z_scores(self, caption: str) -> dict[str, Any]:
         return self.calibration.z_scores(activations(self.model, caption))

@@ -29,7 +29,9 @@ STYLE: Any = {
 
 
 @contextmanager
-def figure(columns: int = 1, rows: int = 1, width: float = 4.2, height: float = 2.8) -> Iterator[tuple[Figure, list[Any]]]:
+def figure(
+    columns: int = 1, rows: int = 1, width: float = 4.2, height: float = 2.8
+) -> Iterator[tuple[Figure, list[Any]]]:
     """A figure with `columns` x `rows` axes in a flat list; `width` and `height` of one of them in inches."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -57,7 +59,9 @@ def count_scale(axis: Any, top: float) -> None:
     axis.set_ylim(0, 1.15 * max(top, 1))
 
 
-def picture_grid(rows: Sequence[tuple[str, Sequence[Image.Image]]], heads: Sequence[str] = (), tile: float = 1.0) -> Figure:
+def picture_grid(
+    rows: Sequence[tuple[str, Sequence[Image.Image]]], heads: Sequence[str] = (), tile: float = 1.0
+) -> Figure:
     """Pictures in rows with a label at the left of each and heads above the columns, on two lines at most; `tile` in inches."""
     import textwrap
 
@@ -72,14 +76,29 @@ def picture_grid(rows: Sequence[tuple[str, Sequence[Image.Image]]], heads: Seque
     FigureCanvasAgg(made)
     for r, (label, images) in enumerate(rows):
         bottom = height - top - (r + 1) * (tile + gap) + gap
-        lines = [line for part in label.split("\n") for line in textwrap.wrap(part, 15, max_lines=4, placeholder="…")]
-        made.text((left - 0.08) / width, (bottom + tile / 2) / height, "\n".join(lines), ha="right", va="center", fontsize=7)
+        lines = [
+            line
+            for part in label.split("\n")
+            for line in textwrap.wrap(part, 15, max_lines=4, placeholder="…")
+        ]
+        made.text(
+            (left - 0.08) / width,
+            (bottom + tile / 2) / height,
+            "\n".join(lines),
+            ha="right",
+            va="center",
+            fontsize=7,
+        )
         for k, image in enumerate(images):
-            axis = made.add_axes(((left + k * (tile + gap)) / width, bottom / height, tile / width, tile / height))
+            axis = made.add_axes(
+                ((left + k * (tile + gap)) / width, bottom / height, tile / width, tile / height)
+            )
             axis.imshow(np.asarray(image), interpolation="nearest")
             axis.set_axis_off()
     for k, head in enumerate(heads):
         lines = textwrap.wrap(head, int(17 * tile), max_lines=2, placeholder="…")
         x = (left + k * (tile + gap) + tile / 2) / width
-        made.text(x, 1 - (top - 0.04) / height, "\n".join(lines), ha="center", va="bottom", fontsize=6.5)
+        made.text(
+            x, 1 - (top - 0.04) / height, "\n".join(lines), ha="center", va="bottom", fontsize=6.5
+        )
     return made

@@ -29,20 +29,42 @@ class Variant:
     top_k: bool = True
 
 
-def listing(model: Model, prompt: str, calibration: Calibration, top_k: bool = True) -> dict[str, Any]:
+def listing(
+    model: Model, prompt: str, calibration: Calibration, top_k: bool = True
+) -> dict[str, Any]:
     """Algorithms 1 to 4 on a prompt: `candidates`, `refined` (as JSON), and `seconds` of each algorithm, in the paper's names."""
     seconds: dict[str, float] = {}
     probe = Probe(model, prompt, calibration.settings, reuse=True)
-    replication = _timed(seconds, "Alg. 1, noise differences", lambda: Replication(probe, calibration.tau))
-    absolute = {name: rows[0] for name, rows in layer_activations(model, [probe.prompt], probe.text).items()}
+    replication = _timed(
+        seconds, "Alg. 1, noise differences", lambda: Replication(probe, calibration.tau)
+    )
+    absolute = {
+        name: rows[0] for name, rows in layer_activations(model, [probe.prompt], probe.text).items()
+    }
     z = calibration.z_scores(absolute)
     strongest = absolute if top_k else {name: values[:0] for name, values in absolute.items()}
-    _timed(seconds, "Alg. 2, out-of-distribution neurons", lambda: out_of_distribution_neurons(z, absolute, THETA, 0))
+    _timed(
+        seconds,
+        "Alg. 2, out-of-distribution neurons",
+        lambda: out_of_distribution_neurons(z, absolute, THETA, 0),
+    )
     if not replication.kept:
-        return {"memorized": False, "candidates": {}, "refined": {}, "seconds": seconds, "evaluations": probe.evaluations}
-    first = _timed(seconds, "Alg. 3, initial selection", lambda: initial_selection(replication, z, strongest, calibration.tau))
+        return {
+            "memorized": False,
+            "candidates": {},
+            "refined": {},
+            "seconds": seconds,
+            "evaluations": probe.evaluations,
+        }
+    first = _timed(
+        seconds,
+        "Alg. 3, initial selection",
+        lambda: initial_selection(replication, z, strongest, calibration.tau),
+    )
     level = max(calibration.tau, first.similarity)
-    refined = _timed(seconds, "Alg. 4, refinement", lambda: refine(replication, first.neurons, level))
+    refined = _timed(
+        seconds, "Alg. 4, refinement", lambda: refine(replication, first.neurons, level)
+    )
     return {
         "memorized": True,
         "candidates": first.neurons.to_json(),

@@ -22,7 +22,9 @@ def not_memorized(
     memories = {c.text for c in run.captions() if is_memory(c.type)}
     barred = memories | set(holdout) | set(held_out(given, calibration))
     own = [text for text in ordinary(run) if text not in barred]
-    return list(dict.fromkeys([*own, *(text for text in given if text not in barred)])), sum(text in barred for text in given)
+    return list(dict.fromkeys([*own, *(text for text in given if text not in barred)])), sum(
+        text in barred for text in given
+    )
 
 
 def held_out(captions: Sequence[str], calibration: Calibration) -> list[str]:
@@ -40,4 +42,8 @@ def held_out(captions: Sequence[str], calibration: Calibration) -> list[str]:
 
 def under_tau(captions: Iterable[Any]) -> list[str]:
     """Captions under tau that nobody calls memories: what is left where no kinds are known."""
-    return [c.text for c in captions if c.results.get("detect", {}).get("memorized") is False and not is_memory(c.type)]
+    return [
+        c.text
+        for c in captions
+        if c.results.get("detect", {}).get("memorized") is False and not is_memory(c.type)
+    ]

@@ -31,7 +31,13 @@ def comparison(
     """
     heads = ["", "type", "n", *HEADS, *(f"{head}, paper" for head in HEADS)]
     lines = [
-        [name, kind or "-", len(payloads), *_ours(payloads, intervals), *_theirs(published.get(name, {}).get(kind))]
+        [
+            name,
+            kind or "-",
+            len(payloads),
+            *_ours(payloads, intervals),
+            *_theirs(published.get(name, {}).get(kind)),
+        ]
         for name, by_type in rows.items()
         for kind, payloads in by_type.items()
         if payloads
@@ -41,9 +47,18 @@ def comparison(
 
 def a_clip_note(run: Run, rows: Mapping[str, Mapping[str, Payloads]]) -> str:
     """Which CLIP gave the A_CLIP of these rows, and whether the published numbers can stand beside it; nothing without A_CLIP."""
-    if not any("a_clip" in payload for by_type in rows.values() for payloads in by_type.values() for payload in payloads):
+    if not any(
+        "a_clip" in payload
+        for by_type in rows.values()
+        for payloads in by_type.values()
+        for payload in payloads
+    ):
         return ""
-    unnamed = "the demo's own CLIP" if run.meta("source") in demo.MODELS else "a CLIP that the run does not name"
+    unnamed = (
+        "the demo's own CLIP"
+        if run.meta("source") in demo.MODELS
+        else "a CLIP that the run does not name"
+    )
     used = str(((run.meta("settings") or {}).get("judges") or {}).get("clip", unnamed))
     if used.rstrip("/").endswith(CLIP.partition("/")[2]):
         return f" A_CLIP is with {used}, as in the paper."
@@ -59,7 +74,11 @@ def _cell(payloads: Payloads, column: str, intervals: bool) -> str | None:
     values = [p[column] for p in payloads if column in p]
     if not values:
         return None
-    low, high = bootstrap(lambda x: float(x.quantile(0.5)), torch.tensor(values, dtype=torch.float64)) if intervals else (0, 0)
+    low, high = (
+        bootstrap(lambda x: float(x.quantile(0.5)), torch.tensor(values, dtype=torch.float64))
+        if intervals
+        else (0, 0)
+    )
     return f"{plus_minus(median_mad(values))}" + (f" [{low:.2f}, {high:.2f}]" if intervals else "")
 
 

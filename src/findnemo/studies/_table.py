@@ -55,7 +55,9 @@ class Table:
     def latex(self) -> str:
         """A booktabs table with a caption."""
         head = " & ".join(_escaped(c) for c in self.columns)
-        body = "\n".join("  " + " & ".join(_escaped(self._text(c)) for c in row) + r" \\" for row in self.rows)
+        body = "\n".join(
+            "  " + " & ".join(_escaped(self._text(c)) for c in row) + r" \\" for row in self.rows
+        )
         return (
             "\\begin{table}\n  \\centering\n  \\caption{" + _escaped(self.title) + "}\n  \\begin{tabular}{l" + "r" * (len(self.columns) - 1)
             + "}\n  \\toprule\n  " + head + " \\\\\n  \\midrule\n" + body + "\n  \\bottomrule\n  \\end{tabular}\n\\end{table}\n"

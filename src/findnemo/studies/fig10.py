@@ -22,14 +22,24 @@ SHOWN, CAPTIONS = 3, 4  # neurons with pictures, captions of each
 
 def fig10(bench: Bench) -> Study:
     """Neurons by the number of captions that they were found for, with the most frequent ones switched off alone."""
-    shared = [(neuron, captions) for neuron, captions in holders(bench.memorized()).items() if len(captions) > 1]
+    shared = [
+        (neuron, captions)
+        for neuron, captions in holders(bench.memorized()).items()
+        if len(captions) > 1
+    ]
     layers = list(bench.model.layers_of("all"))
     rows: list[list[Cell]] = [
-        [f"{layers.index(name) + 1}", f"#{index}", len(captions), "; ".join(c.text for c in captions)]
+        [
+            f"{layers.index(name) + 1}",
+            f"#{index}",
+            len(captions),
+            "; ".join(c.text for c in captions),
+        ]
         for (name, index), captions in shared
     ]
     figures = {
-        f"fig{10 + k}": _pictures(bench, neuron, captions[:CAPTIONS]) for k, (neuron, captions) in enumerate(shared[:SHOWN])
+        f"fig{10 + k}": _pictures(bench, neuron, captions[:CAPTIONS])
+        for k, (neuron, captions) in enumerate(shared[:SHOWN])
     }
     note = (
         "Published: #25 of layer 1 (people) and #221 (podcast covers) explain 17 % of the verbatim captions; #507 and #517 of layer 3 hold "
@@ -51,4 +61,6 @@ def _pictures(bench: Bench, neuron: Neuron, captions: list[Caption]) -> Figure:
         after = [generate(bench.model, c.text, [FRESH], bench.image_settings)[0] for c in captions]
     number = list(bench.model.layers_of("all")).index(neuron[0]) + 1
     heads = [c.text for c in captions]
-    return picture_grid([("all on", before), (f"#{neuron[1]} of\nlayer {number} off", after)], heads, tile=1.5)
+    return picture_grid(
+        [("all on", before), (f"#{neuron[1]} of\nlayer {number} off", after)], heads, tile=1.5
+    )

@@ -37,4 +37,6 @@ def fig13(bench: Bench) -> Study:
 
 
 def _deltas(bench: Bench, prompt: str, neurons: NeuronSet) -> list[Image.Image]:
-    return noise_pictures(Probe(bench.model, prompt, bench.calibration.settings, range(SEEDS)).deltas(neurons))
+    return noise_pictures(
+        Probe(bench.model, prompt, bench.calibration.settings, range(SEEDS)).deltas(neurons)
+    )

@@ -28,16 +28,22 @@ def fig14(bench: Bench) -> Study:
     results = bench.each("fig14", captions, lambda caption: _grid(bench, caption))
     figures, tables = {}, []
     for number, kind in enumerate(dict.fromkeys(c.type or "no type" for c in captions)):
-        chosen = [results[c.id] for c in captions if (c.type or "no type") == kind and c.id in results]
+        chosen = [
+            results[c.id] for c in captions if (c.type or "no type") == kind and c.id in results
+        ]
         if not chosen:
             continue
-        similarity, sizes = (np.median([r[key] for r in chosen], axis=0) for key in ("similarity", "neurons"))
+        similarity, sizes = (
+            np.median([r[key] for r in chosen], axis=0) for key in ("similarity", "neurons")
+        )
         figures[f"fig{14 + number}"] = _heat(similarity, sizes, f"{kind}, n = {len(chosen)}")
         rows = [
             [f"{theta:g}", *(f"{similarity[i][j]:.2f} ({sizes[i][j]:.0f})" for j in range(len(KS)))]
             for i, theta in enumerate(THETAS)
         ]
-        tables.append(Table(f"{kind}: similarity (neurons)", ["theta_act", *(f"k = {k}" for k in KS)], rows))
+        tables.append(
+            Table(f"{kind}: similarity (neurons)", ["theta_act", *(f"k = {k}" for k in KS)], rows)
+        )
     text = (
         f"Low is good: the memory is gone at tau = {bench.calibration.tau:.3f} and below. The further to the top left, the fewer neurons. The "
         "thresholds start in that corner and are relaxed until the memory is gone (Algorithm 3)."
@@ -48,10 +54,16 @@ def fig14(bench: Bench) -> Study:
 def _grid(bench: Bench, caption: Caption) -> dict[str, Any]:
     probe = Probe(bench.model, caption.text, bench.calibration.settings, reuse=True)
     replication = Replication(probe, bench.calibration.tau)
-    absolute = {name: rows[0] for name, rows in layer_activations(bench.model, [probe.prompt], probe.text).items()}
+    absolute = {
+        name: rows[0]
+        for name, rows in layer_activations(bench.model, [probe.prompt], probe.text).items()
+    }
     z = bench.calibration.z_scores(absolute)
     sets = [[out_of_distribution_neurons(z, absolute, theta, k) for k in KS] for theta in THETAS]
-    similarity = [[replication.similarity(s) if replication.kept else median([1.0]) for s in row] for row in sets]
+    similarity = [
+        [replication.similarity(s) if replication.kept else median([1.0]) for s in row]
+        for row in sets
+    ]
     return {"similarity": similarity, "neurons": [[len(s) for s in row] for row in sets]}
 
 

@@ -78,14 +78,21 @@ def fig16(bench: Bench) -> Study:
         "A memory does not go with a whole layer alone: some layers take it away, with the rest of what the caption asks for, others do nothing. "
         "Pictures: as the model is, then each layer off."
     )
-    return Study("Figures 16 to 19: whole layers off", text, [Table("Layers off", ["", *HEADS], rows)], figures)
+    return Study(
+        "Figures 16 to 19: whole layers off",
+        text,
+        [Table("Layers off", ["", *HEADS], rows)],
+        figures,
+    )
 
 
 def fig20(bench: Bench) -> Study:
     """The most unusual channels of the convolutions of the residual blocks before and in the middle."""
     captions = [c for kind in _kinds(bench) for c in _chosen(bench, kind)]
     if len(bench.others) < 2:
-        raise InputError(f"channels are unusual against two or more captions that are not memorized: {NONE_THERE}")
+        raise InputError(
+            f"channels are unusual against two or more captions that are not memorized: {NONE_THERE}"
+        )
     usual = [_channel_means(bench.model, p) for p in bench.others[:UNRELATED]]
     rows, shown = [], {c.id: [_first(bench, c, "untouched")] for c in captions}
     for count in CHANNELS:
@@ -101,7 +108,9 @@ def fig20(bench: Bench) -> Study:
         rows.append([f"the memory's value neurons, {kind}", *_medians(found)])
     heads = ["all on", *(f"{count} channels" for count in CHANNELS)]
     drawn = (
-        picture_grid([(c.text, [i for i in shown[c.id] if i is not None]) for c in captions], heads, tile=1.2)
+        picture_grid(
+            [(c.text, [i for i in shown[c.id] if i is not None]) for c in captions], heads, tile=1.2
+        )
         if captions
         else None
     )
@@ -109,7 +118,12 @@ def fig20(bench: Bench) -> Study:
     note = "Channels of the residual blocks' convolutions in the down and mid blocks with the largest |z| of their mean |activation| at the first timestep."
     note += f" Captions that are not memorized: {bench.whence(bench.others[:UNRELATED])}."
     figures = {"fig20": drawn} if drawn is not None else {}
-    return Study("Figure 20: convolutional channels off", text, [Table("Channels off", ["", *HEADS], rows, note)], figures)
+    return Study(
+        "Figure 20: convolutional channels off",
+        text,
+        [Table("Channels off", ["", *HEADS], rows, note)],
+        figures,
+    )
 
 
 def _kinds(bench: Bench) -> list[str]:
@@ -124,11 +138,15 @@ def _layer_off(bench: Bench, name: str, stem: str, caption: Caption) -> dict[str
     return _off(bench, caption, {name: None}, stem)
 
 
-def _channels_off(bench: Bench, usual: Sequence[Mapping[str, Tensor]], count: int, stem: str, caption: Caption) -> dict[str, Any]:
+def _channels_off(
+    bench: Bench, usual: Sequence[Mapping[str, Tensor]], count: int, stem: str, caption: Caption
+) -> dict[str, Any]:
     return _off(bench, caption, _unusual(bench.model, caption.text, usual, count), stem)
 
 
-def _off(bench: Bench, caption: Caption, channels: Mapping[str, Sequence[int] | None], stem: str) -> dict[str, Any]:
+def _off(
+    bench: Bench, caption: Caption, channels: Mapping[str, Sequence[int] | None], stem: str
+) -> dict[str, Any]:
     after = made(bench.work, caption, channels_off(bench.model, channels))
     save_png(after[0], _picture(bench, caption, stem))
     return judged(bench.work, caption, after, untouched(bench.work, caption))
@@ -150,15 +168,22 @@ def _medians(payloads: Sequence[Mapping[str, Any]]) -> list[float | int | None]:
     return [len(payloads), *(median(v) if v else None for v in values)]
 
 
-def _grid(bench: Bench, captions: Sequence[Caption], shown: Mapping[int, list[Image.Image | None]]) -> Figure:
+def _grid(
+    bench: Bench, captions: Sequence[Caption], shown: Mapping[int, list[Image.Image | None]]
+) -> Figure:
     heads = ["all on", *(f"layer {k}" for k in range(1, len(bench.model.value_layers) + 1))]
-    return picture_grid([(c.text, [i for i in shown[c.id] if i is not None]) for c in captions], heads)
+    return picture_grid(
+        [(c.text, [i for i in shown[c.id] if i is not None]) for c in captions], heads
+    )
 
 
 def _convolutions(model: Model) -> dict[str, nn.Module]:
     first = ("down_blocks.", "mid_block.")
     return model.find(
-        "convolutions", lambda n, m: isinstance(m, nn.Conv2d) and n.startswith(first) and n.endswith((".conv1", ".conv2"))
+        "convolutions",
+        lambda n, m: (
+            isinstance(m, nn.Conv2d) and n.startswith(first) and n.endswith((".conv1", ".conv2"))
+        ),
     )
 
 
@@ -168,13 +193,19 @@ def _channel_means(model: Model, prompt: str) -> dict[str, Tensor]:
     seen: dict[str, Tensor] = {}
     with ExitStack() as stack:
         for name, module in _convolutions(model).items():
-            hook = lambda m, args, out, name=name: seen.__setitem__(name, out.float().abs().mean((0, 2, 3)).cpu())  # noqa: E731
+            hook = lambda m, args, out, name=name: seen.__setitem__(
+                name, out.float().abs().mean((0, 2, 3)).cpu()
+            )  # noqa: E731
             stack.callback(module.register_forward_hook(hook).remove)
-        model.predict_noise(model.noise(prompt, [0]), model.timesteps(50)[0], model.encode([prompt]))
+        model.predict_noise(
+            model.noise(prompt, [0]), model.timesteps(50)[0], model.encode([prompt])
+        )
     return seen
 
 
-def _unusual(model: Model, prompt: str, usual: Sequence[Mapping[str, Tensor]], count: int) -> dict[str, list[int]]:
+def _unusual(
+    model: Model, prompt: str, usual: Sequence[Mapping[str, Tensor]], count: int
+) -> dict[str, list[int]]:
     """The `count` channels that are most unusual on a prompt, by |z| against those of other captions."""
     mine, scored = _channel_means(model, prompt), []
     for name, values in mine.items():

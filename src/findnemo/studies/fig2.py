@@ -36,7 +36,11 @@ def fig2a(bench: Bench) -> Study:
     for caption in bench.work.run.captions():
         if caption.id in scores:
             kinds.setdefault(str(caption.type), []).append(scores[caption.id])
-    known = bench.once("fig2a", lambda: _scores(bench, bench.unrelated[:CAPTIONS])) if bench.unrelated else {}
+    known = (
+        bench.once("fig2a", lambda: _scores(bench, bench.unrelated[:CAPTIONS]))
+        if bench.unrelated
+        else {}
+    )
     others = list(known.values())
     groups = {"hold-out": holdout.tolist(), "not memorized": others, **kinds}
     rows: list[list[Cell]] = [
@@ -45,14 +49,23 @@ def fig2a(bench: Bench) -> Study:
         ["tau", tau, HOLDOUT[2]],
     ]
     negative = torch.tensor(others, dtype=torch.float64) if others else holdout.double()
-    for name, values in (("all", [s for k in kinds.values() for s in k]), ("VM", kinds.get("VM", []))):
-        rows += _detector(bench, name, torch.tensor(values, dtype=torch.float64), negative, fresh=bool(others))
+    for name, values in (
+        ("all", [s for k in kinds.values() for s in k]),
+        ("VM", kinds.get("VM", [])),
+    ):
+        rows += _detector(
+            bench, name, torch.tensor(values, dtype=torch.float64), negative, fresh=bool(others)
+        )
     text = (
         "Memorized captions give noise differences that are alike whatever the seed. Memorized are all captions with the type of a memory, those "
         "under tau too, each scored over all seeds."
     )
-    table = Table("Scores", ["", "this run", "paper"], rows, _about(bench, list(known), len(holdout)))
-    return Study("Figure 2a: memorization scores", text, [table], {"fig2a": _histogram(groups, tau)})
+    table = Table(
+        "Scores", ["", "this run", "paper"], rows, _about(bench, list(known), len(holdout))
+    )
+    return Study(
+        "Figure 2a: memorization scores", text, [table], {"fig2a": _histogram(groups, tau)}
+    )
 
 
 def _histogram(groups: Mapping[str, Sequence[float]], tau: float) -> Figure:
@@ -61,7 +74,15 @@ def _histogram(groups: Mapping[str, Sequence[float]], tau: float) -> Figure:
         low = min([tau, *(s for scores in known.values() for s in scores)])
         for (kind, scores), color in zip(known.items(), cycle(COLORS), strict=False):
             share, label = [1 / len(scores)] * len(scores), f"{kind}, n = {len(scores)}"
-            axis.hist(scores, bins=40, range=(low, max(1.0, low)), weights=share, color=color, alpha=0.65, label=label)
+            axis.hist(
+                scores,
+                bins=40,
+                range=(low, max(1.0, low)),
+                weights=share,
+                color=color,
+                alpha=0.65,
+                label=label,
+            )
         axis.axvline(tau, color="black", linewidth=1, linestyle="--", label=f"tau = {tau:.3f}")
         axis.set(xlabel="memorization score (largest pairwise SSIM)", ylabel="share of captions")
         axis.legend()
@@ -77,7 +98,9 @@ def _scores(bench: Bench, captions: Sequence[str]) -> dict[str, float]:
     return scores
 
 
-def _detector(bench: Bench, name: str, positive: torch.Tensor, negative: torch.Tensor, fresh: bool) -> list[list[Cell]]:
+def _detector(
+    bench: Bench, name: str, positive: torch.Tensor, negative: torch.Tensor, fresh: bool
+) -> list[list[Cell]]:
     """How well the score tells memorized captions (all, or one type) from others; nothing for a type without captions. `fresh`: tau was not
     computed from the others, so that accuracy at tau says something."""
     if not len(positive):
@@ -87,15 +110,29 @@ def _detector(bench: Bench, name: str, positive: torch.Tensor, negative: torch.T
     measured = len(negative) > 0
     return [
         [f"AUROC, {name}", auroc(positive, negative) if measured else None, f"{area:g}"],
-        [f"accuracy at .5, {name}", accuracy_of(positive >= HALF, negative >= HALF) if measured else None, f"{accuracy:g}"],
-        [f"accuracy at tau, {name}", accuracy_of(over(positive, tau), over(negative, tau)) if measured and fresh else None, None],
-        [f"TPR at 1 % FPR, {name}", tpr_at_fpr(positive, negative) if measured else None, f"{rate:g}"],
+        [
+            f"accuracy at .5, {name}",
+            accuracy_of(positive >= HALF, negative >= HALF) if measured else None,
+            f"{accuracy:g}",
+        ],
+        [
+            f"accuracy at tau, {name}",
+            accuracy_of(over(positive, tau), over(negative, tau)) if measured and fresh else None,
+            None,
+        ],
+        [
+            f"TPR at 1 % FPR, {name}",
+            tpr_at_fpr(positive, negative) if measured else None,
+            f"{rate:g}",
+        ],
     ]
 
 
 def _about(bench: Bench, others: Sequence[str], holdout: int) -> str:
     """Where the captions that are not memorized come from, and what is left out without them."""
-    no_scores = "" if holdout else "No hold-out scores: the statistics were imported, and tau was given. "
+    no_scores = (
+        "" if holdout else "No hold-out scores: the statistics were imported, and tau was given. "
+    )
     if others:
         return f"{no_scores}Not memorized: {bench.whence(others)}, as they come."
     if holdout:
@@ -112,7 +149,11 @@ def fig2b(bench: Bench) -> Study:
     """z-scores of the found neurons on the captions they were found for, against captions that are not memorized."""
     own = [_shown(z) for c in bench.memorized() for z in c.results["localize"]["z"].values()]
     neurons = list(all_neurons(bench.work.run.captions()))
-    other = [_shown(float(z[name][i])) for z in map(bench.z_scores, bench.others[:CAPTIONS]) for name, i in neurons]
+    other = [
+        _shown(float(z[name][i]))
+        for z in map(bench.z_scores, bench.others[:CAPTIONS])
+        for name, i in neurons
+    ]
     top = 1.05 * max([*own, *other, 1.0])
     with figure() as (made, (axis,)):
         for values, color, label in (
@@ -120,13 +161,31 @@ def fig2b(bench: Bench) -> Study:
             (own, RED, "on the captions they hold"),
         ):
             if values:
-                axis.hist(values, bins=40, range=(0, top), density=True, color=color, alpha=0.65, label=label)
+                axis.hist(
+                    values,
+                    bins=40,
+                    range=(0, top),
+                    density=True,
+                    color=color,
+                    alpha=0.65,
+                    label=label,
+                )
         axis.set(xlabel="|z| of the neurons found", ylabel="density")
         axis.legend()
-    rows = [[label, len(v), median(v) if v else None] for label, v in (("own captions", own), ("other captions", other))]
+    rows = [
+        [label, len(v), median(v) if v else None]
+        for label, v in (("own captions", own), ("other captions", other))
+    ]
     return Study(
         "Figure 2b: activations of memorization neurons",
         "A neuron that holds a memory is unusually active on its caption and ordinary elsewhere.",
-        [Table("|z|", ["", "values", "median"], rows, f"Other captions: {bench.whence(bench.others[:CAPTIONS])}.")],
+        [
+            Table(
+                "|z|",
+                ["", "values", "median"],
+                rows,
+                f"Other captions: {bench.whence(bench.others[:CAPTIONS])}.",
+            )
+        ],
         {"fig2b": made},
     )

@@ -35,11 +35,19 @@ def fig5a(bench: Bench) -> Study:
     with figure(len(HEADS), width=2.6, height=2.3) as (made, axes):
         for k, (axis, head) in enumerate(zip(axes, HEADS, strict=True)):
             for kind, color in (("found", RED), ("random", GREY)):
-                points = [(row[1], row[k + 2]) for row in rows if row[0] in (kind, "none") and row[k + 2] is not None]
-                axis.plot(*zip(*points, strict=True), "o-", color=color, label=kind, markersize=3) if points else None
+                points = [
+                    (row[1], row[k + 2])
+                    for row in rows
+                    if row[0] in (kind, "none") and row[k + 2] is not None
+                ]
+                axis.plot(
+                    *zip(*points, strict=True), "o-", color=color, label=kind, markersize=3
+                ) if points else None
             values = [row[k + 2] for row in rows if row[k + 2] is not None]
             if values:
-                axis.set_ylim(min(0, 1.3 * min(values)), max(1.3 * max(values), 0.001))  # from zero: a flat line shall look flat
+                axis.set_ylim(
+                    min(0, 1.3 * min(values)), max(1.3 * max(values), 0.001)
+                )  # from zero: a flat line shall look flat
             axis.set(xlabel="neurons off", title=head)
         axes[0].legend()
     n = min(IMAGES, len(bench.others))
@@ -58,7 +66,9 @@ def _quality(bench: Bench) -> list[list[Any]]:
     counts = sorted({round(share * len(order)) for share in SHARES} - {0})
     prompts = list(bench.others[:IMAGES])
     if len(prompts) < 2:
-        raise InputError("the quality of images needs at least two captions that are not memorized in the run")
+        raise InputError(
+            "the quality of images needs at least two captions that are not memorized in the run"
+        )
     real = generate_many(bench.model, [(p, WANTED) for p in prompts], bench.image_settings)
     sets = [("none", NeuronSet())]
     for count in counts:
@@ -67,18 +77,25 @@ def _quality(bench: Bench) -> list[list[Any]]:
     for k, (kind, neurons) in enumerate(sets):
         bench.say("fig5a", k, len(sets))
         with deactivate(bench.model, neurons):
-            images = generate_many(bench.model, [(p, UNTOUCHED) for p in prompts], bench.image_settings)
+            images = generate_many(
+                bench.model, [(p, UNTOUCHED) for p in prompts], bench.image_settings
+            )
         rows.append([kind, len(neurons), *_measures(bench, prompts, real, images)])
     return rows
 
 
-def _measures(bench: Bench, prompts: Sequence[str], real: list[Image.Image], images: list[Image.Image]) -> list[float | None]:
+def _measures(
+    bench: Bench, prompts: Sequence[str], real: list[Image.Image], images: list[Image.Image]
+) -> list[float | None]:
     judges = bench.work.judges
     values: list[float | None] = [None] * 4
     if judges.descriptor is not None:
         values[:2] = [fid(real, images, judges.descriptor), kid(real, images, judges.descriptor)]
     if judges.alignment is not None:
-        values[2:] = [fid(real, images, judges.alignment.embed), float(judges.alignment(images, list(prompts)).median())]
+        values[2:] = [
+            fid(real, images, judges.alignment.embed),
+            float(judges.alignment(images, list(prompts)).median()),
+        ]
     return [None if v is None else round(v, 5) for v in values]
 
 
@@ -103,13 +120,22 @@ def fig5b(bench: Bench) -> Study:
     lines, rows = {}, []
     for factor in FACTORS:
         payloads = [p for c in captions if (p := bench.off(c, neurons_of(c), factor)) is not None]
-        values = {k: [p[k] for p in payloads if k in p] for k in ("sscd_orig", "sscd_gen", "d_sscd", "a_clip")}
+        values = {
+            k: [p[k] for p in payloads if k in p]
+            for k in ("sscd_orig", "sscd_gen", "d_sscd", "a_clip")
+        }
         lines[factor] = {k: median(v) if v else None for k, v in values.items()}
         rows.append([f"{factor:g}", len(payloads), *lines[factor].values()])
     with figure() as (made, (axis,)):
-        for key, label, color in (("sscd_orig", "SSCD_orig", RED), ("sscd_gen", "SSCD_gen", BLUE), ("d_sscd", "D_SSCD", GREY)):
+        for key, label, color in (
+            ("sscd_orig", "SSCD_orig", RED),
+            ("sscd_gen", "SSCD_gen", BLUE),
+            ("d_sscd", "D_SSCD", GREY),
+        ):
             points = [(f, v[key]) for f, v in lines.items() if v[key] is not None]
-            axis.plot(*zip(*points, strict=True), "o-", color=color, label=label, markersize=3) if points else None
+            axis.plot(
+                *zip(*points, strict=True), "o-", color=color, label=label, markersize=3
+            ) if points else None
         axis.set(xlabel="factor", ylabel="similarity, median")
         axis.legend()
     heads = ["factor", "captions", "SSCD_orig", "SSCD_gen", "D_SSCD", "A_CLIP"]

@@ -43,7 +43,15 @@ def stability(bench: Bench) -> Study:
         "over captions, with a 95 % bootstrap interval. A variant in which the caption is under tau has no set, and is not compared."
     )
     rows = [_row(kind, sets[kind], found[kind].values()) for kind in sets]
-    heads = ["change", "variants memorized", "captions compared", "IoU, median", "IoU, mean", "interval", "same set throughout"]
+    heads = [
+        "change",
+        "variants memorized",
+        "captions compared",
+        "IoU, median",
+        "IoU, mean",
+        "interval",
+        "same set throughout",
+    ]
     tables = [
         Table("Intersection over union", heads, rows, note),
         _wordings(found["wording"].values()),
@@ -66,7 +74,10 @@ def _changes(bench: Bench) -> dict[str, Callable[[Caption], Found]]:
         return found.neurons.to_json() if found.memorized else None
 
     def seeds(caption: Caption) -> Found:
-        moved = [replace(made, settings=replace(made.settings, seed=made.settings.seed + k)) for k in range(SEEDS)]
+        moved = [
+            replace(made, settings=replace(made.settings, seed=made.settings.seed + k))
+            for k in range(SEEDS)
+        ]
         return {f"seed {c.settings.seed}": neurons(bench.model, caption.text, c) for c in moved}
 
     def wordings(caption: Caption) -> Found:
@@ -99,11 +110,21 @@ def _sets(variants: Mapping[str, Any]) -> list[NeuronSet]:
 def _row(kind: str, sets: Sequence[Sequence[NeuronSet]], found: Iterable[Found]) -> list[Cell]:
     variants = [f for row in found for f in row.values()]
     values = [mean(pairwise_iou(some)) for some in sets if len(some) > 1]
-    start: list[Cell] = [kind, f"{sum(f is not None for f in variants)} of {len(variants)}", len(values)]
+    start: list[Cell] = [
+        kind,
+        f"{sum(f is not None for f in variants)} of {len(variants)}",
+        len(values),
+    ]
     if not values:
         return [*start, None, None, None, None]
     low, high = bootstrap(lambda x: float(x.mean()), torch.tensor(values))
-    return [*start, median(values), mean(values), f"{low:.3f} to {high:.3f}", sum(v == 1 for v in values)]
+    return [
+        *start,
+        median(values),
+        mean(values),
+        f"{low:.3f} to {high:.3f}",
+        sum(v == 1 for v in values),
+    ]
 
 
 def _wordings(found: Iterable[Found]) -> Table:
@@ -113,11 +134,31 @@ def _wordings(found: Iterable[Found]) -> Table:
     rows: list[list[Cell]] = []
     for kind in kinds:
         there = [row for row in told if kind in row]
-        values = [iou(NeuronSet(row[ITSELF]), NeuronSet(row[kind])) for row in there if row[kind] is not None]
-        rows.append([kind, len(there), len(values), *([median(values), mean(values)] if values else [None, None])])
-    heads = ["wording", "captions", "memorized too", "IoU with the caption's own set, median", "mean"]
+        values = [
+            iou(NeuronSet(row[ITSELF]), NeuronSet(row[kind]))
+            for row in there
+            if row[kind] is not None
+        ]
+        rows.append(
+            [
+                kind,
+                len(there),
+                len(values),
+                *([median(values), mean(values)] if values else [None, None]),
+            ]
+        )
+    heads = [
+        "wording",
+        "captions",
+        "memorized too",
+        "IoU with the caption's own set, median",
+        "mean",
+    ]
     return Table(
-        "Wordings", heads, rows, "Wordings are rules (`findnemo.prompts.paraphrases`); one that changes nothing is left out."
+        "Wordings",
+        heads,
+        rows,
+        "Wordings are rules (`findnemo.prompts.paraphrases`); one that changes nothing is left out.",
     )
 
 
@@ -128,8 +169,20 @@ def _often(captions: Mapping[int, Caption], found: Mapping[int, Found]) -> Table
         sets = _sets(variants)
         if sets:
             rows += [
-                [captions[i].row, captions[i].text, layer, index, round(share * len(sets)), len(sets)]
+                [
+                    captions[i].row,
+                    captions[i].text,
+                    layer,
+                    index,
+                    round(share * len(sets)),
+                    len(sets),
+                ]
                 for (layer, index), share in frequency(sets).items()
             ]
     heads = ["row", "caption", "layer", "neuron", "found by", "of seeds"]
-    return Table("How often each neuron is found", heads, rows, "Base seeds on which the caption is memorized count.")
+    return Table(
+        "How often each neuron is found",
+        heads,
+        rows,
+        "Base seeds on which the caption is memorized count.",
+    )

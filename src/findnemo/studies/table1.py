@@ -62,7 +62,9 @@ def table(run: Run, intervals: bool = False, beside: bool = True) -> Table:
                 if (c.type or "") == kind and STAGE + n in c.results
             ]
             rows.setdefault(label, {})[kind] = payloads
-    images = {p["images"] for by_type in rows.values() for payloads in by_type.values() for p in payloads}
+    images = {
+        p["images"] for by_type in rows.values() for payloads in by_type.values() for p in payloads
+    }
     seeds = f"{'/'.join(map(str, sorted(images)))} seeds a caption, at which neither a search nor growth has looked. "
     note = seeds + _about(run, every) + (a_clip_note(run, rows) if beside else "")
     return comparison("Mitigations", rows, TABLE1, note, intervals)
@@ -80,11 +82,17 @@ def _about(run: Run, captions: list[Caption]) -> str:
         "NeMo: the listing as published (Algorithms 1 to 4), nothing added. Random neurons: as many of each layer as NeMo's (all others of a "
         f"layer of which NeMo has more than half), each draw counted by itself. findnemo: what this run found (search {settings['search']!r}{grown})."
     )
-    unlisted = sum(c.results[LISTING].get("memorized") is False for c in captions if LISTING in c.results)
+    unlisted = sum(
+        c.results[LISTING].get("memorized") is False for c in captions if LISTING in c.results
+    )
     text += (
         f" {unlisted} captions are under the threshold of the paper's score: for them NeMo switches nothing off."
         if unlisted
         else ""
     )
     missed = sum(is_memory(c.type) and not len(neurons_of(c)) and bool(c.results) for c in captions)
-    return text + (f" {missed} captions with the type of a memory got no neurons and are in no row." if missed else "")
+    return text + (
+        f" {missed} captions with the type of a memory got no neurons and are in no row."
+        if missed
+        else ""
+    )

@@ -25,7 +25,9 @@ def table2(bench: Bench) -> Study:
     for name in (*TABLE2, OURS):
         cells = []
         for kind in kinds:
-            seconds = [results[c.id][name] for c in captions if (c.type or "-") == kind and c.id in results]
+            seconds = [
+                results[c.id][name] for c in captions if (c.type or "-") == kind and c.id in results
+            ]
             cells.append(plus_minus(mean_std(seconds), 3) if len(seconds) > 1 else None)
         rows.append([name, *cells, *(_seconds(name, kind) for kind in kinds)])
     heads = ["", *(f"{kind}, s" for kind in kinds), *(f"{kind}, s, paper" for kind in kinds)]
@@ -34,7 +36,11 @@ def table2(bench: Bench) -> Study:
         "makes one pass where the released code makes two, reads activations without a U-Net pass (the paper's Algorithm 2 takes one), and tests no "
         "set twice."
     )
-    return Study("Table 2: time per algorithm", "What a localization takes, by algorithm.", [Table("Seconds", heads, rows, note)])
+    return Study(
+        "Table 2: time per algorithm",
+        "What a localization takes, by algorithm.",
+        [Table("Seconds", heads, rows, note)],
+    )
 
 
 def _seconds(name: str, kind: str) -> str | None:

@@ -17,14 +17,25 @@ def table3(bench: Bench) -> Study:
     """Cosine of attention outputs with against without the run's neurons, for unrelated captions."""
     found = list(all_neurons(bench.work.run.captions()))
     counts = sorted({max(1, round(share * len(found))) for share in SHARES}) if found else []
-    rows = bench.once("table3", lambda: [_row(bench, NeuronSet.of(found[:count])) for count in counts]) if bench.others else []
+    rows = (
+        bench.once("table3", lambda: [_row(bench, NeuronSet.of(found[:count])) for count in counts])
+        if bench.others
+        else []
+    )
     layers = list(bench.model.value_layers)
     note = (
         f"Captions that are not memorized: {bench.whence(bench.others[:PROMPTS]) if bench.others else NONE_THERE}; first timestep, one seed; layers 1 to {len(layers)} in forward order. "
         f"Published: {PAPER}."
     )
-    table = Table("Cosine of attention outputs", ["neurons off", *map(str, range(1, len(layers) + 1)), "lowest"], rows, note)
-    text = "Near 1 the neurons do nothing on other captions: the memory is disentangled from the rest."
+    table = Table(
+        "Cosine of attention outputs",
+        ["neurons off", *map(str, range(1, len(layers) + 1)), "lowest"],
+        rows,
+        note,
+    )
+    text = (
+        "Near 1 the neurons do nothing on other captions: the memory is disentangled from the rest."
+    )
     return Study("Table 3: disentanglement", text, [table])
 
 

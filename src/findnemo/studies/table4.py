@@ -25,7 +25,9 @@ UNRELATED_TITLE = "Captions that are not memorized"
 HOLDOUT = 64  # unrelated captions on which the threshold with guidance is calibrated
 NONE_KNOWN = "nobody has told which captions of this run are not memorized: give some of which that is known, --unrelated FILE"
 
-Find = Callable[[Caption], "tuple[NeuronSet, float] | None"]  # the neurons of an ablation and their factor; None where it failed
+Find = Callable[
+    [Caption], "tuple[NeuronSet, float] | None"
+]  # the neurons of an ablation and their factor; None where it failed
 
 
 def table4(bench: Bench) -> Study:
@@ -45,12 +47,19 @@ def table4(bench: Bench) -> Study:
     bench.say("table4", len(variants), len(variants))
     note = f"tau = {bench.calibration.tau:.3f}; {'; '.join(told)}{'; ' * bool(told)}no score exceeds 1."
     note += "".join(f" Left out: {name}, for {reason}." for name, reason in left_out.items())
-    note += "".join(f" {name}: {count} captions left out, whose localization failed." for name, count in failed.items() if count)
+    note += "".join(
+        f" {name}: {count} captions left out, whose localization failed."
+        for name, count in failed.items()
+        if count
+    )
     text = (
         "What refinement, top-k candidates, the threshold and guidance contribute, and what it does to scale neurons instead of switching "
         "them off. Captions that are not memorized in an ablation count with no neuron."
     )
-    tables = [comparison("Ablations", rows, TABLE4, note + a_clip_note(bench.work.run, rows)), _unrelated(bench)]
+    tables = [
+        comparison("Ablations", rows, TABLE4, note + a_clip_note(bench.work.run, rows)),
+        _unrelated(bench),
+    ]
     return Study("Table 4: ablations", text, tables)
 
 
@@ -65,10 +74,16 @@ def _variants(bench: Bench) -> tuple[dict[str, Find], dict[str, str], list[str]]
     left_out, told = {}, []
     if len(bench.unrelated) > 1:
         guided = _guided(bench)
-        variants["guidance in detection"] = lambda c: _scaled(_found(bench, "guided", c, guided), 0.0)
-        told.append(f"with guidance {guided.settings.guidance:g} in detection and in calibration tau = {guided.tau:.3f}")
+        variants["guidance in detection"] = lambda c: _scaled(
+            _found(bench, "guided", c, guided), 0.0
+        )
+        told.append(
+            f"with guidance {guided.settings.guidance:g} in detection and in calibration tau = {guided.tau:.3f}"
+        )
     else:
-        left_out["guidance in detection"] = f"its threshold comes from captions that are not memorized, and {NONE_KNOWN}"
+        left_out["guidance in detection"] = (
+            f"its threshold comes from captions that are not memorized, and {NONE_KNOWN}"
+        )
     if len(plain.scores) > 1:
         taus = {name: with_tau(plain, deviations) for name, deviations in TAUS.items()}
         variants |= {name: _at_tau(bench, name, made) for name, made in taus.items()}
@@ -89,9 +104,13 @@ def _listed(bench: Bench, caption: Caption, refined: int) -> NeuronSet | None:
     return None if found is None else found[refined]
 
 
-def _found(bench: Bench, name: str, caption: Caption, calibration: Calibration, **options: Any) -> NeuronSet | None:
+def _found(
+    bench: Bench, name: str, caption: Caption, calibration: Calibration, **options: Any
+) -> NeuronSet | None:
     """Refined neurons of an ablation, computed once; None where it failed."""
-    payload = bench.kept(f"nemo:{name}", caption, lambda c: listing(bench.model, c.text, calibration, **options))
+    payload = bench.kept(
+        f"nemo:{name}", caption, lambda c: listing(bench.model, c.text, calibration, **options)
+    )
     return None if payload is None else NeuronSet(payload["refined"])
 
 
@@ -104,7 +123,9 @@ def _guided(bench: Bench) -> Calibration:
     settings = replace(bench.calibration.settings, guidance=bench.image_settings.guidance)
 
     def tau() -> float:
-        return calibrate(bench.model, list(bench.unrelated[:HOLDOUT]), settings=settings, precision=None).tau
+        return calibrate(
+            bench.model, list(bench.unrelated[:HOLDOUT]), settings=settings, precision=None
+        ).tau
 
     return replace(bench.calibration, settings=settings, tau=bench.once("guided tau", tau))
 
@@ -115,7 +136,12 @@ def _unrelated(bench: Bench) -> Table:
     count, without, middle, deviation = UNRELATED
     paper: list[Cell] = ["paper", count, without, f"{middle} ± {deviation}"]
     if not bench.unrelated:
-        return Table(UNRELATED_TITLE, heads, [["this run", None, None, None], paper], f"Left out: {NONE_KNOWN}.")
+        return Table(
+            UNRELATED_TITLE,
+            heads,
+            [["this run", None, None, None], paper],
+            f"Left out: {NONE_KNOWN}.",
+        )
     sizes = bench.once("unrelated", lambda: [_size(bench, prompt) for prompt in bench.unrelated])
     known = [size for size in sizes if size is not None]
     some = [size for size in known if size]
@@ -123,7 +149,9 @@ def _unrelated(bench: Bench) -> Table:
     failed = len(sizes) - len(known)
     note = (
         f"Captions as they come, detected or not, none of those that tau was computed from: {bench.whence(bench.unrelated)}. Algorithms 1 to 4 at "
-        f"tau = {bench.calibration.tau:.3f}; median ± median absolute deviation." + f" On {failed} more it failed." * bool(failed)
+        f"tau = {bench.calibration.tau:.3f}; median ± median absolute deviation."
+        + f" On {failed} more it failed."
+        * bool(failed)
     )
     rows: list[list[Cell]] = [["this run", len(known), len(known) - len(some), others], paper]
     return Table(UNRELATED_TITLE, heads, rows, note)

@@ -67,11 +67,23 @@ def utility(bench: Bench) -> Study:
         "its interval holds 0, no more is seen than any neurons cost. 9 in 10 within: what so many captions stay within, counted from no change."
     )
     tables = [
-        Table("Sets of images", ["", "neurons off", "value", "95 %", "less untouched", "95 % "], rows, note),
-        Table("Change of each caption", ["", "neurons off", "median", "95 %", "9 in 10 within"], changes, told),
+        Table(
+            "Sets of images",
+            ["", "neurons off", "value", "95 %", "less untouched", "95 % "],
+            rows,
+            note,
+        ),
+        Table(
+            "Change of each caption",
+            ["", "neurons off", "median", "95 %", "9 in 10 within"],
+            changes,
+            told,
+        ),
     ]
     text = f"What {off} neurons off together cost captions that are not memorized."
-    return Study("Utility: captions that are not memorized", text, tables, {"utility": _picture(each)})
+    return Study(
+        "Utility: captions that are not memorized", text, tables, {"utility": _picture(each)}
+    )
 
 
 def _keep(bench: Bench, measured: Mapping[str, Any]) -> None:
@@ -102,7 +114,9 @@ def _measured(bench: Bench) -> dict[str, Any]:
     for k, off in enumerate(edits):
         bench.say("utility", k, len(edits))
         with deactivate(bench.model, off):
-            images.append(generate_many(bench.model, [(p, UNTOUCHED) for p in prompts], bench.image_settings))
+            images.append(
+                generate_many(bench.model, [(p, UNTOUCHED) for p in prompts], bench.image_settings)
+            )
     each = _each(bench, prompts, edits, images)
     return {
         "captions": len(prompts),
@@ -113,7 +127,12 @@ def _measured(bench: Bench) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _sets(bench: Bench, prompts: Sequence[str], real: list[Image.Image], images: Sequence[list[Image.Image]]) -> dict[str, Any]:
+def _sets(
+    bench: Bench,
+    prompts: Sequence[str],
+    real: list[Image.Image],
+    images: Sequence[list[Image.Image]],
+) -> dict[str, Any]:
     """Figure -> untouched, found, random -> its value, and by how much it differs from untouched, with intervals."""
     judges, made = bench.work.judges, {}
     extractors: dict[str, Any] = {}
@@ -126,7 +145,9 @@ def _sets(bench: Bench, prompts: Sequence[str], real: list[Image.Image], images:
         extractors["CLIP-FID"] = (judges.alignment.embed, frechet_distance)
     for name, (extractor, distance) in extractors.items():
         target, rows = features(real, extractor), [features(one, extractor) for one in images]
-        made[name] = _against_untouched([partial(_distance, distance, target, row) for row in rows], len(prompts))
+        made[name] = _against_untouched(
+            [partial(_distance, distance, target, row) for row in rows], len(prompts)
+        )
     if judges.alignment is not None:
         fits = [judges.alignment(one, list(prompts)).double() for one in images]
         made["A_CLIP"] = _against_untouched([partial(_middle, fit) for fit in fits], len(prompts))
@@ -162,7 +183,9 @@ def _gap(one: Statistic, other: Statistic, at: Tensor) -> float:
 
 def _against_untouched(statistics: Sequence[Statistic], n: int) -> dict[str, Any]:
     """Figures of the untouched model, of the found neurons and of random draws, all on the same resampled captions."""
-    untouched, found, *drawn = map(_remembered, statistics)  # each resample is asked for more than once
+    untouched, found, *drawn = map(
+        _remembered, statistics
+    )  # each resample is asked for more than once
 
     def random(at: Tensor) -> float:
         return fmean(one(at) for one in drawn)
@@ -170,7 +193,10 @@ def _against_untouched(statistics: Sequence[Statistic], n: int) -> dict[str, Any
     made: dict[str, Any] = {"untouched": known(untouched, n)}
     for kind, one in (("found", found), ("random", random)) if drawn else (("found", found),):
         gap = known(partial(_gap, one, untouched), n)
-        made[kind] = known(one, n) | {"gap": gap["value"], "of_gap": {"low": gap["low"], "high": gap["high"]}}
+        made[kind] = known(one, n) | {
+            "gap": gap["value"],
+            "of_gap": {"low": gap["low"], "high": gap["high"]},
+        }
     return made
 
 
@@ -189,7 +215,10 @@ def known(statistic: Statistic, n: int) -> dict[str, float]:
 
 
 def _each(
-    bench: Bench, prompts: Sequence[str], edits: Sequence[NeuronSet], images: Sequence[list[Image.Image]]
+    bench: Bench,
+    prompts: Sequence[str],
+    edits: Sequence[NeuronSet],
+    images: Sequence[list[Image.Image]],
 ) -> dict[str, tuple[list[float], list[list[float]]]]:
     """Figure -> a value a caption with the found neurons off, and the same for every random draw."""
     judges, (before, *after) = bench.work.judges, images
@@ -204,16 +233,23 @@ def _each(
     if judges.alignment is not None:
         fits = [judges.alignment(one, list(prompts)) for one in images]
         each["a_clip"] = [(fit - fits[0]).tolist() for fit in fits[1:]]
-    return {key: ([round(x, 6) for x in rows[0]], [[round(x, 6) for x in row] for row in rows[1:]]) for key, rows in each.items()}
+    return {
+        key: ([round(x, 6) for x in rows[0]], [[round(x, 6) for x in row] for row in rows[1:]])
+        for key, rows in each.items()
+    }
 
 
-def _compared(found: Sequence[float], drawn: Sequence[Sequence[float]], nothing: float) -> dict[str, dict[str, float]]:
+def _compared(
+    found: Sequence[float], drawn: Sequence[Sequence[float]], nothing: float
+) -> dict[str, dict[str, float]]:
     """Medians over captions, and that of the difference of each to the mean over the draws."""
     made = {"found": _median(found, nothing)}
     if drawn:
         random = [fmean(row) for row in zip(*drawn, strict=True)]
         made["random"] = _median(random, nothing)
-        made["found less random"] = _median([f - r for f, r in zip(found, random, strict=True)], 0.0)
+        made["found less random"] = _median(
+            [f - r for f, r in zip(found, random, strict=True)], 0.0
+        )
     return made
 
 
@@ -236,7 +272,13 @@ def _picture(each: Mapping[str, Mapping[str, Sequence[float]]]) -> Any:
             for kind, color in (("found", RED), ("random", GREY)):
                 values = sorted(by_kind[kind])
                 if values:
-                    axis.step(values, [(k + 1) / len(values) for k in range(len(values))], where="post", color=color, label=kind)
+                    axis.step(
+                        values,
+                        [(k + 1) / len(values) for k in range(len(values))],
+                        where="post",
+                        color=color,
+                        label=kind,
+                    )
             axis.axvline(NOTHING.get(key, 0.0), color=BLUE, linewidth=0.6)
             axis.set(xlabel=CHANGES[key], ylim=(0, 1.02))
         axes[0].set(ylabel="share of captions")

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from findnemo.metrics import Descriptor
 
 RANDOM = 5  # draws of random neurons that a set is compared with (Finding NeMo, section 4)
-MORE = 32  # a set is grown by that many neurons at most: what takes more is no single memory any more
+MORE = (
+    32  # a set is grown by that many neurons at most: what takes more is no single memory any more
+)
 
 
 @dataclass(frozen=True)
@@ -100,11 +102,17 @@ def replicating(deltas: torch.Tensor, settings: Settings, tau: float | None) -> 
     return torch.nonzero(settings.reaches(best, tau)).flatten().tolist()
 
 
-def same_seed(unblocked: torch.Tensor, blocked: torch.Tensor, settings: Settings, tau: float | None = None) -> float | None:
+def same_seed(
+    unblocked: torch.Tensor, blocked: torch.Tensor, settings: Settings, tau: float | None = None
+) -> float | None:
     """Largest similarity of a replicating seed's noise difference (N, C, H, W) with neurons off to its own before; None where no seed
     replicates: there is no memory on these seeds that could be gone."""
     kept = replicating(unblocked, settings, tau)
-    return float(SIMILARITIES[settings.similarity](unblocked[kept], blocked[kept]).max()) if kept else None
+    return (
+        float(SIMILARITIES[settings.similarity](unblocked[kept], blocked[kept]).max())
+        if kept
+        else None
+    )
 
 
 def fresh_same_seed(probe: Probe, neurons: NeuronSet, tau: float) -> float:
@@ -167,13 +175,26 @@ def quality(
         with suppress(NumericalError):
             other = others[k % len(others)] if others else None
             rows.append(_change(model, prompt, neurons, image_settings, judges or Judges(), other))
-    medians = {key: round(statistics.median(r[key] for r in rows), 4) for key in rows[0]} if rows else {}
-    rounded = sorted(({key: round(value, 4) for key, value in row.items()} for row in rows), key=lambda row: list(row.values()))
+    medians = (
+        {key: round(statistics.median(r[key] for r in rows), 4) for key in rows[0]} if rows else {}
+    )
+    rounded = sorted(
+        ({key: round(value, 4) for key, value in row.items()} for row in rows),
+        key=lambda row: list(row.values()),
+    )
     each = {"each": rounded} if rows else {}
-    return {"prompts": len(rows), "failed": len(prompts) - len(rows), "neurons": len(neurons), **medians, **each}
+    return {
+        "prompts": len(rows),
+        "failed": len(prompts) - len(rows),
+        "neurons": len(neurons),
+        **medians,
+        **each,
+    }
 
 
-def random_sets(model: Model, neurons: NeuronSet, seed: int = 0, draws: int = RANDOM) -> list[NeuronSet]:
+def random_sets(
+    model: Model, neurons: NeuronSet, seed: int = 0, draws: int = RANDOM
+) -> list[NeuronSet]:
     """Draws of as many other neurons of the same layers, none of `neurons` (the baseline of Finding NeMo, section 4).
 
     Raises EditError for a layer with too few others.
@@ -199,6 +220,12 @@ def _change(
         if off is not None:
             with deactivate(model, off):
                 after = generate(model, prompt, [FRESH], image_settings)
-            made = {"pixel_change": pixel_changes(before, after)[0]} | compare_images(prompt, before, after, judges)
-            values |= {prefix + key: value for key, value in made.items() if not (prefix and key.endswith("_before"))}
+            made = {"pixel_change": pixel_changes(before, after)[0]} | compare_images(
+                prompt, before, after, judges
+            )
+            values |= {
+                prefix + key: value
+                for key, value in made.items()
+                if not (prefix and key.endswith("_before"))
+            }
     return values

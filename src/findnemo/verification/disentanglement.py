@@ -35,15 +35,24 @@ def attention_cosine(
     (True, True)
     """
     if isinstance(prompts, str) or not prompts or samples < 1:
-        raise InputError(f"prompts {prompts!r:.60} with {samples} samples: give a list of prompts, and one sample or more")
+        raise InputError(
+            f"prompts {prompts!r:.60} with {samples} samples: give a list of prompts, and one sample or more"
+        )
     rows = [_cosines(model, prompt, neurons, samples, seed) for prompt in prompts]
-    return {name: statistics.fmean(value for row in rows for value in row[name]) for name in rows[0]}
+    return {
+        name: statistics.fmean(value for row in rows for value in row[name]) for name in rows[0]
+    }
 
 
 @torch.no_grad()
-def _cosines(model: Model, prompt: str, neurons: NeuronSet, samples: int, seed: int) -> dict[str, list[float]]:
+def _cosines(
+    model: Model, prompt: str, neurons: NeuronSet, samples: int, seed: int
+) -> dict[str, list[float]]:
     """Layer -> one cosine per sample."""
-    latents, text = model.noise(prompt, range(samples), seed), model.encode([prompt]).expand(samples, -1, -1)
+    latents, text = (
+        model.noise(prompt, range(samples), seed),
+        model.encode([prompt]).expand(samples, -1, -1),
+    )
     timestep = model.timesteps(PAPER.steps)[0]
     with _outputs(model) as on:
         model.predict_noise(latents, timestep, text)
