@@ -80,9 +80,10 @@ class Literal:
         seen: dict[str, Tensor] = {}
         with ExitStack() as stack:
             for name, layer in self.model.value_layers.items():
-                hook = lambda m, a, y, name=name: seen.update(
-                    {name: y[0].float().abs().mean(0).cpu()}
-                )  # noqa: E731
+
+                def hook(module, args, output, name=name):
+                    seen[name] = output[0].float().abs().mean(0).cpu()
+
                 stack.callback(layer.register_forward_hook(hook).remove)
             self._pass(self.latents[:1], self.model.encode([self.prompt]))
         return seen

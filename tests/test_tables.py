@@ -356,7 +356,7 @@ def test_marks_are_taken_away_as_they_were_put(text):
 @given(
     st.text(st.sampled_from("'=+-@\t＝＠a"), max_size=6),
     st.text(st.sampled_from("'=+-@\t＝＠a"), max_size=6),
-)  # noqa: RUF001
+)
 @settings(max_examples=500, deadline=None, database=None)
 def test_no_two_texts_have_one_form(one, other):
     assert (marked(one) == marked(other)) == (one == other)
@@ -365,7 +365,7 @@ def test_no_two_texts_have_one_form(one, other):
 ANY = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 TRICKY = st.text(
     st.sampled_from("'\"=+-@,;\t|\r\n \\＝＋－＠\u2028\x85\ufeffa東"), min_size=1, max_size=12
-)  # noqa: RUF001
+)
 
 
 @settings(max_examples=60, deadline=None, database=None)

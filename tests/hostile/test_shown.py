@@ -25,8 +25,8 @@ from findnemo.studies._table import _escaped
 
 PAYLOADS = (
     "=cmd|'/c calc'!A0",
-    "＝1+1",  # noqa: RUF001
-    "＠SUM(A1)",  # noqa: RUF001
+    "＝1+1",
+    "＠SUM(A1)",
     "+1",
     '-1"\n=2',
     "<script>alert(1)</script>",
@@ -66,7 +66,7 @@ def test_no_cell_of_a_table_is_a_formula_and_json_holds_captions_whole(run):
         for row in rows
         for v in row.values()
         if v.startswith(("=", "@", "\t", "\r", "\n", "＝", "＠", "＋", "－"))
-    ]  # noqa: RUF001
+    ]
     assert [row["caption"].removeprefix("'") for row in rows] == list(PAYLOADS)
     assert [
         row["caption"] for row in json.loads(whole.read_text(encoding="utf-8"))["results"]

@@ -203,7 +203,7 @@ def test_a_run_is_attacked_once_and_again_only_where_something_changed(tmp_path,
                 "memorized, untouched",
                 "never seen, neurons off",
                 "mirrored, neurons off",
-            ),
+            )
         }
         assert run.meta("attempts")["columns"] == [
             "untouched",

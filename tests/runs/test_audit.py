@@ -630,10 +630,7 @@ def test_a_method_that_gives_nan_is_marked_and_the_others_are_compared(
 
     monkeypatch.setattr(module, "made", spoilt)
     with start(tmp_path / "run", model, calibration, PLAN) as run:
-        module.compare(
-            Work(run, model, calibration, PLAN),
-            ["neurons"],
-        )
+        module.compare(Work(run, model, calibration, PLAN), ["neurons"])
         captions = [c for c in run.captions() if "localize" in c.results]
     assert {c.text: list(c.failed) for c in captions if c.failed} == {one[0]: ["compare:neurons"]}
     assert all(

@@ -16,10 +16,10 @@ def case(*payloads, **failed) -> Caption:
         1,
         None,
         None,
-        dict(zip(("detect", "localize", "verify"), payloads)),
+        dict(zip(("detect", "localize", "verify"), payloads, strict=False)),
         failed,
         0.0,
-    )  # noqa: B905
+    )
 
 
 @pytest.mark.parametrize(

@@ -178,10 +178,7 @@ def test_figure_2a_judges_memories_that_were_missed_too(low):
         made[f"{name}, {kind}"][1]
         for kind in ("all", "VM")
         for name in ("AUROC", "accuracy at .5", "TPR at 1 % FPR")
-    ] == [
-        *("0.98", "0.942", "0.876"),
-        *("0.9964", "0.9739", "0.9821"),
-    ]
+    ] == [*("0.98", "0.942", "0.876"), *("0.9964", "0.9739", "0.9821")]
 
 
 def test_without_other_captions_accuracy_at_tau_is_left_out(low):

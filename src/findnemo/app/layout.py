@@ -285,8 +285,11 @@ def _any_caption(subject: Subject, shared: Shared, fill: Fill) -> None:
         _to_neurons(shared)
 
     def examine(
-        caption: str, epoch: float, request: gr.Request, progress: gr.Progress = gr.Progress()
-    ) -> Any:  # noqa: B008
+        caption: str,
+        epoch: float,
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> Any:
         who = Who(_session(request), int(epoch))
         found = events.examine(
             subject,

@@ -12,7 +12,7 @@ from collections.abc import Collection
 
 FORMULA = tuple(
     "=+-@\t\r\n＝＋－＠"
-)  # how a formula begins for some spreadsheet, in full width too  # noqa: RUF001
+)  # how a formula begins for some spreadsheet, in full width too
 COLUMNS = (  # of every results.csv, whatever else it has
     *(
         "row",

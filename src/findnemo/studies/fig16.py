@@ -193,9 +193,10 @@ def _channel_means(model: Model, prompt: str) -> dict[str, Tensor]:
     seen: dict[str, Tensor] = {}
     with ExitStack() as stack:
         for name, module in _convolutions(model).items():
-            hook = lambda m, args, out, name=name: seen.__setitem__(
-                name, out.float().abs().mean((0, 2, 3)).cpu()
-            )  # noqa: E731
+
+            def hook(module: nn.Module, args: Any, output: Tensor, name: str = name) -> None:
+                seen[name] = output.float().abs().mean((0, 2, 3)).cpu()
+
             stack.callback(module.register_forward_hook(hook).remove)
         model.predict_noise(
             model.noise(prompt, [0]), model.timesteps(50)[0], model.encode([prompt])
