@@ -1,4 +1,4 @@
-"""Repair of a damaged run: what can be read goes into a new database, what is lost is named, and the next audit answers it again.
+"""Repair of a damaged run: sound rows of its database and of its backup make a new one; the next audit answers what neither has.
 
 print(repair("run").text())
 """
@@ -44,10 +44,8 @@ OF_CAPTION = {
     "compare": "compare:",
 }  # folder -> stage that made it
 DERIVED = ("quality", "quality_basis", "listed")  # made again where a value of the run is lost
-UNREADABLE = (
-    sqlite3.Error,
-    UnicodeDecodeError,
-)  # what a damaged file raises; the second of a name in a message
+# what a damaged file raises: the second where SQLite names something in it that is no text
+UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
 NAMED = 20  # losses told one by one
 
 Table = dict[Any, tuple[int, tuple[Any, ...]]]  # key -> row number and row with its checksum
@@ -89,8 +87,8 @@ def _some(head: str, items: tuple[str, ...]) -> list[str]:
 def repair(path: str | os.PathLike) -> Repair:
     """Check a run directory and put right what is damaged: the database, pictures, the calibration. A whole one stays as it is.
 
-    Of a damaged database every row that can be read and fits its checksum is put into a new one, which takes its place; the damaged
-    one stays beside it. A result whose pictures are damaged or missing, and a damaged calibration (moved aside), are made again by the next
+    Of a damaged database every row that SQLite reads and that fits its checksum is put into a new one, and of its backup those that it
+    lacks; the new one takes its place, the damaged one stays beside it. A result whose pictures are damaged or missing, and a damaged calibration (moved aside), are made again by the next
     audit. Raises InputError if it is no run directory, in use, of a newer findnemo, or has lost its settings; StorageError where
     nothing can be written.
     """

@@ -1,4 +1,4 @@
-"""The run store: one directory per run. SQLite (WAL) for settings, captions and results; images as PNG.
+"""The run store: one directory per run. SQLite (WAL) for settings, captions and results, with a backup; images as PNG.
 
 Every result is committed in one transaction, after the files that belong to it, so a process may die at any point: what was committed
 is there, the rest is done again. One process at a time writes to a run. Every row has a checksum: a flipped byte is noticed.
