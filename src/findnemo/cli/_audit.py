@@ -42,13 +42,13 @@ if TYPE_CHECKING:
 def calibrate(
     model: ModelArg,
     out: OutOpt,
-    captions: Captions,
-    detecting: Detecting,
-    source: Source,
-    workers: Workers,
     prompts: Annotated[
         str | None, typer.Option("--prompts", "-p", help="Hold-out captions (not memorized).")
     ] = None,
+    captions: Captions = Captions(),
+    detecting: Detecting = Detecting(),
+    source: Source = Source(),
+    workers: Workers = Workers(),
     import_statistics: Annotated[
         Path | None, typer.Option(help="Import published activation statistics (.pt) instead.")
     ] = None,
@@ -134,11 +134,11 @@ def _percent(share: float) -> str:
 def detect(
     model: ModelArg,
     out: OutOpt,
-    captions: Captions,
-    detecting: Detecting,
-    source: Source,
-    workers: Workers,
     prompts: PromptsOpt = None,
+    captions: Captions = Captions(),
+    detecting: Detecting = Detecting(),
+    source: Source = Source(),
+    workers: Workers = Workers(),
     detector: Annotated[
         str | None,
         typer.Option(
@@ -198,12 +198,12 @@ def detect(
 def localize(
     model: ModelArg,
     out: OutOpt,
-    captions: Captions,
-    detecting: Detecting,
-    localizing: Localizing,
-    source: Source,
-    workers: Workers,
     prompts: PromptsOpt = None,
+    captions: Captions = Captions(),
+    detecting: Detecting = Detecting(),
+    localizing: Localizing = Localizing(),
+    source: Source = Source(),
+    workers: Workers = Workers(),
     fail_on_memorized: FailOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
@@ -230,14 +230,14 @@ def localize(
 def audit(
     model: ModelArg,
     out: OutOpt,
-    captions: Captions,
-    detecting: Detecting,
-    localizing: Localizing,
-    pictures: Pictures,
-    source: Source,
-    workers: Workers,
-    output: Output,
     prompts: PromptsOpt = None,
+    captions: Captions = Captions(),
+    detecting: Detecting = Detecting(),
+    localizing: Localizing = Localizing(),
+    pictures: Pictures = Pictures(),
+    source: Source = Source(),
+    workers: Workers = Workers(),
+    output: Output = Output(),
     fail_on_memorized: FailOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,

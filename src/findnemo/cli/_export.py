@@ -16,8 +16,8 @@ from findnemo.tasks.options import Selecting, Source
 @grouped(source=("compile", "dtype"))
 def export(
     run: RunArg,
-    selecting: Selecting,
-    source: Source,
+    selecting: Selecting = Selecting(),
+    source: Source = Source(),
     to: Annotated[
         list[str] | None,
         typer.Option(

@@ -23,9 +23,9 @@ def harden(
             "--out", "-o", help="Where to write the hardened checkpoint, a diffusers directory."
         ),
     ],
-    hardening: HardeningOptions,
-    source: Source,
-    workers: Workers,
+    hardening: HardeningOptions = HardeningOptions(),
+    source: Source = Source(),
+    workers: Workers = Workers(),
     model: MovedOpt = None,
     json: JsonOpt = False,
     quiet: QuietOpt = False,

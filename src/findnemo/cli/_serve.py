@@ -24,7 +24,7 @@ PlaceArg = Annotated[
 @grouped(source=("compile",))
 def app(
     place: PlaceArg,
-    source: Source,
+    source: Source = Source(),
     calibration: Annotated[
         Path | None,
         typer.Option(

@@ -41,15 +41,15 @@ PAPER = ", paper"  # how heads of columns with published numbers end
 @grouped(captions=("shard",), detecting=("confidence", "screen", "fdr"), output=("wait", "report"))
 def compare(
     model: ModelArg,
-    captions: Captions,
-    comparing: Comparing,
-    detecting: Detecting,
-    pictures: Pictures,
-    source: Source,
-    workers: Workers,
-    output: Output,
-    out: OutOpt = Path("findnemo-compare"),
     prompts: PromptsOpt = None,
+    captions: Captions = Captions(),
+    comparing: Comparing = Comparing(),
+    detecting: Detecting = Detecting(),
+    pictures: Pictures = Pictures(),
+    source: Source = Source(),
+    workers: Workers = Workers(),
+    output: Output = Output(),
+    out: OutOpt = Path("findnemo-compare"),
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -98,9 +98,9 @@ def study(
         str, typer.Argument(help="all, or names separated by commas: table1, fig4, ...")
     ],
     run: RunArg,
-    studying: Studying,
-    source: Source,
-    workers: Workers,
+    studying: Studying = Studying(),
+    source: Source = Source(),
+    workers: Workers = Workers(),
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder to write to (default: RUN/studies).")
     ] = None,

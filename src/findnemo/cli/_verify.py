@@ -27,9 +27,9 @@ from findnemo.tasks.options import Source, Trying, Workers
 @grouped(source=("compile",))
 def verify(
     run: RunArg,
-    trying: Trying,
-    source: Source,
-    workers: Workers,
+    trying: Trying = Trying(),
+    source: Source = Source(),
+    workers: Workers = Workers(),
     model: MovedOpt = None,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
