@@ -81,7 +81,7 @@ ConsensusOpt = Annotated[
 SearchOpt = Annotated[
     str,
     typer.Option(
-        help="How neurons are sought: 'trajectory' until pictures are no copies; 'gradient', 'halving' or 'listing' (Algorithms 3 and 4) by one step."
+        help="How neurons are sought: 'trajectory' until pictures are no copies; 'gradient' or 'listing' (Algorithms 3 and 4) by one step."
     ),
 ]
 ScopeOpt = Annotated[
@@ -467,10 +467,6 @@ def audit(
     screen: ScreenOpt = False,
     fdr: FdrOpt = None,
     images: ImagesOpt = 4,
-    grow: Annotated[
-        bool,
-        typer.Option(help="Switch off more where finished images are still copies of each other."),
-    ] = True,
     image_steps: StepsOpt = None,
     guidance: GuidanceOpt = None,
     sampler: SamplerOpt = None,
@@ -557,7 +553,7 @@ def audit(
         if place is not None
     }
     plan = make_plan(model, search, images, image_steps, guidance, settings.seed, sampler)
-    plan = replace(plan, grow=grow, judges=judges, consensus=consensus, scope=checked_scope(scope))
+    plan = replace(plan, judges=judges, consensus=consensus, scope=checked_scope(scope))
     plan = gentle(plan, model, max_impact, unrelated, column, quiet, clean if holdout else None)
     stages, folder = ("detect", "localize", "verify"), Path(prompts or "").absolute().parent
     with tracked(out, track, quiet), at_work(model, crew, device, dtype, quiet, compile) as pool:

@@ -151,7 +151,6 @@ def plan_of(settings: dict[str, Any]) -> Any:
         settings["search"],
         Screen.from_json(settings["screen"]) if settings.get("screen") else None,
         settings["images"],
-        settings.get("grow", True),
         ImageSettings.from_json(settings["image_settings"]),
         settings["judges"],
         fdr=settings.get("fdr"),
