@@ -700,7 +700,7 @@ def test_a_screen_says_what_it_would_miss_and_finds_the_same_here(usual, audited
     assert "screen" in refused.err
 
 
-@pytest.mark.parametrize("search", ["halving", "listing"])
+@pytest.mark.parametrize("search", ["gradient", "listing"])
 def test_another_search_is_recorded(usual, tmp_path, search):
     assert cli("localize", *usual, "--search", search, "--out", tmp_path / "run").status == 0
     assert outcome(tmp_path / "run")["settings"]["search"] == search
@@ -823,7 +823,7 @@ def test_compare_goes_on_with_the_settings_that_an_audit_has_left(place, usual, 
         "--out",
         out,
         "--search",
-        "halving",
+        "gradient",
         "--images",
         2,
         "--image-steps",
@@ -834,7 +834,7 @@ def test_compare_goes_on_with_the_settings_that_an_audit_has_left(place, usual, 
     compared = cli("compare", *usual[:3], "--out", out, "--mitigations", "neurons")
     assert compared.status == 0, compared.err
     with Run.open(out) as run:
-        assert run.meta("settings")["search"] == "halving"
+        assert run.meta("settings")["search"] == "gradient"
         done = [c.results["compare:none"] for c in run.captions() if "compare:none" in c.results]
     assert done
     assert {d["images"] for d in done} == {2}

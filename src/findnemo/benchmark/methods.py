@@ -233,7 +233,6 @@ def by_chance(task: Task) -> Answer:
 METHODS: dict[str, Method] = {
     "findnemo": partial(by_search, search="trajectory"),
     "gradient": partial(by_search, search="gradient"),
-    "halving": partial(by_search, search="halving"),
     "NeMo": partial(by_search, search="listing"),
     "z-score": by_z_score,
     "top-k": by_top_k,

@@ -150,8 +150,8 @@ def localize(
 
     `search`: "trajectory" (default) goes on until pictures are no copies any more (module `trajectory`), as `images` makes them (steps and guidance; by
     default the model's usual ones), among the value neurons of `scope`: "all", or those of the layers that the "paper" names. The others look at one
-    noisy step, in the paper's layers: "gradient" ranks value neurons by a gradient and returns a 1-minimal set; "halving" does so from z-scores,
-    without gradients; "listing" is Algorithms 3 and 4 as published. `max_impact`: among sets that remove the memory prefer one that
+    noisy step, in the paper's layers: "gradient" ranks value neurons by a gradient and returns a 1-minimal set;
+    "listing" is Algorithms 3 and 4 as published. `max_impact`: among sets that remove the memory prefer one that
     changes the captions of `unrelated` (not memorized) by no more than this, see `Bystanders`; if none is found, the gentlest is returned,
     and its `impact` tells. `consensus`: so many searches, each on seeds of its own (base seeds seed, seed + 1, ...); the neurons that more than
     half of them found, and as many more, in order of frequency, as it takes for the memory to be gone on the seeds of all of them. Raises

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from findnemo.edits import masks
 from findnemo.errors import EditError
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
 from findnemo.passes.deltas import Probe
@@ -56,21 +55,11 @@ class Replication:
                 [0],
             )
 
-    @torch.no_grad()
     def similarities(self, sets: Sequence[NeuronSet], seeds: Sequence[int]) -> Tensor:
         """Same-seed similarity with each set switched off, for each seed (positions): (sets, seeds), computed as one batch.
 
         The seeds of a set are compared together, as in the released code."""
-        scales = {
-            n: s.repeat_interleave(len(seeds), 0) for n, s in masks(self.probe.model, sets).items()
-        }
-        rows = [*seeds] * len(sets)
-        blocked = self.probe.scaled_deltas(scales, rows)
-        return (
-            self._similarity(self.unblocked[rows], blocked, len(seeds))
-            .view(len(sets), len(seeds))
-            .cpu()
-        )
+        return self.probe.similarities(self.unblocked, sets, seeds, together=len(seeds))
 
     def _known(self, neurons: NeuronSet, seeds: Sequence[int]) -> dict[int, float]:
         """Same-seed similarity of one set for some seeds, each measured once."""

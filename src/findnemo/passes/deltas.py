@@ -16,7 +16,7 @@ from findnemo.models import Model, require_caption
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.passes.reuse import Reuse
 from findnemo.runtime.memory import freed, out_of_memory, too_little
-from findnemo.scores import CONSTANT, constant, memorization_score, minmax
+from findnemo.scores import CONSTANT, SIMILARITIES, constant, memorization_score, minmax
 from findnemo.settings import PAPER, Settings
 
 BATCH = 64  # latents in one pass, until memory says otherwise
@@ -121,6 +121,24 @@ class Probe:
             return self.one_pass(part, keep[rows], untouched if rows == slice(0, len(keep)) else 0)
 
         return torch.cat(self.in_batches(len(keep), part))
+
+    @torch.no_grad()
+    def similarities(
+        self, untouched: Tensor, sets: Sequence[NeuronSet], keep: Sequence[int], together: int = 1
+    ) -> Tensor:
+        """Same-seed similarity with each set switched off, (sets, samples), in one batch.
+
+        `untouched`: deltas of all samples; `keep`: positions of the samples that are asked. `together`: so many in a row are compared together,
+        where a similarity depends on that (MS-SSIM).
+        """
+        scales = {
+            name: scale.repeat_interleave(len(keep), 0)
+            for name, scale in masks(self.model, sets).items()
+        }
+        rows = [*keep] * len(sets)
+        alike = SIMILARITIES[self.settings.similarity]
+        values = alike(untouched[rows], self.scaled_deltas(scales, rows), together)
+        return values.view(len(sets), len(keep)).cpu()
 
     def one_pass(
         self, scales: Mapping[str, Tensor], keep: Sequence[int], untouched: int = 0
