@@ -146,7 +146,7 @@ def test_attribution_is_the_slope_of_the_mean_similarity(demo_model):
 def test_wanda_by_hand(member):
     model = member.model
     name, layer = next(iter(model.value_layers.items()))
-    text = model.encode([CAPTION])[0]
+    text = model.encode([CAPTION]).tokens[0]
     by_hand = [
         sum(abs(float(w)) * float(text[:, j].norm()) for j, w in enumerate(row))
         for row in layer.weight[:3].tolist()

@@ -108,7 +108,7 @@ def noise_differences(
     kept: Iterable[int] = SEEDS,
 ) -> dict[int, Tensor]:
     """Seed -> scaled eps(x_T, T, y) - x_T, with the neurons S deactivated."""
-    y, deltas = model.encode([prompt]), {}
+    y, deltas = model.encode([prompt]).tokens, {}
     for k in kept:
         x_T = model.noise(prompt, [k], seed)
         delta = blocked_eps(model, x_T, TIMESTEP[variant], y, S) - x_T
@@ -163,7 +163,7 @@ def activations(model: Model, prompt: str) -> Statistics:
         seen[layer] = output[0].abs().mean(dim=0)
 
     with hooks(model, read):
-        eps(model, model.noise(prompt, [0]), 981, model.encode([prompt]))
+        eps(model, model.noise(prompt, [0]), 981, model.encode([prompt]).tokens)
     return seen
 
 

@@ -283,7 +283,7 @@ def test_noise_differences_are_kept_as_pictures_of_fresh_seeds(undisturbed, mode
     latents = model.noise(caption.text, [1000, 1001], SETTINGS.seed)
     with torch.no_grad():
         text, t = model.encode([caption.text]), model.timesteps(SETTINGS.steps)[0]
-        deltas = model.predict_noise(latents, t, text.expand(2, -1, -1)) - latents
+        deltas = model.predict_noise(latents, t, text.expand(2)) - latents
     for k, delta in enumerate(deltas):
         scaled = (delta - delta.min()) / (delta.max() - delta.min())
         with Image.open(undisturbed / "noise" / caption.slug / f"before-{k:02d}.png") as picture:

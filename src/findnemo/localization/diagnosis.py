@@ -8,14 +8,12 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from findnemo import demo
 from findnemo.edits import muted
 from findnemo.errors import EditError, InputError, NumericalError
 from findnemo.images import ImageSettings
 from findnemo.localization.trajectory import COPIES, GONE, SAME, Copies, few_steps
-from findnemo.models import Model
+from findnemo.models import Model, Text
 from findnemo.passes.denoising import Denoising, likeness
 from findnemo.runtime.state import undisturbed
 
@@ -147,8 +145,8 @@ def _outputs(model: Model, names: Sequence[str]) -> int:
     return sum(len(getattr(layer, "weight", ())) for layer in layers)
 
 
-def _shortened(model: Model, prompt: str) -> Iterator[tuple[str, Tensor]]:
-    """Text embeddings of the caption without something: all of it, its names (words with a capital letter or a digit), each word."""
+def _shortened(model: Model, prompt: str) -> Iterator[tuple[str, Text]]:
+    """The caption without something: all of it, its names (words with a capital letter or a digit), each word."""
     yield NO_CAPTION, model.unconditional()
     words = prompt.split()
     names = {word for word in words if word != word.lower() or any(c.isdigit() for c in word)}
