@@ -14,7 +14,7 @@ from findnemo.app.jobs import Jobs
 from findnemo.calibration import Calibration
 from findnemo.errors import InputError
 from findnemo.files.originals import kept_name, picture
-from findnemo.images import ImageSettings, generate
+from findnemo.images import ImageSettings, generate, usual
 from findnemo.models import Model, load
 from findnemo.models._identity import kept_identity, refuse_other
 from findnemo.runs import Caption, Run, captions_of, settings_of
@@ -59,7 +59,7 @@ def open_subject(
     run = Path(place) if is_run(place) else None
     if run is None:
         model = model or load(str(place), channels_last=True)
-        settings = demo.usual(model.source)
+        settings = usual(model.source)
         source = model.source
         own = (lambda: demo.calibration(source)) if source in demo.MODELS else None
     else:

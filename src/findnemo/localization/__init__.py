@@ -10,10 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from findnemo import demo
 from findnemo.calibration import Calibration, layer_activations
 from findnemo.errors import InputError
-from findnemo.images import ImageSettings
+from findnemo.images import ImageSettings, usual
 from findnemo.localization.candidates import initial_selection, out_of_distribution_neurons
 from findnemo.localization.diagnosis import Diagnosis, diagnose
 from findnemo.localization.gentle import EFFORT, Bystanders, Choice, bystanders, gentlest
@@ -190,13 +189,7 @@ def localize(
             else Bystanders(model, unrelated, calibration.settings)
         )
         return _to_the_end(
-            model,
-            prompt,
-            calibration,
-            images or demo.usual(model.source),
-            scope,
-            max_impact,
-            others,
+            model, prompt, calibration, images or usual(model.source), scope, max_impact, others
         )
 
 

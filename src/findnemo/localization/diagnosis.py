@@ -8,10 +8,9 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
-from findnemo import demo
 from findnemo.edits import muted
 from findnemo.errors import EditError, InputError, NumericalError
-from findnemo.images import ImageSettings
+from findnemo.images import ImageSettings, usual
 from findnemo.localization.trajectory import COPIES, GONE, SAME, Copies, few_steps
 from findnemo.models import Model, Text
 from findnemo.passes.denoising import Denoising, likeness
@@ -72,7 +71,7 @@ def diagnose(
         found = diagnose(findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring", findnemo.demo.calibration().ordinary)
         found.carrier  # 'value layers of down_blocks.1', where that memory was planted
     """
-    images = images or demo.usual(model.source)
+    images = images or usual(model.source)
     captions = [caption for caption in ordinary if caption != prompt][:ORDINARY]
     others = [Denoising(model, caption, 1, images.guidance, seed) for caption in captions]
     if not others:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from findnemo.errors import EditError
-from findnemo.localization.replication import frozen
 from findnemo.mitigation._case import Case
 from findnemo.models import Model, Text
 from findnemo.passes.conditioning import Call, check_changeable, following
+from findnemo.passes.gradients import frozen
 from findnemo.runtime.state import undisturbed
 
 TARGET, ENTRIES = (

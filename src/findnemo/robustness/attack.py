@@ -16,9 +16,9 @@ from torch import Tensor
 
 from findnemo.errors import InputError, NumericalError
 from findnemo.images import ImageSettings, generate
-from findnemo.localization.replication import GRADIENT_SCALE, frozen
 from findnemo.models import Model, Text
 from findnemo.passes.conditioning import following
+from findnemo.passes.gradients import GRADIENT_SCALE, frozen
 from findnemo.robustness._subject import Subject, closeness, latents_of
 from findnemo.runtime.state import undisturbed
 from findnemo.seeds import ATTACK, sample_seed
