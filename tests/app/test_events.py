@@ -85,7 +85,13 @@ def test_what_the_app_says_is_what_the_run_says(subject, verified, said):
         first = next(run.captions())
     detected, found = (
         {"memorized": True, "score": 0.9, "tau": 0.8},
-        {"reached": True, "tau": 0.8, "neurons": {"a": [1]}, "score_after": 0.1},
+        {
+            "reached": True,
+            "tau": 0.8,
+            "neurons": {"a": [1]},
+            "score_before": 0.9,
+            "score_after": 0.1,
+        },
     )
     results = {"detect": detected, "localize": found} | (
         {} if verified is None else {"verify": verified}

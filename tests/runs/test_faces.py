@@ -16,6 +16,7 @@ from findnemo.report import _captions as cards
 from findnemo.report import _facts as facts
 from findnemo.runs import STANDINGS, STATES, Run, all_neurons, row, standing, state
 from findnemo.runs.overview import figures
+from findnemo.runs.standing import WORDS
 from findnemo.runs.track import caption_values, run_values
 
 TAU = 0.4
@@ -152,11 +153,7 @@ def test_all_faces_say_the_same_of_a_caption(tmp_path, name):
     case = CASES[name]
     with run_with(tmp_path / "run", {name: case}) as run:
         (caption,) = run.captions()
-        assert (standing(caption, TAU), standing(caption), state(caption)) == (
-            case.says,
-            case.says,
-            case.is_,
-        )
+        assert (standing(caption), state(caption)) == (case.says, case.is_)
         assert bool(len(all_neurons([caption]))) == case.off
         # results.csv and results.json
         values = row(caption)
@@ -171,7 +168,7 @@ def test_all_faces_say_the_same_of_a_caption(tmp_path, name):
             ", ", ": "
         ).split(": ")
         # app
-        assert events.verdict(caption) == case.says
+        assert events.table([caption])[0][events.COLUMNS.index("verdict")] == case.says
         kept = {shown for shown, lets in events.FILTERS.items() if lets(caption)}
         assert kept >= {"all", case.says}
         assert ("memorized" in kept) == (case.is_ == "memorized")
@@ -185,10 +182,10 @@ def test_all_faces_say_the_same_of_a_caption(tmp_path, name):
             assert (card["standing"], card["state"], card["told"]) == (
                 case.says,
                 case.is_,
-                cards.TOLD[case.says],
+                WORDS[case.says].beside,
             )
         # the five figures of all faces
-        found, worse, gone, off, _ = figures([caption], TAU, None)
+        found, worse, gone, off, _ = figures([caption], None)
         assert found.value == (case.is_ == "memorized")
         assert (gone.value or 0, worse.value or 0) == (
             case.says == "gone",
@@ -224,7 +221,7 @@ def test_a_run_of_all_cases_is_counted_alike_everywhere(tmp_path):
         assert f"{by_state['suspected']} more are over tau and only suspected" in told
         assert f"{gone} of {gone + bad} memories are gone." in told
         known = {
-            "stand": {c.id: standing(c, TAU) for c in captions},
+            "stand": {c.id: standing(c) for c in captions},
             "memorized": [c for c in captions if state(c) == "memorized"],
             "suspected": [c for c in captions if state(c) == "suspected"],
             "captions": captions,

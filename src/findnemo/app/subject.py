@@ -114,11 +114,20 @@ def captions(subject: Subject) -> list[Caption]:
 
 
 def caption_of(subject: Subject, id_: int | None) -> Caption:
-    """One caption of the run. Raises InputError if it has no such caption."""
-    found = [c for c in captions(subject) if c.id == id_]
-    if not found:
-        raise InputError("no such caption in this run: choose one from the list")
-    return found[0]
+    """One caption of the run; no other is read. Raises InputError if it has no such caption."""
+    if subject.run is not None and isinstance(id_, int) and 0 <= id_ < 2**63:
+        with Run.open(subject.run) as run:
+            for caption in captions_of(run, [id_]):
+                return caption
+    raise InputError("no such caption in this run: choose one from the list")
+
+
+def texts(subject: Subject) -> list[tuple[int, int, str]]:
+    """(id, row, text) of every caption of the run, without its results."""
+    if subject.run is None:
+        return []
+    with Run.open(subject.run) as run:
+        return [(id_, row, str(text)) for id_, text, row, *_ in run.rows("captions", "ORDER BY id")]
 
 
 # pictures: of the run directory only, whatever its rows and links say -------------------------------------------------
