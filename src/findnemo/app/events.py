@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 from findnemo import export as exports
 from findnemo.app.jobs import Tell
 from findnemo.app.subject import (
+    NO_CAPTION,
     Subject,
     caption_of,
     captions,
+    numbered,
     run_images,
     sheet,
-    texts,
     training_image,
 )
 from findnemo.app.text import escaped, note, numbers, short, whole
@@ -137,11 +138,11 @@ def names(found: Iterable[Caption]) -> list[tuple[str, int]]:
 
 def clicked(subject: Subject, cells: Sequence[Any]) -> int:
     """The id of the caption that a row of the table stands for, whatever order the browser shows it in."""
-    row_shown, *text_shown = [str(cell) for cell in cells[:2]] or [""]
-    for id_, number, text in texts(subject):
-        if str(number) == row_shown and [short(text)] == text_shown:
+    number, *shown = [str(cell) for cell in cells[:2]] or [""]
+    for id_, text in numbered(subject, number):
+        if [short(text)] == shown:
             return id_
-    return caption_of(subject, None).id
+    raise InputError(NO_CAPTION)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MOST = 32  # images of a caption that are shown
 KEPT = 64  # untouched images, to compare edited ones with
+NO_CAPTION = "no such caption in this run: choose one from the list"
 
 
 @dataclass(frozen=True)
@@ -119,15 +120,16 @@ def caption_of(subject: Subject, id_: int | None) -> Caption:
         with Run.open(subject.run) as run:
             for caption in captions_of(run, [id_]):
                 return caption
-    raise InputError("no such caption in this run: choose one from the list")
+    raise InputError(NO_CAPTION)
 
 
-def texts(subject: Subject) -> list[tuple[int, int, str]]:
-    """(id, row, text) of every caption of the run, without its results."""
-    if subject.run is None:
+def numbered(subject: Subject, row: str) -> list[tuple[int, str]]:
+    """(id, text) of the captions that have a row number; nothing else of the run is read."""
+    if subject.run is None or not row.isascii():
         return []
     with Run.open(subject.run) as run:
-        return [(id_, row, str(text)) for id_, text, row, *_ in run.rows("captions", "ORDER BY id")]
+        found = run.rows("captions", "WHERE CAST(row AS TEXT) = ? ORDER BY id", (row,))
+        return [(id_, str(text)) for id_, text, *_ in found]
 
 
 # pictures: of the run directory only, whatever its rows and links say -------------------------------------------------

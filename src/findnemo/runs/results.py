@@ -10,7 +10,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, PlainValidator, Strict, TypeAdapter, ValidationError
 from typing_extensions import Required, TypedDict
@@ -295,9 +295,25 @@ META: dict[str, Any] = {  # any of them may be None
     "pictures": Sealed,
     "hardened": Hardened,
 }
-ANSWER = tuple[Text, Literal["done", "failed"], Number]  # stage, status, seconds
 Whole = Annotated[int, Strict()]
-CAPTION = tuple[Whole, Text, Whole, Text | None, Text | None]  # id, text, row, type, image
+
+
+class AnswerRow(NamedTuple):
+    """A row of results without its caption and its payload."""
+
+    stage: Text
+    status: Literal["done", "failed"]
+    seconds: Number
+
+
+class CaptionRow(NamedTuple):
+    """A row of captions."""
+
+    id: Whole
+    text: Text
+    row: Whole
+    type: Text | None
+    image: Text | None
 
 
 @cache
@@ -361,7 +377,7 @@ def meta(stored: Any, key: str, where: str) -> Any:
 def answer(row: tuple[Any, ...], where: str) -> tuple[str, str, float, dict[str, Any]]:
     """A row of results as it is stored, with its payload. Raises InputError naming `where` and what is wrong."""
     stage, status, seconds, stored = row
-    if not fits(ANSWER, (stage, status, seconds)):
+    if not fits(AnswerRow, (stage, status, seconds)):
         raise damaged(where, "stage, status or seconds are of another kind")
     if status == "done":
         return stage, status, seconds, payload(stored, where)
@@ -373,7 +389,7 @@ def answer(row: tuple[Any, ...], where: str) -> tuple[str, str, float, dict[str,
 
 def check_caption(row: tuple[Any, ...], where: str) -> None:
     """Raises InputError unless (id, text, row, type, image) are of their types: SQLite keeps anything in any column."""
-    if not fits(CAPTION, row):
+    if not fits(CaptionRow, row):
         raise damaged(where, f"caption {row[0]!r:.40} has columns of other types")
 
 

@@ -107,11 +107,9 @@ class Caption:
         payload = self.results.get(stage)
         if payload is None:
             return None
-        return stored.decoded(stored.of_key(stored.STAGES, stage), payload, self.where(stage))
-
-    def where(self, stage: str) -> str:
-        """Where the result of a stage lies, for errors."""
-        return f"{self.place}, caption {self.id}, {stage!r:.60}"
+        return stored.decoded(
+            stored.of_key(stored.STAGES, stage), payload, where(self.place, self.id, stage)
+        )
 
     @property
     def score(self) -> float | None:
@@ -461,13 +459,10 @@ class Run:
         """The result of one stage for one caption; None if it is open or failed."""
         rows = list(self.rows("results", "WHERE caption = ? AND stage = ?", (caption, stage)))
         return (
-            stored.payload(rows[0][4], self._where(caption, stage))
+            stored.payload(rows[0][4], where(self.path / DATABASE, caption, stage))
             if rows and rows[0][2] == "done"
             else None
         )
-
-    def _where(self, caption: int, stage: str) -> str:
-        return f"{self.path / DATABASE}, caption {caption!r:.40}, {stage!r:.60}"
 
     def captions(
         self, ids: Iterable[int] | None = None, stage: str | None = None
@@ -497,31 +492,34 @@ class Run:
             yield from self._captions("id BETWEEN ? AND ?", (first, last), stage, listed)
 
     def _captions(
-        self, where: str, values: Sequence[int], stage: str | None, listed: frozenset[int]
+        self, chosen_by: str, values: Sequence[int], stage: str | None, listed: frozenset[int]
     ) -> Iterator[Caption]:
         """The captions of one window."""
-        found = f"SELECT id FROM captions WHERE {where}"
+        found = f"SELECT id FROM captions WHERE {chosen_by}"
         if stage is not None:
-            where += " AND id IN (SELECT caption FROM results WHERE stage = ? AND status = 'done')"
+            chosen_by += (
+                " AND id IN (SELECT caption FROM results WHERE stage = ? AND status = 'done')"
+            )
         chosen = (*values,) if stage is None else (*values, stage)
         results: dict[int, list[tuple]] = {}
         for caption, *rest in self.rows(
             "results", f"WHERE caption IN ({found}) ORDER BY rowid", values
         ):
             results.setdefault(caption, []).append(tuple(rest))
+        place = str(self.path / DATABASE)
         for id_, text, row, kind, image in self.rows(
-            "captions", f"WHERE {where} ORDER BY id", chosen
+            "captions", f"WHERE {chosen_by} ORDER BY id", chosen
         ):
             mine = results.get(id_, [])
-            stored.check_caption((id_, text, row, kind, image), str(self.path / DATABASE))
-            checked = [stored.answer(one, self._where(id_, str(one[0]))) for one in mine]
+            stored.check_caption((id_, text, row, kind, image), place)
+            checked = [stored.answer(one, where(place, id_, str(one[0]))) for one in mine]
             good = {stage: payload for stage, status, _, payload in checked if status == "done"}
             bad = {
                 stage: payload["error"]
                 for stage, status, _, payload in checked
                 if status == "failed"
             }
-            seconds, place = sum(s for _, _, s, _ in mine), str(self.path / DATABASE)
+            seconds = sum(s for _, _, s, _ in mine)
             yield Caption(id_, text, row, kind, image, good, bad, seconds, id_ in listed, place)
 
 
@@ -544,8 +542,17 @@ def each_caption(run: Run, ids: Iterable[int] | None = None) -> Iterator[Caption
             if stage in DECODED:
                 getattr(caption, DECODED[stage])
             else:
-                stored.decoded(stored.of_key(stored.STAGES, stage), result, caption.where(stage))
+                stored.decoded(
+                    stored.of_key(stored.STAGES, stage),
+                    result,
+                    where(caption.place, caption.id, stage),
+                )
         yield caption
+
+
+def where(place: str | Path, caption: int, stage: str) -> str:
+    """Where the result of a stage lies, for errors."""
+    return f"{place}, caption {caption!r:.40}, {stage!r:.60}"
 
 
 def named(table: str, row: Sequence[Any]) -> str:
