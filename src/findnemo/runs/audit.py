@@ -36,11 +36,12 @@ from findnemo.passes.deltas import group_size
 from findnemo.prompts import Prompt
 from findnemo.runs._same import require_same
 from findnemo.runs.discoveries import keep_list
+from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
 from findnemo.runs.standing import STAGES, all_neurons, neurons_of, state
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.table import Shard, enter
 from findnemo.runs.trust import vouch
-from findnemo.runs.workers import Dispatch, Event, Pool, Serial, Unit, drive, drive_together, never
+from findnemo.runs.workers import Dispatch, Event, Pool, Serial, Unit, drive, never
 from findnemo.runs.worklist import groups, list_open, on_list
 from findnemo.runtime.memory import named
 from findnemo.verification import RANDOM, Verification, grow, quality, verify
@@ -142,9 +143,6 @@ class Work:
     original: Callable[[Caption], Image.Image | None] = lambda caption: None
 
 
-Progress = Callable[[str, int, int], None]
-
-
 @dataclass(frozen=True)
 class Answer:
     """What a stage says of a caption: a JSON payload, and files (path in the run directory -> content); or why it failed."""
@@ -194,7 +192,7 @@ def audit(
     work: Work,
     prompts: Iterable[Prompt],
     stages: Sequence[str] = STAGES,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
     pool: Pool | None = None,
     stop: Callable[[], bool] = never,
 ) -> list[Caption]:
@@ -213,7 +211,7 @@ def audit(
 def answer(
     work: Work,
     stages: Sequence[str] = STAGES,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
     pool: Pool | None = None,
     stop: Callable[[], bool] = never,
 ) -> bool:
@@ -227,7 +225,7 @@ def answer(
         require_same(work.run, work.model, pictures=stage == "verify" and bool(work.plan.images))
         if stage == "localize":
             work = replace(work, plan=replace(work.plan, scope=_scope(work, pool)))
-        _answer_stage(work, stage, pool, progress or (lambda stage, done, total: None), stop)
+        _answer_stage(work, stage, pool, progress, stop)
         if stage == "detect":
             keep_list(work.run)
         if stop():
@@ -276,11 +274,8 @@ def _answer_stage(
     step = partial(
         answers, stage=stage, calibration=work.calibration, plan=work.plan, judges=work.judges
     )
-    done = 0
-    progress(stage, done, captions)
-    for events in drive_together(pool, step, Dispatch(units, count, pool.size, pool.aim), stop):
-        done += commit(work.run, stage, events)
-        progress(stage, done, captions)
+    write = partial(commit, work.run, stage)
+    run_stage(Stage(stage, step, units, count, write, captions), pool, progress, stop)
 
 
 def _original(work: Work, stage: str, caption: Caption) -> Image.Image | None:

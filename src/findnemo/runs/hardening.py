@@ -19,7 +19,7 @@ from findnemo.models import Model
 from findnemo.neurons import EMPTY
 from findnemo.robustness.harden import Hardening, Lesson, harden, kept, lesson
 from findnemo.runs._tried import HARDENED, OFF, UNTOUCHED
-from findnemo.runs.audit import Progress, Work, not_memorized
+from findnemo.runs.audit import Work, not_memorized
 from findnemo.runs.robustness import (
     Effort,
     against,
@@ -31,9 +31,10 @@ from findnemo.runs.robustness import (
     trials,
     try_out,
 )
+from findnemo.runs.stages import Progress, no_progress
 from findnemo.runs.standing import all_neurons
 from findnemo.runs.store import Caption
-from findnemo.runs.workers import never
+from findnemo.runs.workers import Pool, never
 from findnemo.seeds import FRESH, REFERENCE
 from findnemo.stats import bootstrap
 
@@ -75,7 +76,7 @@ def harden_run(
     """
     neurons, settings, pictures = all_neurons(work.run.captions()), work.plan.image_settings, {}
     for caption in captions:
-        pictures[caption.id] = subject_of(work, caption, {}).picture
+        pictures[caption.id] = subject_of(work, caption).picture
     edited = findnemo.load(prune(work.model, neurons))
     edited.pipeline.to(dtype=torch.float32)
     lessons: list[Lesson] = [
@@ -100,7 +101,8 @@ def check_hardened(
     hardened: Model,
     effort: Effort,
     hardening: Hardening,
-    progress: Progress | None = None,
+    pool: Pool | None = None,
+    progress: Progress = no_progress,
     stop: Callable[[], bool] = never,
 ) -> dict[str, Any]:
     """Attack curves, attempts and side effects (`quality`) of the edited model and of the hardened one; kept as the run's `hardened`.
@@ -109,10 +111,10 @@ def check_hardened(
     """
     identity = hardened.identity
     made_from = origin(work, identity.whole)
-    made = [*trials(work, effort), *against(hardened, EMPTY, HARDENED, effort, made_from)]
+    made = [*trials(work), *against(EMPTY, HARDENED, hardened, made_from)]
     work.run.set_meta("hardened_from", made_from)
-    attack_all(work, effort, made, progress, stop)
-    try_out(work, effort, made, progress, stop)
+    attack_all(work, effort, pool, progress, stop, made)
+    try_out(work, effort, pool, progress, stop, made)
     prompts = ordinary_captions(work)[1]
     about = {
         "settings": asdict(hardening),

@@ -378,6 +378,13 @@ class Run:
             )
         return run
 
+    def unlock(self) -> None:
+        """Only read from here on, so that others may write to the run."""
+        self._sql("PRAGMA query_only=ON")
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
     def close(self) -> None:
         self._db.close()
         if self._lock is not None:

@@ -19,9 +19,10 @@ from findnemo.images import ImageSettings
 from findnemo.metrics.kind import is_memory
 from findnemo.neurons import NeuronSet
 from findnemo.passes.deltas import score
-from findnemo.runs.audit import Progress, Work
+from findnemo.runs.audit import Work
 from findnemo.runs.calibrating import as_published
 from findnemo.runs.compare import LISTING, judged, localized_captions, made, untouched
+from findnemo.runs.stages import Progress, no_progress
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
 from findnemo.runs.workers import Serial
@@ -59,7 +60,7 @@ class Bench:
     work: Work
     unrelated: Sequence[str]
     limit: int | None = None
-    progress: Progress | None = None
+    progress: Progress = no_progress
     under: Sequence[str] = ()
 
     @property
@@ -151,8 +152,7 @@ class Bench:
         return known["result"]
 
     def say(self, name: str, done: int, total: int) -> None:
-        if self.progress is not None:
-            self.progress(name, done, total)
+        self.progress(name, done, total)
 
     def off(
         self, caption: Caption, neurons: NeuronSet, factor: float = 0.0
