@@ -9,7 +9,7 @@ from rich.table import Table
 
 from findnemo.cli._common import plain, stdout
 from findnemo.cli._robustness import show_robustness
-from findnemo.cli._show import COLOURS, show_run
+from findnemo.cli._show import coloured, show_run
 
 if TYPE_CHECKING:
     from findnemo.neurons import Neuron
@@ -154,7 +154,7 @@ def _verdict(caption: Caption, tau: float) -> str:
     from findnemo.runs.standing import evaluations_of
 
     stands = standing(caption)
-    said = f"[{COLOURS.get(stands, 'red')}]{stands}[/]: {STANDINGS[stands]}"
+    said = f"{coloured(stands)}: {STANDINGS[stands]}"
     if caption.score is None:
         return said
     cost = evaluations_of(caption)

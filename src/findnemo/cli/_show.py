@@ -14,18 +14,15 @@ from findnemo.cli._common import plain, stdout
 if TYPE_CHECKING:
     from findnemo.runs import Caption, Run
 
-COLOURS = {  # of how a caption stands; red where something is wrong
-    "gone": "green",
-    "suspected": "yellow",
-    "not replicated": "yellow",
-    "not verified": "yellow",
-    "not localized": "yellow",
-    "not memorized": "dim",
-    "open": "dim",
-}
-
-
+COLOURS = {"good": "green", "open": "yellow", "bad": "red", "": "dim"}  # of a standing's tone
 MOST_LAYERS = 8  # that are counted one by one
+
+
+def coloured(stands: str, text: str | None = None) -> str:
+    """A text, by default the word itself, in the colour of how a caption stands."""
+    from findnemo.runs.standing import WORDS
+
+    return f"[{COLOURS[WORDS[stands].tone]}]{stands if text is None else text}[/]"
 
 
 def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
@@ -51,7 +48,7 @@ def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
             plain(caption.text),
             plain(caption.type or ""),
             *_cells(caption, layers),
-            f"[{COLOURS.get(stands, 'red')}]{stands}[/]",
+            coloured(stands),
         )
     return table
 
@@ -121,7 +118,7 @@ def verdict(run: Run, captions: Sequence[Caption], total: int) -> list[str]:
     if checked := sum(stand[kind] for kind in ("gone", *BAD)):
         lines.append(f"[bold]{stand['gone']} of {checked} memories are gone.[/]")
     lines += [
-        f"[{COLOURS.get(kind, 'red')}]{stand[kind]} {kind}[/]: {STANDINGS[kind]}."
+        f"{coloured(kind, f'{stand[kind]} {kind}')}: {STANDINGS[kind]}."
         for kind in (*BAD, "not replicated", "not verified", "no neurons")
         if stand[kind]
     ]

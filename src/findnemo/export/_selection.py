@@ -109,7 +109,7 @@ def _about(run: Run, known: Sequence[Caption], chosen: Sequence[Caption]) -> dic
     about = {key: run.meta(key) for key in ("source", "versions", "quality", "preprocessing")} | {
         "settings": settings_of(run)
     }
-    about["audited"] = len(known)
+    about["audited"] = sum(c.detected is not None for c in known)
     states, stand = (
         Counter(state(c) for c in known),
         Counter(standing(c) for c in known if c not in chosen),

@@ -97,6 +97,7 @@ def cards(
             "standing": stand[c.id],
             "state": state(c),
             "told": WORDS[stand[c.id]].beside,
+            "tone": WORDS[stand[c.id]].tone,
             "what": WORDS[stand[c.id]].means,
             "scores": _scores(c),
             "tau": c.detected and c.detected.tau,

@@ -337,7 +337,7 @@ def _about(run: Run, known: dict[str, Any]) -> list[tuple[str, str]]:
             f"{found['variant']}, step {found['timestep'] + 1} of {found['steps']}"
             + (
                 f", guidance {found['guidance']:g}"
-                if found["guidance"] is not None
+                if found.get("guidance") is not None
                 else ", no guidance"
             ),
         ),
@@ -363,7 +363,7 @@ def _about(run: Run, known: dict[str, Any]) -> list[tuple[str, str]]:
         ("Judges", _judges(run, captions)),
         (
             "Base seed",
-            f"{found['seed']}; searches use samples from 0, verification samples from 1000",
+            f"{found.get('seed')}; searches use samples from 0, verification samples from 1000",
         ),
         ("Precision", str(settings["dtype"])),
         (

@@ -217,6 +217,13 @@ class Audit(Detectors, total=False):
     shard: Text | None
 
 
+class SettingsCopy(TypedDict, total=False):
+    """The file beside the database that keeps the settings."""
+
+    settings: Required[dict[str, Any]]
+    checksum: Required[str]
+
+
 class Change(TypedDict, total=False):
     pixel_change: Number | None
     sscd_gen: Number | None

@@ -25,49 +25,60 @@ STATES = {
 
 
 class Word(NamedTuple):
-    """How a caption stands, in words: in a sentence; in a few words beside the caption; as what "3 captions" did, where it is not good."""
+    """How a caption stands: what that means, as a sentence without its subject; whether it is "good", "bad", "open" or nothing of note; a few
+    words beside the caption; and what captions that stand so did, where that is trouble."""
 
     means: str
+    tone: str = ""
     beside: str = ""
     clause: str = ""
 
 
 WORDS = {  # worst first
-    "failed": Word("a step failed on it", "failed", "failed"),
+    "failed": Word("a step failed on it", "bad", "failed", "failed"),
     "out of reach": Word(
         "no set of value neurons that the search tried removes its memory; nothing is switched off for it",
+        "bad",
         "out of reach",
         "stayed out of reach",
     ),
     "back": Word(
         "no finished images were judged, and on fresh seeds its noise differences still resemble those before",
+        "bad",
         "back on fresh seeds",
         "came back on fresh seeds",
     ),
     "copies": Word(
-        "its finished images still hold copies", "still gives copies", "still gave copies"
+        "its finished images still hold copies", "bad", "still gives copies", "still gave copies"
     ),
     "not replicated": Word(
         "its neurons were found, but on fresh seeds its score does not reach tau: there is nothing to check them on",
+        "open",
         "no fresh seed replicates",
         "could not be checked, for no fresh seed replicates",
     ),
     "not verified": Word(
         "its neurons were found, but not checked on fresh seeds",
+        "open",
         "not verified",
         "had neurons found but not verified",
     ),
     "not localized": Word(
-        "memorized, its neurons were not sought", "not localized", "had no search for neurons"
+        "memorized, its neurons were not sought",
+        "open",
+        "not localized",
+        "had no search for neurons",
     ),
     "no neurons": Word(
         "over tau in detection, but no seed replicated in the search",
+        "bad",
         "no neurons found",
         "did not replicate in the search",
     ),
-    "gone": Word("its memory is gone on fresh seeds", "gone on fresh seeds"),
+    "gone": Word("its memory is gone on fresh seeds", "good", "gone on fresh seeds"),
     "suspected": Word(
         "over tau, but its untouched images are no copies of each other: nothing is switched off for it",
+        "open",
         "suspected, no copies seen",
     ),
     "open": Word("not looked at yet"),

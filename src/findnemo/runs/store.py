@@ -641,10 +641,12 @@ def kept_settings(path: Path) -> dict[str, Any] | None:
     """What `keep_settings` wrote; None if it is not there or damaged."""
     try:
         about = json.loads((path / COPY).read_text(encoding="utf-8"))
-        settings: dict[str, Any] = about["settings"]
-        return settings if about["checksum"] == checksum("settings", [settings]) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, RecursionError):
         return None
+    if not stored.fits(stored.SettingsCopy, about):
+        return None
+    settings: dict[str, Any] = about["settings"]
+    return settings if about["checksum"] == checksum("settings", [settings]) else None
 
 
 def refuse_foreign(path: Path) -> None:
