@@ -172,10 +172,15 @@ def test_a_run_of_an_earlier_findnemo_goes_on_whatever_it_says_of_growth(
 
 def test_what_is_found_for_a_memory_out_of_reach_stays_on():
     def caption(name, reached):
-        found = {"neurons": {name: [1]}, "reached": reached}
-        return Caption(
-            1, name, 1, None, None, {"detect": {"memorized": True}, "localize": found}, {}, 0.0
-        )
+        detected = {"memorized": True, "score": 0.9, "tau": 0.4}
+        found = {
+            "neurons": {name: [1]},
+            "reached": reached,
+            "score_before": 0.9,
+            "score_after": 0.1,
+        }
+        results = {"detect": detected, "localize": found}
+        return Caption(1, name, 1, None, None, results, {}, 0.0)
 
     captions = [caption("a", True), caption("b", False)]
     assert all_neurons(captions) == findnemo.NeuronSet({"a": [1]})

@@ -40,9 +40,8 @@ from findnemo.runs.standing import (
     switched_off,
 )
 from findnemo.runs.stopping import Stopping, stopping
-from findnemo.runs.store import Caption, Run, refuse_foreign
+from findnemo.runs.store import Caption, Run, captions_of, refuse_foreign, settings_of
 from findnemo.runs.table import Entered, Shard, ask_all, enter
-from findnemo.runs.whole import captions_of, settings_of
 from findnemo.runs.workers import (
     Dispatch,
     Event,

@@ -193,16 +193,14 @@ class Bench:
         }
 
     def _scored(self, caption: Caption) -> dict[str, Any]:
-        found, seen = caption.results.get("localize"), caption.results.get("detect", {})
+        found, seen = caption.localized, caption.detected
         own = self.work.calibration.settings == self.calibration.settings
         if found is not None and own:
-            return {"score": found["score_before"]}
-        whole = own and seen.get("samples") == self.calibration.settings.samples
-        return {
-            "score": seen["score"]
-            if whole
-            else score(self.model, caption.text, settings=self.calibration.settings)
-        }
+            return {"score": found.score_before}
+        settings = self.calibration.settings
+        if own and seen is not None and seen.samples == settings.samples:
+            return {"score": seen.score}
+        return {"score": score(self.model, caption.text, settings=settings)}
 
     def z_scores(self, caption: str) -> dict[str, Any]:
         return self.calibration.z_scores(activations(self.model, caption))

@@ -6,8 +6,7 @@ from findnemo.localization import DEFAULT
 from findnemo.metrics.kind import is_memory
 from findnemo.runs.compare import LISTING, NEMO, STAGE, SWITCHED, compare, localized_captions
 from findnemo.runs.standing import neurons_of
-from findnemo.runs.store import Caption, Run
-from findnemo.runs.whole import captions_of, settings_of
+from findnemo.runs.store import Caption, Run, captions_of, settings_of
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._published import TABLE1
 from findnemo.studies._rows import Payloads, a_clip_note, comparison
