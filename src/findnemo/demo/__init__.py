@@ -4,6 +4,8 @@ the same without those, fine-tuned until it memorized eleven captions by itself 
 >>> from findnemo import demo
 >>> len(demo.memorized()), len(demo.planted())
 (24, 24)
+
+May be imported: the functions here. May import: calibration, metrics, images and what lies under them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Localization: which neurons hold the memory of a prompt (Finding NeMo, section 3.3 and Algorithms 1 to 4)."""
+"""Localization: which neurons hold the memory of a prompt (Finding NeMo, section 3.3 and Algorithms 1 to 4).
+
+May be imported: the names below and the modules here. May import: calibration, passes, images and what lies under them.
+"""
 
 from __future__ import annotations
 

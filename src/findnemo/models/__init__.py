@@ -1,4 +1,7 @@
-"""Models: one adapter per architecture, and `load`."""
+"""Models: one adapter per architecture, and `load`.
+
+May be imported: the names below. May import: runtime, files, settings, seeds and errors.
+"""
 
 from findnemo.models._base import SCOPES, Model, captions_in, require_caption
 from findnemo.models._diffusion import DiffusionModel

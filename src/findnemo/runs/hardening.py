@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 
-import findnemo
 from findnemo.edits import prune
 from findnemo.errors import InputError
-from findnemo.models import Model
+from findnemo.models import Model, load
 from findnemo.neurons import EMPTY
 from findnemo.robustness.harden import Hardening, Lesson, harden, kept, lesson
 from findnemo.runs._tried import HARDENED, OFF, UNTOUCHED
@@ -73,7 +72,7 @@ def harden_run(
     neurons, settings, pictures = all_neurons(work.run.captions()), work.plan.image_settings, {}
     for caption in captions:
         pictures[caption.id] = subject_of(work, caption).picture
-    edited = findnemo.load(prune(work.model, neurons))
+    edited = load(prune(work.model, neurons))
     edited.pipeline.to(dtype=torch.float32)
     lessons: list[Lesson] = [
         lesson(edited, c.text, pictures[c.id], settings, hardening) for c in captions
@@ -89,7 +88,7 @@ def harden_run(
         stop,
     )
     edited.pipeline.to(dtype=work.model.dtype)
-    return findnemo.load(edited.pipeline)
+    return load(edited.pipeline)
 
 
 def check_hardened(
