@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from findnemo import app as app
     from findnemo import demo as demo
     from findnemo import export as export
+    from findnemo import tasks as tasks
     from findnemo.calibration import Calibration as Calibration
     from findnemo.calibration import activations as activations
     from findnemo.calibration import calibrate as calibrate
@@ -45,6 +46,10 @@ if TYPE_CHECKING:
     from findnemo.passes import score as score
     from findnemo.prompts import read_prompts as read_prompts
     from findnemo.settings import Settings as Settings
+    from findnemo.tasks import audit as audit
+    from findnemo.tasks import compare as compare
+    from findnemo.tasks import harden as harden
+    from findnemo.tasks import study as study
     from findnemo.verification import verify as verify
 
 _HOME = {
@@ -70,10 +75,14 @@ _HOME = {
     "NeuronSet": "neurons",
     "read_prompts": "prompts",
     "Settings": "settings",
+    "audit": "tasks",
+    "compare": "tasks",
+    "harden": "tasks",
+    "study": "tasks",
     "verify": "verification",
 }
 
-_MODULES = ("app", "demo", "export")
+_MODULES = ("app", "demo", "export", "tasks")
 
 __all__ = ["__version__", *_MODULES, *_HOME]
 

@@ -224,7 +224,7 @@ def test_a_folder_of_studies_can_be_moved(made, tmp_path):
 
 def test_utility_is_measured_on_sets_and_captions_with_the_neurons_off(made, work):
     from findnemo.metrics import fid, kid
-    from findnemo.studies.utility import FAKE, REAL
+    from findnemo.seeds import UNTOUCHED, WANTED
 
     settings, prompts = (
         work.plan.image_settings,
@@ -235,9 +235,9 @@ def test_utility_is_measured_on_sets_and_captions_with_the_neurons_off(made, wor
     def images(sample):
         return [findnemo.generate(work.model, p, [sample], settings)[0] for p in prompts]
 
-    real, before = images(REAL), images(FAKE)
+    real, before = images(WANTED), images(UNTOUCHED)
     with deactivate(work.model, off):
-        after = images(FAKE)
+        after = images(UNTOUCHED)
     main = work.run.meta("quality")["utility"]
     look = work.judges.descriptor
     assert (main["captions"], main["neurons"]) == (len(prompts), len(off))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from findnemo._version import __version__
-from findnemo.cli._audit import audit, calibrate, detect, localize
+from findnemo.cli._audit import audit, calibrate, detect, localize, show_result
 from findnemo.cli._benchmark import benchmark
 from findnemo.cli._common import (
     Global,
@@ -17,9 +17,7 @@ from findnemo.cli._common import (
     OutOpt,
     QuietOpt,
     RunArg,
-    Source,
-    bar,
-    load_model,
+    listening,
     print_json,
     say,
     stdout,
@@ -91,11 +89,11 @@ def inspect(
     from findnemo.calibration import Calibration
     from findnemo.cli._detectors import inspect_detectors
     from findnemo.cli._overview import show_caption, show_overview
-    from findnemo.cli._steps import check_level
     from findnemo.runs import Run, captions_of, list_of, p_values, q_values, row, summary
     from findnemo.runs.overview import layers_shown
 
-    check_level(fdr)
+    if fdr is not None and not 0 < fdr < 1:
+        raise InputError(f"--fdr {fdr} is not a rate between 0 and 1")
     with Run.open(run) as opened:
         if caption is None and not (run / "calibration").is_dir():
             inspect_detectors(opened, json)
@@ -159,25 +157,23 @@ def demo(
 
     Example: `findnemo demo --check`
     """
+    from findnemo import tasks
+
     if not check:
-        audit(
-            Source("demo-natural" if natural else "demo"),
-            out,
-            limit=limit,
-            fpr=FPR,
-            json=json,
-            quiet=quiet,
-        )
+        place, table = "demo-natural" if natural else "demo", tasks.Captions(limit=limit)
+        with listening(quiet) as listener:
+            run = tasks.audit(place, table, out, tasks.Detecting(fpr=FPR), listener=listener)
+        show_result(run, False, json, quiet, report=True)
         return
     if natural:
         raise InputError(
             "--check compares with planted neurons, and 'demo-natural' has none: leave one of the two out"
         )
     from findnemo.benchmark.demo_check import check_demo, figures_table
+    from findnemo.tasks.opening import loaded
 
-    loaded = load_model(Source("demo"), None, None, quiet)
-    with bar(quiet) as update:
-        figures = check_demo(loaded, update, limit)
+    with listening(quiet) as listener:
+        figures = check_demo(loaded("demo", listener), listener.progress, limit)
     print_json([f.to_json() for f in figures]) if json else stdout.print(figures_table(figures))
     if not all(f.reached for f in figures):
         raise typer.Exit(FAILED)

@@ -2,172 +2,61 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from findnemo.cli._common import (
-    ALONE,
-    CalibrationOpt,
-    ClipOpt,
-    ColumnOpt,
-    CompileOpt,
-    Crew,
-    DescriptorOpt,
-    DeviceOpt,
-    DtypeOpt,
     FailOpt,
     JsonOpt,
-    LimitOpt,
+    ModelArg,
     OutOpt,
     PromptsOpt,
     QuietOpt,
-    SeedOpt,
-    ShardOpt,
-    Source,
-    TrackOpt,
-    VariantOpt,
-    at_work,
-    load_model,
-    opens_model,
+    listening,
     plain,
     print_json,
-    read_table,
     stdout,
-    stream_table,
-    takes_workers,
-    warn_long_captions,
 )
-from findnemo.cli._steps import (
-    calibrate_to,
-    check_level,
-    check_track,
-    checked_scope,
-    demo_holdout,
-    demo_table,
-    gentle,
-    make_plan,
-    own_calibration,
-    refuse_other,
-    run_stages,
-    shard_of,
-    stages_with_calibration,
-    tracked,
-    with_list,
-    with_screen,
+from findnemo.cli._options import grouped
+from findnemo.errors import FAILED, InputError
+from findnemo.tasks.options import (
+    Captions,
+    Detecting,
+    Localizing,
+    Output,
+    Pictures,
+    Source,
+    Workers,
 )
-from findnemo.errors import InputError
 
-FprOpt = Annotated[
-    float | None,
-    typer.Option(
-        help="Threshold that at most this share of ordinary captions reaches, instead of mean + 1 std."
-    ),
-]
-FdrOpt = Annotated[
-    float | None,
-    typer.Option(
-        help="List captions so that at most this share of the list is ordinary (q <= this); takes all seeds of every caption."
-    ),
-]
-ConsensusOpt = Annotated[
-    int,
-    typer.Option(
-        help="Search so many times, on other seeds each, and keep the neurons that most searches find.",
-        min=1,
-    ),
-]
-SearchOpt = Annotated[
-    str,
-    typer.Option(
-        help="How neurons are sought: 'trajectory' until pictures are no copies; 'gradient', 'halving' or 'listing' (Algorithms 3 and 4) by one step."
-    ),
-]
-ScopeOpt = Annotated[
-    str,
-    typer.Option(
-        help="Where they are sought: the layers of the 'paper', 'all' value layers, or 'auto', by a scan of the model."
-    ),
-]
-ImpactOpt = Annotated[
-    float | None,
-    typer.Option(
-        "--max-impact",
-        help="Among sets that remove a memory prefer one that changes unrelated captions by no more (0 to 2).",
-    ),
-]
-UnrelatedOpt = Annotated[
-    str | None,
-    typer.Option(
-        "--unrelated",
-        help="Captions that are not memorized, of which --max-impact takes 16; 'demo' brings its own.",
-    ),
-]
-PrecisionOpt = Annotated[
-    float,
-    typer.Option(
-        help="Stop scoring hold-out captions once tau is known this well (95 %); 0: score all."
-    ),
-]
-ScreenOpt = Annotated[
-    bool,
-    typer.Option(
-        "--screen",
-        help="Set captions aside that are far below tau after four seeds; says how many it would miss.",
-    ),
-]
-ImagesOpt = Annotated[
-    int,
-    typer.Option(help="Finished images before and after per memorized caption; 0 for none.", min=0),
-]
-StepsOpt = Annotated[
-    int | None,
-    typer.Option("--image-steps", help="Denoising steps of finished images (50; demo 15).", min=1),
-]
-GuidanceOpt = Annotated[
-    float | None, typer.Option(help="Guidance scale of finished images (7; demo 2).")
-]
-SamplerOpt = Annotated[
-    str | None,
-    typer.Option(
-        help="Sampler of finished images: by default the checkpoint's; 'ddim' is the paper's. The run records it."
-    ),
-]
+if TYPE_CHECKING:
+    from findnemo.runs import Run
 
 
-@opens_model
-@takes_workers
+@grouped(
+    source=("trust",), captions=("shard",), detecting=("holdout", "calibration", "screen", "fdr")
+)
 def calibrate(
-    model: Source,
+    model: ModelArg,
     out: OutOpt,
     prompts: Annotated[
         str | None, typer.Option("--prompts", "-p", help="Hold-out captions (not memorized).")
     ] = None,
-    limit: LimitOpt = None,
-    fpr: FprOpt = None,
-    confidence: Annotated[
-        float | None,
-        typer.Option(
-            help="With --fpr: keep the rate in this share of calibrations, not only on average over them."
-        ),
-    ] = None,
-    precision: PrecisionOpt = 0.002,
-    variant: VariantOpt = "findnemo",
+    captions: Captions = Captions(),
+    detecting: Detecting = Detecting(),
+    source: Source = Source(),
+    workers: Workers = Workers(),
     import_statistics: Annotated[
         Path | None, typer.Option(help="Import published activation statistics (.pt) instead.")
     ] = None,
     tau: Annotated[
         float | None, typer.Option(help="Threshold that goes with imported statistics (0.428).")
     ] = None,
-    column: ColumnOpt = None,
-    seed: SeedOpt = 0,
-    device: DeviceOpt = None,
-    dtype: DtypeOpt = None,
-    compile: CompileOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
-    crew: Crew = ALONE,
 ) -> None:
     """Measure activation statistics and the threshold tau on hold-out captions.
 
@@ -179,26 +68,21 @@ def calibrate(
 
     Example: `findnemo calibrate MODEL --variant released --import-statistics statistics.pt --tau 0.428 --out calibration`
     """
-    from findnemo import calibration as api
-    from findnemo.settings import settings_for
+    from findnemo import tasks
+    from findnemo.calibration import PUBLISHED_TAU
 
     if (prompts is None) == (import_statistics is None):
         raise InputError("give either --prompts FILE or --import-statistics FILE")
-    if out.is_file():
-        raise InputError(f"{out} is a file: give a directory")
-    if prompts is not None:
-        table = read_table(prompts, column, limit, quiet)
-        with at_work(model, crew, device, dtype, quiet, compile) as pool:
-            warn_long_captions(pool.model, table)
-            captions, settings = [p.text for p in table], settings_for(variant, seed)
-            made = calibrate_to(pool, captions, settings, fpr, precision, out, quiet, confidence)
-    else:
-        assert import_statistics is not None
-        loaded = load_model(model, device, dtype, quiet, compile)
-        made = api.import_statistics(
-            import_statistics, loaded, api.PUBLISHED_TAU if tau is None else tau, seed
-        )
-        made.save(out)
+    place = replace(source, place=model)
+    with listening(quiet) as listener:
+        if import_statistics is None:
+            table = replace(captions, source=prompts)
+            made = tasks.calibrate(place, table, out, detecting, workers, listener)
+        else:
+            given = PUBLISHED_TAU if tau is None else tau
+            seed = detecting.seed or 0
+            made = tasks.calibrate_published(place, import_statistics, out, given, seed, listener)
+    rate = {"confidence": made.confidence, "rate_under": made.rate_bound()}
     about = {
         "tau": made.tau,
         "prompts": made.count,
@@ -206,11 +90,7 @@ def calibrate(
         "variant": made.settings.variant,
         "fpr": made.fpr,
         "calibration": str(out),
-        **(
-            {"confidence": made.confidence, "rate_under": made.rate_bound()}
-            if made.fpr is not None
-            else {}
-        ),
+        **(rate if made.fpr is not None else {}),
     }
     if json:
         print_json(about)
@@ -231,11 +111,8 @@ def _how_well(made: Any) -> str:
         text += f" (95 % interval {low:.4f} to {high:.4f})"
     else:
         text += f": {_promise(made)}"
-    return text + (
-        f", precise enough; activation statistics from all {made.count}"
-        if scored < made.count
-        else ""
-    )
+    rest = f", precise enough; activation statistics from all {made.count}"
+    return text + (rest if scored < made.count else "")
 
 
 def _promise(made: Any) -> str:
@@ -253,33 +130,19 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2g} %"
 
 
-@opens_model
-@takes_workers
+@grouped(source=("trust",), detecting=("confidence",))
 def detect(
-    model: Source,
+    model: ModelArg,
     out: OutOpt,
-    prompts: Annotated[
-        str | None,
-        typer.Option("--prompts", "-p", help="Captions; with --detector, 'demo' brings its own."),
-    ] = None,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(
-            "--calibration",
-            "-c",
-            help="A directory made by `findnemo calibrate`; not with --detector.",
-        ),
-    ] = None,
+    prompts: PromptsOpt = None,
+    captions: Captions = Captions(),
+    detecting: Detecting = Detecting(),
+    source: Source = Source(),
+    workers: Workers = Workers(),
     detector: Annotated[
         str | None,
         typer.Option(
             help="Score and compare detectors instead: agreement, ssim, magnitude, entropy-d, entropy-e, one-step, edges, bright-ending."
-        ),
-    ] = None,
-    holdout: Annotated[
-        str | None,
-        typer.Option(
-            help="Hold-out captions for the detectors' thresholds; 'demo' brings its own."
         ),
     ] = None,
     pictures: Annotated[
@@ -289,18 +152,9 @@ def detect(
             help="With --detector: saliency and mask pictures of the captions with a type.",
         ),
     ] = False,
-    screen: ScreenOpt = False,
-    fdr: FdrOpt = None,
-    limit: LimitOpt = None,
-    column: ColumnOpt = None,
-    device: DeviceOpt = None,
-    dtype: DtypeOpt = None,
-    compile: CompileOpt = False,
-    shard: ShardOpt = None,
     fail_on_memorized: FailOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
-    crew: Crew = ALONE,
 ) -> None:
     """Say which captions are memorized, or compare detectors on captions of which that is known.
 
@@ -312,90 +166,47 @@ def detect(
 
     Example: `findnemo detect demo --detector ssim,magnitude,edges --out run`
     """
-    from findnemo.cli._detectors import detect_with, refuse_beside
+    from findnemo import tasks
+    from findnemo.cli._detectors import refuse_beside, show_detectors
 
+    place, table = replace(source, place=model), replace(captions, source=prompts)
     if detector is not None:
-        asked: dict[str, Any] = {
-            "--calibration": calibration,
-            "--screen": screen,
-            "--fdr": fdr,
-            "--fail-on-memorized": fail_on_memorized,
-        }
-        asked |= {"--shard": shard}
         refuse_beside(
-            asked,
+            {
+                "--calibration": detecting.calibration,
+                "--screen": detecting.screen,
+                "--fdr": detecting.fdr,
+                "--fail-on-memorized": fail_on_memorized,
+                "--shard": captions.shard,
+            },
             "does nothing with --detector, whose thresholds come from hold-out captions: leave one of them out",
         )
-        detect_with(
-            model,
-            prompts,
-            holdout,
-            detector,
-            out,
-            limit,
-            column,
-            device,
-            dtype,
-            compile,
-            pictures,
-            json,
-            quiet,
-            crew,
-        )
+        holdout = detecting.holdout
+        with listening(quiet) as listener:
+            found = tasks.compare_detectors(
+                place, detector, table, out, holdout, pictures, workers, listener
+            )
+        show_detectors(found, json, quiet)
         return
-    refuse_beside(
-        {"--holdout": holdout, "--pictures": pictures},
-        "goes with --detector: name one, or leave it out",
-    )
-    if prompts is None:
-        raise InputError("give --prompts FILE")
-    if calibration is None:
-        raise InputError(
-            "give --calibration DIR, made by `findnemo calibrate`, or --detector NAME with hold-out captions"
-        )
-    stages_with_calibration(
-        model,
-        prompts,
-        calibration,
-        out,
-        ("detect",),
-        limit,
-        column,
-        device,
-        dtype,
-        compile,
-        fail_on_memorized,
-        json,
-        quiet,
-        screen=screen,
-        fdr=fdr,
-        crew=crew,
-        shard=shard,
-    )
+    refuse_beside({"--pictures": pictures}, "goes with --detector: name one, or leave it out")
+    with listening(quiet) as listener:
+        run = tasks.detect(place, table, out, detecting, workers, listener)
+    show_result(run, fail_on_memorized, json, quiet)
 
 
-@opens_model
-@takes_workers
+@grouped(source=("trust",), detecting=("confidence",))
 def localize(
-    model: Source,
-    prompts: PromptsOpt,
-    calibration: CalibrationOpt,
+    model: ModelArg,
     out: OutOpt,
-    search: SearchOpt = "trajectory",
-    scope: ScopeOpt = "auto",
-    consensus: ConsensusOpt = 1,
-    max_impact: ImpactOpt = None,
-    unrelated: UnrelatedOpt = None,
-    limit: LimitOpt = None,
-    column: ColumnOpt = None,
-    device: DeviceOpt = None,
-    dtype: DtypeOpt = None,
-    compile: CompileOpt = False,
-    shard: ShardOpt = None,
+    prompts: PromptsOpt = None,
+    captions: Captions = Captions(),
+    detecting: Detecting = Detecting(),
+    localizing: Localizing = Localizing(),
+    source: Source = Source(),
+    workers: Workers = Workers(),
     fail_on_memorized: FailOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
-    crew: Crew = ALONE,
 ) -> None:
     """Find the neurons that hold the memorized captions.
 
@@ -407,95 +218,29 @@ def localize(
 
     Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --max-impact 0.02 --unrelated ordinary.txt --out run`
     """
-    stages = ("detect", "localize")
-    also: dict[str, Any] = {
-        "search": search,
-        "scope": scope,
-        "consensus": consensus,
-        "max_impact": max_impact,
-        "unrelated": unrelated,
-    }
-    also |= {"crew": crew, "shard": shard}
-    stages_with_calibration(
-        model,
-        prompts,
-        calibration,
-        out,
-        stages,
-        limit,
-        column,
-        device,
-        dtype,
-        compile,
-        fail_on_memorized,
-        json,
-        quiet,
-        **also,
-    )
+    from findnemo import tasks
+
+    place, table = replace(source, place=model), replace(captions, source=prompts)
+    with listening(quiet) as listener:
+        run = tasks.localize(place, table, out, detecting, localizing, workers, listener)
+    show_result(run, fail_on_memorized, json, quiet)
 
 
-@opens_model
-@takes_workers
+@grouped(source=("trust",), detecting=("confidence",))
 def audit(
-    model: Source,
+    model: ModelArg,
     out: OutOpt,
-    prompts: Annotated[
-        str | None,
-        typer.Option("--prompts", "-p", help="Captions to audit; 'demo' brings its own."),
-    ] = None,
-    holdout: Annotated[
-        str | None, typer.Option(help="Hold-out captions to calibrate on; 'demo' brings its own.")
-    ] = None,
-    calibration: Annotated[
-        Path | None,
-        typer.Option("--calibration", "-c", help="A calibration instead of hold-out captions."),
-    ] = None,
-    limit: LimitOpt = None,
-    search: SearchOpt = "trajectory",
-    scope: ScopeOpt = "auto",
-    consensus: ConsensusOpt = 1,
-    max_impact: ImpactOpt = None,
-    unrelated: UnrelatedOpt = None,
-    variant: Annotated[
-        str | None,
-        typer.Option(
-            help="Detection: 'findnemo', 'paper' or 'released'. Default: 'findnemo', with --screen or a search by one step 'paper'; a calibration brings its own."
-        ),
-    ] = None,
-    fpr: FprOpt = None,
-    precision: PrecisionOpt = 0.002,
-    screen: ScreenOpt = False,
-    fdr: FdrOpt = None,
-    images: ImagesOpt = 4,
-    grow: Annotated[
-        bool,
-        typer.Option(help="Switch off more where finished images are still copies of each other."),
-    ] = True,
-    image_steps: StepsOpt = None,
-    guidance: GuidanceOpt = None,
-    sampler: SamplerOpt = None,
-    descriptor: DescriptorOpt = None,
-    clip: ClipOpt = None,
-    column: ColumnOpt = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Base seed of all samples (0); a calibration brings its own.")
-    ] = None,
-    device: DeviceOpt = None,
-    dtype: DtypeOpt = None,
-    compile: CompileOpt = False,
-    shard: ShardOpt = None,
-    report: Annotated[bool, typer.Option(help="Write RUN/report.html at the end.")] = True,
-    wait: Annotated[
-        bool,
-        typer.Option(
-            "--wait", help="Wait for another process that writes to --out, instead of refusing."
-        ),
-    ] = False,
+    prompts: PromptsOpt = None,
+    captions: Captions = Captions(),
+    detecting: Detecting = Detecting(),
+    localizing: Localizing = Localizing(),
+    pictures: Pictures = Pictures(),
+    source: Source = Source(),
+    workers: Workers = Workers(),
+    output: Output = Output(),
     fail_on_memorized: FailOpt = False,
-    track: TrackOpt = None,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
-    crew: Crew = ALONE,
 ) -> None:
     """The whole path: calibrate, detect, localize, verify, report. Run it again and it goes on where it stopped.
 
@@ -513,77 +258,42 @@ def audit(
 
     Example: `findnemo audit demo --track tensorboard --fail-on-memorized --quiet --out run`
     """
-    from dataclasses import replace
+    from findnemo import tasks
 
+    place, table = replace(source, place=model), replace(captions, source=prompts)
+    where = replace(output, path=out)
+    with listening(quiet) as listener:
+        run = tasks.audit(place, table, where, detecting, localizing, pictures, workers, listener)
+    show_result(run, fail_on_memorized, json, quiet, report=output.report and not captions.shard)
+
+
+def show_result(run: Run, fail: bool, json: bool, quiet: bool, report: bool = False) -> None:
+    """What came of the captions that were asked for. Ends the command with status 1 where one failed, or `fail` and one is memorized."""
+    from findnemo.cli._show import show_run
+    from findnemo.runs import ASKED, counts, summary, told
+    from findnemo.runs.overview import layers_shown
+
+    with run:
+        numbers = counts(run, ASKED)
+        if json:
+            print_json(summary(run))
+        elif not quiet:
+            shown = told(run)
+            layers = layers_shown(run, shown, paper_layers(run))
+            show_run(run, list(layers), shown, numbers["captions"])
+            sheets = f", images in {run.path / 'sheets'}" if (run.path / "sheets").is_dir() else ""
+            stdout.print(plain(f"results in {run.path / 'results.csv'}{sheets}"), soft_wrap=True)
+            if report:
+                where = run.path / "report.html"
+                stdout.print(plain(f"report in {where}: open it in a browser"), soft_wrap=True)
+        failed = numbers["failed"] or (run.meta("quality") or {}).get("failed")
+    if failed or (fail and numbers["memorized"]):
+        raise typer.Exit(FAILED)
+
+
+def paper_layers(run: Run) -> dict[str, int]:
+    """The layers that the run's calibration knows, with their widths."""
     from findnemo.calibration import Calibration
-    from findnemo.images import check_images
-    from findnemo.localization import ONE_STEP
-    from findnemo.settings import settings_for
 
-    check_track(track)
-    check_level(fdr)
-    part = shard_of(shard)
-    if part is not None and calibration is None:
-        raise InputError(
-            "--shard needs --calibration DIR, made once by `findnemo calibrate`: it is what makes the parts comparable"
-        )
-    if holdout is not None and calibration is not None:
-        raise InputError("give --holdout or --calibration, not both")
-    table = (
-        stream_table(prompts, column, limit, quiet)
-        if prompts
-        else demo_table(model, limit, "--prompts")
-    )
-    made = Calibration.load(calibration) if calibration else None
-    if made is not None:
-        refuse_other(made, {"variant": variant, "seed": seed, "fpr": fpr})
-    clean = (
-        None
-        if made
-        else read_table(holdout, column, None, quiet)
-        if holdout
-        else demo_holdout(model)
-    )
-    settings = (
-        made.settings
-        if made
-        else settings_for(
-            variant or ("paper" if screen or search in ONE_STEP else "findnemo"), seed or 0
-        )
-    )
-    judges = {
-        name: str(place)
-        for name, place in (("descriptor", descriptor), ("clip", clip))
-        if place is not None
-    }
-    plan = make_plan(model, search, images, image_steps, guidance, settings.seed, sampler)
-    plan = replace(plan, grow=grow, judges=judges, consensus=consensus, scope=checked_scope(scope))
-    plan = gentle(plan, model, max_impact, unrelated, column, quiet, clean if holdout else None)
-    stages, folder = ("detect", "localize", "verify"), Path(prompts or "").absolute().parent
-    with tracked(out, track, quiet), at_work(model, crew, device, dtype, quiet, compile) as pool:
-        if images:
-            check_images(
-                pool.model, plan.image_settings
-            )  # what does not fit is refused before any work
-        if made is None:
-            assert clean is not None
-            warn_long_captions(pool.model, clean, of="hold-out ")
-            made = own_calibration(
-                pool, [p.text for p in clean], settings, fpr, precision, out, quiet, wait
-            )
-        plan = with_list(with_screen(plan, screen, made, quiet), fdr, made)
-        run_stages(
-            pool,
-            table,
-            made,
-            out,
-            stages,
-            plan,
-            fail_on_memorized,
-            json,
-            quiet,
-            folder,
-            report and part is None,
-            part,
-            wait,
-        )
+    mean = Calibration.load(run.path / "calibration").mean
+    return {name: len(values) for name, values in mean.items()}

@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from findnemo.cli._common import (
-    Crew,
-    Source,
-    at_work,
-    bar,
-    plain,
-    print_json,
-    read_table,
-    say,
-    stderr,
-    stdout,
-    stoppable,
-    warn_long_captions,
-)
-from findnemo.cli._steps import demo_holdout, demo_table, make_plan
+from findnemo.cli._common import plain, print_json, say, stderr, stdout
 from findnemo.errors import FAILED, InputError
 
 if TYPE_CHECKING:
     from findnemo.detection import Evaluation
     from findnemo.runs import Caption, Run
     from findnemo.runs.detectors import Result
+    from findnemo.tasks import Detectors
 
 
 def refuse_beside(given: dict[str, Any], why: str) -> None:
@@ -40,48 +26,12 @@ def refuse_beside(given: dict[str, Any], why: str) -> None:
             raise InputError(f"{option} {why}")
 
 
-def detect_with(
-    model: Source,
-    prompts: str | None,
-    holdout: str | None,
-    detectors: str,
-    out: Path,
-    limit: int | None,
-    column: str | None,
-    device: str | None,
-    dtype: str | None,
-    compile: bool,
-    pictures: bool,
-    json: bool,
-    quiet: bool,
-    crew: Crew,
-) -> None:
-    from findnemo.runs import detectors as api
+def show_detectors(made: Detectors, json: bool, quiet: bool) -> None:
+    """What came of detectors. Ends the command with status 1 where one failed on a caption."""
+    from findnemo.runs.detectors import borrows
 
-    names = api.chosen(detectors.split(","))
-    table = (
-        read_table(prompts, column, limit, quiet)
-        if prompts
-        else demo_table(model, limit, "--prompts")
-    )
-    apart = read_table(holdout, column, None, quiet) if holdout else demo_holdout(model)
-    clean = [p.text for p in apart]
-    settings = make_plan(model, "gradient", 0, None, None, 0).image_settings
-    with (
-        at_work(model, crew, device, dtype, quiet, compile) as pool,
-        api.start_detectors(out, pool.model, settings) as run,
-    ):
-        warn_long_captions(pool.model, table)
-        warn_long_captions(pool.model, apart, of="hold-out ")
-        with stoppable() as stop, bar(quiet) as update:
-            captions = api.run_detectors(
-                run, pool.model, table, clean, names, settings, update, pool, stop
-            )
-            drawn = (
-                api.pictures(run, pool.model, captions, settings, update, pool) if pictures else []
-            )
-        found = api.results(run, captions, clean, names)
-    if api.borrows(captions):
+    found, captions, drawn = made.results, made.captions, made.pictures
+    if borrows(captions):
         say(
             "every caption has a type: every second hold-out caption stands for those that are not memorized",
             quiet,

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from findnemo.cli._common import (
-    OF_RUN,
-    DeviceOpt,
-    QuietOpt,
-    RunArg,
-    Source,
-    TrustOpt,
-    load_model,
-    opens_model,
-    say,
-    warn,
-)
-from findnemo.errors import InputError
+from findnemo.cli._common import MovedOpt, QuietOpt, RunArg, listening
+from findnemo.cli._options import grouped
+from findnemo.tasks.options import Selecting, Source
 
 
-@opens_model
+@grouped(source=("compile", "dtype"))
 def export(
     run: RunArg,
+    selecting: Selecting = Selecting(),
+    source: Source = Source(),
     to: Annotated[
         list[str] | None,
         typer.Option(
@@ -39,25 +32,6 @@ def export(
             help="Where to write: with several forms, a folder for all (default: RUN/export).",
         ),
     ] = None,
-    caption: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Only neurons of this caption, by row number or text; may be given several times."
-        ),
-    ] = None,
-    most: Annotated[
-        int | None, typer.Option(help="Only the N neurons that most captions share.", min=1)
-    ] = None,
-    neurons: Annotated[
-        int | None,
-        typer.Option(
-            help="Of one caption the set with N neurons of its price list (`findnemo inspect RUN ROW`).",
-            min=1,
-        ),
-    ] = None,
-    factor: Annotated[
-        float, typer.Option(help="Multiply the neurons by this instead of switching them off.")
-    ] = 0.0,
     push: Annotated[
         str | None,
         typer.Option(
@@ -66,9 +40,7 @@ def export(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
-    model: Source = OF_RUN,
-    trust: TrustOpt = False,
-    device: DeviceOpt = None,
+    model: MovedOpt = None,
     dtype: Annotated[
         str | None,
         typer.Option(
@@ -90,68 +62,8 @@ def export(
 
     Example: `findnemo export run --to card --push me/my-model`
     """
-    from findnemo import export as api
-    from findnemo.runs import Run, settings_of
-    from findnemo.runtime.notices import told_to
+    from findnemo import tasks
 
-    forms = list(dict.fromkeys(to or ["checkpoint"]))
-    if push is not None and "card" not in forms:
-        raise InputError("--push puts the card's section on the hub: give --to card beside it")
-    for form in forms:
-        api.check_form(form)
-    api.check_dtype(dtype)
-    weights = any(api.FORMS[form].write is not None for form in forms)
-    with Run.open(run) as opened:
-        chosen = api.select(opened, caption or (), most, factor, neurons)
-        settings, source = (
-            settings_of(opened),
-            model.of_run(opened, trust, ("model",) if weights else ()),
-        )
-    targets = {
-        form: _target(run, out, form, len(forms) > 1)
-        for form in forms
-        if not (push and form == "card")
-    }
-    for form, target in targets.items():  # what is there already is said before the model is loaded
-        api.check_place(form, target, str(source), force)
-    loaded: Any = (
-        _loaded(source, model.place is None, device, settings["dtype"], quiet) if weights else None
-    )
-    for form, target in targets.items():
-        api.check(form, chosen, target, loaded, force, dtype)
-    for form, target in targets.items():
-        with told_to(warn):
-            api.write(form, chosen, target, loaded, force, dtype)
-        say(f"{_count(chosen)}: {form} written to {target}", quiet)
-    if push is not None:
-        say(f"card pushed: {api.push_card(api.model_card(chosen), push)}", quiet)
-
-
-def _loaded(source: Source, of_run: bool, device: str | None, dtype: str, quiet: bool) -> Any:
-    """The model of a run. Raises InputError with the way out where the place that the run remembers has none."""
-    try:
-        return load_model(source, device, dtype, quiet)
-    except InputError as error:
-        if not of_run:
-            raise
-        raise InputError(
-            f"{error} (the run was made of it: if it is elsewhere now, name its place with --model)"
-        ) from error
-
-
-def _target(run: Path, out: Path | None, form: str, several: bool) -> Path:
-    from findnemo.export import FORMS
-
-    if out is None or not several:
-        return out or run / "export" / FORMS[form].name
-    if out.is_file():
-        raise InputError(f"{out} is a file: give a folder for several forms")
-    return out / FORMS[form].name
-
-
-def _count(chosen: Any) -> str:
-    how = "off" if chosen.factor == 0 else f"at {chosen.factor:g}"
-    point = chosen.about.get("point")
-    return f"{len(chosen.neurons)} neuron{'s' * (len(chosen.neurons) != 1)} {how}" + (
-        f" ({point})" if point else ""
-    )
+    place = replace(source, place=model, dtype=dtype)
+    with listening(quiet) as listener:
+        tasks.export(run, to or ("checkpoint",), out, selecting, place, push, force, listener)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from findnemo.cli._common import QuietOpt, RunArg, plain, stdout
-
-if TYPE_CHECKING:
-    from findnemo.runs import Run
 
 
 def report(
@@ -25,19 +22,12 @@ def report(
 
     Example: `findnemo report findnemo-demo --open`
     """
+    from findnemo.report import write
     from findnemo.runs import Run
 
     with Run.open(run) as opened:
-        path = write_report(opened, out, quiet)
-    if open_:
-        typer.launch(path.absolute().as_uri())
-
-
-def write_report(run: Run, out: Path | None = None, quiet: bool = False) -> Path:
-    """Write the report of an open run and say where it is."""
-    from findnemo import report as api
-
-    path = api.write(run, out)
+        path = write(opened, out)
     if not quiet:
         stdout.print(plain(f"report in {path}: open it in a browser"), soft_wrap=True)
-    return path
+    if open_:
+        typer.launch(path.absolute().as_uri())

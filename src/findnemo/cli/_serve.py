@@ -8,21 +8,10 @@ from typing import Annotated
 
 import typer
 
-from findnemo.cli._common import (
-    OF_RUN,
-    DeviceOpt,
-    DtypeOpt,
-    QuietOpt,
-    Source,
-    TrustOpt,
-    load_model,
-    opens_model,
-    plain,
-    say,
-    stdout,
-    warn,
-)
+from findnemo.cli._common import MovedOpt, QuietOpt, listening, plain, say, stdout, warn
+from findnemo.cli._options import grouped
 from findnemo.errors import InputError
+from findnemo.tasks.options import Source
 
 PlaceArg = Annotated[
     str,
@@ -32,9 +21,10 @@ PlaceArg = Annotated[
 ]
 
 
-@opens_model
+@grouped(source=("compile",))
 def app(
     place: PlaceArg,
+    source: Source = Source(),
     calibration: Annotated[
         Path | None,
         typer.Option(
@@ -50,10 +40,7 @@ def app(
     port: Annotated[
         int | None, typer.Option(help="By default the first free one from 7860.", min=1, max=65535)
     ] = None,
-    model: Source = OF_RUN,
-    trust: TrustOpt = False,
-    device: DeviceOpt = None,
-    dtype: DtypeOpt = None,
+    model: MovedOpt = None,
     quiet: QuietOpt = False,
 ) -> None:
     """Browse a run in the browser, switch neurons by hand, examine any caption, export.
@@ -64,22 +51,22 @@ def app(
     """
     from findnemo.app import launch, require_gradio
     from findnemo.app.subject import is_run
-    from findnemo.runs import Run, settings_of
+    from findnemo.runs import Run
+    from findnemo.tasks.opening import loaded, source_of
 
     require_gradio()
+    given = replace(source, place=model)
     if is_run(place):
         with Run.open(place) as run:
-            source, dtype = (
-                model.of_run(run, trust, ("model",)),
-                dtype or settings_of(run, audit=False)["dtype"],
-            )
-    elif model.place is not None:
+            given = source_of(run, given, ("model",))
+    elif model is not None:
         raise InputError(
             f"{place} is no run directory, so --model goes with nothing: give the run, or the model alone"
         )
     else:
-        source = replace(model, place=place)
-    loaded = load_model(source, device, dtype, quiet)
+        given = replace(given, place=place)
+    with listening(quiet) as listener:
+        opened = loaded(given, listener)
     if host not in ("127.0.0.1", "localhost", "::1"):
         warn(f"everyone who can reach {host} can use this app, its model and its exports")
     launch(
@@ -87,7 +74,7 @@ def app(
         calibration,
         host,
         port,
-        loaded,
+        opened,
         lambda url: stdout.print(plain(f"findnemo app at {url} (Ctrl-C ends it)")),
     )
     say("ended", quiet)

@@ -2,6 +2,8 @@
 
 >>> list(FORMS)
 ['checkpoint', 'file', 'lora', 'kohya', 'neurons', 'card']
+
+May be imported: the names below. May import: runs, edits and what lies under them.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ import torch
 
 from findnemo.errors import EditError, InputError
 from findnemo.export._card import markdown, model_card
+from findnemo.export._checks import check_checkpoint
 from findnemo.export._files import check_beside, check_target, whole, written_beside
 from findnemo.export._marks import OURS
 from findnemo.export._original import original_tensors
 from findnemo.export._push import push_card, with_section
 from findnemo.export._selection import Selection, select
-from findnemo.export._source import as_dtype, check_source
+from findnemo.export._source import as_dtype, check_source, with_kept
 from findnemo.export._weights import (
     beside_file,
     kohya_weights,
@@ -40,6 +43,12 @@ __all__ = [
     "FORMS",
     "Form",
     "Selection",
+    "check",
+    "check_checkpoint",
+    "check_dtype",
+    "check_form",
+    "check_place",
+    "check_target",
     "kohya_weights",
     "markdown",
     "model_card",
@@ -47,6 +56,8 @@ __all__ = [
     "push_card",
     "rewrite",
     "select",
+    "whole",
+    "with_kept",
     "with_section",
     "write",
 ]

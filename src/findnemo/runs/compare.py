@@ -28,13 +28,14 @@ from findnemo.mitigation.neurons import drawn
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
 from findnemo.runs._same import require_same
-from findnemo.runs.audit import Answer, Progress, Tools, Work, not_memorized
+from findnemo.runs.audit import Answer, Item, Tools, Work, commit, not_memorized
 from findnemo.runs.calibrating import as_published
 from findnemo.runs.ordinary import ordinary
+from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
 from findnemo.runs.standing import neurons_of, state
-from findnemo.runs.store import Caption
+from findnemo.runs.store import Caption, Run
 from findnemo.runs.table import ask_all
-from findnemo.runs.workers import Dispatch, Pool, Serial, Unit, drive, never
+from findnemo.runs.workers import Event, Pool, Serial, Unit, never
 from findnemo.runs.worklist import groups, list_open
 from findnemo.runtime.memory import named
 from findnemo.seeds import FRESH
@@ -63,7 +64,7 @@ def methods(names: Iterable[str] | None = None) -> tuple[str, ...]:
 def compare(
     work: Work,
     names: Sequence[str] | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
     pool: Pool | None = None,
     stop: Callable[[], bool] = never,
     limit: int | None = None,
@@ -80,9 +81,8 @@ def compare(
     ask_all(run)
     chosen = localized_captions(run.captions(stage="localize"))[:limit]
     typed = f"a.caption IN ({', '.join(str(c.id) for c in chosen)})"
-    told = progress or (lambda stage, done, total: None)
     if set(wanted) & set(LIKE_NEMO) and not _is_nemo(work):
-        _list_nemo(work, typed, told, pool, stop)
+        _list_nemo(work, typed, progress, pool, stop)
         if stop():
             return
     count = len(wanted) * list_open(run, "compare", ["-"], extra=typed)[0]
@@ -100,10 +100,16 @@ def compare(
         reference=tuple(ordinary(run, REFERENCES) or not_memorized(run, REFERENCES)),
         **tools,
     )
-    told("compare", done, count)
-    for event in drive(
-        pool, step, Dispatch(_units(work, wanted), count - done, pool.size, pool.aim), stop
-    ):
+    stage = Stage(
+        "compare", step, _units(work, wanted), count - done, partial(_commit, run), count, done
+    )
+    run_stage(stage, pool, progress, stop)
+
+
+def _commit(run: Run, events: Sequence[Event]) -> int:
+    """Write the pictures and the figures of what became known; of how many methods that was."""
+    written = 0
+    for event in events:
         case = event.unit.items[0]
         found = [Answer(error=event.aside)] * len(case.methods) if event.aside else event.answers[0]
         write_all(
@@ -114,8 +120,8 @@ def compare(
         run.record_all(
             (case.caption.id, STAGE + name, a.payload, seconds, a.error) for name, a in of_methods
         )
-        done += len(found)
-        told("compare", done, count)
+        written += len(found)
+    return written
 
 
 def _is_nemo(work: Work | Tools) -> bool:
@@ -130,27 +136,21 @@ def _is_nemo(work: Work | Tools) -> bool:
 
 
 def _list_nemo(
-    work: Work, typed: str, told: Progress, pool: Pool, stop: Callable[[], bool]
+    work: Work, typed: str, progress: Progress, pool: Pool, stop: Callable[[], bool]
 ) -> None:
     """The listing on every caption that is compared, where the run does not know it yet."""
     run = work.run
-    count, units = list_open(run, "compare", [LISTING], extra=typed)
+    captions, many = list_open(run, "compare", [LISTING], extra=typed)
     step = partial(_listed, calibration=as_published(run, pool, work.calibration))
-    told(LISTING, 0, count)
-    dispatch = Dispatch((Unit(group) for group in groups(run)), units, pool.size, pool.aim)
-    for done, event in enumerate(drive(pool, step, dispatch, stop), 1):
-        answer, caption = (
-            Answer(error=event.aside) if event.aside else event.answers[0],
-            event.unit.items[0],
-        )
-        run.record(caption.id, LISTING, answer.payload, event.seconds, answer.error)
-        told(LISTING, done, count)
+    units = (Unit(tuple((c, None) for c in group)) for group in groups(run))
+    stage = Stage(LISTING, step, units, many, partial(commit, run, LISTING), captions)
+    run_stage(stage, pool, progress, stop)
 
 
-def _listed(model: Model, items: Sequence[Caption], calibration: Calibration) -> list[Answer]:
+def _listed(model: Model, items: Sequence[Item], calibration: Calibration) -> list[Answer]:
     """The step: what the listing finds for every caption."""
     found = []
-    for caption in items:
+    for caption, _ in items:
         try:
             with named(model.device, "a single caption"):
                 found.append(Answer(localize(model, caption.text, calibration, LISTING).to_json()))

@@ -22,10 +22,11 @@ from findnemo.models import Model
 from findnemo.models._identity import kept_identity, told_apart
 from findnemo.prompts import Prompt
 from findnemo.runs._same import require_same
-from findnemo.runs.audit import Progress, remember_source
+from findnemo.runs.audit import remember_source
+from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.table import enter
-from findnemo.runs.workers import Dispatch, Event, Pool, Serial, Step, Unit, drive, never
+from findnemo.runs.workers import Event, Pool, Step, Unit, never
 from findnemo.runs.worklist import groups, list_open
 from findnemo.runtime.memory import named
 from findnemo.stats.roc import accuracy_of
@@ -34,7 +35,6 @@ STAGE, HOLDOUT = (
     "detect:",
     "holdout:",
 )  # and the name: a stage of the captions; a value of the run, caption -> score
-CHUNK = 8  # hold-out captions between two commits
 FOLDER = "detectors"
 HALF, VERBATIM = (
     0.5,
@@ -110,29 +110,27 @@ def _joins(known: Mapping[str, Any], mine: Mapping[str, Any], model: Model) -> b
 
 def run_detectors(
     run: Run,
-    model: Model,
     prompts: Iterable[Prompt],
     holdout: Sequence[str],
     names: Sequence[str],
     settings: ImageSettings,
-    progress: Progress | None = None,
-    pool: Pool | None = None,
+    pool: Pool,
+    progress: Progress = no_progress,
     stop: Callable[[], bool] = never,
 ) -> list[Caption]:
     """Score the captions and the hold-out captions with every named detector; returns the captions with their results.
 
     What is scored is not scored again. A caption for which the model gives NaN is marked failed, and the rest goes on. `pool`: who does
-    it; without one, this process. Once `stop` says so, nothing more is begun. Raises InputError where captions and hold-out captions overlap.
+    it. Once `stop` says so, nothing more is begun. Raises InputError where captions and hold-out captions overlap.
     """
-    require_same(run, pool.model if pool is not None else model, pictures=True)
+    require_same(run, pool.model, pictures=True)
     enter(run, _apart(prompts, holdout))
-    run.set_meta("detectors", list(dict.fromkeys([*(run.meta("detectors") or []), *names])))
-    desk = _Desk(
-        run, pool or Serial(model), settings, progress or (lambda stage, done, total: None), stop
-    )
+    known = run.meta("detectors") or []
+    run.set_meta("detectors", list(dict.fromkeys([*known, *names])))
     for name in names:
-        _score_captions(desk, name)
-        _score_holdout(desk, holdout, name)
+        step = partial(_scored, name=name, settings=settings)
+        for stage in (_captions_stage, _holdout_stage):
+            run_stage(stage(run, name, step, holdout), pool, progress, stop)
     return list(run.captions(row[0] for row in run.query("SELECT caption FROM asked")))
 
 
@@ -146,25 +144,6 @@ def _apart(prompts: Iterable[Prompt], holdout: Sequence[str]) -> Iterator[Prompt
         raise InputError(
             f"{len(both)} captions are hold-out captions too, such as {min(both)!r}: a threshold needs captions of its own"
         )
-
-
-@dataclass(frozen=True)
-class _Desk:
-    """What scoring needs: the run to write to, who answers, and whom to tell."""
-
-    run: Run
-    pool: Pool
-    settings: ImageSettings
-    progress: Progress
-    stop: Callable[[], bool]
-
-    def events(self, step: Step, items: Iterable[Any], count: int, stage: str) -> Iterator[Event]:
-        """What becomes of single items, with a word to `progress` before and after each."""
-        dispatch = Dispatch((Unit((item,)) for item in items), count, self.pool.size, self.pool.aim)
-        self.progress(stage, 0, count)
-        for done, event in enumerate(drive(self.pool, step, dispatch, self.stop), 1):
-            yield event
-            self.progress(stage, done, count)
 
 
 def _scored(
@@ -185,33 +164,39 @@ def _scored(
     return found
 
 
-def _score_captions(desk: _Desk, name: str) -> None:
-    run, step = desk.run, partial(_scored, name=name, settings=desk.settings)
+def _captions_stage(run: Run, name: str, step: Step, holdout: Sequence[str]) -> Stage:
+    """The captions that have no score of a detector."""
+
+    def commit(events: Sequence[Event]) -> int:
+        for event in events:
+            score, caption = event.aside or event.answers[0], event.unit.items[0]
+            if isinstance(score, Score):
+                payload = {**asdict(score), "seconds": round(event.seconds, 4)}
+                run.record(caption.id, STAGE + name, payload, event.seconds)
+            else:
+                run.record(caption.id, STAGE + name, {}, event.seconds, score)
+        return len(events)
+
     count, _ = list_open(run, STAGE + name)
-    for event in desk.events(step, (caption for (caption,) in groups(run)), count, name):
-        score, caption = event.aside or event.answers[0], event.unit.items[0]
-        if isinstance(score, Score):
-            payload = {**asdict(score), "seconds": round(event.seconds, 4)}
-            run.record(caption.id, STAGE + name, payload, event.seconds)
-        else:
-            run.record(caption.id, STAGE + name, {}, event.seconds, score)
+    return Stage(name, step, (Unit(group) for group in groups(run)), count, commit, count)
 
 
-def _score_holdout(desk: _Desk, holdout: Sequence[str], name: str) -> None:
-    scores: dict[str, float] = desk.run.meta(HOLDOUT + name) or {}
+def _holdout_stage(run: Run, name: str, step: Step, holdout: Sequence[str]) -> Stage:
+    """The hold-out captions that have no score of a detector; those that get none are tried again next time."""
+    scores: dict[str, float] = run.meta(HOLDOUT + name) or {}
     open_ = [text for text in holdout if text not in scores]
-    step = partial(_scored, name=name, settings=desk.settings)
-    try:
-        for k, event in enumerate(desk.events(step, open_, len(open_), f"{name}, hold-out"), 1):
+
+    def commit(events: Sequence[Event]) -> int:
+        for event in events:
             score = event.aside or event.answers[0]
-            if isinstance(score, Score):  # the others are left out, and tried again next time
+            if isinstance(score, Score):
                 scores[event.unit.items[0]] = score.value
-            if k % CHUNK == 0:
-                desk.run.set_meta(HOLDOUT + name, scores)
-    finally:
-        desk.run.set_meta(
-            HOLDOUT + name, {text: scores[text] for text in holdout if text in scores} | scores
-        )
+        in_order = {text: scores[text] for text in holdout if text in scores}
+        run.set_meta(HOLDOUT + name, in_order | scores)
+        return len(events)
+
+    units = (Unit((text,)) for text in open_)
+    return Stage(f"{name}, hold-out", step, units, len(open_), commit, len(open_))
 
 
 def results(
@@ -275,32 +260,38 @@ def _tensor(values: Sequence[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def pictures(
+def draw_pictures(
     run: Run,
-    model: Model,
     captions: Sequence[Caption],
     settings: ImageSettings,
-    progress: Progress | None = None,
-    pool: Pool | None = None,
+    pool: Pool,
+    progress: Progress = no_progress,
 ) -> list[Path]:
-    """Token saliency and bright-ending mask of every caption with a type, as PNG in RUN/detectors/; what is there is not drawn again."""
-    require_same(run, pool.model if pool is not None else model, pictures=True)
-    named = {
+    """Token saliency and bright-ending mask of every caption with a type, as PNG in RUN/detectors/; what is there is not drawn again.
+
+    Raises DeviceError for one over which workers die.
+    """
+    require_same(run, pool.model, pictures=True)
+    asked = {
         f"{FOLDER}/{c.slug}-{kind}.png": (c.text, kind)
         for c in captions
         if is_memory(c.type)
         for kind in _DRAWN
     }
-    missing = {name: about for name, about in named.items() if not (run.path / name).exists()}
-    desk = _Desk(
-        run, pool or Serial(model), settings, progress or (lambda stage, done, total: None), never
-    )
-    items = ((name, *about) for name, about in missing.items())
-    for event in desk.events(partial(_drawn, settings=settings), items, len(missing), "pictures"):
-        if event.aside:
-            raise DeviceError(f"{event.unit.items[0][0]} could not be drawn: {event.aside}")
-        write_all({run.path / event.unit.items[0][0]: event.answers[0]})
-    return [run.path / name for name in named]
+    missing = {name: about for name, about in asked.items() if not (run.path / name).exists()}
+
+    def commit(events: Sequence[Event]) -> int:
+        for event in events:
+            name = event.unit.items[0][0]
+            if event.aside:
+                raise DeviceError(f"{name} could not be drawn: {event.aside}")
+            write_all({run.path / name: event.answers[0]})
+        return len(events)
+
+    units = (Unit(((name, *about),)) for name, about in missing.items())
+    step = partial(_drawn, settings=settings)
+    run_stage(Stage("pictures", step, units, len(missing), commit, len(missing)), pool, progress)
+    return [run.path / name for name in asked]
 
 
 def _drawn(

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-import findnemo
-from findnemo.edits import deactivate, prune
+from findnemo.edits import prune
 from findnemo.errors import InputError
-from findnemo.images import generate_many
-from findnemo.metrics import frechet_distance, kernel_distance
-from findnemo.metrics.copies import pixel_changes
-from findnemo.models import Model
+from findnemo.models import Model, load
 from findnemo.neurons import EMPTY
 from findnemo.robustness.harden import Hardening, Lesson, harden, kept, lesson
 from findnemo.runs._tried import HARDENED, OFF, UNTOUCHED
-from findnemo.runs.audit import Progress, Work, not_memorized
+from findnemo.runs.audit import Work, not_memorized
 from findnemo.runs.robustness import (
     Effort,
     against,
@@ -31,14 +28,13 @@ from findnemo.runs.robustness import (
     trials,
     try_out,
 )
+from findnemo.runs.stages import Progress, no_progress
 from findnemo.runs.standing import all_neurons
 from findnemo.runs.store import Caption
-from findnemo.runs.workers import never
+from findnemo.runs.workers import Pool, never
 from findnemo.seeds import FRESH, REFERENCE
 from findnemo.stats import bootstrap
-
-if TYPE_CHECKING:
-    from PIL import Image
+from findnemo.verification import changes, distance, pictured
 
 ORDINARY = 24  # captions that are not memorized: so many hold the model while it learns
 JUDGED = 24  # and as many others judge it
@@ -75,8 +71,8 @@ def harden_run(
     """
     neurons, settings, pictures = all_neurons(work.run.captions()), work.plan.image_settings, {}
     for caption in captions:
-        pictures[caption.id] = subject_of(work, caption, {}).picture
-    edited = findnemo.load(prune(work.model, neurons))
+        pictures[caption.id] = subject_of(work, caption).picture
+    edited = load(prune(work.model, neurons))
     edited.pipeline.to(dtype=torch.float32)
     lessons: list[Lesson] = [
         lesson(edited, c.text, pictures[c.id], settings, hardening) for c in captions
@@ -92,7 +88,7 @@ def harden_run(
         stop,
     )
     edited.pipeline.to(dtype=work.model.dtype)
-    return findnemo.load(edited.pipeline)
+    return load(edited.pipeline)
 
 
 def check_hardened(
@@ -100,7 +96,8 @@ def check_hardened(
     hardened: Model,
     effort: Effort,
     hardening: Hardening,
-    progress: Progress | None = None,
+    pool: Pool | None = None,
+    progress: Progress = no_progress,
     stop: Callable[[], bool] = never,
 ) -> dict[str, Any]:
     """Attack curves, attempts and side effects (`quality`) of the edited model and of the hardened one; kept as the run's `hardened`.
@@ -109,10 +106,10 @@ def check_hardened(
     """
     identity = hardened.identity
     made_from = origin(work, identity.whole)
-    made = [*trials(work, effort), *against(hardened, EMPTY, HARDENED, effort, made_from)]
+    made = [*trials(work), *against(EMPTY, HARDENED, hardened, made_from)]
     work.run.set_meta("hardened_from", made_from)
-    attack_all(work, effort, made, progress, stop)
-    try_out(work, effort, made, progress, stop)
+    attack_all(work, effort, pool, progress, stop, made)
+    try_out(work, effort, pool, progress, stop, made)
     prompts = ordinary_captions(work)[1]
     about = {
         "settings": asdict(hardening),
@@ -135,35 +132,34 @@ def side_effects(
     `a_clip`. With a descriptor also `fid` and `kid` of its features against untouched images of other seeds; as single values, to be read
     against those of the untouched model, for with few images they are high. For a single caption no interval.
     """
-    settings, judges = work.plan.image_settings, work.judges
-
-    def images(model: Model, first: int) -> list[Image.Image]:
-        return generate_many(
-            model, [(prompt, first + k) for prompt in prompts for k in range(IMAGES)], settings
-        )
-
-    reference, before = images(work.model, REFERENCE), images(work.model, FRESH)
-    with deactivate(work.model, all_neurons(work.run.captions())):
-        edited = images(work.model, FRESH)
-    captions = [prompt for prompt in prompts for _ in range(IMAGES)]
+    made = partial(
+        pictured,
+        prompts=prompts,
+        settings=work.plan.image_settings,
+        judges=work.judges,
+        each=IMAGES,
+    )
+    reference = made(work.model, first=REFERENCE)
+    before = made(work.model, first=FRESH)
+    off = made(work.model, first=FRESH, neurons=all_neurons(work.run.captions()))
     found: dict[str, dict[str, list[float]]] = {}
-    for name, after in ((UNTOUCHED, before), (OFF, edited), (HARDENED, images(hardened, FRESH))):
-        found[name] = {"pixel_change": _middle(pixel_changes(before, after))}
-        if judges.descriptor is not None:
-            sets = [judges.descriptor(some) for some in (reference, before, after)]
-            found[name]["sscd_gen"] = _middle((sets[1] * sets[2]).sum(1).tolist())
+    for name, after in ((UNTOUCHED, before), (OFF, off), (HARDENED, made(hardened, first=FRESH))):
+        changed = changes(before, after)
+        found[name] = {"pixel_change": _middle(changed["pixel_change"])}
+        if work.judges.descriptor is not None:
             found[name] |= {
-                "fid": [round(frechet_distance(sets[2], sets[0]), 5)],
-                "kid": [round(kernel_distance(sets[2], sets[0]), 7)],
+                "sscd_gen": _middle(changed["sscd_gen"]),
+                "fid": [round(distance("fid", after, reference), 5)],
+                "kid": [round(distance("kid", after, reference), 7)],
             }
-        if judges.alignment is not None:
-            found[name]["a_clip"] = _middle(judges.alignment(after, captions).tolist())
+        if work.judges.alignment is not None:
+            found[name]["a_clip"] = _middle(changed["a_clip_after"])
     return found
 
 
-def _middle(values: Sequence[float]) -> list[float]:
+def _middle(values: torch.Tensor) -> list[float]:
     """Median over captions of the mean of their images, and the ends of its interval."""
-    rows = torch.tensor(list(values), dtype=torch.float64).view(-1, IMAGES).mean(1)
+    rows = values.double().view(-1, IMAGES).mean(1)
 
     def median(x: torch.Tensor) -> float:
         return float(x.quantile(0.5))

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from findnemo import seeds
 from findnemo.edits import deactivate
 from findnemo.errors import FindnemoError, InputError, ModelError, StoppedError
 from findnemo.files.originals import picture
 from findnemo.files.secrets import hidden
-from findnemo.images import save_png, sheet
+from findnemo.files.writing import write_all
+from findnemo.images import ImageSettings, png, save_png, sheet
+from findnemo.metrics import Judges
 from findnemo.metrics.kind import is_memory
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
@@ -38,10 +39,11 @@ from findnemo.runs._tried import (
     attack_summary,
     attempts_summary,
 )
-from findnemo.runs.audit import Progress, Work
+from findnemo.runs.audit import Answer, Work
+from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
 from findnemo.runs.standing import all_neurons, switched_off
 from findnemo.runs.store import Caption
-from findnemo.runs.workers import never
+from findnemo.runs.workers import Event, Pool, Serial, Unit, never
 from findnemo.runtime.memory import named
 
 if TYPE_CHECKING:
@@ -73,17 +75,38 @@ class Effort:
 
 @dataclass(frozen=True)
 class Trial:
-    """One kind of attack: which captions, the model and what is switched off in it, and which picture is wanted of each."""
+    """One kind of attack: which captions, what is switched off, and which picture is wanted of each, one of WANTED.
+
+    `model`: one that is not the run's own, and its `identity`; such a trial is done in this process.
+    """
 
     name: str
     who: str
-    model: Model
     neurons: NeuronSet
-    picture: Callable[[int, Subject], Image.Image] = lambda k, subject: subject.picture
-    identity: str = ""  # of a model that is not the run's own
+    wanted: str = "own"
+    model: Model | None = None
+    identity: str = ""
 
-    def context(self) -> AbstractContextManager[None]:
-        return deactivate(self.model, self.neurons) if len(self.neurons) else nullcontext()
+
+@dataclass(frozen=True)
+class Case:
+    """What a worker gets: a trial of a caption, its training image if that is known, and a picture that no model saw, if one was given."""
+
+    caption: Caption
+    trial: Trial
+    original: Image.Image | None
+    control: Image.Image | None
+
+
+def _never(case: Case, subject: Subject) -> Image.Image:
+    return case.control or scrambled(subject.picture)
+
+
+WANTED: dict[str, Callable[[Case, Subject], Image.Image]] = {
+    "own": lambda case, subject: subject.picture,
+    "never seen": _never,
+    "mirrored": lambda case, subject: mirrored(subject.picture),
+}
 
 
 def memorized(captions: Iterable[Caption], most: int = 0) -> list[Caption]:
@@ -108,77 +131,57 @@ def spread(found: list[T], most: int) -> list[T]:
     return [found[k] for k in sorted(halving[: most or None])]
 
 
-def trials(work: Work, effort: Effort) -> list[Trial]:
+def trials(work: Work) -> list[Trial]:
     """The attacks on the edited model with their controls. All neurons of the run are off: the model as it is exported."""
     off = all_neurons(work.run.captions())
-    return [
-        *against(work.model, off, OFF, effort),
-        Trial(UNTOUCHED, MEMORIZED, work.model, NeuronSet()),
-    ]
+    return [*against(off, OFF), Trial(UNTOUCHED, MEMORIZED, EMPTY)]
 
 
 def against(
-    model: Model, off: NeuronSet, name: str, effort: Effort, identity: str = ""
+    off: NeuronSet, name: str, model: Model | None = None, identity: str = ""
 ) -> list[Trial]:
     """A model attacked for memorized pictures, for such that it never saw, and for mirrored images of ordinary captions."""
-
-    def never(k: int, subject: Subject) -> Image.Image:
-        return (
-            effort.controls[k % len(effort.controls)]
-            if effort.controls
-            else scrambled(subject.picture)
-        )
-
     return [
-        Trial(name, MEMORIZED, model, off, identity=identity),
-        Trial(f"{name}, {NEVER}", MEMORIZED, model, off, never, identity),
-        Trial(name, ORDINARY, model, off, lambda k, subject: mirrored(subject.picture), identity),
+        Trial(name, MEMORIZED, off, model=model, identity=identity),
+        Trial(f"{name}, {NEVER}", MEMORIZED, off, NEVER, model, identity),
+        Trial(name, ORDINARY, off, "mirrored", model, identity),
     ]
 
 
-# the work -----------------------------------------------------------------------------------------------------------------------
+# the work -----------------------------------------------------------------------------------------
 
 
 def try_out(
     work: Work,
     effort: Effort,
-    made: Sequence[Trial] | None = None,
-    progress: Progress | None = None,
+    pool: Pool | None = None,
+    progress: Progress = no_progress,
     stop: Callable[[], bool] = never,
+    made: Sequence[Trial] | None = None,
 ) -> None:
     """Every attempt of `findnemo.robustness.ATTEMPTS` on memorized captions, with the neurons off and untouched, and on ordinary ones
     with the neurons off. What is answered is not done again."""
-    chosen = [t for t in (trials(work, effort) if made is None else made) if NEVER not in t.name]
-    _answer(work, effort, ATTEMPT, chosen, _attempts, progress, stop)
-    work.run.set_meta(
-        "attempts", attempts_summary(list(work.run.captions()), work.run.meta("bases"))
-    )
+    chosen = [t for t in (trials(work) if made is None else made) if t.wanted != NEVER]
+    _answer(work, effort, ATTEMPT, chosen, pool or Serial(work.model), progress, stop)
+    bases = work.run.meta("bases")
+    work.run.set_meta("attempts", attempts_summary(list(work.run.captions()), bases))
 
 
 def attack_all(
     work: Work,
     effort: Effort,
-    made: Sequence[Trial] | None = None,
-    progress: Progress | None = None,
+    pool: Pool | None = None,
+    progress: Progress = no_progress,
     stop: Callable[[], bool] = never,
+    made: Sequence[Trial] | None = None,
 ) -> None:
     """The attack on an embedding, as curves over its steps: memorized pictures from the edited model and the untouched one, pictures that
     no model saw, and mirrored images of ordinary captions. What is answered is not done again."""
-    _answer(
-        work,
-        effort,
-        ATTACK,
-        trials(work, effort) if made is None else made,
-        _attack,
-        progress,
-        stop,
-    )
+    chosen = trials(work) if made is None else made
+    _answer(work, effort, ATTACK, chosen, pool or Serial(work.model), progress, stop)
     captions = list(work.run.captions())
     _draw_sheets(work, effort, memorized(captions, effort.captions))
     work.run.set_meta("attack", attack_summary(captions, work.run.meta("bases")))
-
-
-Step = Callable[[Work, Effort, Trial, Caption, int, Subject], dict[str, Any]]
 
 
 def _answer(
@@ -186,16 +189,20 @@ def _answer(
     effort: Effort,
     stage: str,
     chosen: Sequence[Trial],
-    step: Step,
-    progress: Progress | None,
+    pool: Pool,
+    progress: Progress,
     stop: Callable[[], bool],
 ) -> None:
-    require_same(work.run, work.model, pictures=True)
-    captions = list(work.run.captions())
+    """Do what is open of the trials: those of the run's model by the pool, those of others in this process."""
+    run = work.run
+    require_same(run, work.model, pictures=True)
+    captions = list(run.captions())
     groups = {
         MEMORIZED: memorized(captions, effort.captions),
         ORDINARY: ordinary(captions, effort.captions),
     }
+    bases = {stage + trial.name: _basis(work, effort, trial, stage) for trial in chosen}
+    run.set_meta("bases", _still_standing(work, effort, stage) | bases)
     jobs = [
         (k, caption, trial)
         for who, group in groups.items()
@@ -203,25 +210,47 @@ def _answer(
         for trial in chosen
         if trial.who == who
     ]
-    bases = {stage + trial.name: _basis(work, effort, trial, stage) for trial in chosen}
-    work.run.set_meta("bases", _still_standing(work, effort, stage) | bases)
-    subjects: dict[int, Subject] = {}
-    for count, (k, caption, trial) in enumerate(jobs):
-        if stop():
-            raise StoppedError(f"stopped after {count} of {len(jobs)}")
-        if progress is not None:
-            progress(stage.rstrip(":"), count, len(jobs))
-        name, basis = stage + trial.name, bases[stage + trial.name]
-        if caption.results.get(name, {}).get("basis") != basis:
-            _record(
-                work,
-                caption,
-                name,
-                partial(_made, step, work, effort, trial, caption, k, subjects),
-                basis,
-            )
-    if progress is not None:
-        progress(stage.rstrip(":"), len(jobs), len(jobs))
+    open_ = [
+        (k, caption, trial)
+        for k, caption, trial in jobs
+        if caption.results.get(stage + trial.name, {}).get("basis") != bases[stage + trial.name]
+    ]
+    done = len(jobs) - len(open_)
+    others = {id(t.model): t.model for _, _, t in open_ if t.model is not None}
+    for model in (None, *others.values()):
+        mine = [job for job in open_ if job[2].model is model]
+        step = partial(
+            _tried,
+            stage=stage,
+            effort=replace(effort, controls=()),
+            settings=work.plan.image_settings,
+            judges=work.judges,
+            other=(work.model, model) if model is not None else None,
+            known={},
+        )
+        units = (Unit((_case(work, effort, *job),)) for job in mine)
+        commit = partial(_commit, work, stage, bases)
+        of_pool = pool if model is None else Serial(work.model)
+        whole = Stage(stage.rstrip(":"), step, units, len(mine), commit, total=len(jobs), done=done)
+        done = run_stage(whole, of_pool, progress, stop)
+    if done < len(jobs):
+        raise StoppedError(f"stopped after {done} of {len(jobs)}")
+
+
+def _case(work: Work, effort: Effort, k: int, caption: Caption, trial: Trial) -> Case:
+    control = effort.controls[k % len(effort.controls)] if effort.controls else None
+    return Case(caption, replace(trial, model=None), work.original(caption), control)
+
+
+def _commit(work: Work, stage: str, bases: Mapping[str, str], events: Sequence[Event]) -> int:
+    for event in events:
+        case = event.unit.items[0]
+        found = Answer(NOTHING | {"failed": event.aside}) if event.aside else event.answers[0]
+        write_all({work.run.path / name: content for name, content in found.files.items()})
+        name = stage + case.trial.name
+        basis = {} if "failed" in found.payload else {"basis": bases[name]}
+        work.run.record(case.caption.id, name, basis | found.payload, event.seconds)
+    return len(events)
 
 
 def origin(work: Work, identity: str) -> str:
@@ -237,7 +266,7 @@ def _still_standing(work: Work, effort: Effort, stage: str) -> dict[str, str]:
         return {name: basis for name, basis in known.items() if HARDENED not in name}
     present = {
         stage + t.name: _basis(work, effort, t, stage)
-        for t in against(work.model, EMPTY, HARDENED, effort, made_from)
+        for t in against(EMPTY, HARDENED, identity=made_from)
     }
     return {
         name: basis
@@ -246,30 +275,34 @@ def _still_standing(work: Work, effort: Effort, stage: str) -> dict[str, str]:
     }
 
 
-def _made(
-    step: Step,
-    work: Work,
+def _tried(
+    model: Model,
+    items: Sequence[Case],
+    stage: str,
     effort: Effort,
-    trial: Trial,
-    caption: Caption,
-    k: int,
-    subjects: dict[int, Subject],
-) -> dict[str, Any]:
-    return step(work, effort, trial, caption, k, subject_of(work, caption, subjects))
+    settings: ImageSettings,
+    judges: Judges,
+    other: tuple[Model, Model] | None,
+    known: dict[int, Subject],
+) -> list[Answer]:
+    """The step: what a trial of a caption gives. `other`: the untouched model and the one that is tried, where these are two.
 
-
-def _record(
-    work: Work, caption: Caption, name: str, made: Callable[[], dict[str, Any]], basis: str
-) -> None:
-    began = time.monotonic()
-    try:
-        with named(work.model.device, "a single caption"):
-            payload = {"basis": basis, **made()}
-    except (
-        FindnemoError
-    ) as problem:  # what else is known of the caption stands; on no basis, it is tried again
-        payload = NOTHING | {"failed": hidden(str(problem))}
-    work.run.record(caption.id, name, payload, time.monotonic() - began)
+    `known`: subjects of captions that this process has met; they are the same whoever makes them. What fails stands on no basis and is
+    tried again.
+    """
+    untouched, tried = other or (model, model)
+    answers = []
+    for case in items:
+        try:
+            with named(tried.device, "a single caption"):
+                caption = case.caption
+                if caption.id not in known:
+                    known[caption.id] = subject(untouched, caption.text, settings, case.original)
+                do = _attack if stage == ATTACK else _attempts
+                answers.append(do(tried, case, known[caption.id], effort, settings, judges))
+        except FindnemoError as problem:  # what else is known of the caption stands
+            answers.append(Answer(NOTHING | {"failed": hidden(str(problem))}))
+    return answers
 
 
 def failures(captions: Iterable[Caption]) -> list[str]:
@@ -311,61 +344,59 @@ def _basis(work: Work, effort: Effort, trial: Trial, stage: str) -> str:
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
-def subject_of(work: Work, caption: Caption, known: dict[int, Subject]) -> Subject:
-    if caption.id not in known:
-        known[caption.id] = subject(
-            work.model, caption.text, work.plan.image_settings, work.original(caption)
-        )
-    return known[caption.id]
+def subject_of(work: Work, caption: Caption) -> Subject:
+    return subject(work.model, caption.text, work.plan.image_settings, work.original(caption))
+
+
+def _switched(model: Model, trial: Trial) -> AbstractContextManager[None]:
+    return deactivate(model, trial.neurons) if len(trial.neurons) else nullcontext()
 
 
 def _attempts(
-    work: Work, effort: Effort, trial: Trial, caption: Caption, k: int, told: Subject
-) -> dict[str, Any]:
+    model: Model, case: Case, told: Subject, effort: Effort, settings: ImageSettings, judges: Judges
+) -> Answer:
     """Closeness of the images of every attempt to the picture, or to what the untouched model gives for the caption."""
-    samples, references = (
-        range(seeds.ATTEMPTS, seeds.ATTEMPTS + effort.images),
-        [told.picture, *told.others],
-    )
+    samples = range(seeds.ATTEMPTS, seeds.ATTEMPTS + effort.images)
+    references = [told.picture, *told.others]
     near: dict[str, list[float]] = {}
     skipped: dict[str, str] = {}
     broken: dict[str, str] = {}
     for name, attempt in ATTEMPTS.items():
         try:
-            with trial.context(), named(trial.model.device, "a single attempt"):
-                made = attempt(trial.model, told, samples, work.plan.image_settings)
-            near[name] = [
-                round(v, 4) for v in closeness(made, references, work.judges.descriptor).tolist()
-            ]
+            with _switched(model, case.trial), named(model.device, "a single attempt"):
+                made = attempt(model, told, samples, settings)
+            values = closeness(made, references, judges.descriptor).tolist()
+            near[name] = [round(v, 4) for v in values]
         except (InputError, ModelError) as problem:  # does not apply to this model or caption
             skipped[name] = str(problem)
         except FindnemoError as problem:  # NaN, or no memory left
             broken[name] = hidden(str(problem))
-    return {"known": told.known, "closeness": near, "skipped": skipped, "broken": broken}
+    return Answer({"known": told.known, "closeness": near, "skipped": skipped, "broken": broken})
 
 
 def _attack(
-    work: Work, effort: Effort, trial: Trial, caption: Caption, k: int, told: Subject
-) -> dict[str, Any]:
-    wanted = Subject(told.prompt, trial.picture(k, told), told.others, told.known)
-    folder = work.run.path / "attack" / caption.slug
+    model: Model, case: Case, told: Subject, effort: Effort, settings: ImageSettings, judges: Judges
+) -> Answer:
+    """Curves of the attack for the wanted picture, and the first image of each step."""
+    wanted = Subject(told.prompt, WANTED[case.trial.wanted](case, told), told.others, told.known)
+    stem = f"attack/{case.caption.slug}/{_file(case.trial.name)}"
+    files = {f"{stem}-wanted.png": png(wanted.picture)}
 
     def keep(start: str, step: int, made: Sequence[Image.Image]) -> None:
-        save_png(made[0], folder / f"{_file(trial.name)}-{start}-{step:04d}.png")
+        files[f"{stem}-{start}-{step:04d}.png"] = png(made[0])
 
-    save_png(wanted.picture, folder / f"{_file(trial.name)}-wanted.png")
-    with trial.context():
+    with _switched(model, case.trial):
         curves = attack(
-            trial.model,
+            model,
             wanted,
-            work.plan.image_settings,
+            settings,
             effort.steps,
             effort.starts,
             effort.images,
-            work.judges.descriptor,
+            judges.descriptor,
             keep,
         )
-    return {"known": told.known, "curves": curves}
+    return Answer({"known": told.known, "curves": curves}, files)
 
 
 def _file(name: str) -> str:
@@ -400,7 +431,7 @@ def evaluations(work: Work, effort: Effort, stage: str) -> int:
         MEMORIZED: memorized(captions, effort.captions),
         ORDINARY: ordinary(captions, effort.captions),
     }
-    chosen = [t for t in trials(work, effort) if stage == ATTACK or NEVER not in t.name]
+    chosen = [t for t in trials(work) if stage == ATTACK or t.wanted != NEVER]
     left = sum(
         c.results.get(stage + t.name, {}).get("basis") != _basis(work, effort, t, stage)
         for t in chosen

@@ -19,9 +19,10 @@ from findnemo.images import ImageSettings
 from findnemo.metrics.kind import is_memory
 from findnemo.neurons import NeuronSet
 from findnemo.passes.deltas import score
-from findnemo.runs.audit import Progress, Work
+from findnemo.runs.audit import Work
 from findnemo.runs.calibrating import as_published
 from findnemo.runs.compare import LISTING, judged, localized_captions, made, untouched
+from findnemo.runs.stages import Progress, no_progress
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
 from findnemo.runs.workers import Serial
@@ -59,7 +60,7 @@ class Bench:
     work: Work
     unrelated: Sequence[str]
     limit: int | None = None
-    progress: Progress | None = None
+    progress: Progress = no_progress
     under: Sequence[str] = ()
 
     @property
@@ -151,8 +152,7 @@ class Bench:
         return known["result"]
 
     def say(self, name: str, done: int, total: int) -> None:
-        if self.progress is not None:
-            self.progress(name, done, total)
+        self.progress(name, done, total)
 
     def off(
         self, caption: Caption, neurons: NeuronSet, factor: float = 0.0
@@ -193,16 +193,14 @@ class Bench:
         }
 
     def _scored(self, caption: Caption) -> dict[str, Any]:
-        found, seen = caption.results.get("localize"), caption.results.get("detect", {})
+        found, seen = caption.localized, caption.detected
         own = self.work.calibration.settings == self.calibration.settings
         if found is not None and own:
-            return {"score": found["score_before"]}
-        whole = own and seen.get("samples") == self.calibration.settings.samples
-        return {
-            "score": seen["score"]
-            if whole
-            else score(self.model, caption.text, settings=self.calibration.settings)
-        }
+            return {"score": found.score_before}
+        settings = self.calibration.settings
+        if own and seen is not None and seen.samples == settings.samples:
+            return {"score": seen.score}
+        return {"score": score(self.model, caption.text, settings=settings)}
 
     def z_scores(self, caption: str) -> dict[str, Any]:
         return self.calibration.z_scores(activations(self.model, caption))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from random import Random
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from findnemo.edits import deactivate
 from findnemo.errors import InputError
-from findnemo.images import generate_many
-from findnemo.metrics.quality import fid, kid
 from findnemo.neurons import Neuron, NeuronSet
 from findnemo.runs.overview import holders
 from findnemo.runs.standing import neurons_of, switched_off
@@ -19,9 +17,7 @@ from findnemo.seeds import UNTOUCHED, WANTED, sample_seed
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import BLUE, GREY, RED, figure
 from findnemo.studies._table import Table
-
-if TYPE_CHECKING:
-    from PIL import Image
+from findnemo.verification import Pictures, distance, distances, pictured
 
 SHARES = (0.0, 0.25, 0.5, 1.0)
 IMAGES = 48
@@ -69,34 +65,29 @@ def _quality(bench: Bench) -> list[list[Any]]:
         raise InputError(
             "the quality of images needs at least two captions that are not memorized in the run"
         )
-    real = generate_many(bench.model, [(p, WANTED) for p in prompts], bench.image_settings)
+    made = partial(
+        pictured, bench.model, prompts, settings=bench.image_settings, judges=bench.work.judges
+    )
+    real = made(WANTED)
     sets = [("none", NeuronSet())]
     for count in counts:
         sets += [("found", NeuronSet.of(order[:count])), ("random", _random(bench, order[:count]))]
     rows = []
     for k, (kind, neurons) in enumerate(sets):
         bench.say("fig5a", k, len(sets))
-        with deactivate(bench.model, neurons):
-            images = generate_many(
-                bench.model, [(p, UNTOUCHED) for p in prompts], bench.image_settings
-            )
-        rows.append([kind, len(neurons), *_measures(bench, prompts, real, images)])
+        rows.append([kind, len(neurons), *_measures(real, made(UNTOUCHED, neurons=neurons))])
     return rows
 
 
-def _measures(
-    bench: Bench, prompts: Sequence[str], real: list[Image.Image], images: list[Image.Image]
-) -> list[float | None]:
-    judges = bench.work.judges
-    values: list[float | None] = [None] * 4
-    if judges.descriptor is not None:
-        values[:2] = [fid(real, images, judges.descriptor), kid(real, images, judges.descriptor)]
-    if judges.alignment is not None:
-        values[2:] = [
-            fid(real, images, judges.alignment.embed),
-            float(judges.alignment(images, list(prompts)).median()),
-        ]
-    return [None if v is None else round(v, 5) for v in values]
+def _measures(real: Pictures, made: Pictures) -> list[float | None]:
+    """FID, KID, CLIP-FID and A_CLIP; None where their judge is missing."""
+    values = {name: distance(name, real, made) for name in distances(real.judges)}
+    if real.judges.alignment is not None:
+        values["a_clip"] = float(made.fits.median())
+    return [
+        round(values[name], 5) if name in values else None
+        for name in ("fid", "kid", "clip_fid", "a_clip")
+    ]
 
 
 def _by_frequency(bench: Bench) -> list[Neuron]:

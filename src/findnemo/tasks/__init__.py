@@ -1,0 +1,60 @@
+"""Tasks: what the commands do, for Python. Each opens a model once, writes one run directory, and goes on where it stopped.
+
+May be imported: the names below. May import: everything but the command line and the app. Names are imported when they are first used,
+for the options of the command line are read before PyTorch is.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from findnemo.tasks.checking import Checked as Checked
+    from findnemo.tasks.checking import Hardened as Hardened
+    from findnemo.tasks.checking import harden as harden
+    from findnemo.tasks.checking import verify as verify
+    from findnemo.tasks.comparing import Detectors as Detectors
+    from findnemo.tasks.comparing import compare as compare
+    from findnemo.tasks.comparing import compare_detectors as compare_detectors
+    from findnemo.tasks.comparing import study as study
+    from findnemo.tasks.exporting import export as export
+    from findnemo.tasks.listening import Listener as Listener
+    from findnemo.tasks.options import Captions as Captions
+    from findnemo.tasks.options import Comparing as Comparing
+    from findnemo.tasks.options import Detecting as Detecting
+    from findnemo.tasks.options import HardeningOptions as HardeningOptions
+    from findnemo.tasks.options import Localizing as Localizing
+    from findnemo.tasks.options import Output as Output
+    from findnemo.tasks.options import Pictures as Pictures
+    from findnemo.tasks.options import Selecting as Selecting
+    from findnemo.tasks.options import Source as Source
+    from findnemo.tasks.options import Studying as Studying
+    from findnemo.tasks.options import Trying as Trying
+    from findnemo.tasks.options import Workers as Workers
+    from findnemo.tasks.path import audit as audit
+    from findnemo.tasks.path import calibrate as calibrate
+    from findnemo.tasks.path import calibrate_published as calibrate_published
+    from findnemo.tasks.path import detect as detect
+    from findnemo.tasks.path import localize as localize
+
+_HOMES = {
+    "checking": ("Checked", "Hardened", "harden", "verify"),
+    "comparing": ("Detectors", "compare", "compare_detectors", "study"),
+    "exporting": ("export",),
+    "listening": ("Listener",),
+    "options": (
+        *("Captions", "Comparing", "Detecting", "HardeningOptions", "Localizing", "Output"),
+        *("Pictures", "Selecting", "Source", "Studying", "Trying", "Workers"),
+    ),
+    "path": ("audit", "calibrate", "calibrate_published", "detect", "localize"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"findnemo.tasks.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'findnemo.tasks' has no attribute {name!r}")

@@ -1,0 +1,183 @@
+"""NeMo beside the methods it competes with, the paper's studies, and detectors side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from findnemo import demo, report
+from findnemo.errors import FindnemoError
+from findnemo.files.writing import written
+from findnemo.runs import Caption, Run
+from findnemo.runs.compare import compare as compare_run
+from findnemo.runs.compare import methods
+from findnemo.runs.detectors import (
+    Result,
+    chosen,
+    draw_pictures,
+    results,
+    run_detectors,
+    start_detectors,
+)
+from findnemo.runs.track import check_tracker
+from findnemo.studies import Bench, Study, Table, not_memorized, under_tau
+from findnemo.studies import study as make_studies
+from findnemo.studies.table1 import table
+from findnemo.tasks.listening import Listener
+from findnemo.tasks.opening import (
+    at_work,
+    captions_of,
+    holdout_of,
+    images_of,
+    opened,
+    read_table,
+    refuse_shard,
+    resumed,
+    source_of,
+    table_of,
+    warn_long,
+    warn_missing,
+)
+from findnemo.tasks.options import (
+    Captions,
+    Comparing,
+    Detecting,
+    Localizing,
+    Output,
+    Pictures,
+    Studying,
+    Workers,
+)
+from findnemo.tasks.path import PATH, begun, go_on, log, output_of, perform, ready, refuse_changed
+
+PER_TYPE = 6  # captions of each type in costly studies of the demo
+ORDINARY = 64  # ordinary captions of the demo that studies look at
+
+
+def compare(
+    model: Any,
+    prompts: Any = None,
+    out: str | Path | Output = "findnemo-compare",
+    comparing: Comparing = Comparing(),
+    detecting: Detecting = Detecting(),
+    pictures: Pictures = Pictures(),
+    workers: Workers = Workers(),
+    listener: Listener = Listener(),
+) -> Table:
+    """Every mitigation on every memorized caption: Table 1 of Finding NeMo for a model. What `findnemo compare` does.
+
+    A directory that holds an audit goes on with the settings and the calibration of that run. The table is written to `out` too, as
+    table1.md and table1.csv. Raises InputError for a mitigation that is not known, and MismatchError for options that the run was not
+    made with.
+    """
+    output = output_of(out)
+    place, asked = Path(output.path), None
+    if output.track is not None:
+        check_tracker(output.track.partition("=")[0])
+    names = methods(comparing.mitigations.split(",") if comparing.mitigations else None)
+    early = replace(output, report=False)
+    if begun(place):
+        refuse_changed(place, detecting, pictures)
+        with Run.open(place) as old:
+            refuse_shard(old)
+            model = source_of(old, model)
+    else:
+        asked = ready(model, prompts, early, PATH, detecting, Localizing(), pictures, listener)
+    with at_work(model, workers, listener) as pool:
+        run = perform(asked, pool, listener) if asked else go_on(pool, prompts, early, listener)
+        run.close()
+        with resumed(place, pool) as work:
+            if not listener.stop():
+                limit = captions_of(prompts).limit
+                compare_run(work, names, listener.progress, pool, listener.stop, limit)
+            warn_missing(work.original, listener)
+            made = table(work.run, comparing.intervals)
+            for name, text in (("table1.md", made.markdown()), ("table1.csv", made.csv())):
+                with written(place / name) as part:
+                    part.write_text(text, encoding="utf-8")
+            report.write(work.run)
+            log(work.run, output, listener)
+    return made
+
+
+def study(
+    names: str | Iterable[str],
+    run: str | Path,
+    out: str | Path | None = None,
+    studying: Studying = Studying(),
+    model: Any = None,
+    workers: Workers = Workers(),
+    listener: Listener = Listener(),
+) -> dict[str, Study | FindnemoError]:
+    """Tables and figures of the paper from a run, written to a folder (default: RUN/studies). What `findnemo study` does.
+
+    `names`: "all", or some of `findnemo.studies.STUDIES`. A study that cannot be done has the error for an answer.
+    Raises InputError for a name that is not known.
+    """
+    wanted = names.split(",") if isinstance(names, str) else list(names)
+    with opened(run, model, workers, listener) as (work, _):
+        own = work.model.source in demo.MODELS
+        given = []
+        if studying.unrelated is not None:
+            table = read_table(Captions(studying.unrelated, studying.column), listener)
+            given = [p.text for p in table]
+        given += demo.unrelated()[:ORDINARY] if own else ()
+        holdout = demo.holdout() if own else ()
+        clean, barred = not_memorized(work.run, given, work.calibration, holdout)
+        if barred:
+            listener.say(
+                f"{barred} of the captions given are hold-out captions, or memories by the run's table: they are left out"
+            )
+        bench = Bench(
+            work,
+            clean,
+            studying.per_type or (PER_TYPE if own else None),
+            listener.progress,
+            under_tau(work.run.captions()),
+        )
+        return make_studies(wanted, bench, Path(out) if out else Path(run) / "studies")
+
+
+@dataclass(frozen=True)
+class Detectors:
+    """What detectors found: a result each, the captions with their scores, and the pictures that were drawn."""
+
+    results: list[Result]
+    captions: list[Caption]
+    pictures: list[Path]
+
+
+def compare_detectors(
+    model: Any,
+    detectors: str | Iterable[str],
+    prompts: Any = None,
+    out: str | Path = "findnemo-detectors",
+    holdout: Any = None,
+    pictures: bool = False,
+    workers: Workers = Workers(),
+    listener: Listener = Listener(),
+) -> Detectors:
+    """Several detectors over one table, each with a threshold from hold-out captions. What `findnemo detect --detector` does.
+
+    `detectors`: names of `findnemo.detection.DETECTORS`. `pictures`: also saliency and mask pictures of the captions with a type.
+    """
+    names = chosen(detectors.split(",") if isinstance(detectors, str) else detectors)
+    given = captions_of(prompts)
+    table = read_table(given, listener) if given.source else table_of(given, model, listener)
+    apart = holdout_of(Detecting(holdout=holdout), given.column, model, listener)
+    clean, settings = [p.text for p in apart], images_of(model, Pictures(), 0)
+    with (
+        at_work(model, workers, listener) as pool,
+        start_detectors(out, pool.model, settings) as run,
+    ):
+        warn_long(pool.model, table, listener)
+        warn_long(pool.model, apart, listener, of="hold-out ")
+        captions = run_detectors(
+            run, table, clean, names, settings, pool, listener.progress, listener.stop
+        )
+        drawn = []
+        if pictures and not listener.stop():
+            drawn = draw_pictures(run, captions, settings, pool, listener.progress)
+        return Detectors(results(run, captions, clean, names), captions, drawn)

@@ -1,0 +1,97 @@
+"""The cleaned model in the forms that others read, the neurons, and a section for the model card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from findnemo import export as forms_of
+from findnemo.errors import InputError
+from findnemo.runs import Run
+from findnemo.runtime.notices import told_to
+from findnemo.tasks.listening import Listener
+from findnemo.tasks.opening import loaded, place_of, source_of
+from findnemo.tasks.options import Selecting, Source
+
+
+def export(
+    run: str | Path,
+    to: Iterable[str] = ("checkpoint",),
+    out: str | Path | None = None,
+    selecting: Selecting = Selecting(),
+    model: Any = None,
+    push: str | None = None,
+    force: bool = False,
+    listener: Listener = Listener(),
+) -> dict[str, Path]:
+    """Write the cleaned model of a run, its neurons or a model card's section. What `findnemo export` does.
+
+    `to`: forms of `findnemo.export.FORMS`. `out`: a file or folder, with several forms a folder for all (default: RUN/export). `push`: the
+    card goes to this repository on the hub instead. `force`: replace an earlier export. The dtype of `model`, where it is a `Source`
+    with one, is that of the written weights. Returns form -> where it was written. Raises InputError before anything is written.
+    """
+    path, forms = Path(run), list(dict.fromkeys(to))
+    dtype = model.dtype if isinstance(model, Source) else None
+    if push is not None and "card" not in forms:
+        raise InputError("--push puts the card's section on the hub: give --to card beside it")
+    for form in forms:
+        forms_of.check_form(form)
+    forms_of.check_dtype(dtype)
+    weights = any(forms_of.FORMS[form].write is not None for form in forms)
+    given = replace(model, dtype=None) if isinstance(model, Source) else model
+    with Run.open(path) as opened:
+        chosen = forms_of.select(
+            opened, selecting.caption or (), selecting.most, selecting.factor, selecting.neurons
+        )
+        source = source_of(opened, given, ("model",) if weights else ())
+    targets = {
+        form: _target(path, out, form, len(forms) > 1)
+        for form in forms
+        if not (push and form == "card")
+    }
+    for form, target in targets.items():
+        # what is there already is said before the model is loaded
+        forms_of.check_place(form, target, place_of(source), force)
+    opened_model: Any = _loaded(source, given, listener) if weights else None
+    for form, target in targets.items():
+        forms_of.check(form, chosen, target, opened_model, force, dtype)
+    for form, target in targets.items():
+        with told_to(listener.warn):
+            forms_of.write(form, chosen, target, opened_model, force, dtype)
+        listener.say(f"{_count(chosen)}: {form} written to {target}")
+    if push is not None:
+        pushed = forms_of.push_card(forms_of.model_card(chosen), push)
+        listener.say(f"card pushed: {pushed}")
+    return targets
+
+
+def _loaded(source: Any, given: Any, listener: Listener) -> Any:
+    """The model of a run. Raises InputError with the way out where the place that the run remembers has none."""
+    try:
+        return loaded(source, listener)
+    except InputError as error:
+        if given is not None and not (isinstance(given, Source) and given.place is None):
+            raise
+        raise InputError(
+            f"{error} (the run was made of it: if it is elsewhere now, name its place with --model)"
+        ) from error
+
+
+def _target(run: Path, out: str | Path | None, form: str, several: bool) -> Path:
+    name = forms_of.FORMS[form].name
+    if out is None:
+        return run / "export" / name
+    if not several:
+        return Path(out)
+    if Path(out).is_file():
+        raise InputError(f"{out} is a file: give a folder for several forms")
+    return Path(out) / name
+
+
+def _count(chosen: Any) -> str:
+    how = "off" if chosen.factor == 0 else f"at {chosen.factor:g}"
+    point = chosen.about.get("point")
+    plural = "s" * (len(chosen.neurons) != 1)
+    return f"{len(chosen.neurons)} neuron{plural} {how}" + (f" ({point})" if point else "")

@@ -1,0 +1,393 @@
+"""What tasks begin with: models, tables of captions and runs are opened, and plans are made of options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from findnemo import demo
+from findnemo.calibration import Calibration
+from findnemo.detection import Screen, screen
+from findnemo.errors import InputError
+from findnemo.files.originals import for_run
+from findnemo.files.secrets import hidden
+from findnemo.images import ImageSettings, usual
+from findnemo.localization import SEARCHES, check_impact
+from findnemo.metrics import Alignment, Descriptor, Judges
+from findnemo.models import SCOPES, Model, cut, load
+from findnemo.passes import compiled
+from findnemo.prompts import Prompt, PromptTable, read_prompts, stream_prompts
+from findnemo.runs import Loader, Plan, Pool, Run, Serial, Shard, Work, settings_of, start
+from findnemo.runs.trust import NAMED, require
+from findnemo.runtime.notices import told_to
+from findnemo.tasks.listening import Listener
+from findnemo.tasks.options import Captions, Detecting, Localizing, Pictures, Source, Workers
+
+IMAGES = 4  # before and after, of a memorized caption
+BYSTANDERS = 16  # captions on which the impact of a set is measured
+LONG = 20  # captions that are too long and are named
+ORDINARY = 24  # ordinary captions that the demo brings beside its memorized ones
+HOLDOUT = 100  # hold-out captions that it brings
+
+
+# models ---------------------------------------------------------------------------------------------
+
+
+def place_of(model: Any) -> str:
+    """Where a model is from: the place of a source, or what a loaded model keeps of it."""
+    if isinstance(model, (str, Path)):
+        return str(model)
+    return str(model.place if isinstance(model, Source) else getattr(model, "source", "live"))
+
+
+@contextmanager
+def at_work(
+    model: Any, workers: Workers = Workers(), listener: Listener = Listener()
+) -> Iterator[Pool]:
+    """A pool that has the model: this process, or workers that have loaded it.
+
+    `model`: a place, a `Source`, a loaded `Model` or a live pipeline; the last two for this process alone. Raises InputError where
+    they are to go to other processes.
+    """
+    if not workers.many:
+        if workers.threads is not None:
+            import torch
+
+            torch.set_num_threads(workers.threads)
+        yield Serial(loaded(model, listener))
+        return
+    with _ray_pool(_loader(model), workers, listener) as pool:
+        yield pool
+
+
+def loaded(model: Any, listener: Listener = Listener()) -> Model:
+    """A model, loaded unless it is; notices go to `listener`."""
+    if isinstance(model, Model):
+        return model
+    source = model if isinstance(model, Source) else Source(str(model))
+    if not isinstance(model, (str, Path, Source)):
+        return load(model)
+    listener.say(f"loading {source}")
+    with told_to(listener.warn):
+        made = load(str(source), source.device, source.dtype, channels_last=True, **source.options)
+    made.tell = listener.warn
+    return compiled(made) if source.compile else made
+
+
+def _loader(model: Any) -> Loader:
+    if isinstance(model, Model):
+        return Loader.of(model)
+    source = model if isinstance(model, Source) else Source(str(model))
+    if source.device is not None and ":" in source.device:
+        raise InputError(
+            f"--device {source.device} with several workers: each gets a device of its own, leave the number out"
+        )
+    return Loader(str(source), source.device, source.dtype, source.options, source.compile)
+
+
+@contextmanager
+def _ray_pool(loader: Loader, workers: Workers, listener: Listener) -> Iterator[Pool]:
+    """Workers on this machine or a cluster; says at the end which of them had to be replaced."""
+    from findnemo.runs.cluster import RayPool
+
+    listener.say(f"loading {loader.source} in workers")
+    with RayPool(loader, workers.workers, workers.ray, workers.threads or 1) as pool:
+        each = "a GPU each" if pool.gpus else f"{pool.threads} CPU threads each"
+        listener.say(f"{pool.size} workers, {each}")
+        try:
+            yield pool
+        finally:
+            if pool.replaced:
+                listener.warn(
+                    f"{pool.replaced} workers died and were replaced; {pool.alive} of {pool.size} are alive at the end"
+                )
+
+
+def source_of(run: Run, model: Any = None, opens: Sequence[str] = NAMED) -> Any:
+    """The model that was given, else the one that a run remembers, with what is given beside it; a source has the run's dtype by default.
+
+    `opens`: which of the things that a run names are opened. Raises InputError for a run of somebody else that names them, unless the
+    source says `trust`.
+    """
+    given = model if isinstance(model, Source) else Source()
+    told = model is not None and not (isinstance(model, Source) and model.place is None)
+    require(run, given.trust, tuple(name for name in opens if not (told and name == "model")))
+    if told and not isinstance(model, Source):
+        return model
+    dtype = given.dtype or settings_of(run, audit=False)["dtype"]
+    if told:
+        return replace(given, dtype=dtype)
+    kept = run.meta("source_options") or {}
+    return replace(
+        given,
+        place=run.meta("source"),
+        revision=given.revision or kept.get("revision"),
+        weights_variant=given.weights_variant or kept.get("variant"),
+        config=given.config or kept.get("config"),
+        dtype=dtype,
+    )
+
+
+# captions -------------------------------------------------------------------------------------------
+
+
+def captions_of(prompts: Any) -> Captions:
+    return prompts if isinstance(prompts, Captions) else Captions(prompts)
+
+
+def table_of(prompts: Any, model: Any, listener: Listener, option: str = "--prompts") -> Any:
+    """The captions of a table of any length, checked from its first row to its last; those of the shipped models where none is given."""
+    given = captions_of(prompts)
+    if given.source is None:
+        return demo_table(model, given.limit, option)
+    if not isinstance(given.source, (str, Path)):
+        return read_prompts(given.source).limit(given.limit)
+    stream = stream_prompts(str(given.source), column=given.column)
+    for text in stream.warnings():
+        listener.warn(text)
+    return stream.limit(given.limit)
+
+
+def read_table(prompts: Any, listener: Listener) -> PromptTable:
+    """A table of captions that is held in memory."""
+    given = captions_of(prompts)
+    if isinstance(given.source, (list, tuple)):
+        return read_prompts(given.source).limit(given.limit)
+    table = read_prompts(given.source, column=given.column)
+    for text in table.warnings():
+        listener.warn(text)
+    return table.limit(given.limit)
+
+
+def folder_of(prompts: Any) -> Path:
+    """Where pictures that a table names by path are: beside it."""
+    source = captions_of(prompts).source
+    return Path(source if isinstance(source, (str, Path)) else "").absolute().parent
+
+
+def demo_table(model: Any, limit: int | None, option: str) -> PromptTable:
+    """The captions of a shipped model: its memorized ones, and ordinary ones."""
+    place = place_of(model)
+    if place not in demo.MODELS:
+        raise InputError(f"give {option} FILE: only 'demo' brings its own captions")
+    own = demo.memorized(place)
+    others = (
+        Prompt(text, row) for row, text in enumerate(demo.unrelated()[:ORDINARY], len(own) + 1)
+    )
+    return PromptTable(place, (*own, *others)).limit(limit)
+
+
+def holdout_of(detecting: Detecting, column: str | None, model: Any, listener: Listener) -> Any:
+    """Hold-out captions: those given, or those of a shipped model."""
+    if detecting.holdout is not None:
+        return read_table(Captions(detecting.holdout, column), listener)
+    if place_of(model) not in demo.MODELS:
+        raise InputError(
+            "give --holdout FILE (captions that are not memorized) or --calibration DIR: only 'demo' brings its own"
+        )
+    return read_prompts(demo.holdout()[:HOLDOUT])
+
+
+def warn_long(
+    model: Any,
+    prompts: Iterable[Any],
+    listener: Listener,
+    most: int | None = None,
+    of: str = "",
+    readers: Sequence[Any] = (),
+) -> None:
+    """Name the first rows with captions that a text encoder, or another of `readers`, does not read to their end.
+
+    `most`: look at so many captions. `of`: what is said before a row's number.
+    """
+    many = 0
+    for prompt in islice(prompts, most):
+        if what := cut([*model.readers, *readers], prompt.text):
+            many += 1
+            model.told.add(prompt.text)
+            if many <= LONG:
+                listener.warn(f"{of}row {prompt.row}: {what}")
+    if many > LONG:
+        listener.warn(f"{many - LONG} more {of}captions are longer than is read")
+
+
+# plans ----------------------------------------------------------------------------------------------
+
+
+def images_of(model: Any, pictures: Pictures, seed: int) -> ImageSettings:
+    """How finished images are made: as asked for, else as is usual for the model."""
+    own = usual(place_of(model))
+    guidance = own.guidance if pictures.guidance is None else pictures.guidance
+    return ImageSettings(pictures.image_steps or own.steps, guidance, seed, pictures.sampler)
+
+
+def plan_for(
+    model: Any, localizing: Localizing, pictures: Pictures, seed: int, listener: Listener
+) -> Plan:
+    """The plan of an audit without what the calibration is needed for. Raises InputError for options that do not exist or go together."""
+    if localizing.search not in SEARCHES:
+        known = ", ".join(SEARCHES)
+        raise InputError(f"search {localizing.search!r} is not known: use one of {known}")
+    if localizing.scope not in ("auto", *SCOPES):
+        raise InputError(
+            f"scope {localizing.scope!r:.40} is not known: use one of auto, {', '.join(SCOPES)}"
+        )
+    judges = {"descriptor": pictures.descriptor, "clip": pictures.clip}
+    return Plan(
+        search=localizing.search,
+        images=IMAGES if pictures.images is None else pictures.images,
+        image_settings=images_of(model, pictures, seed),
+        judges={name: str(place) for name, place in judges.items() if place is not None},
+        consensus=localizing.consensus,
+        scope=localizing.scope,
+    )
+
+
+def gentle(
+    plan: Plan,
+    localizing: Localizing,
+    model: Any,
+    column: str | None,
+    holdout: Any,
+    listener: Listener,
+) -> Plan:
+    """The plan with a largest impact, if wanted, and the captions that it is measured on.
+
+    They are those of a table, the hold-out captions given in the same call, or the demo's own. They are not captions of the run itself: which
+    of them are memorized is not known yet, and its quality is checked on them afterwards.
+    """
+    most, unrelated = localizing.max_impact, localizing.unrelated
+    check_impact(most)
+    if most is None:
+        if unrelated is not None:
+            raise InputError("--unrelated goes with --max-impact: give both, or neither")
+        return plan
+    if plan.consensus > 1:
+        raise InputError(
+            "a consensus has no choice among sets: give --consensus or --max-impact, not both"
+        )
+    if unrelated is not None:
+        captions = [p.text for p in read_table(Captions(unrelated, column), listener)]
+    elif place_of(model) in demo.MODELS:
+        captions = list(demo.unrelated()[-BYSTANDERS:])
+    elif holdout is not None:
+        captions = [p.text for p in holdout]
+    else:
+        raise InputError(
+            "--max-impact is measured on captions that are not memorized: give --unrelated FILE"
+        )
+    return replace(plan, max_impact=most, unrelated=tuple(captions[:BYSTANDERS]))
+
+
+def listed(plan: Plan, detecting: Detecting, calibration: Calibration, listener: Listener) -> Plan:
+    """The plan with what detection is asked for beside a threshold: a screen, and a list at a false discovery rate."""
+    if detecting.screen:
+        made = screen(calibration)
+        listener.say(
+            f"screen: captions under {made.below:.3f} after {made.samples} seeds are set aside; that keeps {made.recall:.1%} of the "
+            f"{made.positives} hold-out captions that reach tau and spares {made.saved:.0%} of all the remaining seeds"
+        )
+        plan = replace(plan, screen=made)
+    if detecting.fdr is not None and not len(calibration.trajectories):
+        raise InputError(
+            "this calibration has no hold-out scores, so no p-values for --fdr: make one with `findnemo calibrate --prompts`"
+        )
+    return replace(plan, fdr=detecting.fdr)
+
+
+def plan_of(settings: dict[str, Any]) -> Plan:
+    """The plan of a run from the settings that it keeps."""
+    return Plan(
+        search=settings["search"],
+        screen=Screen.from_json(settings["screen"]) if settings.get("screen") else None,
+        images=settings["images"],
+        image_settings=ImageSettings.from_json(settings["image_settings"]),
+        judges=settings["judges"],
+        fdr=settings.get("fdr"),
+        consensus=settings.get("consensus", 1),
+        max_impact=settings.get("max_impact"),
+        unrelated=tuple(settings.get("unrelated", ())),
+        scope=settings.get("scope", "auto"),
+    )
+
+
+def shard_of(text: str | None) -> Shard | None:
+    return None if text is None else Shard.of(text)
+
+
+# runs -----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def opened(
+    run: str | Path,
+    model: Any = None,
+    workers: Workers = Workers(),
+    listener: Listener = Listener(),
+) -> Iterator[tuple[Work, Pool]]:
+    """A run that is ready for more work, with the pool that has its model. `model`: where it is, if no longer where the run found it."""
+    with Run.open(Path(run)) as old:
+        source = source_of(old, model)
+    with at_work(source, workers, listener) as pool, resumed(run, pool) as work:
+        yield work, pool
+        warn_missing(work.original, listener)
+
+
+@contextmanager
+def resumed(run: str | Path, pool: Pool) -> Iterator[Work]:
+    """A run with the settings and the calibration that it keeps, to be written to."""
+    with Run.open(Path(run)) as old:
+        settings = settings_of(old)
+    calibration, plan = Calibration.load(Path(run) / "calibration"), plan_of(settings)
+    part = shard_of(settings.get("shard"))
+    with start(run, pool.model, calibration, plan, part) as again:
+        yield work_on(again, pool.model, calibration, plan)
+
+
+def work_on(
+    run: Run, model: Any, calibration: Calibration, plan: Plan, table: Iterable[Prompt] = ()
+) -> Work:
+    """A run with what finished images are judged with, and where their originals come from.
+
+    A shipped model brings its descriptor, its CLIP and its training images. Others have what the plan names, and the images that the table
+    of captions names, by path or URL.
+    """
+    if model.source in demo.MODELS and not plan.judges:
+
+        def shipped(caption: Any) -> Any:
+            return demo.training_image(caption.text, model.source)
+
+        return Work(run, model, calibration, plan, demo.judges(), shipped)
+    references = [p.image for p in table if p.image and hidden(p.image) != p.image]
+    file, clip = plan.judges.get("descriptor"), plan.judges.get("clip")
+    judges = Judges(Descriptor(file) if file else None, Alignment(clip) if clip else None)
+    known = {"descriptor": judges.descriptor, "clip": judges.alignment}
+    run.set_meta(
+        "preprocessing",
+        {name: judge.preprocessing for name, judge in known.items() if judge is not None},
+    )
+    originals = for_run(run.path, run.meta("folder") or ".", references=references)
+    return Work(run, model, calibration, plan, judges, originals.of_caption)
+
+
+def refuse_shard(run: Run) -> None:
+    """Raises InputError for a part of a run, where the whole is needed."""
+    if "shard" in run.meta("settings"):
+        raise InputError(
+            f"{run.path} is a shard of a run: join all of them with `findnemo merge` first"
+        )
+
+
+def warn_missing(original: Any, listener: Listener) -> None:
+    """Warn of the original images that could not be had, with the reason."""
+    failures = getattr(getattr(original, "__self__", None), "failures", {})
+    for reference, reason in list(failures.items())[:5]:
+        listener.warn(f"original image {reference}: {reason}")
+    if len(failures) > 5:
+        listener.warn(
+            f"{len(failures) - 5} more original images could not be had: see originals/failures.jsonl in the run directory"
+        )

@@ -1,0 +1,481 @@
+"""The path of a model: calibrate, detect, localize, verify. Every task writes one run directory and goes on where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from findnemo import report
+from findnemo.calibration import (
+    PUBLISHED_TAU,
+    Calibration,
+    import_statistics,
+    prompts_digest,
+    threshold,
+)
+from findnemo.errors import InputError, MismatchError
+from findnemo.files.writing import storing, sweep
+from findnemo.images import check_images
+from findnemo.localization import ONE_STEP
+from findnemo.models import sampler_name
+from findnemo.passes import group_size
+from findnemo.prompts import repeated
+from findnemo.runs import (
+    Plan,
+    Pool,
+    Run,
+    Shard,
+    Work,
+    acquire,
+    answer,
+    ask_all,
+    calibrate_with,
+    enter,
+    refuse_foreign,
+    settings_of,
+    start,
+    write_results,
+)
+from findnemo.runs.track import check_tracker, track
+from findnemo.runs.trust import vouch
+from findnemo.settings import Settings, settings_for
+from findnemo.stats.rates import holdout_needed, least_listed
+from findnemo.tasks.listening import Listener
+from findnemo.tasks.opening import (
+    at_work,
+    captions_of,
+    folder_of,
+    gentle,
+    holdout_of,
+    listed,
+    loaded,
+    plan_for,
+    plan_of,
+    read_table,
+    shard_of,
+    table_of,
+    warn_long,
+    warn_missing,
+    work_on,
+)
+from findnemo.tasks.options import Detecting, Localizing, Output, Pictures, Workers
+
+PATH = ("detect", "localize", "verify")
+
+
+# calibration ----------------------------------------------------------------------------------------
+
+
+def calibrate(
+    model: Any,
+    prompts: Any,
+    out: str | Path,
+    detecting: Detecting = Detecting(),
+    workers: Workers = Workers(),
+    listener: Listener = Listener(),
+) -> Calibration:
+    """Activation statistics and the threshold tau from hold-out captions, kept in the folder `out`.
+
+    `prompts`: captions that are not memorized. What is done is kept in `out` meanwhile: the same call goes on. `findnemo.calibrate` does it
+    for a loaded model in memory. Raises InputError for too few captions.
+
+    >>> import tempfile
+    >>> from findnemo import demo
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     calibrate("demo", demo.holdout()[:4], folder, Detecting(variant="findnemo")).count
+    4
+    """
+    out = _folder(out)
+    table = read_table(prompts, listener)
+    settings = settings_for(detecting.variant or "findnemo", detecting.seed or 0)
+    with at_work(model, workers, listener) as pool:
+        warn_long(pool.model, table, listener)
+        return _calibrated(pool, [p.text for p in table], settings, detecting, out, listener)
+
+
+def calibrate_published(
+    model: Any,
+    statistics: str | Path,
+    out: str | Path,
+    tau: float = PUBLISHED_TAU,
+    seed: int = 0,
+    listener: Listener = Listener(),
+) -> Calibration:
+    """A calibration from published activation statistics (.pt) and the threshold that goes with them, kept in the folder `out`."""
+    out = _folder(out)
+    made = import_statistics(Path(statistics), loaded(model, listener), tau, seed)
+    made.save(out)
+    return made
+
+
+def _folder(out: str | Path) -> Path:
+    if Path(out).is_file():
+        raise InputError(f"{out} is a file: give a directory")
+    return Path(out)
+
+
+def _calibrated(
+    pool: Pool,
+    captions: list[str],
+    settings: Settings,
+    detecting: Detecting,
+    out: Path,
+    listener: Listener,
+) -> Calibration:
+    # too few captions are told of before the work
+    threshold(torch.zeros(len(captions)), detecting.fpr, detecting.confidence)
+    done = iter(range(1, len(captions) + 1))
+    listener.progress("calibrate", 0, len(captions))
+    return calibrate_with(
+        pool,
+        captions,
+        fpr=detecting.fpr,
+        precision=detecting.precision or None,
+        settings=settings,
+        progress=lambda prompt: listener.progress("calibrate", next(done), len(captions)),
+        checkpoint=out / "partial.safetensors",
+        confidence=detecting.confidence,
+        stop=listener.stop,
+        out=out,
+    )
+
+
+def _own_calibration(
+    pool: Pool,
+    captions: list[str],
+    settings: Settings,
+    detecting: Detecting,
+    output: Output,
+    listener: Listener,
+) -> Calibration:
+    """The run's own calibration: made once, then read from the run directory."""
+    out = Path(output.path)
+    folder = out / "calibration"
+    if not (folder / "calibration.json").exists():
+        refuse_foreign(out)
+        with storing(out):
+            out.mkdir(parents=True, exist_ok=True)
+        with acquire(out, output.wait):
+            sweep(out)
+            # another process may have made it meanwhile
+            if not (folder / "calibration.json").exists():
+                _calibrated(pool, captions, settings, detecting, folder, listener)
+    made = Calibration.load(folder)
+    made.check(pool.model, settings)
+    same = made.prompts == prompts_digest(captions)
+    if made.fpr != detecting.fpr or not same:
+        others = " others" if not same and made.count == len(captions) else ""
+        raise InputError(
+            f"{out} was calibrated on {made.count} captions with fpr {made.fpr}, now {len(captions)}{others} with {detecting.fpr}: "
+            "give another --out"
+        )
+    return made
+
+
+def _refuse_other(calibration: Calibration, detecting: Detecting) -> None:
+    """A calibration brings its variant, seed and rate: asking for others beside it would silently do nothing."""
+    has = calibration.settings.to_json() | {"fpr": calibration.fpr}
+    for name in ("variant", "seed", "fpr"):
+        value = getattr(detecting, name)
+        if value not in (None, has[name]):
+            raise MismatchError(
+                f"the calibration was made with {name} {has[name]}, not {value}: leave --{name} out, or calibrate again"
+            )
+
+
+# the path -------------------------------------------------------------------------------------------
+
+
+def detect(
+    model: Any,
+    prompts: Any = None,
+    out: str | Path | Output = "findnemo-run",
+    detecting: Detecting = Detecting(),
+    workers: Workers = Workers(),
+    listener: Listener = Listener(),
+) -> Run:
+    """Which captions of a table are memorized, in a run directory that other tasks go on with. Returns the run, open to be read."""
+    stages = ("detect",)
+    asked = ready(
+        model, prompts, output_of(out), stages, detecting, Localizing(), Pictures(), listener
+    )
+    return _go(asked, model, workers, listener)
+
+
+def localize(
+    model: Any,
+    prompts: Any = None,
+    out: str | Path | Output = "findnemo-run",
+    detecting: Detecting = Detecting(),
+    localizing: Localizing = Localizing(),
+    workers: Workers = Workers(),
+    listener: Listener = Listener(),
+) -> Run:
+    """Which captions of a table are memorized, and which neurons hold them. Returns the run, open to be read."""
+    stages = ("detect", "localize")
+    asked = ready(
+        model, prompts, output_of(out), stages, detecting, localizing, Pictures(), listener
+    )
+    return _go(asked, model, workers, listener)
+
+
+def audit(
+    model: Any,
+    prompts: Any = None,
+    out: str | Path | Output = "findnemo-run",
+    detecting: Detecting = Detecting(),
+    localizing: Localizing = Localizing(),
+    pictures: Pictures = Pictures(),
+    workers: Workers = Workers(),
+    listener: Listener = Listener(),
+) -> Run:
+    """The whole path of a table of captions: calibrate, detect, localize, verify, report. What `findnemo audit` does.
+
+    `model`: a place as for `findnemo.load`, a `Source`, a loaded model or a pipeline. `prompts`: a file, a list of captions, or `Captions`
+    with a column, a limit or a shard; 'demo' brings its own. `out`: the run directory, or `Output`. The same call goes on where it
+    stopped. Returns the run, open to be read. Raises InputError for options that do not fit, before any work, and MismatchError
+    where `out` was made with others.
+
+        run = findnemo.audit("demo", out="run")
+        for caption in run.captions():
+            print(caption.text, findnemo.runs.standing(caption))
+    """
+    asked = ready(model, prompts, output_of(out), PATH, detecting, localizing, pictures, listener)
+    return _go(asked, model, workers, listener)
+
+
+def output_of(out: str | Path | Output) -> Output:
+    return out if isinstance(out, Output) else Output(out)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """All that stages need but the model: checked before it is loaded. `calibration` None: one is made of `holdout`."""
+
+    table: Any
+    calibration: Calibration | None
+    holdout: Any
+    settings: Settings
+    detecting: Detecting
+    plan: Plan
+    stages: Sequence[str]
+    part: Shard | None
+    folder: Path | None
+    output: Output
+
+
+def ready(
+    model: Any,
+    prompts: Any,
+    output: Output,
+    stages: Sequence[str],
+    detecting: Detecting,
+    localizing: Localizing,
+    pictures: Pictures,
+    listener: Listener,
+) -> Ready:
+    """Check the options and open the tables. Raises InputError or MismatchError for what does not fit together."""
+    given = captions_of(prompts)
+    if output.track is not None:
+        check_tracker(output.track.partition("=")[0])
+    if detecting.fdr is not None and not 0 < detecting.fdr < 1:
+        raise InputError(f"--fdr {detecting.fdr} is not a rate between 0 and 1")
+    part = shard_of(given.shard)
+    if part is not None and detecting.calibration is None:
+        raise InputError(
+            "--shard needs --calibration DIR, made once by `findnemo calibrate`: it is what makes the parts comparable"
+        )
+    if detecting.holdout is not None and detecting.calibration is not None:
+        raise InputError("give --holdout or --calibration, not both")
+    table = table_of(given, model, listener)
+    made = _given_calibration(detecting)
+    clean = None if made else holdout_of(detecting, given.column, model, listener)
+    settings = made.settings if made else _settings(detecting, localizing)
+    plan = plan_for(model, localizing, pictures, settings.seed, listener)
+    told = clean if detecting.holdout is not None else None
+    plan = gentle(plan, localizing, model, given.column, told, listener)
+    folder = folder_of(given) if "verify" in stages else None
+    return Ready(table, made, clean, settings, detecting, plan, stages, part, folder, output)
+
+
+def perform(asked: Ready, pool: Pool, listener: Listener) -> Run:
+    """Calibrate where that is needed, and run the stages. Returns the run, open to be read."""
+    plan, made = asked.plan, asked.calibration
+    if "verify" in asked.stages and plan.images:
+        # what does not fit is refused before any work
+        check_images(pool.model, plan.image_settings)
+    if made is None:
+        warn_long(pool.model, asked.holdout, listener, of="hold-out ")
+        captions = [p.text for p in asked.holdout]
+        made = _own_calibration(
+            pool, captions, asked.settings, asked.detecting, asked.output, listener
+        )
+    plan = listed(plan, asked.detecting, made, listener)
+    return run_stages(
+        pool,
+        asked.table,
+        made,
+        asked.output,
+        asked.stages,
+        plan,
+        asked.part,
+        asked.folder,
+        listener,
+    )
+
+
+def _go(asked: Ready, model: Any, workers: Workers, listener: Listener) -> Run:
+    with at_work(model, workers, listener) as pool:
+        run = perform(asked, pool, listener)
+    log(run, asked.output, listener)
+    return run
+
+
+def _given_calibration(detecting: Detecting) -> Calibration | None:
+    given = detecting.calibration
+    if given is None:
+        return None
+    made = given if isinstance(given, Calibration) else Calibration.load(given)
+    _refuse_other(made, detecting)
+    return made
+
+
+def _settings(detecting: Detecting, localizing: Localizing) -> Settings:
+    published = detecting.screen or localizing.search in ONE_STEP
+    variant = detecting.variant or ("paper" if published else "findnemo")
+    return settings_for(variant, detecting.seed or 0)
+
+
+def run_stages(
+    pool: Pool,
+    table: Any,
+    calibration: Calibration,
+    output: Output,
+    stages: Sequence[str],
+    plan: Plan,
+    part: Shard | None,
+    folder: Path | None,
+    listener: Listener,
+) -> Run:
+    """Run stages over a table, all captions of the run where it is None; the run, open to be read.
+
+    Its results are written, also where the work was stopped, and at the end of the path its report.
+    """
+    model = pool.model
+    run = start(output.path, model, calibration, plan, part, output.wait)
+    try:
+        if folder is not None:
+            run.set_meta("folder", str(folder))
+            vouch(run)
+        if table is None:
+            ask_all(run)
+        else:
+            entered = enter(run, table, part, group_size(model), table.most)
+            for text in repeated(table.source, entered.repeats, entered.some):
+                listener.warn(text)
+            _tell_least(entered.captions, plan.fdr, calibration, listener)
+        work = work_on(run, model, calibration, plan, table or ())
+        _warn_long_captions(work, table, listener)
+        answer(work, stages, listener.progress, pool, listener.stop)
+        warn_missing(work.original, listener)
+        write_results(run)
+        if output.report and stages[-1] == "verify" and part is None and not listener.stop():
+            report.write(run)
+        run.unlock()
+    except BaseException:
+        run.close()
+        raise
+    return run
+
+
+def _tell_least(
+    captions: int, fdr: float | None, calibration: Calibration, listener: Listener
+) -> None:
+    """A word where the hold-out captions are few for a list of so many captions."""
+    scored = len(calibration.trajectories)
+    if fdr is not None and (least := least_listed(captions, fdr, scored)) > 1:
+        listener.say(
+            f"list: with {scored} hold-out captions no p-value is under 1/{scored + 1}, so that a list of {captions} captions holds {least} or "
+            f"more of them, or none; for a single one it takes {holdout_needed(captions, fdr)} hold-out captions"
+        )
+
+
+def _warn_long_captions(work: Work, table: Any, listener: Listener) -> None:
+    """Name the captions of a table, or of the run where it is None, that the model or its judge does not read to their end."""
+    judge = work.judges.alignment
+    readers = [] if judge is None else [judge.reader]
+    captions, most = (work.run.captions(), None) if table is None else (table, table.most)
+    warn_long(work.model, captions, listener, most, readers=readers)
+    if judge is not None:
+        judge.told = work.model.told
+
+
+def log(run: Run, output: Output, listener: Listener) -> None:
+    """Log a run to a tracker, where that was asked for."""
+    if output.track is not None and not listener.stop():
+        name, _, folder = output.track.partition("=")
+        track(run, name, Path(folder) if folder else None)
+        listener.say(f"logged to {name}")
+
+
+# an audit that has begun ----------------------------------------------------------------------------
+
+
+def begun(out: str | Path) -> bool:
+    """Whether a directory holds an audit that can go on: captions, settings and a calibration."""
+    names = ("run.sqlite", "calibration/calibration.json")
+    return all((Path(out) / name).is_file() for name in names)
+
+
+def go_on(pool: Pool, prompts: Any, output: Output, listener: Listener) -> Run:
+    """What is left of an audit that has begun, with the settings that its run keeps."""
+    with Run.open(output.path) as old:
+        settings = settings_of(old)
+    listener.say(f"{output.path} goes on with its own settings and calibration")
+    given = captions_of(prompts)
+    table = None if given.source is None else table_of(given, pool.model, listener)
+    return run_stages(
+        pool,
+        table,
+        Calibration.load(Path(output.path) / "calibration"),
+        output,
+        PATH,
+        plan_of(settings),
+        shard_of(settings.get("shard")),
+        None if given.source is None else folder_of(given),
+        listener,
+    )
+
+
+def refuse_changed(out: str | Path, detecting: Detecting, pictures: Pictures) -> None:
+    """Raises MismatchError naming an option that a run which has begun cannot change any more."""
+    with Run.open(out) as old:
+        settings = settings_of(old)
+    has = {
+        "images": settings["images"],
+        "sampler": settings["image_settings"].get("sampler"),
+        **settings["judges"],
+    }
+    asked: Mapping[str, Any] = {
+        "calibration": detecting.calibration,
+        "holdout": detecting.holdout,
+        "images": pictures.images,
+        "sampler": pictures.sampler and sampler_name(pictures.sampler),
+        "descriptor": pictures.descriptor,
+        "clip": pictures.clip,
+    }
+    for name, value in asked.items():
+        if value is None:
+            continue
+        if name == "calibration":
+            same = Calibration.load(value).same(Calibration.load(Path(out) / "calibration"))
+        else:
+            same = str(value) == str(has.get(name))
+        if not same:
+            raise MismatchError(
+                f"{out} was made with another {name}: leave --{name} out, or give another --out"
+            )
