@@ -310,6 +310,22 @@ def test_a_writer_that_ends_with_an_error_leaves_the_last_backup(whole, tmp_path
     assert (path / "backup.sqlite").read_bytes() == before
 
 
+def test_indices_in_each_others_place_are_noticed_by_a_reader(whole, tmp_path):
+    """All rows are sound and pages fit together: lookups would find captions without results."""
+    path = shutil.copytree(whole, tmp_path / "run")
+    with closing(sqlite3.connect(path / "run.sqlite")) as db:
+        names = ("sqlite_autoindex_captions_1", "sqlite_autoindex_results_1")
+        query = "SELECT rootpage - 1 FROM sqlite_master WHERE name IN (?, ?)"
+        ((a,), (b,)) = db.execute(query, names).fetchall()
+    (path / "run.sqlite").write_bytes(
+        _swapped(bytearray((path / "run.sqlite").read_bytes()), a, b)
+    )
+    with closing(sqlite3.connect(path / "run.sqlite")) as db:
+        assert db.execute("PRAGMA quick_check").fetchall() == [("ok",)]
+    with pytest.raises(DamageError, match=r"index.*findnemo repair"):
+        content(path)
+
+
 def test_an_index_that_disagrees_with_its_table_is_noticed_before_anything_is_written(
     whole, tmp_path
 ):

@@ -161,16 +161,14 @@ class Run:
             raise
 
     def _check_pages(self) -> None:
-        """Refuse a damaged database: pages that do not fit together; before writing, indices that disagree with their tables as well."""
+        """Refuse a damaged database: pages that do not fit together, indices that disagree with their tables."""
         if self._lock is not None:
             self._sql("PRAGMA journal_mode=WAL")
             for query in ("BEGIN IMMEDIATE", "PRAGMA user_version=0", "ROLLBACK"):
                 self._sql(query)  # writes nothing, and tells a damaged head that forbids writing
         self._sql("PRAGMA synchronous=FULL")  # what is committed is there after a power cut
         self._sql("PRAGMA foreign_keys=ON")
-        told = self._sql(
-            "PRAGMA quick_check(1)" if self._lock is None else "PRAGMA integrity_check(1)"
-        )[0][0]
+        told = self._sql("PRAGMA integrity_check(1)")[0][0]
         if told != "ok":
             raise self._damaged(str(told).splitlines()[-1])
 
