@@ -13,6 +13,7 @@ from findnemo import report
 from findnemo.calibration import (
     PUBLISHED_TAU,
     Calibration,
+    Rule,
     import_statistics,
     prompts_digest,
     threshold,
@@ -130,18 +131,12 @@ def _calibrated(
     threshold(torch.zeros(len(captions)), detecting.fpr, detecting.confidence)
     done = iter(range(1, len(captions) + 1))
     listener.progress("calibrate", 0, len(captions))
-    return calibrate_with(
-        pool,
-        captions,
-        fpr=detecting.fpr,
-        precision=detecting.precision or None,
-        settings=settings,
-        progress=lambda prompt: listener.progress("calibrate", next(done), len(captions)),
-        checkpoint=out / "partial.safetensors",
-        confidence=detecting.confidence,
-        stop=listener.stop,
-        out=out,
-    )
+    rule = Rule(detecting.fpr, detecting.confidence, detecting.precision or None)
+
+    def progress(prompt: str) -> None:
+        listener.progress("calibrate", next(done), len(captions))
+
+    return calibrate_with(pool, out, captions, settings, rule, progress, listener.stop)
 
 
 def _own_calibration(
