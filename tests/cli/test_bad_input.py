@@ -592,7 +592,7 @@ def test_what_is_no_run_cannot_be_continued(place, tmp_path, command):
     refused(
         cli(command[0], damaged, *command[1:]),
         2,
-        "run.sqlite cannot be used: run.sqlite does not begin as such a file does",
+        "run.sqlite cannot be used: file is not a database",
     )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["damaged"]
 

@@ -357,6 +357,7 @@ def test_audit_writes_results_and_sheets(audited):
     names = {p.name for p in audited.iterdir()} - {"run.sqlite-wal", "run.sqlite-shm"}
     assert names == {
         ".lock",
+        "backup.sqlite",
         "calibration",
         "images",
         "noise",

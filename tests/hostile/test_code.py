@@ -6,8 +6,7 @@ import ast
 import json
 import pickle
 import shutil
-import sqlite3
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -394,18 +393,3 @@ def test_a_descriptor_is_a_program_and_runs_only_when_it_is_named(tmp_path):
     mark.unlink(missing_ok=True)
     Descriptor(tmp_path / "d.pt")
     assert mark.exists()
-
-
-def test_a_run_of_the_old_format_is_opened_at_the_users_word(tmp_path):
-    """It has no place for a checksum, so the word is not kept; it is no damage."""
-    with Run.create(tmp_path / "run", {"model": "x"}) as run:
-        run.set_meta("source", "somewhere/model")
-    with closing(sqlite3.connect(tmp_path / "run" / "run.sqlite", isolation_level=None)) as db:
-        for table in ("meta", "captions", "results"):
-            db.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
-        db.execute("UPDATE meta SET value = '1' WHERE key = 'schema'")
-    (tmp_path / "run" / "settings.json").unlink()
-    with Run.open(tmp_path / "run") as run:
-        require(run, trusted=True)
-        with pytest.raises(InputError, match="was not made by you"):
-            require(run)

@@ -57,6 +57,7 @@ def outside(tmp_path) -> Path:
 LINKED = [
     *(
         ".lock",
+        "backup.sqlite",
         "run.sqlite-wal",
         "run.sqlite-journal",
         "settings.json",

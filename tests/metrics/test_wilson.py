@@ -1,4 +1,4 @@
-"""Wilson intervals: the ends solve the equation of the score test, and they cover."""
+"""Intervals of shares: the ends solve the equations of their tests, and they cover."""
 
 import math
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from findnemo.errors import InputError
-from findnemo.stats import wilson
+from findnemo.stats import clopper_pearson, wilson
 
 Z = 1.959963984540054
 
@@ -21,6 +21,21 @@ def test_ends_are_the_shares_that_a_score_test_just_allows(pair):
     for end in (low, high):
         if 0 < end < 1:
             assert abs(share - end) == pytest.approx(Z * math.sqrt(end * (1 - end) / of), abs=1e-9)
+
+
+@given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_ends_of_the_exact_interval_are_where_a_tail_is_just_as_rare_as_allowed(pair):
+    hits, of = pair
+    low, high = clopper_pearson(hits, of)
+    assert (low == 0) == (hits == 0)
+    assert (high == 1) == (hits == of)
+    at_most = [_at_most(hits - 1, of, low), _at_most(hits, of, high)]
+    assert hits == 0 or 1 - at_most[0] == pytest.approx(0.025, abs=1e-9)
+    assert hits == of or at_most[1] == pytest.approx(0.025, abs=1e-9)
+
+
+def _at_most(hits: int, of: int, share: float) -> float:
+    return sum(math.comb(of, k) * share**k * (1 - share) ** (of - k) for k in range(hits + 1))
 
 
 def test_it_covers_about_as_often_as_it_says():

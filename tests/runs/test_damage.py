@@ -1,8 +1,7 @@
-"""Damaged runs: noticed and named, everything readable recovered, nothing wrong accepted, and the next audit fills the gaps."""
+"""Damaged runs: noticed and named, all that is sound in the database or its backup recovered, nothing wrong accepted, gaps filled again."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import sqlite3
 from collections import Counter
@@ -16,11 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from findnemo.errors import DamageError, FindnemoError, InputError
+from findnemo.errors import DamageError, InputError
 from findnemo.images import intact_png, save_png
 from findnemo.prompts import Prompt
 from findnemo.runs import Run, repair
-from findnemo.runs.store import COLUMNS, checksum
 
 SETTINGS = {"model": "abc", "tau": 0.4, "images": 0}
 PROMPTS = [
@@ -41,9 +39,10 @@ def answer(number: int, stage: str) -> dict[str, Any]:
 
 
 def fill(run: Run) -> None:
-    """What an audit does: enter all captions, answer what is open."""
+    """What an audit does: enter all captions, answer what is open, a backup before each stage."""
     ids = run.add(PROMPTS)
     for stage in ("detect", "localize"):
+        run.backup()
         done = run.done(stage)
         for number, prompt in zip(ids, PROMPTS, strict=True):
             if number not in done:
@@ -52,13 +51,15 @@ def fill(run: Run) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
-    """A finished run, in which one result was failed before it was done: an older version of a row lies about."""
+    """A run of which all is done; its backup is of the end of the first stage, as a process leaves it that is killed at the end of the second."""
     path = tmp_path_factory.mktemp("whole") / "run"
     with Run.create(path, SETTINGS) as run:
         run.record(run.add(PROMPTS)[6], "detect", {}, 0.5, "NaN")
         run.set_meta("quality", {"prompts": 0, "failed": 1, "neurons": 0})
         fill(run)
+        shutil.copy(path / "backup.sqlite", path.parent)
         run.set_meta("quality", {"prompts": 0, "failed": 0, "neurons": 0})
+    shutil.move(path.parent / "backup.sqlite", path / "backup.sqlite")
     return path
 
 
@@ -84,14 +85,22 @@ def content(path: Path) -> Content:
 
 
 def damaged(whole: Path, out: Path, random: Random) -> str:
-    """A copy of a run with a damaged database; how it was damaged."""
+    """A copy of a run with a damaged database; how it was damaged. In one case of four its backup is damaged or missing as well."""
     if out.exists():
         shutil.rmtree(out)
     shutil.copytree(whole, out)
-    file = out / "run.sqlite"
-    data = bytearray(file.read_bytes())
+    kind = damage(out / "run.sqlite", random)
+    with_backup = random.randrange(8)
+    if with_backup == 0:
+        damage(out / "backup.sqlite", random)
+    if with_backup == 1:
+        (out / "backup.sqlite").unlink()
+    return kind + ", backup too" * (with_backup < 2)
+
+
+def damage(file: Path, random: Random) -> str:
     kind = random.choice(list(DAMAGES))
-    file.write_bytes(DAMAGES[kind](data, random))
+    file.write_bytes(DAMAGES[kind](bytearray(file.read_bytes()), random))
     return kind
 
 
@@ -197,6 +206,7 @@ def test_no_damage_is_taken_for_a_result_and_what_is_readable_is_recovered(whole
     total = sum(told.values(), Counter())
     assert total["tried"] == 60
     assert total["results recovered"] > total["results lost"]
+    assert all(not counts["captions lost"] for kind, counts in told.items() if "backup" not in kind)
 
 
 @pytest.mark.slow
@@ -233,7 +243,71 @@ def test_a_changed_letter_in_a_value_is_noticed_and_named(whole, tmp_path):
                 DamageError, match=f"{said} does not fit its checksum.*findnemo repair"
             ):
                 read(path)
-        assert said in repair(path).lost
+        lost = repair(path).lost
+        in_backup = (table, where) != ("meta", "key = 'quality'") and "localize" not in where
+        assert lost == (() if in_backup else (said,))
+        stale = content(path)
+        assert stale["results"].items() <= content(whole)["results"].items()
+
+
+def test_what_neither_the_database_nor_a_backup_has_is_named(whole, tmp_path):
+    path = shutil.copytree(whole, tmp_path / "run")
+    (path / "backup.sqlite").unlink()
+    with closing(sqlite3.connect(path / "run.sqlite", isolation_level=None)) as db:
+        db.execute("UPDATE captions SET type = 'ZZ' WHERE id = 5")
+        db.execute("UPDATE results SET payload = '{}' WHERE caption = 9 AND stage = 'detect'")
+    assert repair(path).lost == (
+        "caption 5",
+        "the result 'detect' of caption 9",
+        "the result 'detect' of caption 5, which is lost itself",
+        "the result 'localize' of caption 5, which is lost itself",
+    )
+
+
+def test_damage_is_noticed_before_it_comes_into_the_backup(whole, tmp_path):
+    path = shutil.copytree(whole, tmp_path / "run")
+    before = (path / "backup.sqlite").read_bytes()
+    with Run.create(path, SETTINGS) as run:
+        run.record(1, "detect", {"score": 0.5}, 1)
+        with closing(sqlite3.connect(path / "run.sqlite")) as other, other:
+            other.execute("UPDATE results SET payload = '{}' WHERE caption = 3")
+        with pytest.raises(DamageError, match=r"caption 3 does not fit its checksum"):
+            run.backup()
+        run.record(3, "detect", answer(3, "detect"), 0.5)
+        run.record(3, "localize", answer(3, "localize"), 0.5)
+        assert (path / "backup.sqlite").read_bytes() == before
+    assert (path / "backup.sqlite").read_bytes() != before
+
+
+def test_a_backup_is_one_file_with_the_rows_of_the_run_and_is_made_where_something_was_written(
+    whole, tmp_path
+):
+    path = shutil.copytree(whole, tmp_path / "run")
+    with Run.create(path, SETTINGS) as run:
+        run.record(1, "detect", answer(1, "detect"), 1)
+    (path / "run.sqlite").unlink()
+    assert not list(path.glob("*backup.sqlite?*"))
+    before = (path / "backup.sqlite").stat()
+    shutil.copy(path / "backup.sqlite", path / "run.sqlite")
+    assert content(path) == content(whole)
+    Run.create(path, SETTINGS).close()
+    with Run.create(path, SETTINGS):
+        pass
+    assert (path / "backup.sqlite").stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_a_writer_that_ends_with_an_error_leaves_the_last_backup(whole, tmp_path):
+    path = shutil.copytree(whole, tmp_path / "run")
+    before = (path / "backup.sqlite").read_bytes()
+
+    def fails() -> None:
+        with Run.create(path, SETTINGS) as run:
+            run.record(1, "detect", answer(1, "detect"), 1)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    assert (path / "backup.sqlite").read_bytes() == before
 
 
 def test_an_index_that_disagrees_with_its_table_is_noticed_before_anything_is_written(
@@ -258,46 +332,66 @@ def test_an_index_that_disagrees_with_its_table_is_noticed_before_anything_is_wr
     assert content(path) == content(whole)
 
 
-def test_what_the_log_of_a_killed_process_holds_is_recovered_too(tmp_path):
-    """The database is gone and its log has lost its head: SQLite reads neither, and the rows lie in the frames of the log."""
-    with Run.create(tmp_path / "run", SETTINGS) as run:
-        fill(run)
-        shutil.copytree(tmp_path / "run", tmp_path / "killed")
-    want, file = content(tmp_path / "run"), tmp_path / "killed" / "run.sqlite"
-    log = tmp_path / "killed" / "run.sqlite-wal"
-    file.write_bytes(b"\xff" * file.stat().st_size)
-    log.write_bytes(bytes(8) + log.read_bytes()[8:])
-    with pytest.raises(DamageError):
-        content(tmp_path / "killed")
-    found = repair(tmp_path / "killed")
-    have = content(tmp_path / "killed")
-    assert have["captions"] == want["captions"]
-    assert have["results"] == want["results"]
-    assert [p.name for p in found.kept] == ["run.sqlite.damaged-1", "run.sqlite.damaged-1-wal"]
-
-
 @pytest.fixture
 def killed(tmp_path) -> Path:
-    """A run as a killed process leaves it: all rows in the log."""
+    """A run as a killed process leaves it: all rows in the log, and a backup of the end of the first stage."""
     with Run.create(tmp_path / "run", SETTINGS) as run:
         fill(run)
         shutil.copytree(tmp_path / "run", tmp_path / "killed")
     return tmp_path / "killed"
 
 
-def test_a_flipped_bit_in_the_head_of_a_log_does_not_cost_what_was_committed_to_it(killed):
-    """SQLite takes such a log for an empty one, and removes it."""
-    log, want = killed / "run.sqlite-wal", content(killed.with_name("run"))
-    whole = log.read_bytes()
-    for place in range(32):
-        log.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
-        with pytest.raises(
-            DamageError, match=r"run\.sqlite-wal does not begin as such a file does"
-        ):
-            content(killed)
-        assert log.stat().st_size == len(whole)
+def test_what_the_log_of_a_killed_process_holds_is_read_with_its_damaged_database(killed):
+    """One row of the database does not fit its checksum: the rest of it, and all that lies in its log, is kept."""
+    want = content(killed.with_name("run"))
+    with closing(sqlite3.connect(killed / "run.sqlite", isolation_level=None)) as db:
+        db.execute("PRAGMA wal_autocheckpoint=0")
+        db.execute("UPDATE results SET payload = '{}' WHERE caption = 3 AND stage = 'localize'")
+        shutil.copytree(killed, killed.with_name("copy"))
+    found = repair(killed.with_name("copy"))
+    assert found.lost == ("the result 'localize' of caption 3",)
+    assert [p.name for p in found.kept] == ["run.sqlite.damaged-1"]
+    have = content(killed.with_name("copy"))
+    del want["results"]["caption 3 " + "of a picture " * 3, "localize"]
+    assert (have["captions"], have["results"]) == (want["captions"], want["results"])
+
+
+def test_where_a_database_and_its_log_are_gone_the_backup_is_there(killed):
+    want, file = content(killed.with_name("run")), killed / "run.sqlite"
+    log = killed / "run.sqlite-wal"
+    file.write_bytes(b"\xff" * file.stat().st_size)
+    log.write_bytes(bytes(8) + log.read_bytes()[8:])
+    with pytest.raises(DamageError):
+        content(killed)
     repair(killed)
-    assert content(killed)["results"] == want["results"]
+    have = content(killed)
+    assert have["captions"] == want["captions"]
+    detected = {key: value for key, value in want["results"].items() if key[1] == "detect"}
+    assert have["results"] == detected
+
+
+def test_a_flipped_bit_in_the_head_of_a_log_costs_what_is_in_it_and_nothing_is_wrong(killed):
+    """SQLite takes such a log for an empty one: what was committed to it since is done again."""
+    whole, want = (killed / "run.sqlite-wal").read_bytes(), content(killed.with_name("run"))
+    for place in range(32):
+        path = shutil.copytree(killed, killed.with_name(str(place)))
+        flipped = whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :]
+        (path / "run.sqlite-wal").write_bytes(flipped)
+        repair(path)
+        assert content(path)["results"].items() <= want["results"].items()
+        with Run.create(path, SETTINGS) as run:
+            fill(run)
+        assert content(path)["results"] == want["results"]
+
+
+def test_a_head_that_forbids_writing_is_damage_and_no_matter_of_permissions(whole, tmp_path):
+    path = shutil.copytree(whole, tmp_path / "run")
+    data = (path / "run.sqlite").read_bytes()
+    (path / "run.sqlite").write_bytes(data[:18] + b"\x03" + data[19:])
+    with pytest.raises(DamageError, match=r"may not be written.*findnemo repair"):
+        Run.create(path, SETTINGS)
+    repair(path)
+    assert content(path)["results"] == content(whole)["results"]
 
 
 def test_commits_are_flushed(whole, tmp_path):
@@ -316,7 +410,7 @@ def test_settings_that_are_lost_come_from_their_copy_and_without_it_nothing_is_g
         shutil.copytree(whole, path)
         with closing(sqlite3.connect(path / "run.sqlite", isolation_level=None)) as db:
             db.execute("UPDATE meta SET value = '{}' WHERE key = 'settings'")
-            db.execute("VACUUM")  # no older version lies about
+        (path / "backup.sqlite").unlink()
         if copy:
             assert repair(path).captions == 40
             assert content(path)["meta"]["settings"] == (SETTINGS,)
@@ -435,95 +529,3 @@ def test_a_whole_run_is_left_as_it_is(pictured):
     assert {
         p: p.read_bytes() for p in sorted(pictured.rglob("*")) if p.is_file() and p.name != ".lock"
     } == before
-
-
-# formats -------------------------------------------------------------------------------------------------------------
-
-VERSION_1 = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE captions (
-    id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE, row INTEGER NOT NULL, type TEXT, image TEXT);
-CREATE TABLE results (
-    caption INTEGER NOT NULL REFERENCES captions(id), stage TEXT NOT NULL, status TEXT NOT NULL,
-    seconds REAL NOT NULL, payload TEXT NOT NULL, PRIMARY KEY (caption, stage));
-INSERT INTO meta VALUES ('schema', '1'), ('settings', '{"model": "abc", "tau": 0.4, "images": 0}'), ('source', '"demo"');
-INSERT INTO captions VALUES (1, 'a red fox', 1, 'VM', 'fox.png'), (2, 'a grey owl', 3, NULL, NULL);
-INSERT INTO results VALUES (1, 'detect', 'done', 1.5, '{"score": 0.30000000000000004, "memorized": true}'),
-    (1, 'localize', 'done', 2.0, '{"neurons": {"mid": [3, 1]}}'), (2, 'detect', 'failed', 0.25, '{"error": "NaN"}');
-"""
-
-
-@pytest.fixture
-def version_1(tmp_path) -> Path:
-    path = tmp_path / "old"
-    path.mkdir()
-    (path / ".lock").write_text("4711 1763950000\n")
-    with sqlite3.connect(path / "run.sqlite") as db:
-        db.execute("PRAGMA journal_mode=WAL")
-        db.executescript(VERSION_1)
-    db.close()
-    return path
-
-
-def test_a_run_of_format_1_is_read_as_it_is(version_1):
-    before = (version_1 / "run.sqlite").read_bytes()
-    with Run.open(version_1) as run:
-        fox, owl = run.captions()
-        assert run.result(1, "detect") == {"score": 0.1 + 0.2, "memorized": True}
-    assert (fox.results["localize"], fox.seconds, fox.type) == (
-        {"neurons": {"mid": [3, 1]}},
-        3.5,
-        "VM",
-    )
-    assert owl.failed == {"detect": "NaN"}
-    assert (version_1 / "run.sqlite").read_bytes() == before
-
-
-def test_a_run_of_format_1_is_migrated_when_it_goes_on(version_1):
-    before = content(version_1)
-    with Run.create(version_1, SETTINGS) as run:
-        run.record(2, "detect", {"score": 0.5}, 1)
-        assert run.meta("schema") == 2
-        for table, columns in COLUMNS.items():
-            for *row, known in run.query(f"SELECT {', '.join(columns)}, checksum FROM {table}"):
-                assert known == checksum(table, row)
-    after = content(version_1)
-    assert after["meta"].pop("schema") == (2,)
-    assert before["meta"].pop("schema") == (1,)
-    assert after["meta"] == before["meta"]
-    assert after["captions"] == before["captions"]
-    assert after["results"] == before["results"] | {("a grey owl", "detect"): ({"score": 0.5},)}
-    assert json.loads((version_1 / "settings.json").read_text())["settings"] == SETTINGS
-
-
-def test_a_migration_that_is_interrupted_leaves_format_1(version_1, monkeypatch):
-    before, real = content(version_1), Run.put
-
-    def interrupted(run, table, row):
-        if row[0] == "schema":  # the last statement of the migration
-            raise KeyboardInterrupt
-        real(run, table, row)
-
-    monkeypatch.setattr(Run, "put", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        Run.create(version_1, SETTINGS)
-    assert content(version_1) == before
-    assert before["meta"]["schema"] == (1,)
-    monkeypatch.undo()
-    Run.create(version_1, SETTINGS).close()
-
-
-def test_a_damaged_run_of_format_1_is_recovered_as_far_as_it_goes(version_1):
-    with Run.open(version_1) as run:
-        (page,) = run.query("SELECT rootpage FROM sqlite_master WHERE name = 'results'")[0]
-    file = version_1 / "run.sqlite"
-    data = file.read_bytes()
-    file.write_bytes(data[: (page - 1) * 4096] + bytes(4096) + data[page * 4096 :])
-    with pytest.raises(FindnemoError):
-        content(version_1)
-    found = repair(version_1)
-    assert (found.captions, found.results) == (2, 0)
-    assert content(version_1)["captions"] == {
-        "a red fox": (1, "VM", "fox.png"),
-        "a grey owl": (3, None, None),
-    }

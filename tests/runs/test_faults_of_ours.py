@@ -126,6 +126,7 @@ def test_what_sqlite_cannot_read_is_damage(run):
     run.query("INSERT INTO results VALUES (1, 'detect', 'done', 0, '{', '')")
     with pytest.raises(DamageError, match="malformed JSON"):
         counts(run)
+    run.close()
 
 
 def test_a_fault_of_ours_while_a_calibration_is_read_shows_as_itself(

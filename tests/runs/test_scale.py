@@ -400,6 +400,7 @@ def test_what_a_repair_of_a_shard_calls_lost_is_its_own(shards):
     with closing(sqlite3.connect(path / "run.sqlite", isolation_level=None)) as db:
         (number,) = db.execute("SELECT id FROM captions ORDER BY id").fetchone()
         db.execute("UPDATE captions SET row = row + 1 WHERE id = ?", (number,))
+    (path / "backup.sqlite").unlink()
     lost = repair(path).lost
     assert f"caption {number}" in lost
     assert [line for line in lost if line.startswith("caption ")] == [f"caption {number}"]

@@ -19,7 +19,7 @@ import findnemo
 from findnemo.errors import InputError, MismatchError
 from findnemo.prompts import Prompt
 from findnemo.runs import Run
-from findnemo.runs.store import SCHEMA
+from findnemo.runs.store import SCHEMA, checksum
 
 SETTINGS = {"model": "abc", "calibration": {"samples": 10, "seed": 0}, "tau": 0.4}
 PROMPTS = [Prompt("a red fox", 1, "VM", "fox.png"), Prompt("a grey owl", 3)]
@@ -171,9 +171,9 @@ def test_a_newer_format_is_refused_and_left_alone(tmp_path, opens, schema):
     path = tmp_path / "run"
     path.mkdir()
     with sqlite3.connect(path / "run.sqlite") as db:
-        db.execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
-        db.execute("INSERT INTO meta VALUES ('schema', ?)", (json.dumps(schema),))
-        db.execute("INSERT INTO meta VALUES ('settings', ?)", (json.dumps(SETTINGS),))
+        db.execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum TEXT)")
+        for row in (("schema", json.dumps(schema)), ("settings", json.dumps(SETTINGS))):
+            db.execute("INSERT INTO meta VALUES (?, ?, ?)", (*row, checksum("meta", row)))
     with pytest.raises(InputError, match=f"has run format {schema}, this findnemo reads {SCHEMA}"):
         opens(path)
     with sqlite3.connect(path / "run.sqlite") as db:

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from findnemo.errors import DeviceError
 from findnemo.runs.workers import (
     AIM,
-    DEPTH,
     HOPELESS,
     STRIKES,
     Dispatch,
@@ -83,19 +82,17 @@ def test_only_what_kills_workers_is_set_aside(groups, guilty, seed, aim):
         )
 
 
-def test_captions_that_die_together_only_are_set_aside_in_the_end():
+def test_captions_that_die_together_only_are_answered_one_by_one():
     class Together(FakePool):
         def wait(self):
-            _, task = self.queues[0][0]
+            ((_, task),) = self.under_way
             self.deadly = lambda item: len(task.units[0].items) > 1
             return super().wait()
 
-    seen = told(Together(None, 1), [[1, 2, 3], [4]])
-    assert seen[4] == 16
-    assert all("together" in seen[k] for k in (1, 2, 3))
+    assert told(Together(None, 1), [[1, 2, 3], [4]]) == {1: 1, 2: 4, 3: 9, 4: 16}
 
 
-def test_the_rest_of_a_group_is_answered_together_again():
+def test_the_rest_of_a_group_is_answered_item_by_item():
     groups = []
 
     def step(model, items):
@@ -105,20 +102,13 @@ def test_the_rest_of_a_group_is_answered_together_again():
     pool = FakePool(None, 2, deadly=lambda item: item == 2, send=False)
     dispatch = Dispatch(iter(units([[1, 2, 3], [4, 5]])), 2, 2, 0.0)
     events = list(drive(pool, step, dispatch))
-    assert groups.count((1, 3)) == 1  # and 1 and 3 alone once, to see that they are harmless
+    assert sorted(groups) == [(1,), (3,), (4, 5)]
     assert sorted((e.unit.items, e.aside is None) for e in events) == [
-        ((1, 3), True),
+        ((1,), True),
         ((2,), False),
+        ((3,), True),
         ((4, 5), True),
     ]
-
-
-def test_one_death_of_a_neighbour_blames_nobody():
-    """A worker with two tasks dies over the first: the second is handed back, and comes again before anything new."""
-    dispatch = Dispatch(iter(units([[1], [2], [3]])), 3, 1, 0.0)
-    first, second = dispatch.take(), dispatch.take()
-    assert dispatch.settle(Outcome(first, lost="killed")) == dispatch.settle(Outcome(second)) == []
-    assert [dispatch.take().units[0].items for _ in range(3)] == [(2,), (1,), (3,)]
 
 
 def test_tasks_are_as_long_as_was_measured_and_single_at_the_end():
@@ -159,8 +149,8 @@ def test_no_more_is_begun_than_workers_can_hold():
 
     pool = FakePool(None, 3)
     for done, _ in enumerate(drive(pool, square, Dispatch(source(), 500, 3, 0.0)), 1):
-        assert len(read) - done <= DEPTH * 3
-    assert (pool.most, len(read)) == (DEPTH * 3, 500)
+        assert len(read) - done <= 3
+    assert (pool.most, len(read)) == (3, 500)
 
 
 def test_stop_begins_nothing_more_and_waits_for_what_is_under_way():
@@ -172,7 +162,7 @@ def test_stop_begins_nothing_more_and_waits_for_what_is_under_way():
         lambda: len(seen) >= 5,
     ):
         seen.append(event.unit.items[0])
-    assert 5 <= len(seen) <= 5 + DEPTH * 2
+    assert 5 <= len(seen) <= 5 + 2
     assert pool.flying == 0
 
 

@@ -17,6 +17,7 @@ from findnemo.benchmark.plan import SUITE_VERSION
 from findnemo.benchmark.planted_scoring import TRUTH
 from findnemo.benchmark.results import Results, kinds
 from findnemo.benchmark.scoring import Alarm
+from findnemo.files.markdown import markdown_table
 from findnemo.stats.intervals import bootstrap, wilson
 
 REPEATS = 1000
@@ -158,10 +159,11 @@ def by_kind(results: Results, figure: str = "precision") -> dict[str, dict[str, 
 def markdown(results: Results) -> str:
     """The table of all methods."""
     heads = [*FIGURES[results.suite], ALARMS]
-    lines = [_line(["method", *heads]), _line(["---", *["---:"] * len(heads)])]
-    for method, figures in rows(results).items():
-        lines.append(_line([method, *(figures[h].text(DIGITS.get(h, 2)) for h in heads)]))
-    return "\n".join(lines) + "\n"
+    lines = [
+        [method, *(figures[h].text(DIGITS.get(h, 2)) for h in heads)]
+        for method, figures in rows(results).items()
+    ]
+    return markdown_table(["method", *heads], lines) + "\n"
 
 
 def kinds_markdown(results: Results) -> str:
@@ -171,24 +173,24 @@ def kinds_markdown(results: Results) -> str:
         m for row in first.values() for m, figure in row.items() if figure.value is not None
     }  # what has no neurons has neither
     methods = [m for m in names(results) if m != TRUTH and m in known]
-    lines = [_line(["kind", "n", *methods]), _line(["---", *["---:"] * (len(methods) + 1)])]
+    lines = []
     for kind in first:
         cells = [f"{_plain(first[kind][m])} / {_plain(second[kind][m])}" for m in methods]
-        lines.append(_line([kind, str(max(f.n for f in first[kind].values())), *cells]))
-    return "\n".join(lines) + "\n"
+        lines.append([kind, str(max(f.n for f in first[kind].values())), *cells])
+    return markdown_table(["kind", "n", *methods], lines) + "\n"
 
 
 def alarms_markdown(results: Results) -> str:
     """Share of captions that are not memorized for which a method changes the model, by kind of caption."""
     methods = [m for m in names(results) if m != TRUTH]
-    lines = [_line(["captions", "n", *methods]), _line(["---", *["---:"] * (len(methods) + 1)])]
+    lines = []
     for kind in dict.fromkeys(a.kind for a in results.alarms):
         figures = [
             false_alarms([a for a in results.alarms if (a.kind, a.method) == (kind, m)])
             for m in methods
         ]
-        lines.append(_line([kind, str(max(f.n for f in figures)), *map(_plain, figures)]))
-    return "\n".join(lines) + "\n"
+        lines.append([kind, str(max(f.n for f in figures)), *map(_plain, figures)])
+    return markdown_table(["captions", "n", *methods], lines) + "\n"
 
 
 def to_json(results: Results) -> dict[str, Any]:
@@ -209,7 +211,3 @@ def to_json(results: Results) -> dict[str, Any]:
 
 def _plain(figure: Figure) -> str:
     return "-" if figure.value is None else f"{figure.value:.2f}"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
+
+from filelock import lock_descriptor
 
 from findnemo.errors import InputError
 from findnemo.files.writing import storing
@@ -26,12 +26,10 @@ def acquire(path: Path, wait: bool = False) -> IO[str]:
     with storing(path):
         lock = (path / ".lock").open("a+", encoding="utf-8")
     try:
-        while not _locked(lock):
-            if not wait:
-                raise InputError(
-                    f"{path} is in use by another findnemo process: wait for it, or give another --out{_holder(lock)}"
-                )
-            time.sleep(PATIENCE)
+        if not lock_descriptor(lock.fileno(), blocking=wait, poll_interval=PATIENCE):
+            raise InputError(
+                f"{path} is in use by another findnemo process: wait for it, or give another --out{_holder(lock)}"
+            )
         with storing(path):
             lock.truncate(0)
             lock.write(f"{os.getpid()}\n")
@@ -41,14 +39,6 @@ def acquire(path: Path, wait: bool = False) -> IO[str]:
             lock.close()
         raise
     return lock
-
-
-def _locked(lock: IO[str]) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _holder(lock: IO[str]) -> str:

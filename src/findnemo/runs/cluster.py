@@ -1,23 +1,22 @@
-"""A pool of Ray actors: one model each, loaded once, on one machine or a cluster. Dead workers are replaced."""
+"""A pool of Ray actors: one model each, loaded once, on one machine or a cluster. Ray starts workers that died again."""
 
 from __future__ import annotations
 
 import os
 import time
 import warnings
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from findnemo.errors import DeviceError, FindnemoError, FindnemoWarning, InputError
-from findnemo.runs.workers import AIM, DEPTH, Facts, Loader, Outcome, Step, Task, answered
+from findnemo.runs.workers import AIM, Facts, Loader, Outcome, Step, Task, answered
 
 OBJECT_STORE = (
     256 * 2**20
 )  # bytes of shared memory on a machine of one's own: tasks and answers are small
 ASKS = "; if it asks for a token, as `ray start` does by default: RAY_AUTH_MODE=token, and the token in ~/.ray/auth_token"
 START = 600.0  # seconds until a first worker must have loaded its model
-FAILED_STARTS = 3  # so many workers in a row may die while they load their model
+STARTS = 3  # so often a worker loads its model, where its process dies over it
 WAIT = 5.0  # seconds until the state of workers is looked at again
 
 
@@ -47,9 +46,11 @@ class Worker:
         return os.getpid(), Facts.of(self.model)
 
     def do(self, steps: list[Any], task: Task) -> tuple[tuple[list[Any], ...], tuple[float, ...]]:
-        """A task; its step is fetched once, for judges are loaded with it."""
+        """Do a task; its step is fetched once, for judges are loaded with it. Raises RuntimeError in a process that has loaded no model."""
         import ray
 
+        if self.model is None:
+            raise RuntimeError("the worker had died before, and was started again")
         if self.step is None or self.step[0] != steps[0]:
             self.step = steps[0], ray.get(steps[0])
         done = answered(self.model, self.step[1], task)
@@ -58,12 +59,13 @@ class Worker:
 
 @dataclass(eq=False)
 class _Hand:
-    """One actor as the driver sees it: tasks in the order in which it does them."""
+    """One actor as the driver sees it. `answer`: what it is asked for, to come: to load its model, or to do `task`. `pid`: of its process,
+    once that has loaded its model."""
 
     actor: Any
-    ready: Any
+    answer: Any
+    task: Task | None = None
     pid: int | None = None
-    tasks: deque[tuple[Any, Task]] = field(default_factory=deque)
 
 
 class RayPool:
@@ -73,8 +75,8 @@ class RayPool:
     cluster ("auto", "ray://host:10001", "host:6379"); None starts Ray on this machine. `threads`: of each worker on a CPU; the last bits
     of a score depend on it. With GPUs every worker has one of its own.
 
-    Raises InputError (Ray is not installed, no such cluster, more workers than GPUs), or what a worker says of the model. `started`,
-    `replaced`, `alive`: how many workers there were.
+    Raises InputError (Ray is not installed, no such cluster, more workers than GPUs), or what a worker says of the model. `replaced`:
+    how many workers died and were started again. `alive`: how many have loaded their model.
 
         with RayPool(Loader("CompVis/stable-diffusion-v1-4"), workers=8) as pool:
             audit(Work(run, pool.model, calibration, plan), prompts, pool=pool)
@@ -109,7 +111,7 @@ class RayPool:
                     f"{self.size} workers need as many GPUs, there are {self.gpus}: give --workers {self.gpus}"
                 )
             self.loader, self.threads = loader, threads
-            self.replaced = self._failed_starts = 0
+            self.replaced = 0
             self._facts: Facts | None = None
             self._steps: dict[int, tuple[Step, Any]] = {}
             self._hands = [self._hire() for _ in range(self.size)]
@@ -145,37 +147,35 @@ class RayPool:
     # what `drive` asks for
 
     def room(self) -> int:
-        return sum(DEPTH - len(hand.tasks) for hand in self._hands if hand.pid is not None)
+        return sum(hand.answer is None for hand in self._hands)
 
     def submit(self, step: Step, task: Task) -> None:
-        hand = min((h for h in self._hands if h.pid is not None), key=lambda h: len(h.tasks))
-        hand.tasks.append((hand.actor.do.remote([self._sent(step)], task), task))
+        hand = next(hand for hand in self._hands if hand.answer is None)
+        hand.task = task
+        hand.answer = hand.actor.do.options(max_task_retries=0).remote([self._sent(step)], task)
 
     def wait(self) -> list[Outcome]:
-        waiting = [hand.ready for hand in self._hands if hand.pid is None]
-        flying = [hand.tasks[0][0] for hand in self._hands if hand.tasks]
-        if not waiting and not flying:
+        answers = {hand.answer: hand for hand in self._hands if hand.answer is not None}
+        if not answers:
             return []
-        ready, _ = self._ray.wait([*waiting, *flying], num_returns=1, timeout=WAIT)
-        ready, _ = (
-            self._ray.wait([*waiting, *flying], num_returns=len(waiting) + len(flying), timeout=0)
-            if ready
-            else ([], [])
-        )
-        outcomes: list[Outcome] = []
-        for hand in [h for h in self._hands if h.pid is None and h.ready in ready]:
-            self._welcome(hand)
-        for hand in [h for h in self._hands if h.tasks and h.tasks[0][0] in ready]:
-            outcomes += self._ended(hand)
+        ready, _ = self._ray.wait([*answers], num_returns=1, timeout=WAIT)
+        if ready:
+            ready, _ = self._ray.wait([*answers], num_returns=len(answers), timeout=0)
+        hands = [answers[reference] for reference in ready]
+        outcomes = [self._ended(hand, hand.task) for hand in hands if hand.task is not None]
+        for hand in hands:
+            if hand.pid is None and hand.answer in ready:
+                self._welcome(hand)
         return outcomes
 
-    # hiring and replacing
+    # workers that load their model, and that die
 
     def _hire(self) -> _Hand:
         actor_class = self._ray.remote(Worker).options(
             num_cpus=1 if self.gpus else self.threads,
             num_gpus=1 if self.gpus else 0,
-            max_restarts=0,
+            max_restarts=-1,
+            max_task_retries=STARTS - 1,  # of `ready`
             runtime_env={
                 "env_vars": {
                     name: str(self.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -197,25 +197,20 @@ class RayPool:
         return self._facts
 
     def _welcome(self, hand: _Hand) -> None:
-        """A worker has loaded its model, or failed at it."""
+        """A worker has loaded its model, or failed at it: it is given up, and with the last one the error is raised."""
         try:
-            answer = self._ray.get(hand.ready)
+            answer = self._ray.get(hand.answer)
         except self._ray.exceptions.RayError as error:
-            self._failed_starts += 1
-            if self._failed_starts >= FAILED_STARTS * self.size:
-                raise DeviceError(
-                    f"workers die while they load the model ({_reason(error)}): fewer workers may fit the memory"
-                ) from error
-            self._replace(hand)
-            return
+            told = f"workers die while they load the model ({_reason(error)}): fewer workers may fit the memory"
+            answer = DeviceError(told)
         if isinstance(answer, FindnemoError):
-            self._failed_starts += 1
-            if self._facts is None or self._failed_starts >= FAILED_STARTS * self.size:
+            self._hands.remove(hand)
+            self._ray.kill(hand.actor)
+            if not self._hands:
                 raise answer
-            self._replace(hand)  # one machine of many that cannot open the model
             return
-        self._failed_starts = 0
         hand.pid, facts = answer
+        hand.answer = None
         self._facts = self._facts or facts
         told = facts.identity.differences(self._facts.identity)
         if told or facts.dtype != self._facts.dtype:
@@ -224,27 +219,28 @@ class RayPool:
                 f"workers have loaded different models from {self.loader.source} ({what}): give all machines the same files"
             )
 
-    def _replace(self, hand: _Hand) -> None:
-        self._ray.kill(hand.actor)
-        self._hands[self._hands.index(hand)] = self._hire()
+    def _again(self, hand: _Hand) -> None:
+        """Have a worker load its model in the process that Ray has started in the place of one that died."""
+        hand.answer = hand.actor.ready.remote()
+        hand.task = None
+        hand.pid = None
         self.replaced += 1
 
-    def _ended(self, hand: _Hand) -> list[Outcome]:
-        """The first task of a worker has ended. If the worker died over it, its next one is handed back. Raises what a step raises, as one
-        process would, but for errors of the machine below."""
-        reference, task = hand.tasks.popleft()
+    def _ended(self, hand: _Hand, task: Task) -> Outcome:
+        """The task of a worker has ended. Raises what a step raises, as one process would, but for errors of the machine below."""
         try:
-            results, seconds = self._ray.get(reference)
-            return [Outcome(task, results, seconds)]
-        except (
-            self._ray.exceptions.RayError
-        ) as error:  # died, was killed, or cannot be trusted any more (CUDA errors)
+            results, seconds = self._ray.get(hand.answer)
+        except self._ray.exceptions.RayError as error:
             cause = getattr(error, "cause", None)
             if cause is not None and not isinstance(cause, (RuntimeError, MemoryError)):
                 raise cause from error
-            back = [Outcome(other) for _, other in hand.tasks]
-            self._replace(hand)
-            return [Outcome(task, lost=_reason(error)), *back]
+            if cause is not None:  # its process lives, and cannot be trusted any more (CUDA errors)
+                self._ray.kill(hand.actor, no_restart=False)
+            self._again(hand)
+            return Outcome(task, lost=_reason(error))
+        hand.answer = None
+        hand.task = None
+        return Outcome(task, results, seconds)
 
     def _sent(self, step: Step) -> Any:
         """The step in Ray's object store, put there once."""

@@ -1,4 +1,4 @@
-"""Repair of a damaged run: what can be read goes into a new database, what is lost is named, and the next audit answers it again.
+"""Repair of a damaged run: sound rows of its database and of its backup make a new one; the next audit answers what neither has.
 
 print(repair("run").text())
 """
@@ -9,9 +9,9 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,18 @@ from findnemo.files.sizes import JSON_BYTES, TENSOR_BYTES, checked
 from findnemo.files.writing import flush, storing, sweep, written
 from findnemo.images import intact_png
 from findnemo.runs._lock import acquire
-from findnemo.runs._salvage import live, scattered
 from findnemo.runs.store import (
+    BACKUP,
     COLUMNS,
-    COPY,
     DATABASE,
     SCHEMA,
     TABLES,
     Caption,
     Run,
-    cannot_be_written,
     checksum,
     kept_settings,
     named,
+    told_of_disk,
 )
 from findnemo.runs.table import Shard
 
@@ -44,7 +43,9 @@ OF_CAPTION = {
     "sheets": "verify",
     "compare": "compare:",
 }  # folder -> stage that made it
-DERIVED = ("quality", "quality_basis")  # measured again where a value of the run is lost
+DERIVED = ("quality", "quality_basis", "listed")  # made again where a value of the run is lost
+# what a damaged file raises: the second where SQLite names something in it that is no text
+UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
 NAMED = 20  # losses told one by one
 
 Table = dict[Any, tuple[int, tuple[Any, ...]]]  # key -> row number and row with its checksum
@@ -83,19 +84,11 @@ def _some(head: str, items: tuple[str, ...]) -> list[str]:
     return [*(head + item for item in items[:NAMED]), *more]
 
 
-@dataclass
-class _Salvaged:
-    """Rows of each table by what they are about, and what is lost of them."""
-
-    tables: dict[str, Table]
-    lost: list[str] = field(default_factory=list)
-
-
 def repair(path: str | os.PathLike) -> Repair:
     """Check a run directory and put right what is damaged: the database, pictures, the calibration. A whole one stays as it is.
 
-    Of a damaged database every row that can be read and fits its checksum is put into a new one, which takes its place; the damaged
-    one stays beside it. A result whose pictures are damaged or missing, and a damaged calibration (moved aside), are made again by the next
+    Of a damaged database every row that SQLite reads and that fits its checksum is put into a new one, and of its backup those that it
+    lacks; the new one takes its place, the damaged one stays beside it. A result whose pictures are damaged or missing, and a damaged calibration (moved aside), are made again by the next
     audit. Raises InputError if it is no run directory, in use, of a newer findnemo, or has lost its settings; StorageError where
     nothing can be written.
     """
@@ -126,20 +119,15 @@ def _database(path: Path, lock: Any) -> tuple[list[Path], list[str]]:
     except DamageError:
         pass
     kept = _keep(path)
-    old = not (
-        path / COPY
-    ).exists()  # only format 1, whose rows have no checksums, kept no copy of the settings
-    salvaged = _salvage(kept[0], kept[1] if len(kept) > 1 else None, kept_settings(path), old)
-    with written(path / DATABASE) as part:
-        try:
-            _write(part, salvaged.tables)
-        except sqlite3.OperationalError as error:
-            if (told := cannot_be_written(path, error)) is None:
-                raise
-            raise told from error
-        for end in ("-wal", "-shm"):  # a log belongs to the database that wrote it
-            path.joinpath(DATABASE + end).unlink(missing_ok=True)
-    return kept, salvaged.lost
+    tables, lost = _salvage(path)
+    with told_of_disk(path):
+        for name in (BACKUP, DATABASE):
+            with written(path / name) as part:
+                _write(part, tables)
+                if name == DATABASE:
+                    for end in ("-wal", "-shm"):  # a log belongs to the database that wrote it
+                        path.joinpath(DATABASE + end).unlink(missing_ok=True)
+    return kept, lost
 
 
 def _keep(path: Path) -> list[Path]:
@@ -158,69 +146,55 @@ def _keep(path: Path) -> list[Path]:
     return made
 
 
-def _salvage(file: Path, log: Path | None, settings: dict[str, Any] | None, old: bool) -> _Salvaged:
-    """All rows that can be read and fit their checksum; of several versions of a row the newest, which has the highest number."""
-    salvaged = _Salvaged({table: {} for table in COLUMNS})
-    reached = [
-        (table, number, row)
-        for table, rows in _reached(file, old).items()
-        for number, row in rows.items()
-    ]
-    sound = [one for one in reached if _sound(one[0], one[2])]
-    for table, number, row in [*sound, *scattered(file, log)]:
-        key = _key(table, row)
-        if number > salvaged.tables[table].get(key, (-1,))[0]:
-            salvaged.tables[table][key] = (number, row)
-    _settle(
-        salvaged.tables["meta"],
-        {row[0] for table, _, row in sound if table == "meta"},
-        settings,
-        file,
-    )
-    spoilt = {named(table, row) for table, _, row in reached if not _sound(table, row)}
-    salvaged.lost += sorted(spoilt - _names(salvaged.tables))
-    _drop_strays(salvaged)
-    return salvaged
+def _salvage(path: Path) -> tuple[dict[str, Table], list[str]]:
+    """All rows that fit their checksum: those of the damaged database, then those of the backup that it lacks; and what is lost, in words."""
+    tables: dict[str, Table] = {table: {} for table in COLUMNS}
+    spoilt = set()
+    for file in (path / DATABASE, path / BACKUP):
+        for table in COLUMNS:
+            for number, row in _readable(file, table):
+                if row[-1] == checksum(table, row[:-1]):
+                    tables[table].setdefault(_key(table, row), (number, row))
+                else:
+                    spoilt.add(named(table, row))
+        if file.name == DATABASE:
+            own = set(tables["meta"])
+    _settle(tables["meta"], own, path)
+    lost = sorted(spoilt - _names(tables))
+    return tables, [*lost, *(line for line in _without_strays(tables) if line not in lost)]
 
 
-def _settle(meta: Table, reached: set[str], settings: dict[str, Any] | None, file: Path) -> None:
-    """The values that a run cannot be without, and none that may be of another time than the rest."""
+def _readable(file: Path, table: str) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """Row number and row with its checksum, of what SQLite reads of a table: from the first row to damage, then from the last one back."""
+    if not file.is_file():
+        return
+    query = f"SELECT rowid, {', '.join(COLUMNS[table])}, checksum FROM {table} ORDER BY rowid"
+    with closing(sqlite3.connect(file)) as db, suppress(*UNREADABLE):
+        db.text_factory = lambda raw: raw.decode(errors="surrogateescape")
+        db.execute("PRAGMA trusted_schema=OFF")
+        real = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND rootpage > 0 AND name = ?"
+        if not db.execute(real, (table,)).fetchall():  # a view or a virtual table could run code
+            return
+        for order in ("ASC", "DESC"):
+            with suppress(*UNREADABLE):
+                for number, *row in db.execute(f"{query} {order}"):
+                    yield int(number), tuple(row)
+                return
+
+
+def _settle(meta: Table, own: set[Any], path: Path) -> None:
+    """The values that a run cannot be without, and none that may be of another time than the rest. `own`: those that the database still had."""
+    settings = kept_settings(path)
     if ("settings",) not in meta and settings is not None:
         meta["settings",] = (0, _row("meta", ("settings", json.dumps(settings))))
     if ("settings",) not in meta:
         raise InputError(
-            f"{file} has lost the settings of the run, without which its results say nothing: take another --out"
+            f"{path / DATABASE} has lost the settings of the run, without which its results say nothing: take another --out"
         )
-    if {key for (key,) in meta} != reached:
+    if set(meta) != own:
         for key in DERIVED:
             meta.pop((key,), None)
     meta["schema",] = (0, _row("meta", ("schema", json.dumps(SCHEMA))))
-
-
-def _reached(file: Path, old: bool) -> dict[str, dict[int, tuple[Any, ...]]]:
-    """Table -> what SQLite reaches of it. The file stays as it is. `old`: rows may be without checksums."""
-    with closing(
-        sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
-    ) as db:
-        db.execute("PRAGMA trusted_schema=OFF")
-        return {table: live(db, table, old) for table in COLUMNS}
-
-
-def _sound(table: str, row: tuple[Any, ...]) -> bool:
-    """Whether a row fits its checksum; one of format 1, which has none, whether it could have been written."""
-    *values, known = row
-    if known is not None:
-        return bool(known == checksum(table, values))
-    try:
-        texts = {"meta": values[:2], "captions": values[1:2], "results": values[1:3]}[table]
-        "".join(texts).encode()
-        if table != "captions":
-            json.loads(values[-1])
-        return table != "results" or (
-            values[2] in ("done", "failed") and isinstance(values[3], float)
-        )
-    except (TypeError, ValueError):
-        return False
 
 
 def _key(table: str, row: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -235,18 +209,17 @@ def _names(tables: dict[str, Table]) -> set[str]:
     return {named(table, row) for table, rows in tables.items() for _, row in rows.values()}
 
 
-def _drop_strays(salvaged: _Salvaged) -> None:
-    """Results of captions that are lost go with them; captions that are lost show in a gap of their numbers."""
-    captions, results = salvaged.tables["captions"], salvaged.tables["results"]
+def _without_strays(tables: dict[str, Table]) -> list[str]:
+    """Take out results of captions that are lost; these, and captions that show as a gap of their numbers, in words."""
+    captions, results = tables["captions"], tables["results"]
     known = {number for (number,) in captions}
     strays = [key for key in results if key[0] not in known]
     most = max([*known, *(key[0] for key in strays)], default=0)
     for key in strays:
         del results[key]
-    mine = _holds(salvaged.tables["meta"])
+    mine = _holds(tables["meta"])
     gone = [f"caption {k}" for k in range(1, most + 1) if k not in known and mine(k)]
-    salvaged.lost += [line for line in gone if line not in salvaged.lost]
-    salvaged.lost += [
+    return gone + [
         f"the result {stage!r} of caption {number}, which is lost itself"
         for number, stage in strays
     ]
@@ -281,10 +254,7 @@ def _write(file: Path, tables: dict[str, Table]) -> None:
             db.execute(table)
         for table, columns in COLUMNS.items():
             marks = ", ".join("?" * (len(columns) + 1))
-            rows: Iterable[tuple[Any, ...]] = (
-                _row(table, row[:-1])
-                for _, row in sorted(tables[table].values(), key=lambda one: one[0])
-            )
+            rows = [row for _, row in sorted(tables[table].values(), key=lambda one: one[0])]
             db.executemany(
                 f"INSERT INTO {table} ({', '.join(columns)}, checksum) VALUES ({marks})", rows
             )

@@ -1,4 +1,4 @@
-"""The run store: one directory per run. SQLite (WAL) for settings, captions and results; images as PNG.
+"""The run store: one directory per run. SQLite (WAL) for settings, captions and results, with a backup; images as PNG.
 
 Every result is committed in one transaction, after the files that belong to it, so a process may die at any point: what was committed
 is there, the rest is done again. One process at a time writes to a run. Every row has a checksum: a flipped byte is noticed.
@@ -11,12 +11,12 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from findnemo.errors import DamageError, FindnemoError, InputError, MismatchError, StorageError
 from findnemo.files.secrets import hidden
@@ -44,7 +44,9 @@ TABLES = (
     seconds REAL NOT NULL, payload TEXT NOT NULL, checksum TEXT NOT NULL DEFAULT '', PRIMARY KEY (caption, stage))""",
 )
 WINDOW = 500  # captions read or entered at once, however many there are
-DATABASE, COPY = "run.sqlite", "settings.json"
+DATABASE = "run.sqlite"
+BACKUP = "backup.sqlite"  # the database as it was at the end of a stage
+COPY = "settings.json"
 _BEFORE = {
     "calibration",
     ".lock",
@@ -146,13 +148,9 @@ class Run:
     """A run directory, opened for writing by `Run.create` (resumes what is there) or for reading by `Run.open`."""
 
     def __init__(self, path: Path, lock: IO[str] | None = None):
-        self.path, self._lock, self._schema = path, lock, SCHEMA
-        for name, sound in (
-            (DATABASE, _database_head),
-            (f"{DATABASE}-wal", _log_head),
-        ):  # SQLite removes a log that it cannot read
-            if not sound(_head(path / name)):
-                raise self._damaged(f"{name} does not begin as such a file does")
+        self.path = path
+        self._lock = lock
+        self._changed = not (path / BACKUP).exists()  # since the last backup
         self._db = _connect(path / DATABASE, writes=lock is not None)
         try:
             self._refuse_code()
@@ -166,6 +164,8 @@ class Run:
         """Refuse a damaged database: pages that do not fit together; before writing, indices that disagree with their tables as well."""
         if self._lock is not None:
             self._sql("PRAGMA journal_mode=WAL")
+            for query in ("BEGIN IMMEDIATE", "PRAGMA user_version=0", "ROLLBACK"):
+                self._sql(query)  # writes nothing, and tells a damaged head that forbids writing
         self._sql("PRAGMA synchronous=FULL")  # what is committed is there after a power cut
         self._sql("PRAGMA foreign_keys=ON")
         told = self._sql(
@@ -182,20 +182,16 @@ class Run:
                 raise self._damaged(f"it holds a {kind} {name!r:.60}, which no run does")
 
     def _check_schema(self) -> None:
-        """Refuse what a newer findnemo wrote; a writer makes the tables of a new run, and brings an older one to the present form."""
-        columns = {name for (name,) in self._sql("SELECT name FROM pragma_table_info('meta')")}
-        self._schema = SCHEMA if "checksum" in columns else 1
-        known = self.meta("schema") if columns else None
-        if (self._schema == 1 or known is None) and (
-            self.path / COPY
-        ).exists():  # written once a run of format 2 has begun
+        """Refuse what a newer findnemo wrote; a writer makes the tables of a new run."""
+        begun = bool(self._sql("SELECT 1 FROM sqlite_master WHERE name = 'meta'"))
+        if begun:
+            self._check_columns("meta")
+        known = self.meta("schema") if begun else None
+        if known is None and (self.path / COPY).exists():  # written once a run has begun
             raise self._damaged("its tables are not those of a run")
         if known is None and self._lock is not None:
             self._make_tables()
-        elif known == 1 and self._schema == 1:
-            if self._lock is not None:
-                self._migrate()
-        elif known != SCHEMA or self._schema != SCHEMA:
+        elif known != SCHEMA:
             way_out = (
                 "a newer findnemo made it: update this one"
                 if known
@@ -204,38 +200,21 @@ class Run:
             raise InputError(
                 f"{self.path} has run format {known}, this findnemo reads {SCHEMA}: {way_out}, or take another --out"
             )
-        self._check_columns()
+        self._check_columns(*COLUMNS)
         if self._lock is not None:
             self._check_rows()
 
-    def _check_columns(self) -> None:
+    def _check_columns(self, *tables: str) -> None:
         """Refuse tables that lack a column: what a statement of ours misses later is then no damage."""
-        for table, columns in COLUMNS.items():
-            wanted = {*columns, *(("checksum",) if self._schema >= SCHEMA else ())}
-            if lacking := wanted - {
-                name for (name,) in self._sql("SELECT name FROM pragma_table_info(?)", (table,))
-            }:
+        for table in tables:
+            has = {name for (name,) in self._sql("SELECT name FROM pragma_table_info(?)", (table,))}
+            if lacking := {*COLUMNS[table], "checksum"} - has:
                 raise self._damaged(f"its table {table} has no {min(lacking)}")
 
     def _make_tables(self) -> None:
         with self.transaction():
             for table in TABLES:
                 self._sql(table)
-            self._schema = SCHEMA
-            self.put("meta", ("schema", json.dumps(SCHEMA)))
-
-    def _migrate(self) -> None:
-        """From format 1, which had no checksums, in one transaction."""
-        with self.transaction():
-            for table in COLUMNS:
-                self._sql(f"ALTER TABLE {table} ADD COLUMN checksum TEXT NOT NULL DEFAULT ''")
-                columns = ", ".join(COLUMNS[table])
-                for number, *row in self._rows(f"SELECT rowid, {columns} FROM {table}"):
-                    self._sql(
-                        f"UPDATE {table} SET checksum = ? WHERE rowid = ?",
-                        (checksum(table, row), number),
-                    )
-            self._schema = SCHEMA
             self.put("meta", ("schema", json.dumps(SCHEMA)))
 
     def _check_rows(self) -> None:
@@ -268,6 +247,10 @@ class Run:
             )
         if isinstance(error, UnicodeDecodeError) or any(known in said for known in _DAMAGE):
             return self._damaged(str(error))
+        if "readonly database" in said and all(
+            os.access(place, os.W_OK) for place in (self.path, self.path / DATABASE)
+        ):
+            return self._damaged("its head says that it may not be written")
         return cannot_be_written(self.path, error)
 
     def _damaged(self, why: str) -> DamageError:
@@ -280,11 +263,10 @@ class Run:
     def rows(self, table: str, where: str = "", values: Sequence[Any] = ()) -> Iterator[Row]:
         """Rows of a table, without their checksums. Raises InputError naming one that does not fit its checksum."""
         columns = COLUMNS[table]
-        last = "checksum" if self._schema >= SCHEMA else "NULL"
         for *row, known in self._rows(
-            f"SELECT {', '.join(columns)}, {last} FROM {table} {where}", values
+            f"SELECT {', '.join(columns)}, checksum FROM {table} {where}", values
         ):
-            if known is not None and known != checksum(table, row):
+            if known != checksum(table, row):
                 raise self._damaged(f"{named(table, row)} does not fit its checksum")
             yield tuple(row)
 
@@ -307,10 +289,7 @@ class Run:
 
     def put(self, table: str, row: Sequence[Any]) -> None:
         """Write a row in the place of the one that has its key."""
-        if self._schema < SCHEMA:
-            raise StorageError(
-                f"{self.path} has run format {self._schema} and is only read: go on with it (`findnemo audit`) first"
-            )
+        self._changed = True
         marks = ", ".join("?" * (len(row) + 1))
         self._sql(
             f"INSERT OR REPLACE INTO {table} ({', '.join(COLUMNS[table])}, checksum) VALUES ({marks})",
@@ -379,13 +358,16 @@ class Run:
         return run
 
     def unlock(self) -> None:
-        """Only read from here on, so that others may write to the run."""
+        """Only read from here on, so that others may write to the run. What was committed is backed up first."""
+        if self._lock is not None:
+            self.backup()
         self._sql("PRAGMA query_only=ON")
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     def close(self) -> None:
+        self._changed = False
         self._db.close()
         if self._lock is not None:
             self._lock.close()
@@ -393,8 +375,33 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        """Close the run; a writer that ends without an error leaves a backup."""
+        try:
+            if kind is None and self._lock is not None:
+                self.backup()
+        finally:
+            self.close()
+
+    def backup(self) -> None:
+        """Keep a second copy of the database beside it, `backup.sqlite`, which `repair` goes back to; nothing where the last is of the same rows.
+
+        All rows and pages are checked first, so that damage does not come into the backup; the last one stays until the new one is on the
+        disk. Raises DamageError, or StorageError where it cannot be written.
+        """
+        if not self._changed:
+            return
+        self._check_pages()
+        self._check_rows()
+        with (
+            told_of_disk(self.path),
+            written(self.path / BACKUP) as part,
+            closing(sqlite3.connect(part)) as copy,
+        ):
+            copy.execute("PRAGMA journal_mode=MEMORY")  # no file beside it
+            self._db.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE")  # to be read without a log
+        self._changed = False
 
     # settings and captions
 
@@ -583,6 +590,17 @@ def cannot_be_written(place: Path, error: Exception) -> StorageError | None:
     return None
 
 
+@contextmanager
+def told_of_disk(place: Path) -> Iterator[None]:
+    """What SQLite says of the disk in the context as StorageError naming the directory, the reason and the way out."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if (told := cannot_be_written(place, error)) is None:
+            raise
+        raise told from error
+
+
 def _connect(file: Path, writes: bool) -> sqlite3.Connection:
     """Open a database; one that lies where nothing can be written is read as it is."""
     still = not writes and not os.access(file.parent, os.W_OK)
@@ -596,38 +614,6 @@ def _connect(file: Path, writes: bool) -> sqlite3.Connection:
         return sqlite3.connect(place, timeout=30, isolation_level=None, uri=still)
     except sqlite3.Error as error:
         raise StorageError(f"{file} cannot be opened ({error}): {CLOSED}") from error
-
-
-def _head(file: Path) -> bytes:
-    try:
-        with file.open("rb") as opened:
-            return opened.read(32)
-    except FileNotFoundError:
-        return b""
-
-
-def _database_head(head: bytes) -> bool:
-    """Whether the first 32 bytes are those of a database: the magic text, a version that can be written, and three fixed numbers."""
-    return not head or (
-        head.startswith(b"SQLite format 3\0")
-        and {*head[18:20]} <= {1, 2}
-        and head[21:24] == bytes((64, 32, 32))
-    )
-
-
-def _log_head(head: bytes) -> bool:
-    """Whether the 32 bytes before the frames of a write-ahead log fit their checksum, as SQLite computes it."""
-    if len(head) < 32:
-        return True  # nothing was committed to it
-    order: Literal["big", "little"] = "big" if head[3] & 1 else "little"
-    numbers = [int.from_bytes(head[k : k + 4], order) for k in range(0, 24, 4)]
-    first = second = 0
-    for a, b in zip(numbers[::2], numbers[1::2], strict=True):
-        first = (first + a + second) % 2**32
-        second = (second + b + first) % 2**32
-    return head[:3] == b"\x37\x7f\x06" and head[24:] == first.to_bytes(4, "big") + second.to_bytes(
-        4, "big"
-    )
 
 
 def keep_settings(path: Path, settings: dict[str, Any]) -> None:

@@ -67,7 +67,7 @@ def require(run: Run, trusted: bool = False, opens: Collection[str] = NAMED) -> 
     if trusted:
         with suppress(
             FindnemoError
-        ):  # the old format, or nothing can be written: the word counts for this time only
+        ):  # opened for reading, or nothing can be written: the word counts for this time only
             vouch(run)
     elif foreign and not vouched(run):
         what = ", ".join(f"{name} {place!r}" for name, place in foreign.items())

@@ -12,7 +12,7 @@ driver writes.
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -24,9 +24,7 @@ HOPELESS = (
     20  # captions set aside in a row, with no answer in between, after which nothing more is tried
 )
 STRIKES = 3  # so often a worker must die over the same unit alone until the unit is to blame
-ROUNDS = 3  # so often the captions of a unit are tried one by one, where together they end workers and alone they do not
 AIM = 15.0  # seconds that a task of several units shall take
-DEPTH = 2  # tasks that a worker has: the one under way and the next
 MOST = 256  # units in a task
 
 Step = Callable[[Any, Sequence[Any]], list[Any]]
@@ -53,7 +51,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a task ended. `results`, `seconds`: of every unit. `lost`: why its worker died over it. Neither: handed back, not begun."""
+    """How a task ended. `results`, `seconds`: of every unit. `lost`: why its worker died over it."""
 
     task: Task
     results: tuple[list[Any], ...] = ()
@@ -119,15 +117,6 @@ def answered(model: Any, step: Step, task: Task) -> Outcome:
     return Outcome(task, tuple(results), tuple(seconds))
 
 
-@dataclass
-class _Probe:
-    """A unit whose items are tried one by one, for its worker died over it: what is still out, and the items to blame."""
-
-    unit: Unit
-    open: int
-    guilty: dict[int, str] = field(default_factory=dict)
-
-
 class Dispatch:
     """The policy: which units go into the next task, and what becomes of units whose worker died. Knows no clock and no workers.
 
@@ -135,8 +124,8 @@ class Dispatch:
     how many there are, to hand out single ones at the end. `ahead`: no unit is begun more than so many after the first that is open.
 
     Tasks are sized by measured seconds: of as many units as take `aim` seconds, never more than half of an equal share of what is left. A
-    task of several units whose worker died is given out again in single units; a unit alone again; after the third time its items are
-    tried one by one. An item over which three workers died alone is set aside; the others are answered together again.
+    task of several units whose worker died is given out again in single units, and a unit alone again. A unit over which STRIKES workers
+    died alone is given out item by item; a single item is set aside.
     """
 
     def __init__(
@@ -147,27 +136,22 @@ class Dispatch:
         aim: float = AIM,
         ahead: int | None = None,
     ):
-        self._units, self._left, self._workers, self._aim, self._ahead = (
-            iter(units),
-            count,
-            workers,
-            aim,
-            ahead,
-        )
-        self._again: deque[Task] = deque()
-        self._mean, self._ended = 0.0, False
-        self._strikes: dict[Unit, int] = {}
-        self._rounds: dict[Unit, int] = {}
-        self._probes: dict[
-            Unit, tuple[_Probe, int]
-        ] = {}  # a unit of one item -> the probe that it belongs to, and its place there
+        self._units = iter(units)
+        self._left = count
+        self._workers = workers
+        self._aim = aim
+        self._ahead = ahead
+        self._again: deque[Unit] = deque()
+        self._mean = 0.0
+        self._ended = False
+        self._strikes: Counter[Unit] = Counter()
         self._number: dict[Unit, int] = {}  # of the open units, in the order of their beginning
         self._begun = 0
 
     def take(self) -> Task | None:
         """The next task; None where there is nothing to begin now."""
         if self._again:
-            return self._again.popleft()
+            return Task((self._again.popleft(),))
         units = []
         for _ in range(self.batch()):
             if self._too_far() or (unit := next(self._units, None)) is None:
@@ -200,78 +184,35 @@ class Dispatch:
     def settle(self, outcome: Outcome) -> list[Event]:
         """Take note of how a task ended; what became of its units, as far as that is known now."""
         task = outcome.task
-        if outcome.results:
-            of_units = zip(task.units, outcome.results, outcome.seconds, strict=True)
-            return [event for one in of_units for event in self._answered(*one)]
         if outcome.lost is None:
-            self._again.appendleft(task)
-            return []
+            of_units = zip(task.units, outcome.results, outcome.seconds, strict=True)
+            return [self._answered(*one) for one in of_units]
         if len(task.units) > 1:
-            self._again.extend(Task((unit,)) for unit in task.units)
+            self._again.extend(task.units)
             return []
         return self._lost(task.units[0], outcome.lost)
 
-    def _answered(self, unit: Unit, answers: list[Any], seconds: float) -> list[Event]:
+    def _answered(self, unit: Unit, answers: list[Any], seconds: float) -> Event:
         self._mean = 0.8 * self._mean + 0.2 * seconds if self._mean else seconds
         self._strikes.pop(unit, None)
-        if (
-            unit in self._probes
-        ):  # alone it is harmless: its answer is that of the whole unit, to come
-            return self._probed(unit, None)
-        self._close(unit)
-        return [Event(unit, answers, seconds)]
+        del self._number[unit]
+        return Event(unit, answers, seconds)
 
     def _lost(self, unit: Unit, why: str) -> list[Event]:
-        self._strikes[unit] = self._strikes.get(unit, 0) + 1
+        """A worker has died over a unit alone."""
+        self._strikes[unit] += 1
         if self._strikes[unit] < STRIKES:
-            self._again.append(Task((unit,)))
+            self._again.append(unit)
             return []
         del self._strikes[unit]
-        reason = f"set aside: {STRIKES} workers died over it alone ({why})"
-        if unit in self._probes:
-            return self._probed(unit, reason)
+        number = self._number.pop(unit)
         if len(unit.items) == 1:
-            self._close(unit)
+            reason = f"set aside: {STRIKES} workers died over it alone ({why})"
             return [Event(unit, aside=reason)]
-        self._begin_probe(unit)
+        singles = [Unit((item,)) for item in unit.items]
+        self._number |= dict.fromkeys(singles, number)
+        self._again.extend(singles)
         return []
-
-    def _begin_probe(self, unit: Unit) -> None:
-        probe = _Probe(unit, len(unit.items))
-        for place, item in enumerate(unit.items):
-            single = Unit((item,))
-            self._probes[single] = (probe, place)
-            self._again.append(Task((single,)))
-
-    def _probed(self, single: Unit, reason: str | None) -> list[Event]:
-        """One item of a probe is known; with the last of them, what becomes of the unit."""
-        probe, place = self._probes.pop(single)
-        probe.open -= 1
-        if reason is not None:
-            probe.guilty[place] = reason
-        if probe.open:
-            return []
-        unit, rounds = probe.unit, self._rounds.pop(probe.unit, 0) + 1
-        number = self._close(unit)
-        rest = Unit(tuple(item for k, item in enumerate(unit.items) if k not in probe.guilty))
-        events = [
-            Event(Unit((unit.items[k],)), aside=why) for k, why in sorted(probe.guilty.items())
-        ]
-        if not probe.guilty and rounds == ROUNDS:
-            return [
-                Event(
-                    unit,
-                    aside=f"set aside: workers die over these {len(unit.items)} captions together, not over each alone",
-                )
-            ]
-        if rest.items:
-            self._number[rest], self._rounds[rest] = number, 0 if probe.guilty else rounds
-            self._again.append(Task((rest,)))
-        return events
-
-    def _close(self, unit: Unit) -> int:
-        self._rounds.pop(unit, None)
-        return self._number.pop(unit)
 
 
 def drive(
@@ -288,11 +229,12 @@ def drive(
 def drive_together(
     pool: Pool, step: Step, dispatch: Dispatch, stop: Callable[[], bool] = never
 ) -> Iterator[list[Event]]:
-    """The same, with what becomes known at one time in one list, so that a driver can commit it in one transaction.
+    """Do what `drive` does, and give what becomes known at one time as one list, so that a driver can commit it in one transaction.
 
     Raises DeviceError where workers die over one caption after another, and none is answered in between.
     """
-    flying = in_vain = 0
+    flying = 0
+    in_vain = 0
     while True:
         while pool.room() and not stop() and (task := dispatch.take()) is not None:
             pool.submit(step, task)

@@ -47,8 +47,9 @@ def list_open(
     """Make the list of what is open in a stage; returns how many captions, and how many groups of captions that share passes.
 
     Open: asked for (see `table.enter`), concerned, and not answered under every name in `stages` (the stage itself); what failed is tried
-    again. `size`: captions that share passes, by their ids.
+    again. `size`: captions that share passes, by their ids. What earlier stages committed is backed up first.
     """
+    run.backup()
     concern, names = CONCERNS.get(stage, Concern()), [stage] if stages is None else list(stages)
     marks = ", ".join("?" * len(names))
     answered = f"(SELECT COUNT(*) FROM results AS d WHERE d.caption = a.caption AND d.status = 'done' AND d.stage IN ({marks}))"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from statistics import NormalDist
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from findnemo.errors import InputError
 from findnemo.seeds import sample_seed
-from findnemo.stats.rates import beta_quantile
 
 LEVEL = 0.95
 
@@ -27,6 +26,7 @@ def bootstrap(
 
     `statistic` takes as many tensors (n,) as there are samples, each drawn independently of the others. Percentile method (Efron and
     Tibshirani 1993, chapter 13): a statistic that no resample can change, such as the AUROC of separated scores, has an interval of width zero.
+    Written here and not taken from scipy, so that a seed gives the same draws whichever scipy is installed.
     Raises InputError for an empty sample, no repeats or a level outside (0, 1).
 
     >>> low, high = bootstrap(lambda x: float(x.mean()), torch.arange(100.0))
@@ -96,29 +96,30 @@ def wilson(hits: int, of: int, level: float = LEVEL) -> tuple[float, float]:
     >>> [round(x, 3) for x in wilson(24, 24)]
     [0.862, 1.0]
     """
+    return _share_interval(hits, of, level, "wilson")
+
+
+def clopper_pearson(hits: int, of: int, level: float = LEVEL) -> tuple[float, float]:
+    """(low, high): exact interval of a share, `hits` of `of` independent trials; it holds the truth at least so often (Clopper and Pearson 1934).
+
+    Raises InputError for no trials, hits outside 0 to `of`, or a level outside (0, 1).
+
+    >>> [round(x, 4) for x in clopper_pearson(0, 100)]
+    [0.0, 0.0362]
+    """
+    return _share_interval(hits, of, level, "exact")
+
+
+def _share_interval(
+    hits: int, of: int, level: float, method: Literal["wilson", "exact"]
+) -> tuple[float, float]:
+    from scipy.stats import binomtest
+
     if of < 1 or not 0 <= hits <= of:
         raise InputError(
             f"{hits} of {of} is no share: give 1 trial or more, and hits between 0 and their number"
         )
     if not 0 < level < 1:
         raise InputError(f"level {level} is not between 0 and 1")
-    z, share = NormalDist().inv_cdf((1 + level) / 2), hits / of
-    middle = share + z * z / (2 * of)
-    half = z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
-    low, high = (middle - half) / (1 + z * z / of), (middle + half) / (1 + z * z / of)
-    return low if hits else 0.0, high if hits < of else 1.0  # exactly, whatever rounding does
-
-
-def clopper_pearson(hits: int, of: int, level: float = LEVEL) -> tuple[float, float]:
-    """(low, high): exact interval of a share, `hits` of `of` independent trials; it holds the truth at least so often (Clopper and Pearson 1934).
-
-    Raises InputError like `wilson`.
-
-    >>> [round(x, 4) for x in clopper_pearson(0, 100)]
-    [0.0, 0.0362]
-    """
-    wilson(hits, of, level)  # for its errors
-    tail = (1 - level) / 2
-    low = beta_quantile(hits, of - hits + 1, tail) if hits else 0.0
-    high = beta_quantile(hits + 1, of - hits, 1 - tail) if hits < of else 1.0
-    return low, high
+    interval = binomtest(hits, of).proportion_ci(level, method)
+    return float(interval.low), float(interval.high)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from findnemo.errors import InputError
@@ -34,7 +33,10 @@ def rank(n: int, fpr: float, confidence: float | None = None) -> int:
     if confidence is None:
         k, needed = math.ceil(round((n + 1) * (1 - fpr), 9)), math.ceil(round(1 / fpr, 9)) - 1
     else:
-        k = n + 1 - int((binomial_tails(n, fpr)[1:] >= confidence).sum())
+        from scipy.stats import binom
+
+        at_least = binom.sf(range(n), n, fpr)  # P(X >= j) for j = 1 .. n, X binomial
+        k = n + 1 - int((at_least >= confidence).sum())
         needed = math.ceil(round(math.log(1 - confidence) / math.log(1 - fpr), 9))
     if k > n:
         sure = "" if confidence is None else f" with {confidence:.0%} confidence"
@@ -42,30 +44,6 @@ def rank(n: int, fpr: float, confidence: float | None = None) -> int:
             f"{n} hold-out prompts are too few for a false-positive rate of {fpr}{sure}: it takes {needed}"
         )
     return k
-
-
-def binomial_tails(n: int, p: float) -> Tensor:
-    """P(X >= j) for j = 0 .. n, X binomial of n trials with chance p: (n + 1,) float64."""
-    j = torch.arange(n + 1, dtype=torch.float64)
-    ways = (
-        torch.lgamma(torch.tensor(n + 1.0, dtype=torch.float64))
-        - torch.lgamma(j + 1)
-        - torch.lgamma(n - j + 1)
-    )
-    return (ways + j * math.log(p) + (n - j) * math.log1p(-p)).exp().flip(0).cumsum(0).flip(0)
-
-
-def beta_quantile(a: int, b: int, q: float) -> float:
-    """The q-quantile of Beta(a, b) for whole a, b >= 1: by bisection, as P(Beta(a, b) <= x) = P(Binomial(a + b - 1, x) >= a).
-
-    >>> round(beta_quantile(10, 990, 0.95), 4)
-    0.0157
-    """
-    low, high = 0.0, 1.0
-    for _ in range(52):
-        middle = (low + high) / 2
-        low, high = (middle, high) if binomial_tails(a + b - 1, middle)[a] < q else (low, middle)
-    return high
 
 
 def rate_bound(n: int, k: int, confidence: float = CONFIDENCE) -> float:
@@ -76,7 +54,9 @@ def rate_bound(n: int, k: int, confidence: float = CONFIDENCE) -> float:
     >>> round(rate_bound(1000, 991), 4)
     0.0157
     """
-    return beta_quantile(n + 1 - k, k, confidence)
+    from scipy.special import betaincinv
+
+    return float(betaincinv(n + 1 - k, k, confidence))
 
 
 def p_value(score: float, holdout: Tensor) -> float:
@@ -85,6 +65,7 @@ def p_value(score: float, holdout: Tensor) -> float:
     `holdout`: (n,) scores over all seeds. A `score` after fewer seeds gives a p-value that is too large, never too small, whatever made
     it stop: the largest pairwise similarity never falls with more seeds. (Where the mean counts, all seeds are looked at.)
 
+    >>> import torch
     >>> p_value(0.35, torch.tensor([0.2, 0.3, 0.4]))
     0.5
     """
@@ -94,17 +75,12 @@ def p_value(score: float, holdout: Tensor) -> float:
 def adjusted(p: Sequence[float]) -> list[float]:
     """Benjamini and Hochberg's adjusted p-values (q): those with q <= level are a list whose expected share of false ones is at most that.
 
-    q of the j-th smallest of m p-values is the smallest m p / rank from there on.
-
     >>> [round(q, 3) for q in adjusted([0.01, 0.9, 0.03])]
     [0.03, 0.9, 0.045]
     """
-    order, smallest = sorted(range(len(p)), key=lambda i: -p[i]), 1.0
-    q = [1.0] * len(p)
-    for position, i in enumerate(order):
-        smallest = min(smallest, p[i] * len(p) / (len(p) - position))
-        q[i] = smallest
-    return q
+    from scipy.stats import false_discovery_control
+
+    return [float(q) for q in false_discovery_control(p)]
 
 
 def least_listed(tests: int, level: float, holdout: int) -> int:

@@ -8,6 +8,8 @@ from torch import Tensor
 def auroc(positive: Tensor, negative: Tensor) -> float:
     """Probability that a positive score exceeds a negative one, ties counted half (Mann-Whitney U).
 
+    Two lines of torch on the device of the scores; scipy's `mannwhitneyu` computes a test beside it.
+
     >>> import torch
     >>> auroc(torch.tensor([2.0, 3.0]), torch.tensor([1.0, 2.0]))
     0.875

@@ -6,7 +6,8 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+
+from findnemo.files.markdown import markdown_table
 
 Cell = str | float | int | None
 LATEX = {
@@ -35,14 +36,9 @@ class Table:
 
     def markdown(self) -> str:
         """A table with its title above and its note below."""
-        lines = [
-            f"**{self.title}**",
-            "",
-            _line(self.columns),
-            _line("---" if k == 0 else "---:" for k in range(len(self.columns))),
-        ]
-        lines += [_line(self._text(c) for c in row) for row in self.rows]
-        return "\n".join([*lines, *(["", self.note] if self.note else [])]) + "\n"
+        rows = [[self._text(cell) for cell in row] for row in self.rows]
+        parts = [f"**{self.title}**", markdown_table(self.columns, rows)]
+        return "\n\n".join([*parts, self.note] if self.note else parts) + "\n"
 
     def csv(self) -> str:
         """Full precision, one line a row; `None` is empty."""
@@ -70,10 +66,6 @@ class Table:
             return str(cell)
         small = 0 < abs(cell) < 10 ** (1 - self.digits)  # a KID of -.0003 is not zero
         return f"{cell:.2g}" if small else f"{cell:.{self.digits}f}"
-
-
-def _line(cells: Any) -> str:
-    return "| " + " | ".join(str(c).replace("|", "\\|") for c in cells) + " |"
 
 
 def _escaped(text: str) -> str:

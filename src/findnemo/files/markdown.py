@@ -1,0 +1,21 @@
+"""Tables in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    r"""Lines of a table, without a line feed at the end: the first column left, the others right, `|` in a cell escaped.
+
+    >>> print(markdown_table(["method", "n"], [["a|b", "3"]]))
+    | method | n |
+    | --- | ---: |
+    | a\|b | 3 |
+    """
+    rule = ["---", *["---:"] * (len(heads) - 1)]
+    return "\n".join(_line(cells) for cells in (heads, rule, *rows))
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
