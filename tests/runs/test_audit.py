@@ -483,10 +483,8 @@ def poisoned(monkeypatch):
     encode = sick.encode
 
     def poison(prompts):
-        return (
-            encode(prompts)
-            * torch.tensor([math.nan if p in bad else 1.0 for p in prompts])[:, None, None]
-        )
+        scale = torch.tensor([math.nan if p in bad else 1.0 for p in prompts])[:, None, None]
+        return encode(prompts).map(lambda tensor: tensor * scale)
 
     monkeypatch.setattr(sick, "encode", poison)
     return sick, bad
