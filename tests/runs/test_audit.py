@@ -803,8 +803,8 @@ def test_an_audit_takes_the_gentle_set_and_tells_its_impact(tmp_path):
         caption.results["verify"]["same_seed"]
         == check(model, CAPTION, own, SETTINGS, 0, plan.image_settings).values["same_seed"]
     )
-    caption.results["localize"]["impact"] = 0.3
-    assert "1 change them more" in verdict(Run.open(tmp_path / "run"), [caption], 1)[2]
+    dear = replace(caption, results=caption.results | {"localize": found | {"impact": 0.3}})
+    assert "1 change them more" in verdict(Run.open(tmp_path / "run"), [dear], 1)[2]
 
 
 def test_a_published_search_by_another_score_is_refused_before_a_run_is_begun(model, tmp_path):
