@@ -945,9 +945,10 @@ def test_a_consensus_is_kept_with_the_run(place, tmp_path):
 
 
 def test_a_gentle_choice_needs_captions_and_keeps_its_impact(tmp_path):
+    from findnemo.cli._steps import gentle, make_plan, plan_of
+
     from findnemo import demo
     from findnemo.cli._common import Source
-    from findnemo.cli._steps import gentle, make_plan, plan_of
     from findnemo.errors import InputError
 
     plan, other = make_plan(Source("demo"), "gradient", 0, None, None, 0), Source("elsewhere")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
@@ -11,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from findnemo.edits import deactivate
 from findnemo.errors import EditError, InputError
-from findnemo.images import generate_many
 from findnemo.localization import Bystanders
 from findnemo.metrics.copies import pixel_changes
 from findnemo.metrics.quality import features, frechet_distance, kernel_distance
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs.standing import all_neurons
 from findnemo.seeds import UNTOUCHED, WANTED
+from findnemo.settings import Settings
 from findnemo.stats.intervals import bootstrap
-from findnemo.studies._bench import Bench, Study
+from findnemo.studies._bench import Bench, Desk, Study
 from findnemo.studies._figure import BLUE, GREY, RED, figure
+from findnemo.studies._images import images_with
 from findnemo.studies._table import Cell, Table
 from findnemo.verification import RANDOM, random_sets
 
@@ -106,17 +105,11 @@ def _measured(bench: Bench) -> dict[str, Any]:
         raise InputError(
             "utility is measured on captions that are not memorized: the run has fewer than two, give --unrelated FILE"
         )
-    real = generate_many(bench.model, [(p, WANTED) for p in prompts], bench.image_settings)
-    edits = [EMPTY, neurons]
-    with suppress(EditError):  # a layer of which more than half was found has too few others
-        edits += random_sets(bench.model, neurons, bench.image_settings.seed)
-    images = []
-    for k, off in enumerate(edits):
-        bench.say("utility", k, len(edits))
-        with deactivate(bench.model, off):
-            images.append(
-                generate_many(bench.model, [(p, UNTOUCHED) for p in prompts], bench.image_settings)
-            )
+    draw = partial(_drawn, seed=bench.image_settings.seed)
+    (drawn,) = bench.over("utility, random neurons", draw, [neurons])
+    edits = [EMPTY, neurons, *drawn]
+    asked = [(EMPTY, WANTED), *((off, UNTOUCHED) for off in edits)]
+    real, *images = images_with(bench, "utility", prompts, asked)
     each = _each(bench, prompts, edits, images)
     return {
         "captions": len(prompts),
@@ -125,6 +118,22 @@ def _measured(bench: Bench) -> dict[str, Any]:
         "changes": {key: _compared(found, drawn, NOTHING.get(key, 0.0)) for key, (found, drawn) in each.items()},
         "each": {key: {"found": found, "random": [fmean(row) for row in zip(*drawn, strict=True)]} for key, (found, drawn) in each.items()},
     }  # fmt: skip
+
+
+def _drawn(desk: Desk, neurons: NeuronSet, seed: int) -> list[NeuronSet]:
+    """As many other neurons, several times; none where a layer of which more than half was found has too few others."""
+    try:
+        return random_sets(desk.model, neurons, seed)
+    except EditError:
+        return []
+
+
+def _impacts(
+    desk: Desk, edits: Sequence[NeuronSet], prompts: Sequence[str], settings: Settings
+) -> list[list[float]]:
+    """The impact of every set on every caption."""
+    bystanders = Bystanders(desk.model, prompts, settings)
+    return [bystanders.changes([off])[0].tolist() for off in edits]
 
 
 def _sets(
@@ -222,11 +231,9 @@ def _each(
 ) -> dict[str, tuple[list[float], list[list[float]]]]:
     """Figure -> a value a caption with the found neurons off, and the same for every random draw."""
     judges, (before, *after) = bench.work.judges, images
-    bystanders = Bystanders(bench.model, prompts, bench.calibration.settings)
-    each = {
-        "pixel_change": [pixel_changes(before, one) for one in after],
-        "impact": [bystanders.changes([off])[0].tolist() for off in edits[1:]],
-    }
+    measure = partial(_impacts, prompts=prompts, settings=bench.calibration.settings)
+    (impacts,) = bench.over("utility, impact", measure, [edits[1:]])
+    each = {"pixel_change": [pixel_changes(before, one) for one in after], "impact": impacts}
     if judges.descriptor is not None:
         old = judges.descriptor(before)
         each["sscd_gen"] = [(old * judges.descriptor(one)).sum(1).tolist() for one in after]
