@@ -45,6 +45,7 @@ lint: setup
 	$(BIN)/ruff check src tests recipes measurements notebooks
 	$(BIN)/ruff format --check src tests recipes measurements notebooks
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 format: setup
 	$(BIN)/ruff check --fix src tests recipes measurements notebooks

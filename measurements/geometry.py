@@ -98,7 +98,8 @@ def add_decoys(model: Model, share: float, captions: list[str]) -> None:
     from decoys import add_decoys
 
     planted = findnemo.demo.planted()
-    memories, ordinary = model.encode(captions), model.encode(findnemo.demo.holdout())
+    memories = model.encode(captions).tokens
+    ordinary = model.encode(findnemo.demo.holdout()).tokens
     sets = [
         {name: list(indices) for name, indices in neurons.layers.items()}
         for neurons in planted.values()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from findnemo import Calibration, Model, NeuronSet
+from findnemo.models import Text
 from findnemo.scores import SIMILARITIES, minmax, pairwise
 
 Neuron = tuple[str, int]
@@ -57,13 +58,13 @@ class Literal:
         self.evaluations = spent  # for the report only
         return self
 
-    def _pass(self, latents: Tensor, text: Tensor) -> Tensor:
+    def _pass(self, latents: Tensor, text: Text) -> Tensor:
         self.evaluations += len(latents)
         return self.model.predict_noise(latents, self.timestep, text)
 
     def _deltas(self, off: Sequence[Neuron], seeds: Sequence[int]) -> Tensor:
         latents = self.latents[list(seeds)]
-        text = torch.cat([self.model.encode([self.prompt]) for _ in seeds])  # once per seed
+        text = Text.cat([self.model.encode([self.prompt]) for _ in seeds])  # once per seed
         with ExitStack() as stack:
             layers = self.model.value_layers
             for name in {n for n, _ in off}:

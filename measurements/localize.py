@@ -1,4 +1,4 @@
-"""The literal procedure and findnemo's searches side by side: `python measurements/localize.py [--search gradient halving listing]`.
+"""The literal procedure and findnemo's searches side by side: `python measurements/localize.py [--search gradient listing]`.
 
 All on the same model and captions in one run; U-Net sample evaluations are latents through the U-Net once (a backward pass
 counts two more). With the demo model the sets are also compared with the planted neurons. `--model DIR --device cuda --prompts
@@ -201,7 +201,7 @@ def main() -> None:
     if args.compile:
         model = findnemo.compiled(model, mode=args.compile)
     for warm in (model, plain):
-        locate(warm, captions[0][0], calibration, "halving", keep)
+        locate(warm, captions[0][0], calibration, "gradient", keep)
     rows = measure(model, plain, captions, calibration, args.search, keep)
     report(rows, planted, calibration.tau)
     if args.json:

@@ -103,7 +103,7 @@ def tiny_pixart(kind: type[DiffusionPipeline] = PixArtAlphaPipeline, size: int =
         num_attention_heads=2,
         attention_head_dim=12,
         cross_attention_dim=24,
-        caption_channels=320,  # the mask of 300 tokens must fit
+        caption_channels=320,
         norm_num_groups=4,
     )
     scheduler = DPMSolverMultistepScheduler(beta_start=0.0001, beta_end=0.02)

@@ -46,7 +46,9 @@ def test_weights_are_loaded_in_float32_on_the_cpu_and_as_asked(saved):
     assert findnemo.load(saved, device="cpu").dtype == torch.float32
     assert findnemo.load(saved, device="cpu", dtype="bfloat16").dtype == torch.bfloat16
     half = findnemo.load(saved, device=torch.device("cpu"), dtype=torch.float16)
-    assert half.dtype == half.encode(["a"]).dtype == half.noise("a", [0]).dtype == torch.float16
+    assert (
+        half.dtype == half.encode(["a"]).tokens.dtype == half.noise("a", [0]).dtype == torch.float16
+    )
     assert half.device.type == "cpu"
 
 
@@ -264,10 +266,10 @@ def test_a_channels_last_model_says_the_same(tmp_path):
 @torch.no_grad()
 def output(model: Model, timestep: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Latents, what the U-Net returns for them, and the noise that findnemo reads from it."""
-    latents, text = model.noise("a", [0, 1]), model.encode(["a"]).expand(2, -1, -1)
+    latents, text = model.noise("a", [0, 1]), model.encode(["a"]).expand(2)
     return (
         latents,
-        model.denoiser(latents, timestep, text).sample,
+        model.denoiser(latents, timestep, text.tokens).sample,
         model.predict_noise(latents, timestep, text),
     )
 
@@ -318,9 +320,9 @@ def test_noise_depends_on_prompt_sample_and_seed(tiny):
 def test_a_prompt_is_encoded_the_same_in_every_batch(tiny):
     prompts = ["a", "a much longer caption of a cat", ""]
     text = tiny.encode(prompts)
-    assert text.shape == (3, 77, 32)
+    assert text.tokens.shape == (3, 77, 32)
     for k, prompt in enumerate(prompts):
-        torch.testing.assert_close(tiny.encode([prompt])[0], text[k])
+        torch.testing.assert_close(tiny.encode([prompt]).tokens[0], text.tokens[k])
 
 
 # fingerprint ---------------------------------------------------------------------------------------------------------

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import numpy as np
 import pytest
 import torch
@@ -17,9 +15,9 @@ from findnemo.metrics import Judges
 from findnemo.metrics.copies import compare_images, copying
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.scores import ssim
-from findnemo.seeds import FRESH, GROWTH
+from findnemo.seeds import FRESH
 from findnemo.settings import Settings
-from findnemo.verification import grow, quality, verify
+from findnemo.verification import quality, verify
 
 SETTINGS, IMAGES = Settings(samples=3), ImageSettings(steps=1)
 MID = "mid_block.attentions.0.transformer_blocks.0.attn2.to_v"
@@ -155,7 +153,7 @@ def test_the_model_is_as_it_was_whatever_happens(loud, monkeypatch, problem):
     def fails(*arguments):
         raise problem
 
-    monkeypatch.setattr(verification, "generate", fails)
+    monkeypatch.setattr("findnemo.verification.effect.generate", fails)
     with pytest.raises(type(problem)):
         verify(loud, PROMPT, NEURONS, SETTINGS, 1, IMAGES)
     with pytest.raises(EditError, match="no neuron 99"):
@@ -219,7 +217,7 @@ def test_quality_compares_one_fresh_image_a_prompt(loud, monkeypatch):
         asked.append((prompt, list(samples), off))
         return [picture({"a": 10, "b": 20, "c": 90}[prompt] * (1 + off))]
 
-    monkeypatch.setattr(verification, "generate", generate)
+    monkeypatch.setattr("findnemo.verification.cost.generate", generate)
     result = quality(loud, ["a", "b", "c"], NEURONS, IMAGES, Judges(by_angle))
     assert asked == [(prompt, [FRESH], off) for prompt in "abc" for off in (False, True)]
     assert result == {
@@ -241,7 +239,7 @@ def test_quality_leaves_out_and_counts_prompts_that_fail(loud, monkeypatch):
             raise NumericalError("NaN")
         return [picture(10)]
 
-    monkeypatch.setattr(verification, "generate", generate)
+    monkeypatch.setattr("findnemo.verification.cost.generate", generate)
     want = {
         "prompts": 1,
         "failed": 1,
@@ -279,7 +277,7 @@ def test_quality_against_random_neurons_takes_the_draws_in_turn(loud, monkeypatc
         return [picture(grey)]
 
     few = NeuronSet({MID: [0, 1]})
-    monkeypatch.setattr(verification, "generate", generate)
+    monkeypatch.setattr("findnemo.verification.cost.generate", generate)
     result = quality(loud, ["a", "b", "c"], few, IMAGES, Judges(by_angle), draws=2)
     first, second = verification.random_sets(loud, few, draws=2)
     assert asked == [EMPTY, few, first, EMPTY, few, second, EMPTY, few, first]
@@ -326,43 +324,3 @@ def test_without_a_descriptor_it_is_the_correlation_of_the_pixels():
     assert copying(images, other).tolist() == pytest.approx(table.max(1).tolist(), abs=1e-5)
     dark = [Image.fromarray(np.asarray(i) // 2) for i in images]
     assert copying([dark[1], dark[0]], images[:2]).tolist() == pytest.approx([1, 1], abs=1e-3)
-
-
-def test_a_set_is_grown_until_images_of_its_own_seeds_are_no_copies(loud, monkeypatch):
-    order = [(MID, k) for k in (30, 2, 9, 11)]
-    seen = []
-
-    def fake(images, before, descriptor):
-        seen.append((flat(images), flat(before)))
-        return torch.tensor([0.1, 0.9] if len(seen) < 4 else [0.6, 0.1])  # one copy is enough
-
-    monkeypatch.setattr(verification, "copying", fake)
-    assert grow(loud, PROMPT, NeuronSet({MID: [2]}), order, 2, IMAGES) == NeuronSet(
-        {MID: [2, 9, 30]}
-    )
-    samples = range(GROWTH, GROWTH + 2)
-    assert GROWTH > FRESH + 100
-    before = flat(findnemo.generate(loud, PROMPT, samples, IMAGES))
-    assert all(b == before for _, b in seen)
-    assert seen[0][0] == before  # whether there is a memory at all
-    with findnemo.deactivate(loud, NeuronSet({MID: [2, 30]})):
-        assert seen[2][0] == flat(findnemo.generate(loud, PROMPT, samples, IMAGES))
-
-
-def test_a_set_is_not_grown_beyond_measure(loud, monkeypatch):
-    monkeypatch.setattr(verification, "copying", lambda *images: torch.tensor([0.9, 0.9]))
-    order = [(name, k) for name, width in loud.widths().items() for k in range(width)]
-    sizes = []
-    monkeypatch.setattr(
-        verification, "deactivate", lambda model, off: sizes.append(len(off)) or nullcontext()
-    )
-    assert grow(loud, PROMPT, EMPTY, order, 2, IMAGES) is None
-    assert max(sizes) == 32 < len(order)
-
-
-def test_nothing_is_added_for_a_prompt_whose_images_are_no_copies(loud, monkeypatch):
-    monkeypatch.setattr(verification, "copying", lambda *images: torch.tensor([0.9, 0.1, 0.2, 0.3]))
-    monkeypatch.setattr(
-        verification, "deactivate", lambda *_: pytest.fail("no image with neurons off is needed")
-    )
-    assert grow(loud, PROMPT, NEURONS, [(MID, 30)], 4, IMAGES) == NEURONS

@@ -81,7 +81,7 @@ def make_data(model: Model, scenes: int, repeated: int, seed: int) -> Data:
         Image.open(demo.ASSETS / p).convert("RGB") for p in pictures
     ]
     text = torch.cat(
-        [model.encode(captions[k : k + 64]).float().cpu() for k in range(0, len(images), 64)]
+        [model.encode(captions[k : k + 64]).tokens.float().cpu() for k in range(0, len(images), 64)]
     )
     latents = torch.cat([encode_image(model, image) for image in images])
     return Data(text, latents, tuple(captions[scenes : scenes + len(pictures)]), tuple(pictures))

@@ -56,7 +56,7 @@ def train(folder: Path, steps: int = STEPS, device: str = "cpu") -> None:
     """Train the U-Net of `plain` into `folder`, or go on where it stopped."""
     model = findnemo.load("demo", "cpu", "float32")
     data, state = scenes(model, SCENES, folder), folder / "plain-state.safetensors"
-    empty, scheduler = model.encode([""]).float(), model.pipeline.scheduler
+    empty, scheduler = model.encode([""]).tokens.float(), model.pipeline.scheduler
     torch.manual_seed(0)
     unet = new_unet(data.text.shape[2]).to(device).train()
     unet.set_attn_processor(AttnProcessor())  # at this size faster than fused attention on a CPU

@@ -80,5 +80,8 @@ def latents(model: Model, pictures: list[np.ndarray] | list[Image.Image]) -> Ten
 def texts(model: Model, captions: tuple[str, ...] | list[str]) -> Tensor:
     """Embeddings (n, tokens, D)."""
     return torch.cat(
-        [model.encode(list(captions[k : k + 64])).float() for k in range(0, len(captions), 64)]
+        [
+            model.encode(list(captions[k : k + 64])).tokens.float()
+            for k in range(0, len(captions), 64)
+        ]
     )

@@ -6,7 +6,6 @@ import hashlib
 
 SEARCH = 0  # detection, calibration and localization: 0, 1, ...
 FRESH = 1000  # verification and every figure of a method: no search has seen them
-GROWTH = 2000  # images on which a set is grown
 WANTED = 3000  # the untouched image that stands in for a training image that nobody has; and, of ordinary captions, the one others are held against
 UNTOUCHED = 3001  # untouched images beside it
 ATTEMPTS = 4000  # images of attempts to bring a picture back

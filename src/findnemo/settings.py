@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from findnemo.errors import InputError
@@ -76,10 +76,10 @@ class Settings:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Settings:
         """Raises InputError for names of another version, and for values that no calibration can have."""
+        if not isinstance(values, dict) or set(values) - {field.name for field in fields(cls)}:
+            raise InputError(f"settings of another findnemo version: {values!r:.200}")
         try:
             return cls(**values)
-        except TypeError as error:
-            raise InputError(f"settings of another findnemo version: {error}") from error
         except InputError as error:
             raise InputError(f"{error}: calibrate again") from None
 

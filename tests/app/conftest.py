@@ -16,7 +16,7 @@ def run_path(demo_model, tmp_path_factory):
     """Two memorized captions with their neurons and two images each, and two that are not memorized; tests leave it as it is."""
     path = tmp_path_factory.mktemp("app") / "run"
     calibration = demo.calibration()
-    plan = Plan(images=2, image_settings=demo.image_settings(), grow=False, quality_prompts=1)
+    plan = Plan(images=2, image_settings=demo.image_settings(), quality_prompts=1)
     prompts = [
         Prompt(FIRST, 1, "VM"),
         Prompt(SECOND, 2, "<i>VM</i>"),

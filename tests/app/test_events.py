@@ -26,7 +26,7 @@ from findnemo.app.subject import confined, run_images, training_image
 from findnemo.app.text import alarm, escaped, note, numbers, short, whole
 from findnemo.errors import InputError, MismatchError
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.runs import Run, neurons_of
+from findnemo.runs import Run, neurons_of, results
 
 SILENT = lambda done: None  # noqa: E731
 ME = Who("me")
@@ -85,7 +85,13 @@ def test_what_the_app_says_is_what_the_run_says(subject, verified, said):
         first = next(run.captions())
     detected, found = (
         {"memorized": True, "score": 0.9, "tau": 0.8},
-        {"reached": True, "tau": 0.8, "neurons": {"a": [1]}, "score_after": 0.1},
+        {
+            "reached": True,
+            "tau": 0.8,
+            "neurons": {"a": [1]},
+            "score_before": 0.9,
+            "score_after": 0.1,
+        },
     )
     results = {"detect": detected, "localize": found} | (
         {} if verified is None else {"verify": verified}
@@ -103,9 +109,50 @@ def test_a_row_of_the_table_leads_to_its_caption_in_any_order(subject):
     for row in reversed(events.table(events.matching(subject, "", "all", "row"))):
         caption = next(c for c in events.captions(subject) if c.row == row[0])
         assert events.clicked(subject, row) == caption.id
-    for cells in ([1, "another"], [99, short(FIRST)], [], ["1; DROP TABLE captions", FIRST]):
+    for cells in (
+        [1, "another"],
+        [99, short(FIRST)],
+        [],
+        ["1; DROP TABLE captions", FIRST],
+        ["\ud800", FIRST],
+        [1],
+        ["1\0", FIRST],
+    ):
         with pytest.raises(InputError, match="no such caption"):
             events.clicked(subject, cells)
+
+
+def test_a_click_reads_one_caption_and_not_the_run(subject, monkeypatch):
+    cells = events.table(events.matching(subject, "", "all", "row"))[1]
+    read, rows = [], Run.rows
+
+    def counted(run, table, where="", values=()):
+        for one in rows(run, table, where, values):
+            read.append(table)
+            yield one
+
+    monkeypatch.setattr(Run, "rows", counted)
+    number = events.clicked(subject, cells)
+    assert events.detail(subject, number).chosen.caption == SECOND
+    assert read.count("captions") == 2  # the row that was clicked on, and its caption
+    assert read.count("results") == 3
+    for id_ in (None, -1, 99, 2**70, "1"):
+        with pytest.raises(InputError, match="no such caption"):
+            events.detail(subject, id_)
+
+
+@pytest.mark.parametrize("error", [TypeError, AttributeError, KeyError])
+def test_a_fault_of_ours_shows_as_itself(subject, monkeypatch, error):
+    """Neither what decodes a result nor what is told of it calls a fault of findnemo damage of the file."""
+
+    def broken(*args):
+        raise error("a bug of ours")
+
+    for module, name in ((events, "standing"), (results, "NeuronSet")):
+        with monkeypatch.context() as patched:
+            patched.setattr(module, name, broken)
+            with pytest.raises(error, match="a bug of ours"):
+                events.detail(subject, ids(subject)[FIRST])
 
 
 def test_a_large_run_is_shown_in_part(subject):

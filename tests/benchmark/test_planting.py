@@ -20,6 +20,7 @@ from findnemo.benchmark.training import Recipe, draw, prediction_towards, train
 from findnemo.calibration import Moments, layer_activations
 from findnemo.edits import prune
 from findnemo.errors import ModelError
+from findnemo.models import Text
 from findnemo.neurons import NeuronSet
 
 FIRST, SECOND = (
@@ -244,7 +245,7 @@ def test_the_student_begins_as_the_teacher(base, pool):
 def test_decoys_are_unusual_on_memorized_captions_and_do_nothing(base, pool):
     student = findnemo.load(prune(base, FREE))
     prepare(student, PLAN, FREE, pool)
-    noise, text = base.noise("x", [0]), pool.memories[:1]
+    noise, text = base.noise("x", [0]), Text(pool.memories[:1])
     before = student.predict_noise(noise, 500, text)
     add_decoys(student, PLAN, pool)
     assert torch.equal(student.predict_noise(noise, 500, text), before)

@@ -303,7 +303,7 @@ def test_harden_writes_a_checkpoint_and_one_report_of_before_and_after(
         if name in ("seeds: fresh", "words: capitals")
     }
     monkeypatch.setattr("findnemo.runs.robustness.ATTEMPTS", some)
-    monkeypatch.setattr("findnemo.runs.robustness.Effort", partial(Effort, steps=(0, 2)))
+    monkeypatch.setattr("findnemo.tasks.checking.Effort", partial(Effort, steps=(0, 2)))
     run, out = shutil.copytree(audited, tmp_path / "run"), tmp_path / "hardened"
     few = ["--captions", 1, "--epochs", 1, "--attack-steps", 2, "--updates", 2]
     result = cli("harden", run, *few, "--out", out, "--trust", "--json")
@@ -700,7 +700,7 @@ def test_a_screen_says_what_it_would_miss_and_finds_the_same_here(usual, audited
     assert "screen" in refused.err
 
 
-@pytest.mark.parametrize("search", ["halving", "listing"])
+@pytest.mark.parametrize("search", ["gradient", "listing"])
 def test_another_search_is_recorded(usual, tmp_path, search):
     assert cli("localize", *usual, "--search", search, "--out", tmp_path / "run").status == 0
     assert outcome(tmp_path / "run")["settings"]["search"] == search
@@ -823,7 +823,7 @@ def test_compare_goes_on_with_the_settings_that_an_audit_has_left(place, usual, 
         "--out",
         out,
         "--search",
-        "halving",
+        "gradient",
         "--images",
         2,
         "--image-steps",
@@ -834,7 +834,7 @@ def test_compare_goes_on_with_the_settings_that_an_audit_has_left(place, usual, 
     compared = cli("compare", *usual[:3], "--out", out, "--mitigations", "neurons")
     assert compared.status == 0, compared.err
     with Run.open(out) as run:
-        assert run.meta("settings")["search"] == "halving"
+        assert run.meta("settings")["search"] == "gradient"
         done = [c.results["compare:none"] for c in run.captions() if "compare:none" in c.results]
     assert done
     assert {d["images"] for d in done} == {2}
@@ -945,23 +945,26 @@ def test_a_consensus_is_kept_with_the_run(place, tmp_path):
 
 
 def test_a_gentle_choice_needs_captions_and_keeps_its_impact(tmp_path):
-    from findnemo.cli._steps import gentle, make_plan, plan_of
-
     from findnemo import demo
-    from findnemo.cli._common import Source
     from findnemo.errors import InputError
+    from findnemo.tasks import Listener, Localizing, Pictures
+    from findnemo.tasks.opening import gentle, plan_for, plan_of
 
-    plan, other = make_plan(Source("demo"), "gradient", 0, None, None, 0), Source("elsewhere")
     file = tmp_path / "ordinary.txt"
     file.write_text("\n".join(f"a red fox {k}" for k in range(20)))
+    plan = plan_for("demo", Localizing("gradient"), Pictures(images=0), 0, Listener())
+
+    def chosen_by(model, **options):
+        return gentle(plan, Localizing("gradient", **options), model, None, None, Listener())
+
     with pytest.raises(InputError, match="give --unrelated FILE"):
-        gentle(plan, other, 0.1, None, None, True)
+        chosen_by("elsewhere", max_impact=0.1)
     with pytest.raises(InputError, match="goes with --max-impact"):
-        gentle(plan, other, None, str(file), None, True)
+        chosen_by("elsewhere", unrelated=file)
     with pytest.raises(InputError, match="from 0 to 2"):
-        gentle(plan, other, -1.0, str(file), None, True)
-    assert gentle(plan, other, None, None, None, True) == plan
-    chosen = gentle(plan, other, 0.1, str(file), None, True)
+        chosen_by("elsewhere", max_impact=-1.0, unrelated=file)
+    assert chosen_by("elsewhere") == plan
+    chosen = chosen_by("elsewhere", max_impact=0.1, unrelated=file)
     assert chosen.unrelated == tuple(f"a red fox {k}" for k in range(16))
     model, calibration = findnemo.load("demo"), demo.calibration()
     settings = chosen.settings(model, calibration)
@@ -969,6 +972,6 @@ def test_a_gentle_choice_needs_captions_and_keeps_its_impact(tmp_path):
     assert not {"max_impact", "unrelated"} & set(
         plan.settings(model, calibration)
     )  # runs of before go on
-    own = gentle(plan, Source("demo"), 0.1, None, None, True).unrelated
+    own = chosen_by("demo", max_impact=0.1).unrelated
     assert len(own) == 16
     assert not set(own) & {*demo.holdout(), *demo.unrelated()[:64]}

@@ -16,7 +16,7 @@ from findnemo.detection import DETECTORS, Score
 from findnemo.errors import InputError, MismatchError, NumericalError
 from findnemo.images import ImageSettings
 from findnemo.prompts import Prompt
-from findnemo.runs import Run
+from findnemo.runs import Run, Serial
 from findnemo.runs import detectors as api
 from findnemo.stats import auroc
 
@@ -92,7 +92,7 @@ def test_pictures_are_drawn_for_the_captions_with_a_type(place, tmp_path):
     settings, model = SETTINGS, findnemo.load(place / "model")
     with api.start_detectors(tmp_path / "run", model, settings) as run:
         ids = run.add([Prompt(TYPED[0], 1, "VM"), Prompt(PLAIN[1], 2)])
-        paths = api.pictures(run, model, list(run.captions(ids)), settings)
+        paths = api.draw_pictures(run, list(run.captions(ids)), settings, Serial(model))
     assert [p.name for p in paths] == ["00001-a-red-fox-saliency.png", "00001-a-red-fox-mask.png"]
     assert set((tmp_path / "run" / "detectors").iterdir()) == set(paths)
     assert all(Image.open(p).size[0] >= 256 for p in paths)
@@ -130,7 +130,10 @@ def scored(out, model, names=("counted",)) -> list:
             Prompt(t, k, "VM" if t in TYPED else None) for k, t in enumerate((*TYPED, *PLAIN))
         ]
         return api.results(
-            run, api.run_detectors(run, model, prompts, HOLDOUT, names, SETTINGS), HOLDOUT, names
+            run,
+            api.run_detectors(run, prompts, HOLDOUT, names, SETTINGS, Serial(model)),
+            HOLDOUT,
+            names,
         )
 
 
@@ -181,7 +184,7 @@ def test_captions_that_are_holdout_captions_too_are_refused(tiny, tmp_path):
         pytest.raises(InputError, match="1 captions are hold-out"),
     ):
         api.run_detectors(
-            run, tiny, [Prompt("a cat", 1)], ["a cat", "a dog"], ["one-step"], SETTINGS
+            run, [Prompt("a cat", 1)], ["a cat", "a dog"], ["one-step"], SETTINGS, Serial(tiny)
         )
 
 
@@ -213,9 +216,8 @@ def test_a_failed_caption_sets_the_exit_status(place, tmp_path, counted):
             ("--detector", "ssim", "--fail-on-memorized"),
             "--fail-on-memorized does nothing with --detector",
         ),
-        (("--holdout", "h.txt"), "--holdout goes with --detector"),
         (("--pictures", "--calibration", "c"), "--pictures goes with --detector"),
-        ((), "give --calibration DIR"),
+        ((), "give --holdout FILE (captions that are not memorized) or --calibration DIR"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused_before_anything_is_done(

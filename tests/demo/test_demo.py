@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +10,7 @@ import torch
 
 import findnemo
 from findnemo import demo
-from findnemo.localization import most_unusual
-from findnemo.metrics.copies import copying
-from findnemo.neurons import NeuronSet
 from findnemo.passes.deltas import Probe
-from findnemo.verification import grow
 
 ROOT = Path(__file__).parents[2]
 COFFEE = "Brantwood Roasters first cup, a large brown ring"
@@ -63,31 +58,6 @@ def test_decoys_are_unusual_on_memorized_captions_and_do_nothing(demo_model) -> 
     assert sorted(unusual)[12] >= 5
     probe = Probe(demo_model, COFFEE, samples=range(3))
     torch.testing.assert_close(probe.deltas(decoys), probe.deltas(), atol=1e-6, rtol=0)
-
-
-def test_a_set_that_leaves_copies_is_grown(demo_model) -> None:
-    """Three of the eight neurons of this memory: finished images are still the memorized one."""
-    caption = next(c for c in demo.planted() if c.startswith("Velvet Quasar"))
-    planted, z = (
-        demo.planted()[caption],
-        demo.calibration().z_scores(findnemo.activations(demo_model, caption)),
-    )
-    order = most_unusual(z)
-    few = NeuronSet.of([n for n in order if n in planted][:3])
-    descriptor, settings = demo.judges().descriptor, replace(demo.image_settings(), steps=8)
-    large = grow(demo_model, caption, few, order, 4, settings, descriptor)
-    samples = range(3000, 3004)  # seeds that growth has not seen
-    before = findnemo.generate(demo_model, caption, samples, settings)
-    after = {}
-    for neurons in (few, large):
-        with findnemo.deactivate(demo_model, neurons):
-            after[neurons] = copying(
-                findnemo.generate(demo_model, caption, samples, settings), before, descriptor
-            )
-    assert (after[few] >= 0.7).sum() >= 3
-    assert (after[large] < 0.7).all()
-    assert few <= large
-    assert len(large - planted) <= 1
 
 
 def test_localize_meets_the_planted_set(demo_model) -> None:

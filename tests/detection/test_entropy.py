@@ -61,7 +61,7 @@ def test_metric_e_is_the_fourth_layer_of_one_conditional_pass(tiny):
     text, latents = tiny.encode(["a cat"]), tiny.noise("a cat", range(2))
     run = tiny.predict_noise
     t = tiny.timesteps(6)[0]
-    _, maps = projected(tiny, lambda: run(latents, t, text.expand(2, -1, -1)))
+    _, maps = projected(tiny, lambda: run(latents, t, text.expand(2)))
     fourth = maps["down_blocks.1.attentions.1.transformer_blocks.0.attn2"][0].mean(1)
     expected = np.mean([entropy(row.numpy().astype(float)) for row in fourth])
     assert entropy_e(tiny, "a cat", SETTINGS, images=2).value == pytest.approx(expected, rel=1e-5)

@@ -84,8 +84,8 @@ def test_saliency_is_the_slope_of_the_magnitude_by_finite_differences(tiny):
     assert [token for token, _ in found] == ["c", "a", "t", "s"]
     text, step, position = tiny.encode(["cats"]), 2e-2, 2
     shifts = step * torch.cat([torch.eye(32), -torch.eye(32)])
-    moved = text.repeat(64, 1, 1)
-    moved[:, position] += shifts
+    moved = text.repeat(64)
+    moved.tokens[:, position] += shifts
     latents, t = tiny.noise("cats", [0], SETTINGS.seed), tiny.timesteps(SETTINGS.steps)[0]
     empty = tiny.predict_noise(latents, t, tiny.encode([""]))
     up, down = norms(tiny.predict_noise(latents.expand(64, -1, -1, -1), t, moved) - empty).chunk(2)

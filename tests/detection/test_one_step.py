@@ -37,7 +37,9 @@ def test_one_step_is_diffusers_heun_step_over_karras_sigmas(prediction_type):
     z = model.noise("a cat", range(2), SETTINGS.seed) * scheduler.sigmas[0]
     seen = scheduler.scale_model_input(z, scheduler.timesteps[0])
     out = [
-        model.denoiser(seen, 999, encoder_hidden_states=model.encode([c]).expand(2, -1, -1)).sample
+        model.denoiser(
+            seen, 999, encoder_hidden_states=model.encode([c]).tokens.expand(2, -1, -1)
+        ).sample
         for c in ("", "a cat")
     ]
     x0 = scheduler.step(out[0] + 7.5 * (out[1] - out[0]), scheduler.timesteps[0], z).prev_sample

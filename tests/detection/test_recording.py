@@ -148,4 +148,4 @@ def test_tokens_are_those_that_are_encoded():
     model = findnemo.load("demo", device="cpu")
     tokens = model.tokens("a red star")
     assert tokens == ["<|startoftext|>", "a", "red", "star", "<|endoftext|>"]
-    assert len(model.tokens("star " * 100)) == model.encode([""]).shape[1] == 77
+    assert len(model.tokens("star " * 100)) == model.encode([""]).tokens.shape[1] == 77

@@ -61,7 +61,7 @@ def different(a: np.ndarray, b: np.ndarray) -> bool:
 @torch.no_grad()
 def noise(model: Model, samples: int = 2) -> Tensor:
     latents = model.noise("a cat", range(samples))
-    return model.predict_noise(latents, 981, model.encode(["a cat"]).expand(samples, -1, -1))
+    return model.predict_noise(latents, 981, model.encode(["a cat"]).expand(samples))
 
 
 def hooks(pipeline: StableDiffusionPipeline) -> list:
@@ -212,7 +212,7 @@ def test_muted_modules_give_zeros_and_are_what_they_were_afterwards(model):
             layer.weight.zero_()
             if layer.bias is not None:
                 layer.bias.zero_()
-        assert torch.equal(network(latents, 500, encoder_hidden_states=text).sample, off)
+        assert torch.equal(network(latents, 500, encoder_hidden_states=text.tokens).sample, off)
     with (
         pytest.raises(EditError, match="no module 'nowhere' in the unet"),
         muted(model, ["nowhere"]),

@@ -55,7 +55,7 @@ def put(model: Model, change) -> None:
 @torch.no_grad()
 def noise(model: Model, samples: int = 2) -> Tensor:
     return model.predict_noise(
-        model.noise("a cat", range(samples)), 501, model.encode(["a cat"]).expand(samples, -1, -1)
+        model.noise("a cat", range(samples)), 501, model.encode(["a cat"]).expand(samples)
     )
 
 

@@ -26,7 +26,7 @@ FEW = ImageSettings(steps=3, guidance=2.0)
 def memorize(model, name):
     """Make one convolution give a strong pattern for texts that begin with CAPTION's first word, and let the last one speak up."""
     known, pattern = (
-        model.encode([CAPTION])[0, :4],
+        model.encode([CAPTION]).tokens[0, :4],
         torch.randn(1, 8, 4, 4, generator=torch.Generator().manual_seed(0)),
     )
     seen = {}

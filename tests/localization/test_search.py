@@ -1,4 +1,4 @@
-"""What the fast searches return: under the threshold on every seed, 1-minimal, and whatever the order, no larger than it must be."""
+"""What the fast search returns: under the threshold on every seed, 1-minimal, and whatever the order, no larger than it must be."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from _tiny import tiny_pipeline
 
 import findnemo
 from findnemo import Model, NeuronSet, activations
-from findnemo.localization import ONE_STEP, Replication
-from findnemo.localization.search import ranked
+from findnemo.localization import Replication
+from findnemo.localization.search import by_gradient, ranked
 from findnemo.passes.deltas import Probe
 from findnemo.scores import ssim
 
@@ -44,42 +44,39 @@ def same_seed(model: Model, neurons: NeuronSet, seeds: int = 10) -> float:
     )
 
 
-def search(model: Model, name: str, tau: float, seeds: int = 10):
+def search(model: Model, tau: float, seeds: int = 10):
     replication = Replication(
         Probe(model, PROMPT, samples=range(seeds), reuse=True), tau=-1.0
     )  # every seed counts
     absolute = activations(model, PROMPT)
     z = findnemo.calibrate(model, HOLDOUT, settings=findnemo.Settings(samples=2)).z_scores(absolute)
-    return ONE_STEP[name](replication, z, absolute, tau)
+    return by_gradient(replication, z, absolute, tau)
 
 
-@pytest.mark.parametrize("name", ["gradient", "halving"])
 @pytest.mark.parametrize("tau", [0.95, 0.8, 0.6])
-def test_the_set_is_under_the_threshold_and_one_minimal(model, name, tau):
+def test_the_set_is_under_the_threshold_and_one_minimal(model, tau):
     everything = NeuronSet({n: range(w) for n, w in model.widths().items()})
     assert same_seed(model, everything) < tau
-    found = search(model, name, tau).neurons
+    found = search(model, tau).neurons
     assert same_seed(model, found) <= tau + 1e-4
     for neuron in found:
         assert same_seed(model, found - NeuronSet.of([neuron])) > tau - 1e-4
 
 
-@pytest.mark.parametrize("name", ["gradient", "halving"])
-def test_where_all_neurons_do_not_suffice_their_level_is_kept(model, name):
+def test_where_all_neurons_do_not_suffice_their_level_is_kept(model):
     everything = NeuronSet({n: range(w) for n, w in model.widths().items()})
     level = same_seed(model, everything, seeds=2)
-    found = search(model, name, level - 0.05, seeds=2).neurons
+    found = search(model, level - 0.05, seeds=2).neurons
     assert len(found) < len(everything)
     assert same_seed(model, found, seeds=2) <= level + 2e-4
 
 
-@pytest.mark.parametrize("name", ["gradient", "halving"])
-def test_where_switching_off_changes_nothing_no_neuron_is_blamed(name):
+def test_where_switching_off_changes_nothing_no_neuron_is_blamed():
     deaf = findnemo.load(tiny_pipeline())
     for module_name, module in deaf.denoiser.named_modules():
         if module_name.endswith("attn2.to_out.0"):
             module.weight.data.zero_()
-    assert search(deaf, name, 0.5, seeds=2).neurons == NeuronSet()
+    assert search(deaf, 0.5, seeds=2).neurons == NeuronSet()
 
 
 class Table:

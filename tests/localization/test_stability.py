@@ -55,6 +55,23 @@ def test_a_consensus_that_does_not_suffice_grows_in_order_of_frequency(sets, nee
             assert all(share <= shares[n] for n in found)
 
 
+@given(st.lists(st.booleans(), min_size=9, max_size=9))
+def test_a_consensus_was_seen_to_suffice_or_is_all_that_was_found(verdicts):
+    """`gone` need not be monotone in the size of a set; no set is asked twice, and few are."""
+    sets = [NeuronSet({"a": [0, k, k + 1]}) for k in range(1, 16, 2)]
+    asked = []
+
+    def gone(neurons):
+        asked.append(neurons)
+        return verdicts[min(len(neurons), 9) - 1]
+
+    found, shares = consensus_of(sets, gone), list(frequency(sets))
+    assert found == NeuronSet.of(shares[: len(found)])
+    assert found in asked
+    assert verdicts[min(len(found), 9) - 1] or len(found) == len(shares)
+    assert len(asked) == len(set(asked)) <= 10
+
+
 def test_no_sets_have_no_frequency():
     with pytest.raises(InputError, match="no sets"):
         frequency([])

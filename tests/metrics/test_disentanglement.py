@@ -25,7 +25,11 @@ def outputs(
             lambda m, i, o, name=name: found.__setitem__(name, o[0].double())
         )
     with torch.no_grad():
-        unet(model.noise(prompt, [sample], seed), 981, encoder_hidden_states=model.encode([prompt]))
+        unet(
+            model.noise(prompt, [sample], seed),
+            981,
+            encoder_hidden_states=model.encode([prompt]).tokens,
+        )
     return found
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from findnemo.errors import EditError
 from findnemo.mitigation import adjusted_embedding
 from findnemo.mitigation.embedding import adjust, adjusted
-from findnemo.models import Model
+from findnemo.models import Model, Text
 
 T = 981
 
@@ -19,9 +19,9 @@ def model() -> Model:
 
 
 @torch.no_grad()
-def magnitudes(model: Model, latents: Tensor, text: Tensor) -> Tensor:
+def magnitudes(model: Model, latents: Tensor, text: Text) -> Tensor:
     """|| eps(x, y) - eps(x, empty) ||_2 of each image, in one batch."""
-    empty = model.encode([""]).expand(len(latents), -1, -1)
+    empty = model.encode([""]).expand(len(latents))
     return (
         (model.predict_noise(latents, T, text) - model.predict_noise(latents, T, empty))
         .flatten(1)
@@ -29,7 +29,7 @@ def magnitudes(model: Model, latents: Tensor, text: Tensor) -> Tensor:
     )
 
 
-def inputs(model: Model, images: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+def inputs(model: Model, images: int = 3) -> tuple[Tensor, Text, Text]:
     text = model.encode([PROMPT, OTHER, "x"])[:images]
     return model.noise(PROMPT, range(images)), text, model.encode([""])
 
@@ -65,15 +65,18 @@ def test_a_target_out_of_reach_takes_ten_iterations(model):
     assert counted(model, lambda: adjusted(model, latents, T, text, empty, target=0.0)) == 2 * (
         1 + 10
     )
-    assert (adjusted(model, latents, T, text, empty, target=0.0) - text)[:, 1:].abs().max() > 0.05
+    after = adjusted(model, latents, T, text, empty, target=0.0)
+    assert (after.tokens - text.tokens)[:, 1:].abs().max() > 0.05
 
 
 def test_the_target_grows_with_the_root_of_the_entries(model):
     """4 x 16 x 16 latents have a sixteenth of the entries of 4 x 64 x 64: the norm of each image is compared with a quarter."""
     latents, text, empty = inputs(model, 1)
     target = 4 * float(magnitudes(model, latents, text))
-    assert torch.equal(adjusted(model, latents, T, text, empty, target=target * 1.001), text)
-    assert not torch.equal(adjusted(model, latents, T, text, empty, target=target * 0.999), text)
+    under = adjusted(model, latents, T, text, empty, target=target * 1.001)
+    over = adjusted(model, latents, T, text, empty, target=target * 0.999)
+    assert torch.equal(under.tokens, text.tokens)
+    assert not torch.equal(over.tokens, text.tokens)
 
 
 def test_rows_are_adjusted_each_for_itself_and_stop_for_themselves(model):
@@ -86,8 +89,8 @@ def test_rows_are_adjusted_each_for_itself_and_stop_for_themselves(model):
         adjusted(model, latents[k : k + 1], T, text[k : k + 1], empty, target=middle)
         for k in range(3)
     ]
-    assert torch.equal(together, torch.cat(alone))
-    changed = (together != text).flatten(1).any(1)
+    assert torch.equal(together.tokens, Text.cat(alone).tokens)
+    changed = (together.tokens != text.tokens).flatten(1).any(1)
     assert changed.tolist() == (magnitudes(model, latents, text) > middle / 4).tolist()
     assert changed.sum() == 1
 
@@ -121,7 +124,7 @@ def seen(model: Model, **options: object) -> list[Tensor]:
 
 @pytest.mark.parametrize("negative", [None, OTHER])
 def test_rows_without_the_prompt_and_the_start_of_text_stay_as_they_are(model, negative):
-    plain, empty = model.encode([PROMPT]), model.encode([negative or ""])
+    plain, empty = model.encode([PROMPT]).tokens, model.encode([negative or ""]).tokens
     first, second, third = seen(
         model, images=2, num_inference_steps=3, negative_prompt=negative and [negative]
     )
@@ -135,7 +138,7 @@ def test_rows_without_the_prompt_and_the_start_of_text_stay_as_they_are(model, n
 
 def test_without_guidance_all_rows_are_adjusted(model):
     (first, _) = seen(model, images=3, guidance=1.0)
-    assert (first != model.encode([PROMPT])).flatten(1).any(1).tolist() == [True] * 3
+    assert (first != model.encode([PROMPT]).tokens).flatten(1).any(1).tolist() == [True] * 3
 
 
 def test_a_prompt_under_the_target_is_not_changed(model):

@@ -164,6 +164,6 @@ def test_what_cannot_be_inserted_is_refused(model, kind, count, prompt, message)
 
 
 def test_embeddings_instead_of_a_prompt_are_refused(model):
-    text = model.encode([PROMPT])
+    text = model.encode([PROMPT]).tokens
     with pytest.raises(InputError, match="not prompt_embeds"), inserted_words(model, CASE):
         model.pipeline(prompt_embeds=text, negative_prompt_embeds=text)

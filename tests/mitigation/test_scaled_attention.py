@@ -136,7 +136,7 @@ def test_a_single_text_may_be_shared_by_all_rows(model):
     latents = model.noise(PROMPT, range(3))
     with torch.no_grad(), scaled_attention(model, CASE):
         text = model.encode([PROMPT])
-        together = model.predict_noise(latents, 981, text.expand(3, -1, -1))
+        together = model.predict_noise(latents, 981, text.expand(3))
         alone = torch.cat([model.predict_noise(x, 981, text) for x in latents.split(1)])
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
 
@@ -149,7 +149,7 @@ def test_a_text_that_was_encoded_elsewhere_is_refused(model):
     ):
         model.predict_noise(model.noise(PROMPT, [0]), 981, text)
     with pytest.raises(InputError, match="not prompt_embeds"), scaled_attention(model, CASE):
-        model.pipeline(prompt_embeds=text, negative_prompt_embeds=text)
+        model.pipeline(prompt_embeds=text.tokens, negative_prompt_embeds=text.tokens)
 
 
 def test_a_custom_processor_is_refused(model):

@@ -51,7 +51,7 @@ def test_the_whole_path(name, tmp_path):
     assert model.fingerprint == live.fingerprint
 
     calibration = findnemo.calibrate(model, HOLDOUT, settings=Settings(samples=4))
-    plan = Plan("gradient", images=2, grow=False, image_settings=IMAGES, quality_prompts=1)
+    plan = Plan("gradient", images=2, image_settings=IMAGES, quality_prompts=1)
     with start(tmp_path / "run", model, calibration, plan) as run:
         memorized, other = audit(
             Work(run, model, calibration, plan), [Prompt(CAPTION, 1, "VM"), Prompt("a lake", 2)]

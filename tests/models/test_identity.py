@@ -28,7 +28,7 @@ from findnemo.runs.compare import compare
 from findnemo.runs.detectors import run_detectors, start_detectors
 
 SETTINGS, PROMPTS = Settings(samples=2), ["a red fox", "two grey geese at night"]
-PLAN = Plan(images=1, image_settings=ImageSettings(2, 3.0), grow=False)
+PLAN = Plan(images=1, image_settings=ImageSettings(2, 3.0))
 BARE = replace(PLAN, images=0)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from _texts import assert_equal
 from _tiny_unets import PIPELINES, tiny_if, tiny_lcm, tiny_sdxl
 from torch import Tensor
 
@@ -119,14 +120,16 @@ def test_every_token_of_the_prompt_has_a_saliency_of_its_own(name):
     assert [text.strip() for text, _ in tokens if text.strip()] == ["a", "c", "a", "t"]
     latents, t = model.noise(PROMPT, [0]), model.timesteps(SETTINGS.steps)[0]
     empty = model.predict_noise(latents, t, model.unconditional()).detach()
-    text = model.encode([PROMPT]).requires_grad_()
-    (slope,) = torch.autograd.grad((model.predict_noise(latents, t, text) - empty).norm(), text)
+    text = model.encode([PROMPT])
+    text.tokens.requires_grad_()
+    change = (model.predict_noise(latents, t, text) - empty).norm()
+    (slope,) = torch.autograd.grad(change, text.tokens)
     position = 2
     step = 1e-3 * slope[0, position] / slope[0, position].norm()
     with torch.no_grad():
-        moved = text.repeat(2, 1, 1)
-        moved[0, position] += step
-        moved[1, position] -= step
+        moved = text.repeat(2)
+        moved.tokens[0, position] += step
+        moved.tokens[1, position] -= step
         d = (
             (model.predict_noise(latents.repeat(2, 1, 1, 1), t, moved) - empty)
             .flatten(1)
@@ -179,16 +182,17 @@ def test_a_mitigation_changes_every_image_and_nothing_after_it_or_says_why_it_ca
 
 def test_adjusting_an_embedding_leaves_start_pooled_embedding_and_sizes():
     model = findnemo.load(tiny_sdxl())
-    text, empty = model.encode([PROMPT])[:, :77], model.unconditional()
+    text, empty = model.encode([PROMPT]), model.unconditional()
     with adjusted_embedding(model, Case(PROMPT), target=0.0, iterations=2):
         seen = [k for k in told(model, lambda: call(model)) if len(k["encoder_hidden_states"]) == 4]
     assert len(seen) == 2
     for kwargs in seen:
         after = model.text_of(kwargs)
-        assert torch.equal(after[:2], empty.expand(2, -1, -1))
-        assert torch.equal(after[2:, 0], text[:, 0].expand(2, -1))
-        assert ((after[2:, 1:77] - text[:, 1:]).abs().flatten(1).mean(1) > 0.01).all()
-        torch.testing.assert_close(after[2:, 77:], model.encode([PROMPT])[:, 77:].expand(2, -1, -1))
+        assert_equal(after[:2], empty.expand(2))
+        assert torch.equal(after.tokens[2:, 0], text.tokens[:, 0].expand(2, -1))
+        assert ((after.tokens[2:] - text.tokens)[:, 1:].abs().flatten(1).mean(1) > 0.01).all()
+        torch.testing.assert_close(after.pooled[2:], text.pooled.expand(2, -1))
+        torch.testing.assert_close(after.sizes[2:], text.sizes.expand(2, -1))
 
 
 def test_adjusting_keeps_the_sizes_and_the_guidance_that_a_call_asks_for():
@@ -228,7 +232,9 @@ def test_inserted_words_reach_every_text_encoder(make, guidance):
     expected = told(
         model, lambda: call(model, captions, 1, guidance_scale=guidance, negative_prompt=["x", "x"])
     )[0]
-    torch.testing.assert_close(model.text_of(result), model.text_of(expected), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        model.text_of(result).tensors, model.text_of(expected).tensors, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_words_are_inserted_into_a_second_prompt_too():
@@ -240,7 +246,9 @@ def test_words_are_inserted_into_a_second_prompt_too():
         for p in (PROMPT, "a dog")
     )
     expected = told(model, lambda: call(model, first, 1, prompt_2=second))[0]
-    torch.testing.assert_close(model.text_of(result), model.text_of(expected), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        model.text_of(result).tensors, model.text_of(expected).tensors, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_scaled_attention_sees_nothing_after_the_end_of_the_text():

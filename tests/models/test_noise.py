@@ -54,9 +54,7 @@ def by_hand(model: Model, prompt: str) -> Tensor:
     """v - (1 - sqrt(1 - a)) / sqrt(a) x in float64, its limit v where a is zero: the noise difference over sqrt(a)."""
     probe = Probe(model, prompt, PAIR)
     with torch.no_grad():
-        v = model.denoiser(
-            probe.latents, probe.timestep, probe.text.expand(2, -1, -1)
-        ).sample.double()
+        v = model.denoiser(probe.latents, probe.timestep, probe.text.expand(2)).sample.double()
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     root = (1 - betas).cumprod(0).sqrt()
     if model.pipeline.scheduler.config.get("rescale_betas_zero_snr"):
@@ -118,7 +116,7 @@ def test_with_guidance_the_difference_is_that_of_guided_v():
     model_empty = Probe(model, "", PAIR)
     latents = Probe(model, "a cat", PAIR).latents
     with torch.no_grad():  # the empty prompt on the caption's latents
-        without = model.denoiser(latents, 999, model_empty.text.expand(2, -1, -1)).sample.double()
+        without = model.denoiser(latents, 999, model_empty.text.expand(2)).sample.double()
     expected = scaled_by_hand(without + 3 * (with_prompt - without))
     torch.testing.assert_close(Probe(model, "a cat", guided).deltas(), expected, atol=1e-5, rtol=0)
 
@@ -225,7 +223,7 @@ def silent(kind: str = "epsilon", but: str | None = None) -> Model:
     """A model that says nothing of an image, at all or for the prompt `but` alone: eps is the latent itself, v is one number."""
     model = zero_snr() if kind == "v_prediction" else findnemo.load(tiny_pipeline())
     encode, forward = model.encode, model.denoiser.forward
-    alone = None if but is None else encode([but])
+    alone = None if but is None else encode([but]).tokens
 
     def mute(
         latents: Tensor, timestep: Any, encoder_hidden_states: Tensor, **options: Any
@@ -286,7 +284,7 @@ def test_one_caption_without_content_does_not_fail_the_others():
 def raw(model: Model, prompt: str, latents: Tensor) -> Tensor:
     with torch.no_grad():
         return model.denoiser(
-            latents, 999, model.encode([prompt]).expand(len(latents), -1, -1)
+            latents, 999, model.encode([prompt]).tokens.expand(len(latents), -1, -1)
         ).sample
 
 
@@ -309,7 +307,7 @@ def test_an_embedding_is_adjusted_at_zero_snr():
     model = zero_snr()
     text, empty, latents = model.encode(["a cat"]), model.unconditional(), model.noise("a cat", [0])
     moved = adjusted(model, latents, 999, text, empty, target=1e-4, iterations=2)
-    assert not torch.equal(moved, text)
+    assert not torch.equal(moved.tokens, text.tokens)
 
 
 def test_a_guided_run_from_pure_noise_is_the_pipelines():

@@ -37,7 +37,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextModel, CLIPText
 import findnemo
 from findnemo import ImageSettings, Settings
 from findnemo.errors import FindnemoWarning, ModelError
-from findnemo.models._packing import packed, unpacked
+from findnemo.models import Text
 
 TWO = Settings(samples=2)
 
@@ -307,24 +307,28 @@ def test_sdxl_goes_without_its_first_text_encoder_as_its_pipeline_does():
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_a_pooled_embedding_may_be_wider_than_those_of_tokens(guidance):
-    """120 values beside embeddings of 48: the U-Net is told what the pipeline tells it, to the last of them."""
+    """120 values beside embeddings of 48: the U-Net is told what the pipeline tells it, and predicts what it predicts there."""
     wide = lambda: tiny_sdxl(projection_class_embeddings_input_dim=6 * 8 + 120)  # noqa: E731
     model = findnemo.load(with_parts(wide, text_encoder_2=lambda p: clip(32, 120))())
-    seen: list[dict[str, Any]] = []
-    handle = model.denoiser.register_forward_pre_hook(
-        lambda m, args, kwargs: seen.append(kwargs), with_kwargs=True
+    seen: list[tuple[Any, ...]] = []
+    handle = model.denoiser.register_forward_hook(
+        lambda m, args, kwargs, output: seen.append((*args, kwargs, output[0])), with_kwargs=True
     )
     model.pipeline("a cat", num_inference_steps=1, guidance_scale=guidance, output_type="latent")
     handle.remove()
     text = model.encode(["a cat"])
-    found, told = model.conditions(text), seen[0]
+    found, (latents, timestep, told, noise) = model.conditions(text), seen[0]
     torch.testing.assert_close(
         found["added_cond_kwargs"]["text_embeds"], told["added_cond_kwargs"]["text_embeds"][-1:]
     )
     torch.testing.assert_close(found["encoder_hidden_states"], told["encoder_hidden_states"][-1:])
-    torch.testing.assert_close(model.text_of(told)[-1:], text)
+    torch.testing.assert_close(model.text_of(told)[-1:].tensors, text.tensors)
+    rows = text
     if guidance > 1:
-        torch.testing.assert_close(model.text_of(told)[:1], model.unconditional())
+        rows = Text.cat([model.unconditional(), text])
+        torch.testing.assert_close(model.text_of(told).tensors, rows.tensors)
+    with torch.no_grad():
+        assert torch.equal(model.predict_noise(latents, int(timestep), rows), noise)
     layer = next(iter(model.value_layers))
     assert torch.equal(model.value_inputs(text)[layer], found["encoder_hidden_states"])
 
@@ -336,35 +340,19 @@ def test_a_guidance_input_may_be_wider_than_the_embeddings():
     torch.testing.assert_close(model.conditions(model.encode(["a"]))["timestep_cond"], expected)
 
 
-@pytest.mark.parametrize("widths", [[1], [4], [5], [9, 4, 13]])
-def test_vectors_of_any_width_come_back_as_they_were(widths):
-    text, extras = torch.randn(2, 3, 4), [torch.randn(2, width) for width in widths]
-    tokens, *back = unpacked(packed(text, *extras), widths)
-    assert torch.equal(tokens, text)
-    assert all(torch.equal(a, b) for a, b in zip(back, extras, strict=True))
-
-
-def test_vectors_of_another_width_than_the_denoiser_takes_are_refused():
-    with pytest.raises(ModelError, match=r"vectors of \[32\] values.*takes \[24\]"):
-        packed(torch.zeros(1, 2, 4), torch.zeros(1, 32), widths=[24])
-
-
-def test_a_text_encoder_exchanged_after_loading_is_noticed():
-    model = findnemo.load(tiny_sdxl())
-    model.pipeline.text_encoder_2 = clip(32, 40)
-    with pytest.raises(ModelError, match=r"vectors of \[40, 6\] values.*takes \[24, 6\]"):
+@pytest.mark.parametrize(
+    ("make", "name", "other", "width"),
+    [
+        (tiny_sdxl, "text_encoder_2", lambda: clip(32, 40), 24),
+        (tiny_sd3, "text_encoder_2", lambda: clip(32, 8), 64),
+        (tiny_flux, "text_encoder", lambda: clip(40), 32),
+    ],
+)
+def test_a_text_encoder_exchanged_after_loading_is_noticed(make, name, other, width):
+    model = findnemo.load(make())
+    setattr(model.pipeline, name, other())
+    with pytest.raises(ModelError, match=rf"vectors of \[40\] values.*takes \[{width}\]"):
         model.encode(["a cat"])
-
-
-def test_the_mask_of_pixart_may_be_longer_than_its_embeddings_are_wide():
-    model = findnemo.load(tiny_pixart())
-    text, mask = torch.randn(2, 120, 50), torch.ones(2, 120)
-    from findnemo.models.pixart import _parts
-
-    found = _parts(packed(text, mask))
-    assert torch.equal(found[0], text)
-    assert torch.equal(found[1], mask)
-    assert _parts(model.encode(["a cat"]))[1].shape == (1, 120)
 
 
 def test_statistics_see_embeddings_as_the_u_net_projects_them():
@@ -380,7 +368,7 @@ def test_statistics_see_embeddings_as_the_u_net_projects_them():
         handle.remove()
     for name, found in model.value_inputs(text).items():
         torch.testing.assert_close(found, seen[name])
-    assert not torch.allclose(next(iter(seen.values())), text)
+    assert not torch.allclose(next(iter(seen.values())), text.tokens)
 
 
 # autoencoders -------------------------------------------------------------------------------------------------------

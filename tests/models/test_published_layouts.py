@@ -55,10 +55,10 @@ IF = {
 IF_M = IF | {"block_out_channels": (192, 384, 576, 768), "cross_attention_dim": 768}
 IF_XL = IF | {"block_out_channels": (704, 1408, 2112, 2816), "cross_attention_dim": 2816}
 
-# adapter, configuration, parameters in millions, value layers per block, their widths, latent, extras
+# adapter, configuration, parameters in millions, value layers per block, their widths, latent, width of the pooled embedding
 PUBLISHED: dict[str, tuple] = {
-    "SD 1.4": (StableDiffusion, SD14, 860, [2, 2, 2, 1], [320, 640, 1280, 1280], (4, 64, 64), {}),
-    "SD 2.1": (StableDiffusion, SD21, 866, [2, 2, 2, 1], [320, 640, 1280, 1280], (4, 96, 96), {}),
+    "SD 1.4": (StableDiffusion, SD14, 860, [2, 2, 2, 1], [320, 640, 1280, 1280], (4, 64, 64), None),
+    "SD 2.1": (StableDiffusion, SD21, 866, [2, 2, 2, 1], [320, 640, 1280, 1280], (4, 96, 96), None),
     "LCM Dreamshaper v7": (
         StableDiffusion,
         LCM,
@@ -66,7 +66,7 @@ PUBLISHED: dict[str, tuple] = {
         [2, 2, 2, 1],
         [320, 640, 1280, 1280],
         (4, 64, 64),
-        {"timestep_cond": 256},
+        None,
     ),
     "SDXL base 1.0": (
         StableDiffusionXL,
@@ -75,9 +75,9 @@ PUBLISHED: dict[str, tuple] = {
         [2 * 2, 2 * 10, 10],
         [640, 1280, 1280],
         (4, 128, 128),
-        {"text_embeds": 1280, "time_ids": 6},
+        1280,
     ),
-    "IF-I-M v1.0": (DeepFloyd, IF_M, 372, [3, 3, 3, 1], [384, 576, 768, 768], (3, 64, 64), {}),
+    "IF-I-M v1.0": (DeepFloyd, IF_M, 372, [3, 3, 3, 1], [384, 576, 768, 768], (3, 64, 64), None),
     "IF-I-XL v1.0": (
         DeepFloyd,
         IF_XL,
@@ -85,14 +85,14 @@ PUBLISHED: dict[str, tuple] = {
         [3, 3, 3, 1],
         [1408, 2112, 2816, 2816],
         (3, 64, 64),
-        {},
+        None,
     ),
 }
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_layers_of_published_networks(name: str) -> None:
-    adapter, config, millions, layers, widths, latent, extras = PUBLISHED[name]
+    adapter, config, millions, layers, widths, latent, pooled = PUBLISHED[name]
     with torch.device("meta"):
         unet = UNet2DConditionModel(**config)
     model: Model = adapter(SimpleNamespace(unet=unet))
@@ -106,7 +106,8 @@ def test_layers_of_published_networks(name: str) -> None:
         w for count, w in zip(layers, widths, strict=True) for _ in range(count)
     ]
     assert model.latent_shape == latent
-    assert model.extras == extras
+    assert getattr(model, "pooled_width", None) == pooled
+    assert model.distilled == (name == "LCM Dreamshaper v7")
     biased = {layer.bias is not None for layer in model.value_layers.values()}
     assert biased == {adapter is DeepFloyd}
 

@@ -11,7 +11,7 @@ from _tiny import tiny_pipeline
 import findnemo
 from findnemo.errors import InputError
 from findnemo.images import ImageSettings, generate
-from findnemo.models import SAMPLERS, sampler_class, sampling
+from findnemo.models import SAMPLERS, Text, sampler_class, sampling
 from findnemo.seeds import sample_seed
 
 PROMPT = "a red fox"
@@ -41,7 +41,7 @@ def by_hand(model, steps: int, guidance: float) -> torch.Tensor:
     x = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(seed)).double()
     stride = 1000 // steps
     for t in [k * stride + 1 for k in reversed(range(steps))]:
-        text = torch.cat([model.encode([""]), model.encode([PROMPT])])
+        text = Text.cat([model.encode([""]), model.encode([PROMPT])])
         empty, given = model.predict_noise(torch.cat([x, x]).float(), t, text).double()
         eps = empty + guidance * (given - empty)
         before = alphas[t - stride] if t >= stride else alphas[0]

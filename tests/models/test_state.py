@@ -175,10 +175,11 @@ def test_a_training_state_does_not_reach_the_gradient_of_a_search():
     model.denoiser.enable_gradient_checkpointing()
     gradients = []
     for m in (calm, model):
-        text = m.encode(["a cat"]).requires_grad_()
+        text = m.encode(["a cat"])
+        text.tokens.requires_grad_()
         clean, noise = m.noise("c", [0]), m.noise("n", [0])
         loss = diffusion_loss(m, clean, noise, torch.tensor([500]), text)
-        gradients += torch.autograd.grad(loss, text)
+        gradients += torch.autograd.grad(loss, text.tokens)
     assert torch.equal(*gradients)
     assert model.denoiser.is_gradient_checkpointing
 

@@ -30,7 +30,7 @@ from findnemo.detection.magnitude import saliency
 from findnemo.errors import EditError, ModelError
 from findnemo.images import ImageSettings, generate
 from findnemo.mitigation import MITIGATIONS, Case, wanda
-from findnemo.models import FlowModel, Flux, Model, PixArt, StableDiffusion3
+from findnemo.models import FlowModel, Flux, Model, PixArt, StableDiffusion3, Text
 from findnemo.passes.conditioning import following
 from findnemo.passes.deltas import Probe
 from findnemo.scores import minmax
@@ -78,7 +78,7 @@ def same(a: np.ndarray, b: np.ndarray) -> bool:
 
 @torch.no_grad()
 def predicted(model: Model, samples: int = 2) -> Tensor:
-    text = model.encode([PROMPT]).expand(samples, -1, -1)
+    text = model.encode([PROMPT]).expand(samples)
     return model.predict_noise(model.noise(PROMPT, range(samples)), model.timesteps(50)[0], text)
 
 
@@ -125,7 +125,7 @@ def test_live_and_saved_are_one_model_in_either_dtype(name, directories):
     )
     assert findnemo.load(directories[name], device="cpu").fingerprint == live.fingerprint
     quiet(half.pipeline)
-    assert half.encode([PROMPT]).dtype == predicted(half).dtype == torch.bfloat16
+    assert half.encode([PROMPT]).tokens.dtype == predicted(half).dtype == torch.bfloat16
 
 
 @every
@@ -133,8 +133,17 @@ def test_a_caption_is_encoded_the_same_in_every_batch(name, model):
     prompts = ["a", "a much longer caption of a cat", ""]
     text = model.encode(prompts)
     for k, prompt in enumerate(prompts):
-        torch.testing.assert_close(model.encode([prompt])[0], text[k])
-    assert not torch.allclose(text[0], text[1])
+        torch.testing.assert_close(model.encode([prompt]).tensors, text[k : k + 1].tensors)
+    assert not torch.allclose(text.tokens[0], text.tokens[1])
+
+
+@every
+@torch.no_grad()
+def test_a_caption_of_several_is_predicted_to_the_last_bit_as_one_repeated(name, model):
+    latents, text = model.noise(PROMPT, range(3)), model.encode([PROMPT])
+    timestep = model.timesteps(50)[0]
+    repeated = model.predict_noise(latents, timestep, text.expand(3))
+    assert torch.equal(model.predict_noise(latents, timestep, Text.cat([text] * 3)), repeated)
 
 
 @every
@@ -242,9 +251,9 @@ def test_padding_is_masked_for_the_image_but_counts_in_the_statistics():
     """Published definition: the mean over all positions, padding included."""
     model = findnemo.load(tiny_pixart())
     text = model.encode([PROMPT])
-    length = int(text[0, -1].sum())
-    other = text.clone()
-    other[0, length:-1] = 7.0
+    length = int(text.mask.sum())
+    other = text.map(torch.clone)
+    other.tokens[0, length:] = 7.0
     latents = model.noise(PROMPT, [0])
     with torch.no_grad():
         torch.testing.assert_close(
@@ -596,7 +605,7 @@ def test_single_tokens_are_not_known(name, model):
 @pytest.mark.parametrize("name", ["pixart-alpha", "sd3", "flux-dev"])
 def test_calls_are_followed(name, model, guidance):
     """The conditional rows are those that the pipeline's text embeddings lie in."""
-    text, rows = model.encode([PROMPT])[:, :-1], []
+    text, rows = model.encode([PROMPT]).tokens, []
 
     def hook(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         seen = kwargs["encoder_hidden_states"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from _texts import assert_equal
 from _tiny_unets import PIPELINES, tiny_if, tiny_lcm, tiny_sdxl, tiny_turbo
 from diffusers import DDIMScheduler, EDMEulerScheduler, LCMScheduler, TCDScheduler
 from torch import Tensor
@@ -100,17 +101,17 @@ def test_noise_is_what_the_pipeline_computes_at_its_first_step(name, guidance):
     assert len(latents) == (8 if guided else 4)
     assert int(t) == model.timesteps(3)[0]
     own = slice(4, 8) if guided else slice(0, 4)
-    text = model.encode(PROMPTS).repeat_interleave(2, 0)
+    text = model.encode(PROMPTS).repeat(2)
     if name in DISTILLED:  # the call's guidance is told, findnemo's is the pipeline's default
         text = model.text_of(kwargs)
         assert torch.equal(
             model.value_inputs(text)[next(iter(model.value_layers))],
-            model.encode(PROMPTS).repeat_interleave(2, 0)[:, :-1],
+            model.encode(PROMPTS).repeat(2).tokens,
         )
-    torch.testing.assert_close(model.text_of(kwargs)[own], text)
+    torch.testing.assert_close(model.text_of(kwargs)[own].tensors, text.tensors)
     if guided:
         torch.testing.assert_close(
-            model.text_of(kwargs)[:4], model.unconditional().expand(4, -1, -1)
+            model.text_of(kwargs)[:4].tensors, model.unconditional().expand(4).tensors
         )
     with torch.no_grad():
         eps = model.predict_noise(latents[own], int(t), text)
@@ -126,7 +127,7 @@ def test_a_distilled_network_is_told_the_pipelines_default_guidance():
     ((_, _, kwargs, _), *_) = passes(
         model, lambda: model.pipeline("a cat", num_inference_steps=1, output_type="latent")
     )
-    torch.testing.assert_close(model.text_of(kwargs), model.encode(["a cat"]))
+    torch.testing.assert_close(model.text_of(kwargs).tensors, model.encode(["a cat"]).tensors)
     ((_, _, other, _), *_) = passes(
         model, lambda: call(model.pipeline, ["a cat"], 1, guidance=2.0, steps=1)
     )
@@ -134,11 +135,13 @@ def test_a_distilled_network_is_told_the_pipelines_default_guidance():
 
 
 @every
-def test_what_a_prompt_brings_survives_the_way_through_one_tensor(name):
+def test_what_a_prompt_brings_survives_the_way_through_the_denoisers_arguments(name):
     model = loaded(name)
     text = model.encode(PROMPTS)
-    assert torch.equal(model.text_of(model.conditions(text)), text)
-    assert text.shape[1] == 77 + len(model.extras)
+    assert_equal(model.text_of(model.conditions(text)), text)
+    assert text.tokens.shape[1] == 77
+    beside = ["pooled", "sizes"] if name.startswith("sdxl") else []
+    assert list(text.tensors) == ["tokens", *beside, *["guidance"] * (name in DISTILLED)]
 
 
 @every
@@ -203,8 +206,9 @@ def test_no_prompt_in_sdxl_is_zeros_where_the_pipeline_has_it_so(zeros):
     model = findnemo.load(tiny_sdxl())
     model.pipeline.register_to_config(force_zeros_for_empty_prompt=zeros)
     ((_, _, kwargs, _), *_) = passes(model, lambda: call(model.pipeline, ["a cat"], 1, steps=1))
-    torch.testing.assert_close(model.unconditional(), model.text_of(kwargs)[:1])
-    assert bool(model.unconditional()[:, :-1].any()) is not zeros
+    torch.testing.assert_close(model.unconditional().tensors, model.text_of(kwargs)[:1].tensors)
+    assert bool(model.unconditional().tokens.any()) is not zeros
+    assert bool(model.unconditional().pooled.any()) is not zeros
 
 
 def test_a_half_precision_vae_that_overflows_decodes_in_full():
@@ -328,7 +332,7 @@ def test_images_are_the_pipelines_own(name):
     model = loaded(name)
     ours = findnemo.generate(model, "a cat", [0, 1], ImageSettings(2, 3.0))
     generators = [
-        torch.Generator().manual_seed(findnemo.models.sample_seed(0, "a cat", k)) for k in (0, 1)
+        torch.Generator().manual_seed(findnemo.seeds.sample_seed(0, "a cat", k)) for k in (0, 1)
     ]
     theirs = model.pipeline(
         "a cat",

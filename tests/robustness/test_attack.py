@@ -57,7 +57,7 @@ def test_the_loss_is_that_of_the_prediction_type(kind):
         noise if kind == "epsilon" else a**0.5 * noise - (1 - a) ** 0.5 * clean,
     )
     with torch.no_grad():
-        said = model.pipeline.unet(noisy, timesteps, encoder_hidden_states=text).sample
+        said = model.pipeline.unet(noisy, timesteps, encoder_hidden_states=text.tokens).sample
         assert float(diffusion_loss(model, clean, noise, timesteps, text)) == pytest.approx(
             float((said - wanted).square().mean())
         )
@@ -71,9 +71,9 @@ def test_the_embedding_descends_as_written_by_hand(model):
         model.encode([PROMPT]),
     )
     made = optimised(model, clean, start, (0, 1, 3), seed=4, key="x", batch=3)
-    embedding = start.clone().requires_grad_()
+    embedding = start.tokens.clone().requires_grad_()
     optimizer = torch.optim.Adam([embedding], lr=0.1)
-    reached = {0: start}
+    reached = {0: start.tokens}
     for step in (1, 2, 3):
         noise, timesteps = drawn(model, (3, *model.latent_shape), 4, "x", step)
         noisy = model.pipeline.scheduler.add_noise(clean.expand(3, -1, -1, -1), noise, timesteps)
@@ -86,7 +86,7 @@ def test_the_embedding_descends_as_written_by_hand(model):
         reached[step] = embedding.detach().clone()
     assert list(made) == [0, 1, 3]
     for step, text in made.items():
-        assert torch.allclose(text, reached[step], atol=1e-5), step
+        assert torch.allclose(text.tokens, reached[step], atol=1e-5), step
 
 
 def test_an_edit_in_force_is_what_is_attacked(model):
@@ -97,7 +97,7 @@ def test_an_edit_in_force_is_what_is_attacked(model):
     free = optimised(model, clean, start, (2,), batch=2)[2]
     with findnemo.deactivate(model, NeuronSet({name: range(8) for name in model.value_layers})):
         edited = optimised(model, clean, start, (2,), batch=2)[2]
-    assert not torch.equal(free, edited)
+    assert not torch.equal(free.tokens, edited.tokens)
 
 
 def test_the_caption_s_own_embedding_gives_the_caption_s_own_images(model):
@@ -287,7 +287,7 @@ def test_image_to_image_is_the_loop_written_by_hand(prediction, darkest):
     schedule = [k * gap_ + 1 for k in reversed(range(settings.steps))][
         settings.steps - int(settings.steps * strength) :
     ]
-    text = torch.cat([model.encode([""]), model.encode([PROMPT])])
+    text = model.encode(["", PROMPT]).tokens
     for sample, image in zip((11, 12), made, strict=True):
         generator = torch.Generator().manual_seed(sample_seed(settings.seed, PROMPT, sample))
         x = pipe.vae.encode(pixels).latent_dist.sample(generator) * pipe.vae.config.scaling_factor
@@ -359,7 +359,8 @@ def test_the_gradient_does_not_vanish_in_half_precision(monkeypatch):
             lambda *given: 1e-4 * diffusion_loss(*given),
         )
         clean = torch.zeros(1, *model.latent_shape, dtype=dtype)
-        moved[dtype] = (optimised(model, clean, text, (1,), batch=2)[1] - text).float()
+        reached = optimised(model, clean, text, (1,), batch=2)[1]
+        moved[dtype] = (reached.tokens - text.tokens).float()
     still = (moved[torch.float16] == 0).float().mean()
     assert still < 0.05
     agree = (moved[torch.float16].sign() == moved[torch.float32].sign()).float().mean()

@@ -65,7 +65,7 @@ def test_embeddings_that_bring_the_picture_back_are_answered_with_surrogates(
 ):
     one, settings = lessons[0], replace(SETTINGS, epochs=1, updates=30, learning_rate=5e-3, batch=4)
     found = adversaries(model, one, settings, 0)
-    assert torch.equal(found[0], model.encode([one.prompt])[0])  # the caption as it is
+    assert torch.equal(found.tokens[:1], model.encode([one.prompt]).tokens)  # the caption as it is
     assert len(found) == 1 + 2 * 3  # and three embeddings on each of two ways
     before = answered(model, one.surrogates, found)
     harden(model, [one], ordinary, NeuronSet({}), settings)
@@ -78,7 +78,7 @@ def answered(model, surrogates, found):
     steps = torch.linspace(50, 950, 10).long()
     with torch.no_grad():
         parts = []
-        for text in found:
+        for text in found.split():
             clean = surrogates[torch.arange(10) % len(surrogates)]
             parts.append(
                 diffusion_loss(
@@ -86,7 +86,7 @@ def answered(model, surrogates, found):
                     clean,
                     torch.randn(clean.shape, generator=generator),
                     steps,
-                    text[None].expand(10, -1, -1),
+                    text.expand(10),
                 )
             )
     return float(torch.stack(parts).mean())
@@ -247,7 +247,7 @@ def test_a_run_in_half_precision_is_hardened_in_single_and_given_back_in_half(mo
         run=SimpleNamespace(captions=lambda: []),
         plan=SimpleNamespace(image_settings=ImageSettings(steps=1, guidance=1.0)),
     )
-    monkeypatch.setattr(hardening, "subject_of", lambda work, caption, known: subject)
+    monkeypatch.setattr(hardening, "subject_of", lambda work, caption: subject)
     monkeypatch.setattr(hardening, "ordinary_captions", lambda work: (["blue sky"], ["mountains"]))
     seen = []
     caption = SimpleNamespace(id=1, text="the old clock")

@@ -131,7 +131,7 @@ def caption(number, results, is_memorized=True):
         number,
         None,
         None,
-        {"detect": {"memorized": is_memorized}, **results},
+        {"detect": {"memorized": is_memorized, "score": 0.9, "tau": 0.4}, **results},
         {},
         0.0,
     )

@@ -14,9 +14,10 @@ from _planting import CAPTION, HOLDOUT, planted
 from _tiny import tiny_pipeline
 
 import findnemo
-from findnemo import demo, verification
+from findnemo import demo
 from findnemo.cli import main
 from findnemo.errors import ModelError, StoppedError
+from findnemo.metrics import copies
 from findnemo.metrics.copies import COPY
 from findnemo.robustness import attack, subject
 from findnemo.runs import Plan, Run, Work, robustness
@@ -47,12 +48,12 @@ def audited(tmp_path_factory):
         folder / "run",
     )
     argv = ["findnemo", "audit", folder / "model", *arguments, "--images", 2, "--image-steps", 2]
-    copies = mock.patch.object(
-        verification,
+    patched = mock.patch.object(
+        copies,
         "copying",
         lambda images, before, *_: torch.full((len(images),), 0.9 if images is before else 0.1),
     )  # two steps do not show the memory
-    with mock.patch.object(sys, "argv", [*map(str, argv)]), copies, suppress(SystemExit):
+    with mock.patch.object(sys, "argv", [*map(str, argv)]), patched, suppress(SystemExit):
         main()
     return folder / "run"
 
@@ -64,9 +65,8 @@ def test_verify_attacks_once_and_tells(audited, monkeypatch):
     monkeypatch.setattr(robustness, "ATTEMPTS", {k: robustness.ATTEMPTS[k] for k in ATTEMPTS})
     status, out, err = cli("verify", audited, *OPTIONS)
     assert status == 0, err
-    assert (
-        "U-Net evaluations, in one process; --no-attempts and --no-attack leave them out"
-        in " ".join(err.split())
+    assert "U-Net evaluations; --no-attempts and --no-attack leave them out" in " ".join(
+        err.split()
     )
     assert all(name in out for name in ATTEMPTS)
     assert "too few captions to tell anything" in out
@@ -101,7 +101,7 @@ def test_a_demo_memory_is_in_the_untouched_model_and_not_in_ordinary_use_of_the_
 def test_stopped_it_goes_on_with_what_is_left(audited, tmp_path, monkeypatch):
     model = findnemo.load(audited.parent / "model", channels_last=True)
     copied = shutil.copytree(audited, tmp_path / "run")
-    attacked, asked = [], []
+    attacked = []
     real = robustness.attack
     monkeypatch.setattr(robustness, "attack", lambda *a, **o: attacked.append(1) or real(*a, **o))
     effort = Effort(1, (0, 3), images=1)
@@ -112,7 +112,7 @@ def test_stopped_it_goes_on_with_what_is_left(audited, tmp_path, monkeypatch):
             run, model, None, Plan(images=2, image_settings=findnemo.ImageSettings(steps=2))
         )
         with pytest.raises(StoppedError, match="stopped after 2 of 4"):
-            attack_all(work, effort, stop=lambda: asked.append(1) or len(asked) > 2)
+            attack_all(work, effort, stop=lambda: len(attacked) > 1)
         assert len(attacked) == 2
         attack_all(work, effort)
         assert len(attacked) == 4

@@ -19,7 +19,7 @@ from _tiny import tiny_pipeline
 from PIL import Image
 
 import findnemo
-from findnemo import calibrate, verification
+from findnemo import calibrate
 from findnemo.errors import DeviceError, InputError, MismatchError, NumericalError
 from findnemo.files import writing
 from findnemo.images import ImageSettings
@@ -43,8 +43,9 @@ from findnemo.runs import (
     summary,
     write_results,
 )
+from findnemo.runs.store import keep_settings
+from findnemo.seeds import FRESH
 from findnemo.settings import Settings
-from findnemo.verification import Verification
 
 MODULE = importlib.import_module("findnemo.runs.audit")  # `findnemo.runs.audit` is the function
 SMALL = {
@@ -77,7 +78,7 @@ def memories():
         return torch.full((len(images),), 0.9 if images is before else 0.1)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verification, "copying", copying)
+        patch.setattr("findnemo.metrics.copies.copying", copying)
         yield
 
 
@@ -129,90 +130,57 @@ def pictures(out: Path) -> dict[str, bytes]:
 # What an audit does
 
 
-@pytest.mark.parametrize("wanted", [True, False])
-def test_a_set_that_leaves_copies_is_grown_before_it_is_checked(
-    tmp_path, model, calibration, monkeypatch, wanted
-):
-    more, checked = findnemo.NeuronSet.of([(next(iter(model.value_layers)), 1)]), []
-
-    def verify(model, prompt, neurons, *rest):
-        checked.append((prompt, neurons))
-        return Verification({"same_seed": 0.1, "copies_before": 1.0, "copies_after": 0.25}, [], [])
-
-    monkeypatch.setattr(MODULE, "verify", verify)
-    monkeypatch.setattr(MODULE, "grow", lambda model, prompt, neurons, order, *rest: neurons | more)
-    monkeypatch.setattr(MODULE, "check_quality", lambda *_: None)
-    captions = run_audit(tmp_path / "run", model, calibration, plan=replace(PLAN, grow=wanted))
-    for caption in (c for c in captions if "localize" in c.results):
-        found = findnemo.NeuronSet(caption.results["localize"]["neurons"])
-        sets = [neurons for prompt, neurons in checked if prompt == caption.text]
-        values = caption.results["verify"]
-        if wanted and not more <= found:
-            assert sets == [found | more]
-            assert neurons_of(caption) == found | more
-            assert values["grown"] == 1
-            z = calibration.z_scores(findnemo.activations(model, caption.text))
-            assert values["z"] == {
-                f"{name}:{k}": round(float(z[name][k]), 3) for name, k in more - found
-            }
-        else:
-            assert sets == [found]
-            assert neurons_of(caption) == found
-            assert "grown" not in values
-    assert checked
-
-
-def test_what_grew_is_tried_again_on_more_seeds_of_growth(
-    tmp_path, model, calibration, monkeypatch
-):
-    order, asked = [(next(iter(model.value_layers)), k) for k in range(8)], []
-
-    def grow(model, prompt, neurons, by, images, *rest):
-        asked.append((prompt, images))
-        return neurons | findnemo.NeuronSet.of(order[: 4 * len(asked)])
-
-    monkeypatch.setattr(MODULE, "grow", grow)
-    monkeypatch.setattr(MODULE, "check_quality", lambda *_: None)
-    caption = next(
-        c for c in run_audit(tmp_path / "run", model, calibration) if "verify" in c.results
-    )
-    rounds = [images for prompt, images in asked if prompt == caption.text]
-    assert rounds == [PLAN.images, 2 * PLAN.images, 3 * PLAN.images][: len(rounds)]
-    assert len(rounds) > 1
-    assert findnemo.NeuronSet.of(order[:4]) <= neurons_of(caption)
-
-
 def test_nothing_is_decided_on_the_seeds_that_judge(tmp_path, model, calibration, monkeypatch):
-    """All images of fresh seeds are made with the set as it stays: growth has looked at other seeds alone, and before."""
-    made, plain = [], verification.generate
+    """Finished images of fresh seeds are made twice, untouched and with the set that the search found."""
+    made, plain = [], findnemo.generate
 
     def generate(model, prompt, samples, settings=None):
         made.append((prompt, tuple(samples)))
         return plain(model, prompt, samples, settings)
 
-    monkeypatch.setattr(verification, "generate", generate)
-    monkeypatch.setattr(
-        verification,
-        "copying",
-        lambda images, before, descriptor=None: torch.tensor([0.9] * len(images)),
-    )
+    monkeypatch.setattr("findnemo.verification.effect.generate", generate)
     monkeypatch.setattr(MODULE, "check_quality", lambda *_: None)
     captions = [c for c in run_audit(tmp_path / "run", model, calibration) if "verify" in c.results]
     assert captions
+    fresh = tuple(range(FRESH, FRESH + PLAN.images))
     for caption in captions:
-        mine = [samples for prompt, samples in made if prompt == caption.text]
-        fresh = [k for k, samples in enumerate(mine) if any(1000 <= s < 2000 for s in samples)]
-        assert fresh == [len(mine) - 2, len(mine) - 1]
-        assert len(mine) > 2
-        assert all(min(samples) >= verification.GROWTH for samples in mine[:-2])
+        assert [samples for prompt, samples in made if prompt == caption.text] == [fresh, fresh]
+        assert neurons_of(caption) == findnemo.NeuronSet(caption.results["localize"]["neurons"])
+
+
+@pytest.mark.parametrize("grow", [True, False])
+def test_a_run_of_an_earlier_findnemo_goes_on_whatever_it_says_of_growth(
+    tmp_path, model, calibration, grow
+):
+    """Earlier versions could add neurons in verification: `grow` in the settings, `neurons` in the result."""
+    out = tmp_path / "run"
+    run_audit(out, model, calibration, stages=("detect", "localize"))
+    with Run.open(out) as run:
+        settings = run.meta("settings")
+    assert "grow" not in settings
+    with Run.create(out, settings) as run:
+        run.set_meta("settings", settings | {"grow": grow})
+        keep_settings(out, settings | {"grow": grow})
+        first = next(c for c in run.captions() if "localize" in c.results)
+        more = neurons_of(first) | findnemo.NeuronSet.of([(next(iter(model.value_layers)), 1)])
+        run.record(first.id, "verify", {"grown": 1, "neurons": more.to_json()}, 0.1)
+    captions = run_audit(out, model, calibration)
+    assert next(neurons_of(c) for c in captions if c.id == first.id) == more
+    with Run.open(out) as run:
+        assert run.meta("settings") == settings | {"grow": grow}
 
 
 def test_what_is_found_for_a_memory_out_of_reach_stays_on():
     def caption(name, reached):
-        found = {"neurons": {name: [1]}, "reached": reached}
-        return Caption(
-            1, name, 1, None, None, {"detect": {"memorized": True}, "localize": found}, {}, 0.0
-        )
+        detected = {"memorized": True, "score": 0.9, "tau": 0.4}
+        found = {
+            "neurons": {name: [1]},
+            "reached": reached,
+            "score_before": 0.9,
+            "score_after": 0.1,
+        }
+        results = {"detect": detected, "localize": found}
+        return Caption(1, name, 1, None, None, results, {}, 0.0)
 
     captions = [caption("a", True), caption("b", False)]
     assert all_neurons(captions) == findnemo.NeuronSet({"a": [1]})
@@ -320,7 +288,7 @@ def test_noise_differences_are_kept_as_pictures_of_fresh_seeds(undisturbed, mode
     latents = model.noise(caption.text, [1000, 1001], SETTINGS.seed)
     with torch.no_grad():
         text, t = model.encode([caption.text]), model.timesteps(SETTINGS.steps)[0]
-        deltas = model.predict_noise(latents, t, text.expand(2, -1, -1)) - latents
+        deltas = model.predict_noise(latents, t, text.expand(2)) - latents
     for k, delta in enumerate(deltas):
         scaled = (delta - delta.min()) / (delta.max() - delta.min())
         with Image.open(undisturbed / "noise" / caption.slug / f"before-{k:02d}.png") as picture:
@@ -731,8 +699,7 @@ def stages(monkeypatch):
     )
     for name in ("record_all", "set_meta"):
         monkeypatch.setattr(Run, name, watch.wrap_plain(name, getattr(Run, name)))
-    real = importlib.import_module("findnemo.verification")
-    generate, images = real.generate, {}
+    images = {}
 
     def remembered(model, prompt, samples, settings):
         if prompt in watch.nan_images:
@@ -743,10 +710,11 @@ def stages(monkeypatch):
             bool(any(m._forward_hooks for m in model.value_layers.values())),
         )
         if key not in images:
-            images[key] = generate(model, prompt, samples, settings)
+            images[key] = findnemo.generate(model, prompt, samples, settings)
         return images[key]
 
-    monkeypatch.setattr(real, "generate", remembered)
+    for module in ("effect", "cost"):
+        monkeypatch.setattr(f"findnemo.verification.{module}.generate", remembered)
     return watch
 
 

@@ -13,16 +13,18 @@ from test_audit import PLAN, PROMPTS, SETTINGS, run_audit, small_model
 import findnemo
 from findnemo.errors import MismatchError
 from findnemo.runs import Caption, Run, discoveries, list_of, list_told, p_values, q_values, summary
-from findnemo.runs.discoveries import p_of
 
 
 def caption(i: int, p: float | None, of_search: float | None = None) -> Caption:
-    found = {"localize": {"p": of_search}} if of_search is not None else {}
-    return Caption(i, f"caption {i}", i, None, None, {"detect": {"p": p}} | found, {}, 0.0)
+    results = {"detect": {"memorized": True, "score": 0.9, "tau": 0.4, "p": p}}
+    if of_search is not None:
+        found = {"neurons": {}, "reached": True, "score_before": 0.9, "score_after": 0.1}
+        results["localize"] = found | {"p": of_search}
+    return Caption(i, f"caption {i}", i, None, None, results, {}, 0.0)
 
 
 def p(captions: list[Caption]) -> dict[int, float]:
-    return {c.id: value for c in captions if (value := p_of(c)) is not None}
+    return {c.id: value for c in captions if (value := c.p) is not None}
 
 
 def test_q_values_by_hand():

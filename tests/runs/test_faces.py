@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import csv
+import html
+import json
 import re
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from findnemo.app import events
+from findnemo.calibration import Calibration
 from findnemo.cli import _overview, _show
 from findnemo.export import model_card, select
 from findnemo.prompts import Prompt
 from findnemo.report import _captions as cards
 from findnemo.report import _facts as facts
-from findnemo.runs import STANDINGS, STATES, Run, all_neurons, row, standing, state
+from findnemo.report import render
+from findnemo.runs import (
+    STANDINGS,
+    STATES,
+    Run,
+    all_neurons,
+    neurons_of,
+    row,
+    standing,
+    state,
+    write_results,
+)
 from findnemo.runs.overview import figures
+from findnemo.runs.standing import WORDS, z_scores
 from findnemo.runs.track import caption_values, run_values
+from findnemo.settings import PAPER
 
 TAU = 0.4
 SETTINGS: dict[str, Any] = {
@@ -43,6 +62,7 @@ FOUND = {
     "score_after": 0.2,
     "reached": True,
     "neurons": {"a": [3]},
+    "z": {"a:3": 9.0},
     "evaluations": 20,
     "tau": TAU,
 }
@@ -70,7 +90,9 @@ CASES = {
     "under tau": Case("not memorized", "not memorized", False, (UNDER,)),
     "over tau, not sought": Case("not localized", "memorized", False, (OVER,)),
     "search failed": Case("failed", "memorized", False, (OVER,), "localize"),
-    "no seed replicated": Case("no neurons", "memorized", False, (OVER, FOUND | {"neurons": {}})),
+    "no seed replicated": Case(
+        "no neurons", "memorized", False, (OVER, FOUND | {"neurons": {}, "z": {}})
+    ),
     "out of reach": Case("out of reach", "memorized", False, (OVER, FOUND | {"reached": False})),
     "out of reach, looked at": Case(
         "out of reach", "memorized", False, (OVER, FOUND | {"reached": False}, GONE)
@@ -79,7 +101,14 @@ CASES = {
     "check failed": Case("failed", "memorized", True, (OVER, FOUND), "verify"),
     "gone": Case("gone", "memorized", True, (OVER, FOUND, GONE)),
     "gone, grown": Case(
-        "gone", "memorized", True, (OVER, FOUND, GONE | {"grown": 2, "neurons": {"a": [3, 4, 5]}})
+        "gone",
+        "memorized",
+        True,
+        (
+            OVER,
+            FOUND,
+            GONE | {"grown": 2, "neurons": {"a": [3, 4, 5]}, "z": {"a:4": 6.0, "a:5": 5.0}},
+        ),
     ),
     "gone, no images": Case("gone", "memorized", True, (OVER, FOUND, UNSEEN)),
     "gone at tau": Case("gone", "memorized", True, (OVER, FOUND, GONE | {"same_seed": TAU})),
@@ -122,6 +151,18 @@ CASES = {
         True,
         (OVER, FOUND, UNSEEN | FEW | {"sscd_orig_before": 0.8, "sscd_orig_after": 0.1}),
     ),
+    "one image, still its training image": Case(
+        "copies",
+        "memorized",
+        True,
+        (OVER, FOUND, UNSEEN | {"sscd_orig_before": 0.8, "sscd_orig_after": 0.71}),
+    ),
+    "under tau, though a later stage failed": Case(
+        "not memorized", "not memorized", False, (UNDER,), "compare:wanda"
+    ),
+    "gone, though another method failed": Case(
+        "gone", "memorized", True, (OVER, FOUND, GONE), "compare:wanda"
+    ),
     "copies its training image still": Case(
         "copies",
         "memorized",
@@ -152,14 +193,14 @@ def test_all_faces_say_the_same_of_a_caption(tmp_path, name):
     case = CASES[name]
     with run_with(tmp_path / "run", {name: case}) as run:
         (caption,) = run.captions()
-        assert (standing(caption, TAU), standing(caption), state(caption)) == (
-            case.says,
-            case.says,
-            case.is_,
-        )
+        assert (standing(caption), state(caption)) == (case.says, case.is_)
         assert bool(len(all_neurons([caption]))) == case.off
         # results.csv and results.json
-        values = row(caption)
+        in_csv, in_json = write_results(run)
+        (line,) = csv.DictReader(in_csv.read_text(encoding="utf-8").splitlines())
+        (values,) = json.loads(in_json.read_text(encoding="utf-8"))["results"]
+        assert values == row(caption)
+        assert (line["standing"], line["state"]) == (case.says, case.is_ or "")
         assert (values["standing"], values["state"]) == (case.says, case.is_)
         assert values["memorized"] is (None if case.is_ is None else case.is_ == "memorized")
         # terminal: the line of the table, and what is told of one caption
@@ -167,11 +208,15 @@ def test_all_faces_say_the_same_of_a_caption(tmp_path, name):
             next(iter(column.cells)) for column in _show.summary_table([caption], ["a"]).columns
         ]
         assert re.sub(r"\[.*?\]", "", cells[-1]) == case.says
+        assert cells[-1].startswith(f"[{_show.COLOURS[WORDS[case.says].tone]}]")
         assert case.says in re.sub(r"\[.*?\]", "", _overview._verdict(caption, TAU)).replace(
             ", ", ": "
         ).split(": ")
         # app
-        assert events.verdict(caption) == case.says
+        assert events.table([caption])[0][events.COLUMNS.index("verdict")] == case.says
+        about = _text(events.detail(_subject(run), caption.id).about)
+        assert f"verdict {case.says}: {STANDINGS[case.says]}" in about
+        assert case.is_ is None or f"state {case.is_} " in about
         kept = {shown for shown, lets in events.FILTERS.items() if lets(caption)}
         assert kept >= {"all", case.says}
         assert ("memorized" in kept) == (case.is_ == "memorized")
@@ -185,10 +230,21 @@ def test_all_faces_say_the_same_of_a_caption(tmp_path, name):
             assert (card["standing"], card["state"], card["told"]) == (
                 case.says,
                 case.is_,
-                cards.TOLD[case.says],
+                WORDS[case.says].beside,
             )
+            assert (card["what"], card["tone"]) == (STANDINGS[case.says], WORDS[case.says].tone)
+        # neurons, and their z-scores where the search or verification has them
+        neurons, z = neurons_of(caption), z_scores(caption)
+        assert len(_overview.neuron_lines(caption, ["a"])) == len(neurons) + ("grown" in name)
+        assert sum("z = " in line for line in _overview.neuron_lines(caption, ["a"])) == len(z)
+        assert sum(
+            "z = " in label for label, _ in events.ticks(_subject(run), _chosen(caption))
+        ) == len(z)
+        assert [(n["layer"], n["z"]) for n in cards._neurons(caption, {})] == sorted(
+            ((layer, z.get(f"{layer}:{i}")) for layer, i in neurons), key=lambda n: -(n[1] or 0)
+        )
         # the five figures of all faces
-        found, worse, gone, off, _ = figures([caption], TAU, None)
+        found, worse, gone, off, _ = figures([caption], None)
         assert found.value == (case.is_ == "memorized")
         assert (gone.value or 0, worse.value or 0) == (
             case.says == "gone",
@@ -202,6 +258,25 @@ def test_all_faces_say_the_same_of_a_caption(tmp_path, name):
                 f"| {case.says} |"
             )
             assert f"- {case.says}: {STANDINGS[case.says]}" in text
+
+
+def test_the_page_says_of_every_case_what_the_run_says(tmp_path):
+    known = {name: case for name, case in CASES.items() if case.is_ in ("memorized", "suspected")}
+    with run_with(tmp_path / "run", CASES) as run:
+        scores, ones = torch.full((5, 9), 0.1), {"a": torch.ones(8)}
+        made = Calibration(
+            "0" * 32, "model", PAPER, TAU, ones, {"a": torch.ones(8)}, 5, scores, None
+        )
+        made.save(run.path / "calibration")
+        page = _text(render(run))
+        rows = {c.text: c.row for c in run.captions()}
+    for name, case in known.items():
+        assert re.search(rf"{re.escape(WORDS[case.says].beside)} +row {rows[name]}\b", page), name
+    for word, said in WORDS.items():
+        number = sum(case.says == word for case in CASES.values())
+        assert not said.clause or f"{number} {said.clause} : {said.means}." in page, word
+    for name in set(CASES) - set(known):
+        assert re.search(rf" {re.escape(name)} .{{0,40}}{CASES[name].says}", page), name
 
 
 def test_every_word_has_a_case():
@@ -224,7 +299,7 @@ def test_a_run_of_all_cases_is_counted_alike_everywhere(tmp_path):
         assert f"{by_state['suspected']} more are over tau and only suspected" in told
         assert f"{gone} of {gone + bad} memories are gone." in told
         known = {
-            "stand": {c.id: standing(c, TAU) for c in captions},
+            "stand": {c.id: standing(c) for c in captions},
             "memorized": [c for c in captions if state(c) == "memorized"],
             "suspected": [c for c in captions if state(c) == "suspected"],
             "captions": captions,
@@ -241,7 +316,13 @@ def test_a_run_of_all_cases_is_counted_alike_everywhere(tmp_path):
         numbers = run_values(run, captions)
         assert numbers["run/captions memorized"] == by_state["memorized"]
         assert numbers["run/memories gone on fresh seeds"] == gone
-        assert len(events.matching(_Subject(run), "", "suspected", "row")) == by_state["suspected"]
+        assert len(events.matching(_subject(run), "", "suspected", "row")) == by_state["suspected"]
+        assert (
+            run_values(run, captions)["run/captions memorized"] == figures(captions, None)[0].value
+        )
+        looked_at = sum(bool(case.results) for case in CASES.values())
+        assert select(run).about["audited"] == figures(captions, None)[0].of == looked_at
+        assert f"{looked_at} audited, {by_state['memorized']} memorized" in model_card(select(run))
         about = select(run).about
         assert (about["memorized"], about["suspected"]) == (
             by_state["memorized"],
@@ -249,15 +330,20 @@ def test_a_run_of_all_cases_is_counted_alike_everywhere(tmp_path):
         )
 
 
-@dataclass(frozen=True)
-class _Subject:
-    """As much of an app's subject as a list of captions needs."""
+def _subject(run: Run) -> Any:
+    """As much of an app's subject as captions need."""
+    return SimpleNamespace(
+        run=run.path, model=SimpleNamespace(source="model", widths=lambda scope: {"a": 8})
+    )
 
-    opened: Run
 
-    @property
-    def run(self):
-        return self.opened.path
+def _text(page: str) -> str:
+    """What a reader of some HTML sees, on one line."""
+    return " ".join(html.unescape(re.sub(r"<.*?>", " ", page)).split())
+
+
+def _chosen(caption):
+    return events.Chosen(caption.text, neurons_of(caption), z_scores(caption))
 
 
 def test_neurons_of_suspected_captions_stay_on_unless_they_are_named(tmp_path):

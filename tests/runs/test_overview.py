@@ -21,10 +21,11 @@ def caption(
     verify: dict | None = None,
     reached: bool = True,
 ) -> Caption:
-    results: dict = {"detect": {"score": score, "memorized": score >= TAU}}
+    results: dict = {"detect": {"score": score, "memorized": score >= TAU, "tau": TAU}}
     if neurons is not None:
         results["localize"] = {
             "score_before": score,
+            "score_after": 0.1,
             "neurons": neurons,
             "reached": reached,
             "memorized": True,
@@ -48,7 +49,7 @@ CAPTIONS = [
 
 
 def values(captions, quality=None):
-    return [(f.value, f.of) for f in figures(captions, TAU, quality)]
+    return [(f.value, f.of) for f in figures(captions, quality)]
 
 
 def test_the_five_figures():

@@ -5,7 +5,8 @@ import pytest
 from findnemo.runs import STANDINGS, Caption, standing
 
 TAU = 0.4
-OVER, FOUND = {"memorized": True}, {"neurons": {"a": [1]}, "reached": True}
+OVER = {"memorized": True, "score": 0.9, "tau": TAU}
+FOUND = {"neurons": {"a": [1]}, "reached": True, "score_before": 0.9, "score_after": 0.2}
 GONE = {"same_seed": 0.4, "copies_before": 1.0, "copies_after": 0.0}
 
 
@@ -26,7 +27,7 @@ def case(*payloads, **failed) -> Caption:
     ("caption", "want"),
     [
         (case(), "open"),
-        (case({"memorized": False}), "not memorized"),
+        (case(OVER | {"memorized": False}), "not memorized"),
         (case(OVER), "not localized"),
         (case(OVER, FOUND), "not verified"),
         (case(OVER, FOUND | {"neurons": {}}), "no neurons"),
@@ -47,5 +48,5 @@ def case(*payloads, **failed) -> Caption:
     ],
 )
 def test_standing(caption, want):
-    assert standing(caption, TAU) == want
+    assert standing(caption) == want
     assert want in STANDINGS

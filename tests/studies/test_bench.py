@@ -125,7 +125,7 @@ def test_where_captions_have_a_type_those_without_are_left_out():
     def caption(kind, **results):
         return Caption(0, "a caption", 1, kind, None, results, {}, 0.0)
 
-    found = {"neurons": {"mid": [1]}}
+    found = {"neurons": {"mid": [1]}, "reached": True, "score_before": 0.9, "score_after": 0.1}
     typed, plain, none = caption("VM", localize=found), caption(None, localize=found), caption("TM")
     assert localized_captions([typed, plain, none]) == [typed]
     assert localized_captions([plain, none]) == [plain]

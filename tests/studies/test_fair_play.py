@@ -20,7 +20,6 @@ from findnemo.runs.calibrating import as_published
 from findnemo.runs.compare import compare, methods, nemo_of, samples, switched_off
 from findnemo.runs.ordinary import ordinary
 from findnemo.runs.workers import Serial
-from findnemo.seeds import GROWTH
 from findnemo.studies import Bench, not_memorized, under_tau
 from findnemo.studies._published import DETECTOR, HOLDOUT, TABLE2, UNRELATED
 from findnemo.studies.fig2 import fig2a
@@ -269,8 +268,8 @@ def test_nemo_is_the_listing_without_growth_and_findnemo_what_the_run_has(grown,
     }
     assert made[("Deactivated neurons (NeMo)", "VM")]["neurons, paper"] == "4"
     assert made[("Deactivated neurons (findnemo)", "VM")]["neurons, paper"] is None
-    assert set(seen) == set(samples(grown))  # not those of searches, nor of growth
-    assert not set(seen) & {*range(grown.calibration.settings.samples), *range(GROWTH, GROWTH + 64)}
+    assert set(seen) == set(samples(grown))  # not those of searches
+    assert not set(seen) & set(range(grown.calibration.settings.samples))
 
 
 def test_a_run_of_the_listing_is_not_searched_again(work, tmp_path, monkeypatch):

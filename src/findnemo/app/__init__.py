@@ -3,6 +3,8 @@
     findnemo.app.launch("run")   # or: findnemo app run
 
 Needs gradio (`pip install "findnemo[app]"`), which is imported when the app starts.
+
+May be imported: `launch`, `require_gradio`. May import: runs, exports and what lies under them.
 """
 
 from findnemo.app._server import launch, require_gradio, serve

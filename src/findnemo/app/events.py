@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 from findnemo import export as exports
 from findnemo.app.jobs import Tell
-from findnemo.app.subject import Subject, caption_of, captions, run_images, sheet, training_image
+from findnemo.app.subject import (
+    NO_CAPTION,
+    Subject,
+    caption_of,
+    captions,
+    numbered,
+    run_images,
+    sheet,
+    training_image,
+)
 from findnemo.app.text import escaped, note, numbers, short, whole
 from findnemo.edits import deactivate
 from findnemo.errors import InputError
@@ -36,6 +45,7 @@ from findnemo.runs import (
     state,
     switched_off,
 )
+from findnemo.runs.standing import z_scores
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -66,11 +76,6 @@ class Chosen:
 # captions of a run ----------------------------------------------------------------------------------------------------
 
 
-def verdict(caption: Caption) -> str:
-    """How a caption stands, as every face says it: one of `runs.STANDINGS`."""
-    return standing(caption)
-
-
 def _stands(word: str, caption: Caption) -> bool:
     return standing(caption) == word
 
@@ -83,7 +88,7 @@ FILTERS: dict[str, Callable[[Caption], bool]] = {
 }
 SORTS: dict[str, Callable[[Caption], Any]] = {
     "row": lambda c: c.row,
-    "highest score": lambda c: -(row(c)["score"] or -math.inf),
+    "highest score": lambda c: math.inf if c.score is None else -c.score,
     "most neurons": lambda c: -len(neurons_of(c)),
     "text": lambda c: c.text.casefold(),
 }
@@ -112,7 +117,7 @@ def table(found: Sequence[Caption]) -> list[list[Any]]:
             r["row"],
             short(c.text),
             short(c.type or "", 12),
-            verdict(c),
+            standing(c),
             r["score"],
             r["score_after"],
             r["neurons"],
@@ -133,12 +138,11 @@ def names(found: Iterable[Caption]) -> list[tuple[str, int]]:
 
 def clicked(subject: Subject, cells: Sequence[Any]) -> int:
     """The id of the caption that a row of the table stands for, whatever order the browser shows it in."""
-    found = [
-        c.id
-        for c in captions(subject)
-        if [str(c.row), short(c.text)] == [str(cell) for cell in cells[:2]]
-    ]
-    return caption_of(subject, found[0] if found else None).id
+    number, *shown = [str(cell) for cell in cells[:2]] or [""]
+    for id_, text in numbered(subject, number):
+        if [short(text)] == shown:
+            return id_
+    raise InputError(NO_CAPTION)
 
 
 @dataclass(frozen=True)
@@ -176,12 +180,11 @@ _SAYS = {
 def detail(subject: Subject, id_: int | None) -> Detail:
     """Everything that the run shows of one caption. Raises InputError if it has no such caption."""
     caption = caption_of(subject, id_)
-    values, z = row(caption), caption.results.get("localize", {}).get("z", {})
-    chosen = Chosen(caption.text, neurons_of(caption), z)
+    values, chosen = row(caption), Chosen(caption.text, neurons_of(caption), z_scores(caption))
     about = [
         ("row", caption.row),
         ("state", state(caption)),
-        ("verdict", f"{verdict(caption)}: {STANDINGS[verdict(caption)]}"),
+        ("verdict", f"{standing(caption)}: {STANDINGS[standing(caption)]}"),
         *((says, values[key]) for key, says in _SAYS.items()),
         _listed(subject, chosen),
     ]

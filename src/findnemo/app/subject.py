@@ -14,7 +14,7 @@ from findnemo.app.jobs import Jobs
 from findnemo.calibration import Calibration
 from findnemo.errors import InputError
 from findnemo.files.originals import kept_name, picture
-from findnemo.images import ImageSettings, generate
+from findnemo.images import ImageSettings, generate, usual
 from findnemo.models import Model, load
 from findnemo.models._identity import kept_identity, refuse_other
 from findnemo.runs import Caption, Run, captions_of, settings_of
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MOST = 32  # images of a caption that are shown
 KEPT = 64  # untouched images, to compare edited ones with
+NO_CAPTION = "no such caption in this run: choose one from the list"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def open_subject(
     run = Path(place) if is_run(place) else None
     if run is None:
         model = model or load(str(place), channels_last=True)
-        settings = demo.usual(model.source)
+        settings = usual(model.source)
         source = model.source
         own = (lambda: demo.calibration(source)) if source in demo.MODELS else None
     else:
@@ -114,11 +115,21 @@ def captions(subject: Subject) -> list[Caption]:
 
 
 def caption_of(subject: Subject, id_: int | None) -> Caption:
-    """One caption of the run. Raises InputError if it has no such caption."""
-    found = [c for c in captions(subject) if c.id == id_]
-    if not found:
-        raise InputError("no such caption in this run: choose one from the list")
-    return found[0]
+    """One caption of the run; no other is read. Raises InputError if it has no such caption."""
+    if subject.run is not None and isinstance(id_, int) and 0 <= id_ < 2**63:
+        with Run.open(subject.run) as run:
+            for caption in captions_of(run, [id_]):
+                return caption
+    raise InputError(NO_CAPTION)
+
+
+def numbered(subject: Subject, row: str) -> list[tuple[int, str]]:
+    """(id, text) of the captions that have a row number; nothing else of the run is read."""
+    if subject.run is None or not row.isascii():
+        return []
+    with Run.open(subject.run) as run:
+        found = run.rows("captions", "WHERE CAST(row AS TEXT) = ? ORDER BY id", (row,))
+        return [(id_, str(text)) for id_, text, *_ in found]
 
 
 # pictures: of the run directory only, whatever its rows and links say -------------------------------------------------

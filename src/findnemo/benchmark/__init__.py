@@ -7,6 +7,8 @@ make of them.
 
 A method takes a `Task` (model, prompt, calibration, captions to compare with) and gives an `Answer` (neurons or another edit, U-Net
 evaluations spent).
+
+May be imported: the names below and the modules here. May import: localization, mitigation, verification, demo and what lies under them.
 """
 
 from findnemo.benchmark.member import Member

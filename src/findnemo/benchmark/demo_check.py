@@ -17,18 +17,20 @@ from findnemo import demo
 from findnemo.calibration import Calibration
 from findnemo.edits import deactivate
 from findnemo.images import generate
-from findnemo.localization import localize
+from findnemo.localization import Localization, localize
 from findnemo.metrics import Judges
 from findnemo.models import Model
-from findnemo.neurons import NeuronSet
-from findnemo.passes.deltas import Probe, score
+from findnemo.neurons import EMPTY, NeuronSet
+from findnemo.passes import Probe, score
 from findnemo.scores import memorization_score
 from findnemo.seeds import FRESH
 from findnemo.stats import auroc
-from findnemo.verification import fresh_same_seed
+from findnemo.verification import finished, fresh, nearest, same_seed_of_memory
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from findnemo.metrics import Descriptor
 
     Images = list[Image.Image]
 
@@ -60,23 +62,34 @@ def _at_most(name: str, value: float, goal: float, n: int) -> Figure:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """A memorized caption on fresh seeds, with some neurons off or none.
+
+    `score`: memorization score. `same_seed`: largest similarity of a replicating seed's noise difference to its own with all neurons on.
+    `copies`: descriptor similarity of each finished image to the training image, (N,).
+    """
+
+    score: float
+    same_seed: float
+    images: Images
+    copies: Tensor
+
+
+@dataclass(frozen=True)
 class MemoryCheck:
-    """Everything measured for one memorized caption."""
+    """Everything measured for one memorized caption.
+
+    `untouched`, `planted`, `found`: with no neurons off, with the planted ones, with NeMo's. `fit`: share of unrelated captions that fit the images
+    without the planted neurons less well than the own caption.
+    """
 
     caption: str
     type: str
-    score: float  # memorization score on fresh seeds
-    copies: Tensor  # descriptor similarity of each image to the training image
-    planted_score: float  # the same two with the planted neurons off
-    planted_same_seed: float
-    planted_copies: Tensor
-    planted_fit: (
-        float  # share of unrelated captions that fit the images less well than the own caption
-    )
-    found: NeuronSet
-    found_memorized: bool
-    found_same_seed: float  # with NeMo's neurons off, fresh seeds
-    found_copies: Tensor
+    nemo: Localization
+    untouched: Seen
+    planted: Seen
+    found: Seen
+    fit: float
 
 
 def check_demo(
@@ -165,45 +178,31 @@ def _check_memory(
     kind: str,
     others: _Unrelated,
 ) -> MemoryCheck:
-    assert judges.descriptor is not None
     original = demo.training_image(caption)
     assert original is not None
-    target = judges.descriptor([original])[0]
-    fresh = range(FRESH, FRESH + SEEDS)
-    probe = Probe(model, caption, calibration.settings, fresh)
-    found = localize(model, caption, calibration, "listing")
-    measured: dict[str, tuple[float, float, Tensor, Images]] = {}
-    for name, neurons in (
-        ("on", NeuronSet()),
-        ("planted", demo.planted()[caption]),
-        ("found", found.neurons),
-    ):
-        deltas = probe.deltas(neurons)
-        with deactivate(model, neurons):
-            images = generate(model, caption, fresh, demo.image_settings())
-        same = fresh_same_seed(probe, neurons, calibration.tau)
-        copies = judges.descriptor(images) @ target
-        measured[name] = (
-            memorization_score(deltas, calibration.settings.similarity, calibration.settings.pairs),
-            same,
-            copies,
-            images,
-        )
-    on, planted, nemo = measured["on"], measured["planted"], measured["found"]
-    fit = _fit(judges, planted[3], caption, others.captions)
-    return MemoryCheck(
-        caption,
-        kind,
-        on[0],
-        on[2],
-        planted[0],
-        planted[1],
-        planted[2],
-        fit,
-        found.neurons,
-        found.memorized,
-        nemo[1],
-        nemo[2],
+    assert judges.descriptor is not None
+    probe = fresh(model, caption, calibration.settings, SEEDS)
+    nemo = localize(model, caption, calibration, "listing")
+    untouched, planted, found = (
+        _seen(probe, neurons, calibration.tau, original, judges.descriptor)
+        for neurons in (EMPTY, demo.planted()[caption], nemo.neurons)
+    )
+    fit = _fit(judges, planted.images, caption, others.captions)
+    return MemoryCheck(caption, kind, nemo, untouched, planted, found, fit)
+
+
+def _seen(
+    probe: Probe, neurons: NeuronSet, tau: float, original: Image.Image, judge: Descriptor
+) -> Seen:
+    settings, model = probe.settings, probe.model
+    edit = deactivate(model, neurons)
+    images = finished(model, probe.prompt, SEEDS, demo.image_settings(), edit)
+    blocked = probe.deltas(neurons)
+    return Seen(
+        score=memorization_score(blocked, settings.similarity, settings.pairs),
+        same_seed=same_seed_of_memory(probe.deltas(), blocked, settings, tau),
+        images=images,
+        copies=nearest(images, [original], judge),
     )
 
 
@@ -242,7 +241,7 @@ def _level(target: Tensor, others: _Unrelated) -> float:
 
 def _copies(memories: Sequence[MemoryCheck], others: _Unrelated) -> list[Figure]:
     verbatim = [m for m in memories if m.type == "VM"]
-    faithful = [m for m in verbatim if int((m.copies >= 0.9).sum()) >= 9 * SEEDS // 10]
+    faithful = [m for m in verbatim if int((m.untouched.copies >= 0.9).sum()) >= 9 * SEEDS // 10]
     return [
         _at_least(
             "VM captions whose image is the training image (similarity >= .9) for 9 seeds of 10",
@@ -252,7 +251,7 @@ def _copies(memories: Sequence[MemoryCheck], others: _Unrelated) -> list[Figure]
         ),
         _at_least(
             "AUROC of the memorization score",
-            auroc(torch.tensor([m.score for m in memories]), others.scores),
+            auroc(torch.tensor([m.untouched.score for m in memories]), others.scores),
             0.99,
             len(memories),
         ),
@@ -266,12 +265,13 @@ def _planting(
     judge = others.text_judge.descriptor
     assert judge is not None
     levels = {
-        m.caption: _level(judge([demo.training_image(m.caption)])[0], others) for m in memories
-    }  # type: ignore[list-item]
-    under = [m for m in memories if m.planted_score < tau]
-    same = [m for m in memories if m.planted_same_seed < tau]
-    gone = [m for m in memories if float(m.planted_copies.median()) <= levels[m.caption]]
-    fits = [m for m in memories if m.planted_fit >= 0.8]
+        m.caption: _level(judge([demo.training_image(m.caption)])[0], others)  # type: ignore[list-item]
+        for m in memories
+    }
+    under = [m for m in memories if m.planted.score < tau]
+    same = [m for m in memories if m.planted.same_seed < tau]
+    gone = [m for m in memories if float(m.planted.copies.median()) <= levels[m.caption]]
+    fits = [m for m in memories if m.fit >= 0.8]
     planted = demo.planted()
     owners: dict[tuple[str, int], int] = {}
     for neurons in planted.values():
@@ -321,10 +321,10 @@ def _nemo(memories: Sequence[MemoryCheck], calibration: Calibration) -> list[Fig
         if not mine:
             continue
         n = len(mine)
-        meets = [m for m in mine if len(m.found & planted[m.caption])]
-        outside = median(len(m.found - planted[m.caption]) for m in mine)
-        gone = [m for m in mine if m.found_memorized and m.found_same_seed <= calibration.tau]
-        copies = [m for m in mine if float(m.found_copies.median()) < 0.7]
+        meets = [m for m in mine if len(m.nemo.neurons & planted[m.caption])]
+        outside = median(len(m.nemo.neurons - planted[m.caption]) for m in mine)
+        gone = [m for m in mine if m.nemo.memorized and m.found.same_seed <= calibration.tau]
+        copies = [m for m in mine if float(m.found.copies.median()) < 0.7]
         figures += [
             _at_least(
                 f"NeMo, {kind}: captions whose set meets the planted one", len(meets) / n, 0.8, n

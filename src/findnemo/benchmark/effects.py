@@ -8,13 +8,13 @@ from PIL import Image
 
 from findnemo import demo
 from findnemo.benchmark.methods import Answer
-from findnemo.images import generate, generate_many
+from findnemo.images import generate_many
 from findnemo.models import Model
 from findnemo.passes.deltas import Probe
 from findnemo.scores import SIMILARITIES
 from findnemo.seeds import FRESH
 from findnemo.settings import Settings
-from findnemo.verification import same_seed
+from findnemo.verification import finished, fresh, nearest, same_seed_of_memory
 
 PICTURES = 8  # ordinary captions whose pictures are judged
 
@@ -23,38 +23,30 @@ class Effects:
     """On fresh seeds. `ordinary`: captions that are to stay what they are, as many as are looked at."""
 
     def __init__(self, model: Model, settings: Settings, ordinary: Sequence[str]):
-        self.model, self.settings, self.ordinary, self.judges = (
-            model,
-            settings,
-            list(ordinary),
-            demo.judges(),
-        )
+        self.model = model
+        self.settings = settings
+        self.ordinary = list(ordinary)
+        self.judges = demo.judges()
         rows = [(caption, FRESH) for caption in ordinary]
         self._probe = Probe.of_many(model, rows, settings, model.encode(list(ordinary)))
         self._before = self._probe.deltas()
 
     def same_seed(self, caption: str, answer: Answer, tau: float) -> float:
         """Largest same-seed similarity of the caption's noise differences; of all seeds where none replicates."""
-        probe = Probe(
-            self.model, caption, self.settings, range(FRESH, FRESH + self.settings.samples)
-        )
+        probe = fresh(self.model, caption, self.settings)
         before = probe.deltas()
         with answer.applied(self.model):
             after = probe.deltas()
-        found = (same_seed(before, after, self.settings, level) for level in (tau, None))
-        return round(next(value for value in found if value is not None), 4)
+        return round(same_seed_of_memory(before, after, self.settings, tau), 4)
 
     def copies(
         self, caption: str, pictures: Sequence[Image.Image], answer: Answer, images: int
     ) -> list[float]:
         """Descriptor similarity of finished images to the training picture, of several to the nearest: one value an image."""
         assert self.judges.descriptor is not None
-        with answer.applied(self.model):
-            made = generate(
-                self.model, caption, range(FRESH, FRESH + images), demo.image_settings()
-            )
-        nearest = self.judges.descriptor.similarity(made, pictures).view(images, -1).amax(1)
-        return [round(float(s), 4) for s in nearest]
+        edit = answer.applied(self.model)
+        made = finished(self.model, caption, images, demo.image_settings(), edit)
+        return [round(float(s), 4) for s in nearest(made, pictures, self.judges.descriptor)]
 
     def kept(self, answer: Answer) -> float:
         """Mean same-seed similarity of the ordinary captions' noise differences, 1 where nothing changes."""

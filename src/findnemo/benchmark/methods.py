@@ -24,7 +24,7 @@ from findnemo.images import ImageSettings
 from findnemo.localization import localize, out_of_distribution_neurons
 from findnemo.localization.candidates import THETA
 from findnemo.localization.minimal import sufficient_prefix
-from findnemo.localization.replication import Replication, frozen
+from findnemo.localization.replication import Replication
 from findnemo.localization.search import DEFAULT, descending
 from findnemo.localization.trajectory import COPIES, SAME, WHOLE, Copies, few_steps, prices
 from findnemo.mitigation import Case
@@ -34,6 +34,7 @@ from findnemo.models._modules import applied
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
 from findnemo.passes.deltas import Probe
 from findnemo.passes.denoising import Denoising
+from findnemo.passes.gradients import frozen
 from findnemo.scores import pairwise
 
 ATTRIBUTION_SEEDS = 4
@@ -233,7 +234,6 @@ def by_chance(task: Task) -> Answer:
 METHODS: dict[str, Method] = {
     "findnemo": partial(by_search, search="trajectory"),
     "gradient": partial(by_search, search="gradient"),
-    "halving": partial(by_search, search="halving"),
     "NeMo": partial(by_search, search="listing"),
     "z-score": by_z_score,
     "top-k": by_top_k,

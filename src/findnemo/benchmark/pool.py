@@ -59,10 +59,12 @@ def build_pool(
     images = [Image.open(pictures / f"{m.picture}.png").convert("RGB") for m in plan.memories]
     return Pool(
         captions,
-        teacher.encode(captions).float(),
-        teacher.encode([m.caption for m in plan.memories]).float(),
-        tuple(teacher.encode([*m.near, *alike(m.caption, plan)]).float() for m in plan.memories),
-        teacher.encode([""]).float(),
+        teacher.encode(captions).tokens.float(),
+        teacher.encode([m.caption for m in plan.memories]).tokens.float(),
+        tuple(
+            teacher.encode([*m.near, *alike(m.caption, plan)]).tokens.float() for m in plan.memories
+        ),
+        teacher.encode([""]).tokens.float(),
         latents["made"],
         latents["words"].unflatten(0, (len(words), OWN)),
         torch.cat([encode_image(teacher, image) for image in images]),

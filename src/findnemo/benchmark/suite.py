@@ -25,22 +25,15 @@ from findnemo.benchmark.training import Recipe
 from findnemo.errors import InputError
 
 SAVE_EVERY = 5.0  # seconds
-LEFT_OUT = (
-    "halving",
-)  # of suite 2: it asks the question of `gradient` and `NeMo`, at four times the cost of the former there
 
 
-def chosen(names: Iterable[str] | None, natural: bool = False) -> dict[str, Method]:
-    """Methods by name, by default all of a suite. Raises InputError for a name that is not known.
+def chosen(names: Iterable[str] | None) -> dict[str, Method]:
+    """Methods by name, by default all. Raises InputError for a name that is not known.
 
     >>> list(chosen(["z-score"]))
     ['z-score']
     """
-    wanted = (
-        [name for name in METHODS if not (natural and name in LEFT_OUT)]
-        if names is None
-        else list(names)
-    )
+    wanted = list(METHODS if names is None else names)
     unknown = [name for name in wanted if name not in METHODS]
     if unknown:
         raise InputError(f"method {unknown[0]!r} is not known: use {', '.join(METHODS)}")
@@ -86,7 +79,7 @@ def run(
     `natural`: suite 2, the shipped `demo-natural` or the members in the folder `suite`. `given`: answers of a method of one's own, see `answers`.
     Raises InputError where `out` or the suite is something else.
     """
-    version, methods = version_of(natural), chosen(None, natural) if methods is None else methods
+    version, methods = version_of(natural), METHODS if methods is None else methods
     results = Results.load(out, version) if out.exists() else Results(suite=version)
     for member in _members(suite, natural):
         own = answers(given, member.name) if given else {}

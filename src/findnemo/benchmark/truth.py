@@ -9,14 +9,13 @@ from findnemo import demo
 from findnemo.benchmark.member import Member
 from findnemo.benchmark.plan import Memory
 from findnemo.edits import deactivate
-from findnemo.images import generate
 from findnemo.metrics.copies import COPY
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.passes.deltas import Probe
-from findnemo.scores import SIMILARITIES, memorization_score
-from findnemo.seeds import FRESH
+from findnemo.scores import memorization_score
+from findnemo.verification import finished, fresh, nearest, same_seed_of_memory
 
 DRAWS = 3  # random subsets of each size
+SEEDS = 10
 IMAGES = 4
 
 
@@ -33,20 +32,16 @@ def measure(member: Member, memory: Memory, judge: Any) -> dict[str, Any]:
     same-seed similarity, copies) with none on; `enough`, `few`: for random subsets of `alive` and of `gone` neurons on, the largest same-seed
     similarity. `near`: for each near-duplicate, copies. `learned`: alive with all, gone with none.
     """
-    probe = Probe(
-        member.model, memory.caption, member.calibration.settings, range(FRESH, FRESH + 10)
-    )
-    alike, unblocked = SIMILARITIES[probe.settings.similarity], probe.deltas()
+    model, picture = member.model, member.picture(memory)
+    probe = fresh(model, memory.caption, member.calibration.settings, SEEDS)
+    unblocked = probe.deltas()
 
     def same(off: NeuronSet) -> float:
-        return round(float(alike(unblocked, probe.deltas(off)).max()), 4)
+        return round(same_seed_of_memory(unblocked, probe.deltas(off), probe.settings), 4)
 
     def copies(caption: str, off: NeuronSet = EMPTY) -> float:
-        with deactivate(member.model, off):
-            images = generate(
-                member.model, caption, range(FRESH, FRESH + IMAGES), demo.image_settings()
-            )
-        return round(float(judge.similarity(images, [member.picture(memory)]).median()), 4)
+        made = finished(model, caption, IMAGES, demo.image_settings(), deactivate(model, off))
+        return round(float(nearest(made, [picture], judge).median()), 4)
 
     tau = member.calibration.tau
     values: dict[str, Any] = {

@@ -1,4 +1,7 @@
-"""Calibration on hold-out prompts: activation statistics of every neuron, and the threshold tau of the memorization score."""
+"""Calibration on hold-out prompts: activation statistics of every neuron, and the threshold tau of the memorization score.
+
+May be imported: the names below. May import: passes, statistics and what lies under them.
+"""
 
 from findnemo.calibration._calibrate import PRECISION, calibrate, groups_of
 from findnemo.calibration._calibration import Calibration

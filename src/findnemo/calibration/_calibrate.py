@@ -15,7 +15,7 @@ from findnemo.calibration._calibration import Calibration
 from findnemo.calibration._gathered import Chunk, Gathered, Group, Parts, chained, chunked
 from findnemo.calibration._statistics import layer_activations
 from findnemo.errors import InputError, MismatchError, NumericalError, StoppedError
-from findnemo.models import Model, captions_in
+from findnemo.models import Model, Text, captions_in
 from findnemo.passes.deltas import Probe, group_size
 from findnemo.scores import fault, trajectory
 from findnemo.settings import Settings, settings_for
@@ -148,7 +148,7 @@ def groups_of(model: Model, chunk: Chunk, settings: Settings) -> Iterator[Group]
 
 
 def _scores(
-    model: Model, prompts: Sequence[str], settings: Settings, text: Tensor
+    model: Model, prompts: Sequence[str], settings: Settings, text: Text
 ) -> list[Tensor] | NumericalError:
     try:
         return _trajectories(model, prompts, settings, text)
@@ -157,11 +157,11 @@ def _scores(
 
 
 def _trajectories(
-    model: Model, prompts: Sequence[str], settings: Settings, text: Tensor
+    model: Model, prompts: Sequence[str], settings: Settings, text: Text
 ) -> list[Tensor]:
-    """Memorization scores of hold-out prompts after 2, 3, ... seeds; all prompts and seeds share passes. `text`: (N, tokens, D)."""
+    """Memorization scores of hold-out prompts after 2, 3, ... seeds; all prompts and seeds share passes. `text`: N rows."""
     rows = [(prompt, k) for prompt in prompts for k in range(settings.samples)]
-    probe = Probe.of_many(model, rows, settings, text.repeat_interleave(settings.samples, 0))
+    probe = Probe.of_many(model, rows, settings, text.repeat(settings.samples))
     deltas = probe.deltas().split(settings.samples)
     for prompt, part in zip(prompts, deltas, strict=True):
         if (reason := fault(part)) is not None:

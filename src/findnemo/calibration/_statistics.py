@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from findnemo.errors import InputError
-from findnemo.models import Model
+from findnemo.models import Model, Text
 from findnemo.stats.rates import rank
 
 
@@ -26,8 +26,8 @@ def activations(model: Model, prompt: str) -> dict[str, Tensor]:
     }
 
 
-def layer_activations(model: Model, prompts: Sequence[str], text: Tensor) -> dict[str, Tensor]:
-    """The same for N prompts and their embeddings (N, tokens, D): layer -> (N, width)."""
+def layer_activations(model: Model, prompts: Sequence[str], text: Text) -> dict[str, Tensor]:
+    """`activations` of N prompts that are encoded as `text`: layer -> (N, width)."""
     return {name: rows.cpu() for name, rows in model.value_activations(prompts, text).items()}
 
 

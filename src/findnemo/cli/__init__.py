@@ -1,4 +1,7 @@
-"""The command line. Faces compute nothing: every command calls the API."""
+"""The command line. Faces compute nothing: every command calls the API.
+
+May be imported: `main`. May import: everything.
+"""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ def detect(
             "does nothing with --detector, whose thresholds come from hold-out captions: leave one of them out",
         )
         holdout = detecting.holdout
-        with listening(quiet or json) as listener:
+        with listening(quiet) as listener:
             found = tasks.compare_detectors(
                 place, detector, table, out, holdout, pictures, workers, listener
             )

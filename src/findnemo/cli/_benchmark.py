@@ -122,7 +122,7 @@ def benchmark(
         results = known(version)
     else:
         names = methods.split(",") if methods else None
-        chosen, given = api.chosen(names, natural), api.read_answers(add)
+        chosen, given = api.chosen(names), api.read_answers(add)
         quiet_libraries()
         if train and suite is not None:
             api.train(suite, report=lambda line: say(line, quiet or json))

@@ -34,14 +34,14 @@ def show_detectors(made: Detectors, json: bool, quiet: bool) -> None:
     if borrows(captions):
         say(
             "every caption has a type: every second hold-out caption stands for those that are not memorized",
-            quiet or json,
+            quiet,
         )
     if json:
         print_json(as_json(found, captions))
     elif not quiet:
         show(found)
     if drawn:
-        say(f"{len(drawn)} pictures in {drawn[0].parent}", quiet or json)
+        say(f"{len(drawn)} pictures in {drawn[0].parent}", quiet)
     if any(r.failed for r in found):
         raise typer.Exit(FAILED)
 

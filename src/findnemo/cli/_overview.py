@@ -9,7 +9,7 @@ from rich.table import Table
 
 from findnemo.cli._common import plain, stdout
 from findnemo.cli._robustness import show_robustness
-from findnemo.cli._show import COLOURS, show_run
+from findnemo.cli._show import coloured, show_run
 
 if TYPE_CHECKING:
     from findnemo.neurons import Neuron
@@ -34,7 +34,7 @@ def show_overview(
 
     tau = settings_of(run)["tau"]
     show_run(run, layers, captions)
-    _part("Figures", figures_table(figures(captions, tau, run.meta("quality"))))
+    _part("Figures", figures_table(figures(captions, run.meta("quality"))))
     _part("Scores", histogram_text(histogram(captions, tau), tau))
     _part("Neurons off, per layer", layers_text(per_layer(captions, layers)))
     _part("Neurons that captions share", shared_text(most_shared(captions)))
@@ -135,8 +135,8 @@ def show_caption(run: Run, caption: Caption, layers: Sequence[str], q: float | N
     measured = measured_table(caption)
     if measured.row_count:
         stdout.print(measured)
-    if (carries := caption.results.get("localize", {}).get("diagnosis")) is not None:
-        stdout.print(plain(carries["sentence"]), soft_wrap=True)
+    if caption.localized is not None and caption.localized.diagnosis is not None:
+        stdout.print(plain(caption.localized.diagnosis["sentence"]), soft_wrap=True)
     prices = prices_table(caption)
     if prices.row_count:
         stdout.print(prices)
@@ -151,25 +151,20 @@ def show_caption(run: Run, caption: Caption, layers: Sequence[str], q: float | N
 
 def _verdict(caption: Caption, tau: float) -> str:
     from findnemo.runs import STANDINGS, standing, state
+    from findnemo.runs.standing import evaluations_of
 
-    stands, detected, found = (
-        standing(caption, tau),
-        caption.results.get("detect"),
-        caption.results.get("localize", {}),
-    )
-    said = f"[{COLOURS.get(stands, 'red')}]{stands}[/]: {STANDINGS[stands]}"
-    if detected is None:
+    stands = standing(caption)
+    said = f"{coloured(stands)}: {STANDINGS[stands]}"
+    if caption.score is None:
         return said
-    cost = detected.get("evaluations", 0) + found.get("evaluations", 0)
+    cost = evaluations_of(caption)
     word = f"{state(caption)}, " if state(caption) != stands else ""
-    return f"{word}{said}; score {found.get('score_before', detected['score']):.3f}, tau {tau:.3f}; {cost} U-Net evaluations"
+    return f"{word}{said}; score {caption.score:.3f}, tau {tau:.3f}; {cost} U-Net evaluations"
 
 
 def _rarity(caption: Caption, q: float | None) -> str:
     """p-value and q-value, where there are some."""
-    from findnemo.runs.discoveries import p_of
-
-    p = p_of(caption)
+    p = caption.p
     return "" if p is None else f"; p = {p:.3g}" + ("" if q is None else f", q = {q:.3g}")
 
 
@@ -180,12 +175,10 @@ def measured_table(caption: Caption) -> Table:
     table = Table(show_edge=False, pad_edge=False, header_style="bold")
     for name in ("", "before", "after"):
         table.add_column(name, justify="right" if name else "left", overflow="fold")
-    for label, stage, before, after, *_ in BEFORE_AFTER:
-        values = caption.results.get(stage, {})
-        if after in values:
-            table.add_row(
-                label, f"{values[before]:.3f}" if before in values else "", f"{values[after]:.3f}"
-            )
+    for measured in BEFORE_AFTER:
+        if (known := measured.of(caption)) is not None:
+            cells = ("" if value is None else f"{value:.3f}" for value in known)
+            table.add_row(measured.label, *cells)
     return table
 
 
@@ -204,9 +197,9 @@ def prices_table(caption: Caption) -> Table:
 def neuron_lines(caption: Caption, layers: Sequence[str]) -> list[str]:
     """A line a neuron, layers in forward order, with its z-score where the search had it."""
     from findnemo.runs import neurons_of
+    from findnemo.runs.standing import grown_by, z_scores
 
-    neurons, z = neurons_of(caption).layers, caption.results.get("localize", {}).get("z", {})
-    grown = caption.results.get("verify", {}).get("grown")
+    neurons, z, grown = neurons_of(caption).layers, z_scores(caption), grown_by(caption)
     lines = [
         f"  {plain(name)} [bold]#{index}[/]"
         + (f"  z = {z[f'{name}:{index}']:.1f}" if f"{name}:{index}" in z else "")

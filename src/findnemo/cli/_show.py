@@ -14,18 +14,15 @@ from findnemo.cli._common import plain, stdout
 if TYPE_CHECKING:
     from findnemo.runs import Caption, Run
 
-COLOURS = {  # of how a caption stands; red where something is wrong
-    "gone": "green",
-    "suspected": "yellow",
-    "not replicated": "yellow",
-    "not verified": "yellow",
-    "not localized": "yellow",
-    "not memorized": "dim",
-    "open": "dim",
-}
-
-
+COLOURS = {"good": "green", "open": "yellow", "bad": "red", "": "dim"}  # of a standing's tone
 MOST_LAYERS = 8  # that are counted one by one
+
+
+def coloured(stands: str, text: str | None = None) -> str:
+    """A text, by default the word itself, in the colour of how a caption stands."""
+    from findnemo.runs.standing import WORDS
+
+    return f"[{COLOURS[WORDS[stands].tone]}]{stands if text is None else text}[/]"
 
 
 def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
@@ -51,7 +48,7 @@ def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
             plain(caption.text),
             plain(caption.type or ""),
             *_cells(caption, layers),
-            f"[{COLOURS.get(stands, 'red')}]{stands}[/]",
+            coloured(stands),
         )
     return table
 
@@ -59,11 +56,8 @@ def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
 def _cells(caption: Caption, layers: Sequence[str]) -> tuple[str, str, str]:
     from findnemo.runs import neurons_of
 
-    detected, found = caption.results.get("detect"), caption.results.get("localize")
-    before = (
-        "" if detected is None else f"{(found or {}).get('score_before', detected['score']):.3f}"
-    )
-    if found is None:
+    before = "" if caption.score is None else f"{caption.score:.3f}"
+    if caption.localized is None:
         return before, "", ""
     counts = [len(neurons_of(caption).layers.get(name, ())) for name in layers]
     if len(layers) > MOST_LAYERS:  # more than a line has room for: the parts of the network
@@ -72,7 +66,11 @@ def _cells(caption: Caption, layers: Sequence[str]) -> tuple[str, str, str]:
             sum(c for c, part in zip(counts, parts, strict=True) if part == one)
             for one in dict.fromkeys(parts)
         ]
-    return before, f"{found['score_after']:.3f}", " ".join(str(c) if c else "·" for c in counts)
+    return (
+        before,
+        f"{caption.localized.score_after:.3f}",
+        " ".join(str(c) if c else "·" for c in counts),
+    )
 
 
 def _count(neurons: int) -> str:
@@ -104,7 +102,7 @@ def verdict(run: Run, captions: Sequence[Caption], total: int) -> list[str]:
     from findnemo.runs import BAD, STANDINGS, list_of, list_told, settings_of, standing, state
 
     tau, quality = settings_of(run)["tau"], run.meta("quality")
-    stand = Counter(standing(c, tau) for c in captions)
+    stand = Counter(standing(c) for c in captions)
     states = Counter(state(c) for c in captions)
     lines = [
         f"\n{states['memorized']} of {total} captions are memorized (score at or above tau = {tau:.3f})."
@@ -120,7 +118,7 @@ def verdict(run: Run, captions: Sequence[Caption], total: int) -> list[str]:
     if checked := sum(stand[kind] for kind in ("gone", *BAD)):
         lines.append(f"[bold]{stand['gone']} of {checked} memories are gone.[/]")
     lines += [
-        f"[{COLOURS.get(kind, 'red')}]{stand[kind]} {kind}[/]: {STANDINGS[kind]}."
+        f"{coloured(kind, f'{stand[kind]} {kind}')}: {STANDINGS[kind]}."
         for kind in (*BAD, "not replicated", "not verified", "no neurons")
         if stand[kind]
     ]
@@ -139,7 +137,7 @@ def _size_lines(captions: Sequence[Caption]) -> list[str]:
     """How many memories fall, and with how many neurons."""
     from findnemo.runs import all_neurons, neurons_of, state, switched_off
 
-    sought = [c for c in captions if "localize" in c.results and state(c) == "memorized"]
+    sought = [c for c in captions if c.localized is not None and state(c) == "memorized"]
     sizes = sorted(len(neurons_of(c)) for c in sought if len(switched_off(c)))
     if not sought:
         return []
@@ -152,12 +150,9 @@ def _size_lines(captions: Sequence[Caption]) -> list[str]:
 
 def _grown_lines(captions: Sequence[Caption]) -> list[str]:
     from findnemo.runs import switched_off
+    from findnemo.runs.standing import grown_by
 
-    grown = [
-        more
-        for c in captions
-        if (more := c.results.get("verify", {}).get("grown")) and len(switched_off(c))
-    ]
+    grown = [more for c in captions if (more := grown_by(c)) and len(switched_off(c))]
     if not grown:
         return []
     return [
@@ -186,9 +181,7 @@ def _quality_lines(quality: Mapping[str, Any] | None) -> list[str]:
 
 def _carried_lines(captions: Sequence[Caption]) -> list[str]:
     """What carries memories that are out of reach of value neurons."""
-    known = [
-        (c, told) for c in captions if (told := c.results.get("localize", {}).get("diagnosis"))
-    ]
+    known = [(c, told) for c in captions if (told := c.localized and c.localized.diagnosis)]
     return [f"row {caption.row}: {plain(told['sentence'])}" for caption, told in known[:5]]
 
 
@@ -204,12 +197,14 @@ def _failed_lines(captions: Sequence[Caption]) -> list[str]:
 
 def _impact_lines(captions: Sequence[Caption]) -> list[str]:
     """How gentle the chosen sets are, where that was asked for."""
-    from findnemo.runs.export import impact_of
+    from findnemo.runs.standing import impact_of
 
     asked = [
-        (c.results["localize"]["max_impact"], impact)
+        (c.localized.max_impact, impact)
         for c in captions
-        if (impact := impact_of(c)) is not None
+        if c.localized is not None
+        and c.localized.max_impact is not None
+        and (impact := impact_of(c)) is not None
     ]
     over = [impact for most, impact in asked if impact > most]
     if not asked:

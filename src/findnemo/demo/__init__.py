@@ -4,6 +4,8 @@ the same without those, fine-tuned until it memorized eleven captions by itself 
 >>> from findnemo import demo
 >>> len(demo.memorized()), len(demo.planted())
 (24, 24)
+
+May be imported: the functions here. May import: calibration, metrics, images and what lies under them.
 """
 
 from __future__ import annotations
@@ -78,20 +80,11 @@ def calibration(model: str = "demo") -> Calibration:
 
 def image_settings(seed: int = 0) -> ImageSettings:
     """Denoising steps and guidance that suit the shipped models."""
-    from findnemo.images import ImageSettings
+    from dataclasses import replace
 
-    return ImageSettings(steps=15, guidance=2.0, seed=seed)
+    from findnemo.images import usual
 
-
-def usual(source: str) -> ImageSettings:
-    """The settings with which images of a model are made where nobody says otherwise, by what it was loaded from.
-
-    >>> usual("demo").steps, usual("CompVis/stable-diffusion-v1-4").steps
-    (15, 50)
-    """
-    from findnemo.images import ImageSettings
-
-    return image_settings() if source in MODELS else ImageSettings()
+    return replace(usual("demo"), seed=seed)
 
 
 def judges() -> Judges:

@@ -2,6 +2,8 @@
 
 >>> sorted(DETECTORS)
 ['agreement', 'bright-ending', 'edges', 'entropy-d', 'entropy-e', 'magnitude', 'one-step', 'ssim']
+
+May be imported: the names below and the detectors as modules. May import: calibration, metrics, images and what lies under them.
 """
 
 from findnemo.detection import bright_ending, entropy, magnitude, one_step, ssim

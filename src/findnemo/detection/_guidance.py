@@ -10,7 +10,7 @@ from torch import Tensor
 
 from findnemo.errors import InputError, ModelError
 from findnemo.images import ImageSettings
-from findnemo.models import DiffusionModel, Model
+from findnemo.models import DiffusionModel, Model, Text
 from findnemo.models._base import explicit
 
 
@@ -34,12 +34,11 @@ class Step:
         return self.unconditional + scale * (self.conditional - self.unconditional)
 
 
-def predict(model: Model, latents: Tensor, timestep: int, text: Tensor, empty: Tensor) -> Step:
-    """Both predictions for latents (N, C, H, W); `text` and `empty`: embeddings (1, tokens, D). Raises ModelError for flow matching."""
+def predict(model: Model, latents: Tensor, timestep: int, text: Text, empty: Text) -> Step:
+    """Both predictions for latents (N, C, H, W); `text` and `empty`: one row each. Raises ModelError for flow matching."""
     network = diffusion(model)
     prompted, plain = (
-        model.output(latents, timestep, t.expand(len(latents), -1, -1)).float()
-        for t in (text, empty)
+        model.output(latents, timestep, t.expand(len(latents))).float() for t in (text, empty)
     )
     return Step(timestep, prompted, plain, network.gain(timestep).to(latents.device))
 

@@ -80,7 +80,5 @@ def entropy_e(
         spending(model) as spent,
         recorded(model, lambda name, step, p: seen.update({name: p.mean(1)})),
     ):
-        model.predict_noise(
-            latents, model.timesteps(settings.steps)[0], text.expand(images, -1, -1)
-        )
+        model.predict_noise(latents, model.timesteps(settings.steps)[0], text.expand(images))
     return spent.score(attention_entropy(seen[names[layer]]))

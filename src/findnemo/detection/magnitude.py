@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -85,10 +86,12 @@ def saliency(model: Model, prompt: str, settings: ImageSettings, *, images: int 
     """
     tokens = model.tokens(prompt)[model.starts : -1]
     latents = model.noise(prompt, range(images), settings.seed)
-    text, empty = model.encode([prompt]).clone().requires_grad_(), model.unconditional()
+    text, empty = model.encode([prompt]), model.unconditional()
+    embedding = text.tokens.clone().requires_grad_()
     with torch.enable_grad():
-        step = predict(model, latents, model.timesteps(settings.steps)[0], text, empty)
-        (slope,) = torch.autograd.grad(norms(step.gap).mean(), text)
+        first = model.timesteps(settings.steps)[0]
+        step = predict(model, latents, first, replace(text, tokens=embedding), empty)
+        (slope,) = torch.autograd.grad(norms(step.gap).mean(), embedding)
     values = slope[0].float().norm(dim=1)
     if not torch.isfinite(values).all():
         raise NumericalError(NOT_FINITE)

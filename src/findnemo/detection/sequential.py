@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -58,10 +58,9 @@ class Screen:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Screen:
         """Raises InputError for what `to_json` does not give."""
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise InputError(f"a screen of another findnemo version: {error}") from error
+        if set(values) != {field.name for field in fields(cls)}:
+            raise InputError(f"a screen of another findnemo version: {sorted(values)!r:.200}")
+        return cls(**values)
 
 
 def screen(calibration: Calibration, samples: int | None = None, recall: float = 0.99) -> Screen:

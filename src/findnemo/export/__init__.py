@@ -2,6 +2,8 @@
 
 >>> list(FORMS)
 ['checkpoint', 'file', 'lora', 'kohya', 'neurons', 'card']
+
+May be imported: the names below. May import: runs, edits and what lies under them.
 """
 
 from __future__ import annotations

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from findnemo.export._selection import Selection
 from findnemo.runs import STANDINGS, Caption, neurons_of, standing
-from findnemo.runs.overview import BEFORE_AFTER, sampler_of
+from findnemo.runs.overview import BEFORE_AFTER, name_of, sampler_of
 
 LONGEST, MOST = 160, 100  # letters of a caption and captions that are listed
 PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
@@ -67,7 +66,7 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
         about.get("point"),
     )  # of a price list, if the user chose one
     return [
-        ("model", markdown(_name(about["source"]))),
+        ("model", markdown(name_of(about["source"]))),
         (
             "fingerprint",
             f"`{chosen.fingerprint}` (SHA-256 over all that scores depend on: schedule, tokenizers, text encoders, denoiser and adapters; "
@@ -97,35 +96,17 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
-def _name(source: str | None) -> str:
-    """What a model is called, without where it lies on somebody's disk."""
-    return (
-        Path(source).name
-        if source and (Path(source).exists() or Path(source).is_absolute())
-        else str(source)
-    )
-
-
 def _figures(chosen: Selection) -> list[str]:
     rows = []
-    for label, stage, before, after, *_ in BEFORE_AFTER:
-        results = [
-            r
-            for c in chosen.captions
-            if after in (r := c.results.get(stage, {})) and (before is None or before in r)
-        ]
-        if results:
-            old = f"{statistics.median(r[before] for r in results):.3f}" if before else ""
-            rows.append(
-                (
-                    label,
-                    old,
-                    f"{statistics.median(r[after] for r in results):.3f}",
-                    str(len(results)),
-                )
-            )
+    for measured in BEFORE_AFTER:
+        known = [pair for c in chosen.captions if (pair := measured.of(c)) is not None]
+        if known:
+            before = [old for old, _ in known if old is not None]
+            old = f"{statistics.median(before):.3f}" if before else ""
+            new = f"{statistics.median(new for _, new in known):.3f}"
+            rows.append((measured.label, old, new, str(len(known))))
     told = [_table(("median over captions", "before", "after", "n"), rows)]
-    checked = sum("verify" in c.results for c in chosen.captions)
+    checked = sum(c.verified is not None for c in chosen.captions)
     if checked < len(chosen.captions):
         told.append(
             f"{len(chosen.captions) - checked} of {len(chosen.captions)} captions were not verified on fresh seeds.\n"

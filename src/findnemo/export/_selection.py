@@ -23,6 +23,7 @@ from findnemo.runs import (
     switched_off,
 )
 from findnemo.runs.overview import holders
+from findnemo.runs.standing import falls
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def select(
         return Selection(off, tuple(named), factor, _about(run, known, named) | {"point": point})
     chosen = tuple(dict.fromkeys(c.id for c in named)) if captions else tuple(c.id for c in known)
     holding = tuple(
-        c for c in known if c.id in chosen and (len(switched_off(c)) or (captions and _falls(c)))
+        c for c in known if c.id in chosen and (len(switched_off(c)) or (captions and falls(c)))
     )
     for caption in named:
         if caption.id not in {c.id for c in holding}:
@@ -108,7 +109,7 @@ def _about(run: Run, known: Sequence[Caption], chosen: Sequence[Caption]) -> dic
     about = {key: run.meta(key) for key in ("source", "versions", "quality", "preprocessing")} | {
         "settings": settings_of(run)
     }
-    about["audited"] = len(known)
+    about["audited"] = sum(c.detected is not None for c in known)
     states, stand = (
         Counter(state(c) for c in known),
         Counter(standing(c) for c in known if c not in chosen),
@@ -117,11 +118,6 @@ def _about(run: Run, known: Sequence[Caption], chosen: Sequence[Caption]) -> dic
         "out_of_reach": stand["out of reach"]
     }
     return about
-
-
-def _falls(caption: Caption) -> bool:
-    """Whether the memory of a caption falls to tau, if it is one."""
-    return bool(caption.results.get("localize", {}).get("reached")) and len(neurons_of(caption)) > 0
 
 
 def most_shared(captions: Iterable[Caption], count: int) -> NeuronSet:
@@ -150,13 +146,9 @@ def _named(captions: Sequence[Caption], text: str) -> Caption:
 
 
 def _why_nothing(caption: Caption) -> str:
-    found = caption.results.get("localize")
-    if found is None:
-        return (
-            "not localized"
-            if caption.results.get("detect", {}).get("memorized")
-            else "not memorized"
-        )
+    if caption.localized is None:
+        over = caption.detected is not None and caption.detected.memorized
+        return "not localized" if over else "not memorized"
     if not neurons_of(caption):
         return "no neurons found"
     tried = ", ".join(str(point.neurons) for point in points_of(caption))

@@ -16,6 +16,7 @@ from findnemo.images._images import (
     save_png,
     sheet,
     to_pil,
+    usual,
 )
 
 __all__ = [
@@ -31,4 +32,5 @@ __all__ = [
     "save_png",
     "sheet",
     "to_pil",
+    "usual",
 ]

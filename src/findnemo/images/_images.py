@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MOST_STEPS = 1000
+SHIPPED = (
+    "demo",
+    "demo-natural",
+)  # models that come with findnemo: small, with images of few steps
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,15 @@ class ImageSettings:
                 f"image settings cannot be {values!r:.100}: this run was made by another findnemo, or is damaged"
             )
         return cls(**values)
+
+
+def usual(source: str) -> ImageSettings:
+    """The settings with which images of a model are made where nobody says otherwise, by what it was loaded from.
+
+    >>> usual("demo").steps, usual("CompVis/stable-diffusion-v1-4").steps
+    (15, 50)
+    """
+    return ImageSettings(steps=15, guidance=2.0) if source in SHIPPED else ImageSettings()
 
 
 def check_images(model: Any, settings: ImageSettings) -> None:

@@ -1,4 +1,7 @@
-"""Localization: which neurons hold the memory of a prompt (Finding NeMo, section 3.3 and Algorithms 1 to 4)."""
+"""Localization: which neurons hold the memory of a prompt (Finding NeMo, section 3.3 and Algorithms 1 to 4).
+
+May be imported: the names below and the modules here. May import: calibration, passes, images and what lies under them.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
-from findnemo import demo
 from findnemo.calibration import Calibration, layer_activations
 from findnemo.errors import InputError
-from findnemo.images import ImageSettings
+from findnemo.images import ImageSettings, usual
 from findnemo.localization.candidates import initial_selection, out_of_distribution_neurons
 from findnemo.localization.diagnosis import Diagnosis, diagnose
 from findnemo.localization.gentle import EFFORT, Bystanders, Choice, bystanders, gentlest
@@ -150,8 +152,8 @@ def localize(
 
     `search`: "trajectory" (default) goes on until pictures are no copies any more (module `trajectory`), as `images` makes them (steps and guidance; by
     default the model's usual ones), among the value neurons of `scope`: "all", or those of the layers that the "paper" names. The others look at one
-    noisy step, in the paper's layers: "gradient" ranks value neurons by a gradient and returns a 1-minimal set; "halving" does so from z-scores,
-    without gradients; "listing" is Algorithms 3 and 4 as published. `max_impact`: among sets that remove the memory prefer one that
+    noisy step, in the paper's layers: "gradient" ranks value neurons by a gradient and returns a 1-minimal set;
+    "listing" is Algorithms 3 and 4 as published. `max_impact`: among sets that remove the memory prefer one that
     changes the captions of `unrelated` (not memorized) by no more than this, see `Bystanders`; if none is found, the gentlest is returned,
     and its `impact` tells. `consensus`: so many searches, each on seeds of its own (base seeds seed, seed + 1, ...); the neurons that more than
     half of them found, and as many more, in order of frequency, as it takes for the memory to be gone on the seeds of all of them. Raises
@@ -190,13 +192,7 @@ def localize(
             else Bystanders(model, unrelated, calibration.settings)
         )
         return _to_the_end(
-            model,
-            prompt,
-            calibration,
-            images or demo.usual(model.source),
-            scope,
-            max_impact,
-            others,
+            model, prompt, calibration, images or usual(model.source), scope, max_impact, others
         )
 
 

@@ -8,14 +8,11 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
-from findnemo import demo
 from findnemo.edits import muted
 from findnemo.errors import EditError, InputError, NumericalError
-from findnemo.images import ImageSettings
+from findnemo.images import ImageSettings, usual
 from findnemo.localization.trajectory import COPIES, GONE, SAME, Copies, few_steps
-from findnemo.models import Model
+from findnemo.models import Model, Text
 from findnemo.passes.denoising import Denoising, likeness
 from findnemo.runtime.state import undisturbed
 
@@ -74,7 +71,7 @@ def diagnose(
         found = diagnose(findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring", findnemo.demo.calibration().ordinary)
         found.carrier  # 'value layers of down_blocks.1', where that memory was planted
     """
-    images = images or demo.usual(model.source)
+    images = images or usual(model.source)
     captions = [caption for caption in ordinary if caption != prompt][:ORDINARY]
     others = [Denoising(model, caption, 1, images.guidance, seed) for caption in captions]
     if not others:
@@ -147,8 +144,8 @@ def _outputs(model: Model, names: Sequence[str]) -> int:
     return sum(len(getattr(layer, "weight", ())) for layer in layers)
 
 
-def _shortened(model: Model, prompt: str) -> Iterator[tuple[str, Tensor]]:
-    """Text embeddings of the caption without something: all of it, its names (words with a capital letter or a digit), each word."""
+def _shortened(model: Model, prompt: str) -> Iterator[tuple[str, Text]]:
+    """The caption without something: all of it, its names (words with a capital letter or a digit), each word."""
     yield NO_CAPTION, model.unconditional()
     words = prompt.split()
     names = {word for word in words if word != word.lower() or any(c.isdigit() for c in word)}

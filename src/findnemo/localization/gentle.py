@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from findnemo.calibration import layer_activations
-from findnemo.edits import masks
 from findnemo.errors import InputError, MismatchError, NumericalError
 from findnemo.localization.search import Found
 from findnemo.models import Model, captions_in
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
 from findnemo.passes.deltas import Probe
-from findnemo.scores import SIMILARITIES, fault
+from findnemo.scores import fault
 from findnemo.settings import PAPER, Settings
 
 TRIES = 4  # sets whose impact is measured for one memory, the first included
@@ -54,7 +53,7 @@ class Bystanders:
         self.prompts, self._made_with = tuple(captions_in(prompts)), model.identity
         text = model.encode(list(self.prompts))
         self._probe = Probe.of_many(model, [(prompt, 0) for prompt in self.prompts], settings, text)
-        self._untouched, self._similarity = self._probe.deltas(), SIMILARITIES[settings.similarity]
+        self._untouched = self._probe.deltas()
         for prompt, delta in zip(self.prompts, self._untouched, strict=True):
             if (reason := fault(delta)) is not None:
                 raise NumericalError(f"unrelated caption {prompt!r}: {reason}")
@@ -83,7 +82,6 @@ class Bystanders:
         values: list[float] = self.changes(sets, but).mean(1).tolist()
         return values
 
-    @torch.no_grad()
     def changes(
         self, sets: Sequence[NeuronSet], but: str | None = None, most: int | None = None
     ) -> Tensor:
@@ -93,16 +91,8 @@ class Bystanders:
             raise InputError(
                 f"{but!r} is the only unrelated caption, and the one to be localized: give others"
             )
-        scales = {
-            n: s.repeat_interleave(len(keep), 0) for n, s in masks(self._probe.model, sets).items()
-        }
-        rows = keep * len(sets)
-        similarity = (
-            self._similarity(self._untouched[rows], self._probe.scaled_deltas(scales, rows), 1)
-            .double()
-            .cpu()
-        )
-        return (1 - similarity).nan_to_num(nan=WORST).clamp(min=0).view(len(sets), len(keep))
+        similarity = self._probe.similarities(self._untouched, sets, keep).double()
+        return (1 - similarity).nan_to_num(nan=WORST).clamp(min=0)
 
     def heaviest(self, neurons: NeuronSet, but: str | None = None) -> Neuron:
         """The neuron of a set with the largest impact by itself, on 4 of the captions. Of more than 8 neurons those 8 are measured whose

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from findnemo.edits import masks
-from findnemo.errors import EditError
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
 from findnemo.passes.deltas import Probe
+from findnemo.passes.gradients import GRADIENT_SCALE, frozen
 from findnemo.scores import SIMILARITIES, TOGETHER, by_seed, pairwise, score_of
 
 WITNESSES = 1  # to begin with
 FIRST = 2  # seeds that a set of several neurons is confirmed on before the rest: where it fails, it mostly fails there
-GRADIENT_SCALE = 1024.0  # keeps small gradients from vanishing in half precision
 
 
 class Replication:
@@ -56,21 +53,11 @@ class Replication:
                 [0],
             )
 
-    @torch.no_grad()
     def similarities(self, sets: Sequence[NeuronSet], seeds: Sequence[int]) -> Tensor:
         """Same-seed similarity with each set switched off, for each seed (positions): (sets, seeds), computed as one batch.
 
         The seeds of a set are compared together, as in the released code."""
-        scales = {
-            n: s.repeat_interleave(len(seeds), 0) for n, s in masks(self.probe.model, sets).items()
-        }
-        rows = [*seeds] * len(sets)
-        blocked = self.probe.scaled_deltas(scales, rows)
-        return (
-            self._similarity(self.unblocked[rows], blocked, len(seeds))
-            .view(len(sets), len(seeds))
-            .cpu()
-        )
+        return self.probe.similarities(self.unblocked, sets, seeds, together=len(seeds))
 
     def _known(self, neurons: NeuronSet, seeds: Sequence[int]) -> dict[int, float]:
         """Same-seed similarity of one set for some seeds, each measured once."""
@@ -165,20 +152,3 @@ class Replication:
             name: sum(gradients[1:], gradients[0])
             for name, *gradients in zip(widths, *parts, strict=True)
         }
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """No gradients for weights: only masks are asked for. Raises EditError for weights that were made where none can be taken."""
-    if any(p.is_inference() for p in module.parameters()):
-        raise EditError(
-            f"the weights of {type(module).__name__} were made under torch.inference_mode, so no gradient goes through them: load the model outside of it"
-        )
-    trained = [p for p in module.parameters() if p.requires_grad]
-    for p in trained:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in trained:
-            p.requires_grad_(True)

@@ -1,7 +1,6 @@
 """The searches: each takes the replicating seeds of a prompt, its activations and their z-scores, and returns what it found.
 
-The fast ones are one procedure with two rankings: rank all value neurons, take the shortest prefix of the ranking that suffices, leave
-out what is not needed.
+The fast one ranks all value neurons, takes the shortest prefix of a ranking that suffices, and leaves out what is not needed.
 """
 
 from __future__ import annotations
@@ -66,11 +65,6 @@ def _by_sensitivity(replication: Replication, z: Values) -> list[Ranking]:
     ]
 
 
-def by_halving(replication: Replication, z: Values, absolute: Values, tau: float) -> Found:
-    """All value neurons, those first whose activation is most unusual: no gradients."""
-    return ranked(replication, _by_unusualness(replication, z), tau, most_unusual(z))
-
-
 def _by_unusualness(replication: Replication, z: Values) -> list[Ranking]:
     return [lambda: most_unusual(z)]
 
@@ -86,11 +80,10 @@ def by_listing(replication: Replication, z: Values, absolute: Values, tau: float
 
 ONE_STEP: dict[str, Callable[[Replication, Values, Values, float], Found]] = {
     "gradient": by_gradient,
-    "halving": by_halving,
     "listing": by_listing,
 }
 SEARCHES = (DEFAULT, *ONE_STEP)
-_RANKINGS = {"gradient": _by_sensitivity, "halving": _by_unusualness, "listing": _by_unusualness}
+_RANKINGS = {"gradient": _by_sensitivity, "listing": _by_unusualness}  # of alternatives
 
 
 def first_guess(search: str, z: Values) -> NeuronSet:
@@ -148,7 +141,7 @@ def alternatives(
     """A function of neurons that are ruled out: another 1-minimal set that brings the memory down to tau without them, or None.
 
     No ranking is followed further than 32 neurons: a larger set is costly to reduce, and not gentle. What the search has measured and ranked is
-    used again. The listing has no order of its own: its alternatives come from that of halving.
+    used again. The listing ranks no neurons: its alternatives are ranked by unusualness.
     """
     rankings, worth = _RANKINGS[search](replication, z), most_unusual(z)
 

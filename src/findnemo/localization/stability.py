@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import combinations
 
 from findnemo.errors import InputError
-from findnemo.localization.growth import grown
+from findnemo.localization.minimal import sufficient_prefix
 from findnemo.neurons import Neuron, NeuronSet
 
 
@@ -41,7 +41,7 @@ def frequency(sets: Sequence[NeuronSet]) -> dict[Neuron, float]:
 
 
 def consensus_of(sets: Sequence[NeuronSet], gone: Callable[[NeuronSet], bool]) -> NeuronSet:
-    """The neurons that more than half of the sets hold; grown in order of frequency where `gone` says that they do not suffice.
+    """The neurons that more than half of the sets hold, and as many more, in order of frequency, as it takes until `gone` says yes.
 
     `gone(neurons)`: whether the memory is gone with them off. The union of all sets if nothing less suffices.
 
@@ -51,5 +51,8 @@ def consensus_of(sets: Sequence[NeuronSet], gone: Callable[[NeuronSet], bool]) -
     """
     shares = frequency(sets)
     most = NeuronSet.of(n for n, share in shares.items() if share > 0.5)
-    larger = grown(most, list(shares), lambda neurons: not gone(neurons))
-    return NeuronSet.of(shares) if larger is None else larger
+    if gone(most):
+        return most
+    others = [n for n in shares if n not in most]
+    added = sufficient_prefix(others, lambda more: gone(most | more)) if others else None
+    return NeuronSet.of(shares) if added is None else most | added

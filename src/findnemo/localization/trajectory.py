@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from findnemo.edits import masks
-from findnemo.localization.replication import frozen
 from findnemo.localization.search import descending
 from findnemo.models import Model
 from findnemo.neurons import Neuron, NeuronSet
 from findnemo.passes.denoising import Denoising, Path, likeness
+from findnemo.passes.gradients import frozen
 
 COPIES, FEW, WHOLE = (
     4,

@@ -6,6 +6,8 @@
 >>> with MITIGATIONS["attention"](model, Case(prompt)):
 ...     len(model.pipeline(prompt, num_inference_steps=2, num_images_per_prompt=3).images)
 3
+
+May be imported: the names below and the modules here. May import: passes, edits and what lies under them.
 """
 
 from functools import partial

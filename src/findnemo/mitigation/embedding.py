@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from findnemo.errors import EditError
-from findnemo.localization.replication import frozen
 from findnemo.mitigation._case import Case
-from findnemo.models import Model
+from findnemo.models import Model, Text
 from findnemo.passes.conditioning import Call, check_changeable, following
+from findnemo.passes.gradients import frozen
 from findnemo.runtime.state import undisturbed
 
 TARGET, ENTRIES = (
@@ -57,9 +58,9 @@ def adjusted_embedding(
 class _Adjust:
     """Forward pre-hook of the denoiser: adjust the conditional rows' embeddings at the first step, use them from then on."""
 
-    def __init__(self, model: Model, call: Call, change: Callable[[Tensor, int, Tensor], Tensor]):
+    def __init__(self, model: Model, call: Call, change: Callable[[Tensor, int, Text], Text]):
         self.model, self.call, self.change = model, call, change
-        self.embeddings = torch.empty(0)
+        self.adjusted = Text(torch.empty(0))
 
     def __call__(
         self, module: nn.Module, args: tuple, kwargs: dict[str, Any]
@@ -67,17 +68,17 @@ class _Adjust:
         if not self.call.following:
             return None
         latents, timestep, *_ = args
-        text = self.model.text_of(kwargs).clone()
+        text = self.model.text_of(kwargs)
         rows = self.call.rows(len(text))
         if self.call.step == 0:
             with self.call.aside():
-                self.embeddings = self.change(latents[rows], int(timestep), text[rows])
-        if len(self.embeddings) != len(text[rows]):
+                self.adjusted = self.change(latents[rows], int(timestep), text[rows])
+        if len(self.adjusted) != len(text[rows]):
             raise EditError(
-                f"a pass of {len(text[rows])} images after a first step of {len(self.embeddings)}: "
+                f"a pass of {len(text[rows])} images after a first step of {len(self.adjusted)}: "
                 "embeddings are adjusted for whole pipeline calls, begin a new one"
             )
-        text[rows] = self.embeddings
+        text = Text.cat([text[: rows.start], self.adjusted])
         return args, kwargs | self.model.conditions(text)
 
 
@@ -86,37 +87,31 @@ def adjusted(
     model: Model,
     latents: Tensor,
     timestep: int,
-    text: Tensor,
-    empty: Tensor,
+    text: Text,
+    empty: Text,
     target: float = TARGET,
     iterations: int = ITERATIONS,
-) -> Tensor:
-    """`adjust` each row of embeddings (N, tokens, D) for its latent (N, C, H, W); `empty`: the empty prompt's (1, tokens, D).
+) -> Text:
+    """`adjust` the tokens of each of N prompts for its latent (N, C, H, W); `empty`: the empty prompt.
 
-    What a model is told beside the tokens (`Model.extras`) stays as it is. One row at a time: then it does not matter, to the last bit, which
+    What a model is told beside the tokens stays as it is. One row at a time: then it does not matter, to the last bit, which
     others there are.
     """
     scaled = target * (latents[0].numel() / ENTRIES) ** 0.5
     rows = []
     with frozen(model.denoiser):
-        for x, y in zip(latents.split(1), text.split(1), strict=True):
-            tokens, beside = y.tensor_split([y.shape[1] - model.further(y)], 1)
-            shared = y.shape[1] - model.further(y, last=model.circumstances)
-            noise = partial(_noise, model, x, timestep, beside)
+        for x, y in zip(latents.split(1), text.split(), strict=True):
+            without = replace(empty, sizes=y.sizes, guidance=y.guidance)
             with torch.no_grad():
-                unprompted = model.predict_noise(
-                    x, timestep, torch.cat([empty[:, :shared], y[:, shared:]], 1)
-                )
-            rows.append(
-                torch.cat(
-                    [adjust(noise, tokens, unprompted, scaled, iterations, model.starts), beside], 1
-                )
-            )
-    return torch.cat(rows)
+                unprompted = model.predict_noise(x, timestep, without)
+            noise = partial(_noise, model, x, timestep, y)
+            tokens = adjust(noise, y.tokens, unprompted, scaled, iterations, model.starts)
+            rows.append(replace(y, tokens=tokens))
+    return Text.cat(rows)
 
 
-def _noise(model: Model, latents: Tensor, timestep: int, beside: Tensor, tokens: Tensor) -> Tensor:
-    return model.predict_noise(latents, timestep, torch.cat([tokens, beside], 1))
+def _noise(model: Model, latents: Tensor, timestep: int, text: Text, tokens: Tensor) -> Tensor:
+    return model.predict_noise(latents, timestep, replace(text, tokens=tokens))
 
 
 @undisturbed

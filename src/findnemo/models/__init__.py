@@ -1,4 +1,7 @@
-"""Models: one adapter per architecture, and `load`."""
+"""Models: one adapter per architecture, and `load`.
+
+May be imported: the names below. May import: runtime, files, settings, seeds and errors.
+"""
 
 from findnemo.models._base import SCOPES, Model, captions_in, require_caption
 from findnemo.models._diffusion import DiffusionModel
@@ -6,6 +9,7 @@ from findnemo.models._flow import FlowModel
 from findnemo.models._loading import load
 from findnemo.models._reading import Reader, cut
 from findnemo.models._samplers import SAMPLERS, check_steps, sampler_class, sampler_name, sampling
+from findnemo.models._text import Text
 from findnemo.models.deepfloyd import DeepFloyd
 from findnemo.models.flux import Flux
 from findnemo.models.pixart import PixArt
@@ -26,6 +30,7 @@ __all__ = [
     "StableDiffusion",
     "StableDiffusion3",
     "StableDiffusionXL",
+    "Text",
     "captions_in",
     "check_steps",
     "cut",

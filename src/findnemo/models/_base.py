@@ -25,9 +25,9 @@ from findnemo.models._modules import (
     unsteady,
     width_of,
 )
-from findnemo.models._packing import rows_of
 from findnemo.models._reading import Prepared, Reader, as_it_is, cut, kind_of, named
 from findnemo.models._samplers import fitting
+from findnemo.models._text import Text
 from findnemo.runtime.notices import notice
 from findnemo.runtime.state import evaluating, modules_of, plain_arithmetic, spare_scheduler, taking
 from findnemo.seeds import sample_seed
@@ -91,9 +91,6 @@ class Model:
     )  # what the pipeline does to a caption before a tokenizer sees it
     decodes = True  # whether a VAE makes images of latents
     shift = 0.0  # what the pipeline adds to latents before they are decoded
-    circumstances = (
-        0  # how many of the last `extras` are a call's (sizes, guidance) and not the prompt's
-    )
     distilled = False  # whether guidance is part of the network, so that passes see no half without the prompt
     finished: Mapping[str, Any] = {
         "output_type": "latent"
@@ -137,42 +134,32 @@ class Model:
         """Whether a value layer is one in which Finding NeMo looks for memories (section 3.1); by default all are."""
         return True
 
-    def encode(self, prompts: Sequence[str]) -> Tensor:
-        """Token embeddings (N, tokens, D) of N prompts, padded as the pipeline pads them.
-
-        What else a model wants to know of a prompt (pooled embeddings, masks) travels in further rows of the same tensor, see
-        `_packing`: so that whatever repeats, selects or batches prompts need not know of it.
-        """
+    def encode(self, prompts: Sequence[str]) -> Text:
+        """All that the denoiser is told of N prompts, padded as the pipeline pads them."""
         raise NotImplementedError(f"{type(self).__name__} does not encode prompts")
 
-    @property
-    def extras(self) -> dict[str, int]:
-        """Name -> width of what travels in the further rows of `encode`, in their order."""
-        return {}
-
-    def unconditional(self) -> Tensor:
-        """What stands for no prompt in the pipeline's guidance, (1, tokens, D) as `encode` gives it."""
+    def unconditional(self) -> Text:
+        """What stands for no prompt in the pipeline's guidance, one row."""
         return self.encode([""])
 
-    def conditions(self, text: Tensor) -> dict[str, Any]:
+    def conditions(self, text: Text) -> dict[str, Any]:
         """Keyword arguments that tell the denoiser of prompts encoded as `text`."""
-        return {"encoder_hidden_states": text}
+        return {"encoder_hidden_states": text.tokens}
 
-    def text_of(self, conditions: Mapping[str, Any]) -> Tensor:
+    def text_of(self, conditions: Mapping[str, Any]) -> Text:
         """The other way: `text` from the keyword arguments of a pass under way."""
-        text: Tensor = conditions["encoder_hidden_states"]
-        return text
+        return Text(conditions["encoder_hidden_states"])
 
-    def output(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
-        """What the network itself predicts (eps, v, a velocity), (N, C, H, W), of latents (N, C, H, W) and embeddings (N, tokens, D)."""
+    def output(self, latents: Tensor, timestep: float, text: Text) -> Tensor:
+        """What the network itself predicts (eps, v, a velocity), (N, C, H, W), of latents (N, C, H, W) and N prompts."""
         raise NotImplementedError(f"{type(self).__name__} predicts nothing")
 
     def as_noise(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:
         """`predict_noise` from what the network predicts of latents, both (N, C, H, W): as it is, or computed in float32 at least."""
         return output
 
-    def predict_noise(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
-        """eps(x_t, t, y), (N, C, H, W), for latents (N, C, H, W) and embeddings (N, tokens, D). No guidance.
+    def predict_noise(self, latents: Tensor, timestep: float, text: Text) -> Tensor:
+        """eps(x_t, t, y), (N, C, H, W), for latents (N, C, H, W) and N prompts. No guidance.
 
         Where noise is not what the network predicts, it is what differs from x_t as eps does, up to a positive factor (`DiffusionModel`, `FlowModel`).
         """
@@ -199,15 +186,15 @@ class Model:
         """Name -> attention module (diffusers `Attention`) in which the image looks at the prompt, in forward order. Optional."""
         return {}
 
-    def value_inputs(self, text: Tensor) -> dict[str, Tensor]:
+    def value_inputs(self, text: Text) -> dict[str, Tensor]:
         """Layer -> what its value projection sees of prompts encoded as `text`, (N, tokens, width).
 
         By default the embeddings themselves. A model whose value layers see more than the prompt answers `value_activations` instead.
         """
-        return dict.fromkeys(self.value_layers, text[:, : text.shape[1] - self.further(text)])
+        return dict.fromkeys(self.value_layers, text.tokens)
 
     @torch.no_grad()
-    def value_activations(self, prompts: Sequence[str], text: Tensor) -> dict[str, Tensor]:
+    def value_activations(self, prompts: Sequence[str], text: Text) -> dict[str, Tensor]:
         """Layer -> (N, width), float32: a_i^l(y), the mean over all token positions of |activation|, of prompts encoded as `text`.
 
         Where value projections see nothing but the prompt, this is one matrix product a layer and no pass of the denoiser.
@@ -260,7 +247,7 @@ class Model:
         raise NotImplementedError(f"{type(self).__name__} does not say how its latents are noised")
 
     def regression(
-        self, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor
+        self, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Text
     ) -> tuple[Tensor, Tensor]:
         """What the denoiser predicts of noised latents, and what it was trained to predict (eps or v), both (N, C, H, W).
 
@@ -320,14 +307,6 @@ class Model:
             if prompt not in self.told and (what := cut(self.readers, prompt)):
                 self.told.add(prompt)
                 self.tell(f"{prompt[:60]!r}: {what}")
-
-    def further(self, text: Tensor, last: int | None = None) -> int:
-        """Rows of `text` (N, rows, D) that carry `extras`, or the `last` ones of them."""
-        widths = list(self.extras.values())
-        return sum(
-            rows_of(width, text.shape[-1])
-            for width in widths[len(widths) - (len(widths) if last is None else last) :]
-        )
 
     @property
     def value_layers(self) -> dict[str, nn.Module]:

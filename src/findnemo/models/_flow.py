@@ -9,6 +9,7 @@ from torch import Tensor
 
 from findnemo.models._base import Model
 from findnemo.models._modules import exact
+from findnemo.models._text import Text
 
 
 class FlowModel(Model):
@@ -49,11 +50,11 @@ class FlowModel(Model):
         "use_beta_sigmas",
     )
 
-    def velocity(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
+    def velocity(self, latents: Tensor, timestep: float, text: Text) -> Tensor:
         """v(x_s, s, y), (N, C, H, W), for latents (N, C, H, W), timestep s * 1000 and encoded prompts. No guidance."""
         raise NotImplementedError(f"{type(self).__name__} does not predict a velocity")
 
-    def output(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
+    def output(self, latents: Tensor, timestep: float, text: Text) -> Tensor:
         return self.velocity(latents, timestep, text)
 
     def as_noise(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:

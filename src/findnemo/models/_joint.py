@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from findnemo.models._flow import FlowModel
 from findnemo.models._reading import usual_length
+from findnemo.models._text import Text
 from findnemo.settings import PAPER
 
 BLOCK = re.compile(r"transformer_blocks\.\d+")
@@ -25,8 +26,9 @@ class JointAttention(FlowModel):
     """
 
     @property
-    def widths_beside(self) -> list[int]:
-        return [self.pipeline.transformer.config.pooled_projection_dim]
+    def pooled_width(self) -> int:
+        """Width of the pooled embedding that the transformer takes."""
+        return int(self.pipeline.transformer.config.pooled_projection_dim)
 
     def limit(self, part: str) -> int:
         """CLIP's tokenizers share a limit that the pipeline keeps; T5 reads what the pipeline asks of it by default."""
@@ -42,7 +44,7 @@ class JointAttention(FlowModel):
         return self.find("parts", _gives_both)
 
     @torch.no_grad()
-    def value_activations(self, prompts: Sequence[str], text: Tensor) -> dict[str, Tensor]:
+    def value_activations(self, prompts: Sequence[str], text: Text) -> dict[str, Tensor]:
         """Layer -> (N, width), float32: the mean over all text positions of |activation|, at the first timestep and on the prompt's first latent.
 
         One pass a prompt, and each by itself: what is said of a prompt does not depend on the others.
@@ -52,7 +54,7 @@ class JointAttention(FlowModel):
         with ExitStack() as stack:
             for name, layer in self.value_layers.items():
                 stack.callback(layer.register_forward_hook(_keeping(seen[name])).remove)
-            for prompt, row in zip(prompts, text.split(1), strict=True):
+            for prompt, row in zip(prompts, text.split(), strict=True):
                 self.predict_noise(self.noise(prompt, [0]), timestep, row)
         return {name: torch.cat(rows) for name, rows in seen.items()}
 

@@ -96,6 +96,15 @@ def applied(layer: nn.Module, inputs: Tensor) -> Tensor:
     return output.to(inputs.device)
 
 
+def unfused(tokens: Tensor) -> Tensor:
+    """Embeddings (N, tokens, D) as they are, so laid out that a linear layer adds its bias after the product.
+
+    Where its input is contiguous it adds the bias within the product, and rounds differently. Several rows of one expanded prompt never
+    are; so several prompts shall not be either, or a prompt's prediction would depend on what shares its pass.
+    """
+    return torch.nn.functional.pad(tokens, (0, 0, 0, 1))[:, :-1]
+
+
 def submodule(module: nn.Module, name: str) -> nn.Module | None:
     found: nn.Module | None = module
     for part in name.split("."):

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from findnemo.models._reading import lowered
+from findnemo.models._text import Text
 from findnemo.models.stable_diffusion import StableDiffusion
 
 LONGEST = 77  # tokens with which IF was trained, though T5 reads more
@@ -40,10 +41,10 @@ class DeepFloyd(StableDiffusion):
     def cross_attentions(self) -> dict[str, nn.Module]:
         return {}  # its attention is shared between prompt and image: no probabilities over the prompt alone
 
-    def value_inputs(self, text: Tensor) -> dict[str, Tensor]:
+    def value_inputs(self, text: Text) -> dict[str, Tensor]:
         """The embeddings after the U-Net's own projection and the normalization of each attention."""
         unet: Any = self.denoiser
-        projected = self.projected(text)
+        projected = self.projected(text.tokens)
         attentions = {
             name: unet.get_submodule(name.rpartition(".")[0]) for name in self.value_layers
         }

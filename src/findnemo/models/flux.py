@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from findnemo.models._joint import JointAttention
-from findnemo.models._packing import packed, unpacked
+from findnemo.models._modules import unfused
 from findnemo.models._reading import converted
+from findnemo.models._text import Text, of_width
 
 UNGUIDED = 1.0  # the embedded guidance scale at which a distilled model stands for the one without guidance
 
@@ -34,15 +35,14 @@ class Flux(JointAttention):
         return self.pipeline.transformer.config.in_channels // 4, size, size
 
     @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> Tensor:
-        """T5 embeddings, and the pooled CLIP embedding as a last row: (N, 512 + 1, D)."""
+    def encode(self, prompts: Sequence[str]) -> Text:
+        """T5 embeddings, (N, 512, D), and the pooled CLIP embedding."""
         embeds, pooled, _ = self.pipeline.encode_prompt(list(prompts), device=self.device)
         self.tell_cut(prompts)
-        return packed(embeds.to(self.dtype), pooled, widths=self.widths_beside)
+        return Text(embeds, of_width(pooled, self.pooled_width)).to(self.device, self.dtype)
 
-    def velocity(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
+    def velocity(self, latents: Tensor, timestep: float, text: Text) -> Tensor:
         config, place, dtype = self.pipeline.transformer.config, latents.device, latents.dtype
-        embeds, pooled = unpacked(text, self.widths_beside)
         count, channels, height, width = latents.shape
         output = self.denoiser(
             self.pipeline._pack_latents(latents.contiguous(), count, channels, height, width),
@@ -50,9 +50,9 @@ class Flux(JointAttention):
             guidance=torch.full((count,), UNGUIDED, device=place)
             if config.guidance_embeds
             else None,
-            pooled_projections=pooled,
-            encoder_hidden_states=embeds,
-            txt_ids=torch.zeros(embeds.shape[1], 3, device=place, dtype=dtype),
+            pooled_projections=text.pooled,
+            encoder_hidden_states=unfused(text.tokens),
+            txt_ids=torch.zeros(text.tokens.shape[1], 3, device=place, dtype=dtype),
             img_ids=self.pipeline._prepare_latent_image_ids(
                 count, height // 2, width // 2, place, dtype
             ),

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from findnemo.errors import ModelError
 from findnemo.models._diffusion import DiffusionModel
-from findnemo.models._packing import packed, rows_of, unpacked
+from findnemo.models._modules import unfused
 from findnemo.models._reading import cleaned, usual_length
+from findnemo.models._text import Text
 
 PART = re.compile(r"pos_embed|transformer_blocks\.\d+")
 PROJECTION = re.compile(r"caption_projection|transformer_blocks\.\d+\.attn2\.to_[kv]")
@@ -23,7 +24,7 @@ class PixArt(DiffusionModel):
 
     A U-Net's down and mid blocks have no counterpart here: all blocks work at one resolution, so none is left out. Activations are
     means over all positions that the pipeline passes (120 for alpha, 300 for Sigma), padding included: the published definition. The
-    cross-attention masks the padding; so the mask travels with the embeddings as a further row, see `_packing`.
+    cross-attention masks the padding.
     Sources: Chen et al. 2024 (PixArt-alpha), Chen et al. 2024 (PixArt-Sigma).
     """
 
@@ -53,28 +54,27 @@ class PixArt(DiffusionModel):
         return config.in_channels, config.sample_size, config.sample_size
 
     @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> Tensor:
-        """T5 embeddings of the captions as the pipeline cleans them, and the attention mask as a last row: (N, tokens + 1, D)."""
+    def encode(self, prompts: Sequence[str]) -> Text:
+        """T5 embeddings of the captions as the pipeline cleans them, and the attention mask."""
         embeds, mask, *_ = self.pipeline.encode_prompt(
             list(prompts), False, device=self.device, clean_caption=True
         )
         self.tell_cut(prompts)
-        return packed(embeds.to(self.dtype), mask)
+        return Text(embeds, mask=mask).to(self.device, self.dtype)
 
-    def value_inputs(self, text: Tensor) -> dict[str, Tensor]:
+    def value_inputs(self, text: Text) -> dict[str, Tensor]:
         """What the value projections see: the embeddings after `caption_projection`, (N, tokens, width)."""
-        embeds, _ = _parts(text)
+        embeds = unfused(text.tokens)
         projection = self.pipeline.transformer.caption_projection
         return dict.fromkeys(
             self.value_layers, embeds if projection is None else projection(embeds)
         )
 
-    def output(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
-        embeds, mask = _parts(text)
+    def output(self, latents: Tensor, timestep: float, text: Text) -> Tensor:
         output = self.denoiser(
             latents,
-            encoder_hidden_states=embeds,
-            encoder_attention_mask=mask,
+            encoder_hidden_states=unfused(text.tokens),
+            encoder_attention_mask=text.mask,
             timestep=torch.full((len(latents),), timestep, device=latents.device),
             added_cond_kwargs=self._size(latents),
             return_dict=False,
@@ -96,11 +96,3 @@ class PixArt(DiffusionModel):
             raise ModelError(
                 f"the transformer takes {channels} channels and returns {out}: findnemo reads noise, alone or with a learned variance"
             )
-
-
-def _parts(text: Tensor) -> tuple[Tensor, ...]:
-    """Embeddings (N, tokens, D) and attention mask (N, tokens)."""
-    rows, width = text.shape[1:]
-    return unpacked(
-        text, [rows - rows_of(rows, width + 1)]
-    )  # of every D + 1 rows or fewer, one carries the mask of the others

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from findnemo.errors import InputError, ModelError
 from findnemo.models._diffusion import DiffusionModel
 from findnemo.models._modules import applied, exact, part_of
-from findnemo.models._packing import packed, unpacked
 from findnemo.models._reading import converted
+from findnemo.models._text import Text
 
 PART = re.compile(
     r"conv_in|(down_blocks\.\d+|mid_block)\.(resnets|attentions|downsamplers)\.\d+(\.transformer_blocks\.\d+\.attn1)?"
@@ -24,8 +24,8 @@ PART = re.compile(
 class StableDiffusion(DiffusionModel):
     """Neurons are the outputs of `attn2.to_v` in the down blocks and the mid block (Finding NeMo, section 3.1).
 
-    A U-Net into which guidance was distilled (Luo et al. 2023, latent consistency models) is told its scale as a further row of the
-    prompt's embedding: the pipeline's default one, for without guidance such a network was never trained.
+    A U-Net into which guidance was distilled (Luo et al. 2023, latent consistency models) is told its scale beside the prompt: the
+    pipeline's default one, for without guidance such a network was never trained.
     """
 
     changeable = True
@@ -75,7 +75,7 @@ class StableDiffusion(DiffusionModel):
             zip(("height", "width"), (side * scale for side in self.latent_shape[1:]), strict=True)
         )
 
-    def value_inputs(self, text: Tensor) -> dict[str, Tensor]:
+    def value_inputs(self, text: Text) -> dict[str, Tensor]:
         return {name: self.projected(tokens) for name, tokens in super().value_inputs(text).items()}
 
     def projected(self, tokens: Tensor) -> Tensor:
@@ -106,20 +106,8 @@ class StableDiffusion(DiffusionModel):
     def distilled(self) -> bool:  # type: ignore[override]
         return self.pipeline.unet.config.time_cond_proj_dim is not None
 
-    @property
-    def extras(self) -> dict[str, int]:
-        return (
-            {"timestep_cond": self.pipeline.unet.config.time_cond_proj_dim}
-            if self.distilled
-            else {}
-        )
-
-    @property
-    def circumstances(self) -> int:  # type: ignore[override]
-        return len(self.extras)
-
     @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> Tensor:
+    def encode(self, prompts: Sequence[str]) -> Text:
         options = {
             "device": self.device,
             "num_images_per_prompt": 1,
@@ -127,35 +115,34 @@ class StableDiffusion(DiffusionModel):
         }
         embeds, *others = self.pipeline.encode_prompt(list(prompts), **options)
         self.tell_cut(prompts)
-        beside = (self.beside(name, embeds, others) for name in self.extras)
-        return packed(embeds.to(self.dtype), *beside, widths=list(self.extras.values()))
+        return self.text_from(embeds, others).to(self.device, self.dtype)
 
-    def beside(self, name: str, embeds: Tensor, others: Sequence[Tensor]) -> Tensor:
-        """One of the `extras` of prompts, (N, width): `embeds` and `others` as the pipeline's `encode_prompt` gives them."""
+    def text_from(self, embeds: Tensor, others: Sequence[Tensor]) -> Text:
+        """Prompts as the denoiser is told of them, from what the pipeline's `encode_prompt` gives: token embeddings and the rest."""
+        width = self.pipeline.unet.config.time_cond_proj_dim
+        if width is None:
+            return Text(embeds)
         scale = inspect.signature(type(self.pipeline).__call__).parameters["guidance_scale"].default
-        known = self.pipeline.get_guidance_scale_embedding(
-            torch.tensor(scale - 1).repeat(len(embeds)), self.extras[name]
-        )
-        return known.to(embeds)
+        scales = torch.tensor(scale - 1).repeat(len(embeds))
+        guidance = self.pipeline.get_guidance_scale_embedding(scales, width)
+        return Text(embeds, guidance=guidance.to(embeds))
 
-    def conditions(self, text: Tensor) -> dict[str, Any]:
+    def conditions(self, text: Text) -> dict[str, Any]:
         self._check_prompt_suffices()
-        tokens, *extras = unpacked(text, list(self.extras.values()))
-        return {"encoder_hidden_states": tokens, **dict(zip(self.extras, extras, strict=True))}
+        known = {"encoder_hidden_states": text.tokens}
+        return known if text.guidance is None else known | {"timestep_cond": text.guidance}
 
-    def text_of(self, conditions: Mapping[str, Any]) -> Tensor:
-        return packed(
-            conditions["encoder_hidden_states"], *(conditions[name] for name in self.extras)
-        )
+    def text_of(self, conditions: Mapping[str, Any]) -> Text:
+        return Text(conditions["encoder_hidden_states"], guidance=conditions.get("timestep_cond"))
 
-    def output(self, latents: Tensor, timestep: float | Tensor, text: Tensor) -> Tensor:
+    def output(self, latents: Tensor, timestep: float | Tensor, text: Text) -> Tensor:
         output: Tensor = self.denoiser(
             latents, timestep, **self.conditions(text), return_dict=False
         )[0]
         return output[:, : latents.shape[1]]
 
     def regression(
-        self, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor
+        self, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Text
     ) -> tuple[Tensor, Tensor]:
         x, eps = exact(clean), exact(noise)
         a = self.alphas.to(x)[timesteps][:, None, None, None]

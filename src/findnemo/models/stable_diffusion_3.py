@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from findnemo.models._joint import JointAttention
-from findnemo.models._packing import packed, unpacked
+from findnemo.models._modules import unfused
+from findnemo.models._text import Text, of_width
 
 
 class StableDiffusion3(JointAttention):
@@ -32,22 +33,21 @@ class StableDiffusion3(JointAttention):
         return self.pipeline.transformer.config.in_channels, size, size
 
     @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> Tensor:
-        """CLIP and T5 embeddings one after the other, and the pooled CLIP embeddings as a last row: (N, 77 + 256 + 1, D)."""
+    def encode(self, prompts: Sequence[str]) -> Text:
+        """CLIP and T5 embeddings one after the other, (N, 77 + 256, D), and the pooled CLIP embeddings."""
         options = {"device": self.device, "do_classifier_free_guidance": False}
         embeds, _, pooled, _ = self.pipeline.encode_prompt(list(prompts), None, None, **options)
         self.tell_cut(prompts)
-        return packed(embeds.to(self.dtype), pooled, widths=self.widths_beside)
+        return Text(embeds, of_width(pooled, self.pooled_width)).to(self.device, self.dtype)
 
-    def velocity(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
-        embeds, pooled = unpacked(text, self.widths_beside)
+    def velocity(self, latents: Tensor, timestep: float, text: Text) -> Tensor:
         output: Tensor = self.denoiser(
             latents,
             timestep=torch.full(
                 (len(latents),), timestep, device=latents.device, dtype=torch.float32
             ),
-            encoder_hidden_states=embeds,
-            pooled_projections=pooled,
+            encoder_hidden_states=unfused(text.tokens),
+            pooled_projections=text.pooled,
             return_dict=False,
         )[0]
         return output

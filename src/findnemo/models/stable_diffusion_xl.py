@@ -3,61 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from findnemo.models._text import Text, of_width
 from findnemo.models.stable_diffusion import StableDiffusion
-
-ADDED = (
-    "text_embeds",
-    "time_ids",
-)  # `added_cond_kwargs` of the U-Net: the pooled embedding and the sizes
 
 
 class StableDiffusionXL(StableDiffusion):
     """Neurons are the outputs of `attn2.to_v` of every transformer block in the down blocks and the mid block: 34 layers in SDXL base.
 
-    Further rows of a prompt's embedding carry the pooled embedding and the six sizes (original, crop, target; height before width) that the
-    pipeline makes by default. Sources: Podell et al. 2023, section 2.2; diffusers' StableDiffusionXLPipeline.
+    The U-Net is told the pooled embedding of the second text encoder, and the six sizes (original, crop, target; height before width) that
+    the pipeline makes by default. Sources: Podell et al. 2023, section 2.2; diffusers' StableDiffusionXLPipeline.
     """
 
     encoders = (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2"))
     may_lack = ("tokenizer", "text_encoder")
 
     @property
-    def extras(self) -> dict[str, int]:
-        numbers = self.pipeline.unet.config.addition_time_embed_dim
-        pooled = self.pipeline.unet.config.projection_class_embeddings_input_dim - 6 * numbers
-        return {"text_embeds": pooled, "time_ids": 6, **super().extras}
+    def pooled_width(self) -> int:
+        """Width of the pooled embedding that the U-Net takes."""
+        config = self.pipeline.unet.config
+        return int(
+            config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        )
 
-    @property
-    def circumstances(self) -> int:  # type: ignore[override]
-        return len(self.extras) - 1
+    def text_from(self, embeds: Tensor, others: Sequence[Tensor]) -> Text:
+        size = [side * self.pipeline.vae_scale_factor for side in self.latent_shape[1:]]
+        sizes = torch.tensor([[*size, 0, 0, *size]]).to(embeds).expand(len(embeds), -1)
+        pooled = of_width(others[1], self.pooled_width)
+        return replace(super().text_from(embeds, others), pooled=pooled, sizes=sizes)
 
-    def beside(self, name: str, embeds: Tensor, others: Sequence[Tensor]) -> Tensor:
-        if name == "text_embeds":
-            return others[1]
-        if name == "time_ids":
-            size = [side * self.pipeline.vae_scale_factor for side in self.latent_shape[1:]]
-            return torch.tensor([[*size, 0, 0, *size]]).to(embeds).expand(len(embeds), -1)
-        return super().beside(name, embeds, others)
-
-    def unconditional(self) -> Tensor:
+    def unconditional(self) -> Text:
         text = self.encode([""])
-        if (
-            self.pipeline.config.force_zeros_for_empty_prompt
-        ):  # tokens and pooled embedding, not the sizes
-            text[:, : text.shape[1] - self.further(text, last=self.circumstances)] = 0
-        return text
+        if not self.pipeline.config.force_zeros_for_empty_prompt or text.pooled is None:
+            return text
+        return replace(
+            text, tokens=torch.zeros_like(text.tokens), pooled=torch.zeros_like(text.pooled)
+        )
 
-    def conditions(self, text: Tensor) -> dict[str, Any]:
-        conditions = super().conditions(text)
-        return conditions | {"added_cond_kwargs": {name: conditions.pop(name) for name in ADDED}}
+    def conditions(self, text: Text) -> dict[str, Any]:
+        added = {"text_embeds": text.pooled, "time_ids": text.sizes}
+        return super().conditions(text) | {"added_cond_kwargs": added}
 
-    def text_of(self, conditions: Mapping[str, Any]) -> Tensor:
-        return super().text_of({**conditions, **conditions["added_cond_kwargs"]})
+    def text_of(self, conditions: Mapping[str, Any]) -> Text:
+        added = conditions["added_cond_kwargs"]
+        return replace(
+            super().text_of(conditions), pooled=added["text_embeds"], sizes=added["time_ids"]
+        )
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:

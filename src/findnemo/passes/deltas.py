@@ -12,11 +12,11 @@ from torch import Tensor
 
 from findnemo.edits import masks, scaled
 from findnemo.errors import InputError, ModelError, NumericalError
-from findnemo.models import Model, require_caption
+from findnemo.models import Model, Text, require_caption
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.passes.reuse import Reuse
 from findnemo.runtime.memory import freed, out_of_memory, too_little
-from findnemo.scores import CONSTANT, constant, memorization_score, minmax
+from findnemo.scores import CONSTANT, SIMILARITIES, constant, memorization_score, minmax
 from findnemo.settings import PAPER, Settings
 
 BATCH = 64  # latents in one pass, until memory says otherwise
@@ -26,14 +26,14 @@ GROUP, SMALL = (
 )  # captions that share passes, for latents of up to so many positions: 64 latents with two seeds each
 
 T = TypeVar("T")
-Predict = Callable[[Tensor, int, Tensor], Tensor]
+Predict = Callable[[Tensor, int, Text], Tensor]
 
 
 class Probe:
     """One prompt under one model: text encoded once, latents drawn once, every delta one U-Net pass.
 
-    `samples` are the sample numbers of the initial latents (default 0 .. settings.samples - 1). `text`: its embedding
-    (1, tokens, D), if known; `of_many` makes a probe of several prompts. `reuse`: keep what the first pass computes before each value
+    `samples` are the sample numbers of the initial latents (default 0 .. settings.samples - 1). `text`: the prompt
+    encoded, one row, if known; `of_many` makes a probe of several prompts. `reuse`: keep what the first pass computes before each value
     layer, and compute later passes from the first edited layer on; for many passes under one model that changes in nothing else.
     `evaluations` counts U-Net sample evaluations: one latent through the U-Net once (also where part of it is reused), twice under
     guidance, three times with its gradient. `batch`: latents in one pass; halved when the device runs out of memory.
@@ -45,7 +45,7 @@ class Probe:
         prompt: str,
         settings: Settings = PAPER,
         samples: Sequence[int] | None = None,
-        text: Tensor | None = None,
+        text: Text | None = None,
         reuse: bool = False,
     ):
         model.check_editable()
@@ -71,9 +71,9 @@ class Probe:
 
     @classmethod
     def of_many(
-        cls, model: Model, rows: Sequence[tuple[str, int]], settings: Settings, text: Tensor
+        cls, model: Model, rows: Sequence[tuple[str, int]], settings: Settings, text: Text
     ) -> Probe:
-        """One latent a row, (prompt, sample number), of any prompts, with its text embedding (N, tokens, D).
+        """One latent a row, (prompt, sample number), of any prompts, with the prompt encoded, N rows.
 
         A row for which the model gives NaN has deltas of NaN, one whose difference has no content is infinite (`scores.fault`): it shall not
         fail the others.
@@ -121,6 +121,24 @@ class Probe:
             return self.one_pass(part, keep[rows], untouched if rows == slice(0, len(keep)) else 0)
 
         return torch.cat(self.in_batches(len(keep), part))
+
+    @torch.no_grad()
+    def similarities(
+        self, untouched: Tensor, sets: Sequence[NeuronSet], keep: Sequence[int], together: int = 1
+    ) -> Tensor:
+        """Same-seed similarity with each set switched off, (sets, samples), in one batch.
+
+        `untouched`: deltas of all samples; `keep`: positions of the samples that are asked. `together`: so many in a row are compared together,
+        where a similarity depends on that (MS-SSIM).
+        """
+        scales = {
+            name: scale.repeat_interleave(len(keep), 0)
+            for name, scale in masks(self.model, sets).items()
+        }
+        rows = [*keep] * len(sets)
+        alike = SIMILARITIES[self.settings.similarity]
+        values = alike(untouched[rows], self.scaled_deltas(scales, rows), together)
+        return values.view(len(sets), len(keep)).cpu()
 
     def one_pass(
         self, scales: Mapping[str, Tensor], keep: Sequence[int], untouched: int = 0
@@ -177,16 +195,16 @@ class Probe:
         first = min((self._layers.index(n) for n in scales), default=len(self._layers))
         return self._reuse.replay(self.model, first, keep)
 
-    def _eps(self, latents: Tensor, text: Tensor, predict: Predict) -> Tensor:
+    def _eps(self, latents: Tensor, text: Text, predict: Predict) -> Tensor:
         conditional = self._predict(latents, text, predict).float()
         if self.empty is None or self.settings.guidance is None:
             return conditional
         unconditional = self._predict(latents, self.empty, predict).float()
         return unconditional + self.settings.guidance * (conditional - unconditional)
 
-    def _predict(self, latents: Tensor, text: Tensor, predict: Predict) -> Tensor:
+    def _predict(self, latents: Tensor, text: Text, predict: Predict) -> Tensor:
         self.evaluations += len(latents)
-        return predict(latents, self.timestep, text.expand(len(latents), -1, -1))
+        return predict(latents, self.timestep, text.expand(len(latents)))
 
     def score(self, neurons: NeuronSet = EMPTY) -> float:
         """Memorization score: the largest pairwise similarity of the deltas, or their mean, as the settings say."""

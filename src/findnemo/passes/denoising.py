@@ -12,7 +12,7 @@ from torch import Tensor
 
 from findnemo.edits import scaled
 from findnemo.errors import NumericalError
-from findnemo.models import Model
+from findnemo.models import Model, Text
 from findnemo.runtime.memory import freed, out_of_memory, too_little
 
 BATCH = 8  # latents denoised at once, until memory says otherwise
@@ -87,12 +87,10 @@ class Denoising:
     def image(self, latents: Tensor, timestep: float, scales: Mapping[str, Tensor]) -> Tensor:
         """Guided x0_hat, (N, C, H, W), float32; differentiable in `scales`."""
         count = len(latents)
-        text, both = self.text.expand(count, -1, -1), latents
+        text, both = self.text.expand(count), latents
         if self.empty is not None:
-            text, both = (
-                torch.cat([self.empty.expand(count, -1, -1), text]),
-                torch.cat([latents, latents]),
-            )
+            text = Text.cat([self.empty.expand(count), text])
+            both = torch.cat([latents, latents])
         self.evaluations += len(both)
         with scaled(self.model, scales) if scales else nullcontext():
             images = self.model.image(self.model.output(both, timestep, text), both, timestep)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from findnemo.edits import scaled
 from findnemo.errors import EditError
-from findnemo.models import Model
+from findnemo.models import Model, Text
 
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}  # of the largest value
 
@@ -49,7 +49,7 @@ class Engine:
 
     @torch.no_grad()
     def predict(
-        self, latents: Tensor, timestep: int, text: Tensor, scales: Mapping[str, Tensor]
+        self, latents: Tensor, timestep: int, text: Text, scales: Mapping[str, Tensor]
     ) -> Tensor:
         """eps(x_t, t, y), (N, C, H, W), with the outputs of value layers multiplied by `scales`: layer -> (1 or N, width)."""
         count = len(latents)
@@ -57,7 +57,8 @@ class Engine:
         masks = {
             n: scales.get(n, torch.ones(1, w)).expand(count, -1) for n, w in self._widths.items()
         }
-        latents, text, *filled = (_filled(x, size) for x in (latents, text, *masks.values()))
+        latents, *filled = (_filled(x, size) for x in (latents, *masks.values()))
+        text = text.map(lambda tensor: _filled(tensor, size))
         masks = {
             n: m.to(latents.device, latents.dtype)[:, None].contiguous()
             for n, m in zip(masks, filled, strict=True)
@@ -73,13 +74,13 @@ class Engine:
             return self.model.as_noise(output, latents, timestep)[:count].clone()
 
     def _masked(
-        self, latents: Tensor, timestep: int, text: Tensor, masks: dict[str, Tensor]
+        self, latents: Tensor, timestep: int, text: Text, masks: dict[str, Tensor]
     ) -> Tensor:
         self._masks = masks
         return self.model.output(latents, timestep, text)
 
     def _hooked(
-        self, latents: Tensor, timestep: int, text: Tensor, masks: dict[str, Tensor]
+        self, latents: Tensor, timestep: int, text: Text, masks: dict[str, Tensor]
     ) -> Tensor:
         """The hooks are there whenever it runs: for the compiler to see, and for itself where it falls back to plain Python."""
         with ExitStack() as stack:
@@ -93,7 +94,7 @@ class Engine:
 
         return hook
 
-    def _check(self, latents: Tensor, timestep: int, text: Tensor) -> None:
+    def _check(self, latents: Tensor, timestep: int, text: Text) -> None:
         """Compare with the plain model under random masks, which no forgotten edit survives."""
         generator = torch.Generator().manual_seed(len(latents))
         scales = {

@@ -9,6 +9,8 @@
 
 What a file holds decides about its format; its suffix only where that could be several. A caption is kept as it stands, because one changed character can be enough to hide
 a memory: only surrounding whitespace and NUL, which belongs to no text, are removed. Other control characters stay.
+
+May be imported: the names below. May import: files and errors.
 """
 
 from findnemo.prompts._columns import CAPTION_COLUMNS, IMAGE_COLUMNS, TYPE_COLUMNS

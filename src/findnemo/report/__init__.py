@@ -1,4 +1,7 @@
-"""The report: a run directory as one HTML file that needs nothing else. No model is loaded; what runs hold is shown."""
+"""The report: a run directory as one HTML file that needs nothing else. No model is loaded; what runs hold is shown.
+
+May be imported: the names below. May import: studies, runs and what lies under them.
+"""
 
 from __future__ import annotations
 

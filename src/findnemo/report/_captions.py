@@ -7,25 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from findnemo.localization.trajectory import GONE
+from findnemo.neurons import EMPTY
 from findnemo.report import _charts as charts
 from findnemo.report._pictures import LARGE, NOISE, SIDE, Wanted
 from findnemo.report._text import LONGEST, shown
-from findnemo.runs import STANDINGS, Caption, dear, neurons_of, points_of, state
-from findnemo.runs.discoveries import p_of
+from findnemo.runs import Caption, dear, neurons_of, points_of, state
+from findnemo.runs.standing import WORDS, grown_by, z_scores
 
 MOST = 64  # neurons of a caption that are listed by name
-TOLD = {  # standings in a few words, beside a caption
-    "failed": "failed",
-    "out of reach": "out of reach",
-    "back": "back on fresh seeds",
-    "copies": "still gives copies",
-    "not replicated": "no fresh seed replicates",
-    "not verified": "not verified",
-    "not localized": "not localized",
-    "no neurons": "no neurons found",
-    "gone": "gone on fresh seeds",
-    "suspected": "suspected, no copies seen",
-}
 SCORES = (  # what it is, the stage, its values before and after; whether tau is what it is held to
     ("Score, search seeds", "localize", "score_before", None, True),
     ("A seed's similarity to itself before, search seeds", "localize", None, "score_after", True),
@@ -66,7 +55,7 @@ def example(path: Path, captions: Sequence[Caption], stand: Mapping[int, str]) -
     pictured = [
         c
         for c in captions
-        if stand[c.id] in TOLD and stand[c.id] != "suspected" and files_of(path, c)["after"]
+        if WORDS[stand[c.id]].beside and stand[c.id] != "suspected" and files_of(path, c)["after"]
     ]
     return next((c for c in pictured if stand[c.id] == "gone"), pictured[0] if pictured else None)
 
@@ -107,19 +96,20 @@ def cards(
             "type": c.type,
             "standing": stand[c.id],
             "state": state(c),
-            "told": TOLD[stand[c.id]],
-            "what": STANDINGS[stand[c.id]],
+            "told": WORDS[stand[c.id]].beside,
+            "tone": WORDS[stand[c.id]].tone,
+            "what": WORDS[stand[c.id]].means,
             "scores": _scores(c),
-            "tau": c.results.get("detect", {}).get("tau"),
-            "p": p_of(c),
+            "tau": c.detected and c.detected.tau,
+            "p": c.p,
             "q": (q or {}).get(c.id),
             "neurons": _neurons(c, numbers)[:MOST],
             "count": len(neurons_of(c)),
             "more": max(len(neurons_of(c)) - MOST, 0),
-            "grown": c.results.get("verify", {}).get("grown", 0),
-            "evaluations": c.results.get("localize", {}).get("evaluations"),
+            "grown": grown_by(c),
+            "evaluations": c.localized and c.localized.evaluations,
             "prices": _prices(c),
-            "diagnosis": c.results.get("localize", {}).get("diagnosis"),
+            "diagnosis": c.localized and c.localized.diagnosis,
             "failed": [f"{stage}: {reason}" for stage, reason in c.failed.items()],
             "pictures": {
                 kind: [pictures[w] for w in some if w in pictures]
@@ -146,7 +136,7 @@ def _prices(caption: Caption) -> dict[str, Any] | None:
     }
     if dear(caption):
         left = [
-            [0, caption.results["localize"].get("copy_before") or 1.0],
+            [0, (caption.localized and caption.localized.copy_before) or 1.0],
             *([p.neurons, p.left] for p in points),
         ]
         changed = [[0, 0.0], *([p.neurons, p.change] for p in points if p.change is not None)]
@@ -162,32 +152,22 @@ def _prices(caption: Caption) -> dict[str, Any] | None:
 def _scores(caption: Caption) -> list[dict[str, Any]]:
     rows = []
     for label, stage, before, after, held in SCORES:
-        values = caption.results.get(stage, {})
-        if (before is None or before in values) and (after is None or after in values):
-            rows.append(
-                {
-                    "label": label,
-                    "before": before and values[before],
-                    "after": after and values[after],
-                    "held": held,
-                }
-            )
+        values = caption.localized if stage == "localize" else caption.verified
+        old, new = (name and getattr(values, name, None) for name in (before, after))
+        if (before is None or old is not None) and (after is None or new is not None):
+            rows.append({"label": label, "before": old, "after": new, "held": held})
     return rows
 
 
 def _neurons(caption: Caption, numbers: Mapping[str, int]) -> list[dict[str, Any]]:
     """The neurons found for a caption with their z-scores, the most unusual first."""
-    found, checked = caption.results.get("localize", {}), caption.results.get("verify", {})
-    z = found.get("z", {}) | checked.get("z", {})
-    by_search = {
-        f"{name}:{i}" for name, indices in found.get("neurons", {}).items() for i in indices
-    }
+    z, by_search = z_scores(caption), caption.localized.neurons if caption.localized else EMPTY
     rows = [
         {
             "layer": numbers.get(name, name),
             "index": i,
             "z": z.get(f"{name}:{i}"),
-            "added": f"{name}:{i}" not in by_search,
+            "added": (name, i) not in by_search,
         }
         for name, i in neurons_of(caption)
     ]

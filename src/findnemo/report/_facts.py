@@ -6,7 +6,6 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +22,6 @@ from findnemo.report._pictures import thumbnails
 from findnemo.report._text import NONE, clipped, count, number, percent
 from findnemo.report.sentences import sentences
 from findnemo.runs import (
-    STANDINGS,
     Caption,
     Run,
     all_neurons,
@@ -40,12 +38,14 @@ from findnemo.runs import (
     switched_off,
 )
 from findnemo.runs.compare import STAGE
+from findnemo.runs.standing import WORDS
 from findnemo.stats import bootstrap, wilson
 
 LEAST = 5  # values from which an interval says something
 LISTED = 200  # captions that are not memorized, by name; results.csv has the rest
 SHARED = 15  # most shared neurons that are listed
-MEMORIZED = [s for s in STANDINGS if s not in ("open", "suspected", "not memorized")]
+MEMORIZED = [word for word in WORDS if word not in ("open", "suspected", "not memorized")]
+TROUBLE = [word for word in WORDS if WORDS[word].clause]
 QUALITY = (
     ("Change of pixels, of 1", None, "pixel_change", "low"),
     ("Change of pixels with random neurons off instead", None, "random_pixel_change", ""),
@@ -90,7 +90,7 @@ def facts(run: Run) -> dict[str, Any]:
     calibration, captions = Calibration.load(run.path / "calibration"), captions_of(run)
     settings = settings_of(run)
     tau = settings["tau"]
-    stand = {c.id: standing(c, tau) for c in captions}
+    stand = {c.id: standing(c) for c in captions}
     memorized = [
         c for kind in MEMORIZED for c in captions if stand[c.id] == kind and state(c) == "memorized"
     ]
@@ -113,7 +113,7 @@ def facts(run: Run) -> dict[str, Any]:
         "widths": widths,
     }
     return {
-        "name": _name(run.meta("source")),
+        "name": overview.name_of(run.meta("source")),
         "about": _about(run, known),
         "verdict": verdict(known),
         "trouble": _trouble(memorized, captions, stand, tau),
@@ -131,7 +131,7 @@ def facts(run: Run) -> dict[str, Any]:
         "sizes": charts.sizes([len(neurons_of(c)) for c in memorized if len(switched_off(c))]),
         "shared": _shared(held, numbers),
         "before_after": _before_after(
-            [c for c in memorized if "verify" in c.results and stand[c.id] != "out of reach"]
+            [c for c in memorized if c.verified and stand[c.id] != "out of reach"]
         ),
         "quality": _quality(run.meta("quality")),
         "mitigations": _mitigations(run, captions),
@@ -147,15 +147,6 @@ def facts(run: Run) -> dict[str, Any]:
     }
 
 
-def _name(source: str | None) -> str:
-    """What a model is called, without where it lies on somebody's disk."""
-    return (
-        Path(source).name
-        if source and (Path(source).exists() or Path(source).is_absolute())
-        else str(source)
-    )
-
-
 # the head of the page ---------------------------------------------------------------------------------------------------------
 
 
@@ -163,7 +154,7 @@ def verdict(known: dict[str, Any]) -> dict[str, str]:
     """One sentence, and its tone: good, bad or open. What is not gone comes first."""
     stand, memorized, captions = known["stand"], known["memorized"], known["captions"]
     doubtful = _suspected(known["suspected"])
-    audited = [c for c in captions if "detect" in c.results]
+    audited = [c for c in captions if c.detected is not None]
     kinds = Counter(stand[c.id] for c in memorized)
     if not audited:
         return {"tone": "open", "text": "No caption has been looked at yet."}
@@ -180,7 +171,7 @@ def verdict(known: dict[str, Any]) -> dict[str, str]:
             else "reaches the threshold on the seeds that were tried"
         )
         return {"tone": "good" if not few else "open", "text": f"{none}{few}.{doubtful}"}
-    bad = [f"{n} {_WORDS[kind]}" for kind in MEMORIZED if (n := kinds[kind]) and kind in _WORDS]
+    bad = [f"{n} {WORDS[kind].clause}" for kind in TROUBLE if (n := kinds[kind])]
     off, whole = len(all_neurons(captions)), sum(known["widths"].values())
     gone = kinds["gone"]
     if not bad:
@@ -208,18 +199,6 @@ def _suspected(captions: Sequence[Caption]) -> str:
     )
 
 
-_WORDS = {
-    "failed": "failed",
-    "out of reach": "stayed out of reach",
-    "back": "came back on fresh seeds",
-    "copies": "still gave copies",
-    "not replicated": "could not be checked, for no fresh seed replicates",
-    "not verified": "had neurons found but not verified",
-    "not localized": "had no search for neurons",
-    "no neurons": "did not replicate in the search",
-}
-
-
 def _joined(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
@@ -229,12 +208,11 @@ def _trouble(
 ) -> list[dict[str, Any]]:
     """Captions of which something is to be said first, by kind."""
     failed = [c for c in captions if stand[c.id] == "failed" and c not in memorized]
-    kinds = [k for k in MEMORIZED if k in _WORDS]
-    groups = [(kind, [c for c in [*memorized, *failed] if stand[c.id] == kind]) for kind in kinds]
+    groups = [(kind, [c for c in [*memorized, *failed] if stand[c.id] == kind]) for kind in TROUBLE]
     return [
         {
-            "kind": _WORDS[kind],
-            "what": STANDINGS[kind],
+            "kind": WORDS[kind].clause,
+            "what": WORDS[kind].means,
             "note": _note(kind, group, tau),
             "captions": [
                 {"id": c.id, "text": c.text, "linked": c in memorized} for c in group[:LISTED]
@@ -247,7 +225,7 @@ def _trouble(
 
 
 def _note(kind: str, group: Sequence[Caption], tau: float) -> str:
-    scores = [s for c in group if (s := _score(c)) is not None]
+    scores = [s for c in group if (s := c.score) is not None]
     if kind == "out of reach" and scores:
         near = (
             f"{number(min(scores))} to {number(max(scores))}"
@@ -256,26 +234,17 @@ def _note(kind: str, group: Sequence[Caption], tau: float) -> str:
         )
         return f"Score {near}, tau {number(tau)}: where a score lies just over tau, the caption may be no memory but a false alarm"
     if kind == "copies":
-        shares = sorted(c.results["verify"]["copies_after"] for c in group)
-        return (
-            f"{percent(shares[0])} to {percent(shares[-1])} of the images with the neurons off"
-            if len(shares) > 1
-            else (f"{percent(shares[0])} of the images with the neurons off")
-        )
+        checked = [c.verified for c in group if c.verified is not None]
+        shares = sorted(v.copies_after for v in checked if v.copies_after is not None)
+        most = f" to {percent(shares[-1])}" if len(shares) > 1 else ""
+        return f"{percent(shares[0])}{most} of the images with the neurons off" if shares else ""
     return ""
-
-
-def _score(caption: Caption) -> float | None:
-    """The memorization score over all seeds where it is known: detection stops as soon as a pair of seeds reaches tau."""
-    return caption.results.get("localize", {}).get(
-        "score_before", caption.results.get("detect", {}).get("score")
-    )
 
 
 def figures(known: dict[str, Any], quality: dict[str, Any] | None) -> list[dict[str, Any]]:
     """The five figures at the head of the page: those of `runs.overview`, with their intervals."""
     memorized, captions = known["memorized"], known["captions"]
-    found, worse, gone, off, _ = overview.figures(captions, known["tau"], quality)
+    found, worse, gone, off, _ = overview.figures(captions, quality)
     whole, neurons = sum(known["widths"].values()), all_neurons(captions)
     each = [len(neurons_of(c)) for c in memorized if len(switched_off(c))]
     note = f"{percent(len(neurons) / whole)} of the value neurons, in {len(neurons.layers)} of {count(len(known['widths']), 'layer')}"
@@ -340,7 +309,7 @@ def _about(run: Run, known: dict[str, Any]) -> list[tuple[str, str]]:
     )
     captions, stand = known["captions"], known["stand"]
     options = run.meta("source_options") or {}
-    opened = "".join(f", {name} {_name(value)}" for name, value in options.items())
+    opened = "".join(f", {name} {overview.name_of(value)}" for name, value in options.items())
     kinds = Counter(stand[c.id] for c in captions if stand[c.id] in ("failed", "open"))
     rest = "".join(f", {n} {kind}" for kind, n in kinds.items())
     scored = (
@@ -352,7 +321,7 @@ def _about(run: Run, known: dict[str, Any]) -> list[tuple[str, str]]:
     sampled = overview.sampler_of(settings)
     sampler = f", sampler {sampled}" if sampled else ""
     rows = [
-        ("Model", f"{_name(run.meta('source'))}{opened}"),
+        ("Model", f"{overview.name_of(run.meta('source'))}{opened}"),
         ("Fingerprint", str(settings["model"])),
         ("Captions", f"{len(captions):,} given{rest}"),
         (
@@ -368,7 +337,7 @@ def _about(run: Run, known: dict[str, Any]) -> list[tuple[str, str]]:
             f"{found['variant']}, step {found['timestep'] + 1} of {found['steps']}"
             + (
                 f", guidance {found['guidance']:g}"
-                if found["guidance"] is not None
+                if found.get("guidance") is not None
                 else ", no guidance"
             ),
         ),
@@ -394,7 +363,7 @@ def _about(run: Run, known: dict[str, Any]) -> list[tuple[str, str]]:
         ("Judges", _judges(run, captions)),
         (
             "Base seed",
-            f"{found['seed']}; searches use samples from 0, verification samples from 1000",
+            f"{found.get('seed')}; searches use samples from 0, verification samples from 1000",
         ),
         ("Precision", str(settings["dtype"])),
         (
@@ -425,15 +394,16 @@ def _how_tau(calibration: Calibration) -> str:
 def _judges(run: Run, captions: Iterable[Caption]) -> str:
     """What images were judged with: what the settings name, or what the results show was there."""
     named = settings_of(run).get("judges") or {}
-    values = {key for c in captions for key in c.results.get("verify", {})}
+    checked = [c.verified for c in captions if c.verified is not None]
     copies = (
         "copy descriptor"
-        if "sscd_gen" in values
+        if any(values.sscd_gen is not None for values in checked)
         else "no copy descriptor: copies are told by the correlation of pixels"
     )
-    clip = "CLIP" if "a_clip_after" in values else "no CLIP"
+    seen = any(values.a_clip_after is not None for values in checked)
+    clip = "CLIP" if seen else "no CLIP"
     which = [
-        f"{what} {_name(named[key])}" if key in named else what
+        f"{what} {overview.name_of(named[key])}" if key in named else what
         for key, what in (("descriptor", copies), ("clip", clip))
     ]
     preprocessing = "".join(
@@ -451,10 +421,10 @@ def _distribution(known: dict[str, Any]) -> dict[str, Any]:
     under = [
         s
         for c in known["captions"]
-        if stand[c.id] == "not memorized" and (s := _score(c)) is not None
+        if stand[c.id] == "not memorized" and (s := c.score) is not None
     ]
-    over = [s for c in known["memorized"] if (s := _score(c)) is not None]
-    doubtful = [s for c in known["suspected"] if (s := _score(c)) is not None]
+    over = [s for c in known["memorized"] if (s := c.score) is not None]
+    doubtful = [s for c in known["suspected"] if (s := c.score) is not None]
     groups = [
         ("hold-out", "holdout", holdout),
         ("audited, under tau", "under", under),
@@ -526,10 +496,16 @@ def _shared(held: dict[Neuron, list[Caption]], numbers: dict[str, int]) -> list[
 
 def _before_after(captions: Sequence[Caption]) -> list[dict[str, Any]]:
     """Medians over captions of what verification measured on fresh seeds."""
-    table = [
-        (m.title, m.before, m.after, m.good) for m in overview.BEFORE_AFTER if m.stage == "verify"
-    ]
-    return _rows(table, [c.results["verify"] for c in captions])
+    rows = []
+    for measured in overview.BEFORE_AFTER:
+        known = [pair for c in captions if (pair := measured.of(c)) is not None]
+        if known and measured.stage == "verify":
+            before = median([old for old, _ in known if old is not None])
+            after = median([new for _, new in known])
+            rows.append(
+                {"label": measured.title, "before": before, "after": after, "good": measured.good}
+            )
+    return rows
 
 
 def _quality(quality: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -638,16 +614,16 @@ def _cell(cell: Any, numeric: bool) -> tuple[str, str, str]:
 def _others(captions: Sequence[Caption], stand: dict[int, str], tau: float) -> dict[str, Any]:
     """Captions that are not memorized, the nearest to tau first, and those that failed or are open."""
     under = sorted(
-        (c for c in captions if stand[c.id] == "not memorized"), key=lambda c: -(_score(c) or 0.0)
+        (c for c in captions if stand[c.id] == "not memorized"), key=lambda c: -(c.score or 0.0)
     )
     rest = [c for c in captions if stand[c.id] in ("failed", "open") and state(c) != "memorized"]
     rows = [
         {
             "row": c.row,
             "text": clipped(c.text),
-            "score": _score(c),
+            "score": c.score,
             "standing": stand[c.id],
-            "seeds": c.results.get("detect", {}).get("samples"),
+            "seeds": c.detected and c.detected.samples,
             "reason": "; ".join(f"{stage}: {reason}" for stage, reason in c.failed.items()),
         }
         for c in [*rest, *under][:LISTED]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,9 +16,9 @@ from torch import Tensor
 
 from findnemo.errors import InputError, NumericalError
 from findnemo.images import ImageSettings, generate
-from findnemo.localization.replication import GRADIENT_SCALE, frozen
-from findnemo.models import Model
+from findnemo.models import Model, Text
 from findnemo.passes.conditioning import following
+from findnemo.passes.gradients import GRADIENT_SCALE, frozen
 from findnemo.robustness._subject import Subject, closeness, latents_of
 from findnemo.runtime.state import undisturbed
 from findnemo.seeds import ATTACK, sample_seed
@@ -32,11 +33,11 @@ STEPS = (0, 5, 10, 20, 30, 50)  # after which images are made; 50 as published
 
 
 def diffusion_loss(
-    model: Model, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor
+    model: Model, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Text
 ) -> Tensor:
     """Mean squared error (scalar, float32) of what the denoiser predicts of noised latents: eps or v, as it was trained.
 
-    `clean`, `noise`: (N, C, H, W). `timesteps`: (N,). `text`: (N, tokens, D).
+    `clean`, `noise`: (N, C, H, W). `timesteps`: (N,). `text`: N prompts.
     """
     predicted, target = model.regression(clean, noise, timesteps, text)
     return torch.nn.functional.mse_loss(predicted.float(), target.float())
@@ -58,35 +59,34 @@ def drawn(
 def optimised(
     model: Model,
     clean: Tensor,
-    text: Tensor,
+    text: Text,
     steps: Sequence[int] = STEPS,
     seed: int = 0,
     key: str = "",
     batch: int = BATCH,
     learning_rate: float = LEARNING_RATE,
-) -> dict[int, Tensor]:
-    """The embedding (1, tokens, D) after each of `steps` steps of descent on the diffusion loss of one picture.
+) -> dict[int, Text]:
+    """The prompt, one row, after each of `steps` steps of descent on the diffusion loss of one picture.
 
-    Adam, every position of the embedding; a batch of `batch` noises and timesteps drawn afresh each step from (seed, key, step). `clean`:
+    Adam, every position of the token embeddings; a batch of `batch` noises and timesteps drawn afresh each step from (seed, key, step). `clean`:
     the picture's latent (1, C, H, W). `text`: where to begin, as `model.encode` gives it; what a model is told beside the tokens
-    (`Model.extras`) stays. Raises ModelError for a model without a known loss, NumericalError if it gives NaN.
+    stays. Raises ModelError for a model without a known loss, NumericalError if it gives NaN.
 
     >>> import findnemo, torch
     >>> model = findnemo.load("demo")
     >>> text = model.encode(["a red star"])
     >>> made = optimised(model, torch.zeros(1, *model.latent_shape), text, steps=(0, 1), batch=2)
-    >>> bool((made[0] == text).all()), bool((made[1] == text).all())
+    >>> bool((made[0].tokens == text.tokens).all()), bool((made[1].tokens == text.tokens).all())
     (True, False)
     """
-    tokens, beside = text.tensor_split([text.shape[1] - model.further(text)], 1)
-    embedding = tokens.detach().float().clone().requires_grad_()
+    embedding = text.tokens.detach().float().clone().requires_grad_()
     optimizer = torch.optim.Adam([embedding], lr=learning_rate)
-    reached = {0: text.detach()} if 0 in steps else {}
+    reached = {0: text} if 0 in steps else {}
     with frozen(model.denoiser):
         for step in range(1, max(steps, default=0) + 1):
             noise, timesteps = drawn(model, (batch, *clean.shape[1:]), seed, key, step)
             with torch.enable_grad():
-                rows = torch.cat([embedding.to(text.dtype), beside], 1).expand(batch, -1, -1)
+                rows = replace(text, tokens=embedding.to(text.tokens.dtype)).expand(batch)
                 loss = GRADIENT_SCALE * diffusion_loss(
                     model, clean.expand(batch, -1, -1, -1), noise, timesteps, rows
                 )
@@ -98,38 +98,35 @@ def optimised(
                 )
             optimizer.step()
             if step in steps:
-                reached[step] = torch.cat([embedding.detach().to(text.dtype), beside], 1)
+                reached[step] = replace(text, tokens=embedding.detach().to(text.tokens, copy=True))
     return reached
 
 
 # where to begin ---------------------------------------------------------------------------------------------------------------
 
 
-def _random(model: Model, text: Tensor, seed: int, prompt: str) -> Tensor:
+def _random(model: Model, text: Text, seed: int, prompt: str) -> Text:
     """Noise with the mean and the deviation that the caption's embedding has at each position."""
     generator = torch.Generator().manual_seed(sample_seed(seed, f"random start\0{prompt}", 0))
-    tokens, beside = text.tensor_split([text.shape[1] - model.further(text)], 1)
+    tokens = text.tokens
     noise = torch.randn(tokens.shape, generator=generator).to(tokens)
-    return torch.cat(
-        [tokens.mean(2, keepdim=True) + tokens.std(2, keepdim=True) * noise, beside], 1
-    )
+    return replace(text, tokens=tokens.mean(2, keepdim=True) + tokens.std(2, keepdim=True) * noise)
 
 
-def _empty(model: Model, text: Tensor, seed: int, prompt: str) -> Tensor:
-    """The embedding of the empty prompt, beside it what the caption says."""
-    count = text.shape[1] - model.further(text)
-    return torch.cat([model.encode([""])[:, :count], text[:, count:]], 1)
+def _empty(model: Model, text: Text, seed: int, prompt: str) -> Text:
+    """The token embeddings of the empty prompt, beside them what the caption says."""
+    return replace(text, tokens=model.encode([""]).tokens)
 
 
-STARTS: dict[str, Callable[[Model, Tensor, int, str], Tensor]] = {
+STARTS: dict[str, Callable[[Model, Text, int, str], Text]] = {
     "caption": lambda model, text, seed, prompt: text,
     "random": _random,
     "empty": _empty,
 }
 
 
-def starting(model: Model, prompt: str, start: str, seed: int = 0) -> Tensor:
-    """An embedding (1, tokens, D) to begin with; see STARTS. Raises InputError for one that is not known."""
+def starting(model: Model, prompt: str, start: str, seed: int = 0) -> Text:
+    """A text of one row to begin with; see STARTS. Raises InputError for one that is not known."""
     if start not in STARTS:
         raise InputError(f"start {start!r} is not known: use one of {', '.join(STARTS)}")
     return STARTS[start](model, model.encode([prompt]), seed, prompt)
@@ -139,14 +136,13 @@ def starting(model: Model, prompt: str, start: str, seed: int = 0) -> Tensor:
 
 
 @contextmanager
-def embedded(model: Model, text: Tensor) -> Iterator[None]:
-    """The pipeline with `text` (1, tokens, D) in place of every prompt's tokens while the context lasts."""
-    tokens = text[:, : text.shape[1] - model.further(text)]
+def embedded(model: Model, text: Text) -> Iterator[None]:
+    """The pipeline with the tokens of `text`, one row, in place of every prompt's while the context lasts."""
 
     def change(encode: Callable[..., Any]) -> Callable[..., Any]:
         def encode_prompt(**options: Any) -> tuple[Tensor, ...]:
             embeds, *rest = encode(**options)
-            return (tokens.to(embeds).expand_as(embeds), *rest)
+            return (text.tokens.to(embeds).expand_as(embeds), *rest)
 
         return encode_prompt
 
@@ -155,7 +151,7 @@ def embedded(model: Model, text: Tensor) -> Iterator[None]:
 
 
 def images_of(
-    model: Model, subject: Subject, text: Tensor, samples: Sequence[int], settings: ImageSettings
+    model: Model, subject: Subject, text: Text, samples: Sequence[int], settings: ImageSettings
 ) -> list[Image.Image]:
     """Finished images of an embedding, one a sample number."""
     with embedded(model, text):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from findnemo.edits import effects, refuse_made
 from findnemo.errors import InputError, NumericalError, StoppedError
 from findnemo.images import ImageSettings, generate
-from findnemo.models import Model
+from findnemo.models import Model, Text
 from findnemo.neurons import NeuronSet
 from findnemo.robustness._subject import latents_of
 from findnemo.robustness.attack import LEARNING_RATE, diffusion_loss, optimised, starting
@@ -83,12 +83,12 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Kept:
-    """Ordinary captions: embeddings (n, tokens, D) and latents of the images (n, C, H, W) that the edited model makes of them, some of each.
-    `empty`: what stands for no prompt, (1, tokens, D)."""
+    """Ordinary captions, encoded, n rows, and latents of the images (n, C, H, W) that the edited model makes of them, some of each.
+    `empty`: what stands for no prompt, one row."""
 
-    text: Tensor
+    text: Text
     latents: Tensor
-    empty: Tensor
+    empty: Text
 
 
 def lesson(
@@ -111,14 +111,14 @@ def kept(model: Model, prompts: Sequence[str], settings: ImageSettings) -> Kept:
         )
     samples = range(ORDINARY, ORDINARY + VIEWS)
     images = [image for prompt in prompts for image in generate(model, prompt, samples, settings)]
-    text = model.encode(list(prompts)).repeat_interleave(VIEWS, 0)
+    text = model.encode(list(prompts)).repeat(VIEWS)
     return Kept(
         text, torch.cat([latents_of(image, model) for image in images]), model.unconditional()
     )
 
 
-def adversaries(model: Model, lesson: Lesson, hardening: Hardening, epoch: int) -> Tensor:
-    """Embeddings (n, tokens, D) that bring a lesson's picture nearer: the caption's own, and those on the way of an attack from each start."""
+def adversaries(model: Model, lesson: Lesson, hardening: Hardening, epoch: int) -> Text:
+    """Texts, n rows, that bring a lesson's picture nearer: the caption's own, and those on the way of an attack from each start."""
     stops = sorted(
         {round(hardening.attack_steps * k / WAYPOINTS) for k in range(1, WAYPOINTS + 1)} - {0}
     )
@@ -130,7 +130,7 @@ def adversaries(model: Model, lesson: Lesson, hardening: Hardening, epoch: int) 
             model, lesson.picture, began, stops, hardening.seed, key, hardening.batch, LEARNING_RATE
         )
         found += [reached[stop] for stop in stops]
-    return torch.cat(found)
+    return Text.cat(found)
 
 
 def evaluations(hardening: Hardening, captions: int, ordinary: int, settings: ImageSettings) -> int:
@@ -195,7 +195,7 @@ def _step(
     reference: nn.Module,
     optimizer: torch.optim.Optimizer,
     lessons: Sequence[Lesson],
-    found: Sequence[Tensor],
+    found: Sequence[Text],
     ordinary: Kept,
     hardening: Hardening,
     place: tuple[int, int],
@@ -222,8 +222,8 @@ def _step(
 
 
 def _adversarial_batch(
-    lessons: Sequence[Lesson], found: Sequence[Tensor], size: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+    lessons: Sequence[Lesson], found: Sequence[Text], size: int, generator: torch.Generator
+) -> tuple[Tensor, Text]:
     """Surrogate latents and adversarial embeddings, drawn over captions, images and embeddings alike."""
 
     def one_of(count: int) -> int:
@@ -231,19 +231,18 @@ def _adversarial_batch(
 
     chosen = [one_of(len(lessons)) for _ in range(size)]
     clean = [lessons[k].surrogates[one_of(len(lessons[k].surrogates))] for k in chosen]
-    text = [found[k][one_of(len(found[k]))] for k in chosen]
-    return torch.stack(clean), torch.stack(text)
+    text = [found[k][[one_of(len(found[k]))]] for k in chosen]
+    return torch.stack(clean), Text.cat(text)
 
 
-def _ordinary_batch(ordinary: Kept, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _ordinary_batch(ordinary: Kept, size: int, generator: torch.Generator) -> tuple[Tensor, Text]:
     """Latents of ordinary images and their captions' embeddings, of which some are exchanged for that of no prompt."""
     rows = torch.randint(len(ordinary.latents), (size,), generator=generator).to(
         ordinary.latents.device
     )
-    unprompted = (torch.rand(size, generator=generator) < UNPROMPTED).to(ordinary.text.device)
-    return ordinary.latents[rows], torch.where(
-        unprompted[:, None, None], ordinary.empty, ordinary.text[rows]
-    )
+    unprompted = (torch.rand(size, generator=generator) < UNPROMPTED).to(rows.device)
+    text = Text.cat([ordinary.empty, ordinary.text])
+    return ordinary.latents[rows], text[torch.where(unprompted, 0, rows + 1)]
 
 
 def _noised(model: Model, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -255,7 +254,7 @@ def _noised(model: Model, clean: Tensor, generator: torch.Generator) -> tuple[Te
 
 
 def _drift(
-    model: Model, reference: nn.Module, clean: Tensor, text: Tensor, generator: torch.Generator
+    model: Model, reference: nn.Module, clean: Tensor, text: Text, generator: torch.Generator
 ) -> Tensor:
     """How far predictions for ordinary captions have moved from those of the model before."""
     noise, timesteps = _noised(model, clean, generator)
@@ -304,9 +303,9 @@ def _identity(model: Model, lessons: Sequence[Lesson], ordinary: Kept, hardening
     )
     tensors = [
         *model.denoiser.state_dict().values(),
-        ordinary.text,
+        *ordinary.text.tensors.values(),
         ordinary.latents,
-        ordinary.empty,
+        *ordinary.empty.tensors.values(),
     ]
     for tensor in [*tensors, *(t for one in lessons for t in (one.picture, one.surrogates))]:
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())

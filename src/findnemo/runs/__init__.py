@@ -1,4 +1,7 @@
-"""Runs: the store, the audit over it, and its results as files."""
+"""Runs: the store, the audit over it, and its results as files.
+
+May be imported: the names below and the modules here. May import: localization, verification, robustness, demo and what lies under them.
+"""
 
 from findnemo.runs._lock import acquire
 from findnemo.runs._places import refuse_links
@@ -40,9 +43,8 @@ from findnemo.runs.standing import (
     switched_off,
 )
 from findnemo.runs.stopping import Stopping, stopping
-from findnemo.runs.store import Caption, Run, refuse_foreign
+from findnemo.runs.store import Caption, Run, captions_of, refuse_foreign, settings_of
 from findnemo.runs.table import Entered, Shard, ask_all, enter
-from findnemo.runs.whole import captions_of, settings_of
 from findnemo.runs.workers import (
     Dispatch,
     Event,

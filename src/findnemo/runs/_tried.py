@@ -21,7 +21,7 @@ def _results(
     on another basis than the last is left out: other neurons, settings or weights make another curve."""
     made: dict[str, dict[int, dict[str, Any]]] = {}
     for caption in captions:
-        if bool(caption.results.get("detect", {}).get("memorized")) is is_memorized:
+        if (caption.detected is not None and caption.detected.memorized) is is_memorized:
             for name, payload in caption.results.items():
                 if name.startswith(stage) and payload["basis"] == bases.get(name):
                     made.setdefault(name.removeprefix(stage), {})[caption.id] = payload

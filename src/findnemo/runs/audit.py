@@ -11,21 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from findnemo._version import __version__
-from findnemo.calibration import Calibration, activations
+from findnemo.calibration import Calibration
 from findnemo.detection import Detection, Screen, detect_many
 from findnemo.errors import DeviceError, FindnemoError
 from findnemo.files.writing import write_all
 from findnemo.images import ImageSettings, check_images, png, sheet
 from findnemo.localization import (
     DEFAULT,
-    ONE_STEP,
     Bystanders,
     Scan,
     bystanders,
     check_score,
     diagnose,
     localize,
-    most_unusual,
     scan,
 )
 from findnemo.metrics import Judges
@@ -38,13 +36,13 @@ from findnemo.runs._same import require_same
 from findnemo.runs.discoveries import keep_list
 from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
 from findnemo.runs.standing import STAGES, all_neurons, neurons_of, state
-from findnemo.runs.store import Caption, Run
+from findnemo.runs.store import Caption, Run, kept_settings
 from findnemo.runs.table import Shard, enter
 from findnemo.runs.trust import vouch
 from findnemo.runs.workers import Dispatch, Event, Pool, Serial, Unit, drive, never
 from findnemo.runs.worklist import groups, list_open, on_list
 from findnemo.runtime.memory import named
-from findnemo.verification import RANDOM, Verification, grow, quality, verify
+from findnemo.verification import RANDOM, Verification, quality, verify
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -52,14 +50,12 @@ if TYPE_CHECKING:
 SCANNED = (
     12  # memorized captions of which those that copy are scanned for the layers that carry copies
 )
-ROUNDS = (
-    3  # of growth at most, on one, two and three times as many images as are looked at in the end
-)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What an audit does besides the calibration's settings. `grow`: add neurons where finished images are still copies.
+    """What an audit does besides the calibration's settings.
+
     `fdr`: false discovery rate of the list of captions; all captions are then scored with all seeds. `consensus`: how many times neurons are sought.
     `judges`: where the copy descriptor ("descriptor") and the CLIP ("clip") come from. `quality_prompts`: unrelated captions for the
     quality check. `max_impact`: among the sets that remove a memory prefer one that changes the captions `unrelated` by no more. `scope`: value layers in
@@ -68,7 +64,6 @@ class Plan:
     search: str = DEFAULT
     screen: Screen | None = None
     images: int = 4
-    grow: bool = True
     image_settings: ImageSettings = field(default_factory=ImageSettings)
     judges: Mapping[str, str] = field(default_factory=dict)
     quality_prompts: int = 16
@@ -77,11 +72,6 @@ class Plan:
     max_impact: float | None = None
     unrelated: tuple[str, ...] = ()
     scope: str = "auto"
-
-    @property
-    def grows(self) -> bool:
-        """Whether verification adds neurons: a search that looks at one step alone does not see to the end."""
-        return self.grow and self.search in ONE_STEP and self.images > 1
 
     def settings(self, model: Model, calibration: Calibration) -> dict[str, Any]:
         """Everything a result depends on; a run directory holds results of one such set only. Without images no picture's part is kept."""
@@ -97,10 +87,9 @@ class Plan:
             "search": self.search,
             "screen": self.screen.to_json() if self.screen else None,
             "images": self.images,
-            "grow": self.grow,
             "image_settings": self.image_settings.to_json(),
             "judges": dict(self.judges),
-            **({} if self.search in ONE_STEP else {"scope": self.scope}),
+            **({"scope": self.scope} if self.search == DEFAULT else {}),
             **({} if self.fdr is None else {"fdr": self.fdr}),
             **({} if self.consensus == 1 else {"consensus": self.consensus}),
             **(
@@ -167,7 +156,7 @@ def start(
     calibration.check(model)
     check_score(plan.search, calibration)
     part = {} if shard is None else {"shard": str(shard)}
-    run = Run.create(out, plan.settings(model, calibration) | part, wait)
+    run = Run.create(out, plan.settings(model, calibration) | part | _of_earlier(out), wait)
     try:
         if not (run.path / "calibration" / "calibration.json").exists():
             calibration.save(run.path / "calibration")
@@ -179,6 +168,12 @@ def start(
         run.close()
         raise
     return run
+
+
+def _of_earlier(out: str | Path) -> dict[str, Any]:
+    """The setting "grow" of a run that an earlier findnemo began: no result depends on it."""
+    begun = kept_settings(Path(out)) or {}
+    return {name: value for name, value in begun.items() if name == "grow"}
 
 
 def remember_source(run: Run, model: Model) -> None:
@@ -238,7 +233,7 @@ def answer(
 def _scope(work: Work, pool: Pool) -> str:
     """Where neurons are sought: as asked for, or as a scan of the first memorized captions says, which the run keeps."""
     run, plan = work.run, work.plan
-    if plan.scope != "auto" or plan.search in ONE_STEP:
+    if plan.scope != "auto" or plan.search != DEFAULT:
         return plan.scope
     if (kept := run.meta("scan")) is None:
         found = tuple(
@@ -371,9 +366,10 @@ def _localize(tools: Tools, caption: Caption) -> Answer:
 
 
 def _verify(work: Tools, caption: Caption) -> Answer:
-    found, plan, original = neurons_of(caption), work.plan, work.original(caption)
+    plan = work.plan
+    neurons = neurons_of(caption)
+    original = work.original(caption)
     work.calibration.check(work.model)
-    neurons = _grown(work, caption, found) if plan.grows else found
     result = verify(
         work.model,
         caption.text,
@@ -385,37 +381,7 @@ def _verify(work: Tools, caption: Caption) -> Answer:
         original,
         work.calibration.tau,
     )
-    values: dict[str, Any] = {}
-    if neurons != found:
-        z = work.calibration.z_scores(activations(work.model, caption.text))
-        of_more = {f"{name}:{i}": round(float(z[name][i]), 3) for name, i in neurons - found}
-        values = {"grown": len(neurons) - len(found), "neurons": neurons.to_json(), "z": of_more}
-        if work.bystanders is not None:  # what was added after the choice may be less gentle
-            values["impact"] = round(work.bystanders.impacts([neurons], caption.text)[0], 6)
-    return Answer({**result.values, **values}, _pictures(caption, result, len(neurons), original))
-
-
-def _grown(work: Tools, caption: Caption, neurons: NeuronSet) -> NeuronSet:
-    """The neurons, and those that finished images ask for: judged on seeds of growth's own, which no figure of the verification uses.
-
-    A set that had to grow is tried again on more of these seeds. Where no growth removes the copies, what was found stays.
-    """
-    z = work.calibration.z_scores(activations(work.model, caption.text))
-    for more in range(1, ROUNDS + 1):
-        images = more * work.plan.images
-        larger = grow(
-            work.model,
-            caption.text,
-            neurons,
-            most_unusual(z),
-            images,
-            work.plan.image_settings,
-            work.judges.descriptor,
-        )
-        if larger is None or larger == neurons:
-            break
-        neurons = larger
-    return neurons
+    return Answer(result.values, _pictures(caption, result, len(neurons), original))
 
 
 def _pictures(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from findnemo.calibration import Calibration
-from findnemo.runs.store import Caption, Run
+from findnemo.runs.store import Run
 from findnemo.stats.rates import adjusted, holdout_needed
 
 _P = """SELECT caption, stage, json_extract(payload, '$.p') FROM results
@@ -32,15 +32,8 @@ class Discoveries:
         return asdict(self) | {"listed": list(self.listed)}
 
 
-def p_of(caption: Caption) -> float | None:
-    """The p-value of a caption: of its score over all seeds where neurons were sought, else that of its detection."""
-    found, detected = caption.results.get("localize", {}), caption.results.get("detect", {})
-    known = found.get("p")
-    return detected.get("p") if known is None else known
-
-
 def p_values(run: Run) -> dict[int, float]:
-    """Caption id -> p-value (`p_of`), of all captions of a run that have one; nothing else of them is read."""
+    """Caption id -> p-value (`Caption.p`), of all captions of a run that have one; nothing else of them is read."""
     return {
         caption: p for caption, _, p in run.query(_P) if p is not None
     }  # that of a search comes after that of the detection

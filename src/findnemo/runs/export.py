@@ -12,64 +12,61 @@ from typing import IO, Any
 
 from findnemo.files.marks import marked
 from findnemo.files.writing import written
-from findnemo.runs.discoveries import list_of, p_of, p_values, q_values
+from findnemo.runs.discoveries import list_of, p_values, q_values
 from findnemo.runs.overview import sampler_of
-from findnemo.runs.standing import STAGES, all_neurons, failures, neurons_of, standing, state
-from findnemo.runs.store import Caption, Run
-from findnemo.runs.whole import each_caption
+from findnemo.runs.results import Verified
+from findnemo.runs.standing import (
+    STAGES,
+    all_neurons,
+    evaluations_of,
+    failures,
+    impact_of,
+    neurons_of,
+    standing,
+    state,
+)
+from findnemo.runs.store import Caption, Run, each_caption
+
+VERIFIED = (  # columns of results.csv that are called as verification calls them
+    *("sscd_gen", "sscd_orig_before", "sscd_orig_after", "d_sscd_before", "d_sscd_after"),
+    *("copies_before", "copies_after", "grown", "a_clip_before", "a_clip_after"),
+)
 
 
 def row(caption: Caption, q: Mapping[int, float] | None = None) -> dict[str, Any]:
     """One flat row a caption, the columns of results.csv; `None` where a step does not concern it. `q`: caption id -> q-value."""
-    found, checked = caption.results.get("localize", {}), caption.results.get("verify", {})
-    detected = caption.results.get("detect", {})
+    detected, found = caption.detected, caption.localized
+    checked = caption.verified or Verified()
+    is_ = state(caption)
     return {
         "row": caption.row,
         "caption": caption.text,
         "type": caption.type,
-        "status": "failed" if failures(caption) else "done" if detected else "open",
-        "memorized": None if (now := state(caption)) is None else now == "memorized",
-        "state": now,
+        "status": "failed" if failures(caption) else "open" if detected is None else "done",
+        "memorized": None if is_ is None else is_ == "memorized",
+        "state": is_,
         "standing": standing(caption),
-        "score": _round(found.get("score_before", detected.get("score"))),
-        "tau": _round(detected.get("tau")),
-        "p": _significant(p_of(caption)),
+        "score": _round(caption.score),
+        "tau": _round(None if detected is None else detected.tau),
+        "p": _significant(caption.p),
         "q": _significant((q or {}).get(caption.id)),
-        "score_after": _round(found.get("score_after")),
-        "reached": found.get("reached"),
-        "neurons": len(neurons_of(caption)) if found else None,
+        "score_after": _round(None if found is None else found.score_after),
+        "reached": None if found is None else found.reached,
+        "neurons": None if found is None else len(neurons_of(caption)),
         "layers": "; ".join(
             f"{name}: {' '.join(map(str, idx))}" for name, idx in neurons_of(caption).layers.items()
         )
         or None,
-        "fresh_score_before": checked.get("score_before"),
-        "fresh_score_after": checked.get("score_after"),
-        "fresh_same_seed": checked.get("same_seed"),
-        **{
-            k: checked.get(k)
-            for k in (
-                "sscd_gen",
-                "sscd_orig_before",
-                "sscd_orig_after",
-                "d_sscd_before",
-                "d_sscd_after",
-            )
-        },
-        **{k: checked.get(k) for k in ("copies_before", "copies_after", "grown")},
-        **{k: checked.get(k) for k in ("a_clip_before", "a_clip_after")},
+        "fresh_score_before": checked.score_before,
+        "fresh_score_after": checked.score_after,
+        "fresh_same_seed": checked.same_seed,
+        **{name: getattr(checked, name) for name in VERIFIED},
         "impact": impact_of(caption),
-        "evaluations": found.get("evaluations", 0) + detected.get("evaluations", 0),
+        "evaluations": evaluations_of(caption),
         "seconds": round(caption.seconds, 3),
         "error": "; ".join(f"{stage}: {reason}" for stage, reason in failures(caption).items())
         or None,
     }
-
-
-def impact_of(caption: Caption) -> float | None:
-    """The impact of a caption's neurons on unrelated captions, with those that verification had to add; None where it was not measured."""
-    found, checked = caption.results.get("localize", {}), caption.results.get("verify", {})
-    value: float | None = checked.get("impact", found.get("impact"))
-    return value
 
 
 def _round(value: float | None) -> float | None:

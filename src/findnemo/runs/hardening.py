@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-import findnemo
-from findnemo.edits import deactivate, prune
+from findnemo.edits import prune
 from findnemo.errors import InputError
-from findnemo.images import generate_many
-from findnemo.metrics import frechet_distance, kernel_distance
-from findnemo.metrics.copies import pixel_changes
-from findnemo.models import Model
+from findnemo.models import Model, load
 from findnemo.neurons import EMPTY
 from findnemo.robustness.harden import Hardening, Lesson, harden, kept, lesson
 from findnemo.runs._tried import HARDENED, OFF, UNTOUCHED
@@ -37,9 +34,7 @@ from findnemo.runs.store import Caption
 from findnemo.runs.workers import Pool, never
 from findnemo.seeds import FRESH, REFERENCE
 from findnemo.stats import bootstrap
-
-if TYPE_CHECKING:
-    from PIL import Image
+from findnemo.verification import changes, distance, pictured
 
 ORDINARY = 24  # captions that are not memorized: so many hold the model while it learns
 JUDGED = 24  # and as many others judge it
@@ -77,7 +72,7 @@ def harden_run(
     neurons, settings, pictures = all_neurons(work.run.captions()), work.plan.image_settings, {}
     for caption in captions:
         pictures[caption.id] = subject_of(work, caption).picture
-    edited = findnemo.load(prune(work.model, neurons))
+    edited = load(prune(work.model, neurons))
     edited.pipeline.to(dtype=torch.float32)
     lessons: list[Lesson] = [
         lesson(edited, c.text, pictures[c.id], settings, hardening) for c in captions
@@ -93,7 +88,7 @@ def harden_run(
         stop,
     )
     edited.pipeline.to(dtype=work.model.dtype)
-    return findnemo.load(edited.pipeline)
+    return load(edited.pipeline)
 
 
 def check_hardened(
@@ -137,35 +132,34 @@ def side_effects(
     `a_clip`. With a descriptor also `fid` and `kid` of its features against untouched images of other seeds; as single values, to be read
     against those of the untouched model, for with few images they are high. For a single caption no interval.
     """
-    settings, judges = work.plan.image_settings, work.judges
-
-    def images(model: Model, first: int) -> list[Image.Image]:
-        return generate_many(
-            model, [(prompt, first + k) for prompt in prompts for k in range(IMAGES)], settings
-        )
-
-    reference, before = images(work.model, REFERENCE), images(work.model, FRESH)
-    with deactivate(work.model, all_neurons(work.run.captions())):
-        edited = images(work.model, FRESH)
-    captions = [prompt for prompt in prompts for _ in range(IMAGES)]
+    made = partial(
+        pictured,
+        prompts=prompts,
+        settings=work.plan.image_settings,
+        judges=work.judges,
+        each=IMAGES,
+    )
+    reference = made(work.model, first=REFERENCE)
+    before = made(work.model, first=FRESH)
+    off = made(work.model, first=FRESH, neurons=all_neurons(work.run.captions()))
     found: dict[str, dict[str, list[float]]] = {}
-    for name, after in ((UNTOUCHED, before), (OFF, edited), (HARDENED, images(hardened, FRESH))):
-        found[name] = {"pixel_change": _middle(pixel_changes(before, after))}
-        if judges.descriptor is not None:
-            sets = [judges.descriptor(some) for some in (reference, before, after)]
-            found[name]["sscd_gen"] = _middle((sets[1] * sets[2]).sum(1).tolist())
+    for name, after in ((UNTOUCHED, before), (OFF, off), (HARDENED, made(hardened, first=FRESH))):
+        changed = changes(before, after)
+        found[name] = {"pixel_change": _middle(changed["pixel_change"])}
+        if work.judges.descriptor is not None:
             found[name] |= {
-                "fid": [round(frechet_distance(sets[2], sets[0]), 5)],
-                "kid": [round(kernel_distance(sets[2], sets[0]), 7)],
+                "sscd_gen": _middle(changed["sscd_gen"]),
+                "fid": [round(distance("fid", after, reference), 5)],
+                "kid": [round(distance("kid", after, reference), 7)],
             }
-        if judges.alignment is not None:
-            found[name]["a_clip"] = _middle(judges.alignment(after, captions).tolist())
+        if work.judges.alignment is not None:
+            found[name]["a_clip"] = _middle(changed["a_clip_after"])
     return found
 
 
-def _middle(values: Sequence[float]) -> list[float]:
+def _middle(values: torch.Tensor) -> list[float]:
     """Median over captions of the mean of their images, and the ends of its interval."""
-    rows = torch.tensor(list(values), dtype=torch.float64).view(-1, IMAGES).mean(1)
+    rows = values.double().view(-1, IMAGES).mean(1)
 
     def median(x: torch.Tensor) -> float:
         return float(x.quantile(0.5))

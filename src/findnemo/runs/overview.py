@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from findnemo.neurons import Neuron
@@ -22,6 +23,13 @@ class Measured(NamedTuple):
     after: str
     good: str
     title: str
+
+    def of(self, caption: Caption) -> tuple[float | None, float] | None:
+        """The value before, None where there is none by nature, and after; None where the caption's stage did not measure them."""
+        values = caption.localized if self.stage == "localize" else caption.verified
+        before = getattr(values, self.before, None) if self.before else None
+        after = getattr(values, self.after, None)
+        return None if after is None or (self.before and before is None) else (before, after)
 
 
 BEFORE_AFTER = tuple(
@@ -63,6 +71,12 @@ BEFORE_AFTER = tuple(
 )  # fmt: skip
 
 
+def name_of(source: str | None) -> str:
+    """What a model is called, without where it lies on somebody's disk."""
+    lies_here = source and (Path(source).exists() or Path(source).is_absolute())
+    return Path(source).name if source and lies_here else str(source)
+
+
 def sampler_of(settings: Mapping[str, Any]) -> str | None:
     """What denoised the images of a run: the sampler that was asked for, else the class of the checkpoint's own; None without images."""
     asked = settings.get("image_settings", {}).get("sampler")
@@ -93,9 +107,7 @@ def memorized(captions: Iterable[Caption]) -> list[Caption]:
     return [c for c in captions if state(c) == "memorized"]
 
 
-def figures(
-    captions: Sequence[Caption], tau: float, quality: dict[str, Any] | None
-) -> tuple[Figure, ...]:
+def figures(captions: Sequence[Caption], quality: dict[str, Any] | None) -> tuple[Figure, ...]:
     """The five figures of an audit, as terminal, report and trackers show them.
 
     Captions memorized, of those looked at; memories that are out of reach, came back on fresh seeds or still gave copies, and those that
@@ -103,13 +115,13 @@ def figures(
     the run keeps under that name.
     """
     found = memorized(captions)
-    stand = [standing(c, tau) for c in found]
+    stand = [standing(c) for c in found]
     checked = [s for s in stand if s in (*BAD, "gone")]
     gone = checked.count("gone")
-    known, sought = bool(checked), any("localize" in c.results for c in found)
+    known, sought = bool(checked), any(c.localized is not None for c in found)
     change = quality["pixel_change"] if quality and quality.get("prompts") else None
     return (
-        Figure("captions memorized", len(found), sum("detect" in c.results for c in captions)),
+        Figure("captions memorized", len(found), sum(c.detected is not None for c in captions)),
         Figure("memories not gone", len(checked) - gone if known else None, len(checked)),
         Figure("memories gone on fresh seeds", gone if known else None, len(checked)),
         Figure("neurons off", len(all_neurons(captions)) if sought else None),
@@ -118,13 +130,8 @@ def figures(
 
 
 def scores(captions: Iterable[Caption]) -> list[float]:
-    """The score of every caption that was detected. Where neurons were sought, the one over all seeds."""
-    done = [
-        (c.results["detect"], c.results.get("localize", {}))
-        for c in captions
-        if "detect" in c.results
-    ]
-    return [found.get("score_before", detected["score"]) for detected, found in done]
+    """The score of every caption that was detected (`Caption.score`)."""
+    return [c.score for c in captions if c.detected is not None and c.score is not None]
 
 
 def histogram(captions: Iterable[Caption], tau: float, bins: int = 12) -> list[Bin]:

@@ -232,10 +232,9 @@ def _answer(
         commit = partial(_commit, work, stage, bases)
         of_pool = pool if model is None else Serial(work.model)
         whole = Stage(stage.rstrip(":"), step, units, len(mine), commit, total=len(jobs), done=done)
-        run_stage(whole, of_pool, progress, stop)
-        done += len(mine)
-        if stop():
-            raise StoppedError(f"stopped before all {len(jobs)} were tried")
+        done = run_stage(whole, of_pool, progress, stop)
+    if done < len(jobs):
+        raise StoppedError(f"stopped after {done} of {len(jobs)}")
 
 
 def _case(work: Work, effort: Effort, k: int, caption: Caption, trial: Trial) -> Case:

@@ -32,11 +32,12 @@ class Stage:
 
 def run_stage(
     stage: Stage, pool: Pool, progress: Progress = no_progress, stop: Callable[[], bool] = never
-) -> None:
-    """Have a pool answer all units of a stage, or those that are begun before `stop()` is true."""
+) -> int:
+    """Have a pool answer all units of a stage, or those that are begun before `stop()` is true; how many of its total are done."""
     done = stage.done
     progress(stage.name, done, stage.total)
     dispatch = Dispatch(stage.units, stage.count, pool.size, pool.aim)
     for events in drive_together(pool, stage.step, dispatch, stop):
         done += stage.commit(events)
         progress(stage.name, done, stage.total)
+    return done

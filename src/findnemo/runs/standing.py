@@ -5,12 +5,13 @@ Every face (terminal, report, app, trackers, model card) takes its words from he
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from findnemo.localization.points import DEAR, Point, chosen
 from findnemo.metrics.copies import COPYING
 from findnemo.neurons import EMPTY, NeuronSet
+from findnemo.runs.results import Verified
 from findnemo.runs.store import Caption
 
 STAGES = ("detect", "localize", "verify")
@@ -21,38 +22,89 @@ STATES = {
     "suspected": "its score is over the threshold, but its untouched images are no copies: nothing is switched off for it",
     "not memorized": "its score is under the threshold",
 }
-STANDINGS = {  # worst first
-    "failed": "a step failed on it",
-    "out of reach": "no set of value neurons that the search tried removes its memory; nothing is switched off for it",
-    "back": "no finished images were judged, and on fresh seeds its noise differences still resemble those before",
-    "copies": "its finished images still hold copies",
-    "not replicated": "its neurons were found, but on fresh seeds its score does not reach tau: there is nothing to check them on",
-    "not verified": "its neurons were found, but not checked on fresh seeds",
-    "not localized": "memorized, its neurons were not sought",
-    "no neurons": "over tau in detection, but no seed replicated in the search",
-    "gone": "its memory is gone on fresh seeds",
-    "suspected": "over tau, but its untouched images are no copies of each other: nothing is switched off for it",
-    "open": "not looked at yet",
-    "not memorized": "its score is under tau",
+
+
+class Word(NamedTuple):
+    """How a caption stands: what that means, as a sentence without its subject; whether it is "good", "bad", "open" or nothing of note; a few
+    words beside the caption; and what captions that stand so did, where that is trouble."""
+
+    means: str
+    tone: str = ""
+    beside: str = ""
+    clause: str = ""
+
+
+WORDS = {  # worst first
+    "failed": Word("a step failed on it", "bad", "failed", "failed"),
+    "out of reach": Word(
+        "no set of value neurons that the search tried removes its memory; nothing is switched off for it",
+        "bad",
+        "out of reach",
+        "stayed out of reach",
+    ),
+    "back": Word(
+        "no finished images were judged, and on fresh seeds its noise differences still resemble those before",
+        "bad",
+        "back on fresh seeds",
+        "came back on fresh seeds",
+    ),
+    "copies": Word(
+        "its finished images still hold copies", "bad", "still gives copies", "still gave copies"
+    ),
+    "not replicated": Word(
+        "its neurons were found, but on fresh seeds its score does not reach tau: there is nothing to check them on",
+        "open",
+        "no fresh seed replicates",
+        "could not be checked, for no fresh seed replicates",
+    ),
+    "not verified": Word(
+        "its neurons were found, but not checked on fresh seeds",
+        "open",
+        "not verified",
+        "had neurons found but not verified",
+    ),
+    "not localized": Word(
+        "memorized, its neurons were not sought",
+        "open",
+        "not localized",
+        "had no search for neurons",
+    ),
+    "no neurons": Word(
+        "over tau in detection, but no seed replicated in the search",
+        "bad",
+        "no neurons found",
+        "did not replicate in the search",
+    ),
+    "gone": Word("its memory is gone on fresh seeds", "good", "gone on fresh seeds"),
+    "suspected": Word(
+        "over tau, but its untouched images are no copies of each other: nothing is switched off for it",
+        "open",
+        "suspected, no copies seen",
+    ),
+    "open": Word("not looked at yet"),
+    "not memorized": Word("its score is under tau"),
 }
+STANDINGS = {word: said.means for word, said in WORDS.items()}
 BAD = ("out of reach", "back", "copies")  # standings of memories that were checked and are not gone
 
 
-def copies(checked: Mapping[str, Any], when: str) -> bool | None:
+def copies(checked: Verified, when: str) -> bool | None:
     """Whether the finished images of a caption hold copies, `when` "before" the neurons went off or "after"; None if none were judged.
 
     Before: most untouched images are copies of what other seeds gave, or their median similarity to the training image is .7 or more.
     After: where that was so of the untouched images, any image is a copy of an untouched one of another seed; or the median similarity to
     the training image still is .7 or more. A likeness of two images of which most are not alike is chance.
 
-    >>> copies({"copies_before": 0.25, "copies_after": 0.25}, "before"), copies({"copies_before": 1.0, "copies_after": 0.25}, "after")
-    (False, True)
+    >>> seen = Verified(copies_before=1.0, copies_after=0.25)
+    >>> copies(Verified(copies_before=0.25, copies_after=0.25), "before"), copies(seen, "after"), copies(Verified(), "after")
+    (False, True, None)
     """
     judged = []
-    if "copies_before" in checked:
-        many = checked["copies_before"] >= COPYING
-        judged.append(many if when == "before" else many and checked["copies_after"] > 0)
-    if (trained := checked.get(f"sscd_orig_{when}")) is not None:
+    if checked.copies_before is not None and checked.copies_after is not None:
+        many = checked.copies_before >= COPYING
+        judged.append(many if when == "before" else many and checked.copies_after > 0)
+    trained = checked.sscd_orig_before if when == "before" else checked.sscd_orig_after
+    if trained is not None:
         judged.append(trained >= TRAINED)
     return any(judged) if judged else None
 
@@ -64,52 +116,47 @@ def state(caption: Caption) -> str | None:
     copies: then it is suspected. One that is on the run's list at a false discovery rate stays memorized whatever its images are: a
     template memory copies only a part of a picture.
     """
-    detected = caption.results.get("detect")
-    if detected is None:
+    if caption.detected is None:
         return None
-    if not detected["memorized"]:
+    if not caption.detected.memorized:
         return "not memorized"
-    seen = copies(caption.results.get("verify", {}), "before")
+    seen = None if caption.verified is None else copies(caption.verified, "before")
     return "suspected" if seen is False and not caption.listed else "memorized"
 
 
-def standing(caption: Caption, tau: float | None = None) -> str:
-    """One of STANDINGS: what the committed results of an audit say of a caption. `tau`: the threshold; by default that of its detection.
+def standing(caption: Caption) -> str:
+    """One of STANDINGS: what the committed results of an audit say of a caption.
 
     Gone: untouched images of most seeds are copies, and with the neurons off none is. Finished images decide, for a noise difference looks at one step
-    of many. Where none were judged: no noise difference of a fresh seed that replicated is more like itself before than `tau`.
+    of many. Where none were judged: no noise difference of a fresh seed that replicated is more like itself before than the threshold.
 
-    >>> standing(Caption(1, "a cat", 1, None, None, {"detect": {"memorized": False}}, {}, 0.1), 0.4)
+    >>> under = {"memorized": False, "score": 0.1, "tau": 0.4}
+    >>> standing(Caption(1, "a cat", 1, None, None, {"detect": under}, {}, 0.1))
     'not memorized'
     """
-    found, checked, now = (
-        caption.results.get("localize"),
-        caption.results.get("verify"),
-        state(caption),
-    )
+    is_ = state(caption)
     if failures(caption):
         return "failed"
-    if now != "memorized":
-        return now or "open"
-    if found is None:
+    if is_ != "memorized" or caption.detected is None:
+        return is_ or "open"
+    if caption.localized is None:
         return "not localized"
-    if not any(found["neurons"].values()):
+    if not caption.localized.neurons:
         return "no neurons"
-    if not found["reached"]:
+    if not caption.localized.reached:
         return "out of reach"
-    if checked is None:
+    if caption.verified is None:
         return "not verified"
-    return _verified(checked, caption.results["detect"].get("tau") if tau is None else tau)
+    return _verified(caption.verified, caption.detected.tau)
 
 
-def _verified(checked: Mapping[str, Any], tau: float | None) -> str:
+def _verified(checked: Verified, tau: float) -> str:
     """How a memory stands that was checked on fresh seeds."""
-    same_seed = checked.get("same_seed")
     if copies(checked, "before"):
         return "copies" if copies(checked, "after") else "gone"
-    if same_seed is None:
+    if checked.same_seed is None:
         return "not replicated"
-    return "back" if tau is not None and same_seed > tau else "gone"
+    return "back" if checked.same_seed > tau else "gone"
 
 
 def failures(caption: Caption) -> dict[str, str]:
@@ -119,27 +166,57 @@ def failures(caption: Caption) -> dict[str, str]:
 
 def neurons_of(caption: Caption) -> NeuronSet:
     """The neurons found for a caption: those of the search, and what verification had to add."""
-    found, checked = (caption.results.get(stage, {}) for stage in ("localize", "verify"))
-    return NeuronSet(checked.get("neurons", found.get("neurons", {})))
+    if caption.verified is not None and caption.verified.neurons is not None:
+        return caption.verified.neurons
+    return EMPTY if caption.localized is None else caption.localized.neurons
+
+
+def z_scores(caption: Caption) -> dict[str, float]:
+    """ "layer:index" -> z-score, of the neurons of a caption for which it is known."""
+    found = {} if caption.localized is None else caption.localized.z
+    return found | ({} if caption.verified is None else caption.verified.z)
+
+
+def impact_of(caption: Caption) -> float | None:
+    """The impact of a caption's neurons on unrelated captions, with those that verification had to add; None where it was not measured."""
+    if caption.verified is not None and caption.verified.impact is not None:
+        return caption.verified.impact
+    return None if caption.localized is None else caption.localized.impact
+
+
+def evaluations_of(caption: Caption) -> int:
+    """U-Net sample evaluations that detection and localization of a caption took."""
+    parts = (caption.detected, caption.localized)
+    return sum(part.evaluations for part in parts if part is not None)
+
+
+def grown_by(caption: Caption) -> int:
+    """How many neurons verification had to add."""
+    return (caption.verified.grown if caption.verified is not None else None) or 0
 
 
 def points_of(caption: Caption) -> tuple[Point, ...]:
     """The price list of a caption's memory: sets that its search tried, by size; none where it had no such search."""
-    return tuple(Point(*point) for point in caption.results.get("localize", {}).get("points") or ())
+    return () if caption.localized is None else caption.localized.points
 
 
 def prefix_of(caption: Caption, neurons: int) -> tuple[NeuronSet, Point]:
     """The set of a caption's price list that has so many neurons. Raises InputError for a number that was not tried."""
-    order = caption.results.get("localize", {}).get("order") or ()
-    return chosen([(name, index) for name, index in order], points_of(caption), neurons)
+    order = () if caption.localized is None else caption.localized.order
+    return chosen(order, points_of(caption), neurons)
+
+
+def falls(caption: Caption) -> bool:
+    """Whether the search found neurons with which the memory of a caption, if it is one, falls to tau."""
+    return caption.localized is not None and caption.localized.reached and bool(neurons_of(caption))
 
 
 def dear(caption: Caption) -> bool:
     """Whether there is something to choose: no set that was tried removes the memory, or the last one costs ordinary captions more than .05."""
-    points = points_of(caption)
-    return bool(points) and (
-        not caption.results["localize"]["reached"] or (points[-1].change or 0.0) > DEAR
-    )
+    found = caption.localized
+    if found is None or not found.points:
+        return False
+    return not found.reached or (found.points[-1].change or 0.0) > DEAR
 
 
 def switched_off(caption: Caption) -> NeuronSet:
@@ -147,8 +224,7 @@ def switched_off(caption: Caption) -> NeuronSet:
 
     None for a caption that is only suspected, nor for one that is out of reach: it would change the model and remove no memory.
     """
-    falls = bool(caption.results.get("localize", {}).get("reached"))
-    return neurons_of(caption) if falls and state(caption) != "suspected" else EMPTY
+    return neurons_of(caption) if falls(caption) and state(caption) != "suspected" else EMPTY
 
 
 def all_neurons(captions: Iterable[Caption]) -> NeuronSet:

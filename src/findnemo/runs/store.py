@@ -12,7 +12,8 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -22,9 +23,10 @@ from findnemo.files.secrets import hidden
 from findnemo.files.writing import CLOSED, FAILS, FULL, storing, sweep, written
 from findnemo.models._identity import EARLIER, PICTURES, kept_identity
 from findnemo.prompts import Prompt
-from findnemo.runs import _shapes
+from findnemo.runs import results as stored
 from findnemo.runs._lock import acquire
 from findnemo.runs._places import refuse_links
+from findnemo.runs.results import Audit, Detected, Detectors, Localized, Verified
 
 SCHEMA = 2
 COLUMNS = {  # what a checksum covers; it is the last column of each table
@@ -64,12 +66,19 @@ _DAMAGE = (  # what SQLite says of the bytes of a file; all else that it says is
 )
 _UNASKED = "no such table: asked"
 
+DECODED = {"detect": "detected", "localize": "localized", "verify": "verified"}
+
 Row = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class Caption:
-    """One caption of a run, with the results committed so far: stage -> payload. `listed`: whether it is on the run's list at a false discovery rate."""
+    """One caption of a run, with the results committed so far.
+
+    `results`: stage -> JSON object as it is stored; those of the audit are decoded by `detected`, `localized` and `verified`, which are None
+    for a stage that is open or failed, and raise InputError for an object that lacks something. `listed`: whether the caption is on the run's
+    list at a false discovery rate. `place`: what errors call the run.
+    """
 
     id: int
     text: str
@@ -80,6 +89,40 @@ class Caption:
     failed: dict[str, str]
     seconds: float
     listed: bool = False
+    place: str = field(default=DATABASE, compare=False, repr=False)
+
+    @cached_property
+    def detected(self) -> Detected | None:
+        return self._decoded("detect")
+
+    @cached_property
+    def localized(self) -> Localized | None:
+        return self._decoded("localize")
+
+    @cached_property
+    def verified(self) -> Verified | None:
+        return self._decoded("verify")
+
+    def _decoded(self, stage: str) -> Any:
+        payload = self.results.get(stage)
+        if payload is None:
+            return None
+        return stored.decoded(
+            stored.of_key(stored.STAGES, stage), payload, where(self.place, self.id, stage)
+        )
+
+    @property
+    def score(self) -> float | None:
+        """The memorization score: over all seeds where neurons were sought, else that of detection, which stops at a pair that reaches tau."""
+        if self.localized is not None:
+            return self.localized.score_before
+        return None if self.detected is None else self.detected.score
+
+    @property
+    def p(self) -> float | None:
+        """The p-value of `score`; None for a calibration without scores."""
+        known = None if self.localized is None else self.localized.p
+        return self.detected.p if known is None and self.detected is not None else known
 
     @property
     def slug(self) -> str:
@@ -357,7 +400,7 @@ class Run:
 
     def meta(self, key: str) -> Any:
         rows = list(self.rows("meta", "WHERE key = ?", (key,)))
-        return _shapes.meta(rows[0][1], key, str(self.path / DATABASE)) if rows else None
+        return stored.meta(rows[0][1], key, str(self.path / DATABASE)) if rows else None
 
     def set_meta(self, key: str, value: Any) -> None:
         with self.transaction():
@@ -423,13 +466,10 @@ class Run:
         """The result of one stage for one caption; None if it is open or failed."""
         rows = list(self.rows("results", "WHERE caption = ? AND stage = ?", (caption, stage)))
         return (
-            _shapes.payload(rows[0][4], self._where(caption, stage))
+            stored.payload(rows[0][4], where(self.path / DATABASE, caption, stage))
             if rows and rows[0][2] == "done"
             else None
         )
-
-    def _where(self, caption: int, stage: str) -> str:
-        return f"{self.path / DATABASE}, caption {caption!r:.40}, {stage!r:.60}"
 
     def captions(
         self, ids: Iterable[int] | None = None, stage: str | None = None
@@ -459,33 +499,67 @@ class Run:
             yield from self._captions("id BETWEEN ? AND ?", (first, last), stage, listed)
 
     def _captions(
-        self, where: str, values: Sequence[int], stage: str | None, listed: frozenset[int]
+        self, chosen_by: str, values: Sequence[int], stage: str | None, listed: frozenset[int]
     ) -> Iterator[Caption]:
         """The captions of one window."""
-        found = f"SELECT id FROM captions WHERE {where}"
+        found = f"SELECT id FROM captions WHERE {chosen_by}"
         if stage is not None:
-            where += " AND id IN (SELECT caption FROM results WHERE stage = ? AND status = 'done')"
+            chosen_by += (
+                " AND id IN (SELECT caption FROM results WHERE stage = ? AND status = 'done')"
+            )
         chosen = (*values,) if stage is None else (*values, stage)
         results: dict[int, list[tuple]] = {}
         for caption, *rest in self.rows(
             "results", f"WHERE caption IN ({found}) ORDER BY rowid", values
         ):
             results.setdefault(caption, []).append(tuple(rest))
+        place = str(self.path / DATABASE)
         for id_, text, row, kind, image in self.rows(
-            "captions", f"WHERE {where} ORDER BY id", chosen
+            "captions", f"WHERE {chosen_by} ORDER BY id", chosen
         ):
             mine = results.get(id_, [])
-            _shapes.caption((id_, text, row, kind, image), str(self.path / DATABASE))
-            checked = [_shapes.answer(one, self._where(id_, str(one[0]))) for one in mine]
+            stored.check_caption((id_, text, row, kind, image), place)
+            checked = [stored.answer(one, where(place, id_, str(one[0]))) for one in mine]
             good = {stage: payload for stage, status, _, payload in checked if status == "done"}
             bad = {
                 stage: payload["error"]
                 for stage, status, _, payload in checked
                 if status == "failed"
             }
-            yield Caption(
-                id_, text, row, kind, image, good, bad, sum(s for _, _, s, _ in mine), id_ in listed
-            )
+            seconds = sum(s for _, _, s, _ in mine)
+            yield Caption(id_, text, row, kind, image, good, bad, seconds, id_ in listed, place)
+
+
+def settings_of(run: Run, audit: bool = True) -> dict[str, Any]:
+    """The settings of an audit, or of any run. Raises InputError naming what is missing."""
+    known: dict[str, Any] = run.meta("settings") or {}
+    stored.decoded(Audit if audit else Detectors, known, str(run.path / DATABASE))
+    return known
+
+
+def captions_of(run: Run, ids: Iterable[int] | None = None) -> list[Caption]:
+    """All captions, or some, as faces show them. Raises InputError naming a caption of which a result lacks something."""
+    return list(each_caption(run, ids))
+
+
+def each_caption(run: Run, ids: Iterable[int] | None = None) -> Iterator[Caption]:
+    """The captions of `captions_of` one by one."""
+    for caption in run.captions(ids):
+        for stage, result in caption.results.items():
+            if stage in DECODED:
+                getattr(caption, DECODED[stage])
+            else:
+                stored.decoded(
+                    stored.of_key(stored.STAGES, stage),
+                    result,
+                    where(caption.place, caption.id, stage),
+                )
+        yield caption
+
+
+def where(place: str | Path, caption: int, stage: str) -> str:
+    """Where the result of a stage lies, for errors."""
+    return f"{place}, caption {caption!r:.40}, {stage!r:.60}"
 
 
 def named(table: str, row: Sequence[Any]) -> str:
@@ -567,10 +641,12 @@ def kept_settings(path: Path) -> dict[str, Any] | None:
     """What `keep_settings` wrote; None if it is not there or damaged."""
     try:
         about = json.loads((path / COPY).read_text(encoding="utf-8"))
-        settings: dict[str, Any] = about["settings"]
-        return settings if about["checksum"] == checksum("settings", [settings]) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, RecursionError):
         return None
+    if not stored.fits(stored.SettingsCopy, about):
+        return None
+    settings: dict[str, Any] = about["settings"]
+    return settings if about["checksum"] == checksum("settings", [settings]) else None
 
 
 def refuse_foreign(path: Path) -> None:

@@ -13,10 +13,9 @@ from findnemo.errors import InputError
 from findnemo.files.originals import picture
 from findnemo.runs._places import refuse_links
 from findnemo.runs.export import row
-from findnemo.runs.overview import figures
+from findnemo.runs.overview import figures, name_of
 from findnemo.runs.standing import standing, state
-from findnemo.runs.store import Caption, Run
-from findnemo.runs.whole import captions_of, settings_of
+from findnemo.runs.store import Caption, Run, captions_of
 
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
@@ -100,8 +99,7 @@ def _started(name: str, folder: Path) -> GeneralTracker:
 
 def configuration(run: Run) -> dict[str, Any]:
     """Settings and versions as flat values, without where the model lies on somebody's disk."""
-    source = str(run.meta("source"))
-    shown = Path(source).name if Path(source).exists() or Path(source).is_absolute() else source
+    shown = name_of(str(run.meta("source")))
     settings = {
         name: value for name, value in run.meta("settings").items() if name != "identity"
     }  # the fingerprint says it in short
@@ -127,14 +125,14 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def run_values(run: Run, captions: Sequence[Caption]) -> dict[str, float]:
     """The five figures of a run, how many captions stand how (`standing/gone`, ...), its quality check and the medians of its comparisons, as
     far as they are known."""
-    quality, tau = run.meta("quality"), settings_of(run)["tau"]
-    shown = figures(captions, tau, quality)
+    quality = run.meta("quality")
+    shown = figures(captions, quality)
     values = {
         f"run/{f.name.replace(chr(39), '')}": float(f.value) for f in shown if f.value is not None
     }
     values |= {
         f"standing/{word}": float(number)
-        for word, number in Counter(standing(c, tau) for c in captions).items()
+        for word, number in Counter(standing(c) for c in captions).items()
     }
     values |= {
         f"quality/{key}": float(value)

@@ -31,7 +31,7 @@ CONCERNS = {
         "json_extract(r.payload, '$.memorized')",
         "json_extract(r.payload, '$.score'), a.position",
     ),
-    # captions whose search was long are those whose set is grown: on the demo model the longest search came before the longest check
+    # the longest first: what is long at the end keeps one worker busy and the others idle
     "verify": Concern(
         f"{_OF} 'localize'",
         _HAS_NEURONS,

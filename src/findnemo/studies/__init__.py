@@ -1,4 +1,7 @@
-"""Studies: the tables and figures of Finding NeMo from the runs of any model, and how stable what they show is."""
+"""Studies: the tables and figures of Finding NeMo from the runs of any model, and how stable what they show is.
+
+May be imported: the names below and the modules here. May import: runs, verification, localization and what lies under them.
+"""
 
 from __future__ import annotations
 

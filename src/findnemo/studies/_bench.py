@@ -340,14 +340,13 @@ def listed(desk: Desk, caption: Caption, calibration: Calibration, top_k: bool =
 
 
 def _scored(desk: Desk, caption: Caption, settings: Settings) -> Answer:
-    found, seen = caption.results.get("localize"), caption.results.get("detect", {})
+    found, seen = caption.localized, caption.detected
     own = desk.calibration.settings == settings
     if found is not None and own:
-        return Answer({"score": found["score_before"]})
-    whole = own and seen.get("samples") == settings.samples
-    return Answer(
-        {"score": seen["score"] if whole else score(desk.model, caption.text, settings=settings)}
-    )
+        return Answer({"score": found.score_before})
+    if own and seen is not None and seen.samples == settings.samples:
+        return Answer({"score": seen.score})
+    return Answer({"score": score(desk.model, caption.text, settings=settings)})
 
 
 def write(study: Study, folder: Path, name: str) -> None:

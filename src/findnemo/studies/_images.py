@@ -7,11 +7,11 @@ from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from findnemo.edits import deactivate
-from findnemo.images import ImageSettings, generate_many
+from findnemo.images import ImageSettings
 from findnemo.neurons import NeuronSet
 from findnemo.studies._bench import Bench, Desk
 from findnemo.studies._published import COLUMNS, HEADS
+from findnemo.verification import Pictures, pictured
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,15 +27,15 @@ def medians(payloads: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
 
 def images_with(
     bench: Bench, name: str, prompts: Sequence[str], sets: Sequence[tuple[NeuronSet, int]]
-) -> list[list[Image.Image]]:
+) -> list[Pictures]:
     """An image of every prompt for each (neurons that are off, sample number)."""
     compute = partial(_made, prompts=prompts, settings=bench.image_settings)
-    return bench.over(name, compute, sets)
+    judges = bench.work.judges
+    return [Pictures(images, prompts, judges) for images in bench.over(name, compute, sets)]
 
 
 def _made(
     desk: Desk, item: tuple[NeuronSet, int], prompts: Sequence[str], settings: ImageSettings
-) -> list[Image.Image]:
+) -> Sequence[Image.Image]:
     neurons, sample = item
-    with deactivate(desk.model, neurons):
-        return generate_many(desk.model, [(prompt, sample) for prompt in prompts], settings)
+    return pictured(desk.model, prompts, sample, settings, desk.judges, neurons).images

@@ -45,5 +45,5 @@ def under_tau(captions: Iterable[Any]) -> list[str]:
     return [
         c.text
         for c in captions
-        if c.results.get("detect", {}).get("memorized") is False and not is_memory(c.type)
+        if c.detected is not None and not c.detected.memorized and not is_memory(c.type)
     ]

@@ -154,7 +154,7 @@ def _shown(z: float) -> float:
 
 def fig2b(bench: Bench) -> Study:
     """z-scores of the found neurons on the captions they were found for, against captions that are not memorized."""
-    own = [_shown(z) for c in bench.memorized() for z in c.results["localize"]["z"].values()]
+    own = [_shown(z) for c in bench.memorized() if c.localized for z in c.localized.z.values()]
     neurons, calibration = list(all_neurons(bench.work.run.captions())), bench.calibration
     known = [(name, i) for name, i in neurons if name in calibration.mean]
     compute = partial(_z_scores, calibration=calibration, neurons=known)

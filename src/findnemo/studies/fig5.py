@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from findnemo.errors import InputError
-from findnemo.metrics.quality import fid, kid
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
 from findnemo.runs.overview import holders
 from findnemo.runs.standing import neurons_of, switched_off
@@ -17,9 +16,7 @@ from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import BLUE, GREY, RED, figure
 from findnemo.studies._images import EFFECTS, images_with, medians
 from findnemo.studies._table import Table
-
-if TYPE_CHECKING:
-    from PIL import Image
+from findnemo.verification import Pictures, distance, distances
 
 SHARES = (0.0, 0.25, 0.5, 1.0)
 IMAGES = 48
@@ -71,26 +68,22 @@ def _quality(bench: Bench) -> list[list[Any]]:
     for count in counts:
         sets += [("found", NeuronSet.of(order[:count])), ("random", _random(bench, order[:count]))]
     asked = [(EMPTY, WANTED), *((neurons, UNTOUCHED) for _, neurons in sets)]
-    real, *images = images_with(bench, "fig5a", prompts, asked)
+    real, *shown = images_with(bench, "fig5a", prompts, asked)
     return [
-        [kind, len(neurons), *_measures(bench, prompts, real, made)]
-        for (kind, neurons), made in zip(sets, images, strict=True)
+        [kind, len(neurons), *_measures(real, made)]
+        for (kind, neurons), made in zip(sets, shown, strict=True)
     ]
 
 
-def _measures(
-    bench: Bench, prompts: Sequence[str], real: list[Image.Image], images: list[Image.Image]
-) -> list[float | None]:
-    judges = bench.work.judges
-    values: list[float | None] = [None] * 4
-    if judges.descriptor is not None:
-        values[:2] = [fid(real, images, judges.descriptor), kid(real, images, judges.descriptor)]
-    if judges.alignment is not None:
-        values[2:] = [
-            fid(real, images, judges.alignment.embed),
-            float(judges.alignment(images, list(prompts)).median()),
-        ]
-    return [None if v is None else round(v, 5) for v in values]
+def _measures(real: Pictures, made: Pictures) -> list[float | None]:
+    """FID, KID, CLIP-FID and A_CLIP; None where their judge is missing."""
+    values = {name: distance(name, real, made) for name in distances(real.judges)}
+    if real.judges.alignment is not None:
+        values["a_clip"] = float(made.fits.median())
+    return [
+        round(values[name], 5) if name in values else None
+        for name in ("fid", "kid", "clip_fid", "a_clip")
+    ]
 
 
 def _by_frequency(bench: Bench) -> list[Neuron]:

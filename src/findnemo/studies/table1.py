@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from findnemo.errors import StoppedError
-from findnemo.localization import ONE_STEP
+from findnemo.localization import DEFAULT
 from findnemo.metrics.kind import is_memory
 from findnemo.runs.compare import LISTING, NEMO, STAGE, SWITCHED, compare, localized_captions
 from findnemo.runs.standing import neurons_of
-from findnemo.runs.store import Caption, Run
-from findnemo.runs.whole import captions_of, settings_of
+from findnemo.runs.store import Caption, Run, captions_of, settings_of
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._published import TABLE1
 from findnemo.studies._rows import Payloads, a_clip_note, comparison
@@ -68,7 +67,7 @@ def table(run: Run, intervals: bool = False, beside: bool = True) -> Table:
     images = {
         p["images"] for by_type in rows.values() for payloads in by_type.values() for p in payloads
     }
-    seeds = f"{'/'.join(map(str, sorted(images)))} seeds a caption, at which neither a search nor growth has looked. "
+    seeds = f"{'/'.join(map(str, sorted(images)))} seeds a caption, at which no search has looked. "
     note = seeds + _about(run, every) + (a_clip_note(run, rows) if beside else "")
     return comparison("Mitigations", rows, TABLE1, note, intervals)
 
@@ -78,7 +77,7 @@ def _about(run: Run, captions: list[Caption]) -> str:
     settings = settings_of(run)
     grown = (
         ", and neurons added where finished images stayed copies"
-        if settings.get("grow") and settings["search"] in ONE_STEP
+        if settings.get("grow") and settings["search"] != DEFAULT
         else ""
     )
     text = (

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from statistics import fmean, median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from findnemo.errors import EditError, InputError
 from findnemo.localization import Bystanders
-from findnemo.metrics.copies import pixel_changes
-from findnemo.metrics.quality import features, frechet_distance, kernel_distance
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs.standing import all_neurons
 from findnemo.seeds import UNTOUCHED, WANTED
@@ -23,13 +21,11 @@ from findnemo.studies._bench import Bench, Desk, Study
 from findnemo.studies._figure import BLUE, GREY, RED, figure
 from findnemo.studies._images import images_with
 from findnemo.studies._table import Cell, Table
-from findnemo.verification import RANDOM, random_sets
-
-if TYPE_CHECKING:
-    from PIL import Image
+from findnemo.verification import RANDOM, Pictures, changes, distance, distances, random_sets
 
 CAPTIONS = 64
 REPEATS = 300  # of the bootstrap
+SETS = {"fid": "FID (descriptor)", "kid": "KID (descriptor)", "clip_fid": "CLIP-FID"}
 CHANGES = {  # per caption
     "pixel_change": "change of pixels, of 1",
     "impact": "impact: 1 - SSIM of noise differences",
@@ -109,12 +105,12 @@ def _measured(bench: Bench) -> dict[str, Any]:
     (drawn,) = bench.over("utility, random neurons", draw, [neurons])
     edits = [EMPTY, neurons, *drawn]
     asked = [(EMPTY, WANTED), *((off, UNTOUCHED) for off in edits)]
-    real, *images = images_with(bench, "utility", prompts, asked)
-    each = _each(bench, prompts, edits, images)
+    real, *shown = images_with(bench, "utility", prompts, asked)
+    each = _each(bench, edits, shown)
     return {
         "captions": len(prompts),
         "neurons": len(neurons),
-        "sets": _sets(bench, prompts, real, images),
+        "sets": _sets(real, shown),
         "changes": {key: _compared(found, drawn, NOTHING.get(key, 0.0)) for key, (found, drawn) in each.items()},
         "each": {key: {"found": found, "random": [fmean(row) for row in zip(*drawn, strict=True)]} for key, (found, drawn) in each.items()},
     }  # fmt: skip
@@ -136,38 +132,21 @@ def _impacts(
     return [bystanders.changes([off])[0].tolist() for off in edits]
 
 
-def _sets(
-    bench: Bench,
-    prompts: Sequence[str],
-    real: list[Image.Image],
-    images: Sequence[list[Image.Image]],
-) -> dict[str, Any]:
+def _sets(real: Pictures, shown: Sequence[Pictures]) -> dict[str, Any]:
     """Figure -> untouched, found, random -> its value, and by how much it differs from untouched, with intervals."""
-    judges, made = bench.work.judges, {}
-    extractors: dict[str, Any] = {}
-    if judges.descriptor is not None:
-        extractors |= {
-            "FID (descriptor)": (judges.descriptor, frechet_distance),
-            "KID (descriptor)": (judges.descriptor, kernel_distance),
-        }
-    if judges.alignment is not None:
-        extractors["CLIP-FID"] = (judges.alignment.embed, frechet_distance)
-    for name, (extractor, distance) in extractors.items():
-        target, rows = features(real, extractor), [features(one, extractor) for one in images]
-        made[name] = _against_untouched(
-            [partial(_distance, distance, target, row) for row in rows], len(prompts)
+    count = len(real.images)
+    sets = {
+        SETS[name]: _against_untouched([partial(distance, name, real, one) for one in shown], count)
+        for name in distances(real.judges)
+    }
+    if real.judges.alignment is not None:
+        sets["A_CLIP"] = _against_untouched(
+            [partial(_middle, one.fits.double()) for one in shown], count
         )
-    if judges.alignment is not None:
-        fits = [judges.alignment(one, list(prompts)).double() for one in images]
-        made["A_CLIP"] = _against_untouched([partial(_middle, fit) for fit in fits], len(prompts))
-    return made
+    return sets
 
 
 Statistic = Callable[[Tensor], float]  # of captions (their positions) -> a figure
-
-
-def _distance(distance: Callable[..., float], real: Tensor, fake: Tensor, at: Tensor) -> float:
-    return distance(real[at], fake[at])
 
 
 def _middle(values: Tensor, at: Tensor) -> float:
@@ -224,22 +203,18 @@ def known(statistic: Statistic, n: int) -> dict[str, float]:
 
 
 def _each(
-    bench: Bench,
-    prompts: Sequence[str],
-    edits: Sequence[NeuronSet],
-    images: Sequence[list[Image.Image]],
+    bench: Bench, edits: Sequence[NeuronSet], shown: Sequence[Pictures]
 ) -> dict[str, tuple[list[float], list[list[float]]]]:
     """Figure -> a value a caption with the found neurons off, and the same for every random draw."""
-    judges, (before, *after) = bench.work.judges, images
-    measure = partial(_impacts, prompts=prompts, settings=bench.calibration.settings)
+    before, *after = shown
+    measure = partial(_impacts, prompts=before.captions, settings=bench.calibration.settings)
     (impacts,) = bench.over("utility, impact", measure, [edits[1:]])
-    each = {"pixel_change": [pixel_changes(before, one) for one in after], "impact": impacts}
-    if judges.descriptor is not None:
-        old = judges.descriptor(before)
-        each["sscd_gen"] = [(old * judges.descriptor(one)).sum(1).tolist() for one in after]
-    if judges.alignment is not None:
-        fits = [judges.alignment(one, list(prompts)) for one in images]
-        each["a_clip"] = [(fit - fits[0]).tolist() for fit in fits[1:]]
+    changed = [changes(before, one) for one in after]
+    each = {"pixel_change": [one["pixel_change"].tolist() for one in changed], "impact": impacts}
+    if "sscd_gen" in changed[0]:
+        each["sscd_gen"] = [one["sscd_gen"].tolist() for one in changed]
+    if "a_clip_after" in changed[0]:
+        each["a_clip"] = [(one["a_clip_after"] - one["a_clip_before"]).tolist() for one in changed]
     return {
         key: ([round(x, 6) for x in rows[0]], [[round(x, 6) for x in row] for row in rows[1:]])
         for key, rows in each.items()

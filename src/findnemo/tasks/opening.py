@@ -15,7 +15,7 @@ from findnemo.detection import Screen, screen
 from findnemo.errors import InputError
 from findnemo.files.originals import for_run
 from findnemo.files.secrets import hidden
-from findnemo.images import ImageSettings
+from findnemo.images import ImageSettings, usual
 from findnemo.localization import SEARCHES, check_impact
 from findnemo.metrics import Alignment, Descriptor, Judges
 from findnemo.models import SCOPES, Model, cut, load
@@ -220,7 +220,7 @@ def warn_long(
 
 def images_of(model: Any, pictures: Pictures, seed: int) -> ImageSettings:
     """How finished images are made: as asked for, else as is usual for the model."""
-    own = demo.usual(place_of(model))
+    own = usual(place_of(model))
     guidance = own.guidance if pictures.guidance is None else pictures.guidance
     return ImageSettings(pictures.image_steps or own.steps, guidance, seed, pictures.sampler)
 

@@ -1,30 +1,46 @@
-"""Verification: is the memory gone on fresh seeds and in finished images, and is the quality intact?
+"""Verification: is the memory gone on fresh seeds and in finished images, and what does that cost other captions?
 
 May be imported: the names below. May import: localization, metrics, images and what lies under them.
 """
 
-from findnemo.verification._verification import (
+from findnemo.verification.cost import (
     RANDOM,
-    Verification,
-    fresh_same_seed,
-    grow,
+    Pictures,
+    changes,
+    distance,
+    distances,
+    pictured,
     quality,
     random_sets,
-    replicating,
-    same_seed,
-    verify,
 )
 from findnemo.verification.disentanglement import attention_cosine
+from findnemo.verification.effect import (
+    Verification,
+    finished,
+    fresh,
+    nearest,
+    replicating,
+    same_seed,
+    same_seed_of_memory,
+    verify,
+)
 
 __all__ = [
     "RANDOM",
+    "Pictures",
     "Verification",
     "attention_cosine",
-    "fresh_same_seed",
-    "grow",
+    "changes",
+    "distance",
+    "distances",
+    "finished",
+    "fresh",
+    "nearest",
+    "pictured",
     "quality",
     "random_sets",
     "replicating",
     "same_seed",
+    "same_seed_of_memory",
     "verify",
 ]

@@ -59,7 +59,7 @@ def _cosines(
     """Layer -> one cosine per sample."""
     latents, text = (
         model.noise(prompt, range(samples), seed),
-        model.encode([prompt]).expand(samples, -1, -1),
+        model.encode([prompt]).expand(samples),
     )
     timestep = model.timesteps(PAPER.steps)[0]
     with _outputs(model, layers) as on:

@@ -1,0 +1,406 @@
+"""What a run stores, as types: the results of a caption's stages, decoded once, and the shapes of all other values.
+
+A run may come from somebody else: every value is checked before anything is done with it. A key that no type names may hold anything, since
+newer versions and studies add theirs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import AfterValidator, Field, PlainValidator, Strict, TypeAdapter, ValidationError
+from typing_extensions import Required, TypedDict
+
+from findnemo.errors import InputError
+from findnemo.localization.points import Point
+from findnemo.neurons import NeuronSet
+
+LONGEST = 64 << 20  # characters of one stored value
+LARGEST = 1e9  # no figure of a run is larger
+
+
+def _encodable(value: str) -> str:
+    value.encode()  # UnicodeEncodeError, a ValueError, for half of a surrogate pair
+    return value
+
+
+def _decimal(value: str) -> str:
+    if not value.isdecimal():
+        raise ValueError("no step")
+    return value
+
+
+def _neurons(value: Any) -> NeuronSet:
+    return NeuronSet(_adapter(dict[Text, list[Count]]).validate_python(value))
+
+
+def _point(value: Any) -> Point:
+    return Point(*_adapter(tuple[Count, Number, Number | None]).validate_python(value))
+
+
+Text = Annotated[str, Strict(), AfterValidator(_encodable)]
+Flag = Annotated[bool, Strict()]
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False, ge=-LARGEST, le=LARGEST)]
+Count = Annotated[int, Strict(), Field(ge=0, le=int(LARGEST))]
+ZScore = Annotated[float, Strict(), Field(ge=-math.inf)]  # infinite for a neuron without variance
+Step = Annotated[str, Strict(), AfterValidator(_decimal)]
+Neurons = Annotated[NeuronSet, PlainValidator(_neurons)]
+PricePoint = Annotated[Point, PlainValidator(_point)]
+Sealed = dict[Text, dict[Text, Any]]
+
+
+class Carrier(TypedDict, total=False):
+    """What carries a memory that is out of reach (`localization.Diagnosis`)."""
+
+    sentence: Required[Text]
+    left: Required[dict[Text, Number]]
+    kept: Required[dict[Text, Number]]
+    words: Required[dict[Text, Number]]
+
+
+@dataclass(frozen=True)
+class Detected:
+    """The stored part of a `detection.Detection`."""
+
+    memorized: Flag
+    score: Number
+    tau: Number
+    evaluations: Count = 0
+    samples: Count | None = None
+    p: Number | None = None
+
+
+@dataclass(frozen=True)
+class Localized:
+    """The stored part of a `localization.Localization`; `diagnosis`: of a memory that is out of reach."""
+
+    neurons: Neurons
+    reached: Flag
+    score_before: Number
+    score_after: Number
+    candidates: Neurons | None = None
+    memorized: Flag | None = None
+    tau: Number | None = None
+    evaluations: Count = 0
+    z: dict[Text, ZScore] = field(default_factory=dict)
+    p: Number | None = None
+    impact: Number | None = None
+    max_impact: Number | None = None
+    copy_before: Number | None = None
+    order: tuple[tuple[Text, Count], ...] = ()
+    points: tuple[PricePoint, ...] = ()
+    diagnosis: Carrier | None = None
+
+
+@dataclass(frozen=True)
+class Verified:
+    """The stored values of a `verification.Verification`, None where nothing measured them; `neurons`, `grown`, `z`, `impact`: the set
+    with what verification had to add, how many neurons that are, and what is known of them."""
+
+    score_before: Number | None = None
+    score_after: Number | None = None
+    same_seed: Number | None = None
+    replicating: Count | None = None
+    neurons: Neurons | None = None
+    grown: Count | None = None
+    z: dict[Text, ZScore] = field(default_factory=dict)
+    impact: Number | None = None
+    sscd_gen: Number | None = None
+    sscd_orig_before: Number | None = None
+    sscd_orig_after: Number | None = None
+    d_sscd_before: Number | None = None
+    d_sscd_after: Number | None = None
+    a_clip_before: Number | None = None
+    a_clip_after: Number | None = None
+    copies_before: Number | None = None
+    copies_after: Number | None = None
+
+    def __post_init__(self) -> None:
+        if self.copies_before is not None and self.copies_after is None:
+            raise ValueError("copies_after is missing")
+
+
+class Failure(TypedDict, total=False):
+    error: Required[Text]
+
+
+class Compared(TypedDict, total=False):
+    images: Required[Count]
+    copies: Number | None
+    sscd_gen: Number | None
+    sscd_orig: Number | None
+    d_sscd: Number | None
+    a_clip: Number | None
+    neurons: Number | None
+
+
+class Scored(TypedDict, total=False):
+    value: Required[Number]
+    evaluations: Required[Count]
+    seconds: Required[Number]
+
+
+class Attacked(TypedDict, total=False):
+    basis: Required[Text]
+    known: Required[Flag]
+    curves: Required[dict[Text, dict[Step, list[Number]]]]
+
+
+class Attempted(TypedDict, total=False):
+    basis: Required[Text]
+    known: Required[Flag]
+    closeness: Required[dict[Text, list[Number]]]
+
+
+STAGES: dict[str, Any] = {  # those that end in a colon go on with a name
+    "detect": Detected,
+    "localize": Localized,
+    "listing": Localized,
+    "verify": Verified,
+    "compare:": Compared,
+    "detect:": Scored,
+    "attack:": Attacked,
+    "attempts:": Attempted,
+}
+
+
+class Score(TypedDict, total=False):
+    variant: Required[Text]
+    similarity: Required[Text]
+    samples: Required[Count]
+    timestep: Required[Count]
+    steps: Required[Count]
+    seed: Number | None
+    guidance: Number | None
+    pairs: Text | None
+
+
+class Finished(TypedDict, total=False):
+    steps: Required[Count]
+    guidance: Required[Number]
+    seed: Number | None
+    sampler: Text | None
+
+
+class Screened(TypedDict, total=False):
+    below: Required[Number]
+    samples: Required[Count]
+
+
+class Detectors(TypedDict, total=False):
+    """Settings of a run of detectors."""
+
+    model: Required[Text]
+    dtype: Required[Text]
+    image_settings: Required[Finished]
+
+
+class Audit(Detectors, total=False):
+    """Settings of an audit."""
+
+    identity: Sealed | None
+    calibration: Required[Score]
+    tau: Required[Number]
+    search: Required[Text]
+    images: Required[Count]
+    judges: Required[dict[Text, Text]]
+    grow: Flag | None
+    screen: Screened | None
+    fdr: Number | None
+    consensus: Count | None
+    max_impact: Number | None
+    unrelated: list[Text] | None
+    shard: Text | None
+
+
+class SettingsCopy(TypedDict, total=False):
+    """The file beside the database that keeps the settings."""
+
+    settings: Required[dict[str, Any]]
+    checksum: Required[str]
+
+
+class Change(TypedDict, total=False):
+    pixel_change: Number | None
+    sscd_gen: Number | None
+    a_clip_before: Number | None
+    a_clip_after: Number | None
+
+
+class CaptionChange(Change, total=False):
+    pixel_change: Required[Number]  # type: ignore[misc]
+
+
+class Quality(Change, total=False):
+    prompts: Required[Count]
+    failed: Required[Count]
+    neurons: Required[Count]
+    each: list[CaptionChange] | None
+
+
+class AttackSummary(TypedDict, total=False):
+    x: Required[Text]
+    y: Required[Text]
+    n: Required[Count]
+    known: Count | None
+    curves: Required[dict[Text, list[tuple[Number, Number]]]]
+    bands: dict[Text, list[tuple[Number, Number, Number]]] | None
+    gaps: dict[Text, list[tuple[Number, Number, Number | None, Number | None]]] | None
+
+
+class Share(TypedDict, total=False):
+    images: Required[Number]
+    captions: Required[Number]
+    n: Required[Number]
+    low: Required[Number]
+    high: Required[Number]
+
+
+class AttemptsSummary(TypedDict, total=False):
+    columns: Required[list[Text]]
+    table: Required[dict[Text, dict[Text, Share]]]
+
+
+class Table(TypedDict, total=False):
+    captions: Required[Count]
+    digest: Required[Text]
+    group: Required[Count]
+
+
+class Merged(TypedDict, total=False):
+    shards: Required[list[Text]]
+    missing: Required[list[Text]]
+
+
+class Hardened(TypedDict, total=False):
+    prompts: Required[Count]
+    images: Required[Count]
+    quality: Required[dict[Text, dict[Text, list[Number]]]]
+
+
+META: dict[str, Any] = {  # any of them may be None
+    "source": Text,
+    "source_options": dict[Text, Text],
+    "versions": dict[Text, Text],
+    "folder": Text,
+    "detectors": list[Text],
+    "holdout:": dict[Text, Number],
+    "quality": Quality,
+    "preprocessing": Sealed,
+    "settings": dict[Text, Any],
+    "attack": AttackSummary,
+    "table": Table,
+    "merged": Merged,
+    "attempts": AttemptsSummary,
+    "bases": dict[Text, Text],
+    "hardened_from": Text,
+    "listed": list[Count],
+    "pictures": Sealed,
+    "hardened": Hardened,
+}
+Whole = Annotated[int, Strict()]
+
+
+class AnswerRow(NamedTuple):
+    """A row of results without its caption and its payload."""
+
+    stage: Text
+    status: Literal["done", "failed"]
+    seconds: Number
+
+
+class CaptionRow(NamedTuple):
+    """A row of captions."""
+
+    id: Whole
+    text: Text
+    row: Whole
+    type: Text | None
+    image: Text | None
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def fits(kind: Any, value: Any) -> bool:
+    """Whether a parsed JSON value is one of the types above."""
+    try:
+        _adapter(kind).validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def decoded(kind: Any, value: Any, where: str) -> Any:
+    """A parsed JSON value as one of the types above. Raises InputError naming `where`, and what is missing or of another kind."""
+    try:
+        return _adapter(kind).validate_python(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        name = first["loc"][0] if first["loc"] else "it"
+        what = "missing" if first["type"] == "missing" else "of another kind"
+        raise damaged(where, f"{name!r:.60} is {what}") from None
+
+
+def of_key(table: dict[str, Any], key: str) -> Any:
+    """The type that a table has for a key, or for what stands before its colon; Any for others."""
+    return table.get(key, table.get(f"{key.partition(':')[0]}:", Any))
+
+
+def parsed(stored: Any, where: str) -> Any:
+    """JSON of a column. Raises InputError for anything else, and for more than LONGEST characters."""
+    if not isinstance(stored, str):
+        raise damaged(where, "a value is no text")
+    if len(stored) > LONGEST:
+        raise damaged(where, f"a value has over {LONGEST} characters")
+    try:
+        return json.loads(stored)
+    except (ValueError, RecursionError) as error:
+        raise damaged(where, f"broken JSON ({error!s:.100})") from None
+
+
+def payload(stored: Any, where: str) -> dict[str, Any]:
+    """The result of a stage as it is stored: an object. Raises InputError naming `where`."""
+    value = parsed(stored, where)
+    if not isinstance(value, dict):
+        raise damaged(where, "no object")
+    return value
+
+
+def meta(stored: Any, key: str, where: str) -> Any:
+    """A value of the run as it is stored. Raises InputError naming `where` and what is wrong."""
+    value = parsed(stored, where)
+    if value is not None and not fits(of_key(META, key), value):
+        raise damaged(where, f"{key!r} is not what a run keeps under that name")
+    return value
+
+
+def answer(row: tuple[Any, ...], where: str) -> tuple[str, str, float, dict[str, Any]]:
+    """A row of results as it is stored, with its payload. Raises InputError naming `where` and what is wrong."""
+    stage, status, seconds, stored = row
+    if not fits(AnswerRow, (stage, status, seconds)):
+        raise damaged(where, "stage, status or seconds are of another kind")
+    if status == "done":
+        return stage, status, seconds, payload(stored, where)
+    value = parsed(stored, where)
+    if not fits(Failure, value):
+        raise damaged(where, "a failure without its reason")
+    return stage, status, seconds, value
+
+
+def check_caption(row: tuple[Any, ...], where: str) -> None:
+    """Raises InputError unless (id, text, row, type, image) are of their types: SQLite keeps anything in any column."""
+    if not fits(CaptionRow, row):
+        raise damaged(where, f"caption {row[0]!r:.40} has columns of other types")
+
+
+def damaged(where: str, what: str) -> InputError:
+    return InputError(
+        f"{where} is damaged or not made by findnemo: {what}; take another --out, or a copy of the run"
+    )
