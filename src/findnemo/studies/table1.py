@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from findnemo.errors import StoppedError
 from findnemo.localization import DEFAULT
 from findnemo.metrics.kind import is_memory
 from findnemo.runs.compare import LISTING, NEMO, STAGE, SWITCHED, compare, localized_captions
@@ -35,7 +36,9 @@ ROWS = {  # the paper's row names, then what it does not have
 
 def table1(bench: Bench) -> Study:
     """All mitigations on all localized captions of the run."""
-    compare(bench.work, progress=bench.progress)
+    compare(bench.work, progress=bench.progress, pool=bench.workers, stop=bench.stop)
+    if bench.stop():
+        raise StoppedError("stopped before all mitigations were compared")
     return Study(
         "Table 1: mitigations",
         "SSCD_gen compares images with and without the mitigation on the same seed, SSCD_orig with the training image, D_SSCD images of "
