@@ -43,7 +43,6 @@ from findnemo.runs import (
     summary,
     write_results,
 )
-from findnemo.runs.store import keep_settings
 from findnemo.seeds import FRESH
 from findnemo.settings import Settings
 
@@ -146,28 +145,6 @@ def test_nothing_is_decided_on_the_seeds_that_judge(tmp_path, model, calibration
     for caption in captions:
         assert [samples for prompt, samples in made if prompt == caption.text] == [fresh, fresh]
         assert neurons_of(caption) == findnemo.NeuronSet(caption.results["localize"]["neurons"])
-
-
-@pytest.mark.parametrize("grow", [True, False])
-def test_a_run_of_an_earlier_findnemo_goes_on_whatever_it_says_of_growth(
-    tmp_path, model, calibration, grow
-):
-    """Earlier versions could add neurons in verification: `grow` in the settings, `neurons` in the result."""
-    out = tmp_path / "run"
-    run_audit(out, model, calibration, stages=("detect", "localize"))
-    with Run.open(out) as run:
-        settings = run.meta("settings")
-    assert "grow" not in settings
-    with Run.create(out, settings) as run:
-        run.set_meta("settings", settings | {"grow": grow})
-        keep_settings(out, settings | {"grow": grow})
-        first = next(c for c in run.captions() if "localize" in c.results)
-        more = neurons_of(first) | findnemo.NeuronSet.of([(next(iter(model.value_layers)), 1)])
-        run.record(first.id, "verify", {"grown": 1, "neurons": more.to_json()}, 0.1)
-    captions = run_audit(out, model, calibration)
-    assert next(neurons_of(c) for c in captions if c.id == first.id) == more
-    with Run.open(out) as run:
-        assert run.meta("settings") == settings | {"grow": grow}
 
 
 def test_what_is_found_for_a_memory_out_of_reach_stays_on():

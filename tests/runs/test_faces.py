@@ -100,16 +100,6 @@ CASES = {
     "found": Case("not verified", "memorized", True, (OVER, FOUND)),
     "check failed": Case("failed", "memorized", True, (OVER, FOUND), "verify"),
     "gone": Case("gone", "memorized", True, (OVER, FOUND, GONE)),
-    "gone, grown": Case(
-        "gone",
-        "memorized",
-        True,
-        (
-            OVER,
-            FOUND,
-            GONE | {"grown": 2, "neurons": {"a": [3, 4, 5]}, "z": {"a:4": 6.0, "a:5": 5.0}},
-        ),
-    ),
     "gone, no images": Case("gone", "memorized", True, (OVER, FOUND, UNSEEN)),
     "gone at tau": Case("gone", "memorized", True, (OVER, FOUND, GONE | {"same_seed": TAU})),
     "noise alike, pictures gone": Case(
@@ -235,7 +225,7 @@ def test_all_faces_say_the_same_of_a_caption(tmp_path, name):
             assert (card["what"], card["tone"]) == (STANDINGS[case.says], WORDS[case.says].tone)
         # neurons, and their z-scores where the search or verification has them
         neurons, z = neurons_of(caption), z_scores(caption)
-        assert len(_overview.neuron_lines(caption, ["a"])) == len(neurons) + ("grown" in name)
+        assert len(_overview.neuron_lines(caption, ["a"])) == len(neurons)
         assert sum("z = " in line for line in _overview.neuron_lines(caption, ["a"])) == len(z)
         assert sum(
             "z = " in label for label, _ in events.ticks(_subject(run), _chosen(caption))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from findnemo.errors import StoppedError
-from findnemo.localization import DEFAULT
 from findnemo.metrics.kind import is_memory
 from findnemo.runs.compare import LISTING, NEMO, STAGE, SWITCHED, compare, localized_captions
 from findnemo.runs.standing import neurons_of
@@ -75,14 +74,9 @@ def table(run: Run, intervals: bool = False, beside: bool = True) -> Table:
 def _about(run: Run, captions: list[Caption]) -> str:
     """What the rows with neurons are, and which captions are not in the table."""
     settings = settings_of(run)
-    grown = (
-        ", and neurons added where finished images stayed copies"
-        if settings.get("grow") and settings["search"] != DEFAULT
-        else ""
-    )
     text = (
         "NeMo: the listing as published (Algorithms 1 to 4), nothing added. Random neurons: as many of each layer as NeMo's (all others of a "
-        f"layer of which NeMo has more than half), each draw counted by itself. findnemo: what this run found (search {settings['search']!r}{grown})."
+        f"layer of which NeMo has more than half), each draw counted by itself. findnemo: what this run found (search {settings['search']!r})."
     )
     unlisted = sum(
         c.results[LISTING].get("memorized") is False for c in captions if LISTING in c.results

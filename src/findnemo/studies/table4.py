@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from findnemo.calibration import Calibration
+from findnemo.calibration import Calibration, Rule
 from findnemo.errors import FindnemoError
 from findnemo.neurons import NeuronSet
 from findnemo.runs.calibrating import calibrate_with
@@ -123,8 +123,10 @@ def _guided(bench: Bench) -> Calibration:
 
     def tau() -> float:
         prompts = list(bench.unrelated[:HOLDOUT])
-        options = {"settings": settings, "precision": None, "stop": bench.stop}
-        return calibrate_with(bench.workers, prompts, **options).tau
+        folder = bench.work.run.path / "calibration-guided"
+        rule = Rule(precision=None)
+        made = calibrate_with(bench.workers, folder, prompts, settings, rule, stop=bench.stop)
+        return made.tau
 
     return replace(bench.calibration, settings=settings, tau=bench.once("guided tau", tau))
 
