@@ -277,10 +277,6 @@ def test_every_word_has_a_case():
 def test_a_run_of_all_cases_is_counted_alike_everywhere(tmp_path):
     with run_with(tmp_path / "run", CASES) as run:
         captions = list(run.captions())
-        assert any(
-            "2 neurons more went off there" in line
-            for line in _show.verdict(run, captions, len(captions))
-        )
         by_state = {word: sum(case.is_ == word for case in CASES.values()) for word in STATES}
         gone = sum(case.says == "gone" for case in CASES.values())
         bad = sum(case.says in ("out of reach", "back", "copies") for case in CASES.values())

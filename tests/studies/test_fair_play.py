@@ -390,7 +390,7 @@ def test_nemo_is_by_the_papers_score_whatever_the_run_detects_with(work, tmp_pat
         assert published.tau == paper.tau
         assert all(torch.equal(published.mean[name], mean) for name, mean in own.mean.items())
         monkeypatch.setattr(
-            "findnemo.runs.calibrating.calibrate",
+            "findnemo.runs.calibrating.calibrate_in",
             lambda *given, **options: pytest.fail("made again"),
         )
         assert (
