@@ -24,6 +24,7 @@ from findnemo.localization import (
     check_score,
     diagnose,
     localize,
+    localize_by_consensus,
     scan,
 )
 from findnemo.metrics import Judges
@@ -338,15 +339,19 @@ def _detect(tools: Tools, group: Sequence[Caption]) -> list[Answer]:
 
 def _localize(tools: Tools, caption: Caption) -> Answer:
     plan = tools.plan
-    others = tools.bystanders or ()
+    if plan.consensus > 1:
+        return Answer(
+            localize_by_consensus(
+                tools.model, caption.text, tools.calibration, plan.search, plan.consensus
+            ).to_json()
+        )
     found = localize(
         tools.model,
         caption.text,
         tools.calibration,
         plan.search,
         plan.max_impact,
-        others,
-        plan.consensus,
+        tools.bystanders or (),
         plan.image_settings,
         "all" if plan.scope == "auto" else plan.scope,
     )
@@ -371,8 +376,7 @@ def _verify(work: Tools, caption: Caption) -> Answer:
         work.calibration.settings,
         plan.images,
         plan.image_settings,
-        work.judges,
-        original,
+        replace(work.judges, original=original),
         work.calibration.tau,
     )
     return Answer(result.values, _pictures(caption, result, len(neurons), original))

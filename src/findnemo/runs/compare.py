@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -293,7 +293,8 @@ def judged(
     work: Work | Tools, caption: Caption, after: list[Image.Image], before: list[Image.Image]
 ) -> dict[str, Any]:
     """What the images of a caption are like against those without a mitigation; medians over the seeds."""
-    values = compare_images(caption.text, before, after, work.judges, work.original(caption))
+    judges = replace(work.judges, original=work.original(caption))
+    values = compare_images(caption.text, before, after, judges)
     return {"images": len(after)} | {
         key.removesuffix("_after"): round(value, 4)
         for key, value in values.items()
