@@ -24,7 +24,8 @@ from torch import Tensor
 
 import findnemo
 from findnemo import Calibration
-from findnemo.calibration import threshold
+from findnemo.calibration import Rule, calibrate_in, threshold
+from findnemo.settings import PAPER
 from findnemo.stats import clopper_pearson
 from findnemo.stats.rates import adjusted, p_value, rank, rate_bound
 
@@ -64,8 +65,7 @@ def unseen_captions(count: int, seed: int, workers: int) -> list[str]:
 def trajectories(model: findnemo.Model, captions: list[str], folder: Path) -> Tensor:
     """(n, samples - 1) scores after 2, 3, ... seeds, kept in `folder`."""
     if not (folder / "calibration.json").exists():
-        checkpoint = folder / "partial.safetensors"
-        findnemo.calibrate(model, captions, precision=None, checkpoint=checkpoint).save(folder)
+        calibrate_in(folder, model, captions, PAPER, Rule(precision=None))
     return Calibration.load(folder).trajectories.double()
 
 

@@ -17,7 +17,7 @@ import torch
 
 import findnemo
 from findnemo import NeuronSet
-from findnemo.localization import Localization, pairwise_iou
+from findnemo.localization import Localization, localize_by_consensus, pairwise_iou
 from findnemo.stats import bootstrap
 
 FRESH = range(1000, 1010)
@@ -56,8 +56,7 @@ def main() -> None:
         for label, rows in (*((f"seed {k}", rows) for k, rows in enumerate(runs)),):
             told(model, label, rows)
         agreed = [
-            findnemo.localize(model, c, calibration, search, consensus=args.repeats)
-            for c in captions
+            localize_by_consensus(model, c, calibration, search, args.repeats) for c in captions
         ]
         told(model, "consensus", agreed)
         told(model, "union", [replace(a, neurons=a.candidates) for a in agreed])
@@ -65,7 +64,7 @@ def main() -> None:
             told(
                 model,
                 "consensus of 3",
-                [findnemo.localize(model, c, calibration, search, consensus=3) for c in captions],
+                [localize_by_consensus(model, c, calibration, search, 3) for c in captions],
             )
 
 

@@ -18,7 +18,15 @@ from safetensors.torch import load_file, save_file
 
 import findnemo
 from findnemo import Calibration, Settings, activations, calibrate, import_statistics
-from findnemo.calibration import PRECISION, PUBLISHED_TAU, Moments, tau_interval, threshold
+from findnemo.calibration import (
+    PRECISION,
+    PUBLISHED_TAU,
+    Moments,
+    Rule,
+    calibrate_in,
+    tau_interval,
+    threshold,
+)
 from findnemo.calibration._gathered import Gathered
 from findnemo.errors import InputError, MismatchError, NumericalError
 from findnemo.models import Model
@@ -228,7 +236,7 @@ def test_a_model_that_gives_nan_is_refused_by_prompt(tiny):
 # interruption --------------------------------------------------------------------------------------------------------
 
 
-def interrupt(model: Model, checkpoint: Path, done: int) -> None:
+def interrupt(model: Model, folder: Path, done: int) -> None:
     """A calibration that is interrupted once `done` prompts are done."""
     finished = []
 
@@ -238,7 +246,7 @@ def interrupt(model: Model, checkpoint: Path, done: int) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        calibrate(model, PROMPTS, settings=LIGHT, checkpoint=checkpoint, progress=progress)
+        calibrate_in(folder, model, PROMPTS, LIGHT, progress=progress)
     assert finished == PROMPTS[:done]
 
 
@@ -248,15 +256,17 @@ def test_an_interrupted_calibration_goes_on_without_redoing_to_the_same_last_bit
 ):
     monkeypatch.setattr("findnemo.passes.deltas.GROUP", 1)
     calibration = calibrate(tiny, PROMPTS, settings=LIGHT)
-    checkpoint = tmp_path / "run" / "partial.safetensors"
-    interrupt(tiny, checkpoint, done)
+    folder = tmp_path / "run"
+    interrupt(tiny, folder, done)
+    assert [file.name for file in folder.iterdir()] == ["partial.safetensors"]
     again, calls, seen = findnemo.load(tiny.pipeline), [], []
     again.denoiser.register_forward_pre_hook(lambda *_: calls.append(1))
-    made = calibrate(again, PROMPTS, settings=LIGHT, checkpoint=checkpoint, progress=seen.append)
+    made = calibrate_in(folder, again, PROMPTS, LIGHT, progress=seen.append)
     assert len(calls) == len(PROMPTS) - done  # one U-Net pass a prompt
     assert seen == PROMPTS
     assert_equal(made, calibration)
-    assert not list(checkpoint.parent.iterdir())
+    assert not (folder / "partial.safetensors").exists()
+    assert_equal(Calibration.load(folder), calibration)
 
 
 @pytest.mark.parametrize("done", range(1, len(PROMPTS) + 1))
@@ -265,10 +275,8 @@ def test_captions_that_share_passes_have_the_same_scores_wherever_it_was_interru
 ):
     monkeypatch.setattr("findnemo.passes.deltas.GROUP", 2)
     whole = calibrate(tiny, PROMPTS, settings=LIGHT)
-    interrupt(tiny, tmp_path / "partial.safetensors", done)
-    assert_equal(
-        calibrate(tiny, PROMPTS, settings=LIGHT, checkpoint=tmp_path / "partial.safetensors"), whole
-    )
+    interrupt(tiny, tmp_path, done)
+    assert_equal(calibrate_in(tmp_path, tiny, PROMPTS, LIGHT), whole)
 
 
 def test_scores_do_not_depend_on_how_many_captions_share_a_pass(tiny, monkeypatch):
@@ -296,26 +304,24 @@ def test_other_hold_out_prompts_than_before_the_interruption_are_refused(
     model, tmp_path, prompts, monkeypatch
 ):
     monkeypatch.setattr("findnemo.passes.deltas.GROUP", 1)
-    interrupt(model, tmp_path / "partial.safetensors", 4)
+    interrupt(model, tmp_path, 4)
     with pytest.raises(
         MismatchError, match=r"has done 4 hold-out prompts.*same hold-out prompts.*or a new --out"
     ):
-        calibrate(model, prompts, settings=LIGHT, checkpoint=tmp_path / "partial.safetensors")
+        calibrate_in(tmp_path, model, prompts, LIGHT)
 
 
 def test_more_hold_out_prompts_after_an_interruption_are_welcome(model, tmp_path):
-    interrupt(model, tmp_path / "partial.safetensors", 3)
+    interrupt(model, tmp_path, 3)
     more = [*PROMPTS, "one more"]
-    made = calibrate(model, more, settings=LIGHT, checkpoint=tmp_path / "partial.safetensors")
+    made = calibrate_in(tmp_path, model, more, LIGHT)
     assert_equal(made, calibrate(model, more, settings=LIGHT))
 
 
 def test_what_was_done_with_other_settings_is_not_used(model, tmp_path):
-    interrupt(model, tmp_path / "partial.safetensors", 2)
+    interrupt(model, tmp_path, 2)
     other = replace(LIGHT, samples=2)
-    made = calibrate(
-        model, PROMPTS[:3], settings=other, checkpoint=tmp_path / "partial.safetensors"
-    )
+    made = calibrate_in(tmp_path, model, PROMPTS[:3], other)
     assert_equal(made, calibrate(model, PROMPTS[:3], settings=other))
 
 
@@ -324,7 +330,7 @@ def test_a_damaged_interrupted_calibration_is_refused_by_name(model, tmp_path):
     with pytest.raises(
         InputError, match=r"partial\.safetensors is not an interrupted calibration .*remove it"
     ):
-        calibrate(model, PROMPTS, settings=LIGHT, checkpoint=tmp_path / "partial.safetensors")
+        calibrate_in(tmp_path, model, PROMPTS, LIGHT)
 
 
 # files ---------------------------------------------------------------------------------------------------------------
@@ -424,8 +430,10 @@ def test_a_flipped_bit_anywhere_in_a_calibration_is_noticed(calibration, tmp_pat
 
 
 def test_a_flipped_bit_in_an_interrupted_calibration_is_noticed(tiny, tmp_path):
-    file, random = tmp_path / "partial.safetensors", Random(0)
-    interrupt(tiny, file, 4)
+    interrupt(tiny, tmp_path, 4)
+    file = tmp_path / "partial.safetensors"
+    random = Random(0)
+
     whole = file.read_bytes()
     for place in random.sample(range(len(whole)), 60):
         damaged = bytearray(whole)
@@ -486,18 +494,8 @@ def test_an_interruption_does_not_change_where_scoring_stops(tiny, tmp_path, mon
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        calibrate(
-            tiny,
-            PROMPTS,
-            settings=LIGHT,
-            precision=100.0,
-            checkpoint=tmp_path / "partial",
-            progress=stop,
-        )
-    assert_equal(
-        calibrate(tiny, PROMPTS, settings=LIGHT, precision=100.0, checkpoint=tmp_path / "partial"),
-        whole,
-    )
+        calibrate_in(tmp_path, tiny, PROMPTS, LIGHT, Rule(precision=100.0), stop)
+    assert_equal(calibrate_in(tmp_path, tiny, PROMPTS, LIGHT, Rule(precision=100.0)), whole)
 
 
 def test_trajectories_are_the_scores_of_the_first_seeds(model, calibration):
@@ -663,7 +661,5 @@ def test_an_interrupt_in_the_midst_of_taking_a_group_leaves_no_half_of_it(
     with monkeypatch.context() as patch:
         patch.setattr("findnemo.calibration._gathered.chained", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            calibrate(tiny, PROMPTS, settings=LIGHT, checkpoint=tmp_path / "partial.safetensors")
-    assert_equal(
-        calibrate(tiny, PROMPTS, settings=LIGHT, checkpoint=tmp_path / "partial.safetensors"), whole
-    )
+            calibrate_in(tmp_path, tiny, PROMPTS, LIGHT)
+    assert_equal(calibrate_in(tmp_path, tiny, PROMPTS, LIGHT), whole)

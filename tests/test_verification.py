@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -142,8 +144,8 @@ def test_without_neurons_nothing_changes(loud):
 def test_judges_see_the_images_and_the_training_image(loud):
     original = Image.new("RGB", (32, 32), "red")
     judges = Judges(by_angle, by_brightness)
-    result = verify(loud, PROMPT, NEURONS, SETTINGS, 2, IMAGES, judges, original)
-    want = compare_images(PROMPT, result.before, result.after, judges, original)
+    result = verify(loud, PROMPT, NEURONS, SETTINGS, 2, IMAGES, replace(judges, original=original))
+    want = compare_images(PROMPT, result.before, result.after, replace(judges, original=original))
     assert {k: round(v, 4) for k, v in want.items()}.items() <= result.values.items()
     assert len(want) == 9
 
@@ -175,7 +177,7 @@ def test_nan_is_an_error_that_says_so(loud):
 
 def test_figures_are_medians_over_the_seeds():
     before, after = [picture(d) for d in (0, 10, 30)], [picture(d) for d in (60, 20, 90)]
-    values = compare_images("abc", before, after, Judges(by_angle, by_brightness), picture(40))
+    values = compare_images("abc", before, after, Judges(by_angle, by_brightness, picture(40)))
     assert values == pytest.approx(
         {
             "sscd_gen": cos(60),  # 60, 10, 60 degrees apart

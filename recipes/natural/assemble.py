@@ -31,7 +31,7 @@ def main(member: Path) -> None:
             [m["caption"], m["type"], m["image"]] for m in truth["memories"] if m["copied"]
         )
     model = findnemo.load("demo-natural", "cpu", "float32")
-    findnemo.calibrate(model, demo.holdout(), out=out / "calibration")
+    findnemo.calibrate(model, demo.holdout()).save(out / "calibration")
 
 
 if __name__ == "__main__":

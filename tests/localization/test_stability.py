@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import findnemo
 from findnemo import Model, NeuronSet
 from findnemo.errors import InputError
-from findnemo.localization import consensus_of, frequency, iou, pairwise_iou
+from findnemo.localization import consensus_of, frequency, iou, localize_by_consensus, pairwise_iou
 from findnemo.passes.deltas import Probe
 from findnemo.scores import ssim
 
@@ -99,7 +99,7 @@ def calibration(model):
 
 
 def test_a_consensus_is_gone_on_the_seeds_of_all_its_searches(model, calibration):
-    found = findnemo.localize(model, PROMPT, calibration, consensus=3, search="gradient")
+    found = localize_by_consensus(model, PROMPT, calibration, "gradient", 3)
     alone = [
         findnemo.localize(
             model,
@@ -129,15 +129,13 @@ def test_a_consensus_is_gone_on_the_seeds_of_all_its_searches(model, calibration
 
 def test_one_search_is_what_it_was(model, calibration):
     one = findnemo.localize(model, PROMPT, calibration, search="gradient")
-    assert one == findnemo.localize(model, PROMPT, calibration, consensus=1, search="gradient")
+    assert one == localize_by_consensus(model, PROMPT, calibration, "gradient", 1)
     assert one.frequency == {}
     assert one.p == calibration.p_value(one.score_before)
 
 
 def test_a_caption_that_is_not_memorized_has_no_consensus(model, calibration):
-    found = findnemo.localize(
-        model, PROMPT, replace(calibration, tau=2.0), consensus=3, search="gradient"
-    )
+    found = localize_by_consensus(model, PROMPT, replace(calibration, tau=2.0), "gradient", 3)
     assert (found.memorized, len(found.neurons), found.evaluations) == (
         False,
         0,
@@ -149,17 +147,4 @@ def test_a_caption_that_is_not_memorized_has_no_consensus(model, calibration):
 
 def test_a_consensus_of_none_is_refused(model, calibration):
     with pytest.raises(InputError, match="consensus of 0 searches"):
-        findnemo.localize(model, PROMPT, calibration, consensus=0, search="gradient")
-
-
-def test_a_consensus_and_a_largest_impact_exclude_each_other(model, calibration):
-    with pytest.raises(InputError, match="not both"):
-        findnemo.localize(
-            model,
-            PROMPT,
-            calibration,
-            max_impact=0.1,
-            unrelated=HOLDOUT,
-            consensus=2,
-            search="gradient",
-        )
+        localize_by_consensus(model, PROMPT, calibration, "gradient", 0)

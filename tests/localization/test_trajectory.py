@@ -10,7 +10,7 @@ import findnemo
 from findnemo import demo
 from findnemo.errors import InputError
 from findnemo.images import generate
-from findnemo.localization import Bystanders, localize, scan
+from findnemo.localization import Bystanders, localize, localize_by_consensus, scan
 from findnemo.localization.points import CAPTIONS, Point, chosen, priced
 from findnemo.localization.trajectory import COPIES, Copies, by_trajectory, prices
 from findnemo.metrics.copies import COPY
@@ -189,7 +189,7 @@ def test_prices_are_asked_of_ordinary_captions_once(demo_model):
 
 def test_what_a_search_of_one_step_has_is_refused(demo_model):
     with pytest.raises(InputError, match="a consensus is one of searches that look at one step"):
-        localize(demo_model, ONE, demo.calibration(), consensus=3)
+        localize_by_consensus(demo_model, ONE, demo.calibration(), "trajectory", 3)
 
 
 @pytest.mark.slow

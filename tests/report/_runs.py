@@ -92,7 +92,6 @@ def make_run(
         "search": "gradient",
         "screen": None,
         "images": 4,
-        "grow": True,
         "image_settings": {"steps": 50, "guidance": 7.0, "seed": 0},
         "judges": {},
     }

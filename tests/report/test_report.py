@@ -190,15 +190,6 @@ def test_a_caption_shows_its_scores_neurons_and_pictures(page):
     ]  # fmt: skip
 
 
-def test_neurons_that_verification_added_are_marked_and_have_their_z_scores(tmp_path):
-    grown = memorized(
-        "a", {FIRST: [1]}, grown=1, neurons={FIRST: [1], MID: [4]}, z={f"{MID}:4": 3.25}
-    )
-    card = page_of(make_run(tmp_path / "run", [grown])).of("caption-1")
-    assert "#1 of layer 1 11.0" in card
-    assert "#4 of layer 3 (added for images) 3.2" in card
-
-
 def priced(text, points, reached=True, **more) -> Told:
     told = memorized(text, {MID: [1, 2, 3]}, reached=reached)
     found = (

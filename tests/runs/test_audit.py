@@ -43,7 +43,6 @@ from findnemo.runs import (
     summary,
     write_results,
 )
-from findnemo.runs.store import keep_settings
 from findnemo.seeds import FRESH
 from findnemo.settings import Settings
 
@@ -146,28 +145,6 @@ def test_nothing_is_decided_on_the_seeds_that_judge(tmp_path, model, calibration
     for caption in captions:
         assert [samples for prompt, samples in made if prompt == caption.text] == [fresh, fresh]
         assert neurons_of(caption) == findnemo.NeuronSet(caption.results["localize"]["neurons"])
-
-
-@pytest.mark.parametrize("grow", [True, False])
-def test_a_run_of_an_earlier_findnemo_goes_on_whatever_it_says_of_growth(
-    tmp_path, model, calibration, grow
-):
-    """Earlier versions could add neurons in verification: `grow` in the settings, `neurons` in the result."""
-    out = tmp_path / "run"
-    run_audit(out, model, calibration, stages=("detect", "localize"))
-    with Run.open(out) as run:
-        settings = run.meta("settings")
-    assert "grow" not in settings
-    with Run.create(out, settings) as run:
-        run.set_meta("settings", settings | {"grow": grow})
-        keep_settings(out, settings | {"grow": grow})
-        first = next(c for c in run.captions() if "localize" in c.results)
-        more = neurons_of(first) | findnemo.NeuronSet.of([(next(iter(model.value_layers)), 1)])
-        run.record(first.id, "verify", {"grown": 1, "neurons": more.to_json()}, 0.1)
-    captions = run_audit(out, model, calibration)
-    assert next(neurons_of(c) for c in captions if c.id == first.id) == more
-    with Run.open(out) as run:
-        assert run.meta("settings") == settings | {"grow": grow}
 
 
 def test_what_is_found_for_a_memory_out_of_reach_stays_on():
@@ -483,10 +460,8 @@ def poisoned(monkeypatch):
     encode = sick.encode
 
     def poison(prompts):
-        return (
-            encode(prompts)
-            * torch.tensor([math.nan if p in bad else 1.0 for p in prompts])[:, None, None]
-        )
+        scale = torch.tensor([math.nan if p in bad else 1.0 for p in prompts])[:, None, None]
+        return encode(prompts).map(lambda tensor: tensor * scale)
 
     monkeypatch.setattr(sick, "encode", poison)
     return sick, bad
@@ -805,8 +780,8 @@ def test_an_audit_takes_the_gentle_set_and_tells_its_impact(tmp_path):
         caption.results["verify"]["same_seed"]
         == check(model, CAPTION, own, SETTINGS, 0, plan.image_settings).values["same_seed"]
     )
-    caption.results["localize"]["impact"] = 0.3
-    assert "1 change them more" in verdict(Run.open(tmp_path / "run"), [caption], 1)[2]
+    dear = replace(caption, results=caption.results | {"localize": found | {"impact": 0.3}})
+    assert "1 change them more" in verdict(Run.open(tmp_path / "run"), [dear], 1)[2]
 
 
 def test_a_published_search_by_another_score_is_refused_before_a_run_is_begun(model, tmp_path):

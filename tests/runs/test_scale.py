@@ -22,6 +22,7 @@ from _pool import FakePool
 from test_audit import PLAN, PROMPTS, SETTINGS, TEXTS, outcome, small_model
 
 import findnemo
+from findnemo.calibration import Rule
 from findnemo.errors import InputError, MismatchError
 from findnemo.prompts import Prompt
 from findnemo.runs import (
@@ -157,16 +158,20 @@ def test_stopped_between_tasks_and_gone_on_with(tmp_path, model, calibration, wh
     assert everything(run_with(tmp_path / "run", model, calibration)) == everything(whole)
 
 
-def test_calibration_by_parts_is_the_same_to_the_last_bit(model):
+def test_calibration_by_parts_is_the_same_to_the_last_bit(model, tmp_path):
     want = findnemo.calibrate(model, HOLDOUT, settings=SETTINGS)
     wide = findnemo.calibrate(
         model, HOLDOUT, settings=SETTINGS, precision=1.0
     )  # settled after the first chunk
     for made, alone in (
-        (calibrate_with(FakePool(model, 3, seed=1), HOLDOUT, settings=SETTINGS), want),
+        (calibrate_with(FakePool(model, 3, seed=1), tmp_path / "a", HOLDOUT, SETTINGS), want),
         (
             calibrate_with(
-                FakePool(model, 3, seed=2, deaths=2), HOLDOUT, settings=SETTINGS, precision=1.0
+                FakePool(model, 3, seed=2, deaths=2),
+                tmp_path / "b",
+                HOLDOUT,
+                SETTINGS,
+                Rule(precision=1.0),
             ),
             wide,
         ),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from _tiny import tiny_pipeline
+from _workshop import Brightness, Pixels
 
 import findnemo
 from findnemo.images import ImageSettings
@@ -24,25 +24,6 @@ SMALL = {
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
 }
 TEXTS = ("a red fox", "a grey owl", "the old sea", "a tree", "the moon", "a small house")
-
-
-class Pixels:
-    """A quick descriptor: 8 x 8 pixels as a unit vector."""
-
-    def __call__(self, images):
-        rows = [
-            np.asarray(image.convert("RGB").resize((8, 8)), np.float32).ravel() for image in images
-        ]
-        return torch.nn.functional.normalize(torch.from_numpy(np.stack(rows)) - 127.5, dim=1)
-
-
-class Brightness:
-    """A quick CLIP: how bright an image is."""
-
-    embed = staticmethod(Pixels())
-
-    def __call__(self, images, captions):
-        return torch.tensor([np.asarray(image, np.float32).mean() / 255 for image in images])
 
 
 @pytest.fixture(scope="session")

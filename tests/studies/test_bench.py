@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from findnemo.errors import InputError, NumericalError
+from findnemo.errors import InputError, NumericalError, StoppedError
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.runs.audit import neurons_of
+from findnemo.runs.audit import Answer, neurons_of
 from findnemo.runs.compare import localized_captions
 from findnemo.runs.store import Caption
 from findnemo.studies import STUDIES, study
@@ -16,10 +16,13 @@ from findnemo.studies import STUDIES, study
 
 def test_a_result_is_computed_once_and_kept(bench):
     calls, captions = [], bench.memorized()
+
+    def length(desk, caption):
+        calls.append(caption.id)
+        return Answer({"length": len(caption.text)})
+
     for _ in range(2):
-        results = bench.each(
-            "kept", captions, lambda c: calls.append(c.id) or {"length": len(c.text)}
-        )
+        results = bench.each("kept", captions, length)
         assert results == {c.id: {"length": len(c.text)} for c in captions}
     assert calls == [c.id for c in captions]
 
@@ -27,17 +30,49 @@ def test_a_result_is_computed_once_and_kept(bench):
 def test_a_caption_that_fails_is_left_out_recorded_and_tried_again(bench):
     first, *others = bench.memorized()
 
-    def fails(caption):
+    def fails(desk, caption):
         if caption.id == first.id:
             raise NumericalError("NaN here")
-        return {}
+        return Answer({})
 
     assert set(bench.each("fails", [first, *others], fails)) == {c.id for c in others}
     failed = next(c for c in bench.work.run.captions() if c.id == first.id).failed
     assert failed.pop("study:fails") == "NaN here"
-    assert set(bench.each("fails", [first, *others], lambda c: {})) == {
-        c.id for c in [first, *others]
-    }
+    again = bench.each("fails", [first, *others], lambda desk, caption: Answer({}))
+    assert set(again) == {c.id for c in [first, *others]}
+
+
+def test_what_is_wrong_with_one_caption_is_raised_when_the_others_are_kept(bench):
+    first, *others = bench.memorized()
+
+    def wrong(desk, caption):
+        return Answer({"one": 1 / (caption.id != first.id)})
+
+    with pytest.raises(ZeroDivisionError):
+        bench.each("wrong", [first, *others], wrong)
+    assert all(bench.work.run.result(c.id, "study:wrong") == {"one": 1.0} for c in others)
+
+
+def test_answers_come_in_the_order_of_what_was_asked(bench):
+    assert bench.over("squares", lambda desk, item: item * item, [3, 1, 2]) == [9, 1, 4]
+    with pytest.raises(ZeroDivisionError):
+        bench.over("wrong", lambda desk, item: 1 / item, [1, 0])
+
+
+def test_stopping_ends_between_captions_keeps_what_is_done_and_goes_on(bench, tmp_path):
+    captions, done = bench.memorized(), []
+
+    def compute(desk, caption):
+        done.append(caption.id)
+        return Answer({})
+
+    stopped = replace(bench, stop=lambda: len(done) == 2)
+    with pytest.raises(StoppedError, match="before all 3 of halves"):
+        stopped.each("halves", captions, compute)
+    assert [bench.work.run.result(c.id, "study:halves") for c in captions] == [{}, {}, None]
+    bench.each("halves", captions, compute)
+    assert done == [c.id for c in captions]
+    assert study(["all"], replace(bench, stop=lambda: True), tmp_path) == {}
 
 
 def test_what_depends_on_other_captions_is_computed_anew(bench):
@@ -57,18 +92,17 @@ def test_the_sample_takes_so_many_of_each_type(bench):
 
 def test_images_with_nothing_off_are_those_without(bench):
     caption = bench.memorized()[0]
-    assert bench.off(caption, EMPTY)["sscd_gen"] == pytest.approx(1, abs=1e-4)
-    assert bench.off(caption, neurons_of(caption), 1.0)["sscd_gen"] == pytest.approx(1, abs=1e-4)
+    cases = [(caption, EMPTY, 0.0), (caption, neurons_of(caption), 1.0)]
+    for payload in bench.off("nothing", cases):
+        assert payload["sscd_gen"] == pytest.approx(1, abs=1e-4)
 
 
 def test_every_factor_and_set_has_a_result_of_its_own(bench):
     caption, name = bench.memorized()[0], next(iter(bench.model.value_layers))
     everything = NeuronSet({n: range(w) for n, w in bench.model.widths().items()})
-    values = [
-        bench.off(caption, *case)["sscd_gen"]
-        for case in ((everything,), (everything, 0.5), (NeuronSet({name: [0]}),))
-    ]
-    assert len(set(values)) == 3
+    sets = ((everything, 0.0), (everything, 0.5), (NeuronSet({name: [0]}), 0.0))
+    payloads = bench.off("each", [(caption, *case) for case in sets])
+    assert len({payload["sscd_gen"] for payload in payloads}) == 3
 
 
 def test_an_unknown_study_is_refused_before_anything_is_done(bench, tmp_path):

@@ -211,45 +211,37 @@ def test_table_2_shows_them(work):
 
 
 @pytest.fixture
-def grown(work, tmp_path):
-    """A run whose verification added two neurons to those of its search."""
+def other(work, tmp_path):
+    """A run whose own search found two neurons more than the listing."""
     texts = [c for c in work.run.captions() if c.type]
-    mine = a_run(work, tmp_path / "run", ())
+    mine = a_run(work, tmp_path / "run", (), plan=replace(work.plan, search="gradient"))
     with mine.run as run:
         audit(mine, [Prompt(c.text, c.row, c.type) for c in texts], ("detect", "localize"))
         for caption in run.captions():
             more = neurons_of(caption) | findnemo.NeuronSet(
                 {name: [0, 1] for name in mine.model.value_layers}
             )
-            run.record(
-                caption.id,
-                "verify",
-                {
-                    "same_seed": 0.0,
-                    "grown": len(more) - len(neurons_of(caption)),
-                    "neurons": more.to_json(),
-                },
-                0.1,
-            )
+            found = caption.results["localize"] | {"neurons": more.to_json()}
+            run.record(caption.id, "localize", found, 0.1)
         yield mine
 
 
-def test_nemo_is_the_listing_without_growth_and_findnemo_what_the_run_has(grown, monkeypatch):
+def test_nemo_is_the_listing_and_findnemo_what_the_run_has(other, monkeypatch):
     seen = []
     images = findnemo.generate
     monkeypatch.setattr(
         "findnemo.runs.compare.generate", lambda m, p, at, s: seen.extend(at) or images(m, p, at, s)
     )
-    compare(grown, ["neurons", "nemo", "random-1"])
-    for caption in grown.run.captions():
-        listed = localize(grown.model, caption.text, grown.calibration, "listing").neurons
-        assert nemo_of(grown, caption) == listed == switched_off(grown, caption, "nemo")
-        assert switched_off(grown, caption, "neurons") == neurons_of(caption) != listed
-        drawn = switched_off(grown, caption, "random-1")
+    compare(other, ["neurons", "nemo", "random-1"])
+    for caption in other.run.captions():
+        listed = localize(other.model, caption.text, other.calibration, "listing").neurons
+        assert nemo_of(other, caption) == listed == switched_off(other, caption, "nemo")
+        assert switched_off(other, caption, "neurons") == neurons_of(caption) != listed
+        drawn = switched_off(other, caption, "random-1")
         assert not len(drawn & listed)
         for name, rows in listed.layers.items():
             assert len(drawn.layers.get(name, ())) == min(
-                len(rows), grown.model.widths()[name] - len(rows)
+                len(rows), other.model.widths()[name] - len(rows)
             )
         counts = {
             n: caption.results[f"compare:{n}"]["neurons"] for n in ("neurons", "nemo", "random-1")
@@ -259,7 +251,7 @@ def test_nemo_is_the_listing_without_growth_and_findnemo_what_the_run_has(grown,
             "nemo": len(listed),
             "random-1": len(drawn),
         }
-    made = rows_of(table(grown.run))
+    made = rows_of(table(other.run))
     assert {label for label, _ in made} == {
         "All neurons active",
         "Random neurons",
@@ -268,8 +260,8 @@ def test_nemo_is_the_listing_without_growth_and_findnemo_what_the_run_has(grown,
     }
     assert made[("Deactivated neurons (NeMo)", "VM")]["neurons, paper"] == "4"
     assert made[("Deactivated neurons (findnemo)", "VM")]["neurons, paper"] is None
-    assert set(seen) == set(samples(grown))  # not those of searches
-    assert not set(seen) & set(range(grown.calibration.settings.samples))
+    assert set(seen) == set(samples(other))  # not those of searches
+    assert not set(seen) & set(range(other.calibration.settings.samples))
 
 
 def test_a_run_of_the_listing_is_not_searched_again(work, tmp_path, monkeypatch):
@@ -284,18 +276,18 @@ def test_a_run_of_the_listing_is_not_searched_again(work, tmp_path, monkeypatch)
         assert "listing" not in again.results
 
 
-def test_a_listing_that_fails_is_said_of_the_methods_that_need_it(grown, monkeypatch):
+def test_a_listing_that_fails_is_said_of_the_methods_that_need_it(other, monkeypatch):
     def fails(*args):
         raise InputError("no listing here")
 
     monkeypatch.setattr("findnemo.runs.compare.localize", fails)
-    compare(grown, ["neurons", "nemo"])
-    for caption in grown.run.captions():
+    compare(other, ["neurons", "nemo"])
+    for caption in other.run.captions():
         assert caption.failed["compare:nemo"] == "nemo needs NeMo's neurons: no listing here"
         assert "compare:neurons" in caption.results
     monkeypatch.undo()
-    compare(grown, ["nemo"])  # what failed is tried again
-    assert all("compare:nemo" in c.results for c in grown.run.captions())
+    compare(other, ["nemo"])  # what failed is tried again
+    assert all("compare:nemo" in c.results for c in other.run.captions())
 
 
 def test_names_of_methods():
@@ -398,7 +390,7 @@ def test_nemo_is_by_the_papers_score_whatever_the_run_detects_with(work, tmp_pat
         assert published.tau == paper.tau
         assert all(torch.equal(published.mean[name], mean) for name, mean in own.mean.items())
         monkeypatch.setattr(
-            "findnemo.runs.calibrating.calibrate",
+            "findnemo.runs.calibrating.calibrate_in",
             lambda *given, **options: pytest.fail("made again"),
         )
         assert (

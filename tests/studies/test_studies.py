@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import shutil
+from dataclasses import replace
 from statistics import median
 
 import numpy as np
 import pytest
 import torch
+from _workshop import Sent
 from PIL import Image
 
 import findnemo
@@ -18,7 +20,7 @@ from findnemo.neurons import NeuronSet
 from findnemo.passes.deltas import Probe
 from findnemo.runs.audit import all_neurons, neurons_of
 from findnemo.scores import pairwise, ssim
-from findnemo.studies import STUDIES, study
+from findnemo.studies import STUDIES, Bench, study
 from findnemo.studies._nemo import listing, with_tau
 from findnemo.studies.fig14 import KS, THETAS
 from findnemo.studies.fig16 import channels_off
@@ -27,10 +29,10 @@ from findnemo.studies.table1 import ROWS
 
 @pytest.fixture(scope="module")
 def made(work, tmp_path_factory):
-    from findnemo.studies import Bench
-
-    folder = tmp_path_factory.mktemp("out")
-    bench = Bench(work, [c.text for c in work.run.captions() if not c.type], limit=1)
+    """All studies by three workers, to which everything is sent; whoever asks for them has facts of the model and no model."""
+    folder, pool = tmp_path_factory.mktemp("out"), Sent(work.model)
+    clean = [c.text for c in work.run.captions() if not c.type]
+    bench = Bench(replace(work, model=pool.model), clean, limit=1, pool=pool)
     return study(["all"], bench, folder), folder
 
 
@@ -60,8 +62,6 @@ def test_all_of_them_are_written(made):
 
 
 def test_doing_them_again_computes_nothing(made, work, monkeypatch, tmp_path):
-    from findnemo.studies import Bench
-
     _, folder = made
     monkeypatch.setattr("findnemo.runs.compare.generate", None)
     monkeypatch.setattr("findnemo.studies._nemo.Probe", None)

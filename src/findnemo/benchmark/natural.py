@@ -22,11 +22,12 @@ from torch import Tensor, nn
 
 from findnemo import demo
 from findnemo.benchmark._files import read_tensors
-from findnemo.calibration import Calibration, calibrate
+from findnemo.calibration import Calibration, calibrate_in
 from findnemo.errors import InputError
 from findnemo.models import Model, load
 from findnemo.models._difference import DOWN, OFF, UP, add_difference, packed, unpacked
 from findnemo.neurons import NeuronSet
+from findnemo.settings import PAPER
 
 NATURAL_VERSION = "2"  # of the suite
 READ = (2, 3)  # versions of truth.json; since 3 all variants of a template are kept
@@ -69,7 +70,9 @@ def open_natural(folder: str | os.PathLike, name: str | None = None) -> NaturalM
     about = _truth(folder)
     model, kept = _model(folder, about["base"]), folder / "calibration"
     calibration = (
-        Calibration.load(kept) if kept.exists() else calibrate(model, demo.holdout(), out=kept)
+        Calibration.load(kept)
+        if kept.exists()
+        else calibrate_in(kept, model, demo.holdout(), PAPER)
     )
     calibration.check(model)
     return NaturalMember(

@@ -3,7 +3,7 @@
 May be imported: the names below. May import: passes, statistics and what lies under them.
 """
 
-from findnemo.calibration._calibrate import PRECISION, calibrate, groups_of
+from findnemo.calibration._calibrate import PRECISION, Rule, calibrate, calibrate_in, groups_of
 from findnemo.calibration._calibration import Calibration
 from findnemo.calibration._gathered import CHUNK, Chunk, Group, Parts, chained, prompts_digest
 from findnemo.calibration._published import PUBLISHED_TAU, import_statistics
@@ -24,8 +24,10 @@ __all__ = [
     "Group",
     "Moments",
     "Parts",
+    "Rule",
     "activations",
     "calibrate",
+    "calibrate_in",
     "chained",
     "groups_of",
     "import_statistics",

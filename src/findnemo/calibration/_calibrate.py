@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -22,7 +22,19 @@ from findnemo.settings import Settings, settings_for
 
 SAVE_EVERY = 5.0  # seconds between checkpoints
 PRECISION = 0.002
+PARTIAL = "partial.safetensors"  # what is done of a calibration, in its folder
 ORDINARY = 200  # hold-out prompts that a calibration keeps as they are
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How the threshold comes from hold-out scores: `fpr` instead of mean + 1 std, with `confidence` one that keeps the rate in so many of
+    100 calibrations (`threshold`). `precision`: once the 95 % confidence interval of tau is narrower, further prompts only add to the
+    activation statistics, which is a hundred times cheaper; None, or an `fpr`, scores all."""
+
+    fpr: float | None = None
+    confidence: float | None = None
+    precision: float | None = PRECISION
 
 
 def calibrate(
@@ -32,33 +44,57 @@ def calibrate(
     fpr: float | None = None,
     seed: int = 0,
     settings: Settings | None = None,
-    progress: Callable[[str], None] | None = None,
-    checkpoint: str | os.PathLike | None = None,
     precision: float | None = PRECISION,
     confidence: float | None = None,
-    parts: Parts | None = None,
-    stop: Callable[[], bool] = lambda: False,
-    out: str | os.PathLike | None = None,
 ) -> Calibration:
     """Statistics and threshold from hold-out prompts (captions that are not memorized), in one pass and constant memory.
 
-    `variant`: "findnemo", "paper" or "released" (`Settings`); `settings` overrides it. `fpr`: conformal threshold instead of mean + 1 std, with
-    `confidence` one that keeps the rate in so many of 100 calibrations (`threshold`). `precision`: once
-    the 95 % confidence interval of tau is narrower, further prompts only add to the activation statistics, which is a hundred times
-    cheaper; None, or an `fpr`, scores all. `progress` is called with every prompt done. `checkpoint`: a file that keeps what is done,
-    so that an interrupted calibration goes on from there; it is removed at the end, once the calibration is saved to the directory `out`, if
-    one is given. `parts`: who computes chunks of prompts, in their order (`runs.calibrate_with`); by default this process. The result is
-    the same to the last bit. `stop` is asked between groups of prompts. Raises InputError for fewer than two prompts, NumericalError
-    naming a prompt that gives NaN, MismatchError where the model changes meanwhile, StoppedError once `stop` says so.
+    `variant`: "findnemo", "paper" or "released" (`Settings`); `settings` overrides it and `seed`. `fpr`, `precision`, `confidence`: see `Rule`.
+    `calibrate_in` keeps what is done in a folder. Raises InputError for fewer than two prompts, NumericalError naming a prompt that gives
+    NaN, MismatchError where the model changes meanwhile.
 
         >>> import findnemo
         >>> model = findnemo.load("demo")
         >>> 0 < findnemo.calibrate(model, ["a red star", "a blue ring at night", "a green tree"]).tau < 1
         True
     """
-    settings = settings or settings_for(variant, seed)
-    precision = None if fpr is not None else precision
-    path, seen, number = Path(checkpoint) if checkpoint else None, "", 0
+    rule = Rule(fpr, confidence, precision)
+    return _calibrated(None, model, prompts, settings or settings_for(variant, seed), rule)
+
+
+def calibrate_in(
+    folder: str | os.PathLike,
+    model: Model,
+    prompts: Iterable[str],
+    settings: Settings,
+    rule: Rule = Rule(),
+    progress: Callable[[str], None] = lambda prompt: None,
+    parts: Parts | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Calibration:
+    """Calibrate like `calibrate`, and save to a folder; what is done is kept there meanwhile, so that the same call goes on after an interruption.
+
+    `progress` is called with every prompt done. `parts`: who computes chunks of prompts, in their order (`runs.parts_of`); by default this
+    process. The result is the same to the last bit. `stop` is asked between groups of prompts. Raises StoppedError once `stop` says so, and what
+    `calibrate` raises.
+    """
+    return _calibrated(Path(folder), model, prompts, settings, rule, progress, parts, stop)
+
+
+def _calibrated(
+    folder: Path | None,
+    model: Model,
+    prompts: Iterable[str],
+    settings: Settings,
+    rule: Rule,
+    progress: Callable[[str], None] = lambda prompt: None,
+    parts: Parts | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Calibration:
+    path = folder / PARTIAL if folder else None
+    seen = ""
+    number = 0
+    precision = None if rule.fpr is not None else rule.precision
     identity = model.identity
     gathered = (
         Gathered.load(path, f"{identity.fingerprint} {settings} {precision}")
@@ -94,9 +130,8 @@ def calibrate(
                     if path and time.monotonic() - saved > SAVE_EVERY:
                         gathered.save(path)
                         saved = time.monotonic()
-                if progress is not None:
-                    for prompt in group.prompts:
-                        progress(prompt)
+                for prompt in group.prompts:
+                    progress(prompt)
             if number >= done:
                 gathered.merge()
         gathered.require(seen)
@@ -115,12 +150,11 @@ def calibrate(
             f"the model changed while it was calibrated: {'; '.join(told)}; calibrate again"
         )
     made = replace(
-        gathered.calibration(identity, model.source, settings, fpr, confidence),
+        gathered.calibration(identity, model.source, settings, rule.fpr, rule.confidence),
         ordinary=tuple(ordinary),
     )
-    if out is not None:
-        made.save(out)
-    if path:
+    if folder is not None and path is not None:
+        made.save(folder)
         path.unlink(missing_ok=True)
     return made
 

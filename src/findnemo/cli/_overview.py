@@ -197,15 +197,13 @@ def prices_table(caption: Caption) -> Table:
 def neuron_lines(caption: Caption, layers: Sequence[str]) -> list[str]:
     """A line a neuron, layers in forward order, with its z-score where the search had it."""
     from findnemo.runs import neurons_of
-    from findnemo.runs.standing import grown_by, z_scores
+    from findnemo.runs.standing import z_scores
 
-    neurons, z, grown = neurons_of(caption).layers, z_scores(caption), grown_by(caption)
-    lines = [
+    neurons = neurons_of(caption).layers
+    z = z_scores(caption)
+    return [
         f"  {plain(name)} [bold]#{index}[/]"
         + (f"  z = {z[f'{name}:{index}']:.1f}" if f"{name}:{index}" in z else "")
         for name in layers
         for index in neurons.get(name, ())
     ]
-    return lines + (
-        [f"  [dim]{grown} of them because finished images still were copies[/]"] if grown else []
-    )

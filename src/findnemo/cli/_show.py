@@ -114,7 +114,7 @@ def verdict(run: Run, captions: Sequence[Caption], total: int) -> list[str]:
         )
     if (made := list_of(run)) is not None:
         lines.append(list_told(made))
-    lines += [*_size_lines(captions), *_impact_lines(captions), *_grown_lines(captions)]
+    lines += [*_size_lines(captions), *_impact_lines(captions)]
     if checked := sum(stand[kind] for kind in ("gone", *BAD)):
         lines.append(f"[bold]{stand['gone']} of {checked} memories are gone.[/]")
     lines += [
@@ -145,18 +145,6 @@ def _size_lines(captions: Sequence[Caption]) -> list[str]:
     median = f", median {statistics.median(sizes):g} a caption" if sizes else ""
     return [
         f"{len(sizes)} of {len(sought)} memories have a set that removes them in the search: {off} off in all{median}."
-    ]
-
-
-def _grown_lines(captions: Sequence[Caption]) -> list[str]:
-    from findnemo.runs import switched_off
-    from findnemo.runs.standing import grown_by
-
-    grown = [more for c in captions if (more := grown_by(c)) and len(switched_off(c))]
-    if not grown:
-        return []
-    return [
-        f"Finished images of {len(grown)} still were copies: {_count(sum(grown))} more went off there, which the score alone did not ask for."
     ]
 
 

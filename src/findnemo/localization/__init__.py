@@ -68,6 +68,7 @@ __all__ = [
     "initial_selection",
     "iou",
     "localize",
+    "localize_by_consensus",
     "most_unusual",
     "out_of_distribution_neurons",
     "pairwise_iou",
@@ -144,7 +145,6 @@ def localize(
     search: str = DEFAULT,
     max_impact: float | None = None,
     unrelated: Bystanders | Sequence[str] = (),
-    consensus: int = 1,
     images: ImageSettings | None = None,
     scope: str = "all",
 ) -> Localization:
@@ -155,10 +155,8 @@ def localize(
     noisy step, in the paper's layers: "gradient" ranks value neurons by a gradient and returns a 1-minimal set;
     "listing" is Algorithms 3 and 4 as published. `max_impact`: among sets that remove the memory prefer one that
     changes the captions of `unrelated` (not memorized) by no more than this, see `Bystanders`; if none is found, the gentlest is returned,
-    and its `impact` tells. `consensus`: so many searches, each on seeds of its own (base seeds seed, seed + 1, ...); the neurons that more than
-    half of them found, and as many more, in order of frequency, as it takes for the memory to be gone on the seeds of all of them. Raises
-    MismatchError if the calibration, or `Bystanders`, belong to another model, InputError for an unknown search, a consensus of less than one, an impact that is
-    none, `max_impact` without captions or with a consensus, NumericalError if the model gives NaN.
+    and its `impact` tells. Raises MismatchError if the calibration, or `Bystanders`, belong to another model, InputError for an unknown search,
+    an impact that is none, `max_impact` without captions, NumericalError if the model gives NaN.
 
         >>> import findnemo
         >>> model, calibration = findnemo.load("demo"), findnemo.demo.calibration()
@@ -168,24 +166,14 @@ def localize(
     """
     if search not in SEARCHES:
         raise InputError(f"search {search!r} is not known: use one of {', '.join(SEARCHES)}")
-    if consensus < 1:
-        raise InputError(f"a consensus of {consensus} searches: give 1 or more")
     check_impact(max_impact)
-    if consensus > 1 and search not in ONE_STEP:
-        raise InputError(
-            f"a consensus is one of searches that look at one step ({', '.join(ONE_STEP)}): name one, or leave it out"
-        )
-    if consensus > 1 and max_impact is not None:
-        raise InputError(
-            "a consensus has no choice among sets: give a consensus or a largest impact, not both"
-        )
     calibration.check(model)
     check_score(search, calibration)
     if isinstance(unrelated, Bystanders):
         unrelated.check(model)
     with model.steady():  # once for all passes of the search
         if search in ONE_STEP:
-            return _localize(model, prompt, calibration, search, max_impact, unrelated, consensus)
+            return _localize(model, prompt, calibration, search, max_impact, unrelated, 1)
         others = (
             unrelated
             if isinstance(unrelated, Bystanders) or max_impact is None
@@ -194,6 +182,29 @@ def localize(
         return _to_the_end(
             model, prompt, calibration, images or usual(model.source), scope, max_impact, others
         )
+
+
+def localize_by_consensus(
+    model: Model, prompt: str, calibration: Calibration, search: str, searches: int
+) -> Localization:
+    """Neurons that several searches by one step agree on, each on seeds of its own (base seeds seed, seed + 1, ...).
+
+    They are those that more than half of the searches found, and as many more, in order of frequency, as it takes for the memory to be gone on
+    the seeds of all of them. Raises InputError for fewer than one, or a search that is none by one step, MismatchError if the calibration
+    belongs to another model, NumericalError if the model gives NaN.
+
+        found = localize_by_consensus(model, "a caption", calibration, "gradient", searches=5)
+    """
+    if searches < 1:
+        raise InputError(f"a consensus of {searches} searches: give 1 or more")
+    if search not in ONE_STEP:
+        raise InputError(
+            f"a consensus is one of searches that look at one step ({', '.join(ONE_STEP)}): name one, or leave it out"
+        )
+    calibration.check(model)
+    check_score(search, calibration)
+    with model.steady():
+        return _localize(model, prompt, calibration, search, None, (), searches)
 
 
 def _to_the_end(

@@ -21,18 +21,15 @@ COPY = 0.7  # similarity of images of different seeds from which one is a copy o
 
 @dataclass(frozen=True)
 class Judges:
-    """What finished images are judged with; each is optional."""
+    """What finished images are judged with; each is optional. `original`: the training image of the prompt that is judged."""
 
     descriptor: Descriptor | None = None
     alignment: Alignment | None = None
+    original: Image.Image | None = None
 
 
 def compare_images(
-    prompt: str,
-    before: Sequence[Image.Image],
-    after: Sequence[Image.Image],
-    judges: Judges,
-    original: Image.Image | None = None,
+    prompt: str, before: Sequence[Image.Image], after: Sequence[Image.Image], judges: Judges
 ) -> dict[str, float]:
     """Descriptor similarities and alignment of the images of one prompt before and after; medians over the seeds."""
     values: dict[str, float] = {}
@@ -46,8 +43,8 @@ def compare_images(
         values["sscd_gen"] = float((old * new).sum(1).median())
         if len(before) > 1:
             values["d_sscd_before"], values["d_sscd_after"] = _among(old), _among(new)
-        if original is not None:
-            target = judges.descriptor([original])
+        if judges.original is not None:
+            target = judges.descriptor([judges.original])
             values["sscd_orig_before"] = float((old @ target.T).median())
             values["sscd_orig_after"] = float((new @ target.T).median())
     if judges.alignment is not None:

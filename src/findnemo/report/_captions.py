@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from findnemo.localization.trajectory import GONE
-from findnemo.neurons import EMPTY
 from findnemo.report import _charts as charts
 from findnemo.report._pictures import LARGE, NOISE, SIDE, Wanted
 from findnemo.report._text import LONGEST, shown
 from findnemo.runs import Caption, dear, neurons_of, points_of, state
-from findnemo.runs.standing import WORDS, grown_by, z_scores
+from findnemo.runs.standing import WORDS, z_scores
 
 MOST = 64  # neurons of a caption that are listed by name
 SCORES = (  # what it is, the stage, its values before and after; whether tau is what it is held to
@@ -106,7 +105,6 @@ def cards(
             "neurons": _neurons(c, numbers)[:MOST],
             "count": len(neurons_of(c)),
             "more": max(len(neurons_of(c)) - MOST, 0),
-            "grown": grown_by(c),
             "evaluations": c.localized and c.localized.evaluations,
             "prices": _prices(c),
             "diagnosis": c.localized and c.localized.diagnosis,
@@ -161,14 +159,9 @@ def _scores(caption: Caption) -> list[dict[str, Any]]:
 
 def _neurons(caption: Caption, numbers: Mapping[str, int]) -> list[dict[str, Any]]:
     """The neurons found for a caption with their z-scores, the most unusual first."""
-    z, by_search = z_scores(caption), caption.localized.neurons if caption.localized else EMPTY
+    z = z_scores(caption)
     rows = [
-        {
-            "layer": numbers.get(name, name),
-            "index": i,
-            "z": z.get(f"{name}:{i}"),
-            "added": (name, i) not in by_search,
-        }
+        {"layer": numbers.get(name, name), "index": i, "z": z.get(f"{name}:{i}")}
         for name, i in neurons_of(caption)
     ]
     return sorted(rows, key=lambda row: -abs(row["z"] or 0.0))

@@ -12,7 +12,7 @@ import torch
 
 from findnemo.calibration import Calibration, tau_interval
 from findnemo.errors import InputError
-from findnemo.localization import ONE_STEP, Scan
+from findnemo.localization import Scan
 from findnemo.localization.trajectory import GONE
 from findnemo.neurons import Neuron
 from findnemo.report import _charts as charts
@@ -347,12 +347,7 @@ def _about(run: Run, known: dict[str, Any]) -> list[tuple[str, str]]:
             if screen
             else "none",
         ),
-        (
-            "Search",
-            f"{settings['search']}; more neurons where finished images stay copies: {'yes' if settings.get('grow') else 'no'}"
-            if settings["search"] in ONE_STEP
-            else settings["search"],
-        ),
+        ("Search", settings["search"]),
         *([("Scope", _scope(settings["scope"], run.meta("scan")))] if "scope" in settings else []),
         (
             "Finished images",

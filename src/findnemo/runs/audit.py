@@ -24,6 +24,7 @@ from findnemo.localization import (
     check_score,
     diagnose,
     localize,
+    localize_by_consensus,
     scan,
 )
 from findnemo.metrics import Judges
@@ -36,7 +37,7 @@ from findnemo.runs._same import require_same
 from findnemo.runs.discoveries import keep_list
 from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
 from findnemo.runs.standing import STAGES, all_neurons, neurons_of, state
-from findnemo.runs.store import Caption, Run, kept_settings
+from findnemo.runs.store import Caption, Run
 from findnemo.runs.table import Shard, enter
 from findnemo.runs.trust import vouch
 from findnemo.runs.workers import Dispatch, Event, Pool, Serial, Unit, drive, never
@@ -156,7 +157,7 @@ def start(
     calibration.check(model)
     check_score(plan.search, calibration)
     part = {} if shard is None else {"shard": str(shard)}
-    run = Run.create(out, plan.settings(model, calibration) | part | _of_earlier(out), wait)
+    run = Run.create(out, plan.settings(model, calibration) | part, wait)
     try:
         if not (run.path / "calibration" / "calibration.json").exists():
             calibration.save(run.path / "calibration")
@@ -168,12 +169,6 @@ def start(
         run.close()
         raise
     return run
-
-
-def _of_earlier(out: str | Path) -> dict[str, Any]:
-    """The setting "grow" of a run that an earlier findnemo began: no result depends on it."""
-    begun = kept_settings(Path(out)) or {}
-    return {name: value for name, value in begun.items() if name == "grow"}
 
 
 def remember_source(run: Run, model: Model) -> None:
@@ -344,15 +339,19 @@ def _detect(tools: Tools, group: Sequence[Caption]) -> list[Answer]:
 
 def _localize(tools: Tools, caption: Caption) -> Answer:
     plan = tools.plan
-    others = tools.bystanders or ()
+    if plan.consensus > 1:
+        return Answer(
+            localize_by_consensus(
+                tools.model, caption.text, tools.calibration, plan.search, plan.consensus
+            ).to_json()
+        )
     found = localize(
         tools.model,
         caption.text,
         tools.calibration,
         plan.search,
         plan.max_impact,
-        others,
-        plan.consensus,
+        tools.bystanders or (),
         plan.image_settings,
         "all" if plan.scope == "auto" else plan.scope,
     )
@@ -377,8 +376,7 @@ def _verify(work: Tools, caption: Caption) -> Answer:
         work.calibration.settings,
         plan.images,
         plan.image_settings,
-        work.judges,
-        original,
+        replace(work.judges, original=original),
         work.calibration.tau,
     )
     return Answer(result.values, _pictures(caption, result, len(neurons), original))

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
-from findnemo.calibration import Calibration, Chunk, Group, Parts, calibrate, groups_of
+from findnemo.calibration import Calibration, Chunk, Group, Parts, Rule, calibrate_in, groups_of
 from findnemo.errors import DeviceError, InputError
 from findnemo.models import Model
 from findnemo.runs.store import Run
-from findnemo.runs.workers import Pool, Serial, in_order
+from findnemo.runs.workers import Pool, Serial, in_order, never
 from findnemo.settings import Settings, settings_for
 
 
-def calibrate_with(pool: Pool, prompts: Iterable[str], **options: Any) -> Calibration:
-    """`findnemo.calibrate` by a pool; the same to the last bit. Options as there.
+def calibrate_with(
+    pool: Pool,
+    folder: str | os.PathLike,
+    prompts: Iterable[str],
+    settings: Settings,
+    rule: Rule = Rule(),
+    progress: Callable[[str], None] = lambda prompt: None,
+    stop: Callable[[], bool] = never,
+) -> Calibration:
+    """`findnemo.calibration.calibrate_in` by a pool; the result is the same to the last bit.
 
-    Raises DeviceError where workers die over the same prompts again and again: no calibration is made without them.
+    Raises DeviceError where workers die over one chunk of prompts again and again: no calibration is made without them.
     """
-    return calibrate(
-        pool.model, prompts, parts=None if isinstance(pool, Serial) else parts_of(pool), **options
-    )
+    parts = None if isinstance(pool, Serial) else parts_of(pool)
+    return calibrate_in(folder, pool.model, prompts, settings, rule, progress, parts, stop)
 
 
 def as_published(run: Run, pool: Pool, calibration: Calibration) -> Calibration:
@@ -46,7 +53,7 @@ def as_published(run: Run, pool: Pool, calibration: Calibration) -> Calibration:
             calibration.prompts,
         ):
             return kept
-    made = calibrate_with(pool, calibration.ordinary, settings=settings, precision=None)
+    made = calibrate_with(pool, folder, calibration.ordinary, settings, Rule(precision=None))
     same = {
         name: getattr(calibration, name) for name in ("mean", "std", "count", "prompts", "ordinary")
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -179,7 +179,7 @@ def _units(work: Work, wanted: Sequence[str]) -> Iterator[Unit]:
     """A method of a caption each; all its methods together where the images without any have to be made first."""
     for (caption,) in groups(work.run):
         open_ = tuple(n for n in wanted if STAGE + n not in caption.results)
-        before, original = _kept(work, caption), work.original(caption)
+        before, original = kept_images(work, caption), work.original(caption)
         for part in [(name,) for name in open_] if before is not None else [open_]:
             yield Unit((Comparison(caption, part, before, original),))
 
@@ -235,15 +235,8 @@ def localized_captions(captions: Iterable[Caption]) -> list[Caption]:
     )
 
 
-def untouched(work: Work, caption: Caption) -> list[Image.Image]:
-    """The images of a caption without any mitigation: those of verification, where it has been done."""
-    return _kept(work, caption) or generate(
-        work.model, caption.text, samples(work), work.plan.image_settings
-    )
-
-
-def _kept(work: Work, caption: Caption) -> list[Image.Image] | None:
-    """Those of verification; None where they are not there or not whole."""
+def kept_images(work: Work, caption: Caption) -> list[Image.Image] | None:
+    """The images of a caption without any mitigation: those of verification; None where they are not there or not whole."""
     files = [
         work.run.path / "images" / caption.slug / f"before-{k:02d}.png"
         for k in range(len(samples(work)))
@@ -300,7 +293,8 @@ def judged(
     work: Work | Tools, caption: Caption, after: list[Image.Image], before: list[Image.Image]
 ) -> dict[str, Any]:
     """What the images of a caption are like against those without a mitigation; medians over the seeds."""
-    values = compare_images(caption.text, before, after, work.judges, work.original(caption))
+    judges = replace(work.judges, original=work.original(caption))
+    values = compare_images(caption.text, before, after, judges)
     return {"images": len(after)} | {
         key.removesuffix("_after"): round(value, 4)
         for key, value in values.items()

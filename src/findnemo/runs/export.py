@@ -29,7 +29,7 @@ from findnemo.runs.store import Caption, Run, each_caption
 
 VERIFIED = (  # columns of results.csv that are called as verification calls them
     *("sscd_gen", "sscd_orig_before", "sscd_orig_after", "d_sscd_before", "d_sscd_after"),
-    *("copies_before", "copies_after", "grown", "a_clip_before", "a_clip_after"),
+    *("copies_before", "copies_after", "a_clip_before", "a_clip_after"),
 )
 
 

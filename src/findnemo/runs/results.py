@@ -98,17 +98,12 @@ class Localized:
 
 @dataclass(frozen=True)
 class Verified:
-    """The stored values of a `verification.Verification`, None where nothing measured them; `neurons`, `grown`, `z`, `impact`: the set
-    with what verification had to add, how many neurons that are, and what is known of them."""
+    """The stored values of a `verification.Verification`, None where nothing measured them."""
 
     score_before: Number | None = None
     score_after: Number | None = None
     same_seed: Number | None = None
     replicating: Count | None = None
-    neurons: Neurons | None = None
-    grown: Count | None = None
-    z: dict[Text, ZScore] = field(default_factory=dict)
-    impact: Number | None = None
     sscd_gen: Number | None = None
     sscd_orig_before: Number | None = None
     sscd_orig_after: Number | None = None

@@ -165,22 +165,17 @@ def failures(caption: Caption) -> dict[str, str]:
 
 
 def neurons_of(caption: Caption) -> NeuronSet:
-    """The neurons found for a caption: those of the search, and what verification had to add."""
-    if caption.verified is not None and caption.verified.neurons is not None:
-        return caption.verified.neurons
+    """The neurons that the search found for a caption."""
     return EMPTY if caption.localized is None else caption.localized.neurons
 
 
 def z_scores(caption: Caption) -> dict[str, float]:
     """ "layer:index" -> z-score, of the neurons of a caption for which it is known."""
-    found = {} if caption.localized is None else caption.localized.z
-    return found | ({} if caption.verified is None else caption.verified.z)
+    return {} if caption.localized is None else caption.localized.z
 
 
 def impact_of(caption: Caption) -> float | None:
-    """The impact of a caption's neurons on unrelated captions, with those that verification had to add; None where it was not measured."""
-    if caption.verified is not None and caption.verified.impact is not None:
-        return caption.verified.impact
+    """The impact of a caption's neurons on unrelated captions; None where it was not measured."""
     return None if caption.localized is None else caption.localized.impact
 
 
@@ -188,11 +183,6 @@ def evaluations_of(caption: Caption) -> int:
     """U-Net sample evaluations that detection and localization of a caption took."""
     parts = (caption.detected, caption.localized)
     return sum(part.evaluations for part in parts if part is not None)
-
-
-def grown_by(caption: Caption) -> int:
-    """How many neurons verification had to add."""
-    return (caption.verified.grown if caption.verified is not None else None) or 0
 
 
 def points_of(caption: Caption) -> tuple[Point, ...]:

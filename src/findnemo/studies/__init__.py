@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from findnemo.errors import FindnemoError, InputError
+from findnemo.errors import FindnemoError, InputError, StoppedError
 from findnemo.studies._bench import Bench, Study, write
 from findnemo.studies._ordinary import not_memorized, under_tau
 from findnemo.studies._table import Table
@@ -52,7 +52,8 @@ STUDIES: dict[str, Callable[[Bench], Study]] = {
 def study(names: Iterable[str], bench: Bench, folder: Path) -> dict[str, Study | FindnemoError]:
     """Do studies by name ("all" for every one), write each into `folder`, and an index of them; what the run knows is not done again.
 
-    A study that cannot be done has the error for an answer, and the others go on. Raises InputError for a name that is not known.
+    A study that cannot be done has the error for an answer, and the others go on. Once the bench says stop, no more is begun.
+    Raises InputError for a name that is not known.
     """
     wanted = list(STUDIES) if list(names) == ["all"] else list(names)
     for name in wanted:
@@ -60,9 +61,13 @@ def study(names: Iterable[str], bench: Bench, folder: Path) -> dict[str, Study |
             raise InputError(f"study {name!r} is not known: use all, {', '.join(STUDIES)}")
     done: dict[str, Study | FindnemoError] = {}
     for name in wanted:
+        if bench.stop():
+            break
         try:
             done[name] = made = STUDIES[name](bench)
             write(made, folder, name)
+        except StoppedError:
+            break
         except FindnemoError as error:
             done[name] = error
         except Exception as error:  # a study that is wrong shall not take hours of others with it

@@ -1,36 +1,44 @@
-"""What a study works on: a run with its model, and results that are computed once and then kept in the run."""
+"""What a study works on: a run with its workers, and results that are computed once and then kept in the run.
+
+Whatever needs the model is a function `compute(desk, item)` that can be pickled: a pool does it, wherever it is. Only the bench writes.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from findnemo.calibration import Calibration, activations
+from findnemo.calibration import Calibration
 from findnemo.edits import deactivate
-from findnemo.errors import FindnemoError, StorageError
-from findnemo.images import ImageSettings
+from findnemo.errors import DeviceError, FindnemoError, StoppedError
+from findnemo.files.writing import write_all
+from findnemo.images import ImageSettings, png
 from findnemo.metrics.kind import is_memory
 from findnemo.neurons import NeuronSet
 from findnemo.passes.deltas import score
-from findnemo.runs.audit import Work
+from findnemo.runs.audit import Answer, Tools, Work
 from findnemo.runs.calibrating import as_published
-from findnemo.runs.compare import LISTING, judged, localized_captions, made, untouched
-from findnemo.runs.stages import Progress, no_progress
+from findnemo.runs.compare import LISTING, judged, kept_images, localized_captions, made
+from findnemo.runs.overview import layers_shown
+from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
-from findnemo.runs.workers import Serial
+from findnemo.runs.workers import Event, Pool, Serial, Unit, never
+from findnemo.runtime.memory import named
+from findnemo.settings import Settings
 from findnemo.studies._nemo import listing
 from findnemo.studies._table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL import Image
 
     from findnemo.models import Model
 
@@ -49,12 +57,35 @@ class Study:
 
 
 @dataclass(frozen=True)
+class Desk(Tools):
+    """What a computation has, in whatever process. `before`: the untouched images of its caption, where the run keeps them."""
+
+    before: Sequence[Image.Image] | None = None
+
+
+Compute = Callable[[Desk, Any], Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A result of a caption that the run keeps under a name. `compute(desk, caption)` gives its `Answer`.
+
+    `pictures`: whether it looks at images: the desk then has those that the run keeps, and the training image.
+    """
+
+    name: str
+    caption: Caption
+    compute: Callable[[Desk, Caption], Answer]
+    pictures: bool = False
+
+
+@dataclass(frozen=True)
 class Bench:
-    """A run to study. `limit`: memorized captions per type in costly studies.
+    """A run to study. `limit`: memorized captions per type in costly studies. `pool`: who computes; None: this process.
 
     `unrelated`: captions that are known not to be memorized, as they come, whatever detection says of them (`runs.ordinary`), and none of
     the hold-out captions. `under`: captions of unknown kind under tau, where there are no others: they show what edits cost, and say nothing
-    about detection, which has chosen them.
+    about detection, which has chosen them. `stop`: asked between computations; once it is true, StoppedError is raised.
     """
 
     work: Work
@@ -62,19 +93,32 @@ class Bench:
     limit: int | None = None
     progress: Progress = no_progress
     under: Sequence[str] = ()
+    pool: Pool | None = None
+    stop: Callable[[], bool] = never
+
+    @cached_property
+    def workers(self) -> Pool:
+        return self.pool or Serial(self.work.model)
 
     @property
     def model(self) -> Model:
+        """The model, or facts of it (`Pool.model`): no study runs it itself."""
         return self.work.model
 
     @cached_property
     def calibration(self) -> Calibration:
         """That of the run, with a published score: studies are of the paper's procedure."""
-        return as_published(self.work.run, Serial(self.model), self.work.calibration)
+        return as_published(self.work.run, self.workers, self.work.calibration)
 
     @property
     def image_settings(self) -> ImageSettings:
         return self.work.plan.image_settings
+
+    @cached_property
+    def layers(self) -> list[str]:
+        """Value layers to tell of, in forward order: the paper's; all of the model, where a neuron of the run lies in another."""
+        run = self.work.run
+        return list(layers_shown(run, run.captions(), self.model.widths()))
 
     @property
     def others(self) -> Sequence[str]:
@@ -98,43 +142,88 @@ class Bench:
 
     def sample(self) -> list[Caption]:
         """The first `limit` of each type: what costly studies are done on."""
-        chosen: list[Caption] = []
-        for kind in dict.fromkeys(c.type for c in self.memorized()):
-            chosen += [c for c in self.memorized() if c.type == kind][: self.limit]
-        return chosen
+        return [c for group in by_type(self.memorized()).values() for c in group[: self.limit]]
 
-    def each(
-        self, name: str, captions: Sequence[Caption], compute: Callable[[Caption], dict[str, Any]]
-    ) -> dict[int, dict[str, Any]]:
-        """`compute` for every caption that has no result of this name in the run; all results, by caption id.
+    # what is computed -------------------------------------------------------------------------------
 
-        A caption for which it fails is recorded with the reason and left out.
+    def over(self, name: str, compute: Compute, items: Sequence[Any]) -> list[Any]:
+        """`compute(desk, item)` of every item, in order. Raises what one of them raises, the first, once all are done."""
+        answers: dict[int, Any] = {}
+
+        def keep(k: int, answer: Any, seconds: float) -> None:
+            answers[k] = answer
+
+        self._spread(name, compute, items, len(items), keep)
+        for k in sorted(answers):
+            if isinstance(answers[k], Exception):
+                raise answers[k]
+        return [answers[k] for k in sorted(answers)]
+
+    def results(self, name: str, jobs: Sequence[Job]) -> list[dict[str, Any] | None]:
+        """The result of every job: what the run keeps, or what is computed and kept. `name`: of the work, for whoever watches.
+
+        A job that fails is recorded with the reason, has None for a result, and is tried again next time.
         """
-        results = {}
-        for k, caption in enumerate(captions):
-            self.say(name, k, len(captions))
-            payload = self.kept(name, caption, compute)
-            if payload is not None:
-                results[caption.id] = payload
-        self.say(name, len(captions), len(captions))
-        return results
+        run = self.work.run
+        keys = [(job.caption.id, f"study:{job.name}") for job in jobs]
+        open_ = {key: job for key, job in zip(keys, jobs, strict=True) if run.result(*key) is None}
+        at, wrong = list(open_), []
 
-    def kept(
-        self, name: str, caption: Caption, compute: Callable[[Caption], dict[str, Any]]
-    ) -> dict[str, Any] | None:
-        """The same for one caption; None where it fails."""
-        stage, run = f"study:{name}", self.work.run
-        payload = run.result(caption.id, stage)
-        if payload is None:
-            began = time.monotonic()
-            try:
-                payload = compute(caption)
-                run.record(caption.id, stage, payload, time.monotonic() - began)
-            except StorageError:
-                raise  # of the disk, not of the caption
-            except FindnemoError as problem:
-                run.record(caption.id, stage, {}, time.monotonic() - began, str(problem))
-        return payload
+        def keep(k: int, answer: Any, seconds: float) -> None:
+            if isinstance(answer, FindnemoError):
+                answer = Answer(error=str(answer))
+            if isinstance(answer, Exception):
+                wrong.append(answer)
+                return
+            write_all({run.path / file: content for file, content in answer.files.items()})
+            run.record(*at[k], answer.payload, seconds, answer.error)
+
+        cases = (self._case(job) for job in open_.values())
+        done = len(set(keys)) - len(open_)
+        self._spread(name, _of_caption, cases, len(open_), keep, done)
+        if wrong:
+            raise wrong[0]
+        return [run.result(*key) for key in keys]
+
+    def _case(self, job: Job) -> tuple[Job, Any, Any]:
+        """A job with the images that it looks at."""
+        if not job.pictures:
+            return job, None, None
+        return job, kept_images(self.work, job.caption), self.work.original(job.caption)
+
+    def _spread(
+        self,
+        name: str,
+        compute: Compute,
+        items: Iterable[Any],
+        count: int,
+        keep: Callable[[int, Any, float], None],
+        done: int = 0,
+    ) -> None:
+        """Have the workers do `compute(desk, item)` of `count` items: `keep(position, answer, seconds)` gets what it gives or raises."""
+        answered = 0
+
+        def commit(events: Sequence[Event]) -> int:
+            nonlocal answered
+            for event in events:
+                answer = DeviceError(event.aside) if event.aside else event.answers[0]
+                keep(event.unit.items[0][0], answer, event.seconds)
+            answered += len(events)
+            return len(events)
+
+        work = self.work
+        step = partial(
+            _computed,
+            compute=compute,
+            calibration=work.calibration,
+            plan=work.plan,
+            judges=work.judges,
+        )
+        units = (Unit((item,)) for item in enumerate(items))
+        stage = Stage(name, step, units, count, commit, count + done, done)
+        run_stage(stage, self.workers, self.progress, self.stop)
+        if answered < count:
+            raise StoppedError(f"stopped before all {count + done} of {name} were done")
 
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
         """`compute()` unless the run has a result of this name for the same neurons and captions."""
@@ -145,65 +234,119 @@ class Bench:
         }
         known = self.work.run.meta(f"study:{name}")
         if known is None or known["basis"] != basis:
-            self.say(name, 0, 1)
             known = {"basis": basis, "result": compute()}
             self.work.run.set_meta(f"study:{name}", known)
-        self.say(name, 1, 1)
+        self.progress(name, 1, 1)
         return known["result"]
 
-    def say(self, name: str, done: int, total: int) -> None:
-        self.progress(name, done, total)
+    # what several studies compute -------------------------------------------------------------------
+
+    def each(
+        self, name: str, captions: Sequence[Caption], compute: Callable[[Desk, Caption], Answer]
+    ) -> dict[int, dict[str, Any]]:
+        """The results of this name by caption id, without those that failed."""
+        payloads = self.results(name, [Job(name, caption, compute) for caption in captions])
+        known = zip(captions, payloads, strict=True)
+        return {caption.id: payload for caption, payload in known if payload is not None}
 
     def off(
-        self, caption: Caption, neurons: NeuronSet, factor: float = 0.0
-    ) -> dict[str, Any] | None:
-        """What the images of a caption are like with `neurons` scaled by `factor`, as in a comparison of mitigations."""
-        digest = hashlib.sha256(
-            json.dumps([neurons.to_json(), factor], sort_keys=True).encode()
-        ).hexdigest()[:16]
+        self, name: str, cases: Sequence[tuple[Caption, NeuronSet, float]]
+    ) -> list[dict[str, Any] | None]:
+        """What the images of captions are like with neurons scaled by a factor, as in a comparison of mitigations; None where it failed."""
+        jobs = []
+        for caption, neurons, factor in cases:
+            told = json.dumps([neurons.to_json(), factor], sort_keys=True)
+            stage = f"off:{hashlib.sha256(told.encode()).hexdigest()[:16]}"
+            compute = partial(_off, neurons=neurons, factor=factor)
+            jobs.append(Job(stage, caption, compute, pictures=True))
+        return self.results(name, jobs)
 
-        def compute(caption: Caption) -> dict[str, Any]:
-            context = deactivate(self.model, neurons, factor)
-            after = made(self.work, caption, context)
-            return judged(self.work, caption, after, untouched(self.work, caption)) | {
-                "neurons": len(neurons)
-            }
-
-        return self.kept(f"off:{digest}", caption, compute)
-
-    def listed(self, caption: Caption) -> tuple[NeuronSet, NeuronSet] | None:
-        """Candidates and refined neurons of the listing, as a comparison of mitigations has found them, or found now; None where it fails."""
-        known = self.work.run.result(caption.id, LISTING)
-        if known is not None:
-            return NeuronSet(known["candidates"]), NeuronSet(known["neurons"])
-        payload = self.kept(
-            "nemo:listing", caption, lambda c: listing(self.model, c.text, self.calibration)
-        )
-        return (
-            None
-            if payload is None
-            else (NeuronSet(payload["candidates"]), NeuronSet(payload["refined"]))
-        )
+    def listed(self, captions: Sequence[Caption]) -> list[tuple[NeuronSet, NeuronSet] | None]:
+        """Candidates and refined neurons of the listing, as a comparison of mitigations has found them, or found now; None where it failed."""
+        known = {c.id: self.work.run.result(c.id, LISTING) for c in captions}
+        jobs = [
+            Job("nemo:listing", c, partial(listed, calibration=self.calibration))
+            for c in captions
+            if known[c.id] is None
+        ]
+        found = iter(self.results("listing", jobs))
+        return [_both(known[c.id] or next(found)) for c in captions]
 
     def scores(self) -> dict[int, float]:
         """Memorization scores over all seeds of the captions with the type of a memory, found or missed, by caption id."""
         typed = [c for c in self.work.run.captions() if is_memory(c.type)]
-        return {
-            i: payload["score"] for i, payload in self.each("score", typed, self._scored).items()
-        }
+        compute = partial(_scored, settings=self.calibration.settings)
+        return {i: payload["score"] for i, payload in self.each("score", typed, compute).items()}
 
-    def _scored(self, caption: Caption) -> dict[str, Any]:
-        found, seen = caption.localized, caption.detected
-        own = self.work.calibration.settings == self.calibration.settings
-        if found is not None and own:
-            return {"score": found.score_before}
-        settings = self.calibration.settings
-        if own and seen is not None and seen.samples == settings.samples:
-            return {"score": seen.score}
-        return {"score": score(self.model, caption.text, settings=settings)}
 
-    def z_scores(self, caption: str) -> dict[str, Any]:
-        return self.calibration.z_scores(activations(self.model, caption))
+def _both(payload: dict[str, Any] | None) -> tuple[NeuronSet, NeuronSet] | None:
+    """Candidates and refined neurons, as `listing` or the stage of a comparison calls them."""
+    if payload is None:
+        return None
+    refined = payload["refined" if "refined" in payload else "neurons"]
+    return NeuronSet(payload["candidates"]), NeuronSet(refined)
+
+
+def by_type(captions: Iterable[Caption], none: str = "") -> dict[str, list[Caption]]:
+    """Type -> its captions, both in the order in which they come. `none`: what captions without a type are called."""
+    kinds: dict[str, list[Caption]] = {}
+    for caption in captions:
+        kinds.setdefault(caption.type or none, []).append(caption)
+    return kinds
+
+
+# what a worker does ------------------------------------------------------------------------------
+
+
+def _computed(model: Model, items: Sequence[Any], compute: Compute, **tools: Any) -> list[Any]:
+    """The step: what is computed of every (position, item), or the error that it raises."""
+    desk = Desk(model, **tools)
+    return [_answer(desk, compute, item) for _, item in items]
+
+
+def _answer(desk: Desk, compute: Compute, item: Any) -> Any:
+    try:
+        with named(desk.model.device, "a single caption"):
+            return compute(desk, item)
+    except (RuntimeError, MemoryError):
+        raise  # of the machine: a pool does not trust the worker any more
+    except Exception as problem:  # whoever waits for other answers decides what to do with it
+        return problem
+
+
+def _of_caption(desk: Desk, case: tuple[Job, Any, Any]) -> Answer:
+    job, before, original = case
+    return job.compute(replace(desk, before=before, original=lambda _: original), job.caption)
+
+
+def edited(
+    desk: Desk, caption: Caption, edit: AbstractContextManager[None], file: str | None = None
+) -> Answer:
+    """What the images of a caption are like under an edit; the first of them in a file of the run."""
+    after = made(desk, caption, edit)
+    before = list(desk.before or made(desk, caption, nullcontext()))
+    files = {} if file is None else {file: png(after[0])}
+    return Answer(judged(desk, caption, after, before), files)
+
+
+def _off(desk: Desk, caption: Caption, neurons: NeuronSet, factor: float) -> Answer:
+    found = edited(desk, caption, deactivate(desk.model, neurons, factor))
+    return Answer(found.payload | {"neurons": len(neurons)})
+
+
+def listed(desk: Desk, caption: Caption, calibration: Calibration, top_k: bool = True) -> Answer:
+    """What Algorithms 1 to 4 find for a caption."""
+    return Answer(listing(desk.model, caption.text, calibration, top_k))
+
+
+def _scored(desk: Desk, caption: Caption, settings: Settings) -> Answer:
+    found, seen = caption.localized, caption.detected
+    own = desk.calibration.settings == settings
+    if found is not None and own:
+        return Answer({"score": found.score_before})
+    if own and seen is not None and seen.samples == settings.samples:
+        return Answer({"score": seen.score})
+    return Answer({"score": score(desk.model, caption.text, settings=settings)})
 
 
 def write(study: Study, folder: Path, name: str) -> None:

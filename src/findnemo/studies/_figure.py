@@ -24,7 +24,6 @@ STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "figure.constrained_layout.use": True,
-    "svg.hashsalt": "findnemo",  # the same figure is the same file
 }
 
 
@@ -45,9 +44,12 @@ def figure(
 
 
 def write_figure(made: Figure, path: Path) -> None:
-    """Write `path`.png and `path`.svg."""
+    """Write `path`.png and `path`.svg: the same figure is the same file."""
+    from matplotlib import rc_context
+
     made.savefig(path.with_suffix(".png"))
-    made.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    with rc_context({"svg.hashsalt": "findnemo"}):
+        made.savefig(path.with_suffix(".svg"), metadata={"Date": None})
 
 
 def count_scale(axis: Any, top: float) -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from findnemo.edits import deactivate
-from findnemo.images import generate
-from findnemo.neurons import Neuron, NeuronSet
+from findnemo.images import ImageSettings, generate
+from findnemo.neurons import EMPTY, Neuron, NeuronSet
 from findnemo.runs.overview import holders
 from findnemo.runs.store import Caption
 from findnemo.seeds import FRESH
-from findnemo.studies._bench import Bench, Study
+from findnemo.studies._bench import Bench, Desk, Study
 from findnemo.studies._figure import picture_grid
 from findnemo.studies._table import Cell, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL import Image
 
 SHOWN, CAPTIONS = 3, 4  # neurons with pictures, captions of each
 
@@ -27,7 +31,7 @@ def fig10(bench: Bench) -> Study:
         for neuron, captions in holders(bench.memorized()).items()
         if len(captions) > 1
     ]
-    layers = list(bench.model.layers_of("all"))
+    layers = list(bench.model.widths("all"))
     rows: list[list[Cell]] = [
         [
             f"{layers.index(name) + 1}",
@@ -37,10 +41,7 @@ def fig10(bench: Bench) -> Study:
         ]
         for (name, index), captions in shared
     ]
-    figures = {
-        f"fig{10 + k}": _pictures(bench, neuron, captions[:CAPTIONS])
-        for k, (neuron, captions) in enumerate(shared[:SHOWN])
-    }
+    figures = _pictures(bench, [(n, captions[:CAPTIONS]) for n, captions in shared[:SHOWN]])
     note = (
         "Published: #25 of layer 1 (people) and #221 (podcast covers) explain 17 % of the verbatim captions; #507 and #517 of layer 3 hold "
         "the phone cases."
@@ -55,12 +56,25 @@ def fig10(bench: Bench) -> Study:
     return Study("Figures 10 to 12: shared neurons", text, [table], figures)
 
 
-def _pictures(bench: Bench, neuron: Neuron, captions: list[Caption]) -> Figure:
-    before = [generate(bench.model, c.text, [FRESH], bench.image_settings)[0] for c in captions]
-    with deactivate(bench.model, NeuronSet.of([neuron])):
-        after = [generate(bench.model, c.text, [FRESH], bench.image_settings)[0] for c in captions]
-    number = list(bench.model.layers_of("all")).index(neuron[0]) + 1
-    heads = [c.text for c in captions]
-    return picture_grid(
-        [("all on", before), (f"#{neuron[1]} of\nlayer {number} off", after)], heads, tile=1.5
-    )
+def _pictures(bench: Bench, shown: Sequence[tuple[Neuron, Sequence[Caption]]]) -> dict[str, Figure]:
+    """A figure a neuron: its captions with all neurons on, and below with this one off."""
+    layers = list(bench.model.widths("all"))
+    asked = [
+        (caption.text, off)
+        for neuron, captions in shown
+        for off in (EMPTY, NeuronSet.of([neuron]))
+        for caption in captions
+    ]
+    images = iter(bench.over("fig10", partial(_image, settings=bench.image_settings), asked))
+    figures = {}
+    for k, ((layer, index), captions) in enumerate(shown):
+        labels = ("all on", f"#{index} of\nlayer {layers.index(layer) + 1} off")
+        rows = [(label, list(islice(images, len(captions)))) for label in labels]
+        figures[f"fig{10 + k}"] = picture_grid(rows, [c.text for c in captions], tile=1.5)
+    return figures
+
+
+def _image(desk: Desk, item: tuple[str, NeuronSet], settings: ImageSettings) -> Image.Image:
+    text, off = item
+    with deactivate(desk.model, off):
+        return generate(desk.model, text, [FRESH], settings)[0]

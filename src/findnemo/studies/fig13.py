@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from findnemo.images import noise_pictures
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.passes.deltas import Probe
 from findnemo.runs.standing import neurons_of
-from findnemo.studies._bench import Bench, Study
+from findnemo.settings import Settings
+from findnemo.studies._bench import Bench, Desk, Study, by_type
 from findnemo.studies._figure import picture_grid
 
 if TYPE_CHECKING:
@@ -19,14 +21,14 @@ SEEDS = 4
 
 def fig13(bench: Bench) -> Study:
     """Noise differences of a memorized caption of each type with its neurons on and off, and of one that is not memorized."""
-    rows = []
-    for kind in dict.fromkeys(c.type or "memorized" for c in bench.memorized()):
-        caption = next(c for c in bench.memorized() if (c.type or "memorized") == kind)
-        rows += [
-            (f"{kind}", _deltas(bench, caption.text, EMPTY)),
-            (f"{kind},\nneurons off", _deltas(bench, caption.text, neurons_of(caption))),
-        ]
-    rows += [("not\nmemorized", _deltas(bench, prompt, EMPTY)) for prompt in bench.others[:1]]
+    asked: list[tuple[str, str, NeuronSet]] = []
+    for kind, (caption, *_) in by_type(bench.memorized(), none="memorized").items():
+        asked.append((kind, caption.text, EMPTY))
+        asked.append((f"{kind},\nneurons off", caption.text, neurons_of(caption)))
+    asked += [("not\nmemorized", prompt, EMPTY) for prompt in bench.others[:1]]
+    compute = partial(_deltas, settings=bench.calibration.settings)
+    pictures = bench.over("fig13", compute, [(text, off) for _, text, off in asked])
+    rows = [(label, row) for (label, _, _), row in zip(asked, pictures, strict=True)]
     made = picture_grid(rows, [f"seed {k}" for k in range(SEEDS)]) if rows else None
     return Study(
         "Figure 13: noise differences",
@@ -36,7 +38,6 @@ def fig13(bench: Bench) -> Study:
     )
 
 
-def _deltas(bench: Bench, prompt: str, neurons: NeuronSet) -> list[Image.Image]:
-    return noise_pictures(
-        Probe(bench.model, prompt, bench.calibration.settings, range(SEEDS)).deltas(neurons)
-    )
+def _deltas(desk: Desk, item: tuple[str, NeuronSet], settings: Settings) -> list[Image.Image]:
+    prompt, neurons = item
+    return noise_pictures(Probe(desk.model, prompt, settings, range(SEEDS)).deltas(neurons))

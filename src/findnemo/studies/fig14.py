@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from findnemo.calibration import layer_activations
+from findnemo.calibration import Calibration, layer_activations
 from findnemo.localization import out_of_distribution_neurons
 from findnemo.localization.replication import Replication
 from findnemo.passes.deltas import Probe
+from findnemo.runs.audit import Answer
 from findnemo.runs.store import Caption
-from findnemo.studies._bench import Bench, Study
+from findnemo.studies._bench import Bench, Desk, Study, by_type
 from findnemo.studies._figure import figure
 from findnemo.studies._table import Table
 
@@ -25,12 +27,10 @@ THETAS, KS = (1.0, 2.0, 3.0, 4.0, 5.0), (0, 5, 10, 15, 20)
 def fig14(bench: Bench) -> Study:
     """Same-seed similarity with the candidates of every pair of thresholds off, and how many they are; medians over captions."""
     captions = bench.sample()
-    results = bench.each("fig14", captions, lambda caption: _grid(bench, caption))
+    results = bench.each("fig14", captions, partial(_grid, calibration=bench.calibration))
     figures, tables = {}, []
-    for number, kind in enumerate(dict.fromkeys(c.type or "no type" for c in captions)):
-        chosen = [
-            results[c.id] for c in captions if (c.type or "no type") == kind and c.id in results
-        ]
+    for number, (kind, group) in enumerate(by_type(captions, none="no type").items()):
+        chosen = [results[c.id] for c in group if c.id in results]
         if not chosen:
             continue
         similarity, sizes = (
@@ -51,20 +51,20 @@ def fig14(bench: Bench) -> Study:
     return Study("Figures 14 and 15: thresholds", text, tables, figures)
 
 
-def _grid(bench: Bench, caption: Caption) -> dict[str, Any]:
-    probe = Probe(bench.model, caption.text, bench.calibration.settings, reuse=True)
-    replication = Replication(probe, bench.calibration.tau)
+def _grid(desk: Desk, caption: Caption, calibration: Calibration) -> Answer:
+    probe = Probe(desk.model, caption.text, calibration.settings, reuse=True)
+    replication = Replication(probe, calibration.tau)
     absolute = {
         name: rows[0]
-        for name, rows in layer_activations(bench.model, [probe.prompt], probe.text).items()
+        for name, rows in layer_activations(desk.model, [probe.prompt], probe.text).items()
     }
-    z = bench.calibration.z_scores(absolute)
+    z = calibration.z_scores(absolute)
     sets = [[out_of_distribution_neurons(z, absolute, theta, k) for k in KS] for theta in THETAS]
     similarity = [
         [replication.similarity(s) if replication.kept else median([1.0]) for s in row]
         for row in sets
     ]
-    return {"similarity": similarity, "neurons": [[len(s) for s in row] for row in sets]}
+    return Answer({"similarity": similarity, "neurons": [[len(s) for s in row] for row in sets]})
 
 
 def _heat(similarity: np.ndarray, sizes: np.ndarray, title: str) -> Figure:

@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
-from pathlib import Path
-from statistics import median
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from findnemo.edits import check_called
 from findnemo.errors import InputError
 from findnemo.files.originals import picture
-from findnemo.images import save_png
 from findnemo.models import Model
-from findnemo.runs.compare import judged, made, untouched
+from findnemo.runs.audit import Answer
+from findnemo.runs.compare import kept_images, made
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
-from findnemo.studies._bench import NONE_THERE, Bench, Study
+from findnemo.studies._bench import NONE_THERE, Bench, Desk, Job, Study, by_type, edited
 from findnemo.studies._figure import picture_grid
+from findnemo.studies._images import EFFECTS, medians
 from findnemo.studies._table import Table
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from PIL import Image
 
 CAPTIONS = 3  # of each type
 CHANNELS = (8, 32, 128)
 UNRELATED = 16  # captions against which channels are unusual
-HEADS = ["captions", "SSCD_orig", "SSCD_gen", "D_SSCD", "A_CLIP"]
-KEYS = ("sscd_orig", "sscd_gen", "d_sscd", "a_clip")
+HEADS = ["captions", *EFFECTS.values()]
 
 
 @contextmanager
@@ -59,20 +57,22 @@ def channels_off(model: Model, channels: Mapping[str, Sequence[int] | None]) -> 
 
 def fig16(bench: Bench) -> Study:
     """Every value layer, and the key layer beside it, off as a whole."""
-    figures, rows = {}, []
-    number = 16
+    groups, layers = _chosen(bench), bench.layers
+    stems = {
+        f"layer-{k}-{part}": layer.removesuffix("to_v") + part
+        for part in ("to_v", "to_k")
+        for k, layer in enumerate(layers, 1)
+    }
+    changes = {stem: partial(_layer_off, name=name) for stem, name in stems.items()}
+    found, shown = _tried(bench, "fig16", _all(groups), changes)
+    figures, rows, number = {}, [], 16
+    heads = ["all on", *(f"layer {k}" for k in range(1, len(layers) + 1))]
     for part, title in (("to_v", "value layer"), ("to_k", "key layer")):
-        for kind in _kinds(bench):
-            captions = _chosen(bench, kind)
-            shown = {c.id: [_first(bench, c, "untouched")] for c in captions}
-            for k, layer in enumerate(bench.model.value_layers, 1):
-                name = layer.removesuffix("to_v") + part
-                stem = f"layer-{k}-{part}"
-                results = bench.each(stem, captions, partial(_layer_off, bench, name, stem))
-                rows.append([f"{title} {k}, {kind}", *_medians(list(results.values()))])
-                for caption in captions:
-                    shown[caption.id].append(_first(bench, caption, stem))
-            figures[f"fig{number}"] = _grid(bench, captions, shown)
+        for kind, captions in groups.items():
+            names = [f"layer-{k}-{part}" for k in range(1, len(layers) + 1)]
+            for k, stem in enumerate(names, 1):
+                rows.append([f"{title} {k}, {kind}", *_summed(found, captions, stem)])
+            figures[f"fig{number}"] = picture_grid(_rows(shown, captions, names), heads)
             number += 1
     text = (
         "A memory does not go with a whole layer alone: some layers take it away, with the rest of what the caption asks for, others do nothing. "
@@ -88,36 +88,34 @@ def fig16(bench: Bench) -> Study:
 
 def fig20(bench: Bench) -> Study:
     """The most unusual channels of the convolutions of the residual blocks before and in the middle."""
-    captions = [c for kind in _kinds(bench) for c in _chosen(bench, kind)]
-    if len(bench.others) < 2:
+    groups = _chosen(bench)
+    captions, others = _all(groups), bench.others[:UNRELATED]
+    if len(others) < 2:
         raise InputError(
             f"channels are unusual against two or more captions that are not memorized: {NONE_THERE}"
         )
-    usual = [_channel_means(bench.model, p) for p in bench.others[:UNRELATED]]
-    rows, shown = [], {c.id: [_first(bench, c, "untouched")] for c in captions}
-    for count in CHANNELS:
-        stem = f"channels-{count}"
-        results = bench.each(stem, captions, partial(_channels_off, bench, usual, count, stem))
-        for kind in _kinds(bench):
-            mine = [results[c.id] for c in _chosen(bench, kind) if c.id in results]
-            rows.append([f"{count} channels, {kind}", *_medians(mine)])
-        for caption in captions:
-            shown[caption.id].append(_first(bench, caption, stem))
-    for kind in _kinds(bench):
-        found = [p for c in _chosen(bench, kind) if (p := bench.off(c, neurons_of(c))) is not None]
-        rows.append([f"the memory's value neurons, {kind}", *_medians(found)])
+    usual = bench.over("fig20, channels", _channel_means, others)
+    stems = {count: f"channels-{count}" for count in CHANNELS}
+    changes = {
+        stem: partial(_channels_off, usual=usual, count=count) for count, stem in stems.items()
+    }
+    found, shown = _tried(bench, "fig20", captions, changes)
+    rows = [
+        [f"{count} channels, {kind}", *_summed(found, group, stem)]
+        for count, stem in stems.items()
+        for kind, group in groups.items()
+    ]
+    off = iter(bench.off("fig20", [(c, neurons_of(c), 0.0) for c in captions]))
+    for kind, group in groups.items():
+        known = [p for p in islice(off, len(group)) if p is not None]
+        rows.append([f"the memory's value neurons, {kind}", *_line(known)])
     heads = ["all on", *(f"{count} channels" for count in CHANNELS)]
-    drawn = (
-        picture_grid(
-            [(c.text, [i for i in shown[c.id] if i is not None]) for c in captions], heads, tile=1.2
-        )
-        if captions
-        else None
-    )
     text = "Switching off convolutional channels, however unusual, does not take a memory away where a few value neurons do."
     note = "Channels of the residual blocks' convolutions in the down and mid blocks with the largest |z| of their mean |activation| at the first timestep."
-    note += f" Captions that are not memorized: {bench.whence(bench.others[:UNRELATED])}."
-    figures = {"fig20": drawn} if drawn is not None else {}
+    note += f" Captions that are not memorized: {bench.whence(others)}."
+    figures = {}
+    if captions:
+        figures["fig20"] = picture_grid(_rows(shown, captions, stems.values()), heads, tile=1.2)
     return Study(
         "Figure 20: convolutional channels off",
         text,
@@ -126,55 +124,80 @@ def fig20(bench: Bench) -> Study:
     )
 
 
-def _kinds(bench: Bench) -> list[str]:
-    return list(dict.fromkeys(c.type or "" for c in bench.memorized()))
+Line = list[float | int | None]
+Pictures = dict[tuple[int, str], "Image.Image"]  # (caption id, name of the change) -> first image
 
 
-def _chosen(bench: Bench, kind: str) -> list[Caption]:
-    return [c for c in bench.memorized() if (c.type or "") == kind][:CAPTIONS]
+def _chosen(bench: Bench) -> dict[str, list[Caption]]:
+    """Type -> its first captions."""
+    return {kind: group[:CAPTIONS] for kind, group in by_type(bench.memorized()).items()}
 
 
-def _layer_off(bench: Bench, name: str, stem: str, caption: Caption) -> dict[str, Any]:
-    return _off(bench, caption, {name: None}, stem)
+def _all(groups: Mapping[str, Sequence[Caption]]) -> list[Caption]:
+    return [caption for group in groups.values() for caption in group]
+
+
+def _tried(
+    bench: Bench,
+    name: str,
+    captions: Sequence[Caption],
+    changes: Mapping[str, Callable[..., Answer]],
+) -> tuple[dict[tuple[int, str], dict[str, Any]], Pictures]:
+    """What the images of captions are like under every change, where it did not fail, and the first of them; that of no change is "untouched"."""
+    jobs, files = [], {}
+    for stem, change in changes.items():
+        for caption in captions:
+            file = f"studies-images/{caption.slug}/{stem}.png"
+            files[caption.id, stem] = bench.work.run.path / file
+            jobs.append(Job(stem, caption, partial(change, file=file), pictures=True))
+    payloads = bench.results(name, jobs)
+    known = zip(jobs, payloads, strict=True)
+    found = {(job.caption.id, job.name): payload for job, payload in known if payload is not None}
+    kept = {c.id: kept_images(bench.work, c) for c in captions}
+    missing = [c for c in captions if kept[c.id] is None]
+    remade = dict(
+        zip(
+            (c.id for c in missing),
+            bench.over(f"{name}, untouched", _untouched, missing),
+            strict=True,
+        )
+    )
+    shown: Pictures = {
+        (i, "untouched"): images[0] if images else remade[i] for i, images in kept.items()
+    }
+    return found, shown | {key: picture(file) for key, file in files.items() if file.is_file()}
+
+
+def _untouched(desk: Desk, caption: Caption) -> Image.Image:
+    return made(desk, caption, nullcontext())[0]
+
+
+def _layer_off(desk: Desk, caption: Caption, name: str, file: str) -> Answer:
+    return edited(desk, caption, channels_off(desk.model, {name: None}), file)
 
 
 def _channels_off(
-    bench: Bench, usual: Sequence[Mapping[str, Tensor]], count: int, stem: str, caption: Caption
-) -> dict[str, Any]:
-    return _off(bench, caption, _unusual(bench.model, caption.text, usual, count), stem)
+    desk: Desk, caption: Caption, usual: Sequence[Mapping[str, Tensor]], count: int, file: str
+) -> Answer:
+    channels = _unusual(desk, caption.text, usual, count)
+    return edited(desk, caption, channels_off(desk.model, channels), file)
 
 
-def _off(
-    bench: Bench, caption: Caption, channels: Mapping[str, Sequence[int] | None], stem: str
-) -> dict[str, Any]:
-    after = made(bench.work, caption, channels_off(bench.model, channels))
-    save_png(after[0], _picture(bench, caption, stem))
-    return judged(bench.work, caption, after, untouched(bench.work, caption))
+def _summed(found: Mapping[tuple[int, str], Any], captions: Sequence[Caption], stem: str) -> Line:
+    return _line([found[c.id, stem] for c in captions if (c.id, stem) in found])
 
 
-def _picture(bench: Bench, caption: Caption, stem: str) -> Path:
-    return bench.work.run.path / "studies-images" / caption.slug / f"{stem}.png"
+def _line(payloads: Sequence[Mapping[str, Any]]) -> Line:
+    """How many captions, and their medians."""
+    return [len(payloads), *medians(payloads).values()]
 
 
-def _first(bench: Bench, caption: Caption, stem: str) -> Image.Image | None:
-    if stem == "untouched":
-        return untouched(bench.work, caption)[0]
-    path = _picture(bench, caption, stem)
-    return picture(path) if path.is_file() else None
-
-
-def _medians(payloads: Sequence[Mapping[str, Any]]) -> list[float | int | None]:
-    values = [[p[key] for p in payloads if key in p] for key in KEYS]
-    return [len(payloads), *(median(v) if v else None for v in values)]
-
-
-def _grid(
-    bench: Bench, captions: Sequence[Caption], shown: Mapping[int, list[Image.Image | None]]
-) -> Figure:
-    heads = ["all on", *(f"layer {k}" for k in range(1, len(bench.model.value_layers) + 1))]
-    return picture_grid(
-        [(c.text, [i for i in shown[c.id] if i is not None]) for c in captions], heads
-    )
+def _rows(
+    shown: Pictures, captions: Sequence[Caption], stems: Iterable[str]
+) -> list[tuple[str, list[Image.Image]]]:
+    """A row of pictures a caption: untouched, then every change that has one."""
+    names = ["untouched", *stems]
+    return [(c.text, [shown[c.id, n] for n in names if (c.id, n) in shown]) for c in captions]
 
 
 def _convolutions(model: Model) -> dict[str, nn.Module]:
@@ -188,8 +211,9 @@ def _convolutions(model: Model) -> dict[str, nn.Module]:
 
 
 @torch.no_grad()
-def _channel_means(model: Model, prompt: str) -> dict[str, Tensor]:
+def _channel_means(desk: Desk, prompt: str) -> dict[str, Tensor]:
     """Mean |activation| of every channel at the first timestep, (channels,), for one seed."""
+    model = desk.model
     seen: dict[str, Tensor] = {}
     with ExitStack() as stack:
         for name, module in _convolutions(model).items():
@@ -205,10 +229,10 @@ def _channel_means(model: Model, prompt: str) -> dict[str, Tensor]:
 
 
 def _unusual(
-    model: Model, prompt: str, usual: Sequence[Mapping[str, Tensor]], count: int
+    desk: Desk, prompt: str, usual: Sequence[Mapping[str, Tensor]], count: int
 ) -> dict[str, list[int]]:
     """The `count` channels that are most unusual on a prompt, by |z| against those of other captions."""
-    mine, scored = _channel_means(model, prompt), []
+    mine, scored = _channel_means(desk, prompt), []
     for name, values in mine.items():
         others = torch.stack([means[name] for means in usual])
         z = (values - others.mean(0)) / others.std(0).clamp(min=1e-9)

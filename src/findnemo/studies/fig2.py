@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from functools import partial
 from itertools import cycle
 from statistics import median
 from typing import TYPE_CHECKING
 
 import torch
 
+from findnemo.calibration import Calibration, activations
 from findnemo.errors import NumericalError
 from findnemo.localization.search import UNUSUAL
+from findnemo.neurons import Neuron
 from findnemo.passes.deltas import score
 from findnemo.runs.standing import all_neurons
+from findnemo.settings import Settings
 from findnemo.stats.roc import accuracy_of, auroc, tpr_at_fpr
-from findnemo.studies._bench import Bench, Study
+from findnemo.studies._bench import Bench, Desk, Study
 from findnemo.studies._figure import BLUE, GREEN, GREY, RED, figure
 from findnemo.studies._published import DETECTOR, HOLDOUT
 from findnemo.studies._table import Cell, Table
@@ -91,11 +94,15 @@ def _histogram(groups: Mapping[str, Sequence[float]], tau: float) -> Figure:
 
 def _scores(bench: Bench, captions: Sequence[str]) -> dict[str, float]:
     """Caption -> memorization score over all seeds; those for which the model gives NaN are left out."""
-    scores = {}
-    for text in captions:
-        with suppress(NumericalError):
-            scores[text] = score(bench.model, text, settings=bench.calibration.settings)
-    return scores
+    scores = bench.over("fig2a", partial(_score, settings=bench.calibration.settings), captions)
+    return {text: s for text, s in zip(captions, scores, strict=True) if s is not None}
+
+
+def _score(desk: Desk, text: str, settings: Settings) -> float | None:
+    try:
+        return score(desk.model, text, settings=settings)
+    except NumericalError:
+        return None
 
 
 def _detector(
@@ -148,12 +155,10 @@ def _shown(z: float) -> float:
 def fig2b(bench: Bench) -> Study:
     """z-scores of the found neurons on the captions they were found for, against captions that are not memorized."""
     own = [_shown(z) for c in bench.memorized() if c.localized for z in c.localized.z.values()]
-    neurons = list(all_neurons(bench.work.run.captions()))
-    other = [
-        _shown(float(z[name][i]))
-        for z in map(bench.z_scores, bench.others[:CAPTIONS])
-        for name, i in neurons
-    ]
+    neurons, calibration = list(all_neurons(bench.work.run.captions())), bench.calibration
+    known = [(name, i) for name, i in neurons if name in calibration.mean]
+    compute = partial(_z_scores, calibration=calibration, neurons=known)
+    other = [z for row in bench.over("fig2b", compute, bench.others[:CAPTIONS]) for z in row]
     top = 1.05 * max([*own, *other, 1.0])
     with figure() as (made, (axis,)):
         for values, color, label in (
@@ -176,16 +181,23 @@ def fig2b(bench: Bench) -> Study:
         [label, len(v), median(v) if v else None]
         for label, v in (("own captions", own), ("other captions", other))
     ]
+    note = f"Other captions: {bench.whence(bench.others[:CAPTIONS])}."
+    if len(known) < len(neurons):
+        note += (
+            f" {len(neurons) - len(known)} of the run's {len(neurons)} neurons are left out: they lie in layers that the paper does not look at, "
+            "of which a calibration keeps no activations."
+        )
     return Study(
         "Figure 2b: activations of memorization neurons",
         "A neuron that holds a memory is unusually active on its caption and ordinary elsewhere.",
-        [
-            Table(
-                "|z|",
-                ["", "values", "median"],
-                rows,
-                f"Other captions: {bench.whence(bench.others[:CAPTIONS])}.",
-            )
-        ],
+        [Table("|z|", ["", "values", "median"], rows, note)],
         {"fig2b": made},
     )
+
+
+def _z_scores(
+    desk: Desk, text: str, calibration: Calibration, neurons: Sequence[Neuron]
+) -> list[float]:
+    """|z| of the neurons on a caption, as it is shown."""
+    z = calibration.z_scores(activations(desk.model, text))
+    return [_shown(float(z[name][i])) for name, i in neurons]

@@ -89,11 +89,9 @@ def _sets(bench: Bench) -> dict[str, list[tuple[NeuronSet, NeuronSet]]]:
     """Type -> candidates and refined set of every prompt."""
     captions = bench.memorized()
     sets: dict[str, list[tuple[NeuronSet, NeuronSet]]] = {}
-    for k, caption in enumerate(captions):
-        bench.say("listing", k, len(captions))
-        if (pair := bench.listed(caption)) is not None:
+    for caption, pair in zip(captions, bench.listed(captions), strict=True):
+        if pair is not None:
             sets.setdefault(caption.type or "no type", []).append(pair)
-    bench.say("listing", len(captions), len(captions))
     if not sets:
         raise InputError("this run has no captions with neurons: there are no sets to count")
     return sets

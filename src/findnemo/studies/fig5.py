@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 from random import Random
-from statistics import median
 from typing import Any
 
 from findnemo.errors import InputError
-from findnemo.neurons import Neuron, NeuronSet
+from findnemo.neurons import EMPTY, Neuron, NeuronSet
 from findnemo.runs.overview import holders
 from findnemo.runs.standing import neurons_of, switched_off
 from findnemo.seeds import UNTOUCHED, WANTED, sample_seed
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import BLUE, GREY, RED, figure
+from findnemo.studies._images import EFFECTS, images_with, medians
 from findnemo.studies._table import Table
-from findnemo.verification import Pictures, distance, distances, pictured
+from findnemo.verification import Pictures, distance, distances
 
 SHARES = (0.0, 0.25, 0.5, 1.0)
 IMAGES = 48
@@ -65,18 +64,15 @@ def _quality(bench: Bench) -> list[list[Any]]:
         raise InputError(
             "the quality of images needs at least two captions that are not memorized in the run"
         )
-    made = partial(
-        pictured, bench.model, prompts, settings=bench.image_settings, judges=bench.work.judges
-    )
-    real = made(WANTED)
-    sets = [("none", NeuronSet())]
+    sets = [("none", EMPTY)]
     for count in counts:
         sets += [("found", NeuronSet.of(order[:count])), ("random", _random(bench, order[:count]))]
-    rows = []
-    for k, (kind, neurons) in enumerate(sets):
-        bench.say("fig5a", k, len(sets))
-        rows.append([kind, len(neurons), *_measures(real, made(UNTOUCHED, neurons=neurons))])
-    return rows
+    asked = [(EMPTY, WANTED), *((neurons, UNTOUCHED) for _, neurons in sets)]
+    real, *shown = images_with(bench, "fig5a", prompts, asked)
+    return [
+        [kind, len(neurons), *_measures(real, made)]
+        for (kind, neurons), made in zip(sets, shown, strict=True)
+    ]
 
 
 def _measures(real: Pictures, made: Pictures) -> list[float | None]:
@@ -97,9 +93,9 @@ def _by_frequency(bench: Bench) -> list[Neuron]:
 
 def _random(bench: Bench, neurons: Sequence[Neuron]) -> NeuronSet:
     """As many neurons of each layer, none of those of the run; where a layer has too few others, all of them."""
-    held, layers = set(_by_frequency(bench)), {}
+    held, widths, layers = set(_by_frequency(bench)), bench.model.widths("all"), {}
     for name, count in Counter(name for name, _ in neurons).items():
-        others = [i for i in range(bench.model.widths()[name]) if (name, i) not in held]
+        others = [i for i in range(widths[name]) if (name, i) not in held]
         Random(sample_seed(bench.image_settings.seed, name, 0)).shuffle(others)
         layers[name] = others[:count]
     return NeuronSet(layers)
@@ -108,28 +104,23 @@ def _random(bench: Bench, neurons: Sequence[Neuron]) -> NeuronSet:
 def fig5b(bench: Bench) -> Study:
     """The found neurons scaled by factors from 1 (as they are) over 0 (off) to negative ones."""
     captions = bench.sample()
+    cases = [(c, neurons_of(c), factor) for factor in FACTORS for c in captions]
+    found = bench.off("fig5b", cases)
     lines, rows = {}, []
-    for factor in FACTORS:
-        payloads = [p for c in captions if (p := bench.off(c, neurons_of(c), factor)) is not None]
-        values = {
-            k: [p[k] for p in payloads if k in p]
-            for k in ("sscd_orig", "sscd_gen", "d_sscd", "a_clip")
-        }
-        lines[factor] = {k: median(v) if v else None for k, v in values.items()}
+    for k, factor in enumerate(FACTORS):
+        of_factor = found[k * len(captions) : (k + 1) * len(captions)]
+        payloads = [p for p in of_factor if p is not None]
+        lines[factor] = medians(payloads)
         rows.append([f"{factor:g}", len(payloads), *lines[factor].values()])
     with figure() as (made, (axis,)):
-        for key, label, color in (
-            ("sscd_orig", "SSCD_orig", RED),
-            ("sscd_gen", "SSCD_gen", BLUE),
-            ("d_sscd", "D_SSCD", GREY),
-        ):
+        for (key, label), color in zip(EFFECTS.items(), (RED, BLUE, GREY), strict=False):
             points = [(f, v[key]) for f, v in lines.items() if v[key] is not None]
             axis.plot(
                 *zip(*points, strict=True), "o-", color=color, label=label, markersize=3
             ) if points else None
         axis.set(xlabel="factor", ylabel="similarity, median")
         axis.legend()
-    heads = ["factor", "captions", "SSCD_orig", "SSCD_gen", "D_SSCD", "A_CLIP"]
+    heads = ["factor", "captions", *EFFECTS.values()]
     note = "Published for VM, factors .75, .5, .25, 0: SSCD_orig .79, .62, .20, .09."
     return Study(
         "Figure 5b: scaling factor",

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
+from functools import partial
 from statistics import mean, median
 from typing import Any
 
@@ -18,9 +18,10 @@ from findnemo.localization import frequency, iou, localize, pairwise_iou
 from findnemo.models import Model, load
 from findnemo.neurons import NeuronSet
 from findnemo.prompts.paraphrases import paraphrases
+from findnemo.runs.audit import Answer
 from findnemo.runs.store import Caption
 from findnemo.stats import bootstrap
-from findnemo.studies._bench import Bench, Study
+from findnemo.studies._bench import Bench, Desk, Job, Study
 from findnemo.studies._table import Cell, Table
 
 SEEDS = 5
@@ -33,10 +34,17 @@ Found = dict[str, Any]  # variant -> neurons as JSON; None where the caption is 
 def stability(bench: Bench) -> Study:
     """Each kind of change localizes anew; sets are compared caption by caption, by intersection over union."""
     captions, search = bench.sample(), bench.work.plan.search
-    found = {
-        kind: bench.each(f"stability:{kind}:{search}", captions, lambda c, find=find: find(c))  # type: ignore[misc]
-        for kind, find in _changes(bench).items()
-    }
+    casts: dict[str, Model] = {}  # of this process, while the study lasts
+    jobs = [
+        Job(f"stability:{kind}:{search}", c, partial(_repeated, kind=kind, casts=casts))
+        for kind in CHANGES
+        for c in captions
+    ]
+    found: dict[str, dict[int, Found]] = {kind: {} for kind in CHANGES}
+    kinds = [kind for kind in CHANGES for _ in captions]
+    for kind, job, payload in zip(kinds, jobs, bench.results("stability", jobs), strict=True):
+        if payload is not None:
+            found[kind][job.caption.id] = payload
     sets = {kind: [_sets(variants) for variants in rows.values()] for kind, rows in found.items()}
     note = (
         f"Search {search!r}, {len(captions)} captions. Intersection over union of every two sets of a caption, their mean; then median and mean "
@@ -54,7 +62,7 @@ def stability(bench: Bench) -> Study:
     ]
     tables = [
         Table("Intersection over union", heads, rows, note),
-        _wordings(found["wording"].values()),
+        _by_wording(found["wording"].values()),
         _often({c.id: c for c in captions}, found["seed"]),
     ]
     text = (
@@ -64,37 +72,46 @@ def stability(bench: Bench) -> Study:
     return Study("Stability: do repetitions find the same neurons?", text, tables)
 
 
-def _changes(bench: Bench) -> dict[str, Callable[[Caption], Found]]:
-    """Kind of change -> what it finds for a caption."""
-    made, search = bench.work.calibration, bench.work.plan.search
-    in_dtype = cache(lambda dtype: _cast(bench.model, dtype))
+def _repeated(desk: Desk, caption: Caption, kind: str, casts: dict[str, Model]) -> Answer:
+    """What the search finds for a caption under every variant of a kind of change."""
+    return Answer(CHANGES[kind](desk, caption, casts))
 
-    def neurons(model: Model, text: str, calibration: Calibration) -> Any:
-        found = localize(model, text, calibration, search)
-        return found.neurons.to_json() if found.memorized else None
 
-    def seeds(caption: Caption) -> Found:
-        moved = [
-            replace(made, settings=replace(made.settings, seed=made.settings.seed + k))
-            for k in range(SEEDS)
-        ]
-        return {f"seed {c.settings.seed}": neurons(bench.model, caption.text, c) for c in moved}
+def _neurons(desk: Desk, model: Model, text: str, calibration: Calibration) -> Any:
+    found = localize(model, text, calibration, desk.plan.search)
+    return found.neurons.to_json() if found.memorized else None
 
-    def wordings(caption: Caption) -> Found:
-        texts = {ITSELF: caption.text, **paraphrases(caption.text)}
-        return {kind: neurons(bench.model, text, made) for kind, text in texts.items()}
 
-    def dtypes(caption: Caption) -> Found:
-        """Those that the device can compute with, and in which the model gives numbers."""
-        found = {}
-        for dtype in DTYPES:
-            with suppress(FindnemoError, RuntimeError):
-                found[dtype] = neurons(
-                    in_dtype(dtype), caption.text, replace(made, model="")
-                )  # rounded weights: another fingerprint
-        return found
+def _seeds(desk: Desk, caption: Caption, casts: dict[str, Model]) -> Found:
+    made = desk.calibration
+    moved = [
+        replace(made, settings=replace(made.settings, seed=made.settings.seed + k))
+        for k in range(SEEDS)
+    ]
+    return {f"seed {c.settings.seed}": _neurons(desk, desk.model, caption.text, c) for c in moved}
 
-    return {"seed": seeds, "wording": wordings, "dtype": dtypes}
+
+def _wordings(desk: Desk, caption: Caption, casts: dict[str, Model]) -> Found:
+    texts = {ITSELF: caption.text, **paraphrases(caption.text)}
+    return {k: _neurons(desk, desk.model, text, desk.calibration) for k, text in texts.items()}
+
+
+def _dtypes(desk: Desk, caption: Caption, casts: dict[str, Model]) -> Found:
+    """Those that the device can compute with, and in which the model gives numbers. `casts`: models in other formats that there are."""
+    found, made = {}, replace(desk.calibration, model="")  # rounded weights: another fingerprint
+    for dtype in DTYPES:
+        with suppress(FindnemoError, RuntimeError):
+            if dtype not in casts:
+                casts[dtype] = _cast(desk.model, dtype)
+            found[dtype] = _neurons(desk, casts[dtype], caption.text, made)
+    return found
+
+
+CHANGES: dict[str, Callable[[Desk, Caption, dict[str, Model]], Found]] = {
+    "seed": _seeds,
+    "wording": _wordings,
+    "dtype": _dtypes,
+}
 
 
 def _cast(model: Model, dtype: str) -> Model:
@@ -127,7 +144,7 @@ def _row(kind: str, sets: Sequence[Sequence[NeuronSet]], found: Iterable[Found])
     ]
 
 
-def _wordings(found: Iterable[Found]) -> Table:
+def _by_wording(found: Iterable[Found]) -> Table:
     """A line a kind of paraphrase: how often it is memorized, and how much its set is that of the caption itself."""
     told = [row for row in found if row.get(ITSELF) is not None]
     kinds = dict.fromkeys(kind for row in told for kind in row if kind != ITSELF)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from findnemo.localization import DEFAULT
+from findnemo.errors import StoppedError
 from findnemo.metrics.kind import is_memory
 from findnemo.runs.compare import LISTING, NEMO, STAGE, SWITCHED, compare, localized_captions
 from findnemo.runs.standing import neurons_of
@@ -35,7 +35,9 @@ ROWS = {  # the paper's row names, then what it does not have
 
 def table1(bench: Bench) -> Study:
     """All mitigations on all localized captions of the run."""
-    compare(bench.work, progress=bench.progress)
+    compare(bench.work, progress=bench.progress, pool=bench.workers, stop=bench.stop)
+    if bench.stop():
+        raise StoppedError("stopped before all mitigations were compared")
     return Study(
         "Table 1: mitigations",
         "SSCD_gen compares images with and without the mitigation on the same seed, SSCD_orig with the training image, D_SSCD images of "
@@ -72,14 +74,9 @@ def table(run: Run, intervals: bool = False, beside: bool = True) -> Table:
 def _about(run: Run, captions: list[Caption]) -> str:
     """What the rows with neurons are, and which captions are not in the table."""
     settings = settings_of(run)
-    grown = (
-        ", and neurons added where finished images stayed copies"
-        if settings.get("grow") and settings["search"] != DEFAULT
-        else ""
-    )
     text = (
         "NeMo: the listing as published (Algorithms 1 to 4), nothing added. Random neurons: as many of each layer as NeMo's (all others of a "
-        f"layer of which NeMo has more than half), each draw counted by itself. findnemo: what this run found (search {settings['search']!r}{grown})."
+        f"layer of which NeMo has more than half), each draw counted by itself. findnemo: what this run found (search {settings['search']!r})."
     )
     unlisted = sum(
         c.results[LISTING].get("memorized") is False for c in captions if LISTING in c.results

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from functools import partial
 
+from findnemo.calibration import Calibration
 from findnemo.localization import localize
+from findnemo.runs.audit import Answer
 from findnemo.runs.store import Caption
 from findnemo.stats.robust import mean_std
-from findnemo.studies._bench import Bench, Study
+from findnemo.studies._bench import Bench, Desk, Study, by_type
 from findnemo.studies._nemo import listing
 from findnemo.studies._published import TABLE2
 from findnemo.studies._table import Table, plus_minus
@@ -19,15 +21,13 @@ OURS = "findnemo's search, total"
 def table2(bench: Bench) -> Study:
     """Each algorithm of the listing timed on the captions of the sample, and the default search beside it."""
     captions = bench.sample()
-    results = bench.each("table2", captions, lambda caption: _measure(bench, caption))
-    kinds = list(dict.fromkeys(c.type or "-" for c in captions))
+    results = bench.each("table2", captions, partial(_measure, calibration=bench.calibration))
+    kinds = by_type(captions, none="-")
     rows = []
     for name in (*TABLE2, OURS):
         cells = []
-        for kind in kinds:
-            seconds = [
-                results[c.id][name] for c in captions if (c.type or "-") == kind and c.id in results
-            ]
+        for group in kinds.values():
+            seconds = [results[c.id][name] for c in group if c.id in results]
             cells.append(plus_minus(mean_std(seconds), 3) if len(seconds) > 1 else None)
         rows.append([name, *cells, *(_seconds(name, kind) for kind in kinds)])
     heads = ["", *(f"{kind}, s" for kind in kinds), *(f"{kind}, s, paper" for kind in kinds)]
@@ -49,8 +49,8 @@ def _seconds(name: str, kind: str) -> str | None:
     return None if value is None else f"{value:.2f}"
 
 
-def _measure(bench: Bench, caption: Caption) -> dict[str, Any]:
-    listed = listing(bench.model, caption.text, bench.calibration)["seconds"]
+def _measure(desk: Desk, caption: Caption, calibration: Calibration) -> Answer:
+    listed = listing(desk.model, caption.text, calibration)["seconds"]
     began = time.perf_counter()
-    localize(bench.model, caption.text, bench.work.calibration)
-    return listed | {OURS: time.perf_counter() - began}
+    localize(desk.model, caption.text, desk.calibration)
+    return Answer(listed | {OURS: time.perf_counter() - began})

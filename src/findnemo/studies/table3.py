@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from findnemo.neurons import NeuronSet
 from findnemo.runs.standing import all_neurons
-from findnemo.studies._bench import NONE_THERE, Bench, Study
+from findnemo.studies._bench import NONE_THERE, Bench, Desk, Study
 from findnemo.studies._table import Table
 from findnemo.verification.disentanglement import attention_cosine
 
@@ -17,14 +19,13 @@ def table3(bench: Bench) -> Study:
     """Cosine of attention outputs with against without the run's neurons, for unrelated captions."""
     found = list(all_neurons(bench.work.run.captions()))
     counts = sorted({max(1, round(share * len(found))) for share in SHARES}) if found else []
-    rows = (
-        bench.once("table3", lambda: [_row(bench, NeuronSet.of(found[:count])) for count in counts])
-        if bench.others
-        else []
-    )
-    layers = list(bench.model.value_layers)
+    prompts, layers = list(bench.others[:PROMPTS]), bench.layers
+    name = "table3" if layers == list(bench.model.widths()) else "table3:all"
+    compute = partial(_row, prompts=prompts, layers=layers)
+    sets = [NeuronSet.of(found[:count]) for count in counts]
+    rows = bench.once(name, lambda: bench.over("table3", compute, sets)) if prompts else []
     note = (
-        f"Captions that are not memorized: {bench.whence(bench.others[:PROMPTS]) if bench.others else NONE_THERE}; first timestep, one seed; layers 1 to {len(layers)} in forward order. "
+        f"Captions that are not memorized: {bench.whence(prompts) if prompts else NONE_THERE}; first timestep, one seed; layers 1 to {len(layers)} in forward order. "
         f"Published: {PAPER}."
     )
     table = Table(
@@ -39,7 +40,9 @@ def table3(bench: Bench) -> Study:
     return Study("Table 3: disentanglement", text, [table])
 
 
-def _row(bench: Bench, neurons: NeuronSet) -> list[float | int]:
-    cosines = attention_cosine(bench.model, list(bench.others[:PROMPTS]), neurons)
-    values = [round(float(cosines[name]), 4) for name in bench.model.value_layers]
+def _row(
+    desk: Desk, neurons: NeuronSet, prompts: list[str], layers: list[str]
+) -> list[float | int]:
+    cosines = attention_cosine(desk.model, prompts, neurons, layers=layers)
+    values = [round(cosines[name], 4) for name in layers]
     return [len(neurons), *values, min(values)]

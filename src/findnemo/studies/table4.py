@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from findnemo.calibration import Calibration, calibrate
-from findnemo.errors import FindnemoError, StorageError
+from findnemo.calibration import Calibration, Rule
+from findnemo.errors import FindnemoError
 from findnemo.neurons import NeuronSet
+from findnemo.runs.calibrating import calibrate_with
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
 from findnemo.stats.robust import median_mad
-from findnemo.studies._bench import Bench, Study
+from findnemo.studies._bench import Bench, Desk, Job, Study, listed
 from findnemo.studies._nemo import NO_SCORES, listing, with_tau
 from findnemo.studies._published import TABLE4, UNRELATED
 from findnemo.studies._rows import a_clip_note, comparison
@@ -25,32 +27,34 @@ UNRELATED_TITLE = "Captions that are not memorized"
 HOLDOUT = 64  # unrelated captions on which the threshold with guidance is calibrated
 NONE_KNOWN = "nobody has told which captions of this run are not memorized: give some of which that is known, --unrelated FILE"
 
-Find = Callable[
-    [Caption], "tuple[NeuronSet, float] | None"
-]  # the neurons of an ablation and their factor; None where it failed
+Sets = list[NeuronSet | None]  # of every caption; None where its localization failed
 
 
 def table4(bench: Bench) -> Study:
     """Each ablation localizes with Algorithms 1 to 4 and makes images with what it finds off."""
     captions = bench.sample()
-    variants, left_out, told = _variants(bench)
+    variants, left_out, told = _variants(bench, captions)
+    cases = [
+        (name, caption, neurons, factor)
+        for name, (sets, factor) in variants.items()
+        for caption, neurons in zip(captions, sets, strict=True)
+    ]
+    failed = Counter(name for name, _, neurons, _ in cases if neurons is None)
+    known = [
+        (name, (caption, neurons, factor))
+        for name, caption, neurons, factor in cases
+        if neurons is not None
+    ]
     rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    failed: Counter[str] = Counter()
-    for k, (name, find) in enumerate(variants.items()):
-        bench.say("table4", k, len(variants))
-        for caption in captions:
-            found = find(caption)
-            payload = bench.off(caption, *found) if found is not None else None
-            failed[name] += found is None
-            if payload is not None:
-                rows.setdefault(name, {}).setdefault(caption.type or "", []).append(payload)
-    bench.say("table4", len(variants), len(variants))
+    payloads = bench.off("table4", [case for _, case in known])
+    for (name, (caption, _, _)), payload in zip(known, payloads, strict=True):
+        if payload is not None:
+            rows.setdefault(name, {}).setdefault(caption.type or "", []).append(payload)
     note = f"tau = {bench.calibration.tau:.3f}; {'; '.join(told)}{'; ' * bool(told)}no score exceeds 1."
     note += "".join(f" Left out: {name}, for {reason}." for name, reason in left_out.items())
     note += "".join(
         f" {name}: {count} captions left out, whose localization failed."
         for name, count in failed.items()
-        if count
     )
     text = (
         "What refinement, top-k candidates, the threshold and guidance contribute, and what it does to scale neurons instead of switching "
@@ -63,20 +67,21 @@ def table4(bench: Bench) -> Study:
     return Study("Table 4: ablations", text, tables)
 
 
-def _variants(bench: Bench) -> tuple[dict[str, Find], dict[str, str], list[str]]:
-    """The ablations; those that cannot be made, with the reason; and what thresholds they take, in words."""
+def _variants(
+    bench: Bench, captions: Sequence[Caption]
+) -> tuple[dict[str, tuple[Sets, float]], dict[str, str], list[str]]:
+    """The ablations, with the neurons of every caption and their factor; those that cannot be made, with the reason; and what thresholds
+    they take, in words."""
     plain = bench.calibration
-    variants: dict[str, Find] = {
-        "NeMo": lambda c: _scaled(_listed(bench, c, 1), 0.0),
-        "without refinement": lambda c: _scaled(_listed(bench, c, 0), 0.0),
-        "without top-k": lambda c: _scaled(_found(bench, "no-top-k", c, plain, top_k=False), 0.0),
+    pairs = bench.listed(captions)
+    candidates, refined = ([pair and pair[which] for pair in pairs] for which in (0, 1))
+    changed: dict[str, tuple[str, Calibration, bool]] = {
+        "without top-k": ("no-top-k", plain, False)
     }
     left_out, told = {}, []
     if len(bench.unrelated) > 1:
         guided = _guided(bench)
-        variants["guidance in detection"] = lambda c: _scaled(
-            _found(bench, "guided", c, guided), 0.0
-        )
+        changed["guidance in detection"] = ("guided", guided, True)
         told.append(
             f"with guidance {guided.settings.guidance:g} in detection and in calibration tau = {guided.tau:.3f}"
         )
@@ -86,36 +91,30 @@ def _variants(bench: Bench) -> tuple[dict[str, Find], dict[str, str], list[str]]
         )
     if len(plain.scores) > 1:
         taus = {name: with_tau(plain, deviations) for name, deviations in TAUS.items()}
-        variants |= {name: _at_tau(bench, name, made) for name, made in taus.items()}
+        changed |= {name: (name, made, True) for name, made in taus.items()}
         told += [f"{name} = {made.tau:.3f}" for name, made in taus.items()]
     else:
         left_out["other thresholds"] = NO_SCORES
-    variants |= {n: lambda c, f=f: _scaled(_listed(bench, c, 1), f) for n, f in FACTORS.items()}  # type: ignore[misc]
-    return variants | {"findnemo's search": lambda c: (neurons_of(c), 0.0)}, left_out, told
-
-
-def _scaled(neurons: NeuronSet | None, factor: float) -> tuple[NeuronSet, float] | None:
-    return None if neurons is None else (neurons, factor)
-
-
-def _listed(bench: Bench, caption: Caption, refined: int) -> NeuronSet | None:
-    """What the listing has of a caption, before and after refinement; None where it failed."""
-    found = bench.listed(caption)
-    return None if found is None else found[refined]
+    sets = {"NeMo": refined, "without refinement": candidates, **_found(bench, captions, changed)}
+    variants = {name: (found, 0.0) for name, found in sets.items()}
+    variants |= {name: (refined, factor) for name, factor in FACTORS.items()}
+    own: Sets = [neurons_of(c) for c in captions]
+    return variants | {"findnemo's search": (own, 0.0)}, left_out, told
 
 
 def _found(
-    bench: Bench, name: str, caption: Caption, calibration: Calibration, **options: Any
-) -> NeuronSet | None:
-    """Refined neurons of an ablation, computed once; None where it failed."""
-    payload = bench.kept(
-        f"nemo:{name}", caption, lambda c: listing(bench.model, c.text, calibration, **options)
-    )
-    return None if payload is None else NeuronSet(payload["refined"])
-
-
-def _at_tau(bench: Bench, name: str, calibration: Calibration) -> Find:
-    return lambda caption: _scaled(_found(bench, name, caption, calibration), 0.0)
+    bench: Bench, captions: Sequence[Caption], changed: Mapping[str, tuple[str, Calibration, bool]]
+) -> dict[str, Sets]:
+    """Refined neurons of the ablations of the listing. `changed`: name -> its name in the run, the calibration, whether with top-k."""
+    jobs = [
+        Job(f"nemo:{stage}", caption, partial(listed, calibration=calibration, top_k=top_k))
+        for stage, calibration, top_k in changed.values()
+        for caption in captions
+    ]
+    payloads = bench.results("table4, neurons", jobs)
+    sets = [p if p is None else NeuronSet(p["refined"]) for p in payloads]
+    n = len(captions)
+    return {name: sets[k * n : (k + 1) * n] for k, name in enumerate(changed)}
 
 
 def _guided(bench: Bench) -> Calibration:
@@ -123,9 +122,11 @@ def _guided(bench: Bench) -> Calibration:
     settings = replace(bench.calibration.settings, guidance=bench.image_settings.guidance)
 
     def tau() -> float:
-        return calibrate(
-            bench.model, list(bench.unrelated[:HOLDOUT]), settings=settings, precision=None
-        ).tau
+        prompts = list(bench.unrelated[:HOLDOUT])
+        folder = bench.work.run.path / "calibration-guided"
+        rule = Rule(precision=None)
+        made = calibrate_with(bench.workers, folder, prompts, settings, rule, stop=bench.stop)
+        return made.tau
 
     return replace(bench.calibration, settings=settings, tau=bench.once("guided tau", tau))
 
@@ -142,7 +143,8 @@ def _unrelated(bench: Bench) -> Table:
             [["this run", None, None, None], paper],
             f"Left out: {NONE_KNOWN}.",
         )
-    sizes = bench.once("unrelated", lambda: [_size(bench, prompt) for prompt in bench.unrelated])
+    compute = partial(_size, calibration=bench.calibration)
+    sizes = bench.once("unrelated", lambda: bench.over("unrelated", compute, bench.unrelated))
     known = [size for size in sizes if size is not None]
     some = [size for size in known if size]
     others = "{:g} ± {:g}".format(*median_mad(some)) if some else None
@@ -157,11 +159,9 @@ def _unrelated(bench: Bench) -> Table:
     return Table(UNRELATED_TITLE, heads, rows, note)
 
 
-def _size(bench: Bench, prompt: str) -> int | None:
+def _size(desk: Desk, prompt: str, calibration: Calibration) -> int | None:
     """How many neurons the listing finds for a caption; None where it fails."""
     try:
-        return len(NeuronSet(listing(bench.model, prompt, bench.calibration)["refined"]))
-    except StorageError:
-        raise
+        return len(NeuronSet(listing(desk.model, prompt, calibration)["refined"]))
     except FindnemoError:
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from statistics import fmean, median
 from typing import Any
@@ -16,19 +15,13 @@ from findnemo.localization import Bystanders
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs.standing import all_neurons
 from findnemo.seeds import UNTOUCHED, WANTED
+from findnemo.settings import Settings
 from findnemo.stats.intervals import bootstrap
-from findnemo.studies._bench import Bench, Study
+from findnemo.studies._bench import Bench, Desk, Study
 from findnemo.studies._figure import BLUE, GREY, RED, figure
+from findnemo.studies._images import images_with
 from findnemo.studies._table import Cell, Table
-from findnemo.verification import (
-    RANDOM,
-    Pictures,
-    changes,
-    distance,
-    distances,
-    pictured,
-    random_sets,
-)
+from findnemo.verification import RANDOM, Pictures, changes, distance, distances, random_sets
 
 CAPTIONS = 64
 REPEATS = 300  # of the bootstrap
@@ -108,17 +101,11 @@ def _measured(bench: Bench) -> dict[str, Any]:
         raise InputError(
             "utility is measured on captions that are not memorized: the run has fewer than two, give --unrelated FILE"
         )
-    made = partial(
-        pictured, bench.model, prompts, settings=bench.image_settings, judges=bench.work.judges
-    )
-    real = made(WANTED)
-    edits = [EMPTY, neurons]
-    with suppress(EditError):  # a layer of which more than half was found has too few others
-        edits += random_sets(bench.model, neurons, bench.image_settings.seed)
-    shown = []
-    for k, off in enumerate(edits):
-        bench.say("utility", k, len(edits))
-        shown.append(made(UNTOUCHED, neurons=off))
+    draw = partial(_drawn, seed=bench.image_settings.seed)
+    (drawn,) = bench.over("utility, random neurons", draw, [neurons])
+    edits = [EMPTY, neurons, *drawn]
+    asked = [(EMPTY, WANTED), *((off, UNTOUCHED) for off in edits)]
+    real, *shown = images_with(bench, "utility", prompts, asked)
     each = _each(bench, edits, shown)
     return {
         "captions": len(prompts),
@@ -127,6 +114,22 @@ def _measured(bench: Bench) -> dict[str, Any]:
         "changes": {key: _compared(found, drawn, NOTHING.get(key, 0.0)) for key, (found, drawn) in each.items()},
         "each": {key: {"found": found, "random": [fmean(row) for row in zip(*drawn, strict=True)]} for key, (found, drawn) in each.items()},
     }  # fmt: skip
+
+
+def _drawn(desk: Desk, neurons: NeuronSet, seed: int) -> list[NeuronSet]:
+    """As many other neurons, several times; none where a layer of which more than half was found has too few others."""
+    try:
+        return random_sets(desk.model, neurons, seed)
+    except EditError:
+        return []
+
+
+def _impacts(
+    desk: Desk, edits: Sequence[NeuronSet], prompts: Sequence[str], settings: Settings
+) -> list[list[float]]:
+    """The impact of every set on every caption."""
+    bystanders = Bystanders(desk.model, prompts, settings)
+    return [bystanders.changes([off])[0].tolist() for off in edits]
 
 
 def _sets(real: Pictures, shown: Sequence[Pictures]) -> dict[str, Any]:
@@ -204,12 +207,10 @@ def _each(
 ) -> dict[str, tuple[list[float], list[list[float]]]]:
     """Figure -> a value a caption with the found neurons off, and the same for every random draw."""
     before, *after = shown
-    bystanders = Bystanders(bench.model, before.captions, bench.calibration.settings)
+    measure = partial(_impacts, prompts=before.captions, settings=bench.calibration.settings)
+    (impacts,) = bench.over("utility, impact", measure, [edits[1:]])
     changed = [changes(before, one) for one in after]
-    each = {
-        "pixel_change": [one["pixel_change"].tolist() for one in changed],
-        "impact": [bystanders.changes([off])[0].tolist() for off in edits[1:]],
-    }
+    each = {"pixel_change": [one["pixel_change"].tolist() for one in changed], "impact": impacts}
     if "sscd_gen" in changed[0]:
         each["sscd_gen"] = [one["sscd_gen"].tolist() for one in changed]
     if "a_clip_after" in changed[0]:

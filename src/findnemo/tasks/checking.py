@@ -38,7 +38,7 @@ from findnemo.tasks.opening import (
     source_of,
 )
 from findnemo.tasks.options import HardeningOptions, Output, Trying, Workers
-from findnemo.tasks.path import run_stages
+from findnemo.tasks.path import Ready, run_stages
 
 RATES = {"demo": 1e-4}  # learning rates of models that need another than the usual
 
@@ -75,7 +75,7 @@ def verify(
     with at_work(source, workers, listener) as pool:
         calibration = Calibration.load(path / "calibration")
         done = run_stages(
-            pool, None, calibration, Output(path), ("verify",), plan, part, None, listener
+            pool, Ready(None, calibration, Output(path), ("verify",), plan, part), listener
         )
         if part is None and (trying.attempts or trying.attack) and not listener.stop():
             done.close()

@@ -113,11 +113,11 @@ def study(
 ) -> dict[str, Study | FindnemoError]:
     """Tables and figures of the paper from a run, written to a folder (default: RUN/studies). What `findnemo study` does.
 
-    `names`: "all", or some of `findnemo.studies.STUDIES`. A study that cannot be done has the error for an answer.
-    Raises InputError for a name that is not known.
+    `names`: "all", or some of `findnemo.studies.STUDIES`. A study that cannot be done has the error for an answer; one that was not done
+    before `listener.stop()` has none. Raises InputError for a name that is not known.
     """
     wanted = names.split(",") if isinstance(names, str) else list(names)
-    with opened(run, model, workers, listener) as (work, _):
+    with opened(run, model, workers, listener) as (work, pool):
         own = work.model.source in demo.MODELS
         given = []
         if studying.unrelated is not None:
@@ -136,6 +136,8 @@ def study(
             studying.per_type or (PER_TYPE if own else None),
             listener.progress,
             under_tau(work.run.captions()),
+            pool,
+            listener.stop,
         )
         return make_studies(wanted, bench, Path(out) if out else Path(run) / "studies")
 

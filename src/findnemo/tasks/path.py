@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from findnemo import report
 from findnemo.calibration import (
     PUBLISHED_TAU,
     Calibration,
+    Rule,
     import_statistics,
     prompts_digest,
     threshold,
@@ -130,18 +131,12 @@ def _calibrated(
     threshold(torch.zeros(len(captions)), detecting.fpr, detecting.confidence)
     done = iter(range(1, len(captions) + 1))
     listener.progress("calibrate", 0, len(captions))
-    return calibrate_with(
-        pool,
-        captions,
-        fpr=detecting.fpr,
-        precision=detecting.precision or None,
-        settings=settings,
-        progress=lambda prompt: listener.progress("calibrate", next(done), len(captions)),
-        checkpoint=out / "partial.safetensors",
-        confidence=detecting.confidence,
-        stop=listener.stop,
-        out=out,
-    )
+    rule = Rule(detecting.fpr, detecting.confidence, detecting.precision or None)
+
+    def progress(prompt: str) -> None:
+        listener.progress("calibrate", next(done), len(captions))
+
+    return calibrate_with(pool, out, captions, settings, rule, progress, listener.stop)
 
 
 def _own_calibration(
@@ -254,18 +249,21 @@ def output_of(out: str | Path | Output) -> Output:
 
 @dataclass(frozen=True)
 class Ready:
-    """All that stages need but the model: checked before it is loaded. `calibration` None: one is made of `holdout`."""
+    """All that stages need but the model: checked before it is loaded.
+
+    `table`: None for all captions of the run. `calibration` None: one is made of `holdout` with `settings`, as `detecting` asks.
+    """
 
     table: Any
     calibration: Calibration | None
-    holdout: Any
-    settings: Settings
-    detecting: Detecting
-    plan: Plan
-    stages: Sequence[str]
-    part: Shard | None
-    folder: Path | None
     output: Output
+    stages: Sequence[str]
+    plan: Plan
+    part: Shard | None = None
+    folder: Path | None = None
+    detecting: Detecting = Detecting()
+    holdout: Any = None
+    settings: Settings | None = None
 
 
 def ready(
@@ -299,7 +297,7 @@ def ready(
     told = clean if detecting.holdout is not None else None
     plan = gentle(plan, localizing, model, given.column, told, listener)
     folder = folder_of(given) if "verify" in stages else None
-    return Ready(table, made, clean, settings, detecting, plan, stages, part, folder, output)
+    return Ready(table, made, output, stages, plan, part, folder, detecting, clean, settings)
 
 
 def perform(asked: Ready, pool: Pool, listener: Listener) -> Run:
@@ -309,23 +307,14 @@ def perform(asked: Ready, pool: Pool, listener: Listener) -> Run:
         # what does not fit is refused before any work
         check_images(pool.model, plan.image_settings)
     if made is None:
+        assert asked.settings is not None
         warn_long(pool.model, asked.holdout, listener, of="hold-out ")
         captions = [p.text for p in asked.holdout]
         made = _own_calibration(
             pool, captions, asked.settings, asked.detecting, asked.output, listener
         )
     plan = listed(plan, asked.detecting, made, listener)
-    return run_stages(
-        pool,
-        asked.table,
-        made,
-        asked.output,
-        asked.stages,
-        plan,
-        asked.part,
-        asked.folder,
-        listener,
-    )
+    return run_stages(pool, replace(asked, calibration=made, plan=plan), listener)
 
 
 def _go(asked: Ready, model: Any, workers: Workers, listener: Listener) -> Run:
@@ -350,22 +339,14 @@ def _settings(detecting: Detecting, localizing: Localizing) -> Settings:
     return settings_for(variant, detecting.seed or 0)
 
 
-def run_stages(
-    pool: Pool,
-    table: Any,
-    calibration: Calibration,
-    output: Output,
-    stages: Sequence[str],
-    plan: Plan,
-    part: Shard | None,
-    folder: Path | None,
-    listener: Listener,
-) -> Run:
-    """Run stages over a table, all captions of the run where it is None; the run, open to be read.
+def run_stages(pool: Pool, asked: Ready, listener: Listener) -> Run:
+    """Run stages with a calibration that is there; the run, open to be read.
 
     Its results are written, also where the work was stopped, and at the end of the path its report.
     """
-    model = pool.model
+    model, calibration, plan, table = pool.model, asked.calibration, asked.plan, asked.table
+    assert calibration is not None
+    output, part, folder = asked.output, asked.part, asked.folder
     run = start(output.path, model, calibration, plan, part, output.wait)
     try:
         if folder is not None:
@@ -380,10 +361,10 @@ def run_stages(
             _tell_least(entered.captions, plan.fdr, calibration, listener)
         work = work_on(run, model, calibration, plan, table or ())
         _warn_long_captions(work, table, listener)
-        answer(work, stages, listener.progress, pool, listener.stop)
+        answer(work, asked.stages, listener.progress, pool, listener.stop)
         warn_missing(work.original, listener)
         write_results(run)
-        if output.report and stages[-1] == "verify" and part is None and not listener.stop():
+        if output.report and asked.stages[-1] == "verify" and part is None and not listener.stop():
             report.write(run)
         run.unlock()
     except BaseException:
@@ -438,8 +419,7 @@ def go_on(pool: Pool, prompts: Any, output: Output, listener: Listener) -> Run:
     listener.say(f"{output.path} goes on with its own settings and calibration")
     given = captions_of(prompts)
     table = None if given.source is None else table_of(given, pool.model, listener)
-    return run_stages(
-        pool,
+    asked = Ready(
         table,
         Calibration.load(Path(output.path) / "calibration"),
         output,
@@ -447,8 +427,8 @@ def go_on(pool: Pool, prompts: Any, output: Output, listener: Listener) -> Run:
         plan_of(settings),
         shard_of(settings.get("shard")),
         None if given.source is None else folder_of(given),
-        listener,
     )
+    return run_stages(pool, asked, listener)
 
 
 def refuse_changed(out: str | Path, detecting: Detecting, pictures: Pictures) -> None:

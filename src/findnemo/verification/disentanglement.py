@@ -19,9 +19,16 @@ from findnemo.settings import PAPER
 
 
 def attention_cosine(
-    model: Model, prompts: Sequence[str], neurons: NeuronSet, samples: int = 1, seed: int = 0
+    model: Model,
+    prompts: Sequence[str],
+    neurons: NeuronSet,
+    samples: int = 1,
+    seed: int = 0,
+    layers: Sequence[str] | None = None,
 ) -> dict[str, float]:
     """Cosine of the outputs of cross-attention blocks with all of `neurons` off against on: {value layer: cosine}, in forward order.
+
+    `layers`: value layers whose blocks are looked at; by default those that the paper names.
 
     The output of a block is what its `to_out` gives, before the residual, flattened per sample; at the first timestep, without
     guidance; the mean over the `samples` latents of every prompt. What is switched off in a layer also changes the input of later ones.
@@ -38,7 +45,8 @@ def attention_cosine(
         raise InputError(
             f"prompts {prompts!r:.60} with {samples} samples: give a list of prompts, and one sample or more"
         )
-    rows = [_cosines(model, prompt, neurons, samples, seed) for prompt in prompts]
+    seen = list(model.value_layers) if layers is None else layers
+    rows = [_cosines(model, prompt, neurons, samples, seed, seen) for prompt in prompts]
     return {
         name: statistics.fmean(value for row in rows for value in row[name]) for name in rows[0]
     }
@@ -46,7 +54,7 @@ def attention_cosine(
 
 @torch.no_grad()
 def _cosines(
-    model: Model, prompt: str, neurons: NeuronSet, samples: int, seed: int
+    model: Model, prompt: str, neurons: NeuronSet, samples: int, seed: int, layers: Sequence[str]
 ) -> dict[str, list[float]]:
     """Layer -> one cosine per sample."""
     latents, text = (
@@ -54,9 +62,9 @@ def _cosines(
         model.encode([prompt]).expand(samples),
     )
     timestep = model.timesteps(PAPER.steps)[0]
-    with _outputs(model) as on:
+    with _outputs(model, layers) as on:
         model.predict_noise(latents, timestep, text)
-    with _outputs(model) as off, deactivate(model, neurons):
+    with _outputs(model, layers) as off, deactivate(model, neurons):
         model.predict_noise(latents, timestep, text)
     return {name: _cosine(on[name], off[name]) for name in on}
 
@@ -69,8 +77,8 @@ def _cosine(a: Tensor, b: Tensor) -> list[float]:
 
 
 @contextmanager
-def _outputs(model: Model) -> Iterator[dict[str, Tensor]]:
-    """Collects what the attention block around each value layer gives in a pass: value layer -> (B, positions, width)."""
+def _outputs(model: Model, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Collects what the attention block around each of the value layers gives in a pass: value layer -> (B, positions, width)."""
     found: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:
@@ -80,7 +88,7 @@ def _outputs(model: Model) -> Iterator[dict[str, Tensor]]:
         return hook
 
     with ExitStack() as stack:
-        for name in model.value_layers:
+        for name in layers:
             block = model.denoiser.get_submodule(name.rpartition(".")[0])
             stack.callback(block.register_forward_hook(keep(name)).remove)
         yield found

@@ -48,7 +48,6 @@ def verify(
     images: int,
     image_settings: ImageSettings,
     judges: Judges | None = None,
-    original: Image.Image | None = None,
     tau: float | None = None,
 ) -> Verification:
     """Compare a prompt with `neurons` on and off, on fresh seeds.
@@ -78,7 +77,7 @@ def verify(
         for off in (EMPTY, neurons)
     )
     if images:
-        values |= compare_images(prompt, before, after, judges or Judges(), original)
+        values |= compare_images(prompt, before, after, judges or Judges())
     noise = (noise_pictures(deltas[:images]) for deltas in shown)
     return Verification({k: round(v, 4) for k, v in values.items()}, before, after, *noise)
 
