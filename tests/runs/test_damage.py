@@ -317,9 +317,7 @@ def test_indices_in_each_others_place_are_noticed_by_a_reader(whole, tmp_path):
         names = ("sqlite_autoindex_captions_1", "sqlite_autoindex_results_1")
         query = "SELECT rootpage - 1 FROM sqlite_master WHERE name IN (?, ?)"
         ((a,), (b,)) = db.execute(query, names).fetchall()
-    (path / "run.sqlite").write_bytes(
-        _swapped(bytearray((path / "run.sqlite").read_bytes()), a, b)
-    )
+    (path / "run.sqlite").write_bytes(_swapped(bytearray((path / "run.sqlite").read_bytes()), a, b))
     with closing(sqlite3.connect(path / "run.sqlite")) as db:
         assert db.execute("PRAGMA quick_check").fetchall() == [("ok",)]
     with pytest.raises(DamageError, match=r"index.*findnemo repair"):
