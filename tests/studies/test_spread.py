@@ -97,8 +97,8 @@ def above(work, tmp_path):
     with mine.run as run:
         for caption in [c for c in run.captions() if c.type]:
             more = neurons_of(caption) | findnemo.NeuronSet({UP: [0, 1]})
-            payload = {"same_seed": 0.0, "neurons": more.to_json()}
-            run.record(caption.id, "verify", payload, 0.1)
+            payload = run.result(caption.id, "localize") | {"neurons": more.to_json()}
+            run.record(caption.id, "localize", payload, 0.1)
         yield mine
 
 
