@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 from _tiny import tiny_pipeline
+from _tiny_transformers import tiny_pixart
+from _tiny_unets import tiny_lcm, tiny_sdxl
 
 import findnemo
 from findnemo import Model, NeuronSet, Settings
@@ -55,6 +57,15 @@ def test_deltas_are_those_of_the_plain_model_for_every_set_and_batch(plain, fast
         rtol=0,
     )
     assert quick.evaluations == usual.evaluations - 6
+
+
+@pytest.mark.parametrize("make", [tiny_sdxl, tiny_lcm, tiny_pixart])
+def test_a_compiled_model_is_told_what_there_is_beside_the_tokens(make):
+    model = findnemo.load(make())
+    fast = findnemo.compiled(model, backend="aot_eager")
+    neurons = NeuronSet({next(iter(model.value_layers)): [0, 1]})
+    usual, quick = (Probe(m, PROMPT, SETTINGS).deltas(neurons) for m in (model, fast))
+    torch.testing.assert_close(quick, usual, atol=1e-4, rtol=0)
 
 
 @pytest.mark.slow

@@ -506,7 +506,7 @@ def test_noise_differences_of_a_flow_are_those_of_a_diffusion(a):
     x0 = toy_images()
     latents = torch.randn(x0.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     diffusion = (latents - a**0.5 * x0) / (1 - a) ** 0.5 - latents
-    flow = Toy(x0).predict_noise(latents, 1000.0, torch.empty(0)) - latents
+    flow = Toy(x0).predict_noise(latents, 1000.0, Text(torch.empty(0))) - latents
     gap = (minmax(flow) - minmax(diffusion)).abs().max()
     assert gap < 2 * a**0.5
     torch.testing.assert_close(minmax(flow), minmax(-x0))
@@ -517,9 +517,9 @@ def test_what_a_flow_gives_as_noise_leaves_the_image_at_every_step(timestep):
     x0, s = toy_images(), timestep / 1000
     eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     latents = (1 - s) * x0 + s * eps
-    torch.testing.assert_close(Toy(x0).velocity(latents, timestep, torch.empty(0)), eps - x0)
+    torch.testing.assert_close(Toy(x0).velocity(latents, timestep, Text(torch.empty(0))), eps - x0)
     torch.testing.assert_close(
-        Toy(x0).predict_noise(latents, timestep, torch.empty(0)) - latents, -x0
+        Toy(x0).predict_noise(latents, timestep, Text(torch.empty(0))) - latents, -x0
     )
 
 
