@@ -54,7 +54,9 @@ def by_hand(model: Model, prompt: str) -> Tensor:
     """v - (1 - sqrt(1 - a)) / sqrt(a) x in float64, its limit v where a is zero: the noise difference over sqrt(a)."""
     probe = Probe(model, prompt, PAIR)
     with torch.no_grad():
-        v = model.denoiser(probe.latents, probe.timestep, probe.text.tokens.expand(2, -1, -1)).sample.double()
+        v = model.denoiser(
+            probe.latents, probe.timestep, probe.text.tokens.expand(2, -1, -1)
+        ).sample.double()
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     root = (1 - betas).cumprod(0).sqrt()
     if model.pipeline.scheduler.config.get("rescale_betas_zero_snr"):
@@ -116,7 +118,9 @@ def test_with_guidance_the_difference_is_that_of_guided_v():
     model_empty = Probe(model, "", PAIR)
     latents = Probe(model, "a cat", PAIR).latents
     with torch.no_grad():  # the empty prompt on the caption's latents
-        without = model.denoiser(latents, 999, model_empty.text.tokens.expand(2, -1, -1)).sample.double()
+        without = model.denoiser(
+            latents, 999, model_empty.text.tokens.expand(2, -1, -1)
+        ).sample.double()
     expected = scaled_by_hand(without + 3 * (with_prompt - without))
     torch.testing.assert_close(Probe(model, "a cat", guided).deltas(), expected, atol=1e-5, rtol=0)
 
