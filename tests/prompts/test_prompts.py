@@ -19,7 +19,7 @@ from findnemo import prompts
 from findnemo.errors import InputError
 from findnemo.prompts import DELIMITERS, Prompt, PromptTable, read_prompts
 
-SHARED = Path(os.environ.get("FINDNEMO_SHARED", Path(__file__).parents[2] / "shared")) / "prompts"
+SHARED = Path(os.environ.get("FINDNEMO_SHARED", Path(__file__).parents[3] / "shared")) / "prompts"
 CAPTIONS = [
     'Two "friendly" foxes; one, red | one grey',
     "first line\nsecond line",

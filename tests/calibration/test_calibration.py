@@ -33,7 +33,7 @@ from findnemo.models import Model
 from findnemo.models._identity import Identity, Part
 from findnemo.settings import PAPER, RELEASED
 
-SHARED = Path(os.environ.get("FINDNEMO_SHARED", Path(__file__).parents[2] / "shared"))
+SHARED = Path(os.environ.get("FINDNEMO_SHARED", Path(__file__).parents[3] / "shared"))
 PUBLISHED = SHARED / "published" / "activation_statistics_sd14.pt"
 LIGHT = Settings(samples=3)
 PROMPTS = [
