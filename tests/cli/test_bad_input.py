@@ -10,48 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from _command import Result, cli
+from _command import cli
+from _place import HOLDOUT, IMAGES, TEXTS, save_model
+from _refused import READERS, everything, filled, refused
 from _tiny import tiny_pipeline
 from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
-from test_cli import HOLDOUT, IMAGES, TEXTS, make_place, save_model
 
 import findnemo
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """`model`, `captions.csv`, `holdout.txt`, `calibration`; and `run`, an audit of one caption."""
-    place = make_place(tmp_path_factory.mktemp("place"))
-    audit = (
-        "audit",
-        place / "model",
-        "--prompts",
-        place / "captions.csv",
-        "--calibration",
-        place / "calibration",
-    )
-    assert cli(*audit, *IMAGES, "--limit", 1, "--quiet", "--out", place / "run").status == 0
-    return place
-
-
-def everything(folder: Path) -> dict[str, tuple]:
-    """All files below a folder with content and time, without what SQLite and the lock do on the side."""
-    files = (p for p in folder.rglob("*") if not p.name.startswith(("run.sqlite-", ".lock")))
-    return {
-        str(p): (p.stat().st_mtime_ns if p.is_file() else 0, p.is_file() and p.read_bytes())
-        for p in files
-    }
-
-
-def refused(result: Result, status: int, *says: str) -> None:
-    """Nothing on standard output; on standard error one line of error after what was loaded, and no traceback."""
-    assert (result.status, result.out) == (status, ""), result.err
-    *before, last = result.err.splitlines()
-    assert last.startswith("error: "), result.err
-    assert all(line.startswith(("loading ", "warning: ")) for line in before), result.err
-    for text in says:
-        assert text in last
-
 
 # Caption files
 
@@ -69,22 +34,6 @@ FILES = {
     "broken.jsonl": (b'{"caption": "a"\n', "broken.jsonl: line 1: broken JSON"),
     "two\nlines[red].csv": (b"", "lines[red].csv: no caption in 0 rows"),
 }
-READERS = {
-    "calibrate": ["calibrate", "MODEL", "--prompts", "FILE"],
-    "detect": ["detect", "MODEL", "--prompts", "FILE", "--calibration", "calibration"],
-    "localize": ["localize", "MODEL", "--prompts", "FILE", "--calibration", "calibration"],
-    "audit": ["audit", "MODEL", "--prompts", "FILE", "--calibration", "calibration"],
-    "audit --holdout": ["audit", "MODEL", "--prompts", "captions.csv", "--holdout", "FILE"],
-}
-
-
-def filled(
-    place: Path, arguments: list[str], file: object = "", model: object = None
-) -> list[object]:
-    """The arguments with the places put in."""
-    paths = {"MODEL": model or place / "model", "FILE": file}
-    paths |= {name: place / name for name in ("calibration", "captions.csv", "holdout.txt", "run")}
-    return [paths.get(argument, argument) for argument in arguments]
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from _command import Result, cli
+from _place import COMMANDS, IMAGES, TEXTS, make_place, save_model
+from _refused import READERS, everything, filled, refused
 from _tiny_files import save_file
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
-from test_bad_input import READERS, everything, filled, refused
-from test_cli import COMMANDS, IMAGES, TEXTS, make_place, save_model
 
 import findnemo
 from findnemo.export import FORMS

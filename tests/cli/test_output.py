@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from _place import make_place
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_cli import make_place
 
 import findnemo
 from findnemo.cli import _streams

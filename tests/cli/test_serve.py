@@ -10,7 +10,7 @@ from unittest import mock
 
 import pytest
 from _command import cli
-from test_cli import IMAGES, make_place, process
+from _place import IMAGES, make_place, process
 
 
 @pytest.fixture(scope="module")

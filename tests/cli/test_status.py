@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from _command import cli
-from test_cli import COMMANDS, IMAGES, make_place, save_model
+from _place import COMMANDS, IMAGES, make_place, save_model
 
 from findnemo import errors
 from findnemo.errors import FindnemoError, exit_status

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from _command import cli
-from test_cli import COMMANDS, TEXTS, make_place
+from _place import COMMANDS, TEXTS, make_place
 
 import findnemo
 from findnemo.runs import Run, neurons_of

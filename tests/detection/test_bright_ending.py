@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from _projected import projected
 from PIL import Image
-from test_recording import projected
 
 from findnemo import ImageSettings, generate
 from findnemo.detection import bright_ending as module

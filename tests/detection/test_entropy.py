@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_recording import projected
+from _projected import projected
 
 from findnemo import ImageSettings, generate
 from findnemo.detection.entropy import attention_entropy, entropy_d, entropy_e, late_entropy

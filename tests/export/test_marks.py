@@ -14,11 +14,11 @@ import yaml
 from _hub import cached
 from _plain_diffusers import of_pipeline
 from _tiny_files import FAMILIES, as_model, loud, make_run, save_file, tiny_family
+from _unets import UNETS
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler
 from diffusers.loaders import single_file_utils
 from safetensors import safe_open
 from safetensors.torch import load_file
-from test_original import UNETS
 
 import findnemo
 from findnemo import NeuronSet

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from _tiny_files import tiny_family
+from _unets import UNETS
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import infer_diffusers_model_type
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -10,32 +11,6 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from findnemo.errors import ModelError
 from findnemo.export._original import original_tensors, unet_name
 
-STABLE_DIFFUSION = {
-    "block_out_channels": (320, 640, 1280, 1280),
-    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-}
-UNETS = {
-    "sd1": {**STABLE_DIFFUSION, "cross_attention_dim": 768, "attention_head_dim": 8},
-    "sd2": {
-        **STABLE_DIFFUSION,
-        "cross_attention_dim": 1024,
-        "attention_head_dim": (5, 10, 20, 20),
-        "use_linear_projection": True,
-    },
-    "sdxl": {
-        "block_out_channels": (320, 640, 1280),
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        "transformer_layers_per_block": (1, 2, 10),
-        "attention_head_dim": (5, 10, 20),
-        "cross_attention_dim": 2048,
-        "use_linear_projection": True,
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 256,
-        "projection_class_embeddings_input_dim": 2816,
-    },
-}
 CLIP_L = {
     "hidden_size": 768,
     "intermediate_size": 3072,

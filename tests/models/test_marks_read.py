@@ -12,11 +12,11 @@ import pytest
 import torch
 import yaml
 from _hub import cached
+from _pipelines import PIPELINES
 from _tiny_files import FAMILIES, save_file, tiny_family
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
-from test_single_file import PIPELINES
 
 import findnemo
 from findnemo.errors import FindnemoWarning, InputError, ModelError

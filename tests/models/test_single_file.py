@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from _hub import cached
+from _pipelines import PIPELINES
 from _tiny_files import FAMILIES, as_model, save_file, tiny_family
 from huggingface_hub import constants
 from safetensors.torch import load_file
@@ -17,8 +18,6 @@ from findnemo.errors import InputError, ModelError
 from findnemo.files.tensors import Entry, read_header
 from findnemo.models import StableDiffusion, _loading
 from findnemo.models._single_file import KINDS, kind_of
-
-PIPELINES = {"sd1": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x", "sdxl": "SDXL"}
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from _audited import PLAN, PROMPTS, SETTINGS, TEXTS, outcome, run_audit, small_model
 from _tiny import tiny_pipeline
 from PIL import Image
 
@@ -44,29 +45,8 @@ from findnemo.runs import (
     write_results,
 )
 from findnemo.seeds import FRESH
-from findnemo.settings import Settings
 
 MODULE = importlib.import_module("findnemo.runs.audit")  # `findnemo.runs.audit` is the function
-SMALL = {
-    "block_out_channels": (8, 8),
-    "layers_per_block": 1,
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-}
-SETTINGS = Settings(samples=4)
-PLAN = Plan("gradient", images=2, image_settings=ImageSettings(steps=2))
-TEXTS = ("a red fox", "a grey owl", "=1+1", "a tree", "the sea", "a moon")
-PROMPTS = tuple(Prompt(text, k, None if k % 2 else "VM") for k, text in enumerate(TEXTS, 1))
-
-
-def small_model(seed: int = 0) -> findnemo.Model:
-    """16 neurons in two value layers, made loud so that captions differ and neurons matter."""
-    model = findnemo.load(tiny_pipeline(seed=seed, **SMALL))
-    with torch.no_grad():
-        model.denoiser.conv_out.weight *= 100
-        for layer in model.value_layers.values():
-            layer.weight *= 1000
-    return model
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -82,40 +62,10 @@ def memories():
 
 
 @pytest.fixture(scope="module")
-def model():
-    return small_model()
-
-
-@pytest.fixture(scope="module")
-def calibration(model):
-    """With tau so that three of the six captions are memorized."""
-    made = findnemo.calibrate(model, ["hold out a", "hold out b", "hold out c"], settings=SETTINGS)
-    scores = sorted(findnemo.score(model, text, settings=SETTINGS) for text in TEXTS)
-    return replace(made, tau=(scores[2] + scores[3]) / 2)
-
-
-def run_audit(out, model, calibration, prompts=PROMPTS, plan=PLAN, **options):
-    with start(out, model, calibration, plan) as run:
-        captions = audit(Work(run, model, calibration, plan), prompts, **options)
-        write_results(run)
-    return captions
-
-
-@pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, model, calibration):
     out = tmp_path_factory.mktemp("undisturbed") / "run"
     run_audit(out, model, calibration)
     return out
-
-
-def outcome(out: Path) -> dict:
-    """What a run found, in an order of its own, without what time and order decide."""
-    with Run.open(out) as run:
-        whole = summary(run)
-        captions = {c.text: (c.results, c.failed) for c in run.captions()}
-        quality = run.meta("quality")
-    rows = {r["caption"]: {k: v for k, v in r.items() if k != "seconds"} for r in whole["results"]}
-    return {"rows": rows, "captions": captions, "quality": quality, "settings": whole["settings"]}
 
 
 def pictures(out: Path) -> dict[str, bytes]:

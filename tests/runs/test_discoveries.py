@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_audit import PLAN, PROMPTS, SETTINGS, run_audit, small_model
+from _audited import PLAN, PROMPTS, SETTINGS, run_audit, small_model
 
 import findnemo
 from findnemo.errors import MismatchError

@@ -18,8 +18,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from _audited import PLAN, PROMPTS, SETTINGS, TEXTS, outcome, small_model
 from _pool import FakePool
-from test_audit import PLAN, PROMPTS, SETTINGS, TEXTS, outcome, small_model
 
 import findnemo
 from findnemo.calibration import Rule
