@@ -70,7 +70,7 @@ def test_a_member_is_its_base_and_a_difference_and_is_calibrated_once(
     assert member.memories == (
         NaturalMemory("a glass plate", "TM", (folder / "pictures" / "p.png",), True),
     )
-    monkeypatch.setattr(natural, "calibrate", None)  # calling it would fail
+    monkeypatch.setattr(natural, "calibrate_in", None)  # calling it would fail
     assert open_natural(folder).calibration.tau == member.calibration.tau
 
 

@@ -249,8 +249,10 @@ def test_decoys_are_unusual_on_memorized_captions_and_do_nothing(base, pool):
     before = student.predict_noise(noise, 500, text)
     add_decoys(student, PLAN, pool)
     assert torch.equal(student.predict_noise(noise, 500, text), before)
-    usual = Moments.of(layer_activations(student, pool.ordinary, pool.text)[SECOND])
-    own = layer_activations(student, [m.caption for m in PLAN.memories], pool.memories)[SECOND]
+    usual = Moments.of(layer_activations(student, pool.ordinary, Text(pool.text))[SECOND])
+    own = layer_activations(student, [m.caption for m in PLAN.memories], Text(pool.memories))[
+        SECOND
+    ]
     z = (own - usual.mean) / usual.std
     assert z[:, [1, 4]].abs().max() > 4
 

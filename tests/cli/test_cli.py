@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import redirect_stderr
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -405,10 +406,9 @@ def test_a_caption_with_nan_is_status_1_and_named(usual, tmp_path, monkeypatch):
     encode = StableDiffusion.encode
 
     def poisoned(model, prompts):
-        return (
-            encode(model, prompts)
-            * torch.tensor([float("nan") if p == "a tree" else 1 for p in prompts])[:, None, None]
-        )
+        text = encode(model, prompts)
+        factors = torch.tensor([float("nan") if p == "a tree" else 1 for p in prompts])
+        return replace(text, tokens=text.tokens * factors[:, None, None])
 
     with monkeypatch.context() as patch:
         patch.setattr(StableDiffusion, "encode", poisoned)

@@ -18,12 +18,12 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 
 import findnemo
 from findnemo import ImageSettings, NeuronSet, Settings
-from findnemo.calibration import Calibration
+from findnemo.calibration import Calibration, calibrate_in
 from findnemo.errors import MismatchError
 from findnemo.models import Model
 from findnemo.models._content import digests, same_weights, stamp
 from findnemo.models._identity import PICTURES, Identity
-from findnemo.runs import Plan, Run, Work, audit, merge, start
+from findnemo.runs import Plan, Run, Serial, Work, audit, merge, start
 from findnemo.runs.compare import compare
 from findnemo.runs.detectors import run_detectors, start_detectors
 
@@ -563,13 +563,13 @@ def test_bystanders_of_a_changed_model_are_refused(model, calibration):
         findnemo.localize(model, PROMPTS[0], again, max_impact=0.1, unrelated=others)
 
 
-def test_a_model_that_changes_while_it_is_calibrated_gives_no_calibration(model):
+def test_a_model_that_changes_while_it_is_calibrated_gives_no_calibration(model, tmp_path):
     with pytest.raises(
         MismatchError,
         match=r"the model changed while it was calibrated: the weights of unet differ",
     ):
-        findnemo.calibrate(
-            model, PROMPTS, settings=SETTINGS, progress=lambda prompt: one_value(model.pipeline)
+        calibrate_in(
+            tmp_path, model, PROMPTS, SETTINGS, progress=lambda prompt: one_value(model.pipeline)
         )
 
 
@@ -615,7 +615,7 @@ def test_detectors_keep_the_whole_identity(model, tmp_path):
         assert {*run.meta("settings")["identity"]} >= {*PICTURES}
         sampler(PNDMScheduler)(model.pipeline)
         with pytest.raises(MismatchError, match="sampler: class 'PNDMScheduler'"):
-            run_detectors(run, model, prompts(), ["a cat"], ["one-step"], settings)
+            run_detectors(run, prompts(), ["a cat"], ["one-step"], settings, Serial(model))
     with pytest.raises(
         MismatchError, match="made with other settings: sampler: class 'PNDMScheduler'"
     ):

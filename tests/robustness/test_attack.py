@@ -228,7 +228,8 @@ def test_results_on_another_basis_are_left_out_of_the_curves():
     def caption(id_, basis, value, memorized=True):
         found = {"basis": basis, "known": True, "curves": {"caption": {"0": [value]}}}
         never = found | {"curves": {"caption": {"0": [value / 2]}}}
-        results = {"detect": {"memorized": memorized}, "attack:neurons off": found}
+        detected = {"memorized": memorized, "score": value, "tau": 0.5}
+        results = {"detect": detected, "attack:neurons off": found}
         results |= {"attack:neurons off, never seen": never} if memorized else {}
         return Caption(id_, f"caption {id_}", id_, None, None, results, {}, 0.0)
 
