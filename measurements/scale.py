@@ -17,7 +17,6 @@ import sqlite3
 import statistics
 import tempfile
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from typing import Any
 from findnemo.files.writing import write_all
 from findnemo.prompts import Prompt
 from findnemo.runs import Dispatch, Outcome, Run, Task, Unit, drive
-from findnemo.runs.workers import AIM, DEPTH, MOST
+from findnemo.runs.workers import AIM, MOST
 
 WORKERS = (1, 8, 64, 512)
 PUBLISHED = 0.021  # seconds: ten noise differences in .21 s (Finding NeMo, appendix: V100 and A100)
@@ -43,10 +42,9 @@ FILES, BYTES = (
 
 @dataclass
 class Hand:
-    """A worker on paper: its tasks in their order, and how often it was replaced."""
+    """A worker on paper: the task under way, and how often it was started again."""
 
-    tasks: deque[Task]
-    alive: bool = False
+    task: Task | None = None
     life: int = 0
 
 
@@ -62,77 +60,63 @@ class SimulatedPool:
     def __init__(self, size: int, mtbf: float, restart: float, driver: float, seed: int = 0):
         self.size, self.mtbf, self.restart, self.driver = size, mtbf, restart, driver
         self.now = self.worked = self.drove = 0.0
-        self.deaths = self._flying = self._count = 0
-        self._chance, self._hands = random.Random(seed), [Hand(deque()) for _ in range(size)]
-        self._free = {
-            k: set(range(size)) if k == 0 else set() for k in range(DEPTH + 1)
-        }  # number of tasks -> workers that have so many
+        self.deaths = 0
+        self._count = 0
+        self._chance = random.Random(seed)
+        self._hands = [Hand() for _ in range(size)]
+        self._free: set[int] = set()
         self._events: list[tuple[float, int, int, int, str]] = []
         for worker in range(size):
             self._at(restart, worker, 0, "_ready")
 
     def room(self) -> int:
-        return DEPTH * self.size - self._flying
+        return len(self._free)
 
     def submit(self, step: Any, task: Task) -> None:
-        few = next(k for k in range(DEPTH) if self._free[k])
-        worker = next(iter(self._free[few]))
-        self._move(worker, few, few + 1)
+        worker = self._free.pop()
         hand = self._hands[worker]
-        hand.tasks.append(task)
-        if hand.alive and few == 0:
-            self._begin(worker, self.now)
+        hand.task = task
+        seconds = sum(sum(unit.items) for unit in task.units)
+        self._at(self.now + seconds, worker, hand.life, "_done")
 
     def wait(self) -> list[Outcome]:
         """The next event; one that came while the driver was writing has waited for it."""
         at, _, worker, life, what = heapq.heappop(self._events)
         if life != self._hands[worker].life:
-            return []  # of a worker that has been replaced since
+            return []  # of a process that has died since
         self.now = max(self.now, at)
         found: list[Outcome] = getattr(self, what)(worker, at)
         return found
 
     def _ready(self, worker: int, at: float) -> list[Outcome]:
-        hand = self._hands[worker]
-        hand.alive = True
-        self._at(at + self._chance.expovariate(1 / self.mtbf), worker, hand.life, "_dies")
-        if hand.tasks:
-            self._begin(worker, at)
+        life = self._hands[worker].life
+        self._at(at + self._chance.expovariate(1 / self.mtbf), worker, life, "_dies")
+        self._free.add(worker)
         return []
 
     def _done(self, worker: int, at: float) -> list[Outcome]:
-        hand = self._hands[worker]
-        task = hand.tasks.popleft()
-        self._move(worker, len(hand.tasks) + 1, len(hand.tasks))
-        if hand.tasks:
-            self._begin(worker, at)  # it has the next one already, and does not wait for the driver
+        task = self._end(worker)
+        self._free.add(worker)
         seconds = tuple(sum(unit.items) for unit in task.units)
         cost = self.driver * sum(len(unit.items) for unit in task.units)
-        self.worked, self.drove, self.now = (
-            self.worked + sum(seconds),
-            self.drove + cost,
-            self.now + cost,
-        )
+        self.worked += sum(seconds)
+        self.drove += cost
+        self.now += cost
         return [Outcome(task, tuple([[]] * len(unit.items) for unit in task.units), seconds)]
 
     def _dies(self, worker: int, at: float) -> list[Outcome]:
-        hand = self._hands[worker]
-        lost, hand.tasks = list(hand.tasks), deque()
-        hand.alive, hand.life, self.deaths = False, hand.life + 1, self.deaths + 1
-        self._move(worker, len(lost), 0)
-        self._at(at + self.restart, worker, hand.life, "_ready")
-        return [Outcome(task, lost="killed" if k == 0 else None) for k, task in enumerate(lost)]
+        task = self._end(worker)
+        self._free.discard(worker)
+        self._hands[worker].life += 1
+        self.deaths += 1
+        self._at(at + self.restart, worker, self._hands[worker].life, "_ready")
+        return [] if task is None else [Outcome(task, lost="killed")]
 
-    def _begin(self, worker: int, at: float) -> None:
-        hand = self._hands[worker]
-        self._at(
-            at + sum(sum(unit.items) for unit in hand.tasks[0].units), worker, hand.life, "_done"
-        )
-
-    def _move(self, worker: int, old: int, new: int) -> None:
-        self._flying += new - old
-        self._free[old].discard(worker)
-        self._free[new].add(worker)
+    def _end(self, worker: int) -> Task | None:
+        """The task that a worker had, which it has no more."""
+        task = self._hands[worker].task
+        self._hands[worker].task = None
+        return task
 
     def _at(self, when: float, worker: int, life: int, what: str) -> None:
         self._count += 1
