@@ -4,25 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-from _command import Result, cli
-from _place import IMAGES, make_place
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """`model`, `captions.csv`, `holdout.txt`, `calibration`; and `run`, an audit of one caption."""
-    place = make_place(tmp_path_factory.mktemp("place"))
-    audit = (
-        "audit",
-        place / "model",
-        "--prompts",
-        place / "captions.csv",
-        "--calibration",
-        place / "calibration",
-    )
-    assert cli(*audit, *IMAGES, "--limit", 1, "--quiet", "--out", place / "run").status == 0
-    return place
+from _command import Result
 
 
 def everything(folder: Path) -> dict[str, tuple]:

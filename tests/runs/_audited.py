@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-import pytest
 import torch
 from _tiny import tiny_pipeline
 
@@ -35,19 +33,6 @@ def small_model(seed: int = 0) -> findnemo.Model:
         for layer in model.value_layers.values():
             layer.weight *= 1000
     return model
-
-
-@pytest.fixture(scope="module")
-def model():
-    return small_model()
-
-
-@pytest.fixture(scope="module")
-def calibration(model):
-    """With tau so that three of the six captions are memorized."""
-    made = findnemo.calibrate(model, ["hold out a", "hold out b", "hold out c"], settings=SETTINGS)
-    scores = sorted(findnemo.score(model, text, settings=SETTINGS) for text in TEXTS)
-    return replace(made, tau=(scores[2] + scores[3]) / 2)
 
 
 def run_audit(out, model, calibration, prompts=PROMPTS, plan=PLAN, **options):

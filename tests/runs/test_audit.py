@@ -46,6 +46,20 @@ from findnemo.runs import (
 )
 from findnemo.seeds import FRESH
 
+
+@pytest.fixture(scope="module")
+def model():
+    return small_model()
+
+
+@pytest.fixture(scope="module")
+def calibration(model):
+    """With tau so that three of the six captions are memorized."""
+    made = findnemo.calibrate(model, ["hold out a", "hold out b", "hold out c"], settings=SETTINGS)
+    scores = sorted(findnemo.score(model, text, settings=SETTINGS) for text in TEXTS)
+    return replace(made, tau=(scores[2] + scores[3]) / 2)
+
+
 MODULE = importlib.import_module("findnemo.runs.audit")  # `findnemo.runs.audit` is the function
 
 
