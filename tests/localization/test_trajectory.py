@@ -64,6 +64,7 @@ def test_a_memory_that_takes_shape_late_is_seen_and_removed(demo_model):
     assert nearest(demo_model, LATE, found.neurons, "demo") < COPY
 
 
+@pytest.mark.slow
 def test_a_natural_memory_is_gone_from_finished_pictures(natural):
     caption = demo.memorized("demo-natural")[1].text
     assert nearest(natural, caption, NeuronSet(), "demo-natural") > COPY

@@ -59,6 +59,7 @@ def test_deltas_are_those_of_the_plain_model_for_every_set_and_batch(plain, fast
     assert quick.evaluations == usual.evaluations - 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [tiny_sdxl, tiny_lcm, tiny_pixart])
 def test_a_compiled_model_is_told_what_there_is_beside_the_tokens(make):
     model = findnemo.load(make())
