@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from findnemo.files.tensors import digest_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -70,8 +71,5 @@ def _middle(image: Image.Image) -> Image.Image:
 
 def file_hash(path: str | os.PathLike) -> str:
     """The first 16 digits of a file's SHA-256."""
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()[:16]
+        return digest_of(file)[:16]
