@@ -17,7 +17,7 @@ from findnemo.errors import InputError, ModelError
 from findnemo.images import ImageSettings, finished, generate
 from findnemo.mitigation.tokens import varied
 from findnemo.models import SAMPLERS, Model, sampling
-from findnemo.prompts.paraphrases import PARAPHRASES, PARTS, SCRIPTS, paraphrases, parts, scripts
+from findnemo.prompts.paraphrases import PARAPHRASES, PARTS, SCRIPTS, Rule, paraphrases
 from findnemo.robustness._subject import Subject, pixels
 from findnemo.seeds import sample_seed
 
@@ -47,11 +47,11 @@ def reworded(
     subject: Subject,
     samples: Sequence[int],
     settings: ImageSettings,
-    write: Callable[[str], dict[str, str]],
+    rules: dict[str, Rule],
     kind: str,
 ) -> list[Image.Image]:
     """With the caption in other words, a part of it, or other letters (see `findnemo.prompts.paraphrases`)."""
-    text = write(subject.prompt).get(kind)
+    text = paraphrases(subject.prompt, rules).get(kind)
     if text is None:
         raise InputError(f"{kind}: says what the caption says")
     if not _readable(model, text):
@@ -127,9 +127,9 @@ ATTEMPTS: dict[str, Attempt] = {
     **{f"steps: {name}": partial(stepped, factor=factor) for name, factor in STEPS.items()},
     **{f"sampler: {name}": partial(sampled, sampler=name) for name in SAMPLERS},
     **{f"guidance: {scale:g}": partial(sampled, guidance=scale) for scale in GUIDANCE},
-    **{f"words: {kind}": partial(reworded, write=paraphrases, kind=kind) for kind in PARAPHRASES},
-    **{f"part: {kind}": partial(reworded, write=parts, kind=kind) for kind in PARTS},
-    **{f"script: {kind}": partial(reworded, write=scripts, kind=kind) for kind in SCRIPTS},
+    **{f"words: {kind}": partial(reworded, rules=PARAPHRASES, kind=kind) for kind in PARAPHRASES},
+    **{f"part: {kind}": partial(reworded, rules=PARTS, kind=kind) for kind in PARTS},
+    **{f"script: {kind}": partial(reworded, rules=SCRIPTS, kind=kind) for kind in SCRIPTS},
     **{f"random tokens: {n}": partial(with_tokens, count=n) for n in TOKENS},
     **{f"image to image: {s:g}": partial(image_to_image, strength=s) for s in STRENGTHS},
 }
