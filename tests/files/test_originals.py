@@ -136,10 +136,8 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def lenient(monkeypatch) -> None:
     """This machine counts as public, every other address as what it is."""
-    real = fetch._is_public
-    monkeypatch.setattr(
-        fetch, "_is_public", lambda address: address == "127.0.0.1" or real(address)
-    )
+    real = fetch.is_public
+    monkeypatch.setattr(fetch, "is_public", lambda address: address == "127.0.0.1" or real(address))
 
 
 @pytest.fixture
@@ -292,14 +290,14 @@ PRIVATE = """
 
 @pytest.mark.parametrize("address", PRIVATE.split())
 def test_addresses_that_are_not_public(address):
-    assert not fetch._is_public(address)
+    assert not fetch.is_public(address)
 
 
 @pytest.mark.parametrize(
     "address", ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"]
 )
 def test_addresses_that_are_public(address):
-    assert fetch._is_public(address)
+    assert fetch.is_public(address)
 
 
 @pytest.mark.parametrize(
@@ -347,7 +345,7 @@ def test_the_address_that_was_checked_is_the_one_that_is_asked(original, server,
 
 def test_the_next_address_is_asked_where_one_does_not_answer(original, server, monkeypatch):
     server.answers["/a.png"] = body(PNG)
-    monkeypatch.setattr(fetch, "_is_public", lambda address: True)
+    monkeypatch.setattr(fetch, "is_public", lambda address: True)
     names(monkeypatch, {"two.test": [["127.0.0.99", "127.0.0.1"]]})
     assert same(original(server.url("/a.png", "two.test")), picture())
 

@@ -210,10 +210,11 @@ def prune(model: Model, neurons: NeuronSet, factor: float = 0.0) -> Any:
         raise EditError(obstacle)
     with torch.no_grad():
         for name, effect in wanted.items():
-            layer, indices = denoiser.get_submodule(name), effect.rows
+            layer = denoiser.get_submodule(name)
+            rows = list(effect.rows)
             for parameter in (layer.weight, layer.bias):
                 if parameter is not None:
-                    parameter[list(indices)] = times(parameter[list(indices)], torch.tensor(factor))
+                    parameter[rows] = times(parameter[rows], torch.tensor(factor))
             effect.check_weights(layer.weight, layer.bias, "the copy")
             effect.check_layer(layer, "the copy")
     pruned = rebuilt(model.pipeline, model.denoiser, denoiser)

@@ -34,15 +34,15 @@ def plain_copy(network: nn.Module) -> Any:
     Parametrizations, weight and spectral norms, and pruning masks become the weights that they make; weights or modules that stand under
     several names become several. Edits under way are left out. Raises EditError for quantized weights.
     """
-    for name, kept in network.named_parameters():
-        if type(kept) not in (Tensor, nn.Parameter) or kept.dtype not in COMPUTED:
+    for name, parameter in network.named_parameters():
+        if type(parameter) not in (Tensor, nn.Parameter) or parameter.dtype not in COMPUTED:
             raise EditError(
-                f"the weights of {type(network).__name__} cannot be copied as plain ones: {name} {described(kept)}; {QUANTIZED}"
+                f"the weights of {type(network).__name__} cannot be copied as plain ones: {name} {described(parameter)}; {QUANTIZED}"
             )
     # weights that a norm or a mask has made, which PyTorch refuses to copy
     attributes = [value for module in network.modules() for value in vars(module).values()]
-    made = [value for value in attributes if isinstance(value, Tensor) and not value.is_leaf]
-    copied = copy.deepcopy(network, {id(value): value.detach().clone() for value in made})
+    derived = [value for value in attributes if isinstance(value, Tensor) and not value.is_leaf]
+    copied = copy.deepcopy(network, {id(value): value.detach().clone() for value in derived})
     for module in list(copied.modules()):
         for registered in (module._forward_hooks, module._forward_pre_hooks):
             for key, hook in list(registered.items()):

@@ -81,10 +81,11 @@ def get(parts: SplitResult, deadline: float) -> bytes | str:
 
 def _connected(parts: SplitResult, deadline: float) -> socket.socket:
     """A connection to an address of the host, once all of them are known to be public; no name is looked up again."""
-    host, port = str(parts.hostname), parts.port or PORTS[parts.scheme]
+    host = str(parts.hostname)
+    port = parts.port or PORTS[parts.scheme]
     addresses = _addresses(host, port, deadline)
     for address in addresses:
-        if not _is_public(address):
+        if not is_public(address):
             raise RefusedError(f"{address} is not a public address")
     problem: OSError = OSError(f"{host} has no address")
     for address in addresses:
@@ -118,7 +119,7 @@ def _addresses(host: str, port: int, deadline: float) -> list[str]:
     return list(dict.fromkeys(str(found[4][0]) for found in answer.result(_left(deadline))))
 
 
-def _is_public(address: str) -> bool:
+def is_public(address: str) -> bool:
     """Whether an IP address belongs to the public internet; an IPv4 address within an IPv6 one is judged itself."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):

@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import torch
 from torch import Tensor
@@ -171,21 +170,16 @@ def seal(path: str | os.PathLike) -> None:
         return
     with Path(path).open("r+b") as file:
         file.seek(data)
-        digest = digest_of(file)
-        sealed = {name: form.format(digest) for name, form in HASHES.items() if name in about}
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+        value = digest.hexdigest()
+        sealed = {name: form.format(value) for name, form in HASHES.items() if name in about}
         head = _head(header | {"__metadata__": about | sealed})
         if len(head) != data:
             raise ValueError(f"{path} was not written by `write` or `copy` with UNSEALED hashes")
         file.seek(0)
         file.write(head)
-
-
-def digest_of(file: IO[bytes]) -> str:
-    """SHA-256 of the rest of an open file, in hexadecimal."""
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def _header(path: Path) -> tuple[dict, int]:

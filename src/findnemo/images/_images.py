@@ -249,7 +249,9 @@ def sheet(
     left = margin + (tile + 2 * margin if original is not None else 0)
     width = left + columns * (tile + 4) + margin
     canvas = Image.new("RGB", (width, head + len(rows) * (tile + label + 8) + margin), "white")
-    draw, title, small = ImageDraw.Draw(canvas), font(15), font(11)
+    draw = ImageDraw.Draw(canvas)
+    title = font(15)
+    small = font(11)
     heading = _fit(draw, caption, title, width - 2 * margin)
     draw.text((margin, 14), heading, fill="black", font=title)
     for k, (name, images) in enumerate(rows):

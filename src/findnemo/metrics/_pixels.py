@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-
-from findnemo.files.tensors import digest_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -68,9 +65,3 @@ def _middle(image: Image.Image) -> Image.Image:
     left = (image.width - width) // 2
     top = (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
-
-
-def file_hash(path: str | os.PathLike) -> str:
-    """The first 16 digits of a file's SHA-256."""
-    with open(path, "rb") as file:
-        return digest_of(file)[:16]

@@ -84,7 +84,8 @@ def _among(features: torch.Tensor) -> float:
 
 def pixel_changes(before: Sequence[Image.Image], after: Sequence[Image.Image]) -> list[float]:
     """Mean absolute difference of the pixels of each image to the same one before, 0 to 1."""
-    return [
-        float(np.abs(np.asarray(old, np.float32) - np.asarray(new, np.float32)).mean() / 255)
+    changes = [
+        np.asarray(old, np.float32) - np.asarray(new, np.float32)
         for old, new in zip(before, after, strict=True)
     ]
+    return [float(np.abs(change).mean() / 255) for change in changes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from functools import cached_property
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from findnemo.errors import InputError
-from findnemo.metrics._pixels import HALF, Preprocessing, file_hash
+from findnemo.metrics._pixels import HALF, Preprocessing
 from findnemo.runtime.state import evaluating, plain_arithmetic
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ class Descriptor:
     def preprocessing(self) -> dict[str, Any]:
         """What its numbers depend on: the convention with size, resizing, mean and deviation, the file's name and 16 digits of its SHA-256."""
         pixels = CONVENTIONS[self.convention].to_json()
-        about = {"file": self.path.name, "sha256": file_hash(self.path)}
+        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
+        about = {"file": self.path.name, "sha256": digest}
         return {"name": self.convention, **pixels, **about}
 
     @torch.no_grad()

@@ -71,10 +71,10 @@ def _hide(
 ) -> tuple[tuple, dict[str, Any]]:
     """Forward pre-hook of the denoiser: give its cross-attentions a mask of what there is to see, (B, tokens)."""
     embeddings = kwargs["encoder_hidden_states"]
-    seen = torch.ones_like(embeddings[:, :, 0])
+    mask = torch.ones_like(embeddings[:, :, 0])
     rows = call.rows(len(embeddings))
-    seen[rows] = text.visible(len(embeddings[rows])).to(seen)
-    return args, kwargs | {"encoder_attention_mask": seen}
+    mask[rows] = text.visible(len(embeddings[rows])).to(mask)
+    return args, kwargs | {"encoder_attention_mask": mask}
 
 
 class _Text:

@@ -119,10 +119,11 @@ def zeroed(chosen: Mapping[nn.Module, Tensor]) -> Iterator[None]:
     Raises EditError where a layer then does not compute with zeros there.
     """
     layers: dict[Any, Tensor] = dict(chosen)
-    kept = {layer: (layer.weight.data, layer.weight.data[mask]) for layer, mask in layers.items()}
+    weights = {layer: layer.weight.data for layer in layers}
+    values = {layer: weights[layer][mask] for layer, mask in layers.items()}
     try:
         for layer, mask in layers.items():
-            kept[layer][0][mask] = 0
+            weights[layer][mask] = 0
         for layer, mask in layers.items():
             weight, _ = layer_weights("a layer with zeroed weights", layer)
             if weight[mask].any():
@@ -131,8 +132,8 @@ def zeroed(chosen: Mapping[nn.Module, Tensor]) -> Iterator[None]:
                 )
         yield
     finally:
-        for layer, (weight, values) in kept.items():
-            weight[layers[layer]] = values
+        for layer, mask in layers.items():
+            weights[layer][mask] = values[layer]
 
 
 def norms(
@@ -172,7 +173,7 @@ def norms(
 
 
 def _apart(model: Model) -> Model:
-    """The same model with a pipeline and a schedule of its own: sampling here leaves no trace in the one that is used."""
+    """A copy of the model with a pipeline and a schedule of its own: sampling here leaves no trace in the one that is used."""
     apart = copy.copy(model)
     scheduler = model.pipeline.scheduler
     apart.pipeline = copy.copy(model.pipeline)

@@ -131,14 +131,14 @@ def _is_table(text: str, second: str, suffix: str | None, column: str | None) ->
 
     Its first row names a caption column beside others, and the rows fit under it.
     """
-    known = CAPTION_COLUMNS if column is None else (folded(column),)
+    captions = CAPTION_COLUMNS if column is None else (folded(column),)
     delimiter, header = csv_header(text, column)
     names = [folded(name) for name in header]
     if suffix is None and column is not None:
         return True
-    if not any(name in known for name in names):
+    if not any(name in captions for name in names):
         return False
-    if len(names) == 1 or {*names} <= {*_KNOWN, *known}:
+    if len(names) == 1 or {*names} <= {*_KNOWN, *captions}:
         return bool(second) or len(names) > 1
     named = all(name in _KNOWN or _NAME.fullmatch(name) for name in names)
     return named and len({*names}) == len(names) and _fit(text, delimiter, len(names))
