@@ -76,12 +76,12 @@ class Effect:
         if _shape(change) != _shape(self.weight) or (bias is None and self.bias is not None):
             raise self._error(f"{where} holds {_shape(change)}{' without a bias' * (bias is None)}")
         assert change is not None
-        none = torch.zeros(len(self.weight))
-        biases = exact(none if self.bias is None else self.bias) + exact(
-            none if bias is None else bias
-        )
+        zeros = torch.zeros(len(self.weight))
+        before = zeros if self.bias is None else self.bias
+        moved = zeros if bias is None else bias
         rounding = max(torch.finfo(dtype).eps for dtype in (self.weight.dtype, torch.float32))
-        self._check_linear(exact(self.weight) + exact(change), biases, rounding, where)
+        weight = exact(self.weight) + exact(change)
+        self._check_linear(weight, exact(before) + exact(moved), rounding, where)
 
     def check_layer(self, layer: Any, where: str) -> None:
         """Raises EditError unless a layer, as the network calls it, gives what the hook makes of its outputs."""

@@ -146,10 +146,11 @@ def _is_table(text: str, second: str, suffix: str | None, column: str | None) ->
 
 def _fit(text: str, delimiter: str | None, width: int) -> bool:
     """Whether at least half of the rows have so many fields."""
-    counts: list[int] = []
+    widths: list[int] = []
     rows = rows_of("", lines_of("", [text]), delimiter)
     try:
-        counts += (len(row) for _, row in islice(rows, 1, _ROWS))
+        for _, row in islice(rows, 1, _ROWS):
+            widths.append(len(row))
     except InputError:
-        counts.append(0)
-    return bool(counts) and 2 * counts.count(width) >= len(counts)
+        widths.append(0)
+    return bool(widths) and 2 * widths.count(width) >= len(widths)
