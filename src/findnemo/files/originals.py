@@ -106,10 +106,10 @@ class Originals:
 
     def _image(self, reference: str) -> Image.Image:
         if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", reference):
-            return _from_file(self.folder / reference)
+            return from_file(self.folder / reference)
         kept = self.cache / kept_name(reference)
         if kept.is_file():
-            return _from_file(kept)
+            return from_file(kept)
         data = self._fetch(self._whole.get(reference, reference))
         image = decode(io.BytesIO(data))
         self._write(kept, data)
@@ -195,7 +195,8 @@ def for_run(run: str | os.PathLike, folder: str | os.PathLike = ".", **options: 
 # pictures -------------------------------------------------------------------------------------------------------------
 
 
-def _from_file(path: Path) -> Image.Image:
+def from_file(path: Path) -> Image.Image:
+    """An RGB image of a file. Raises RefusedError for anything else."""
     try:
         if not path.is_file():  # neither devices nor pipes, which could keep us for ever
             raise RefusedError("no such file")
@@ -211,7 +212,7 @@ def _from_file(path: Path) -> Image.Image:
 def picture(path: str | os.PathLike) -> Image.Image:
     """An RGB picture of a run directory. Raises RefusedError naming it for anything else, within the limits of `Originals`."""
     try:
-        return _from_file(Path(path))
+        return from_file(Path(path))
     except RefusedError as refused:
         raise RefusedError(f"{path}: {refused}") from None
 

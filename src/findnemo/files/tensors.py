@@ -83,9 +83,8 @@ def read_header(path: str | os.PathLike) -> tuple[dict[str, Entry], dict[str, st
             raise InputError(
                 f"{path} is not a safetensors file, or not a whole one ({error})"
             ) from error
-        header = json.loads(file.read(size))
+    header, data = _header(path)
     header.pop("__metadata__", None)
-    data = 8 + size
     entries = {
         name: Entry(about["dtype"], tuple(about["shape"]), data + about["data_offsets"][0])
         for name, about in header.items()

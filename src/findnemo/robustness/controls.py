@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from findnemo.errors import InputError
 from findnemo.files.fetch import RefusedError
-from findnemo.files.originals import picture
+from findnemo.files.originals import from_file
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -63,7 +63,6 @@ def pictures(folder: str | os.PathLike, least: int = 1) -> list[Image.Image]:
 
 def _read(file: Path) -> Image.Image:
     try:
-        return picture(file)
+        return from_file(file)
     except RefusedError as refused:
-        why = str(refused).removeprefix(f"{file}: ")
-        raise InputError(f"{file} is no picture that can be read: {why}") from refused
+        raise InputError(f"{file} is no picture that can be read: {refused}") from refused
