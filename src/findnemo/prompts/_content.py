@@ -24,7 +24,7 @@ from findnemo.prompts._kinds import EXPORT, HEAD, kind_of
 from findnemo.prompts._lines import beginning, decoded, lines_of
 from findnemo.prompts._table import LONGEST
 
-REFUSED_SUFFIXES = (
+_REFUSED = (
     ".xlsx", ".xls", ".ods", ".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".joblib", ".npy", ".npz",
     ".safetensors", ".feather", ".arrow", ".pdf", ".docx", ".db", ".sqlite",
     ".gz", ".bz2", ".xz", ".zst", ".zip",
@@ -55,7 +55,7 @@ def reader_of(source: str, suffix: str | None, file: IO[bytes], column: str | No
     head, tail = _ends(file)
     if head.startswith(b"PAR1") and (suffix == ".parquet" or tail.endswith(b"PAR1")):
         return read_parquet
-    refused = suffix if suffix in REFUSED_SUFFIXES else None
+    refused = suffix if suffix in _REFUSED else None
     if kind := kind_of(head, tail):
         raise InputError(f"{source}: {_refusal(refused, *kind)}")
     reader = _shown(beginning(decoded(source, file)), suffix, column)

@@ -59,7 +59,7 @@ class PromptTable:
 
     def warnings(self) -> tuple[str, ...]:
         """A sentence for each kind of row that was skipped."""
-        missing = skipped(self.source, len(self.missing), self.missing[:FEW])
+        missing = _skipped(self.source, len(self.missing), self.missing[:FEW])
         return missing + repeated(self.source, len(self.duplicates), self.duplicates[:FEW])
 
 
@@ -94,10 +94,10 @@ class PromptStream:
 
     def warnings(self) -> tuple[str, ...]:
         """A sentence on the rows without caption, if there are any."""
-        return skipped(self.source, self.missing, self.some)
+        return _skipped(self.source, self.missing, self.some)
 
 
-def skipped(source: str, count: int, some: Sequence[int]) -> tuple[str, ...]:
+def _skipped(source: str, count: int, some: Sequence[int]) -> tuple[str, ...]:
     """A sentence on rows without caption: how many, and the first of them."""
     return _sentence(source, count, [f"row {row}" for row in some], "without caption")
 
