@@ -47,7 +47,7 @@ def channels_off(model: Model, channels: Mapping[str, Sequence[int] | None]) -> 
         return zero
 
     modules = {name: model.denoiser.get_submodule(name) for name in channels}
-    check_called(model, modules)
+    check_called(model, channels)
     with ExitStack() as stack:
         for name, module in modules.items():
             axis = 1 if isinstance(module, nn.Conv2d) else -1
