@@ -159,7 +159,7 @@ def test_wanda_by_hand(member):
 def test_a_score_says_what_switching_off_does(member):
     memory = member.plan.memories[0]
     judge = PlantedJudge(member, images=1)
-    truth = judge.score(memory, TRUTH, judge.best(memory))
+    truth = judge.score(memory, TRUTH, judge.anchor_answer(memory))
     nothing = judge.score(memory, "nothing", Answer(EMPTY))
     assert (truth.precision, truth.recall, truth.needed, truth.size, truth.gone) == (
         1.0,

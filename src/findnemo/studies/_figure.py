@@ -43,6 +43,12 @@ def figure(
         yield made, list(axes.flat)
 
 
+def line(axis: Any, points: Sequence[tuple[float, float]], color: str, label: str) -> None:
+    """A line with a mark at every point; without points nothing, and no place in the legend."""
+    if points:
+        axis.plot(*zip(*points, strict=True), "o-", color=color, label=label, markersize=3)
+
+
 def write_figure(made: Figure, path: Path) -> None:
     """Write `path`.png and `path`.svg: the same figure is the same file."""
     from matplotlib import rc_context

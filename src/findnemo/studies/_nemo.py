@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from findnemo.calibration import Calibration, layer_activations
 from findnemo.errors import InputError
@@ -15,72 +16,63 @@ from findnemo.localization import initial_selection, out_of_distribution_neurons
 from findnemo.localization.candidates import THETA
 from findnemo.localization.replication import Replication
 from findnemo.models import Model
-from findnemo.passes.deltas import Probe
+from findnemo.neurons import EMPTY
+from findnemo.passes import Probe
 
 T = TypeVar("T")
 NO_SCORES = "the calibration has no hold-out scores (imported statistics): make one with `findnemo calibrate --prompts`"
 
 
-@dataclass(frozen=True)
-class Variant:
-    """What an ablation changes. `tau`: deviations over the hold-out mean. `top_k`: also take the k strongest neurons of every layer."""
-
-    tau: float = 1.0
-    top_k: bool = True
-
-
 def listing(
     model: Model, prompt: str, calibration: Calibration, top_k: bool = True
 ) -> dict[str, Any]:
-    """Algorithms 1 to 4 on a prompt: `candidates`, `refined` (as JSON), and `seconds` of each algorithm, in the paper's names."""
+    """Algorithms 1 to 4 on a prompt: `candidates`, `refined` (as JSON), and `seconds` of each algorithm, in the paper's names.
+
+    `top_k`: whether the k strongest neurons of every layer are candidates too.
+    """
     seconds: dict[str, float] = {}
+
+    def timed(name: str, call: Callable[[], T]) -> T:
+        began = time.perf_counter()
+        result = call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds[name] = time.perf_counter() - began
+        return result
+
+    tau = calibration.tau
     probe = Probe(model, prompt, calibration.settings, reuse=True)
-    replication = _timed(
-        seconds, "Alg. 1, noise differences", lambda: Replication(probe, calibration.tau)
-    )
-    absolute = {
-        name: rows[0] for name, rows in layer_activations(model, [probe.prompt], probe.text).items()
-    }
-    z = calibration.z_scores(absolute)
-    strongest = absolute if top_k else {name: values[:0] for name, values in absolute.items()}
-    _timed(
-        seconds,
+    replication = timed("Alg. 1, noise differences", lambda: Replication(probe, tau))
+    absolute, z = unusualness(probe, calibration)
+    timed(
         "Alg. 2, out-of-distribution neurons",
         lambda: out_of_distribution_neurons(z, absolute, THETA, 0),
     )
-    if not replication.kept:
-        return {
-            "memorized": False,
-            "candidates": {},
-            "refined": {},
-            "seconds": seconds,
-            "evaluations": probe.evaluations,
-        }
-    first = _timed(
-        seconds,
-        "Alg. 3, initial selection",
-        lambda: initial_selection(replication, z, strongest, calibration.tau),
-    )
-    level = max(calibration.tau, first.similarity)
-    refined = _timed(
-        seconds, "Alg. 4, refinement", lambda: refine(replication, first.neurons, level)
-    )
+    candidates = refined = EMPTY
+    if replication.kept:
+        strongest = absolute if top_k else {name: values[:0] for name, values in absolute.items()}
+        first = timed(
+            "Alg. 3, initial selection", lambda: initial_selection(replication, z, strongest, tau)
+        )
+        candidates, level = first.neurons, max(tau, first.similarity)
+        refined = timed("Alg. 4, refinement", lambda: refine(replication, candidates, level))
+        seconds["total"] = sum(seconds.values())
     return {
-        "memorized": True,
-        "candidates": first.neurons.to_json(),
+        "memorized": bool(replication.kept),
+        "candidates": candidates.to_json(),
         "refined": refined.to_json(),
-        "seconds": seconds | {"total": sum(seconds.values())},
+        "seconds": seconds,
         "evaluations": probe.evaluations,
     }
 
 
-def _timed(seconds: dict[str, float], name: str, call: Callable[[], T]) -> T:
-    began = time.perf_counter()
-    result = call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    seconds[name] = time.perf_counter() - began
-    return result
+def unusualness(
+    probe: Probe, calibration: Calibration
+) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
+    """|activation| of every value neuron on a prompt, and its z-score; layer -> (width,)."""
+    rows = layer_activations(probe.model, [probe.prompt], probe.text)
+    absolute = {name: values[0] for name, values in rows.items()}
+    return absolute, calibration.z_scores(absolute)
 
 
 def with_tau(calibration: Calibration, deviations: float) -> Calibration:
