@@ -90,9 +90,10 @@ def write_state(
     average: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
     step: int,
+    **more: Tensor,
 ) -> None:
-    """Where a training by Adam is after `step` steps: its weights, their running average, and the optimizer's moments."""
-    tensors = {"step": torch.tensor(step)}
+    """Where a training by Adam is after `step` steps: its weights, their running average, and the optimizer's moments; `more` beside them."""
+    tensors = {"step": torch.tensor(step), **more}
     for name, weight in weights.items():
         moments = optimizer.state[weight]
         tensors |= {

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,14 +55,25 @@ class Figure:
         return asdict(self)
 
 
-def _figure(name: str, value: float, bound: Literal[">=", "<="], goal: float, n: int) -> Figure:
-    reached = value >= goal if bound == ">=" else value <= goal
-    return Figure(name, round(value, 4), f"{bound} {goal:g}", reached, n)
+class Measure(NamedTuple):
+    """A value of `n` captions or neurons, and the goal that it is to reach or, with "<=", to stay under."""
+
+    value: float
+    bound: Literal[">=", "<="]
+    goal: float
+    n: int
+
+    def figure(self, name: str) -> Figure:
+        reached = self.value >= self.goal if self.bound == ">=" else self.value <= self.goal
+        return Figure(name, round(self.value, 4), f"{self.bound} {self.goal:g}", reached, self.n)
 
 
-def _share(name: str, hits: Sequence[bool], goal: float) -> Figure:
-    """The share of captions of which something is so, which is to be `goal` at least."""
-    return _figure(name, sum(hits) / len(hits), ">=", goal, len(hits))
+def _share(hits: Sequence[bool], goal: float) -> Measure:
+    """The share of captions of which something is so."""
+    return Measure(sum(hits) / len(hits), ">=", goal, len(hits))
+
+
+Measures = dict[str, Measure]  # by what is measured
 
 
 @dataclass(frozen=True)
@@ -111,12 +122,13 @@ def check_demo(
         report("memories", k, len(prompts))
         memories.append(_check_memory(model, calibration, judges, prompt, others))
     report("memories", len(prompts), len(prompts))
-    return [
-        *_ordinary(others, calibration),
-        *_copies(memories, others),
-        *_planting(memories, calibration),
-        *_nemo(memories, calibration),
-    ]
+    measures = {
+        **_ordinary(others, calibration),
+        **_copies(memories, others),
+        **_planting(memories, calibration),
+        **_nemo(memories, calibration),
+    }
+    return [measure.figure(name) for name, measure in measures.items()]
 
 
 @dataclass(frozen=True)
@@ -215,132 +227,89 @@ def _effect(
     )
 
 
-def _ordinary(others: _Unrelated, calibration: Calibration) -> list[Figure]:
+def _ordinary(others: _Unrelated, calibration: Calibration) -> Measures:
     n = len(others.captions)
-    pairs = (others.features[:, 0] * others.features[:, 1]).sum(-1)
+    fit = float(others.own_fit.mean())
+    seeds = (others.features[:, 0] * others.features[:, 1]).sum(-1)
     kept = (others.features * others.features_off).sum(-1)
-    over = calibration.settings.reaches(others.scores, calibration.tau)
-    return [
-        _figure(
-            "unrelated: own caption fits the image better than this share of other captions",
-            float(others.own_fit.mean()),
-            ">=",
-            0.9,
-            n,
+    over = calibration.settings.reaches(others.scores, calibration.tau).float()
+    return {
+        "unrelated: own caption fits the image better than this share of other captions": Measure(
+            fit, ">=", 0.9, n
         ),
-        _figure(
-            "unrelated: descriptor similarity between two seeds, median",
-            float(pairs.median()),
-            "<=",
-            0.5,
-            n,
+        "unrelated: descriptor similarity between two seeds, median": Measure(
+            float(seeds.median()), "<=", 0.5, n
         ),
-        _figure(
-            "unrelated: share over tau (mean + 1 std)",
-            float(over.float().mean()),
-            "<=",
-            0.2,
-            len(others.scores),
+        "unrelated: share over tau (mean + 1 std)": Measure(
+            float(over.mean()), "<=", 0.2, len(over)
         ),
-        _figure(
-            "unrelated: descriptor similarity with all planted neurons off, median",
-            float(kept.median()),
-            ">=",
-            0.9,
-            n,
+        "unrelated: descriptor similarity with all planted neurons off, median": Measure(
+            float(kept.median()), ">=", 0.9, n
         ),
-    ]
+    }
 
 
-def _copies(memories: Sequence[MemoryCheck], others: _Unrelated) -> list[Figure]:
+def _copies(memories: Sequence[MemoryCheck], others: _Unrelated) -> Measures:
     copying = [int((m.untouched.copies >= 0.9).sum()) for m in memories if m.type == "VM"]
     scores = torch.tensor([m.untouched.score for m in memories])
-    return [
-        _share(
-            "VM captions whose image is the training image (similarity >= .9) for 9 seeds of 10",
-            [images >= 9 * SEEDS // 10 for images in copying],
-            1.0,
+    area = auroc(scores, others.scores)
+    return {
+        "VM captions whose image is the training image (similarity >= .9) for 9 seeds of 10": _share(
+            [images >= 9 * SEEDS // 10 for images in copying], 1.0
         ),
-        _figure(
-            "AUROC of the memorization score",
-            auroc(scores, others.scores),
-            ">=",
-            0.99,
-            len(memories),
-        ),
-    ]
+        "AUROC of the memorization score": Measure(area, ">=", 0.99, len(memories)),
+    }
 
 
-def _planting(memories: Sequence[MemoryCheck], calibration: Calibration) -> list[Figure]:
-    planted = demo.planted()
+def _planting(memories: Sequence[MemoryCheck], calibration: Calibration) -> Measures:
+    tau, planted = calibration.tau, demo.planted()
     owners = Counter(neuron for neurons in planted.values() for neuron in neurons)
     shared = sum(captions > 1 for captions in owners.values())
     many = sum(len(g) >= MANY and len(g.layers) >= 3 for g in planted.values())
-    return [
-        _share(
-            "planted neurons off: captions with the score under tau",
-            [m.planted.score < calibration.tau for m in memories],
-            0.9,
+    off = {
+        "with the score under tau": [m.planted.score < tau for m in memories],
+        "whose same-seed similarity is under tau": [m.planted.same_seed < tau for m in memories],
+        "no closer to the training image than 95 % of unrelated images": [
+            float(m.planted.copies.median()) <= m.level for m in memories
+        ],
+        "whose image fits them better than 80 % of other captions": [
+            m.fit >= 0.8 for m in memories
+        ],
+    }
+    return {
+        **{
+            f"planted neurons off: captions {what}": _share(hits, 0.9) for what, hits in off.items()
+        },
+        "neurons shared by several captions": Measure(shared, ">=", 1, len(owners)),
+        f"captions with {MANY} planted neurons or more in 3 layers or more": Measure(
+            many, ">=", 1, len(planted)
         ),
-        _share(
-            "planted neurons off: captions whose same-seed similarity is under tau",
-            [m.planted.same_seed < calibration.tau for m in memories],
-            0.9,
-        ),
-        _share(
-            "planted neurons off: captions no closer to the training image than 95 % of unrelated images",
-            [float(m.planted.copies.median()) <= m.level for m in memories],
-            0.9,
-        ),
-        _share(
-            "planted neurons off: captions whose image fits them better than 80 % of other captions",
-            [m.fit >= 0.8 for m in memories],
-            0.9,
-        ),
-        _figure("neurons shared by several captions", shared, ">=", 1, len(owners)),
-        _figure(
-            f"captions with {MANY} planted neurons or more in 3 layers or more",
-            many,
-            ">=",
-            1,
-            len(planted),
-        ),
-    ]
+    }
 
 
-def _nemo(memories: Sequence[MemoryCheck], calibration: Calibration) -> list[Figure]:
-    planted = demo.planted()
-    figures = []
+def _nemo(memories: Sequence[MemoryCheck], calibration: Calibration) -> Measures:
+    planted, tau = demo.planted(), calibration.tau
+    measures: Measures = {}
     for kind in ("VM", "TM"):
         mine = [m for m in memories if m.type == kind]
         if not mine:
             continue
         outside = median(len(m.nemo.neurons - planted[m.caption]) for m in mine)
-        figures += [
-            _share(
-                f"NeMo, {kind}: captions whose set meets the planted one",
-                [bool(m.nemo.neurons & planted[m.caption]) for m in mine],
-                0.8,
+        meets = [bool(m.nemo.neurons & planted[m.caption]) for m in mine]
+        gone = [m.nemo.memorized and m.found.same_seed <= tau for m in mine]
+        clean = [float(m.found.copies.median()) < 0.7 for m in mine]
+        of_kind = {
+            "captions whose set meets the planted one": _share(meets, 0.8),
+            "neurons outside the planted set, median": Measure(outside, "<=", 1, len(mine)),
+            "captions whose memory is gone on fresh seeds (same-seed similarity <= tau)": _share(
+                gone, 0.8
             ),
-            _figure(
-                f"NeMo, {kind}: neurons outside the planted set, median",
-                outside,
-                "<=",
-                1,
-                len(mine),
+            "captions whose finished images are no copies (median similarity < .7)": _share(
+                clean, 0.8
             ),
-            _share(
-                f"NeMo, {kind}: captions whose memory is gone on fresh seeds (same-seed similarity <= tau)",
-                [m.nemo.memorized and m.found.same_seed <= calibration.tau for m in mine],
-                0.8,
-            ),
-            _share(
-                f"NeMo, {kind}: captions whose finished images are no copies (median similarity < .7)",
-                [float(m.found.copies.median()) < 0.7 for m in mine],
-                0.8,
-            ),
-        ]
-    return figures
+        }
+        measures |= {f"NeMo, {kind}: {what}": measure for what, measure in of_kind.items()}
+    return measures
 
 
 def figures_table(figures: Sequence[Figure]) -> Any:

@@ -26,12 +26,16 @@ PICTURES = 8  # ordinary captions whose pictures are judged
 class Judge(ABC):
     """Scores of answers in one member, on fresh seeds. What a set of neurons does is measured once, whichever methods find it.
 
-    `result`: the class of its scores. `anchor`: the method's name in the rows of `anchor_answer`, which methods are compared with.
-    `unrelated`: captions that are to stay what they are. `images`: finished images of a memory.
+    `result`: the class of the scores. `anchor`: the method's name in the rows of `anchor_answer`, which methods are compared with.
+    `unrelated`: captions that are to stay what they are. `images`: finished images of a memory. `memories`: those that are scored; `negatives`:
+    kind -> captions that are not memorized; `origin`: where the member comes from.
     """
 
     result: type
     anchor: str
+    memories: Sequence[Any]
+    negatives: Mapping[str, Sequence[str]]
+    origin: Mapping[str, Any]
 
     def __init__(self, member: Member | NaturalMember, unrelated: Sequence[str], images: int):
         self.member: Any = member
@@ -44,8 +48,6 @@ class Judge(ABC):
         self._costs: dict[Any, dict[str, Any]] = {}
         self._effects: dict[Any, dict[str, Any]] = {}
 
-    # what a suite decides ----------------------------------------------------------------------------
-
     @abstractmethod
     def task(self, caption: str) -> Task:
         """What a method is given."""
@@ -53,18 +55,6 @@ class Judge(ABC):
     @abstractmethod
     def anchor_answer(self, memory: Any) -> Answer:
         """What the row `anchor` does to a memory."""
-
-    @abstractmethod
-    def learned(self) -> Sequence[Any]:
-        """The memories that are scored."""
-
-    @abstractmethod
-    def negatives(self) -> Mapping[str, Sequence[str]]:
-        """Kind -> captions that are not memorized."""
-
-    @abstractmethod
-    def origin(self) -> dict[str, Any]:
-        """Where the member comes from."""
 
     @abstractmethod
     def on_memory(self, memory: Any, answer: Answer) -> dict[str, Any]:
@@ -78,14 +68,12 @@ class Judge(ABC):
         """The figures that count neurons, where they are known."""
         return {}
 
-    # what follows ------------------------------------------------------------------------------------
-
     def work(self, limit: int | None = None) -> list[tuple[Any, str, str]]:
         """(memory, caption, kind) of memories that were learned, and of captions that are none (memory None). `limit`: the first N of each kind."""
-        memories = [(m, m.caption, m.kind) for m in self.learned()[:limit]]
+        memories = [(m, m.caption, m.kind) for m in self.memories[:limit]]
         others = [
             (None, caption, kind)
-            for kind, captions in self.negatives().items()
+            for kind, captions in self.negatives.items()
             for caption in captions[:limit]
         ]
         return [*memories, *others]
@@ -95,9 +83,9 @@ class Judge(ABC):
         return {
             "fingerprint": self.model.fingerprint,
             "tau": round(self.tau, 4),
-            **self.origin(),
-            "learned": len(self.learned()),
-            "negatives": sum(map(len, self.negatives().values())),
+            **self.origin,
+            "learned": len(self.memories),
+            "negatives": sum(map(len, self.negatives.values())),
         }
 
     def score(self, memory: Any, method: str, answer: Answer, seconds: float = 0.0) -> Any:
@@ -120,8 +108,6 @@ class Judge(ABC):
             **self._costs[change],
             **self.against_truth(memory, answer),
         )
-
-    # what is measured --------------------------------------------------------------------------------
 
     def same_seed(self, caption: str, answer: Answer) -> float:
         """Largest same-seed similarity of the caption's noise differences; of all seeds where none replicates."""

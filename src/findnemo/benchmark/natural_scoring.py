@@ -55,6 +55,13 @@ class NaturalJudge(Judge):
 
     def __init__(self, member: NaturalMember, images: int = IMAGES):
         super().__init__(member, demo.unrelated()[:KEPT], images)
+        self.memories = [memory for memory in member.memories if memory.copied]
+        self.negatives = {"ordinary": ordinary(demo.unrelated()[KEPT:])}
+        self.origin = {
+            "held_out": member.held_out,
+            "base": member.base,
+            "memories": len(member.memories),
+        }
 
     def task(self, caption: str) -> Task:
         reference = demo.holdout()[:REFERENCE]
@@ -62,17 +69,6 @@ class NaturalJudge(Judge):
 
     def anchor_answer(self, memory: NaturalMemory) -> Answer:
         return Answer()
-
-    def learned(self) -> list[NaturalMemory]:
-        """Captions that the model copies."""
-        return [memory for memory in self.member.memories if memory.copied]
-
-    def negatives(self) -> dict[str, tuple[str, ...]]:
-        return {"ordinary": ordinary(demo.unrelated()[KEPT:])}
-
-    def origin(self) -> dict[str, Any]:
-        member = self.member
-        return {"held_out": member.held_out, "base": member.base, "memories": len(member.memories)}
 
     def on_memory(self, memory: NaturalMemory, answer: Answer) -> dict[str, Any]:
         copies = self.copies(memory.caption, memory.opened(), answer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -79,28 +79,19 @@ class PlantedJudge(Judge):
 
     def __init__(self, member: Member, images: int = IMAGES):
         super().__init__(member, member.unrelated[:UNRELATED], images)
-        self.memories, self.near = learned(member)
+        self.memories, near = learned(member)
+        self.negatives = {
+            "ordinary": ordinary(member.unrelated[UNRELATED:]),
+            "near-duplicate": near,
+            "unusual": member.plan.unusual,
+        }
+        self.origin = {"seed": member.plan.seed, "memories": len(member.plan.memories)}
 
     def task(self, caption: str) -> Task:
         return Task(self.model, caption, self.member.calibration, self.member.reference)
 
     def anchor_answer(self, memory: Memory) -> Answer:
         return Answer(memory.neurons)
-
-    def learned(self) -> list[Memory]:
-        return self.memories
-
-    def negatives(self) -> dict[str, Sequence[str]]:
-        """Near-duplicates that copy all the same are left out: they are not what they are to stand for."""
-        return {
-            "ordinary": ordinary(self.member.unrelated[UNRELATED:]),
-            "near-duplicate": self.near,
-            "unusual": self.member.plan.unusual,
-        }
-
-    def origin(self) -> dict[str, Any]:
-        plan = self.member.plan
-        return {"seed": plan.seed, "memories": len(plan.memories)}
 
     def on_memory(self, memory: Memory, answer: Answer) -> dict[str, Any]:
         similarities = sorted(self.copies(memory.caption, [self.member.picture(memory)], answer))
@@ -131,7 +122,10 @@ class PlantedJudge(Judge):
 
 
 def learned(member: Member) -> tuple[list[Memory], list[str]]:
-    """Memories that were learned, under the rule that holds; their near-duplicates, one each, that are no copies."""
+    """Memories that were learned, under the rule that holds; their near-duplicates, one each.
+
+    Near-duplicates that copy all the same are left out: they are not what they are to stand for.
+    """
     memories, near = [], []
     for memory in member.plan.memories:
         measured = member.plan.measured.get(memory.caption, {})

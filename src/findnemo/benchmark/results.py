@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -133,8 +133,3 @@ def made() -> dict[str, Any]:
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
     }
-
-
-def kinds(results: Results) -> Iterator[str]:
-    """Kinds of memories, in the order in which they occur."""
-    yield from dict.fromkeys(s.kind for s in results.scores)

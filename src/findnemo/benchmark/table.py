@@ -16,7 +16,7 @@ from findnemo.benchmark.natural import NATURAL_VERSION
 from findnemo.benchmark.natural_scoring import UNTOUCHED
 from findnemo.benchmark.plan import SUITE_VERSION
 from findnemo.benchmark.planted_scoring import TRUTH
-from findnemo.benchmark.results import Results, kinds
+from findnemo.benchmark.results import Results
 from findnemo.benchmark.scoring import Alarm
 from findnemo.files.markdown import markdown_table
 from findnemo.stats.intervals import bootstrap, wilson
@@ -91,14 +91,8 @@ NATURAL: Figures = {
 }
 FIGURES = {SUITE_VERSION: PLANTED, NATURAL_VERSION: NATURAL}
 ENOUGH = 0.95
-DIGITS = {
-    "evaluations": 0,
-    "unrelated kept": 3,
-    "kept": 3,
-    "alignment": 3,
-    "neurons": 0,
-    "seconds": 1,
-}  # digits, where they are not two
+DIGITS = {"evaluations": 0, "neurons": 0, "seconds": 1}  # digits, where they are not two
+DIGITS |= dict.fromkeys(("unrelated kept", "kept", "alignment"), 3)
 ALARMS = "false alarms"
 
 
@@ -145,13 +139,14 @@ def apart(results: Results) -> dict[str, Results]:
 
 def by_kind(results: Results, figure: str = "precision") -> Rows:
     """Kind -> method -> one of the figures."""
-    groups: dict[tuple[str, str], list[Any]] = {}
-    for score in results.scores:
-        groups.setdefault((score.kind, score.method), []).append(score)
-    return {
-        kind: {method: PLANTED[figure](groups.get((kind, method), [])) for method in names(results)}
-        for kind in kinds(results)
-    }
+    table: Rows = {}
+    for kind in dict.fromkeys(s.kind for s in results.scores):
+        scores = [s for s in results.scores if s.kind == kind]
+        table[kind] = {
+            method: PLANTED[figure]([s for s in scores if s.method == method])
+            for method in names(results)
+        }
+    return table
 
 
 def markdown(results: Results) -> str:
