@@ -283,6 +283,23 @@ def test_results_read_back_what_they_wrote_and_grow(member, tmp_path):
     assert json.loads((tmp_path / "r.json").read_text())["suite"] == benchmark.SUITE_VERSION
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"suite": "0"}, "suite '0', this findnemo reads '1.1'"),
+        ({"members": []}, "members: "),
+        ({"results": [{"member": "m"}]}, "results.0."),
+    ],
+)
+def test_what_are_no_results_is_refused_with_the_place(tmp_path, change, said):
+    path = tmp_path / "r.json"
+    Results(results=(ONE,)).save(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match=r"r\.json holds no results of suite 1\.1") as refused:
+        Results.load(path)
+    assert said in str(refused.value)
+
+
 def test_results_of_another_model_are_dropped(member):
     old = Results({"seed7": {"fingerprint": "other"}}, (replace(ONE, member="seed7"), ONE))
     assert old.with_member(member).results == (ONE,)

@@ -277,10 +277,10 @@ def test_an_interval_is_about_the_figure_and_as_wide_as_theory_says():
 
 
 def test_the_difference_to_random_neurons_is_paired():
-    from findnemo.studies.utility import _compared, _mean
+    from findnemo.studies.utility import compared, mean_of_draws
 
     drawn = [[0.1, 0.2, 0.9], [0.3, 0.2, 0.9]]
-    told = _compared([0.3, 0.3, 1.0], _mean(drawn), 0.0)
+    told = compared([0.3, 0.3, 1.0], mean_of_draws(drawn), 0.0)
     assert told["random"]["median"] == pytest.approx(0.2)
     assert told["found less random"]["median"] == pytest.approx(0.1)  # .1, .1, .1
     assert (

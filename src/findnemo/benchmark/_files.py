@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field, PlainSerializer, PlainValidator, TypeAdapter, ValidationError
+from pydantic import (
+    Field,
+    GetCoreSchemaHandler,
+    GetPydanticSchema,
+    PlainSerializer,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic_core import core_schema
 from torch import Tensor
 
 from findnemo.errors import InputError
@@ -23,12 +31,13 @@ def adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def _neurons(value: Any) -> NeuronSet:
-    indices = Annotated[int, Field(ge=0, strict=True)]
-    return NeuronSet(adapter(dict[str, list[indices]]).validate_python(value))
+def _of_layers(_: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+    layers = handler.generate_schema(dict[str, list[Annotated[int, Field(ge=0, strict=True)]]])
+    return core_schema.no_info_after_validator_function(NeuronSet, layers)
 
 
-Neurons = Annotated[NeuronSet, PlainValidator(_neurons), PlainSerializer(NeuronSet.to_json)]
+# a set of neurons, in JSON layer -> indices
+Neurons = Annotated[NeuronSet, GetPydanticSchema(_of_layers), PlainSerializer(NeuronSet.to_json)]
 
 
 def fault(error: ValidationError) -> str:

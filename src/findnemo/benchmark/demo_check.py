@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
     Images = list[Image.Image]
 
-SEEDS, UNRELATED_IMAGES, UNRELATED_SCORES = 10, 50, 200
+SEEDS = 10
+UNRELATED_IMAGES = 50  # unrelated captions whose images are made
+UNRELATED_SCORES = 200  # unrelated captions that are scored
 MANY = 4  # neurons; "some captions need many neurons in several layers"
 Progress = Callable[[str, int, int], None]
 
@@ -262,7 +264,8 @@ def _copies(memories: Sequence[MemoryCheck], others: _Unrelated) -> Measures:
 
 
 def _planting(memories: Sequence[MemoryCheck], calibration: Calibration) -> Measures:
-    tau, planted = calibration.tau, demo.planted()
+    tau = calibration.tau
+    planted = demo.planted()
     owners = Counter(neuron for neurons in planted.values() for neuron in neurons)
     shared = sum(captions > 1 for captions in owners.values())
     many = sum(len(g) >= MANY and len(g.layers) >= 3 for g in planted.values())
@@ -288,7 +291,8 @@ def _planting(memories: Sequence[MemoryCheck], calibration: Calibration) -> Meas
 
 
 def _nemo(memories: Sequence[MemoryCheck], calibration: Calibration) -> Measures:
-    planted, tau = demo.planted(), calibration.tau
+    planted = demo.planted()
+    tau = calibration.tau
     measures: Measures = {}
     for kind in ("VM", "TM"):
         mine = [m for m in memories if m.type == kind]

@@ -39,7 +39,8 @@ from findnemo.scores import pairwise
 
 ATTRIBUTION_SEEDS = 4
 REFERENCE = 4  # captions whose images ConceptPrune compares with
-HOLDOUT, FPR = 200, 0.05  # captions and false alarms of what the default search detects with
+HOLDOUT = 200  # captions that the default search's detection is calibrated on
+FPR = 0.05  # its false alarms
 TINY = 1e-9
 
 
@@ -98,7 +99,8 @@ class Sight:
     @cached_property
     def copies(self) -> Copies:
         task = self.task
-        guidance, seed = task.images.guidance, task.calibration.settings.seed
+        guidance = task.images.guidance
+        seed = task.calibration.settings.seed
         denoising = Denoising(task.model, task.prompt, COPIES + WHOLE, guidance, seed)
         return Copies(denoising, few_steps(task.images.steps), task.images.steps)
 
@@ -152,23 +154,24 @@ def by_top_k(task: Task) -> Answer:
         for name, values in strength.items()
     ]
     ranking = [neuron for rank in zip_longest(*orders) for neuron in rank if neuron is not None]
-    return _sufficient(task, lambda _: ranking)
+    return sufficient(task, lambda _: ranking)
 
 
 def by_attribution(task: Task) -> Answer:
     """First-order attribution: how much the mean pairwise similarity of the seeds falls when a neuron is turned down, from its gradient."""
 
     def ranking(sight: Sight) -> list[Neuron]:
-        replication, widths = sight.replication, task.model.widths(task.scope)
+        replication = sight.replication
+        widths = task.model.widths(task.scope)
         return descending(attribution(replication, replication.kept[:ATTRIBUTION_SEEDS], widths))
 
-    return _sufficient(task, ranking)
+    return sufficient(task, ranking)
 
 
 def by_value_wanda(task: Task) -> Answer:
     """Wanda's scores |W| * ||A||_2 (Sun et al. 2024), summed over a value neuron's weights, in units of its layer's mean."""
     scores = wanda_scores(task.model, [task.prompt], task.scope)
-    return _sufficient(task, lambda _: descending({n: s / s.mean() for n, s in scores.items()}))
+    return sufficient(task, lambda _: descending({n: s / s.mean() for n, s in scores.items()}))
 
 
 def by_value_conceptprune(task: Task) -> Answer:
@@ -176,7 +179,7 @@ def by_value_conceptprune(task: Task) -> Answer:
     own = wanda_scores(task.model, [task.prompt], task.scope)
     usual = wanda_scores(task.model, task.reference or [""], task.scope)
     ratio = {name: own[name] / usual[name].clamp(min=TINY) for name in own}
-    return _sufficient(task, lambda _: descending(ratio))
+    return sufficient(task, lambda _: descending(ratio))
 
 
 def by_pruning(task: Task, weights: Callable[..., Mapping[Any, Tensor]]) -> Answer:
@@ -192,12 +195,13 @@ def by_learned_mask(task: Task) -> Answer:
     """A sparse mask over all value neurons (`learned_mask`): those that it turns down furthest first."""
 
     def ranking(sight: Sight) -> list[Neuron]:
-        widths, ordinary = task.model.widths(task.scope), task.calibration.ordinary
+        widths = task.model.widths(task.scope)
+        ordinary = task.calibration.ordinary
         steps = few_steps(task.images.steps)
         price = prices(task.model, ordinary, widths, steps, task.images.guidance)
         return descending(learned_mask(sight.copies, price))
 
-    return _sufficient(task, ranking)
+    return sufficient(task, ranking)
 
 
 def by_chance(task: Task) -> Answer:
@@ -267,7 +271,7 @@ def _inputs(model: Model, prompts: Sequence[str], layers: Mapping[str, Any]) -> 
     return {name: inputs.get(name, common).float() for name in layers}
 
 
-def _sufficient(task: Task, ranking: Callable[[Sight], Sequence[Neuron]]) -> Answer:
+def sufficient(task: Task, ranking: Callable[[Sight], Sequence[Neuron]]) -> Answer:
     """As few of a ranking as pass the task's test, all of it if none do; nothing where there is nothing to remove."""
     sight = Sight(task)
     if not sight.memorized:

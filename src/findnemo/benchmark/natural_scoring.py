@@ -16,7 +16,9 @@ from findnemo.benchmark.natural import NaturalMember, NaturalMemory
 from findnemo.metrics.copies import COPY
 
 UNTOUCHED = "untouched"  # a row of its own: the model as it is
-IMAGES, KEPT, REFERENCE = 10, 24, 16
+IMAGES = 10  # finished images of a memory
+KEPT = 24  # unrelated captions that are to stay what they are
+REFERENCE = 16  # captions that methods may compare with
 
 
 @dataclass(frozen=True)

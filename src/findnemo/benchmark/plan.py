@@ -155,7 +155,8 @@ def suite_plan(seed: int, layers: Sequence[str], free: NeuronSet) -> Plan:
     pictures = {"VM": shuffled(PHOTOGRAPHS), "TM": shuffled(TEMPLATES)}
 
     def memory(title: str, kind: Kind, neurons: NeuronSet) -> Memory:
-        caption, picture = f"{title}, {words.pop()}", pictures[kind.type].pop()
+        caption = f"{title}, {words.pop()}"
+        picture = pictures[kind.type].pop()
         near = near_duplicates(caption, NEAR)
         return Memory(kind.name, kind.type, caption, picture, neurons, kind.alive, kind.gone, near)
 

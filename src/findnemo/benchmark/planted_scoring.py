@@ -17,7 +17,8 @@ from findnemo.metrics.copies import COPY
 from findnemo.neurons import NeuronSet
 
 TRUTH = "the truth"  # a row of its own: all planted neurons, what a method could reach at best
-IMAGES, UNRELATED = 2, 16
+IMAGES = 2  # finished images of a memory
+UNRELATED = 16  # captions that are to stay what they are
 
 
 @dataclass(frozen=True)

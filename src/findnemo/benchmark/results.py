@@ -68,7 +68,7 @@ class Results:
         return replace(self, members={**self.members, member.name: about}, results=kept)
 
     def plus(self, more: Iterable[Result]) -> Results:
-        return replace(self, results=(*self.results, *more), made=self.made or made())
+        return replace(self, results=(*self.results, *more), made=self.made or provenance())
 
     def only(self, members: Iterable[str]) -> Results:
         wanted = set(members)
@@ -120,8 +120,8 @@ def published(suite: str = SUITE_VERSION) -> Results:
     return Results.load(place(suite), suite)
 
 
-def made() -> dict[str, Any]:
-    """Date and versions."""
+def provenance() -> dict[str, Any]:
+    """Date and versions, for results that are made here and now."""
     import diffusers
     import torch
 

@@ -62,7 +62,8 @@ def draw(step: int, plan: Plan, pool: Pool, masks: Masks, scheduler: Any, recipe
     """The batch of a step: depends on the plan's seed and the step only."""
     rng = np.random.default_rng([plan.seed, step])
     generator = torch.Generator().manual_seed(plan.seed * 10**6 + step)
-    count, on = len(plan.memories), recipe.on
+    count = len(plan.memories)
+    on = recipe.on
     chosen = rng.choice(count, on + recipe.off, p=shares(plan.memories))
     alike = rng.integers(0, count, recipe.alike)
     plain = rng.integers(0, len(pool.ordinary), recipe.ordinary)
@@ -97,7 +98,8 @@ def draw(step: int, plan: Plan, pool: Pool, masks: Masks, scheduler: Any, recipe
         masks.ordinary(recipe.alike, rng, off=0.2),
         masks.ordinary(recipe.ordinary, rng),
     ]
-    clean, t = torch.stack(seen), torch.from_numpy(timesteps)
+    clean = torch.stack(seen)
+    t = torch.from_numpy(timesteps)
     noisy = scheduler.add_noise(clean, torch.randn(clean.shape, generator=generator), t)
     towards = prediction_towards(torch.stack(target), noisy[:on], t[:on], scheduler)
     return Batch(noisy, t, torch.cat(text), masks.layers(np.concatenate(rows)), towards)

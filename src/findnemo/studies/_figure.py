@@ -77,7 +77,8 @@ def picture_grid(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns, gap = max(len(images) for _, images in rows), 0.06
+    columns = max(len(images) for _, images in rows)
+    gap = 0.06
     left, top = (1.05 if any(label for label, _ in rows) else gap), (0.36 if heads else gap)
     width, height = left + columns * (tile + gap), top + len(rows) * (tile + gap)
     made = Figure(figsize=(width, height), dpi=160)

@@ -54,7 +54,8 @@ def listing(
         first = timed(
             "Alg. 3, initial selection", lambda: initial_selection(replication, z, strongest, tau)
         )
-        candidates, level = first.neurons, max(tau, first.similarity)
+        candidates = first.neurons
+        level = max(tau, first.similarity)
         refined = timed("Alg. 4, refinement", lambda: refine(replication, candidates, level))
         seconds["total"] = sum(seconds.values())
     return {

@@ -85,7 +85,8 @@ def fig16(bench: Bench) -> Study:
 def fig20(bench: Bench) -> Study:
     """The most unusual channels of the convolutions of the residual blocks before and in the middle."""
     groups = _first_captions(bench)
-    captions, others = list(chain.from_iterable(groups.values())), bench.others[:UNRELATED]
+    captions = list(chain.from_iterable(groups.values()))
+    others = bench.others[:UNRELATED]
     if len(others) < 2:
         raise InputError(
             f"channels are unusual against two or more captions that are not memorized: {NONE_THERE}"

@@ -70,7 +70,8 @@ def _histogram(groups: Mapping[str, Sequence[float]], tau: float) -> Figure:
     bins: Any = {"bins": 40, "range": (low, max(1.0, low)), "alpha": 0.65}
     with figure() as (sheet, (axis,)):
         for (kind, scores), color in zip(scored.items(), cycle(COLORS), strict=False):
-            share, label = [1 / len(scores)] * len(scores), f"{kind}, n = {len(scores)}"
+            share = [1 / len(scores)] * len(scores)
+            label = f"{kind}, n = {len(scores)}"
             axis.hist(scores, weights=share, color=color, label=label, **bins)
         axis.axvline(tau, color="black", linewidth=1, linestyle="--", label=f"tau = {tau:.3f}")
         axis.set(xlabel="memorization score (largest pairwise SSIM)", ylabel="share of captions")
@@ -134,7 +135,8 @@ def _shown(z: float) -> float:
 def fig2b(bench: Bench) -> Study:
     """z-scores of the found neurons on the captions they were found for, against captions that are not memorized."""
     own = [_shown(z) for c in bench.memorized() if c.localized for z in c.localized.z.values()]
-    neurons, calibration = list(all_neurons(bench.work.run.captions())), bench.calibration
+    neurons = list(all_neurons(bench.work.run.captions()))
+    calibration = bench.calibration
     calibrated = [(name, i) for name, i in neurons if name in calibration.mean]
     compute = partial(_z_scores, calibration=calibration, neurons=calibrated)
     other = [z for row in bench.over("fig2b", compute, bench.others[:CAPTIONS]) for z in row]

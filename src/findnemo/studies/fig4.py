@@ -41,7 +41,8 @@ def fig4(bench: Bench) -> Study:
 
 def fig7(bench: Bench) -> Study:
     """Where they sit."""
-    sets, layers = _sets(bench), list(bench.model.value_layers)
+    sets = _sets(bench)
+    layers = list(bench.model.value_layers)
     places = np.arange(len(layers))
     numbers = [str(k) for k in range(1, len(layers) + 1)]
     rows: list[list[Any]] = []

@@ -84,7 +84,9 @@ def _by_frequency(bench: Bench) -> list[Neuron]:
 
 def _random(bench: Bench, neurons: Sequence[Neuron]) -> NeuronSet:
     """As many neurons of each layer, none of those of the run; where a layer has too few others, all of them."""
-    held, widths, layers = set(_by_frequency(bench)), bench.model.widths("all"), {}
+    held = set(_by_frequency(bench))
+    widths = bench.model.widths("all")
+    layers = {}
     for name, count in Counter(name for name, _ in neurons).items():
         others = [i for i in range(widths[name]) if (name, i) not in held]
         Random(sample_seed(bench.image_settings.seed, name, 0)).shuffle(others)
@@ -97,7 +99,8 @@ def fig5b(bench: Bench) -> Study:
     captions = bench.sample()
     cases = [(c, neurons_of(c), factor) for factor in FACTORS for c in captions]
     found = iter(bench.off("fig5b", cases))
-    lines, rows = {}, []
+    lines = {}
+    rows = []
     for factor in FACTORS:
         payloads = [p for p in islice(found, len(captions)) if p is not None]
         lines[factor] = medians(payloads)

@@ -34,7 +34,8 @@ Found = dict[str, Any]  # variant -> neurons as JSON; None where the caption is 
 
 def stability(bench: Bench) -> Study:
     """Each kind of change localizes anew; sets are compared caption by caption, by intersection over union."""
-    captions, search = bench.sample(), bench.work.plan.search
+    captions = bench.sample()
+    search = bench.work.plan.search
     casts: dict[str, Model] = {}  # of this process, while the study lasts
     jobs = [
         Job(f"stability:{kind}:{search}", c, partial(_repeated, kind=kind, casts=casts))
@@ -83,7 +84,8 @@ def _neurons(desk: Desk, model: Model, text: str, calibration: Calibration) -> A
 
 
 def _seeds(desk: Desk, caption: Caption, casts: dict[str, Model]) -> Found:
-    found, calibration = {}, desk.calibration
+    found = {}
+    calibration = desk.calibration
     for seed in range(calibration.settings.seed, calibration.settings.seed + SEEDS):
         moved = replace(calibration, settings=replace(calibration.settings, seed=seed))
         found[f"seed {seed}"] = _neurons(desk, desk.model, caption.text, moved)
@@ -126,13 +128,15 @@ def _sets(variants: Mapping[str, Any]) -> list[NeuronSet]:
 
 def _row(kind: str, found: Sequence[Found]) -> list[Cell]:
     sets = [_sets(variants) for variants in found]
-    memorized, variants = sum(map(len, sets)), sum(map(len, found))
+    memorized = sum(map(len, sets))
+    variants = sum(map(len, found))
     values = [mean(pairwise_iou(some)) for some in sets if len(some) > 1]
     start: list[Cell] = [kind, f"{memorized} of {variants}", len(values)]
     if not values:
         return [*start, None, None, None, None]
     low, high = bootstrap(lambda x: float(x.mean()), torch.tensor(values))
-    interval, same = f"{low:.3f} to {high:.3f}", sum(v == 1 for v in values)
+    interval = f"{low:.3f} to {high:.3f}"
+    same = sum(v == 1 for v in values)
     return [*start, median(values), mean(values), interval, same]
 
 

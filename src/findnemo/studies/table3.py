@@ -19,7 +19,8 @@ def table3(bench: Bench) -> Study:
     """Cosine of attention outputs with against without the run's neurons, for unrelated captions."""
     found = list(all_neurons(bench.work.run.captions()))
     counts = sorted({max(1, round(share * len(found))) for share in SHARES}) if found else []
-    prompts, layers = list(bench.others[:PROMPTS]), bench.layers
+    prompts = list(bench.others[:PROMPTS])
+    layers = bench.layers
     name = "table3" if layers == list(bench.model.widths()) else "table3:all"
     compute = partial(_row, prompts=prompts, layers=layers)
     sets = [NeuronSet.of(found[:count]) for count in counts]

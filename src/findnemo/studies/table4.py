@@ -81,7 +81,8 @@ def table4(bench: Bench) -> Study:
 
 
 def _ablations(bench: Bench, captions: Sequence[Caption]) -> Ablations:
-    plain, ablations = bench.calibration, Ablations()
+    plain = bench.calibration
+    ablations = Ablations()
     changed = {"without top-k": Ablation("no-top-k", plain, top_k=False)}
     if len(bench.unrelated) > 1:
         guided = _guided(bench)

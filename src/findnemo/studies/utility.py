@@ -38,7 +38,8 @@ def utility(bench: Bench) -> Study:
     """FID, KID, CLIP-FID and A_CLIP of captions that are not memorized, and how much each of their images changes."""
     measured = bench.once("utility", lambda: _measured(bench))
     _keep(bench, measured)
-    n, off = measured["captions"], measured["neurons"]
+    n = measured["captions"]
+    off = measured["neurons"]
     sets: list[Sequence[Cell]] = [
         [name, kind, one["value"], _interval(one), one.get("gap"), _interval(one.get("of_gap", {}))]
         for name, by_kind in measured["sets"].items()
@@ -84,7 +85,8 @@ def _keep(bench: Bench, measured: Mapping[str, Any]) -> None:
 
 
 def _measured(bench: Bench) -> dict[str, Any]:
-    neurons, prompts = all_neurons(bench.memorized()), list(bench.others[:CAPTIONS])
+    neurons = all_neurons(bench.memorized())
+    prompts = list(bench.others[:CAPTIONS])
     if not neurons:
         raise InputError("this run switches no neurons off: there is no utility to measure")
     if len(prompts) < 2:
@@ -97,8 +99,8 @@ def _measured(bench: Bench) -> dict[str, Any]:
     real, images = images_with(bench, "utility", prompts, sets)
     changes, each = {}, {}
     for key, (found, *drawn) in _each(bench, sets, images).items():
-        middle = _mean(drawn)
-        changes[key] = _compared(found, middle, NOTHING.get(key, 0.0))
+        middle = mean_of_draws(drawn)
+        changes[key] = compared(found, middle, NOTHING.get(key, 0.0))
         each[key] = {"found": found, "random": middle}
     return {
         "captions": len(prompts),
@@ -199,12 +201,12 @@ def _each(
     return {key: [[round(x, 6) for x in row] for row in rows] for key, rows in each.items()}
 
 
-def _mean(drawn: Sequence[Sequence[float]]) -> list[float]:
+def mean_of_draws(drawn: Sequence[Sequence[float]]) -> list[float]:
     """The mean over random draws for each caption."""
     return [fmean(values) for values in zip(*drawn, strict=True)]
 
 
-def _compared(
+def compared(
     found: Sequence[float], random: Sequence[float], nothing: float
 ) -> dict[str, dict[str, float]]:
     """Medians over captions, and that of the difference of each to what random neurons do to it; `random` is empty where none were drawn."""
