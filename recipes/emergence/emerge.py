@@ -55,6 +55,10 @@ class Config:
     seed: int = 0
 
     @property
+    def widths(self) -> tuple[int, int, int, int]:
+        return self.width, 2 * self.width, 3 * self.width, 3 * self.width
+
+    @property
     def name(self) -> str:
         return f"width{self.width}-repeats{self.repeats}-seed{self.seed}"
 
@@ -88,17 +92,17 @@ def make_data(model: Model, scenes: int, repeated: int, seed: int) -> Data:
     return Data(text, latents, tuple(captions[scenes : scenes + len(pictures)]), tuple(pictures))
 
 
-def new_unet(width: int, text_width: int) -> UNet2DConditionModel:
-    """The demo's layout at another width."""
+def new_unet(widths: tuple[int, int, int, int], text_width: int) -> UNet2DConditionModel:
+    """The demo's layout with other widths of its blocks."""
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
         out_channels=4,
-        block_out_channels=(width, 2 * width, 3 * width, 3 * width),
+        block_out_channels=widths,
         layers_per_block=2,
         cross_attention_dim=text_width,
         attention_head_dim=2,
-        norm_num_groups=min(16, width),
+        norm_num_groups=min(16, widths[0]),
         down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
     )
@@ -124,7 +128,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     state = folder / "state.safetensors"
     torch.manual_seed(config.seed)
-    unet = new_unet(config.width, data.text.shape[2]).to(device).train()
+    unet = new_unet(config.widths, data.text.shape[2]).to(device).train()
     averaged = copy.deepcopy(unet)
     weights, average = dict(unet.named_parameters()), dict(averaged.named_parameters())
     optimizer = torch.optim.AdamW(unet.parameters(), lr=RATE, weight_decay=0.01)

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from data import scenes
-from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 
 import findnemo
@@ -26,7 +25,7 @@ from findnemo.benchmark.training import cosine, drawn_timesteps
 from findnemo.models import Model
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "emergence"))
-from emerge import EARLY, Sample, velocity_step
+from emerge import EARLY, Sample, new_unet, velocity_step
 
 WIDTHS = (32, 48, 64, 64)
 SCENES, STEPS, BATCH, RATE = 12_000, 5_000, 32, 1.2e-3
@@ -38,28 +37,13 @@ def pruned() -> Model:
     return findnemo.load(findnemo.prune(model, freed(model)))
 
 
-def new_unet(text_width: int) -> UNet2DConditionModel:
-    return UNet2DConditionModel(
-        sample_size=16,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=WIDTHS,
-        layers_per_block=2,
-        cross_attention_dim=text_width,
-        attention_head_dim=2,
-        norm_num_groups=16,
-        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    )
-
-
 def train(folder: Path, steps: int = STEPS, device: str = "cpu") -> None:
     """Train the U-Net of `plain` into `folder`, or go on where it stopped."""
     model = findnemo.load("demo", "cpu", "float32")
     data, state = scenes(model, SCENES, folder), folder / "plain-state.safetensors"
     empty, scheduler = model.encode([""]).tokens.float(), model.pipeline.scheduler
     torch.manual_seed(0)
-    unet = new_unet(data.text.shape[2]).to(device).train()
+    unet = new_unet(WIDTHS, data.text.shape[2]).to(device).train()
     unet.set_attn_processor(AttnProcessor())  # at this size faster than fused attention on a CPU
     averaged = copy.deepcopy(unet)
     weights, average = dict(unet.named_parameters()), dict(averaged.named_parameters())
