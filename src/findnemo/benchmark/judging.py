@@ -15,7 +15,7 @@ from findnemo.benchmark.member import Member
 from findnemo.benchmark.methods import Answer, Task
 from findnemo.benchmark.natural import NaturalMember
 from findnemo.images import generate_many
-from findnemo.passes import Probe
+from findnemo.passes import Rows
 from findnemo.scores import SIMILARITIES
 from findnemo.seeds import FRESH
 from findnemo.verification import finished, fresh, nearest, same_seed_of_memory
@@ -126,18 +126,18 @@ class Judge(ABC):
 
     def kept(self, answer: Answer) -> float:
         """Mean same-seed similarity of the unrelated captions' noise differences, 1 where nothing changes."""
-        probe, before = self._unrelated
+        rows, before = self._unrelated
         with answer.applied(self.model):
-            after = probe.deltas()
+            after = rows.deltas()
         alike = SIMILARITIES[self.settings.similarity](before, after, 1)
         return round(float(alike.mean()), 4)
 
     @cached_property
-    def _unrelated(self) -> tuple[Probe, Tensor]:
-        """A probe of the unrelated captions, and their noise differences in the untouched model."""
-        rows = [(caption, FRESH) for caption in self.unrelated]
-        probe = Probe.of_many(self.model, rows, self.settings, self.model.encode(self.unrelated))
-        return probe, probe.deltas()
+    def _unrelated(self) -> tuple[Rows, Tensor]:
+        """Passes of the unrelated captions, and their noise differences in the untouched model."""
+        samples = [(caption, FRESH) for caption in self.unrelated]
+        rows = Rows(self.model, samples, self.settings, self.model.encode(self.unrelated))
+        return rows, rows.deltas()
 
     def alignment(self, answer: Answer) -> float:
         """Mean cosine of picture and caption (the demo's CLIP) over the first unrelated captions."""

@@ -317,7 +317,6 @@ def _about(run: Run, known: dict[str, Any]) -> list[tuple[str, str]]:
         if len(calibration.trajectories) < calibration.count
         else ""
     )
-    screen = settings.get("screen")
     sampled = overview.sampler_of(settings)
     sampler = f", sampler {sampled}" if sampled else ""
     rows = [
@@ -340,12 +339,6 @@ def _about(run: Run, known: dict[str, Any]) -> list[tuple[str, str]]:
                 if found.get("guidance") is not None
                 else ", no guidance"
             ),
-        ),
-        (
-            "Screen",
-            f"captions under {number(screen['below'])} after {screen['samples']} seeds set aside"
-            if screen
-            else "none",
         ),
         ("Search", settings["search"]),
         *([("Scope", _scope(settings["scope"], run.meta("scan")))] if "scope" in settings else []),

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
-from findnemo.calibration import Calibration, layer_activations
+from findnemo.calibration import Calibration, activations
 from findnemo.errors import InputError
 from findnemo.localization import initial_selection, out_of_distribution_neurons, refine
 from findnemo.localization.candidates import THETA
 from findnemo.localization.replication import Replication
 from findnemo.models import Model
 from findnemo.neurons import EMPTY
-from findnemo.passes import Probe
+from findnemo.passes import Probe, spending
 
 T = TypeVar("T")
 NO_SCORES = "the calibration has no hold-out scores (imported statistics): make one with `findnemo calibrate --prompts`"
@@ -41,39 +40,32 @@ def listing(
         return result
 
     tau = calibration.tau
-    probe = Probe(model, prompt, calibration.settings, reuse=True)
-    replication = timed("Alg. 1, noise differences", lambda: Replication(probe, tau))
-    absolute, z = unusualness(probe, calibration)
-    timed(
-        "Alg. 2, out-of-distribution neurons",
-        lambda: out_of_distribution_neurons(z, absolute, THETA, 0),
-    )
     candidates = refined = EMPTY
-    if replication.kept:
-        strongest = absolute if top_k else {name: values[:0] for name, values in absolute.items()}
-        first = timed(
-            "Alg. 3, initial selection", lambda: initial_selection(replication, z, strongest, tau)
+    with spending() as spent:
+        probe = Probe(model, prompt, calibration.settings, reuse=True)
+        replication = timed("Alg. 1, noise differences", lambda: Replication(probe, tau))
+        absolute = activations(model, prompt, probe.text)
+        z = calibration.z_scores(absolute)
+        timed(
+            "Alg. 2, out-of-distribution neurons",
+            lambda: out_of_distribution_neurons(z, absolute, THETA, 0),
         )
-        candidates = first.neurons
-        level = max(tau, first.similarity)
-        refined = timed("Alg. 4, refinement", lambda: refine(replication, candidates, level))
-        seconds["total"] = sum(seconds.values())
+        if replication.kept:
+            top = absolute if top_k else {name: values[:0] for name, values in absolute.items()}
+            first = timed(
+                "Alg. 3, initial selection", lambda: initial_selection(replication, z, top)
+            )
+            candidates = first.neurons
+            level = max(tau, first.similarity)
+            refined = timed("Alg. 4, refinement", lambda: refine(replication, candidates, level))
+            seconds["total"] = sum(seconds.values())
     return {
         "memorized": bool(replication.kept),
         "candidates": candidates.to_json(),
         "refined": refined.to_json(),
         "seconds": seconds,
-        "evaluations": probe.evaluations,
+        "evaluations": spent.evaluations,
     }
-
-
-def unusualness(
-    probe: Probe, calibration: Calibration
-) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
-    """|activation| of every value neuron on a prompt, and its z-score; layer -> (width,)."""
-    rows = layer_activations(probe.model, [probe.prompt], probe.text)
-    absolute = {name: values[0] for name, values in rows.items()}
-    return absolute, calibration.z_scores(absolute)
 
 
 def with_tau(calibration: Calibration, deviations: float) -> Calibration:

@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from findnemo.calibration import Calibration
-from findnemo.localization import out_of_distribution_neurons
-from findnemo.localization.replication import Replication
-from findnemo.passes import Probe
+from findnemo.localization import evidence, out_of_distribution_neurons
 from findnemo.runs.audit import Answer
 from findnemo.runs.store import Caption
 from findnemo.studies._bench import Bench, Desk, Study, by_type
 from findnemo.studies._figure import figure
-from findnemo.studies._nemo import unusualness
 from findnemo.studies._table import Table
 
 if TYPE_CHECKING:
@@ -50,10 +47,12 @@ def fig14(bench: Bench) -> Study:
 
 
 def _grid(desk: Desk, caption: Caption, calibration: Calibration) -> Answer:
-    probe = Probe(desk.model, caption.text, calibration.settings, reuse=True)
-    replication = Replication(probe, calibration.tau)
-    absolute, z = unusualness(probe, calibration)
-    sets = [[out_of_distribution_neurons(z, absolute, theta, k) for k in KS] for theta in THETAS]
+    seen = evidence(desk.model, caption.text, calibration)
+    replication = seen.replication
+    sets = [
+        [out_of_distribution_neurons(seen.z, seen.absolute, theta, k) for k in KS]
+        for theta in THETAS
+    ]
     similarity = [
         [replication.similarity(s) if replication.kept else 1.0 for s in row] for row in sets
     ]
