@@ -269,31 +269,19 @@ def audit(
 
 def show_result(run: Run, fail: bool, json: bool, quiet: bool, report: bool = False) -> None:
     """What came of the captions that were asked for. Ends the command with status 1 where one failed, or `fail` and one is memorized."""
-    from findnemo.cli._show import show_run
+    from findnemo.cli._show import failed, say_report, show_run
     from findnemo.runs import ASKED, counts, summary, told
-    from findnemo.runs.overview import layers_shown
 
     with run:
         numbers = counts(run, ASKED)
         if json:
             print_json(summary(run))
         elif not quiet:
-            shown = told(run)
-            layers = layers_shown(run, shown, paper_layers(run))
-            show_run(run, list(layers), shown, numbers["captions"])
+            show_run(run, told(run), numbers["captions"])
             sheets = f", images in {run.path / 'sheets'}" if (run.path / "sheets").is_dir() else ""
             stdout.print(plain(f"results in {run.path / 'results.csv'}{sheets}"), soft_wrap=True)
             if report:
-                where = run.path / "report.html"
-                stdout.print(plain(f"report in {where}: open it in a browser"), soft_wrap=True)
-        failed = numbers["failed"] or (run.meta("quality") or {}).get("failed")
-    if failed or (fail and numbers["memorized"]):
+                say_report(run.path / "report.html")
+        broken = failed(run, numbers)
+    if broken or (fail and numbers["memorized"]):
         raise typer.Exit(FAILED)
-
-
-def paper_layers(run: Run) -> dict[str, int]:
-    """The layers that the run's calibration knows, with their widths."""
-    from findnemo.calibration import Calibration
-
-    mean = Calibration.load(run.path / "calibration").mean
-    return {name: len(values) for name, values in mean.items()}

@@ -58,6 +58,8 @@ class Global:
     debug: bool = False
 
 
+EDGELESS: dict[str, Any] = {"show_edge": False, "pad_edge": False}  # tables of rich
+LOOSE: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 1, 0, 0)}
 stdout = Console(highlight=False)
 stderr = Console(stderr=True, highlight=False)
 

@@ -17,14 +17,14 @@ KINDS = {
 
 
 def grouped(**left_out: tuple[str, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A command whose parameters of a group of options are filled from the command line.
+    """A command whose parameters of a group of options, each with a default, are filled from the command line.
 
     `left_out`: parameter -> fields of its group that this command does not offer; they keep their defaults. Fields without help are
     never offered. What several groups have in common, a column say, is given once.
 
     >>> from findnemo.tasks import Workers
     >>> @grouped(crew=("ray", "threads"))
-    ... def command(crew: Workers) -> None:
+    ... def command(crew: Workers = Workers()) -> None:
     ...     print(crew)
     >>> command(workers=2)
     Workers(workers=2, ray=None, threads=None)
@@ -49,12 +49,16 @@ def grouped(**left_out: tuple[str, ...]) -> Callable[[Callable[..., None]], Call
             kinds = typing.get_type_hints(parameter.annotation)
             for field in dataclasses.fields(parameter.annotation):
                 if field.name in fields[name]:
-                    shown.setdefault(field.name, _parameter(field, kinds[field.name], parameter))
+                    shown.setdefault(
+                        field.name, _parameter(field, kinds[field.name], parameter.default)
+                    )
 
         @wraps(command)
         def run(**given: Any) -> None:
             filled = {
-                name: _filled(p, {f: given[f] for f in fields[name] if f in given})
+                name: dataclasses.replace(
+                    p.default, **{f: given[f] for f in fields[name] if f in given}
+                )
                 for name, p in groups.items()
             }
             plain = {name: given[name] for name in given if name in own.parameters}
@@ -67,21 +71,13 @@ def grouped(**left_out: tuple[str, ...]) -> Callable[[Callable[..., None]], Call
     return decorate
 
 
-def _filled(parameter: inspect.Parameter, given: dict[str, Any]) -> Any:
-    """The group that a command begins with, with what was given in place of its defaults."""
-    if parameter.default is not inspect.Parameter.empty:
-        return dataclasses.replace(parameter.default, **given)
-    return parameter.annotation(**given)
-
-
-def _parameter(field: dataclasses.Field, kind: Any, group: inspect.Parameter) -> inspect.Parameter:
+def _parameter(field: dataclasses.Field, kind: Any, group: Any) -> inspect.Parameter:
+    """A field as an option, with the default of the `group` that the command begins with."""
     about = field.metadata
     option = typer.Option(*about["flags"], help=about["help"], **about["limits"])
-    own = group.default is not inspect.Parameter.empty
-    default = getattr(group.default, field.name) if own else field.default
     return inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=default,
+        default=getattr(group, field.name),
         annotation=Annotated[KINDS.get(kind, kind), option],
     )

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from findnemo.cli._common import (
+    LOOSE,
     JsonOpt,
     ModelArg,
     MovedOpt,
@@ -137,14 +138,7 @@ def show(made: Any) -> None:
     heads = list(made.columns)
     own = [k for k, head in enumerate(heads) if not head.endswith(PAPER)]
     theirs = {k: heads.index(heads[k] + PAPER) for k in own if heads[k] + PAPER in heads}
-    table = Table(
-        title=made.title,
-        box=None,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-        header_style="bold",
-        title_justify="left",
-    )
+    table = Table(title=made.title, title_justify="left", **LOOSE)
     for k in own:
         table.add_column(
             heads[k],
@@ -155,18 +149,12 @@ def show(made: Any) -> None:
     for row in made.rows:
         table.add_row(*(_cell(row[k], row[theirs[k]] if k in theirs else None) for k in own))
     stdout.print(table)
-    stdout.print(
-        plain(made.note)
-        + (" [dim]In grey: the paper's, on Stable Diffusion v1.4.[/]" if theirs else ""),
-        soft_wrap=True,
-    )
+    grey = " [dim]In grey: the paper's, on Stable Diffusion v1.4.[/]" if theirs else ""
+    stdout.print(plain(made.note) + grey, soft_wrap=True)
 
 
 def _cell(ours: Any, theirs: Any) -> str:
     """`0.96±0.02`, under it the interval if there is one, and what was published."""
-    text = plain(
-        ""
-        if ours is None
-        else str(ours).replace(" ± ", "±").replace(" [", "\n[").replace(", ", " ")
-    )
+    short = "" if ours is None else str(ours).replace(" ± ", "±")
+    text = plain(short.replace(" [", "\n[").replace(", ", " "))
     return text if theirs is None else f"{text}\n[dim]{plain(str(theirs))}[/]"
