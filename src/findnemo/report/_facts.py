@@ -14,6 +14,7 @@ from findnemo.calibration import Calibration, tau_interval
 from findnemo.errors import InputError
 from findnemo.localization import Scan
 from findnemo.localization.trajectory import GONE
+from findnemo.neurons import Neuron
 from findnemo.report import _charts as charts
 from findnemo.report._attacks import attack, attempts, hardened
 from findnemo.report._captions import card, example, reasons, wanted_pictures
@@ -101,23 +102,25 @@ def facts(run: Run) -> dict[str, Any]:
     pictures = thumbnails(wanted)
     off = [c for c in captions if len(switched_off(c))]
     held = overview.holders(off)
-    shared = [(neuron, some) for neuron, some in held.items() if len(some) > 1]
     listed = list_of(run)
     checked = [c for c in memorized if c.verified and standing(c) != "out of reach"]
-    return {
+    head = {
         "name": overview.name_of(run.meta("source")),
-        "about": _about(run, captions, calibration),
         "verdict": verdict(captions, sum(widths.values())),
         "trouble": _trouble(captions, tau),
         "figures": figures(captions, widths, quality),
         "example": first and card(run.path, first, numbers, pictures, large=True),
+        "about": _about(run, captions, calibration),
         "tau": tau,
-        "suspected": len(suspected),
         "least": LEAST,
+    }
+    scores = {
         "distribution": _distribution(captions, calibration, tau),
         "pairs": settings["calibration"].get("pairs", "largest"),
         "holdout": _holdout(calibration, tau),
         "listed": None if listed is None else list_told(listed),
+    }
+    neurons = {
         "map": charts.neuron_map(widths, {neuron: len(some) for neuron, some in held.items()}),
         "numbers": numbers,
         "layers": [
@@ -125,9 +128,9 @@ def facts(run: Run) -> dict[str, Any]:
             for name, width in widths.items()
         ],
         "sizes": charts.sizes([len(neurons_of(c)) for c in off if state(c) == "memorized"]),
-        "shared": sorted(
-            shared, key=lambda one: (-len(one[1]), numbers.get(one[0][0], 0), one[0][1])
-        )[:SHARED],
+        "shared": _shared(held, numbers),
+    }
+    effect = {
         "before_after": _before_after(checked),
         "quality": _quality(quality),
         "mitigations": _mitigations(run, captions),
@@ -135,11 +138,27 @@ def facts(run: Run) -> dict[str, Any]:
         "attempts": attempts(run.meta("attempts")),
         "tried": sentences(run.meta("attempts"), run.meta("attack")),
         "hardened": hardened(run.meta("hardened")),
+    }
+    each = {
         "cards": [card(run.path, c, numbers, pictures) for c in [*memorized, *suspected]],
         "q": q_values(p_values(run)),
+        "suspected": len(suspected),
         "others": _others(captions),
         "pictures_left_out": len(wanted) - len(pictures),
     }
+    return head | scores | neurons | effect | each
+
+
+def _shared(
+    held: Mapping[Neuron, list[Caption]], numbers: Mapping[str, int]
+) -> list[tuple[Neuron, list[Caption]]]:
+    """Neurons that several captions share, those of most captions first, then by layer."""
+
+    def place(one: tuple[Neuron, list[Caption]]) -> tuple[int, int, int]:
+        (layer, index), captions = one
+        return -len(captions), numbers.get(layer, 0), index
+
+    return sorted((one for one in held.items() if len(one[1]) > 1), key=place)[:SHARED]
 
 
 def _memorized(captions: Iterable[Caption]) -> list[Caption]:
@@ -283,60 +302,57 @@ def _about(
     """What was audited and how, as pairs."""
     settings = settings_of(run)
     found = settings["calibration"]
-    images = settings["image_settings"]
     options = run.meta("source_options") or {}
     opened = "".join(f", {name} {overview.name_of(value)}" for name, value in options.items())
     versions = ", ".join(f"{name} {of}" for name, of in (run.meta("versions") or {}).items())
     kinds = Counter(s for s in map(standing, captions) if s in ("failed", "open"))
     rest = "".join(f", {n} {kind}" for kind, n in kinds.items())
-    count_scored = len(calibration.trajectories)
-    scored = f", {count_scored} of them scored" if count_scored < calibration.count else ""
-    screen = settings.get("screen")
-    sampled = overview.sampler_of(settings)
-    sampler = f", sampler {sampled}" if sampled else ""
+    scope = [("Scope", _scope(settings["scope"], run.meta("scan")))] if "scope" in settings else []
+    samples = "searches use samples from 0, verification samples from 1000"
     return [
         ("Model", f"{overview.name_of(run.meta('source'))}{opened}"),
         ("Fingerprint", str(settings["model"])),
         ("Captions", f"{len(captions):,} given{rest}"),
-        (
-            "Hold-out captions",
-            f"{calibration.count:,}{scored}"
-            if calibration.count
-            else "none here: imported statistics",
-        ),
+        ("Hold-out captions", _holdout_captions(calibration)),
         ("Threshold", f"tau = {number(settings['tau'])}, {_how_tau(calibration)}"),
-        (
-            "Score",
-            f"{found.get('pairs', 'largest')} {found['similarity'].upper()} between the noise differences of {count(found['samples'], 'seed')}, variant "
-            f"{found['variant']}, step {found['timestep'] + 1} of {found['steps']}"
-            + (
-                f", guidance {found['guidance']:g}"
-                if found.get("guidance") is not None
-                else ", no guidance"
-            ),
-        ),
-        (
-            "Screen",
-            f"captions under {number(screen['below'])} after {screen['samples']} seeds set aside"
-            if screen
-            else "none",
-        ),
+        ("Score", _how_scored(found)),
         ("Search", settings["search"]),
-        *([("Scope", _scope(settings["scope"], run.meta("scan")))] if "scope" in settings else []),
-        (
-            "Finished images",
-            f"{settings['images']} seeds a caption, {count(images['steps'], 'step')}, guidance {images['guidance']:g}{sampler}"
-            if settings["images"]
-            else "none",
-        ),
+        *scope,
+        ("Finished images", _how_drawn(settings)),
         ("Judges", _judges(run, captions)),
-        (
-            "Base seed",
-            f"{found.get('seed')}; searches use samples from 0, verification samples from 1000",
-        ),
+        ("Base seed", f"{found.get('seed')}; {samples}"),
         ("Precision", str(settings["dtype"])),
         ("Versions", versions or "not recorded"),
     ]
+
+
+def _holdout_captions(calibration: Calibration) -> str:
+    scored = len(calibration.trajectories)
+    if not calibration.count:
+        return "none here: imported statistics"
+    few = f", {scored} of them scored" if scored < calibration.count else ""
+    return f"{calibration.count:,}{few}"
+
+
+def _how_scored(settings: Mapping[str, Any]) -> str:
+    """`settings`: of a score, as a run keeps them."""
+    how = f"{settings.get('pairs', 'largest')} {settings['similarity'].upper()}"
+    guidance = settings.get("guidance")
+    return (
+        f"{how} between the noise differences of {count(settings['samples'], 'seed')}, variant {settings['variant']}, "
+        f"step {settings['timestep'] + 1} of {settings['steps']}, "
+        + ("no guidance" if guidance is None else f"guidance {guidance:g}")
+    )
+
+
+def _how_drawn(settings: Mapping[str, Any]) -> str:
+    """`settings`: of a run."""
+    if not settings["images"]:
+        return "none"
+    images = settings["image_settings"]
+    sampler = overview.sampler_of(settings)
+    how = f"{count(images['steps'], 'step')}, guidance {images['guidance']:g}"
+    return f"{settings['images']} seeds a caption, {how}{f', sampler {sampler}' if sampler else ''}"
 
 
 def _how_tau(calibration: Calibration) -> str:
