@@ -32,7 +32,7 @@ from findnemo.images import generate
 from findnemo.metrics.copies import COPY
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
-from findnemo.passes.deltas import Probe
+from findnemo.passes import Rows
 from findnemo.scores import SIMILARITIES
 from findnemo.seeds import FRESH
 
@@ -231,10 +231,10 @@ def examine(
     calibration = findnemo.calibrate(model, holdout)
     total, judge = sum(model.widths().values()), demo.judges().descriptor
     assert judge is not None
-    probe = Probe.of_many(
+    rows = Rows(
         model, [(c, FRESH) for c in unrelated], calibration.settings, model.encode(unrelated)
     )
-    before, captions = probe.deltas(), []
+    before, captions = rows.deltas(), []
     for text, picture in zip(data.repeated, data.pictures, strict=True):
         found = findnemo.localize(model, text, calibration)
         images = generate(model, text, range(FRESH, FRESH + 3), demo.image_settings())
@@ -242,9 +242,7 @@ def examine(
             judge.similarity(images, [Image.open(demo.ASSETS / picture).convert("RGB")]).median()
         )
         kept = float(
-            SIMILARITIES[calibration.settings.similarity](
-                before, probe.deltas(found.neurons)
-            ).mean()
+            SIMILARITIES[calibration.settings.similarity](before, rows.deltas(found.neurons)).mean()
         )
         captions.append(
             {

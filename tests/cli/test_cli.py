@@ -627,18 +627,6 @@ def test_a_repair_says_what_it_found(audited, tmp_path):
     }  # measured again by the next audit
 
 
-def test_a_screen_says_what_it_would_miss_and_finds_the_same_here(usual, audited, tmp_path):
-    result = cli("detect", *usual, "--screen", "--out", tmp_path / "run")
-    assert result.status == 0
-    assert re.search(
-        r"screen: captions under [\d.-]+ after 2 seeds are set aside; that keeps 100.0% of the \d hold-out",
-        result.err,
-    )
-    refused = cli("detect", *usual, "--out", tmp_path / "run")  # other settings than the run's
-    assert refused.status != 0
-    assert "screen" in refused.err
-
-
 @pytest.mark.parametrize("search", ["gradient", "listing"])
 def test_another_search_is_recorded(usual, tmp_path, search):
     assert cli("localize", *usual, "--search", search, "--out", tmp_path / "run").status == 0
@@ -853,34 +841,6 @@ def test_a_level_outside_zero_to_one_is_refused_before_the_work(place, tmp_path,
     result = cli("detect", place / "model", *common, "--fdr", level)
     assert (result.status, "is not a rate between 0 and 1" in result.err) == (2, True)
     assert not (tmp_path / "run").exists()
-
-
-def test_a_consensus_is_kept_with_the_run(place, tmp_path):
-    common = (
-        "--prompts",
-        place / "captions.csv",
-        "--calibration",
-        place / "calibration",
-        "--limit",
-        3,
-    )
-    result = cli(
-        "localize",
-        place / "model",
-        *common,
-        "--search",
-        "gradient",
-        "--consensus",
-        2,
-        "--json",
-        "--out",
-        tmp_path / "run",
-    )
-    assert (result.status, result.json["settings"]["consensus"]) == (0, 2)
-    with Run.open(tmp_path / "run") as run:
-        found = [c.results["localize"] for c in run.captions() if "localize" in c.results]
-    assert found
-    assert all(f["frequency"] for f in found if any(f["neurons"].values()))
 
 
 def test_a_gentle_choice_needs_captions_and_keeps_its_impact(tmp_path):

@@ -53,7 +53,6 @@ SETTINGS: dict[str, Any] = {
     "images": 4,
     "judges": {},
     "image_settings": {"steps": 2, "guidance": 7.0},
-    "screen": None,
 }
 OVER = {"memorized": True, "score": 0.9, "tau": TAU, "evaluations": 2}
 UNDER = {"memorized": False, "score": 0.1, "tau": TAU, "evaluations": 10}

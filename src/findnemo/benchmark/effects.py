@@ -10,7 +10,7 @@ from findnemo import demo
 from findnemo.benchmark.methods import Answer
 from findnemo.images import generate_many
 from findnemo.models import Model
-from findnemo.passes.deltas import Probe
+from findnemo.passes import Rows
 from findnemo.scores import SIMILARITIES
 from findnemo.seeds import FRESH
 from findnemo.settings import Settings
@@ -28,8 +28,8 @@ class Effects:
         self.ordinary = list(ordinary)
         self.judges = demo.judges()
         rows = [(caption, FRESH) for caption in ordinary]
-        self._probe = Probe.of_many(model, rows, settings, model.encode(list(ordinary)))
-        self._before = self._probe.deltas()
+        self._rows = Rows(model, rows, settings, model.encode(list(ordinary)))
+        self._before = self._rows.deltas()
 
     def same_seed(self, caption: str, answer: Answer, tau: float) -> float:
         """Largest same-seed similarity of the caption's noise differences; of all seeds where none replicates."""
@@ -51,7 +51,7 @@ class Effects:
     def kept(self, answer: Answer) -> float:
         """Mean same-seed similarity of the ordinary captions' noise differences, 1 where nothing changes."""
         with answer.applied(self.model):
-            after = self._probe.deltas()
+            after = self._rows.deltas()
         return round(
             float(SIMILARITIES[self.settings.similarity](self._before, after, 1).mean()), 4
         )

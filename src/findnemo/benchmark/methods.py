@@ -21,19 +21,18 @@ from findnemo.benchmark.learned_mask import learned_mask
 from findnemo.calibration import Calibration, activations, calibrate
 from findnemo.edits import deactivate, layer_weights
 from findnemo.images import ImageSettings
-from findnemo.localization import localize, out_of_distribution_neurons
+from findnemo.localization import DEFAULT, localize, out_of_distribution_neurons
 from findnemo.localization.candidates import THETA
 from findnemo.localization.minimal import sufficient_prefix
 from findnemo.localization.replication import Replication
-from findnemo.localization.search import DEFAULT, descending
+from findnemo.localization.search import descending
 from findnemo.localization.trajectory import COPIES, SAME, WHOLE, Copies, few_steps, prices
 from findnemo.mitigation import Case
 from findnemo.mitigation.pruning import conceptprune_weights, wanda_weights, zeroed
 from findnemo.models import Model
 from findnemo.models._modules import applied
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
-from findnemo.passes.deltas import Probe
-from findnemo.passes.denoising import Denoising
+from findnemo.passes import Denoising, Probe, spend, spending
 from findnemo.passes.gradients import frozen
 from findnemo.scores import pairwise
 
@@ -88,7 +87,7 @@ Method = Callable[[Task], Answer]
 
 
 class Sight:
-    """What a method may see of its task: noise differences of the seeds that replicate, and denoised pictures; it counts what that costs."""
+    """What a method may see of its task: noise differences of the seeds that replicate, and denoised pictures."""
 
     def __init__(self, task: Task):
         self.task = task
@@ -119,11 +118,6 @@ class Sight:
         if self.task.pictures:
             return self.copies.gone(neurons) is None
         return self.replication.confirmed(neurons, self.task.calibration.tau)
-
-    @property
-    def evaluations(self) -> int:
-        pictures = self.copies.denoising.evaluations if "copies" in self.__dict__ else 0
-        return self.replication.probe.evaluations + pictures
 
 
 def by_search(task: Task, search: str) -> Answer:
@@ -266,7 +260,7 @@ def attribution(
         first, second = torch.triu_indices(len(seeds), len(seeds), 1)
         mean = table[first, second].mean()
         gradients = torch.autograd.grad(mean, list(scales.values()))
-    probe.evaluations += 2 * len(seeds)
+    spend(2 * len(seeds))
     return {name: g[0].float().cpu() for name, g in zip(widths, gradients, strict=True)}
 
 
@@ -291,9 +285,10 @@ def _inputs(model: Model, prompts: Sequence[str], layers: Mapping[str, Any]) -> 
 
 def _sufficient(task: Task, ranking: Callable[[Sight], Sequence[Neuron]]) -> Answer:
     """As few of a ranking as pass the task's test, all of it if none do; nothing where there is nothing to remove."""
-    sight = Sight(task)
-    if not sight.memorized:
-        return Answer(EMPTY, sight.evaluations)
-    order = ranking(sight)
-    found = sufficient_prefix(order, sight.gone)
-    return Answer(NeuronSet.of(order) if found is None else found, sight.evaluations)
+    with spending() as spent:
+        sight = Sight(task)
+        found: NeuronSet | None = EMPTY
+        if sight.memorized:
+            order = ranking(sight)
+            found = sufficient_prefix(order, sight.gone)
+    return Answer(NeuronSet.of(order) if found is None else found, spent.evaluations)

@@ -36,9 +36,7 @@ if TYPE_CHECKING:
     from findnemo.runs import Run
 
 
-@grouped(
-    source=("trust",), captions=("shard",), detecting=("holdout", "calibration", "screen", "fdr")
-)
+@grouped(source=("trust",), captions=("shard",), detecting=("holdout", "calibration", "fdr"))
 def calibrate(
     model: ModelArg,
     out: OutOpt,
@@ -160,7 +158,7 @@ def detect(
 
     Example: `findnemo detect MODEL --prompts captions.csv --calibration calibration --out run`
 
-    Example: `findnemo detect MODEL --prompts captions.csv --calibration calibration --screen --fail-on-memorized --out run`
+    Example: `findnemo detect MODEL --prompts captions.csv --calibration calibration --fail-on-memorized --out run`
 
     Example: `findnemo detect MODEL --prompts captions.csv --calibration calibration --fdr 0.1 --out run`
 
@@ -174,7 +172,6 @@ def detect(
         refuse_beside(
             {
                 "--calibration": detecting.calibration,
-                "--screen": detecting.screen,
                 "--fdr": detecting.fdr,
                 "--fail-on-memorized": fail_on_memorized,
                 "--shard": captions.shard,
@@ -213,8 +210,6 @@ def localize(
     Example: `findnemo localize demo --prompts findnemo-demo/results.csv --calibration findnemo-demo/calibration --out run`
 
     Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --search listing --limit 20 --out run`
-
-    Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --search gradient --consensus 5 --out run`
 
     Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --max-impact 0.02 --unrelated ordinary.txt --out run`
     """

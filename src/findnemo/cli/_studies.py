@@ -39,7 +39,7 @@ from findnemo.tasks.options import (
 PAPER = ", paper"  # how heads of columns with published numbers end
 
 
-@grouped(captions=("shard",), detecting=("confidence", "screen", "fdr"), output=("wait", "report"))
+@grouped(captions=("shard",), detecting=("confidence", "fdr"), output=("wait", "report"))
 def compare(
     model: ModelArg,
     prompts: PromptsOpt = None,

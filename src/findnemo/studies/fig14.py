@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from findnemo.calibration import Calibration, layer_activations
-from findnemo.localization import out_of_distribution_neurons
-from findnemo.localization.replication import Replication
-from findnemo.passes.deltas import Probe
+from findnemo.calibration import Calibration
+from findnemo.localization import evidence, out_of_distribution_neurons
 from findnemo.runs.audit import Answer
 from findnemo.runs.store import Caption
 from findnemo.studies._bench import Bench, Desk, Study, by_type
@@ -52,14 +50,12 @@ def fig14(bench: Bench) -> Study:
 
 
 def _grid(desk: Desk, caption: Caption, calibration: Calibration) -> Answer:
-    probe = Probe(desk.model, caption.text, calibration.settings, reuse=True)
-    replication = Replication(probe, calibration.tau)
-    absolute = {
-        name: rows[0]
-        for name, rows in layer_activations(desk.model, [probe.prompt], probe.text).items()
-    }
-    z = calibration.z_scores(absolute)
-    sets = [[out_of_distribution_neurons(z, absolute, theta, k) for k in KS] for theta in THETAS]
+    seen = evidence(desk.model, caption.text, calibration)
+    replication = seen.replication
+    sets = [
+        [out_of_distribution_neurons(seen.z, seen.absolute, theta, k) for k in KS]
+        for theta in THETAS
+    ]
     similarity = [
         [replication.similarity(s) if replication.kept else median([1.0]) for s in row]
         for row in sets

@@ -66,7 +66,7 @@ def stability(bench: Bench) -> Study:
         _often({c.id: c for c in captions}, found["seed"]),
     ]
     text = (
-        "An IoU of 1 means the same neurons. Neurons that most base seeds find are what `findnemo localize --consensus` keeps. A paraphrase that "
+        "An IoU of 1 means the same neurons. A paraphrase that "
         "is not memorized is no failure of the search: there is nothing to find."
     )
     return Study("Stability: do repetitions find the same neurons?", text, tables)
