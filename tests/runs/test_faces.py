@@ -198,7 +198,7 @@ def test_all_faces_say_the_same_of_a_caption(tmp_path, name):
         ]
         assert re.sub(r"\[.*?\]", "", cells[-1]) == case.says
         assert cells[-1].startswith(f"[{_show.COLOURS[WORDS[case.says].tone]}]")
-        assert case.says in re.sub(r"\[.*?\]", "", _overview._verdict(caption, TAU)).replace(
+        assert case.says in re.sub(r"\[.*?\]", "", _overview.verdict_of(caption, TAU)).replace(
             ", ", ": "
         ).split(": ")
         # app

@@ -107,7 +107,7 @@ def benchmark(
     from findnemo.benchmark import suite as api
     from findnemo.benchmark import table
     from findnemo.benchmark.results import Results
-    from findnemo.benchmark.results import published as known
+    from findnemo.benchmark.results import published as shipped
     from findnemo.errors import InputError
 
     if train and suite is None:
@@ -120,17 +120,17 @@ def benchmark(
         )
     version = api.version_of(natural)
     if published:
-        results = known(version)
+        results = shipped(version)
     else:
         chosen = api.chosen(methods.split(",") if methods else None)
-        given = api.read_answers(add)
+        answers = api.read_answers(add)
         quiet_libraries()
         if train and suite is not None:
             api.train(suite, report=lambda line: say(line, quiet or json))
-        kept = out / ("natural.json" if natural else "results.json")
+        file = out / ("natural.json" if natural else "results.json")
         with bar(quiet or json) as update:
-            own = api.run(kept, suite, chosen, given, limit, update, natural)
-        results = Results.over(own, known(version))
+            own = api.run(file, suite, chosen, answers, limit, update, natural)
+        results = Results.over(own, shipped(version))
     if json:
         print_json(table.to_json(results))
     elif not quiet:

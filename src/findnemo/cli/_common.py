@@ -142,13 +142,13 @@ def _lines() -> Callable[[str, int, int], None]:
     import time
 
     began: dict[str, float] = {}
-    told: dict[str, int] = {}
+    last: dict[str, int] = {}
 
     def update(stage: str, done: int, total: int) -> None:
         start = began.setdefault(stage, time.monotonic())
         tenth = 10 * done // total if total else 10
-        if total and told.get(stage) != tenth:
-            told[stage] = tenth
+        if total and last.get(stage) != tenth:
+            last[stage] = tenth
             left = (time.monotonic() - start) / done * (total - done) if done else 0
             ahead = f", about {left:.0f} s left" if 0 < done < total else ""
             say(f"{stage} {done}/{total}{ahead}")

@@ -125,7 +125,7 @@ def show_caption(
 
     kind = f", {plain(caption.type)}" if caption.type else ""
     stdout.print(f"[bold]{plain(caption.text)}[/]  row {caption.row}{kind}")
-    stdout.print(_verdict(caption, settings_of(run)["tau"]) + _rarity(caption, q), soft_wrap=True)
+    stdout.print(verdict_of(caption, settings_of(run)["tau"]) + _rarity(caption, q), soft_wrap=True)
     _show_rows(measured_table(caption))
     if caption.localized is not None and caption.localized.diagnosis is not None:
         stdout.print(plain(caption.localized.diagnosis["sentence"]), soft_wrap=True)
@@ -144,7 +144,7 @@ def _show_rows(table: Table) -> None:
         stdout.print(table)
 
 
-def _verdict(caption: Caption, tau: float) -> str:
+def verdict_of(caption: Caption, tau: float) -> str:
     from findnemo.runs import STANDINGS, standing, state
     from findnemo.runs.standing import evaluations_of
 

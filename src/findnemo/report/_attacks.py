@@ -25,12 +25,14 @@ def attack(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if not found or not any(found["curves"].values()):
         return None
     bands = found.get("bands") or {}
-    curves, gaps = {}, {}
+    curves = {}
     for name, line in found["curves"].items():
         ends = {x: (low, high) for x, low, high in bands.get(name, ())}
         curves[name] = {x: (y, *ends.get(x, (None, None))) for x, y in line}
-    for name, points in (found.get("gaps") or {}).items():
-        gaps[name] = {x: tuple(point) for x, *point in points}
+    gaps = {
+        name: {x: tuple(point) for x, *point in points}
+        for name, points in (found.get("gaps") or {}).items()
+    }
     steps = sorted({x for line in [*curves.values(), *gaps.values()] for x in line})
     rows = [
         (name, is_gap, [_bounded(line.get(x)) for x in steps])

@@ -78,7 +78,8 @@ def distribution(
     """
     groups = [g for g in groups if len(g[2])]
     everything = [v for _, _, values in groups for v in values] + [tau]
-    low, high = math.floor(10 * min(everything)) / 10, math.ceil(10 * max(everything)) / 10
+    low = math.floor(10 * min(everything)) / 10
+    high = math.ceil(10 * max(everything)) / 10
     axis = Axis(low, high if high > low else low + 0.1)
     strips = [_strip(k, *group, axis) for k, group in enumerate(groups)]
     return {

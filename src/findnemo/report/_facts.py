@@ -91,10 +91,13 @@ def facts(run: Run) -> dict[str, Any]:
         raise InputError(
             f"{run.path} holds no audit: a report needs one (`findnemo audit`); scores of detectors: `findnemo inspect`"
         )
-    calibration, captions = Calibration.load(run.path / "calibration"), captions_of(run)
-    settings, quality = settings_of(run), run.meta("quality")
+    calibration = Calibration.load(run.path / "calibration")
+    captions = captions_of(run)
+    settings = settings_of(run)
+    quality = run.meta("quality")
     tau = settings["tau"]
-    memorized, suspected = _memorized(captions), _suspected(captions)
+    memorized = _memorized(captions)
+    suspected = _suspected(captions)
     widths = overview.value_layers(run, captions)
     numbers = {name: k for k, name in enumerate(widths, 1)}
     first = example(run.path, captions)
@@ -253,7 +256,8 @@ def figures(
 ) -> list[dict[str, str]]:
     """The five figures at the head of the page: those of `runs.overview`, with their intervals."""
     found, worse, gone, off, _ = overview.figures(captions, quality)
-    whole, neurons = sum(widths.values()), all_neurons(captions)
+    whole = sum(widths.values())
+    neurons = all_neurons(captions)
     each = [len(neurons_of(c)) for c in overview.memorized(captions) if len(switched_off(c))]
     note = f"{percent(len(neurons) / whole)} of the value neurons, in {len(neurons.layers)} of {count(len(widths), 'layer')}"
     note += f"; median {statistics.median(each):g} a caption (n = {len(each)})" if each else ""
@@ -356,7 +360,8 @@ def _how_drawn(settings: Mapping[str, Any]) -> str:
 
 
 def _how_tau(calibration: Calibration) -> str:
-    n, confidence = len(calibration.trajectories), calibration.confidence
+    n = len(calibration.trajectories)
+    confidence = calibration.confidence
     if not n:
         return "given with imported statistics"
     if calibration.fpr is not None and (bound := calibration.rate_bound()) is not None:
@@ -422,7 +427,8 @@ def _holdout(calibration: Calibration, tau: float) -> str | None:
 
 def _scope(asked: str, kept: dict[str, Any] | None) -> str:
     """Where neurons were sought, and what a scan of the layers saw."""
-    paper, every = "the layers that the paper names", "all value layers"
+    paper = "the layers that the paper names"
+    every = "all value layers"
     if asked != "auto" or kept is None:
         return {"paper": paper, "all": every}.get(asked, "by a scan of the layers, not made yet")
     scanned = Scan.from_json(kept)
