@@ -99,12 +99,10 @@ def _count(number: int, what: str) -> str:
 def _figures(chosen: Selection) -> list[str]:
     rows = []
     for measured in BEFORE_AFTER:
-        known = [pair for c in chosen.captions if (pair := measured.of(c)) is not None]
-        if known:
-            before = [old for old, _ in known if old is not None]
-            old = f"{statistics.median(before):.3f}" if before else ""
-            new = f"{statistics.median(new for _, new in known):.3f}"
-            rows.append((measured.label, old, new, str(len(known))))
+        pairs = [pair for c in chosen.captions if (pair := measured.of(c)) is not None]
+        if pairs:
+            before, after = map(_median, zip(*pairs, strict=True))
+            rows.append((measured.label, before, after, str(len(pairs))))
     told = [_table(("median over captions", "before", "after", "n"), rows)]
     checked = sum(c.verified is not None for c in chosen.captions)
     if checked < len(chosen.captions):
@@ -124,6 +122,11 @@ def _figures(chosen: Selection) -> list[str]:
     if quality and quality.get("prompts"):
         told.append(_quality(quality))
     return told
+
+
+def _median(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{statistics.median(known):.3f}" if known else ""
 
 
 def _quality(quality: dict[str, Any]) -> str:
