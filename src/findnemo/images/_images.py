@@ -21,7 +21,7 @@ from findnemo.models import (
     sampler_name,
     sampling,
 )
-from findnemo.runtime.memory import freed, out_of_memory, too_little
+from findnemo.runtime.memory import Batches
 from findnemo.seeds import sample_seed
 
 if TYPE_CHECKING:
@@ -132,30 +132,20 @@ def generate_many(
 def _sampled(
     model: Model, prompt: str | list[str], seeds: list[int], settings: ImageSettings
 ) -> list[Image.Image]:
-    """An image a seed, of one prompt or of as many; half of them at a time where the device has no room for all.
+    """An image a seed, of one prompt or of as many; fewer at a time where the device has no room for all.
 
     Raises DeviceError if one is too much.
     """
-    if not seeds:
-        return []
-    try:
-        each = len(seeds) if isinstance(prompt, str) else 1
+
+    def part(rows: slice) -> list[Image.Image]:
+        prompts, each = (prompt, len(seeds[rows])) if isinstance(prompt, str) else (prompt[rows], 1)
         with sampling(model, settings.sampler):
             check_steps(model.pipeline.scheduler, settings.steps)
-            latents = model.sample(prompt, each, seeds, settings.steps, settings.guidance)
+            latents = model.sample(prompts, each, seeds[rows], settings.steps, settings.guidance)
         return finished(model, latents)
-    except RuntimeError as error:
-        if not out_of_memory(error):
-            raise
-    half = len(seeds) // 2
-    if half == 0:
-        raise too_little(model.device, "a single image")
-    freed(model.device)
-    images: list[Image.Image] = []
-    for part in (slice(half), slice(half, None)):
-        prompts = prompt if isinstance(prompt, str) else prompt[part]
-        images += _sampled(model, prompts, seeds[part], settings)
-    return images
+
+    batches = Batches(model.device, len(seeds), "a single image")
+    return [image for images in batches(len(seeds), part) for image in images]
 
 
 def finished(model: Model, latents: torch.Tensor) -> list[Image.Image]:
