@@ -175,9 +175,8 @@ def test_with_the_usual_configuration_the_scores_are_those_of_the_original(
     bare = shutil.copytree(
         file.parent / "directory", tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors")
     )
-    kind = (
-        EulerDiscreteScheduler if family == "sdxl" else PNDMScheduler
-    )  # as the published configurations have it
+    # as the published configurations have it
+    kind = EulerDiscreteScheduler if family == "sdxl" else PNDMScheduler
     known = {
         k: v
         for k, v in model.pipeline.scheduler.config.items()
@@ -206,9 +205,8 @@ def test_with_the_usual_configuration_the_scores_are_those_of_the_original(
         wanted, made_of_file = (m.predict_noise(latents, timestep, text) for m in (clean, loaded))
         torch.testing.assert_close(made_of_file, wanted, rtol=1e-4, atol=1e-4)
         as_noise = model.denoiser(latents, timestep, **clean.conditions(text), return_dict=False)[0]
-        assert (
-            predicts == "epsilon" or (as_noise - wanted).abs().max() > 0.01
-        )  # what a loader without the mark would have taken
+        # what a loader without the mark would have taken
+        assert predicts == "epsilon" or (as_noise - wanted).abs().max() > 0.01
     second = replace(PAPER, timestep=1)
     assert findnemo.score(loaded, CAPTION, settings=second) == pytest.approx(
         findnemo.score(clean, CAPTION, settings=second), abs=1e-4
@@ -285,9 +283,8 @@ def test_marks_and_hashes_of_the_source_are_kept_true(unmarked, tmp_path):
         "x": "y",
         **hashes,
     }
-    assert sorted(load_file(tmp_path / "clean.safetensors")) == sorted(
-        load_file(marked)
-    )  # those without values have no order
+    # those without values have no order
+    assert sorted(load_file(tmp_path / "clean.safetensors")) == sorted(load_file(marked))
 
 
 def test_the_configuration_beside_the_source_goes_with_the_file(tmp_path):

@@ -178,15 +178,51 @@ def test_what_agrees_or_says_nothing_changes_nothing_and_is_not_spoken_of(
     }
 
 
+# fmt: skip
 CONTRADICTIONS = {
-    "tensor and ModelSpec": ({"v_pred": V}, {"modelspec.prediction_type": "epsilon"}, None, "by the tensor v_pred .* by the metadata modelspec"),
-    "ModelSpec and ComfyUI": ({}, {"modelspec.prediction_type": "v", "modelspec.predict_key": "epsilon"}, None, "by the metadata modelspec.predict_key"),
-    "tensor and kohya": ({"v_pred": V}, {"ss_v_parameterization": "False"}, None, "ss_v_parameterization"),
-    "tensor and architecture": ({"v_pred": V}, {"modelspec.architecture": "stable-diffusion-v2-512"}, None, "modelspec.architecture"),
-    "ModelSpec and yaml": ({}, {"modelspec.prediction_type": "epsilon"}, {"model": {"params": {"parameterization": "v"}}}, r"model\.yaml beside"),
-    "tensor and yaml without parameterization": ({"v_pred": V}, {}, LDM, r"model\.yaml beside it it is epsilon"),
-    "tensor and kohya on zero SNR": ({"v_pred": V, "ztsnr": ZERO}, {"ss_zero_terminal_snr": "False"}, None, "rescale_betas_zero_snr is True"),
-}  # fmt: skip
+    "tensor and ModelSpec": (
+        {"v_pred": V},
+        {"modelspec.prediction_type": "epsilon"},
+        None,
+        "by the tensor v_pred .* by the metadata modelspec",
+    ),
+    "ModelSpec and ComfyUI": (
+        {},
+        {"modelspec.prediction_type": "v", "modelspec.predict_key": "epsilon"},
+        None,
+        "by the metadata modelspec.predict_key",
+    ),
+    "tensor and kohya": (
+        {"v_pred": V},
+        {"ss_v_parameterization": "False"},
+        None,
+        "ss_v_parameterization",
+    ),
+    "tensor and architecture": (
+        {"v_pred": V},
+        {"modelspec.architecture": "stable-diffusion-v2-512"},
+        None,
+        "modelspec.architecture",
+    ),
+    "ModelSpec and yaml": (
+        {},
+        {"modelspec.prediction_type": "epsilon"},
+        {"model": {"params": {"parameterization": "v"}}},
+        r"model\.yaml beside",
+    ),
+    "tensor and yaml without parameterization": (
+        {"v_pred": V},
+        {},
+        LDM,
+        r"model\.yaml beside it it is epsilon",
+    ),
+    "tensor and kohya on zero SNR": (
+        {"v_pred": V, "ztsnr": ZERO},
+        {"ss_zero_terminal_snr": "False"},
+        None,
+        "rescale_betas_zero_snr is True",
+    ),
+}
 
 
 @pytest.mark.parametrize("what", CONTRADICTIONS)

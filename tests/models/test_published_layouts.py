@@ -98,9 +98,8 @@ def test_layers_of_published_networks(name: str) -> None:
     model: Model = adapter(SimpleNamespace(unet=unet))
     assert round(sum(p.numel() for p in unet.parameters()) / 1e6) == millions
     blocks = [n.partition(".attentions")[0] for n in model.value_layers]
-    assert (
-        list(Counter(blocks).values()) == layers
-    )  # in forward order: down blocks, then the middle
+    # in forward order: down blocks, then the middle
+    assert list(Counter(blocks).values()) == layers
     assert blocks[-1] == "mid_block"
     assert list(model.widths().values()) == [
         w for count, w in zip(layers, widths, strict=True) for _ in range(count)

@@ -61,10 +61,8 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
     how = "switched off" if chosen.factor == 0 else f"multiplied by {chosen.factor:g}"
     score = f"{markdown(str(found.get('pairs', 'largest')))} {markdown(str(found.get('similarity')))} of the noise differences of {found.get('samples')} seeds"
     whose = f"variant {markdown(str(found.get('variant')))}, base seed {found.get('seed')}"
-    images, point = (
-        settings.get("image_settings", {}),
-        about.get("point"),
-    )  # of a price list, if the user chose one
+    # of a price list, if the user chose one
+    images, point = (settings.get("image_settings", {}), about.get("point"))
     return [
         ("model", markdown(name_of(about["source"]))),
         (

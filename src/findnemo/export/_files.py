@@ -9,10 +9,8 @@ from pathlib import Path
 
 from findnemo.errors import InputError
 
-MARKS = (
-    "model_index.json",
-    "pytorch_lora_weights.safetensors",
-)  # a directory with one of them is an export that may be replaced
+# a directory with one of them is an export that may be replaced
+MARKS = ("model_index.json", "pytorch_lora_weights.safetensors")
 
 
 def check_target(path: Path, directory: bool, force: bool, source: str) -> None:

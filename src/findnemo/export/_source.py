@@ -21,7 +21,7 @@ from findnemo.errors import InputError
 from findnemo.files.tensors import DTYPES, read_header
 from findnemo.models import Model
 from findnemo.models._content import weights_of
-from findnemo.models._loading import DEMO, SHIPPED, VARIANT, _from_pretrained
+from findnemo.models._loading import DEMO, SHIPPED, from_pretrained, variant_of
 from findnemo.models._single_file import configuration, from_single_file
 from findnemo.neurons import NeuronSet
 from findnemo.runtime.notices import notice, told_to
@@ -32,12 +32,13 @@ OF_FILE: dict[str, tuple[str, ...]] = {  # how the keys of a part begin in a sin
     "text_encoder": ("cond_stage_model.", "conditioner.embedders.0."),
     "text_encoder_2": ("conditioner.embedders.1.",),
 }
+# of attention in old autoencoders
 OLD_NAMES = {
     ".to_q.": ".query.",
     ".to_k.": ".key.",
     ".to_v.": ".value.",
     ".to_out.0.": ".proj_attn.",
-}  # of attention in old autoencoders
+}
 
 
 @dataclass(frozen=True)

@@ -77,9 +77,8 @@ def write_kohya(
     known = spec(model.pipeline, _title(model, chosen), "/lora") | kohya(model.pipeline)
     write(path, _all_as(tensors, dtype), about | known | _about(chosen) | {"limits": LIMITS})
     seal(path)
-    exact = (
-        tensors if dtype is not None else load_file(path)
-    )  # narrowed it is not exact, and that was told
+    # narrowed it is not exact, and that was told
+    exact = tensors if dtype is not None else load_file(path)
     check_kohya(exact, effects(kept, chosen.neurons, chosen.factor))
 
 

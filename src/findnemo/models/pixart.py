@@ -29,7 +29,8 @@ class PixArt(DiffusionModel):
     """
 
     component = "transformer"
-    predictions, where = ("epsilon",), " for PixArt"
+    predictions = ("epsilon",)
+    where = " for PixArt"
     prepared = staticmethod(cleaned)
 
     def limit(self, part: str) -> int:
