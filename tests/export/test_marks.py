@@ -13,8 +13,8 @@ import torch
 import yaml
 from _hub import cached
 from _plain_diffusers import of_pipeline
+from _published_unets import SD14, SD21
 from _tiny_files import FAMILIES, as_model, loud, make_run, save_file, tiny_family
-from _unets import UNETS
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler
 from diffusers.loaders import single_file_utils
 from safetensors import safe_open
@@ -127,10 +127,13 @@ def test_the_configuration_beside_it_describes_the_model_to_the_original_code(ma
 def test_the_published_sizes_are_described_as_the_original_code_has_them():
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
-    for family, extra in (("sd1", {"num_heads": 8}), ("sd2", {"num_head_channels": 64})):
+    for family, config, extra in (
+        ("sd1", SD14, {"num_heads": 8}),
+        ("sd2", SD21, {"num_head_channels": 64}),
+    ):
         pipeline = tiny_family(family)
         with torch.device("meta"):
-            pipeline.unet = UNet2DConditionModel(layers_per_block=2, **UNETS[family])
+            pipeline.unet = UNet2DConditionModel(**config)
             blocks = {
                 "down_block_types": ("DownEncoderBlock2D",) * 4,
                 "up_block_types": ("UpDecoderBlock2D",) * 4,
@@ -175,8 +178,9 @@ def test_with_the_usual_configuration_the_scores_are_those_of_the_original(
     bare = shutil.copytree(
         file.parent / "directory", tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors")
     )
-    # as the published configurations have it
-    kind = EulerDiscreteScheduler if family == "sdxl" else PNDMScheduler
+    kind = (
+        EulerDiscreteScheduler if family == "sdxl" else PNDMScheduler
+    )  # as the published configurations have it
     known = {
         k: v
         for k, v in model.pipeline.scheduler.config.items()
@@ -205,8 +209,9 @@ def test_with_the_usual_configuration_the_scores_are_those_of_the_original(
         wanted, made_of_file = (m.predict_noise(latents, timestep, text) for m in (clean, loaded))
         torch.testing.assert_close(made_of_file, wanted, rtol=1e-4, atol=1e-4)
         as_noise = model.denoiser(latents, timestep, **clean.conditions(text), return_dict=False)[0]
-        # what a loader without the mark would have taken
-        assert predicts == "epsilon" or (as_noise - wanted).abs().max() > 0.01
+        assert (
+            predicts == "epsilon" or (as_noise - wanted).abs().max() > 0.01
+        )  # what a loader without the mark would have taken
     second = replace(PAPER, timestep=1)
     assert findnemo.score(loaded, CAPTION, settings=second) == pytest.approx(
         findnemo.score(clean, CAPTION, settings=second), abs=1e-4
@@ -283,8 +288,9 @@ def test_marks_and_hashes_of_the_source_are_kept_true(unmarked, tmp_path):
         "x": "y",
         **hashes,
     }
-    # those without values have no order
-    assert sorted(load_file(tmp_path / "clean.safetensors")) == sorted(load_file(marked))
+    assert sorted(load_file(tmp_path / "clean.safetensors")) == sorted(
+        load_file(marked)
+    )  # those without values have no order
 
 
 def test_the_configuration_beside_the_source_goes_with_the_file(tmp_path):

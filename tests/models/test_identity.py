@@ -146,81 +146,41 @@ def lora(part: Any, name: str = "toy", **options: Any) -> None:
     part.add_adapter(LoraConfig(target_modules=targets, init_lora_weights=False, **options), name)
 
 
-# fmt: skip
 SCORES = {
     "heads": (made_anew("unet", attention_head_dim=4), "unet: attention_head_dim 4 instead of 2"),
     "heads in place": (each("unet", "Attention", heads=1), "unet: Attention.heads set to 1 in "),
     "activation": (made_anew("unet", act_fn="gelu"), "unet: act_fn 'gelu' instead of 'silu'"),
-    "activation in place": (
-        lambda p: setattr(p.unet, "conv_act", torch.nn.GELU()),
-        "unet: GELU.modules",
-    ),
+    "activation in place": (lambda p: setattr(p.unet, "conv_act", torch.nn.GELU()), "unet: GELU.modules"),
     "norm in place": (each("unet", "GroupNorm", eps=1e-2), "unet: GroupNorm.eps set to 0.01 in "),
-    "configuration in place": (
-        lambda p: p.unet.register_to_config(center_input_sample=True),
-        "center_input_sample True instead of False",
-    ),
+    "configuration in place": (lambda p: p.unet.register_to_config(center_input_sample=True), "center_input_sample True instead of False"),
     "FreeU": (lambda p: p.enable_freeu(0.9, 0.2, 1.2, 1.4), r"unet: .*Block2D\.[bs][12] "),
     "attention": (custom_attention, "unet: Attention.processor set to 'Custom'"),
     "beta": (scheduled(beta_end=0.02), "scheduler: beta_end 0.02 instead of 0.012"),
-    "beta schedule": (
-        scheduled(beta_schedule="linear"),
-        "scheduler: beta_schedule 'linear' instead of 'scaled_linear'",
-    ),
-    "zero snr": (
-        scheduled(rescale_betas_zero_snr=True),
-        "scheduler: rescale_betas_zero_snr True instead of nothing",
-    ),
-    "trained betas": (
-        scheduled(trained_betas=[0.001 * k for k in range(1, 1001)]),
-        "scheduler: trained_betas '1000 values",
-    ),
-    "spacing": (
-        scheduled(timestep_spacing="trailing"),
-        "scheduler: timestep_spacing 'trailing' instead of 'leading'",
-    ),
+    "beta schedule": (scheduled(beta_schedule="linear"), "scheduler: beta_schedule 'linear' instead of 'scaled_linear'"),
+    "zero snr": (scheduled(rescale_betas_zero_snr=True), "scheduler: rescale_betas_zero_snr True instead of nothing"),
+    "trained betas": (scheduled(trained_betas=[0.001 * k for k in range(1, 1001)]), "scheduler: trained_betas '1000 values"),
+    "spacing": (scheduled(timestep_spacing="trailing"), "scheduler: timestep_spacing 'trailing' instead of 'leading'"),
     "offset": (scheduled(steps_offset=0), "scheduler: steps_offset nothing instead of 1"),
-    "prediction": (
-        scheduled(prediction_type="v_prediction"),
-        "scheduler: prediction_type 'v_prediction' instead of 'epsilon'",
-    ),
+    "prediction": (scheduled(prediction_type="v_prediction"), "scheduler: prediction_type 'v_prediction' instead of 'epsilon'"),
     "betas in place": (zero_snr_by_hand, "scheduler: alphas_cumprod 'set by hand"),
     "length": (tokenized(model_max_length=40), "tokenizer: model_max_length 40 instead of 77"),
     "side": (tokenized(padding_side="left"), "tokenizer: padding_side 'left' instead of 'right'"),
     "padding": (tokenized(pad_token="!"), r"tokenizer: pad_token '!' instead of '<\|endoftext\|>'"),
     "word": (a_word, "tokenizer: .*vocabulary"),
     "normalizer": (no_normalizer, "tokenizer: .*normalizer"),
-    "text activation": (
-        made_anew("text_encoder", hidden_act="gelu"),
-        "text_encoder: hidden_act 'gelu' instead of 'quick_gelu'",
-    ),
-    "text heads": (
-        made_anew("text_encoder", num_attention_heads=4),
-        "text_encoder: num_attention_heads 4 instead of 2",
-    ),
-    "text norm in place": (
-        each("text_encoder", "LayerNorm", eps=0.1),
-        "text_encoder: LayerNorm.eps set to 0.1",
-    ),
-    "text weight": (
-        lambda p: p.text_encoder.get_input_embeddings().weight.data.mul_(1.01),
-        "the weights of text_encoder differ",
-    ),
+    "text activation": (made_anew("text_encoder", hidden_act="gelu"), "text_encoder: hidden_act 'gelu' instead of 'quick_gelu'"),
+    "text heads": (made_anew("text_encoder", num_attention_heads=4), "text_encoder: num_attention_heads 4 instead of 2"),
+    "text norm in place": (each("text_encoder", "LayerNorm", eps=0.1), "text_encoder: LayerNorm.eps set to 0.1"),
+    "text weight": (lambda p: p.text_encoder.get_input_embeddings().weight.data.mul_(1.01), "the weights of text_encoder differ"),
     "buffer": (a_buffer, "the weights of text_encoder differ"),
     "weight": (one_value, "the weights of unet differ"),
     "least bit": (one_tiny_value, "the weights of unet differ"),
     "swapped": (swapped_values, "the weights of unet differ"),
     "negated": (negated_neuron, "the weights of unet differ"),
-    "another unet": (
-        lambda p: setattr(p, "unet", tiny_pipeline(seed=5).unet),
-        "the weights of unet differ",
-    ),
+    "another unet": (lambda p: setattr(p, "unet", tiny_pipeline(seed=5).unet), "the weights of unet differ"),
     "LoRA": (lambda p: lora(p.unet), "the LoRA 'toy' of unet is active at strength 1.0, was not"),
-    "text LoRA": (
-        lambda p: lora(p.text_encoder),
-        "the LoRA 'toy' of text_encoder is active at strength 1.0, was not",
-    ),
-}
+    "text LoRA": (lambda p: lora(p.text_encoder), "the LoRA 'toy' of text_encoder is active at strength 1.0, was not"),
+}  # fmt: skip
 
 
 def sampler(kind: Any) -> Any:
@@ -262,8 +222,9 @@ def test_what_changes_scores_is_refused_by_name(name, model, calibration):
         MismatchError, match=rf"made for another model: .*{told}.*; calibrate again with this model"
     ):
         calibration.check(model)
-    # a fingerprint is of float16
-    assert model.fingerprint != before.fingerprint or name == "least bit"
+    assert (
+        model.fingerprint != before.fingerprint or name == "least bit"
+    )  # a fingerprint is of float16
     assert json.loads(json.dumps(model.identity.to_json())) == model.identity.to_json()
 
 
@@ -513,8 +474,9 @@ def test_two_roundings_of_one_checkpoint_cannot_be_told_and_that_is_said(model, 
     ):
         made.check(brain)
     made.check(model)
-    # whose own values both can hold or round alike
-    half.pipeline.save_pretrained(tmp_path / "half")
+    half.pipeline.save_pretrained(
+        tmp_path / "half"
+    )  # whose own values both can hold or round alike
     made.check(findnemo.load(tmp_path / "half", dtype="bfloat16"))
     made.check(findnemo.load(tmp_path / "half", dtype="float32"))
 

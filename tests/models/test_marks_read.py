@@ -12,7 +12,6 @@ import pytest
 import torch
 import yaml
 from _hub import cached
-from _pipelines import PIPELINES
 from _tiny_files import FAMILIES, save_file, tiny_family
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler
 from hypothesis import given
@@ -58,7 +57,7 @@ def usual(places, tmp_path, monkeypatch):
         bare = tmp_path / f"bare-{family}"
         if not bare.exists():
             shutil.copytree(directory, bare, ignore=shutil.ignore_patterns("*.safetensors"))
-            cached(monkeypatch, tmp_path / "cache", KINDS[PIPELINES[family]].hub, bare)
+            cached(monkeypatch, tmp_path / "cache", KINDS[FAMILIES[family]].hub, bare)
         if beside is not None:
             (tmp_path / "model.yaml").write_text(
                 beside if isinstance(beside, str) else json.dumps(beside)
@@ -178,51 +177,15 @@ def test_what_agrees_or_says_nothing_changes_nothing_and_is_not_spoken_of(
     }
 
 
-# fmt: skip
 CONTRADICTIONS = {
-    "tensor and ModelSpec": (
-        {"v_pred": V},
-        {"modelspec.prediction_type": "epsilon"},
-        None,
-        "by the tensor v_pred .* by the metadata modelspec",
-    ),
-    "ModelSpec and ComfyUI": (
-        {},
-        {"modelspec.prediction_type": "v", "modelspec.predict_key": "epsilon"},
-        None,
-        "by the metadata modelspec.predict_key",
-    ),
-    "tensor and kohya": (
-        {"v_pred": V},
-        {"ss_v_parameterization": "False"},
-        None,
-        "ss_v_parameterization",
-    ),
-    "tensor and architecture": (
-        {"v_pred": V},
-        {"modelspec.architecture": "stable-diffusion-v2-512"},
-        None,
-        "modelspec.architecture",
-    ),
-    "ModelSpec and yaml": (
-        {},
-        {"modelspec.prediction_type": "epsilon"},
-        {"model": {"params": {"parameterization": "v"}}},
-        r"model\.yaml beside",
-    ),
-    "tensor and yaml without parameterization": (
-        {"v_pred": V},
-        {},
-        LDM,
-        r"model\.yaml beside it it is epsilon",
-    ),
-    "tensor and kohya on zero SNR": (
-        {"v_pred": V, "ztsnr": ZERO},
-        {"ss_zero_terminal_snr": "False"},
-        None,
-        "rescale_betas_zero_snr is True",
-    ),
-}
+    "tensor and ModelSpec": ({"v_pred": V}, {"modelspec.prediction_type": "epsilon"}, None, "by the tensor v_pred .* by the metadata modelspec"),
+    "ModelSpec and ComfyUI": ({}, {"modelspec.prediction_type": "v", "modelspec.predict_key": "epsilon"}, None, "by the metadata modelspec.predict_key"),
+    "tensor and kohya": ({"v_pred": V}, {"ss_v_parameterization": "False"}, None, "ss_v_parameterization"),
+    "tensor and architecture": ({"v_pred": V}, {"modelspec.architecture": "stable-diffusion-v2-512"}, None, "modelspec.architecture"),
+    "ModelSpec and yaml": ({}, {"modelspec.prediction_type": "epsilon"}, {"model": {"params": {"parameterization": "v"}}}, r"model\.yaml beside"),
+    "tensor and yaml without parameterization": ({"v_pred": V}, {}, LDM, r"model\.yaml beside it it is epsilon"),
+    "tensor and kohya on zero SNR": ({"v_pred": V, "ztsnr": ZERO}, {"ss_zero_terminal_snr": "False"}, None, "rescale_betas_zero_snr is True"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("what", CONTRADICTIONS)

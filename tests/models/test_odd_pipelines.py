@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from _tiny import tiny_pipeline, tiny_tokenizer
-from _tiny_transformers import tiny_clip, tiny_flux, tiny_pixart, tiny_sd3, tiny_t5, tiny_vae
-from _tiny_unets import _clip, tiny_if, tiny_lcm, tiny_sdxl
+from _tiny import tiny_clip, tiny_pipeline, tiny_tokenizer
+from _tiny_transformers import tiny_flux, tiny_pixart, tiny_sd3, tiny_t5, tiny_vae
+from _tiny_unets import tiny_if, tiny_lcm, tiny_sdxl
 from diffusers import (
     AsymmetricAutoencoderKL,
     AutoencoderTiny,
@@ -86,106 +86,40 @@ def tokenizing(
 
 
 def clip(width: int, projection: int | None = None, vocabulary: int | None = None) -> Any:
-    config = _clip(
-        tiny_tokenizer(), width, **({} if projection is None else {"projection_dim": projection})
-    )
-    config.vocab_size = vocabulary or config.vocab_size
-    return (CLIPTextModel if projection is None else CLIPTextModelWithProjection)(config).eval()
+    kind = CLIPTextModel if projection is None else CLIPTextModelWithProjection
+    rows = vocabulary or len(tiny_tokenizer())
+    return tiny_clip(kind, width, projection_dim=projection or width, vocab_size=rows)
 
 
 # widths -------------------------------------------------------------------------------------------------------------
 
-# fmt: skip
 MISFITS = {
     "refiner": (
-        with_parts(
-            lambda: tiny_sdxl(projection_class_embeddings_input_dim=5 * 8 + 32),
-            text_encoder_2=lambda p: clip(32, 32),
-        ),
+        with_parts(lambda: tiny_sdxl(projection_class_embeddings_input_dim=5 * 8 + 32), text_encoder_2=lambda p: clip(32, 32)),
         r"U-Net is that of a refiner, which is told 5 numbers.*is 72, 32 \+ 5 x 8.*give the base model",
     ),
-    "sdxl pooled": (
-        with_parts(tiny_sdxl, text_encoder_2=lambda p: clip(32, 40)),
-        r"pooled embedding of its text_encoder_2 is 40, .* is 24",
-    ),
-    "sdxl narrower": (
-        with_parts(tiny_sdxl, text_encoder_2=lambda p: clip(32, 8)),
-        r"pooled embedding of its text_encoder_2 is 8, .* is 24",
-    ),
-    "sdxl tokens": (
-        with_parts(tiny_sdxl, text_encoder=lambda p: clip(32)),
-        "text encoders together is 64, and cross_attention_dim of its U-Net is 48",
-    ),
-    "sdxl not projecting": (
-        with_parts(tiny_sdxl, text_encoder_2=lambda p: clip(32)),
-        "give a CLIPTextModelWithProjection",
-    ),
-    "sdxl first alone": (
-        with_parts(tiny_sdxl, text_encoder=None, tokenizer=None),
-        "together is 32, and cross_attention_dim of its U-Net is 48",
-    ),
-    "sdxl lengths": (
-        tokenizing(tiny_sdxl, "tokenizer_2", model_max_length=40),
-        "77 and 40 tokens.*set model_max_length of both to 40",
-    ),
-    "sd width": (
-        with_parts(tiny_pipeline, text_encoder=lambda p: clip(48)),
-        "text_encoder is 48, and cross_attention_dim of its U-Net is 32",
-    ),
-    "sd projecting": (
-        with_parts(tiny_pipeline, text_encoder=lambda p: clip(32, 32)),
-        "give a CLIPTextModel$",
-    ),
-    "vocabulary": (
-        with_parts(tiny_pipeline, text_encoder=lambda p: clip(32, vocabulary=300)),
-        "tokenizer is 514, and that of its text_encoder is 300",
-    ),
-    "sd3 t5": (
-        with_parts(tiny_sd3, text_encoder_3=lambda p: tiny_t5(48)),
-        "text_encoder_3 is 48, and joint_attention_dim of its transformer is 64",
-    ),
-    "sd3 pooled": (
-        with_parts(tiny_sd3, text_encoder_2=lambda p: clip(32, 16)),
-        "is 48, and pooled_projection_dim of its transformer is 64",
-    ),
-    "sd3 cut by diffusers": (
-        with_parts(tiny_sd3, text_encoder_2=lambda p: clip(64, 32)),
-        "together is 96, and joint_attention_dim .* is 64",
-    ),
-    "flux t5": (
-        with_parts(tiny_flux, text_encoder_2=lambda p: tiny_t5(48)),
-        "text_encoder_2 is 48, and joint_attention_dim",
-    ),
-    "flux pooled": (
-        with_parts(tiny_flux, text_encoder=lambda p: clip(24)),
-        "is 24, and pooled_projection_dim of its transformer is 32",
-    ),
-    "flux projecting": (
-        with_parts(tiny_flux, text_encoder=lambda p: tiny_clip(CLIPTextModelWithProjection)),
-        "give a CLIPTextModel$",
-    ),
-    "flux latents": (
-        with_parts(tiny_flux, vae=lambda p: tiny_vae(2, latent_channels=8)),
-        "four times latent_channels of its vae is 32, and in_channels",
-    ),
-    "pixart": (
-        with_parts(tiny_pixart, text_encoder=lambda p: tiny_t5(48)),
-        "is 48, and caption_channels of its transformer is 320",
-    ),
+    "sdxl pooled": (with_parts(tiny_sdxl, text_encoder_2=lambda p: clip(32, 40)), r"pooled embedding of its text_encoder_2 is 40, .* is 24"),
+    "sdxl narrower": (with_parts(tiny_sdxl, text_encoder_2=lambda p: clip(32, 8)), r"pooled embedding of its text_encoder_2 is 8, .* is 24"),
+    "sdxl tokens": (with_parts(tiny_sdxl, text_encoder=lambda p: clip(32)), "text encoders together is 64, and cross_attention_dim of its U-Net is 48"),
+    "sdxl not projecting": (with_parts(tiny_sdxl, text_encoder_2=lambda p: clip(32)), "give a CLIPTextModelWithProjection"),
+    "sdxl first alone": (with_parts(tiny_sdxl, text_encoder=None, tokenizer=None), "together is 32, and cross_attention_dim of its U-Net is 48"),
+    "sdxl lengths": (tokenizing(tiny_sdxl, "tokenizer_2", model_max_length=40), "77 and 40 tokens.*set model_max_length of both to 40"),
+    "sd width": (with_parts(tiny_pipeline, text_encoder=lambda p: clip(48)), "text_encoder is 48, and cross_attention_dim of its U-Net is 32"),
+    "sd projecting": (with_parts(tiny_pipeline, text_encoder=lambda p: clip(32, 32)), "give a CLIPTextModel$"),
+    "vocabulary": (with_parts(tiny_pipeline, text_encoder=lambda p: clip(32, vocabulary=300)), "tokenizer is 514, and that of its text_encoder is 300"),
+    "sd3 t5": (with_parts(tiny_sd3, text_encoder_3=lambda p: tiny_t5(48)), "text_encoder_3 is 48, and joint_attention_dim of its transformer is 64"),
+    "sd3 pooled": (with_parts(tiny_sd3, text_encoder_2=lambda p: clip(32, 16)), "is 48, and pooled_projection_dim of its transformer is 64"),
+    "sd3 cut by diffusers": (with_parts(tiny_sd3, text_encoder_2=lambda p: clip(64, 32)), "together is 96, and joint_attention_dim .* is 64"),
+    "flux t5": (with_parts(tiny_flux, text_encoder_2=lambda p: tiny_t5(48)), "text_encoder_2 is 48, and joint_attention_dim"),
+    "flux pooled": (with_parts(tiny_flux, text_encoder=lambda p: clip(24)), "is 24, and pooled_projection_dim of its transformer is 32"),
+    "flux projecting": (with_parts(tiny_flux, text_encoder=lambda p: tiny_clip(CLIPTextModelWithProjection)), "give a CLIPTextModel$"),
+    "flux latents": (with_parts(tiny_flux, vae=lambda p: tiny_vae(2, latent_channels=8)), "four times latent_channels of its vae is 32, and in_channels"),
+    "pixart": (with_parts(tiny_pixart, text_encoder=lambda p: tiny_t5(48)), "is 48, and caption_channels of its transformer is 320"),
     "if": (with_parts(tiny_if, text_encoder=lambda p: tiny_t5(32)), "text_encoder is"),
-    "sd latents": (
-        with_parts(tiny_pipeline, vae=lambda p: tiny_vae(2, latent_channels=8)),
-        "latent_channels of its vae is 8, and in_channels of its unet is 4",
-    ),
-    "odd channels": (
-        sd(in_channels=5, out_channels=5),
-        "latent_channels of its vae is 4, and in_channels of its unet is 5",
-    ),
-    "grey": (
-        with_parts(tiny_pipeline, vae=lambda p: tiny_vae(2, in_channels=1, out_channels=1)),
-        "in_channels of its vae is 1",
-    ),
-}
+    "sd latents": (with_parts(tiny_pipeline, vae=lambda p: tiny_vae(2, latent_channels=8)), "latent_channels of its vae is 8, and in_channels of its unet is 4"),
+    "odd channels": (sd(in_channels=5, out_channels=5), "latent_channels of its vae is 4, and in_channels of its unet is 5"),
+    "grey": (with_parts(tiny_pipeline, vae=lambda p: tiny_vae(2, in_channels=1, out_channels=1)), "in_channels of its vae is 1"),
+}  # fmt: skip
 
 PARTS = {
     f"{make.__name__} without {part}": (
@@ -290,57 +224,22 @@ SIZES = {
     )
     for size in (None, "16", 16.0, 0, -8, [16], [16, None], True)
 }
-# fmt: skip
 OTHERS = {
-    "17": (
-        configured(tiny_pipeline, "unet", sample_size=17),
-        "images of 34 x 34 pixels.*multiples of 8",
-    ),
-    "sd3": (
-        with_parts(tiny_sd3, default_sample_size=None),
-        "default_sample_size of the pipeline is None",
-    ),
+    "17": (configured(tiny_pipeline, "unet", sample_size=17), "images of 34 x 34 pixels.*multiples of 8"),
+    "sd3": (with_parts(tiny_sd3, default_sample_size=None), "default_sample_size of the pipeline is None"),
     "flux": (with_parts(tiny_flux, default_sample_size=17), "multiples of 4"),
     "scale": (configured(tiny_pipeline, "vae", scaling_factor=None), "scaling_factor None"),
     "classes": (sd(num_class_embeds=10), "wants a class beside the caption"),
-    "added": (
-        sd(
-            addition_embed_type="text_time",
-            addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=72,
-        ),
-        "addition_embed_type 'text_time'",
-    ),
+    "added": (sd(addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=72), "addition_embed_type 'text_time'"),
     "only cross": (sd(only_cross_attention=True), "captions in all its attention"),
-    "sdxl unet of sd": (
-        with_parts(tiny_sdxl, unet=lambda p: tiny_pipeline(cross_attention_dim=48).unet),
-        "addition_embed_type None",
-    ),
-    "lcm without guidance": (
-        with_parts(tiny_lcm, unet=lambda p: tiny_pipeline().unet),
-        "time_cond_proj_dim None",
-    ),
-    "no padding": (
-        tokenizing(tiny_pipeline, pad_token=None),
-        r"set pipeline\.tokenizer\.pad_token",
-    ),
+    "sdxl unet of sd": (with_parts(tiny_sdxl, unet=lambda p: tiny_pipeline(cross_attention_dim=48).unet), "addition_embed_type None"),
+    "lcm without guidance": (with_parts(tiny_lcm, unet=lambda p: tiny_pipeline().unet), "time_cond_proj_dim None"),
+    "no padding": (tokenizing(tiny_pipeline, pad_token=None), r"set pipeline\.tokenizer\.pad_token"),
     "two tokens": (tokenizing(tiny_pipeline, model_max_length=2), "all captions would be the same"),
-    "endless": (
-        with_parts(
-            tiny_pipeline,
-            tokenizer=lambda p: tiny_pixart().tokenizer,
-            text_encoder=lambda p: tiny_t5(32),
-        ),
-        "states no model_max_length",
-    ),
-    "img2img": (
-        lambda: StableDiffusionImg2ImgPipeline(
-            **tiny_pipeline().components, requires_safety_checker=False
-        ),
-        "not supported",
-    ),
+    "endless": (with_parts(tiny_pipeline, tokenizer=lambda p: tiny_pixart().tokenizer, text_encoder=lambda p: tiny_t5(32)), "states no model_max_length"),
+    "img2img": (lambda: StableDiffusionImg2ImgPipeline(**tiny_pipeline().components, requires_safety_checker=False), "not supported"),
     "no pipeline": (lambda: tiny_pipeline().unet, "UNet2DConditionModel is not supported"),
-}
+}  # fmt: skip
 REFUSED = (
     MISFITS
     | PARTS
@@ -509,8 +408,9 @@ def test_autoencoders_of_other_kinds_decode_and_encode(kind, make):
     latents = model.noise("a cat", [0, 1])
     images = model.decode(latents)
     assert images.shape == (2, 3, 32, 32)
-    # whatever is decoded beside it
-    torch.testing.assert_close(model.decode(latents[1:]), images[1:], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        model.decode(latents[1:]), images[1:], atol=1e-5, rtol=1e-4
+    )  # whatever is decoded beside it
     assert torch.equal(model.decode(latents), images)
     assert model.encode_images(images).shape == latents.shape
 

@@ -102,7 +102,8 @@ def _set_by_hand(scheduler: Any) -> dict[str, str]:
     if not isinstance(alphas, Tensor):
         return {}
     config = {k: v for k, v in scheduler.config.items() if k[0] != "_"}
-    usual = _alphas(type(scheduler), json.dumps(config, default=list))
+    kind: Any = type(scheduler)
+    usual = _alphas(kind, json.dumps(config, default=list))
     now = alphas.detach().float().cpu()
     if usual is None:
         return {}

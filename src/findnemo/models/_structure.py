@@ -64,7 +64,8 @@ def _by_hand(module: nn.Module, config: Mapping[str, Any]) -> dict[str, Any]:
     modules of a class are there, or missing, that should not be.
     """
     public = {name: value for name, value in config.items() if name[0] != "_"}
-    usual = _configured(type(module), json.dumps(public, sort_keys=True, default=str))
+    kind: Any = type(module)
+    usual = _configured(kind, json.dumps(public, sort_keys=True, default=str))
     if usual is None:
         return {}
     now = _structure(module)
