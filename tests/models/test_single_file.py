@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from _evil import Evil
 from _hub import cached
 from _tiny_files import FAMILIES, as_model, save_file, tiny_family
 from huggingface_hub import constants
@@ -177,16 +178,6 @@ def test_an_option_that_would_do_nothing_is_refused(sd1, what, options, message)
     source = {"directory": sd1[0], "file": sd1[1], "live": object()}.get(what, what)
     with pytest.raises(InputError, match=message):
         findnemo.load(source, **options)
-
-
-class Evil:
-    """Unpickling this creates a file."""
-
-    def __init__(self, marker: Path):
-        self.marker = marker
-
-    def __reduce__(self):
-        return open, (str(self.marker), "w")
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,6 @@ def configuration(pipeline: Any) -> str | None:
 
 def _model(pipeline: Any, predicts: str, kind: str) -> dict[str, Any]:
     vae = pipeline.vae.config
-    widths = vae.block_out_channels
     encoder: dict[str, Any] = {"target": "ldm.modules.encoders.modules.FrozenCLIPEmbedder"}
     if kind == "2":
         encoder["target"] = "ldm.modules.encoders.modules.FrozenOpenCLIPEmbedder"
@@ -165,23 +164,28 @@ def _model(pipeline: Any, predicts: str, kind: str) -> dict[str, Any]:
                 "target": "ldm.models.autoencoder.AutoencoderKL",
                 "params": {
                     "embed_dim": vae.latent_channels,
-                    "ddconfig": {
-                        "double_z": True,
-                        "z_channels": vae.latent_channels,
-                        "resolution": 256,
-                        "in_channels": vae.in_channels,
-                        "out_ch": vae.out_channels,
-                        "ch": widths[0],
-                        "ch_mult": [width // widths[0] for width in widths],
-                        "num_res_blocks": vae.layers_per_block,
-                        "attn_resolutions": [],
-                        "dropout": 0.0,
-                    },
+                    "ddconfig": _vae(vae),
                     "lossconfig": {"target": "torch.nn.Identity"},
                 },
             },
             "cond_stage_config": encoder,
         },
+    }
+
+
+def _vae(config: Any) -> dict[str, Any]:
+    widths = config.block_out_channels
+    return {
+        "double_z": True,
+        "z_channels": config.latent_channels,
+        "resolution": 256,
+        "in_channels": config.in_channels,
+        "out_ch": config.out_channels,
+        "ch": widths[0],
+        "ch_mult": [width // widths[0] for width in widths],
+        "num_res_blocks": config.layers_per_block,
+        "attn_resolutions": [],
+        "dropout": 0.0,
     }
 
 

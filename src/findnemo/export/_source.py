@@ -27,6 +27,7 @@ from findnemo.models._single_file import configuration, from_single_file
 from findnemo.neurons import NeuronSet
 from findnemo.runtime.notices import notice, told_to
 
+Dtype = torch.dtype | None  # of written weights; None for that of the source
 OF_FILE: dict[str, tuple[str, ...]] = {  # how the keys of a part begin in a single file
     "unet": ("model.diffusion_model.",),
     "vae": ("first_stage_model.",),
@@ -71,9 +72,7 @@ class Source:
     kept: Mapping[str, Kept] = field(default_factory=dict)
 
 
-def edited(
-    model: Model, neurons: NeuronSet, factor: float = 0.0, dtype: torch.dtype | None = None
-) -> tuple[Any, Model]:
+def edited(model: Model, neurons: NeuronSet, factor: float, dtype: Dtype) -> tuple[Any, Model]:
     """A pipeline with the edit in its weights, and the model as the source keeps it, without the edit.
 
     Weights are in the dtype in which the source keeps each, or all in `dtype`.
@@ -83,7 +82,7 @@ def edited(
     return _cast(pruned, model.pipeline, source.kept, dtype), source.model
 
 
-def of_source(model: Model, dtype: torch.dtype | None = None) -> Source:
+def of_source(model: Model, dtype: Dtype = None) -> Source:
     """A model with the weights of its source. One that was given live has none: it is its own.
 
     Raises InputError where the source is gone, unless a `dtype` is given.
@@ -128,7 +127,7 @@ def with_kept(model: Model, pipeline: Any) -> Any:
     return _cast(pipeline, model.pipeline, of_shared, None)
 
 
-def check_source(model: Model, dtype: torch.dtype | None = None) -> None:
+def check_source(model: Model, dtype: Dtype = None) -> None:
     """Raises InputError for a model whose source is gone, so that nobody knows in which dtype it was kept."""
     place = place_of(model)
     if place is not None and not place.exists() and dtype is None:
@@ -210,7 +209,7 @@ def _same(fresh: nn.Module, loaded: nn.Module) -> bool:
     )
 
 
-def _cast(pipeline: Any, live: Any, kept: Mapping[str, Kept], dtype: torch.dtype | None) -> Any:
+def _cast(pipeline: Any, live: Any, kept: Mapping[str, Kept], dtype: Dtype) -> Any:
     """A pipeline whose tensors have the dtypes of the source, or all `dtype`. Parts that it shares with `live` are copied first."""
     shared = {id(part) for part in networks_of(live).values()}
     before: dict[str, set[torch.dtype]] = {}
@@ -231,7 +230,7 @@ def _cast(pipeline: Any, live: Any, kept: Mapping[str, Kept], dtype: torch.dtype
     return pipeline
 
 
-def tell_narrowed(kinds: Mapping[str, Iterable[torch.dtype]], dtype: torch.dtype | None) -> None:
+def tell_narrowed(kinds: Mapping[str, Iterable[torch.dtype]], dtype: Dtype) -> None:
     """Say in one line which things, with tensors of these `kinds`, `dtype` does not hold exactly."""
     if dtype is None:
         return
@@ -251,7 +250,7 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def as_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
+def as_dtype(name: str | Dtype) -> Dtype:
     """A dtype by its name. Raises InputError for one in which weights are not written."""
     kind = getattr(torch, name, None) if isinstance(name, str) else name
     if name is not None and kind not in (torch.float32, torch.float16, torch.bfloat16):

@@ -24,7 +24,7 @@ from findnemo.export._marks import configuration as ldm_configuration
 from findnemo.export._marks import tensors as mark_names
 from findnemo.export._original import ORIGINAL, UNET, original_tensors, require_original, unet_name
 from findnemo.export._selection import Selection
-from findnemo.export._source import edited, of_source, tell_narrowed
+from findnemo.export._source import Dtype, edited, of_source, tell_narrowed
 from findnemo.files.tensors import (
     DTYPES,
     HASHES,
@@ -45,9 +45,7 @@ from findnemo.models._marks import Mark, agreed, contradiction, marks_of
 from findnemo.neurons import NeuronSet
 
 
-def write_checkpoint(
-    model: Model, chosen: Selection, path: Path, dtype: torch.dtype | None = None
-) -> None:
+def write_checkpoint(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
     """A diffusers directory whose weights carry the edit, with the model card's section as README.md."""
     pruned, kept = edited(model, chosen.neurons, chosen.factor, dtype)
     check_parts(pruned)
@@ -56,9 +54,7 @@ def write_checkpoint(
     (path / "README.md").write_text(model_card(chosen), encoding="utf-8")
 
 
-def write_lora(
-    model: Model, chosen: Selection, path: Path, dtype: torch.dtype | None = None
-) -> None:
+def write_lora(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
     """A directory that `pipeline.load_lora_weights` reads."""
     file = save_lora(of_source(model, dtype).model, chosen.neurons, path, chosen.factor)
     entries, metadata = read_header(file)
@@ -66,9 +62,7 @@ def write_lora(
     write(file, _all_as(tensors, dtype), metadata | _about(chosen))
 
 
-def write_kohya(
-    model: Model, chosen: Selection, path: Path, dtype: torch.dtype | None = None
-) -> None:
+def write_kohya(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
     """A LoRA in kohya's form, which user interfaces and `pipeline.load_lora_weights` read."""
     require_original(model, "a LoRA in kohya's form")
     kept = of_source(model, dtype).model
@@ -109,9 +103,7 @@ def kohya_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict
     return tensors
 
 
-def write_file(
-    model: Model, chosen: Selection, path: Path, dtype: torch.dtype | None = None
-) -> None:
+def write_file(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
     """One file in the original layout: the file that was loaded with other rows, or a conversion of what was loaded."""
     require_original(model, "a single file")
     if Path(model.source).is_file():
@@ -138,11 +130,7 @@ def beside_file(model: Model) -> str | None:
 
 
 def rewrite(
-    model: Model,
-    neurons: NeuronSet,
-    path: Path,
-    factor: float = 0.0,
-    dtype: torch.dtype | None = None,
+    model: Model, neurons: NeuronSet, path: Path, factor: float = 0.0, dtype: Dtype = None
 ) -> None:
     """Copy the single file that a model was loaded from and scale the rows of `neurons`; not a byte of the others changes.
 
@@ -229,7 +217,7 @@ def _places(model: Model, tensors: dict[str, Entry], effect: Effect) -> list[str
     return names
 
 
-def _all_as(tensors: dict[str, torch.Tensor], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
+def _all_as(tensors: dict[str, torch.Tensor], dtype: Dtype) -> dict[str, torch.Tensor]:
     """The tensors of a LoRA in a dtype, or as they are. The change is exact in float32 only."""
     kinds = {value.dtype for value in tensors.values()}
     tell_narrowed({"the LoRA, which is then not exact,": kinds}, dtype)

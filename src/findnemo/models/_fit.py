@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from findnemo.errors import ModelError
@@ -39,7 +39,7 @@ PUBLISHED = "give the scheduler that the checkpoint was published with"
 
 def check_fit(model: Model) -> None:
     """Raises ModelError that names the first thing that does not belong, its value, and the way out."""
-    for check in CHECKS:
+    for check in (conditions, encoders, tokenizers, channels, schedules, sizes, decoders, widths):
         for fault in check(model):
             raise ModelError(f"this {type(model.pipeline).__name__} cannot be worked on: {fault}")
 
@@ -163,15 +163,3 @@ def decoders(model: Model) -> Iterator[str]:
             f"its vae has scaling_factor {scaling!r}, without which no latent becomes an image: set it as published (0.18215 for "
             "Stable Diffusion 1.x), with pipeline.vae.register_to_config(scaling_factor=...) or in vae/config.json"
         )
-
-
-CHECKS: tuple[Callable[[Model], Iterator[str]], ...] = (
-    conditions,
-    encoders,
-    tokenizers,
-    channels,
-    schedules,
-    sizes,
-    decoders,
-    widths,
-)

@@ -90,12 +90,8 @@ def load(
         >>> list(model.widths().values())
         [32, 32, 64, 64, 96, 96, 96]
     """
-    options = {
-        "revision": revision,
-        "variant": variant,
-        "config": None if config is None else str(config),
-    }
-    asked = {name: value for name, value in options.items() if value is not None}
+    options = {"revision": revision, "variant": variant, "config": config}
+    asked = {name: str(value) for name, value in options.items() if value is not None}
     _refuse_misplaced(source, asked)
     if isinstance(source, Model):
         return source
@@ -109,7 +105,7 @@ def load(
 
 
 def _live(pipeline: Any, device: torch.device | None, dtype: torch.dtype | None) -> Model:
-    adapter = _adapter_of(pipeline)
+    adapter = _adapter(*(kind.__name__ for kind in type(pipeline).__mro__))
     check_parts(adapter, pipeline)
     asked = {"device": device, "dtype": dtype}
     if wanted := {name: value for name, value in asked.items() if value is not None}:
@@ -227,24 +223,19 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     return DTYPES[dtype]
 
 
-def _adapter(class_name: str) -> type[Model]:
-    if class_name not in ADAPTERS:
-        raise ModelError(
-            f"{class_name} is not supported: findnemo works on {', '.join(sorted(ADAPTERS))} (text-to-image models with cross-attention)"
-        )
-    return ADAPTERS[class_name]
-
-
-def _adapter_of(pipeline: Any) -> type[Model]:
-    """That of a live pipeline. Raises ModelError, with the way to one that is known, where that can be made of its parts."""
-    kind, *bases = (base.__name__ for base in type(pipeline).__mro__)
-    base = next((name for name in bases if name in ADAPTERS), None)
-    if kind not in ADAPTERS and base is not None:
-        raise ModelError(
-            f"{kind} is not supported: what it changes of {base} is not known to findnemo; give {base}.from_pipe(pipeline), which has the "
-            "same parts"
-        )
-    return _adapter(kind)
+def _adapter(class_name: str, *bases: str) -> type[Model]:
+    """That of a pipeline class, of which live pipelines tell the `bases` too. Raises ModelError, with the way to a known one, if any."""
+    if class_name in ADAPTERS:
+        return ADAPTERS[class_name]
+    for base in bases:
+        if base in ADAPTERS:
+            raise ModelError(
+                f"{class_name} is not supported: what it changes of {base} is not known to findnemo; give {base}.from_pipe(pipeline), which has "
+                "the same parts"
+            )
+    raise ModelError(
+        f"{class_name} is not supported: findnemo works on {', '.join(sorted(ADAPTERS))} (text-to-image models with cross-attention)"
+    )
 
 
 def _pipeline_class(source: str | Path, revision: str | None, variant: str | None) -> str:

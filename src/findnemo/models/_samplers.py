@@ -9,6 +9,7 @@ from inspect import signature
 from typing import Any
 
 from findnemo.errors import InputError, first_line
+from findnemo.runtime.state import spare_scheduler
 
 SAMPLERS = {
     "DDIM": "DDIMScheduler",
@@ -87,18 +88,15 @@ def sampling(model: Any, name: str | None) -> Iterator[None]:
     """
     import diffusers
 
-    own = model.pipeline.scheduler
     if name is None:
         yield
         return
     kind = getattr(diffusers, sampler_class(model.samplers, name))
-    model.pipeline.scheduler = kind.from_config(
-        {"clip_sample": False, **explicit(own.config), **_FIXED.get(kind.__name__, {})}
-    )
-    try:
+    own = explicit(model.pipeline.scheduler.config)
+    with spare_scheduler(model.pipeline):
+        config = {"clip_sample": False, **own, **_FIXED.get(kind.__name__, {})}
+        model.pipeline.scheduler = kind.from_config(config)
         yield
-    finally:
-        model.pipeline.scheduler = own
 
 
 def check_steps(scheduler: Any, steps: int) -> None:
