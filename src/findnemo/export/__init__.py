@@ -43,9 +43,9 @@ __all__ = [
     "FORMS",
     "Form",
     "Selection",
+    "as_dtype",
     "check",
     "check_checkpoint",
-    "check_dtype",
     "check_form",
     "check_place",
     "check_target",
@@ -170,7 +170,8 @@ def check(
 def check_place(form: str, path: str | Path, source: str, force: bool = False) -> None:
     """Raises InputError for a place to which a form may not be written. `source`: where the audited model is."""
     check_form(form)
-    target, suffix = Path(path), FORMS[form].suffix
+    target = Path(path)
+    suffix = FORMS[form].suffix
     if str(target).encode(errors="ignore").decode() != str(target):
         raise InputError(
             f"{target} is no name in UTF-8, and the libraries that write models take no other: give one, or set PYTHONUTF8=1"
@@ -180,11 +181,6 @@ def check_place(form: str, path: str | Path, source: str, force: bool = False) -
         raise InputError(f"{target} is no name for {form}: it must end in {suffix}")
     if FORMS[form].beside is not None:
         check_beside(target.with_suffix(".yaml"), force, OURS)
-
-
-def check_dtype(dtype: str | torch.dtype | None) -> None:
-    """Raises InputError for a dtype in which no weights are written."""
-    as_dtype(dtype)
 
 
 def check_form(form: str) -> None:

@@ -121,18 +121,18 @@ def most_shared(captions: Iterable[Caption], count: int) -> NeuronSet:
 def _named(captions: Sequence[Caption], text: str) -> Caption:
     """The one caption that a row number, a text or a part of it names."""
     wanted = text.strip().lower()
-    for found in (
-        [c for c in captions if str(c.row) == wanted],
-        [c for c in captions if c.text == text.strip()],
-        [c for c in captions if wanted and wanted in c.text.lower()],
-    ):
-        if len(found) == 1:
-            return found[0]
-        if found:
-            rows = ", ".join(str(c.row) for c in found[:5]) + (", ..." if len(found) > 5 else "")
-            raise InputError(
-                f"{text!r} names {len(found)} captions (rows {rows}): give a row number or the whole text"
-            )
+    matches = (
+        [c for c in captions if str(c.row) == wanted]
+        or [c for c in captions if c.text == text.strip()]
+        or [c for c in captions if wanted and wanted in c.text.lower()]
+    )
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        rows = ", ".join(str(c.row) for c in matches[:5]) + (", ..." if len(matches) > 5 else "")
+        raise InputError(
+            f"{text!r} names {len(matches)} captions (rows {rows}): give a row number or the whole text"
+        )
     raise InputError(f"no caption {text!r} in this run: give a row number or a part of a caption")
 
 

@@ -61,7 +61,7 @@ class Kept:
             return next(iter(self.dtypes.values()))
         old = reduce(lambda text, item: text.replace(*item), OLD_NAMES.items(), name)
         names = (name, f"text_model.{name}", name.removeprefix("text_model."), old)
-        return next((self.dtypes[known] for known in names if known in self.dtypes), self.widest)
+        return next((self.dtypes[one] for one in names if one in self.dtypes), self.widest)
 
 
 @dataclass(frozen=True)

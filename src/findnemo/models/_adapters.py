@@ -25,16 +25,16 @@ class Module:
 
     @classmethod
     def of(cls, module: nn.Module) -> Module:
-        seen = cls(layers={path: part for path, part in module.named_modules() if adapts(part)})
+        bare = cls(layers={path: part for path, part in module.named_modules() if adapts(part)})
         for key, value in weights_of(module).items():
             names = key.split(".")
             if not FUSED.isdisjoint(names):
                 continue
-            if adapter := seen._owner(names):
-                seen.adapters.setdefault(adapter, {})[key] = value
+            if adapter := bare._owner(names):
+                bare.adapters.setdefault(adapter, {})[key] = value
             else:
-                seen.tensors[".".join(name for name in names if name not in WRAPPERS)] = value
-        return seen
+                bare.tensors[".".join(name for name in names if name not in WRAPPERS)] = value
+        return bare
 
     def _owner(self, names: list[str]) -> str | None:
         """The adapter that a tensor, given by the levels of its name, is part of; None for one of the module's own."""

@@ -36,14 +36,14 @@ def encoded(vae: Any, pixels: Tensor) -> Tensor:
     Raises ModelError for an encoder that gives neither a distribution nor latents.
     """
     output = vae.encode(pixels.to(vae.dtype))
-    latents: Tensor | None = None
-    if (distribution := getattr(output, "latent_dist", None)) is not None:
-        latents = distribution.mode()
-    for name in LATENTS:
-        latents = getattr(output, name, None) if latents is None else latents
-    if latents is None:
-        raise ModelError(
-            f"the encoder of {type(vae).__name__} gives neither latent_dist nor latents: findnemo encodes training images with it; "
-            "give the pipeline's own autoencoder (AutoencoderKL)"
-        )
-    return latents
+    distribution = getattr(output, "latent_dist", None)
+    given = [getattr(output, name, None) for name in LATENTS]
+    if distribution is not None:
+        given = [distribution.mode()]
+    for latents in given:
+        if latents is not None:
+            return latents
+    raise ModelError(
+        f"the encoder of {type(vae).__name__} gives neither latent_dist nor latents: findnemo encodes training images with it; "
+        "give the pipeline's own autoencoder (AutoencoderKL)"
+    )

@@ -316,12 +316,9 @@ class Model:
         """
         if scope not in SCOPES:
             raise InputError(f"scope {scope!r:.40} is not known: use one of {', '.join(SCOPES)}")
-        found = self.find("value layers", self.is_value_layer)
-        return {
-            name: found[name]
-            for name in sorted(found, key=part_of)
-            if scope == "all" or self.in_paper(name)
-        }
+        layers = self.find("value layers", self.is_value_layer)
+        names = [name for name in layers if scope == "all" or self.in_paper(name)]
+        return {name: layers[name] for name in sorted(names, key=part_of)}
 
     def find(self, what: str, belongs: Callable[[str, nn.Module], bool]) -> dict[str, nn.Module]:
         """Name -> module of the denoiser for which `belongs` holds, in forward order.

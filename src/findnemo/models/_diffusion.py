@@ -35,8 +35,8 @@ class DiffusionModel(Model):
             return output
         output, x = exact(output), exact(latents)
         a = self.alpha(timestep).to(x)
-        factor, share = self.gain(timestep).to(x), a.sqrt() / (1 + (1 - a).sqrt())
-        return x + factor * (output - share * x)
+        share = a.sqrt() / (1 + (1 - a).sqrt())
+        return x + self.gain(timestep).to(x) * (output - share * x)
 
     def image(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:
         """x0_hat, (N, C, H, W), float32: the clean latents that follow from what the network predicts of x_t."""

@@ -107,10 +107,10 @@ def unfused(tokens: Tensor) -> Tensor:
 
 def submodule(module: nn.Module, name: str) -> nn.Module | None:
     """The module of this name in another one, None where there is none. `nn.Module.get_submodule` takes several times as long."""
-    found: nn.Module | None = module
+    inner: nn.Module | None = module
     for part in name.split("."):
-        found = found._modules.get(part) if found is not None else None
-    return found
+        inner = inner._modules.get(part) if inner is not None else None
+    return inner
 
 
 def is_compiled(module: nn.Module) -> bool:

@@ -27,6 +27,7 @@ SHAPES = {  # attributes of modules that the shapes of their weights tell
     *("in_features", "out_features", "in_channels", "out_channels", "num_channels", "channels"),
     *("num_embeddings", "embedding_dim", "normalized_shape", "sparse", "scale_grad_by_freq"),
 }
+UNTELLING = SILENT | SHAPES
 # what the names of other ways of computing the same attention add
 SAME_WAYS = re.compile("XFormers|Sliced|Fused|Flash|2_0|NPU|XLA")
 USUAL_WAYS = {f"{kind}Processor" for kind in ("Attn", "AttnAddedKV", "JointAttn", "FluxAttn")}
@@ -108,7 +109,7 @@ def _attributes(module: nn.Module) -> dict[str, Any]:
     settings = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in public.items()
-        if value is not None and name not in SILENT | SHAPES and _simple(value)
+        if value is not None and name not in UNTELLING and _simple(value)
     }
     if processor := _processor(module):
         settings["processor"] = processor

@@ -69,8 +69,8 @@ def _latents(pipeline: Any, config: Any, component: str) -> Iterator[Width]:
 
 def hidden(encoder: Any) -> int | None:
     """Width of a text encoder's output at each token."""
-    found = getattr(getattr(encoder, "config", None), "hidden_size", None)
-    return found if isinstance(found, int) else None
+    width = getattr(getattr(encoder, "config", None), "hidden_size", None)
+    return width if isinstance(width, int) else None
 
 
 def pooled(encoder: Any) -> int:

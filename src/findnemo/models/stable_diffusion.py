@@ -51,8 +51,8 @@ class StableDiffusion(DiffusionModel):
 
     @property
     def cross_attentions(self) -> dict[str, nn.Module]:
-        found = self.find("cross-attentions", lambda name, module: name.endswith(".attn2"))
-        return {name: found[name] for name in sorted(found, key=part_of)}
+        attentions = self.find("cross-attentions", lambda name, module: name.endswith(".attn2"))
+        return {name: attentions[name] for name in sorted(attentions, key=part_of)}
 
     def tokens(self, prompt: str) -> list[str]:
         tokenizer = self.pipeline.tokenizer
@@ -131,8 +131,8 @@ class StableDiffusion(DiffusionModel):
         return Text(conditions["encoder_hidden_states"], guidance=conditions.get("timestep_cond"))
 
     def output(self, latents: Tensor, timestep: float | Tensor, text: Text) -> Tensor:
-        known = self.conditions(text)
-        output: Tensor = self.denoiser(latents, timestep, **known, return_dict=False)[0]
+        prompts = self.conditions(text)
+        output: Tensor = self.denoiser(latents, timestep, **prompts, return_dict=False)[0]
         return output[:, : latents.shape[1]]
 
     def regression(
