@@ -27,7 +27,7 @@ def results(k: int, memorized: bool) -> list[tuple[str, dict[str, Any]]]:
     """What an audit keeps of a caption, by stage."""
     score = 0.9 if memorized else 0.1 + k % 100 / 1000
     common = {"prompt": f"caption {k}", "tau": TAU, "memorized": memorized, "p": 0.5}
-    detected = common | {"score": score, "evaluations": 10, "samples": 10, "screened": False}
+    detected = common | {"score": score, "evaluations": 10, "samples": 10}
     if not memorized:
         return [("detect", detected)]
     neurons = {f"layer {k % LAYERS}": [k % 300, 300 + k % 300]}

@@ -30,7 +30,7 @@ from findnemo.detection import DETECTORS
 from findnemo.localization.trajectory import COPIES, Copies, few_steps
 from findnemo.models import Model, load
 from findnemo.models._difference import add_difference
-from findnemo.passes.denoising import Denoising
+from findnemo.passes import Denoising, spending
 from findnemo.stats.intervals import bootstrap, wilson
 from findnemo.stats.roc import auroc, tpr_at_fpr
 
@@ -113,9 +113,11 @@ def _rule(model: Model, captions: Sequence[str], others: Sequence[str]) -> dict[
             seen = findnemo.detect(model, caption, calibration)
             spent, over = spent + seen.evaluations, over + (seen.memorized and kind == "others")
             if seen.memorized:
-                denoising = Denoising(model, caption, COPIES, images.guidance)
-                found[kind].append(Copies(denoising, few_steps(images.steps), images.steps).seen)
-                spent += denoising.evaluations
+                with spending() as pictures:
+                    denoising = Denoising(model, caption, COPIES, images.guidance)
+                    copies = Copies(denoising, few_steps(images.steps), images.steps)
+                found[kind].append(copies.seen)
+                spent += pictures.evaluations
             else:
                 found[kind].append(False)
     shares = {

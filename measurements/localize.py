@@ -24,8 +24,8 @@ from literal import Literal
 
 import findnemo
 from findnemo import Calibration, Model, NeuronSet
-from findnemo.localization import SEARCHES, Replication
-from findnemo.passes.deltas import Probe
+from findnemo.localization import ONE_STEP, SEARCHES, evidence
+from findnemo.passes import Probe, spending
 from findnemo.scores import SIMILARITIES
 from findnemo.settings import PAPER
 
@@ -86,13 +86,12 @@ def locate(
     if keep is None:
         found = findnemo.localize(model, caption, calibration, search)
         return found.evaluations, len(found.candidates), found.neurons, found.score_after
-    replication = Replication(
-        probe := Probe(model, caption, calibration.settings, reuse=True), keep
-    )
-    absolute = findnemo.activations(model, caption)
-    part = SEARCHES[search](replication, calibration.z_scores(absolute), absolute, calibration.tau)
-    after = replication.similarity(part.neurons)
-    return probe.evaluations, len(part.candidates), part.neurons, after
+    with spending() as spent:
+        seen = evidence(model, caption, replace(calibration, tau=keep))
+        seen.replication.tau = calibration.tau
+        part = ONE_STEP[search].find(seen.replication, seen.z, seen.absolute)
+        after = seen.replication.similarity(part.neurons)
+    return spent.evaluations, len(part.candidates), part.neurons, after
 
 
 def _wait(model: Model) -> None:

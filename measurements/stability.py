@@ -1,7 +1,7 @@
-"""Do other seeds find the same neurons, and is what most of them find better? `python measurements/stability.py [--repeats 5]`.
+"""Do other seeds find the same neurons? `python measurements/stability.py [--repeats 5]`.
 
 For each search: intersection over union of the sets of several base seeds, caption by caption, and precision and recall against the
-demo's planted neurons, of single searches and of their consensus.
+demo's planted neurons, of each seed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 
 import findnemo
 from findnemo import NeuronSet
-from findnemo.localization import Localization, localize_by_consensus, pairwise_iou
+from findnemo.localization import Localization, pairwise_iou
 from findnemo.stats import bootstrap
 
 FRESH = range(1000, 1010)
@@ -53,19 +53,8 @@ def main() -> None:
             f"  IoU of two seeds: median {median(values):.3f}, mean {mean(values):.3f} [{low:.3f}, {high:.3f}]; the same in all: {same}"
         )
         runs = [[f[seed] for f in single.values()] for seed in range(args.repeats)]
-        for label, rows in (*((f"seed {k}", rows) for k, rows in enumerate(runs)),):
-            told(model, label, rows)
-        agreed = [
-            localize_by_consensus(model, c, calibration, search, args.repeats) for c in captions
-        ]
-        told(model, "consensus", agreed)
-        told(model, "union", [replace(a, neurons=a.candidates) for a in agreed])
-        if args.repeats > 3:
-            told(
-                model,
-                "consensus of 3",
-                [localize_by_consensus(model, c, calibration, search, 3) for c in captions],
-            )
+        for k, rows in enumerate(runs):
+            told(model, f"seed {k}", rows)
 
 
 def one(

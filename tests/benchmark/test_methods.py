@@ -17,6 +17,7 @@ from findnemo.localization import Localization
 from findnemo.localization.trajectory import FLOOR, GENTLER
 from findnemo.mitigation import Case, conceptprune, wanda
 from findnemo.neurons import EMPTY, NeuronSet
+from findnemo.passes import spend
 
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
 STEPS = 3
@@ -94,27 +95,29 @@ def test_nothing_is_switched_off_where_pictures_are_no_copies(task, monkeypatch,
 def test_the_shortest_prefix_of_a_ranking_that_leaves_no_copy_among_pictures(task, monkeypatch):
     """Three neurons of the ranking are needed for pictures, one for noise differences: the task says which counts."""
     order = [("a", k) for k in range(8)]
-    sight = SimpleNamespace(memorized=True, evaluations=7, gone=lambda off: len(off) >= 3)
-    monkeypatch.setattr(methods, "Sight", lambda task: sight)
-    assert methods._sufficient(task, lambda seen: order) == Answer(NeuronSet({"a": [0, 1, 2]}), 7)
+    sight = SimpleNamespace(memorized=True, gone=lambda off: len(off) >= 3)
+
+    def looked_at(task):
+        spend(7)
+        return sight
+
+    monkeypatch.setattr(methods, "Sight", looked_at)
+    assert methods.sufficient(task, lambda seen: order) == Answer(NeuronSet({"a": [0, 1, 2]}), 7)
     sight.gone = lambda off: False
-    assert methods._sufficient(task, lambda seen: order).neurons == NeuronSet({"a": range(8)})
+    assert methods.sufficient(task, lambda seen: order).neurons == NeuronSet({"a": range(8)})
     sight.memorized = False
-    assert methods._sufficient(task, lambda seen: order) == Answer(EMPTY, 7)
+    assert methods.sufficient(task, lambda seen: order) == Answer(EMPTY, 7)
 
 
 @pytest.mark.parametrize("pictures", [True, False])
 def test_the_test_of_a_set_is_the_tasks(task, monkeypatch, pictures):
     sight = methods.Sight(methods.Task(task.model, CAPTION, task.calibration, pictures=pictures))
-    sight.__dict__["copies"] = SimpleNamespace(
-        seen=False, gone=lambda off: None, denoising=SimpleNamespace(evaluations=3)
-    )
+    sight.__dict__["copies"] = SimpleNamespace(seen=False, gone=lambda off: None)
     monkeypatch.setattr(sight.replication, "confirmed", lambda off, tau: False)
     assert (
         sight.memorized is not pictures
     )  # pictures that are unlike each other only count where pictures are asked for
     assert sight.gone(EMPTY) is pictures
-    assert sight.evaluations == sight.replication.probe.evaluations + 3
 
 
 def test_rankings_hold_all_value_neurons_of_the_scope(task):

@@ -211,7 +211,6 @@ def test_a_failed_caption_sets_the_exit_status(place, tmp_path, counted):
             ("--detector", "ssim", "--calibration", "c"),
             "--calibration does nothing with --detector",
         ),
-        (("--detector", "ssim", "--screen"), "--screen does nothing with --detector"),
         (
             ("--detector", "ssim", "--fail-on-memorized"),
             "--fail-on-memorized does nothing with --detector",

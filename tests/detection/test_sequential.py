@@ -10,7 +10,7 @@ from _tiny import tiny_pipeline
 
 import findnemo
 from findnemo import Calibration, Settings, calibrate
-from findnemo.detection import DETECTORS, Screen, detect, detect_many, screen
+from findnemo.detection import DETECTORS, detect, detect_many
 from findnemo.errors import InputError, NumericalError
 from findnemo.images import ImageSettings
 from findnemo.localization.replication import Replication
@@ -103,11 +103,6 @@ def test_search_and_verification_say_memorized_where_detection_does(model):
             )
 
 
-def test_a_screen_is_refused_where_more_seeds_can_lower_the_score(model):
-    with pytest.raises(InputError, match="variant 'paper', or leave the screen out"):
-        screen(calibrate(model, CAPTIONS, "findnemo"))
-
-
 def test_the_listing_asks_for_the_papers_score(model):
     with pytest.raises(InputError, match="calibrate with variant 'paper'"):
         findnemo.localize(model, CAPTIONS[0], calibrate(model, CAPTIONS, "findnemo"), "listing")
@@ -126,56 +121,14 @@ def test_the_papers_settings_are_written_as_they_were_before_there_were_others()
     assert "pairs 'mean' instead of 'largest'" in settings_for("findnemo").differences(Settings())
 
 
-def table(early: list[float], last: list[float], calibration: Calibration) -> Calibration:
-    """A calibration with these hold-out scores after four and after all six seeds."""
-    rows = [[e, e, e, v, v] for e, v in zip(early, last, strict=True)]
-    return replace(calibration, trajectories=torch.tensor(rows), tau=0.5)
-
-
-def test_a_screen_by_hand(calibration):
-    made = table(
-        [0.1, 0.2, 0.3, 0.4, 0.6], [0.2, 0.3, 0.5, 0.9, 0.6], calibration
-    )  # the last three reach tau
-    assert screen(made, samples=4, recall=1.0) == Screen(4, pytest.approx(0.3), 1.0, 3, 0.4)
-    assert screen(made, samples=4, recall=0.6) == Screen(
-        4, pytest.approx(0.4), pytest.approx(2 / 3), 3, pytest.approx(0.6)
-    )
-
-
-def test_a_screened_caption_is_set_aside_and_says_so(model, calibration):
-    high = replace(calibration, tau=2.0)
-    aside = detect(model, "a cat", high, Screen(4, 2.0, 1.0, 1, 1.0))
-    assert (aside.memorized, aside.screened, aside.samples, aside.evaluations) == (
-        False,
-        True,
-        4,
-        4,
-    )
-    kept = detect(model, "a cat", high, Screen(4, -2.0, 1.0, 1, 1.0))
-    assert (kept.memorized, kept.screened, kept.samples) == (False, False, 6)
-
-
-def test_a_screen_never_overrules_a_pair_over_tau(model, calibration):
-    low = replace(calibration, tau=-1.0)
-    assert detect(model, "a cat", low, Screen(4, 2.0, 1.0, 1, 1.0)).memorized
-
-
-def test_a_screen_that_cannot_be_measured_is_refused(calibration):
-    with pytest.raises(InputError, match="cannot tell what a screen would miss"):
-        screen(table([0.1], [0.2], calibration))
-    with pytest.raises(InputError, match="2 to 5 seeds, not 6"):
-        screen(calibration, samples=6)
-
-
 def test_many_captions_at_once_are_each_by_itself(model, calibration):
     for tau in sorted(calibration.scores.tolist())[1::2]:
-        for made in (None, Screen(4, tau - 0.01, 1.0, 1, 1.0)):
-            near = replace(calibration, tau=tau + 1e-4)
-            single = [detect(model, c, near, made) for c in CAPTIONS]
-            for one, many in zip(single, detect_many(model, CAPTIONS, near, made), strict=True):
-                assert replace(many, score=one.score, p=one.p) == one
-                assert many.p == near.p_value(many.score)
-                assert many.score == pytest.approx(one.score, abs=1e-5)
+        near = replace(calibration, tau=tau + 1e-4)
+        single = [detect(model, c, near) for c in CAPTIONS]
+        for one, many in zip(single, detect_many(model, CAPTIONS, near), strict=True):
+            assert replace(many, score=one.score, p=one.p) == one
+            assert many.p == near.p_value(many.score)
+            assert many.score == pytest.approx(one.score, abs=1e-5)
 
 
 def test_many_captions_share_passes(model, calibration):
@@ -248,10 +201,3 @@ def test_with_all_seeds_a_memorized_caption_has_the_p_value_of_its_whole_score(m
             findnemo.score(model, caption, settings=SETTINGS), abs=1e-5
         )
         assert few.p >= all_.p  # two seeds say less than six, never more
-
-
-def test_a_screen_sets_captions_aside_also_where_all_seeds_are_asked_for(model, calibration):
-    found = detect(
-        model, "a cat", replace(calibration, tau=2.0), Screen(4, 2.0, 1.0, 1, 1.0), all_seeds=True
-    )
-    assert (found.screened, found.samples) == (True, 4)

@@ -312,7 +312,7 @@ def foreign(saved, tmp_path, monkeypatch) -> tuple[Path, Path]:
     mark.unlink(missing_ok=True)
     with Run.create(out, settings_in(out)) as run:
         judges = {"descriptor": str(out / "sscd.pt")}
-        run.set_meta("settings", settings_in(out) | {"judges": judges, "screen": None})
+        run.set_meta("settings", settings_in(out) | {"judges": judges})
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "me"))
     return out, mark
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 from _tiny import tiny_pipeline
@@ -11,8 +13,7 @@ from findnemo import Model, NeuronSet
 from findnemo.edits import masks
 from findnemo.errors import DeviceError
 from findnemo.localization.replication import Replication
-from findnemo.passes.deltas import Probe
-from findnemo.passes.reuse import Reuse
+from findnemo.passes import Probe, Reuse, spending
 from findnemo.scores import ssim
 
 PROMPT = "a red apple"
@@ -44,6 +45,7 @@ def some_sets(model: Model) -> list[NeuronSet]:
     ]
 
 
+@cache
 def plain(model: Model, neurons: NeuronSet) -> torch.Tensor:
     """Same-seed similarities computed the long way: every seed and set in passes of its own."""
     probe = Probe(model, PROMPT)
@@ -90,19 +92,19 @@ def test_a_seed_that_the_witnesses_did_not_speak_for_becomes_one(model, replicat
 
 
 def test_a_set_is_tried_on_the_witness_alone(model, replication):
-    before = replication.probe.evaluations
-    replication.gone(NeuronSet({next(iter(model.value_layers)): [0]}), level=0.5)
-    assert replication.probe.evaluations == before + 1
+    with spending() as spent:
+        replication.gone(NeuronSet({next(iter(model.value_layers)): [0]}), level=0.5)
+    assert spent.evaluations == 1
 
 
 def test_nothing_is_measured_twice(model, replication):
     neurons = some_sets(model)[2]
     replication.confirmed(neurons, level=2.0)
-    spent = replication.probe.evaluations
-    assert replication.gone(neurons, level=2.0)
-    assert replication.confirmed(neurons, level=2.0)
-    replication.similarity(neurons)
-    assert replication.probe.evaluations == spent
+    with spending() as spent:
+        assert replication.gone(neurons, level=2.0)
+        assert replication.confirmed(neurons, level=2.0)
+        replication.similarity(neurons)
+    assert spent.evaluations == 0
 
 
 def test_a_set_that_a_known_seed_refutes_is_not_tried_again(model, replication):
@@ -112,9 +114,9 @@ def test_a_set_that_a_known_seed_refutes_is_not_tried_again(model, replication):
     level = float(plain(model, neurons)[first]) - 1e-3
     assert not replication.gone(neurons, level)
     replication.witnesses.append(next(k for k in range(10) if k != first))
-    spent = replication.probe.evaluations
-    assert not replication.gone(neurons, level)
-    assert replication.probe.evaluations == spent
+    with spending() as spent:
+        assert not replication.gone(neurons, level)
+    assert spent.evaluations == 0
 
 
 def test_a_set_of_several_that_fails_is_confirmed_no_further_than_where_it_fails(
@@ -123,9 +125,9 @@ def test_a_set_of_several_that_fails_is_confirmed_no_further_than_where_it_fails
     neurons = some_sets(model)[0]
     values = plain(model, neurons)
     level = float(values.min()) - 1e-3  # every seed says no
-    spent = replication.probe.evaluations
-    assert not replication.confirmed(neurons, level)
-    assert replication.probe.evaluations == spent + 2
+    with spending() as spent:
+        assert not replication.confirmed(neurons, level)
+    assert spent.evaluations == 2
 
 
 def test_needed_are_those_whose_return_lifts_a_witness_over_the_level(model, replication):
@@ -304,17 +306,18 @@ def test_masks_are_one_row_a_set(model):
 @pytest.mark.parametrize("layer", [0, 4])
 def test_a_first_guess_comes_with_the_first_pass_and_changes_nothing_else(model, layer):
     guess = NeuronSet({list(model.value_layers)[layer]: [1, 5]})
-    plain_, guessed = (
-        Replication(Probe(model, PROMPT, reuse=True), -1.0, g) for g in (NeuronSet(), guess)
-    )
-    assert guessed.probe.evaluations == plain_.probe.evaluations + 1
+    with spending() as usual:
+        plain_ = Replication(Probe(model, PROMPT, reuse=True), -1.0)
+    with spending() as more:
+        guessed = Replication(Probe(model, PROMPT, reuse=True), -1.0, guess)
+    assert more.evaluations == usual.evaluations + 1
     torch.testing.assert_close(guessed.unblocked, plain_.unblocked, atol=2e-5, rtol=0)
     assert guessed.witnesses == [0]
-    spent = guessed.probe.evaluations
     value = float(plain_.similarities([guess], [0]))
-    assert guessed.gone(guess, value + 1e-4)
-    assert not guessed.gone(guess, value - 1e-4)
-    assert guessed.probe.evaluations == spent  # known from the first pass
+    with spending() as spent:
+        assert guessed.gone(guess, value + 1e-4)
+        assert not guessed.gone(guess, value - 1e-4)
+    assert spent.evaluations == 0  # known from the first pass
     for neurons in some_sets(model):  # what is reused was never edited
         assert guessed.similarity(neurons) == pytest.approx(plain_.similarity(neurons), abs=2e-5)
 

@@ -10,9 +10,11 @@ from _tiny import tiny_pipeline
 
 import findnemo
 from findnemo import Model, NeuronSet, activations
-from findnemo.localization import Replication
-from findnemo.localization.search import by_gradient, ranked
-from findnemo.passes.deltas import Probe
+from findnemo.localization import Evidence, Found
+from findnemo.localization.replication import Replication
+from findnemo.localization.search import alternatives, by_gradient, ranked
+from findnemo.neurons import EMPTY
+from findnemo.passes import Probe
 from findnemo.scores import ssim
 
 PROMPT = "a red apple"
@@ -48,9 +50,10 @@ def search(model: Model, tau: float, seeds: int = 10):
     replication = Replication(
         Probe(model, PROMPT, samples=range(seeds), reuse=True), tau=-1.0
     )  # every seed counts
+    replication.tau = tau
     absolute = activations(model, PROMPT)
     z = findnemo.calibrate(model, HOLDOUT, settings=findnemo.Settings(samples=2)).z_scores(absolute)
-    return by_gradient(replication, z, absolute, tau)
+    return by_gradient(replication, z, absolute)
 
 
 @pytest.mark.parametrize("tau", [0.95, 0.8, 0.6])
@@ -82,8 +85,13 @@ def test_where_switching_off_changes_nothing_no_neuron_is_blamed():
 class Table:
     """Similarities by hand: seed -> set -> value; what `ranked` asks of a replication."""
 
+    tau = 0.5
+
     def __init__(self, kills: dict[int, list[set]], seeds: int):
-        self.kills, self.kept, self.witnesses, self.asked = kills, list(range(seeds)), [0], 0
+        self.kills = kills
+        self.kept = list(range(seeds))
+        self.witnesses = [0]
+        self.asked = 0
 
     def value(self, neurons: NeuronSet, seed: int) -> float:
         self.asked += 1
@@ -118,7 +126,7 @@ def test_seeds_that_need_different_neurons_are_all_served(first, second):
         },
         seeds=3,
     )
-    found = ranked(table, [lambda: NEURONS[:2], lambda: NEURONS], 0.5, NEURONS).neurons
+    found = ranked(table, [lambda: NEURONS[:2], lambda: NEURONS], NEURONS).neurons
     sufficient = lambda s: table.similarity(s) <= 0.5  # noqa: E731
     minimal = [
         s
@@ -133,5 +141,36 @@ def test_a_second_ranking_is_not_computed_where_the_first_suffices():
     table = Table({0: [{("a", 1)}]}, seeds=1)
     asked = []
     rankings = [lambda: NEURONS[:2], lambda: asked.append(1) or NEURONS]
-    assert ranked(table, rankings, 0.5, NEURONS).neurons == NeuronSet({"a": [1]})
+    assert ranked(table, rankings, NEURONS).neurons == NeuronSet({"a": [1]})
     assert not asked
+
+
+def others(kills: list[set], first: set, heaviest=max) -> list[NeuronSet]:
+    """The alternatives to a set where one seed says what kills it; neurons are the less unusual, the later in `NEURONS`."""
+    z = {name: torch.zeros(4) for name, _ in NEURONS}
+    for k, (name, index) in enumerate(NEURONS):
+        z[name][index] = 9.0 - k
+    seen = Evidence(Table({0: kills}, seeds=1), {}, z)
+    return [
+        found.neurons
+        for found in alternatives("listing", seen, Found(NeuronSet.of(first), EMPTY), heaviest)
+    ]
+
+
+def test_alternatives_do_without_the_heaviest_neurons_of_all_sets_before_them():
+    one, two, three, four, five = NEURONS
+    sets = [{one, two}, {two, three}, {one, four}, {four}, {five}]
+    found = others(sets, {one, two})
+    assert found == [NeuronSet.of(s) for s in ({four}, {five})]  # `two` and `four` are ruled out
+
+
+def test_there_are_three_alternatives_at_most_and_none_where_nothing_is_left():
+    sets = [{neuron} for neuron in NEURONS]
+    assert others(sets, sets[0]) == [NeuronSet.of(s) for s in sets[1:4]]
+    assert others(sets[:1], sets[0]) == []
+    assert others(sets, set()) == []
+
+
+def test_no_alternative_is_begun_after_much_effort(monkeypatch):
+    monkeypatch.setattr("findnemo.localization.search.EFFORT", 0)
+    assert others([{neuron} for neuron in NEURONS], {NEURONS[0]}) == []

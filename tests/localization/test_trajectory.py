@@ -10,12 +10,13 @@ import findnemo
 from findnemo import demo
 from findnemo.errors import InputError
 from findnemo.images import generate
-from findnemo.localization import Bystanders, localize, localize_by_consensus, scan
+from findnemo.localization import Bystanders, localize, scan
 from findnemo.localization.points import CAPTIONS, Point, chosen, priced
 from findnemo.localization.trajectory import COPIES, Copies, by_trajectory, prices
 from findnemo.metrics.copies import COPY
 from findnemo.neurons import NeuronSet
-from findnemo.passes.denoising import Denoising
+from findnemo.passes import Denoising, spending
+from findnemo.runs import Caption
 from findnemo.seeds import FRESH
 
 ONE = "Brantwood Roasters first cup, a large brown ring"  # held by one planted neuron
@@ -85,12 +86,8 @@ def test_a_natural_memory_is_gone_from_finished_pictures(natural):
     )
     others = Bystanders(natural, demo.calibration("demo-natural").ordinary[:CAPTIONS])
     assert [point.change for point in found.points] == pytest.approx(others.impacts(sets), abs=1e-4)
-    again = json.loads(json.dumps(found.to_json()))
-    assert findnemo.Localization.from_json(again) == found
-    older = {name: value for name, value in again.items() if name not in ("order", "points")} | {
-        "sizes": [[1, 0.9], [2, 0.3]]
-    }
-    assert findnemo.Localization.from_json(older) == replace(found, order=(), points=())
+    kept = Caption(0, 0, caption, {"localize": json.loads(json.dumps(found.to_json()))}).localized
+    assert (kept.order, kept.points) == (found.order, found.points)
     assert (
         localize(natural, caption, demo.calibration("demo-natural")) == found
     )  # once more, the same to the last bit
@@ -175,22 +172,15 @@ def test_a_point_that_was_not_tried_is_refused():
 
 def test_prices_are_asked_of_ordinary_captions_once(demo_model):
     calibration, order = demo.calibration(), list(demo.planted()[ONE])
-    points, spent = priced(demo_model, calibration, ONE, order, [(1, 0.2)])
-    assert spent == CAPTIONS  # what is untouched was passed before
-    assert priced(demo_model, calibration, ONE, order, [(1, 0.2)]) == (points, spent)
-    assert priced(demo_model, replace(calibration, ordinary=()), ONE, order, [(1, 0.2)]) == (
-        (Point(1, 0.2),),
-        0,
-    )
-    assert priced(demo_model, replace(calibration, ordinary=(ONE,)), ONE, order, [(1, 0.2)]) == (
-        (Point(1, 0.2),),
-        0,
-    )
-
-
-def test_what_a_search_of_one_step_has_is_refused(demo_model):
-    with pytest.raises(InputError, match="a consensus is one of searches that look at one step"):
-        localize_by_consensus(demo_model, ONE, demo.calibration(), "trajectory", 3)
+    with spending() as spent:
+        points = priced(demo_model, calibration, ONE, order, [(1, 0.2)])
+    assert spent.evaluations == CAPTIONS  # what is untouched was passed before
+    assert priced(demo_model, calibration, ONE, order, [(1, 0.2)]) == points
+    for ordinary in ((), (ONE,)):
+        without = replace(calibration, ordinary=ordinary)
+        with spending() as spent:
+            assert priced(demo_model, without, ONE, order, [(1, 0.2)]) == (Point(1, 0.2),)
+        assert spent.evaluations == 0
 
 
 @pytest.mark.slow

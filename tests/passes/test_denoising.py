@@ -6,7 +6,7 @@ import torch
 import findnemo
 from findnemo.edits import masks
 from findnemo.neurons import NeuronSet
-from findnemo.passes.denoising import Denoising, likeness
+from findnemo.passes import Denoising, likeness, spending
 
 CAPTION = "Brantwood Roasters first cup, a large brown ring"
 
@@ -25,12 +25,13 @@ def of_the_pipeline(model, denoising, steps, guidance):
 @pytest.mark.parametrize(("steps", "guidance"), [(3, 2.0), (15, 2.0), (5, 1.0)])
 def test_it_goes_where_the_pipeline_goes(demo_model, steps, guidance):
     denoising = Denoising(demo_model, CAPTION, 2, guidance)
-    path = denoising.run([0], steps)
+    with spending() as spent:
+        path = denoising.run([0], steps)
     theirs = of_the_pipeline(demo_model, denoising, steps, guidance)
     assert (
         float(likeness(path.image, theirs)) > 0.999
     )  # the pipeline leaves the noise of the last timestep in
-    assert denoising.evaluations == steps * (2 if guidance > 1 else 1)
+    assert spent.evaluations == steps * (2 if guidance > 1 else 1)
     assert len(path.latents) == len(path.timesteps) == steps
 
 

@@ -90,7 +90,6 @@ def make_run(
         "calibration": PAPER.to_json(),
         "tau": TAU,
         "search": "gradient",
-        "screen": None,
         "images": 4,
         "image_settings": {"steps": 50, "guidance": 7.0, "seed": 0},
         "judges": {},

@@ -216,9 +216,9 @@ def test_nothing_to_harden_is_said(model, ordinary):
 
 
 def test_the_cost_is_what_passes_through_the_denoiser(model, lessons, ordinary):
-    from findnemo.detection._score import spending
+    from findnemo.detection._score import counting
 
-    with spending(model) as spent:
+    with counting(model) as spent:
         harden(model, lessons, ordinary, NeuronSet({}), SETTINGS)
     told = evaluations(SETTINGS, len(lessons), 0, ImageSettings(steps=1, guidance=1.0))
     images = len(lessons) * SETTINGS.surrogates  # made before

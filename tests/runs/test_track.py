@@ -34,7 +34,6 @@ SETTINGS = {
     "images": 2,
     "judges": {},
     "image_settings": {"steps": 2, "guidance": 7.0},
-    "screen": None,
 }
 
 
@@ -159,7 +158,6 @@ def test_a_tracker_gets_settings_figures_and_captions_in_order(run, registered):
         "settings.tau": 0.5,
         "settings.search": "gradient",
         "settings.image_settings.steps": 2,
-        "settings.screen": "None",
         "versions.findnemo": "1",
     }
     assert whole[1] == 0

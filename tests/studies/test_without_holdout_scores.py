@@ -166,8 +166,3 @@ def test_a_file_or_a_tau_that_no_calibration_has_is_refused_when_it_is_read(
     path = statistics(large, tmp_path / "statistics.pt", change)
     with pytest.raises(InputError, match=f"its {message} cannot be those of a calibration"):
         import_statistics(path, large, tau)
-
-
-def test_a_screen_without_scores_names_the_reason(bare):
-    with pytest.raises(InputError, match=r"no hold-out scores \(imported statistics\)"):
-        findnemo.detection.screen(bare.calibration)

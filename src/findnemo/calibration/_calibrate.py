@@ -16,7 +16,7 @@ from findnemo.calibration._gathered import Chunk, Gathered, Group, Parts, chaine
 from findnemo.calibration._statistics import layer_activations
 from findnemo.errors import InputError, MismatchError, NumericalError, StoppedError
 from findnemo.models import Model, Text, captions_in
-from findnemo.passes.deltas import Probe, group_size
+from findnemo.passes import Rows, group_size
 from findnemo.scores import fault, trajectory
 from findnemo.settings import Settings, settings_for
 
@@ -195,8 +195,9 @@ def _trajectories(
 ) -> list[Tensor]:
     """Memorization scores of hold-out prompts after 2, 3, ... seeds; all prompts and seeds share passes. `text`: N rows."""
     rows = [(prompt, k) for prompt in prompts for k in range(settings.samples)]
-    probe = Probe.of_many(model, rows, settings, text.repeat(settings.samples))
-    deltas = probe.deltas().split(settings.samples)
+    deltas = (
+        Rows(model, rows, settings, text.repeat(settings.samples)).deltas().split(settings.samples)
+    )
     for prompt, part in zip(prompts, deltas, strict=True):
         if (reason := fault(part)) is not None:
             raise NumericalError(f"hold-out prompt {prompt!r}: {reason}")

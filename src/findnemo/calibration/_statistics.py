@@ -14,16 +14,16 @@ from findnemo.models import Model, Text
 from findnemo.stats.rates import rank
 
 
-def activations(model: Model, prompt: str) -> dict[str, Tensor]:
+def activations(model: Model, prompt: str, text: Text | None = None) -> dict[str, Tensor]:
     """a_i^l(y): mean over all token positions of |activation|, one (width,) float tensor a value layer.
+
+    `text`: the prompt encoded, one row, if known.
 
     Where value projections see only the prompt embedding, this needs the text encoder and one matrix product a layer, no U-Net
     pass. Source: Finding NeMo, section 3.3.
     """
-    return {
-        name: rows[0]
-        for name, rows in layer_activations(model, [prompt], model.encode([prompt])).items()
-    }
+    encoded = model.encode([prompt]) if text is None else text
+    return {name: rows[0] for name, rows in layer_activations(model, [prompt], encoded).items()}
 
 
 def layer_activations(model: Model, prompts: Sequence[str], text: Text) -> dict[str, Tensor]:

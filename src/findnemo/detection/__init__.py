@@ -9,7 +9,7 @@ May be imported: the names below and the detectors as modules. May import: calib
 from findnemo.detection import bright_ending, entropy, magnitude, one_step, ssim
 from findnemo.detection._score import Detector, Score
 from findnemo.detection.evaluation import Evaluation, evaluate
-from findnemo.detection.sequential import Detection, Screen, detect, detect_many, screen
+from findnemo.detection.sequential import Detection, detect, detect_many
 
 DETECTORS: dict[str, Detector] = {
     "agreement": ssim.agreement,
@@ -28,9 +28,7 @@ __all__ = [
     "Detector",
     "Evaluation",
     "Score",
-    "Screen",
     "detect",
     "detect_many",
     "evaluate",
-    "screen",
 ]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from findnemo.errors import NumericalError
 from findnemo.images import ImageSettings
 from findnemo.models import Model
+from findnemo.passes import Spent, spend, spending
 from findnemo.scores import NOT_FINITE
 
 
@@ -27,29 +28,28 @@ class Score:
 Detector = Callable[[Model, str, ImageSettings], Score]
 
 
-class Spent:
-    """U-Net sample evaluations: one latent through the U-Net once."""
+def require_finite(values: Tensor) -> None:
+    """Raises NumericalError where a value is NaN or infinite."""
+    if not torch.isfinite(values).all():
+        raise NumericalError(NOT_FINITE)
 
-    def __init__(self) -> None:
-        self.evaluations = 0
 
-    def score(self, values: Tensor) -> Score:
-        """The mean over images, `values` (n,), as a score. Raises NumericalError where one is NaN or infinite."""
-        if not torch.isfinite(values).all():
-            raise NumericalError(NOT_FINITE)
-        return Score(float(values.double().mean()), self.evaluations)
+def mean_score(values: Tensor, spent: Spent) -> Score:
+    """The mean over images, `values` (n,), as a score. Raises NumericalError where one is NaN or infinite."""
+    require_finite(values)
+    return Score(float(values.double().mean()), spent.evaluations)
 
 
 @contextmanager
-def spending(model: Model) -> Iterator[Spent]:
+def counting(model: Model) -> Iterator[Spent]:
     """Count what passes through the U-Net while the context lasts, whoever calls it."""
-    spent = Spent()
 
     def count(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        spent.evaluations += len(args[0] if args else kwargs["hidden_states"])
+        spend(len(args[0] if args else kwargs["hidden_states"]))
 
     handle = model.denoiser.register_forward_pre_hook(count, with_kwargs=True)
     try:
-        yield spent
+        with spending() as spent:
+            yield spent
     finally:
         handle.remove()

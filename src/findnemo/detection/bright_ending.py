@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from findnemo.detection._score import Score, spending
+from findnemo.detection._score import Score, counting
 from findnemo.detection.magnitude import check_steps, magnitude
 from findnemo.errors import InputError, ModelError
 from findnemo.images import ImageSettings, generate
 from findnemo.models import Model
+from findnemo.passes import spending
 from findnemo.passes.attention import recorded
 
 if TYPE_CHECKING:
@@ -40,8 +41,9 @@ def bright_ending(
     6
     """
     check_steps(steps, settings)
-    with spending(model) as spent:
-        _, masks = soft_masks(model, prompt, settings, images=images)
+    with spending() as spent:
+        with counting(model):
+            _, masks = soft_masks(model, prompt, settings, images=images)
         local = magnitude(model, prompt, settings, images=images, steps=steps, mask=masks)
     return Score(local.value, spent.evaluations)
 

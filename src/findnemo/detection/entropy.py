@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from findnemo.detection._score import Score, spending
+from findnemo.detection._score import Score, counting, mean_score
 from findnemo.errors import ModelError
 from findnemo.images import ImageSettings, generate
 from findnemo.models import Model
@@ -37,12 +37,12 @@ def entropy_d(model: Model, prompt: str, settings: ImageSettings, *, images: int
     """
     seen: dict[int, list[Tensor]] = {}
     with (
-        spending(model) as spent,
+        counting(model) as spent,
         recorded(model, lambda layer, step, p: seen.setdefault(step, []).append(p.mean(1))),
     ):
         generate(model, prompt, range(images), settings)
     p = torch.stack([torch.stack(seen[step]) for step in sorted(seen)])
-    return spent.score(late_entropy(p, end=len(model.tokens(prompt)) - 1))
+    return mean_score(late_entropy(p, end=len(model.tokens(prompt)) - 1), spent)
 
 
 def late_entropy(p: Tensor, end: int) -> Tensor:
@@ -77,8 +77,8 @@ def entropy_e(
     text, seen = model.encode([prompt]), {}
     latents = model.noise(prompt, range(images), settings.seed)
     with (
-        spending(model) as spent,
+        counting(model) as spent,
         recorded(model, lambda name, step, p: seen.update({name: p.mean(1)})),
     ):
         model.predict_noise(latents, model.timesteps(settings.steps)[0], text.expand(images))
-    return spent.score(attention_entropy(seen[names[layer]]))
+    return mean_score(attention_entropy(seen[names[layer]]), spent)

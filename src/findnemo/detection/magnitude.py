@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from findnemo.detection._guidance import guided_run, predict
-from findnemo.detection._score import Score, spending
+from findnemo.detection._score import Score, counting, mean_score
 from findnemo.errors import InputError, NumericalError
 from findnemo.images import ImageSettings, font
 from findnemo.models import Model
@@ -48,10 +48,10 @@ def magnitude(
     (True, 8)
     """
     check_steps(steps, settings)
-    with spending(model) as spent:
+    with counting(model) as spent:
         run = enumerate(islice(guided_run(model, prompt, images, settings), max(steps) + 1))
         gaps = [step.gap for k, step in run if k in steps]
-    return spent.score(torch.cat([norms(gap, mask) for gap in gaps]))
+    return mean_score(torch.cat([norms(gap, mask) for gap in gaps]), spent)
 
 
 def norms(gap: Tensor, mask: Tensor | None = None) -> Tensor:

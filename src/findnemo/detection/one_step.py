@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from findnemo.detection._guidance import diffusion, effective, predict
-from findnemo.detection._score import Score, Spent, spending
+from findnemo.detection._score import Score, counting, mean_score, require_finite
 from findnemo.errors import InputError, ModelError
 from findnemo.images import ImageSettings, to_pil
 from findnemo.models import Model
@@ -46,9 +46,9 @@ def one_step(
     >>> one_step(model, "a red star", settings).evaluations
     2
     """
-    with spending(model) as spent:
+    with counting(model) as spent:
         z, x0 = extracted(model, prompt, images, settings.seed, guidance)
-    return spent.score((z - x0).square().flatten(1).mean(1))
+    return mean_score((z - x0).square().flatten(1).mean(1), spent)
 
 
 @torch.no_grad()
@@ -101,26 +101,19 @@ def edges(
     >>> edges(findnemo.load("demo"), "a red star", findnemo.demo.image_settings()).evaluations
     8
     """
-    with spending(model) as spent:
-        pictures = one_step_images(model, prompt, images, settings.seed, guidance, spent)
-    return spent.score(torch.tensor([edge_consistency(pictures)]))
+    with counting(model) as spent:
+        pictures = one_step_images(model, prompt, images, settings.seed, guidance)
+    return mean_score(torch.tensor([edge_consistency(pictures)]), spent)
 
 
 @torch.no_grad()
 def one_step_images(
-    model: Model,
-    prompt: str,
-    images: int,
-    seed: int,
-    guidance: float = GUIDANCE,
-    spent: Spent | None = None,
+    model: Model, prompt: str, images: int, seed: int, guidance: float = GUIDANCE
 ) -> list[Image.Image]:
     """The one-step images of a prompt, decoded, at the model's size. Raises NumericalError on NaN."""
     _, x0 = extracted(model, prompt, images, seed, guidance)
     decoded = model.decode(x0)
-    (spent or Spent()).score(
-        decoded.flatten(1).abs().amax(1)
-    )  # refuses NaN, of which a picture would show nothing
+    require_finite(decoded)  # a picture would show nothing of it
     return to_pil(decoded)
 
 

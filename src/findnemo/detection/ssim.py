@@ -7,7 +7,7 @@ from dataclasses import replace
 from findnemo.detection._score import Score
 from findnemo.images import ImageSettings
 from findnemo.models import Model
-from findnemo.passes.deltas import Probe
+from findnemo.passes import Probe, spending
 from findnemo.settings import FINDNEMO, PAPER, Settings
 
 
@@ -42,5 +42,6 @@ def agreement(
 
 
 def _score(model: Model, prompt: str, settings: Settings) -> Score:
-    probe = Probe(model, prompt, settings)
-    return Score(probe.score(), probe.evaluations)
+    with spending() as spent:
+        value = Probe(model, prompt, settings).score()
+    return Score(value, spent.evaluations)

@@ -102,10 +102,8 @@ def _figures(chosen: Selection) -> list[str]:
     for measured in BEFORE_AFTER:
         pairs = [pair for c in chosen.captions if (pair := measured.of(c)) is not None]
         if pairs:
-            before = [old for old, _ in pairs if old is not None]
-            old = f"{statistics.median(before):.3f}" if before else ""
-            new = f"{statistics.median(new for _, new in pairs):.3f}"
-            rows.append((measured.label, old, new, str(len(pairs))))
+            before, after = map(_median, zip(*pairs, strict=True))
+            rows.append((measured.label, before, after, str(len(pairs))))
     parts = [_table(("median over captions", "before", "after", "n"), rows)]
     unverified = sum(c.verified is None for c in chosen.captions)
     if unverified:
@@ -123,6 +121,11 @@ def _figures(chosen: Selection) -> list[str]:
     if quality and quality.get("prompts"):
         parts.append(_quality(quality))
     return parts
+
+
+def _median(values: Sequence[float | None]) -> str:
+    numbers = [value for value in values if value is not None]
+    return f"{statistics.median(numbers):.3f}" if numbers else ""
 
 
 def _quality(quality: dict[str, Any]) -> str:

@@ -143,7 +143,7 @@ def rewrite(
     check_parts(model.pipeline)  # what a file cannot carry (a LoRA, masks) is not in it
     wanted = effects(model, neurons, factor)
     places = {layer: _places(model, tensors, effect) for layer, effect in wanted.items()}
-    check_called(model, {layer: model.denoiser.get_submodule(layer) for layer in wanted})
+    check_called(model, wanted)
     _check_marks(model, source, marks_of(source, tensors, metadata))
     lacking = [name for name in mark_names(model.pipeline) if name not in tensors]
     unsealed = {name: UNSEALED[name] for name in HASHES if name in metadata}

@@ -48,7 +48,7 @@ def trials(count: int) -> Iterator[tuple[float, int]]:
 
 
 def initial_selection(
-    replication: Replication, z: Mapping[str, Tensor], absolute: Mapping[str, Tensor], tau: float
+    replication: Replication, z: Mapping[str, Tensor], absolute: Mapping[str, Tensor]
 ) -> Candidates:
     """Algorithm 3: relax theta_act and k until deactivating the candidates makes every kept seed unlike itself (<= tau)."""
     best: Candidates | None = None
@@ -58,7 +58,7 @@ def initial_selection(
             best = replace(best, theta=theta, k=k)
         else:
             best = Candidates(neurons, theta, k, replication.similarity(neurons))
-        if best.similarity <= tau:
+        if best.similarity <= replication.tau:
             break
     assert best is not None
     return best

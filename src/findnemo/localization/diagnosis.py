@@ -8,12 +8,14 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from findnemo.edits import muted
 from findnemo.errors import EditError, InputError, NumericalError
 from findnemo.images import ImageSettings, usual
 from findnemo.localization.trajectory import COPIES, GONE, SAME, Copies, few_steps
 from findnemo.models import Model, Text
-from findnemo.passes.denoising import Denoising, likeness
+from findnemo.passes import Denoising, likeness, spending
 from findnemo.runtime.state import undisturbed
 
 ORDINARY = 2  # captions whose pictures have to survive
@@ -78,7 +80,7 @@ def diagnose(
         raise InputError(
             "no ordinary captions: give one that is not memorized, to tell a memory's place from the model's"
         )
-    with model.steady():
+    with model.steady(), spending() as spent:
         denoising = Denoising(model, prompt, COPIES, images.guidance, seed)
         copies = Copies(denoising, few_steps(images.steps), images.steps)
         if not copies.seen:
@@ -93,32 +95,31 @@ def diagnose(
         for part, whole, names in _parts(model):
             if whole not in divided:
                 continue
-            with (
-                suppress(NumericalError, EditError),
-                muted(model, names),
-            ):  # no pictures without it, or it never runs
-                here = _left(copies, denoising)
-                pictures = [other.run([0], copies.steps).image for other in others]
-                same = [
-                    float(likeness(picture, before))
-                    for picture, before in zip(pictures, untouched, strict=True)
-                ]
-                left[part], kept[part], sizes[part] = (
-                    here,
-                    round(sum(same) / len(same), 4),
-                    _outputs(model, names),
-                )
-            divided |= {part} if left.get(part, 0.0) < GONE else set()
-        words, spent = {}, 0
-        for without, text in _shortened(model, prompt):
+            # no pictures without it, or it never runs
+            with suppress(NumericalError, EditError), muted(model, names):
+                without = _left(copies, denoising)
+                kept[part] = _kept(others, untouched, copies.steps)
+                left[part] = without
+                sizes[part] = _outputs(model, names)
+            if left.get(part, 0.0) < GONE:
+                divided.add(part)
+        words: dict[str, float] = {}
+        for without_words, text in _shortened(model, prompt):
             changed = copy(denoising)  # with the same initial latents
-            changed.text, changed.evaluations = text, 0
-            words[without], spent = _left(copies, changed), spent + changed.evaluations
+            changed.text = text
+            words[without_words] = _left(copies, changed)
     carriers = [part for part in left if left[part] < GONE and kept[part] >= SAME]
     carrier = min(carriers, key=lambda part: sizes[part], default=None)
-    spent += sum(one.evaluations for one in (denoising, *others))
-    told = f"{_of_parts(carrier, left, kept)} {_of_words(words)}"
-    return Diagnosis(round(copies.alike, 4), left, kept, words, carrier, told, spent)
+    sentence = f"{_of_parts(carrier, left, kept)} {_of_words(words)}"
+    before = round(copies.alike, 4)
+    return Diagnosis(before, left, kept, words, carrier, sentence, spent.evaluations)
+
+
+def _kept(others: Sequence[Denoising], untouched: Sequence[Tensor], steps: int) -> float:
+    """Mean likeness of pictures to what they were."""
+    pictures = [other.run([0], steps).image for other in others]
+    same = [float(likeness(a, b)) for a, b in zip(pictures, untouched, strict=True)]
+    return round(sum(same) / len(same), 4)
 
 
 def _left(copies: Copies, denoising: Denoising) -> float:

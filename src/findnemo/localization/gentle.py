@@ -5,26 +5,22 @@ The memory goes first. Only sets that bring it down to tau are compared, and whe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from findnemo.calibration import layer_activations
 from findnemo.errors import InputError, MismatchError, NumericalError
-from findnemo.localization.search import Found
 from findnemo.models import Model, captions_in
-from findnemo.neurons import EMPTY, Neuron, NeuronSet
-from findnemo.passes.deltas import Probe
+from findnemo.neurons import Neuron, NeuronSet
+from findnemo.passes import Rows, unpaid
 from findnemo.scores import fault
 from findnemo.settings import PAPER, Settings
 
-TRIES = 4  # sets whose impact is measured for one memory, the first included
-EFFORT = (
-    400  # U-Net evaluations spent on alternatives to one set, after which no further one is begun
-)
 WEIGHED = 8  # neurons of a set that are measured one by one: of a larger set those that ordinary captions drive most
 WITNESSES = 4  # captions on which that is done
 WORST = 2.0  # impact on a caption of which the edit leaves nothing finite: no similarity is lower than -1
@@ -35,14 +31,18 @@ class Bystanders:
 
     The impact of a set is the mean over the captions of 1 - similarity (SSIM, or what `settings` names) of a caption's noise difference with
     the set off to its own without, on the same seed: 0 where nothing changes, 1 where nothing is alike, 2 at most. One seed a caption
-    (sample number 0). The untouched pass is made once; each set costs one U-Net evaluation a caption, counted in `evaluations`. Raises
+    (sample number 0). The untouched pass is made once, for all searches; each set costs one U-Net evaluation a caption. Raises
     InputError for no captions, NumericalError naming one that gives NaN.
 
     >>> import findnemo
+    >>> from findnemo.passes import spending
     >>> model = findnemo.load("demo")
     >>> bystanders = Bystanders(model, ["a red star", "a blue ring at night"])
-    >>> bystanders.impacts([EMPTY]), bystanders.evaluations
-    ([0.0], 2)
+    >>> with spending() as spent:
+    ...     bystanders.impacts([NeuronSet()])
+    [0.0]
+    >>> spent.evaluations
+    2
     """
 
     def __init__(self, model: Model, prompts: Sequence[str], settings: Settings = PAPER):
@@ -50,10 +50,12 @@ class Bystanders:
             raise InputError(
                 "no unrelated captions: an impact is measured on captions that are not memorized, give one or more"
             )
-        self.prompts, self._made_with = tuple(captions_in(prompts)), model.identity
+        self.prompts = tuple(captions_in(prompts))
+        self._made_with = model.identity
         text = model.encode(list(self.prompts))
-        self._probe = Probe.of_many(model, [(prompt, 0) for prompt in self.prompts], settings, text)
-        self._untouched = self._probe.deltas()
+        self._rows = Rows(model, [(prompt, 0) for prompt in self.prompts], settings, text)
+        with unpaid():
+            self._untouched = self._rows.deltas()
         for prompt, delta in zip(self.prompts, self._untouched, strict=True):
             if (reason := fault(delta)) is not None:
                 raise NumericalError(f"unrelated caption {prompt!r}: {reason}")
@@ -62,7 +64,6 @@ class Bystanders:
             name: r.mean(0) / r.mean().clamp(min=torch.finfo(r.dtype).tiny)
             for name, r in rows.items()
         }
-        self._probe.evaluations = 0
 
     def check(self, model: Model) -> None:
         """Raises MismatchError where a model is not the one that the untouched passes were made with, or is no longer what it was then."""
@@ -70,11 +71,6 @@ class Bystanders:
             raise MismatchError(
                 f"these unrelated captions were measured on another model: {'; '.join(told)}; make the Bystanders anew"
             )
-
-    @property
-    def evaluations(self) -> int:
-        """U-Net sample evaluations spent on sets."""
-        return self._probe.evaluations
 
     def impacts(self, sets: Sequence[NeuronSet], but: str | None = None) -> list[float]:
         """The impact of each set. `but`: a caption that does not count, for it is the one whose memory goes. Raises InputError if
@@ -91,7 +87,7 @@ class Bystanders:
             raise InputError(
                 f"{but!r} is the only unrelated caption, and the one to be localized: give others"
             )
-        similarity = self._probe.similarities(self._untouched, sets, keep).double()
+        similarity = self._rows.similarities(self._untouched, sets, keep).double()
         return (1 - similarity).nan_to_num(nan=WORST).clamp(min=0)
 
     def heaviest(self, neurons: NeuronSet, but: str | None = None) -> Neuron:
@@ -117,46 +113,51 @@ def _kept(
     return Bystanders(model, captions, settings)
 
 
+class Answer(Protocol):
+    """What a search found: `neurons`, and whether the memory is `gone` with them off."""
+
+    @property
+    def neurons(self) -> NeuronSet: ...
+
+    @property
+    def gone(self) -> bool: ...
+
+
+A = TypeVar("A", bound=Answer)
+
+
 @dataclass(frozen=True)
-class Choice:
+class Choice(Generic[A]):
     """`found`: the chosen set; `impact`: its impact; `tried`: how many sufficient sets were measured."""
 
-    found: Found
+    found: A
     impact: float
     tried: int
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """What a `Localization` keeps of a choice."""
+        return {"impact": round(self.impact, 6), "tried": self.tried}
 
-def gentlest(
-    first: Found,
-    most: float,
-    impact: Callable[[NeuronSet], float],
-    heaviest: Callable[[NeuronSet], Neuron],
-    alternative: Callable[[NeuronSet], Found | None],
-    tries: int = TRIES,
-) -> Choice:
-    """The first set found with an impact of at most `most`; if there is none among `tries` sets, the one with the smallest impact.
 
-    As long as a set has too much, its `heaviest` neuron is ruled out for good and `alternative(ruled out)` gives another sufficient set
-    without any of those, or None where no such set removes the memory.
+def gentlest(sets: Iterable[A], most: float, impact: Callable[[NeuronSet], float]) -> Choice[A]:
+    """The first of some sets with an impact of at most `most`; if there is none, the one with the smallest impact.
 
-    >>> impacts = {("a", 1): 0.5, ("a", 2): 0.1}
-    >>> sets = [Found(NeuronSet.of([n]), EMPTY) for n in impacts]
-    >>> chosen = gentlest(sets[0], 0.2, lambda s: impacts[next(iter(s))], lambda s: next(iter(s)), lambda without: sets[1])
+    A set with which the memory is gone goes before one with which it is not.
+
+    >>> from findnemo.localization import Found
+    >>> impacts = {("a", 1): 0.5, ("a", 2): 0.1, ("a", 3): 0.0}
+    >>> sets = [Found(NeuronSet.of([n]), NeuronSet()) for n in impacts]
+    >>> chosen = gentlest(sets, 0.2, lambda neurons: impacts[next(iter(neurons))])
     >>> chosen.found.neurons, chosen.impact, chosen.tried
     (NeuronSet({'a': (2,)}), 0.1, 2)
     """
-    best, current, without = Choice(first, impact(first.neurons), 1), first, EMPTY
-    for tried in range(2, tries + 1):
-        if best.impact <= most or not current.neurons:
+    tried, best = 0, None
+    for tried, found in enumerate(sets, 1):
+        choice = Choice(found, impact(found.neurons), tried)
+        if best is None or (found.gone, -choice.impact) > (best.found.gone, -best.impact):
+            best = choice
+        if best.impact <= most:
             break
-        without = without | NeuronSet.of([heaviest(current.neurons)])
-        following = alternative(without)
-        if following is None:
-            break
-        current, value = following, impact(following.neurons)
-        best = (
-            Choice(current, value, tried)
-            if value < best.impact
-            else Choice(best.found, best.impact, tried)
-        )
-    return best
+    assert best is not None
+    return replace(best, tried=tried)

@@ -38,19 +38,17 @@ def priced(
     prompt: str,
     order: Sequence[Neuron],
     tried: Sequence[tuple[int, float]],
-) -> tuple[tuple[Point, ...], int]:
-    """The points of a search, and the evaluations that their prices cost: one a set and caption, all sets batched."""
+) -> tuple[Point, ...]:
+    """The points of a search. Their prices cost one evaluation a set and caption, all sets batched."""
     captions = tuple(caption for caption in calibration.ordinary if caption != prompt)[:CAPTIONS]
     if not captions:
-        return tuple(Point(*point) for point in tried), 0
+        return tuple(Point(*point) for point in tried)
     others = bystanders(model, captions, calibration.settings)
-    before = others.evaluations
     changes = others.impacts([NeuronSet.of(order[:count]) for count, _ in tried])
-    points = tuple(
+    return tuple(
         Point(count, left, round(change, 4))
         for (count, left), change in zip(tried, changes, strict=True)
     )
-    return points, others.evaluations - before
 
 
 def chosen(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
-from findnemo.passes.deltas import Probe
+from findnemo.passes import Probe, spend
 from findnemo.passes.gradients import GRADIENT_SCALE, frozen
 from findnemo.scores import SIMILARITIES, TOGETHER, by_seed, pairwise, score_of
 
@@ -19,14 +19,16 @@ FIRST = 2  # seeds that a set of several neurons is confirmed on before the rest
 class Replication:
     """What every search asks: the same-seed similarity of the unblocked and the blocked noise difference (Algorithms 1 and 3).
 
-    `score`: memorization score. `kept`: positions of the seeds that replicate (they resemble the others by tau, `scores.by_seed`; none where the score is under it), those that
+    `tau`: the level that a memory is to be brought down to. `score`: memorization score. `kept`: positions of the seeds that replicate (they resemble the others by tau, `scores.by_seed`; none where the score is under it), those that
     replicate best first; a seed that does not would mislead the search. `witnesses`: the few that stand for all while sets are tried;
     all kept seeds, where a similarity depends on what is compared together (MS-SSIM). `guess`: a set that the search will want to know of,
     tried on the first seed in the same pass where one seed by itself can tell.
     """
 
     def __init__(self, probe: Probe, tau: float, guess: NeuronSet = EMPTY):
-        self.probe, self._similarity = probe, SIMILARITIES[probe.settings.similarity]
+        self.probe = probe
+        self.tau = tau
+        self._similarity = SIMILARITIES[probe.settings.similarity]
         self._together = probe.settings.similarity in TOGETHER
         guess = EMPTY if self._together else guess
         self.unblocked, guessed = probe.first_deltas(guess) if guess else (probe.deltas(), None)
@@ -34,24 +36,20 @@ class Replication:
         best, self.score = by_seed(table, pairs), float(score_of(table, pairs))
         order = best.argsort(descending=True, stable=True)
         over = probe.settings.reaches(best[order], tau)
-        self.kept = (
-            order[over].tolist() if probe.settings.reaches(self.score, tau) else []
-        )  # detection and search are of one mind
+        # detection and search are of one mind
+        self.kept = order[over].tolist() if probe.settings.reaches(self.score, tau) else []
         witnesses = len(self.kept) if self._together else WITNESSES
-        self.witnesses = self.kept[
-            :witnesses
-        ]  # seeds that speak for all, until one that they do not speak for joins them
-        self._memo: dict[NeuronSet, dict[int, float]] = {}  # every similarity measured so far
-        self._gradients: dict[
-            tuple[int, ...], dict[float, dict[str, Tensor]]
-        ] = {}  # seeds -> level -> what `sensitivity` gave
+        # seeds that speak for all, until one that they do not speak for joins them
+        self.witnesses = self.kept[:witnesses]
+        # every similarity measured so far
+        self._memo: dict[NeuronSet, dict[int, float]] = {}
+        # seeds -> level -> what `sensitivity` gave
+        self._gradients: dict[tuple[int, ...], dict[float, dict[str, Tensor]]] = {}
         if self.kept:
             self._memo[EMPTY] = dict.fromkeys(self.kept, 1.0)  # nothing off: the same picture
         if guessed is not None and 0 in self.kept:
-            self._memo[guess], self.witnesses = (
-                {0: float(self._similarity(self.unblocked[:1], guessed))},
-                [0],
-            )
+            self._memo[guess] = {0: float(self._similarity(self.unblocked[:1], guessed))}
+            self.witnesses = [0]
 
     def similarities(self, sets: Sequence[NeuronSet], seeds: Sequence[int]) -> Tensor:
         """Same-seed similarity with each set switched off, for each seed (positions): (sets, seeds), computed as one batch.
@@ -136,18 +134,15 @@ class Replication:
                     n: torch.full((1, w), level, device=model.device, requires_grad=True)
                     for n, w in widths.items()
                 }
-                blocked = self.probe.one_pass(
-                    scales, seeds[rows]
-                )  # its graph must fit whole: fewer seeds if it does not
-                similarity = (
-                    GRADIENT_SCALE
-                    * self._similarity(self.unblocked[list(seeds[rows])], blocked, 1).sum()
-                )
-                gradients = torch.autograd.grad(similarity, list(scales.values()))
-            self.probe.evaluations += 2 * (rows.stop - rows.start)
+                # its graph must fit whole: fewer seeds if it does not
+                blocked = self.probe.one_pass(scales, seeds[rows])
+                unblocked = self.unblocked[list(seeds[rows])]
+                total = GRADIENT_SCALE * self._similarity(unblocked, blocked, 1).sum()
+                gradients = torch.autograd.grad(total, list(scales.values()))
+            spend(2 * (rows.stop - rows.start))
             return [g[0].float().cpu() / GRADIENT_SCALE for g in gradients]
 
-        parts = self.probe.in_batches(len(seeds), part)
+        parts = self.probe.batches(len(seeds), part)
         return {
             name: sum(gradients[1:], gradients[0])
             for name, *gradients in zip(widths, *parts, strict=True)

@@ -16,7 +16,7 @@ from findnemo.images import ImageSettings
 from findnemo.localization.trajectory import COPIES, GONE, Copies, few_steps
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
-from findnemo.passes.denoising import Denoising
+from findnemo.passes import Denoising, spending
 
 MOST = 4  # captions that are scanned
 
@@ -49,28 +49,26 @@ def scan(model: Model, prompts: Sequence[str], images: ImageSettings, seed: int 
         >>> scan(model, ["Brantwood Roasters first cup, a large brown ring"], findnemo.demo.image_settings()).scope
         'paper'
     """
-    sets, spent = _parts(model), 0
+    sets = _parts(model)
     left: dict[str, dict[str, float]] = {}
     if sets["paper"] == sets["all"]:
         return Scan("paper", {})
-    for prompt in prompts:
-        if len(left) == MOST:
-            break
-        denoising = Denoising(model, prompt, COPIES, images.guidance, seed)
-        with suppress(NumericalError):  # the caption's own search will say so
-            copies = Copies(denoising, few_steps(images.steps), images.steps)
-            if copies.seen:
-                asked = {
-                    name: float(copies.asked(off, range(COPIES), copies.steps)[1].max())
-                    for name, off in sets.items()
-                }
-                left[prompt] = {
-                    name: round(value, 4)
-                    for name, value in ({"none": copies.alike} | asked).items()
-                }
-        spent += denoising.evaluations
+    with spending() as spent:
+        for prompt in prompts:
+            if len(left) == MOST:
+                break
+            denoising = Denoising(model, prompt, COPIES, images.guidance, seed)
+            with suppress(NumericalError):  # the caption's own search will say so
+                copies = Copies(denoising, few_steps(images.steps), images.steps)
+                if copies.seen:
+                    left[prompt] = {"none": round(copies.alike, 4)} | {
+                        name: round(
+                            float(copies.asked(off, range(COPIES), copies.steps)[1].max()), 4
+                        )
+                        for name, off in sets.items()
+                    }
     enough = bool(left) and all(values["paper"] < GONE for values in left.values())
-    return Scan("paper" if enough else "all", left, spent)
+    return Scan("paper" if enough else "all", left, spent.evaluations)
 
 
 def _parts(model: Model) -> dict[str, NeuronSet]:

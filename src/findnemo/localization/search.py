@@ -5,50 +5,81 @@ The fast one ranks all value neurons, takes the shortest prefix of a ranking tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
 from torch import Tensor
 
+from findnemo.calibration import Calibration, activations
 from findnemo.localization.candidates import initial_selection
 from findnemo.localization.minimal import Test, minimise, sufficient_prefix
 from findnemo.localization.refinement import refine
 from findnemo.localization.replication import Replication
+from findnemo.models import Model
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
+from findnemo.passes import Probe, spending
 
-LEVELS = (
-    0.3,
-    0.75,
-)  # masks at which gradients are taken: at 1 the gradient is zero, at 0 redundant neurons hide each other
+# masks at which gradients are taken: at 1 the gradient is zero, at 0 redundant neurons hide each other
+LEVELS = (0.3, 0.75)
 GRADIENT_SEEDS = 2
 FEW, MANY = 4, 32  # how far a ranking is followed before the next one is tried
 UNUSUAL = 100.0  # a z-score above this weighs no more
 SLACK = 1e-4  # rounding between batches of different size
-DEFAULT = "trajectory"
+ALTERNATIVES = 3  # sets that are compared with the first one
+EFFORT = 400  # U-Net evaluations spent on alternatives, after which no further one is begun
 
 Values = Mapping[str, Tensor]  # layer -> (width,)
 Ranking = Callable[[], Sequence[Neuron]]
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """What is known of a prompt before a search: the seeds that replicate, and how unusual its value neurons are.
+
+    `absolute`: activations, layer -> (width,); `z`: their z-scores.
+    """
+
+    replication: Replication
+    absolute: dict[str, Tensor]
+    z: dict[str, Tensor]
+
+
+def evidence(model: Model, prompt: str, calibration: Calibration, guess: bool = False) -> Evidence:
+    """Noise differences and activations of a prompt. `guess`: try the most unusual neuron in the same pass.
+
+    seen = evidence(model, "a caption", calibration)
+    seen.replication.score, seen.replication.kept
+    """
+    probe = Probe(model, prompt, calibration.settings, reuse=True)
+    absolute = activations(model, prompt, probe.text)
+    z = calibration.z_scores(absolute)
+    first = NeuronSet.of(most_unusual(z)[:1]) if guess else EMPTY
+    return Evidence(Replication(probe, calibration.tau, first), absolute, z)
+
+
+@dataclass(frozen=True)
 class Found:
-    """`neurons`: to be switched off; `candidates`: what they were refined from; `theta`, `k`: where Algorithm 3 stopped."""
+    """`neurons`: to be switched off; `candidates`: what they were refined from; `theta`, `k`: where Algorithm 3 stopped.
+
+    `gone`: whether they bring every replicating seed to tau.
+    """
 
     neurons: NeuronSet
     candidates: NeuronSet
     theta: float | None = None
     k: int | None = None
+    gone: bool = True
 
 
-def by_gradient(replication: Replication, z: Values, absolute: Values, tau: float) -> Found:
+def by_gradient(replication: Replication, z: Values, absolute: Values) -> Found:
     """All value neurons, those first that are unusual and whose re-activation would bring the memory back most; the most unusual few before.
 
     A test that fails costs one evaluation, a gradient six, z-scores none: so a short prefix of one ranking is tried before the next is
     computed. Gradients are weighed by the square of the z-score: a neuron that matters for every caption holds no memory of this one
     (docs/benchmark.md has what that changed). The last ranking is of the gradient alone, for a memory in neurons of usual activation.
     """
-    return ranked(replication, _by_sensitivity(replication, z), tau, most_unusual(z))
+    return ranked(replication, _by_sensitivity(replication, z), most_unusual(z))
 
 
 def _by_sensitivity(replication: Replication, z: Values) -> list[Ranking]:
@@ -69,26 +100,33 @@ def _by_unusualness(replication: Replication, z: Values) -> list[Ranking]:
     return [lambda: most_unusual(z)]
 
 
-def by_listing(replication: Replication, z: Values, absolute: Values, tau: float) -> Found:
+def by_listing(replication: Replication, z: Values, absolute: Values) -> Found:
     """Algorithms 3 and 4 as published."""
-    first = initial_selection(replication, z, absolute, tau)
-    tau_ref = max(
-        tau, first.similarity
-    )  # if tau was out of reach, refinement keeps the level that was reached
-    return Found(refine(replication, first.neurons, tau_ref), first.neurons, first.theta, first.k)
+    first = initial_selection(replication, z, absolute)
+    # if tau was out of reach, refinement keeps the level that was reached
+    tau_ref = max(replication.tau, first.similarity)
+    neurons = refine(replication, first.neurons, tau_ref)
+    gone = replication.similarity(neurons) <= replication.tau
+    return Found(neurons, first.neurons, first.theta, first.k, gone)
 
 
-ONE_STEP: dict[str, Callable[[Replication, Values, Values, float], Found]] = {
-    "gradient": by_gradient,
-    "listing": by_listing,
+@dataclass(frozen=True)
+class Search:
+    """A search that looks at one noisy step.
+
+    `find`: what it finds with the replicating seeds, z-scores and activations of a prompt. `rankings`: orders in which
+    alternatives to its set are sought. `guess`: whether the most unusual neuron is tried in the first pass.
+    """
+
+    find: Callable[[Replication, Values, Values], Found]
+    rankings: Callable[[Replication, Values], list[Ranking]]
+    guess: bool
+
+
+ONE_STEP = {
+    "gradient": Search(by_gradient, _by_sensitivity, guess=True),
+    "listing": Search(by_listing, _by_unusualness, guess=False),
 }
-SEARCHES = (DEFAULT, *ONE_STEP)
-_RANKINGS = {"gradient": _by_sensitivity, "listing": _by_unusualness}  # of alternatives
-
-
-def first_guess(search: str, z: Values) -> NeuronSet:
-    """The set that a search tries first, known before anything of the U-Net is: the most unusual neuron. None for the listing."""
-    return EMPTY if search == "listing" else NeuronSet.of(most_unusual(z)[:1])
 
 
 def most_unusual(z: Values) -> list[Neuron]:
@@ -117,9 +155,7 @@ def descending(values: Values) -> list[Neuron]:
     return [(name, i) for _, name, i in sorted(scored, key=lambda one: -one[0])]
 
 
-def ranked(
-    replication: Replication, rankings: Sequence[Ranking], tau: float, worth: Sequence[Neuron]
-) -> Found:
+def ranked(replication: Replication, rankings: Sequence[Ranking], worth: Sequence[Neuron]) -> Found:
     """The shortest sufficient prefix of the first ranking that has one, made 1-minimal. The last ranking holds all neurons.
 
     Where there is a choice, the neurons that come last in `worth` are left out. Sets are tried on a few witnesses among the seeds; what
@@ -127,29 +163,37 @@ def ranked(
     knows. What a witness needs, all need: so the set stays 1-minimal. If not even all neurons together get to tau, the similarity
     they reach takes its place, as in Algorithm 3.
     """
-    level = tau
-    while True:
-        found = _at_level(replication, rankings, level, worth)
-        if found is not None:
-            return found
+    level = replication.tau
+    while (found := _at_level(replication, rankings, level, worth)) is None:
         level = replication.similarity(NeuronSet.of(worth)) + SLACK
+    return found
 
 
 def alternatives(
-    search: str, replication: Replication, z: Values, tau: float
-) -> Callable[[NeuronSet], Found | None]:
-    """A function of neurons that are ruled out: another 1-minimal set that brings the memory down to tau without them, or None.
+    search: str, seen: Evidence, first: Found, heaviest: Callable[[NeuronSet], Neuron]
+) -> Iterator[Found]:
+    """Other 1-minimal sets that bring the memory down to tau, each without the `heaviest` neurons of all sets before it.
 
-    No ranking is followed further than 32 neurons: a larger set is costly to reduce, and not gentle. What the search has measured and ranked is
-    used again. The listing ranks no neurons: its alternatives are ranked by unusualness.
+    No ranking is followed further than 32 neurons: a larger set is costly to reduce, and not gentle. What the search has measured and
+    ranked is used again. The listing ranks no neurons: its alternatives are ranked by unusualness. Three at most, and none is begun
+    after 400 evaluations.
     """
-    rankings, worth = _RANKINGS[search](replication, z), most_unusual(z)
-
-    def without(ruled_out: NeuronSet) -> Found | None:
+    replication, worth = seen.replication, most_unusual(seen.z)
+    rankings = ONE_STEP[search].rankings(replication, seen.z)
+    found: Found | None = first
+    ruled_out = EMPTY
+    effort = 0
+    for _ in range(ALTERNATIVES):
+        if found is None or not found.neurons or effort >= EFFORT:
+            return
+        ruled_out = ruled_out | NeuronSet.of([heaviest(found.neurons)])
         others = [partial(_first, ranking, ruled_out) for ranking in rankings]
-        return _at_level(replication, others, tau, [n for n in worth if n not in ruled_out])
-
-    return without
+        allowed = [n for n in worth if n not in ruled_out]
+        with spending() as spent:
+            found = _at_level(replication, others, replication.tau, allowed)
+        effort += spent.evaluations
+        if found is not None:
+            yield found
 
 
 def _first(ranking: Ranking, ruled_out: NeuronSet) -> list[Neuron]:
@@ -159,12 +203,12 @@ def _first(ranking: Ranking, ruled_out: NeuronSet) -> list[Neuron]:
 def _at_level(
     replication: Replication, rankings: Sequence[Ranking], level: float, worth: Sequence[Neuron]
 ) -> Found | None:
-    """The same at one level; None if not even the whole of the last ranking gets there."""
+    """A set that brings the similarity down to `level`; None if not even the whole of the last ranking gets there."""
     gone: Test = partial(replication.gone, level=level)
     while (prefix := _first_prefix(rankings, gone)) is not None:
         neurons = minimise(prefix, gone, worth, partial(replication.needed, level=level))
         if replication.confirmed(neurons, level):
-            return Found(neurons, prefix)
+            return Found(neurons, prefix, gone=level == replication.tau)
     return None
 
 

@@ -1,13 +1,12 @@
-"""Do repetitions find the same neurons? Intersection over union of sets, how often each neuron is found, and their consensus."""
+"""Do repetitions find the same neurons? Intersection over union of sets and how often each neuron is found."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 
 from findnemo.errors import InputError
-from findnemo.localization.minimal import sufficient_prefix
 from findnemo.neurons import Neuron, NeuronSet
 
 
@@ -38,21 +37,3 @@ def frequency(sets: Sequence[NeuronSet]) -> dict[Neuron, float]:
         n: count / len(sets)
         for n, count in sorted(counts.items(), key=lambda one: (-one[1], one[0]))
     }
-
-
-def consensus_of(sets: Sequence[NeuronSet], gone: Callable[[NeuronSet], bool]) -> NeuronSet:
-    """The neurons that more than half of the sets hold, and as many more, in order of frequency, as it takes until `gone` says yes.
-
-    `gone(neurons)`: whether the memory is gone with them off. The union of all sets if nothing less suffices.
-
-    >>> sets = [NeuronSet({"a": [0, 1]}), NeuronSet({"a": [1, 2]}), NeuronSet({"a": [1]})]
-    >>> consensus_of(sets, lambda s: ("a", 1) in s)
-    NeuronSet({'a': (1,)})
-    """
-    shares = frequency(sets)
-    most = NeuronSet.of(n for n, share in shares.items() if share > 0.5)
-    if gone(most):
-        return most
-    others = [n for n in shares if n not in most]
-    added = sufficient_prefix(others, lambda more: gone(most | more)) if others else None
-    return NeuronSet.of(shares) if added is None else most | added

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -21,30 +22,22 @@ from findnemo.edits import masks
 from findnemo.localization.search import descending
 from findnemo.models import Model
 from findnemo.neurons import Neuron, NeuronSet
-from findnemo.passes.denoising import Denoising, Path, likeness
+from findnemo.passes import Denoising, Path, likeness, unpaid
 from findnemo.passes.gradients import frozen
 
-COPIES, FEW, WHOLE = (
-    4,
-    8,
-    4,
-)  # samples: untouched ones; those that a set is tried on in few steps, and in all
+COPIES = 4  # untouched samples
+FEW = 8  # samples that a set is tried on in few steps
+WHOLE = 4  # samples that it is tried on in all steps
 SHARE = 5  # few steps are a fifth of those that images are made with, at least
 LEAST = 3
-SAME, GONE = (
-    0.6,
-    0.4,
-)  # likeness to another seed's picture: from here on there may be a copy to remove; below this none is left
+SAME = 0.6  # likeness to another seed's picture from which on there may be a copy to remove
+GONE = 0.4  # likeness below which no copy is left
 MASK = 0.8  # of the neurons that are on, where gradients are taken: at 1 redundant ones hide each other
 GRADIENTS = 2  # samples of which gradients are taken
 WITNESSES = 3
 PATIENCE = 1.5  # how far the next block may reach, in shares of the way that is left
-GENTLER = (
-    0.3,
-    0.5,
-    0.7,
-    1.0,
-)  # powers of the price that gradients are divided by, one after the other where a set changes too much
+# powers of the price that gradients are divided by, one after the other where a set changes too much
+GENTLER = (0.3, 0.5, 0.7, 1.0)
 MOST = 4  # a set is at most one in so many of the value neurons: what takes more is no memory, but the model
 FLOOR = 1e-3  # of the dearest layer's mean price
 PRICED = 16  # captions that neurons are priced by
@@ -69,11 +62,10 @@ class Copies:
     tried: list[tuple[int, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for steps in (
-            self.few,
-            self.whole,
-        ):  # a memory that few steps do not show may take shape late
-            self.steps, self.untouched = steps, self.denoising.run(range(COPIES), steps)
+        # a memory that few steps do not show may take shape late
+        for steps in (self.few, self.whole):
+            self.steps = steps
+            self.untouched = self.denoising.run(range(COPIES), steps)
             pictures = self.untouched.image
             alike = likeness(pictures, pictures).fill_diagonal_(-1).amax(1)
             self.alike = float(alike.max())
@@ -269,21 +261,18 @@ def _prices(
     steps: int,
     guidance: float,
 ) -> dict[str, Tensor]:
-    generator, total = (
-        torch.Generator().manual_seed(0),
-        {name: torch.zeros(width) for name, width in widths},
-    )
+    generator = torch.Generator().manual_seed(0)
+    total = {name: torch.zeros(width) for name, width in widths}
     ones = {name: torch.ones(1, width, device=model.device) for name, width in widths}
-    for caption in captions:
-        denoising = Denoising(model, caption, 1, guidance)
-        path = denoising.run([0], steps)
-        for k in _looked_at(steps):
-            for _ in range(PROJECTIONS):
+    with unpaid(), frozen(model.denoiser):
+        for caption in captions:
+            denoising = Denoising(model, caption, 1, guidance)
+            path = denoising.run([0], steps)
+            for k, _ in product(_looked_at(steps), range(PROJECTIONS)):
                 direction = torch.randn(path.image.shape, generator=generator).to(path.image)
-                with frozen(model.denoiser):
-                    found = denoising.gradients(
-                        path.latents[k], path.timesteps[k], ones, _along(direction)
-                    )
+                found = denoising.gradients(
+                    path.latents[k], path.timesteps[k], ones, _along(direction)
+                )
                 total = {name: total[name] + found[name].square() for name in total}
     return {name: values / (len(captions) * PROJECTIONS) for name, values in total.items()}
 

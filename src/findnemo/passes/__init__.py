@@ -3,10 +3,11 @@
 May be imported: the names below and the modules here. May import: edits, models and what lies under them.
 """
 
-from findnemo.passes.deltas import Probe, group_size, score
+from findnemo.passes.deltas import Probe, Rows, group_size, score
 from findnemo.passes.denoising import Denoising, Path, likeness
 from findnemo.passes.engine import Engine, compiled
 from findnemo.passes.reuse import Reuse
+from findnemo.passes.spending import Spent, spend, spending, unpaid
 
 __all__ = [
     "Denoising",
@@ -14,8 +15,13 @@ __all__ = [
     "Path",
     "Probe",
     "Reuse",
+    "Rows",
+    "Spent",
     "compiled",
     "group_size",
     "likeness",
     "score",
+    "spend",
+    "spending",
+    "unpaid",
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,11 +12,10 @@ from torch import Tensor
 from findnemo.edits import scaled
 from findnemo.errors import NumericalError
 from findnemo.models import Model, Text
-from findnemo.runtime.memory import freed, out_of_memory, too_little
+from findnemo.passes.spending import spend
+from findnemo.runtime.memory import Batches
 
 BATCH = 8  # latents denoised at once, until memory says otherwise
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,19 +30,16 @@ class Path:
 class Denoising:
     """Denoising of one caption, each of its samples from its own initial latents, deterministically (DDIM, Song et al. 2021; flows: Euler).
 
-    `guidance`: scale of classifier-free guidance (Ho and Salimans 2022); 1 or less, or a model into which guidance was distilled: none.
-    `evaluations` counts U-Net sample evaluations: one latent through the network once, twice under guidance, three times with its gradient.
-    """
+    `guidance`: scale of classifier-free guidance (Ho and Salimans 2022); 1 or less, or a model into which guidance was distilled: none."""
 
     def __init__(self, model: Model, prompt: str, samples: int, guidance: float, seed: int = 0):
-        self.model, self.guidance = (
-            model,
-            guidance if guidance > 1 and not model.distilled else None,
-        )
-        self.prompt, self.text = prompt, model.encode([prompt])
+        self.model = model
+        self.guidance = guidance if guidance > 1 and not model.distilled else None
+        self.prompt = prompt
+        self.text = model.encode([prompt])
         self.empty = None if self.guidance is None else model.unconditional()
         self.noise = model.noise(prompt, range(samples), seed)
-        self.evaluations, self._batch = 0, BATCH
+        self._batches = Batches(model.device, BATCH)
 
     @torch.no_grad()
     def run(
@@ -55,10 +50,10 @@ class Denoising:
         Raises NumericalError if the model gives NaN: a picture of it is like no other, and would pass for one without a copy.
         """
         timesteps = self.model.timesteps(steps)
-        parts = self._parts(samples, lambda part: self._run(part, timesteps, scales or {}))
-        states = tuple(
-            torch.cat(rows) for rows in zip(*(states for states, _ in parts), strict=True)
+        parts = self._batches(
+            len(samples), lambda rows: self._run(samples[rows], timesteps, scales or {})
         )
+        states = tuple(map(torch.cat, zip(*(states for states, _ in parts), strict=True)))
         image = torch.cat([image for _, image in parts])
         if not image.isfinite().all():
             raise NumericalError(
@@ -91,7 +86,7 @@ class Denoising:
         if self.empty is not None:
             text = Text.cat([self.empty.expand(count), text])
             both = torch.cat([latents, latents])
-        self.evaluations += len(both)
+        spend(len(both))
         with scaled(self.model, scales) if scales else nullcontext():
             images = self.model.image(self.model.output(both, timestep, text), both, timestep)
         if self.empty is None or self.guidance is None:
@@ -108,41 +103,21 @@ class Denoising:
     ) -> dict[str, Tensor]:
         """Gradient with respect to `scales` (layer -> (1, width)) of the sum of `value(x0_hat, rows)` over the latents: layer -> (width,)."""
 
-        def part(rows: Sequence[int]) -> list[Tensor]:
+        def part(rows: slice) -> list[Tensor]:
             with torch.enable_grad():
                 variables = {
                     name: scale.detach().clone().requires_grad_() for name, scale in scales.items()
                 }
-                image = self.image(latents[list(rows)], timestep, variables)
-                total = value(image, slice(rows[0], rows[-1] + 1)).sum()
-                found = torch.autograd.grad(total, list(variables.values()))
-            self.evaluations += 2 * len(rows) * (1 if self.empty is None else 2)
+                image = self.image(latents[rows], timestep, variables)
+                found = torch.autograd.grad(value(image, rows).sum(), list(variables.values()))
+            spend(2 * len(image) * (1 if self.empty is None else 2))
             return [g[0].float().cpu() for g in found]
 
-        parts = self._parts(range(len(latents)), part)
+        parts = self._batches(len(latents), part)
         return {
             name: sum(rest, first)
             for name, (first, *rest) in zip(scales, zip(*parts, strict=True), strict=True)
         }
-
-    def _parts(self, samples: Sequence[int], part: Callable[[Sequence[int]], T]) -> list[T]:
-        """`part` of the samples, in as many pieces as memory asks for. Raises DeviceError if one sample is too much."""
-        results: list[T] = []
-        done = 0
-        while done < len(samples):
-            piece = samples[done : done + self._batch]
-            try:
-                results.append(part(piece))
-                done += len(piece)
-                continue
-            except RuntimeError as error:
-                if not out_of_memory(error):
-                    raise
-            if len(piece) == 1:
-                raise too_little(self.model.device, "a single latent")
-            self._batch = len(piece) // 2
-            freed(self.model.device)
-        return results
 
 
 def likeness(one: Tensor, other: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from findnemo._version import __version__
 from findnemo.calibration import Calibration
-from findnemo.detection import Detection, Screen, detect_many
+from findnemo.detection import Detection, detect_many
 from findnemo.errors import DeviceError, FindnemoError
 from findnemo.files.writing import write_all
 from findnemo.images import ImageSettings, check_images, png, sheet
@@ -24,7 +24,6 @@ from findnemo.localization import (
     check_score,
     diagnose,
     localize,
-    localize_by_consensus,
     scan,
 )
 from findnemo.metrics import Judges
@@ -57,19 +56,17 @@ SCANNED = (
 class Plan:
     """What an audit does besides the calibration's settings.
 
-    `fdr`: false discovery rate of the list of captions; all captions are then scored with all seeds. `consensus`: how many times neurons are sought.
+    `fdr`: false discovery rate of the list of captions; all captions are then scored with all seeds.
     `judges`: where the copy descriptor ("descriptor") and the CLIP ("clip") come from. `quality_prompts`: unrelated captions for the
     quality check. `max_impact`: among the sets that remove a memory prefer one that changes the captions `unrelated` by no more. `scope`: value layers in
     which neurons are sought, "paper", "all", or "auto": whatever a scan of the model says (`localization.scope`)."""
 
     search: str = DEFAULT
-    screen: Screen | None = None
     images: int = 4
     image_settings: ImageSettings = field(default_factory=ImageSettings)
     judges: Mapping[str, str] = field(default_factory=dict)
     quality_prompts: int = 16
     fdr: float | None = None
-    consensus: int = 1
     max_impact: float | None = None
     unrelated: tuple[str, ...] = ()
     scope: str = "auto"
@@ -86,13 +83,11 @@ class Plan:
             "calibration": calibration.settings.to_json(),
             "tau": calibration.tau,
             "search": self.search,
-            "screen": self.screen.to_json() if self.screen else None,
             "images": self.images,
             "image_settings": self.image_settings.to_json(),
             "judges": dict(self.judges),
             **({"scope": self.scope} if self.search == DEFAULT else {}),
             **({} if self.fdr is None else {"fdr": self.fdr}),
-            **({} if self.consensus == 1 else {"consensus": self.consensus}),
             **(
                 {}
                 if self.max_impact is None
@@ -329,9 +324,7 @@ def answers(
 
 def _detect(tools: Tools, group: Sequence[Caption]) -> list[Answer]:
     all_seeds = tools.plan.fdr is not None
-    found = detect_many(
-        tools.model, [c.text for c in group], tools.calibration, tools.plan.screen, all_seeds
-    )
+    found = detect_many(tools.model, [c.text for c in group], tools.calibration, all_seeds)
     return [
         Answer(a.to_json()) if isinstance(a, Detection) else Answer(error=str(a)) for a in found
     ]
@@ -339,12 +332,6 @@ def _detect(tools: Tools, group: Sequence[Caption]) -> list[Answer]:
 
 def _localize(tools: Tools, caption: Caption) -> Answer:
     plan = tools.plan
-    if plan.consensus > 1:
-        return Answer(
-            localize_by_consensus(
-                tools.model, caption.text, tools.calibration, plan.search, plan.consensus
-            ).to_json()
-        )
     found = localize(
         tools.model,
         caption.text,

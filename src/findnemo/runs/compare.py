@@ -127,12 +127,7 @@ def _commit(run: Run, events: Sequence[Event]) -> int:
 def _is_nemo(work: Work | Tools) -> bool:
     """Whether what the run's own search finds is NeMo's: the listing by a published score, once, and nothing weighed against it."""
     plan, pairs = work.plan, work.calibration.settings.pairs
-    return (
-        pairs == "largest"
-        and plan.search == LISTING
-        and plan.consensus == 1
-        and plan.max_impact is None
-    )
+    return pairs == "largest" and plan.search == LISTING and plan.max_impact is None
 
 
 def _list_nemo(

@@ -181,11 +181,6 @@ class Finished(TypedDict, total=False):
     sampler: Text | None
 
 
-class Screened(TypedDict, total=False):
-    below: Required[Number]
-    samples: Required[Count]
-
-
 class Detectors(TypedDict, total=False):
     """Settings of a run of detectors."""
 
@@ -203,10 +198,7 @@ class Audit(Detectors, total=False):
     search: Required[Text]
     images: Required[Count]
     judges: Required[dict[Text, Text]]
-    grow: Flag | None
-    screen: Screened | None
     fdr: Number | None
-    consensus: Count | None
     max_impact: Number | None
     unrelated: list[Text] | None
     shard: Text | None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 
 from findnemo.errors import DeviceError
+
+T = TypeVar("T")
 
 
 def out_of_memory(error: RuntimeError) -> bool:
@@ -43,3 +46,45 @@ def named(device: torch.device, what: str) -> Iterator[None]:
             raise
     freed(device)
     raise too_little(device, what)
+
+
+class Batches:
+    """Work on rows, in as many pieces as the memory of a device asks for.
+
+    `size`: rows in one piece; halved where memory runs out, and kept for later work. `release`: called
+    before a smaller piece is tried, to let go of what is held.
+
+    >>> Batches(torch.device("cpu"), 2)(5, lambda rows: (rows.start, rows.stop))
+    [(0, 2), (2, 4), (4, 5)]
+    """
+
+    def __init__(
+        self, device: torch.device, size: int, release: Callable[[], object] = lambda: None
+    ):
+        self.device = device
+        self.size = size
+        self._release = release
+
+    def __call__(self, count: int, part: Callable[[slice], T]) -> list[T]:
+        """`part` of the rows 0 to `count`, in order. Raises DeviceError if one row is too much."""
+        results: list[T] = []
+        done = 0
+        while done < count:
+            rows = slice(done, min(done + self.size, count))
+            try:
+                results.append(part(rows))
+                done = rows.stop
+                continue
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+            # outside the handler, which holds the failed pass's tensors
+            self._halve(rows.stop - rows.start)
+        return results
+
+    def _halve(self, size: int) -> None:
+        if size == 1:
+            raise too_little(self.device, "a single latent")
+        self.size = size // 2
+        self._release()
+        freed(self.device)

@@ -4,83 +4,68 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 
-from findnemo.calibration import Calibration, layer_activations
+from findnemo.calibration import Calibration, activations
 from findnemo.errors import InputError
 from findnemo.localization import initial_selection, out_of_distribution_neurons, refine
 from findnemo.localization.candidates import THETA
 from findnemo.localization.replication import Replication
 from findnemo.models import Model
-from findnemo.passes.deltas import Probe
+from findnemo.neurons import EMPTY
+from findnemo.passes import Probe, spending
 
 T = TypeVar("T")
 NO_SCORES = "the calibration has no hold-out scores (imported statistics): make one with `findnemo calibrate --prompts`"
 
 
-@dataclass(frozen=True)
-class Variant:
-    """What an ablation changes. `tau`: deviations over the hold-out mean. `top_k`: also take the k strongest neurons of every layer."""
-
-    tau: float = 1.0
-    top_k: bool = True
-
-
 def listing(
     model: Model, prompt: str, calibration: Calibration, top_k: bool = True
 ) -> dict[str, Any]:
-    """Algorithms 1 to 4 on a prompt: `candidates`, `refined` (as JSON), and `seconds` of each algorithm, in the paper's names."""
+    """Algorithms 1 to 4 on a prompt: `candidates`, `refined` (as JSON), and `seconds` of each algorithm, in the paper's names.
+
+    `top_k`: whether the k strongest neurons of every layer are candidates too.
+    """
     seconds: dict[str, float] = {}
-    probe = Probe(model, prompt, calibration.settings, reuse=True)
-    replication = _timed(
-        seconds, "Alg. 1, noise differences", lambda: Replication(probe, calibration.tau)
-    )
-    absolute = {
-        name: rows[0] for name, rows in layer_activations(model, [probe.prompt], probe.text).items()
-    }
-    z = calibration.z_scores(absolute)
-    strongest = absolute if top_k else {name: values[:0] for name, values in absolute.items()}
-    _timed(
-        seconds,
-        "Alg. 2, out-of-distribution neurons",
-        lambda: out_of_distribution_neurons(z, absolute, THETA, 0),
-    )
-    if not replication.kept:
-        return {
-            "memorized": False,
-            "candidates": {},
-            "refined": {},
-            "seconds": seconds,
-            "evaluations": probe.evaluations,
-        }
-    first = _timed(
-        seconds,
-        "Alg. 3, initial selection",
-        lambda: initial_selection(replication, z, strongest, calibration.tau),
-    )
-    level = max(calibration.tau, first.similarity)
-    refined = _timed(
-        seconds, "Alg. 4, refinement", lambda: refine(replication, first.neurons, level)
-    )
+
+    def timed(name: str, call: Callable[[], T]) -> T:
+        began = time.perf_counter()
+        result = call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds[name] = time.perf_counter() - began
+        return result
+
+    tau = calibration.tau
+    candidates = refined = EMPTY
+    with spending() as spent:
+        probe = Probe(model, prompt, calibration.settings, reuse=True)
+        replication = timed("Alg. 1, noise differences", lambda: Replication(probe, tau))
+        absolute = activations(model, prompt, probe.text)
+        z = calibration.z_scores(absolute)
+        timed(
+            "Alg. 2, out-of-distribution neurons",
+            lambda: out_of_distribution_neurons(z, absolute, THETA, 0),
+        )
+        if replication.kept:
+            top = absolute if top_k else {name: values[:0] for name, values in absolute.items()}
+            first = timed(
+                "Alg. 3, initial selection", lambda: initial_selection(replication, z, top)
+            )
+            candidates = first.neurons
+            level = max(tau, first.similarity)
+            refined = timed("Alg. 4, refinement", lambda: refine(replication, candidates, level))
+            seconds["total"] = sum(seconds.values())
     return {
-        "memorized": True,
-        "candidates": first.neurons.to_json(),
+        "memorized": bool(replication.kept),
+        "candidates": candidates.to_json(),
         "refined": refined.to_json(),
-        "seconds": seconds | {"total": sum(seconds.values())},
-        "evaluations": probe.evaluations,
+        "seconds": seconds,
+        "evaluations": spent.evaluations,
     }
-
-
-def _timed(seconds: dict[str, float], name: str, call: Callable[[], T]) -> T:
-    began = time.perf_counter()
-    result = call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    seconds[name] = time.perf_counter() - began
-    return result
 
 
 def with_tau(calibration: Calibration, deviations: float) -> Calibration:

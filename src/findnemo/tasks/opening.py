@@ -11,7 +11,6 @@ from typing import Any
 
 from findnemo import demo
 from findnemo.calibration import Calibration
-from findnemo.detection import Screen, screen
 from findnemo.errors import InputError
 from findnemo.files.originals import for_run
 from findnemo.files.secrets import hidden
@@ -242,7 +241,6 @@ def plan_for(
         images=IMAGES if pictures.images is None else pictures.images,
         image_settings=images_of(model, pictures, seed),
         judges={name: str(place) for name, place in judges.items() if place is not None},
-        consensus=localizing.consensus,
         scope=localizing.scope,
     )
 
@@ -266,10 +264,6 @@ def gentle(
         if unrelated is not None:
             raise InputError("--unrelated goes with --max-impact: give both, or neither")
         return plan
-    if plan.consensus > 1:
-        raise InputError(
-            "a consensus has no choice among sets: give --consensus or --max-impact, not both"
-        )
     if unrelated is not None:
         captions = [p.text for p in read_table(Captions(unrelated, column), listener)]
     elif place_of(model) in demo.MODELS:
@@ -284,14 +278,7 @@ def gentle(
 
 
 def listed(plan: Plan, detecting: Detecting, calibration: Calibration, listener: Listener) -> Plan:
-    """The plan with what detection is asked for beside a threshold: a screen, and a list at a false discovery rate."""
-    if detecting.screen:
-        made = screen(calibration)
-        listener.say(
-            f"screen: captions under {made.below:.3f} after {made.samples} seeds are set aside; that keeps {made.recall:.1%} of the "
-            f"{made.positives} hold-out captions that reach tau and spares {made.saved:.0%} of all the remaining seeds"
-        )
-        plan = replace(plan, screen=made)
+    """The plan with the false discovery rate of a list, where one is asked for."""
     if detecting.fdr is not None and not len(calibration.trajectories):
         raise InputError(
             "this calibration has no hold-out scores, so no p-values for --fdr: make one with `findnemo calibrate --prompts`"
@@ -303,12 +290,10 @@ def plan_of(settings: dict[str, Any]) -> Plan:
     """The plan of a run from the settings that it keeps."""
     return Plan(
         search=settings["search"],
-        screen=Screen.from_json(settings["screen"]) if settings.get("screen") else None,
         images=settings["images"],
         image_settings=ImageSettings.from_json(settings["image_settings"]),
         judges=settings["judges"],
         fdr=settings.get("fdr"),
-        consensus=settings.get("consensus", 1),
         max_impact=settings.get("max_impact"),
         unrelated=tuple(settings.get("unrelated", ())),
         scope=settings.get("scope", "auto"),

@@ -101,8 +101,8 @@ class Detecting:
     )
     variant: str | None = option(
         None,
-        "Detection: 'findnemo', 'paper', or 'released' for published thresholds and statistics. Default: 'findnemo', with --screen or a "
-        "search by one step 'paper'; a calibration brings its own.",
+        "Detection: 'findnemo', 'paper', or 'released' for published thresholds and statistics. Default: 'findnemo', with a search by one "
+        "step 'paper'; a calibration brings its own.",
     )
     fpr: float | None = option(
         None,
@@ -116,11 +116,6 @@ class Detecting:
         0.002, "Stop scoring hold-out captions once tau is known this well (95 %); 0: score all."
     )
     seed: int | None = option(None, "Base seed of all samples (0); a calibration brings its own.")
-    screen: bool = option(
-        False,
-        "Set captions aside that are far below tau after four seeds; says how many it would miss.",
-        "--screen",
-    )
     fdr: float | None = option(
         None,
         "List captions so that at most this share of the list is ordinary (q <= this); takes all seeds of every caption.",
@@ -138,11 +133,6 @@ class Localizing:
     scope: str = option(
         "auto",
         "Where they are sought: the layers of the 'paper', 'all' value layers, or 'auto', by a scan of the model.",
-    )
-    consensus: int = option(
-        1,
-        "Search so many times, on other seeds each, and keep the neurons that most searches find.",
-        min=1,
     )
     max_impact: float | None = option(
         None,

@@ -334,8 +334,7 @@ def _given_calibration(detecting: Detecting) -> Calibration | None:
 
 
 def _settings(detecting: Detecting, localizing: Localizing) -> Settings:
-    published = detecting.screen or localizing.search in ONE_STEP
-    variant = detecting.variant or ("paper" if published else "findnemo")
+    variant = detecting.variant or ("paper" if localizing.search in ONE_STEP else "findnemo")
     return settings_for(variant, detecting.seed or 0)
 
 
