@@ -111,12 +111,13 @@ class NeuronSet:
         }
         if path.suffix == ".safetensors":
             import torch
-            from safetensors.torch import save_file
+
+            from findnemo.files.tensors import write
 
             tensors = {
                 name: torch.tensor(idx, dtype=torch.int64) for name, idx in self._layers.items()
             }
-            save_file(tensors, path, metadata=about)
+            write(path, tensors, about)  # to the byte the same each time
         else:
             path.write_text(
                 json.dumps({**about, "layers": self.to_json()}, indent=1) + "\n", encoding="utf-8"

@@ -31,6 +31,7 @@ from findnemo.edits._plain import plain_copy, rebuilt
 from findnemo.edits._probing import scale_of, times
 from findnemo.edits._targets import check_factor, everywhere, layer_of, once, widths_of
 from findnemo.errors import EditError, InputError
+from findnemo.files.tensors import write
 from findnemo.files.writing import written
 from findnemo.models import Model
 from findnemo.models._modules import width_of
@@ -292,12 +293,12 @@ def save_lora(
     model: Model, neurons: NeuronSet, folder: str | os.PathLike, factor: float = 0.0
 ) -> Path:
     """Write `pytorch_lora_weights.safetensors` to a folder; load it with `pipeline.load_lora_weights(folder)`, at strength 1."""
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
     path = Path(folder) / LORA_FILE
     wanted, tensors = _lora(model, neurons, factor)
     about = {"format": "pt", "made_by": "findnemo", "neurons": str(len(neurons)), "limits": LIMITS}
     with written(path) as part:
-        save_file(tensors, part, metadata=about)
+        write(part, tensors, about)  # to the byte the same each time
         check_lora(wanted, load_file(part), f"{model.component}.")
     return path
