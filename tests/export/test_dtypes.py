@@ -21,8 +21,9 @@ import findnemo
 from findnemo import NeuronSet
 from findnemo.errors import EditError, FindnemoWarning, InputError
 from findnemo.export import select, write
-from findnemo.export._original import original_tensors, unet_name
+from findnemo.export._original import original_tensors
 from findnemo.export._source import with_kept
+from findnemo.models._unet_names import unet_name
 from findnemo.runs import Run
 
 CAPTION = "a red fox"

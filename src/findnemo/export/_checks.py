@@ -12,10 +12,11 @@ from typing import Any
 from torch import Tensor
 
 from findnemo.edits import Effect, check_part
-from findnemo.export._original import UNET, unet_name
+from findnemo.export._original import UNET
 from findnemo.files.tensors import Entry, read_header, read_rows
 from findnemo.models import Model
 from findnemo.models._modules import networks_of
+from findnemo.models._unet_names import unet_name
 
 
 def check_parts(pipeline: Any) -> None:

@@ -24,7 +24,7 @@ from findnemo.export._checks import (
 from findnemo.export._marks import OURS, check_autoencoder, check_schedule, completed, kohya, spec
 from findnemo.export._marks import configuration as ldm_configuration
 from findnemo.export._marks import tensors as mark_names
-from findnemo.export._original import ORIGINAL, UNET, original_tensors, require_original, unet_name
+from findnemo.export._original import ORIGINAL, UNET, original_tensors, require_original
 from findnemo.export._selection import Selection
 from findnemo.export._source import Dtype, edited, of_source, tell_narrowed
 from findnemo.files.tensors import (
@@ -44,6 +44,7 @@ from findnemo.files.tensors import (
 )
 from findnemo.models import Model
 from findnemo.models._marks import Mark, agreed, contradiction, marks_of
+from findnemo.models._unet_names import unet_name
 from findnemo.neurons import NeuronSet
 
 

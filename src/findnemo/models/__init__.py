@@ -7,6 +7,7 @@ from findnemo.models._base import SCOPES, Model, captions_in, require_caption
 from findnemo.models._diffusion import DiffusionModel
 from findnemo.models._flow import FlowModel
 from findnemo.models._loading import load
+from findnemo.models._lora import Lora, read_lora
 from findnemo.models._reading import Reader, cut
 from findnemo.models._samplers import SAMPLERS, check_steps, sampler_class, sampler_name, sampling
 from findnemo.models._text import Text
@@ -24,6 +25,7 @@ __all__ = [
     "DiffusionModel",
     "FlowModel",
     "Flux",
+    "Lora",
     "Model",
     "PixArt",
     "Reader",
@@ -35,6 +37,7 @@ __all__ = [
     "check_steps",
     "cut",
     "load",
+    "read_lora",
     "require_caption",
     "sampler_class",
     "sampler_name",

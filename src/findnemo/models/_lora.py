@@ -1,0 +1,440 @@
+"""A LoRA on its base model: read in whichever form a trainer wrote it, applied in full or refused.
+
+The names that a file may use are made from the modules of the model itself. So a key is either of a
+module that is there, or it is named in an error: no key is ever passed over. Read are the forms of
+diffusers and peft, of kohya's trainer (which ComfyUI and AUTOMATIC1111 use), and LyCORIS' plain
+LoRA of linear layers and convolutions.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from findnemo.errors import InputError, ModelError
+from findnemo.files.sizes import JSON_BYTES, checked
+from findnemo.files.tensors import PICKLED, read, read_header
+from findnemo.models._modules import networks_of
+from findnemo.models._unet_names import unet_name
+
+MOST = 16 << 30  # bytes of a LoRA file
+FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")  # of a directory
+PEFT_CONFIG = "adapter_config.json"
+METADATA = "lora_adapter_metadata"  # under which diffusers keeps peft's configuration in the file
+
+# how a key ends -> what it holds; peft's, diffusers', kohya's and old diffusers' words
+ENDS = {
+    ".lora_A.weight": "down",
+    ".lora_B.weight": "up",
+    ".lora_A.default.weight": "down",
+    ".lora_B.default.weight": "up",
+    ".lora_B.bias": "bias",
+    ".lora_down.weight": "down",
+    ".lora_up.weight": "up",
+    ".lora_mid.weight": "mid",
+    ".lora.down.weight": "down",
+    ".lora.up.weight": "up",
+    ".lora_linear_layer.down.weight": "down",
+    ".lora_linear_layer.up.weight": "up",
+    "_lora.down.weight": "down",
+    "_lora.up.weight": "up",
+    ".alpha": "alpha",
+}
+# parts of keys of other methods than plain LoRA -> their names
+OTHERS = {
+    "hada_w": "LoHa",
+    "lokr_w": "LoKr",
+    "dora_scale": "DoRA",
+    "lora_magnitude_vector": "DoRA",
+    "oft_": "OFT",
+    "on_input": "IA3",
+    "diff_b": "a full difference",
+    ".diff": "a full difference",
+    "lora_E": "AdaLoRA",
+    "lora_embedding_": "a LoRA of embeddings",
+}
+# prefixes of the text encoders in kohya's form; the second word is of one that comes alone
+KOHYA_TEXT = {
+    "text_encoder": ("lora_te1_", "lora_te_"),
+    "text_encoder_2": ("lora_te2_",),
+    "text_encoder_3": ("lora_te3_",),
+}
+# layers of FLUX.1 in its original layout -> those of diffusers that hold its rows, in order
+FLUX = {
+    r"transformer_blocks\.(\d+)": {
+        "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+        "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+        "img_attn.proj": ("attn.to_out.0",),
+        "txt_attn.proj": ("attn.to_add_out",),
+        "img_mlp.0": ("ff.net.0.proj",),
+        "img_mlp.2": ("ff.net.2",),
+        "txt_mlp.0": ("ff_context.net.0.proj",),
+        "txt_mlp.2": ("ff_context.net.2",),
+        "img_mod.lin": ("norm1.linear",),
+        "txt_mod.lin": ("norm1_context.linear",),
+    },
+    r"single_transformer_blocks\.(\d+)": {
+        "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
+        "linear2": ("proj_out",),
+        "modulation.lin": ("norm.linear",),
+    },
+}
+# layers of Stable Diffusion 3 in its original layout
+SD3 = {
+    r"transformer_blocks\.(\d+)": {
+        "x_block.attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+        "context_block.attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+        "x_block.attn.proj": ("attn.to_out.0",),
+        "context_block.attn.proj": ("attn.to_add_out",),
+        "x_block.mlp.fc1": ("ff.net.0.proj",),
+        "x_block.mlp.fc2": ("ff.net.2",),
+        "context_block.mlp.fc1": ("ff_context.net.0.proj",),
+        "context_block.mlp.fc2": ("ff_context.net.2",),
+    }
+}
+ORIGINAL_BLOCKS = {  # class of the denoiser -> name of the original blocks, and their layers
+    "FluxTransformer2DModel": (("double_blocks", "single_blocks"), FLUX),
+    "SD3Transformer2DModel": (("joint_blocks",), SD3),
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a key of a file goes: modules of a component, which share its rows from the first on."""
+
+    component: str
+    modules: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.component}.{' + '.join(self.modules)}"
+
+
+@dataclass(frozen=True)
+class Delta:
+    """The change of one weight: dW = alpha / rank * up @ down, and of the bias, if any.
+
+    `down`: (rank, in, ...), `up`: (out, rank, ...), `mid`: (rank, rank, h, w) of a convolution in
+    three steps. `scale`: alpha / rank. All are float32.
+    """
+
+    down: Tensor
+    up: Tensor
+    scale: float = 1.0
+    mid: Tensor | None = None
+    bias: Tensor | None = None
+
+    def weight(self, shape: torch.Size) -> Tensor:
+        """dW in the shape of the weight that it is added to."""
+        if self.mid is not None:
+            steps = (self.up.flatten(1), self.mid, self.down.flatten(1))
+            return self.scale * torch.einsum("or,rshw,si->oihw", *steps).reshape(shape)
+        return (self.scale * (self.up.flatten(1) @ self.down.flatten(1))).reshape(shape)
+
+    def rows(self, start: int, stop: int) -> Delta:
+        """The change of the outputs `start` to `stop`."""
+        bias = None if self.bias is None else self.bias[start:stop]
+        return Delta(self.down, self.up[start:stop], self.scale, self.mid, bias)
+
+
+@dataclass(frozen=True)
+class Lora:
+    """What a LoRA file changes: (component, module) -> `Delta`. `source`: the file."""
+
+    source: str
+    deltas: Mapping[tuple[str, str], Delta] = field(repr=False)
+
+    def merge(self, pipeline: Any, scale: float = 1.0) -> None:
+        """Add the changes to the weights of a pipeline, in place, at a strength.
+
+        Sums are float32, and rounded to the dtype of the weight once.
+        """
+        for (component, name), delta in self.deltas.items():
+            module = getattr(pipeline, component).get_submodule(name)
+            with torch.no_grad():
+                _add(module.weight, delta.weight(module.weight.shape), scale)
+                if delta.bias is not None:
+                    _add(module.bias, delta.bias, scale)
+
+
+def _add(parameter: Tensor, change: Tensor, scale: float) -> None:
+    changed = parameter.float() + scale * change.to(parameter.device)
+    parameter.copy_(changed.to(parameter.dtype))
+
+
+def read_lora(source: str | Path, pipeline: Any) -> Lora:
+    """Read a LoRA for a pipeline: a .safetensors file, or a directory that peft or diffusers wrote.
+
+    Raises InputError for what is no such file, ModelError naming the key for one that is of another
+    model, another method (LoHa, LoKr, DoRA), cut short, or not to be applied.
+
+        lora = read_lora("adapter.safetensors", model.pipeline)
+        lora.merge(model.pipeline, 0.8)
+    """
+    path = lora_file(source)
+    if path.stat().st_size > MOST:
+        raise InputError(f"{path} has {path.stat().st_size:,} bytes: that is no LoRA")
+    entries, metadata = read_header(path)
+    if not entries:
+        raise InputError(f"{path} holds no tensors")
+    places = _places(pipeline)
+    config = _configuration(path, metadata)
+    grouped: dict[str, dict[str, Tensor]] = {}
+    for key, entry in entries.items():
+        stem, part = _parsed(path, key)
+        if stem not in places:
+            raise _foreign(path, key, pipeline)
+        if part in grouped.setdefault(stem, {}):
+            raise ModelError(f"{path} has {part} of {stem} twice")
+        grouped[stem][part] = read(path, entry).float()
+    deltas: dict[tuple[str, str], Delta] = {}
+    for stem, parts in grouped.items():
+        place = places[stem]
+        delta = _delta(path, stem, parts, config.scale(place, parts))
+        for name, piece in _split(path, stem, place, delta, pipeline):
+            if (place.component, name) in deltas:
+                raise ModelError(f"{path} changes {place.component}.{name} under two names")
+            deltas[place.component, name] = piece
+    return Lora(str(source), deltas)
+
+
+def lora_file(source: str | Path) -> Path:
+    """The file of a LoRA: a .safetensors file itself, or the one in a directory of peft or diffusers.
+
+    Raises InputError for anything else, ModelError for a pickle.
+    """
+    path = Path(source)
+    if path.is_dir():
+        found = [path / name for name in FILES if (path / name).is_file()]
+        others = sorted(path.glob("*.safetensors"))
+        if not found and len(others) != 1:
+            raise InputError(
+                f"{path} holds {len(others)} .safetensors files and none of {' or '.join(FILES)}:"
+                " name the LoRA's file"
+            )
+        return (found or others)[0]
+    if not path.is_file():
+        raise InputError(f"no LoRA {path}: give a .safetensors file, or a directory with one")
+    with path.open("rb") as file:
+        pickled = file.read(8).startswith(PICKLED)
+    if pickled:
+        raise ModelError(
+            f"{path} is a pickle, and a pickle can run code: take the LoRA's .safetensors file"
+        )
+    if path.suffix.lower() != ".safetensors":
+        raise InputError(f"{path} is no .safetensors file")
+    return path
+
+
+# names ----------------------------------------------------------------------------------------------
+
+
+def _parsed(path: Path, key: str) -> tuple[str, str]:
+    """The module that a key names, as the file names it, and what the key holds of its change."""
+    for end, part in ENDS.items():
+        if key.endswith(end):
+            return key.removesuffix(end).replace(".processor.", "."), part
+    for mark, method in OTHERS.items():
+        if mark in key:
+            raise ModelError(
+                f"{path} is of another method than LoRA, {method} ({key}), which findnemo does not"
+                " apply: merge it into its base model, and audit that"
+            )
+    raise ModelError(f"{path} has a key that is of no LoRA: {key}")
+
+
+def _foreign(path: Path, key: str, pipeline: Any) -> ModelError:
+    return ModelError(
+        f"{path} changes {key}, which this {type(pipeline).__name__} does not have: it is a LoRA for"
+        " another base model, or another architecture"
+    )
+
+
+def _places(pipeline: Any) -> dict[str, Place]:
+    """Every name that a file may have for a module -> where it goes."""
+    places: dict[str, Place] = {}
+    for component, network in networks_of(pipeline).items():
+        modules = {
+            name: module
+            for name, module in network.named_modules()
+            if isinstance(module, (nn.Linear, nn.Conv2d)) and name
+        }
+        for name in modules:
+            place = Place(component, (name,))
+            places |= dict.fromkeys(_names(component, name, network), place)
+        if isinstance(network, nn.Module) and component in ("unet", "transformer"):
+            places |= _original(component, network, modules)
+    return places
+
+
+def _names(component: str, name: str, network: Any) -> Iterator[str]:
+    """What files call a module."""
+    if component in KOHYA_TEXT:
+        # transformers has had these modules with and without a word before
+        full = name if name.startswith(("text_model.", "encoder.block")) else f"text_model.{name}"
+        for one in {name, full}:
+            yield f"{component}.{one}"
+            for prefix in KOHYA_TEXT[component]:
+                yield prefix + one.replace(".", "_")
+        return
+    if component not in ("unet", "transformer"):
+        return
+    old = name.removesuffix(".0") if name.endswith("to_out.0") else name
+    for one in {name, old}:  # before peft, diffusers left the 0 of to_out.0 out
+        yield one
+        yield f"{component}.{one}"
+        yield f"base_model.model.{one}"
+        yield f"base_model.model.{component}.{one}"
+    for prefix in ("lora_unet_", f"lora_{component}_"):
+        yield prefix + name.replace(".", "_")
+    layers = getattr(getattr(network, "config", None), "layers_per_block", None)
+    if component == "unet" and isinstance(layers, int):
+        attended = frozenset(
+            k for k, kind in enumerate(network.config.up_block_types) if "Attn" in kind
+        )
+        original = (unet_name(f"{name}.weight", layers, attended) or "").removesuffix(".weight")
+        if original:
+            yield "lora_unet_" + original.replace(".", "_")
+            yield f"diffusion_model.{original}"
+
+
+def _original(component: str, network: nn.Module, modules: Iterable[str]) -> dict[str, Place]:
+    """Names of a transformer's layers in its original layout, some of which hold rows of several."""
+    kind = type(network).__name__
+    if kind not in ORIGINAL_BLOCKS:
+        return {}
+    blocks, tables = ORIGINAL_BLOCKS[kind]
+    known = set(modules)
+    places: dict[str, Place] = {}
+    for block, (pattern, layers) in zip(blocks, tables.items(), strict=True):
+        found = {match[0]: match[1] for name in known if (match := re.match(pattern, name))}
+        for ours, number in found.items():
+            for original, names in layers.items():
+                place = Place(component, tuple(f"{ours}.{name}" for name in names))
+                if known.issuperset(place.modules):
+                    theirs = f"{block}.{number}.{original}"
+                    for name in (theirs, f"diffusion_model.{theirs}", f"transformer.{theirs}"):
+                        places[name] = place
+                    places["lora_unet_" + theirs.replace(".", "_")] = place
+    return places
+
+
+# values ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Config:
+    """What peft's configuration says of alpha, for files that hold none. `of`: component -> it."""
+
+    of: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def scale(self, place: Place, parts: Mapping[str, Tensor]) -> float:
+        """alpha / rank of a module; 1 where nothing says so."""
+        if "down" not in parts:
+            return 1.0
+        rank = len(parts["down"])
+        config = self.of.get(place.component, self.of.get("", {}))
+        alpha: Any = config.get("lora_alpha", rank)
+        patterns = config.get("alpha_pattern") or {}
+        for pattern, value in patterns.items() if isinstance(patterns, dict) else ():
+            if place.modules[0].endswith(str(pattern).lstrip("^")):
+                alpha = value
+        if "alpha" in parts:
+            alpha = parts["alpha"]
+        try:
+            alpha = float(alpha)
+        except (TypeError, ValueError, RuntimeError):
+            raise ModelError(f"alpha of {place.name} is no number") from None
+        if not math.isfinite(alpha):
+            raise ModelError(f"alpha of {place.name} is {alpha}")
+        root = bool(config.get("use_rslora")) and "alpha" not in parts
+        return alpha / (math.sqrt(rank) if root else rank)
+
+
+def _configuration(path: Path, metadata: Mapping[str, str]) -> _Config:
+    """peft's configuration of a file: in its metadata, or beside it."""
+    beside = path.parent / PEFT_CONFIG
+    if METADATA in metadata:
+        kept = _mapping(metadata[METADATA], f"{METADATA} of {path}")
+        of: dict[str, dict[str, Any]] = {}
+        for key, value in kept.items():
+            component, _, name = key.partition(".")
+            of.setdefault(component, {})[name] = value
+    elif path.name == FILES[1] and beside.is_file():
+        text = checked(beside, JSON_BYTES).read_text(encoding="utf-8")
+        of = {"": _mapping(text, str(beside))}
+    else:
+        return _Config()
+    for config in of.values():
+        if config.get("use_dora"):
+            raise ModelError(f"{path} is a DoRA, which findnemo does not apply: merge it first")
+    return _Config(of)
+
+
+def _mapping(text: str, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where} is no JSON ({error!s:.100})") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{where} is no JSON object")
+    return value
+
+
+def _delta(path: Path, stem: str, parts: Mapping[str, Tensor], scale: float) -> Delta:
+    """The change that a file holds under a name. Raises ModelError where part of it is missing."""
+    if missing := [part for part in ("down", "up") if part not in parts]:
+        raise ModelError(f"{path} has no {missing[0]} of {stem}: it is cut, or of another form")
+    down, up, mid = parts["down"], parts["up"], parts.get("mid")
+    if min(down.dim(), up.dim()) < 2 or len(down) == 0:
+        raise ModelError(f"{stem} of {path} has matrices without rows or columns")
+    inner = (len(down), up.shape[1]) if mid is None else (len(down), mid.shape[1])
+    if inner[0] != inner[1] or (mid is not None and len(mid) != up.shape[1]):
+        raise ModelError(
+            f"{stem} of {path} has rank {len(down)} in its down matrix and {up.shape[1]} in its up"
+            " matrix: the file is cut, or two LoRAs were mixed"
+        )
+    for part, value in parts.items():
+        if not bool(value.isfinite().all()):
+            raise ModelError(f"{part} of {stem} in {path} is not finite")
+    return Delta(down, up, scale, mid, parts.get("bias"))
+
+
+def _split(
+    path: Path, stem: str, place: Place, delta: Delta, pipeline: Any
+) -> Iterator[tuple[str, Delta]]:
+    """The change of each module of a place. Raises ModelError where shapes do not fit."""
+    network = getattr(pipeline, place.component)
+    layers = {name: network.get_submodule(name) for name in place.modules}
+    outputs = [len(layer.weight) for layer in layers.values()]
+    shape = next(iter(layers.values())).weight.shape
+    if len(delta.up) != sum(outputs) or not _fits(delta, shape):
+        raise ModelError(
+            f"{stem} of {path} is for a layer of {len(delta.up)} outputs and"
+            f" {delta.down.shape[1]} inputs; {place.name} has {sum(outputs)} and {shape[1]}: it is a"
+            " LoRA for another base model"
+        )
+    if delta.bias is not None and any(layer.bias is None for layer in layers.values()):
+        raise ModelError(f"{stem} of {path} changes a bias that {place.name} does not have")
+    start = 0
+    for (name, _), count in zip(layers.items(), outputs, strict=True):
+        yield name, delta.rows(start, start + count)
+        start += count
+
+
+def _fits(delta: Delta, shape: torch.Size) -> bool:
+    """Whether a change has the inputs of a weight, and the kernel of a convolution."""
+    if delta.down.shape[1] != shape[1]:
+        return False
+    kernel = delta.down.shape[2:] if delta.mid is None else delta.mid.shape[2:]
+    return math.prod(kernel) == math.prod(shape[2:]) and (
+        len(shape) == 2 or not kernel or kernel == shape[2:]
+    )
