@@ -35,7 +35,7 @@ POINTS: dict[
     str, tuple[Any, str]
 ] = {  # places at which a child can kill itself, before or after the call
     "a row is put": (Run, "put"),
-    "a statement": (Run, "_sql"),
+    "a statement": (Run, "query"),
     "a rename": (Path, "replace"),
     "a flush": (writing, "flush"),
     "results.csv": (csv.DictWriter, "writerows"),

@@ -507,7 +507,7 @@ def recorded(out: Path) -> dict[tuple[str, str], tuple]:
     try:
         with Run.open(out) as run:
             sql = "SELECT text, stage, payload, results.seconds FROM results JOIN captions ON captions.id = caption"
-            return {row[:2]: row[2:] for row in run._sql(sql)}
+            return {row[:2]: row[2:] for row in run.query(sql)}
     except findnemo.FindnemoError:  # not begun yet
         return {}
 

@@ -35,7 +35,6 @@ from findnemo.runs import (
     Work,
     all_neurons,
     audit,
-    neurons_by_caption,
     neurons_of,
     p_values,
     q_values,
@@ -313,16 +312,6 @@ def test_a_run_without_captions_has_results_too(tmp_path):
         csv_path, json_path = write_results(run)
     assert csv_path.read_text().split() == ["caption"]
     assert json.loads(json_path.read_text())["results"] == []
-
-
-def test_the_neuron_file_of_a_run(undisturbed):
-    with Run.open(undisturbed) as run:
-        table, whole = neurons_by_caption(run.captions()), all_neurons(run.captions())
-    assert len(table) == 3
-    assert (
-        findnemo.NeuronSet.of(n for layers in table.values() for n in findnemo.NeuronSet(layers))
-        == whole
-    )
 
 
 def test_progress_counts_every_stage(tmp_path, model, calibration):

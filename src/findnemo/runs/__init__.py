@@ -15,15 +15,7 @@ from findnemo.runs.discoveries import (
     p_values,
     q_values,
 )
-from findnemo.runs.export import (
-    ASKED,
-    counts,
-    neurons_by_caption,
-    row,
-    summary,
-    told,
-    write_results,
-)
+from findnemo.runs.export import ASKED, counts, row, summary, told, write_results
 from findnemo.runs.merge import Merged, merge
 from findnemo.runs.repair import Repair, repair
 from findnemo.runs.standing import (
@@ -104,7 +96,6 @@ __all__ = [
     "list_of",
     "list_told",
     "merge",
-    "neurons_by_caption",
     "neurons_of",
     "p_values",
     "points_of",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from findnemo._version import __version__
 from findnemo.calibration import Calibration
 from findnemo.detection import Detection, detect_many
-from findnemo.errors import DeviceError, FindnemoError
+from findnemo.errors import FindnemoError
 from findnemo.files.writing import write_all
 from findnemo.images import ImageSettings, check_images, png, sheet
 from findnemo.localization import (
@@ -37,9 +37,9 @@ from findnemo.runs.discoveries import keep_list
 from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
 from findnemo.runs.standing import STAGES, all_neurons, neurons_of, state
 from findnemo.runs.store import Caption, Run
-from findnemo.runs.table import Shard, enter
+from findnemo.runs.table import Shard, asked, enter
 from findnemo.runs.trust import vouch
-from findnemo.runs.workers import Dispatch, Event, Pool, Serial, Unit, drive, never
+from findnemo.runs.workers import Event, Pool, Serial, Unit, answer_of, never
 from findnemo.runs.worklist import groups, list_open, on_list
 from findnemo.runtime.memory import named
 from findnemo.verification import RANDOM, Verification, quality, verify
@@ -76,7 +76,7 @@ class Plan:
         if self.images:
             check_images(model, self.image_settings)
         identity = model.identity
-        return {
+        settings = {
             "model": identity.fingerprint,
             "identity": identity.to_json(pictures=bool(self.images)),
             "dtype": str(model.dtype).removeprefix("torch."),
@@ -86,14 +86,14 @@ class Plan:
             "images": self.images,
             "image_settings": self.image_settings.to_json(),
             "judges": dict(self.judges),
-            **({"scope": self.scope} if self.search == DEFAULT else {}),
-            **({} if self.fdr is None else {"fdr": self.fdr}),
-            **(
-                {}
-                if self.max_impact is None
-                else {"max_impact": self.max_impact, "unrelated": list(self.unrelated)}
-            ),
         }
+        if self.search == DEFAULT:
+            settings["scope"] = self.scope
+        if self.fdr is not None:
+            settings["fdr"] = self.fdr
+        if self.max_impact is not None:
+            settings |= {"max_impact": self.max_impact, "unrelated": list(self.unrelated)}
+        return settings
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,11 @@ class Tools:
     original: Callable[[Caption], Image.Image | None] = lambda caption: None
 
     @property
-    def bystanders(self) -> Bystanders | None:
-        """The captions on which the impact of a set is measured, where the plan asks for gentle ones."""
-        plan = self.plan
-        if plan.max_impact is None:
-            return None
-        return bystanders(self.model, plan.unrelated, self.calibration.settings)
+    def bystanders(self) -> Bystanders | tuple[()]:
+        """The captions on which the impact of a set is measured; none where the plan does not ask for gentle ones."""
+        if self.plan.max_impact is None:
+            return ()
+        return bystanders(self.model, self.plan.unrelated, self.calibration.settings)
 
 
 @dataclass(frozen=True)
@@ -190,7 +189,7 @@ def audit(
     """
     enter(work.run, prompts)
     answer(work, stages, progress, pool, stop)
-    return list(work.run.captions(row[0] for row in work.run.query("SELECT caption FROM asked")))
+    return asked(work.run)
 
 
 def answer(
@@ -202,7 +201,7 @@ def answer(
 ) -> bool:
     """Run the stages over the captions that were asked for (`table.enter`, `table.ask_all`); whether all was done before `stop()`.
 
-    The same to the last bit whoever answers: captions that share passes are told by their ids. Memory is constant however many there are.
+    Answers are the same to the last bit whoever gives them: captions that share passes are told by their ids. Memory is constant however many there are.
     Raises MismatchError where the model is no longer the one with which the run was begun.
     """
     pool = pool or Serial(work.model)
@@ -226,18 +225,13 @@ def _scope(work: Work, pool: Pool) -> str:
     if plan.scope != "auto" or plan.search != DEFAULT:
         return plan.scope
     if (kept := run.meta("scan")) is None:
-        found = tuple(
-            islice(
-                (c.text for c in run.captions(stage="detect") if state(c) == "memorized"), SCANNED
-            )
-        )
-        if not found:
+        found = (c.text for c in run.captions(stage="detect") if state(c) == "memorized")
+        texts = tuple(islice(found, SCANNED))
+        if not texts:
             return "all"
         step = partial(_scanned, settings=plan.image_settings, seed=work.calibration.settings.seed)
-        (event,) = drive(pool, step, Dispatch([Unit((found,))], 1, 1))
-        if event.aside:
-            raise DeviceError(f"the scan of layers could not be done: {event.aside}")
-        run.set_meta("scan", kept := event.answers[0])
+        kept = answer_of(pool, step, texts, "the scan of layers")
+        run.set_meta("scan", kept)
     return Scan.from_json(kept).scope
 
 
@@ -274,31 +268,34 @@ def commit(run: Run, stage: str, events: Sequence[Event]) -> int:
     A group is computed whole also where a part of it is answered: what shares its passes is then the same as in an undisturbed
     audit, and so is the result, to the last bit. Only the open ones of it are committed.
     """
-    known = [found for event in events for found in _answered(event)]
-    open_ = on_list(run, [caption for caption, _, _ in known])
-    kept = [found for found in known if found[0].id in open_]
+    known = [
+        (caption, stage, answer, event.seconds / len(event.unit.items))
+        for event in events
+        for (caption, _), answer in zip(event.unit.items, _answers_of(event), strict=True)
+    ]
+    open_ = on_list(run, [caption for caption, *_ in known])
+    return keep(run, [found for found in known if found[0].id in open_])
+
+
+def _answers_of(event: Event) -> list[Answer]:
+    """An answer for every item of a unit."""
+    return [Answer(error=event.aside)] * len(event.unit.items) if event.aside else event.answers
+
+
+def keep(run: Run, answers: Sequence[tuple[Caption, str, Answer, float]]) -> int:
+    """Write answers, each with its caption, stage and seconds: files first, then all in one transaction. How many they are."""
     write_all(
         {
-            run.path / name: content
-            for _, answer, _ in kept
-            for name, content in answer.files.items()
+            run.path / file: data
+            for _, _, answer, _ in answers
+            for file, data in answer.files.items()
         }
     )
     run.record_all(
         (caption.id, stage, answer.payload, seconds, answer.error)
-        for caption, answer, seconds in kept
+        for caption, stage, answer, seconds in answers
     )
-    return len(kept)
-
-
-def _answered(event: Event) -> list[tuple[Caption, Answer, float]]:
-    """The captions of a unit, each with its answer and its share of the seconds."""
-    group = [caption for caption, _ in event.unit.items]
-    found = [Answer(error=event.aside)] * len(group) if event.aside else event.answers
-    return [
-        (caption, answer, event.seconds / len(group))
-        for caption, answer in zip(group, found, strict=True)
-    ]
+    return len(answers)
 
 
 Item = tuple[Caption, "Image.Image | None"]
@@ -338,7 +335,7 @@ def _localize(tools: Tools, caption: Caption) -> Answer:
         tools.calibration,
         plan.search,
         plan.max_impact,
-        tools.bystanders or (),
+        tools.bystanders,
         plan.image_settings,
         "all" if plan.scope == "auto" else plan.scope,
     )
@@ -351,20 +348,20 @@ def _localize(tools: Tools, caption: Caption) -> Answer:
     return Answer(found.to_json() | {"diagnosis": carries.to_json()})
 
 
-def _verify(work: Tools, caption: Caption) -> Answer:
-    plan = work.plan
+def _verify(tools: Tools, caption: Caption) -> Answer:
+    plan = tools.plan
     neurons = neurons_of(caption)
-    original = work.original(caption)
-    work.calibration.check(work.model)
+    original = tools.original(caption)
+    tools.calibration.check(tools.model)
     result = verify(
-        work.model,
+        tools.model,
         caption.text,
         neurons,
-        work.calibration.settings,
+        tools.calibration.settings,
         plan.images,
         plan.image_settings,
-        replace(work.judges, original=original),
-        work.calibration.tau,
+        replace(tools.judges, original=original),
+        tools.calibration.tau,
     )
     return Answer(result.values, _pictures(caption, result, len(neurons), original))
 
@@ -407,25 +404,20 @@ _STEPS: dict[str, Callable[[Tools, Sequence[Caption]], list[Answer]]] = {
 
 def check_quality(work: Work, pool: Pool | None = None) -> None:
     """Images of captions that are not memorized, with all neurons of the run off, against before; kept as the run's `quality`."""
-    neurons = all_neurons(work.run.captions(stage="localize"))
-    clean = not_memorized(work.run, work.plan.quality_prompts)
+    run, plan = work.run, work.plan
+    neurons = all_neurons(run.captions(stage="localize"))
+    clean = not_memorized(run, plan.quality_prompts)
     basis = {"neurons": neurons.to_json(), "prompts": clean}
-    if neurons == EMPTY and work.run.meta("quality") is not None:  # nothing is off any more
-        work.run.set_meta("quality", None)
-        work.run.set_meta("quality_basis", None)
-    if work.plan.images and neurons != EMPTY and clean and work.run.meta("quality_basis") != basis:
-        step = partial(
-            _quality, neurons=neurons, settings=work.plan.image_settings, judges=work.judges
-        )
-        unit = Unit((tuple(clean),))
-        (event,) = drive(pool or Serial(work.model), step, Dispatch([unit], 1, 1))
-        if event.aside:
-            raise DeviceError(f"the quality check could not be done: {event.aside}")
-        result = event.answers[0]
-        work.run.set_meta("quality", result)
-        work.run.set_meta(
-            "quality_basis", None if result["failed"] else basis
-        )  # what failed is tried again
+    if neurons == EMPTY and run.meta("quality") is not None:  # nothing is off any more
+        run.set_meta("quality", None)
+        run.set_meta("quality_basis", None)
+    if plan.images and neurons != EMPTY and clean and run.meta("quality_basis") != basis:
+        step = partial(_quality, neurons=neurons, settings=plan.image_settings, judges=work.judges)
+        pool = pool or Serial(work.model)
+        result = answer_of(pool, step, tuple(clean), "the quality check")
+        run.set_meta("quality", result)
+        # what failed is tried again
+        run.set_meta("quality_basis", None if result["failed"] else basis)
 
 
 def _quality(

@@ -18,7 +18,6 @@ from findnemo.calibration import Calibration
 from findnemo.edits import deactivate
 from findnemo.errors import FindnemoError, InputError
 from findnemo.files.originals import picture
-from findnemo.files.writing import write_all
 from findnemo.images import generate, intact_png, png
 from findnemo.localization import localize
 from findnemo.metrics.copies import compare_images
@@ -28,9 +27,10 @@ from findnemo.mitigation.neurons import drawn
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
 from findnemo.runs._same import require_same
-from findnemo.runs.audit import Answer, Item, Tools, Work, commit, not_memorized
+from findnemo.runs.audit import Answer, Item, Tools, Work, commit, keep, not_memorized
 from findnemo.runs.calibrating import as_published
 from findnemo.runs.ordinary import ordinary
+from findnemo.runs.results import Localized
 from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
 from findnemo.runs.standing import neurons_of, state
 from findnemo.runs.store import Caption, Run
@@ -90,38 +90,30 @@ def compare(
     answered = f"SELECT COUNT(*) FROM results WHERE status = 'done' AND stage IN ({marks}) AND caption IN (SELECT caption FROM temp.open)"
     done = run.query(answered, stages)[0][0]
     list_open(run, "compare", stages, extra=typed)
-    tools: dict[str, Any] = {
-        "calibration": work.calibration,
-        "plan": work.plan,
-        "judges": work.judges,
-    }
     step = partial(
         _compared,
         reference=tuple(ordinary(run, REFERENCES) or not_memorized(run, REFERENCES)),
-        **tools,
+        calibration=work.calibration,
+        plan=work.plan,
+        judges=work.judges,
     )
-    stage = Stage(
-        "compare", step, _units(work, wanted), count - done, partial(_commit, run), count, done
-    )
+    units, commit_methods = _units(work, wanted), partial(_commit, run)
+    stage = Stage("compare", step, units, count - done, commit_methods, count, done)
     run_stage(stage, pool, progress, stop)
 
 
 def _commit(run: Run, events: Sequence[Event]) -> int:
     """Write the pictures and the figures of what became known; of how many methods that was."""
-    written = 0
+    answers = []
     for event in events:
         case = event.unit.items[0]
         found = [Answer(error=event.aside)] * len(case.methods) if event.aside else event.answers[0]
-        write_all(
-            {run.path / file: content for answer in found for file, content in answer.files.items()}
-        )
         seconds = event.seconds / len(found)
-        of_methods = zip(case.methods, found, strict=True)
-        run.record_all(
-            (case.caption.id, STAGE + name, a.payload, seconds, a.error) for name, a in of_methods
-        )
-        written += len(found)
-    return written
+        answers += [
+            (case.caption, STAGE + name, answer, seconds)
+            for name, answer in zip(case.methods, found, strict=True)
+        ]
+    return keep(run, answers)
 
 
 def _is_nemo(work: Work | Tools) -> bool:
@@ -156,8 +148,8 @@ def _listed(model: Model, items: Sequence[Item], calibration: Calibration) -> li
 
 def nemo_of(work: Work | Tools, caption: Caption) -> NeuronSet | None:
     """NeMo's neurons of a caption: the listing's, none of those that verification added; None where they are not known."""
-    found = caption.results.get("localize" if _is_nemo(work) else LISTING)
-    return None if found is None else NeuronSet(found["neurons"])
+    found: Localized | None = caption.decoded("localize" if _is_nemo(work) else LISTING)
+    return None if found is None else found.neurons
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from findnemo.runs._same import require_same
 from findnemo.runs.audit import remember_source
 from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
 from findnemo.runs.store import Caption, Run
-from findnemo.runs.table import enter
+from findnemo.runs.table import asked, enter
 from findnemo.runs.workers import Event, Pool, Step, Unit, never
 from findnemo.runs.worklist import groups, list_open
 from findnemo.runtime.memory import named
@@ -131,7 +131,7 @@ def run_detectors(
         step = partial(_scored, name=name, settings=settings)
         for stage in (_captions_stage, _holdout_stage):
             run_stage(stage(run, name, step, holdout), pool, progress, stop)
-    return list(run.captions(row[0] for row in run.query("SELECT caption FROM asked")))
+    return asked(run)
 
 
 def _apart(prompts: Iterable[Prompt], holdout: Sequence[str]) -> Iterator[Prompt]:
@@ -272,13 +272,13 @@ def draw_pictures(
     Raises DeviceError for one over which workers die.
     """
     require_same(run, pool.model, pictures=True)
-    asked = {
+    wanted = {
         f"{FOLDER}/{c.slug}-{kind}.png": (c.text, kind)
         for c in captions
         if is_memory(c.type)
         for kind in _DRAWN
     }
-    missing = {name: about for name, about in asked.items() if not (run.path / name).exists()}
+    missing = {name: about for name, about in wanted.items() if not (run.path / name).exists()}
 
     def commit(events: Sequence[Event]) -> int:
         for event in events:
@@ -291,7 +291,7 @@ def draw_pictures(
     units = (Unit(((name, *about),)) for name, about in missing.items())
     step = partial(_drawn, settings=settings)
     run_stage(Stage("pictures", step, units, len(missing), commit, len(missing)), pool, progress)
-    return [run.path / name for name in asked]
+    return [run.path / name for name in wanted]
 
 
 def _drawn(

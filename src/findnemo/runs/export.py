@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
@@ -184,8 +184,3 @@ def _write_json(file: IO[str], about: dict[str, Any], rows: Iterator[dict[str, A
 def _inert(values: dict[str, Any]) -> dict[str, Any]:
     """Captions are untrusted: a spreadsheet must not take one for a formula. Read as a table of captions, the marks are gone."""
     return {k: marked(v) if isinstance(v, str) else v for k, v in values.items()}
-
-
-def neurons_by_caption(captions: Iterable[Caption]) -> dict[str, dict[str, list[int]]]:
-    """Caption -> neurons, of the captions that have any: the neuron file of a run."""
-    return {c.text: neurons_of(c).to_json() for c in captions if len(neurons_of(c))}

@@ -10,10 +10,9 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -68,8 +67,6 @@ _DAMAGE = (  # what SQLite says of the bytes of a file; all else that it says is
 )
 _UNASKED = "no such table: asked"
 
-DECODED = {"detect": "detected", "localize": "localized", "verify": "verified"}
-
 Row = tuple[Any, ...]
 
 
@@ -77,9 +74,8 @@ Row = tuple[Any, ...]
 class Caption:
     """One caption of a run, with the results committed so far.
 
-    `results`: stage -> JSON object as it is stored; those of the audit are decoded by `detected`, `localized` and `verified`, which are None
-    for a stage that is open or failed, and raise InputError for an object that lacks something. `listed`: whether the caption is on the run's
-    list at a false discovery rate. `place`: what errors call the run.
+    `results`: stage -> JSON object as it is stored. `detected`, `localized` and `verified` are those of the audit as types (`decoded`).
+    `listed`: whether the caption is on the run's list at a false discovery rate. `place`: what errors call the run.
     """
 
     id: int
@@ -92,26 +88,30 @@ class Caption:
     seconds: float
     listed: bool = False
     place: str = field(default=DATABASE, compare=False, repr=False)
+    _decoded: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
-    @cached_property
+    def decoded(self, stage: str) -> Any:
+        """The result of a stage as its type in `results.STAGES`, None for a stage that is open or failed.
+
+        Raises InputError for a result that lacks something, or holds something of another kind.
+        """
+        if stage in self.results and stage not in self._decoded:
+            kind = stored.of_key(stored.STAGES, stage)
+            place = where(self.place, self.id, stage)
+            self._decoded[stage] = stored.decoded(kind, self.results[stage], place)
+        return self._decoded.get(stage)
+
+    @property
     def detected(self) -> Detected | None:
-        return self._decoded("detect")
+        return self.decoded("detect")
 
-    @cached_property
+    @property
     def localized(self) -> Localized | None:
-        return self._decoded("localize")
+        return self.decoded("localize")
 
-    @cached_property
+    @property
     def verified(self) -> Verified | None:
-        return self._decoded("verify")
-
-    def _decoded(self, stage: str) -> Any:
-        payload = self.results.get(stage)
-        if payload is None:
-            return None
-        return stored.decoded(
-            stored.of_key(stored.STAGES, stage), payload, where(self.place, self.id, stage)
-        )
+        return self.decoded("verify")
 
     @property
     def score(self) -> float | None:
@@ -134,7 +134,9 @@ class Caption:
 
 
 def checksum(table: str, row: Sequence[Any]) -> str:
-    """Of a row of a table, the same in all formats to come, so that an older findnemo sees that a run is newer, not damaged: 16 hexadecimal digits of BLAKE2b over its name and values.
+    """16 hexadecimal digits of BLAKE2b over the name of a table and the values of a row.
+
+    No format of a run changes how it is made: an older findnemo sees that a run is newer, not damaged.
 
     >>> checksum("meta", ("schema", "2"))
     '24c7237af3a1a0a6'
@@ -163,25 +165,25 @@ class Run:
     def _check_pages(self) -> None:
         """Refuse a damaged database: pages that do not fit together, indices that disagree with their tables."""
         if self._lock is not None:
-            self._sql("PRAGMA journal_mode=WAL")
+            self.query("PRAGMA journal_mode=WAL")
             for query in ("BEGIN IMMEDIATE", "PRAGMA user_version=0", "ROLLBACK"):
-                self._sql(query)  # writes nothing, and tells a damaged head that forbids writing
-        self._sql("PRAGMA synchronous=FULL")  # what is committed is there after a power cut
-        self._sql("PRAGMA foreign_keys=ON")
-        told = self._sql("PRAGMA integrity_check(1)")[0][0]
+                self.query(query)  # writes nothing, and tells a damaged head that forbids writing
+        self.query("PRAGMA synchronous=FULL")  # what is committed is there after a power cut
+        self.query("PRAGMA foreign_keys=ON")
+        told = self.query("PRAGMA integrity_check(1)")[0][0]
         if told != "ok":
             raise self._damaged(str(told).splitlines()[-1])
 
     def _refuse_code(self) -> None:
         """Refuse what SQLite would act on by itself, which a run never holds: views, triggers, virtual tables."""
-        self._sql("PRAGMA trusted_schema=OFF")
-        for kind, name, made in self._sql("SELECT type, name, sql FROM sqlite_master"):
+        self.query("PRAGMA trusted_schema=OFF")
+        for kind, name, made in self.query("SELECT type, name, sql FROM sqlite_master"):
             if kind not in ("table", "index") or str(made).upper().startswith("CREATE VIRTUAL"):
                 raise self._damaged(f"it holds a {kind} {name!r:.60}, which no run does")
 
     def _check_schema(self) -> None:
         """Refuse what a newer findnemo wrote; a writer makes the tables of a new run."""
-        begun = bool(self._sql("SELECT 1 FROM sqlite_master WHERE name = 'meta'"))
+        begun = bool(self.query("SELECT 1 FROM sqlite_master WHERE name = 'meta'"))
         if begun:
             self._check_columns("meta")
         known = self.meta("schema") if begun else None
@@ -205,14 +207,16 @@ class Run:
     def _check_columns(self, *tables: str) -> None:
         """Refuse tables that lack a column: what a statement of ours misses later is then no damage."""
         for table in tables:
-            has = {name for (name,) in self._sql("SELECT name FROM pragma_table_info(?)", (table,))}
+            has = {
+                name for (name,) in self.query("SELECT name FROM pragma_table_info(?)", (table,))
+            }
             if lacking := {*COLUMNS[table], "checksum"} - has:
                 raise self._damaged(f"its table {table} has no {min(lacking)}")
 
     def _make_tables(self) -> None:
         with self.transaction():
             for table in TABLES:
-                self._sql(table)
+                self.query(table)
             self.put("meta", ("schema", json.dumps(SCHEMA)))
 
     def _check_rows(self) -> None:
@@ -223,14 +227,17 @@ class Run:
 
     # queries
 
-    def _sql(self, query: str, values: Sequence[Any] = ()) -> list[Row]:
-        """All rows of a query. Raises DamageError if SQLite cannot read the file, StorageError if it cannot write to it."""
-        return list(self._rows(query, values))
+    def query(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
+        """All rows of a query; inside `transaction` also of a statement that writes.
 
-    def _rows(self, query: str, values: Sequence[Any] = ()) -> Iterator[Row]:
-        """The same one by one."""
+        Raises DamageError or StorageError where the file is to blame, and what SQLite raises where the statement is.
+        """
+        return list(self._rows(sql, values))
+
+    def _rows(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Row]:
+        """The rows of a query one by one, with the errors of `query`."""
         try:
-            yield from self._db.execute(query, tuple(values))
+            yield from self._db.execute(sql, tuple(values))
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if (told := self._told(error)) is None:
                 raise
@@ -268,18 +275,13 @@ class Run:
                 raise self._damaged(f"{named(table, row)} does not fit its checksum")
             yield tuple(row)
 
-    def query(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
-        """All rows of a query; inside `transaction` also of a statement that writes. Raises DamageError or StorageError where the file is to
-        blame, what SQLite raises where the statement is."""
-        return self._sql(sql, values)
-
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All that is written in the context, or nothing of it."""
         try:
-            self._sql("BEGIN IMMEDIATE")
+            self.query("BEGIN IMMEDIATE")
             yield
-            self._sql("COMMIT")
+            self.query("COMMIT")
         except BaseException:
             with suppress(sqlite3.Error):
                 self._db.rollback()
@@ -289,7 +291,7 @@ class Run:
         """Write a row in the place of the one that has its key."""
         self._changed = True
         marks = ", ".join("?" * (len(row) + 1))
-        self._sql(
+        self.query(
             f"INSERT OR REPLACE INTO {table} ({', '.join(COLUMNS[table])}, checksum) VALUES ({marks})",
             (*row, checksum(table, row)),
         )
@@ -307,18 +309,13 @@ class Run:
         refuse_foreign(path)
         with storing(path):
             path.mkdir(parents=True, exist_ok=True)
-        lock = acquire(path, wait)
-        try:
+        with ExitStack() as stack:
+            lock = stack.enter_context(acquire(path, wait))
             sweep(path)
             run = cls(path, lock)
-        except BaseException:
-            lock.close()
-            raise
-        try:
+            stack.callback(run.close)
             run._settle(settings)
-        except BaseException:
-            run.close()
-            raise
+            stack.pop_all()  # all went well: the run stays open
         return run
 
     def _settle(self, settings: dict[str, Any]) -> None:
@@ -359,7 +356,7 @@ class Run:
         """Only read from here on, so that others may write to the run. What was committed is backed up first."""
         if self._lock is not None:
             self.backup()
-        self._sql("PRAGMA query_only=ON")
+        self.query("PRAGMA query_only=ON")
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -413,28 +410,28 @@ class Run:
 
     def add(self, prompts: Iterable[Prompt]) -> list[int]:
         """Enter captions that are new; returns the ids of all of them, in order. Secrets in the URLs of images stay out."""
-        ids: list[int] = []
-        entries = iter(prompts)
         with self.transaction():
-            last = self._sql("SELECT coalesce(max(id), 0) FROM captions")[0][0]
-            while part := list(islice(entries, WINDOW)):
-                marks = ", ".join("?" * len(part))
-                texts = [p.text for p in part]
-                known = dict(
-                    self._sql(f"SELECT text, id FROM captions WHERE text IN ({marks})", texts)
-                )
-                for p in part:
-                    if p.text not in known:
-                        known[p.text] = last = last + 1
-                        self.put(
-                            "captions", (last, p.text, p.row, p.type, p.image and hidden(p.image))
-                        )
-                ids += [known[text] for text in texts]
-        return ids
+            return [
+                self.enter(prompt) if (known := self.id_of(prompt.text)) is None else known
+                for prompt in prompts
+            ]
+
+    def id_of(self, text: str) -> int | None:
+        """The id of a caption, None for one that the run does not have."""
+        found = self.query("SELECT id FROM captions WHERE text = ?", (text,))
+        return int(found[0][0]) if found else None
+
+    def enter(self, prompt: Prompt, number: int | None = None) -> int:
+        """Put a new caption under a number, by default the next one, and return that; inside `transaction`."""
+        if number is None:
+            number = 1 + self.query("SELECT coalesce(max(id), 0) FROM captions")[0][0]
+        image = prompt.image and hidden(prompt.image)
+        self.put("captions", (number, prompt.text, prompt.row, prompt.type, image))
+        return number
 
     def names_pictures(self) -> bool:
         """Whether any caption names its training image."""
-        return bool(self._sql("SELECT 1 FROM captions WHERE image IS NOT NULL LIMIT 1"))
+        return bool(self.query("SELECT 1 FROM captions WHERE image IS NOT NULL LIMIT 1"))
 
     # results
 
@@ -460,21 +457,17 @@ class Run:
 
     def done(self, stage: str) -> set[int]:
         """Ids of the captions for which a stage has been answered; failed ones are tried again."""
-        return {
-            r[0]
-            for r in self._sql(
-                "SELECT caption FROM results WHERE stage = ? AND status = 'done'", (stage,)
-            )
-        }
+        sql = "SELECT caption FROM results WHERE stage = ? AND status = 'done'"
+        return {caption for (caption,) in self.query(sql, (stage,))}
 
     def result(self, caption: int, stage: str) -> dict[str, Any] | None:
         """The result of one stage for one caption; None if it is open or failed."""
-        rows = list(self.rows("results", "WHERE caption = ? AND stage = ?", (caption, stage)))
-        return (
-            stored.payload(rows[0][4], where(self.path / DATABASE, caption, stage))
-            if rows and rows[0][2] == "done"
-            else None
-        )
+        for _, _, status, _, payload in self.rows(
+            "results", "WHERE caption = ? AND stage = ?", (caption, stage)
+        ):
+            if status == "done":
+                return stored.payload(payload, where(self.path / DATABASE, caption, stage))
+        return None
 
     def captions(
         self, ids: Iterable[int] | None = None, stage: str | None = None
@@ -483,56 +476,53 @@ class Run:
 
         `ids` picks some, `stage` those for which that stage has been answered.
         """
-        if ids is None:
-            yield from self._all_captions(stage)
+        listed = frozenset(self.meta("listed") or ())  # at a false discovery rate
+        for window in self._windows(ids):
+            yield from self._captions(window, stage, listed)
+
+    def _windows(self, ids: Iterable[int] | None) -> Iterator[list[int]]:
+        """WINDOW ids at a time, in their order; without `ids` those of all captions."""
+        if ids is not None:
+            wanted = iter(sorted(set(ids)))
+            while window := list(islice(wanted, WINDOW)):
+                yield window
             return
-        wanted, listed = sorted(set(ids)), self._listed()
-        for start in range(0, len(wanted), WINDOW):
-            part = wanted[start : start + WINDOW]
-            yield from self._captions(f"id IN ({', '.join('?' * len(part))})", part, stage, listed)
-
-    def _listed(self) -> frozenset[int]:
-        """Ids of the captions on the run's list (`audit.keep_list`)."""
-        return frozenset(self.meta("listed") or ())
-
-    def _all_captions(self, stage: str | None) -> Iterator[Caption]:
-        last, listed = -1, self._listed()
-        while rows := self._sql(
-            "SELECT id FROM captions WHERE id > ? ORDER BY id LIMIT ?", (last, WINDOW)
-        ):
-            first, last = rows[0][0], rows[-1][0]
-            yield from self._captions("id BETWEEN ? AND ?", (first, last), stage, listed)
+        last = -1
+        sql = "SELECT id FROM captions WHERE id > ? ORDER BY id LIMIT ?"
+        while window := [number for (number,) in self.query(sql, (last, WINDOW))]:
+            yield window
+            last = window[-1]
 
     def _captions(
-        self, chosen_by: str, values: Sequence[int], stage: str | None, listed: frozenset[int]
+        self, window: Sequence[int], stage: str | None, listed: frozenset[int]
     ) -> Iterator[Caption]:
-        """The captions of one window."""
-        found = f"SELECT id FROM captions WHERE {chosen_by}"
-        if stage is not None:
-            chosen_by += (
-                " AND id IN (SELECT caption FROM results WHERE stage = ? AND status = 'done')"
-            )
-        chosen = (*values,) if stage is None else (*values, stage)
-        results: dict[int, list[tuple]] = {}
+        """The captions of one window, of a stage those for which it has been answered."""
+        marks = ", ".join("?" * len(window))
+        results: dict[int, list[Row]] = {}
         for caption, *rest in self.rows(
-            "results", f"WHERE caption IN ({found}) ORDER BY rowid", values
+            "results", f"WHERE caption IN ({marks}) ORDER BY rowid", window
         ):
             results.setdefault(caption, []).append(tuple(rest))
+        chosen = f"WHERE id IN ({marks})"
+        values: list[Any] = [*window]
+        if stage is not None:
+            chosen += " AND id IN (SELECT caption FROM results WHERE stage = ? AND status = 'done')"
+            values.append(stage)
         place = str(self.path / DATABASE)
-        for id_, text, row, kind, image in self.rows(
-            "captions", f"WHERE {chosen_by} ORDER BY id", chosen
-        ):
-            mine = results.get(id_, [])
-            stored.check_caption((id_, text, row, kind, image), place)
-            checked = [stored.answer(one, where(place, id_, str(one[0]))) for one in mine]
-            good = {stage: payload for stage, status, _, payload in checked if status == "done"}
-            bad = {
-                stage: payload["error"]
-                for stage, status, _, payload in checked
-                if status == "failed"
+        for columns in self.rows("captions", f"{chosen} ORDER BY id", values):
+            stored.check_caption(columns, place)
+            number, text, row, kind, image = columns
+            answers = [
+                stored.answer(answer, where(place, number, str(answer[0])))
+                for answer in results.get(number, ())
+            ]
+            done = {name: payload for name, status, _, payload in answers if status == "done"}
+            failed = {
+                name: found["error"] for name, status, _, found in answers if status != "done"
             }
-            seconds = sum(s for _, _, s, _ in mine)
-            yield Caption(id_, text, row, kind, image, good, bad, seconds, id_ in listed, place)
+            seconds = sum(part for _, _, part, _ in answers)
+            is_listed = number in listed
+            yield Caption(number, text, row, kind, image, done, failed, seconds, is_listed, place)
 
 
 def settings_of(run: Run, audit: bool = True) -> dict[str, Any]:
@@ -550,15 +540,8 @@ def captions_of(run: Run, ids: Iterable[int] | None = None) -> list[Caption]:
 def each_caption(run: Run, ids: Iterable[int] | None = None) -> Iterator[Caption]:
     """The captions of `captions_of` one by one."""
     for caption in run.captions(ids):
-        for stage, result in caption.results.items():
-            if stage in DECODED:
-                getattr(caption, DECODED[stage])
-            else:
-                stored.decoded(
-                    stored.of_key(stored.STAGES, stage),
-                    result,
-                    where(caption.place, caption.id, stage),
-                )
+        for stage in caption.results:
+            caption.decoded(stage)
         yield caption
 
 
@@ -659,16 +642,20 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     )
     known = ("identity",) if now is None or then is None else ("identity", "model")
     flat_old, flat_new = (
-        _flat({k: v for k, v in settings.items() if k not in known}) for settings in (old, new)
+        flat({k: v for k, v in settings.items() if k not in known}) for settings in (old, new)
     )
     keys = [k for k in {**flat_old, **flat_new} if flat_old.get(k) != flat_new.get(k)]
     return ", ".join([*told, *(f"{k} {flat_old.get(k)!r}, now {flat_new.get(k)!r}" for k in keys)])
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, names joined by dots.
+
+    >>> flat({"a": {"b": 1, "c": None}})
+    {'a.b': 1, 'a.c': None}
+    """
+    leaves: dict[str, Any] = {}
     for key, value in values.items():
-        flat.update(
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return flat
+        name = f"{prefix}{key}"
+        leaves |= flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return leaves

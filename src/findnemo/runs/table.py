@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from findnemo.errors import InputError, MismatchError
 from findnemo.files.secrets import hidden
 from findnemo.prompts import Prompt
-from findnemo.runs.store import Run
+from findnemo.runs.store import Caption, Run
 from findnemo.runtime.notices import notice
 
 FEW = 5  # repeated rows that are named
-_ASKED = """CREATE TEMP TABLE IF NOT EXISTS asked (
-    position INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, row INTEGER NOT NULL, caption INTEGER)"""
+_NEW_LIST = (
+    """CREATE TEMP TABLE IF NOT EXISTS asked (
+    position INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, row INTEGER NOT NULL, caption INTEGER)""",
+    "CREATE INDEX IF NOT EXISTS temp.asked_caption ON asked (caption)",
+    "DELETE FROM asked",
+)
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,8 @@ def enter(
     position, repeats, digest = 0, 0, hashlib.sha256()
     some: list[tuple[int, int]] = []
     with run.transaction():
-        run.query(_ASKED)
-        run.query("DELETE FROM asked")
+        for statement in _NEW_LIST:
+            run.query(statement)
         for prompt in prompts:
             if position == limit:
                 break
@@ -92,7 +96,6 @@ def enter(
                 else None
             )
             run.query("INSERT INTO asked VALUES (?, ?, ?, ?)", (position, key, prompt.row, caption))
-        run.query("CREATE INDEX IF NOT EXISTS temp.asked_caption ON asked (caption)")
         if shard is not None:
             run.query("DELETE FROM asked WHERE caption IS NULL")
     if shard is not None:
@@ -102,24 +105,20 @@ def enter(
 
 def _caption(run: Run, prompt: Prompt, position: int, shard: Shard | None) -> int:
     """The id of a caption, entered if it is new; in a shard that is its place in the table."""
-    if known := run.query("SELECT id FROM captions WHERE text = ?", (prompt.text,)):
-        if shard is not None and known[0][0] != position:
-            raise _other_table(run)
-        _completed(run, int(known[0][0]), prompt)
-        return int(known[0][0])
+    number = run.id_of(prompt.text)
     taken = bool(run.query("SELECT 1 FROM captions WHERE id = ?", (position,)))
-    if taken and shard is not None:
-        raise _other_table(run)
-    number = 1 + int(run.query("SELECT MAX(id) FROM captions")[0][0]) if taken else position
-    run.put(
-        "captions",
-        (number, prompt.text, prompt.row, prompt.type, prompt.image and hidden(prompt.image)),
-    )
+    if shard is not None and number != (position if taken else None):
+        raise MismatchError(
+            f"{run.path} holds a shard of another table of captions: give the same table, or another --out"
+        )
+    if number is None:
+        return run.enter(prompt, None if taken else position)
+    _completed(run, number, prompt)
     return number
 
 
 def _completed(run: Run, number: int, prompt: Prompt) -> None:
-    """Give a caption that is there already the type and the image that it had not; what it has stays, and is told where the table differs."""
+    """Give a caption of the run the type and the image that it lacks. What it has stays; a notice says where the table differs."""
     ((text, row, kind, image),) = run.query(
         "SELECT text, row, type, image FROM captions WHERE id = ?", (number,)
     )
@@ -132,16 +131,13 @@ def _completed(run: Run, number: int, prompt: Prompt) -> None:
         )
 
 
-def _other_table(run: Run) -> MismatchError:
-    return MismatchError(
-        f"{run.path} holds a shard of another table of captions: give the same table, or another --out"
-    )
-
-
 def ask_all(run: Run) -> None:
     """Have the stages work on all captions of a run."""
     with run.transaction():
-        run.query(_ASKED)
-        run.query("DELETE FROM asked")
-        run.query("INSERT INTO asked SELECT id, id, row, id FROM captions")
-        run.query("CREATE INDEX IF NOT EXISTS temp.asked_caption ON asked (caption)")
+        for statement in (*_NEW_LIST, "INSERT INTO asked SELECT id, id, row, id FROM captions"):
+            run.query(statement)
+
+
+def asked(run: Run) -> list[Caption]:
+    """The captions that were asked for, with their results."""
+    return list(run.captions(number for (number,) in run.query("SELECT caption FROM asked")))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,7 @@ from findnemo.runs._places import refuse_links
 from findnemo.runs.export import row
 from findnemo.runs.overview import figures, name_of
 from findnemo.runs.standing import standing, state
-from findnemo.runs.store import Caption, Run, captions_of
+from findnemo.runs.store import Caption, Run, captions_of, flat
 
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
@@ -103,23 +103,11 @@ def configuration(run: Run) -> dict[str, Any]:
     settings = {
         name: value for name, value in run.meta("settings").items() if name != "identity"
     }  # the fingerprint says it in short
-    return flat({"source": shown, "settings": settings, "versions": run.meta("versions") or {}})
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one: names joined by dots; what is neither text nor number as text.
-
-    >>> flat({"a": {"b": 1, "c": None}})
-    {'a.b': 1, 'a.c': 'None'}
-    """
-    made: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            made |= flat(value, f"{name}.")
-        else:
-            made[name] = value if isinstance(value, (bool, int, float, str)) else str(value)
-    return made
+    values = flat({"source": shown, "settings": settings, "versions": run.meta("versions") or {}})
+    return {
+        name: value if isinstance(value, (bool, int, float, str)) else str(value)
+        for name, value in values.items()
+    }
 
 
 def run_values(run: Run, captions: Sequence[Caption]) -> dict[str, float]:

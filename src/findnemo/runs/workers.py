@@ -229,7 +229,7 @@ def drive(
 def drive_together(
     pool: Pool, step: Step, dispatch: Dispatch, stop: Callable[[], bool] = never
 ) -> Iterator[list[Event]]:
-    """Do what `drive` does, and give what becomes known at one time as one list, so that a driver can commit it in one transaction.
+    """What became of every unit, as lists of what becomes known at one time, so that a driver can commit it in one transaction.
 
     Raises DeviceError where workers die over one caption after another, and none is answered in between.
     """
@@ -250,6 +250,14 @@ def drive_together(
             raise DeviceError(
                 f"the last {in_vain} captions were all set aside: it is not they ({events[-1].aside})"
             )
+
+
+def answer_of(pool: Pool, step: Step, item: Any, what: str) -> Any:
+    """The answer to a single item. Raises DeviceError naming `what` was to be done where workers die over it."""
+    (event,) = drive(pool, step, Dispatch([Unit((item,))], 1, 1))
+    if event.aside:
+        raise DeviceError(f"{what} could not be done: {event.aside}")
+    return event.answers[0]
 
 
 def in_order(pool: Pool, step: Step, items: Iterable[Any], ahead: int = 4) -> Iterator[Event]:
@@ -290,15 +298,12 @@ class Facts:
 
     @classmethod
     def of(cls, model: Any) -> Facts:
-        about = (
-            model.identity,
-            model.source,
-            model.options,
-            model.dtype,
-            model.device,
-            model.latent_shape,
+        copied = ("identity", "source", "options", "dtype", "device", "latent_shape")
+        return cls(
+            **{name: getattr(model, name) for name in (*copied, "samplers", "readers")},
+            layers=model.widths(),
+            every_layer=model.widths("all"),
         )
-        return cls(*about, model.widths(), model.widths("all"), model.samplers, model.readers)
 
     @property
     def fingerprint(self) -> str:
