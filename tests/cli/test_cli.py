@@ -850,7 +850,7 @@ def test_a_gentle_choice_needs_captions_and_keeps_its_impact(tmp_path):
 
     file = tmp_path / "ordinary.txt"
     file.write_text("\n".join(f"a red fox {k}" for k in range(20)))
-    plan = plan_for("demo", Localizing("gradient"), Pictures(images=0), 0, Listener())
+    plan = plan_for("demo", Localizing("gradient"), Pictures(images=0), 0)
 
     def chosen_by(model, **options):
         return gentle(plan, Localizing("gradient", **options), model, None, None, Listener())

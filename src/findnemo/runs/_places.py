@@ -8,14 +8,8 @@ from pathlib import Path
 
 from findnemo.errors import InputError
 
-READ = (
-    "run.sqlite",
-    ".lock",
-    "settings.json",
-    "calibration",
-    "export",
-    "studies",
-)  # how what every command opens begins
+# how the names begin of what every command opens
+READ = ("run.sqlite", ".lock", "settings.json", "calibration", "export", "studies")
 THEIRS = "tracking"  # what trackers keep, links too; findnemo opens nothing in it
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,18 +18,20 @@ OFF, UNTOUCHED, HARDENED = "neurons off", "untouched", "hardened"
 def _results(
     captions: Iterable[Caption], bases: Mapping[str, str], stage: str, is_memorized: bool
 ) -> dict[str, dict[int, dict[str, Any]]]:
-    """Trial -> caption -> result, of memorized captions or ordinary ones, the same captions of every trial that they were tried in. What stands
-    on another basis than the last is left out: other neurons, settings or weights make another curve."""
-    made: dict[str, dict[int, dict[str, Any]]] = {}
+    """Trial -> caption -> result, of memorized captions or of ordinary ones: those that were tried in every trial.
+
+    What stands on another basis than the last is left out: other neurons, settings or weights make another curve.
+    """
+    results: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
     for caption in captions:
         if (caption.detected is not None and caption.detected.memorized) is is_memorized:
             for name, payload in caption.results.items():
                 if name.startswith(stage) and payload["basis"] == bases.get(name):
-                    made.setdefault(name.removeprefix(stage), {})[caption.id] = payload
-    common = set.intersection(*map(set, made.values())) if made else set()
+                    results[name.removeprefix(stage)][caption.id] = payload
+    common = set.intersection(*map(set, results.values())) if results else set()
     return {
         name: {id_: payload for id_, payload in found.items() if id_ in common}
-        for name, found in made.items()
+        for name, found in results.items()
     }
 
 
@@ -45,11 +48,8 @@ def attack_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> dic
             rows[_curve_name(who, name)] = {
                 id_: strongest(p["curves"]) for id_, p in payloads.items()
             }
-            known = (
-                sum(p["known"] for p in payloads.values())
-                if (who, name) == (MEMORIZED, OFF)
-                else known
-            )
+            if (who, name) == (MEMORIZED, OFF):
+                known = sum(p["known"] for p in payloads.values())
     points = {name: curve(list(subjects.values())) for name, subjects in rows.items()}
     return {
         "x": "steps of the attack",
@@ -78,7 +78,7 @@ def _gaps(
     rows: Mapping[str, Mapping[int, Mapping[int, float]]],
 ) -> dict[str, list[list[float | None]]]:
     """Memorized less each control, in the same model. Pictures that were never seen are compared caption by caption."""
-    made: dict[str, list[list[float | None]]] = {}
+    gaps: dict[str, list[list[float | None]]] = {}
     for name, control in rows.items():
         kind, _, state = name.partition(", ")
         wanted = rows.get(f"{MEMORIZED}, {state}", {})
@@ -90,8 +90,8 @@ def _gaps(
             if both
             else gap(list(wanted.values()), list(control.values()))
         )
-        made[f"{state}: memorized less {kind}"] = [list(point) for point in points]
-    return made
+        gaps[f"{state}: memorized less {kind}"] = [list(point) for point in points]
+    return gaps
 
 
 def attempts_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> dict[str, Any]:

@@ -47,9 +47,8 @@ from findnemo.verification import RANDOM, Verification, quality, verify
 if TYPE_CHECKING:
     from PIL import Image
 
-SCANNED = (
-    12  # memorized captions of which those that copy are scanned for the layers that carry copies
-)
+# memorized captions of which those that copy are scanned for the layers that carry copies
+SCANNED = 12
 
 
 @dataclass(frozen=True)

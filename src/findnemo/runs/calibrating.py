@@ -41,25 +41,18 @@ def as_published(run: Run, pool: Pool, calibration: Calibration) -> Calibration:
     """
     if calibration.settings.pairs == "largest":
         return calibration
-    folder, settings = (
-        run.path / "calibration-paper",
-        settings_for("paper", calibration.settings.seed),
-    )
+    folder = run.path / "calibration-paper"
+    settings = settings_for("paper", calibration.settings.seed)
     with suppress(InputError):  # none there yet, or damaged: it is made again
         kept = Calibration.load(folder)
-        if (kept.model, kept.settings, kept.prompts) == (
-            calibration.model,
-            settings,
-            calibration.prompts,
-        ):
+        is_same = (kept.model, kept.prompts) == (calibration.model, calibration.prompts)
+        if is_same and kept.settings == settings:
             return kept
-    made = calibrate_with(pool, folder, calibration.ordinary, settings, Rule(precision=None))
-    same = {
-        name: getattr(calibration, name) for name in ("mean", "std", "count", "prompts", "ordinary")
-    }
-    made = replace(made, **same)
-    made.save(folder)
-    return made
+    rescored = calibrate_with(pool, folder, calibration.ordinary, settings, Rule(precision=None))
+    names = ("mean", "std", "count", "prompts", "ordinary")
+    published = replace(rescored, **{name: getattr(calibration, name) for name in names})
+    published.save(folder)
+    return published
 
 
 def parts_of(pool: Pool) -> Parts:

@@ -11,9 +11,7 @@ from typing import Any
 from findnemo.errors import DeviceError, FindnemoError, FindnemoWarning, InputError
 from findnemo.runs.workers import AIM, Facts, Loader, Outcome, Step, Task, answered
 
-OBJECT_STORE = (
-    256 * 2**20
-)  # bytes of shared memory on a machine of one's own: tasks and answers are small
+OBJECT_STORE = 256 * 2**20  # bytes of shared memory on this machine: tasks and answers are small
 ASKS = "; if it asks for a token, as `ray start` does by default: RAY_AUTH_MODE=token, and the token in ~/.ray/auth_token"
 START = 600.0  # seconds until a first worker must have loaded its model
 STARTS = 3  # so often a worker loads its model, where its process dies over it
@@ -94,14 +92,9 @@ class RayPool:
         self._ray = _imported()
         self._mine = _connect(self._ray, address, workers)
         try:
-            self.gpus = (
-                int(self._ray.cluster_resources().get("GPU", 0)) if loader.device != "cpu" else 0
-            )
-            self.size = (
-                workers
-                or self.gpus
-                or max(1, int(self._ray.cluster_resources().get("CPU", 1)) // threads)
-            )
+            resources = self._ray.cluster_resources()
+            self.gpus = 0 if loader.device == "cpu" else int(resources.get("GPU", 0))
+            self.size = workers or self.gpus or max(1, int(resources.get("CPU", 1)) // threads)
             if address is not None and not self.gpus and loader.device != "cpu":
                 raise InputError(
                     f"the cluster at {address} has no GPU, or none yet: wait until it has, or give --device cpu"
@@ -113,7 +106,7 @@ class RayPool:
             self.loader, self.threads = loader, threads
             self.replaced = 0
             self._facts: Facts | None = None
-            self._steps: dict[int, tuple[Step, Any]] = {}
+            self._step: tuple[Step, Any] | None = None  # of one stage at a time
             self._hands = [self._hire() for _ in range(self.size)]
             self.model = self._first_facts()
         except BaseException:
@@ -171,16 +164,13 @@ class RayPool:
     # workers that load their model, and that die
 
     def _hire(self) -> _Hand:
+        variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(self.threads))
         actor_class = self._ray.remote(Worker).options(
             num_cpus=1 if self.gpus else self.threads,
             num_gpus=1 if self.gpus else 0,
             max_restarts=-1,
             max_task_retries=STARTS - 1,  # of `ready`
-            runtime_env={
-                "env_vars": {
-                    name: str(self.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-                }
-            },
+            runtime_env={"env_vars": variables},
         )
         actor = actor_class.remote(self.loader, self.threads)
         return _Hand(actor, actor.ready.remote())
@@ -244,22 +234,19 @@ class RayPool:
 
     def _sent(self, step: Step) -> Any:
         """The step in Ray's object store, put there once."""
-        if id(step) not in self._steps:
-            self._steps = {id(step): (step, self._ray.put(step))}  # of one stage at a time
-        return self._steps[id(step)][1]
+        if self._step is None or self._step[0] is not step:
+            self._step = step, self._ray.put(step)
+        return self._step[1]
 
 
 def _reason(error: Exception) -> str:
     """A line of what Ray says."""
-    cause = getattr(error, "cause", None)
-    told = (
-        f"{type(cause).__name__}: {cause}"
-        if cause is not None
-        else f"{type(error).__name__}: {error}"
-    )
-    lines = [line.strip() for line in told.splitlines() if line.strip()]
-    exit_ = next((line for line in lines if "exit type" in line or "memory" in line.lower()), "")
-    return " ".join((lines[0] + (f" {exit_}" if exit_ and exit_ != lines[0] else ""))[:300].split())
+    cause = getattr(error, "cause", None) or error
+    text = f"{type(cause).__name__}: {cause}"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    why = [line for line in lines if "exit type" in line or "memory" in line.lower()]
+    told = " ".join(dict.fromkeys([lines[0], *why[:1]]))
+    return " ".join(told[:300].split())
 
 
 def _imported() -> Any:

@@ -24,29 +24,28 @@ from findnemo.prompts import Prompt
 from findnemo.runs._same import require_same
 from findnemo.runs.audit import remember_source
 from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
-from findnemo.runs.store import Caption, Run
+from findnemo.runs.store import DATABASE, Caption, Run
 from findnemo.runs.table import asked, enter
 from findnemo.runs.workers import Event, Pool, Step, Unit, never
 from findnemo.runs.worklist import groups, list_open
 from findnemo.runtime.memory import named
 from findnemo.stats.roc import accuracy_of
 
-STAGE, HOLDOUT = (
-    "detect:",
-    "holdout:",
-)  # and the name: a stage of the captions; a value of the run, caption -> score
+STAGE = "detect:"  # and the name of a detector: a stage of the captions
+HOLDOUT = "holdout:"  # and the name of a detector: a value of the run, caption -> score
 FOLDER = "detectors"
-HALF, VERBATIM = (
-    0.5,
-    "VM",
-)  # the threshold of Finding NeMo's appendix B.4, and the type that it also judges alone
+HALF = 0.5  # the threshold of Finding NeMo's appendix B.4
+VERBATIM = "VM"  # the type that it also judges alone
 
 
 @dataclass(frozen=True)
 class Result:
-    """One detector on one table. `evaluation`: None without captions of a type. `verbatim`: the same with the captions of type VM alone;
-    `half`, `verbatim_half`: accuracy at a threshold of .5, of the memorization score alone, whose scale that is (Finding NeMo, B.4). `found`: captions at or over `threshold`. `failed`: captions
-    and hold-out captions without a score. `evaluations`, `seconds`: per caption, mean and median."""
+    """One detector on one table.
+
+    `evaluation`: None without captions of a type. `verbatim`: the evaluation with the captions of type VM alone. `half`, `verbatim_half`:
+    accuracy at a threshold of .5, of the memorization score alone, whose scale that is (Finding NeMo, B.4). `found`: captions at or over
+    `threshold`. `failed`: captions and hold-out captions without a score. `evaluations`, `seconds`: per caption, mean and median.
+    """
 
     detector: str
     threshold: float
@@ -90,7 +89,7 @@ def start_detectors(out: str | Path, model: Model, settings: ImageSettings) -> R
         "image_settings": settings.to_json(),
     }
     known: Any = None
-    if (Path(out) / "run.sqlite").is_file():
+    if (Path(out) / DATABASE).is_file():
         with Run.open(out) as old:
             known = old.meta("settings")
     run = Run.create(out, known if known is not None and _joins(known, mine, model) else mine)
@@ -154,11 +153,8 @@ def _scored(
     for item in items:
         try:
             with named(model.device, "a single caption"):
-                found.append(
-                    DETECTORS[name](
-                        model, item.text if isinstance(item, Caption) else item, settings
-                    )
-                )
+                text = item.text if isinstance(item, Caption) else item
+                found.append(DETECTORS[name](model, text, settings))
         except (NumericalError, DeviceError) as problem:
             found.append(str(problem))
     return found
@@ -224,11 +220,10 @@ def _result(
     if borrows(captions):
         others, kept = kept[1::2], kept[::2]
     memories = [(c.type, r["value"]) for c, r in mine if is_memory(c.type)]
+    verbatim = [value for kind, value in memories if kind == VERBATIM]
     negative, clean = _tensor(others), _tensor(kept)
-    (judged, half), (verbatim, of_verbatim) = (
-        _judged(name, _tensor(values), negative, clean)
-        for values in ([v for _, v in memories], [v for kind, v in memories if kind == VERBATIM])
-    )
+    judged, half = _judged(name, _tensor([value for _, value in memories]), negative, clean)
+    judged_verbatim, half_verbatim = _judged(name, _tensor(verbatim), negative, clean)
     tau = judged.threshold if judged else threshold(clean)
     return Result(
         name,
@@ -240,8 +235,8 @@ def _result(
         evaluations=statistics.fmean(r["evaluations"] for _, r in mine) if mine else 0.0,
         seconds=statistics.median(r["seconds"] for _, r in mine) if mine else 0.0,
         half=half,
-        verbatim=verbatim,
-        verbatim_half=of_verbatim,
+        verbatim=judged_verbatim,
+        verbatim_half=half_verbatim,
     )
 
 
@@ -251,9 +246,8 @@ def _judged(
     """A detector on captions of both kinds, and for the memorization score its accuracy at .5; None where one kind is missing."""
     if not (len(positive) and len(negative)):
         return None, None
-    return evaluate(positive, negative, holdout), accuracy_of(
-        positive >= HALF, negative >= HALF
-    ) if name == "ssim" else None
+    half = accuracy_of(positive >= HALF, negative >= HALF) if name == "ssim" else None
+    return evaluate(positive, negative, holdout), half
 
 
 def _tensor(values: Sequence[float]) -> Tensor:

@@ -34,9 +34,8 @@ class Discoveries:
 
 def p_values(run: Run) -> dict[int, float]:
     """Caption id -> p-value (`Caption.p`), of all captions of a run that have one; nothing else of them is read."""
-    return {
-        caption: p for caption, _, p in run.query(_P) if p is not None
-    }  # that of a search comes after that of the detection
+    # that of a search comes after that of the detection
+    return {caption: p for caption, _, p in run.query(_P) if p is not None}
 
 
 def q_values(p: Mapping[int, float]) -> dict[int, float]:
@@ -48,9 +47,8 @@ def discoveries(p: Mapping[int, float], holdout: int, level: float) -> Discoveri
     """The list at a level, of captions with p-values from `holdout` scores; `p`: caption id -> p-value."""
     least = 1 / (holdout + 1)
     listed = tuple(i for i, value in q_values(p).items() if value <= level)
-    above = sum(
-        value == least for value in p.values()
-    )  # over every hold-out score: no p-value is smaller
+    # over every hold-out score: no p-value is smaller
+    above = sum(value == least for value in p.values())
     needed = holdout_needed(len(p), level, max(above, 1)) if p and not listed else 0
     return Discoveries(level, listed, len(p), holdout, needed if needed > holdout else None)
 
@@ -58,10 +56,10 @@ def discoveries(p: Mapping[int, float], holdout: int, level: float) -> Discoveri
 def list_of(run: Run, level: float | None = None) -> Discoveries | None:
     """The list of a run at a level, by default the one it was made with; None without either, or for a calibration without scores."""
     level = run.meta("settings").get("fdr") if level is None else level
-    holdout = (
-        len(Calibration.load(run.path / "calibration").trajectories) if level is not None else 0
-    )
-    return discoveries(p_values(run), holdout, level) if level is not None and holdout else None
+    if level is None:
+        return None
+    holdout = len(Calibration.load(run.path / "calibration").trajectories)
+    return discoveries(p_values(run), holdout, level) if holdout else None
 
 
 def keep_list(run: Run) -> None:

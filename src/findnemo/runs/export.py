@@ -37,12 +37,15 @@ def row(caption: Caption, q: Mapping[int, float] | None = None) -> dict[str, Any
     """One flat row a caption, the columns of results.csv; `None` where a step does not concern it. `q`: caption id -> q-value."""
     detected, found = caption.detected, caption.localized
     checked = caption.verified or Verified()
+    neurons = neurons_of(caption)
+    failed = failures(caption)
     is_ = state(caption)
+    layers = (f"{name}: {' '.join(map(str, idx))}" for name, idx in neurons.layers.items())
     return {
         "row": caption.row,
         "caption": caption.text,
         "type": caption.type,
-        "status": "failed" if failures(caption) else "open" if detected is None else "done",
+        "status": "failed" if failed else "open" if detected is None else "done",
         "memorized": None if is_ is None else is_ == "memorized",
         "state": is_,
         "standing": standing(caption),
@@ -52,11 +55,8 @@ def row(caption: Caption, q: Mapping[int, float] | None = None) -> dict[str, Any
         "q": _significant((q or {}).get(caption.id)),
         "score_after": _round(None if found is None else found.score_after),
         "reached": None if found is None else found.reached,
-        "neurons": None if found is None else len(neurons_of(caption)),
-        "layers": "; ".join(
-            f"{name}: {' '.join(map(str, idx))}" for name, idx in neurons_of(caption).layers.items()
-        )
-        or None,
+        "neurons": None if found is None else len(neurons),
+        "layers": "; ".join(layers) or None,
         "fresh_score_before": checked.score_before,
         "fresh_score_after": checked.score_after,
         "fresh_same_seed": checked.same_seed,
@@ -64,8 +64,7 @@ def row(caption: Caption, q: Mapping[int, float] | None = None) -> dict[str, Any
         "impact": impact_of(caption),
         "evaluations": evaluations_of(caption),
         "seconds": round(caption.seconds, 3),
-        "error": "; ".join(f"{stage}: {reason}" for stage, reason in failures(caption).items())
-        or None,
+        "error": "; ".join(f"{stage}: {reason}" for stage, reason in failed.items()) or None,
     }
 
 
@@ -88,9 +87,8 @@ def counts(run: Run, of: str = "SELECT id FROM captions") -> dict[str, int]:
     ((captions, failed),) = run.query(
         f"SELECT (SELECT COUNT(*) FROM ({of})), (SELECT COUNT(*) FROM ({_FAILED} INTERSECT {of}))"
     )
-    states = Counter(
-        state(c) for c in run.captions(row[0] for row in run.query(f"{_OVER} INTERSECT {of}"))
-    )
+    over = (number for (number,) in run.query(f"{_OVER} INTERSECT {of}"))
+    states = Counter(state(caption) for caption in run.captions(over))
     return {
         "captions": captions,
         "memorized": states["memorized"],
@@ -106,11 +104,8 @@ def told(run: Run, others: int = 8) -> list[Caption]:
     """Of the captions that were asked for those that a summary for the eye tells of: memorized, failed, and a few `others`."""
     rest = f"SELECT caption FROM asked WHERE caption NOT IN ({_OVER} UNION {_FAILED}) ORDER BY position LIMIT ?"
     known = f"SELECT caption FROM ({_OVER} UNION {_FAILED}) INTERSECT {ASKED}"
-    return list(
-        run.captions(
-            row[0] for row in run.query(f"{known} UNION SELECT caption FROM ({rest})", (others,))
-        )
-    )
+    numbers = run.query(f"{known} UNION SELECT caption FROM ({rest})", (others,))
+    return list(run.captions(number for (number,) in numbers))
 
 
 def summary(run: Run, fdr: float | None = None) -> dict[str, Any]:
@@ -128,23 +123,19 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
 
 def _about(run: Run, fdr: float | None = None) -> dict[str, Any]:
     """The summary without its rows."""
-    listed = list_of(run, fdr)
+    settings = run.meta("settings")
+    optional = {name: run.meta(name) for name in ("attempts", "attack", "hardened")}
+    if (listed := list_of(run, fdr)) is not None:
+        optional["discoveries"] = listed.to_json()
     return {
         "source": run.meta("source"),
-        "settings": {
-            name: value for name, value in run.meta("settings").items() if name != "identity"
-        },
-        "sampler": sampler_of(run.meta("settings")),
+        "settings": {name: value for name, value in settings.items() if name != "identity"},
+        "sampler": sampler_of(settings),
         "versions": run.meta("versions"),
         **counts(run),
         "neurons": all_neurons(run.captions(stage="localize")).to_json(),
         "quality": run.meta("quality"),
-        **{
-            name: found
-            for name in ("attempts", "attack", "hardened")
-            if (found := run.meta(name)) is not None
-        },
-        **({} if listed is None else {"discoveries": listed.to_json()}),
+        **{name: value for name, value in optional.items() if value is not None},
     }
 
 
@@ -173,10 +164,9 @@ def _write_json(file: IO[str], about: dict[str, Any], rows: Iterator[dict[str, A
     )
     between = "\n"
     for one in rows:
-        lines = json.dumps(one, indent=1, ensure_ascii=False).split(
-            "\n"
-        )  # captions hold other line separators, and no raw line feed
-        file.write(between + "\n".join(f"  {line}" for line in lines))
+        # captions hold other line separators, and no raw line feed
+        text = json.dumps(one, indent=1, ensure_ascii=False).replace("\n", "\n  ")
+        file.write(f"{between}  {text}")
         between = ",\n"
     file.write("]\n}\n" if between == "\n" else "\n ]\n}\n")
 

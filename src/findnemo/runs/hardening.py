@@ -14,7 +14,7 @@ from findnemo.edits import prune
 from findnemo.errors import InputError
 from findnemo.models import Model, load
 from findnemo.neurons import EMPTY
-from findnemo.robustness.harden import Hardening, Lesson, harden, kept, lesson
+from findnemo.robustness.harden import Hardening, harden, kept, lesson
 from findnemo.runs._tried import HARDENED, OFF, UNTOUCHED
 from findnemo.runs.audit import Work, not_memorized
 from findnemo.runs.robustness import (
@@ -63,30 +63,23 @@ def harden_run(
     hardening: Hardening,
     checkpoint: Path | None = None,
     progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = never,
 ) -> Model:
     """A copy of the run's model with all its neurons off in the weights, hardened against the attack on `captions`, in float32.
 
     Where the training image of a caption is unknown, an untouched image of the model stands in for it.
     """
-    neurons, settings, pictures = all_neurons(work.run.captions()), work.plan.image_settings, {}
-    for caption in captions:
-        pictures[caption.id] = subject_of(work, caption).picture
+    neurons = all_neurons(work.run.captions())
+    settings = work.plan.image_settings
+    pictures = [subject_of(work, caption).picture for caption in captions]
     edited = load(prune(work.model, neurons))
     edited.pipeline.to(dtype=torch.float32)
-    lessons: list[Lesson] = [
-        lesson(edited, c.text, pictures[c.id], settings, hardening) for c in captions
+    lessons = [
+        lesson(edited, caption.text, picture, settings, hardening)
+        for caption, picture in zip(captions, pictures, strict=True)
     ]
-    harden(
-        edited,
-        lessons,
-        kept(edited, ordinary_captions(work)[0], settings),
-        neurons,
-        hardening,
-        checkpoint,
-        progress,
-        stop,
-    )
+    held = kept(edited, ordinary_captions(work)[0], settings)
+    harden(edited, lessons, held, neurons, hardening, checkpoint, progress, stop)
     edited.pipeline.to(dtype=work.model.dtype)
     return load(edited.pipeline)
 
@@ -132,29 +125,30 @@ def side_effects(
     `a_clip`. With a descriptor also `fid` and `kid` of its features against untouched images of other seeds; as single values, to be read
     against those of the untouched model, for with few images they are high. For a single caption no interval.
     """
-    made = partial(
+    images_of = partial(
         pictured,
         prompts=prompts,
         settings=work.plan.image_settings,
         judges=work.judges,
         each=IMAGES,
     )
-    reference = made(work.model, first=REFERENCE)
-    before = made(work.model, first=FRESH)
-    off = made(work.model, first=FRESH, neurons=all_neurons(work.run.captions()))
-    found: dict[str, dict[str, list[float]]] = {}
-    for name, after in ((UNTOUCHED, before), (OFF, off), (HARDENED, made(hardened, first=FRESH))):
-        changed = changes(before, after)
-        found[name] = {"pixel_change": _middle(changed["pixel_change"])}
+    reference = images_of(work.model, first=REFERENCE)
+    images = {UNTOUCHED: images_of(work.model, first=FRESH)}
+    images[OFF] = images_of(work.model, first=FRESH, neurons=all_neurons(work.run.captions()))
+    images[HARDENED] = images_of(hardened, first=FRESH)
+    effects: dict[str, dict[str, list[float]]] = {}
+    for name, after in images.items():
+        changed = changes(images[UNTOUCHED], after)
+        effects[name] = {"pixel_change": _middle(changed["pixel_change"])}
         if work.judges.descriptor is not None:
-            found[name] |= {
+            effects[name] |= {
                 "sscd_gen": _middle(changed["sscd_gen"]),
                 "fid": [round(distance("fid", after, reference), 5)],
                 "kid": [round(distance("kid", after, reference), 7)],
             }
         if work.judges.alignment is not None:
-            found[name]["a_clip"] = _middle(changed["a_clip_after"])
-    return found
+            effects[name]["a_clip"] = _middle(changed["a_clip_after"])
+    return effects
 
 
 def _middle(values: torch.Tensor) -> list[float]:

@@ -23,14 +23,8 @@ from findnemo.runs.table import Shard
 from findnemo.runs.trust import MARK
 
 FOLDERS = ("images", "noise", "sheets", "originals")
-KEPT = (
-    "source",
-    "source_options",
-    "versions",
-    "folder",
-    "preprocessing",
-    MARK,
-)  # of the first shard
+# of the first shard
+KEPT = ("source", "source_options", "versions", "folder", "preprocessing", MARK)
 
 
 @dataclass(frozen=True)
@@ -76,13 +70,12 @@ def merge(
             (_part(Path(shard), stack) for shard in shards), key=lambda part: part.shard.index
         )
         missing = _checked(parts, partial)
-        building = (
-            path.parent / f".{path.name}.{os.getpid()}.part"
-        )  # of two that merge into it, one finds it not empty
+        # of two that merge into it, one finds it not empty
+        building = path.parent / f".{path.name}.{os.getpid()}.part"
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir(parents=True)
         try:
-            made = _built(building, parts, missing)
+            numbers = _built(building, parts, missing)
             try:
                 if path.exists():
                     path.rmdir()
@@ -94,27 +87,23 @@ def merge(
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
             raise
-    return Merged(path, *made, missing)
+    return Merged(path, *numbers, missing)
 
 
 def _part(path: Path, stack: ExitStack) -> _Part:
     """Open a shard for reading, and keep others from writing to it meanwhile."""
     with Run.open(path) as run:
-        settings, table, pictures = (
-            run.meta("settings"),
-            run.meta("table"),
-            kept_identity(run.meta(MADE_WITH)),
-        )
+        settings = run.meta("settings")
+        table = run.meta("table")
+        pictures = kept_identity(run.meta(MADE_WITH))
     if "shard" not in settings or table is None:
         raise InputError(f"{path} is no shard: it was made without --shard")
     stack.enter_context(acquire(path))
     calibration = path / "calibration" / "calibration.safetensors"
     if not calibration.is_file():
         raise InputError(f"{path} has lost its calibration ({calibration})")
-    shard, statistics = (
-        Shard.of(settings.pop("shard")),
-        checked(calibration, TENSOR_BYTES).read_bytes(),
-    )
+    shard = Shard.of(settings.pop("shard"))
+    statistics = checked(calibration, TENSOR_BYTES).read_bytes()
     return _Part(path, shard, settings, table, statistics, pictures)
 
 
@@ -180,9 +169,8 @@ def _built(path: Path, parts: Sequence[_Part], missing: Sequence[str]) -> tuple[
         keep_list(run)
         write_results(run)
         numbers = counts(run)
-        answered = run.query("SELECT COUNT(DISTINCT caption) FROM results WHERE stage = 'detect'")[
-            0
-        ][0]
+        sql = "SELECT COUNT(DISTINCT caption) FROM results WHERE stage = 'detect'"
+        answered = run.query(sql)[0][0]
     return numbers["captions"], numbers["captions"] - answered, numbers["failed"]
 
 

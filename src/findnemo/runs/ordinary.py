@@ -18,9 +18,5 @@ def ordinary(run: Run, most: int = -1) -> list[str]:
     """
     told = bool(run.query(f"SELECT 1 FROM captions WHERE {MEMORY} LIMIT 1"))
     wanted = f"NOT {MEMORY}" if told else f"{_WORD} IN ({_NONE})"
-    return [
-        text
-        for (text,) in run.query(
-            f"SELECT text FROM captions WHERE {wanted} ORDER BY id LIMIT ?", (most,)
-        )
-    ]
+    sql = f"SELECT text FROM captions WHERE {wanted} ORDER BY id LIMIT ?"
+    return [text for (text,) in run.query(sql, (most,))]

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from findnemo.errors import DamageError, InputError
 from findnemo.files.sizes import JSON_BYTES, TENSOR_BYTES, checked
 from findnemo.files.writing import flush, storing, sweep, written
 from findnemo.images import intact_png
+from findnemo.runs import results as stored
 from findnemo.runs._lock import acquire
 from findnemo.runs.store import (
     BACKUP,
@@ -37,12 +39,7 @@ from findnemo.runs.store import (
 from findnemo.runs.table import Shard
 
 KEPT = ".damaged"  # and a number: what a damaged file or directory is kept as
-OF_CAPTION = {
-    "images": "verify",
-    "noise": "verify",
-    "sheets": "verify",
-    "compare": "compare:",
-}  # folder -> stage that made it
+FOLDERS = ("images", "noise", "sheets", "compare")  # pictures of captions
 DERIVED = ("quality", "quality_basis", "listed")  # made again where a value of the run is lost
 # what a damaged file raises: the second where SQLite names something in it that is no text
 UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
@@ -101,10 +98,8 @@ def repair(path: str | os.PathLike) -> Repair:
         kept += _calibration(path)
         with Run(path, lock) as run:
             open_ = _pictures(run)
-            captions, results = (
-                run.query(f"SELECT count(*) FROM {table}")[0][0]
-                for table in ("captions", "results")
-            )
+            sql = "SELECT (SELECT count(*) FROM captions), (SELECT count(*) FROM results)"
+            captions, results = run.query(sql)[0]
             return Repair(path, tuple(kept), captions, results, tuple(lost), tuple(open_))
 
 
@@ -132,18 +127,22 @@ def _database(path: Path, lock: Any) -> tuple[list[Path], list[str]]:
 
 def _keep(path: Path) -> list[Path]:
     """Copies of a database and its log under names of their own."""
-    number = next(k for k in range(1, 10**6) if not (path / f"{DATABASE}{KEPT}-{k}").exists())
-    files = [
-        (path / f"{DATABASE}{end}", path / f"{DATABASE}{KEPT}-{number}{end}")
-        for end in ("-wal", "")
-    ]
-    made: list[Path] = []
-    for file, copy in files:
+    aside = _aside(path / DATABASE)
+    copies = []
+    for end in ("-wal", ""):
+        file = path / f"{DATABASE}{end}"
         if file.is_file() and (file.name == DATABASE or file.stat().st_size):
+            copy = path / f"{aside.name}{end}"
             with written(copy) as part:
                 shutil.copyfile(file, part)
-            made.insert(0, copy)
-    return made
+            copies.append(copy)
+    return copies[::-1]
+
+
+def _aside(path: Path) -> Path:
+    """A name beside a damaged file or directory that nothing has yet."""
+    names = (path.with_name(f"{path.name}{KEPT}-{k}") for k in count(1))
+    return next(name for name in names if not name.exists())
 
 
 def _salvage(path: Path) -> tuple[dict[str, Table], list[str]]:
@@ -226,22 +225,25 @@ def _without_strays(tables: dict[str, Table]) -> list[str]:
 
 
 def _holds(meta: Table) -> Callable[[int], bool]:
-    """Which numbers of captions a run has: a shard those of its groups, a run merged without some shards all but theirs; all where that
-    cannot be told."""
+    """Which numbers of captions a run has.
 
-    def value(key: str) -> Any:
-        return json.loads(meta[key,][1][1]) if (key,) in meta else {}
+    A shard has those of its groups, a run merged without some shards all but theirs. All, where that cannot be told.
+    """
+
+    def value(key: str) -> dict[str, Any]:
+        return (stored.meta(meta[key,][1][1], key, DATABASE) if (key,) in meta else None) or {}
 
     try:
-        own, group = value("settings").get("shard"), int(value("table").get("group", 1))
-        mine = Shard.of(own) if own is not None else None
+        shard = value("settings").get("shard")
+        own = None if shard is None else Shard.of(str(shard))
         missing = [Shard.of(text) for text in value("merged").get("missing", ())]
-    except (AttributeError, TypeError, ValueError, InputError):  # a run can come from anywhere
+        group = value("table").get("group", 1)
+    except InputError:  # a run can come from anywhere
         return lambda number: True
     if group < 1:
         return lambda number: True
-    if mine is not None:
-        return lambda number: mine.holds((number - 1) // group)
+    if own is not None:
+        return lambda number: own.holds((number - 1) // group)
     return lambda number: not any(shard.holds((number - 1) // group) for shard in missing)
 
 
@@ -267,13 +269,10 @@ def _write(file: Path, tables: dict[str, Table]) -> None:
 def _calibration(path: Path) -> list[Path]:
     """Move a damaged calibration aside: the next audit makes it again, on the same captions the same."""
     folder = path / "calibration"
-    if not (folder / "calibration.json").is_file():
+    if not (folder / "calibration.json").is_file() or not _is_damaged(folder):
         return []
-    if not _is_damaged(folder):
-        return []
-    number = next(k for k in range(1, 10**6) if not (path / f"calibration{KEPT}-{k}").exists())
     with storing(path):
-        aside = folder.rename(path / f"calibration{KEPT}-{number}")
+        aside = folder.rename(_aside(folder))
         flush(path)
     return [aside]
 
@@ -281,11 +280,8 @@ def _calibration(path: Path) -> list[Path]:
 def _is_damaged(folder: Path) -> bool:
     """Whether a calibration lacks a part or does not fit its digest; one of another findnemo is none of our business."""
     try:
-        for name, most in (
-            ("calibration.json", JSON_BYTES),
-            ("calibration.safetensors", TENSOR_BYTES),
-        ):
-            checked(folder / name, most)
+        checked(folder / "calibration.json", JSON_BYTES)
+        checked(folder / "calibration.safetensors", TENSOR_BYTES)
     except InputError:
         return True
     try:
@@ -297,12 +293,8 @@ def _is_damaged(folder: Path) -> bool:
 
 def _pictures(run: Run) -> list[str]:
     """Remove damaged pictures, and the results that they, or missing ones, belong to; those in words."""
-    broken = {
-        file
-        for folder in OF_CAPTION
-        for file in (run.path / folder).rglob("*.png")
-        if not intact_png(file)
-    }
+    pictures = (file for folder in FOLDERS for file in (run.path / folder).rglob("*.png"))
+    broken = {file for file in pictures if not intact_png(file)}
     images = (run.meta("settings") or {}).get("images", 0)
     opened = [
         (c.id, stage) for c in run.captions() for stage in _spoilt(run.path, c, broken, images)
@@ -318,19 +310,20 @@ def _pictures(run: Run) -> list[str]:
 
 def _spoilt(path: Path, caption: Caption, broken: set[Path], images: int) -> list[str]:
     """Stages of a caption of whose pictures one is damaged or missing."""
+
+    def lacks(file: str) -> bool:
+        return path / file in broken or not (path / file).is_file()
+
     stages = []
+    slug = caption.slug
     if "verify" in caption.results and images:
-        made = [
-            path / "images" / caption.slug / f"{name}-{k:02d}.png"
-            for name in ("before", "after")
-            for k in range(images)
-        ]
-        made.append(path / "sheets" / f"{caption.slug}.png")
-        noise = (path / "noise" / caption.slug).glob("*.png")
-        if any(file in broken or not file.is_file() for file in made) or broken.intersection(noise):
+        names = [f"{name}-{k:02d}" for name in ("before", "after") for k in range(images)]
+        files = [*(f"images/{slug}/{name}.png" for name in names), f"sheets/{slug}.png"]
+        noise = (path / "noise" / slug).glob("*.png")
+        if any(map(lacks, files)) or broken.intersection(noise):
             stages.append("verify")
     for stage in caption.results:
-        file = path / "compare" / caption.slug / f"{stage.removeprefix('compare:')}.png"
-        if stage.startswith("compare:") and (file in broken or not file.is_file()):
+        name = stage.removeprefix("compare:")
+        if name != stage and lacks(f"compare/{slug}/{name}.png"):
             stages.append(stage)
     return stages

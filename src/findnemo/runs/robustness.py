@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from findnemo import seeds
 from findnemo.edits import deactivate
@@ -116,8 +117,16 @@ def memorized(captions: Iterable[Caption], most: int = 0) -> list[Caption]:
 
 def ordinary(captions: Iterable[Caption], most: int = 0) -> list[Caption]:
     """Captions that are not memorized, so many spread over the table; 0: all of them. None whose type is that of a memory."""
-    under = [c for c in captions if c.results.get("detect", {}).get("memorized") is False]
+    under = [c for c in captions if c.detected is not None and not c.detected.memorized]
     return spread([c for c in under if not is_memory(c.type)], most)
+
+
+def _chosen(captions: Sequence[Caption], effort: Effort) -> dict[str, list[Caption]]:
+    """The captions that are tried, of each kind."""
+    return {
+        MEMORIZED: memorized(captions, effort.captions),
+        ORDINARY: ordinary(captions, effort.captions),
+    }
 
 
 def spread(found: list[T], most: int) -> list[T]:
@@ -197,28 +206,20 @@ def _answer(
     run = work.run
     require_same(run, work.model, pictures=True)
     captions = list(run.captions())
-    groups = {
-        MEMORIZED: memorized(captions, effort.captions),
-        ORDINARY: ordinary(captions, effort.captions),
-    }
     bases = {stage + trial.name: _basis(work, effort, trial, stage) for trial in chosen}
     run.set_meta("bases", _still_standing(work, effort, stage) | bases)
     jobs = [
-        (k, caption, trial)
-        for who, group in groups.items()
+        _Job(k, caption, trial)
+        for who, group in _chosen(captions, effort).items()
         for k, caption in enumerate(group)
         for trial in chosen
         if trial.who == who
     ]
-    open_ = [
-        (k, caption, trial)
-        for k, caption, trial in jobs
-        if caption.results.get(stage + trial.name, {}).get("basis") != bases[stage + trial.name]
-    ]
+    open_ = [job for job in jobs if not job.stands(stage, bases[stage + job.trial.name])]
     done = len(jobs) - len(open_)
-    others = {id(t.model): t.model for _, _, t in open_ if t.model is not None}
+    others = {id(job.trial.model): job.trial.model for job in open_ if job.trial.model is not None}
     for model in (None, *others.values()):
-        mine = [job for job in open_ if job[2].model is model]
+        mine = [job for job in open_ if job.trial.model is model]
         step = partial(
             _tried,
             stage=stage,
@@ -228,7 +229,7 @@ def _answer(
             other=(work.model, model) if model is not None else None,
             known={},
         )
-        units = (Unit((_case(work, effort, *job),)) for job in mine)
+        units = (Unit((_case(work, effort, job),)) for job in mine)
         commit = partial(_commit, work, stage, bases)
         of_pool = pool if model is None else Serial(work.model)
         whole = Stage(stage.rstrip(":"), step, units, len(mine), commit, total=len(jobs), done=done)
@@ -237,9 +238,22 @@ def _answer(
         raise StoppedError(f"stopped after {done} of {len(jobs)}")
 
 
-def _case(work: Work, effort: Effort, k: int, caption: Caption, trial: Trial) -> Case:
-    control = effort.controls[k % len(effort.controls)] if effort.controls else None
-    return Case(caption, replace(trial, model=None), work.original(caption), control)
+class _Job(NamedTuple):
+    """A trial of a caption, the `number`-th of its kind."""
+
+    number: int
+    caption: Caption
+    trial: Trial
+
+    def stands(self, stage: str, basis: str) -> bool:
+        """Whether the run has a result of it that stands on this basis."""
+        return self.caption.results.get(stage + self.trial.name, {}).get("basis") == basis
+
+
+def _case(work: Work, effort: Effort, job: _Job) -> Case:
+    controls = effort.controls
+    control = controls[job.number % len(controls)] if controls else None
+    return Case(job.caption, replace(job.trial, model=None), work.original(job.caption), control)
 
 
 def _commit(work: Work, stage: str, bases: Mapping[str, str], events: Sequence[Event]) -> int:
@@ -328,20 +342,11 @@ def failures(captions: Iterable[Caption]) -> list[str]:
 def _basis(work: Work, effort: Effort, trial: Trial, stage: str) -> str:
     """What a result depends on, in 16 digits."""
     asked = [effort.steps, effort.starts] if stage == ATTACK else list(ATTEMPTS)
-    pictures = (
-        [hashlib.sha256(p.tobytes()).hexdigest() for p in effort.controls]
-        if NEVER in trial.name
-        else []
-    )
-    told = [
-        sorted(trial.neurons),
-        trial.identity,
-        asked,
-        effort.images,
-        pictures,
-        work.plan.image_settings.to_json(),
-    ]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+    controls = effort.controls if NEVER in trial.name else ()
+    pictures = [hashlib.sha256(picture.tobytes()).hexdigest() for picture in controls]
+    settings = work.plan.image_settings.to_json()
+    basis = [sorted(trial.neurons), trial.identity, asked, effort.images, pictures, settings]
+    return hashlib.sha256(json.dumps(basis).encode()).hexdigest()[:16]
 
 
 def subject_of(work: Work, caption: Caption) -> Subject:
@@ -353,32 +358,42 @@ def _switched(model: Model, trial: Trial) -> AbstractContextManager[None]:
 
 
 def _attempts(
-    model: Model, case: Case, told: Subject, effort: Effort, settings: ImageSettings, judges: Judges
+    model: Model,
+    case: Case,
+    target: Subject,
+    effort: Effort,
+    settings: ImageSettings,
+    judges: Judges,
 ) -> Answer:
     """Closeness of the images of every attempt to the picture, or to what the untouched model gives for the caption."""
     samples = range(seeds.ATTEMPTS, seeds.ATTEMPTS + effort.images)
-    references = [told.picture, *told.others]
+    references = [target.picture, *target.others]
     near: dict[str, list[float]] = {}
     skipped: dict[str, str] = {}
     broken: dict[str, str] = {}
     for name, attempt in ATTEMPTS.items():
         try:
             with _switched(model, case.trial), named(model.device, "a single attempt"):
-                made = attempt(model, told, samples, settings)
+                made = attempt(model, target, samples, settings)
             values = closeness(made, references, judges.descriptor).tolist()
             near[name] = [round(v, 4) for v in values]
         except (InputError, ModelError) as problem:  # does not apply to this model or caption
             skipped[name] = str(problem)
         except FindnemoError as problem:  # NaN, or no memory left
             broken[name] = hidden(str(problem))
-    return Answer({"known": told.known, "closeness": near, "skipped": skipped, "broken": broken})
+    return Answer({"known": target.known, "closeness": near, "skipped": skipped, "broken": broken})
 
 
 def _attack(
-    model: Model, case: Case, told: Subject, effort: Effort, settings: ImageSettings, judges: Judges
+    model: Model,
+    case: Case,
+    target: Subject,
+    effort: Effort,
+    settings: ImageSettings,
+    judges: Judges,
 ) -> Answer:
     """Curves of the attack for the wanted picture, and the first image of each step."""
-    wanted = Subject(told.prompt, WANTED[case.trial.wanted](case, told), told.others, told.known)
+    wanted = replace(target, picture=WANTED[case.trial.wanted](case, target))
     stem = f"attack/{case.caption.slug}/{_file(case.trial.name)}"
     files = {f"{stem}-wanted.png": png(wanted.picture)}
 
@@ -396,7 +411,7 @@ def _attack(
             judges.descriptor,
             keep,
         )
-    return Answer({"known": told.known, "curves": curves}, files)
+    return Answer({"known": target.known, "curves": curves}, files)
 
 
 def _file(name: str) -> str:
@@ -405,41 +420,31 @@ def _file(name: str) -> str:
 
 def _draw_sheets(work: Work, effort: Effort, captions: Sequence[Caption]) -> None:
     """A sheet a memorized caption: a row a trial, a column a step, the images of the attack that begins at the caption."""
+    title = f"(steps {', '.join(map(str, effort.steps))}; wanted)"
     for caption in captions:
-        folder, rows = work.run.path / "attack" / caption.slug, []
+        folder = work.run.path / "attack" / caption.slug
+        rows = []
         for stage in caption.results:
-            name = _file(stage.removeprefix(ATTACK))
-            files = [folder / f"{name}-{effort.starts[0]}-{step:04d}.png" for step in effort.steps]
+            trial = stage.removeprefix(ATTACK)
+            stem = f"{folder}/{_file(trial)}"
+            files = [Path(f"{stem}-{effort.starts[0]}-{step:04d}.png") for step in effort.steps]
             if stage.startswith(ATTACK) and all(file.is_file() for file in files):
-                rows.append(
-                    (
-                        stage.removeprefix(ATTACK),
-                        [picture(file) for file in [*files, folder / f"{name}-wanted.png"]],
-                    )
-                )
+                rows.append((trial, [picture(file) for file in (*files, Path(f"{stem}-wanted.png"))]))
         if rows:
-            save_png(
-                sheet(f"{caption.text} (steps {', '.join(map(str, effort.steps))}; wanted)", rows),
-                folder.with_suffix(".png"),
-            )
+            save_png(sheet(f"{caption.text} {title}", rows), folder.with_suffix(".png"))
 
 
 def evaluations(work: Work, effort: Effort, stage: str) -> int:
     """U-Net sample evaluations that are still to be spent, about."""
-    captions = list(work.run.captions())
-    groups = {
-        MEMORIZED: memorized(captions, effort.captions),
-        ORDINARY: ordinary(captions, effort.captions),
-    }
-    chosen = [t for t in trials(work) if stage == ATTACK or t.wanted != NEVER]
+    captions = _chosen(list(work.run.captions()), effort)
     left = sum(
-        c.results.get(stage + t.name, {}).get("basis") != _basis(work, effort, t, stage)
-        for t in chosen
-        for c in groups[t.who]
+        not _Job(k, caption, trial).stands(stage, _basis(work, effort, trial, stage))
+        for trial in trials(work)
+        if stage == ATTACK or trial.wanted != NEVER
+        for k, caption in enumerate(captions[trial.who])
     )
     settings = work.plan.image_settings
     if stage == ATTACK:
         return left * cost(effort.steps, len(effort.starts), effort.images, settings)
-    return (
-        left * len(ATTEMPTS) * effort.images * settings.steps * (2 if settings.guidance > 1 else 1)
-    )
+    passes = 2 if settings.guidance > 1 else 1
+    return left * len(ATTEMPTS) * effort.images * settings.steps * passes

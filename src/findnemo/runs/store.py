@@ -46,11 +46,7 @@ WINDOW = 500  # captions read or entered at once, however many there are
 DATABASE = "run.sqlite"
 BACKUP = "backup.sqlite"  # the database as it was at the end of a stage
 COPY = "settings.json"
-_BEFORE = {
-    "calibration",
-    ".lock",
-    COPY,
-}  # what a run directory can hold before its database is there
+_BEFORE = {"calibration", ".lock", COPY}  # what can be there before the database
 _STORAGE = {  # what SQLite says of a disk -> the reason and the way out
     "database or disk is full": ("no space left on the device", FULL),
     "readonly database": ("it is read-only", CLOSED),
@@ -192,11 +188,8 @@ class Run:
         if known is None and self._lock is not None:
             self._make_tables()
         elif known != SCHEMA:
-            way_out = (
-                "a newer findnemo made it: update this one"
-                if known
-                else "it stopped before it began: start it again"
-            )
+            newer = "a newer findnemo made it: update this one"
+            way_out = newer if known else "it stopped before it began: start it again"
             raise InputError(
                 f"{self.path} has run format {known}, this findnemo reads {SCHEMA}: {way_out}, or take another --out"
             )
@@ -327,9 +320,8 @@ class Run:
             raise MismatchError(
                 f"{self.path} was made with other settings: {told}; give another --out, or the same settings"
             )
-        kept = (
-            settings if known is None else known
-        )  # of one model loaded in two ways the first stays
+        # of one model loaded in two ways the first stays
+        kept = settings if known is None else known
         if kept_settings(self.path) != kept:
             keep_settings(self.path, kept)
 

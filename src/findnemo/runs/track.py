@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -27,9 +27,8 @@ PACKAGES = {  # tracker -> modules of which one must be installed; the first is 
     "trackio": ("trackio",),
     "mlflow": ("mlflow",),
 }
-IMAGE_OPTIONS: dict[str, dict[str, Any]] = {
-    "tensorboard": {"dataformats": "NHWC"}
-}  # what `log_images` needs besides
+# what `log_images` needs besides
+IMAGE_OPTIONS: dict[str, dict[str, Any]] = {"tensorboard": {"dataformats": "NHWC"}}
 PICTURED = 8  # captions of which images are logged
 SERIES = (
     "score",
@@ -100,9 +99,8 @@ def _started(name: str, folder: Path) -> GeneralTracker:
 def configuration(run: Run) -> dict[str, Any]:
     """Settings and versions as flat values, without where the model lies on somebody's disk."""
     shown = name_of(str(run.meta("source")))
-    settings = {
-        name: value for name, value in run.meta("settings").items() if name != "identity"
-    }  # the fingerprint says it in short
+    # the fingerprint says in short what the identity says
+    settings = {name: value for name, value in run.meta("settings").items() if name != "identity"}
     values = flat({"source": shown, "settings": settings, "versions": run.meta("versions") or {}})
     return {
         name: value if isinstance(value, (bool, int, float, str)) else str(value)
@@ -114,20 +112,12 @@ def run_values(run: Run, captions: Sequence[Caption]) -> dict[str, float]:
     """The five figures of a run, how many captions stand how (`standing/gone`, ...), its quality check and the medians of its comparisons, as
     far as they are known."""
     quality = run.meta("quality")
-    shown = figures(captions, quality)
-    values = {
-        f"run/{f.name.replace(chr(39), '')}": float(f.value) for f in shown if f.value is not None
-    }
-    values |= {
-        f"standing/{word}": float(number)
-        for word, number in Counter(standing(c) for c in captions).items()
-    }
-    values |= {
-        f"quality/{key}": float(value)
-        for key, value in (quality or {}).items()
-        if isinstance(value, (int, float))
-    }
-    return values | compared(captions)
+    named = {f"run/{f.name.replace(chr(39), '')}": f.value for f in figures(captions, quality)}
+    counts = Counter(standing(caption) for caption in captions)
+    named |= {f"standing/{word}": number for word, number in counts.items()}
+    named |= {f"quality/{key}": value for key, value in (quality or {}).items()}
+    numbers = {key: float(x) for key, x in named.items() if isinstance(x, (int, float))}
+    return numbers | compared(captions)
 
 
 def compared(captions: Iterable[Caption]) -> dict[str, float]:
@@ -136,15 +126,14 @@ def compared(captions: Iterable[Caption]) -> dict[str, float]:
 
     from findnemo.runs.compare import STAGE
 
-    seen: dict[str, list[float]] = {}
+    seen = defaultdict(list)
     for caption in captions:
         for stage, values in caption.results.items():
-            if stage.startswith(STAGE):
-                for key, value in values.items():
-                    if isinstance(value, (int, float)):
-                        seen.setdefault(f"compare/{stage.removeprefix(STAGE)}/{key}", []).append(
-                            value
-                        )
+            method = stage.removeprefix(STAGE)
+            numbers = values.items() if method != stage else ()
+            for key, value in numbers:
+                if isinstance(value, (int, float)):
+                    seen[f"compare/{method}/{key}"].append(value)
     return {key: float(median(values)) for key, values in seen.items()}
 
 

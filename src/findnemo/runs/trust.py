@@ -26,11 +26,8 @@ NAMED = ("model", "descriptor", "clip", "pictures in")
 
 def key_file() -> Path:
     """Where this user's key lies: `findnemo/key` in `XDG_STATE_HOME`, by default `~/.local/state`."""
-    return (
-        Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-        / "findnemo"
-        / "key"
-    )
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "findnemo" / "key"
 
 
 def named(run: Run) -> dict[str, str]:
@@ -55,9 +52,8 @@ def vouched(run: Run) -> bool:
     """Whether this user made the run, and nothing that it names has changed since."""
     mark = run.meta(MARK)
     with suppress(OSError, RuntimeError):
-        return isinstance(mark, str) and hmac.compare_digest(
-            mark.encode(), _sign(run, _key()).encode()
-        )
+        own = _sign(run, _key())
+        return isinstance(mark, str) and hmac.compare_digest(mark.encode(), own.encode())
     return False
 
 
@@ -65,9 +61,8 @@ def require(run: Run, trusted: bool = False, opens: Collection[str] = NAMED) -> 
     """Raises InputError for a run of somebody else that names things, unless it is `trusted`; `opens`: what would be opened of them."""
     foreign = {name: place for name, place in named(run).items() if name in opens}
     if trusted:
-        with suppress(
-            FindnemoError
-        ):  # opened for reading, or nothing can be written: the word counts for this time only
+        # opened for reading, or nothing can be written: the word counts for this time only
+        with suppress(FindnemoError):
             vouch(run)
     elif foreign and not vouched(run):
         what = ", ".join(f"{name} {place!r}" for name, place in foreign.items())
@@ -79,12 +74,11 @@ def require(run: Run, trusted: bool = False, opens: Collection[str] = NAMED) -> 
 
 
 def _sign(run: Run, key: bytes) -> str:
-    options, settings = run.meta("source_options") or {}, run.meta("settings") or {}
-    judges = _judges(settings)
+    judges = _judges(run.meta("settings") or {})
     descriptor = judges.get("descriptor")
     about: dict[str, Any] = {
         "source": run.meta("source"),
-        "options": options,
+        "options": run.meta("source_options") or {},
         "folder": run.meta("folder"),
         "judges": judges,
         "descriptor": _digest(Path(descriptor)) if descriptor else None,
@@ -94,18 +88,12 @@ def _sign(run: Run, key: bytes) -> str:
 
 def _judges(settings: Any) -> dict[str, str]:
     judges = settings.get("judges")
-    return (
-        judges
-        if isinstance(judges, dict) and all(isinstance(place, str) for place in judges.values())
-        else {}
-    )
+    is_sound = isinstance(judges, dict) and all(isinstance(place, str) for place in judges.values())
+    return judges if is_sound else {}
 
 
 def _digest(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def _key(make: bool = False) -> bytes:

@@ -20,9 +20,8 @@ from typing import Any, Protocol
 from findnemo.errors import DeviceError, InputError
 from findnemo.models._identity import Identity
 
-HOPELESS = (
-    20  # captions set aside in a row, with no answer in between, after which nothing more is tried
-)
+# captions set aside in a row, with no answer in between, after which nothing more is tried
+HOPELESS = 20
 STRIKES = 3  # so often a worker must die over the same unit alone until the unit is to blame
 AIM = 15.0  # seconds that a task of several units shall take
 MOST = 256  # units in a task

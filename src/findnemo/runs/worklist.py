@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from findnemo.runs.store import Caption, Run
 
@@ -50,7 +51,8 @@ def list_open(
     again. `size`: captions that share passes, by their ids. What earlier stages committed is backed up first.
     """
     run.backup()
-    concern, names = CONCERNS.get(stage, Concern()), [stage] if stages is None else list(stages)
+    concern = CONCERNS.get(stage, Concern())
+    names = [stage] if stages is None else list(stages)
     marks = ", ".join("?" * len(names))
     answered = f"(SELECT COUNT(*) FROM results AS d WHERE d.caption = a.caption AND d.status = 'done' AND d.stage IN ({marks}))"
     group = "a.caption" if size == 1 else f"(a.caption - 1) / {int(size)}"
@@ -73,31 +75,27 @@ def list_open(
 
 
 def groups(run: Run, size: int = 1) -> Iterator[tuple[Caption, ...]]:
-    """The groups on the list in their order, each whole, also where a part of it is answered: what shares its passes is then always the
-    same."""
-    last, many = 0, max(1, WINDOW // size)
+    """The groups on the list in their order.
+
+    Each is whole, also where a part of it is answered: what shares the passes of a caption is then always the same.
+    """
+    last = 0
+    many = max(1, WINDOW // size)
     while rows := run.query(
         "SELECT rowid, unit FROM temp.units WHERE rowid > ? ORDER BY rowid LIMIT ?", (last, many)
     ):
         last = rows[-1][0]
-        wanted = [
-            k
+        members = [
+            [unit] if size == 1 else range(unit * size + 1, (unit + 1) * size + 1)
             for _, unit in rows
-            for k in ([unit] if size == 1 else range(unit * size + 1, (unit + 1) * size + 1))
         ]
-        found = {c.id: c for c in run.captions(wanted)}
-        for _, unit in rows:
-            members = [unit] if size == 1 else range(unit * size + 1, (unit + 1) * size + 1)
-            yield tuple(found[k] for k in members if k in found)
+        found = {c.id: c for c in run.captions(chain.from_iterable(members))}
+        for group in members:
+            yield tuple(found[number] for number in group if number in found)
 
 
 def on_list(run: Run, captions: Sequence[Caption]) -> set[int]:
     """Which of these captions are on the list."""
     wanted = json.dumps([c.id for c in captions])  # one value, however many they are
-    return {
-        row[0]
-        for row in run.query(
-            "SELECT caption FROM temp.open WHERE caption IN (SELECT value FROM json_each(?))",
-            (wanted,),
-        )
-    }
+    sql = "SELECT caption FROM temp.open WHERE caption IN (SELECT value FROM json_each(?))"
+    return {number for (number,) in run.query(sql, (wanted,))}

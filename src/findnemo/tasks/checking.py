@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from findnemo import report
-from findnemo.calibration import Calibration
 from findnemo.edits import effects
 from findnemo.errors import InputError
 from findnemo.export import check_checkpoint, check_target, whole, with_kept
@@ -15,7 +14,7 @@ from findnemo.robustness import STARTS
 from findnemo.robustness.controls import pictures
 from findnemo.robustness.harden import Hardening
 from findnemo.robustness.harden import evaluations as cost_of_hardening
-from findnemo.runs import Pool, Run, Work, all_neurons, settings_of, write_results
+from findnemo.runs import Pool, Run, Work, all_neurons, write_results
 from findnemo.runs._tried import ATTACK, ATTEMPT
 from findnemo.runs.hardening import (
     CHECKED,
@@ -29,16 +28,15 @@ from findnemo.runtime.notices import told_to
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
     at_work,
+    kept_of,
     opened,
     place_of,
-    plan_of,
     refuse_shard,
     resumed,
-    shard_of,
     source_of,
 )
 from findnemo.tasks.options import HardeningOptions, Output, Trying, Workers
-from findnemo.tasks.path import Ready, run_stages
+from findnemo.tasks.path import PATH, Ready, run_stages
 
 RATES = {"demo": 1e-4}  # learning rates of models that need another than the usual
 
@@ -65,19 +63,17 @@ def verify(
     """
     path = Path(run)
     steps, starts = steps_of(trying.attack_steps), starts_of(trying.attack_starts)
+    kept = kept_of(path)
     with Run.open(path) as old:
-        settings, source = settings_of(old), source_of(old, model)
+        source = source_of(old, model)
         attacked = len(memorized(old.captions(), trying.attack_captions))
     controls = pictures(trying.control_images, max(attacked, 1)) if trying.control_images else ()
     effort = Effort(trying.attack_captions, steps, starts, controls=controls)
-    plan, part = plan_of(settings), shard_of(settings.get("shard"))
+    asked = Ready(None, kept.calibration, Output(path), PATH[2:], kept.plan, kept.part)
     failed: list[str] = []
     with at_work(source, workers, listener) as pool:
-        calibration = Calibration.load(path / "calibration")
-        done = run_stages(
-            pool, Ready(None, calibration, Output(path), ("verify",), plan, part), listener
-        )
-        if part is None and (trying.attempts or trying.attack) and not listener.stop():
+        done = run_stages(pool, kept.calibration, asked, listener)
+        if kept.part is None and (trying.attempts or trying.attack) and not listener.stop():
             done.close()
             with resumed(path, pool) as work:
                 failed = _attacked(work, pool, effort, trying, listener)

@@ -21,7 +21,6 @@ from findnemo.runs.detectors import (
     run_detectors,
     start_detectors,
 )
-from findnemo.runs.track import check_tracker
 from findnemo.studies import Bench, Study, Table, not_memorized, under_tau
 from findnemo.studies import study as make_studies
 from findnemo.studies.table1 import table
@@ -44,13 +43,22 @@ from findnemo.tasks.options import (
     Captions,
     Comparing,
     Detecting,
-    Localizing,
     Output,
     Pictures,
     Studying,
     Workers,
 )
-from findnemo.tasks.path import PATH, begun, go_on, log, output_of, perform, ready, refuse_changed
+from findnemo.tasks.path import (
+    PATH,
+    Request,
+    begun,
+    go_on,
+    log,
+    output_of,
+    perform,
+    ready,
+    refuse_changed,
+)
 
 PER_TYPE = 6  # captions of each type in costly studies of the demo
 ORDINARY = 64  # ordinary captions of the demo that studies look at
@@ -73,18 +81,18 @@ def compare(
     made with.
     """
     output = output_of(out)
-    place, asked = Path(output.path), None
-    if output.track is not None:
-        check_tracker(output.track.partition("=")[0])
+    place = Path(output.path)
     names = methods(comparing.mitigations.split(",") if comparing.mitigations else None)
     early = replace(output, report=False)
+    asked = None
     if begun(place):
         refuse_changed(place, detecting, pictures)
         with Run.open(place) as old:
             refuse_shard(old)
             model = source_of(old, model)
     else:
-        asked = ready(model, prompts, early, PATH, detecting, Localizing(), pictures, listener)
+        request = Request(model, prompts, early, PATH, detecting, pictures=pictures)
+        asked = ready(request, listener)
     with at_work(model, workers, listener) as pool:
         run = perform(asked, pool, listener) if asked else go_on(pool, prompts, early, listener)
         run.close()

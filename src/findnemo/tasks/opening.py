@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from findnemo.models import SCOPES, Model, cut, load
 from findnemo.passes import compiled
 from findnemo.prompts import Prompt, PromptTable, read_prompts, stream_prompts
 from findnemo.runs import Loader, Plan, Pool, Run, Serial, Shard, Work, settings_of, start
+from findnemo.runs.results import decoded
 from findnemo.runs.trust import NAMED, require
 from findnemo.runtime.notices import told_to
 from findnemo.tasks.listening import Listener
@@ -67,14 +68,14 @@ def loaded(model: Any, listener: Listener = Listener()) -> Model:
     """A model, loaded unless it is; notices go to `listener`."""
     if isinstance(model, Model):
         return model
-    source = model if isinstance(model, Source) else Source(str(model))
     if not isinstance(model, (str, Path, Source)):
         return load(model)
+    source = model if isinstance(model, Source) else Source(str(model))
     listener.say(f"loading {source}")
     with told_to(listener.warn):
-        made = load(str(source), source.device, source.dtype, channels_last=True, **source.options)
-    made.tell = listener.warn
-    return compiled(made) if source.compile else made
+        own = load(str(source), source.device, source.dtype, channels_last=True, **source.options)
+    own.tell = listener.warn
+    return compiled(own) if source.compile else own
 
 
 def _loader(model: Any) -> Loader:
@@ -224,9 +225,7 @@ def images_of(model: Any, pictures: Pictures, seed: int) -> ImageSettings:
     return ImageSettings(pictures.image_steps or own.steps, guidance, seed, pictures.sampler)
 
 
-def plan_for(
-    model: Any, localizing: Localizing, pictures: Pictures, seed: int, listener: Listener
-) -> Plan:
+def plan_for(model: Any, localizing: Localizing, pictures: Pictures, seed: int) -> Plan:
     """The plan of an audit without what the calibration is needed for. Raises InputError for options that do not exist or go together."""
     if localizing.search not in SEARCHES:
         known = ", ".join(SEARCHES)
@@ -277,7 +276,7 @@ def gentle(
     return replace(plan, max_impact=most, unrelated=tuple(captions[:BYSTANDERS]))
 
 
-def listed(plan: Plan, detecting: Detecting, calibration: Calibration, listener: Listener) -> Plan:
+def listed(plan: Plan, detecting: Detecting, calibration: Calibration) -> Plan:
     """The plan with the false discovery rate of a list, where one is asked for."""
     if detecting.fdr is not None and not len(calibration.trajectories):
         raise InputError(
@@ -287,21 +286,31 @@ def listed(plan: Plan, detecting: Detecting, calibration: Calibration, listener:
 
 
 def plan_of(settings: dict[str, Any]) -> Plan:
-    """The plan of a run from the settings that it keeps."""
-    return Plan(
-        search=settings["search"],
-        images=settings["images"],
-        image_settings=ImageSettings.from_json(settings["image_settings"]),
-        judges=settings["judges"],
-        fdr=settings.get("fdr"),
-        max_impact=settings.get("max_impact"),
-        unrelated=tuple(settings.get("unrelated", ())),
-        scope=settings.get("scope", "auto"),
-    )
+    """The plan of a run from the settings that it keeps. Raises InputError for what no plan can have."""
+    images = ImageSettings.from_json(settings["image_settings"])
+    plan: Plan = decoded(Plan, settings | {"image_settings": images}, "the settings of the run")
+    return plan
 
 
 def shard_of(text: str | None) -> Shard | None:
     return None if text is None else Shard.of(text)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How a run was begun, as its directory keeps it. `part`: of the table, where the run is a shard."""
+
+    calibration: Calibration
+    plan: Plan
+    part: Shard | None
+
+
+def kept_of(run: str | Path) -> Kept:
+    """How a run was begun. Raises InputError for a directory that holds no audit."""
+    with Run.open(run) as old:
+        settings = settings_of(old)
+    calibration = Calibration.load(Path(run) / "calibration")
+    return Kept(calibration, plan_of(settings), shard_of(settings.get("shard")))
 
 
 # runs -----------------------------------------------------------------------------------------------
@@ -315,7 +324,7 @@ def opened(
     listener: Listener = Listener(),
 ) -> Iterator[tuple[Work, Pool]]:
     """A run that is ready for more work, with the pool that has its model. `model`: where it is, if no longer where the run found it."""
-    with Run.open(Path(run)) as old:
+    with Run.open(run) as old:
         source = source_of(old, model)
     with at_work(source, workers, listener) as pool, resumed(run, pool) as work:
         yield work, pool
@@ -325,12 +334,9 @@ def opened(
 @contextmanager
 def resumed(run: str | Path, pool: Pool) -> Iterator[Work]:
     """A run with the settings and the calibration that it keeps, to be written to."""
-    with Run.open(Path(run)) as old:
-        settings = settings_of(old)
-    calibration, plan = Calibration.load(Path(run) / "calibration"), plan_of(settings)
-    part = shard_of(settings.get("shard"))
-    with start(run, pool.model, calibration, plan, part) as again:
-        yield work_on(again, pool.model, calibration, plan)
+    kept = kept_of(run)
+    with start(run, pool.model, kept.calibration, kept.plan, kept.part) as again:
+        yield work_on(again, pool.model, kept.calibration, kept.plan)
 
 
 def work_on(
@@ -348,13 +354,12 @@ def work_on(
 
         return Work(run, model, calibration, plan, demo.judges(), shipped)
     references = [p.image for p in table if p.image and hidden(p.image) != p.image]
-    file, clip = plan.judges.get("descriptor"), plan.judges.get("clip")
+    file = plan.judges.get("descriptor")
+    clip = plan.judges.get("clip")
     judges = Judges(Descriptor(file) if file else None, Alignment(clip) if clip else None)
-    known = {"descriptor": judges.descriptor, "clip": judges.alignment}
-    run.set_meta(
-        "preprocessing",
-        {name: judge.preprocessing for name, judge in known.items() if judge is not None},
-    )
+    given = {"descriptor": judges.descriptor, "clip": judges.alignment}
+    preprocessing = {name: judge.preprocessing for name, judge in given.items() if judge}
+    run.set_meta("preprocessing", preprocessing)
     originals = for_run(run.path, run.meta("folder") or ".", references=references)
     return Work(run, model, calibration, plan, judges, originals.of_caption)
 
