@@ -23,12 +23,13 @@ def require_same(run: Run, model: Any, pictures: bool = False) -> None:
     refuse_other(model, str(settings.get("model")), kept, str(run.path), WAY_OUT)
     if not pictures or PICTURES[1] in kept.parts:
         return
-    now, made = model.identity, kept_identity(run.meta(MADE_WITH))
-    if made is None:
+    now = model.identity
+    first = kept_identity(run.meta(MADE_WITH))
+    if first is None:
         run.set_meta(
             MADE_WITH, {name: part for name, part in now.to_json().items() if name in PICTURES}
         )
-    elif told := now.differences(Identity({**now.parts, **made.parts})):
+    elif difference := now.differences(Identity({**now.parts, **first.parts})):
         raise MismatchError(
-            f"the pictures in {run.path} were made with another model: {'; '.join(told)}; {WAY_OUT}"
+            f"the pictures in {run.path} were made with another model: {'; '.join(difference)}; {WAY_OUT}"
         )

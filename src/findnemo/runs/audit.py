@@ -297,6 +297,15 @@ def keep(run: Run, answers: Sequence[tuple[Caption, str, Answer, float]]) -> int
     return len(answers)
 
 
+def attempted(model: Model, do: Callable[[], Answer]) -> Answer:
+    """What is done for a single caption, or the error with which it failed as an answer."""
+    try:
+        with named(model.device, "a single caption"):
+            return do()
+    except FindnemoError as problem:
+        return Answer(error=str(problem))
+
+
 Item = tuple[Caption, "Image.Image | None"]
 
 

@@ -191,8 +191,8 @@ class RayPool:
         try:
             answer = self._ray.get(hand.answer)
         except self._ray.exceptions.RayError as error:
-            told = f"workers die while they load the model ({_reason(error)}): fewer workers may fit the memory"
-            answer = DeviceError(told)
+            reason = f"workers die while they load the model ({_reason(error)}): fewer workers may fit the memory"
+            answer = DeviceError(reason)
         if isinstance(answer, FindnemoError):
             self._hands.remove(hand)
             self._ray.kill(hand.actor)
@@ -202,9 +202,9 @@ class RayPool:
         hand.pid, facts = answer
         hand.answer = None
         self._facts = self._facts or facts
-        told = facts.identity.differences(self._facts.identity)
-        if told or facts.dtype != self._facts.dtype:
-            what = "; ".join(told) or f"{facts.dtype} instead of {self._facts.dtype}"
+        differences = facts.identity.differences(self._facts.identity)
+        if differences or facts.dtype != self._facts.dtype:
+            what = "; ".join(differences) or f"{facts.dtype} instead of {self._facts.dtype}"
             raise InputError(
                 f"workers have loaded different models from {self.loader.source} ({what}): give all machines the same files"
             )

@@ -16,7 +16,7 @@ from PIL import Image
 
 from findnemo.calibration import Calibration
 from findnemo.edits import deactivate
-from findnemo.errors import FindnemoError, InputError
+from findnemo.errors import InputError
 from findnemo.files.originals import picture
 from findnemo.images import generate, intact_png, png
 from findnemo.localization import localize
@@ -27,7 +27,7 @@ from findnemo.mitigation.neurons import drawn
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
 from findnemo.runs._same import require_same
-from findnemo.runs.audit import Answer, Item, Tools, Work, commit, keep, not_memorized
+from findnemo.runs.audit import Answer, Item, Tools, Work, attempted, commit, keep, not_memorized
 from findnemo.runs.calibrating import as_published
 from findnemo.runs.ordinary import ordinary
 from findnemo.runs.results import Localized
@@ -37,7 +37,6 @@ from findnemo.runs.store import Caption, Run
 from findnemo.runs.table import ask_all
 from findnemo.runs.workers import Event, Pool, Serial, Unit, never
 from findnemo.runs.worklist import groups, list_open
-from findnemo.runtime.memory import named
 from findnemo.seeds import FRESH
 from findnemo.verification import RANDOM
 
@@ -75,7 +74,8 @@ def compare(
     as failed with the reason. `pool`: who does it; without one, this process. Once `stop` says so, nothing more is
     begun. Raises MismatchError where the model, autoencoder and sampler included, is not the run's.
     """
-    wanted, run, pool = methods(names), work.run, pool or Serial(work.model)
+    wanted, run = methods(names), work.run
+    pool = pool or Serial(work.model)
     stages = [STAGE + name for name in wanted]
     require_same(run, work.model, pictures=True)
     ask_all(run)
@@ -136,14 +136,11 @@ def _list_nemo(
 
 def _listed(model: Model, items: Sequence[Item], calibration: Calibration) -> list[Answer]:
     """The step: what the listing finds for every caption."""
-    found = []
-    for caption, _ in items:
-        try:
-            with named(model.device, "a single caption"):
-                found.append(Answer(localize(model, caption.text, calibration, LISTING).to_json()))
-        except FindnemoError as problem:
-            found.append(Answer(error=str(problem)))
-    return found
+
+    def neurons(caption: Caption) -> Answer:
+        return Answer(localize(model, caption.text, calibration, LISTING).to_json())
+
+    return [attempted(model, partial(neurons, caption)) for caption, _ in items]
 
 
 def nemo_of(work: Work | Tools, caption: Caption) -> NeuronSet | None:
@@ -189,45 +186,33 @@ def _of_caption(tools: Tools, case: Comparison, reference: tuple[str, ...]) -> l
     before = case.before
     if before is None:
         before = generate(tools.model, case.caption.text, samples(tools), tools.plan.image_settings)
-    return [_answer(tools, case.caption, name, before, reference) for name in case.methods]
+    answer = partial(_answer, tools, case.caption, before, reference)
+    return [attempted(tools.model, partial(answer, name)) for name in case.methods]
 
 
 def _answer(
-    tools: Tools, caption: Caption, name: str, before: list[Image.Image], reference: tuple[str, ...]
+    tools: Tools, caption: Caption, before: list[Image.Image], reference: tuple[str, ...], name: str
 ) -> Answer:
-    try:
-        with named(tools.model.device, "a single caption"):
-            after = (
-                before
-                if name == NONE
-                else made(tools, caption, mitigated(tools, caption, name, reference))
-            )
-            count = {"neurons": len(switched_off(tools, caption, name))} if name in SWITCHED else {}
-            return Answer(
-                judged(tools, caption, after, before) | count,
-                {f"compare/{caption.slug}/{name}.png": png(after[0])},
-            )
-    except FindnemoError as problem:
-        return Answer(error=str(problem))
+    after = before
+    if name != NONE:
+        after = made(tools, caption, mitigated(tools, caption, name, reference))
+    count = {"neurons": len(switched_off(tools, caption, name))} if name in SWITCHED else {}
+    files = {f"compare/{caption.slug}/{name}.png": png(after[0])}
+    return Answer(judged(tools, caption, after, before) | count, files)
 
 
 def localized_captions(captions: Iterable[Caption]) -> list[Caption]:
     """Captions with neurons. Where some have the type of a memory (VM, TM), those: one without is a caption that the threshold is wrong about.
     Else those that are memorized (`standing.state`), without the ones that are only suspected, where there are any."""
     found = [c for c in captions if len(neurons_of(c))]
-    return (
-        [c for c in found if is_memory(c.type)]
-        or [c for c in found if state(c) == "memorized"]
-        or found
-    )
+    memories = [c for c in found if is_memory(c.type)]
+    return memories or [c for c in found if state(c) == "memorized"] or found
 
 
 def kept_images(work: Work, caption: Caption) -> list[Image.Image] | None:
     """The images of a caption without any mitigation: those of verification; None where they are not there or not whole."""
-    files = [
-        work.run.path / "images" / caption.slug / f"before-{k:02d}.png"
-        for k in range(len(samples(work)))
-    ]
+    folder = work.run.path / "images" / caption.slug
+    files = [folder / f"before-{k:02d}.png" for k in range(len(samples(work)))]
     return [picture(file) for file in files] if all(intact_png(file) for file in files) else None
 
 
@@ -242,10 +227,9 @@ def mitigated(
     """The context in which a caption is generated under a mitigation. Raises InputError where NeMo's neurons are needed and not known."""
     if name in SWITCHED:
         return deactivate(work.model, switched_off(work, caption, name))
-    return MITIGATIONS[name](
-        work.model,
-        Case(caption.text, neurons_of(caption), work.plan.image_settings.seed, reference),
-    )
+    seed = work.plan.image_settings.seed
+    case = Case(caption.text, neurons_of(caption), seed, reference)
+    return MITIGATIONS[name](work.model, case)
 
 
 def switched_off(work: Work | Tools, caption: Caption, name: str) -> NeuronSet:
@@ -260,12 +244,10 @@ def switched_off(work: Work | Tools, caption: Caption, name: str) -> NeuronSet:
         raise InputError(
             f"{name} needs NeMo's neurons: {caption.failed.get(LISTING, 'they were not sought')}"
         )
-    seed = work.plan.image_settings.seed
-    return (
-        found
-        if name == NEMO
-        else drawn(work.model, Case(caption.text, found, seed), DRAWS[name], few=True)
-    )
+    if name == NEMO:
+        return found
+    case = Case(caption.text, found, work.plan.image_settings.seed)
+    return drawn(work.model, case, DRAWS[name], few=True)
 
 
 def made(

@@ -88,22 +88,22 @@ def start_detectors(out: str | Path, model: Model, settings: ImageSettings) -> R
         "dtype": str(model.dtype).removeprefix("torch."),
         "image_settings": settings.to_json(),
     }
-    known: Any = None
+    theirs: Any = None
     if (Path(out) / DATABASE).is_file():
         with Run.open(out) as old:
-            known = old.meta("settings")
-    run = Run.create(out, known if known is not None and _joins(known, mine, model) else mine)
+            theirs = old.meta("settings")
+    run = Run.create(out, theirs if theirs is not None and _joins(theirs, mine, model) else mine)
     require_same(run, model, pictures=True)
     if run.meta("source") is None:
         remember_source(run, model)
     return run
 
 
-def _joins(known: Mapping[str, Any], mine: Mapping[str, Any], model: Model) -> bool:
-    """Whether detectors with the settings `mine` may add to a run of the settings `known`, an audit's say."""
-    same = all(known.get(key) == mine[key] for key in ("dtype", "image_settings"))
+def _joins(theirs: Mapping[str, Any], mine: Mapping[str, Any], model: Model) -> bool:
+    """Whether detectors with the settings `mine` may add to a run of the settings `theirs`, an audit's say."""
+    same = all(theirs.get(key) == mine[key] for key in ("dtype", "image_settings"))
     return same and not told_apart(
-        model, str(known.get("model")), kept_identity(known.get("identity"))
+        model, str(theirs.get("model")), kept_identity(theirs.get("identity"))
     )
 
 
@@ -124,8 +124,7 @@ def run_detectors(
     """
     require_same(run, pool.model, pictures=True)
     enter(run, _apart(prompts, holdout))
-    known = run.meta("detectors") or []
-    run.set_meta("detectors", list(dict.fromkeys([*known, *names])))
+    run.set_meta("detectors", list(dict.fromkeys([*(run.meta("detectors") or ()), *names])))
     for name in names:
         step = partial(_scored, name=name, settings=settings)
         for stage in (_captions_stage, _holdout_stage):
@@ -165,7 +164,8 @@ def _captions_stage(run: Run, name: str, step: Step, holdout: Sequence[str]) -> 
 
     def commit(events: Sequence[Event]) -> int:
         for event in events:
-            score, caption = event.aside or event.answers[0], event.unit.items[0]
+            score = event.aside or event.answers[0]
+            caption = event.unit.items[0]
             if isinstance(score, Score):
                 payload = {**asdict(score), "seconds": round(event.seconds, 4)}
                 run.record(caption.id, STAGE + name, payload, event.seconds)

@@ -66,21 +66,21 @@ def keep_list(run: Run) -> None:
     """Keep which captions are on the list at the run's own level, where it has one: those stay memorized whatever their images are
     (`standing.state`)."""
     if run.meta("settings").get("fdr") is not None:
-        made = list_of(run)
-        run.set_meta("listed", [] if made is None else list(made.listed))
+        found = list_of(run)
+        run.set_meta("listed", [] if found is None else list(found.listed))
 
 
-def list_told(made: Discoveries) -> str:
+def list_told(result: Discoveries) -> str:
     """The list in one sentence or two.
 
     >>> list_told(Discoveries(0.1, (1, 2), 40, 600, None))
     '2 of 40 captions are listed at a false discovery rate of 10 %: on average at most so many of a list are ordinary captions.'
     """
-    listed = len(made.listed)
-    text = f"{listed} of {made.tested} captions {'is' if listed == 1 else 'are'} listed at a false discovery rate of {100 * made.level:g} %"
-    if made.needed is None:
+    listed = len(result.listed)
+    text = f"{listed} of {result.tested} captions {'is' if listed == 1 else 'are'} listed at a false discovery rate of {100 * result.level:g} %"
+    if result.needed is None:
         return f"{text}: on average at most so many of a list are ordinary captions."
     return (
-        f"{text}: with {made.holdout} hold-out captions no p-value is under 1/{made.holdout + 1}. It takes {made.needed} hold-out captions "
+        f"{text}: with {result.holdout} hold-out captions no p-value is under 1/{result.holdout + 1}. It takes {result.needed} hold-out captions "
         "for those that stand above all of them."
     )

@@ -141,7 +141,8 @@ def _about(run: Run, fdr: float | None = None) -> dict[str, Any]:
 
 def write_results(run: Run) -> tuple[Path, Path]:
     """Write results.csv and results.json into the run directory, row by row; returns their paths."""
-    csv_path, json_path = run.path / "results.csv", run.path / "results.json"
+    csv_path = run.path / "results.csv"
+    json_path = run.path / "results.json"
     with written(csv_path) as part, part.open("w", newline="", encoding="utf-8") as file:
         _write_csv(file, _rows(run))
     with written(json_path) as part, part.open("w", encoding="utf-8") as file:

@@ -98,11 +98,11 @@ def check_hardened(
     The attack is run anew against the hardened model.
     """
     identity = hardened.identity
-    made_from = origin(work, identity.whole)
-    made = [*trials(work), *against(EMPTY, HARDENED, hardened, made_from)]
-    work.run.set_meta("hardened_from", made_from)
-    attack_all(work, effort, pool, progress, stop, made)
-    try_out(work, effort, pool, progress, stop, made)
+    source = origin(work, identity.whole)
+    tried = [*trials(work), *against(EMPTY, HARDENED, hardened, source)]
+    work.run.set_meta("hardened_from", source)
+    attack_all(work, effort, pool, progress, stop, tried)
+    try_out(work, effort, pool, progress, stop, tried)
     prompts = ordinary_captions(work)[1]
     about = {
         "settings": asdict(hardening),

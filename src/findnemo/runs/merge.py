@@ -117,11 +117,11 @@ def _checked(parts: Sequence[_Part], partial: bool) -> tuple[str, ...]:
             raise MismatchError(
                 f"{first.path} is shard {first.shard}, {part.path} is shard {part.shard}: of other divisions"
             )
-        if told := differences(first.settings, part.settings):
-            raise MismatchError(f"{part.path} has other settings than {first.path}: {told}")
-        if told := _other_pictures(parts, part):
+        if difference := differences(first.settings, part.settings):
+            raise MismatchError(f"{part.path} has other settings than {first.path}: {difference}")
+        if difference := _other_pictures(parts, part):
             raise MismatchError(
-                f"the pictures of {part.path} are not made as those of other shards: {told}"
+                f"the pictures of {part.path} are not made as those of other shards: {difference}"
             )
         if part.table != first.table:
             raise MismatchError(

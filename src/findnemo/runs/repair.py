@@ -210,14 +210,15 @@ def _names(tables: dict[str, Table]) -> set[str]:
 
 def _without_strays(tables: dict[str, Table]) -> list[str]:
     """Take out results of captions that are lost; these, and captions that show as a gap of their numbers, in words."""
-    captions, results = tables["captions"], tables["results"]
-    known = {number for (number,) in captions}
-    strays = [key for key in results if key[0] not in known]
-    most = max([*known, *(key[0] for key in strays)], default=0)
+    captions = tables["captions"]
+    results = tables["results"]
+    numbers = {number for (number,) in captions}
+    strays = [key for key in results if key[0] not in numbers]
+    most = max([*numbers, *(key[0] for key in strays)], default=0)
     for key in strays:
         del results[key]
     mine = _holds(tables["meta"])
-    gone = [f"caption {k}" for k in range(1, most + 1) if k not in known and mine(k)]
+    gone = [f"caption {k}" for k in range(1, most + 1) if k not in numbers and mine(k)]
     return gone + [
         f"the result {stage!r} of caption {number}, which is lost itself"
         for number, stage in strays

@@ -227,7 +227,7 @@ def _answer(
             settings=work.plan.image_settings,
             judges=work.judges,
             other=(work.model, model) if model is not None else None,
-            known={},
+            subjects={},
         )
         units = (Unit((_case(work, effort, job),)) for job in mine)
         commit = partial(_commit, work, stage, bases)
@@ -274,17 +274,18 @@ def origin(work: Work, identity: str) -> str:
 
 def _still_standing(work: Work, effort: Effort, stage: str) -> dict[str, str]:
     """The bases of a run without those of a hardened model that was made from other neurons, or attacked with another effort."""
-    known, made_from = work.run.meta("bases") or {}, work.run.meta("hardened_from") or ""
-    if made_from != origin(work, made_from.partition(" ")[0]):
+    bases = work.run.meta("bases") or {}
+    source = work.run.meta("hardened_from") or ""
+    if source != origin(work, source.partition(" ")[0]):
         work.run.set_meta("hardened", None)
-        return {name: basis for name, basis in known.items() if HARDENED not in name}
+        return {name: basis for name, basis in bases.items() if HARDENED not in name}
     present = {
         stage + t.name: _basis(work, effort, t, stage)
-        for t in against(EMPTY, HARDENED, identity=made_from)
+        for t in against(EMPTY, HARDENED, identity=source)
     }
     return {
         name: basis
-        for name, basis in known.items()
+        for name, basis in bases.items()
         if not name.startswith(stage + HARDENED) or present.get(name) == basis
     }
 
@@ -297,11 +298,11 @@ def _tried(
     settings: ImageSettings,
     judges: Judges,
     other: tuple[Model, Model] | None,
-    known: dict[int, Subject],
+    subjects: dict[int, Subject],
 ) -> list[Answer]:
     """The step: what a trial of a caption gives. `other`: the untouched model and the one that is tried, where these are two.
 
-    `known`: subjects of captions that this process has met; they are the same whoever makes them. What fails stands on no basis and is
+    `subjects`: those of captions that this process has met; they are the same whoever makes them. What fails stands on no basis and is
     tried again.
     """
     untouched, tried = other or (model, model)
@@ -310,10 +311,10 @@ def _tried(
         try:
             with named(tried.device, "a single caption"):
                 caption = case.caption
-                if caption.id not in known:
-                    known[caption.id] = subject(untouched, caption.text, settings, case.original)
+                if caption.id not in subjects:
+                    subjects[caption.id] = subject(untouched, caption.text, settings, case.original)
                 do = _attack if stage == ATTACK else _attempts
-                answers.append(do(tried, case, known[caption.id], effort, settings, judges))
+                answers.append(do(tried, case, subjects[caption.id], effort, settings, judges))
         except FindnemoError as problem:  # what else is known of the caption stands
             answers.append(Answer(NOTHING | {"failed": hidden(str(problem))}))
     return answers
@@ -374,8 +375,8 @@ def _attempts(
     for name, attempt in ATTEMPTS.items():
         try:
             with _switched(model, case.trial), named(model.device, "a single attempt"):
-                made = attempt(model, target, samples, settings)
-            values = closeness(made, references, judges.descriptor).tolist()
+                images = attempt(model, target, samples, settings)
+            values = closeness(images, references, judges.descriptor).tolist()
             near[name] = [round(v, 4) for v in values]
         except (InputError, ModelError) as problem:  # does not apply to this model or caption
             skipped[name] = str(problem)
@@ -397,8 +398,8 @@ def _attack(
     stem = f"attack/{case.caption.slug}/{_file(case.trial.name)}"
     files = {f"{stem}-wanted.png": png(wanted.picture)}
 
-    def keep(start: str, step: int, made: Sequence[Image.Image]) -> None:
-        files[f"{stem}-{start}-{step:04d}.png"] = png(made[0])
+    def keep(start: str, step: int, images: Sequence[Image.Image]) -> None:
+        files[f"{stem}-{start}-{step:04d}.png"] = png(images[0])
 
     with _switched(model, case.trial):
         curves = attack(
@@ -429,7 +430,9 @@ def _draw_sheets(work: Work, effort: Effort, captions: Sequence[Caption]) -> Non
             stem = f"{folder}/{_file(trial)}"
             files = [Path(f"{stem}-{effort.starts[0]}-{step:04d}.png") for step in effort.steps]
             if stage.startswith(ATTACK) and all(file.is_file() for file in files):
-                rows.append((trial, [picture(file) for file in (*files, Path(f"{stem}-wanted.png"))]))
+                rows.append(
+                    (trial, [picture(file) for file in (*files, Path(f"{stem}-wanted.png"))])
+                )
         if rows:
             save_png(sheet(f"{caption.text} {title}", rows), folder.with_suffix(".png"))
 

@@ -119,8 +119,8 @@ class Caption:
     @property
     def p(self) -> float | None:
         """The p-value of `score`; None for a calibration without scores."""
-        known = None if self.localized is None else self.localized.p
-        return self.detected.p if known is None and self.detected is not None else known
+        searched = None if self.localized is None else self.localized.p
+        return self.detected.p if searched is None and self.detected is not None else searched
 
     @property
     def slug(self) -> str:
@@ -166,9 +166,9 @@ class Run:
                 self.query(query)  # writes nothing, and tells a damaged head that forbids writing
         self.query("PRAGMA synchronous=FULL")  # what is committed is there after a power cut
         self.query("PRAGMA foreign_keys=ON")
-        told = self.query("PRAGMA integrity_check(1)")[0][0]
-        if told != "ok":
-            raise self._damaged(str(told).splitlines()[-1])
+        found = self.query("PRAGMA integrity_check(1)")[0][0]
+        if found != "ok":
+            raise self._damaged(str(found).splitlines()[-1])
 
     def _refuse_code(self) -> None:
         """Refuse what SQLite would act on by itself, which a run never holds: views, triggers, virtual tables."""
@@ -182,16 +182,16 @@ class Run:
         begun = bool(self.query("SELECT 1 FROM sqlite_master WHERE name = 'meta'"))
         if begun:
             self._check_columns("meta")
-        known = self.meta("schema") if begun else None
-        if known is None and (self.path / COPY).exists():  # written once a run has begun
+        schema = self.meta("schema") if begun else None
+        if schema is None and (self.path / COPY).exists():  # written once a run has begun
             raise self._damaged("its tables are not those of a run")
-        if known is None and self._lock is not None:
+        if schema is None and self._lock is not None:
             self._make_tables()
-        elif known != SCHEMA:
+        elif schema != SCHEMA:
             newer = "a newer findnemo made it: update this one"
-            way_out = newer if known else "it stopped before it began: start it again"
+            way_out = newer if schema else "it stopped before it began: start it again"
             raise InputError(
-                f"{self.path} has run format {known}, this findnemo reads {SCHEMA}: {way_out}, or take another --out"
+                f"{self.path} has run format {schema}, this findnemo reads {SCHEMA}: {way_out}, or take another --out"
             )
         self._check_columns(*COLUMNS)
         if self._lock is not None:
@@ -232,11 +232,11 @@ class Run:
         try:
             yield from self._db.execute(sql, tuple(values))
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            if (told := self._told(error)) is None:
+            if (plain := self._in_words(error)) is None:
                 raise
-            raise told from error
+            raise plain from error
 
-    def _told(self, error: Exception) -> FindnemoError | None:
+    def _in_words(self, error: Exception) -> FindnemoError | None:
         """An error of SQLite in plain words; None for one of a statement or its values, which is no fault of the file."""
         said = str(error).lower()
         if said == _UNASKED:
@@ -261,10 +261,10 @@ class Run:
     def rows(self, table: str, where: str = "", values: Sequence[Any] = ()) -> Iterator[Row]:
         """Rows of a table, without their checksums. Raises InputError naming one that does not fit its checksum."""
         columns = COLUMNS[table]
-        for *row, known in self._rows(
+        for *row, kept in self._rows(
             f"SELECT {', '.join(columns)}, checksum FROM {table} {where}", values
         ):
-            if known != checksum(table, row):
+            if kept != checksum(table, row):
                 raise self._damaged(f"{named(table, row)} does not fit its checksum")
             yield tuple(row)
 
@@ -313,15 +313,15 @@ class Run:
 
     def _settle(self, settings: dict[str, Any]) -> None:
         """Keep the settings of a new run; refuse others than those of an old one."""
-        known = self.meta("settings")
-        if known is None:
+        earlier = self.meta("settings")
+        if earlier is None:
             self.set_meta("settings", settings)
-        elif told := differences(known, settings):
+        elif difference := differences(earlier, settings):
             raise MismatchError(
-                f"{self.path} was made with other settings: {told}; give another --out, or the same settings"
+                f"{self.path} was made with other settings: {difference}; give another --out, or the same settings"
             )
         # of one model loaded in two ways the first stays
-        kept = settings if known is None else known
+        kept = settings if earlier is None else earlier
         if kept_settings(self.path) != kept:
             keep_settings(self.path, kept)
 
@@ -519,9 +519,9 @@ class Run:
 
 def settings_of(run: Run, audit: bool = True) -> dict[str, Any]:
     """The settings of an audit, or of any run. Raises InputError naming what is missing."""
-    known: dict[str, Any] = run.meta("settings") or {}
-    stored.decoded(Audit if audit else Detectors, known, str(run.path / DATABASE))
-    return known
+    settings: dict[str, Any] = run.meta("settings") or {}
+    stored.decoded(Audit if audit else Detectors, settings, str(run.path / DATABASE))
+    return settings
 
 
 def captions_of(run: Run, ids: Iterable[int] | None = None) -> list[Caption]:
@@ -569,9 +569,9 @@ def told_of_disk(place: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        if (told := cannot_be_written(place, error)) is None:
+        if (plain := cannot_be_written(place, error)) is None:
             raise
-        raise told from error
+        raise plain from error
 
 
 def _connect(file: Path, writes: bool) -> sqlite3.Connection:
@@ -625,19 +625,20 @@ def refuse_foreign(path: Path) -> None:
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     """What differs between two sets of settings, in words; nothing where nothing does. Models are the same if their identities say so."""
     then, now = (kept_identity(settings.get("identity")) for settings in (old, new))
-    told = (
+    models = (
         []
         if now is None
         else [f"it {EARLIER}"]
         if then is None
         else now.differences(then, PICTURES[1] in {*then.parts} & {*now.parts})
     )
-    known = ("identity",) if now is None or then is None else ("identity", "model")
+    apart = ("identity",) if now is None or then is None else ("identity", "model")
     flat_old, flat_new = (
-        flat({k: v for k, v in settings.items() if k not in known}) for settings in (old, new)
+        flat({k: v for k, v in settings.items() if k not in apart}) for settings in (old, new)
     )
     keys = [k for k in {**flat_old, **flat_new} if flat_old.get(k) != flat_new.get(k)]
-    return ", ".join([*told, *(f"{k} {flat_old.get(k)!r}, now {flat_new.get(k)!r}" for k in keys)])
+    values = [f"{k} {flat_old.get(k)!r}, now {flat_new.get(k)!r}" for k in keys]
+    return ", ".join([*models, *values])
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

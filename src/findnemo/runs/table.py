@@ -76,7 +76,8 @@ def enter(
     captions that share passes; a `shard` holds whole groups of them. `limit`: the first so many distinct captions. Raises MismatchError
     where a run holds a shard of another table.
     """
-    position, repeats, digest = 0, 0, hashlib.sha256()
+    position = repeats = 0
+    digest = hashlib.sha256()
     some: list[tuple[int, int]] = []
     with run.transaction():
         for statement in _NEW_LIST:
@@ -86,7 +87,8 @@ def enter(
                 break
             key = hashlib.sha256(prompt.text.encode("utf-8", "surrogatepass")).digest()[:16]
             if first := run.query("SELECT row FROM asked WHERE digest = ?", (key,)):
-                repeats, some = repeats + 1, [*some, (prompt.row, first[0][0])][:FEW]
+                repeats += 1
+                some = [*some, (prompt.row, first[0][0])][:FEW]
                 continue
             position += 1
             digest.update(key)

@@ -148,12 +148,14 @@ def images(run: Run, caption: Caption) -> dict[str, Any]:
     """Tag -> images as (N, H, W, 3) uint8: before and after, where the run has them."""
     import numpy as np
 
-    made = {}
+    shown = {}
     for when in ("before", "after"):
         files = sorted((run.path / "images" / caption.slug).glob(f"{when}-*.png"))
         if files:
-            made[f"{caption.slug}/{when}"] = np.stack([np.asarray(picture(file)) for file in files])
-    return made
+            shown[f"{caption.slug}/{when}"] = np.stack(
+                [np.asarray(picture(file)) for file in files]
+            )
+    return shown
 
 
 def _log_images(tracker: Any, name: str, shown: dict[str, Any], step: int) -> None:

@@ -91,10 +91,12 @@ def _attacked(
     stages = [(ATTEMPT, try_out)] * trying.attempts + [(ATTACK, attack_all)] * trying.attack
     counted = {name.rstrip(":"): evaluations(work, effort, name) for name, _ in stages}
     if costs := {name: cost for name, cost in counted.items() if cost}:
-        told = ", ".join(f"{name} about {cost:,} U-Net evaluations" for name, cost in costs.items())
+        together = ", ".join(
+            f"{name} about {cost:,} U-Net evaluations" for name, cost in costs.items()
+        )
         left_out = " and ".join(f"--no-{name}" for name in costs)
         them = "s it" if len(costs) == 1 else " them"
-        listener.say(f"{told}; {left_out} leave{them} out")
+        listener.say(f"{together}; {left_out} leave{them} out")
     for _, do in stages:
         if not listener.stop():
             do(work, effort, pool, listener.progress, listener.stop)
@@ -149,7 +151,7 @@ def harden(
             f"{len(wanted)} captions: about {cost:,} U-Net evaluations; the checks take as many again"
         )
         kept = path / "harden"
-        made = harden_run(
+        hardened = harden_run(
             work,
             wanted,
             settings,
@@ -158,14 +160,14 @@ def harden(
             listener.stop,
         )
         with whole(target) as part, told_to(listener.warn):
-            with_kept(work.model, made.pipeline).save_pretrained(part, safe_serialization=True)
-            check_checkpoint(part, made, effects(made, all_neurons(work.run.captions())))
+            with_kept(work.model, hardened.pipeline).save_pretrained(part, safe_serialization=True)
+            check_checkpoint(part, hardened, effects(hardened, all_neurons(work.run.captions())))
         listener.say(f"hardened model written to {target}")
         checks = None
         if options.check:
             effort = replace(Effort(), captions=min(len(wanted), CHECKED))
             about = check_hardened(
-                work, made, effort, settings, pool, listener.progress, listener.stop
+                work, hardened, effort, settings, pool, listener.progress, listener.stop
             )
             report.write(work.run)
             checks = about | {name: work.run.meta(name) for name in ("attack", "attempts")}

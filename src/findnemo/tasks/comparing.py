@@ -101,13 +101,13 @@ def compare(
                 limit = captions_of(prompts).limit
                 compare_run(work, names, listener.progress, pool, listener.stop, limit)
             warn_missing(work.original, listener)
-            made = table(work.run, comparing.intervals)
-            for name, text in (("table1.md", made.markdown()), ("table1.csv", made.csv())):
+            table1 = table(work.run, comparing.intervals)
+            for name, text in (("table1.md", table1.markdown()), ("table1.csv", table1.csv())):
                 with written(place / name) as part:
                     part.write_text(text, encoding="utf-8")
             report.write(work.run)
             log(work.run, output, listener)
-    return made
+    return table1
 
 
 def study(
@@ -177,7 +177,8 @@ def compare_detectors(
     given = captions_of(prompts)
     table = read_table(given, listener) if given.source else table_of(given, model, listener)
     apart = holdout_of(Detecting(holdout=holdout), given.column, model, listener)
-    clean, settings = [p.text for p in apart], images_of(model, Pictures(), 0)
+    clean = [prompt.text for prompt in apart]
+    settings = images_of(model, Pictures(), 0)
     with (
         at_work(model, workers, listener) as pool,
         start_detectors(out, pool.model, settings) as run,

@@ -53,15 +53,15 @@ def at_work(
     `model`: a place, a `Source`, a loaded `Model` or a live pipeline; the last two for this process alone. Raises InputError where
     they are to go to other processes.
     """
-    if not workers.many:
-        if workers.threads is not None:
-            import torch
-
-            torch.set_num_threads(workers.threads)
-        yield Serial(loaded(model, listener))
+    if workers.many:
+        with _ray_pool(_loader(model), workers, listener) as pool:
+            yield pool
         return
-    with _ray_pool(_loader(model), workers, listener) as pool:
-        yield pool
+    if workers.threads is not None:
+        import torch
+
+        torch.set_num_threads(workers.threads)
+    yield Serial(loaded(model, listener))
 
 
 def loaded(model: Any, listener: Listener = Listener()) -> Model:
@@ -114,12 +114,12 @@ def source_of(run: Run, model: Any = None, opens: Sequence[str] = NAMED) -> Any:
     source says `trust`.
     """
     given = model if isinstance(model, Source) else Source()
-    told = model is not None and not (isinstance(model, Source) and model.place is None)
-    require(run, given.trust, tuple(name for name in opens if not (told and name == "model")))
-    if told and not isinstance(model, Source):
+    is_given = model is not None and not (isinstance(model, Source) and model.place is None)
+    require(run, given.trust, tuple(name for name in opens if not (is_given and name == "model")))
+    if is_given and not isinstance(model, Source):
         return model
     dtype = given.dtype or settings_of(run, audit=False)["dtype"]
-    if told:
+    if is_given:
         return replace(given, dtype=dtype)
     kept = run.meta("source_options") or {}
     return replace(
@@ -139,11 +139,11 @@ def captions_of(prompts: Any) -> Captions:
     return prompts if isinstance(prompts, Captions) else Captions(prompts)
 
 
-def table_of(prompts: Any, model: Any, listener: Listener, option: str = "--prompts") -> Any:
+def table_of(prompts: Any, model: Any, listener: Listener) -> Any:
     """The captions of a table of any length, checked from its first row to its last; those of the shipped models where none is given."""
     given = captions_of(prompts)
     if given.source is None:
-        return demo_table(model, given.limit, option)
+        return demo_table(model, given.limit)
     if not isinstance(given.source, (str, Path)):
         return read_prompts(given.source).limit(given.limit)
     stream = stream_prompts(str(given.source), column=given.column)
@@ -169,11 +169,11 @@ def folder_of(prompts: Any) -> Path:
     return Path(source if isinstance(source, (str, Path)) else "").absolute().parent
 
 
-def demo_table(model: Any, limit: int | None, option: str) -> PromptTable:
+def demo_table(model: Any, limit: int | None) -> PromptTable:
     """The captions of a shipped model: its memorized ones, and ordinary ones."""
     place = place_of(model)
     if place not in demo.MODELS:
-        raise InputError(f"give {option} FILE: only 'demo' brings its own captions")
+        raise InputError("give --prompts FILE: only 'demo' brings its own captions")
     own = demo.memorized(place)
     others = (
         Prompt(text, row) for row, text in enumerate(demo.unrelated()[:ORDINARY], len(own) + 1)
