@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from findnemo.robustness import ATTEMPTS
-from findnemo.robustness.curves import curve, gap, shares, strongest
+from findnemo.robustness.curves import Point, curve, gap, shares, strongest
 from findnemo.runs.store import Caption
 
 ATTACK, ATTEMPT = "attack:", "attempts:"  # and the name of a trial: stages in the run store
@@ -57,12 +57,14 @@ def attack_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> dic
         "n": max((len(r) for r in rows.values()), default=0),
         "known": known,
         "curves": {name: [[x, y] for x, y, _, _ in line] for name, line in points.items()},
-        "bands": {
-            name: [[x, low, high] for x, _, low, high in line if low is not None]
-            for name, line in points.items()
-        },
+        "bands": {name: _band(line) for name, line in points.items()},
         "gaps": _gaps(rows),
     }
+
+
+def _band(line: Iterable[Point]) -> list[list[Any]]:
+    """[step, low, high] of the points of a curve that have an interval."""
+    return [[x, low, high] for x, _, low, high in line if low is not None]
 
 
 def _curve_name(who: str, trial: str) -> str:
@@ -85,11 +87,9 @@ def _gaps(
         if kind == MEMORIZED or not wanted:
             continue
         both = [id_ for id_ in wanted if id_ in control]
-        points = (
-            gap([wanted[i] for i in both], [control[i] for i in both], paired=True)
-            if both
-            else gap(list(wanted.values()), list(control.values()))
-        )
+        mine = [wanted[id_] for id_ in both or wanted]
+        theirs = [control[id_] for id_ in both or control]
+        points = gap(mine, theirs, paired=bool(both))
         gaps[f"{state}: memorized less {kind}"] = [list(point) for point in points]
     return gaps
 

@@ -329,9 +329,11 @@ def answers(
 
 def _detect(tools: Tools, group: Sequence[Caption]) -> list[Answer]:
     all_seeds = tools.plan.fdr is not None
-    found = detect_many(tools.model, [c.text for c in group], tools.calibration, all_seeds)
+    texts = [caption.text for caption in group]
+    found = detect_many(tools.model, texts, tools.calibration, all_seeds)
     return [
-        Answer(a.to_json()) if isinstance(a, Detection) else Answer(error=str(a)) for a in found
+        Answer(one.to_json()) if isinstance(one, Detection) else Answer(error=str(one))
+        for one in found
     ]
 
 
@@ -347,13 +349,13 @@ def _localize(tools: Tools, caption: Caption) -> Answer:
         plan.image_settings,
         "all" if plan.scope == "auto" else plan.scope,
     )
-    if not found.points or found.reached or not tools.calibration.ordinary:
+    ordinary = tools.calibration.ordinary
+    if not found.points or found.reached or not ordinary:
         return Answer(found.to_json())
-    seed, ordinary = tools.calibration.settings.seed, tools.calibration.ordinary
-    carries = diagnose(
-        tools.model, caption.text, ordinary, plan.image_settings, seed
-    )  # no neurons go off: say what does
-    return Answer(found.to_json() | {"diagnosis": carries.to_json()})
+    # no neurons go off: say what carries the memory
+    seed = tools.calibration.settings.seed
+    carrier = diagnose(tools.model, caption.text, ordinary, plan.image_settings, seed)
+    return Answer(found.to_json() | {"diagnosis": carrier.to_json()})
 
 
 def _verify(tools: Tools, caption: Caption) -> Answer:
@@ -387,10 +389,8 @@ def _pictures(
         small = original.copy()
         small.thumbnail(result.before[0].size)
         files[f"{images}/original.png"] = png(small)
-    rows = [
-        ("before", result.before),
-        (f"after: {neurons} neuron{'s' * (neurons != 1)} off", result.after),
-    ]
+    after = f"after: {neurons} neuron{'s' * (neurons != 1)} off"
+    rows = [("before", result.before), (after, result.after)]
     return files | {f"sheets/{caption.slug}.png": png(sheet(caption.text, rows, original))}
 
 

@@ -225,15 +225,18 @@ def _result(
     judged, half = _judged(name, _tensor([value for _, value in memories]), negative, clean)
     judged_verbatim, half_verbatim = _judged(name, _tensor(verbatim), negative, clean)
     tau = judged.threshold if judged else threshold(clean)
+    unscored = [text for text in holdout if text not in known]
+    evaluations = [r["evaluations"] for _, r in mine] or [0.0]
+    seconds = [r["seconds"] for _, r in mine] or [0.0]
     return Result(
         name,
         tau,
         judged,
         captions=len(mine),
         found=sum(r["value"] >= tau for _, r in mine),
-        failed=len(captions) - len(mine) + sum(text not in known for text in holdout),
-        evaluations=statistics.fmean(r["evaluations"] for _, r in mine) if mine else 0.0,
-        seconds=statistics.median(r["seconds"] for _, r in mine) if mine else 0.0,
+        failed=len(captions) - len(mine) + len(unscored),
+        evaluations=statistics.fmean(evaluations),
+        seconds=statistics.median(seconds),
         half=half,
         verbatim=judged_verbatim,
         verbatim_half=half_verbatim,
@@ -266,12 +269,8 @@ def draw_pictures(
     Raises DeviceError for one over which workers die.
     """
     require_same(run, pool.model, pictures=True)
-    wanted = {
-        f"{FOLDER}/{c.slug}-{kind}.png": (c.text, kind)
-        for c in captions
-        if is_memory(c.type)
-        for kind in _DRAWN
-    }
+    memories = [caption for caption in captions if is_memory(caption.type)]
+    wanted = {f"{FOLDER}/{c.slug}-{kind}.png": (c.text, kind) for c in memories for kind in _DRAWN}
     missing = {name: about for name, about in wanted.items() if not (run.path / name).exists()}
 
     def commit(events: Sequence[Event]) -> int:

@@ -40,14 +40,18 @@ class Merged:
 
 @dataclass(frozen=True)
 class _Part:
-    """What a shard says of itself."""
+    """A shard that is open to be read, and what it says of itself."""
 
-    path: Path
+    run: Run
     shard: Shard
     settings: dict[str, Any]
     table: dict[str, Any]
     calibration: bytes
     pictures: Identity | None
+
+    @property
+    def path(self) -> Path:
+        return self.run.path
 
 
 def merge(
@@ -92,10 +96,10 @@ def merge(
 
 def _part(path: Path, stack: ExitStack) -> _Part:
     """Open a shard for reading, and keep others from writing to it meanwhile."""
-    with Run.open(path) as run:
-        settings = run.meta("settings")
-        table = run.meta("table")
-        pictures = kept_identity(run.meta(MADE_WITH))
+    run = stack.enter_context(Run.open(path))
+    settings = run.meta("settings")
+    table = run.meta("table")
+    pictures = kept_identity(run.meta(MADE_WITH))
     if "shard" not in settings or table is None:
         raise InputError(f"{path} is no shard: it was made without --shard")
     stack.enter_context(acquire(path))
@@ -104,7 +108,7 @@ def _part(path: Path, stack: ExitStack) -> _Part:
         raise InputError(f"{path} has lost its calibration ({calibration})")
     shard = Shard.of(settings.pop("shard"))
     statistics = checked(calibration, TENSOR_BYTES).read_bytes()
-    return _Part(path, shard, settings, table, statistics, pictures)
+    return _Part(run, shard, settings, table, statistics, pictures)
 
 
 def _checked(parts: Sequence[_Part], partial: bool) -> tuple[str, ...]:
@@ -155,9 +159,9 @@ def _other_pictures(parts: Sequence[_Part], part: _Part) -> str:
 def _built(path: Path, parts: Sequence[_Part], missing: Sequence[str]) -> tuple[int, int, int]:
     """Make the run in a directory of its own; its numbers of captions, open and failed."""
     shutil.copytree(parts[0].path / "calibration", path / "calibration", ignore=_no_links)
-    with Run.create(path, parts[0].settings) as run, Run.open(parts[0].path) as first:
+    with Run.create(path, parts[0].settings) as run:
         for key in KEPT:
-            if (value := first.meta(key)) is not None:
+            if (value := parts[0].run.meta(key)) is not None:
                 run.set_meta(key, value)
         if pictures := [part.pictures for part in parts if part.pictures is not None]:
             run.set_meta(MADE_WITH, pictures[0].to_json())
@@ -165,7 +169,7 @@ def _built(path: Path, parts: Sequence[_Part], missing: Sequence[str]) -> tuple[
             "merged", {"shards": [str(part.shard) for part in parts], "missing": list(missing)}
         )
         for part in parts:
-            _take(run, part.path)
+            _take(run, part.run)
         keep_list(run)
         write_results(run)
         numbers = counts(run)
@@ -174,15 +178,16 @@ def _built(path: Path, parts: Sequence[_Part], missing: Sequence[str]) -> tuple[
     return numbers["captions"], numbers["captions"] - answered, numbers["failed"]
 
 
-def _take(run: Run, shard: Path) -> None:
+def _take(run: Run, shard: Run) -> None:
     """The captions and results of a shard, and its files."""
-    with Run.open(shard) as part, run.transaction():
+    with run.transaction():
         for table in ("captions", "results"):
-            for row in part.rows(table):
+            for row in shard.rows(table):
                 run.put(table, row)
     for folder in FOLDERS:
-        if (shard / folder).is_dir() and not (shard / folder).is_symlink():
-            shutil.copytree(shard / folder, run.path / folder, ignore=_no_links, dirs_exist_ok=True)
+        source = shard.path / folder
+        if source.is_dir() and not source.is_symlink():
+            shutil.copytree(source, run.path / folder, ignore=_no_links, dirs_exist_ok=True)
 
 
 def _no_links(folder: str, names: list[str]) -> list[str]:

@@ -114,17 +114,19 @@ def figures(captions: Sequence[Caption], quality: dict[str, Any] | None) -> tupl
     are gone (see `standing`), of those checked; neurons off; change of the pixels of other captions with all of them off. `quality`: what
     the run keeps under that name.
     """
-    found = memorized(captions)
-    stand = [standing(c) for c in found]
-    checked = [s for s in stand if s in (*BAD, "gone")]
-    gone = checked.count("gone")
-    known, sought = bool(checked), any(c.localized is not None for c in found)
+    memories = memorized(captions)
+    seen = sum(caption.detected is not None for caption in captions)
+    standings = [standing(caption) for caption in memories]
+    checked = [word for word in standings if word in (*BAD, "gone")]
+    gone = checked.count("gone") if checked else None
+    left = None if gone is None else len(checked) - gone
+    is_sought = any(caption.localized is not None for caption in memories)
     change = quality["pixel_change"] if quality and quality.get("prompts") else None
     return (
-        Figure("captions memorized", len(found), sum(c.detected is not None for c in captions)),
-        Figure("memories not gone", len(checked) - gone if known else None, len(checked)),
-        Figure("memories gone on fresh seeds", gone if known else None, len(checked)),
-        Figure("neurons off", len(all_neurons(captions)) if sought else None),
+        Figure("captions memorized", len(memories), seen),
+        Figure("memories not gone", left, len(checked)),
+        Figure("memories gone on fresh seeds", gone, len(checked)),
+        Figure("neurons off", len(all_neurons(captions)) if is_sought else None),
         Figure("change of other captions' pixels", change),
     )
 

@@ -14,7 +14,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from findnemo.calibration import Calibration
 from findnemo.errors import DamageError, InputError
@@ -94,9 +94,9 @@ def repair(path: str | os.PathLike) -> Repair:
         raise InputError(f"{path} is not a run directory: it holds no {DATABASE}")
     with acquire(path) as lock:
         sweep(path)
-        kept, lost = _database(path, lock)
-        kept += _calibration(path)
-        with Run(path, lock) as run:
+        run, kept, lost = _database(path, lock)
+        with run:
+            kept += _calibration(path)
             open_ = _pictures(run)
             sql = "SELECT (SELECT count(*) FROM captions), (SELECT count(*) FROM results)"
             captions, results = run.query(sql)[0]
@@ -106,11 +106,11 @@ def repair(path: str | os.PathLike) -> Repair:
 # the database ---------------------------------------------------------------------------------------------------------
 
 
-def _database(path: Path, lock: Any) -> tuple[list[Path], list[str]]:
-    """Put a new database in the place of a damaged one; where that is kept, and what is lost."""
+def _database(path: Path, lock: IO[str]) -> tuple[Run, list[Path], list[str]]:
+    """Put a new database in the place of a damaged one: the run, where the damaged one is kept, and what is lost."""
     try:
-        Run(path, os.fdopen(os.dup(lock.fileno()), "a", encoding="utf-8")).close()
-        return [], []
+        # a copy of the lock, for a run that cannot be opened lets go of it
+        return Run(path, os.fdopen(os.dup(lock.fileno()), "a", encoding="utf-8")), [], []
     except DamageError:
         pass
     kept = _keep(path)
@@ -122,7 +122,7 @@ def _database(path: Path, lock: Any) -> tuple[list[Path], list[str]]:
                 if name == DATABASE:
                     for end in ("-wal", "-shm"):  # a log belongs to the database that wrote it
                         path.joinpath(DATABASE + end).unlink(missing_ok=True)
-    return kept, lost
+    return Run(path, lock), kept, lost
 
 
 def _keep(path: Path) -> list[Path]:
