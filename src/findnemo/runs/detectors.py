@@ -127,8 +127,8 @@ def run_detectors(
     run.set_meta("detectors", list(dict.fromkeys([*(run.meta("detectors") or ()), *names])))
     for name in names:
         step = partial(_scored, name=name, settings=settings)
-        for stage in (_captions_stage, _holdout_stage):
-            run_stage(stage(run, name, step, holdout), pool, progress, stop)
+        run_stage(_captions_stage(run, name, step), pool, progress, stop)
+        run_stage(_holdout_stage(run, name, step, holdout), pool, progress, stop)
     return asked(run)
 
 
@@ -159,7 +159,7 @@ def _scored(
     return found
 
 
-def _captions_stage(run: Run, name: str, step: Step, holdout: Sequence[str]) -> Stage:
+def _captions_stage(run: Run, name: str, step: Step) -> Stage:
     """The captions that have no score of a detector."""
 
     def commit(events: Sequence[Event]) -> int:

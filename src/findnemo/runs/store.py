@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -125,8 +126,8 @@ class Caption:
     @property
     def slug(self) -> str:
         """A safe file name: number and a few letters of the caption."""
-        words = "".join(c if c.isascii() and c.isalnum() else "-" for c in self.text.lower())
-        return f"{self.id:05d}-{'-'.join(w for w in words.split('-') if w)[:40]}".rstrip("-")
+        words = re.sub(r"[^a-z0-9]+", "-", self.text.lower()).strip("-")
+        return f"{self.id:05d}-{words[:40]}".rstrip("-")
 
 
 def checksum(table: str, row: Sequence[Any]) -> str:

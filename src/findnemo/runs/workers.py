@@ -89,7 +89,8 @@ class Pool(Protocol):
 class Serial:
     """The pool of one: this process, with a model that it has loaded. What a step raises is raised."""
 
-    size, aim = 1, 0.0
+    size = 1
+    aim = 0.0
 
     def __init__(self, model: Any):
         self.model = model
@@ -157,7 +158,8 @@ class Dispatch:
                 break
             units.append(unit)
             self._number[unit] = self._begun
-            self._begun, self._left = self._begun + 1, self._left - 1
+            self._begun += 1
+            self._left -= 1
         self._ended = not units and not self._too_far()
         return Task(tuple(units)) if units else None
 

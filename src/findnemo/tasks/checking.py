@@ -134,15 +134,7 @@ def harden(
         refuse_shard(old)
         place = place_of(source_of(old, model))
     check_target(target, True, options.force, place)
-    rate = RATES.get(place, 1e-5) if options.learning_rate is None else options.learning_rate
-    settings = Hardening(
-        options.epochs,
-        options.attack_steps,
-        options.updates,
-        rate,
-        keep=options.keep,
-        seed=options.seed,
-    )
+    settings = _settings(options, place)
     with opened(path, model, workers, listener) as (work, pool):
         wanted = challenged(work, options.captions)
         held = len(ordinary_captions(work)[0])
@@ -150,15 +142,12 @@ def harden(
         listener.say(
             f"{len(wanted)} captions: about {cost:,} U-Net evaluations; the checks take as many again"
         )
+
+        def progress(done: int, total: int, loss: float) -> None:
+            listener.progress("harden", done, total)
+
         kept = path / "harden"
-        hardened = harden_run(
-            work,
-            wanted,
-            settings,
-            kept,
-            lambda done, total, loss: listener.progress("harden", done, total),
-            listener.stop,
-        )
+        hardened = harden_run(work, wanted, settings, kept, progress, listener.stop)
         with whole(target) as part, told_to(listener.warn):
             with_kept(work.model, hardened.pipeline).save_pretrained(part, safe_serialization=True)
             check_checkpoint(part, hardened, effects(hardened, all_neurons(work.run.captions())))
@@ -174,6 +163,12 @@ def harden(
         # only after the checks: with `force` an interrupted check goes on at once
         (kept / "weights.safetensors").unlink(missing_ok=True)
     return Hardened(target, len(wanted), checks)
+
+
+def _settings(options: HardeningOptions, place: str) -> Hardening:
+    rate = RATES.get(place, 1e-5) if options.learning_rate is None else options.learning_rate
+    same = ("epochs", "attack_steps", "updates", "keep", "seed")
+    return Hardening(learning_rate=rate, **{name: getattr(options, name) for name in same})
 
 
 def steps_of(text: str) -> tuple[int, ...]:
