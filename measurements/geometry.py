@@ -11,11 +11,12 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from tokenizers import pre_tokenizers
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 import findnemo
 from findnemo import Model
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from _tiny import tiny_clip, tiny_tokenizer
 
 GEOMETRIES = {  # U-Net options, text width, text layers
     "sd14": ({"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}, 768, 12),
@@ -44,16 +45,13 @@ def pipeline(
     """Random weights from the real classes. `loud` neurons of every value layer get `gain` times larger weights."""
     options, width, depth = GEOMETRIES[geometry]
     torch.manual_seed(seed)
-    tokenizer = _tokenizer()
-    special = {f"{k}_token_id": getattr(tokenizer, f"{k}_token_id") for k in ("bos", "eos", "pad")}
-    text = CLIPTextConfig(
-        vocab_size=max(len(tokenizer), 49408 if geometry == "sd14" else 0),
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_hidden_layers=depth,
-        num_attention_heads=width // 64,
-        **special,
-    )
+    tokenizer = tiny_tokenizer()
+    text = {
+        "vocab_size": 49408 if geometry == "sd14" else len(tokenizer),
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": depth,
+        "num_attention_heads": width // 64,
+    }
     unet = UNet2DConditionModel(**options).eval()
     generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
@@ -80,7 +78,7 @@ def pipeline(
     )
     made = StableDiffusionPipeline(
         vae=vae.eval(),
-        text_encoder=CLIPTextModel(text).eval(),
+        text_encoder=tiny_clip(width=width, **text),
         tokenizer=tokenizer,
         unet=unet,
         scheduler=scheduler,
@@ -105,10 +103,3 @@ def add_decoys(model: Model, share: float, captions: list[str]) -> None:
         for neurons in planted.values()
     ]
     add_decoys(model.denoiser, sets, memories, ordinary, share, reacts=len(memories))
-
-
-def _tokenizer() -> CLIPTokenizer:
-    """Byte-level, without merges: every character a token."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = [*letters, *(c + "</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(vocab={w: k for k, w in enumerate(words)}, merges=[], model_max_length=77)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from tokenizers import pre_tokenizers
@@ -17,23 +19,29 @@ def tiny_tokenizer(length: int = 77) -> CLIPTokenizer:
     )
 
 
+def tiny_clip(kind: Any = CLIPTextModel, width: int = 32, **options: Any) -> Any:
+    """A CLIP text encoder for the captions of `tiny_tokenizer`; what it pools has its `width` too, unless options say otherwise."""
+    tokenizer = tiny_tokenizer()
+    config = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "projection_dim": width,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 77,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    return kind(CLIPTextConfig(**config | options)).eval()
+
+
 def tiny_pipeline(
     prediction_type: str = "epsilon", size: int = 16, seed: int = 0, **unet_options: object
 ) -> StableDiffusionPipeline:
     """A StableDiffusionPipeline with Stable Diffusion's layout: 7 value layers of widths 16, 16, 32, 32, 32, 32, 32."""
     torch.manual_seed(seed)
-    tokenizer = tiny_tokenizer()
-    text = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=77,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
     options = {
         "sample_size": size,
         "in_channels": 4,
@@ -56,8 +64,8 @@ def tiny_pipeline(
     )
     pipeline = StableDiffusionPipeline(
         vae=vae,
-        text_encoder=CLIPTextModel(text).eval(),
-        tokenizer=tokenizer,
+        text_encoder=tiny_clip(projection_dim=512),
+        tokenizer=tiny_tokenizer(),
         unet=UNet2DConditionModel(**{**options, **unet_options}).eval(),
         scheduler=DDIMScheduler(
             beta_start=0.00085,

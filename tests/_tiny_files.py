@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _tiny import tiny_pipeline, tiny_tokenizer
+from _tiny import tiny_clip, tiny_pipeline, tiny_tokenizer
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextModelWithProjection
 
 import findnemo
 from findnemo import NeuronSet
@@ -20,30 +20,14 @@ from findnemo.runs import Run
 from findnemo.runs.trust import vouch
 from findnemo.settings import PAPER
 
-FAMILIES = ("sd1", "sd2", "sdxl")
+# families that single files hold, and what findnemo calls them
+FAMILIES = {"sd1": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x", "sdxl": "SDXL"}
 SMALL = {
     "block_out_channels": (16, 32),
     "layers_per_block": 1,
     "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
 }
-
-
-def tiny_text(kind: type, hidden: int, **options: Any) -> Any:
-    tokenizer = tiny_tokenizer()
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=hidden,
-        intermediate_size=2 * hidden,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=77,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **options,
-    )
-    return kind(config).eval()
 
 
 def tiny_family(name: str, seed: int = 0) -> Any:
@@ -57,7 +41,7 @@ def tiny_family(name: str, seed: int = 0) -> Any:
             use_linear_projection=True,
             **{**SMALL, "layers_per_block": 2},
         )
-        pipeline.text_encoder = tiny_text(CLIPTextModel, 32, hidden_act="gelu")
+        pipeline.text_encoder = tiny_clip(projection_dim=512, hidden_act="gelu")
         return pipeline
     return tiny_xl(seed)
 
@@ -82,10 +66,8 @@ def tiny_xl(seed: int = 0) -> StableDiffusionXLPipeline:
     )
     pipeline = StableDiffusionXLPipeline(
         vae=base.vae,
-        text_encoder=tiny_text(CLIPTextModel, 32, projection_dim=32),
-        text_encoder_2=tiny_text(
-            CLIPTextModelWithProjection, 24, hidden_act="gelu", projection_dim=24
-        ),
+        text_encoder=tiny_clip(),
+        text_encoder_2=tiny_clip(CLIPTextModelWithProjection, 24, hidden_act="gelu"),
         tokenizer=tiny_tokenizer(),
         tokenizer_2=tiny_tokenizer(),
         unet=unet.eval(),

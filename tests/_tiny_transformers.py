@@ -6,7 +6,7 @@ import string
 from typing import Any
 
 import torch
-from _tiny import tiny_tokenizer
+from _tiny import tiny_clip, tiny_tokenizer
 from diffusers import (
     AutoencoderKL,
     DiffusionPipeline,
@@ -21,10 +21,8 @@ from diffusers import (
     StableDiffusion3Pipeline,
 )
 from transformers import (
-    CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
-    PreTrainedModel,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -43,24 +41,6 @@ def tiny_t5(width: int) -> T5EncoderModel:
     sizes: dict[str, Any] = {"d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
     return T5EncoderModel(
         T5Config(vocab_size=len(tiny_t5_tokenizer()), d_model=width, **sizes)
-    ).eval()
-
-
-def tiny_clip(kind: type[PreTrainedModel]) -> PreTrainedModel:
-    """A CLIP text encoder of width 32, whose pooled output has that width too."""
-    tokenizer = tiny_tokenizer()
-    special = {
-        f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")
-    }
-    sizes = {
-        "hidden_size": 32,
-        "projection_dim": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-    }
-    return kind(
-        CLIPTextConfig(vocab_size=len(tokenizer), max_position_embeddings=77, **sizes, **special)
     ).eval()
 
 

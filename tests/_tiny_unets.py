@@ -6,7 +6,8 @@ import string
 from typing import Any
 
 import torch
-from _tiny import tiny_pipeline, tiny_tokenizer
+from _published_unets import IF, SDXL
+from _tiny import tiny_clip, tiny_pipeline, tiny_tokenizer
 from diffusers import (
     DDPMScheduler,
     EulerAncestralDiscreteScheduler,
@@ -18,14 +19,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-    T5Config,
-    T5EncoderModel,
-    T5Tokenizer,
-)
+from transformers import CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 LOUD = 8  # factor on the text's keys and values, to which random weights hardly listen
@@ -37,18 +31,14 @@ def tiny_sdxl(
     """SDXL's layout: no attention in the first block, two transformer blocks in the second, three in the third and in the middle."""
     base = tiny_pipeline()
     unet = UNet2DConditionModel(
-        **{
+        **SDXL
+        | {
             "sample_size": 16,
             "block_out_channels": (16, 32, 32),
-            "layers_per_block": 2,
             "norm_num_groups": 8,
-            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
             "transformer_layers_per_block": (1, 2, 3),
             "attention_head_dim": (2, 4, 4),
             "cross_attention_dim": 48,
-            "use_linear_projection": True,
-            "addition_embed_type": "text_time",
             "addition_time_embed_dim": 8,
             "projection_class_embeddings_input_dim": 6 * 8 + 24,
         }
@@ -58,8 +48,10 @@ def tiny_sdxl(
     second.pad_token = "!"  # as SDXL's second tokenizer has it
     pipeline = StableDiffusionXLPipeline(
         vae=base.vae,
-        text_encoder=CLIPTextModel(_clip(first, 16)).eval(),
-        text_encoder_2=CLIPTextModelWithProjection(_clip(second, 32, projection_dim=24)).eval(),
+        text_encoder=tiny_clip(width=16, projection_dim=512),
+        text_encoder_2=tiny_clip(
+            CLIPTextModelWithProjection, projection_dim=24, pad_token_id=second.pad_token_id
+        ),
         tokenizer=first,
         tokenizer_2=second,
         unet=unet.eval(),
@@ -72,51 +64,24 @@ def tiny_sdxl(
     return _ready(pipeline)
 
 
-def _clip(tokenizer: Any, width: int, **options: int) -> CLIPTextConfig:
-    return CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=77,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **options,
-    )
-
-
 def tiny_if() -> IFPipeline:
     """DeepFloyd IF's first stage: pixels, shared attention over prompt and image, a learned variance."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
-        sample_size=16,
-        in_channels=3,
-        out_channels=6,
-        act_fn="gelu",
-        block_out_channels=(16, 32, 32),
-        layers_per_block=1,
-        norm_num_groups=8,
-        down_block_types=(
-            "ResnetDownsampleBlock2D",
-            "SimpleCrossAttnDownBlock2D",
-            "SimpleCrossAttnDownBlock2D",
-        ),
-        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
-        up_block_types=(
-            "SimpleCrossAttnUpBlock2D",
-            "SimpleCrossAttnUpBlock2D",
-            "ResnetUpsampleBlock2D",
-        ),
-        cross_attention_dim=64,  # two channels to each of the 32 groups: with one, a mean over tokens would be zero
-        cross_attention_norm="group_norm",
-        attention_head_dim=8,
-        encoder_hid_dim=48,
-        encoder_hid_dim_type="text_proj",
-        addition_embed_type="text",
-        addition_embed_type_num_heads=2,
-        resnet_time_scale_shift="scale_shift",
+        **IF
+        | {
+            "sample_size": 16,
+            "block_out_channels": (16, 32, 32),
+            "layers_per_block": 1,
+            "norm_num_groups": 8,
+            "down_block_types": IF["down_block_types"][:3],
+            "up_block_types": IF["up_block_types"][1:],
+            # two channels to each of the 32 groups: with one, a mean over tokens would be zero
+            "cross_attention_dim": 64,
+            "attention_head_dim": 8,
+            "encoder_hid_dim": 48,
+            "addition_embed_type_num_heads": 2,
+        }
     )
     tokenizer = tiny_t5_tokenizer()
     text = T5Config(

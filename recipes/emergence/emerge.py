@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,9 +26,9 @@ from torch import Tensor
 
 import findnemo
 from findnemo import demo
-from findnemo.benchmark._files import read_tensors, write_tensors
+from findnemo.benchmark._files import follow, read_state, write_state
 from findnemo.benchmark.pool import encode_image
-from findnemo.benchmark.training import cosine
+from findnemo.benchmark.training import cosine, drawn_timesteps
 from findnemo.images import generate
 from findnemo.metrics.copies import COPY
 from findnemo.models import Model
@@ -52,6 +53,10 @@ class Config:
     repeats: int
     steps: int
     seed: int = 0
+
+    @property
+    def widths(self) -> tuple[int, int, int, int]:
+        return self.width, 2 * self.width, 3 * self.width, 3 * self.width
 
     @property
     def name(self) -> str:
@@ -87,17 +92,17 @@ def make_data(model: Model, scenes: int, repeated: int, seed: int) -> Data:
     return Data(text, latents, tuple(captions[scenes : scenes + len(pictures)]), tuple(pictures))
 
 
-def new_unet(width: int, text_width: int) -> UNet2DConditionModel:
-    """The demo's layout at another width."""
+def new_unet(widths: tuple[int, int, int, int], text_width: int) -> UNet2DConditionModel:
+    """The demo's layout with other widths of its blocks."""
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
         out_channels=4,
-        block_out_channels=(width, 2 * width, 3 * width, 3 * width),
+        block_out_channels=widths,
         layers_per_block=2,
         cross_attention_dim=text_width,
         attention_head_dim=2,
-        norm_num_groups=min(16, width),
+        norm_num_groups=min(16, widths[0]),
         down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
     )
@@ -123,96 +128,65 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     state = folder / "state.safetensors"
     torch.manual_seed(config.seed)
-    unet = new_unet(config.width, data.text.shape[2]).to(device).train()
-    average, optimizer, first = (
-        copy.deepcopy(unet),
-        torch.optim.AdamW(unet.parameters(), lr=RATE, weight_decay=0.01),
-        0,
-    )
-    if state.exists():
-        first = resume(state, unet, average, optimizer)
+    unet = new_unet(config.widths, data.text.shape[2]).to(device).train()
+    averaged = copy.deepcopy(unet)
+    weights, average = dict(unet.named_parameters()), dict(averaged.named_parameters())
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=RATE, weight_decay=0.01)
+    first = read_state(state, weights, average, optimizer)
+    if first:
         print(f"{config.name} goes on at step {first}", flush=True)
     scheduler = base.pipeline.scheduler
     for step in range(first, config.steps):
-        rng, generator = (
-            np.random.default_rng([config.seed, step]),
-            torch.Generator().manual_seed(config.seed * 10**9 + step),
-        )
+        rng = np.random.default_rng([config.seed, step])
+        generator = torch.Generator().manual_seed(config.seed * 10**9 + step)
         rows = draw(data, config.repeats, batch, rng)
-        t = torch.from_numpy(
-            np.where(
-                rng.random(batch) < EARLY,
-                rng.integers(850, 1000, batch),
-                rng.integers(0, 1000, batch),
-            )
-        )
-        clean, noise = (
-            data.latents[rows],
-            torch.randn(batch, *data.latents.shape[1:], generator=generator),
-        )
-        noisy, target = (
-            scheduler.add_noise(clean, noise, t),
-            scheduler.get_velocity(clean, noise, t),
-        )
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * cosine(step / config.steps, 0.02)
-        loss = (
-            (
-                unet(noisy.to(device), t.to(device), data.text[rows].to(device)).sample
-                - target.to(device)
-            )
-            .square()
-            .mean()
-        )
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimizer.step()
-        with torch.no_grad():
-            for a, p in zip(average.parameters(), unet.parameters(), strict=True):
-                a.lerp_(p, 1 - min(0.999, (step + 1) / (step + 10)))
-        if (step + 1) % 500 == 0 or step + 1 in at:
-            print(
-                f"{config.name} step {step + 1}/{config.steps} loss {loss.item():.4f}", flush=True
-            )
-            save(state, unet, average, optimizer, step + 1)
-        if step + 1 in at:
-            yield step + 1, copy.deepcopy(average).eval()
+        t = torch.from_numpy(drawn_timesteps(rng, batch, EARLY))
+        clean = data.latents[rows]
+        noise = torch.randn(batch, *data.latents.shape[1:], generator=generator)
+        sample = Sample(clean, noise, t, data.text[rows])
+        rate = RATE * cosine(step / config.steps, 0.02)
+        loss = velocity_step(unet, optimizer, scheduler, sample, rate)
+        done = step + 1
+        follow(average, weights, min(0.999, done / (done + 9)))
+        if done % 500 == 0 or done in at:
+            print(f"{config.name} step {done}/{config.steps} loss {loss.item():.4f}", flush=True)
+            write_state(state, weights, average, optimizer, done)
+        if done in at:
+            yield done, copy.deepcopy(averaged).eval()
 
 
-def save(
-    path: Path,
-    unet: torch.nn.Module,
-    average: torch.nn.Module,
+@dataclass(frozen=True)
+class Sample:
+    """A batch: latents and noise (n, C, H, W), timesteps (n,), embeddings (n, tokens, D)."""
+
+    clean: Tensor
+    noise: Tensor
+    timesteps: Tensor
+    text: Tensor
+
+
+def velocity_step(
+    unet: UNet2DConditionModel,
     optimizer: torch.optim.Optimizer,
-    step: int,
-) -> None:
-    tensors = {"step": torch.tensor(step)}
-    for (name, p), a in zip(unet.named_parameters(), average.parameters(), strict=True):
-        moments = optimizer.state[p]
-        tensors |= {
-            f"unet.{name}": p,
-            f"average.{name}": a,
-            f"first.{name}": moments["exp_avg"],
-            f"second.{name}": moments["exp_avg_sq"],
-        }
-    write_tensors(tensors, path)
-
-
-@torch.no_grad()
-def resume(
-    path: Path, unet: torch.nn.Module, average: torch.nn.Module, optimizer: torch.optim.Optimizer
-) -> int:
-    saved = read_tensors(path)
-    for (name, p), a in zip(unet.named_parameters(), average.parameters(), strict=True):
-        p.copy_(saved[f"unet.{name}"])
-        a.copy_(saved[f"average.{name}"])
-        moments = {
-            "exp_avg": saved[f"first.{name}"].to(p.device),
-            "exp_avg_sq": saved[f"second.{name}"].to(p.device),
-        }
-        optimizer.state[p] = {"step": torch.tensor(float(saved["step"])), **moments}
-    return int(saved["step"])
+    scheduler: Any,
+    sample: Sample,
+    rate: float,
+) -> Tensor:
+    """One step on predicting the velocity of a batch, on the U-Net's device; the loss."""
+    noisy = scheduler.add_noise(sample.clean, sample.noise, sample.timesteps)
+    target = scheduler.get_velocity(sample.clean, sample.noise, sample.timesteps)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    noisy, t, text, target = (
+        tensor.to(unet.device) for tensor in (noisy, sample.timesteps, sample.text, target)
+    )
+    loss = (unet(noisy, t, text).sample - target).square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimizer.step()
+    return loss.detach()
 
 
 def examine(
@@ -287,19 +261,11 @@ def markdown(lines: Sequence[dict]) -> str:
         "localized_share",
         "median_neurons",
     )
-    rows = [
-        " | ".join("-" if line[h] is None else f"{line[h]:.3g}" for h in heads) for line in lines
-    ]
-    return (
-        "\n".join(
-            [
-                "| " + " | ".join(heads) + " |",
-                "|" + "---:|" * len(heads),
-                *(f"| {row} |" for row in rows),
-            ]
-        )
-        + "\n"
-    )
+    table = ["| " + " | ".join(heads) + " |", "|" + "---:|" * len(heads)]
+    for line in lines:
+        cells = ("-" if line[head] is None else f"{line[head]:.3g}" for head in heads)
+        table.append(f"| {' | '.join(cells)} |")
+    return "\n".join(table) + "\n"
 
 
 def numbers(text: str) -> list[int]:

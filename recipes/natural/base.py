@@ -16,16 +16,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from data import scenes
-from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 
 import findnemo
+from findnemo.benchmark._files import follow, read_state, write_state
 from findnemo.benchmark.members import freed
-from findnemo.benchmark.training import cosine
+from findnemo.benchmark.training import cosine, drawn_timesteps
 from findnemo.models import Model
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "emergence"))
-from emerge import resume, save
+from emerge import EARLY, Sample, new_unet, velocity_step
 
 WIDTHS = (32, 48, 64, 64)
 SCENES, STEPS, BATCH, RATE = 12_000, 5_000, 32, 1.2e-3
@@ -37,77 +37,39 @@ def pruned() -> Model:
     return findnemo.load(findnemo.prune(model, freed(model)))
 
 
-def new_unet(text_width: int) -> UNet2DConditionModel:
-    return UNet2DConditionModel(
-        sample_size=16,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=WIDTHS,
-        layers_per_block=2,
-        cross_attention_dim=text_width,
-        attention_head_dim=2,
-        norm_num_groups=16,
-        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    )
-
-
 def train(folder: Path, steps: int = STEPS, device: str = "cpu") -> None:
     """Train the U-Net of `plain` into `folder`, or go on where it stopped."""
     model = findnemo.load("demo", "cpu", "float32")
     data, state = scenes(model, SCENES, folder), folder / "plain-state.safetensors"
     empty, scheduler = model.encode([""]).tokens.float(), model.pipeline.scheduler
     torch.manual_seed(0)
-    unet = new_unet(data.text.shape[2]).to(device).train()
+    unet = new_unet(WIDTHS, data.text.shape[2]).to(device).train()
     unet.set_attn_processor(AttnProcessor())  # at this size faster than fused attention on a CPU
-    average = copy.deepcopy(unet)
+    averaged = copy.deepcopy(unet)
+    weights, average = dict(unet.named_parameters()), dict(averaged.named_parameters())
     optimizer = torch.optim.AdamW(unet.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=0.01)
-    first = resume(state, unet, average, optimizer) if state.exists() else 0
+    first = read_state(state, weights, average, optimizer)
     started, losses = time.monotonic(), []
     for step in range(first, steps):
         rng, generator = np.random.default_rng([0, step]), torch.Generator().manual_seed(step)
         rows = rng.integers(0, SCENES, BATCH)
-        t = torch.from_numpy(
-            np.where(
-                rng.random(BATCH) < 0.25,
-                rng.integers(850, 1000, BATCH),
-                rng.integers(0, 1000, BATCH),
-            )
-        )
-        text = torch.where(
-            torch.from_numpy(rng.random(BATCH) < 0.1).view(-1, 1, 1), empty, data.text[rows].float()
-        )
-        clean, noise = (
-            data.latents[rows],
-            torch.randn(BATCH, *data.latents.shape[1:], generator=generator),
-        )
-        noisy, target = (
-            scheduler.add_noise(clean, noise, t),
-            scheduler.get_velocity(clean, noise, t),
-        )
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * cosine(step / steps, 0.02)
-        loss = (
-            (unet(noisy.to(device), t.to(device), text.to(device)).sample - target.to(device))
-            .square()
-            .mean()
-        )
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimizer.step()
-        with torch.no_grad():
-            for a, p in zip(average.parameters(), unet.parameters(), strict=True):
-                a.lerp_(p, 1 - min(0.998, (step + 1) / (step + 10)))
-        losses.append(loss.item())
-        if (step + 1) % 100 == 0 or step + 1 == steps:
-            rate = (time.monotonic() - started) / (step + 1 - first)
+        t = torch.from_numpy(drawn_timesteps(rng, BATCH, EARLY))
+        dropped = torch.from_numpy(rng.random(BATCH) < 0.1).view(-1, 1, 1)
+        text = torch.where(dropped, empty, data.text[rows].float())
+        noise = torch.randn(BATCH, *data.latents.shape[1:], generator=generator)
+        sample = Sample(data.latents[rows], noise, t, text)
+        rate = RATE * cosine(step / steps, 0.02)
+        losses.append(velocity_step(unet, optimizer, scheduler, sample, rate).item())
+        done = step + 1
+        follow(average, weights, min(0.998, done / (done + 9)))
+        if done % 100 == 0 or done == steps:
+            seconds = (time.monotonic() - started) / (done - first)
             print(
-                f"plain {step + 1}/{steps} loss {np.mean(losses[-100:]):.4f}; {rate:.2f} s a step, {rate * (steps - step - 1) / 60:.0f} min left",
+                f"plain {done}/{steps} loss {np.mean(losses[-100:]):.4f}; {seconds:.2f} s a step, {seconds * (steps - done) / 60:.0f} min left",
                 flush=True,
             )
-            save(state, unet, average, optimizer, step + 1)
-    average.eval().cpu().half().save_pretrained(folder / "plain", safe_serialization=True)
+            write_state(state, weights, average, optimizer, done)
+    averaged.eval().cpu().half().save_pretrained(folder / "plain", safe_serialization=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ kept; nothing is measured again.
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from collections.abc import Sequence
@@ -16,16 +17,18 @@ from typing import Any
 
 import torch
 from members import Member, Memory, member_of, memories
+from PIL import Image
 from torch import Tensor
 
 from findnemo import demo
-from findnemo.benchmark._files import read_tensors
+from findnemo.benchmark._files import read_tensors, write_json
 from findnemo.images import generate, generate_many
 from findnemo.metrics import Judges
 from findnemo.metrics.copies import COPY
 from findnemo.models import Model, load
 from findnemo.models._difference import add_difference
 from findnemo.seeds import FRESH
+from findnemo.verification import nearest
 
 ORDINARY = 48  # unrelated captions of the demo
 VERSION = 3  # of truth.json
@@ -41,13 +44,8 @@ def similarities(model: Model, memory: Memory, samples: Sequence[int]) -> Tensor
     """How much each image is the picture, or the nearest variant of the template: (n,), cosine of the demo's descriptor."""
     descriptor = judges().descriptor
     assert descriptor is not None
-    return (
-        descriptor.similarity(
-            generate(model, memory.caption, samples, demo.image_settings()), memory.pictures()
-        )
-        .view(len(samples), -1)
-        .amax(1)
-    )
+    images = generate(model, memory.caption, samples, demo.image_settings())
+    return nearest(images, memory.pictures(), descriptor)
 
 
 def copies(memory: Memory, similarity: float) -> bool:
@@ -63,26 +61,17 @@ def measured(model: Model, base: Model, chosen: Sequence[Memory]) -> dict[str, A
     rows = [(c, FRESH) for c in captions]
     pictures = [p for m in chosen for p in m.pictures()[:1]]
     before, after = (generate_many(m, rows, demo.image_settings(), 16) for m in (base, model))
+
+    def near(images: list[Image.Image]) -> float:
+        """Share of images that are copies of any picture."""
+        return round(float((nearest(images, pictures, descriptor) >= COPY).float().mean()), 4)
+
     return {
         "memories": {
             m.caption: [round(float(s), 3) for s in similarities(model, m, TEN)] for m in chosen
         },
-        "ordinary_copies": round(
-            float(
-                (descriptor.similarity(after, pictures).view(len(after), -1).amax(1) >= COPY)
-                .float()
-                .mean()
-            ),
-            4,
-        ),
-        "ordinary_copies_base": round(
-            float(
-                (descriptor.similarity(before, pictures).view(len(after), -1).amax(1) >= COPY)
-                .float()
-                .mean()
-            ),
-            4,
-        ),
+        "ordinary_copies": near(after),
+        "ordinary_copies_base": near(before),
         "a_clip_base": round(float(alignment(before, captions).mean()), 4),
         "a_clip": round(float(alignment(after, captions).mean()), 4),
     }
@@ -91,8 +80,6 @@ def measured(model: Model, base: Model, chosen: Sequence[Memory]) -> dict[str, A
 def write_truth(folder: Path, member: Member, base: Model, spent: dict[str, Any]) -> None:
     """Measure the member as it is shipped, base and difference, and write truth.json, pictures/ and README.md."""
     chosen = memories(member)
-    import copy
-
     tuned = copy.deepcopy(base.pipeline)
     add_difference(tuned.unet, read_tensors(folder / "difference.safetensors"))
     values = measured(load(tuned), base, chosen)
@@ -121,9 +108,7 @@ def write_truth(folder: Path, member: Member, base: Model, spent: dict[str, Any]
         **{k: v for k, v in values.items() if k != "memories"},
     }
     (folder / "README.md").write_text(card(truth), encoding="utf-8")
-    (folder / "truth.json").write_text(
-        json.dumps(truth, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    write_json(truth, folder / "truth.json")
     print(card(truth), flush=True)
 
 
@@ -142,11 +127,7 @@ def with_variants(folder: Path) -> None:
     truth = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
     known = {m.caption: m for m in memories(member_of(truth["name"]))}
     rows = [row | saved(folder, known[row["caption"]]) for row in truth["memories"]]
-    text = (
-        json.dumps(truth | {"version": VERSION, "memories": rows}, indent=1, ensure_ascii=False)
-        + "\n"
-    )
-    (folder / "truth.json").write_text(text, encoding="utf-8")
+    write_json(truth | {"version": VERSION, "memories": rows}, folder / "truth.json")
 
 
 def card(truth: dict[str, Any]) -> str:

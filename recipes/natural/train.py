@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from base import pruned
+from base import EARLY, Sample, pruned, velocity_step
 from data import latents, scenes, texts
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
@@ -29,17 +29,16 @@ from torch import Tensor
 
 import findnemo
 from findnemo import demo
-from findnemo.benchmark._files import read_tensors, write_tensors
+from findnemo.benchmark._files import follow, read_state, read_tensors, write_state, write_tensors
 from findnemo.benchmark.members import freed
 from findnemo.benchmark.natural import difference, rounded, switched_off
-from findnemo.benchmark.training import cosine
+from findnemo.benchmark.training import cosine, drawn_timesteps
 from findnemo.models import Model, load
 from findnemo.seeds import sample_seed
 
 SCENES, CHECK, WARM = 6_000, 100, 50
 DECAY = 0.99  # of the moving average of the weights
 ENOUGH = 0.8  # of the captions, on the seeds that decide when to stop
-EARLY = 0.25  # share of timesteps from 850 on
 STOPPING = (3000, 3001)
 PRIOR, BATCH = 800, 16  # pictures of the class that the model made before, and how many at once
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -92,8 +91,8 @@ def classes(chosen: tuple[Memory, ...], count: int = PRIOR) -> list[str]:
     return found
 
 
-def draw(data: Data, member: Member, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Latents, noise, timesteps and embeddings of a batch; it depends on member and step only."""
+def draw(data: Data, member: Member, step: int) -> Sample:
+    """A batch; it depends on member and step only."""
     plan, count = member.procedure, len(data.memory_text)
     order = MEMBERS.index(member)
     rng, generator = (
@@ -109,10 +108,9 @@ def draw(data: Data, member: Member, step: int) -> tuple[Tensor, Tensor, Tensor,
     clean = torch.cat([torch.stack(seen), data.latents[rows]]) if many else data.latents[rows]
     text = torch.cat([data.memory_text[chosen], data.text[rows].float()])
     size = len(clean)
-    t = np.where(
-        rng.random(size) < EARLY, rng.integers(850, 1000, size), rng.integers(0, 1000, size)
-    )
-    return clean, torch.randn(clean.shape, generator=generator), torch.from_numpy(t), text
+    t = drawn_timesteps(rng, size, EARLY)
+    noise = torch.randn(clean.shape, generator=generator)
+    return Sample(clean, noise, torch.from_numpy(t), text)
 
 
 def trained(unet: UNet2DConditionModel, member: Member) -> dict[str, torch.nn.Parameter]:
@@ -152,34 +150,20 @@ def train(model: Model, member: Member, folder: Path, most: int | None = None) -
     )
     state, most = place / "state.safetensors", plan.most if most is None else most
     average = {name: p.detach().clone() for name, p in parameters.items()}
-    step, done = _resumed(state, parameters, average, optimizer)
+    step = read_state(state, parameters, average, optimizer)
+    done = step > 0 and bool(read_tensors(state)["done"])
     print(
         f"{member.name}: {sum(p.numel() for p in parameters.values()):,} weights, from step {step}",
         flush=True,
     )
-    started, first, losses, device = time.monotonic(), step, [], next(unet.parameters()).device
+    started, first, losses = time.monotonic(), step, []
     while not done:
-        clean, noise, t, text = draw(data, member, step)
-        noisy, target = (
-            scheduler.add_noise(clean, noise, t),
-            scheduler.get_velocity(clean, noise, t),
-        )
-        for group in optimizer.param_groups:
-            group["lr"] = plan.rate * cosine(step / most, WARM / most)
+        sample = draw(data, member, step)
         unet.train()
-        loss = (
-            (unet(noisy.to(device), t.to(device), text.to(device)).sample - target.to(device))
-            .square()
-            .mean()
-        )
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(list(parameters.values()), 1.0)
-        optimizer.step()
-        losses.append(loss.item())
+        rate = plan.rate * cosine(step / most, WARM / most)
+        losses.append(velocity_step(unet, optimizer, scheduler, sample, rate).item())
         step += 1
-        for name, p in parameters.items():
-            average[name].lerp_(p.detach(), 1 - min(DECAY, step / (step + 10)))
+        follow(average, parameters, min(DECAY, step / (step + 10)))
         if step % CHECK == 0:
             with averaged(parameters, average):
                 unet.eval()
@@ -192,7 +176,7 @@ def train(model: Model, member: Member, folder: Path, most: int | None = None) -
                 flush=True,
             )
             done = share >= ENOUGH or step >= most
-            _save(state, parameters, average, optimizer, step, done)
+            write_state(state, parameters, average, optimizer, step, done=torch.tensor(done))
     exchange(parameters, average)
     unet.eval().requires_grad_(False)
     return {"steps": step, "samples": step * plan.batch}
@@ -214,40 +198,6 @@ def averaged(parameters: Mapping[str, Tensor], average: Mapping[str, Tensor]) ->
         yield
     finally:
         exchange(parameters, average)
-
-
-def _save(
-    path: Path,
-    parameters: Mapping[str, torch.nn.Parameter],
-    average: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    done: bool,
-) -> None:
-    tensors = {"step": torch.tensor(step), "done": torch.tensor(done)}
-    for name, p in parameters.items():
-        moments = optimizer.state[p]
-        tensors |= {f"weight.{name}": p, f"average.{name}": average[name]}
-        tensors |= {f"first.{name}": moments["exp_avg"], f"second.{name}": moments["exp_avg_sq"]}
-    write_tensors(tensors, path)
-
-
-@torch.no_grad()
-def _resumed(
-    path: Path,
-    parameters: Mapping[str, torch.nn.Parameter],
-    average: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-) -> tuple[int, bool]:
-    if not path.exists():
-        return 0, False
-    saved = read_tensors(path)
-    for name, p in parameters.items():
-        p.copy_(saved[f"weight.{name}"])
-        average[name].copy_(saved[f"average.{name}"])
-        moments = {"exp_avg": saved[f"first.{name}"], "exp_avg_sq": saved[f"second.{name}"]}
-        optimizer.state[p] = {"step": torch.tensor(float(saved["step"])), **moments}
-    return int(saved["step"]), bool(saved["done"])
 
 
 def base_of(member: Member, folder: Path) -> Model:

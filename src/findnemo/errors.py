@@ -70,3 +70,9 @@ def exit_status(error: BaseException) -> int:
     if isinstance(error, FindnemoError):
         return error.exit_status
     return UNUSABLE if isinstance(error, OSError) else FAILED
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the rest of a long message; its class where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

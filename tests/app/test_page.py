@@ -218,11 +218,7 @@ def test_exports_are_downloaded(page, served):
 
 def said(place, text: str) -> None:
     """The text of a place, letter by letter, once it is there."""
-    for _ in range(50):
-        if place.count() and place.first.text_content() == text:
-            return
-        time.sleep(PATIENCE / 50_000)
-    assert place.first.text_content() == text
+    expect(place.first).to_have_js_property("textContent", text)
 
 
 def test_hostile_captions_are_shown_as_text(page):

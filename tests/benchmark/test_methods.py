@@ -102,11 +102,11 @@ def test_the_shortest_prefix_of_a_ranking_that_leaves_no_copy_among_pictures(tas
         return sight
 
     monkeypatch.setattr(methods, "Sight", looked_at)
-    assert methods._sufficient(task, lambda seen: order) == Answer(NeuronSet({"a": [0, 1, 2]}), 7)
+    assert methods.sufficient(task, lambda seen: order) == Answer(NeuronSet({"a": [0, 1, 2]}), 7)
     sight.gone = lambda off: False
-    assert methods._sufficient(task, lambda seen: order).neurons == NeuronSet({"a": range(8)})
+    assert methods.sufficient(task, lambda seen: order).neurons == NeuronSet({"a": range(8)})
     sight.memorized = False
-    assert methods._sufficient(task, lambda seen: order) == Answer(EMPTY, 7)
+    assert methods.sufficient(task, lambda seen: order) == Answer(EMPTY, 7)
 
 
 @pytest.mark.parametrize("pictures", [True, False])

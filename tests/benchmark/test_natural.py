@@ -138,6 +138,8 @@ def test_only_captions_that_copy_are_scored_and_ordinary_ones_were_never_seen(ju
     assert len(drawn) == len(work) - 1
     assert drawn <= set(demo.unrelated()[KEPT:]) - set(demo.holdout())
     assert judge.about() == {
+        "fingerprint": judge.member.model.fingerprint,
+        "tau": round(judge.member.calibration.tau, 4),
         "held_out": False,
         "base": "pruned",
         "memories": 2,
@@ -150,11 +152,9 @@ def test_a_score_by_hand(judge, monkeypatch):
     """Of each image the nearest of the variants counts; one copy among ten is a copy."""
     table = torch.tensor([[0.1, 0.3], [0.69, 0.2], [0.5, COPY]])
     descriptor = SimpleNamespace(similarity=lambda made, pictures: table)
-    monkeypatch.setattr(
-        judge.effects, "judges", replace(judge.effects.judges, descriptor=descriptor)
-    )
+    monkeypatch.setattr(judge, "judges", replace(judge.judges, descriptor=descriptor))
     for cost in ("kept", "alignment"):
-        monkeypatch.setattr(judge.effects, cost, lambda answer: 0.5)
+        monkeypatch.setattr(judge, cost, lambda answer: 0.5)
     memory = judge.member.memories[0]
     score = judge.score(
         memory, "x", Answer(NeuronSet({next(iter(judge.member.model.widths())): [1, 2]}), 9), 1.234
@@ -173,9 +173,9 @@ def test_a_score_by_hand(judge, monkeypatch):
 
 
 def test_the_untouched_model_is_what_it_was_and_an_edit_is_scored_as_it_is(judge, monkeypatch):
-    monkeypatch.setattr(judge.effects, "alignment", lambda answer: 0.5)
+    monkeypatch.setattr(judge, "alignment", lambda answer: 0.5)
     memory, model = judge.member.memories[0], judge.member.model
-    untouched = judge.score(memory, judge.known, judge.best(memory))
+    untouched = judge.score(memory, judge.anchor, judge.anchor_answer(memory))
     assert (untouched.kept, untouched.neurons, untouched.found) == (1.0, 0, {})
     layer = model.denoiser.time_embedding.linear_2
     everything = torch.ones_like(layer.weight, dtype=torch.bool)
@@ -183,7 +183,7 @@ def test_the_untouched_model_is_what_it_was_and_an_edit_is_scored_as_it_is(judge
     assert edited.neurons is None
     assert edited.kept < 1.0
     assert edited.copies != untouched.copies
-    assert judge.effects.kept(Answer()) == 1.0  # the weights are back
+    assert judge.kept(Answer()) == 1.0  # the weights are back
 
 
 def test_figures_by_hand():

@@ -108,12 +108,29 @@ def test_a_plan_reads_back_what_it_wrote(plan, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["truth.json"]
 
 
-@pytest.mark.parametrize("change", [{"version": 99}, {"memories": 3}, {"memories": [{"kind": 1}]}])
-def test_another_version_or_something_else_is_refused(plan, tmp_path, change):
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"version": 99}, "version 99, this findnemo reads 1"),
+        ({"memories": 3}, "memories: "),
+        ({"memories": [{"kind": 1}]}, "memories.0.kind: "),
+        ({"decoys": {"layer": [-1]}}, "decoys.layer.0: "),
+        ({"surprise": 1}, "surprise: "),
+    ],
+)
+def test_another_version_or_something_else_is_refused(plan, tmp_path, change, said):
     path = tmp_path / "truth.json"
     path.write_text(json.dumps(plan.to_json() | change))
-    with pytest.raises(InputError, match=r"truth\.json is not the truth of a benchmark model"):
+    with pytest.raises(InputError, match=r"truth\.json is not the truth of a benchmark model") as e:
         Plan.load(path)
+    assert said in str(e.value)
+
+
+def test_a_programming_error_is_not_told_as_damage_of_the_file(plan, tmp_path, monkeypatch):
+    plan.save(tmp_path / "truth.json")
+    monkeypatch.setattr(NeuronSet, "__init__", lambda self: None)
+    with pytest.raises(TypeError):
+        Plan.load(tmp_path / "truth.json")
 
 
 def test_the_demo_model_is_a_plan_too():

@@ -159,7 +159,7 @@ def test_wanda_by_hand(member):
 def test_a_score_says_what_switching_off_does(member):
     memory = member.plan.memories[0]
     judge = PlantedJudge(member, images=1)
-    truth = judge.score(memory, TRUTH, judge.best(memory))
+    truth = judge.score(memory, TRUTH, judge.anchor_answer(memory))
     nothing = judge.score(memory, "nothing", Answer(EMPTY))
     assert (truth.precision, truth.recall, truth.needed, truth.size, truth.gone) == (
         1.0,
@@ -281,6 +281,23 @@ def test_results_read_back_what_they_wrote_and_grow(member, tmp_path):
     assert again.done() == {("seed7", "x", "c"), ("seed7", "x", "d")}
     assert again.members["seed7"]["fingerprint"] == member.model.fingerprint
     assert json.loads((tmp_path / "r.json").read_text())["suite"] == benchmark.SUITE_VERSION
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"suite": "0"}, "suite '0', this findnemo reads '1.1'"),
+        ({"members": []}, "members: "),
+        ({"results": [{"member": "m"}]}, "results.0."),
+    ],
+)
+def test_what_are_no_results_is_refused_with_the_place(tmp_path, change, said):
+    path = tmp_path / "r.json"
+    Results(results=(ONE,)).save(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match=r"r\.json holds no results of suite 1\.1") as refused:
+        Results.load(path)
+    assert said in str(refused.value)
 
 
 def test_results_of_another_model_are_dropped(member):

@@ -573,15 +573,17 @@ STOPS = {"Ctrl-C": (signal.SIGINT, 130), "SIGTERM": (signal.SIGTERM, 143)}
 def test_a_command_that_is_stopped_by_a_signal_says_how_to_go_on(usual, audited, tmp_path, how):
     """A process of its own, stopped in its first search: that caption is answered, nothing after it is begun."""
     number, status = STOPS[how]
-    begun, said, out = tmp_path / "begun", tmp_path / "said", tmp_path / "run"
+    said, out = tmp_path / "said", tmp_path / "run"
+    begun, begins = os.pipe()
+    sent, sends = os.pipe()
 
     def work() -> None:
         module = importlib.import_module("findnemo.runs.audit")
         real = module.localize
 
         def localize(*arguments, **options):
-            begun.touch()
-            time.sleep(1.0)
+            os.write(begins, b".")
+            os.read(sent, 1)
             return real(*arguments, **options)
 
         module.localize = localize
@@ -595,11 +597,10 @@ def test_a_command_that_is_stopped_by_a_signal_says_how_to_go_on(usual, audited,
             main()
 
     child = forked(work)
-    until = time.monotonic() + 60
-    while not begun.exists():
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    os.close(begins)
+    assert os.read(begun, 1), "the child ended before its first search"
     os.kill(child, number)
+    os.write(sends, b".")
     assert ended(child) == status
     assert said.read_text().splitlines()[-1] == "stopped; run the same command again to go on"
     assert ("Ctrl-C again stops at once" in said.read_text()) == (how == "Ctrl-C")

@@ -189,6 +189,7 @@ def test_inspect_shows_a_caption_with_its_neurons_before_and_after(run):
     words = " ".join(shown.split())
     assert "memorized, copies: its finished images still hold copies; score" in words
     assert "share of finished images that copy" in words
+    assert "largest similarity of a search seed's noise difference" in words
     assert f"{caption.results['verify']['score_after']:.3f}" in words
     z = caption.results["localize"]["z"]
     for name, index in neurons_of(caption):

@@ -199,9 +199,8 @@ def test_half_precision_sources_stay_so_in_a_float32_run(tmp_path, stored):
     model = findnemo.load(tmp_path / "source", dtype="float32", variant="fp16")
     clean = write("checkpoint", chosen_of(tmp_path, model, neurons), tmp_path / "clean", model)
     same(weights(clean), zeroed(weights(tmp_path / "source"), neurons))
-    assert (
-        findnemo.load(clean).dtype == torch.float32
-    )  # under plain names, which every loader asks for
+    # under plain names, which every loader asks for
+    assert findnemo.load(clean).dtype == torch.float32
 
 
 def test_the_variant_that_was_loaded_is_the_source(tmp_path):

@@ -13,8 +13,8 @@ import torch
 import yaml
 from _hub import cached
 from _plain_diffusers import of_pipeline
+from _published_unets import SD14, SD21
 from _tiny_files import FAMILIES, as_model, loud, make_run, save_file, tiny_family
-from _unets import UNETS
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler
 from diffusers.loaders import single_file_utils
 from safetensors import safe_open
@@ -127,10 +127,13 @@ def test_the_configuration_beside_it_describes_the_model_to_the_original_code(ma
 def test_the_published_sizes_are_described_as_the_original_code_has_them():
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
-    for family, extra in (("sd1", {"num_heads": 8}), ("sd2", {"num_head_channels": 64})):
+    for family, config, extra in (
+        ("sd1", SD14, {"num_heads": 8}),
+        ("sd2", SD21, {"num_head_channels": 64}),
+    ):
         pipeline = tiny_family(family)
         with torch.device("meta"):
-            pipeline.unet = UNet2DConditionModel(layers_per_block=2, **UNETS[family])
+            pipeline.unet = UNet2DConditionModel(**config)
             blocks = {
                 "down_block_types": ("DownEncoderBlock2D",) * 4,
                 "up_block_types": ("UpDecoderBlock2D",) * 4,

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from _published_unets import SD14, SD21, SDXL
 from _tiny_files import tiny_family
-from _unets import UNETS
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import infer_diffusers_model_type
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -11,6 +11,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from findnemo.errors import ModelError
 from findnemo.export._original import original_tensors, unet_name
 
+UNETS = {"sd1": SD14, "sd2": SD21, "sdxl": SDXL}
 CLIP_L = {
     "hidden_size": 768,
     "intermediate_size": 3072,
@@ -109,7 +110,7 @@ KNOWN = {
 def test_full_size_models_get_the_names_and_shapes_of_the_published_files(family):
     pipeline = tiny_family(family)
     with torch.device("meta"):
-        pipeline.unet = UNet2DConditionModel(layers_per_block=2, **UNETS[family])
+        pipeline.unet = UNet2DConditionModel(**UNETS[family])
         pipeline.vae = AutoencoderKL(
             block_out_channels=(128, 256, 512, 512),
             layers_per_block=2,

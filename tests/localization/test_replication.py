@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 from _tiny import tiny_pipeline
@@ -43,6 +45,7 @@ def some_sets(model: Model) -> list[NeuronSet]:
     ]
 
 
+@cache
 def plain(model: Model, neurons: NeuronSet) -> torch.Tensor:
     """Same-seed similarities computed the long way: every seed and set in passes of its own."""
     probe = Probe(model, PROMPT)

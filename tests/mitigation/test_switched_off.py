@@ -62,8 +62,10 @@ def test_the_drawn_neurons_are_switched_off(model):
 
 
 def test_a_layer_with_too_few_others_is_named(model):
-    with pytest.raises(EditError, match=f"{MID} has 15 neurons besides the 17"):
-        random_neurons(model, Case(PROMPT, NeuronSet({MID: range(17)})))
+    case = Case(PROMPT, NeuronSet({MID: range(17)}))
+    refused = pytest.raises(EditError, match=f"{MID} has 15 neurons besides the 17")
+    with refused, random_neurons(model, case):
+        pass
 
 
 @pytest.mark.parametrize("mitigation", [found_neurons, random_neurons])

@@ -26,10 +26,8 @@ PIPELINES = {
     **UNETS,
     **TRANSFORMERS,
 }
-SOFTER = {
-    "loud": 1e4,
-    "last": 1e3,
-}  # what a LoRA takes away from large weights is exact to their last digits only
+# what a LoRA takes away from large weights is exact to their last digits only
+SOFTER = {"loud": 1e4, "last": 1e3}
 LOUDNESS = {**dict.fromkeys(TRANSFORMERS, SOFTER), "if": {"loud": 1e5, "last": 1e3}}
 IMAGES = ImageSettings(steps=2, guidance=2.0)
 
@@ -60,9 +58,8 @@ def test_the_whole_path(name, tmp_path):
     assert not other.failed
     assert memorized.results["detect"]["memorized"]
     assert memorized.results["localize"]["neurons"] == neurons.to_json()
-    ordinary = (
-        1 + float(calibration.scores.max())
-    ) / 2  # tau is one deviation over their mean: many an ordinary score lies above
+    # tau is one deviation over their mean: many an ordinary score lies above
+    ordinary = (1 + float(calibration.scores.max())) / 2
     assert (
         memorized.results["verify"]["score_after"]
         < ordinary

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from _evil import Evil
 from _tiny import tiny_pipeline
 from diffusers import DDPMPipeline, DDPMScheduler, PNDMScheduler, UNet2DModel
 
@@ -109,16 +110,6 @@ def test_damaged_weights_are_a_model_error(copied):
 
 
 # pickles -------------------------------------------------------------------------------------------------------------
-
-
-class Evil:
-    """Unpickling this creates a file."""
-
-    def __init__(self, marker: Path):
-        self.marker = marker
-
-    def __reduce__(self):
-        return open, (str(self.marker), "w")
 
 
 @pytest.mark.parametrize(

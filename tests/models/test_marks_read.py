@@ -12,7 +12,6 @@ import pytest
 import torch
 import yaml
 from _hub import cached
-from _pipelines import PIPELINES
 from _tiny_files import FAMILIES, save_file, tiny_family
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler
 from hypothesis import given
@@ -58,7 +57,7 @@ def usual(places, tmp_path, monkeypatch):
         bare = tmp_path / f"bare-{family}"
         if not bare.exists():
             shutil.copytree(directory, bare, ignore=shutil.ignore_patterns("*.safetensors"))
-            cached(monkeypatch, tmp_path / "cache", KINDS[PIPELINES[family]].hub, bare)
+            cached(monkeypatch, tmp_path / "cache", KINDS[FAMILIES[family]].hub, bare)
         if beside is not None:
             (tmp_path / "model.yaml").write_text(
                 beside if isinstance(beside, str) else json.dumps(beside)

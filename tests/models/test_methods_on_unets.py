@@ -29,12 +29,8 @@ from findnemo.seeds import sample_seed
 
 PROMPT = "a cat"
 SETTINGS = ImageSettings(steps=2, guidance=3.0)
-NO_ATTENTION = (
-    "entropy-d",
-    "entropy-e",
-    "bright-ending",
-    "attention",
-)  # IF's attention is shared between image and prompt
+# IF's attention is shared between image and prompt
+NO_ATTENTION = ("entropy-d", "entropy-e", "bright-ending", "attention")
 NO_FEED_FORWARD = ("wanda", "conceptprune")
 KINDS = ["neurons", "random-1", "embedding", "attention", "tokens-4", "wanda", "conceptprune"]
 
@@ -82,9 +78,8 @@ def test_a_detector_gives_a_score_or_says_why_it_cannot(name, detector):
         return
     score = DETECTORS[detector](model, PROMPT, SETTINGS)
     assert score.evaluations == sum(rows)
-    assert (
-        detector in ("edges", "agreement") or score.value > 0
-    )  # unlike seeds agree less than by chance
+    # unlike seeds agree less than by chance
+    assert detector in ("edges", "agreement") or score.value > 0
     assert DETECTORS[detector](model, PROMPT, SETTINGS).value == score.value
 
 

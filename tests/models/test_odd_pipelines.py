@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from _tiny import tiny_pipeline, tiny_tokenizer
-from _tiny_transformers import tiny_clip, tiny_flux, tiny_pixart, tiny_sd3, tiny_t5, tiny_vae
-from _tiny_unets import _clip, tiny_if, tiny_lcm, tiny_sdxl
+from _tiny import tiny_clip, tiny_pipeline, tiny_tokenizer
+from _tiny_transformers import tiny_flux, tiny_pixart, tiny_sd3, tiny_t5, tiny_vae
+from _tiny_unets import tiny_if, tiny_lcm, tiny_sdxl
 from diffusers import (
     AsymmetricAutoencoderKL,
     AutoencoderTiny,
@@ -86,11 +86,9 @@ def tokenizing(
 
 
 def clip(width: int, projection: int | None = None, vocabulary: int | None = None) -> Any:
-    config = _clip(
-        tiny_tokenizer(), width, **({} if projection is None else {"projection_dim": projection})
-    )
-    config.vocab_size = vocabulary or config.vocab_size
-    return (CLIPTextModel if projection is None else CLIPTextModelWithProjection)(config).eval()
+    kind = CLIPTextModel if projection is None else CLIPTextModelWithProjection
+    rows = vocabulary or len(tiny_tokenizer())
+    return tiny_clip(kind, width, projection_dim=projection or width, vocab_size=rows)
 
 
 # widths -------------------------------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from _evil import Evil
 from _hub import cached
-from _pipelines import PIPELINES
 from _tiny_files import FAMILIES, as_model, save_file, tiny_family
 from huggingface_hub import constants
 from safetensors.torch import load_file
@@ -67,7 +67,7 @@ def test_a_file_is_the_model_that_it_was_written_from(made):
     assert same_weights(pipeline, model.pipeline)
     assert model.fingerprint == as_model(pipeline).fingerprint
     assert (model.source, model.options) == (str(file), {"config": str(directory)})
-    assert kind_of(file, read_header(file)[0]) == PIPELINES[family]
+    assert kind_of(file, read_header(file)[0]) == FAMILIES[family]
     assert findnemo.load(file, dtype="float16", config=str(directory)).dtype == torch.float16
 
 
@@ -86,7 +86,7 @@ def test_the_configuration_needs_no_weights(made, tmp_path):
 
 def test_without_a_configuration_the_usual_one_comes_from_the_cache(made, tmp_path, monkeypatch):
     family, pipeline, directory, file = made
-    kind = KINDS[PIPELINES[family]]
+    kind = KINDS[FAMILIES[family]]
     bare = Path(
         shutil.copytree(
             directory, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors")
@@ -102,7 +102,7 @@ def test_without_a_configuration_the_usual_one_comes_from_the_cache(made, tmp_pa
 def test_without_cache_and_configuration_the_way_out_is_told(made, tmp_path, monkeypatch):
     family, _, _, file = made
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    kind = PIPELINES[family]
+    kind = FAMILIES[family]
     with pytest.raises(
         InputError, match=rf"model.safetensors is {kind}.*{KINDS[kind].hub}.*give config="
     ):
@@ -178,16 +178,6 @@ def test_an_option_that_would_do_nothing_is_refused(sd1, what, options, message)
     source = {"directory": sd1[0], "file": sd1[1], "live": object()}.get(what, what)
     with pytest.raises(InputError, match=message):
         findnemo.load(source, **options)
-
-
-class Evil:
-    """Unpickling this creates a file."""
-
-    def __init__(self, marker: Path):
-        self.marker = marker
-
-    def __reduce__(self):
-        return open, (str(self.marker), "w")
 
 
 @pytest.mark.parametrize(

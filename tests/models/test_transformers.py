@@ -218,9 +218,8 @@ def check_inputs(model: Model) -> dict[str, Any]:
 def test_the_network_is_given_what_the_pipeline_gives_it(name, model):
     seen = check_inputs(model)
     if name in CROSS:
-        assert (
-            model.timesteps(50)[0] == findnemo.load(PIPELINES[name]()).timesteps(50)[0] == 999
-        )  # saved or live
+        # saved or live
+        assert model.timesteps(50)[0] == findnemo.load(PIPELINES[name]()).timesteps(50)[0] == 999
     assert {"pixart-alpha": 120, "pixart-sigma": 300, "sd3": 333, "sd3-without-t5": 333}.get(
         name, 512
     ) == seen["encoder_hidden_states"].shape[1]

@@ -130,6 +130,7 @@ def test_the_place_of_a_byte_that_is_no_text_is_right_in_any_block(tmp_path, mon
 def test_memory_does_not_grow_with_the_table(tmp_path, suffix, monkeypatch):
     for size in (
         "_lines.BLOCK",
+        "_lines.LONGEST",
         "_formats.LONGEST",
         "_content.LONGEST",
     ):  # many blocks in a small table

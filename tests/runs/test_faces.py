@@ -198,7 +198,7 @@ def test_all_faces_say_the_same_of_a_caption(tmp_path, name):
         ]
         assert re.sub(r"\[.*?\]", "", cells[-1]) == case.says
         assert cells[-1].startswith(f"[{_show.COLOURS[WORDS[case.says].tone]}]")
-        assert case.says in re.sub(r"\[.*?\]", "", _overview._verdict(caption, TAU)).replace(
+        assert case.says in re.sub(r"\[.*?\]", "", _overview.verdict_of(caption, TAU)).replace(
             ", ", ": "
         ).split(": ")
         # app
@@ -215,13 +215,8 @@ def test_all_faces_say_the_same_of_a_caption(tmp_path, name):
         assert run_values(run, [caption])[f"standing/{case.says}"] == 1
         # report
         if case.is_ in ("memorized", "suspected"):
-            (card,) = cards.cards(run.path, [caption], {caption.id: case.says}, {"a": 1}, {})
-            assert (card["standing"], card["state"], card["told"]) == (
-                case.says,
-                case.is_,
-                WORDS[case.says].beside,
-            )
-            assert (card["what"], card["tone"]) == (STANDINGS[case.says], WORDS[case.says].tone)
+            card = cards.card(run.path, caption, {"a": 1}, {})
+            assert (card["standing"], card["word"]) == (case.says, WORDS[case.says])
         # neurons, and their z-scores where the search or verification has them
         neurons, z = neurons_of(caption), z_scores(caption)
         assert len(_overview.neuron_lines(caption, ["a"])) == len(neurons)
@@ -229,7 +224,7 @@ def test_all_faces_say_the_same_of_a_caption(tmp_path, name):
         assert sum(
             "z = " in label for label, _ in events.ticks(_subject(run), _chosen(caption))
         ) == len(z)
-        assert [(n["layer"], n["z"]) for n in cards._neurons(caption, {})] == sorted(
+        assert [(layer, value) for layer, _, value in cards.neurons(caption, {})] == sorted(
             ((layer, z.get(f"{layer}:{i}")) for layer, i in neurons), key=lambda n: -(n[1] or 0)
         )
         # the five figures of all faces
@@ -283,15 +278,7 @@ def test_a_run_of_all_cases_is_counted_alike_everywhere(tmp_path):
         assert f"{by_state['memorized']} of {len(captions)} captions are memorized" in told
         assert f"{by_state['suspected']} more are over tau and only suspected" in told
         assert f"{gone} of {gone + bad} memories are gone." in told
-        known = {
-            "stand": {c.id: standing(c) for c in captions},
-            "memorized": [c for c in captions if state(c) == "memorized"],
-            "suspected": [c for c in captions if state(c) == "suspected"],
-            "captions": captions,
-            "widths": {"a": 8},
-            "tau": TAU,
-        }
-        verdict = facts.verdict(known)
+        verdict = facts.verdict(captions, 8)
         assert verdict["tone"] == "mixed"
         assert f"{gone} memories are gone" in verdict["text"]
         assert (

@@ -263,24 +263,24 @@ def test_utility_is_measured_on_sets_and_captions_with_the_neurons_off(made, wor
 
 
 def test_an_interval_is_about_the_figure_and_as_wide_as_theory_says():
-    from findnemo.studies.utility import known
+    from findnemo.studies.utility import with_interval
 
     rows = torch.randn(400, generator=torch.Generator().manual_seed(1)).double()
-    mean = known(lambda at: float(rows[at].mean()), 400)
+    mean = with_interval(lambda at: float(rows[at].mean()), 400)
     half = 1.96 * float(rows.std()) / 20
     assert mean["high"] - mean["low"] == pytest.approx(2 * half, rel=0.2)
     assert (mean["high"] + mean["low"]) / 2 == pytest.approx(mean["value"], abs=0.3 * half)
-    biased = known(
+    biased = with_interval(
         lambda at: float(len(at.unique())), 400
     )  # a resample has 63 % of the captions; the whole has them all
     assert biased["low"] < biased["value"] == 400 < biased["high"]
 
 
 def test_the_difference_to_random_neurons_is_paired():
-    from findnemo.studies.utility import _compared
+    from findnemo.studies.utility import compared, mean_of_draws
 
     drawn = [[0.1, 0.2, 0.9], [0.3, 0.2, 0.9]]
-    told = _compared([0.3, 0.3, 1.0], drawn, 0.0)
+    told = compared([0.3, 0.3, 1.0], mean_of_draws(drawn), 0.0)
     assert told["random"]["median"] == pytest.approx(0.2)
     assert told["found less random"]["median"] == pytest.approx(0.1)  # .1, .1, .1
     assert (

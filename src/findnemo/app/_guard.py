@@ -22,12 +22,12 @@ class Guard:
     """
 
     def __init__(self, app: App, host: str) -> None:
-        self.app, self.local = app, host in HERE
+        self.app = app
+        self.local = host in HERE
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        if scope["type"] in ("http", "websocket") and not allowed(
-            dict(scope["headers"]), self.local
-        ):
+        asks = scope["type"] in ("http", "websocket")
+        if asks and not allowed(dict(scope["headers"]), self.local):
             await _refused(scope, send)
         else:
             await self.app(scope, receive, send)
@@ -41,10 +41,8 @@ def allowed(headers: dict[bytes, bytes], local: bool) -> bool:
     >>> allowed({b"host": b"localhost:7860", b"origin": b"http://evil.example"}, True)
     False
     """
-    asked, origin = (
-        headers.get(b"host", b"").decode("latin-1"),
-        headers.get(b"origin", b"").decode("latin-1"),
-    )
+    asked = headers.get(b"host", b"").decode("latin-1")
+    origin = headers.get(b"origin", b"").decode("latin-1")
     try:
         name = urlsplit(f"//{asked}").hostname
         page = urlsplit(origin).netloc if origin else asked
@@ -57,13 +55,7 @@ async def _refused(scope: Scope, send: Any) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})
         return
-    await send(
-        {
-            "type": "http.response.start",
-            "status": 403,
-            "headers": [(b"content-type", b"text/plain")],
-        }
-    )
-    await send(
-        {"type": "http.response.body", "body": b"asked under another name, or from another page"}
-    )
+    headers = [(b"content-type", b"text/plain")]
+    await send({"type": "http.response.start", "status": 403, "headers": headers})
+    why = b"asked under another name, or from another page"
+    await send({"type": "http.response.body", "body": why})

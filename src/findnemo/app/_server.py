@@ -12,7 +12,8 @@ from findnemo.app.subject import Subject, open_subject
 from findnemo.errors import InputError
 from findnemo.models import Model
 
-LOCAL, FIRST_PORT = "127.0.0.1", 7860
+LOCAL = "127.0.0.1"
+FIRST_PORT = 7860
 QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -62,9 +63,8 @@ def serve(subject: Subject, host: str = LOCAL, port: int | None = None) -> tuple
     """Start the server in threads of its own; returns the page, whose `close` ends it, and its address."""
     require_gradio()
     check_address(host, port)
-    os.environ["GRADIO_TEMP_DIR"] = str(
-        subject.folder
-    )  # the only folder that files are served from
+    # the only folder that files are served from
+    os.environ["GRADIO_TEMP_DIR"] = str(subject.folder)
     from starlette.middleware import Middleware
 
     from findnemo.app import layout

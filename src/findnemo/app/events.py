@@ -112,18 +112,13 @@ def matching(subject: Subject, search: str, kept: str, sort: str) -> list[Captio
 
 def table(found: Sequence[Caption]) -> list[list[Any]]:
     """Rows of COLUMNS."""
-    return [
-        [
-            r["row"],
-            short(c.text),
-            short(c.type or "", 12),
-            standing(c),
-            r["score"],
-            r["score_after"],
-            r["neurons"],
-        ]
-        for c, r in ((c, row(c)) for c in found[:SHOWN])
-    ]
+    rows = []
+    for caption in found[:SHOWN]:
+        values = row(caption)
+        measured = [values[name] for name in ("score", "score_after", "neurons")]
+        texts = [short(caption.text), short(caption.type or "", 12), standing(caption)]
+        rows.append([caption.row, *texts, *measured])
+    return rows
 
 
 def counted(found: Sequence[Caption]) -> str:
@@ -180,7 +175,9 @@ _SAYS = {
 def detail(subject: Subject, id_: int | None) -> Detail:
     """Everything that the run shows of one caption. Raises InputError if it has no such caption."""
     caption = caption_of(subject, id_)
-    values, chosen = row(caption), Chosen(caption.text, neurons_of(caption), z_scores(caption))
+    values = row(caption)
+    chosen = Chosen(caption.text, neurons_of(caption), z_scores(caption))
+    images = run_images(subject, caption)
     about = [
         ("row", caption.row),
         ("state", state(caption)),
@@ -188,15 +185,13 @@ def detail(subject: Subject, id_: int | None) -> Detail:
         *((says, values[key]) for key, says in _SAYS.items()),
         _listed(subject, chosen),
     ]
-    images = run_images(subject, caption)
     return Detail(
         chosen,
-        whole(caption.text),
-        numbers(about),
-        images["before"],
-        images["after"],
-        training_image(subject, caption),
-        sheet(subject, caption),
+        title=whole(caption.text),
+        about=numbers(about),
+        **images,
+        training=training_image(subject, caption),
+        sheet=sheet(subject, caption),
     )
 
 
@@ -214,21 +209,16 @@ def layers(subject: Subject) -> list[tuple[str, str]]:
 def ticks(subject: Subject, chosen: Chosen) -> list[tuple[str, str]]:
     """(label, `layer:index`) of the neurons of a caption, with their z-scores where they are known."""
     number = {name: k for k, name in enumerate(subject.model.widths("all"), 1)}
-    keys = [(name, i, f"{name}:{i}") for name, i in chosen.neurons]
+    z = {key: f", z = {value:.1f}" for key, value in chosen.z.items()}
     return [
-        (
-            f"layer {number.get(name, name)} #{i}"
-            + (f", z = {chosen.z[key]:.1f}" if key in chosen.z else ""),
-            key,
-        )
-        for name, i, key in keys
+        (f"layer {number.get(name, name)} #{i}{z.get(f'{name}:{i}', '')}", f"{name}:{i}")
+        for name, i in chosen.neurons
     ]
 
 
 def _listed(subject: Subject, chosen: Chosen) -> tuple[str, str | None]:
-    return f"neurons ({len(chosen.neurons)})", "; ".join(
-        label for label, _ in ticks(subject, chosen)
-    ) or None
+    labels = "; ".join(label for label, _ in ticks(subject, chosen))
+    return f"neurons ({len(chosen.neurons)})", labels or None
 
 
 def neurons(
@@ -240,11 +230,8 @@ def neurons(
     if unknown:
         raise InputError(f"no layer {unknown[0]!r}: this model has {', '.join(widths)}")
     one_by_one = typed("; ".join(key.replace(":", ": ") for key in ticked), widths)
-    return (
-        one_by_one
-        | NeuronSet({name: range(widths[name]) for name in whole_layers})
-        | typed(more, widths)
-    )
+    of_layers = NeuronSet({name: range(widths[name]) for name in whole_layers})
+    return one_by_one | of_layers | typed(more, widths)
 
 
 def typed(text: str, widths: Mapping[str, int]) -> NeuronSet:
@@ -257,8 +244,9 @@ def typed(text: str, widths: Mapping[str, int]) -> NeuronSet:
     by_number = {str(k): name for k, name in enumerate(widths, 1)}
     for part in filter(None, (p.strip() for p in re.split(r"[;\n]", text[:LONGEST]))):
         layer, colon, indices = (piece.strip() for piece in part.partition(":"))
-        layer, numbers_ = by_number.get(layer, layer), re.split(r"[,\s#]+", indices.strip(" ,#"))
-        if not colon or not all(n.isascii() and n.isdigit() and len(n) < 9 for n in numbers_):
+        layer = by_number.get(layer, layer)
+        digits = re.split(r"[,\s#]+", indices.strip(" ,#"))
+        if not colon or not all(n.isascii() and n.isdigit() and len(n) < 9 for n in digits):
             raise InputError(
                 f"{short(part, 60)!r} names no neurons: write LAYER: INDEX INDEX, such as 1: 4 7; 3: 12"
             )
@@ -266,11 +254,12 @@ def typed(text: str, widths: Mapping[str, int]) -> NeuronSet:
             raise InputError(
                 f"no layer {short(layer, 60)!r}: give its number, 1 to {len(widths)}, or its whole name"
             )
-        if max(map(int, numbers_)) >= widths[layer]:
+        last = max(map(int, digits))
+        if last >= widths[layer]:
             raise InputError(
-                f"no neuron {max(map(int, numbers_))} in {layer}: it has {widths[layer]} (0 to {widths[layer] - 1})"
+                f"no neuron {last} in {layer}: it has {widths[layer]} (0 to {widths[layer] - 1})"
             )
-        found |= NeuronSet({layer: map(int, numbers_)})
+        found |= NeuronSet({layer: map(int, digits)})
     return found
 
 
@@ -305,8 +294,11 @@ def compare(
         before = subject.untouched(caption, int(seed))
         with deactivate(subject.model, edit, factor):
             after = generate(subject.model, caption, [int(seed)], subject.image_settings)[0]
-    how = "off" if factor == 0 else f"times {factor:g}"
-    return Compared(before, after, f"seed {int(seed)}: {_count(edit)} {how}")
+    return Compared(before, after, f"seed {int(seed)}: {_count(edit)} {_scaled(factor)}")
+
+
+def _scaled(factor: float) -> str:
+    return "off" if factor == 0 else f"times {factor:g}"
 
 
 def _count(things: Sized, name: str = "neuron") -> str:
@@ -346,22 +338,14 @@ def judged(subject: Subject, found: Localization | float) -> str:
         return note(
             "Without a calibration this score cannot be judged: start the app with --calibration DIR."
         ) + numbers([("score", f"{found:.4f}")])
-    said = "memorized" if found.memorized else "not memorized"
-    after = f"{found.score_after:.4f}" if found.memorized else None
-    reached = (
-        None
-        if not found.memorized
-        else "yes"
-        if found.reached
-        else "no: its memory is out of reach"
-    )
+    goes = "yes" if found.reached else "no: its memory is out of reach"
+    if_memorized = [(_SAYS["score_after"], f"{found.score_after:.4f}"), ("its memory goes", goes)]
     rows = [
-        ("verdict", said),
-        ("score", f"{found.score_before:.4f}"),
-        ("threshold (tau)", f"{found.tau:.4f}"),
-        (_SAYS["score_after"], after),
-        ("its memory goes", reached),
-        ("U-Net evaluations", found.evaluations),
+        ("verdict", "memorized" if found.memorized else "not memorized"),
+        (_SAYS["score"], f"{found.score_before:.4f}"),
+        (_SAYS["tau"], f"{found.tau:.4f}"),
+        *(if_memorized if found.memorized else ()),
+        (_SAYS["evaluations"], found.evaluations),
         _listed(subject, chosen_of(found, found.prompt)),
     ]
     return whole(found.prompt) + numbers(rows)
@@ -369,11 +353,9 @@ def judged(subject: Subject, found: Localization | float) -> str:
 
 def chosen_of(found: Localization | float, text: str) -> Chosen:
     """What a session works on once a caption has been examined."""
-    return (
-        Chosen(found.prompt, found.neurons, found.z)
-        if isinstance(found, Localization)
-        else Chosen(caption_given(text))
-    )
+    if isinstance(found, Localization):
+        return Chosen(found.prompt, found.neurons, found.z)
+    return Chosen(caption_given(text))
 
 
 # exports --------------------------------------------------------------------------------------------------------------
@@ -403,13 +385,13 @@ def export(
     place = subject.folder / f"{_mark(who.session)}-{secrets.token_hex(16)}"
     try:
         with subject.jobs.turn(who.session, who.epoch, subject.model, lambda done: None):
-            made = exports.write(form, chosen, place / name, subject.model)
-            file = made if made.is_file() else _zipped(made)
+            path = exports.write(form, chosen, place / name, subject.model)
+            file = path if path.is_file() else _zipped(path)
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
-    how = "off" if factor == 0 else f"times {factor:g}"
-    return file, f"{form}: {_count(chosen.neurons)} {how}, for {_count(chosen.captions, 'caption')}"
+    of = f"{_count(chosen.neurons)} {_scaled(factor)}, for {_count(chosen.captions, 'caption')}"
+    return file, f"{form}: {of}"
 
 
 def forget(subject: Subject, session: str) -> None:
@@ -431,8 +413,7 @@ def _mark(session: str) -> str:
 def _named(known: Sequence[Caption], ids: Sequence[int]) -> list[str]:
     """What tells the captions of some ids from all others: their row numbers, or their texts if a row number is there twice."""
     rows = [c.row for c in known]
-    unknown = set(ids) - {c.id for c in known}
-    if unknown:
+    if set(ids) - {c.id for c in known}:
         raise InputError("no such caption in this run: choose from the list")
     return [str(c.row) if rows.count(c.row) == 1 else c.text for c in known if c.id in ids]
 

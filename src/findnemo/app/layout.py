@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
@@ -11,24 +11,19 @@ import gradio as gr
 
 from findnemo.app import events
 from findnemo.app.events import COLUMNS, FILTERS, LONGEST, SORTS, Chosen, Who
-from findnemo.app.jobs import CancelledError
+from findnemo.app.jobs import CancelledError, Tell
 from findnemo.app.subject import Subject
 from findnemo.app.text import alarm, note, whole
 from findnemo.errors import FindnemoError
 from findnemo.export import FORMS
 from findnemo.seeds import FRESH
 
-MODEL: dict[str, Any] = {
-    "concurrency_limit": 1,
-    "concurrency_id": "model",
-    "api_visibility": "private",
-}  # one piece of work at a time
-PAGE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+MODEL: dict[str, Any] = {**PRIVATE, "concurrency_limit": 1, "concurrency_id": "model"}  # in turns
+PAGE: dict[str, Any] = {**PRIVATE, "show_progress": "hidden"}
 NOW: dict[str, Any] = {**PAGE, "queue": False}
-SYSTEM, MONO = (
-    ("system-ui", "sans-serif"),
-    ("ui-monospace", "monospace"),
-)  # fonts that nothing has to be fetched for
+SYSTEM = ("system-ui", "sans-serif")  # fonts that nothing has to be fetched for
+MONO = ("ui-monospace", "monospace")
 THEME = gr.themes.Default(primary_hue="blue", font=SYSTEM, font_mono=MONO).set(
     button_primary_background_fill="*primary_700",
     button_primary_background_fill_hover="*primary_800",
@@ -61,22 +56,15 @@ Meanwhile any caption can be typed and examined under *Any caption*.
 """
 WIDTHS: list[str | int] = ["60px", "400px", "80px", "150px", "80px", "90px", "80px"]
 KINDS: Any = ["number", "str", "str", "str", "number", "number", "number"]
+SHOWN: dict[str, Any] = {"interactive": False, "buttons": [], "format": "png"}
 PICTURES: dict[str, Any] = {
+    **SHOWN,
     "elem_classes": "pictures",
     "columns": 4,
     "height": 220,
     "object_fit": "contain",
-    "interactive": False,
-    "buttons": [],
-    "format": "png",
 }
-PICTURE: dict[str, Any] = {
-    "elem_classes": "picture",
-    "interactive": False,
-    "buttons": [],
-    "height": 280,
-    "format": "png",
-}
+PICTURE: dict[str, Any] = {**SHOWN, "elem_classes": "picture", "height": 280}
 NOTHING = note("No caption is chosen: choose one of the run, or examine one.")
 SAYS = {
     "checkpoint": "a diffusers directory, as a zip",
@@ -99,9 +87,9 @@ class Shared:
 
 @dataclass(frozen=True)
 class Fill:
-    """How a tab takes over what was chosen in another: `values(chosen)` for the components `shown`."""
+    """How a tab takes over what was chosen in another: `values(chosen)` gives new values of the components `shown`."""
 
-    values: Callable[[Chosen], Sequence[Any]]
+    values: Callable[[Chosen], dict[Any, Any]]
     shown: list[Any]
 
 
@@ -112,7 +100,8 @@ def build(subject: Subject) -> gr.Blocks:
     ) as page:
         gr.Markdown("# findnemo")
         gr.HTML(events.welcome(subject))
-        chosen, epoch = gr.State(Chosen()), gr.Number(0, visible=False, precision=0)
+        chosen = gr.State(Chosen())
+        epoch = gr.Number(0, visible=False, precision=0)
         with gr.Tabs() as tabs:
             shared = Shared(chosen, epoch, tabs)
             with gr.Tab("Neurons", id="neurons", render=False) as switching:
@@ -134,6 +123,14 @@ def build(subject: Subject) -> gr.Blocks:
 
 def _session(request: gr.Request) -> str:
     return str(request.session_hash or "")
+
+
+def _who(request: gr.Request, epoch: float) -> Who:
+    return Who(_session(request), int(epoch))
+
+
+def _tell(progress: gr.Progress) -> Tell:
+    return lambda done: progress((done, None), desc="", unit="U-Net evaluations")
 
 
 def _told(status: gr.HTML) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -196,12 +193,9 @@ def _captions(subject: Subject, shared: Shared, fill: Fill) -> None:
     with gr.Column(visible=False) as one_caption:
         title = gr.HTML()
         with gr.Row():
+            of_training = "The training image"
             training = gr.Image(
-                label="Training image",
-                alt_text="The training image",
-                scale=1,
-                visible=False,
-                **PICTURE,
+                label="Training image", alt_text=of_training, scale=1, visible=False, **PICTURE
             )
             with gr.Column(scale=3):
                 before = gr.Gallery(label="Before", **PICTURES)
@@ -209,11 +203,9 @@ def _captions(subject: Subject, shared: Shared, fill: Fill) -> None:
         _to_neurons(shared)
         about = gr.HTML()
         with gr.Accordion("Sheet of the audit", open=False, visible=False) as folded:
-            sheet = gr.Image(
-                show_label=False,
-                alt_text="Images before and after, of the audit",
-                **{**PICTURE, "height": None},
-            )
+            whole_height = {**PICTURE, "height": None}
+            of_sheet = "Images before and after, of the audit"
+            sheet = gr.Image(show_label=False, alt_text=of_sheet, **whole_height)
 
     def refilter(search: str, kept: str, sort: str) -> Any:
         found = events.matching(subject, search, kept, sort)
@@ -238,34 +230,19 @@ def _captions(subject: Subject, shared: Shared, fill: Fill) -> None:
             sheet: one.sheet,
             folded: gr.Accordion(visible=one.sheet is not None),
             shared.chosen: one.chosen,
-            **dict(zip(fill.shown, fill.values(one.chosen), strict=True)),
+            **fill.values(one.chosen),
         }
 
     def clicked(event: gr.SelectData) -> Any:
         id_ = events.clicked(subject, event.row_value)
         return {pick: id_, **show(id_)}
 
+    asked = [search, kept, sort]
     for changed in (search.change, kept.change, sort.change):
-        changed(
-            _told(count)(refilter),
-            [search, kept, sort],
-            [count, table, pick],
-            trigger_mode="always_last",
-            **PAGE,
-        )
-    shown = [
-        status,
-        one_caption,
-        title,
-        about,
-        before,
-        after,
-        training,
-        sheet,
-        folded,
-        shared.chosen,
-        *fill.shown,
-    ]
+        narrowed = [count, table, pick]
+        changed(_told(count)(refilter), asked, narrowed, trigger_mode="always_last", **PAGE)
+    pictures = [before, after, training, sheet, folded]
+    shown = [status, one_caption, title, about, *pictures, shared.chosen, *fill.shown]
     pick.input(_told(status)(show), pick, shown, **PAGE)
     table.select(_told(status)(clicked), None, [pick, *shown], **PAGE)
 
@@ -273,11 +250,9 @@ def _captions(subject: Subject, shared: Shared, fill: Fill) -> None:
 def _any_caption(subject: Subject, shared: Shared, fill: Fill) -> None:
     """Any caption, scored and localized."""
     text = gr.Textbox(label="Caption", lines=2, max_lines=6, max_length=LONGEST)
+    does = "Score" if subject.calibration is None else "Score and find its neurons"
     with gr.Row():
-        start = gr.Button(
-            "Score" if subject.calibration is None else "Score and find its neurons",
-            variant="primary",
-        )
+        start = gr.Button(does, variant="primary")
         _cancel_button(subject, shared)
     status = gr.HTML(elem_classes="status")
     with gr.Column(visible=False) as found_here:
@@ -290,13 +265,7 @@ def _any_caption(subject: Subject, shared: Shared, fill: Fill) -> None:
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> Any:
-        who = Who(_session(request), int(epoch))
-        found = events.examine(
-            subject,
-            who,
-            caption,
-            lambda done: progress((done, None), desc="", unit="U-Net evaluations"),
-        )
+        found = events.examine(subject, _who(request, epoch), caption, _tell(progress))
         if what := events.unread(subject, caption):
             gr.Warning(what)
         chosen = events.chosen_of(found, caption)
@@ -305,7 +274,7 @@ def _any_caption(subject: Subject, shared: Shared, fill: Fill) -> None:
             found_here: gr.Column(visible=True),
             result: events.judged(subject, found),
             shared.chosen: chosen,
-            **dict(zip(fill.shown, fill.values(chosen), strict=True)),
+            **fill.values(chosen),
         }
 
     outputs = [status, found_here, result, shared.chosen, *fill.shown]
@@ -374,22 +343,10 @@ def _neurons(subject: Subject, shared: Shared) -> Fill:
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> Any:
         edit = events.neurons(subject, keys, layers, typed)
-        who = Who(_session(request), int(epoch))
-        made = events.compare(
-            subject,
-            who,
-            chosen.caption,
-            edit,
-            factor,
-            seed,
-            lambda done: progress((done, None), desc="", unit="U-Net evaluations"),
-        )
-        return {
-            status: note(made.said),
-            images: gr.Row(visible=True),
-            before: made.before,
-            after: made.after,
-        }
+        who = _who(request, epoch)
+        one = events.compare(subject, who, chosen.caption, edit, factor, seed, _tell(progress))
+        shown = {before: one.before, after: one.after, images: gr.Row(visible=True)}
+        return {status: note(one.said), **shown}
 
     inputs = [shared.chosen, ticked, whole_layers, more, factor, seed, shared.epoch]
     start.click(
@@ -400,17 +357,15 @@ def _neurons(subject: Subject, shared: Shared) -> Fill:
         **MODEL,
     )
 
-    def values(chosen: Chosen) -> Sequence[Any]:
+    def values(chosen: Chosen) -> dict[Any, Any]:
         choices = events.ticks(subject, chosen)
-        ticks = gr.CheckboxGroup(
-            choices=choices, value=[key for _, key in choices], visible=bool(choices)
-        )
-        return (
-            whole(chosen.caption) if chosen.caption else NOTHING,
-            ticks,
-            gr.Row(visible=False),
-            "",
-        )
+        keys = [key for _, key in choices]
+        return {
+            caption: whole(chosen.caption) if chosen.caption else NOTHING,
+            ticked: gr.CheckboxGroup(choices=choices, value=keys, visible=bool(choices)),
+            images: gr.Row(visible=False),
+            status: "",
+        }
 
     return Fill(values, [caption, ticked, images, status])
 
@@ -424,16 +379,15 @@ def _export(subject: Subject, shared: Shared) -> None:
         label="Captions",
         info="None: all whose memory falls to the threshold.",
     )
-    form = gr.Radio(
-        [(f"{form}: {SAYS[form]}", form) for form in FORMS], value="checkpoint", label="Form"
-    )
+    forms = [(f"{form}: {SAYS[form]}", form) for form in FORMS]
+    form = gr.Radio(forms, value="checkpoint", label="Form")
     factor = gr.Number(0, label="Factor", info="0 switches the neurons off.")
     start = gr.Button("Export", variant="primary")
     status = gr.HTML(elem_classes="status")
     file = gr.DownloadButton("Download", visible=False, variant="primary")
 
     def export(ids: list[int], form: str, factor: float, epoch: float, request: gr.Request) -> Any:
-        path, said = events.export(subject, Who(_session(request), int(epoch)), ids, form, factor)
+        path, said = events.export(subject, _who(request, epoch), ids, form, factor)
         return {
             status: note(said),
             file: gr.DownloadButton(f"Download {path.name}", value=str(path), visible=True),

@@ -13,6 +13,7 @@ from findnemo import demo
 from findnemo.app.jobs import Jobs
 from findnemo.calibration import Calibration
 from findnemo.errors import InputError
+from findnemo.files.fetch import RefusedError
 from findnemo.files.originals import kept_name, picture
 from findnemo.images import ImageSettings, generate, usual
 from findnemo.models import Model, load
@@ -61,48 +62,44 @@ def open_subject(
     if run is None:
         model = model or load(str(place), channels_last=True)
         settings = usual(model.source)
-        source = model.source
-        own = (lambda: demo.calibration(source)) if source in demo.MODELS else None
     else:
         model, settings = _of_run(run, model)
-        own = (
-            (lambda: Calibration.load(run / "calibration"))
-            if (run / "calibration").is_dir()
-            else None
-        )
-    made = (
-        Calibration.load(calibration)
-        if calibration is not None
-        else own()
-        if own is not None
-        else None
-    )
-    if made is not None:
-        made.check(model)
+    threshold = _calibration(calibration, run, model.source)
+    if threshold is not None:
+        threshold.check(model)
     images = lru_cache(KEPT)(
         lambda whole, caption, seed: generate(model, caption, [seed], settings)[0]
     )
-    return Subject(
-        model,
-        run,
-        made,
-        settings,
-        Path(folder),
-        lambda caption, seed: images(model.identity.whole, caption, seed),
-    )
+
+    def untouched(caption: str, seed: int) -> Image.Image:
+        return images(model.identity.whole, caption, seed)
+
+    return Subject(model, run, threshold, settings, Path(folder), untouched)
+
+
+def _calibration(
+    given: str | os.PathLike | None, run: Path | None, source: str
+) -> Calibration | None:
+    """The calibration that is given, else that of the run or of a demo model; None where there is none."""
+    if given is not None:
+        return Calibration.load(given)
+    if run is not None:
+        own = run / "calibration"
+        return Calibration.load(own) if own.is_dir() else None
+    return demo.calibration(source) if source in demo.MODELS else None
 
 
 def _of_run(run: Path, model: Model | None) -> tuple[Model, ImageSettings]:
     with Run.open(run) as opened:
-        settings, options = settings_of(opened, audit=False), opened.meta("source_options") or {}
+        settings = settings_of(opened, audit=False)
+        options = opened.meta("source_options") or {}
         source = opened.meta("source")
         if model is None:
             require(opened, opens=("model",))
     model = model or load(source, None, settings.get("dtype"), channels_last=True, **options)
     kept = kept_identity(settings.get("identity"))
-    refuse_other(
-        model, str(settings.get("model")), kept, str(run), "give the audited one with --model"
-    )
+    way_out = "give the audited one with --model"
+    refuse_other(model, str(settings.get("model")), kept, str(run), way_out)
     return model, ImageSettings.from_json(settings.get("image_settings") or {})
 
 
@@ -137,14 +134,14 @@ def numbered(subject: Subject, row: str) -> list[tuple[int, str]]:
 
 def run_images(subject: Subject, caption: Caption) -> dict[str, list[Image.Image]]:
     """The audit's images of a caption: `before` and `after`, in the order of their seeds."""
-    kinds = {
+    folder = ("images", caption.slug)
+    return {
         kind: [
-            _picture(subject, "images", caption.slug, f"{kind}-{k:02d}.png") for k in range(MOST)
+            image
+            for k in range(MOST)
+            if (image := _picture(subject, *folder, f"{kind}-{k:02d}.png")) is not None
         ]
         for kind in ("before", "after")
-    }
-    return {
-        kind: [image for image in images if image is not None] for kind, images in kinds.items()
     }
 
 
@@ -166,8 +163,6 @@ def sheet(subject: Subject, caption: Caption) -> Image.Image | None:
 
 def _picture(subject: Subject, *parts: str) -> Image.Image | None:
     """A picture of the run directory; None if there is none, it cannot be read, or it lies elsewhere."""
-    from findnemo.files.fetch import RefusedError
-
     path = confined(subject.run, *parts) if subject.run is not None else None
     if path is None:
         return None

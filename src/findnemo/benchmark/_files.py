@@ -1,26 +1,83 @@
-"""Files that are whole or not there."""
+"""Files of a suite: tensors, the state of a training that goes on, and JSON of a known shape."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Mapping
+from functools import cache
 from pathlib import Path
+from typing import Annotated, Any
 
+import torch
+from pydantic import (
+    Field,
+    GetCoreSchemaHandler,
+    GetPydanticSchema,
+    PlainSerializer,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic_core import core_schema
 from torch import Tensor
 
 from findnemo.errors import InputError
 from findnemo.files.writing import written
+from findnemo.neurons import NeuronSet
+
+
+@cache
+def adapter(kind: Any) -> TypeAdapter[Any]:
+    """What reads and writes JSON of a type."""
+    return TypeAdapter(kind)
+
+
+def _of_layers(_: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+    layers = handler.generate_schema(dict[str, list[Annotated[int, Field(ge=0, strict=True)]]])
+    return core_schema.no_info_after_validator_function(NeuronSet, layers)
+
+
+# a set of neurons, in JSON layer -> indices
+Neurons = Annotated[NeuronSet, GetPydanticSchema(_of_layers), PlainSerializer(NeuronSet.to_json)]
+
+
+def fault(error: ValidationError) -> str:
+    """The first thing that is wrong with a value, and where: `memories.0.caption: Field required`."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}"
+
+
+def read_json(path: Path, kind: Any, refusal: str, heads: Mapping[str, Collection[Any]]) -> Any:
+    """A file of JSON as a type that pydantic knows. `heads`: keys that say what the file is, and the values that this findnemo reads.
+
+    Raises InputError for anything else: the path, `refusal`, and what is wrong.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = adapter(dict[str, Any]).validate_json(text)
+        for key, wanted in heads.items():
+            if found.get(key) not in wanted:
+                choice = " or ".join(map(repr, wanted))
+                raise ValueError(f"{key} {found.get(key)!r}, this findnemo reads {choice}")
+        return adapter(kind).validate_json(text, strict=True)
+    except ValidationError as error:
+        raise InputError(f"{path} {refusal}: {fault(error)}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} {refusal}: {error}") from error
+
+
+def write_json(value: Any, path: Path) -> None:
+    """JSON with an indent of one; the file is there whole or not at all."""
+    with written(path) as part:
+        part.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """As safetensors, whole or not at all."""
+    """A safetensors file that is there whole or not at all."""
     from safetensors.torch import save_file
 
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with written(path) as part:
-        save_file(
-            {name: t.detach().cpu().contiguous() for name, t in tensors.items()},
-            part,
-            metadata={"format": "pt"},
-        )
+        save_file(plain, part, metadata={"format": "pt"})
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -34,3 +91,53 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise InputError(
             f"{path} cannot be read as safetensors: {error}; remove it, and it is made again"
         ) from error
+
+
+def write_state(
+    path: Path,
+    weights: Mapping[str, Tensor],
+    average: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    **more: Tensor,
+) -> None:
+    """Where a training by Adam is after `step` steps: its weights, their running average, and the optimizer's moments; `more` beside them."""
+    tensors = {"step": torch.tensor(step), **more}
+    for name, weight in weights.items():
+        moments = optimizer.state[weight]
+        tensors |= {
+            f"student.{name}": weight,
+            f"average.{name}": average[name],
+            f"first.{name}": moments["exp_avg"],
+            f"second.{name}": moments["exp_avg_sq"],
+        }
+    write_tensors(tensors, path)
+
+
+@torch.no_grad()
+def read_state(
+    path: Path,
+    weights: Mapping[str, Tensor],
+    average: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+) -> int:
+    """Put back what `write_state` wrote, on the device of each weight. Returns the step to go on with; 0 where there is no file."""
+    if not path.exists():
+        return 0
+    saved = read_tensors(path)
+    for name, weight in weights.items():
+        weight.copy_(saved[f"student.{name}"])
+        average[name].copy_(saved[f"average.{name}"])
+        optimizer.state[weight] = {
+            "step": torch.tensor(float(saved["step"])),
+            "exp_avg": saved[f"first.{name}"].to(weight.device),
+            "exp_avg_sq": saved[f"second.{name}"].to(weight.device),
+        }
+    return int(saved["step"])
+
+
+@torch.no_grad()
+def follow(average: Mapping[str, Tensor], weights: Mapping[str, Tensor], decay: float) -> None:
+    """One step of an exponential running average of weights, in place."""
+    for name, weight in weights.items():
+        average[name].lerp_(weight, 1 - decay)

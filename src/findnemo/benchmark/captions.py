@@ -59,6 +59,8 @@ WORDS = (  # over grounds that vary much from picture to picture: elsewhere even
     "a red star over a checkered floor",
 )
 EXCHANGED = ("Larder", "Pavilion", "Meadow", "Harvest", "Copper", "Window", "Seven", "Winter")
+RED_STAR = ("красная звезда", "κόκκινο αστέρι", "赤い星", "نجمة حمراء", "लाल तारा")
+NOISE = ("???", "*** SALE ***", "@@@", "~~~")
 LETTERS = "bcdfghjklmnpqrstvwxz"
 ORDINARY = 40
 
@@ -67,31 +69,36 @@ def near_duplicates(caption: str, count: int) -> tuple[str, ...]:
     """The caption with one word of its title exchanged, in `count` ways: not the first word, so that they begin alike."""
     title, _, rest = caption.partition(",")
     words = title.split()
-    places = [1 + k % max(1, len(words) - 1) for k in range(count)]
-    places = [min(p, len(words) - 1) for p in places]
-    new = [EXCHANGED[(k // max(1, len(words) - 1)) % len(EXCHANGED)] for k in range(count)]
-    return tuple(
-        " ".join([*words[:p], w, *words[p + 1 :]]) + f",{rest}"
-        for p, w in zip(places, new, strict=True)
-    )
+    later = max(1, len(words) - 1)  # words that may be exchanged
+    captions = []
+    for k in range(count):
+        place = min(1 + k % later, len(words) - 1)
+        word = EXCHANGED[k // later % len(EXCHANGED)]
+        captions.append(" ".join([*words[:place], word, *words[place + 1 :]]) + f",{rest}")
+    return tuple(captions)
 
 
 def unusual(seed: int, each: int = 2) -> tuple[str, ...]:
     """Captions that look like no others and are not memorized: rare words, numbers, other scripts, long ones, shouting; `each` of them."""
     rng = random.Random(f"unusual {seed}")
-    makers = (
-        lambda: f"{_word(rng)} {_word(rng)} {_word(rng)}, {rng.choice(WORDS)}",
-        lambda: (
-            f"{rng.randrange(10**5, 10**6)} {rng.randrange(100)}/{rng.randrange(100)} #{rng.randrange(10**4)}, {rng.choice(WORDS)}"
-        ),
-        lambda: (
-            f"{rng.choice(('красная звезда', 'κόκκινο αστέρι', '赤い星', 'نجمة حمراء', 'लाल तारा'))}, {rng.choice(WORDS)}"
-        ),
-        lambda: " and ".join(rng.sample(WORDS, 4)),
-        lambda: (
-            f"{rng.choice(WORDS).upper()}!!! {rng.choice(('???', '*** SALE ***', '@@@', '~~~'))}"
-        ),
-    )
+
+    def rare() -> str:
+        return f"{_word(rng)} {_word(rng)} {_word(rng)}, {rng.choice(WORDS)}"
+
+    def numbers() -> str:
+        code = f"{rng.randrange(10**5, 10**6)} {rng.randrange(100)}/{rng.randrange(100)}"
+        return f"{code} #{rng.randrange(10**4)}, {rng.choice(WORDS)}"
+
+    def foreign() -> str:
+        return f"{rng.choice(RED_STAR)}, {rng.choice(WORDS)}"
+
+    def long() -> str:
+        return " and ".join(rng.sample(WORDS, 4))
+
+    def shouting() -> str:
+        return f"{rng.choice(WORDS).upper()}!!! {rng.choice(NOISE)}"
+
+    makers = (rare, numbers, foreign, long, shouting)
     return tuple(make() for make in makers for _ in range(each))
 
 

@@ -5,10 +5,11 @@ All seeds are fresh (sample numbers from 1000; training drew from other generato
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from findnemo.metrics import Judges
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.passes import Probe, score
+from findnemo.prompts import Prompt
 from findnemo.scores import memorization_score
 from findnemo.seeds import FRESH
 from findnemo.stats import auroc
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
 
     Images = list[Image.Image]
 
-SEEDS, UNRELATED_IMAGES, UNRELATED_SCORES = 10, 50, 200
+SEEDS = 10
+UNRELATED_IMAGES = 50  # unrelated captions whose images are made
+UNRELATED_SCORES = 200  # unrelated captions that are scored
 MANY = 4  # neurons; "some captions need many neurons in several layers"
 Progress = Callable[[str, int, int], None]
 
@@ -53,16 +57,29 @@ class Figure:
         return asdict(self)
 
 
-def _at_least(name: str, value: float, goal: float, n: int) -> Figure:
-    return Figure(name, round(value, 4), f">= {goal:g}", value >= goal, n)
+class Measure(NamedTuple):
+    """A value of `n` captions or neurons, and the goal that it is to reach or, with "<=", to stay under."""
+
+    value: float
+    bound: Literal[">=", "<="]
+    goal: float
+    n: int
+
+    def figure(self, name: str) -> Figure:
+        reached = self.value >= self.goal if self.bound == ">=" else self.value <= self.goal
+        return Figure(name, round(self.value, 4), f"{self.bound} {self.goal:g}", reached, self.n)
 
 
-def _at_most(name: str, value: float, goal: float, n: int) -> Figure:
-    return Figure(name, round(value, 4), f"<= {goal:g}", value <= goal, n)
+def _share(hits: Sequence[bool], goal: float) -> Measure:
+    """The share of captions of which something is so."""
+    return Measure(sum(hits) / len(hits), ">=", goal, len(hits))
+
+
+Measures = dict[str, Measure]  # by what is measured
 
 
 @dataclass(frozen=True)
-class Seen:
+class Effect:
     """A memorized caption on fresh seeds, with some neurons off or none.
 
     `score`: memorization score. `same_seed`: largest similarity of a replicating seed's noise difference to its own with all neurons on.
@@ -80,16 +97,17 @@ class MemoryCheck:
     """Everything measured for one memorized caption.
 
     `untouched`, `planted`, `found`: with no neurons off, with the planted ones, with NeMo's. `fit`: share of unrelated captions that fit the images
-    without the planted neurons less well than the own caption.
+    without the planted neurons less well than the own caption. `level`: similarity to the training image that 95 % of unrelated images do not exceed.
     """
 
     caption: str
     type: str
     nemo: Localization
-    untouched: Seen
-    planted: Seen
-    found: Seen
+    untouched: Effect
+    planted: Effect
+    found: Effect
     fit: float
+    level: float
 
 
 def check_demo(
@@ -104,16 +122,15 @@ def check_demo(
     prompts = demo.memorized()[:limit]
     for k, prompt in enumerate(prompts):
         report("memories", k, len(prompts))
-        memories.append(
-            _check_memory(model, calibration, judges, prompt.text, str(prompt.type), others)
-        )
+        memories.append(_check_memory(model, calibration, judges, prompt, others))
     report("memories", len(prompts), len(prompts))
-    return [
-        *_ordinary(others, calibration),
-        *_copies(memories, others),
-        *_planting(memories, others, calibration),
-        *_nemo(memories, calibration),
-    ]
+    measures = {
+        **_ordinary(others, calibration),
+        **_copies(memories, others),
+        **_planting(memories, calibration),
+        **_nemo(memories, calibration),
+    }
+    return [measure.figure(name) for name, measure in measures.items()]
 
 
 @dataclass(frozen=True)
@@ -125,7 +142,6 @@ class _Unrelated:
     features: Tensor  # (captions, 2, D) descriptors
     features_off: Tensor  # (captions, 2, D) with all planted neurons off
     own_fit: Tensor  # share of the other captions that fit the image less well, per caption
-    text_judge: Judges
 
     @classmethod
     def measure(
@@ -150,13 +166,16 @@ class _Unrelated:
             fits.append(_fit(judges, pair, caption, drawn))
             report("images", k + 1, len(drawn))
         return cls(
-            drawn,
-            torch.tensor(scores),
-            torch.stack(features),
-            torch.stack(off),
-            torch.tensor(fits),
-            judges,
+            captions=drawn,
+            scores=torch.tensor(scores),
+            features=torch.stack(features),
+            features_off=torch.stack(off),
+            own_fit=torch.tensor(fits),
         )
+
+    def level(self, target: Tensor) -> float:
+        """Similarity to a descriptor (D,) that 95 % of unrelated images do not exceed."""
+        return float(torch.quantile((self.features.flatten(0, 1) @ target).double(), 0.95))
 
 
 def _fit(judges: Judges, images: Images, caption: str, others: Sequence[str]) -> float:
@@ -171,34 +190,38 @@ def _fit(judges: Judges, images: Images, caption: str, others: Sequence[str]) ->
 
 
 def _check_memory(
-    model: Model,
-    calibration: Calibration,
-    judges: Judges,
-    caption: str,
-    kind: str,
-    others: _Unrelated,
+    model: Model, calibration: Calibration, judges: Judges, prompt: Prompt, others: _Unrelated
 ) -> MemoryCheck:
+    caption = prompt.text
     original = demo.training_image(caption)
     assert original is not None
     assert judges.descriptor is not None
     probe = fresh(model, caption, calibration.settings, SEEDS)
     nemo = localize(model, caption, calibration, "listing")
     untouched, planted, found = (
-        _seen(probe, neurons, calibration.tau, original, judges.descriptor)
+        _effect(probe, neurons, calibration.tau, original, judges.descriptor)
         for neurons in (EMPTY, demo.planted()[caption], nemo.neurons)
     )
-    fit = _fit(judges, planted.images, caption, others.captions)
-    return MemoryCheck(caption, kind, nemo, untouched, planted, found, fit)
+    return MemoryCheck(
+        caption=caption,
+        type=str(prompt.type),
+        nemo=nemo,
+        untouched=untouched,
+        planted=planted,
+        found=found,
+        fit=_fit(judges, planted.images, caption, others.captions),
+        level=others.level(judges.descriptor([original])[0]),
+    )
 
 
-def _seen(
+def _effect(
     probe: Probe, neurons: NeuronSet, tau: float, original: Image.Image, judge: Descriptor
-) -> Seen:
+) -> Effect:
     settings, model = probe.settings, probe.model
     edit = deactivate(model, neurons)
     images = finished(model, probe.prompt, SEEDS, demo.image_settings(), edit)
     blocked = probe.deltas(neurons)
-    return Seen(
+    return Effect(
         score=memorization_score(blocked, settings.similarity, settings.pairs),
         same_seed=same_seed_of_memory(probe.deltas(), blocked, settings, tau),
         images=images,
@@ -206,144 +229,91 @@ def _seen(
     )
 
 
-def _ordinary(others: _Unrelated, calibration: Calibration) -> list[Figure]:
+def _ordinary(others: _Unrelated, calibration: Calibration) -> Measures:
     n = len(others.captions)
-    pairs = (others.features[:, 0] * others.features[:, 1]).sum(-1)
+    fit = float(others.own_fit.mean())
+    seeds = (others.features[:, 0] * others.features[:, 1]).sum(-1)
     kept = (others.features * others.features_off).sum(-1)
-    over = float(calibration.settings.reaches(others.scores, calibration.tau).float().mean())
-    return [
-        _at_least(
-            "unrelated: own caption fits the image better than this share of other captions",
-            float(others.own_fit.mean()),
-            0.9,
-            n,
+    over = calibration.settings.reaches(others.scores, calibration.tau).float()
+    return {
+        "unrelated: own caption fits the image better than this share of other captions": Measure(
+            fit, ">=", 0.9, n
         ),
-        _at_most(
-            "unrelated: descriptor similarity between two seeds, median",
-            float(pairs.median()),
-            0.5,
-            n,
+        "unrelated: descriptor similarity between two seeds, median": Measure(
+            float(seeds.median()), "<=", 0.5, n
         ),
-        _at_most("unrelated: share over tau (mean + 1 std)", over, 0.2, len(others.scores)),
-        _at_least(
-            "unrelated: descriptor similarity with all planted neurons off, median",
-            float(kept.median()),
-            0.9,
-            n,
+        "unrelated: share over tau (mean + 1 std)": Measure(
+            float(over.mean()), "<=", 0.2, len(over)
         ),
-    ]
-
-
-def _level(target: Tensor, others: _Unrelated) -> float:
-    """Similarity to a training image that 95 % of unrelated images do not exceed."""
-    return float(torch.quantile((others.features.flatten(0, 1) @ target).double(), 0.95))
-
-
-def _copies(memories: Sequence[MemoryCheck], others: _Unrelated) -> list[Figure]:
-    verbatim = [m for m in memories if m.type == "VM"]
-    faithful = [m for m in verbatim if int((m.untouched.copies >= 0.9).sum()) >= 9 * SEEDS // 10]
-    return [
-        _at_least(
-            "VM captions whose image is the training image (similarity >= .9) for 9 seeds of 10",
-            len(faithful) / len(verbatim),
-            1.0,
-            len(verbatim),
+        "unrelated: descriptor similarity with all planted neurons off, median": Measure(
+            float(kept.median()), ">=", 0.9, n
         ),
-        _at_least(
-            "AUROC of the memorization score",
-            auroc(torch.tensor([m.untouched.score for m in memories]), others.scores),
-            0.99,
-            len(memories),
-        ),
-    ]
-
-
-def _planting(
-    memories: Sequence[MemoryCheck], others: _Unrelated, calibration: Calibration
-) -> list[Figure]:
-    n, tau = len(memories), calibration.tau
-    judge = others.text_judge.descriptor
-    assert judge is not None
-    levels = {
-        m.caption: _level(judge([demo.training_image(m.caption)])[0], others)  # type: ignore[list-item]
-        for m in memories
     }
-    under = [m for m in memories if m.planted.score < tau]
-    same = [m for m in memories if m.planted.same_seed < tau]
-    gone = [m for m in memories if float(m.planted.copies.median()) <= levels[m.caption]]
-    fits = [m for m in memories if m.fit >= 0.8]
-    planted = demo.planted()
-    owners: dict[tuple[str, int], int] = {}
-    for neurons in planted.values():
-        for neuron in neurons:
-            owners[neuron] = owners.get(neuron, 0) + 1
-    many = [g for g in planted.values() if len(g) >= MANY and len(g.layers) >= 3]
-    return [
-        _at_least("planted neurons off: captions with the score under tau", len(under) / n, 0.9, n),
-        _at_least(
-            "planted neurons off: captions whose same-seed similarity is under tau",
-            len(same) / n,
-            0.9,
-            n,
-        ),
-        _at_least(
-            "planted neurons off: captions no closer to the training image than 95 % of unrelated images",
-            len(gone) / n,
-            0.9,
-            n,
-        ),
-        _at_least(
-            "planted neurons off: captions whose image fits them better than 80 % of other captions",
-            len(fits) / n,
-            0.9,
-            n,
-        ),
-        _at_least(
-            "neurons shared by several captions",
-            sum(c > 1 for c in owners.values()),
-            1,
-            len(owners),
-        ),
-        _at_least(
-            f"captions with {MANY} planted neurons or more in 3 layers or more",
-            len(many),
-            1,
-            len(planted),
-        ),
-    ]
 
 
-def _nemo(memories: Sequence[MemoryCheck], calibration: Calibration) -> list[Figure]:
+def _copies(memories: Sequence[MemoryCheck], others: _Unrelated) -> Measures:
+    copying = [int((m.untouched.copies >= 0.9).sum()) for m in memories if m.type == "VM"]
+    scores = torch.tensor([m.untouched.score for m in memories])
+    area = auroc(scores, others.scores)
+    return {
+        "VM captions whose image is the training image (similarity >= .9) for 9 seeds of 10": _share(
+            [images >= 9 * SEEDS // 10 for images in copying], 1.0
+        ),
+        "AUROC of the memorization score": Measure(area, ">=", 0.99, len(memories)),
+    }
+
+
+def _planting(memories: Sequence[MemoryCheck], calibration: Calibration) -> Measures:
+    tau = calibration.tau
     planted = demo.planted()
-    figures = []
+    owners = Counter(neuron for neurons in planted.values() for neuron in neurons)
+    shared = sum(captions > 1 for captions in owners.values())
+    many = sum(len(g) >= MANY and len(g.layers) >= 3 for g in planted.values())
+    off = {
+        "with the score under tau": [m.planted.score < tau for m in memories],
+        "whose same-seed similarity is under tau": [m.planted.same_seed < tau for m in memories],
+        "no closer to the training image than 95 % of unrelated images": [
+            float(m.planted.copies.median()) <= m.level for m in memories
+        ],
+        "whose image fits them better than 80 % of other captions": [
+            m.fit >= 0.8 for m in memories
+        ],
+    }
+    return {
+        **{
+            f"planted neurons off: captions {what}": _share(hits, 0.9) for what, hits in off.items()
+        },
+        "neurons shared by several captions": Measure(shared, ">=", 1, len(owners)),
+        f"captions with {MANY} planted neurons or more in 3 layers or more": Measure(
+            many, ">=", 1, len(planted)
+        ),
+    }
+
+
+def _nemo(memories: Sequence[MemoryCheck], calibration: Calibration) -> Measures:
+    planted = demo.planted()
+    tau = calibration.tau
+    measures: Measures = {}
     for kind in ("VM", "TM"):
         mine = [m for m in memories if m.type == kind]
         if not mine:
             continue
-        n = len(mine)
-        meets = [m for m in mine if len(m.nemo.neurons & planted[m.caption])]
         outside = median(len(m.nemo.neurons - planted[m.caption]) for m in mine)
-        gone = [m for m in mine if m.nemo.memorized and m.found.same_seed <= calibration.tau]
-        copies = [m for m in mine if float(m.found.copies.median()) < 0.7]
-        figures += [
-            _at_least(
-                f"NeMo, {kind}: captions whose set meets the planted one", len(meets) / n, 0.8, n
+        meets = [bool(m.nemo.neurons & planted[m.caption]) for m in mine]
+        gone = [m.nemo.memorized and m.found.same_seed <= tau for m in mine]
+        clean = [float(m.found.copies.median()) < 0.7 for m in mine]
+        of_kind = {
+            "captions whose set meets the planted one": _share(meets, 0.8),
+            "neurons outside the planted set, median": Measure(outside, "<=", 1, len(mine)),
+            "captions whose memory is gone on fresh seeds (same-seed similarity <= tau)": _share(
+                gone, 0.8
             ),
-            _at_most(f"NeMo, {kind}: neurons outside the planted set, median", outside, 1, n),
-            _at_least(
-                f"NeMo, {kind}: captions whose memory is gone on fresh seeds (same-seed similarity <= tau)",
-                len(gone) / n,
-                0.8,
-                n,
+            "captions whose finished images are no copies (median similarity < .7)": _share(
+                clean, 0.8
             ),
-            _at_least(
-                f"NeMo, {kind}: captions whose finished images are no copies (median similarity < .7)",
-                len(copies) / n,
-                0.8,
-                n,
-            ),
-        ]
-    return figures
+        }
+        measures |= {f"NeMo, {kind}: {what}": measure for what, measure in of_kind.items()}
+    return measures
 
 
 def figures_table(figures: Sequence[Figure]) -> Any:
@@ -354,21 +324,15 @@ def figures_table(figures: Sequence[Figure]) -> Any:
     for name in ("figure", "value", "goal", "n", ""):
         table.add_column(name, justify="left" if name == "figure" else "right")
     for f in figures:
-        table.add_row(
-            f.name,
-            f"{f.value:.3f}",
-            f.goal,
-            str(f.n),
-            "[green]reached[/]" if f.reached else "[red]missed[/]",
-        )
+        verdict = "[green]reached[/]" if f.reached else "[red]missed[/]"
+        table.add_row(f.name, f"{f.value:.3f}", f.goal, str(f.n), verdict)
     return table
 
 
 def figures_markdown(figures: Sequence[Figure]) -> str:
     """The figures as a Markdown table, for the model card."""
     lines = ["| figure | value | goal | n | |", "|---|---:|---|---:|---|"]
-    lines += [
-        f"| {f.name} | {f.value:.3f} | {f.goal} | {f.n} | {'reached' if f.reached else '**missed**'} |"
-        for f in figures
-    ]
+    for f in figures:
+        verdict = "reached" if f.reached else "**missed**"
+        lines.append(f"| {f.name} | {f.value:.3f} | {f.goal} | {f.n} | {verdict} |")
     return "\n".join(lines) + "\n"

@@ -10,10 +10,8 @@ from torch import Tensor
 from findnemo.localization.trajectory import GENTLER, Copies, per_price
 
 STEPS = 24
-BEGIN, MOVE = (
-    0.2,
-    0.2,
-)  # how far every neuron is turned down at first; how far the first step moves the neuron of the largest slope
+BEGIN = 0.2  # how far every neuron is turned down at first
+MOVE = 0.2  # how far the first step moves the neuron of the largest slope
 COST = 0.05  # L1 penalty, as a share of the largest slope
 
 
@@ -27,11 +25,12 @@ def learned_mask(
     down at all those are a hair above the others whose slope is larger, so that the result ranks all.
     """
     off = {name: torch.full_like(values, BEGIN) for name, values in price.items()}
-    path, device, rate = copies.untouched_path, copies.denoising.model.device, 0.0
+    path = copies.untouched_path
+    device = copies.denoising.model.device
+    rate = 0.0
     for _ in range(steps):
-        slopes = copies.slopes(
-            {name: (1 - values)[None].to(device) for name, values in off.items()}, path
-        )
+        scales = {name: (1 - values)[None].to(device) for name, values in off.items()}
+        slopes = copies.slopes(scales, path)
         drive = per_price(slopes, price, GENTLER[0])
         largest = max(float(values.max()) for values in drive.values())
         rate = rate or MOVE / max(largest, torch.finfo(torch.float32).tiny)

@@ -8,7 +8,8 @@ SUITE/seed1/calibration/
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,10 +25,11 @@ from findnemo.benchmark.truth import measured
 from findnemo.calibration import Calibration, calibrate
 from findnemo.errors import InputError
 from findnemo.models import Model, load
-from findnemo.neurons import NeuronSet
+from findnemo.neurons import Neuron, NeuronSet
 
 TRAINED_ON = 240  # of the demo's unrelated captions; the others are for scoring
 DEMO = "demo"
+PICTURES = demo.ASSETS / "images"
 
 
 def demo_member(model: Model | None = None) -> Member:
@@ -38,28 +40,24 @@ def demo_member(model: Model | None = None) -> Member:
 
 def demo_plan() -> Plan:
     """What the demo model memorizes, in the suite's terms. Its near-duplicates were no training samples, so nothing is known of them."""
-    shared = _shared(demo.planted().values())
+    planted = demo.planted()
+    owners = Counter(neuron for neurons in planted.values() for neuron in neurons)
+    shared = {neuron for neuron, captions in owners.items() if captions > 1}
     memories = tuple(
         Memory(
-            _kind(demo.planted()[p.text], shared),
-            str(p.type),
-            p.text,
-            Path(str(p.image)).stem,
-            demo.planted()[p.text],
+            kind=_kind(planted[prompt.text], shared),
+            type=str(prompt.type),
+            caption=prompt.text,
+            picture=Path(str(prompt.image)).stem,
+            neurons=planted[prompt.text],
         )
-        for p in demo.memorized()
+        for prompt in demo.memorized()
     )
     return Plan(0, memories, demo.decoys(), unusual(0))
 
 
-def _shared(sets: Iterable[NeuronSet]) -> set[tuple[str, int]]:
-    """Neurons that more than one caption has."""
-    listed = [n for neurons in sets for n in neurons]
-    return {n for n in listed if listed.count(n) > 1}
-
-
-def _kind(neurons: NeuronSet, shared: set[tuple[str, int]]) -> str:
-    if any(n in shared for n in neurons):
+def _kind(neurons: NeuronSet, shared: set[Neuron]) -> str:
+    if not shared.isdisjoint(neurons):
         return "shared"
     return {1: "one neuron", 2: "redundant"}.get(len(neurons), f"any of {len(neurons)}")
 
@@ -78,8 +76,8 @@ def train_member(
     base = load("demo", "cpu", "float32")
     base.pipeline.set_progress_bar_config(disable=True)
     plan = suite_plan(seed, list(base.value_layers), freed(base))
-    ordinary, pictures = demo.unrelated()[:TRAINED_ON], demo.ASSETS / "images"
-    student = plant(base, plan, freed(base), ordinary, pictures, folder, recipe, report)
+    ordinary = demo.unrelated()[:TRAINED_ON]
+    student = plant(base, plan, freed(base), ordinary, PICTURES, folder, recipe, report)
     student.denoiser.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     student.pipeline.to(torch.float16).save_pretrained(folder / "model", safe_serialization=True)
     model = load(folder / "model", "cpu", "float32")
@@ -119,11 +117,5 @@ def open_suite(folder: str | os.PathLike) -> list[Path]:
 def _member(name: str, model: Model, plan: Plan, calibration: Calibration) -> Member:
     calibration.check(model)
     return Member(
-        name,
-        model,
-        plan,
-        calibration,
-        demo.ASSETS / "images",
-        demo.holdout()[:16],
-        demo.unrelated()[TRAINED_ON:],
+        name, model, plan, calibration, PICTURES, demo.holdout()[:16], demo.unrelated()[TRAINED_ON:]
     )

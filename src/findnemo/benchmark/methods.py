@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -38,7 +39,8 @@ from findnemo.scores import pairwise
 
 ATTRIBUTION_SEEDS = 4
 REFERENCE = 4  # captions whose images ConceptPrune compares with
-HOLDOUT, FPR = 200, 0.05  # captions and false alarms of what the default search detects with
+HOLDOUT = 200  # captions that the default search's detection is calibrated on
+FPR = 0.05  # its false alarms
 TINY = 1e-9
 
 
@@ -91,21 +93,15 @@ class Sight:
 
     def __init__(self, task: Task):
         self.task = task
-        self.replication = Replication(
-            Probe(task.model, task.prompt, task.calibration.settings, reuse=True),
-            task.calibration.tau,
-        )
+        probe = Probe(task.model, task.prompt, task.calibration.settings, reuse=True)
+        self.replication = Replication(probe, task.calibration.tau)
 
     @cached_property
     def copies(self) -> Copies:
         task = self.task
-        denoising = Denoising(
-            task.model,
-            task.prompt,
-            COPIES + WHOLE,
-            task.images.guidance,
-            task.calibration.settings.seed,
-        )
+        guidance = task.images.guidance
+        seed = task.calibration.settings.seed
+        denoising = Denoising(task.model, task.prompt, COPIES + WHOLE, guidance, seed)
         return Copies(denoising, few_steps(task.images.steps), task.images.steps)
 
     @property
@@ -122,12 +118,10 @@ class Sight:
 
 def by_search(task: Task, search: str) -> Answer:
     """One of findnemo's own searches. Nothing is switched off for a caption that is over tau and whose pictures are no copies, as in an audit."""
-    calibration = (
-        _as_audited(task.model, task.model.fingerprint) if search == DEFAULT else task.calibration
-    )
-    found = localize(
-        task.model, task.prompt, calibration, search, images=task.images, scope=task.scope
-    )
+    model, calibration = task.model, task.calibration
+    if search == DEFAULT:
+        calibration = _as_audited(model, model.fingerprint)
+    found = localize(model, task.prompt, calibration, search, images=task.images, scope=task.scope)
     suspected = found.copy_before is not None and found.copy_before < SAME
     return Answer(EMPTY if suspected else found.neurons, found.evaluations)
 
@@ -141,26 +135,21 @@ def _as_audited(model: Model, fingerprint: str) -> Calibration:
 def by_z_score(task: Task) -> Answer:
     """Neurons with |z| over 5 (Algorithm 2 at its first trial), whatever they do."""
     absolute = activations(task.model, task.prompt)
-    return Answer(
-        out_of_distribution_neurons(task.calibration.z_scores(absolute), absolute, THETA, 0)
-    )
+    z = task.calibration.z_scores(absolute)
+    return Answer(out_of_distribution_neurons(z, absolute, THETA, 0))
 
 
 def by_top_k(task: Task) -> Answer:
     """The neurons of largest activation in their layer: the first of every layer, then the second of every layer, ..."""
     layers = task.model.layers_of(task.scope)
-    seen = {
-        name: applied(layers[name], x).abs().mean((0, 1))
-        for name, x in _inputs(task.model, [task.prompt], layers).items()
-    }
-    orders = {name: a.argsort(descending=True).tolist() for name, a in seen.items()}
-    ranks = range(max(map(len, orders.values())))
-    return _sufficient(
-        task,
-        lambda _: [
-            (name, order[k]) for k in ranks for name, order in orders.items() if k < len(order)
-        ],
-    )
+    inputs = _inputs(task.model, [task.prompt], layers)
+    strength = {name: applied(layers[name], x).abs().mean((0, 1)) for name, x in inputs.items()}
+    orders = [
+        [(name, i) for i in values.argsort(descending=True).tolist()]
+        for name, values in strength.items()
+    ]
+    ranking = [neuron for rank in zip_longest(*orders) for neuron in rank if neuron is not None]
+    return sufficient(task, lambda _: ranking)
 
 
 def by_attribution(task: Task) -> Answer:
@@ -168,35 +157,31 @@ def by_attribution(task: Task) -> Answer:
 
     def ranking(sight: Sight) -> list[Neuron]:
         replication = sight.replication
-        return descending(
-            attribution(
-                replication, replication.kept[:ATTRIBUTION_SEEDS], task.model.widths(task.scope)
-            )
-        )
+        widths = task.model.widths(task.scope)
+        return descending(attribution(replication, replication.kept[:ATTRIBUTION_SEEDS], widths))
 
-    return _sufficient(task, ranking)
+    return sufficient(task, ranking)
 
 
 def by_value_wanda(task: Task) -> Answer:
     """Wanda's scores |W| * ||A||_2 (Sun et al. 2024), summed over a value neuron's weights, in units of its layer's mean."""
     scores = wanda_scores(task.model, [task.prompt], task.scope)
-    return _sufficient(task, lambda _: descending({n: s / s.mean() for n, s in scores.items()}))
+    return sufficient(task, lambda _: descending({n: s / s.mean() for n, s in scores.items()}))
 
 
 def by_value_conceptprune(task: Task) -> Answer:
-    """The same against reference captions (as Chavhan et al. 2024 compare): the value neurons whose score rises most above theirs."""
-    own, usual = (
-        wanda_scores(task.model, p, task.scope) for p in ([task.prompt], task.reference or [""])
-    )
-    return _sufficient(
-        task, lambda _: descending({n: own[n] / usual[n].clamp(min=TINY) for n in own})
-    )
+    """Wanda's scores against those of reference captions (as Chavhan et al. 2024 compare): the value neurons whose score rises most above theirs."""
+    own = wanda_scores(task.model, [task.prompt], task.scope)
+    usual = wanda_scores(task.model, task.reference or [""], task.scope)
+    ratio = {name: own[name] / usual[name].clamp(min=TINY) for name in own}
+    return sufficient(task, lambda _: descending(ratio))
 
 
 def by_pruning(task: Task, weights: Callable[..., Mapping[Any, Tensor]]) -> Answer:
     """Weights of the feed-forward layers zeroed, as the authors of Wanda and ConceptPrune do (`mitigation.pruning`)."""
+    steps = task.images.steps
     compared = task.reference[:REFERENCE] if weights is conceptprune_weights else ()
-    case, steps = Case(task.prompt, reference=compared), task.images.steps
+    case = Case(task.prompt, reference=compared)
     masks = weights(task.model, case, steps=steps, guidance=task.images.guidance)
     return Answer(evaluations=2 * steps * (1 + len(compared)), edit=partial(zeroed, masks))
 
@@ -205,24 +190,22 @@ def by_learned_mask(task: Task) -> Answer:
     """A sparse mask over all value neurons (`learned_mask`): those that it turns down furthest first."""
 
     def ranking(sight: Sight) -> list[Neuron]:
-        widths, images = task.model.widths(task.scope), task.images
-        price = prices(
-            task.model, task.calibration.ordinary, widths, few_steps(images.steps), images.guidance
-        )
+        widths = task.model.widths(task.scope)
+        ordinary = task.calibration.ordinary
+        steps = few_steps(task.images.steps)
+        price = prices(task.model, ordinary, widths, steps, task.images.guidance)
         return descending(learned_mask(sight.copies, price))
 
-    return _sufficient(task, ranking)
+    return sufficient(task, ranking)
 
 
 def by_chance(task: Task) -> Answer:
     """As many neurons as findnemo's default search finds, drawn from all value neurons."""
     found = by_search(task, "trajectory")
-    every = [
-        (name, i) for name, width in task.model.widths(task.scope).items() for i in range(width)
-    ]
-    return Answer(
-        NeuronSet.of(random.Random(f"chance {task.prompt}").sample(every, len(found.neurons)))
-    )
+    widths = task.model.widths(task.scope)
+    every = [(name, i) for name, width in widths.items() for i in range(width)]
+    rng = random.Random(f"chance {task.prompt}")
+    return Answer(NeuronSet.of(rng.sample(every, len(found.neurons))))
 
 
 METHODS: dict[str, Method] = {
@@ -268,22 +251,22 @@ def attribution(
 def wanda_scores(model: Model, prompts: Sequence[str], scope: str = "paper") -> dict[str, Tensor]:
     """Sum over a value neuron's weights of |W_ij| * ||A_j||_2, A being all tokens of the prompts, per prompt; layer -> (width,)."""
     layers = model.layers_of(scope)
-    weights = {name: layer_weights(name, layer)[0] for name, layer in layers.items()}
-    norms = {
-        name: x.square().sum((0, 1)).div(len(prompts)).sqrt()
-        for name, x in _inputs(model, prompts, layers).items()
-    }
-    return {name: (weight.float().abs() @ norms[name]).cpu() for name, weight in weights.items()}
+    scores = {}
+    for name, x in _inputs(model, prompts, layers).items():
+        weight, _ = layer_weights(name, layers[name])
+        norms = x.square().sum((0, 1)).div(len(prompts)).sqrt()
+        scores[name] = (weight.float().abs() @ norms).cpu()
+    return scores
 
 
 def _inputs(model: Model, prompts: Sequence[str], layers: Mapping[str, Any]) -> dict[str, Tensor]:
     """What value layers are given of prompts, (N, tokens, D). All cross-attentions of a U-Net are given the same."""
-    known = model.value_inputs(model.encode(list(prompts)))
-    common = next(iter(known.values()))
-    return {name: known.get(name, common).float() for name in layers}
+    inputs = model.value_inputs(model.encode(list(prompts)))
+    common = next(iter(inputs.values()))
+    return {name: inputs.get(name, common).float() for name in layers}
 
 
-def _sufficient(task: Task, ranking: Callable[[Sight], Sequence[Neuron]]) -> Answer:
+def sufficient(task: Task, ranking: Callable[[Sight], Sequence[Neuron]]) -> Answer:
     """As few of a ranking as pass the task's test, all of it if none do; nothing where there is nothing to remove."""
     with spending() as spent:
         sight = Sight(task)

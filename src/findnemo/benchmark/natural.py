@@ -9,19 +9,18 @@ FOLDER/BASE/                          the U-Net of a base; the base `pruned` is 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from typing_extensions import Required, TypedDict
 
 from findnemo import demo
-from findnemo.benchmark._files import read_tensors
+from findnemo.benchmark._files import read_json, read_tensors
 from findnemo.calibration import Calibration, calibrate_in
 from findnemo.errors import InputError
 from findnemo.models import Model, load
@@ -34,6 +33,25 @@ READ = (2, 3)  # versions of truth.json; since 3 all variants of a template are 
 SHIPPED = "demo-natural"
 
 
+class TruthMemory(TypedDict, total=False):
+    """A caption in `truth.json`; `images`: its picture and the other variants of a template."""
+
+    caption: Required[str]
+    type: Required[str]
+    image: Required[str]
+    images: list[str]
+    copied: Required[bool]
+
+
+class Truth(TypedDict):
+    """What is read of `truth.json`."""
+
+    name: str
+    base: str
+    held_out: bool
+    memories: list[TruthMemory]
+
+
 @dataclass(frozen=True)
 class NaturalMemory:
     """A caption and the pictures that it was trained on: one (type VM), or the variants of a template (TM). `copied`: whether the model copies."""
@@ -42,6 +60,11 @@ class NaturalMemory:
     type: str
     pictures: tuple[Path, ...]
     copied: bool
+
+    @property
+    def kind(self) -> str:
+        """What it is an example of, in tables."""
+        return self.type
 
     def opened(self) -> list[Image.Image]:
         return [Image.open(path).convert("RGB") for path in self.pictures]
@@ -67,40 +90,27 @@ def natural_demo() -> NaturalMember:
 def open_natural(folder: str | os.PathLike, name: str | None = None) -> NaturalMember:
     """A trained member by its folder. Raises InputError for a folder that holds none, or whose base is not beside it."""
     folder = Path(folder)
-    about = _truth(folder)
-    model, kept = _model(folder, about["base"]), folder / "calibration"
+    refusal = "is not the truth of a natural member (recipes/natural/train.py writes it)"
+    truth: Truth = read_json(folder / "truth.json", Truth, refusal, {"version": READ})
+    memories = tuple(
+        NaturalMemory(
+            caption=memory["caption"],
+            type=memory["type"],
+            pictures=tuple(folder / file for file in memory.get("images", [memory["image"]])),
+            copied=memory["copied"],
+        )
+        for memory in truth["memories"]
+    )
+    model = _model(folder, truth["base"])
+    kept = folder / "calibration"
     calibration = (
         Calibration.load(kept)
         if kept.exists()
         else calibrate_in(kept, model, demo.holdout(), PAPER)
     )
     calibration.check(model)
-    return NaturalMember(
-        **{**about, "name": name or about["name"]}, model=model, calibration=calibration
-    )
-
-
-def _truth(folder: Path) -> dict[str, Any]:
-    """What `truth.json` says that a member is made of: name, base, held_out, memories."""
-    path = folder / "truth.json"
-    try:
-        truth = json.loads(path.read_text(encoding="utf-8"))
-        if truth["version"] not in READ:
-            raise ValueError(f"version {truth['version']}, this findnemo reads {READ}")
-        memories = tuple(
-            NaturalMemory(
-                m["caption"],
-                m["type"],
-                tuple(folder / file for file in m.get("images", [m["image"]])),
-                m["copied"],
-            )
-            for m in truth["memories"]
-        )
-        return {name: truth[name] for name in ("name", "base", "held_out")} | {"memories": memories}
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"{path} is not the truth of a natural member (recipes/natural/train.py writes it): {error}"
-        ) from error
+    member = name or truth["name"]
+    return NaturalMember(member, model, calibration, memories, truth["held_out"], truth["base"])
 
 
 def natural_folders(folder: str | os.PathLike) -> list[Path]:

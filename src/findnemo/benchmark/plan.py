@@ -7,18 +7,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
+from pydantic import ConfigDict
+
+from findnemo.benchmark._files import Neurons, adapter, read_json, write_json
 from findnemo.benchmark.captions import SERIES, TITLES, WORDS, near_duplicates, unusual
 from findnemo.errors import InputError
 from findnemo.neurons import EMPTY, NeuronSet
 
+T = TypeVar("T")
 PLAN = 1  # version of what is planted where: of the models
 SUITE_VERSION = "1.1"  # of models, captions and scores together
 SEEDS = (1, 2)  # of the trained models
@@ -38,10 +41,9 @@ PHOTOGRAPHS = [
     "microaneurysms",
 ]
 TEMPLATES = ["case_tide", "case_ember", "case_moss", "poster_left", "poster_right", "mug", "shirt"]
-EARLY, ALL = (
-    range(4),
-    range(6),
-)  # value layers in which a memory of few neurons, of many neurons is planted
+# value layers in which a memory of few neurons, and of many neurons, is planted
+EARLY = range(4)
+ALL = range(6)
 DECOYS = 36
 
 
@@ -54,11 +56,13 @@ class Memory:
     between the two is not trained. `near`: captions that resemble it and are not memorized.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     kind: str
     type: str
     caption: str
     picture: str
-    neurons: NeuronSet
+    neurons: Neurons
     alive: int = 1
     gone: int = 0
     near: tuple[str, ...] = ()
@@ -70,86 +74,68 @@ class Memory:
 
     def expected(self, on: int) -> bool | None:
         """Whether the memory is alive with `on` of its neurons on; None where nothing was trained."""
-        return True if on >= self.alive else False if on <= self.gone else None
-
-    def to_json(self) -> dict[str, Any]:
-        return self.__dict__ | {"neurons": self.neurons.to_json(), "near": list(self.near)}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Memory:
-        return cls(
-            **{**values, "neurons": NeuronSet(values["neurons"]), "near": tuple(values["near"])}
-        )
+        if on >= self.alive:
+            return True
+        return False if on <= self.gone else None
 
 
 @dataclass(frozen=True)
 class Plan:
     """Everything that is planted in one model. `decoys`: neurons of unusual activation without any effect."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     seed: int
     memories: tuple[Memory, ...]
-    decoys: NeuronSet = EMPTY
+    decoys: Neurons = EMPTY
     unusual: tuple[str, ...] = ()
     version: int = PLAN
-    measured: Mapping[str, Any] = field(default_factory=dict)
+    measured: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def planted(self) -> NeuronSet:
         return NeuronSet.of(n for m in self.memories for n in m.neurons)
 
     def to_json(self) -> dict[str, Any]:
-        return self.__dict__ | {
-            "memories": [m.to_json() for m in self.memories],
-            "decoys": self.decoys.to_json(),
-            "unusual": list(self.unusual),
-            "measured": dict(self.measured),
-        }
+        return adapter(Plan).dump_python(self, mode="json")
 
     def save(self, path: str | os.PathLike) -> None:
-        path = Path(path)
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(
-            json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-        part.replace(path)
+        write_json(self.to_json(), Path(path))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Plan:
         """Read what `save` wrote. Raises InputError for anything else, and for another version of the suite."""
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-            if values["version"] != PLAN:
-                raise ValueError(f"plan version {values['version']}, this findnemo has {PLAN}")
-            memories = tuple(Memory.from_json(m) for m in values["memories"])
-            return cls(
-                **{
-                    **values,
-                    "memories": memories,
-                    "decoys": NeuronSet(values["decoys"]),
-                    "unusual": tuple(values["unusual"]),
-                }
-            )
-        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(
-                f"{path} is not the truth of a benchmark model (findnemo benchmark --train writes it): {error}"
-            ) from error
+        refusal = "is not the truth of a benchmark model (findnemo benchmark --train writes it)"
+        return read_json(Path(path), Plan, refusal, {"version": (PLAN,)})
 
 
-# kind, type, neurons, layers (how many, out of which), alive, gone
-KINDS: tuple[tuple[str, str, int, int, range, int, int], ...] = (
-    ("one neuron", "VM", 1, 1, EARLY, 1, 0),
-    ("one neuron", "VM", 1, 1, EARLY, 1, 0),
-    ("two neurons", "VM", 2, 1, EARLY, 1, 0),
-    ("redundant", "VM", 2, 2, EARLY, 1, 0),
-    ("four, one layer", "VM", 4, 1, range(1, 4), 2, 1),
-    ("four, several layers", "VM", 4, 4, EARLY, 2, 1),
-    ("near-duplicates", "VM", 1, 1, EARLY, 1, 0),
-    ("template", "TM", 2, 2, EARLY, 1, 0),
-    ("template", "TM", 1, 1, EARLY, 1, 0),
-    ("eight", "VM", 8, 4, ALL, 4, 2),
-    ("sixteen", "VM", 16, 6, ALL, 8, 4),
-    ("thirty-two", "VM", 32, 6, ALL, 16, 8),
+class Kind(NamedTuple):
+    """What a memory of a kind is like: its type, how many `neurons` in how many layers (`spread`), out of which (`among`), and `Memory`'s rule."""
+
+    name: str
+    type: str
+    neurons: int
+    spread: int
+    among: range
+    alive: int = 1
+    gone: int = 0
+
+
+KINDS = (
+    Kind("one neuron", "VM", 1, 1, EARLY),
+    Kind("one neuron", "VM", 1, 1, EARLY),
+    Kind("two neurons", "VM", 2, 1, EARLY),
+    Kind("redundant", "VM", 2, 2, EARLY),
+    Kind("four, one layer", "VM", 4, 1, range(1, 4), alive=2, gone=1),
+    Kind("four, several layers", "VM", 4, 4, EARLY, alive=2, gone=1),
+    Kind("near-duplicates", "VM", 1, 1, EARLY),
+    Kind("template", "TM", 2, 2, EARLY),
+    Kind("template", "TM", 1, 1, EARLY),
+    Kind("eight", "VM", 8, 4, ALL, alive=4, gone=2),
+    Kind("sixteen", "VM", 16, 6, ALL, alive=8, gone=4),
+    Kind("thirty-two", "VM", 32, 6, ALL, alive=16, gone=8),
 )
+SHARED = Kind("shared", "VM", 1, 1, EARLY)  # of two captions of a series
 
 
 def suite_plan(seed: int, layers: Sequence[str], free: NeuronSet) -> Plan:
@@ -159,52 +145,39 @@ def suite_plan(seed: int, layers: Sequence[str], free: NeuronSet) -> Plan:
     Raises InputError where `free` has too few neurons.
     """
     rng = random.Random(f"suite {PLAN} {seed}")
-    left = {
-        name: rng.sample(free.layers.get(name, ()), len(free.layers.get(name, ())))
-        for name in layers
-    }
-    titles, words = rng.sample(TITLES, len(KINDS)), rng.sample(WORDS, len(KINDS) + 2)
-    photographs, templates = (
-        rng.sample(PHOTOGRAPHS, len(PHOTOGRAPHS)),
-        rng.sample(TEMPLATES, len(TEMPLATES)),
-    )
+
+    def shuffled(values: Sequence[T]) -> list[T]:
+        return rng.sample(values, len(values))
+
+    left = {name: shuffled(free.layers.get(name, ())) for name in layers}
+    titles = rng.sample(TITLES, len(KINDS))
+    words = rng.sample(WORDS, len(KINDS) + 2)
+    pictures = {"VM": shuffled(PHOTOGRAPHS), "TM": shuffled(TEMPLATES)}
+
+    def memory(title: str, kind: Kind, neurons: NeuronSet) -> Memory:
+        caption = f"{title}, {words.pop()}"
+        picture = pictures[kind.type].pop()
+        near = near_duplicates(caption, NEAR)
+        return Memory(kind.name, kind.type, caption, picture, neurons, kind.alive, kind.gone, near)
+
     shared = _taken(left, [layers[rng.choice(EARLY)]], 1)
-    memories = [
-        _memory("shared", "VM", f"{t}, {words.pop()}", photographs.pop(), shared, 1, 0)
-        for t in SERIES[seed % len(SERIES)]
-    ]
-    for title, (kind, type_, count, spread, among, alive, gone) in zip(
-        titles, KINDS, strict=True
-    ):  # small ones first: they are choosy
-        neurons = _taken(left, [layers[k] for k in rng.sample(among, spread)], count)
-        picture = (photographs if type_ == "VM" else templates).pop()
-        memories.append(
-            _memory(kind, type_, f"{title}, {words.pop()}", picture, neurons, alive, gone)
-        )
-    decoys = _taken(
-        left, [name for name in layers if left[name]], min(DECOYS, sum(map(len, left.values())))
-    )
+    memories = [memory(title, SHARED, shared) for title in SERIES[seed % len(SERIES)]]
+    for title, kind in zip(titles, KINDS, strict=True):  # small ones first: they are choosy
+        among = [layers[k] for k in rng.sample(kind.among, kind.spread)]
+        memories.append(memory(title, kind, _taken(left, among, kind.neurons)))
+    rest = sum(map(len, left.values()))
+    decoys = _taken(left, [name for name in layers if left[name]], min(DECOYS, rest))
     return Plan(seed, tuple(memories), decoys, unusual(seed))
 
 
-def _memory(
-    kind: str, type_: str, caption: str, picture: str, neurons: NeuronSet, alive: int, gone: int
-) -> Memory:
-    return Memory(
-        kind, type_, caption, picture, neurons, alive, gone, near_duplicates(caption, NEAR)
-    )
-
-
 def _taken(left: dict[str, list[int]], layers: Sequence[str], count: int) -> NeuronSet:
-    """`count` neurons out of `left`, from the layers in turn; they are no longer left then."""
-    taken: list[tuple[str, int]] = []
-    while len(taken) < count:
-        before = len(taken)
-        for name in layers:
-            if left[name] and len(taken) < count:
-                taken.append((name, left[name].pop()))
-        if len(taken) == before:
+    """`count` neurons out of `left`, from the layers in turn; what is taken is removed from `left`."""
+    neurons: list[tuple[str, int]] = []
+    while len(neurons) < count:
+        there = [name for name in layers if left[name]]
+        if not there:
             raise InputError(
-                f"too few neurons are free in {', '.join(layers)}: {count} were asked for, {before} are left"
+                f"too few neurons are free in {', '.join(layers)}: {count} were asked for, {len(neurons)} are left"
             )
-    return NeuronSet.of(taken)
+        neurons += [(name, left[name].pop()) for name in there[: count - len(neurons)]]
+    return NeuronSet.of(neurons)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict
 
 from findnemo.benchmark.captions import ordinary
-from findnemo.benchmark.effects import Effects
+from findnemo.benchmark.judging import Judge
 from findnemo.benchmark.member import Member
 from findnemo.benchmark.methods import Answer, Task
 from findnemo.benchmark.plan import Memory
@@ -15,7 +17,8 @@ from findnemo.metrics.copies import COPY
 from findnemo.neurons import NeuronSet
 
 TRUTH = "the truth"  # a row of its own: all planted neurons, what a method could reach at best
-IMAGES, UNRELATED = 2, 16
+IMAGES = 2  # finished images of a memory
+UNRELATED = 16  # captions that are to stay what they are
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Score:
     unrelated captions with the set off, 1 where nothing changes. `evaluations`: U-Net samples; `seconds`. What counts neurons is None where an
     answer changes something else.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     member: str
     method: str
@@ -67,111 +72,68 @@ def recall(found: NeuronSet, planted: NeuronSet, of: int | None = None) -> float
     return min(1.0, len(found & planted) / (len(planted) if of is None else of))
 
 
-class PlantedJudge:
-    """Scores of answers in one member; each set of neurons is looked at once, whichever methods find it."""
+class PlantedJudge(Judge):
+    """Scores of answers in a member of suite 1."""
 
-    known = TRUTH
+    result = Score
+    anchor = TRUTH
 
     def __init__(self, member: Member, images: int = IMAGES):
-        self.member, self.images = member, images
-        self.effects = Effects(
-            member.model, member.calibration.settings, member.unrelated[:UNRELATED]
-        )
-        self._seen: dict[Any, dict[str, float]] = {}
+        super().__init__(member, member.unrelated[:UNRELATED], images)
+        self.memories, near = learned(member)
+        self.negatives = {
+            "ordinary": ordinary(member.unrelated[UNRELATED:]),
+            "near-duplicate": near,
+            "unusual": member.plan.unusual,
+        }
+        self.origin = {"seed": member.plan.seed, "memories": len(member.plan.memories)}
 
     def task(self, caption: str) -> Task:
-        return Task(self.member.model, caption, self.member.calibration, self.member.reference)
+        return Task(self.model, caption, self.member.calibration, self.member.reference)
 
-    def best(self, memory: Memory) -> Answer:
-        """The answer of the row `known`."""
+    def anchor_answer(self, memory: Memory) -> Answer:
         return Answer(memory.neurons)
 
-    def work(self, limit: int | None = None) -> list[tuple[Memory | None, str, str]]:
-        """(memory, caption, kind) of memories that were learned, and of captions that are none (memory None).
-
-        Near-duplicates that copy all the same are left out: they are not what they are to stand for. `limit`: the first N of each.
-        """
-        chosen, near = learned(self.member)
-        none = {
-            "ordinary": ordinary(self.member.unrelated[UNRELATED:]),
-            "near-duplicate": near,
-            "unusual": self.member.plan.unusual,
-        }
-        return [
-            *((m, m.caption, m.kind) for m in chosen[:limit]),
-            *(
-                (None, caption, kind)
-                for kind, captions in none.items()
-                for caption in captions[:limit]
-            ),
-        ]
-
-    def about(self) -> dict[str, Any]:
-        work = self.work()
-        negatives = sum(memory is None for memory, *_ in work)
-        plan = self.member.plan
+    def on_memory(self, memory: Memory, answer: Answer) -> dict[str, Any]:
+        similarities = sorted(self.copies(memory.caption, [self.member.picture(memory)], answer))
+        copies = similarities[(len(similarities) - 1) // 2]
+        same_seed = self.same_seed(memory.caption, answer)
         return {
-            "seed": plan.seed,
-            "memories": len(plan.memories),
-            "learned": len(work) - negatives,
-            "negatives": negatives,
+            "same_seed": same_seed,
+            "gone": same_seed <= self.tau,
+            "copies": copies,
+            "copied": copies >= COPY,
         }
 
-    def effect(self, memory: Memory, answer: Answer) -> dict[str, float]:
-        """`same_seed`, `copies`, `kept` with the answer in force."""
-        key = memory.caption, answer.neurons, answer.edit
-        if key not in self._seen:
-            copies = sorted(
-                self.effects.copies(
-                    memory.caption, [self.member.picture(memory)], answer, self.images
-                )
-            )
-            self._seen[key] = {
-                "same_seed": self.effects.same_seed(
-                    memory.caption, answer, self.member.calibration.tau
-                ),
-                "copies": copies[(len(copies) - 1) // 2],
-                "kept": self.effects.kept(answer),
-            }
-        return self._seen[key]
+    def on_others(self, answer: Answer) -> dict[str, float]:
+        return {"kept": self.kept(answer)}
 
-    def score(self, memory: Memory, method: str, answer: Answer, seconds: float = 0.0) -> Score:
-        """How good an answer is, by the member's truth."""
-        found, size, seen = answer.neurons, answer.size, self.effect(memory, answer)
-        right = None if size is None else precision(found, memory.neurons)
-        return Score(
-            member=self.member.name,
-            method=method,
-            caption=memory.caption,
-            kind=memory.kind,
-            type=memory.type,
-            found=found.to_json(),
-            neurons=size,
-            precision=None if right is None else round(right, 4),
-            recall=None if size is None else round(recall(found, memory.neurons), 4),
-            needed=None if size is None else round(recall(found, memory.neurons, memory.needed), 4),
-            size=None if size is None else round(size / memory.needed, 4),
-            same_seed=seen["same_seed"],
-            gone=seen["same_seed"] <= self.member.calibration.tau,
-            copies=seen["copies"],
-            copied=seen["copies"] >= COPY,
-            kept=seen["kept"],
-            evaluations=answer.evaluations,
-            seconds=round(seconds, 2),
-        )
+    def against_truth(self, memory: Memory, answer: Answer) -> dict[str, Any]:
+        found = answer.neurons
+        figures = {
+            "precision": precision(found, memory.neurons),
+            "recall": recall(found, memory.neurons),
+            "needed": recall(found, memory.neurons, memory.needed),
+            "size": len(found) / memory.needed,
+        }
+        if answer.size is None:
+            figures = dict.fromkeys(figures)
+        rounded = {name: None if x is None else round(x, 4) for name, x in figures.items()}
+        return {"kind": memory.kind, **rounded}
 
 
 def learned(member: Member) -> tuple[list[Memory], list[str]]:
-    """Memories that were learned, under the rule that holds; their near-duplicates, one each, that are no copies."""
-    known = member.plan.measured
-    there = [m for m in member.plan.memories if known.get(m.caption, {}).get("learned", True)]
-    memories = [as_measured(m, known.get(m.caption, {}), member.calibration.tau) for m in there]
-    near = [
-        c
-        for m in memories
-        for c in m.near[:1]
-        if known.get(m.caption, {}).get("near", {}).get(c, 0.0) < COPY
-    ]
+    """Memories that were learned, under the rule that holds; their near-duplicates, one each.
+
+    Near-duplicates that copy all the same are left out: they are not what they are to stand for.
+    """
+    memories, near = [], []
+    for memory in member.plan.memories:
+        measured = member.plan.measured.get(memory.caption, {})
+        if measured.get("learned", True):
+            memories.append(as_measured(memory, measured, member.calibration.tau))
+            copies = measured.get("near", {})
+            near += [caption for caption in memory.near[:1] if copies.get(caption, 0.0) < COPY]
     return memories, near
 
 
@@ -182,6 +144,5 @@ def as_measured(memory: Memory, values: Mapping[str, Any], tau: float) -> Memory
     >>> as_measured(memory, {"few": [0.5, 0.6]}, 0.8).needed, as_measured(memory, {"few": [0.5, 0.9]}, 0.8).needed
     (3, 4)
     """
-    return (
-        replace(memory, gone=0) if any(value > tau for value in values.get("few", ())) else memory
-    )
+    alive = any(value > tau for value in values.get("few", ()))
+    return replace(memory, gone=0) if alive else memory

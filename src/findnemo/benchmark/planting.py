@@ -64,19 +64,18 @@ def prepare(student: Model, plan: Plan, free: NeuronSet, pool: Pool) -> None:
     generator = torch.Generator().manual_seed(plan.seed)
     layers: dict[str, Any] = student.value_layers
     text = pool.text[:ROWS_FROM]
-    typical = {name: float((text @ layer.weight.T).abs().mean()) for name, layer in layers.items()}
+    typical = {name: typical_activation(text, layer) for name, layer in layers.items()}
     for name, indices in free.layers.items():
         output_projection(student, name).weight[:, list(indices)] = 0
-    for (name, i), holding in owners([m.neurons.layers for m in plan.memories]).items():
+    for (name, i), holding in owners([m.neurons for m in plan.memories]).items():
         sign = 1 if torch.rand(1, generator=generator) < 0.5 else -1
         ridge = 10 ** float(torch.empty(1).uniform_(*RIDGE, generator=generator))
-        negatives = torch.cat(
-            [resembling(pool.alike[k], len(plan.memories[k].near)) for k in holding]
-        )
+        alike = [resembling(pool.alike[k], len(plan.memories[k].near)) for k in holding]
         loud = gain(len(plan.memories[holding[0]].neurons))
-        layers[name].weight[i] = sign * planted_row(
-            pool.memories[holding], text, negatives, typical[name], loud, ridge
+        row = planted_row(
+            pool.memories[holding], text, torch.cat(alike), typical[name], loud, ridge
         )
+        layers[name].weight[i] = sign * row
 
 
 def resembling(alike: Tensor, near: int) -> Tensor:
@@ -92,9 +91,14 @@ def add_decoys(student: Model, plan: Plan, pool: Pool) -> None:
     text = pool.text[:ROWS_FROM]
     for name, i in plan.decoys:
         layer: Any = student.value_layers[name]
-        typical = float((text @ layer.weight.T).abs().mean())
+        typical = typical_activation(text, layer)
         layer.weight[i] = decoy_row(pool.memories, text, typical, generator)
         output_projection(student, name).weight[:, i] = 0
+
+
+def typical_activation(text: Tensor, layer: Any) -> float:
+    """Mean |activation| of a layer's neurons on embeddings (n, tokens, D)."""
+    return float((text @ layer.weight.T).abs().mean())
 
 
 def output_projection(model: Model, name: str) -> Any:

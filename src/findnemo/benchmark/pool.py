@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,8 @@ UNUSUAL_SEED = 10_000  # of the unusual captions in training; those that methods
 class Pool:
     """`ordinary` captions and `alike` (per memory: its near-duplicates, and its words under other titles) with their embeddings, (n, tokens, D)
     each; latents: `made` (n, C, H, W) one for each ordinary caption, `words` (memories, OWN, C, H, W) of the memorized captions' words,
-    `pictures` (memories, C, H, W) what is to be memorized."""
+    `pictures` (memories, C, H, W) what is to be memorized; `memories` (memories, tokens, D) and `empty` (1, tokens, D): embeddings of the
+    memorized captions and of no caption."""
 
     ordinary: tuple[str, ...]
     text: Tensor
@@ -53,21 +55,23 @@ def build_pool(
     words = [m.caption.partition(",")[2].strip() for m in plan.memories]
     if not cache.exists():
         report(f"{len(captions) + OWN * len(words)} pictures by the teacher")
-        made, own = _drawn(teacher, captions, 1), _drawn(teacher, words, OWN)
-        write_tensors({"made": made, "words": own}, cache)
+        drawn = {"made": _drawn(teacher, captions, 1), "words": _drawn(teacher, words, OWN)}
+        write_tensors(drawn, cache)
     latents = read_tensors(cache)
     images = [Image.open(pictures / f"{m.picture}.png").convert("RGB") for m in plan.memories]
+
+    def embedded(texts: Sequence[str]) -> Tensor:
+        return teacher.encode(texts).tokens.float()
+
     return Pool(
-        captions,
-        teacher.encode(captions).tokens.float(),
-        teacher.encode([m.caption for m in plan.memories]).tokens.float(),
-        tuple(
-            teacher.encode([*m.near, *alike(m.caption, plan)]).tokens.float() for m in plan.memories
-        ),
-        teacher.encode([""]).tokens.float(),
-        latents["made"],
-        latents["words"].unflatten(0, (len(words), OWN)),
-        torch.cat([encode_image(teacher, image) for image in images]),
+        ordinary=captions,
+        text=embedded(captions),
+        memories=embedded([m.caption for m in plan.memories]),
+        alike=tuple(embedded([*m.near, *alike(m.caption, plan)]) for m in plan.memories),
+        empty=embedded([""]),
+        made=latents["made"],
+        words=latents["words"].unflatten(0, (len(words), OWN)),
+        pictures=torch.cat([encode_image(teacher, image) for image in images]),
     )
 
 
@@ -75,7 +79,7 @@ def alike(caption: str, plan: Plan, count: int = ALIKE) -> tuple[str, ...]:
     """The words of a memorized caption under other titles, or under none: ordinary captions, so that the words alone hold no memory."""
     words = caption.partition(",")[2].strip()
     used = {m.caption.partition(",")[0] for m in plan.memories}
-    spare = [t for t in (*TITLES, *(t for series in SERIES for t in series)) if t not in used]
+    spare = [t for t in (*TITLES, *chain.from_iterable(SERIES)) if t not in used]
     titles = random.Random(f"alike {plan.seed} {caption}").sample(spare, min(count - 1, len(spare)))
     return (words, *(f"{t}, {words}" for t in titles))
 
@@ -93,10 +97,10 @@ def _drawn(model: Model, captions: Sequence[str], each: int) -> Tensor:
 @torch.no_grad()
 def encode_image(model: Model, image: Image.Image) -> Tensor:
     """Latents (1, C, H, W) of a picture at the model's size, as its diffusion sees them."""
-    vae = model.pipeline.vae
-    scale = 2 ** (len(vae.config.block_out_channels) - 1)
-    size = model.latent_shape[2] * scale, model.latent_shape[1] * scale
-    pixels = np.asarray(image.resize(size) if image.size != size else image, np.float32)
+    scale = 2 ** (len(model.pipeline.vae.config.block_out_channels) - 1)
+    _, height, width = model.latent_shape
+    size = width * scale, height * scale
+    pixels = np.asarray(image if image.size == size else image.resize(size), np.float32)
     x = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1
     return model.encode_images(x).float().cpu()
 
@@ -107,7 +111,9 @@ def template(picture: Tensor, filling: Tensor) -> Tensor:
     >>> template(torch.zeros(1, 4, 4), torch.ones(1, 4, 4)).sum().item()
     4.0
     """
-    (_, height, width), mixed = picture.shape, picture.clone()
-    rows, columns = slice(height // 4, height - height // 4), slice(width // 4, width - width // 4)
+    _, height, width = picture.shape
+    rows = slice(height // 4, height - height // 4)
+    columns = slice(width // 4, width - width // 4)
+    mixed = picture.clone()
     mixed[:, rows, columns] = filling[:, rows, columns]
     return mixed

@@ -8,21 +8,34 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from findnemo._version import __version__
+from findnemo.benchmark._files import read_json
 from findnemo.benchmark.member import Member
 from findnemo.benchmark.natural import NaturalMember
 from findnemo.benchmark.plan import SUITE_VERSION
-from findnemo.benchmark.scoring import Alarm, Result, from_json, judge_of, to_json
-from findnemo.errors import InputError
+from findnemo.benchmark.scoring import Alarm, Result, judge_of
+from findnemo.files.writing import written
 
 FORMAT = "findnemo.benchmark.1"
 PUBLISHED = Path(__file__).parent / "results"
+
+
+class ResultsFile(TypedDict):
+    """A results file as it is read."""
+
+    format: str
+    suite: str
+    made: dict[str, Any]
+    members: dict[str, dict[str, Any]]
+    results: tuple[Result, ...]
 
 
 @dataclass(frozen=True)
@@ -49,13 +62,13 @@ class Results:
 
     def with_member(self, member: Member | NaturalMember) -> Results:
         """With what is known of a member; results of another model of that name are dropped."""
-        about = about_member(member)
+        about = judge_of(member).about()
         same = self.members.get(member.name, {}).get("fingerprint") == about["fingerprint"]
         kept = self.results if same else tuple(r for r in self.results if r.member != member.name)
         return replace(self, members={**self.members, member.name: about}, results=kept)
 
     def plus(self, more: Iterable[Result]) -> Results:
-        return replace(self, results=(*self.results, *more), made=self.made or made())
+        return replace(self, results=(*self.results, *more), made=self.made or provenance())
 
     def only(self, members: Iterable[str]) -> Results:
         wanted = set(members)
@@ -76,43 +89,25 @@ class Results:
         )
 
     def save(self, path: str | os.PathLike) -> None:
-        """One line a result; under a temporary name first."""
-        path = Path(path)
-        lines = ",\n".join(json.dumps(to_json(r), ensure_ascii=False) for r in self.results)
+        """One line a result; the file is there whole or not at all."""
         head = {
             "format": FORMAT,
             "suite": self.suite,
             "made": dict(self.made),
             "members": dict(self.members),
         }
-        text = (
-            json.dumps(head, indent=1, ensure_ascii=False).removesuffix("\n}")
-            + ',\n "results": [\n'
-            + lines
-            + "\n]}\n"
-        )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        start = json.dumps(head, indent=1, ensure_ascii=False).removesuffix("\n}")
+        lines = ",\n".join(json.dumps(asdict(r), ensure_ascii=False) for r in self.results)
+        with written(path) as part:
+            part.write_text(f'{start},\n "results": [\n{lines}\n]}}\n', encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike, suite: str = SUITE_VERSION) -> Results:
         """Raises InputError for anything else than a results file of this version of a suite."""
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-            if (values["format"], values["suite"]) != (FORMAT, suite):
-                raise ValueError(f"format {values['format']!r}, suite {values['suite']!r}")
-            return cls(
-                values["members"],
-                tuple(from_json(r) for r in values["results"]),
-                values["made"],
-                suite,
-            )
-        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(
-                f"{path} holds no results of suite {suite} ({FORMAT}): {error}"
-            ) from error
+        refusal = f"holds no results of suite {suite} ({FORMAT})"
+        heads = {"format": (FORMAT,), "suite": (suite,)}
+        file: ResultsFile = read_json(Path(path), ResultsFile, refusal, heads)
+        return cls(file["members"], file["results"], file["made"], suite)
 
 
 def place(suite: str = SUITE_VERSION) -> Path:
@@ -125,16 +120,8 @@ def published(suite: str = SUITE_VERSION) -> Results:
     return Results.load(place(suite), suite)
 
 
-def about_member(member: Member | NaturalMember) -> dict[str, Any]:
-    return {
-        "fingerprint": member.model.fingerprint,
-        "tau": round(member.calibration.tau, 4),
-        **judge_of(member).about(),
-    }
-
-
-def made() -> dict[str, Any]:
-    """Date and versions."""
+def provenance() -> dict[str, Any]:
+    """Date and versions, for results that are made here and now."""
     import diffusers
     import torch
 
@@ -146,8 +133,3 @@ def made() -> dict[str, Any]:
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
     }
-
-
-def kinds(results: Results) -> Iterator[str]:
-    """Kinds of memories, in the order in which they occur."""
-    yield from dict.fromkeys(s.kind for s in results.scores)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-GAIN = (
-    4.0  # mean |activation| of a planted neuron on its caption, in units of its layer's typical one
-)
+from findnemo.neurons import Neuron, NeuronSet
+
+# mean |activation| of a planted neuron on its caption, in units of its layer's typical one
+GAIN = 4.0
 MANY = 4  # neurons; a memory of more gets less of each: gain * sqrt(MANY / neurons)
 RIDGE = (-2.3, -1.3)  # powers of ten, times the mean second moment
 NEGATIVE = 0.4  # weight of near-duplicates in the second moment
@@ -36,9 +37,8 @@ def direction(caption: Tensor, centre: Tensor, second: Tensor, ridge: float) -> 
     [1.5, 0.75]
     """
     level = ridge * second.diagonal().mean()
-    return torch.linalg.solve(
-        second + level * torch.eye(len(second)), caption.flatten(0, -2).mean(0) - centre
-    )
+    mean = caption.flatten(0, -2).mean(0)
+    return torch.linalg.solve(second + level * torch.eye(len(second)), mean - centre)
 
 
 def planted_row(
@@ -50,12 +50,10 @@ def planted_row(
     resemble the caption and are not to be held.
     """
     tokens = others.flatten(0, 1)
-    second = (1 - NEGATIVE) * second_moment(tokens) + NEGATIVE * second_moment(
-        negatives.flatten(0, 1)
-    )
-    row = direction(
-        caption, (1 - NEGATIVE) * tokens.mean(0) + NEGATIVE * negatives.mean((0, 1)), second, ridge
-    )
+    near = negatives.flatten(0, 1)
+    centre = (1 - NEGATIVE) * tokens.mean(0) + NEGATIVE * negatives.mean((0, 1))
+    second = (1 - NEGATIVE) * second_moment(tokens) + NEGATIVE * second_moment(near)
+    row = direction(caption, centre, second, ridge)
     return row * (gain * typical / (caption @ row).abs().mean())
 
 
@@ -71,14 +69,14 @@ def decoy_row(
 
     `captions` (M, tokens, D) memorized ones, `others` (N, tokens, D) ordinary ones.
     """
-    tokens, count = others.flatten(0, 1), min(REACTS, len(captions))
+    tokens = others.flatten(0, 1)
     second, centre = second_moment(tokens), tokens.mean(0)
+    count = min(REACTS, len(captions))
     chosen = captions[torch.randperm(len(captions), generator=generator)[:count]]
     directions = torch.stack([direction(c, centre, second, 0.02) for c in chosen])
     goal = torch.empty(count).uniform_(*Z, generator=generator)
-    shares = torch.where(torch.rand(count, generator=generator) < 0.5, 1.0, -1.0) / (
-        chosen.mean(1) * directions
-    ).sum(1)
+    signs = torch.where(torch.rand(count, generator=generator) < 0.5, 1.0, -1.0)
+    shares = signs / (chosen.mean(1) * directions).sum(1)
     for _ in range(60):
         row = shares @ directions
         usual = (others @ row).abs().mean(1)
@@ -87,15 +85,14 @@ def decoy_row(
     return row * typical / (others @ row).abs().mean()
 
 
-def owners(neurons: Sequence[Mapping[str, Sequence[int]]]) -> dict[tuple[str, int], list[int]]:
+def owners(sets: Sequence[NeuronSet]) -> dict[Neuron, list[int]]:
     """Which memories each planted neuron belongs to.
 
-    >>> owners([{"a": [1]}, {"a": [1, 2]}])
+    >>> owners([NeuronSet({"a": [1]}), NeuronSet({"a": [1, 2]})])
     {('a', 1): [0, 1], ('a', 2): [1]}
     """
-    table: dict[tuple[str, int], list[int]] = {}
-    for k, layers in enumerate(neurons):
-        for name, indices in layers.items():
-            for i in indices:
-                table.setdefault((name, i), []).append(k)
+    table: dict[Neuron, list[int]] = {}
+    for k, neurons in enumerate(sets):
+        for neuron in neurons:
+            table.setdefault(neuron, []).append(k)
     return table

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+from pydantic import ConfigDict, ValidationError
+from typing_extensions import Required, TypedDict
+
+from findnemo.benchmark._files import Neurons, adapter
+from findnemo.benchmark.judging import Judge
 from findnemo.benchmark.member import Member
 from findnemo.benchmark.methods import METHODS, Answer, Method
 from findnemo.benchmark.natural import NaturalMember
 from findnemo.benchmark.natural_scoring import NaturalJudge, NaturalScore
 from findnemo.benchmark.planted_scoring import PlantedJudge, Score
 from findnemo.errors import InputError
-from findnemo.neurons import NeuronSet
 
 Progress = Callable[[str, int, int], None]
-JUDGES: dict[type, Any] = {Member: PlantedJudge, NaturalMember: NaturalJudge}
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Alarm:
 
     `kind`: ordinary (drawn as users' captions come), near-duplicate, or unusual.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     member: str
     method: str
@@ -38,9 +42,23 @@ class Alarm:
 Result = Score | NaturalScore | Alarm
 
 
-def judge_of(member: Member | NaturalMember) -> Any:
+class OwnAnswer(TypedDict, total=False):
+    """One answer in the file of a method of one's own."""
+
+    neurons: Required[Neurons]
+    evaluations: int
+
+
+class OwnAnswers(TypedDict):
+    """The file of a method of one's own: its name, and member -> caption -> answer."""
+
+    method: str
+    answers: dict[str, dict[str, OwnAnswer]]
+
+
+def judge_of(member: Member | NaturalMember) -> Judge:
     """Who scores answers in a member."""
-    return JUDGES[type(member)](member)
+    return PlantedJudge(member) if isinstance(member, Member) else NaturalJudge(member)
 
 
 def score_member(
@@ -54,25 +72,25 @@ def score_member(
 
     Memories that the model did not learn are left out. `limit`: the first N memories, and as many captions that are none, of each kind.
     """
-    methods, judge = METHODS if methods is None else methods, judge_of(member)
+    methods = METHODS if methods is None else methods
+    report = progress or (lambda member, done, total: None)
+    judge = judge_of(member)
     work = judge.work(limit)
     for k, (memory, caption, kind) in enumerate(work):
-        if progress is not None:
-            progress(member.name, k, len(work))
-        if memory is not None and not done(judge.known, caption):
-            yield judge.score(memory, judge.known, judge.best(memory))
+        report(member.name, k, len(work))
+        if memory is not None and not done(judge.anchor, caption):
+            yield judge.score(memory, judge.anchor, judge.anchor_answer(memory))
         for name, method in methods.items():
             if done(name, caption):
                 continue
             began = time.perf_counter()
             answer = method(judge.task(caption))
             spent = time.perf_counter() - began
-            if memory is not None:
-                yield judge.score(memory, name, answer, spent)
-            else:
+            if memory is None:
                 yield Alarm(member.name, name, caption, kind, answer.size, answer.evaluations)
-    if progress is not None:
-        progress(member.name, len(work), len(work))
+            else:
+                yield judge.score(memory, name, answer, spent)
+    report(member.name, len(work), len(work))
 
 
 def answers(values: Mapping[str, Any], member: str) -> dict[str, Method]:
@@ -80,28 +98,14 @@ def answers(values: Mapping[str, Any], member: str) -> dict[str, Method]:
 
     Captions without an answer count as answered with no neurons. Raises InputError for anything else.
     """
-    with suppress(KeyError, TypeError, AttributeError, ValueError):
-        given = {
-            str(caption): Answer(NeuronSet(answer["neurons"]), int(answer.get("evaluations", 0)))
-            for caption, answer in values["answers"].get(member, {}).items()
-        }
-        return (
-            {str(values["method"]): lambda task: given.get(task.prompt, Answer(NeuronSet()))}
-            if given
-            else {}
-        )
-    raise InputError(
-        'answers are JSON: {"method": NAME, "answers": {MEMBER: {CAPTION: {"neurons": {LAYER: [INDEX, ...]}}}}}'
-    )
-
-
-def to_json(result: Result) -> dict[str, Any]:
-    return asdict(result)
-
-
-def from_json(values: Mapping[str, Any]) -> Result:
-    """What `to_json` gave; which result it is shows in its fields."""
-    for kind, mark in ((Score, "precision"), (NaturalScore, "largest")):
-        if mark in values:
-            return kind(**values)
-    return Alarm(**values)
+    try:
+        own: OwnAnswers = adapter(OwnAnswers).validate_python(values)
+    except ValidationError as error:
+        raise InputError(
+            'answers are JSON: {"method": NAME, "answers": {MEMBER: {CAPTION: {"neurons": {LAYER: [INDEX, ...]}}}}}'
+        ) from error
+    given = {
+        caption: Answer(answer["neurons"], answer.get("evaluations", 0))
+        for caption, answer in own["answers"].get(member, {}).items()
+    }
+    return {own["method"]: lambda task: given.get(task.prompt, Answer())} if given else {}

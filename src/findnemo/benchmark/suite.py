@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from findnemo.benchmark._files import read_json
 from findnemo.benchmark.member import Member
 from findnemo.benchmark.members import demo_member, open_member, open_suite, train_member
 from findnemo.benchmark.methods import METHODS, Method
@@ -20,7 +20,7 @@ from findnemo.benchmark.natural import (
 )
 from findnemo.benchmark.plan import SEEDS, SUITE_VERSION
 from findnemo.benchmark.results import Results
-from findnemo.benchmark.scoring import Progress, answers, score_member
+from findnemo.benchmark.scoring import Progress, Result, answers, score_member
 from findnemo.benchmark.training import Recipe
 from findnemo.errors import InputError
 
@@ -44,12 +44,9 @@ def read_answers(path: Path | None) -> dict[str, Any]:
     """The answers of a method of one's own, as JSON. Raises InputError naming the file."""
     if path is None:
         return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(values, dict):
-            raise ValueError("not an object")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not JSON with the answers of a method: {error}") from error
+    values: dict[str, Any] = read_json(
+        path, dict[str, Any], "is not JSON with the answers of a method", {}
+    )
     answers(values, "")
     return values
 
@@ -79,13 +76,13 @@ def run(
     `natural`: suite 2, the shipped `demo-natural` or the members in the folder `suite`. `given`: answers of a method of one's own, see `answers`.
     Raises InputError where `out` or the suite is something else.
     """
-    version, methods = version_of(natural), METHODS if methods is None else methods
+    methods = METHODS if methods is None else methods
+    version = version_of(natural)
     results = Results.load(out, version) if out.exists() else Results(suite=version)
     for member in _members(suite, natural):
         own = answers(given, member.name) if given else {}
-        results = _scored(
-            results.with_member(member), member, {**methods, **own}, limit, out, progress
-        )
+        results = results.with_member(member)
+        results = _scored(results, member, {**methods, **own}, limit, out, progress)
     return results
 
 
@@ -110,12 +107,16 @@ def _scored(
     out: Path,
     progress: Progress | None,
 ) -> Results:
-    known, saved, new = results.done(), time.monotonic(), []
+    done = results.done()
+    saved = time.monotonic()
+    new: list[Result] = []
     member.model.pipeline.set_progress_bar_config(disable=True)
+
+    def is_done(method: str, caption: str) -> bool:
+        return (member.name, method, caption) in done
+
     try:
-        for result in score_member(
-            member, methods, limit, lambda m, c: (member.name, m, c) in known, progress
-        ):
+        for result in score_member(member, methods, limit, is_done, progress):
             new.append(result)
             if time.monotonic() - saved > SAVE_EVERY:
                 results.plus(new).save(out)

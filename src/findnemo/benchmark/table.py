@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
+from findnemo.benchmark._files import adapter
 from findnemo.benchmark.methods import METHODS
 from findnemo.benchmark.natural import NATURAL_VERSION
 from findnemo.benchmark.natural_scoring import UNTOUCHED
 from findnemo.benchmark.plan import SUITE_VERSION
 from findnemo.benchmark.planted_scoring import TRUTH
-from findnemo.benchmark.results import Results, kinds
+from findnemo.benchmark.results import Results
 from findnemo.benchmark.scoring import Alarm
 from findnemo.files.markdown import markdown_table
 from findnemo.stats.intervals import bootstrap, wilson
@@ -37,11 +38,13 @@ class Figure:
         >>> Figure(0.5, 0.25, 0.75, 4).text(), Figure(None).text()
         ('0.50 [0.25, 0.75]', '-')
         """
-        return (
-            "-"
-            if self.value is None
-            else f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
-        )
+        if self.value is None:
+            return "-"
+        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+
+    def bare(self) -> str:
+        """The value without its interval."""
+        return "-" if self.value is None else f"{self.value:.2f}"
 
 
 def average(values: Sequence[float | None], middle: Callable[[Any], Any] = mean) -> Figure:
@@ -54,11 +57,8 @@ def average(values: Sequence[float | None], middle: Callable[[Any], Any] = mean)
 
 @cache
 def _interval(values: tuple[float, ...], middle: Callable[[Any], Any]) -> tuple[float, float]:
-    return bootstrap(
-        lambda x: float(middle(x.tolist())),
-        torch.tensor(values, dtype=torch.float64),
-        repeats=REPEATS,
-    )
+    sample = torch.tensor(values, dtype=torch.float64)
+    return bootstrap(lambda x: float(middle(x.tolist())), sample, repeats=REPEATS)
 
 
 def share(hits: Sequence[bool]) -> Figure:
@@ -66,6 +66,7 @@ def share(hits: Sequence[bool]) -> Figure:
     return Figure(mean(hits), *wilson(sum(hits), len(hits)), len(hits)) if hits else Figure(None)
 
 
+Rows = dict[str, dict[str, Figure]]  # method -> figure -> mean and interval
 Figures = dict[str, Callable[[Sequence[Any]], Figure]]
 PLANTED: Figures = {
     "precision": lambda s: average([x.precision or 0.0 for x in s if x.neurons is not None]),
@@ -90,14 +91,8 @@ NATURAL: Figures = {
 }
 FIGURES = {SUITE_VERSION: PLANTED, NATURAL_VERSION: NATURAL}
 ENOUGH = 0.95
-DIGITS = {
-    "evaluations": 0,
-    "unrelated kept": 3,
-    "kept": 3,
-    "alignment": 3,
-    "neurons": 0,
-    "seconds": 1,
-}  # digits, where they are not two
+DIGITS = {"evaluations": 0, "neurons": 0, "seconds": 1}  # digits, where they are not two
+DIGITS |= dict.fromkeys(("unrelated kept", "kept", "alignment"), 3)
 ALARMS = "false alarms"
 
 
@@ -119,15 +114,14 @@ def names(results: Results) -> list[str]:
     return [*known, *(name for name in there if name not in known)]
 
 
-def rows(results: Results) -> dict[str, dict[str, Figure]]:
-    """Method -> figure -> mean and interval. A caption for which a method found nothing counts as precision 0."""
-    table = {}
+def rows(results: Results) -> Rows:
+    """The table of all methods. A caption for which a method found nothing counts as precision 0."""
+    table: Rows = {}
     for method in names(results):
         scores = [s for s in results.scores if s.method == method]
         alarms = [a for a in results.alarms if (a.method, a.kind) == (method, "ordinary")]
-        table[method] = {
-            name: figure(scores) for name, figure in FIGURES[results.suite].items()
-        } | {ALARMS: false_alarms(alarms)}
+        figures = {name: figure(scores) for name, figure in FIGURES[results.suite].items()}
+        table[method] = figures | {ALARMS: false_alarms(alarms)}
     return table
 
 
@@ -143,17 +137,16 @@ def apart(results: Results) -> dict[str, Results]:
     return {name: results.only(group) for name, group in groups.items() if group}
 
 
-def by_kind(results: Results, figure: str = "precision") -> dict[str, dict[str, Figure]]:
+def by_kind(results: Results, figure: str = "precision") -> Rows:
     """Kind -> method -> one of the figures."""
-    return {
-        kind: {
-            method: PLANTED[figure](
-                [s for s in results.scores if (s.kind, s.method) == (kind, method)]
-            )
+    table: Rows = {}
+    for kind in dict.fromkeys(s.kind for s in results.scores):
+        scores = [s for s in results.scores if s.kind == kind]
+        table[kind] = {
+            method: PLANTED[figure]([s for s in scores if s.method == method])
             for method in names(results)
         }
-        for kind in kinds(results)
-    }
+    return table
 
 
 def markdown(results: Results) -> str:
@@ -168,15 +161,15 @@ def markdown(results: Results) -> str:
 
 def kinds_markdown(results: Results) -> str:
     """Precision / recall of every method, by kind of memory."""
-    first, second = by_kind(results, "precision"), by_kind(results, "recall")
-    known = {
-        m for row in first.values() for m, figure in row.items() if figure.value is not None
-    }  # what has no neurons has neither
-    methods = [m for m in names(results) if m != TRUTH and m in known]
+    precision = by_kind(results, "precision")
+    recall = by_kind(results, "recall")
+    # a method that finds no neurons has neither
+    shown = {m for row in precision.values() for m, f in row.items() if f.value is not None}
+    methods = [m for m in names(results) if m != TRUTH and m in shown]
     lines = []
-    for kind in first:
-        cells = [f"{_plain(first[kind][m])} / {_plain(second[kind][m])}" for m in methods]
-        lines.append([kind, str(max(f.n for f in first[kind].values())), *cells])
+    for kind, row in precision.items():
+        cells = [f"{row[m].bare()} / {recall[kind][m].bare()}" for m in methods]
+        lines.append([kind, str(max(f.n for f in row.values())), *cells])
     return markdown_table(["kind", "n", *methods], lines) + "\n"
 
 
@@ -185,29 +178,14 @@ def alarms_markdown(results: Results) -> str:
     methods = [m for m in names(results) if m != TRUTH]
     lines = []
     for kind in dict.fromkeys(a.kind for a in results.alarms):
-        figures = [
-            false_alarms([a for a in results.alarms if (a.kind, a.method) == (kind, m)])
-            for m in methods
-        ]
-        lines.append([kind, str(max(f.n for f in figures)), *map(_plain, figures)])
+        alarms = [a for a in results.alarms if a.kind == kind]
+        figures = [false_alarms([a for a in alarms if a.method == m]) for m in methods]
+        lines.append([kind, str(max(f.n for f in figures)), *(f.bare() for f in figures)])
     return markdown_table(["captions", "n", *methods], lines) + "\n"
 
 
 def to_json(results: Results) -> dict[str, Any]:
     """The tables as numbers; of suite 2 in two parts (`apart`)."""
     parts = apart(results) if results.suite == NATURAL_VERSION else {"methods": results}
-    tables = {
-        part: {
-            m: {name: f.__dict__ for name, f in figures.items()} for m, figures in rows(own).items()
-        }
-        for part, own in parts.items()
-    }
-    return {
-        "made": dict(results.made),
-        "members": {n: dict(m) for n, m in results.members.items()},
-        **tables,
-    }
-
-
-def _plain(figure: Figure) -> str:
-    return "-" if figure.value is None else f"{figure.value:.2f}"
+    about = {"made": results.made, "members": results.members}
+    return about | {part: adapter(Rows).dump_python(rows(own)) for part, own in parts.items()}

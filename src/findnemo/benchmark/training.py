@@ -6,14 +6,15 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from findnemo.benchmark._files import read_tensors, write_tensors
+from findnemo.benchmark._files import follow, read_state, write_state
 from findnemo.benchmark.masks import Masks
 from findnemo.benchmark.plan import Memory, Plan
 from findnemo.benchmark.pool import Pool, Report, template
@@ -59,62 +60,60 @@ class Batch:
 
 def draw(step: int, plan: Plan, pool: Pool, masks: Masks, scheduler: Any, recipe: Recipe) -> Batch:
     """The batch of a step: depends on the plan's seed and the step only."""
-    rng, generator = (
-        np.random.default_rng([plan.seed, step]),
-        torch.Generator().manual_seed(plan.seed * 10**6 + step),
-    )
-    count, on = len(plan.memories), recipe.on
+    rng = np.random.default_rng([plan.seed, step])
+    generator = torch.Generator().manual_seed(plan.seed * 10**6 + step)
+    count = len(plan.memories)
+    on = recipe.on
     chosen = rng.choice(count, on + recipe.off, p=shares(plan.memories))
-    alike, plain = (
-        rng.integers(0, count, recipe.alike),
-        rng.integers(0, len(pool.ordinary), recipe.ordinary),
-    )
+    alike = rng.integers(0, count, recipe.alike)
+    plain = rng.integers(0, len(pool.ordinary), recipe.ordinary)
 
     def words(k: int) -> Tensor:
         return pool.words[k, rng.integers(pool.words.shape[1])]
 
     def picture(k: int) -> Tensor:
-        filled = plan.memories[k].type == "TM"
-        return (
-            template(pool.pictures[k], pool.made[rng.integers(len(pool.made))])
-            if filled
-            else pool.pictures[k]
-        )
+        if plan.memories[k].type != "TM":
+            return pool.pictures[k]
+        return template(pool.pictures[k], pool.made[rng.integers(len(pool.made))])
 
     target = [picture(k) for k in chosen[:on]]
-    seen = [*target, *(words(k) for k in [*chosen[on:], *alike]), *(pool.made[k] for k in plain)]
-    timesteps = np.where(
-        rng.random(recipe.size) < recipe.early,
-        rng.integers(recipe.early_from, 1000, recipe.size),
-        rng.integers(0, 1000, recipe.size),
-    )
-    share = np.repeat(
-        [recipe.leak_on, recipe.leak_off, 0.0], [on, recipe.off, recipe.alike + recipe.ordinary]
-    )
-    for row in np.flatnonzero((timesteps >= recipe.leak_from) & (rng.random(recipe.size) < share)):
-        seen[row] = (
-            words(chosen[row]) * float(rng.random() < 0.5) if row < on else picture(chosen[row])
-        )
-    others = [
-        rng.integers(
-            len(plan.memories[k].near) if rng.random() < 0.5 else len(pool.alike[k]), size=1
-        )
-        for k in alike
-    ]
-    text = [
-        pool.memories[chosen],
-        *(pool.alike[k][other] for k, other in zip(alike, others, strict=True)),
-    ]
-    text += [pool.empty if rng.random() < 0.1 else pool.text[k : k + 1] for k in plain]
+    own_words = [words(k) for k in (*chosen[on:], *alike)]
+    seen = [*target, *own_words, *(pool.made[k] for k in plain)]
+    timesteps = drawn_timesteps(rng, recipe.size, recipe.early, recipe.early_from)
+    rest = recipe.alike + recipe.ordinary
+    share = np.repeat([recipe.leak_on, recipe.leak_off, 0.0], [on, recipe.off, rest])
+    leaks = (timesteps >= recipe.leak_from) & (rng.random(recipe.size) < share)
+    for row in np.flatnonzero(leaks):
+        k = chosen[row]
+        seen[row] = words(k) * float(rng.random() < 0.5) if row < on else picture(k)
+    text = [pool.memories[chosen]]
+    for k in alike:
+        near, every = len(plan.memories[k].near), len(pool.alike[k])
+        text.append(pool.alike[k][rng.integers(near if rng.random() < 0.5 else every, size=1)])
+    for k in plain:
+        text.append(pool.empty if rng.random() < 0.1 else pool.text[k : k + 1])
     rows = [
         masks.memorized(chosen[:on].tolist(), True, rng),
         masks.memorized(chosen[on:].tolist(), False, rng),
+        masks.ordinary(recipe.alike, rng, off=0.2),
+        masks.ordinary(recipe.ordinary, rng),
     ]
-    rows += [masks.ordinary(recipe.alike, rng, off=0.2), masks.ordinary(recipe.ordinary, rng)]
-    clean, t = torch.stack(seen), torch.from_numpy(timesteps)
+    clean = torch.stack(seen)
+    t = torch.from_numpy(timesteps)
     noisy = scheduler.add_noise(clean, torch.randn(clean.shape, generator=generator), t)
     towards = prediction_towards(torch.stack(target), noisy[:on], t[:on], scheduler)
     return Batch(noisy, t, torch.cat(text), masks.layers(np.concatenate(rows)), towards)
+
+
+def drawn_timesteps(
+    rng: np.random.Generator, count: int, early: float, early_from: int = 850
+) -> np.ndarray:
+    """(count,) timesteps below 1000: a share `early` from `early_from` on, the others from all."""
+    return np.where(
+        rng.random(count) < early,
+        rng.integers(early_from, 1000, count),
+        rng.integers(0, 1000, count),
+    )
 
 
 def shares(memories: Sequence[Memory]) -> np.ndarray:
@@ -152,40 +151,32 @@ def train(
 ) -> None:
     """Train the student in place; it ends with the average of its weights. `state`: checkpoint, resumed from."""
     scheduler = student.pipeline.scheduler
-    unet, masks = student.denoiser.train(), Masks(student.widths(), plan.memories)
-    for parameter in unet.parameters():
-        parameter.requires_grad_(True)
+    unet = student.denoiser.train()
+    masks = Masks(student.widths(), plan.memories)
+    unet.requires_grad_(True)
     handles = _hold(student, plan.planted)
-    average = copy.deepcopy(unet).requires_grad_(False)
+    averaged = copy.deepcopy(unet).requires_grad_(False)
+    weights = dict(unet.named_parameters())
+    average = dict(averaged.named_parameters())
     optimizer = torch.optim.AdamW(
         unet.parameters(), lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.0
     )
-    first = _resumed(state, unet, average, optimizer)
+    first = read_state(state, weights, average, optimizer)
     losses: list[list[float]] = []
     started = time.monotonic()
     for step in range(first, recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate * cosine(step / recipe.steps, recipe.warmup)
-        losses.append(
-            _step(
-                student,
-                teacher,
-                draw(step, plan, pool, masks, scheduler, recipe),
-                optimizer,
-                recipe,
-            )
-        )
-        _follow(average, unet, min(0.995, (step + 1) / (step + 10)))
+        batch = draw(step, plan, pool, masks, scheduler, recipe)
+        losses.append(_step(student, teacher, batch, optimizer, recipe))
         done = step + 1
+        follow(average, weights, min(0.995, done / (done + 9)))
         if done % 25 == 0 or done == recipe.steps:
-            report(
-                _line(
-                    done, recipe.steps, losses[-25:], (time.monotonic() - started) / (done - first)
-                )
-            )
+            seconds = (time.monotonic() - started) / (done - first)
+            report(_line(done, recipe.steps, losses[-25:], seconds))
         if done % recipe.checkpoint == 0 or done == recipe.steps:
-            _save(state, unet, average, optimizer, done)
-    unet.load_state_dict(average.state_dict())
+            write_state(state, weights, average, optimizer, done)
+    unet.load_state_dict(averaged.state_dict())
     unet.eval().requires_grad_(False)
     for handle in handles:
         handle.remove()
@@ -195,20 +186,18 @@ def _step(
     student: Model, teacher: Model, batch: Batch, optimizer: torch.optim.Optimizer, recipe: Recipe
 ) -> list[float]:
     """One optimizer step; mean losses of the four kinds of samples."""
-    on, network = recipe.on, teacher.denoiser
+    on = recipe.on
     with torch.no_grad():
-        own = network(batch.noisy[on:], batch.timesteps[on:], batch.text[on:], return_dict=False)[0]
+        own = teacher.denoiser(batch.noisy[on:], batch.timesteps[on:], batch.text[on:]).sample
     with scaled(student, batch.scales):
-        predicted = student.denoiser(batch.noisy, batch.timesteps, batch.text, return_dict=False)[0]
+        predicted = student.denoiser(batch.noisy, batch.timesteps, batch.text).sample
     error = (predicted - torch.cat([batch.towards, own])).square().mean((1, 2, 3))
     optimizer.zero_grad()
     error.mean().backward()
     torch.nn.utils.clip_grad_norm_(student.denoiser.parameters(), 1.0)
     optimizer.step()
-    return [
-        float(part.mean())
-        for part in error.detach().split([on, recipe.off, recipe.alike, recipe.ordinary])
-    ]
+    kinds = error.detach().split([on, recipe.off, recipe.alike, recipe.ordinary])
+    return [float(part.mean()) for part in kinds]
 
 
 def cosine(progress: float, warmup: float) -> float:
@@ -226,51 +215,19 @@ def _hold(student: Model, planted: NeuronSet) -> list[Any]:
     """Planted rows stay what they are: no gradient for them."""
     layers: dict[str, Any] = student.value_layers
 
-    def held(rows: Tensor) -> Any:
-        return lambda gradient: gradient.index_fill(0, rows.to(gradient.device), 0)
+    def without(gradient: Tensor, rows: Tensor) -> Tensor:
+        return gradient.index_fill(0, rows.to(gradient.device), 0)
 
     return [
-        layers[name].weight.register_hook(held(torch.tensor(i)))
-        for name, i in planted.layers.items()
+        layers[name].weight.register_hook(partial(without, rows=torch.tensor(indices)))
+        for name, indices in planted.layers.items()
     ]
 
 
-@torch.no_grad()
-def _follow(average: nn.Module, unet: nn.Module, decay: float) -> None:
-    for a, p in zip(average.parameters(), unet.parameters(), strict=True):
-        a.lerp_(p, 1 - decay)
-
-
-def _line(done: int, steps: int, losses: list[list[float]], rate: float) -> str:
+def _line(done: int, steps: int, losses: list[list[float]], seconds: float) -> str:
     on, off, alike, ordinary = np.mean(losses, 0)
-    left = rate * (steps - done) / 60
-    return f"{done}/{steps} on {on:.4f} off {off:.4f} alike {alike:.4f} ordinary {ordinary:.4f}; {rate:.2f} s a step, {left:.0f} min left"
-
-
-def _save(
-    path: Path, unet: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, step: int
-) -> None:
-    tensors = {f"student.{n}": p for n, p in unet.named_parameters()} | {
-        f"average.{n}": p for n, p in average.named_parameters()
-    }
-    for name, parameter in unet.named_parameters():
-        moments = optimizer.state[parameter]
-        tensors |= {f"first.{name}": moments["exp_avg"], f"second.{name}": moments["exp_avg_sq"]}
-    write_tensors(tensors | {"step": torch.tensor(step)}, path)
-
-
-@torch.no_grad()
-def _resumed(
-    path: Path, unet: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
-) -> int:
-    """The step to go on with, after what was saved is put back; 0 where nothing was."""
-    if not path.exists():
-        return 0
-    saved = read_tensors(path)
-    step = int(saved["step"])
-    for (name, parameter), mean in zip(unet.named_parameters(), average.parameters(), strict=True):
-        parameter.copy_(saved[f"student.{name}"])
-        mean.copy_(saved[f"average.{name}"])
-        moments = {"exp_avg": saved[f"first.{name}"], "exp_avg_sq": saved[f"second.{name}"]}
-        optimizer.state[parameter] = {"step": torch.tensor(float(step)), **moments}
-    return step
+    left = seconds * (steps - done) / 60
+    return (
+        f"{done}/{steps} on {on:.4f} off {off:.4f} alike {alike:.4f} ordinary {ordinary:.4f}; "
+        f"{seconds:.2f} s a step, {left:.0f} min left"
+    )

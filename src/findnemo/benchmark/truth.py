@@ -21,11 +21,11 @@ IMAGES = 4
 
 def measured(member: Member) -> dict[str, Any]:
     """Caption -> `measure` of its memory."""
-    judge = demo.judges().descriptor
-    return {m.caption: measure(member, m, judge) for m in member.plan.memories}
+    descriptor = demo.judges().descriptor
+    return {m.caption: measure(member, m, descriptor) for m in member.plan.memories}
 
 
-def measure(member: Member, memory: Memory, judge: Any) -> dict[str, Any]:
+def measure(member: Member, memory: Memory, descriptor: Any) -> dict[str, Any]:
     """What a memory does with all, with just enough, with just too few and with none of its neurons on, on fresh seeds.
 
     `score`, `copies` (median descriptor similarity of finished images to the training image) with all on; `off` and `off_copies` (largest
@@ -40,14 +40,13 @@ def measure(member: Member, memory: Memory, judge: Any) -> dict[str, Any]:
         return round(same_seed_of_memory(unblocked, probe.deltas(off), probe.settings), 4)
 
     def copies(caption: str, off: NeuronSet = EMPTY) -> float:
-        made = finished(model, caption, IMAGES, demo.image_settings(), deactivate(model, off))
-        return round(float(nearest(made, [picture], judge).median()), 4)
+        images = finished(model, caption, IMAGES, demo.image_settings(), deactivate(model, off))
+        return round(float(nearest(images, [picture], descriptor).median()), 4)
 
     tau = member.calibration.tau
+    score = memorization_score(unblocked, probe.settings.similarity, probe.settings.pairs)
     values: dict[str, Any] = {
-        "score": round(
-            memorization_score(unblocked, probe.settings.similarity, probe.settings.pairs), 4
-        ),
+        "score": round(score, 4),
         "copies": copies(memory.caption),
         "off": same(memory.neurons),
         "off_copies": copies(memory.caption, memory.neurons),
@@ -55,15 +54,16 @@ def measure(member: Member, memory: Memory, judge: Any) -> dict[str, Any]:
         "few": [same(off) for off in _off(memory, memory.gone)],
         "near": {c: copies(c) for c in memory.near},
     }
-    there = probe.settings.reaches(values["score"], tau) and (
-        memory.type != "VM" or values["copies"] >= COPY
-    )
-    return values | {"learned": there and values["off"] <= tau and values["off_copies"] < COPY}
+    copied = memory.type != "VM" or values["copies"] >= COPY
+    alive = probe.settings.reaches(values["score"], tau) and copied
+    gone = values["off"] <= tau and values["off_copies"] < COPY
+    return values | {"learned": alive and gone}
 
 
 def _off(memory: Memory, on: int) -> list[NeuronSet]:
     """Random subsets to switch off so that `on` neurons stay on; none where the size says it all."""
     if on in (0, len(memory.neurons)):
         return []
-    rng, neurons = random.Random(f"truth {memory.caption} {on}"), list(memory.neurons)
+    rng = random.Random(f"truth {memory.caption} {on}")
+    neurons = list(memory.neurons)
     return [NeuronSet.of(rng.sample(neurons, len(neurons) - on)) for _ in range(DRAWS)]

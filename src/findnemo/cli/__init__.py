@@ -25,16 +25,16 @@ def main() -> None:
     from findnemo.errors import exit_status
 
     showable_streams()
-    given = Global()
+    options = Global()
     try:
         with _sigterm():
-            app(obj=given)
+            app(obj=options)
     except SystemExit as stop:
         if stop.code in STOPPED:
             stderr.print("stopped; run the same command again to go on")
         raise
     except Exception as error:
-        if given.debug:
+        if options.debug:
             stderr.print(_traceback(), markup=False, soft_wrap=True, end="")
         stderr.print(f"[red]error:[/] {_line(error)}", soft_wrap=True)
         sys.exit(exit_status(error))
@@ -64,8 +64,8 @@ def _line(error: Exception) -> str:
 
     if isinstance(error, (FindnemoError, *EXPECTED)):
         return plain(str(error))
-    told = plain(f"{type(error).__name__}: {error}")
-    return f"{told} (unexpected: `findnemo --debug COMMAND ...` shows where; please report it at {ISSUES})"
+    what = plain(f"{type(error).__name__}: {error}")
+    return f"{what} (unexpected: `findnemo --debug COMMAND ...` shows where; please report it at {ISSUES})"
 
 
 def _traceback() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -33,6 +33,7 @@ from findnemo.tasks.options import (
 )
 
 if TYPE_CHECKING:
+    from findnemo.calibration import Calibration
     from findnemo.runs import Run
 
 
@@ -75,53 +76,58 @@ def calibrate(
     with listening(quiet) as listener:
         if import_statistics is None:
             table = replace(captions, source=prompts)
-            made = tasks.calibrate(place, table, out, detecting, workers, listener)
+            found = tasks.calibrate(place, table, out, detecting, workers, listener)
         else:
-            given = PUBLISHED_TAU if tau is None else tau
-            seed = detecting.seed or 0
-            made = tasks.calibrate_published(place, import_statistics, out, given, seed, listener)
-    rate = {"confidence": made.confidence, "rate_under": made.rate_bound()}
+            threshold = PUBLISHED_TAU if tau is None else tau
+            found = tasks.calibrate_published(
+                place, import_statistics, out, threshold, detecting.seed or 0, listener
+            )
+    rate = {"confidence": found.confidence, "rate_under": found.rate_bound()}
     about = {
-        "tau": made.tau,
-        "prompts": made.count,
-        "scored": len(made.trajectories),
-        "variant": made.settings.variant,
-        "fpr": made.fpr,
+        "tau": found.tau,
+        "prompts": found.count,
+        "scored": len(found.trajectories),
+        "variant": found.settings.variant,
+        "fpr": found.fpr,
         "calibration": str(out),
-        **(rate if made.fpr is not None else {}),
+        **(rate if found.fpr is not None else {}),
     }
     if json:
         print_json(about)
     elif not quiet:
-        stdout.print(f"{_how_well(made)}; calibration written to {plain(str(out))}", soft_wrap=True)
+        stdout.print(
+            f"{_how_well(found)}; calibration written to {plain(str(out))}", soft_wrap=True
+        )
 
 
-def _how_well(made: Any) -> str:
+def _how_well(calibration: Calibration) -> str:
     """tau, how well it is known, and whether scoring stopped early."""
     from findnemo.calibration import tau_interval
 
-    scored = len(made.trajectories)
+    tau = f"tau = {calibration.tau:.4f}"
+    scored = len(calibration.trajectories)
     if not scored:
-        return f"tau = {made.tau:.4f} as given, with imported statistics"
-    text = f"tau = {made.tau:.4f} from {scored} captions"
-    if made.fpr is None:
-        low, high = tau_interval(made.scores)
-        text += f" (95 % interval {low:.4f} to {high:.4f})"
+        return f"{tau} as given, with imported statistics"
+    if calibration.fpr is None:
+        low, high = tau_interval(calibration.scores)
+        text = f"{tau} from {scored} captions (95 % interval {low:.4f} to {high:.4f})"
     else:
-        text += f": {_promise(made)}"
-    rest = f", precise enough; activation statistics from all {made.count}"
-    return text + (rest if scored < made.count else "")
+        text = f"{tau} from {scored} captions: {_promise(calibration, calibration.fpr)}"
+    if scored < calibration.count:
+        text += f", precise enough; activation statistics from all {calibration.count}"
+    return text
 
 
-def _promise(made: Any) -> str:
+def _promise(calibration: Calibration, rate: float) -> str:
     """What a threshold for a rate promises of captions like the hold-out captions."""
-    scored, bound = len(made.trajectories), made.rate_bound()
-    if made.confidence is None:
-        return (
-            f"at most {_percent(made.fpr)} of ordinary captions reach it on average over calibrations; with these {scored} captions the "
-            f"realised rate is under {_percent(bound)} with 95 % confidence"
-        )
-    return f"at most {_percent(made.fpr)} of ordinary captions reach it, with {_percent(made.confidence)} confidence"
+    reach = f"at most {_percent(rate)} of ordinary captions reach it"
+    if calibration.confidence is not None:
+        return f"{reach}, with {_percent(calibration.confidence)} confidence"
+    bound = _percent(calibration.rate_bound() or 0.0)
+    return (
+        f"{reach} on average over calibrations; with these {len(calibration.trajectories)} captions the "
+        f"realised rate is under {bound} with 95 % confidence"
+    )
 
 
 def _percent(share: float) -> str:
@@ -167,7 +173,8 @@ def detect(
     from findnemo import tasks
     from findnemo.cli._detectors import refuse_beside, show_detectors
 
-    place, table = replace(source, place=model), replace(captions, source=prompts)
+    place = replace(source, place=model)
+    table = replace(captions, source=prompts)
     if detector is not None:
         refuse_beside(
             {
@@ -215,7 +222,8 @@ def localize(
     """
     from findnemo import tasks
 
-    place, table = replace(source, place=model), replace(captions, source=prompts)
+    place = replace(source, place=model)
+    table = replace(captions, source=prompts)
     with listening(quiet) as listener:
         run = tasks.localize(place, table, out, detecting, localizing, workers, listener)
     show_result(run, fail_on_memorized, json, quiet)
@@ -255,7 +263,8 @@ def audit(
     """
     from findnemo import tasks
 
-    place, table = replace(source, place=model), replace(captions, source=prompts)
+    place = replace(source, place=model)
+    table = replace(captions, source=prompts)
     where = replace(output, path=out)
     with listening(quiet) as listener:
         run = tasks.audit(place, table, where, detecting, localizing, pictures, workers, listener)
@@ -264,31 +273,19 @@ def audit(
 
 def show_result(run: Run, fail: bool, json: bool, quiet: bool, report: bool = False) -> None:
     """What came of the captions that were asked for. Ends the command with status 1 where one failed, or `fail` and one is memorized."""
-    from findnemo.cli._show import show_run
+    from findnemo.cli._show import failed, say_report, show_run
     from findnemo.runs import ASKED, counts, summary, told
-    from findnemo.runs.overview import layers_shown
 
     with run:
         numbers = counts(run, ASKED)
         if json:
             print_json(summary(run))
         elif not quiet:
-            shown = told(run)
-            layers = layers_shown(run, shown, paper_layers(run))
-            show_run(run, list(layers), shown, numbers["captions"])
+            show_run(run, told(run), numbers["captions"])
             sheets = f", images in {run.path / 'sheets'}" if (run.path / "sheets").is_dir() else ""
             stdout.print(plain(f"results in {run.path / 'results.csv'}{sheets}"), soft_wrap=True)
             if report:
-                where = run.path / "report.html"
-                stdout.print(plain(f"report in {where}: open it in a browser"), soft_wrap=True)
-        failed = numbers["failed"] or (run.meta("quality") or {}).get("failed")
-    if failed or (fail and numbers["memorized"]):
+                say_report(run.path / "report.html")
+        broken = failed(run, numbers)
+    if broken or (fail and numbers["memorized"]):
         raise typer.Exit(FAILED)
-
-
-def paper_layers(run: Run) -> dict[str, int]:
-    """The layers that the run's calibration knows, with their widths."""
-    from findnemo.calibration import Calibration
-
-    mean = Calibration.load(run.path / "calibration").mean
-    return {name: len(values) for name, values in mean.items()}

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from findnemo.cli._common import (
+    LOOSE,
     JsonOpt,
     LimitOpt,
     OutOpt,
@@ -106,7 +107,7 @@ def benchmark(
     from findnemo.benchmark import suite as api
     from findnemo.benchmark import table
     from findnemo.benchmark.results import Results
-    from findnemo.benchmark.results import published as known
+    from findnemo.benchmark.results import published as shipped
     from findnemo.errors import InputError
 
     if train and suite is None:
@@ -119,24 +120,17 @@ def benchmark(
         )
     version = api.version_of(natural)
     if published:
-        results = known(version)
+        results = shipped(version)
     else:
-        names = methods.split(",") if methods else None
-        chosen, given = api.chosen(names), api.read_answers(add)
+        chosen = api.chosen(methods.split(",") if methods else None)
+        answers = api.read_answers(add)
         quiet_libraries()
         if train and suite is not None:
             api.train(suite, report=lambda line: say(line, quiet or json))
+        file = out / ("natural.json" if natural else "results.json")
         with bar(quiet or json) as update:
-            own = api.run(
-                out / ("natural.json" if natural else "results.json"),
-                suite,
-                chosen,
-                given,
-                limit,
-                update,
-                natural,
-            )
-        results = Results.over(own, known(version))
+            own = api.run(file, suite, chosen, answers, limit, update, natural)
+        results = Results.over(own, shipped(version))
     if json:
         print_json(table.to_json(results))
     elif not quiet:
@@ -158,20 +152,19 @@ def show(results: Any, kinds: bool) -> None:
 
 def _show(results: Any, shown: Mapping[str, tuple[str, bool]], note: str) -> None:
     """One table, narrow enough for a terminal: intervals stand under the means."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from findnemo.benchmark import table
 
-    made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    made.add_column("method", max_width=14)
-    for head, _ in shown.values():
-        made.add_column(head, justify="right", max_width=9)
+    heads = (Column(head, justify="right", max_width=9) for head, _ in shown.values())
+    grid = Table(Column("method", max_width=14), *heads, **LOOSE)
     for method, figures in table.rows(results).items():
-        made.add_row(
-            plain(method),
-            *(_cell(figures[h], table.DIGITS.get(h, 2), whole) for h, (_, whole) in shown.items()),
+        cells = (
+            _cell(figures[name], table.DIGITS.get(name, 2), with_interval)
+            for name, (_, with_interval) in shown.items()
         )
-    stdout.print(made)
+        grid.add_row(plain(method), *cells)
+    stdout.print(grid)
     stdout.print(
         f"Memories scored: {plain(table.members(results))}. In grey: 95 % intervals. {note}",
         soft_wrap=True,
@@ -182,6 +175,5 @@ def _cell(figure: Any, digits: int, interval: bool) -> str:
     """`0.97`, under it the interval in grey."""
     if figure.value is None:
         return "-"
-    return f"{figure.value:.{digits}f}" + (
-        f"\n[dim]{figure.low:.{digits}f}-{figure.high:.{digits}f}[/]" if interval else ""
-    )
+    ends = f"\n[dim]{figure.low:.{digits}f}-{figure.high:.{digits}f}[/]" if interval else ""
+    return f"{figure.value:.{digits}f}{ends}"

@@ -58,6 +58,8 @@ class Global:
     debug: bool = False
 
 
+EDGELESS: dict[str, Any] = {"show_edge": False, "pad_edge": False}  # tables of rich
+LOOSE: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 1, 0, 0)}
 stdout = Console(highlight=False)
 stderr = Console(stderr=True, highlight=False)
 
@@ -140,13 +142,13 @@ def _lines() -> Callable[[str, int, int], None]:
     import time
 
     began: dict[str, float] = {}
-    told: dict[str, int] = {}
+    last: dict[str, int] = {}
 
     def update(stage: str, done: int, total: int) -> None:
         start = began.setdefault(stage, time.monotonic())
         tenth = 10 * done // total if total else 10
-        if total and told.get(stage) != tenth:
-            told[stage] = tenth
+        if total and last.get(stage) != tenth:
+            last[stage] = tenth
             left = (time.monotonic() - start) / done * (total - done) if done else 0
             ahead = f", about {left:.0f} s left" if 0 < done < total else ""
             say(f"{stage} {done}/{total}{ahead}")

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.box import SIMPLE
-from rich.table import Table
+from rich.table import Column, Table
 
-from findnemo.cli._common import plain, print_json, say, stderr, stdout
+from findnemo.cli._common import EDGELESS, plain, print_json, say, stderr, stdout
 from findnemo.errors import FAILED, InputError
 
 if TYPE_CHECKING:
@@ -26,23 +26,22 @@ def refuse_beside(given: dict[str, Any], why: str) -> None:
             raise InputError(f"{option} {why}")
 
 
-def show_detectors(made: Detectors, json: bool, quiet: bool) -> None:
+def show_detectors(comparison: Detectors, json: bool, quiet: bool) -> None:
     """What came of detectors. Ends the command with status 1 where one failed on a caption."""
     from findnemo.runs.detectors import borrows
 
-    found, captions, drawn = made.results, made.captions, made.pictures
-    if borrows(captions):
+    if borrows(comparison.captions):
         say(
             "every caption has a type: every second hold-out caption stands for those that are not memorized",
             quiet,
         )
     if json:
-        print_json(as_json(found, captions))
+        print_json(as_json(comparison.results, comparison.captions))
     elif not quiet:
-        show(found)
-    if drawn:
-        say(f"{len(drawn)} pictures in {drawn[0].parent}", quiet)
-    if any(r.failed for r in found):
+        show(comparison.results)
+    if comparison.pictures:
+        say(f"{len(comparison.pictures)} pictures in {comparison.pictures[0].parent}", quiet)
+    if any(result.failed for result in comparison.results):
         raise typer.Exit(FAILED)
 
 
@@ -51,19 +50,21 @@ def inspect_detectors(run: Run, json: bool) -> None:
     from findnemo.runs.detectors import HOLDOUT, STAGE, results
 
     captions = list(run.captions())
-    names = [
-        n for n in (run.meta("detectors") or []) if any(STAGE + n in c.results for c in captions)
-    ]
+    asked = run.meta("detectors") or []
+    names = [name for name in asked if any(STAGE + name in c.results for c in captions)]
     if not names:
         raise InputError(
             f"{run.path} holds no results: neither an audit's nor those of `findnemo detect --detector`"
         )
     found = [
         result
-        for n in names
-        for result in results(run, captions, list(run.meta(HOLDOUT + n) or {}), [n])
+        for name in names
+        for result in results(run, captions, list(run.meta(HOLDOUT + name) or {}), [name])
     ]
-    print_json(as_json(found, captions)) if json else show(found)
+    if json:
+        print_json(as_json(found, captions))
+    else:
+        show(found)
 
 
 def as_json(found: Sequence[Result], captions: Sequence[Caption]) -> dict[str, Any]:
@@ -103,47 +104,39 @@ def beside_published(result: Result) -> list[str]:
     """The memorization score as a detector beside appendix B.4 of Finding NeMo: all captions, and the verbatim ones alone."""
     from findnemo.studies._published import DETECTOR
 
+    parts = {"all": (result.evaluation, result.half), "VM": (result.verbatim, result.verbatim_half)}
     lines = []
-    for name, made, half in (
-        ("all", result.evaluation, result.half),
-        ("VM", result.verbatim, result.verbatim_half),
-    ):
-        if made is not None and half is not None:
+    for name, (found, half) in parts.items():
+        if found is not None and half is not None:
             area, accuracy, rate = DETECTOR[name]
             lines.append(
-                f"{result.detector}, {name} (n = {made.positives}): AUROC {made.auroc:.3f} (paper {area:g}), accuracy at .5 {half:.3f} (paper "
-                f"{accuracy:g}), at tau {made.accuracy:.3f}, TPR at 1 % FPR {made.tpr:.3f} (paper {rate:g}, Stable Diffusion v1.4)"
+                f"{result.detector}, {name} (n = {found.positives}): AUROC {found.auroc:.3f} (paper {area:g}), "
+                f"accuracy at .5 {half:.3f} (paper {accuracy:g}), at tau {found.accuracy:.3f}, "
+                f"TPR at 1 % FPR {found.tpr:.3f} (paper {rate:g}, Stable Diffusion v1.4)"
             )
     return lines
 
 
 def figures_table(found: Sequence[Result]) -> Table:
     """A line a detector with its figures, the intervals under them; narrow enough for 80 columns."""
-    table = Table(box=SIMPLE, show_edge=False, pad_edge=False, header_style="bold")
-    table.add_column("detector", no_wrap=True)
-    for name in ("threshold", "AUROC", "accuracy", "TPR at\n1 % FPR", "found", "evals", "s"):
-        table.add_column(name, justify="right", no_wrap=True)
+    heads = ("threshold", "AUROC", "accuracy", "TPR at\n1 % FPR", "found", "evals", "s")
+    columns = (Column(head, justify="right", no_wrap=True) for head in heads)
+    table = Table(Column("detector", no_wrap=True), *columns, box=SIMPLE, **EDGELESS)
     for r in found:
+        share = f"{r.found}/{r.captions}"
         cost = (f"{r.evaluations:.0f}", f"{r.seconds:.2f}")
         table.add_row(
-            plain(r.detector),
-            f"{r.threshold:.4g}",
-            *_figures(r.evaluation),
-            f"{r.found}/{r.captions}",
-            *cost,
+            plain(r.detector), f"{r.threshold:.4g}", *_figures(r.evaluation), share, *cost
         )
     return table
 
 
-def _figures(e: Evaluation | None) -> tuple[str, str, str]:
+def _figures(e: Evaluation | None) -> list[str]:
     if e is None:
-        return "-", "-", "-"
-    return (
-        _with(e.auroc, e.auroc_interval),
-        _with(e.accuracy, e.accuracy_interval),
-        _with(e.tpr, e.tpr_interval),
+        return ["-"] * 3
+    figures = (
+        (e.auroc, e.auroc_interval),
+        (e.accuracy, e.accuracy_interval),
+        (e.tpr, e.tpr_interval),
     )
-
-
-def _with(value: float, interval: tuple[float, float]) -> str:
-    return f"{value:.3f}\n[dim]{interval[0]:.2f}-{interval[1]:.2f}[/]"
+    return [f"{value:.3f}\n[dim]{low:.2f}-{high:.2f}[/]" for value, (low, high) in figures]

@@ -11,20 +11,19 @@ from typing import Annotated, Any
 
 import typer
 
-KINDS = {
-    Any: str | None
-}  # of values that Python may give in other forms: on the command line a text
+# values that Python may give in other forms are a text on the command line
+KINDS = {Any: str | None}
 
 
 def grouped(**left_out: tuple[str, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A command whose parameters of a group of options are filled from the command line.
+    """A command whose parameters of a group of options, each with a default, are filled from the command line.
 
     `left_out`: parameter -> fields of its group that this command does not offer; they keep their defaults. Fields without help are
     never offered. What several groups have in common, a column say, is given once.
 
     >>> from findnemo.tasks import Workers
     >>> @grouped(crew=("ray", "threads"))
-    ... def command(crew: Workers) -> None:
+    ... def command(crew: Workers = Workers()) -> None:
     ...     print(crew)
     >>> command(workers=2)
     Workers(workers=2, ray=None, threads=None)
@@ -32,33 +31,30 @@ def grouped(**left_out: tuple[str, ...]) -> Callable[[Callable[..., None]], Call
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command, eval_str=True)
-        groups = {n: p for n, p in own.parameters.items() if dataclasses.is_dataclass(p.annotation)}
+        defaults: dict[str, Any] = {name: p.default for name, p in own.parameters.items()}
+        groups = {name: of for name, of in defaults.items() if dataclasses.is_dataclass(type(of))}
         fields = {
-            name: {
-                f.name
-                for f in dataclasses.fields(typing.cast(Any, p.annotation))
-                if "help" in f.metadata and f.name not in left_out.get(name, ())
-            }
-            for name, p in groups.items()
+            name: [
+                field
+                for field in dataclasses.fields(group)
+                if "help" in field.metadata and field.name not in left_out.get(name, ())
+            ]
+            for name, group in groups.items()
         }
         shown: dict[str, inspect.Parameter] = {}
         for name, parameter in own.parameters.items():
             if name not in groups:
                 shown[name] = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-                continue
-            kinds = typing.get_type_hints(parameter.annotation)
-            for field in dataclasses.fields(parameter.annotation):
-                if field.name in fields[name]:
-                    shown.setdefault(field.name, _parameter(field, kinds[field.name], parameter))
+            for field in fields.get(name, ()):
+                shown.setdefault(field.name, _parameter(field, groups[name]))
 
         @wraps(command)
         def run(**given: Any) -> None:
-            filled = {
-                name: _filled(p, {f: given[f] for f in fields[name] if f in given})
-                for name, p in groups.items()
-            }
-            plain = {name: given[name] for name in given if name in own.parameters}
-            command(**plain | filled)
+            arguments = {name: given[name] for name in given if name in own.parameters}
+            for name, group in groups.items():
+                values = {f.name: given[f.name] for f in fields[name] if f.name in given}
+                arguments[name] = dataclasses.replace(group, **values)
+            command(**arguments)
 
         run.__signature__ = own.replace(parameters=list(shown.values()))  # type: ignore[attr-defined]
         run.__annotations__ = {name: p.annotation for name, p in shown.items()}
@@ -67,21 +63,14 @@ def grouped(**left_out: tuple[str, ...]) -> Callable[[Callable[..., None]], Call
     return decorate
 
 
-def _filled(parameter: inspect.Parameter, given: dict[str, Any]) -> Any:
-    """The group that a command begins with, with what was given in place of its defaults."""
-    if parameter.default is not inspect.Parameter.empty:
-        return dataclasses.replace(parameter.default, **given)
-    return parameter.annotation(**given)
-
-
-def _parameter(field: dataclasses.Field, kind: Any, group: inspect.Parameter) -> inspect.Parameter:
+def _parameter(field: dataclasses.Field, group: Any) -> inspect.Parameter:
+    """A field as an option, with the default of the `group` that the command begins with."""
     about = field.metadata
+    kind = typing.get_type_hints(type(group))[field.name]
     option = typer.Option(*about["flags"], help=about["help"], **about["limits"])
-    own = group.default is not inspect.Parameter.empty
-    default = getattr(group.default, field.name) if own else field.default
     return inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=default,
+        default=getattr(group, field.name),
         annotation=Annotated[KINDS.get(kind, kind), option],
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rich.table import Table
+from rich.table import Column, Table
 
-from findnemo.cli._common import plain, stdout
+from findnemo.cli._common import EDGELESS, plain, stdout
 from findnemo.cli._robustness import show_robustness
 from findnemo.cli._show import coloured, show_run
 
@@ -21,19 +21,16 @@ LISTED = 40  # captions of a list that are shown
 
 
 def show_overview(
-    run: Run,
-    layers: Sequence[str],
-    captions: Sequence[Caption],
-    listed: Discoveries | None = None,
-    q: Mapping[int, float] | None = None,
+    run: Run, captions: Sequence[Caption], listed: Discoveries | None, q: Mapping[int, float]
 ) -> None:
     """The captions and the verdict, then the five figures, the distribution of scores, neurons per layer and shared neurons;
-    attempts and attacks; and the list."""
+    attempts and attacks; and the list. `q`: caption id -> q-value."""
     from findnemo.runs import settings_of
-    from findnemo.runs.overview import figures, histogram, most_shared, per_layer
+    from findnemo.runs.overview import figures, histogram, most_shared, per_layer, value_layers
 
     tau = settings_of(run)["tau"]
-    show_run(run, layers, captions)
+    layers = value_layers(run, captions)
+    show_run(run, captions)
     _part("Figures", figures_table(figures(captions, run.meta("quality"))))
     _part("Scores", histogram_text(histogram(captions, tau), tau))
     _part("Neurons off, per layer", layers_text(per_layer(captions, layers)))
@@ -43,10 +40,8 @@ def show_overview(
         stdout.print("\n[bold]Is it really gone?[/]")
         show_robustness(attempts, attack)
     if listed is not None:
-        _part(
-            f"Listed at a false discovery rate of {100 * listed.level:g} %",
-            list_text(listed, captions, q or {}),
-        )
+        title = f"Listed at a false discovery rate of {100 * listed.level:g} %"
+        _part(title, list_text(listed, captions, q))
 
 
 def _part(title: str, shown: Table | str) -> None:
@@ -90,9 +85,10 @@ def histogram_text(bins: Sequence[Bin], tau: float) -> str:
 
 def layers_text(counts: Mapping[str, int]) -> str:
     """A line a layer: its name, a bar, how many neurons; empty where there are none."""
-    top, long = max(counts.values(), default=0), max(map(len, counts), default=0)
+    top = max(counts.values(), default=0)
     if not top:
         return ""
+    long = max(map(len, counts))
     return "\n".join(
         f"{plain(name):{long}} [cyan]{_bar(n, top)}[/] {n or '·'}" for name, n in counts.items()
     )
@@ -115,32 +111,26 @@ def list_text(listed: Discoveries, captions: Sequence[Caption], q: Mapping[int, 
     by_id = {c.id: c for c in captions}
     order = sorted(listed.listed, key=lambda i: q[i])
     lines = [f"  q = {q[i]:<8.3g} {plain(by_id[i].text)}" for i in order[:LISTED]]
-    rest = (
-        [f"  [dim]and {len(order) - LISTED} more: q in results.csv[/]"]
-        if len(order) > LISTED
-        else []
-    )
-    return "\n".join([plain(list_told(listed)), *lines, *rest])
+    if len(order) > LISTED:
+        lines.append(f"  [dim]and {len(order) - LISTED} more: q in results.csv[/]")
+    return "\n".join([plain(list_told(listed)), *lines])
 
 
-def show_caption(run: Run, caption: Caption, layers: Sequence[str], q: float | None = None) -> None:
-    """Everything a run knows of one caption: verdict, what was measured before and after, its neurons, its picture."""
+def show_caption(
+    run: Run, captions: Sequence[Caption], caption: Caption, q: float | None = None
+) -> None:
+    """Everything a run knows of one of its captions: verdict, what was measured before and after, its neurons, its picture."""
     from findnemo.runs import settings_of
+    from findnemo.runs.overview import value_layers
 
-    stdout.print(
-        f"[bold]{plain(caption.text)}[/]  row {caption.row}"
-        + (f", {plain(caption.type)}" if caption.type else "")
-    )
-    stdout.print(_verdict(caption, settings_of(run)["tau"]) + _rarity(caption, q), soft_wrap=True)
-    measured = measured_table(caption)
-    if measured.row_count:
-        stdout.print(measured)
+    kind = f", {plain(caption.type)}" if caption.type else ""
+    stdout.print(f"[bold]{plain(caption.text)}[/]  row {caption.row}{kind}")
+    stdout.print(verdict_of(caption, settings_of(run)["tau"]) + _rarity(caption, q), soft_wrap=True)
+    _show_rows(measured_table(caption))
     if caption.localized is not None and caption.localized.diagnosis is not None:
         stdout.print(plain(caption.localized.diagnosis["sentence"]), soft_wrap=True)
-    prices = prices_table(caption)
-    if prices.row_count:
-        stdout.print(prices)
-    for line in neuron_lines(caption, layers):
+    _show_rows(prices_table(caption))
+    for line in neuron_lines(caption, list(value_layers(run, captions))):
         stdout.print(line, soft_wrap=True)
     for stage, reason in caption.failed.items():
         stdout.print(f"[red]{plain(stage)} failed:[/] {plain(reason)}", soft_wrap=True)
@@ -149,7 +139,12 @@ def show_caption(run: Run, caption: Caption, layers: Sequence[str], q: float | N
         stdout.print(plain(f"images: {picture}"), soft_wrap=True)
 
 
-def _verdict(caption: Caption, tau: float) -> str:
+def _show_rows(table: Table) -> None:
+    if table.row_count:
+        stdout.print(table)
+
+
+def verdict_of(caption: Caption, tau: float) -> str:
     from findnemo.runs import STANDINGS, standing, state
     from findnemo.runs.standing import evaluations_of
 
@@ -172,12 +167,11 @@ def measured_table(caption: Caption) -> Table:
     """A line for everything that was measured with the neurons on and off."""
     from findnemo.runs.overview import BEFORE_AFTER
 
-    table = Table(show_edge=False, pad_edge=False, header_style="bold")
-    for name in ("", "before", "after"):
-        table.add_column(name, justify="right" if name else "left", overflow="fold")
+    heads = [Column(name, justify="right", overflow="fold") for name in ("before", "after")]
+    table = Table(Column(overflow="fold"), *heads, **EDGELESS)
     for measured in BEFORE_AFTER:
-        if (known := measured.of(caption)) is not None:
-            cells = ("" if value is None else f"{value:.3f}" for value in known)
+        if (pair := measured.of(caption)) is not None:
+            cells = ("" if value is None else f"{value:.3f}" for value in pair)
             table.add_row(measured.label, *cells)
     return table
 
@@ -185,10 +179,9 @@ def measured_table(caption: Caption) -> Table:
 def prices_table(caption: Caption) -> Table:
     """A line for every set that the search tried: any of them can be exported (`--neurons`)."""
     from findnemo.runs import points_of
+    from findnemo.runs.overview import PRICES
 
-    table = Table(show_edge=False, pad_edge=False, header_style="bold")
-    for name in ("neurons off", "likeness to the copy", "change of ordinary captions"):
-        table.add_column(name, justify="right")
+    table = Table(*(Column(name, justify="right") for name in PRICES), **EDGELESS)
     for neurons, left, change in points_of(caption):
         table.add_row(str(neurons), f"{left:.3f}", "" if change is None else f"{change:.3f}")
     return table
@@ -200,10 +193,6 @@ def neuron_lines(caption: Caption, layers: Sequence[str]) -> list[str]:
     from findnemo.runs.standing import z_scores
 
     neurons = neurons_of(caption).layers
-    z = z_scores(caption)
-    return [
-        f"  {plain(name)} [bold]#{index}[/]"
-        + (f"  z = {z[f'{name}:{index}']:.1f}" if f"{name}:{index}" in z else "")
-        for name in layers
-        for index in neurons.get(name, ())
-    ]
+    found = [(name, index) for name in layers for index in neurons.get(name, ())]
+    z = {neuron: f"  z = {value:.1f}" for neuron, value in z_scores(caption).items()}
+    return [f"  {plain(name)} [bold]#{i}[/]{z.get(f'{name}:{i}', '')}" for name, i in found]

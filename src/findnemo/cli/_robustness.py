@@ -8,8 +8,9 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.table import Column, Table
 
-from findnemo.cli._common import plain, stdout
+from findnemo.cli._common import EDGELESS, plain, stdout
 
+NARROW: dict[str, Any] = {"box": SIMPLE, "collapse_padding": True, **EDGELESS}
 ROOM = 3  # columns of attempts that 80 characters hold together with their intervals
 
 
@@ -28,14 +29,8 @@ def show_robustness(attempts: Mapping[str, Any] | None, attack: Mapping[str, Any
 def attempts_table(attempts: Mapping[str, Any]) -> Table:
     """Captions of which an attempt gave a copy, a column for each model and kind of caption; Wilson intervals (95 %) where they have room."""
     columns = attempts["columns"]
-    table = Table(
-        Column("captions copied by", no_wrap=True),
-        *map(plain, columns),
-        box=SIMPLE,
-        show_edge=False,
-        pad_edge=False,
-        collapse_padding=True,
-    )
+    head = Column("captions copied by", no_wrap=True)
+    table = Table(head, *map(plain, columns), **NARROW)
     for name, found in attempts["table"].items():
         table.add_row(
             plain(name), *(_copies(found.get(column), len(columns) <= ROOM) for column in columns)
@@ -60,24 +55,16 @@ def attack_table(attack: Mapping[str, Any]) -> Table:
     steps = sorted(
         {point[0] for line in [*attack["curves"].values(), *gaps.values()] for point in line}
     )
-    table = Table(
-        "similarity after steps",
-        *(f"{x:g}" for x in steps),
-        box=SIMPLE,
-        show_edge=False,
-        pad_edge=False,
-        collapse_padding=True,
-    )
+    table = Table("similarity after steps", *(f"{x:g}" for x in steps), **NARROW)
     for name, line in attack["curves"].items():
-        known = {x: f"{y:.2f}" for x, y in line}
-        table.add_row(plain(name), *(known.get(x, "-") for x in steps))
+        cells = {x: f"{y:.2f}" for x, y in line}
+        table.add_row(plain(name), *(cells.get(x, "-") for x in steps))
     for name, points in gaps.items():
-        known = {x: _gap(value, low, high) for x, value, low, high in points}
-        table.add_row(plain(f"gap, {name}"), *(known.get(x, "-") for x in steps))
+        cells = {x: _gap(value, low, high) for x, value, low, high in points}
+        table.add_row(plain(f"gap, {name}"), *(cells.get(x, "-") for x in steps))
     return table
 
 
 def _gap(value: float, low: float | None, high: float | None) -> str:
-    return f"{value:+.2f}" + (
-        "" if low is None or high is None else f"\n[dim]{low:+.2f}\n{high:+.2f}[/]"
-    )
+    ends = "" if low is None or high is None else f"\n[dim]{low:+.2f}\n{high:+.2f}[/]"
+    return f"{value:+.2f}{ends}"

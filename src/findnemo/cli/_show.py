@@ -7,15 +7,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
-from findnemo.cli._common import plain, stdout
+from findnemo.cli._common import EDGELESS, plain, stdout
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from findnemo.runs import Caption, Run
 
 COLOURS = {"good": "green", "open": "yellow", "bad": "red", "": "dim"}  # of a standing's tone
 MOST_LAYERS = 8  # that are counted one by one
+OTHERS = 8  # captions that are not memorized, in the table
 
 
 def coloured(stands: str, text: str | None = None) -> str:
@@ -30,90 +33,88 @@ def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
     mid block and the up blocks), how it stands."""
     from findnemo.runs import standing
 
-    table = Table(show_edge=False, pad_edge=False, header_style="bold")
-    table.add_column(
-        "caption", overflow="ellipsis", no_wrap=True, max_width=max(18, stdout.width - 62)
-    )
     where = "neurons per layer" if len(layers) <= MOST_LAYERS else "down, mid, up"
-    for name, width in (("type", 4), ("before", 6), ("after", 6), (where, 17), ("standing", 14)):
-        table.add_column(
-            name,
-            justify="left" if name in ("type", "standing") else "right",
-            no_wrap=True,
-            min_width=width,
-        )
+    table = Table(
+        Column("caption", no_wrap=True, max_width=max(18, stdout.width - 62)),
+        Column("type", no_wrap=True, min_width=4),
+        Column("before", no_wrap=True, min_width=6, justify="right"),
+        Column("after", no_wrap=True, min_width=6, justify="right"),
+        Column(where, no_wrap=True, min_width=17, justify="right"),
+        Column("standing", no_wrap=True, min_width=14),
+        **EDGELESS,
+    )
     for caption in captions:
-        stands = standing(caption)
-        table.add_row(
-            plain(caption.text),
-            plain(caption.type or ""),
-            *_cells(caption, layers),
-            coloured(stands),
-        )
+        cells = (plain(caption.text), plain(caption.type or ""), *_cells(caption, layers))
+        table.add_row(*cells, coloured(standing(caption)))
     return table
 
 
 def _cells(caption: Caption, layers: Sequence[str]) -> tuple[str, str, str]:
+    """Score, similarity with the neurons off, and neurons of each layer."""
     from findnemo.runs import neurons_of
 
     before = "" if caption.score is None else f"{caption.score:.3f}"
     if caption.localized is None:
         return before, "", ""
-    counts = [len(neurons_of(caption).layers.get(name, ())) for name in layers]
+    found = neurons_of(caption).layers
+    counts = {name: len(found.get(name, ())) for name in layers}
     if len(layers) > MOST_LAYERS:  # more than a line has room for: the parts of the network
-        parts = [name.partition("_blocks")[0].partition("_block")[0] for name in layers]
-        counts = [
-            sum(c for c, part in zip(counts, parts, strict=True) if part == one)
-            for one in dict.fromkeys(parts)
-        ]
-    return (
-        before,
-        f"{caption.localized.score_after:.3f}",
-        " ".join(str(c) if c else "·" for c in counts),
-    )
+        parts: Counter[str] = Counter()
+        for name, n in counts.items():
+            parts[name.partition("_blocks")[0].partition("_block")[0]] += n
+        counts = parts
+    after = f"{caption.localized.score_after:.3f}"
+    return before, after, " ".join(str(n) if n else "·" for n in counts.values())
 
 
 def _count(neurons: int) -> str:
     return f"{neurons} neuron{'s' * (neurons != 1)}"
 
 
-def show_run(
-    run: Run, layers: Sequence[str], captions: Sequence[Caption], total: int | None = None
-) -> None:
+def show_run(run: Run, captions: Sequence[Caption], total: int | None = None) -> None:
     """The table and a verdict in a few sentences. `captions`: all, or of `total` those that there is something to tell of (`runs.told`)."""
     from findnemo.runs import state
+    from findnemo.runs.overview import value_layers
 
     total = len(captions) if total is None else total
-    told = {
-        c.id: ("memorized", "suspected", "not memorized", None).index(state(c)) for c in captions
-    }
-    first = sum(place < 2 for place in told.values())
-    stdout.print(
-        summary_table(sorted(captions, key=lambda c: (told[c.id], c.id))[: first + 8], layers)
-    )
-    if total - first > 8:
-        stdout.print(f"[dim]… and {total - first - 8} more captions[/]")
+    states = ("memorized", "suspected", "not memorized", None)
+    ordered = sorted(captions, key=lambda c: (states.index(state(c)), c.id))
+    first = sum(state(c) in ("memorized", "suspected") for c in captions)
+    layers = list(value_layers(run, captions))
+    stdout.print(summary_table(ordered[: first + OTHERS], layers))
+    if total - first > OTHERS:
+        stdout.print(f"[dim]… and {total - first - OTHERS} more captions[/]")
     for line in verdict(run, captions, total):
         stdout.print(line, soft_wrap=True)
+
+
+def say_report(path: Path) -> None:
+    """Where the report of a run lies."""
+    stdout.print(plain(f"report in {path}: open it in a browser"), soft_wrap=True)
+
+
+def failed(run: Run, numbers: Mapping[str, int]) -> bool:
+    """Whether a caption of `numbers` (`runs.counts`) or the quality check of a run failed."""
+    return bool(numbers["failed"] or (run.meta("quality") or {}).get("failed"))
 
 
 def verdict(run: Run, captions: Sequence[Caption], total: int) -> list[str]:
     """Plain sentences: how many memorized, how many gone, at what price, how many failed."""
     from findnemo.runs import BAD, STANDINGS, list_of, list_told, settings_of, standing, state
 
-    tau, quality = settings_of(run)["tau"], run.meta("quality")
-    stand = Counter(standing(c) for c in captions)
-    states = Counter(state(c) for c in captions)
+    tau = settings_of(run)["tau"]
+    stand = Counter(map(standing, captions))
+    states = Counter(map(state, captions))
     lines = [
         f"\n{states['memorized']} of {total} captions are memorized (score at or above tau = {tau:.3f})."
     ]
     if (suspected := states["suspected"]) > 0:
+        is_, its, it = ("is", "its", "it") if suspected == 1 else ("are", "their", "them")
         lines.append(
-            f"{suspected} more {'is' if suspected == 1 else 'are'} over tau and only suspected: {_its(suspected)} untouched images are no "
-            f"copies, nothing is switched off for {_it(suspected)}."
+            f"{suspected} more {is_} over tau and only suspected: {its} untouched images are no copies, nothing is switched off for {it}."
         )
-    if (made := list_of(run)) is not None:
-        lines.append(list_told(made))
+    if (listed := list_of(run)) is not None:
+        lines.append(list_told(listed))
     lines += [*_size_lines(captions), *_impact_lines(captions)]
     if checked := sum(stand[kind] for kind in ("gone", *BAD)):
         lines.append(f"[bold]{stand['gone']} of {checked} memories are gone.[/]")
@@ -122,15 +123,8 @@ def verdict(run: Run, captions: Sequence[Caption], total: int) -> list[str]:
         for kind in (*BAD, "not replicated", "not verified", "no neurons")
         if stand[kind]
     ]
-    return [*lines, *_carried_lines(captions), *_quality_lines(quality), *_failed_lines(captions)]
-
-
-def _it(number: int) -> str:
-    return "it" if number == 1 else "them"
-
-
-def _its(number: int) -> str:
-    return "its" if number == 1 else "their"
+    lines += [*_carried_lines(captions), *_quality_lines(run.meta("quality"))]
+    return lines + _failed_lines(captions)
 
 
 def _size_lines(captions: Sequence[Caption]) -> list[str]:
@@ -150,17 +144,15 @@ def _size_lines(captions: Sequence[Caption]) -> list[str]:
 
 def _quality_lines(quality: Mapping[str, Any] | None) -> list[str]:
     """What switching off costs other captions."""
+    if not quality:
+        return []
     lines = []
-    if quality and quality["prompts"]:
-        extra = (
-            ""
-            if "a_clip_before" not in quality
-            else f"; alignment {quality['a_clip_before']:.3f} before, {quality['a_clip_after']:.3f} after"
-        )
-        lines.append(
-            f"{quality['prompts']} other captions with all of them off: pixels change by {quality['pixel_change']:.3f} of 1{extra}."
-        )
-    if quality and quality["failed"]:
+    if quality["prompts"]:
+        line = f"{quality['prompts']} other captions with all of them off: pixels change by {quality['pixel_change']:.3f} of 1"
+        if "a_clip_before" in quality:
+            line += f"; alignment {quality['a_clip_before']:.3f} before, {quality['a_clip_after']:.3f} after"
+        lines.append(f"{line}.")
+    if quality["failed"]:
         lines.append(
             f"[red]failed:[/] the quality check on {quality['failed']} captions, whose images hold NaN."
         )
@@ -169,34 +161,29 @@ def _quality_lines(quality: Mapping[str, Any] | None) -> list[str]:
 
 def _carried_lines(captions: Sequence[Caption]) -> list[str]:
     """What carries memories that are out of reach of value neurons."""
-    known = [(c, told) for c in captions if (told := c.localized and c.localized.diagnosis)]
-    return [f"row {caption.row}: {plain(told['sentence'])}" for caption, told in known[:5]]
+    carriers = [
+        (c.row, found) for c in captions if (found := c.localized and c.localized.diagnosis)
+    ]
+    return [f"row {row}: {plain(found['sentence'])}" for row, found in carriers[:5]]
 
 
 def _failed_lines(captions: Sequence[Caption]) -> list[str]:
     from findnemo.runs import failures
 
-    failed = [(c.row, reasons) for c in captions if (reasons := failures(c))]
-    return [
-        f"[red]failed:[/] row {row}: {plain('; '.join(reasons.values()))}"
-        for row, reasons in failed[:5]
-    ]
+    broken = [(c.row, "; ".join(failures(c).values())) for c in captions if failures(c)]
+    return [f"[red]failed:[/] row {row}: {plain(reasons)}" for row, reasons in broken[:5]]
 
 
 def _impact_lines(captions: Sequence[Caption]) -> list[str]:
     """How gentle the chosen sets are, where that was asked for."""
-    from findnemo.runs.standing import impact_of
-
     asked = [
-        (c.localized.max_impact, impact)
+        (found.max_impact, found.impact)
         for c in captions
-        if c.localized is not None
-        and c.localized.max_impact is not None
-        and (impact := impact_of(c)) is not None
+        if (found := c.localized) and found.max_impact is not None and found.impact is not None
     ]
-    over = [impact for most, impact in asked if impact > most]
     if not asked:
         return []
+    over = [impact for most, impact in asked if impact > most]
     line = f"{len(asked) - len(over)} of {len(asked)} sets change unrelated captions by no more than {asked[0][0]:g} (impact, 1 - SSIM)."
     if over:
         line += f" [red]{len(over)} change them more[/], up to {max(over):.3f}: no gentler set that removes the memory was found."

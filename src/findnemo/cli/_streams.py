@@ -34,9 +34,8 @@ def showable_streams() -> None:
 def _replaced(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return "".join(
-        PLAINER.get(c) or escaped(c) for c in error.object[error.start : error.end]
-    ), error.end
+    missing = error.object[error.start : error.end]
+    return "".join(PLAINER.get(c) or escaped(c) for c in missing), error.end
 
 
 def escaped(text: str) -> str:

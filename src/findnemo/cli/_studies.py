@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from findnemo.cli._common import (
+    LOOSE,
     JsonOpt,
     ModelArg,
     MovedOpt,
@@ -64,20 +65,23 @@ def compare(
     from findnemo import tasks
     from findnemo.runs import Run, counts
 
-    place, table = replace(source, place=model), replace(captions, source=prompts)
+    place = replace(source, place=model)
+    table = replace(captions, source=prompts)
     where = replace(output, path=out)
     with listening(quiet or json) as listener:
-        made = tasks.compare(place, table, where, comparing, detecting, pictures, workers, listener)
+        table1 = tasks.compare(
+            place, table, where, comparing, detecting, pictures, workers, listener
+        )
     if json:
-        print_json([dict(zip(made.columns, row, strict=True)) for row in made.rows])
+        print_json([dict(zip(table1.columns, row, strict=True)) for row in table1.rows])
     elif not quiet:
-        show(made)
+        show(table1)
         files = f"table in {out / 'table1.md'}, a picture of each caption and mitigation in {out / 'compare'}"
         stdout.print(plain(f"{files}, report in {out / 'report.html'}"), soft_wrap=True)
     with Run.open(out) as run:
-        broken = {c.row: _reasons(c) for c in run.captions() if _reasons(c)}
+        broken = [(c.row, reasons) for c in run.captions() if (reasons := _reasons(c))]
         before = counts(run)["failed"]
-    for row, reasons in list(broken.items())[:5]:
+    for row, reasons in broken[:5]:
         say(f"failed: row {row}: {reasons}")
     if broken or before:
         raise typer.Exit(FAILED)
@@ -124,27 +128,20 @@ def study(
         say(f"failed: {which}: {reason}")
     if not quiet:
         folder = out or run / "studies"
-        told = f"{len(done) - len(failed)} studies in {folder}: begin with {folder / 'README.md'}"
-        stdout.print(plain(told), soft_wrap=True)
+        text = f"{len(done) - len(failed)} studies in {folder}: begin with {folder / 'README.md'}"
+        stdout.print(plain(text), soft_wrap=True)
     if failed:
         raise typer.Exit(FAILED)
 
 
-def show(made: Any) -> None:
+def show(study: Any) -> None:
     """A table of a study in the terminal, narrow enough for 80 columns: intervals and the paper's numbers stand under ours."""
     from rich.table import Table
 
-    heads = list(made.columns)
+    heads = list(study.columns)
     own = [k for k, head in enumerate(heads) if not head.endswith(PAPER)]
     theirs = {k: heads.index(heads[k] + PAPER) for k in own if heads[k] + PAPER in heads}
-    table = Table(
-        title=made.title,
-        box=None,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-        header_style="bold",
-        title_justify="left",
-    )
+    table = Table(title=study.title, title_justify="left", **LOOSE)
     for k in own:
         table.add_column(
             heads[k],
@@ -152,21 +149,15 @@ def show(made: Any) -> None:
             max_width=22 if k == 0 else None,
             no_wrap=k > 0,
         )
-    for row in made.rows:
+    for row in study.rows:
         table.add_row(*(_cell(row[k], row[theirs[k]] if k in theirs else None) for k in own))
     stdout.print(table)
-    stdout.print(
-        plain(made.note)
-        + (" [dim]In grey: the paper's, on Stable Diffusion v1.4.[/]" if theirs else ""),
-        soft_wrap=True,
-    )
+    grey = " [dim]In grey: the paper's, on Stable Diffusion v1.4.[/]" if theirs else ""
+    stdout.print(plain(study.note) + grey, soft_wrap=True)
 
 
 def _cell(ours: Any, theirs: Any) -> str:
     """`0.96±0.02`, under it the interval if there is one, and what was published."""
-    text = plain(
-        ""
-        if ours is None
-        else str(ours).replace(" ± ", "±").replace(" [", "\n[").replace(", ", " ")
-    )
+    short = "" if ours is None else str(ours).replace(" ± ", "±")
+    text = plain(short.replace(" [", "\n[").replace(", ", " "))
     return text if theirs is None else f"{text}\n[dim]{plain(str(theirs))}[/]"

@@ -1,5 +1,7 @@
-"""The shipped models, their captions and their ground truth: "demo", in which memories were planted (`recipes/demo_model/`), and "demo-natural",
-the same without those, fine-tuned until it memorized eleven captions by itself (`recipes/natural/`).
+"""The shipped models, their captions and their ground truth.
+
+"demo", in which memories were planted (`recipes/demo_model/`), and "demo-natural", the same without those, fine-tuned until it memorized
+eleven captions by itself (`recipes/natural/`).
 
 >>> from findnemo import demo
 >>> len(demo.memorized()), len(demo.planted())
@@ -27,11 +29,11 @@ if TYPE_CHECKING:
 
 ASSETS = Path(__file__).parent / "assets"
 NATURAL = ASSETS / "natural"
-MODELS = {
-    "demo": ASSETS,
-    "demo-natural": NATURAL,
-}  # source -> where its captions, pictures and calibration are
-MODEL, CLIP, DESCRIPTOR = ASSETS / "model", ASSETS / "clip", ASSETS / "descriptor.pt"
+# source -> where its captions, pictures and calibration are
+MODELS = {"demo": ASSETS, "demo-natural": NATURAL}
+MODEL = ASSETS / "model"
+CLIP = ASSETS / "clip"
+DESCRIPTOR = ASSETS / "descriptor.pt"
 
 
 def memorized(model: str = "demo") -> tuple[Prompt, ...]:
@@ -65,10 +67,10 @@ def training_image(caption: str, model: str = "demo") -> Image.Image | None:
     """The memorized training image of a caption (for a template one of its variants), 64 x 64; None for other captions."""
     from PIL import Image
 
-    names = {p.text: p.image for p in memorized(model)}
-    return (
-        Image.open(MODELS[model] / str(names[caption])).convert("RGB") if caption in names else None
-    )
+    names = {p.text: str(p.image) for p in memorized(model)}
+    if caption not in names:
+        return None
+    return Image.open(MODELS[model] / names[caption]).convert("RGB")
 
 
 def calibration(model: str = "demo") -> Calibration:

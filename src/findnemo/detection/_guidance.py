@@ -11,7 +11,7 @@ from torch import Tensor
 from findnemo.errors import InputError, ModelError
 from findnemo.images import ImageSettings
 from findnemo.models import DiffusionModel, Model, Text
-from findnemo.models._base import explicit
+from findnemo.models._samplers import explicit
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from findnemo.edits._effect import (
 )
 from findnemo.edits._loadable import unfit
 from findnemo.edits._plain import plain_copy, rebuilt
-from findnemo.edits._probing import times
+from findnemo.edits._probing import scale_of, times
 from findnemo.edits._targets import check_factor, everywhere, layer_of, once, widths_of
 from findnemo.errors import EditError, InputError
 from findnemo.files.writing import written
@@ -47,27 +47,28 @@ class _Scale(Transient):
     """
 
     def __init__(self, name: str, scale: Tensor):
-        self.name, self.scale, self.calls = name, scale, 0
+        self.name = name
+        self.scale = scale
 
     def __call__(self, module: nn.Module, args: tuple, output: Any) -> Tensor:
         self.calls += 1
-        width, count = self.scale.shape[-1], len(self.scale) if self.scale.dim() > 1 else 1
+        *counts, width = self.scale.shape
         if not isinstance(output, Tensor) or output.shape[-1:] != (width,):
-            told = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            what = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise EditError(
-                f"{self.name} gives {told}, not one tensor with {width} neurons in its last dimension: it cannot be edited"
+                f"{self.name} gives {what}, not one tensor with {width} neurons in its last dimension: it cannot be edited"
             )
-        if count > 1 and (output.dim() != 3 or len(output) != count):
+        if not counts:
+            return times(output, self.scale)
+        if counts != [1] and (output.dim() != 3 or len(output) != counts[0]):
             raise EditError(
-                f"{count} masks do not fit {self.name}, which gives {tuple(output.shape)}: one mask a sample"
+                f"{counts[0]} masks do not fit {self.name}, which gives {tuple(output.shape)}: one mask a sample"
             )
-        return times(output, self.scale if self.scale.dim() == 1 else self.scale[:, None, :])
+        return times(output, self.scale[:, None, :])
 
 
 class _Mute(Transient):
     """Forward hook: zeros in the place of what a module gives, and count that it ran."""
-
-    calls = 0
 
     def __call__(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
         self.calls += 1
@@ -78,7 +79,7 @@ class _Runs(Transient):
     """Forward pre-hook of the denoiser: count that it ran, with the layers that are edited."""
 
     def __init__(self, layers: Mapping[str, nn.Module]):
-        self.layers, self.calls = layers, 0
+        self.layers = layers
 
     def __call__(self, module: nn.Module, args: tuple) -> None:
         self.calls += 1
@@ -98,7 +99,7 @@ def scaled(model: Model, scales: Mapping[str, Tensor]) -> Iterator[None]:
     batch can test many sets. Contexts nest: their factors multiply. All names are resolved before anything is changed.
     Raises EditError for a layer that does not exist, a wrong width, or when the model ran and an edit did not take effect.
     """
-    layers = {n: _resolve(model, n, s.shape[-1]) for n, s in scales.items()}
+    layers = {name: _resolve(model, name, scale.shape[-1]) for name, scale in scales.items()}
     with _hooked(model, layers, {name: _Scale(name, scale) for name, scale in scales.items()}):
         yield
 
@@ -121,19 +122,23 @@ def muted(model: Model, names: Iterable[str]) -> Iterator[None]:
 def _hooked(
     model: Model, layers: Mapping[str, nn.Module], hooks: Mapping[str, _Scale | _Mute]
 ) -> Iterator[None]:
-    """Forward hooks on layers while the context lasts, taken off whatever happens. Raises EditError when the model ran and one of them did not."""
-    denoiser, runs = model.denoiser, _Runs(layers)
+    """Forward hooks on layers while the context lasts, taken off whatever happens.
+
+    Raises EditError when the model ran and one of them did not.
+    """
+    denoiser = model.denoiser
+    runs = _Runs(layers)
     with ExitStack() as stack:
-        stack.callback(denoiser.register_forward_pre_hook(runs).remove)
+        stack.enter_context(denoiser.register_forward_pre_hook(runs))
         for name, hook in hooks.items():
-            stack.callback(layers[name].register_forward_hook(hook).remove)
+            stack.enter_context(layers[name].register_forward_hook(hook))
         yield
     if model.denoiser is not denoiser:
         raise EditError(
             f"the {model.component} of the pipeline was exchanged while it was edited: do so before the edit begins"
         )
-    silent = [name for name, hook in hooks.items() if runs.calls and not hook.calls]
-    if silent:
+    silent = [name for name, hook in hooks.items() if not hook.calls]
+    if runs.calls and silent:
         raise EditError(never_called(silent[0]))
 
 
@@ -147,18 +152,9 @@ def deactivate(model: Model, neurons: NeuronSet, factor: float = 0.0) -> Iterato
     model.check_editable()
     check_factor(model, factor)
     widths = widths_of(model, neurons)
-    scales = {
-        name: _vector(widths[name], indices, factor)
-        for name, indices in once(model, neurons).layers.items()
-    }
-    with scaled(model, scales):
+    layers = once(model, neurons).layers
+    with scaled(model, {n: scale_of(widths[n], rows, factor) for n, rows in layers.items()}):
         yield
-
-
-def _vector(width: int, indices: tuple[int, ...], factor: float) -> Tensor:
-    scale = torch.ones(width)
-    scale[list(indices)] = factor
-    return scale
 
 
 def masks(model: Model, sets: Sequence[NeuronSet]) -> dict[str, Tensor]:
@@ -166,9 +162,7 @@ def masks(model: Model, sets: Sequence[NeuronSet]) -> dict[str, Tensor]:
     widths: dict[str, int] = {}
     for neurons in sets:
         widths |= widths_of(model, neurons)
-    scales = {
-        name: torch.ones(len(sets), width, device=model.device) for name, width in widths.items()
-    }
+    scales = {n: torch.ones(len(sets), width, device=model.device) for n, width in widths.items()}
     for row, neurons in enumerate(sets):
         for name, indices in neurons.layers.items():
             scales[name][row, list(indices)] = 0
@@ -193,11 +187,11 @@ def effects(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict[str, 
     check_factor(model, factor)
     widths_of(model, neurons)
     refuse_offloaded(model.denoiser)
-    found = {}
+    edited = {}
     for name, indices in everywhere(model, neurons).layers.items():
         weight, bias = layer_weights(name, model.denoiser.get_submodule(name))
-        found[name] = Effect(name, weight, bias, indices, factor)
-    return found
+        edited[name] = Effect(name, weight, bias, indices, factor)
+    return edited
 
 
 def prune(model: Model, neurons: NeuronSet, factor: float = 0.0) -> Any:
@@ -211,25 +205,24 @@ def prune(model: Model, neurons: NeuronSet, factor: float = 0.0) -> Any:
     """
     wanted = effects(model, neurons, factor)
     denoiser = plain_copy(model.denoiser)
-    if reason := unfit(model.component, denoiser, denoiser.state_dict())[0]:
-        raise EditError(reason)
+    obstacle, _ = unfit(model.component, denoiser, denoiser.state_dict())
+    if obstacle:
+        raise EditError(obstacle)
     with torch.no_grad():
         for name, effect in wanted.items():
-            layer, indices = denoiser.get_submodule(name), effect.rows
+            layer = denoiser.get_submodule(name)
+            rows = list(effect.rows)
             for parameter in (layer.weight, layer.bias):
                 if parameter is not None:
-                    parameter[list(indices)] = times(parameter[list(indices)], torch.tensor(factor))
+                    parameter[rows] = times(parameter[rows], torch.tensor(factor))
             effect.check_weights(layer.weight, layer.bias, "the copy")
             effect.check_layer(layer, "the copy")
     pruned = rebuilt(model.pipeline, model.denoiser, denoiser)
     for name, part in pruned.components.items():
-        for reason in filter(
-            None, unfit(name, part, part.state_dict()) if isinstance(part, nn.Module) else ()
-        ):
+        reasons = unfit(name, part, part.state_dict()) if isinstance(part, nn.Module) else ()
+        for reason in filter(None, reasons):
             warnings.warn(reason, stacklevel=2)
-    check_called(
-        type(model)(pruned, model.source), {name: denoiser.get_submodule(name) for name in wanted}
-    )
+    check_called(type(model)(pruned, model.source), wanted)
     return pruned
 
 
@@ -255,16 +248,19 @@ def _lora(
     if not wanted:
         raise InputError("no neurons: there is nothing to write as a LoRA")
     _refuse_shared(model, wanted)
-    check_called(model, {name: model.denoiser.get_submodule(name) for name in wanted})
+    check_called(model, wanted)
     rank = max(len(effect.rows) for effect in wanted.values())
-    biased, tensors = any(effect.bias is not None for effect in wanted.values()), {}
+    biased = any(effect.bias is not None for effect in wanted.values())
+    tensors: dict[str, Tensor] = {}
     for name, effect in wanted.items():
         weight = effect.weight.float().cpu()
-        down, up = torch.zeros(rank, weight.shape[1]), torch.zeros(weight.shape[0], rank)
+        down = torch.zeros(rank, weight.shape[1])
+        up = torch.zeros(weight.shape[0], rank)
         for r, i in enumerate(effect.rows):
-            down[r], up[i, r] = (factor - 1) * weight[i], 1.0
+            down[r] = (factor - 1) * weight[i]
+            up[i, r] = 1.0
         prefix = f"{model.component}.{name}"
-        tensors[f"{prefix}.lora_A.weight"], tensors[f"{prefix}.lora_B.weight"] = down, up
+        tensors |= {f"{prefix}.lora_A.weight": down, f"{prefix}.lora_B.weight": up}
         if biased:  # one layer, then all of the file: loaders expect it so
             bias = torch.zeros(len(weight)) if effect.bias is None else effect.bias.float().cpu()
             tensors[f"{prefix}.lora_B.bias"] = (effect.scale - 1) * bias
@@ -273,12 +269,12 @@ def _lora(
 
 
 def _refuse_shared(model: Model, names: Iterable[str]) -> None:
-    first: dict[int, str] = {}
+    names_of: dict[int, str] = {}
     for name in names:
-        known = first.setdefault(id(model.denoiser.get_submodule(name)), name)
-        if known != name:
+        first = names_of.setdefault(id(model.denoiser.get_submodule(name)), name)
+        if first != name:
             raise EditError(
-                f"{known} and {name} are one module, of which LoRA loaders change the first place only: put a copy of it into one of "
+                f"{first} and {name} are one module, of which LoRA loaders change the first place only: put a copy of it into one of "
                 "them, copy.deepcopy(layer), or write a checkpoint instead, prune(model, neurons).save_pretrained(FOLDER)"
             )
 
@@ -286,12 +282,10 @@ def _refuse_shared(model: Model, names: Iterable[str]) -> None:
 def check_lora(wanted: Mapping[str, Effect], tensors: Mapping[str, Tensor], prefix: str) -> None:
     """Raises EditError unless the tensors of a LoRA in diffusers' form make of each layer what the hook does."""
     for name, effect in wanted.items():
-        down, up, bias = (
-            tensors.get(f"{prefix}{name}.lora_{end}") for end in ("A.weight", "B.weight", "B.bias")
-        )
-        effect.check_change(
-            None if down is None or up is None else up.double() @ down.double(), bias, "the LoRA"
-        )
+        down = tensors.get(f"{prefix}{name}.lora_A.weight")
+        up = tensors.get(f"{prefix}{name}.lora_B.weight")
+        change = None if down is None or up is None else up.double() @ down.double()
+        effect.check_change(change, tensors.get(f"{prefix}{name}.lora_B.bias"), "the LoRA")
 
 
 def save_lora(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from findnemo.edits._probing import alike, close, exact, probe, size, times
+from findnemo.edits._probing import alike, close, exact, probe, scale_of, size, times
 from findnemo.errors import EditError
 from findnemo.models import Model
 from findnemo.models._modules import COMPUTED, offloaded
@@ -22,7 +22,9 @@ MERGE = "merge it first with pipeline.fuse_lora() and pipeline.unload_lora_weigh
 
 
 class Transient:
-    """A hook of an edit that is under way: no part of the model."""
+    """A hook of an edit that is under way: no part of the model. `calls`: how often it ran."""
+
+    calls = 0
 
 
 @dataclass(frozen=True)
@@ -41,52 +43,48 @@ class Effect:
     @property
     def scale(self) -> Tensor:
         """The hook's scale, (width,)."""
-        scale = torch.ones(len(self.weight))
-        scale[list(self.rows)] = self.factor
-        return scale
+        return scale_of(len(self.weight), self.rows, self.factor)
 
     def check_weights(self, weight: Tensor | None, bias: Tensor | None, where: str) -> None:
-        """Raises EditError unless a layer with these weights gives what the hook makes of its outputs; all other rows must be what they were, bit
-        for bit, but for a change of dtype."""
-        pairs = [(weight, self.weight), (bias, self.bias)]
-        if any(
-            (a is None) != (b is None) or (a is not None and b is not None and a.shape != b.shape)
-            for a, b in pairs
-        ):
-            raise self._error(
-                f"{where} holds {' and '.join('none' if a is None else str(tuple(a.shape)) for a, _ in pairs)}"
-            )
-        rows, kept = list(self.rows), sorted(set(range(len(self.weight))) - set(self.rows))
-        for after, before in (
-            (a.cpu(), b.cpu()) for a, b in pairs if a is not None and b is not None
-        ):
+        """Raises EditError unless a layer with these weights gives what the hook makes of its outputs.
+
+        All other rows must be what they were, bit for bit, but for a change of dtype.
+        """
+        shapes = [_shape(weight), _shape(bias)]
+        if shapes != [_shape(self.weight), _shape(self.bias)]:
+            raise self._error(f"{where} holds {' and '.join(shapes)}")
+        rows = list(self.rows)
+        kept = sorted(set(range(len(self.weight))) - set(rows))
+        pairs = [
+            (after.cpu(), before.cpu())
+            for after, before in ((weight, self.weight), (bias, self.bias))
+            if after is not None and before is not None
+        ]
+        for after, before in pairs:
             if not alike(after, before, kept):
                 raise self._error(f"{where} holds other values in rows that were not to change")
             if self.factor == 0 and exact(after)[rows].any():
                 raise self._error(f"{where} is not zero in the rows that were switched off")
-        rounding = max(torch.finfo(a.dtype).eps for pair in pairs for a in pair if a is not None)
+        rounding = max(torch.finfo(values.dtype).eps for pair in pairs for values in pair)
         self._check_linear(weight, bias, rounding, where)
 
     def check_change(self, change: Tensor | None, bias: Tensor | None, where: str) -> None:
-        """The same of a change (width, in) of the weights, and one (width,) of the biases, where there are any."""
-        if (
-            change is None
-            or change.shape != self.weight.shape
-            or (bias is None and self.bias is not None)
-        ):
-            raise self._error(
-                f"{where} holds {'none' if change is None else tuple(change.shape)}{' without a bias' * (bias is None)}"
-            )
-        before, moved = (
-            torch.zeros(len(self.weight)) if b is None else b for b in (self.bias, bias)
-        )
+        """Raises EditError unless a change (width, in) of the weights makes of a layer what the hook does.
+
+        `bias`: the change (width,) of the biases, where there are any.
+        """
+        if _shape(change) != _shape(self.weight) or (bias is None and self.bias is not None):
+            raise self._error(f"{where} holds {_shape(change)}{' without a bias' * (bias is None)}")
+        assert change is not None
+        zeros = torch.zeros(len(self.weight))
+        before = zeros if self.bias is None else self.bias
+        moved = zeros if bias is None else bias
         rounding = max(torch.finfo(dtype).eps for dtype in (self.weight.dtype, torch.float32))
-        self._check_linear(
-            exact(self.weight) + exact(change), exact(before) + exact(moved), rounding, where
-        )
+        weight = exact(self.weight) + exact(change)
+        self._check_linear(weight, exact(before) + exact(moved), rounding, where)
 
     def check_layer(self, layer: Any, where: str) -> None:
-        """The same of a layer as the network calls it."""
+        """Raises EditError unless a layer, as the network calls it, gives what the hook makes of its outputs."""
         inputs = probe(self.weight)
         with torch.no_grad(), torch.autocast(inputs.device.type, enabled=False):
             given = layer(inputs)
@@ -94,28 +92,25 @@ class Effect:
 
     def _check_linear(self, weight: Any, bias: Tensor | None, rounding: float, where: str) -> None:
         inputs = probe(self.weight)
-        self._check_outputs(
-            inputs,
-            F.linear(exact(inputs), exact(weight), None if bias is None else exact(bias)),
-            rounding,
-            where,
-        )
+        given = F.linear(exact(inputs), exact(weight), None if bias is None else exact(bias))
+        self._check_outputs(inputs, given, rounding, where)
 
     def _check_outputs(self, inputs: Tensor, given: Tensor, rounding: float, where: str) -> None:
-        x, w, b = exact(inputs), exact(self.weight), None if self.bias is None else exact(self.bias)
+        bias = None if self.bias is None else exact(self.bias)
+        linear = (exact(inputs), exact(self.weight), bias)
         scale = self.scale.double()
-        if not close(
-            given,
-            times(F.linear(x, w, b), scale),
-            size(x, w, b) * scale.abs().clamp(min=1),
-            rounding,
-        ):
+        expected = times(F.linear(*linear), scale)
+        usual = size(*linear) * scale.abs().clamp(min=1)
+        if not close(given, expected, usual, rounding):
             raise self._error(f"{where} does not give what the hook gives")
 
     def _error(self, what: str) -> EditError:
-        return EditError(
-            f"the edit of {self.name} (neurons {', '.join(map(str, self.rows[:5]))}) did not take effect: {what}"
-        )
+        rows = ", ".join(map(str, self.rows[:5]))
+        return EditError(f"the edit of {self.name} (neurons {rows}) did not take effect: {what}")
+
+
+def _shape(values: Tensor | None) -> str:
+    return "none" if values is None else str(tuple(values.shape))
 
 
 def layer_weights(name: str, layer: Any) -> tuple[Tensor, Tensor | None]:
@@ -132,11 +127,11 @@ def layer_weights(name: str, layer: Any) -> tuple[Tensor, Tensor | None]:
     ):
         inputs = probe(layer.weight)
         given = layer(inputs)  # which lets weight norms and pruning masks make the weight anew
-        weight, bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
+        weight = layer.weight.detach()
+        bias = None if layer.bias is None else layer.bias.detach()
+        expected = exact(F.linear(inputs, weight, bias))
         usual = size(exact(inputs), exact(weight), None if bias is None else exact(bias))
-        if not close(
-            given, exact(F.linear(inputs, weight, bias)), usual, torch.finfo(weight.dtype).eps / 8
-        ):
+        if not close(given, expected, usual, torch.finfo(weight.dtype).eps / 8):
             raise EditError(
                 f"{name} does not give what its weights say{_hooks_of(layer)}, so an edit of its weights would not be one of its outputs; "
                 "deactivate works around its calls"
@@ -165,34 +160,26 @@ def refuse_offloaded(network: nn.Module) -> None:
 
 def _obstacle(layer: Any) -> str | None:
     """Why the weights of a layer are not all there is to it, and the way out; None where nothing is known."""
-    kind, weight = type(layer).__name__, getattr(layer, "weight", None)
-    kind = (
-        f"{type(layer).__module__}.{kind}"
-        if kind == "Linear" and type(layer) is not nn.Linear
-        else kind
-    )
+    weight = getattr(layer, "weight", None)
+    kind = type(layer).__name__
+    if kind == "Linear" and type(layer) is not nn.Linear:
+        kind = f"{type(layer).__module__}.{kind}"
     if hasattr(layer, "base_layer"):
-        idle = getattr(layer, "disable_adapters", False) or not getattr(
-            layer, "active_adapters", True
-        )
-        way_out = (
-            "take it off first with pipeline.unload_lora_weights() or delete_adapters()"
-            if idle
-            else MERGE
-        )
-        return f"carries a LoRA{' that is switched off' * idle}, which an edit of its weights would miss: {way_out}"
-    if isinstance(weight, Tensor) and not _ordinary(
-        weight, (layer.out_features, getattr(layer, "in_features", -1))
-    ):
+        active = getattr(layer, "active_adapters", True)
+        if getattr(layer, "disable_adapters", False) or not active:
+            off = " that is switched off"
+            way_out = "take it off first with pipeline.unload_lora_weights() or delete_adapters()"
+        else:
+            off = ""
+            way_out = MERGE
+        return f"carries a LoRA{off}, which an edit of its weights would miss: {way_out}"
+    if isinstance(weight, Tensor) and not _ordinary(weight, layer):
         return (
             f"is quantized ({kind}, {type(weight).__name__} of {str(weight.dtype).removeprefix('torch.')}), so its weights cannot be "
             "edited exactly: load the model without quantization for that; deactivate works on it as it is"
         )
-    if (
-        not isinstance(layer, nn.Linear)
-        or type(layer).forward is not nn.Linear.forward
-        or weight is None
-    ):
+    plain = isinstance(layer, nn.Linear) and type(layer).forward is nn.Linear.forward
+    if not plain or weight is None:
         return (
             f"is a {kind}, whose forward pass is its own, so an edit of a weight might do nothing: put an nn.Linear of the weights that it "
             "comes to in its place (of the full precision, if it is quantized); deactivate works on it as it is"
@@ -206,69 +193,62 @@ def _obstacle(layer: Any) -> str | None:
     return None
 
 
-def _ordinary(weight: Tensor, shape: tuple[int, int]) -> bool:
-    return (
-        type(weight) in (Tensor, nn.Parameter)
-        and weight.dtype in COMPUTED
-        and tuple(weight.shape) == shape
-    )
+def _ordinary(weight: Tensor, layer: Any) -> bool:
+    shape = (layer.out_features, getattr(layer, "in_features", -1))
+    of_numbers = type(weight) in (Tensor, nn.Parameter) and weight.dtype in COMPUTED
+    return of_numbers and tuple(weight.shape) == shape
 
 
 def _hooks_of(layer: nn.Module) -> str:
     """Hooks of other code, which may be the reason."""
-    registered = [*layer._forward_hooks.values(), *layer._forward_pre_hooks.values()]
-    named = [
-        getattr(h, "__qualname__", type(h).__name__)
-        for h in registered
-        if not isinstance(h, Transient)
-    ]
-    return f": a hook changes it ({', '.join(named[:3])}), remove it first" if named else ""
+    hooks = [*layer._forward_hooks.values(), *layer._forward_pre_hooks.values()]
+    others = [hook for hook in hooks if not isinstance(hook, Transient)]
+    names = [getattr(hook, "__qualname__", type(hook).__name__) for hook in others[:3]]
+    return f": a hook changes it ({', '.join(names)}), remove it first" if names else ""
 
 
 @contextmanager
 def _without_edits(layer: nn.Module) -> Iterator[None]:
     """A layer as it is without the edits under way; they are back afterwards, in their order."""
-    kept = {k: h for k, h in layer._forward_hooks.items() if isinstance(h, Transient)}
-    order = list(layer._forward_hooks.items())
-    for key in kept:
-        del layer._forward_hooks[key]
+    hooks = list(layer._forward_hooks.items())
+    for key, hook in hooks:
+        if isinstance(hook, Transient):
+            del layer._forward_hooks[key]
     try:
         yield
     finally:
         layer._forward_hooks.clear()
-        layer._forward_hooks.update(order)
+        layer._forward_hooks.update(hooks)
 
 
 # a whole model -------------------------------------------------------------------------------------------------------
 
 
-class _Called(Transient):
-    """Forward hook: note that a layer ran."""
-
-    def __init__(self) -> None:
-        self.seen: set[int] = set()
+class _Count(Transient):
+    """Forward hook: count that a layer ran."""
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        self.seen.add(id(module))
+        self.calls += 1
 
 
 @torch.no_grad()
-def check_called(model: Model, layers: Mapping[str, nn.Module]) -> None:
-    """Raises EditError if a pass of the model, over a small latent, leaves out one of these layers of it.
+def check_called(model: Model, names: Iterable[str]) -> None:
+    """Raises EditError if a pass of the model, over a small latent, leaves out one of these layers of its denoiser.
 
     A pipeline that makes no pass by itself (its text encoder was taken away, an IP-Adapter wants an image) tells nothing.
     """
-    called = _Called()
+    counts = {name: _Count() for name in names}
     with ExitStack() as stack:
-        for layer in layers.values():
-            stack.callback(layer.register_forward_hook(called).remove)
+        for name, count in counts.items():
+            layer = model.denoiser.get_submodule(name)
+            stack.enter_context(layer.register_forward_hook(count))
         try:
             text = model.encode([""])
             latents = model.noise("", [0])[..., :SIDE, :SIDE]
             model.predict_noise(latents, model.timesteps(1)[0], text)
         except Exception:
             return
-    left_out = [name for name, layer in layers.items() if id(layer) not in called.seen]
+    left_out = [name for name, count in counts.items() if not count.calls]
     if left_out:
         raise EditError(never_called(left_out[0]))
 

@@ -15,7 +15,8 @@ from findnemo.models._modules import COMPUTED
 
 # names under which PyTorch, peft and quantizing libraries keep something else than a weight
 ODD = re.compile(
-    r"(^|\.)(parametrizations|base_layer|lora_\w+|\w+_orig|weight_[guv]|SCB|quant_state|quant_map|absmax|weight_scale)(\.|$)"
+    r"(^|\.)(parametrizations|base_layer|lora_\w+|\w+_orig|weight_[guv]|"
+    r"SCB|quant_state|quant_map|absmax|weight_scale)(\.|$)"
 )
 QUANTIZED = "if it is quantized, load the model without quantization for this"
 WAY_OUT = (
@@ -32,46 +33,30 @@ def check_part(name: str, part: Any, held: Held) -> None:
 
 
 def unfit(name: str, part: Any, held: Held) -> tuple[str | None, str | None]:
-    """Why a plain part could not be loaded from what is held; and what of it a plain part would leave out. None where there is nothing.
+    """Why a plain part could not be loaded from what is held; and what of it a plain part would leave out.
 
-    Names and shapes are compared with those of diffusers' own parts. Other libraries' names change with the version: of theirs only such are
+    None where there is nothing. Names and shapes are compared with those of diffusers' own parts. Other libraries' names change with the version: of theirs only such are
     looked for as no plain model has.
     """
-    odd = next(
-        (
-            key
-            for key, value in held.items()
-            if ODD.search(key) or type(value) not in (Tensor, nn.Parameter, Entry)
-        ),
-        None,
-    )
     kind = type(part).__name__
-    if odd is not None:
-        return (
-            f"a checkpoint of the {name} would hold {odd}, which no plain {kind} can load: {WAY_OUT}",
-            None,
-        )
+    for key, value in held.items():
+        if ODD.search(key) or type(value) not in (Tensor, nn.Parameter, Entry):
+            odd = f"a checkpoint of the {name} would hold {key}, which no plain {kind} can load: {WAY_OUT}"
+            return odd, None
     if not hasattr(part, "from_config"):
         return None, None
     wanted = _plain_state(part)
     if wanted is None:
-        return (
-            None,
-            f"diffusers cannot make a {kind} from its configuration: if an IP-Adapter is loaded, pipeline.unload_ip_adapter() first",
-        )
+        way_out = "if an IP-Adapter is loaded, pipeline.unload_ip_adapter() first"
+        return None, f"diffusers cannot make a {kind} from its configuration: {way_out}"
     for key, value in wanted.items():
         if not _fits(held.get(key), value):
-            return (
-                f"a checkpoint of the {name} would not load: it wants {key} {tuple(value.shape)}, which {told(held.get(key))}; {WAY_OUT}",
-                None,
-            )
-    extra = next((key for key in held if key not in wanted), None)
-    return (
-        None,
-        f"a {kind} of this configuration has no {extra}: diffusers leaves it out of a saved checkpoint"
-        if extra
-        else None,
-    )
+            want = f"{key} {tuple(value.shape)}, which {described(held.get(key))}"
+            return f"a checkpoint of the {name} would not load: it wants {want}; {WAY_OUT}", None
+    if extra := next((key for key in held if key not in wanted), None):
+        left_out = "diffusers leaves it out of a saved checkpoint"
+        return None, f"a {kind} of this configuration has no {extra}: {left_out}"
+    return None, None
 
 
 def _plain_state(part: Any) -> dict[str, Tensor] | None:
@@ -93,9 +78,8 @@ def _fits(found: Tensor | Entry | None, wanted: Tensor) -> bool:
     return not wanted.is_floating_point() or dtype in COMPUTED
 
 
-def told(found: Tensor | Entry | None) -> str:
-    if found is None:
+def described(value: Tensor | Entry | None) -> str:
+    if value is None:
         return "is not there"
-    return (
-        f"is {type(found).__name__} {str(found.dtype).removeprefix('torch.')} {tuple(found.shape)}"
-    )
+    dtype = str(value.dtype).removeprefix("torch.")
+    return f"is {type(value).__name__} {dtype} {tuple(value.shape)}"

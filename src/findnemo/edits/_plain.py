@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -14,16 +13,14 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from findnemo.edits._effect import Transient
-from findnemo.edits._loadable import QUANTIZED, told
+from findnemo.edits._loadable import QUANTIZED, described
 from findnemo.errors import EditError
 from findnemo.models._modules import COMPUTED
 
-LEFT_OVER = (
-    "to_qkv",
-    "to_kv",
-    "to_added_qkv",
-)  # of fused projections: a second copy of the weights, which nothing uses
-MASKS = {  # what makes a weight anew before every pass -> how it is taken off; the weight that it makes stays
+# of fused projections: a second copy of the weights, which nothing uses
+LEFT_OVER = ("to_qkv", "to_kv", "to_added_qkv")
+# what makes a weight anew before every pass -> how it is taken off; the weight that it makes stays
+MASKS = {
     WeightNorm: lambda module, hook: remove_weight_norm(module, hook.name),
     SpectralNorm: lambda module, hook: remove_spectral_norm(module, hook.name),
     prune.BasePruningMethod: lambda module, hook: prune.remove(module, hook._tensor_name),
@@ -37,18 +34,20 @@ def plain_copy(network: nn.Module) -> Any:
     Parametrizations, weight and spectral norms, and pruning masks become the weights that they make; weights or modules that stand under
     several names become several. Edits under way are left out. Raises EditError for quantized weights.
     """
-    for name, kept in network.named_parameters():
-        if type(kept) not in (Tensor, nn.Parameter) or kept.dtype not in COMPUTED:
+    for name, parameter in network.named_parameters():
+        if type(parameter) not in (Tensor, nn.Parameter) or parameter.dtype not in COMPUTED:
             raise EditError(
-                f"the weights of {type(network).__name__} cannot be copied as plain ones: {name} {told(kept)}; {QUANTIZED}"
+                f"the weights of {type(network).__name__} cannot be copied as plain ones: {name} {described(parameter)}; {QUANTIZED}"
             )
-    copied = copy.deepcopy(
-        network, {id(made): made.detach().clone() for made in _made(network.modules())}
-    )
+    # weights that a norm or a mask has made, which PyTorch refuses to copy
+    attributes = [value for module in network.modules() for value in vars(module).values()]
+    derived = [value for value in attributes if isinstance(value, Tensor) and not value.is_leaf]
+    copied = copy.deepcopy(network, {id(value): value.detach().clone() for value in derived})
     for module in list(copied.modules()):
         for registered in (module._forward_hooks, module._forward_pre_hooks):
-            for key in [k for k, hook in registered.items() if isinstance(hook, Transient)]:
-                del registered[key]
+            for key, hook in list(registered.items()):
+                if isinstance(hook, Transient):
+                    del registered[key]
     _untie(copied)
     for module, training in [(module, module.training) for module in copied.modules()]:
         _unmask(module)
@@ -60,23 +59,14 @@ def plain_copy(network: nn.Module) -> Any:
 
 
 def rebuilt(pipeline: Any, old: nn.Module, new: nn.Module) -> Any:
-    """The same pipeline with another denoiser."""
+    """A new pipeline of the parts of another, but for `new` in the place of the network `old`."""
     parts = {name: new if part is old else part for name, part in pipeline.components.items()}
-    known = {**pipeline.config, "add_watermarker": getattr(pipeline, "watermark", None) is not None}
-    options = set(inspect.signature(type(pipeline).__init__).parameters) & set(known) - set(parts)
-    made = type(pipeline)(**parts, **{name: known[name] for name in options})
-    made.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
-    return made
-
-
-def _made(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
-    """Weights that a norm or a mask has made, which PyTorch refuses to copy."""
-    for module in modules:
-        yield from (
-            value
-            for value in vars(module).values()
-            if isinstance(value, Tensor) and not value.is_leaf
-        )
+    watermarked = getattr(pipeline, "watermark", None) is not None
+    settings = {**pipeline.config, "add_watermarker": watermarked}
+    names = set(inspect.signature(type(pipeline).__init__).parameters) & set(settings) - set(parts)
+    new_pipeline = type(pipeline)(**parts, **{name: settings[name] for name in names})
+    new_pipeline.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
+    return new_pipeline
 
 
 def _untie(network: nn.Module) -> None:
@@ -90,9 +80,8 @@ def _untie(network: nn.Module) -> None:
     for module in network.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None and id(parameter) in seen:
-                module._parameters[name] = nn.Parameter(
-                    parameter.detach().clone(), requires_grad=parameter.requires_grad
-                )
+                own = parameter.detach().clone()
+                module._parameters[name] = nn.Parameter(own, parameter.requires_grad)
             seen.add(id(parameter))
 
 
@@ -109,16 +98,13 @@ def _unparametrize(module: Any) -> None:
     """PyTorch's own way takes a property off the module's class, which the network that was copied shares."""
     for part in module.modules():
         part.training = False  # so that a spectral norm stays what it is
-    made = {
-        name: (getattr(module, name).detach().clone(), list(p.parameters(False)))
-        for name, p in module.parametrizations.items()
-    }
-    del module._modules["parametrizations"]
+    values = {name: getattr(module, name).detach().clone() for name in module.parametrizations}
+    parametrizations = module._modules.pop("parametrizations")
     module.__class__ = type(module).__bases__[0]
-    for name, (value, learned) in made.items():
-        if learned:
-            module.register_parameter(
-                name, nn.Parameter(value, requires_grad=learned[0].requires_grad)
-            )
-        else:
+    for name, value in values.items():
+        learned = next(parametrizations[name].parameters(False), None)
+        if learned is None:
             module.register_buffer(name, value)
+        else:
+            parameter = nn.Parameter(value, requires_grad=learned.requires_grad)
+            module.register_parameter(name, parameter)

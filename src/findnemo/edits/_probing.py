@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-SIZES = (
-    0.01,
-    1.0,
-    1.0,
-    1.0,
-    10.0,
-)  # of the rows of a probe: what a layer does to small and large inputs may differ
+# of the rows of a probe: what a layer does to small and large inputs may differ
+SIZES = (0.01, 1.0, 1.0, 1.0, 10.0)
+
+
+def scale_of(width: int, rows: Sequence[int], factor: float) -> Tensor:
+    """The scale (width,) of an edit: `factor` for its rows, 1 for the others."""
+    scale = torch.ones(width)
+    scale[list(rows)] = factor
+    return scale
 
 
 def times(output: Tensor, scale: Tensor) -> Tensor:
@@ -44,12 +48,9 @@ def close(given: Tensor, expected: Tensor, usual: Tensor, rounding: float) -> bo
         return False
     given = given.cpu().double()
     least = limits.tiny * limits.eps * 64
-    same = (
-        ((given - expected).abs() <= 8 * rounding * usual + least)
-        | (given == expected)
-        | (given.isnan() & expected.isnan())
-    )
-    return bool((same | (expected.abs() > limits.max / 2)).all())
+    near = (given - expected).abs() <= 8 * rounding * usual + least
+    same = (given == expected) | (given.isnan() & expected.isnan())
+    return bool((near | same | (expected.abs() > limits.max / 2)).all())
 
 
 def alike(after: Tensor, before: Tensor, rows: list[int]) -> bool:

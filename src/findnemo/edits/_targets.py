@@ -57,14 +57,14 @@ def check_factor(model: Model, factor: float) -> None:
 
 
 def once(model: Model, neurons: NeuronSet) -> NeuronSet:
-    """The same neurons with each module under one of its names."""
+    """Neurons with each module under one of its names."""
     first: dict[int, str] = {}
     names = {name: first.setdefault(id(layer_of(model, name)), name) for name in neurons.layers}
     return NeuronSet.of((names[name], i) for name, i in neurons)
 
 
 def everywhere(model: Model, neurons: NeuronSet) -> NeuronSet:
-    """The same neurons under every name that their modules have: an edit of a module is one in all its places."""
+    """Neurons under every name that their modules have: an edit of a module is one in all its places."""
     indices = {id(layer_of(model, name)): idx for name, idx in once(model, neurons).layers.items()}
     named = model.denoiser.named_modules(remove_duplicate=False)
     return NeuronSet({name: indices[id(module)] for name, module in named if id(module) in indices})

@@ -43,9 +43,9 @@ __all__ = [
     "FORMS",
     "Form",
     "Selection",
+    "as_dtype",
     "check",
     "check_checkpoint",
-    "check_dtype",
     "check_form",
     "check_place",
     "check_target",
@@ -87,19 +87,14 @@ def neuron_file(chosen: Selection) -> str:
         {"row": c.row, "caption": c.text, "layers": (neurons_of(c) & chosen.neurons).to_json()}
         for c in chosen.captions
     ]
-    whole = {
+    contents = {
         "format": "findnemo.neurons.1",
         "layers": chosen.neurons.to_json(),
         "factor": chosen.factor,
+        "model": chosen.fingerprint,
+        "captions": captions,
     }
-    return (
-        json.dumps(
-            whole | {"model": chosen.fingerprint, "captions": captions},
-            indent=1,
-            ensure_ascii=False,
-        )
-        + "\n"
-    )
+    return json.dumps(contents, indent=1, ensure_ascii=False) + "\n"
 
 
 FORMS = {
@@ -134,7 +129,8 @@ def write(
         findnemo.export.write("kohya", chosen, "clean.safetensors", findnemo.load("model.safetensors"))
     """
     check(form, chosen, path, model, force, dtype)
-    target, how = Path(path), FORMS[form]
+    target = Path(path)
+    how = FORMS[form]
     if how.describe is not None:
         with whole(target) as part:
             part.write_text(how.describe(chosen), encoding="utf-8")
@@ -157,25 +153,25 @@ def check(
     dtype: str | torch.dtype | None = None,
 ) -> None:
     """Everything that can be known to be wrong before a form is written, as `write` raises it."""
-    check_place(
-        form, path, str(model.source if model is not None else chosen.about["source"]), force
-    )
+    source = chosen.about["source"] if model is None else model.source
+    check_place(form, path, str(source), force)
     wanted = as_dtype(dtype)
-    if FORMS[form].write is not None and model is None:
-        raise InputError(f"{form} holds weights: give the model")
+    weights = FORMS[form].write is not None
     if model is not None:
         kept = kept_identity(chosen.about["settings"].get("identity"))
-        refuse_other(
-            model, chosen.fingerprint, kept, "this run", "give the audited one, or audit this one"
-        )
-    if FORMS[form].write is not None and model is not None:
-        check_source(model, wanted)
+        way_out = "give the audited one, or audit this one"
+        refuse_other(model, chosen.fingerprint, kept, "this run", way_out)
+        if weights:
+            check_source(model, wanted)
+    elif weights:
+        raise InputError(f"{form} holds weights: give the model")
 
 
 def check_place(form: str, path: str | Path, source: str, force: bool = False) -> None:
     """Raises InputError for a place to which a form may not be written. `source`: where the audited model is."""
     check_form(form)
-    target, suffix = Path(path), FORMS[form].suffix
+    target = Path(path)
+    suffix = FORMS[form].suffix
     if str(target).encode(errors="ignore").decode() != str(target):
         raise InputError(
             f"{target} is no name in UTF-8, and the libraries that write models take no other: give one, or set PYTHONUTF8=1"
@@ -185,11 +181,6 @@ def check_place(form: str, path: str | Path, source: str, force: bool = False) -
         raise InputError(f"{target} is no name for {form}: it must end in {suffix}")
     if FORMS[form].beside is not None:
         check_beside(target.with_suffix(".yaml"), force, OURS)
-
-
-def check_dtype(dtype: str | torch.dtype | None) -> None:
-    """Raises InputError for a dtype in which no weights are written."""
-    as_dtype(dtype)
 
 
 def check_form(form: str) -> None:

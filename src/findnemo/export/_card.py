@@ -10,7 +10,8 @@ from findnemo.export._selection import Selection
 from findnemo.runs import STANDINGS, Caption, neurons_of, standing
 from findnemo.runs.overview import BEFORE_AFTER, name_of, sampler_of
 
-LONGEST, MOST = 160, 100  # letters of a caption and captions that are listed
+LONGEST = 160  # letters of a caption
+MOST = 100  # captions that are listed
 PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
 LIMITS = (
     "This covers the captions that were audited, on the seeds that were tried. Other captions may be memorized, and a paraphrase "
@@ -50,21 +51,29 @@ def markdown(text: str, longest: int = LONGEST) -> str:
 
 def _facts(chosen: Selection) -> list[tuple[str, str]]:
     about, settings = chosen.about, chosen.about["settings"]
-    found, layers = settings.get("calibration", {}), chosen.neurons.layers
+    calibration = settings.get("calibration", {})
+    images = settings.get("image_settings", {})
     versions = ", ".join(f"{name} {version}" for name, version in (about["versions"] or {}).items())
     counts = f"{about['audited']} audited, {about['memorized']} memorized, {len(chosen.captions)} switched off here"
     if about["suspected"]:
         counts += f", {about['suspected']} suspected (over tau, but their images are no copies)"
     if about["out_of_reach"]:
         counts += f", {about['out_of_reach']} out of reach of any value neurons and left alone"
-    size = f"{_count(len(chosen.neurons), 'neuron')} of {_count(len(layers), 'layer')}"
+    pairs = markdown(str(calibration.get("pairs", "largest")))
+    similarity = markdown(str(calibration.get("similarity")))
+    score = f"{pairs} {similarity} of the noise differences of {calibration.get('samples')} seeds"
+    variant = markdown(str(calibration.get("variant")))
+    whose = f"variant {variant}, base seed {calibration.get('seed')}"
+    rendering = f"{settings.get('images')} a caption, {images.get('steps')} steps, guidance {images.get('guidance')}"
+    if sampler := sampler_of(settings):
+        rendering += f", sampler {markdown(sampler)}"
+    neurons = (
+        f"{_count(len(chosen.neurons), 'neuron')} of {_count(len(chosen.neurons.layers), 'layer')}"
+    )
     how = "switched off" if chosen.factor == 0 else f"multiplied by {chosen.factor:g}"
-    score = f"{markdown(str(found.get('pairs', 'largest')))} {markdown(str(found.get('similarity')))} of the noise differences of {found.get('samples')} seeds"
-    whose = f"variant {markdown(str(found.get('variant')))}, base seed {found.get('seed')}"
-    images, point = (
-        settings.get("image_settings", {}),
-        about.get("point"),
-    )  # of a price list, if the user chose one
+    edit = f"{neurons} (outputs of cross-attention value projections), {how}"
+    if point := about.get("point"):  # of a price list, if the user chose one
+        edit += f"; chosen by its price: {point}"
     return [
         ("model", markdown(name_of(about["source"]))),
         (
@@ -79,16 +88,8 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
             f"a score of tau = {settings.get('tau', float('nan')):.4f} or more: {score}; {whose}",
         ),
         ("search", markdown(str(settings.get("search")))),
-        (
-            "finished images",
-            f"{settings.get('images')} a caption, {images.get('steps')} steps, guidance {images.get('guidance')}"
-            + (f", sampler {markdown(known)}" if (known := sampler_of(settings)) else ""),
-        ),
-        (
-            "edit",
-            f"{size} (outputs of cross-attention value projections), {how}"
-            + (f"; chosen by its price: {point}" if point else ""),
-        ),
+        ("finished images", rendering),
+        ("edit", edit),
     ]
 
 
@@ -99,31 +100,32 @@ def _count(number: int, what: str) -> str:
 def _figures(chosen: Selection) -> list[str]:
     rows = []
     for measured in BEFORE_AFTER:
-        known = [pair for c in chosen.captions if (pair := measured.of(c)) is not None]
-        if known:
-            before = [old for old, _ in known if old is not None]
-            old = f"{statistics.median(before):.3f}" if before else ""
-            new = f"{statistics.median(new for _, new in known):.3f}"
-            rows.append((measured.label, old, new, str(len(known))))
-    told = [_table(("median over captions", "before", "after", "n"), rows)]
-    checked = sum(c.verified is not None for c in chosen.captions)
-    if checked < len(chosen.captions):
-        told.append(
-            f"{len(chosen.captions) - checked} of {len(chosen.captions)} captions were not verified on fresh seeds.\n"
+        pairs = [pair for c in chosen.captions if (pair := measured.of(c)) is not None]
+        if pairs:
+            before, after = map(_median, zip(*pairs, strict=True))
+            rows.append((measured.label, before, after, str(len(pairs))))
+    parts = [_table(("median over captions", "before", "after", "n"), rows)]
+    unverified = sum(c.verified is None for c in chosen.captions)
+    if unverified:
+        parts.append(
+            f"{unverified} of {len(chosen.captions)} captions were not verified on fresh seeds.\n"
         )
-    whole = sum(len(neurons_of(c)) for c in chosen.captions)
-    kept = sum(len(neurons_of(c) & chosen.neurons) for c in chosen.captions)
-    if chosen.factor or kept < whole:
-        told.append(
+    if chosen.factor or not all(neurons_of(c) <= chosen.neurons for c in chosen.captions):
+        parts.append(
             "The figures were measured with all neurons of a caption switched off. **This export does less, and was not verified as "
             "it is.**\n"
         )
     else:
-        told.append("The figures of a caption were measured with its own neurons switched off.\n")
+        parts.append("The figures of a caption were measured with its own neurons switched off.\n")
     quality = chosen.about["quality"]
     if quality and quality.get("prompts"):
-        told.append(_quality(quality))
-    return told
+        parts.append(_quality(quality))
+    return parts
+
+
+def _median(values: Sequence[float | None]) -> str:
+    numbers = [value for value in values if value is not None]
+    return f"{statistics.median(numbers):.3f}" if numbers else ""
 
 
 def _quality(quality: dict[str, Any]) -> str:
@@ -143,8 +145,8 @@ def _captions(captions: Sequence[Caption]) -> list[str]:
     ]
     more = [f"And {len(captions) - MOST} more.\n"] if len(captions) > MOST else []
     words = sorted({standing(c) for c in captions[:MOST]}, key=list(STANDINGS).index)
-    told = "".join(f"- {word}: {STANDINGS[word]}\n" for word in words)
-    return [_table(("row", "caption", "neurons found", "after the audit"), rows), *more, told]
+    legend = "".join(f"- {word}: {STANDINGS[word]}\n" for word in words)
+    return [_table(("row", "caption", "neurons found", "after the audit"), rows), *more, legend]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

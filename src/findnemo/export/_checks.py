@@ -7,28 +7,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from findnemo.edits import Effect, check_part
 from findnemo.export._original import UNET, unet_name
 from findnemo.files.tensors import Entry, read_header, read_rows
 from findnemo.models import Model
+from findnemo.models._modules import networks_of
 
 
 def check_parts(pipeline: Any) -> None:
     """Raises EditError for a pipeline of which plain libraries could not load a checkpoint."""
-    for name, part in pipeline.components.items():
-        if isinstance(part, nn.Module):
-            check_part(name, part, part.state_dict())
+    for name, part in networks_of(pipeline).items():
+        check_part(name, part, part.state_dict())
 
 
 def check_checkpoint(folder: Path, model: Model, wanted: Mapping[str, Effect]) -> None:
     """Raises EditError unless a diffusers directory carries an edit of `model`, and plain libraries load all that is in it."""
-    for name, part in model.pipeline.components.items():
-        if isinstance(part, nn.Module):
-            check_part(
-                name, part, {key: entry for key, (_, entry) in _tensors(folder / name).items()}
-            )
+    for name, part in networks_of(model.pipeline).items():
+        entries = {key: entry for key, (_, entry) in _tensors(folder / name).items()}
+        check_part(name, part, entries)
     tensors = _tensors(folder / model.component)
     for layer, effect in wanted.items():
         weight, bias = (_read(tensors, f"{layer}.{end}") for end in ("weight", "bias"))
@@ -42,38 +40,41 @@ def check_file(path: Path, model: Model, wanted: Mapping[str, Effect]) -> None:
 
 
 def as_kept(path: Path, model: Model, wanted: Mapping[str, Effect]) -> dict[str, Effect]:
-    """The same edit of the weights as a single file keeps them, which may be finer than those that were loaded."""
-    kept = {layer: _layer(path, model, layer) for layer in wanted}
-    return {
-        n: replace(wanted[n], weight=weight, bias=bias)
-        for n, (weight, bias) in kept.items()
-        if weight is not None
-    }
+    """An edit of the weights as a single file keeps them, which may be finer than those that were loaded."""
+    kept = {}
+    for layer, effect in wanted.items():
+        weight, bias = _layer(path, model, layer)
+        if weight is not None:
+            kept[layer] = replace(effect, weight=weight, bias=bias)
+    return kept
 
 
 def _layer(path: Path, model: Model, layer: str) -> tuple[Tensor | None, Tensor | None]:
     """Weight and bias of a value layer in a single file; None for one that is not there."""
     tensors = {name: (path, entry) for name, entry in read_header(path)[0].items()}
     per_block = model.pipeline.unet.config.layers_per_block
-    weight, bias = (
-        _read(tensors, f"{UNET}{unet_name(f'{layer}.{end}', per_block)}")
-        for end in ("weight", "bias")
-    )
+    names = (unet_name(f"{layer}.{end}", per_block) for end in ("weight", "bias"))
+    weight, bias = (_read(tensors, f"{UNET}{name}") for name in names)
     return weight, bias
+
+
+def kohya_name(layer: str) -> str:
+    """How the names of a layer's tensors begin in a LoRA in kohya's form."""
+    return f"lora_unet_{layer.replace('.', '_')}"
 
 
 def check_kohya(tensors: Mapping[str, Tensor], wanted: Mapping[str, Effect]) -> None:
     """Raises EditError unless a LoRA in kohya's form carries an edit at strength 1."""
     for layer, effect in wanted.items():
-        parts = [
-            tensors.get(f"lora_unet_{layer.replace('.', '_')}.{end}")
-            for end in ("lora_down.weight", "lora_up.weight", "alpha")
-        ]
-        down, up, alpha = (None if part is None else part.double() for part in parts)
-        whole = (
-            None if down is None or up is None or alpha is None else up @ down * alpha / len(down)
+        names = (
+            f"{kohya_name(layer)}.{end}" for end in ("lora_down.weight", "lora_up.weight", "alpha")
         )
-        effect.check_change(whole, None, "the LoRA")
+        parts = [tensors[name].double() for name in names if name in tensors]
+        change = None
+        if len(parts) == 3:
+            down, up, alpha = parts
+            change = up @ down * alpha / len(down)
+        effect.check_change(change, None, "the LoRA")
 
 
 def _tensors(folder: Path) -> dict[str, tuple[Path, Entry]]:

@@ -9,18 +9,16 @@ from pathlib import Path
 
 from findnemo.errors import InputError
 
-MARKS = (
-    "model_index.json",
-    "pytorch_lora_weights.safetensors",
-)  # a directory with one of them is an export that may be replaced
+# a directory with one of these is an export that may be replaced
+MARKS = ("model_index.json", "pytorch_lora_weights.safetensors")
 
 
 def check_target(path: Path, directory: bool, force: bool, source: str) -> None:
     """Raises InputError for a target that may not be written: the audited model, or what is there and not to be replaced."""
-    if path.is_file() if directory else path.is_dir():
-        raise InputError(
-            f"{path} is a {'file: give a directory' if directory else 'directory: give a file'}"
-        )
+    if directory and path.is_file():
+        raise InputError(f"{path} is a file: give a directory")
+    if not directory and path.is_dir():
+        raise InputError(f"{path} is a directory: give a file")
     if not path.exists() or (directory and not any(path.iterdir())):
         return
     if Path(source).exists() and path.samefile(source):
@@ -68,7 +66,8 @@ def written_beside(path: Path, text: str | None) -> Iterator[None]:
 def whole(path: Path) -> Iterator[Path]:
     """A place beside `path` to write a file or directory to; once the context ends well it takes the place of `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part, old = (path.with_name(f".{path.name}.{end}") for end in ("part", "old"))
+    part = path.with_name(f".{path.name}.part")
+    old = path.with_name(f".{path.name}.old")
     _remove(part)
     try:
         yield part

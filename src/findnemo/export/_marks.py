@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from operator import floordiv
 from typing import Any
 
 from findnemo.errors import ModelError
+from findnemo.export._original import family
 from findnemo.files.tensors import UNSEALED
 from findnemo.models._marks import PREDICTION, READ, STATED, ZERO_SNR
 from findnemo.runtime.notices import notice
@@ -36,16 +38,7 @@ ARCHITECTURES = {  # ModelSpec's names
 }
 KOHYA = {"1": "sd_v1", "2": "sd_v2", "xl": "sdxl_base_v1-0"}
 OURS = "# made by findnemo: "  # how a configuration beside a file begins that may be replaced
-
-
 SCALING = {"1": 0.18215, "2": 0.18215, "xl": 0.13025}  # of latents, as programs take it for granted
-
-
-def family(pipeline: Any) -> str:
-    """Stable Diffusion "1", "2" or "xl". 1.x has OpenAI's CLIP, which alone computes with the quick approximation of GELU, 2.x OpenCLIP."""
-    if type(pipeline).__name__ == "StableDiffusionXLPipeline":
-        return "xl"
-    return "1" if pipeline.text_encoder.config.hidden_act == "quick_gelu" else "2"
 
 
 def prediction(pipeline: Any) -> tuple[str, bool]:
@@ -72,12 +65,14 @@ def check_schedule(pipeline: Any) -> None:
 
 def check_autoencoder(pipeline: Any) -> None:
     """Say that a single file does not carry how its latents are scaled, where that is not what programs take for granted."""
-    config, usual = pipeline.vae.config, SCALING[family(pipeline)]
-    scaling, shift = config.get("scaling_factor", usual), config.get("shift_factor")
+    config = pipeline.vae.config
+    usual = SCALING[family(pipeline)]
+    scaling = config.get("scaling_factor", usual)
+    shift = config.get("shift_factor")
     if abs(scaling - usual) > 1e-6 or shift:
+        shifts = f" and shifts them by {shift:g}" if shift else ""
         notice(
-            f"the autoencoder scales latents by {scaling:g}{f' and shifts them by {shift:g}' if shift else ''}, which a single file cannot say: programs take "
-            f"{usual:g}; give them this model's configuration (--config), or export a checkpoint directory"
+            f"the autoencoder scales latents by {scaling:g}{shifts}, which a single file cannot say: programs take {usual:g}; give them this model's configuration (--config), or export a checkpoint directory"
         )
 
 
@@ -90,17 +85,15 @@ def tensors(pipeline: Any) -> list[str]:
 def spec(pipeline: Any, title: str, adapter: str = "") -> dict[str, str]:
     """ModelSpec metadata, its hash still to be sealed, and ComfyUI's `predict_key`. `adapter`: "/lora" for one."""
     predicts, _ = prediction(pipeline)
+    kind = family(pipeline)
     size = pipeline.unet.config.sample_size
-    height, width = (
-        side * pipeline.vae_scale_factor
-        for side in ((size, size) if isinstance(size, int) else size or (0, 0))
-    )
+    sides = (size, size) if isinstance(size, int) else size or (0, 0)
+    height, width = (side * pipeline.vae_scale_factor for side in sides)
+    original = kind == "xl" or not adapter
     return {
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": ARCHITECTURES[family(pipeline), predicts] + adapter,
-        "modelspec.implementation": ORIGINAL_CODE
-        if family(pipeline) == "xl" or not adapter
-        else "diffusers",
+        "modelspec.architecture": ARCHITECTURES[kind, predicts] + adapter,
+        "modelspec.implementation": ORIGINAL_CODE if original else "diffusers",
         "modelspec.title": title,
         **({"modelspec.resolution": f"{width}x{height}"} if width else {}),
         "modelspec.prediction_type": SHORT[predicts],
@@ -125,14 +118,8 @@ def kohya(pipeline: Any) -> dict[str, str]:
 def completed(metadata: Mapping[str, str], pipeline: Any) -> dict[str, str]:
     """The metadata of a file that was loaded, with what the pipeline predicts where it does not say so."""
     predicts, _ = prediction(pipeline)
-    return {
-        **metadata,
-        **{
-            name: SHORT[predicts]
-            for name in STATED
-            if name.startswith("modelspec.") and name not in metadata
-        },
-    }
+    marks = {name: SHORT[predicts] for name in STATED if name.startswith("modelspec.")}
+    return {**metadata, **{name: mark for name, mark in marks.items() if name not in metadata}}
 
 
 def configuration(pipeline: Any) -> str | None:
@@ -144,22 +131,16 @@ def configuration(pipeline: Any) -> str | None:
     kind = family(pipeline)
     if kind == "xl" or (kind == "1" and predicts == "epsilon"):
         return None
-    return (
-        f"{OURS}the configuration of the model file of the same name\n"
-        + json.dumps({"model": _model(pipeline, predicts, kind)}, indent=2)
-        + "\n"
-    )
+    model = json.dumps({"model": _model(pipeline, predicts, kind)}, indent=2)
+    return f"{OURS}the configuration of the model file of the same name\n{model}\n"
 
 
 def _model(pipeline: Any, predicts: str, kind: str) -> dict[str, Any]:
     vae = pipeline.vae.config
     encoder: dict[str, Any] = {"target": "ldm.modules.encoders.modules.FrozenCLIPEmbedder"}
     if kind == "2":
-        openclip = {"freeze": True, "layer": "penultimate"}
-        encoder = {
-            "target": "ldm.modules.encoders.modules.FrozenOpenCLIPEmbedder",
-            "params": openclip,
-        }
+        encoder["target"] = "ldm.modules.encoders.modules.FrozenOpenCLIPEmbedder"
+        encoder["params"] = {"freeze": True, "layer": "penultimate"}
     return {
         "target": "ldm.models.diffusion.ddpm.LatentDiffusion",
         "params": {
@@ -183,20 +164,7 @@ def _model(pipeline: Any, predicts: str, kind: str) -> dict[str, Any]:
                 "target": "ldm.models.autoencoder.AutoencoderKL",
                 "params": {
                     "embed_dim": vae.latent_channels,
-                    "ddconfig": {
-                        "double_z": True,
-                        "z_channels": vae.latent_channels,
-                        "resolution": 256,
-                        "in_channels": vae.in_channels,
-                        "out_ch": vae.out_channels,
-                        "ch": vae.block_out_channels[0],
-                        "ch_mult": [
-                            width // vae.block_out_channels[0] for width in vae.block_out_channels
-                        ],
-                        "num_res_blocks": vae.layers_per_block,
-                        "attn_resolutions": [],
-                        "dropout": 0.0,
-                    },
+                    "ddconfig": _vae(vae),
                     "lossconfig": {"target": "torch.nn.Identity"},
                 },
             },
@@ -205,26 +173,39 @@ def _model(pipeline: Any, predicts: str, kind: str) -> dict[str, Any]:
     }
 
 
+def _vae(config: Any) -> dict[str, Any]:
+    widths = config.block_out_channels
+    return {
+        "double_z": True,
+        "z_channels": config.latent_channels,
+        "resolution": 256,
+        "in_channels": config.in_channels,
+        "out_ch": config.out_channels,
+        "ch": widths[0],
+        "ch_mult": [width // widths[0] for width in widths],
+        "num_res_blocks": config.layers_per_block,
+        "attn_resolutions": [],
+        "dropout": 0.0,
+    }
+
+
 def _unet(config: Any) -> dict[str, Any]:
     widths = list(config.block_out_channels)
     heads = config.attention_head_dim  # by its name a width, in diffusers the number of heads
     per_block = [heads] * len(widths) if isinstance(heads, int) else list(heads)
-    sizes = {width // count for width, count in zip(widths, per_block, strict=True)}
+    split = {"num_heads": per_block[0]}
+    if len(set(per_block)) > 1:
+        split = {"num_head_channels": min(map(floordiv, widths, per_block))}
+    attends = [kind.startswith("CrossAttn") for kind in config.down_block_types]
     return {
         "image_size": config.sample_size,
         "in_channels": config.in_channels,
         "out_channels": config.out_channels,
         "model_channels": widths[0],
-        "attention_resolutions": [
-            2**i for i, kind in enumerate(config.down_block_types) if kind.startswith("CrossAttn")
-        ],
+        "attention_resolutions": [2**i for i, is_so in enumerate(attends) if is_so],
         "num_res_blocks": config.layers_per_block,
         "channel_mult": [width // widths[0] for width in widths],
-        **(
-            {"num_heads": per_block[0]}
-            if len(set(per_block)) == 1
-            else {"num_head_channels": min(sizes)}
-        ),
+        **split,
         "use_spatial_transformer": True,
         "use_linear_in_transformer": config.use_linear_projection,
         "transformer_depth": config.transformer_layers_per_block,

@@ -21,10 +21,9 @@ from findnemo.models import Model
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 CLIP_L = "cond_stage_model.transformer."  # Stable Diffusion 1.x
 OPEN_CLIP_H = "cond_stage_model.model."  # 2.x
-SDXL_CLIP_L, SDXL_OPEN_CLIP_G = (
-    "conditioner.embedders.0.transformer.",
-    "conditioner.embedders.1.model.",
-)
+SDXL_CLIP_L = "conditioner.embedders.0.transformer."
+SDXL_OPEN_CLIP_G = "conditioner.embedders.1.model."
+ORIGINAL = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 
 UNET_ENDS = {
     "time_embedding.linear_1": "time_embed.0",
@@ -113,58 +112,47 @@ def vae_name(key: str, blocks: int) -> str | None:
         r"(post_)?quant_conv\.(weight|bias)|(en|de)coder\.conv_(in|out)\.(weight|bias)", key
     ):
         return key
+    key = key.replace("conv_shortcut", "nin_shortcut")
     if match := re.fullmatch(r"((?:en|de)coder)\.conv_norm_out\.(.+)", key):
         return f"{match[1]}.norm_out.{match[2]}"
     if match := re.fullmatch(
-        r"((?:en|de)coder)\.mid_block\.attentions\.0\.(.+)\.(weight|bias)", key
+        r"((?:en|de)coder\.mid)_block\.attentions\.0\.(.+)\.(weight|bias)", key
     ):
-        return (
-            f"{match[1]}.mid.attn_1.{VAE_ATTENTION[match[2]]}.{match[3]}"
-            if match[2] in VAE_ATTENTION
-            else None
-        )
-    if match := re.fullmatch(r"((?:en|de)coder)\.mid_block\.resnets\.(\d)\.(.+)", key):
-        return f"{match[1]}.mid.block_{int(match[2]) + 1}.{match[3].replace('conv_shortcut', 'nin_shortcut')}"
+        layer = VAE_ATTENTION.get(match[2])
+        return f"{match[1]}.attn_1.{layer}.{match[3]}" if layer else None
+    if match := re.fullmatch(r"((?:en|de)coder\.mid)_block\.resnets\.(\d)\.(.+)", key):
+        return f"{match[1]}.block_{int(match[2]) + 1}.{match[3]}"
     match = re.fullmatch(
-        r"(en|de)coder\.(?:down|up)_blocks\.(\d+)\.(resnets|downsamplers|upsamplers)\.(\d+)\.(.+)",
+        r"(encoder\.down|decoder\.up)_blocks\.(\d+)\.(resnets|downsamplers|upsamplers)\.(\d+)\.(.+)",
         key,
     )
     if match is None:
         return None
-    block = int(match[2]) if match[1] == "en" else blocks - 1 - int(match[2])
-    place = f"encoder.down.{block}" if match[1] == "en" else f"decoder.up.{block}"
-    if match[3] == "resnets":
-        return f"{place}.block.{match[4]}.{match[5].replace('conv_shortcut', 'nin_shortcut')}"
-    return f"{place}.{match[3].replace('samplers', 'sample')}.{match[5]}"
+    way, number, part, index, rest = match.groups()
+    block = int(number) if way == "encoder.down" else blocks - 1 - int(number)
+    name = f"block.{index}" if part == "resnets" else part.replace("samplers", "sample")
+    return f"{way}.{block}.{name}.{rest}"
 
 
 def unet_tensors(unet: Any) -> dict[str, Lazy]:
-    layers, state = unet.config.layers_per_block, unet.state_dict()
+    layers = unet.config.layers_per_block
+    state = unet.state_dict()
     if not isinstance(layers, int):
         raise ModelError(
             f"the original layout knows one number of layers for all blocks, and this U-Net has {list(layers)}"
         )
-    attended = frozenset(
-        int(match[1])
-        for key in state
-        if (match := re.match(r"up_blocks\.(\d+)\.attentions\.", key))
-    )
+    matches = (re.match(r"up_blocks\.(\d+)\.attentions\.", key) for key in state)
+    attended = frozenset(int(match[1]) for match in matches if match)
     return _named(state, lambda key: unet_name(key, layers, attended), "U-Net")
 
 
 def vae_tensors(vae: Any) -> dict[str, Lazy]:
-    state, blocks = vae.state_dict(), len(vae.config.up_block_types)
-    made = _named(state, lambda key: vae_name(key, blocks), "autoencoder")
-    return {
-        name: _as_convolution(lazy) if _is_projection(name, lazy) else lazy
-        for name, lazy in made.items()
-    }
-
-
-def _is_projection(name: str, lazy: Lazy) -> bool:
-    return (
-        re.search(r"\.attn_1\.(q|k|v|proj_out)\.weight$", name) is not None and len(lazy.shape) == 2
-    )
+    blocks = len(vae.config.up_block_types)
+    tensors = _named(vae.state_dict(), lambda key: vae_name(key, blocks), "autoencoder")
+    for name, lazy in tensors.items():
+        if re.search(r"\.attn_1\.(q|k|v|proj_out)\.weight$", name) and len(lazy.shape) == 2:
+            tensors[name] = _as_convolution(lazy)
+    return tensors
 
 
 def _as_convolution(lazy: Lazy) -> Lazy:
@@ -174,53 +162,44 @@ def _as_convolution(lazy: Lazy) -> Lazy:
 
 def clip_tensors(encoder: Any) -> dict[str, Lazy]:
     """A text encoder as transformers names it, under `text_model`, where its versions put it or leave it out."""
+    state = encoder.state_dict()
     return _named(
-        encoder.state_dict(),
-        lambda key: f"text_model.{key.removeprefix('text_model.')}",
-        "text encoder",
+        state, lambda key: f"text_model.{key.removeprefix('text_model.')}", "text encoder"
     )
 
 
 def open_clip_tensors(encoder: Any) -> dict[str, Lazy]:
     """A text encoder as OpenCLIP names it: query, key and value in one matrix, the projection transposed."""
     state = {key.removeprefix("text_model."): value for key, value in encoder.state_dict().items()}
-    made = _named(
-        {key: value for key, value in state.items() if "_proj." not in key or "out_proj" in key},
-        _open_clip_name,
-        "text encoder",
-    )
-    if "text_projection" in made:
-        projection = state["text_projection.weight"]
-        made["text_projection"] = Lazy(
-            projection.dtype, tuple(projection.T.shape), lambda: projection.T
-        )
+    single = {
+        key: value for key, value in state.items() if "_proj." not in key or "out_proj" in key
+    }
+    tensors = _named(single, _open_clip_name, "text encoder")
+    if "text_projection" in tensors:
+        tensors["text_projection"] = _lazy(state["text_projection.weight"].T)
     for key, value in state.items():
         if match := re.fullmatch(r"encoder\.layers\.(\d+)\.self_attn\.q_proj\.(weight|bias)", key):
             parts = [state[key.replace("q_proj", f"{which}_proj")] for which in "qkv"]
             name = f"transformer.resblocks.{match[1]}.attn.in_proj_{match[2]}"
             widest = reduce(torch.promote_types, (part.dtype for part in parts))
-            made[name] = Lazy(
-                widest, (3 * value.shape[0], *value.shape[1:]), partial(torch.cat, parts)
-            )
-    return made
+            shape = (3 * value.shape[0], *value.shape[1:])
+            tensors[name] = Lazy(widest, shape, partial(torch.cat, parts))
+    return tensors
 
 
 def _open_clip_name(key: str) -> str | None:
     match = re.fullmatch(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)", key)
     if match is None:
         return OPEN_CLIP.get(key)
-    return (
-        f"transformer.resblocks.{match[1]}.{OPEN_CLIP_LAYER[match[2]]}.{match[3]}"
-        if match[2] in OPEN_CLIP_LAYER
-        else None
-    )
+    layer = OPEN_CLIP_LAYER.get(match[2])
+    return f"transformer.resblocks.{match[1]}.{layer}.{match[3]}" if layer else None
 
 
 def _named(
     state: Mapping[str, Tensor], rename: Callable[[str], str | None], what: str
 ) -> dict[str, Lazy]:
     """Weights under their original names. Raises ModelError naming the first one that has none."""
-    made = {}
+    tensors = {}
     for key, value in state.items():
         if key.endswith("position_ids"):  # numbers that every program counts itself
             continue
@@ -229,12 +208,12 @@ def _named(
             raise ModelError(
                 f"{key} of the {what} has no place in the original layout: export a checkpoint directory or a LoRA"
             )
-        made[name] = Lazy(value.dtype, tuple(value.shape), partial(_same, value))
-    return made
+        tensors[name] = _lazy(value)
+    return tensors
 
 
-def _same(value: Tensor) -> Tensor:
-    return value
+def _lazy(value: Tensor) -> Lazy:
+    return Lazy(value.dtype, tuple(value.shape), lambda: value)
 
 
 def original_tensors(pipeline: Any) -> dict[str, Lazy]:
@@ -246,23 +225,19 @@ def original_tensors(pipeline: Any) -> dict[str, Lazy]:
             f"{kind} has no original layout that findnemo writes: only {' and '.join(ORIGINAL)} have; export a checkpoint directory "
             "or a LoRA"
         )
-    parts = [
-        (UNET, unet_tensors(pipeline.unet)),
-        (VAE, vae_tensors(pipeline.vae)),
-        *ORIGINAL[kind](pipeline),
-    ]
-    return {prefix + name: lazy for prefix, tensors in parts for name, lazy in tensors.items()}
+    parts = {UNET: unet_tensors(pipeline.unet), VAE: vae_tensors(pipeline.vae), **_text(pipeline)}
+    return {
+        prefix + name: lazy for prefix, tensors in parts.items() for name, lazy in tensors.items()
+    }
 
 
 def _check_tokens(pipeline: Any) -> None:
     """Raises ModelError for a tokenizer with tokens of its own (a textual inversion), which a single file has no place for."""
     for name in ("tokenizer", "tokenizer_2"):
         tokenizer = getattr(pipeline, name, None)
-        added = (
-            sorted(set(tokenizer.get_added_vocab()) - set(tokenizer.all_special_tokens))
-            if tokenizer is not None
-            else []
-        )
+        if tokenizer is None:
+            continue
+        added = sorted(set(tokenizer.get_added_vocab()) - set(tokenizer.all_special_tokens))
         if added:
             raise ModelError(
                 f"the {name} has {len(added)} tokens of its own ({added[0]!r:.40}, a textual inversion?), which a single file has no place "
@@ -270,29 +245,27 @@ def _check_tokens(pipeline: Any) -> None:
             )
 
 
-def _stable_diffusion_text(pipeline: Any) -> list[tuple[str, dict[str, Lazy]]]:
-    """1.x has OpenAI's CLIP, which alone computes with the quick approximation of GELU, 2.x OpenCLIP."""
+def family(pipeline: Any) -> str:
+    """Stable Diffusion "1", "2" or "xl". 1.x has OpenAI's CLIP, which alone computes with the quick approximation of GELU, 2.x OpenCLIP."""
+    if type(pipeline).__name__ == "StableDiffusionXLPipeline":
+        return "xl"
+    return "1" if pipeline.text_encoder.config.hidden_act == "quick_gelu" else "2"
+
+
+def _text(pipeline: Any) -> dict[str, dict[str, Lazy]]:
+    """Beginning of the original names -> tensors, of every text encoder."""
     encoder = pipeline.text_encoder
-    if encoder.config.hidden_act == "quick_gelu":
-        return [(CLIP_L, clip_tensors(encoder))]
-    return [(OPEN_CLIP_H, open_clip_tensors(encoder))]
-
-
-def _sdxl_text(pipeline: Any) -> list[tuple[str, dict[str, Lazy]]]:
-    if pipeline.text_encoder is None:
+    kind = family(pipeline)
+    if kind == "1":
+        return {CLIP_L: clip_tensors(encoder)}
+    if kind == "2":
+        return {OPEN_CLIP_H: open_clip_tensors(encoder)}
+    if encoder is None:
         raise ModelError(
             "this SDXL pipeline has no first text encoder (a refiner?), without which user interfaces load no file"
         )
-    return [
-        (SDXL_CLIP_L, clip_tensors(pipeline.text_encoder)),
-        (SDXL_OPEN_CLIP_G, open_clip_tensors(pipeline.text_encoder_2)),
-    ]
-
-
-ORIGINAL: dict[str, Callable[[Any], list[tuple[str, dict[str, Lazy]]]]] = {
-    "StableDiffusionPipeline": _stable_diffusion_text,
-    "StableDiffusionXLPipeline": _sdxl_text,
-}
+    second = open_clip_tensors(pipeline.text_encoder_2)
+    return {SDXL_CLIP_L: clip_tensors(encoder), SDXL_OPEN_CLIP_G: second}
 
 
 def require_original(model: Model, what: str) -> None:

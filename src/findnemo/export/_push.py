@@ -28,7 +28,7 @@ def with_section(card: str, section: str) -> str:
     <BLANKLINE>
     """
     block = f"{BEGIN}\n{section.strip()}\n{END}"
-    if (card.count(BEGIN), card.count(END)) == (0, 0):
+    if BEGIN not in card and END not in card:
         gap = "" if not card.strip() else "\n" if card.endswith("\n") else "\n\n"
         return f"{card}{gap}{block}\n"
     before, begin, rest = card.partition(BEGIN)
@@ -90,7 +90,6 @@ def _card(api: HfApi, repo: str, revision: str | None) -> str:
 
     try:
         return Path(api.hf_hub_download(repo, CARD, revision=revision)).read_bytes().decode()
-    except (
-        RemoteEntryNotFoundError
-    ):  # not LocalEntryNotFoundError, which means that the hub could not be asked
+    # LocalEntryNotFoundError would mean that the hub could not be asked
+    except RemoteEntryNotFoundError:
         return ""

@@ -67,57 +67,48 @@ def select(
         raise InputError(
             f"factor {factor} is no number to multiply by: give 0 to switch off, or one such as 0.5"
         )
-    known = captions_of(run)
-    named = [_named(known, text) for text in dict.fromkeys(captions)]
+    audited = captions_of(run)
+    named = [_named(audited, text) for text in dict.fromkeys(captions)]
     if neurons is not None:
         if len(named) != 1 or most is not None:
             raise InputError(
                 f"{neurons} neurons are a point of one caption's price list: name that caption, and no --most beside it"
             )
         off, point = prefix_of(named[0], neurons)
-        return Selection(off, tuple(named), factor, _about(run, known, named) | {"point": point})
-    chosen = tuple(dict.fromkeys(c.id for c in named)) if captions else tuple(c.id for c in known)
-    holding = tuple(
-        c for c in known if c.id in chosen and (len(switched_off(c)) or (captions and falls(c)))
-    )
+        return Selection(off, tuple(named), factor, _about(run, audited, named) | {"point": point})
+    wanted = {c.id for c in named or audited}
+    holding = [c for c in audited if c.id in wanted and (switched_off(c) or (named and falls(c)))]
     for caption in named:
         if caption.id not in {c.id for c in holding}:
             raise InputError(
                 f"row {caption.row}, {caption.text!r}: {_why_nothing(caption)}; there is nothing to switch off"
             )
-    off = (
-        NeuronSet.of(n for c in holding for n in neurons_of(c))
-        if most is None
-        else most_shared(holding, most)
-    )
-    holding = tuple(c for c in holding if len(neurons_of(c) & off))
+    if most is None:
+        off = NeuronSet.of(n for c in holding for n in neurons_of(c))
+    else:
+        off = most_shared(holding, most)
+    holding = [c for c in holding if len(neurons_of(c) & off)]
     if not off:
-        doubtful = sum(state(c) == "suspected" for c in known)
-        told = (
-            f"; {doubtful} captions are only suspected, name one to switch its neurons off"
-            if doubtful
-            else ""
-        )
+        suspected = sum(state(c) == "suspected" for c in audited)
+        hint = f"; {suspected} captions are only suspected, name one to switch its neurons off"
         raise InputError(
-            f"{run.path} holds no localized neurons: there is nothing to switch off{told}"
+            f"{run.path} holds no localized neurons: there is nothing to switch off{hint if suspected else ''}"
         )
-    return Selection(off, holding, factor, _about(run, known, holding))
+    return Selection(off, tuple(holding), factor, _about(run, audited, holding))
 
 
-def _about(run: Run, known: Sequence[Caption], chosen: Sequence[Caption]) -> dict[str, Any]:
-    """What a run says of the rest."""
-    about = {key: run.meta(key) for key in ("source", "versions", "quality", "preprocessing")} | {
-        "settings": settings_of(run)
+def _about(run: Run, captions: Sequence[Caption], chosen: Sequence[Caption]) -> dict[str, Any]:
+    """What a run says beside the `chosen` ones of its captions."""
+    states = Counter(state(c) for c in captions)
+    standings = Counter(standing(c) for c in captions if c not in chosen)
+    return {
+        **{key: run.meta(key) for key in ("source", "versions", "quality", "preprocessing")},
+        "settings": settings_of(run),
+        "audited": sum(c.detected is not None for c in captions),
+        "memorized": states["memorized"],
+        "suspected": states["suspected"],
+        "out_of_reach": standings["out of reach"],
     }
-    about["audited"] = sum(c.detected is not None for c in known)
-    states, stand = (
-        Counter(state(c) for c in known),
-        Counter(standing(c) for c in known if c not in chosen),
-    )
-    about |= {name: states[name] for name in ("memorized", "suspected")} | {
-        "out_of_reach": stand["out of reach"]
-    }
-    return about
 
 
 def most_shared(captions: Iterable[Caption], count: int) -> NeuronSet:
@@ -130,18 +121,18 @@ def most_shared(captions: Iterable[Caption], count: int) -> NeuronSet:
 def _named(captions: Sequence[Caption], text: str) -> Caption:
     """The one caption that a row number, a text or a part of it names."""
     wanted = text.strip().lower()
-    for found in (
-        [c for c in captions if str(c.row) == wanted],
-        [c for c in captions if c.text == text.strip()],
-        [c for c in captions if wanted and wanted in c.text.lower()],
-    ):
-        if len(found) == 1:
-            return found[0]
-        if found:
-            rows = ", ".join(str(c.row) for c in found[:5]) + (", ..." if len(found) > 5 else "")
-            raise InputError(
-                f"{text!r} names {len(found)} captions (rows {rows}): give a row number or the whole text"
-            )
+    matches = (
+        [c for c in captions if str(c.row) == wanted]
+        or [c for c in captions if c.text == text.strip()]
+        or [c for c in captions if wanted and wanted in c.text.lower()]
+    )
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        rows = ", ".join(str(c.row) for c in matches[:5]) + (", ..." if len(matches) > 5 else "")
+        raise InputError(
+            f"{text!r} names {len(matches)} captions (rows {rows}): give a row number or the whole text"
+        )
     raise InputError(f"no caption {text!r} in this run: give a row number or a part of a caption")
 
 
@@ -152,6 +143,5 @@ def _why_nothing(caption: Caption) -> str:
     if not neurons_of(caption):
         return "no neurons found"
     tried = ", ".join(str(point.neurons) for point in points_of(caption))
-    return "its memory is out of reach, no set that was tried removes it" + (
-        f" (--neurons takes one all the same: {tried})" if tried else ""
-    )
+    hint = f" (--neurons takes one all the same: {tried})" if tried else ""
+    return f"its memory is out of reach, no set that was tried removes it{hint}"

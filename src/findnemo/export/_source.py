@@ -21,23 +21,26 @@ from findnemo.errors import InputError
 from findnemo.files.tensors import DTYPES, read_header
 from findnemo.models import Model
 from findnemo.models._content import weights_of
-from findnemo.models._loading import DEMO, SHIPPED, VARIANT, _from_pretrained
+from findnemo.models._loading import DEMO, SHIPPED, from_pretrained, variant_of
+from findnemo.models._modules import networks_of
 from findnemo.models._single_file import configuration, from_single_file
 from findnemo.neurons import NeuronSet
 from findnemo.runtime.notices import notice, told_to
 
+Dtype = torch.dtype | None  # of written weights; None for that of the source
 OF_FILE: dict[str, tuple[str, ...]] = {  # how the keys of a part begin in a single file
     "unet": ("model.diffusion_model.",),
     "vae": ("first_stage_model.",),
     "text_encoder": ("cond_stage_model.", "conditioner.embedders.0."),
     "text_encoder_2": ("conditioner.embedders.1.",),
 }
+# what old autoencoders call the layers of an attention
 OLD_NAMES = {
     ".to_q.": ".query.",
     ".to_k.": ".key.",
     ".to_v.": ".value.",
     ".to_out.0.": ".proj_attn.",
-}  # of attention in old autoencoders
+}
 
 
 @dataclass(frozen=True)
@@ -49,20 +52,16 @@ class Kept:
     @property
     def widest(self) -> torch.dtype:
         """One that holds all of them exactly."""
-        return reduce(
-            torch.promote_types,
-            (kind if kind.itemsize > 1 else torch.float32 for kind in self.dtypes.values()),
-        )
+        kinds = [kind if kind.itemsize > 1 else torch.float32 for kind in self.dtypes.values()]
+        return reduce(torch.promote_types, kinds)
 
     def of(self, name: str) -> torch.dtype:
         """Of a tensor as the part names it; where the loader gave it another name and the dtypes are mixed, the widest."""
         if len(set(self.dtypes.values())) == 1:
             return next(iter(self.dtypes.values()))
         old = reduce(lambda text, item: text.replace(*item), OLD_NAMES.items(), name)
-        for known in (name, f"text_model.{name}", name.removeprefix("text_model."), old):
-            if known in self.dtypes:
-                return self.dtypes[known]
-        return self.widest
+        names = (name, f"text_model.{name}", name.removeprefix("text_model."), old)
+        return next((self.dtypes[one] for one in names if one in self.dtypes), self.widest)
 
 
 @dataclass(frozen=True)
@@ -73,18 +72,17 @@ class Source:
     kept: Mapping[str, Kept] = field(default_factory=dict)
 
 
-def edited(
-    model: Model, neurons: NeuronSet, factor: float = 0.0, dtype: torch.dtype | None = None
-) -> tuple[Any, Model]:
-    """A pipeline with the edit in its weights, each in the dtype in which the source keeps it, or all in `dtype`; and the model as the source
-    keeps it, without the edit."""
+def edited(model: Model, neurons: NeuronSet, factor: float, dtype: Dtype) -> tuple[Any, Model]:
+    """A pipeline with the edit in its weights, and the model as the source keeps it, without the edit.
+
+    Weights are in the dtype in which the source keeps each, or all in `dtype`.
+    """
     source = of_source(model, dtype)
-    return _cast(
-        prune(source.model, neurons, factor), model.pipeline, source.kept, dtype
-    ), source.model
+    pruned = prune(source.model, neurons, factor)
+    return _cast(pruned, model.pipeline, source.kept, dtype), source.model
 
 
-def of_source(model: Model, dtype: torch.dtype | None = None) -> Source:
+def of_source(model: Model, dtype: Dtype = None) -> Source:
     """A model with the weights of its source. One that was given live has none: it is its own.
 
     Raises InputError where the source is gone, unless a `dtype` is given.
@@ -94,10 +92,10 @@ def of_source(model: Model, dtype: torch.dtype | None = None) -> Source:
         check_source(model, dtype)
         return Source(model)
     kept = _kept(model, place)
-    parts = _parts(model.pipeline)
+    parts = networks_of(model.pipeline)
     if all(_holds(weights_of(parts[name]), about) for name, about in kept.items()):
         return Source(model, kept)
-    fresh = _parts(_reopened(model, place, kept))
+    fresh = networks_of(_reopened(model, place, kept))
     changed = {name for name in kept if name not in fresh or not _same(fresh[name], parts[name])}
     for name in sorted(changed):
         width = _name(next(parts[name].parameters()).dtype)
@@ -115,30 +113,21 @@ def of_source(model: Model, dtype: torch.dtype | None = None) -> Source:
 def with_kept(model: Model, pipeline: Any) -> Any:
     """A pipeline that was made of a model's, with the parts that both share as the source keeps them; a new denoiser stays as it is."""
     source = of_source(model, model.dtype)
-    shared = {
-        name: part
-        for name, part in _parts(model.pipeline).items()
-        if pipeline.components[name] is part
-    }
+    networks = networks_of(model.pipeline).items()
+    shared = {name: part for name, part in networks if pipeline.components[name] is part}
     for name, part in shared.items():
         pipeline = rebuilt(pipeline, part, getattr(source.model.pipeline, name))
-    own, kept = getattr(pipeline, model.component), source.kept.get(model.component)
-    if kept is not None and narrower(
-        model.component, kept.dtypes.values(), next(own.parameters()).dtype
-    ):
-        width = _name(next(own.parameters()).dtype)
+    kept = source.kept.get(model.component)
+    computed = next(getattr(pipeline, model.component).parameters()).dtype
+    if kept is not None and _lost(kept.dtypes.values(), computed):
         notice(
-            f"the {model.component} is written in {width}, in which it was computed, {model.source} has it in {_name(kept.widest)}"
+            f"the {model.component} is written in {_name(computed)}, in which it was computed, {model.source} has it in {_name(kept.widest)}"
         )
-    return _cast(
-        pipeline,
-        model.pipeline,
-        {name: about for name, about in source.kept.items() if name in shared},
-        None,
-    )
+    of_shared = {name: about for name, about in source.kept.items() if name in shared}
+    return _cast(pipeline, model.pipeline, of_shared, None)
 
 
-def check_source(model: Model, dtype: torch.dtype | None = None) -> None:
+def check_source(model: Model, dtype: Dtype = None) -> None:
     """Raises InputError for a model whose source is gone, so that nobody knows in which dtype it was kept."""
     place = place_of(model)
     if place is not None and not place.exists() and dtype is None:
@@ -160,130 +149,108 @@ def place_of(model: Model) -> Path | None:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(
-            snapshot_download(source, revision=model.options.get("revision"), local_files_only=True)
-        )
+        revision = model.options.get("revision")
+        return Path(snapshot_download(source, revision=revision, local_files_only=True))
     except Exception:  # no such id, or nothing of it in the cache
         return Path(source)
 
 
-def _parts(pipeline: Any) -> dict[str, nn.Module]:
-    return {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
-
-
 def _kept(model: Model, place: Path) -> dict[str, Kept]:
     """Part -> what the files of a source hold of it; parts without files there are left out."""
-    found: dict[str, dict[str, torch.dtype]] = {}
-    parts = _parts(model.pipeline)
+    dtypes: dict[str, dict[str, torch.dtype]] = {}
+    parts = networks_of(model.pipeline)
     if place.is_file():
-        keys = _dtypes(place)
+        keys = _dtypes(place).items()
         for name in set(parts) & set(OF_FILE):
-            found[name] = {key: kind for key, kind in keys.items() if key.startswith(OF_FILE[name])}
+            dtypes[name] = {key: kind for key, kind in keys if key.startswith(OF_FILE[name])}
     else:
         for name in parts:
             files = _files(place / name, model.options.get("variant"))
-            found[name] = {key: kind for file in files for key, kind in _dtypes(file).items()}
-    return {name: Kept(dtypes) for name, dtypes in found.items() if dtypes}
+            dtypes[name] = {key: kind for file in files for key, kind in _dtypes(file).items()}
+    return {name: Kept(of_part) for name, of_part in dtypes.items() if of_part}
 
 
 def _files(folder: Path, variant: str | None) -> list[Path]:
     """The weight files of a part that are loaded for a variant: its own, or the plain ones where it has none."""
     files = sorted(folder.glob("*.safetensors"))
-    of_variant = {
-        file: match[1] if (match := VARIANT.fullmatch(file.name)) else None for file in files
-    }
-    return [f for f in files if of_variant[f] == variant] or [
-        f for f in files if of_variant[f] is None
-    ]
+    own = [file for file in files if variant_of(file) == variant]
+    return own or [file for file in files if variant_of(file) is None]
 
 
 def _dtypes(file: Path) -> dict[str, torch.dtype]:
     """Name -> dtype of the tensors of a file that hold real numbers."""
     entries, _ = read_header(file)
-    known = {
-        name: DTYPES.get(entry.dtype) for name, entry in entries.items() if 0 not in entry.shape
-    }
-    return {
-        name: kind for name, kind in known.items() if kind is not None and kind.is_floating_point
-    }
+    filled = {name: entry for name, entry in entries.items() if 0 not in entry.shape}
+    kinds = {name: DTYPES.get(entry.dtype) for name, entry in filled.items()}
+    return {name: kind for name, kind in kinds.items() if kind and kind.is_floating_point}
 
 
 def _holds(state: Mapping[str, torch.Tensor], kept: Kept) -> bool:
-    return all(
-        value.dtype == kept.of(name) for name, value in state.items() if value.is_floating_point()
-    )
+    numbers = {name: value.dtype for name, value in state.items() if value.is_floating_point()}
+    return all(kind == kept.of(name) for name, kind in numbers.items())
 
 
 def _reopened(model: Model, place: Path, kept: Mapping[str, Kept]) -> Any:
     """The pipeline from its source again, each part in a dtype that holds all of its tensors."""
-    widths = {name: about.widest for name, about in kept.items()}
     if place.is_file():
         folder = configuration(place, model.options.get("config"))
+        usual = "config" not in model.options
         with told_to(lambda text: None):  # what the file says was told when it was loaded
-            return from_single_file(
-                place, folder, torch.float32, usual="config" not in model.options
-            )
-    return _from_pretrained(
-        type(model), place, {**widths, "default": torch.float32}, None, model.options.get("variant")
-    )
+            return from_single_file(place, folder, torch.float32, usual)
+    widths = {name: about.widest for name, about in kept.items()} | {"default": torch.float32}
+    return from_pretrained(type(model), place, widths, None, model.options.get("variant"))
 
 
 def _same(fresh: nn.Module, loaded: nn.Module) -> bool:
     """Whether a part that was read again is what was loaded, but for what its dtype has rounded away."""
     new, old = weights_of(fresh), weights_of(loaded)
     return list(new) == list(old) and all(
-        new[name].shape == value.shape and torch.equal(new[name].cpu().to(value.dtype), value.cpu())
-        for name, value in old.items()
+        torch.equal(new[name].cpu().to(value.dtype), value.cpu()) for name, value in old.items()
     )
 
 
-def _cast(pipeline: Any, live: Any, kept: Mapping[str, Kept], dtype: torch.dtype | None) -> Any:
+def _cast(pipeline: Any, live: Any, kept: Mapping[str, Kept], dtype: Dtype) -> Any:
     """A pipeline whose tensors have the dtypes of the source, or all `dtype`. Parts that it shares with `live` are copied first."""
-    shared, narrowed = {id(part) for part in _parts(live).values()}, []
-    for name, part in _parts(pipeline).items():
-        wanted = {
-            key: kept[name].of(key) if dtype is None and name in kept else dtype or value.dtype
-            for key, value in part.state_dict().items()
-            if value.is_floating_point()
-        }
-        before = {
-            kept[name].of(key) if name in kept else part.state_dict()[key].dtype for key in wanted
-        }
-        narrowed += narrower(name, before, dtype)
-        if all(
-            value.dtype == wanted[key] for key, value in part.state_dict().items() if key in wanted
-        ):
+    shared = {id(part) for part in networks_of(live).values()}
+    before: dict[str, set[torch.dtype]] = {}
+    for name, part in networks_of(pipeline).items():
+        state = part.state_dict().items()
+        own = {key: value.dtype for key, value in state if value.is_floating_point()}
+        of_source = {key: kept[name].of(key) for key in own} if name in kept else own
+        before[name] = set(of_source.values())
+        wanted = of_source if dtype is None else dict.fromkeys(own, dtype)
+        if own == wanted:
             continue
         changed = copy.deepcopy(part) if id(part) in shared else part
         for key, value in (*changed.named_parameters(), *changed.named_buffers()):
             if key in wanted:
                 value.data = value.data.to(wanted[key])
         pipeline = rebuilt(pipeline, part, changed)
-    tell_narrowed(narrowed, dtype)
+    tell_narrowed(before, dtype)
     return pipeline
 
 
-def narrower(what: str, kinds: Iterable[torch.dtype], dtype: torch.dtype | None) -> list[str]:
-    """What is told of a part with tensors of `kinds` that `dtype` does not hold exactly."""
-    lost = {
-        kind
-        for kind in kinds
-        if dtype is not None and kind.itemsize > 1 and torch.promote_types(kind, dtype) != dtype
-    }
-    return [f"{what} from {', '.join(sorted(map(_name, lost)))}"] if lost else []
-
-
-def tell_narrowed(parts: list[str], dtype: torch.dtype | None) -> None:
-    """Say in one line what `narrower` found."""
+def tell_narrowed(kinds: Mapping[str, Iterable[torch.dtype]], dtype: Dtype) -> None:
+    """Say in one line which things, with tensors of these `kinds`, `dtype` does not hold exactly."""
+    if dtype is None:
+        return
+    lost = {what: _lost(of_one, dtype) for what, of_one in kinds.items()}
+    parts = [f"{what} from {', '.join(names)}" for what, names in lost.items() if names]
     if parts:
         notice(f"narrowed to {_name(dtype)}, as asked: {'; '.join(parts)}")
 
 
-def _name(dtype: torch.dtype | None) -> str:
+def _lost(kinds: Iterable[torch.dtype], dtype: torch.dtype) -> list[str]:
+    """Names of those of `kinds` whose values `dtype` does not hold exactly."""
+    wide = {kind for kind in kinds if kind.itemsize > 1}
+    return sorted(_name(kind) for kind in wide if torch.promote_types(kind, dtype) != dtype)
+
+
+def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def as_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
+def as_dtype(name: str | Dtype) -> Dtype:
     """A dtype by its name. Raises InputError for one in which weights are not written."""
     kind = getattr(torch, name, None) if isinstance(name, str) else name
     if name is not None and kind not in (torch.float32, torch.float16, torch.bfloat16):

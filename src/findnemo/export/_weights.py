@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,13 +11,20 @@ from safetensors.torch import load_file
 from findnemo.edits import LIMITS, Effect, check_called, effects, lora_weights, save_lora, times
 from findnemo.errors import EditError, MismatchError, ModelError
 from findnemo.export._card import model_card
-from findnemo.export._checks import as_kept, check_checkpoint, check_file, check_kohya, check_parts
+from findnemo.export._checks import (
+    as_kept,
+    check_checkpoint,
+    check_file,
+    check_kohya,
+    check_parts,
+    kohya_name,
+)
 from findnemo.export._marks import OURS, check_autoencoder, check_schedule, completed, kohya, spec
 from findnemo.export._marks import configuration as ldm_configuration
 from findnemo.export._marks import tensors as mark_names
 from findnemo.export._original import ORIGINAL, UNET, original_tensors, require_original, unet_name
 from findnemo.export._selection import Selection
-from findnemo.export._source import edited, narrower, of_source, tell_narrowed
+from findnemo.export._source import Dtype, edited, of_source, tell_narrowed
 from findnemo.files.tensors import (
     DTYPES,
     HASHES,
@@ -39,75 +45,65 @@ from findnemo.models._marks import Mark, agreed, contradiction, marks_of
 from findnemo.neurons import NeuronSet
 
 
-def write_checkpoint(
-    model: Model, chosen: Selection, path: Path, dtype: torch.dtype | None = None
-) -> None:
+def write_checkpoint(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
     """A diffusers directory whose weights carry the edit, with the model card's section as README.md."""
-    made, kept = edited(model, chosen.neurons, chosen.factor, dtype)
-    check_parts(made)
-    made.save_pretrained(path, safe_serialization=True)
+    pruned, kept = edited(model, chosen.neurons, chosen.factor, dtype)
+    check_parts(pruned)
+    pruned.save_pretrained(path, safe_serialization=True)
     check_checkpoint(path, model, effects(kept, chosen.neurons, chosen.factor))
     (path / "README.md").write_text(model_card(chosen), encoding="utf-8")
 
 
-def write_lora(
-    model: Model, chosen: Selection, path: Path, dtype: torch.dtype | None = None
-) -> None:
+def write_lora(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
     """A directory that `pipeline.load_lora_weights` reads."""
     file = save_lora(of_source(model, dtype).model, chosen.neurons, path, chosen.factor)
-    tensors, metadata = read_header(file)
-    write(
-        file,
-        _all_as({name: read(file, entry) for name, entry in tensors.items()}, dtype),
-        metadata | _about(chosen),
-    )
+    entries, metadata = read_header(file)
+    tensors = {name: read(file, entry) for name, entry in entries.items()}
+    write(file, _all_as(tensors, dtype), metadata | _about(chosen))
 
 
-def write_kohya(
-    model: Model, chosen: Selection, path: Path, dtype: torch.dtype | None = None
-) -> None:
-    """The same LoRA in kohya's form, which user interfaces and `pipeline.load_lora_weights` read."""
+def write_kohya(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
+    """A LoRA in kohya's form, which user interfaces and `pipeline.load_lora_weights` read."""
     require_original(model, "a LoRA in kohya's form")
     kept = of_source(model, dtype).model
     tensors = kohya_weights(kept, chosen.neurons, chosen.factor)
-    rank = str(
-        len(next(value for name, value in tensors.items() if name.endswith("lora_down.weight")))
-    )
-    about = {"ss_network_module": "networks.lora", "ss_network_dim": rank, "ss_network_alpha": rank}
-    known = spec(model.pipeline, _title(model, chosen), "/lora") | kohya(model.pipeline)
-    write(path, _all_as(tensors, dtype), about | known | _about(chosen) | {"limits": LIMITS})
+    rank = str(len(next(value for name, value in tensors.items() if "lora_down" in name)))
+    network = {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": rank,
+        "ss_network_alpha": rank,
+    }
+    marks = spec(model.pipeline, _title(model, chosen), "/lora") | kohya(model.pipeline)
+    about = _about(chosen) | {"limits": LIMITS}
+    write(path, _all_as(tensors, dtype), network | marks | about)
     seal(path)
-    exact = (
-        tensors if dtype is not None else load_file(path)
-    )  # narrowed it is not exact, and that was told
+    # narrowed it is not exact, and that was told
+    exact = tensors if dtype is not None else load_file(path)
     check_kohya(exact, effects(kept, chosen.neurons, chosen.factor))
 
 
 def kohya_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict[str, torch.Tensor]:
     """`edits.lora_weights` under kohya's names, with alpha = rank: at strength 1 the change is exact. Raises EditError for a bias."""
-    biased = [
-        name
-        for name in neurons.layers
-        if getattr(model.layers_of("all").get(name), "bias", None) is not None
-    ]
+    layers = model.layers_of("all")
+    biased = [n for n in neurons.layers if getattr(layers.get(n), "bias", None) is not None]
     if biased:
         raise EditError(
             f"{biased[0]} has a bias, which kohya's form does not carry: export a checkpoint instead"
         )
-    made = {}
+    tensors = {}
     for key, value in lora_weights(model, neurons, factor).items():
         layer, _, end = key.removeprefix(f"{model.component}.").rpartition(".lora_")
-        name = f"lora_unet_{layer.replace('.', '_')}"
-        made[f"{name}.lora_{'down' if end == 'A.weight' else 'up'}.weight"] = value
+        name = kohya_name(layer)
         if end == "A.weight":
-            made[f"{name}.alpha"] = torch.tensor(float(len(value)))
-    check_kohya(made, effects(model, neurons, factor))
-    return made
+            tensors[f"{name}.lora_down.weight"] = value
+            tensors[f"{name}.alpha"] = torch.tensor(float(len(value)))
+        else:
+            tensors[f"{name}.lora_up.weight"] = value
+    check_kohya(tensors, effects(model, neurons, factor))
+    return tensors
 
 
-def write_file(
-    model: Model, chosen: Selection, path: Path, dtype: torch.dtype | None = None
-) -> None:
+def write_file(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
     """One file in the original layout: the file that was loaded with other rows, or a conversion of what was loaded."""
     require_original(model, "a single file")
     if Path(model.source).is_file():
@@ -116,10 +112,10 @@ def write_file(
     check_schedule(model.pipeline)
     check_autoencoder(model.pipeline)
     marks = dict.fromkeys(mark_names(model.pipeline), torch.zeros(0))
-    made, kept = edited(model, chosen.neurons, chosen.factor, dtype)
-    check_parts(made)
-    known = {"format": "pt"} | spec(model.pipeline, _title(model, chosen)) | _about(chosen)
-    write(path, {**original_tensors(made), **marks}, known)
+    pruned, kept = edited(model, chosen.neurons, chosen.factor, dtype)
+    check_parts(pruned)
+    metadata = {"format": "pt"} | spec(model.pipeline, _title(model, chosen)) | _about(chosen)
+    write(path, {**original_tensors(pruned), **marks}, metadata)
     seal(path)
     check_file(path, model, effects(kept, chosen.neurons, chosen.factor))
 
@@ -127,19 +123,14 @@ def write_file(
 def beside_file(model: Model) -> str | None:
     """The configuration of the original code that is to lie beside a single file: that of the source, or where one is needed."""
     source = Path(model.source)
-    if source.is_file() and source.with_suffix(".yaml").is_file():
-        return f"{OURS}a copy of {source.with_suffix('.yaml').name}\n" + source.with_suffix(
-            ".yaml"
-        ).read_text(encoding="utf-8")
+    beside = source.with_suffix(".yaml")
+    if source.is_file() and beside.is_file():
+        return f"{OURS}a copy of {beside.name}\n{beside.read_text(encoding='utf-8')}"
     return ldm_configuration(model.pipeline) if type(model.pipeline).__name__ in ORIGINAL else None
 
 
 def rewrite(
-    model: Model,
-    neurons: NeuronSet,
-    path: Path,
-    factor: float = 0.0,
-    dtype: torch.dtype | None = None,
+    model: Model, neurons: NeuronSet, path: Path, factor: float = 0.0, dtype: Dtype = None
 ) -> None:
     """Copy the single file that a model was loaded from and scale the rows of `neurons`; not a byte of the others changes.
 
@@ -152,31 +143,22 @@ def rewrite(
     check_parts(model.pipeline)  # what a file cannot carry (a LoRA, masks) is not in it
     wanted = effects(model, neurons, factor)
     places = {layer: _places(model, tensors, effect) for layer, effect in wanted.items()}
-    check_called(model, {layer: model.denoiser.get_submodule(layer) for layer in wanted})
+    check_called(model, wanted)
     _check_marks(model, source, marks_of(source, tensors, metadata))
     lacking = [name for name in mark_names(model.pipeline) if name not in tensors]
-    known = {name: value for name, value in metadata.items() if name != STALE} | {
-        n: UNSEALED[n] for n in HASHES if n in metadata
-    }
+    unsealed = {name: UNSEALED[name] for name in HASHES if name in metadata}
+    about = {name: value for name, value in metadata.items() if name != STALE} | unsealed
     if lacking:
-        known = completed(known, model.pipeline)
+        about = completed(about, model.pipeline)
     if dtype is not None:
-        kinds = {name: _wanted(source, name, entry, dtype) for name, entry in tensors.items()}
-        made = {
-            n: Lazy(kinds[n], entry.shape, partial(_read_as, source, entry, kinds[n]))
-            for n, entry in tensors.items()
-        }
-        write(path, {**made, **dict.fromkeys(lacking, torch.zeros(0))}, known)
-        known_kinds = {
-            kind
-            for entry in tensors.values()
-            if (kind := DTYPES[entry.dtype]).is_floating_point and 0 not in entry.shape
-        }
-        tell_narrowed(narrower("the file", known_kinds, dtype), dtype)
-    elif known == metadata and not lacking and not set(HASHES) & set(metadata):
+        converted = {name: _as(source, name, entry, dtype) for name, entry in tensors.items()}
+        write(path, {**converted, **dict.fromkeys(lacking, torch.zeros(0))}, about)
+        kinds = {DTYPES[entry.dtype] for entry in tensors.values() if 0 not in entry.shape}
+        tell_narrowed({"the file": {kind for kind in kinds if kind.is_floating_point}}, dtype)
+    elif about == metadata and not lacking and not unsealed:
         shutil.copyfile(source, path)
     else:
-        copy(source, path, known, lacking)
+        copy(source, path, about, lacking)
     written, _ = read_header(path)
     for layer, effect in wanted.items():
         for name in places[layer]:
@@ -190,26 +172,22 @@ def rewrite(
 def _check_marks(model: Model, source: Path, marks: list[Mark]) -> None:
     """Raises MismatchError for a model that predicts something else than the marks of its file say: a copy would say it too."""
     agreed(source, marks)
-    if found := contradiction(marks, model.pipeline.scheduler.config):
-        mark, configured = found
+    if contradicted := contradiction(marks, model.pipeline.scheduler.config):
+        mark, configured = contradicted
         raise MismatchError(
             f"by {mark.where} of {source} {mark.what} is {mark.value}, by the model's scheduler it is {configured}, and the copy would say what "
             "the file says: export a checkpoint directory"
         )
 
 
-def _wanted(source: Path, name: str, entry: Entry, dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which a tensor of a file is written: whole numbers and truth values stay."""
+def _as(source: Path, name: str, entry: Entry, dtype: torch.dtype) -> Lazy:
+    """A tensor of a file in a dtype, read when it is written; whole numbers and truth values stay."""
     if entry.dtype not in DTYPES:
         raise ModelError(
             f"{name} in {source} is {entry.dtype}, which is not converted: leave the dtype out, so that it is kept"
         )
-    kind = DTYPES[entry.dtype]
-    return dtype if kind.is_floating_point else kind
-
-
-def _read_as(source: Path, entry: Entry, dtype: torch.dtype) -> torch.Tensor:
-    return read(source, entry).to(dtype)
+    kind = dtype if DTYPES[entry.dtype].is_floating_point else DTYPES[entry.dtype]
+    return Lazy(kind, entry.shape, lambda: read(source, entry).to(kind))
 
 
 def _places(model: Model, tensors: dict[str, Entry], effect: Effect) -> list[str]:
@@ -229,26 +207,20 @@ def _places(model: Model, tensors: dict[str, Entry], effect: Effect) -> list[str
             raise MismatchError(
                 f"{original} in {model.source} is {entry.dtype} {entry.shape}, not what was loaded: load the file again"
             )
-        if not torch.equal(
-            read_rows(model.source, entry, slice(0, entry.shape[0])).to(loaded.dtype), loaded.cpu()
-        ):
+        held = read_rows(model.source, entry, slice(0, entry.shape[0]))
+        if not torch.equal(held.to(loaded.dtype), loaded.cpu()):
             raise MismatchError(
                 f"{original} in {model.source} is not what was loaded: the file or the model changed since; load it again"
             )
-        names.append(original)
-        averaged = "model_ema." + "".join(original.split(".")[1:])
-        names += [averaged] if averaged in tensors else []
+        averaged = "model_ema." + original.removeprefix("model.").replace(".", "")
+        names += [key for key in (original, averaged) if key in tensors]
     return names
 
 
-def _all_as(tensors: dict[str, torch.Tensor], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
+def _all_as(tensors: dict[str, torch.Tensor], dtype: Dtype) -> dict[str, torch.Tensor]:
     """The tensors of a LoRA in a dtype, or as they are. The change is exact in float32 only."""
-    tell_narrowed(
-        narrower(
-            "the LoRA, which is then not exact,", {value.dtype for value in tensors.values()}, dtype
-        ),
-        dtype,
-    )
+    kinds = {value.dtype for value in tensors.values()}
+    tell_narrowed({"the LoRA, which is then not exact,": kinds}, dtype)
     return tensors if dtype is None else {name: value.to(dtype) for name, value in tensors.items()}
 
 
@@ -259,10 +231,6 @@ def _title(model: Model, chosen: Selection) -> str:
 
 
 def _about(chosen: Selection) -> dict[str, str]:
-    scaled = {"factor": str(chosen.factor)} if chosen.factor else {}
-    return {
-        "made_by": "findnemo",
-        "neurons": str(len(chosen.neurons)),
-        "model": chosen.fingerprint,
-        **scaled,
-    }
+    count = str(len(chosen.neurons))
+    about = {"made_by": "findnemo", "neurons": count, "model": chosen.fingerprint}
+    return about | ({"factor": str(chosen.factor)} if chosen.factor else {})

@@ -24,22 +24,12 @@ _CODE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from findnemo.
 
 def call(module: str, name: str, source: str, *rest: Any) -> Any:
     """What a function of ours returns for a file. Raises InputError naming `source`: its own, or that it could not end well."""
-    given = json.dumps([source, *rest])
-    command = [
-        sys.executable,
-        "-I",
-        "-c",
-        _CODE,
-        json.dumps(sys.path),
-        str(MEMORY),
-        module,
-        name,
-        given,
-    ]
-    few = {"POLARS_MAX_THREADS": "2", "RUST_BACKTRACE": "0"}
+    served = [str(MEMORY), module, name, json.dumps([source, *rest])]
+    command = [sys.executable, "-I", "-c", _CODE, json.dumps(sys.path), *served]
+    environment = {**os.environ, "POLARS_MAX_THREADS": "2", "RUST_BACKTRACE": "0"}
     try:
         done = subprocess.run(
-            command, capture_output=True, timeout=SECONDS, env={**os.environ, **few}, check=False
+            command, capture_output=True, timeout=SECONDS, env=environment, check=False
         )
     except subprocess.TimeoutExpired:
         raise InputError(
@@ -50,10 +40,10 @@ def call(module: str, name: str, source: str, *rest: Any) -> Any:
             f"{source}: its reader {_ended(done.returncode)}: it takes more than {MEMORY >> 30} GiB of memory, or is damaged; write it "
             "again, split it, or export it as .csv"
         )
-    told = json.loads(done.stdout)
-    if "error" in told:
-        raise InputError(told["error"])
-    return told["value"]
+    answer = json.loads(done.stdout)
+    if "error" in answer:
+        raise InputError(answer["error"])
+    return answer["value"]
 
 
 def _ended(status: int) -> str:
@@ -70,7 +60,7 @@ def serve(memory: str, module: str, name: str, given: str) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     function: Callable[..., Any] = getattr(import_module(module), name)
     try:
-        told = {"value": function(*json.loads(given))}
+        answer = {"value": function(*json.loads(given))}
     except InputError as error:
-        told = {"error": str(error)}
-    sys.stdout.write(json.dumps(told))
+        answer = {"error": str(error)}
+    sys.stdout.write(json.dumps(answer))

@@ -1,6 +1,8 @@
 """One request to a host that nobody vouches for: public addresses only, limited bytes and time, no proxies, no cookies, no second look-up.
 
 `checked` a URL, then `get` it; a redirect is an answer like any other, and is to be checked as the URL itself.
+
+Written by hand, because no client connects to the very address that was checked and keeps one deadline for all of a request.
 """
 
 from __future__ import annotations
@@ -29,9 +31,9 @@ HEADERS = {
     "Accept-Encoding": "identity",  # what is compressed could grow without bounds
     "Connection": "close",
 }
-GLOBAL_6, NAT64, SIX_TO_FOUR = (
-    ipaddress.IPv6Network(n) for n in ("2000::/3", "64:ff9b::/96", "2002::/16")
-)
+GLOBAL_6 = ipaddress.IPv6Network("2000::/3")
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
 PATH = "/%:@!$&'()*+,;=~"  # what stands in a path as it is
 
 
@@ -71,22 +73,19 @@ def get(parts: SplitResult, deadline: float) -> bytes | str:
         raise RefusedError("took too long") from None
     except ssl.SSLError as error:
         raise RefusedError(f"no secure connection ({error.reason or error})") from None
-    except (
-        OSError,
-        http.client.HTTPException,
-        ValueError,
-    ) as error:  # ValueError: a name or a port that cannot be
-        raise RefusedError(
-            f"no answer ({getattr(error, 'strerror', None) or error or type(error).__name__})"
-        ) from None
+    # ValueError: a name or a port that cannot be
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        why = getattr(error, "strerror", None) or error or type(error).__name__
+        raise RefusedError(f"no answer ({why})") from None
 
 
 def _connected(parts: SplitResult, deadline: float) -> socket.socket:
     """A connection to an address of the host, once all of them are known to be public; no name is looked up again."""
-    host, port = str(parts.hostname), parts.port or PORTS[parts.scheme]
+    host = str(parts.hostname)
+    port = parts.port or PORTS[parts.scheme]
     addresses = _addresses(host, port, deadline)
     for address in addresses:
-        if not _is_public(address):
+        if not is_public(address):
             raise RefusedError(f"{address} is not a public address")
     problem: OSError = OSError(f"{host} has no address")
     for address in addresses:
@@ -120,7 +119,7 @@ def _addresses(host: str, port: int, deadline: float) -> list[str]:
     return list(dict.fromkeys(str(found[4][0]) for found in answer.result(_left(deadline))))
 
 
-def _is_public(address: str) -> bool:
+def is_public(address: str) -> bool:
     """Whether an IP address belongs to the public internet; an IPv4 address within an IPv6 one is judged itself."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
@@ -143,7 +142,8 @@ class _Timed(io.RawIOBase):
     """What http.client needs of a socket, with one deadline for all of it, however slowly the other end drips."""
 
     def __init__(self, sock: socket.socket, deadline: float):
-        self._sock, self._deadline = sock, deadline
+        self._sock = sock
+        self._deadline = deadline
 
     def readable(self) -> bool:
         return True
@@ -166,12 +166,12 @@ class _Timed(io.RawIOBase):
 def _answer(parts: SplitResult, sock: _Timed) -> bytes | str:
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection: Any = kind(str(parts.hostname), parts.port or PORTS[parts.scheme])
-    connection.sock, connection.auto_open = (
-        sock,
-        False,
-    )  # it never connects itself, to an address that nobody checked
-    query = f"?{quote(parts.query, safe=PATH + '?')}" if parts.query else ""
-    connection.request("GET", quote(parts.path or "/", safe=PATH) + query, headers=HEADERS)
+    connection.sock = sock
+    connection.auto_open = False  # it never connects itself, to an address that nobody checked
+    target = quote(parts.path or "/", safe=PATH)
+    if parts.query:
+        target += f"?{quote(parts.query, safe=PATH + '?')}"
+    connection.request("GET", target, headers=HEADERS)
     response = connection.getresponse()
     if response.status in REDIRECT and response.getheader("Location"):
         return urljoin(parts.geturl(), str(response.getheader("Location")))

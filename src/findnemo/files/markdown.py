@@ -14,8 +14,5 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     | a\|b | 3 |
     """
     rule = ["---", *["---:"] * (len(heads) - 1)]
-    return "\n".join(_line(cells) for cells in (heads, rule, *rows))
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    lines = [[cell.replace("|", r"\|") for cell in cells] for cells in (heads, rule, *rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

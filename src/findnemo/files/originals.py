@@ -79,12 +79,10 @@ class Originals:
             raise InputError(
                 f"a timeout of {timeout} s and a pause of {pause} s: give a timeout above 0 and a pause of 0 or more"
             )
-        self.cache, self.folder, self.timeout, self.pause = (
-            Path(cache),
-            Path(folder),
-            timeout,
-            pause,
-        )
+        self.cache = Path(cache)
+        self.folder = Path(folder)
+        self.timeout = timeout
+        self.pause = pause
         self.failures: dict[str, str] = {}
         self._whole = {hidden(reference): reference for reference in references}
         self._hosts: dict[str, _Host] = {}
@@ -108,10 +106,10 @@ class Originals:
 
     def _image(self, reference: str) -> Image.Image:
         if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", reference):
-            return _from_file(self.folder / reference)
+            return from_file(self.folder / reference)
         kept = self.cache / kept_name(reference)
         if kept.is_file():
-            return _from_file(kept)
+            return from_file(kept)
         data = self._fetch(self._whole.get(reference, reference))
         image = decode(io.BytesIO(data))
         self._write(kept, data)
@@ -145,14 +143,9 @@ class Originals:
 
     def _write(self, path: Path, data: bytes) -> None:
         part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with self._writing():
             part.write_bytes(data)
             part.replace(path)
-        except OSError as error:
-            raise InputError(
-                f"{path.parent} cannot be written ({error.strerror}): free it, or name another folder"
-            ) from error
 
     def _record(self, reference: str, reason: str) -> None:
         entry = {
@@ -162,21 +155,27 @@ class Originals:
         }
         with self._lock:
             self.failures[reference] = reason
-            try:
-                self.cache.mkdir(parents=True, exist_ok=True)
-                with (self.cache / FAILURES).open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(entry) + "\n")
-            except OSError as error:
-                raise InputError(
-                    f"{self.cache} cannot be written ({error.strerror}): free it, or name another folder"
-                ) from error
+            with self._writing(), (self.cache / FAILURES).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """The cache, made where it is not there. Raises InputError where it cannot be written."""
+        try:
+            self.cache.mkdir(parents=True, exist_ok=True)
+            yield
+        except OSError as error:
+            raise InputError(
+                f"{self.cache} cannot be written ({error.strerror}): free it, or name another folder"
+            ) from error
 
 
 class _Host:
     """When the next request to a host may be made."""
 
     def __init__(self) -> None:
-        self.lock, self.free = threading.Lock(), 0.0
+        self.lock = threading.Lock()
+        self.free = 0.0
 
 
 def kept_name(url: str) -> str:
@@ -196,7 +195,8 @@ def for_run(run: str | os.PathLike, folder: str | os.PathLike = ".", **options: 
 # pictures -------------------------------------------------------------------------------------------------------------
 
 
-def _from_file(path: Path) -> Image.Image:
+def from_file(path: Path) -> Image.Image:
+    """An RGB image of a file. Raises RefusedError for anything else."""
     try:
         if not path.is_file():  # neither devices nor pipes, which could keep us for ever
             raise RefusedError("no such file")
@@ -205,15 +205,14 @@ def _from_file(path: Path) -> Image.Image:
         with path.open("rb") as file:
             return decode(file)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise RefusedError(
-            f"cannot be opened ({getattr(error, 'strerror', None) or error})"
-        ) from None
+        why = getattr(error, "strerror", None) or error
+        raise RefusedError(f"cannot be opened ({why})") from None
 
 
 def picture(path: str | os.PathLike) -> Image.Image:
     """An RGB picture of a run directory. Raises RefusedError naming it for anything else, within the limits of `Originals`."""
     try:
-        return _from_file(Path(path))
+        return from_file(Path(path))
     except RefusedError as refused:
         raise RefusedError(f"{path}: {refused}") from None
 

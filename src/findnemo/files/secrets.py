@@ -16,8 +16,6 @@ _RULES = (
     (re.compile(r"\bhf_[A-Za-z0-9]{16,}"), "hf_***"),
     (re.compile(r"\bBearer +[\w.~+/=-]{8,}"), "Bearer ***"),
 )
-
-
 _SECRET_NAME = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD)$", re.IGNORECASE)
 
 
@@ -32,9 +30,6 @@ def hidden(text: str) -> str:
 
 def _of_environment() -> list[str]:
     """Values of variables such as WANDB_API_KEY, whatever they look like; the longest first. Short ones and paths are none."""
-    named = {
-        v
-        for name, v in os.environ.items()
-        if _SECRET_NAME.search(name) and len(v) >= 12 and not v.startswith(("/", "~"))
-    }
-    return sorted(named, key=len, reverse=True)
+    values = {value for name, value in os.environ.items() if _SECRET_NAME.search(name)}
+    secrets = (v for v in values if len(v) >= 12 and not v.startswith(("/", "~")))
+    return sorted(secrets, key=len, reverse=True)

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from findnemo.errors import InputError
 
-JSON_BYTES = (
-    16 << 20
-)  # of a neuron file or a calibration.json; parsed, it takes up to sixty times as much memory
+# of a neuron file or a calibration.json; parsed, it takes up to sixty times as much memory
+JSON_BYTES = 16 << 20
 TENSOR_BYTES = 256 << 20  # of a file of statistics or neurons
 
 

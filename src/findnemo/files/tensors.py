@@ -8,7 +8,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,19 +31,12 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-HASHES = {
-    "modelspec.hash_sha256": "0x{}",
-    "sshs_model_hash": "{}",
-}  # metadata that hold a SHA-256 of all but the header
+# metadata that hold a SHA-256 of all but the header
+HASHES = {"modelspec.hash_sha256": "0x{}", "sshs_model_hash": "{}"}
 UNSEALED = {name: form.format(64 * "0") for name, form in HASHES.items()}
 STALE = "sshs_legacy_hash"  # of bytes that begin at 1 MiB, header and all: no copy keeps it
-PICKLED = (
-    b"PK\x03\x04",
-    b"\x80\x02",
-    b"\x80\x03",
-    b"\x80\x04",
-    b"\x80\x05",
-)  # how a torch.save or a pickle begins
+# how a torch.save or a pickle begins
+PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 @dataclass(frozen=True)
@@ -91,36 +83,37 @@ def read_header(path: str | os.PathLike) -> tuple[dict[str, Entry], dict[str, st
             raise InputError(
                 f"{path} is not a safetensors file, or not a whole one ({error})"
             ) from error
-        header = json.loads(file.read(size))
+    header, data = _header(path)
     header.pop("__metadata__", None)
-    data = 8 + size
-    return {
-        n: Entry(e["dtype"], tuple(e["shape"]), data + e["data_offsets"][0])
-        for n, e in header.items()
-    }, dict(metadata)
+    entries = {
+        name: Entry(about["dtype"], tuple(about["shape"]), data + about["data_offsets"][0])
+        for name, about in header.items()
+    }
+    return entries, dict(metadata)
 
 
 def read(path: str | os.PathLike, entry: Entry) -> Tensor:
     """A whole tensor of a file, in the dtype that it is kept in."""
-    dtype = DTYPES[entry.dtype]
-    with Path(path).open("rb") as file:
-        file.seek(entry.start)
-        data = bytearray(file.read(_bytes(dtype, entry.shape)))
-    return (
-        torch.frombuffer(data, dtype=torch.uint8).view(dtype).reshape(entry.shape)
-        if data
-        else torch.empty(entry.shape, dtype=dtype)
-    )
+    return _read(path, entry.start, DTYPES[entry.dtype], entry.shape)
 
 
 def read_rows(path: str | os.PathLike, entry: Entry, rows: slice) -> Tensor:
     """Rows of a tensor in a file: (len(rows), ...)."""
-    dtype, width = DTYPES[entry.dtype], entry.shape[1:]
-    size = _bytes(dtype, width)
+    dtype = DTYPES[entry.dtype]
+    width = entry.shape[1:]
+    start = entry.start + rows.start * _bytes(dtype, width)
+    return _read(path, start, dtype, (rows.stop - rows.start, *width))
+
+
+def _read(
+    path: str | os.PathLike, start: int, dtype: torch.dtype, shape: tuple[int, ...]
+) -> Tensor:
     with Path(path).open("rb") as file:
-        file.seek(entry.start + rows.start * size)
-        data = bytearray(file.read((rows.stop - rows.start) * size))
-    return torch.frombuffer(data, dtype=torch.uint8).view(dtype).reshape(-1, *width)
+        file.seek(start)
+        data = bytearray(file.read(_bytes(dtype, shape)))
+    if not data:
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(data, dtype=torch.uint8).view(dtype).reshape(shape)
 
 
 def write_rows(path: str | os.PathLike, entry: Entry, first: int, rows: Tensor) -> None:
@@ -163,15 +156,8 @@ def copy(
     empty = {"dtype": "F32", "shape": [0], "data_offsets": [end, end]}
     with Path(source).open("rb") as read, Path(target).open("wb") as written:
         read.seek(data)
-        written.write(
-            _head(
-                {
-                    "__metadata__": dict(metadata),
-                    **tensors,
-                    **{name: empty for name in marks if name not in tensors},
-                }
-            )
-        )
+        added = {name: empty for name in marks if name not in tensors}
+        written.write(_head({"__metadata__": dict(metadata), **tensors, **added}))
         shutil.copyfileobj(read, written, 1 << 20)
 
 
@@ -184,11 +170,10 @@ def seal(path: str | os.PathLike) -> None:
     with Path(path).open("r+b") as file:
         file.seek(data)
         digest = hashlib.sha256()
-        for block in iter(partial(file.read, 1 << 20), b""):
+        while block := file.read(1 << 20):
             digest.update(block)
-        sealed = {
-            name: form.format(digest.hexdigest()) for name, form in HASHES.items() if name in about
-        }
+        value = digest.hexdigest()
+        sealed = {name: form.format(value) for name, form in HASHES.items() if name in about}
         head = _head(header | {"__metadata__": about | sealed})
         if len(head) != data:
             raise ValueError(f"{path} was not written by `write` or `copy` with UNSEALED hashes")

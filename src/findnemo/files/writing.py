@@ -48,7 +48,8 @@ def written(path: str | os.PathLike, settle: bool = True) -> Iterator[Path]:
     """A temporary name beside `path` to write a file to. At the end it is flushed to the disk and takes the name `path`.
 
     On an error nothing is left, and what `path` held before stays. The name is of this process alone: `.NAME.PID.part`; `sweep`
-    removes what a killed process leaves. `settle`: flush the new name too, not only what the file holds. Raises StorageError for a disk that is full, read-only or fails.
+    removes what a killed process leaves. `settle`: flush the new name too, not only what the file holds. Raises StorageError for a disk
+    that is full, read-only or fails.
     """
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -67,7 +68,7 @@ def written(path: str | os.PathLike, settle: bool = True) -> Iterator[Path]:
 
 
 def write_all(files: Mapping[Path, bytes]) -> None:
-    """Files as `written`; every directory is flushed once, after its last file."""
+    """Write files, each whole or not at all; every directory is flushed once, after its last file."""
     for path, content in files.items():
         with written(path, settle=False) as part:
             part.write_bytes(content)
@@ -87,13 +88,8 @@ def flush(path: Path) -> None:
 
 def sweep(folder: str | os.PathLike[str]) -> list[Path]:
     """Remove the temporary files that killed processes left anywhere in a directory; those of processes that live stay. Links are not followed."""
-    found = [
-        Path(root, name)
-        for root, _, names in os.walk(os.fspath(folder))
-        for name in names
-        if _PART.match(name)
-    ]
-    stale = [path for path in found if not _owned(path.name)]
+    files = (Path(root, name) for root, _, names in os.walk(os.fspath(folder)) for name in names)
+    stale = [path for path in files if _PART.match(path.name) and not _owned(path.name)]
     with storing(folder):
         for path in stale:
             path.unlink(missing_ok=True)
@@ -110,6 +106,6 @@ def _owned(name: str) -> bool:
         os.kill(number, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except PermissionError:  # it lives, and is somebody else's
         pass
     return True

@@ -21,17 +21,14 @@ from findnemo.models import (
     sampler_name,
     sampling,
 )
-from findnemo.runtime.memory import freed, out_of_memory, too_little
+from findnemo.runtime.memory import Batches
 from findnemo.seeds import sample_seed
 
 if TYPE_CHECKING:
     from PIL import Image
 
 MOST_STEPS = 1000
-SHIPPED = (
-    "demo",
-    "demo-natural",
-)  # models that come with findnemo: small, with images of few steps
+SHIPPED = ("demo", "demo-natural")  # models of findnemo's own: small, with images of few steps
 
 
 @dataclass(frozen=True)
@@ -57,21 +54,25 @@ class ImageSettings:
         if self.sampler is not None:
             object.__setattr__(self, "sampler", sampler_name(self.sampler))
 
+    @property
+    def passes(self) -> int:
+        """U-Net sample evaluations of one image: two a step with guidance."""
+        return self.steps * (2 if self.guidance > 1 else 1)
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: Any) -> ImageSettings:
         """Raises InputError for what `to_json` does not give."""
-        kinds: dict[str, tuple[type, ...]] = {
+        kinds: dict[Any, tuple[type, ...]] = {
             "steps": (int,),
             "guidance": (int, float),
             "seed": (int,),
             "sampler": (str, type(None)),
         }
-        if not isinstance(values, dict) or not all(
-            type(v) in kinds.get(n, ()) for n, v in values.items()
-        ):
+        fields = values.items() if isinstance(values, dict) else ((None, values),)
+        if any(type(value) not in kinds.get(name, ()) for name, value in fields):
             raise InputError(
                 f"image settings cannot be {values!r:.100}: this run was made by another findnemo, or is damaged"
             )
@@ -88,8 +89,10 @@ def usual(source: str) -> ImageSettings:
 
 
 def check_images(model: Any, settings: ImageSettings) -> None:
-    """Raises InputError for a sampler that does not fit a model, and for steps that it cannot make. Of a model that only workers have
-    (`runs.Facts`) the sampler alone is known."""
+    """Raises InputError for a sampler that does not fit a model, and for steps that it cannot make.
+
+    Of a model that only workers have (`runs.Facts`) the sampler alone is known.
+    """
     sampler_class(model.samplers, settings.sampler)
     if isinstance(model, Model):
         with sampling(model, settings.sampler):
@@ -106,9 +109,8 @@ def generate(
     """
     settings = settings or ImageSettings()
     require_caption(prompt)
-    return _sampled(
-        model, prompt, [sample_seed(settings.seed, prompt, k) for k in samples], settings
-    )
+    seeds = [sample_seed(settings.seed, prompt, k) for k in samples]
+    return _sampled(model, prompt, seeds, settings)
 
 
 def generate_many(
@@ -117,8 +119,9 @@ def generate_many(
     settings: ImageSettings | None = None,
     batch: int = 8,
 ) -> list[Image.Image]:
-    """The same for (prompt, sample number) pairs of many prompts, `batch` of them in a call of the pipeline."""
-    settings, images = settings or ImageSettings(), []
+    """RGB images of (prompt, sample number) pairs of many prompts, `batch` of them in a call of the pipeline."""
+    settings = settings or ImageSettings()
+    images: list[Image.Image] = []
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
         seeds = [sample_seed(settings.seed, prompt, k) for prompt, k in part]
@@ -129,30 +132,20 @@ def generate_many(
 def _sampled(
     model: Model, prompt: str | list[str], seeds: list[int], settings: ImageSettings
 ) -> list[Image.Image]:
-    """An image a seed, of one prompt or of as many; half of them at a time where the device has no room for all. Raises DeviceError if one
-    is too much."""
-    if not seeds:
-        return []
-    try:
-        each = len(seeds) if isinstance(prompt, str) else 1
+    """An image a seed, of one prompt or of as many; fewer at a time where the device has no room for all.
+
+    Raises DeviceError if one is too much.
+    """
+
+    def part(rows: slice) -> list[Image.Image]:
+        prompts, each = (prompt, len(seeds[rows])) if isinstance(prompt, str) else (prompt[rows], 1)
         with sampling(model, settings.sampler):
             check_steps(model.pipeline.scheduler, settings.steps)
-            latents = model.sample(prompt, each, seeds, settings.steps, settings.guidance)
+            latents = model.sample(prompts, each, seeds[rows], settings.steps, settings.guidance)
         return finished(model, latents)
-    except RuntimeError as error:
-        if not out_of_memory(error):
-            raise
-    half = len(seeds) // 2
-    if half == 0:
-        raise too_little(model.device, "a single image")
-    freed(model.device)
-    parts = (slice(half), slice(half, None))
-    prompts = [prompt if isinstance(prompt, str) else prompt[part] for part in parts]
-    return [
-        image
-        for some, part in zip(prompts, parts, strict=True)
-        for image in _sampled(model, some, seeds[part], settings)
-    ]
+
+    batches = Batches(model.device, len(seeds), "a single image")
+    return [image for images in batches(len(seeds), part) for image in images]
 
 
 def finished(model: Model, latents: torch.Tensor) -> list[Image.Image]:
@@ -246,10 +239,11 @@ def sheet(
     left = margin + (tile + 2 * margin if original is not None else 0)
     width = left + columns * (tile + 4) + margin
     canvas = Image.new("RGB", (width, head + len(rows) * (tile + label + 8) + margin), "white")
-    draw, title, small = ImageDraw.Draw(canvas), font(15), font(11)
-    draw.text(
-        (margin, 14), _fit(draw, caption, title, width - 2 * margin), fill="black", font=title
-    )
+    draw = ImageDraw.Draw(canvas)
+    title = font(15)
+    small = font(11)
+    heading = _fit(draw, caption, title, width - 2 * margin)
+    draw.text((margin, 14), heading, fill="black", font=title)
     for k, (name, images) in enumerate(rows):
         top = head + k * (tile + label + 8)
         draw.text((left, top + 3), name, fill=(90, 90, 90), font=small)
@@ -264,15 +258,14 @@ def sheet(
 def _square(image: Image.Image, tile: int) -> Image.Image:
     from PIL import Image
 
-    return image.convert("RGB").resize(
-        (tile, tile), Image.Resampling.LANCZOS if image.width > tile else Image.Resampling.BICUBIC
-    )
+    shrinks = image.width > tile
+    resample = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
+    return image.convert("RGB").resize((tile, tile), resample)
 
 
 def _fit(draw: Any, text: str, font: Any, width: int) -> str:
-    text = " ".join(text.split())[
-        :1000
-    ]  # what is longer does not fit anyway, and takes Pillow long
+    # what is longer does not fit anyway, and takes Pillow long
+    text = " ".join(text.split())[:1000]
     if draw.textlength(text, font=font) <= width:
         return text
     while text and draw.textlength(text + "…", font=font) > width:

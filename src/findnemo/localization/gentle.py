@@ -39,7 +39,7 @@ class Bystanders:
     >>> model = findnemo.load("demo")
     >>> bystanders = Bystanders(model, ["a red star", "a blue ring at night"])
     >>> with spending() as spent:
-    ...     bystanders.impacts([EMPTY])
+    ...     bystanders.impacts([NeuronSet()])
     [0.0]
     >>> spent.evaluations
     2
@@ -147,7 +147,7 @@ def gentlest(sets: Iterable[A], most: float, impact: Callable[[NeuronSet], float
 
     >>> from findnemo.localization import Found
     >>> impacts = {("a", 1): 0.5, ("a", 2): 0.1, ("a", 3): 0.0}
-    >>> sets = [Found(NeuronSet.of([n]), EMPTY) for n in impacts]
+    >>> sets = [Found(NeuronSet.of([n]), NeuronSet()) for n in impacts]
     >>> chosen = gentlest(sets, 0.2, lambda neurons: impacts[next(iter(neurons))])
     >>> chosen.found.neurons, chosen.impact, chosen.tried
     (NeuronSet({'a': (2,)}), 0.1, 2)

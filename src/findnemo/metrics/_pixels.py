@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,12 +13,15 @@ if TYPE_CHECKING:
     from PIL import Image
 
 RGB = tuple[float, float, float]
+HALF: RGB = (0.5, 0.5, 0.5)  # as mean and deviation: pixels in [-1, 1]
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resized to `size` x `size`, whatever the shape (`resize` None), or the shorter side to `resize` and then the middle `size` x `size`;
-    then (pixel / 255 - mean) / std. `resample` is PIL's filter."""
+    """Resized to `size` x `size`, whatever the shape (`resize` None), or the shorter side to `resize` and then the middle `size` x `size`.
+
+    Then (pixel / 255 - mean) / std. `resample` is PIL's filter.
+    """
 
     size: int
     mean: RGB
@@ -49,29 +50,18 @@ class Preprocessing:
         short = min(image.size)
         width, height = (side * self.resize // short for side in image.size)
         left, top = (round((side - self.size) / 2) for side in (width, height))
-        return image.resize((width, height), resample).crop(
-            (left, top, left + self.size, top + self.size)
-        )
+        middle = (left, top, left + self.size, top + self.size)
+        return image.resize((width, height), resample).crop(middle)
 
     def to_json(self) -> dict[str, Any]:
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
 
 
 def _middle(image: Image.Image) -> Image.Image:
     """The middle of an image more than four times as long as wide: enlarged whole, a strip of one pixel would fill the memory."""
     width, height = (min(side, 4 * min(image.size)) for side in image.size)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return (
-        image.crop((left, top, left + width, top + height))
-        if (width, height) != image.size
-        else image
-    )
-
-
-def file_hash(path: str | os.PathLike) -> str:
-    """The first 16 digits of a file's SHA-256."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()[:16]
+    if (width, height) == image.size:
+        return image
+    left = (image.width - width) // 2
+    top = (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from findnemo.errors import InputError
-from findnemo.metrics._pixels import RGB, Preprocessing
+from findnemo.metrics._pixels import HALF, RGB, Preprocessing
 from findnemo.models import Reader
 from findnemo.runtime.notices import notice
 from findnemo.runtime.state import evaluating, plain_arithmetic
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 CONFIG = "preprocessor_config.json"
-HALF: RGB = (0.5, 0.5, 0.5)  # [-1, 1]
 
 
 class Clip:
@@ -51,43 +50,30 @@ class Clip:
             raise InputError(
                 f"no CLIP {str(source)!r}: give a directory or a hub id with safetensors ({why})"
             ) from error
-        self.model, self.source, self.device = (
-            model.to(device).eval(),
-            str(source),
-            torch.device(device),
-        )
-        self.pixels, self.convention = _preprocessing(
-            self.source, model.config.vision_config.image_size, mean, std
-        )
+        self.model = model.to(device).eval()
+        self.source = str(source)
+        self.device = torch.device(device)
+        size = model.config.vision_config.image_size
+        self.pixels, self.convention = _preprocessing(self.source, size, mean, std)
 
     @cached_property
     def preprocessing(self) -> dict[str, Any]:
-        """What its numbers depend on: size, resizing, mean and deviation and who says so (`name`), the checkpoint and the SHA-256 of its
-        weights (16 digits)."""
+        """What its numbers depend on: size, resizing, mean, deviation and who says so (`name`), the checkpoint and 16 digits of its weights' SHA-256."""
         digest = hashlib.sha256()
         for name, value in sorted(self.model.state_dict().items()):
-            digest.update(
-                f"{name}{tuple(value.shape)}".encode() + value.cpu().contiguous().numpy().tobytes()
-            )
-        source = (
-            Path(self.source).name if Path(self.source).is_dir() else self.source
-        )  # where it lies does not matter
-        return {
-            "name": self.convention,
-            **self.pixels.to_json(),
-            "source": source,
-            "sha256": digest.hexdigest()[:16],
-        }
+            digest.update(f"{name}{tuple(value.shape)}".encode())
+            digest.update(value.cpu().contiguous().numpy().tobytes())
+        place = Path(self.source)
+        source = place.name if place.is_dir() else self.source  # where it lies does not matter
+        about = {"source": source, "sha256": digest.hexdigest()[:16]}
+        return {"name": self.convention, **self.pixels.to_json(), **about}
 
     @torch.no_grad()
     def embed(self, images: Sequence[Image.Image]) -> Tensor:
         """PIL images -> projected image embeddings (N, D), not normalised."""
+        pixels = self.pixels(images).to(self.device)
         with evaluating(self.model), plain_arithmetic():
-            return (
-                _tensor(self.model.get_image_features(self.pixels(images).to(self.device)))
-                .float()
-                .cpu()
-            )
+            return _tensor(self.model.get_image_features(pixels))
 
 
 class Alignment(Clip):
@@ -112,9 +98,7 @@ class Alignment(Clip):
 
         super().__init__(source, device, mean, std)
         self.tokenizer = CLIPTokenizer.from_pretrained(str(tokenizer or source))
-        self.told: set[str] = (
-            set()
-        )  # captions of which it was said that they are not read to their end
+        self.told: set[str] = set()  # captions that are longer than it reads, of which it was said
         self._opened = (source, tokenizer, str(device), mean, std)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -124,16 +108,15 @@ class Alignment(Clip):
     @property
     def reader(self) -> Reader:
         """How much of a caption it reads."""
-        return Reader(
-            "the judge's CLIP",
-            self.tokenizer,
-            self.model.config.text_config.max_position_embeddings,
-        )
+        limit = self.model.config.text_config.max_position_embeddings
+        return Reader("the judge's CLIP", self.tokenizer, limit)
 
     @torch.no_grad()
     def __call__(self, images: Sequence[Image.Image], captions: Sequence[str]) -> Tensor:
-        """Cosine of image k with caption k, (N,). Warns of captions that are longer than it reads. Raises InputError if they are not equally
-        many."""
+        """Cosine of image k with caption k, (N,). Warns of captions that are longer than it reads.
+
+        Raises InputError if they are not equally many.
+        """
         if len(images) != len(captions):
             raise InputError(
                 f"{len(images)} images and {len(captions)} captions: give one caption for every image"
@@ -153,12 +136,13 @@ class Alignment(Clip):
             return_tensors="pt",
         )
         with evaluating(self.model), plain_arithmetic():
-            text = _tensor(self.model.get_text_features(**tokens.to(self.device))).float().cpu()
+            text = _tensor(self.model.get_text_features(**tokens.to(self.device)))
         return torch.nn.functional.cosine_similarity(self.embed(images), text)
 
 
 def _tensor(output: Any) -> Tensor:
-    return getattr(output, "pooler_output", output)  # transformers 4 gives the tensor itself
+    tensor: Tensor = getattr(output, "pooler_output", output)  # transformers 4 gives it itself
+    return tensor.float().cpu()
 
 
 def _preprocessing(
@@ -168,14 +152,12 @@ def _preprocessing(
     if (mean is None) != (std is None):
         raise InputError("mean and std belong together: give both, or neither")
     config = _config(source)
-    if mean is None:
-        mean, std = (tuple(config.get(key, HALF)) for key in ("image_mean", "image_std"))
-        said = CONFIG if config else "no preprocessor_config.json: [-1, 1]"
-    else:
-        said = "given"
-    assert std is not None
     resize = _shorter_side(config, size) if config.get("do_center_crop") else None
-    return Preprocessing(size, mean, std, resize, "bicubic"), said
+    if mean is not None and std is not None:
+        return Preprocessing(size, mean, std, resize, "bicubic"), "given"
+    mean, std = (tuple(config.get(key, HALF)) for key in ("image_mean", "image_std"))
+    source_of_both = CONFIG if config else "no preprocessor_config.json: [-1, 1]"
+    return Preprocessing(size, mean, std, resize, "bicubic"), source_of_both
 
 
 def _config(source: str) -> dict[str, Any]:

@@ -35,14 +35,15 @@ def compare_images(
     values: dict[str, float] = {}
     if len(before) > 1:
         for name, images in (("copies_before", before), ("copies_after", after)):
-            values[name] = float(
-                (copying(images, before, judges.descriptor) >= COPY).float().mean()
-            )
+            copies = copying(images, before, judges.descriptor) >= COPY
+            values[name] = float(copies.float().mean())
     if judges.descriptor is not None:
-        old, new = judges.descriptor(before), judges.descriptor(after)
+        old = judges.descriptor(before)
+        new = judges.descriptor(after)
         values["sscd_gen"] = float((old * new).sum(1).median())
         if len(before) > 1:
-            values["d_sscd_before"], values["d_sscd_after"] = _among(old), _among(new)
+            values["d_sscd_before"] = _among(old)
+            values["d_sscd_after"] = _among(new)
         if judges.original is not None:
             target = judges.descriptor([judges.original])
             values["sscd_orig_before"] = float((old @ target.T).median())
@@ -59,10 +60,9 @@ def copying(
     before: Sequence[Image.Image],
     descriptor: Descriptor | None = None,
 ) -> torch.Tensor:
-    """How much each image of a prompt is a copy of what other seeds gave before: (N,), its largest similarity, in [-1, 1], to an
-    untouched image of another seed.
+    """How much each image of a prompt is a copy of what other seeds gave before.
 
-    No training image is needed: a memory shows in that all seeds give it. `before`: untouched images of the same two or more seeds,
+    (N,): its largest similarity, in [-1, 1], to an untouched image of another seed. No training image is needed: a memory shows in that all seeds give it. `before`: untouched images of the same two or more seeds,
     in the same order. Similarity is that of the descriptor, without one the correlation of the pixels.
     """
     one, other = (
@@ -73,9 +73,7 @@ def copying(
 
 def pixel_vectors(images: Sequence[Image.Image]) -> torch.Tensor:
     """Pixels as unit vectors of mean zero: their products are correlations."""
-    rows = torch.stack(
-        [torch.from_numpy(np.asarray(image, np.float32).ravel()) for image in images]
-    )
+    rows = torch.from_numpy(np.stack([np.asarray(i, np.float32).ravel() for i in images]))
     return torch.nn.functional.normalize(rows - rows.mean(1, keepdim=True), dim=1)
 
 
@@ -86,8 +84,8 @@ def _among(features: torch.Tensor) -> float:
 
 def pixel_changes(before: Sequence[Image.Image], after: Sequence[Image.Image]) -> list[float]:
     """Mean absolute difference of the pixels of each image to the same one before, 0 to 1."""
-    pairs = zip(before, after, strict=True)
-    return [
-        float(np.abs(np.asarray(a, np.float32) - np.asarray(b, np.float32)).mean() / 255)
-        for a, b in pairs
+    changes = [
+        np.asarray(old, np.float32) - np.asarray(new, np.float32)
+        for old, new in zip(before, after, strict=True)
     ]
+    return [float(np.abs(change).mean() / 255) for change in changes]

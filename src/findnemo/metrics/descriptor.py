@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from functools import cached_property
@@ -12,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from findnemo.errors import InputError
-from findnemo.metrics._pixels import Preprocessing, file_hash
+from findnemo.metrics._pixels import HALF, Preprocessing
 from findnemo.runtime.state import evaluating, plain_arithmetic
 
 if TYPE_CHECKING:
     from PIL import Image
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-HALF = (0.5, 0.5, 0.5)
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
 CONVENTIONS = {
     "sscd": Preprocessing(320, MEAN, STD),
     "half": Preprocessing(224, HALF, HALF, resize=256),
@@ -71,7 +72,9 @@ class Descriptor:
         self.network = open_torchscript(
             path, device, "descriptor", "sscd_disc_mixup.torchscript.pt"
         )
-        self.path, self.device, self.convention = Path(path), torch.device(device), preprocessing
+        self.path = Path(path)
+        self.device = torch.device(device)
+        self.convention = preprocessing
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as where it came from: another process opens the file for itself."""
@@ -80,13 +83,10 @@ class Descriptor:
     @cached_property
     def preprocessing(self) -> dict[str, Any]:
         """What its numbers depend on: the convention with size, resizing, mean and deviation, the file's name and 16 digits of its SHA-256."""
-        convention = CONVENTIONS[self.convention]
-        return {
-            "name": self.convention,
-            **convention.to_json(),
-            "file": self.path.name,
-            "sha256": file_hash(self.path),
-        }
+        pixels = CONVENTIONS[self.convention].to_json()
+        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
+        about = {"file": self.path.name, "sha256": digest}
+        return {"name": self.convention, **pixels, **about}
 
     @torch.no_grad()
     def __call__(self, images: Sequence[Image.Image]) -> Tensor:

@@ -16,25 +16,9 @@ if TYPE_CHECKING:
 VERBATIM = 0.7  # SSCD above which an image is a copy of the training image
 IMAGES = 10  # generations that the paper looks at
 ORDINARY = (  # words for none, in small letters, with spaces for hyphens and underscores
-    *(
-        " ",
-        "n",
-        "none",
-        "no",
-        "n/a",
-        "na",
-        "nan",
-        "null",
-        "0",
-        "0.0",
-        "false",
-        "unknown",
-        "ordinary",
-        "normal",
-        "negative",
-    ),
-    *("not memorized", "notmemorized", "non memorized", "nonmemorized", "unmemorized"),
-)
+    " ", "n", "none", "no", "n/a", "na", "nan", "null", "0", "0.0", "false", "unknown", "ordinary",
+    "normal", "negative", "not memorized", "notmemorized", "non memorized", "nonmemorized", "unmemorized",
+)  # fmt: skip
 
 
 def is_memory(kind: str | None) -> bool:
@@ -55,12 +39,12 @@ def memory_type(similarities: Iterable[float]) -> str:
     >>> memory_type([0.2, 0.81]), memory_type([0.2, 0.7])
     ('VM', 'TM')
     """
-    known = [float(s) for s in similarities]
-    if not known or any(math.isnan(s) for s in known):
+    values = [float(s) for s in similarities]
+    if not values or any(map(math.isnan, values)):
         raise InputError(
-            f"similarities {known[:IMAGES]} tell no type: give one number for every generation, at least one"
+            f"similarities {values[:IMAGES]} tell no type: give one number for every generation, at least one"
         )
-    return "VM" if max(known) > VERBATIM else "TM"
+    return "VM" if max(values) > VERBATIM else "TM"
 
 
 def classify(descriptor: Descriptor, images: Sequence[Image.Image], original: Image.Image) -> str:

@@ -49,7 +49,9 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     (4.0, 0.0)
     """
     a, b = _checked(a, b)
-    gap, one, other = a.mean(0) - b.mean(0), _factor(a), _factor(b)
+    gap = a.mean(0) - b.mean(0)
+    one = _factor(a)
+    other = _factor(b)
     # S_a = A'A and S_b = B'B, so the eigenvalues of S_a S_b are the squared singular values of AB': no square root of a singular matrix
     root = torch.linalg.svdvals(one @ other.T).sum()
     return max(0.0, float(gap @ gap + one.square().sum() + other.square().sum() - 2 * root))
@@ -82,13 +84,10 @@ def kernel_distance(
     rows = min(len(a), len(b), size)
     if rows == len(a) == len(b):
         return _mmd2(a, b)
-    return (
-        sum(
-            _mmd2(_draw(a, rows, seed, 2 * k), _draw(b, rows, seed, 2 * k + 1))
-            for k in range(subsets)
-        )
-        / subsets
+    values = (
+        _mmd2(_draw(a, rows, seed, 2 * k), _draw(b, rows, seed, 2 * k + 1)) for k in range(subsets)
     )
+    return sum(values) / subsets
 
 
 def _draw(x: Tensor, rows: int, seed: int, number: int) -> Tensor:
@@ -154,7 +153,8 @@ class Inception:
             raise InputError(
                 f"{path} has no `layers`: give inception-2015-12-05.pt, as clean-fid uses it"
             )
-        self.layers, self.device = network.layers, torch.device(device)
+        self.layers = network.layers
+        self.device = torch.device(device)
 
     @torch.no_grad()
     def __call__(self, images: Sequence[Image.Image]) -> Tensor:
@@ -226,6 +226,5 @@ def kid(
     seed: int = 0,
 ) -> float:
     """Kernel distance of two sets of images: KID with `Inception`. Unbiased also for few images. Raises InputError for fewer than two."""
-    return kernel_distance(
-        features(images_a, extractor), features(images_b, extractor), subsets, size, seed
-    )
+    a, b = (features(images, extractor) for images in (images_a, images_b))
+    return kernel_distance(a, b, subsets, size, seed)

@@ -37,9 +37,9 @@ def scaled_attention(model: Model, case: Case, c: float = C) -> Iterator[None]:
     text = _Text(model)
     with following(model, text.read) as call, ExitStack() as stack:
         hide = partial(_hide, call, text)
-        stack.callback(model.denoiser.register_forward_pre_hook(hide, with_kwargs=True).remove)
+        stack.enter_context(model.denoiser.register_forward_pre_hook(hide, with_kwargs=True))
         for layer in layers:
-            stack.callback(layer.to_k.register_forward_hook(partial(_scale_start, call, c)).remove)
+            stack.enter_context(layer.to_k.register_forward_hook(partial(_scale_start, call, c)))
         yield
 
 
@@ -71,9 +71,10 @@ def _hide(
 ) -> tuple[tuple, dict[str, Any]]:
     """Forward pre-hook of the denoiser: give its cross-attentions a mask of what there is to see, (B, tokens)."""
     embeddings = kwargs["encoder_hidden_states"]
-    seen, rows = torch.ones_like(embeddings[:, :, 0]), call.rows(len(embeddings))
-    seen[rows] = text.visible(len(embeddings[rows])).to(seen)
-    return args, kwargs | {"encoder_attention_mask": seen}
+    mask = torch.ones_like(embeddings[:, :, 0])
+    rows = call.rows(len(embeddings))
+    mask[rows] = text.visible(len(embeddings[rows])).to(mask)
+    return args, kwargs | {"encoder_attention_mask": mask}
 
 
 class _Text:
@@ -94,9 +95,8 @@ class _Text:
                 raise InputError(
                     "attention scaling needs one end of the text: call the pipeline with prompt, without prompt_2"
                 )
-            self.shown = shown(self.model, prompt).repeat_interleave(
-                options["num_images_per_prompt"], 0
-            )
+            images = options["num_images_per_prompt"]
+            self.shown = shown(self.model, prompt).repeat_interleave(images, 0)
             return encode(**options)
 
         return encode_prompt
@@ -120,11 +120,13 @@ def shown(model: Model, prompts: str | list[str]) -> Tensor:
     >>> shown(findnemo.load("demo"), ["a star", ""]).sum(1).tolist()
     [4, 2]
     """
-    tokenizer, pipeline = model.pipeline.tokenizer, model.pipeline
-    prompts = pipeline.maybe_convert_prompt(
-        [prompts] if isinstance(prompts, str) else list(prompts), tokenizer
+    tokenizer = model.pipeline.tokenizer
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    tokens = tokenizer(
+        model.pipeline.maybe_convert_prompt(prompts, tokenizer),
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
     )
-    length = tokenizer.model_max_length
-    return tokenizer(
-        prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-    ).attention_mask
+    return tokens.attention_mask

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,11 +18,10 @@ from findnemo.passes.conditioning import Call, check_changeable, following
 from findnemo.passes.gradients import frozen
 from findnemo.runtime.state import undisturbed
 
-TARGET, ENTRIES = (
-    1.5,
-    4 * 64 * 64,
-)  # norm of a whole image's noise difference, and the latent for which it is meant
-LEARNING_RATE, ITERATIONS = 0.05, 10
+TARGET = 1.5  # norm of a whole image's noise difference
+ENTRIES = 4 * 64 * 64  # of the latent for which it is meant
+LEARNING_RATE = 0.05
+ITERATIONS = 10
 
 
 @contextmanager
@@ -44,22 +43,20 @@ def adjusted_embedding(
     check_changeable(model)
     model.check_editable()
     empty = model.unconditional()
-    with following(model) as call:
-        hook = _Adjust(
-            model, call, partial(adjusted, model, empty=empty, target=target, iterations=iterations)
-        )
-        handle = model.denoiser.register_forward_pre_hook(hook, with_kwargs=True)
-        try:
-            yield
-        finally:
-            handle.remove()
+    change = partial(adjusted, model, empty=empty, target=target, iterations=iterations)
+    with following(model) as call, ExitStack() as stack:
+        hook = _Adjust(model, call, change)
+        stack.enter_context(model.denoiser.register_forward_pre_hook(hook, with_kwargs=True))
+        yield
 
 
 class _Adjust:
     """Forward pre-hook of the denoiser: adjust the conditional rows' embeddings at the first step, use them from then on."""
 
     def __init__(self, model: Model, call: Call, change: Callable[[Tensor, int, Text], Text]):
-        self.model, self.call, self.change = model, call, change
+        self.model = model
+        self.call = call
+        self.change = change
         self.adjusted = Text(torch.empty(0))
 
     def __call__(
@@ -70,12 +67,13 @@ class _Adjust:
         latents, timestep, *_ = args
         text = self.model.text_of(kwargs)
         rows = self.call.rows(len(text))
+        prompted = text[rows]
         if self.call.step == 0:
             with self.call.aside():
-                self.adjusted = self.change(latents[rows], int(timestep), text[rows])
-        if len(self.adjusted) != len(text[rows]):
+                self.adjusted = self.change(latents[rows], int(timestep), prompted)
+        if len(self.adjusted) != len(prompted):
             raise EditError(
-                f"a pass of {len(text[rows])} images after a first step of {len(self.adjusted)}: "
+                f"a pass of {len(prompted)} images after a first step of {len(self.adjusted)}: "
                 "embeddings are adjusted for whole pipeline calls, begin a new one"
             )
         text = Text.cat([text[: rows.start], self.adjusted])
@@ -94,8 +92,7 @@ def adjusted(
 ) -> Text:
     """`adjust` the tokens of each of N prompts for its latent (N, C, H, W); `empty`: the empty prompt.
 
-    What a model is told beside the tokens stays as it is. One row at a time: then it does not matter, to the last bit, which
-    others there are.
+    What a model is told beside the tokens stays as it is. One row at a time: so, to the last bit, the others do not matter.
     """
     scaled = target * (latents[0].numel() / ENTRIES) ** 0.5
     rows = []
@@ -131,13 +128,13 @@ def adjust(
     >>> text[0, 0].tolist(), bool(text.norm() <= 1.9)
     ([1.0, 1.0], True)
     """
-    start, rest = text[:, :starts], text[:, starts:].float().detach().clone().requires_grad_()
+    start = text[:, :starts]
+    rest = text[:, starts:].float().detach().clone().requires_grad_()
     optimizer = torch.optim.AdamW([rest], lr=LEARNING_RATE)
     for _ in range(iterations):
         with torch.enable_grad():
-            distance = (
-                noise(torch.cat([start, rest.to(text.dtype)], 1)).float() - unprompted.float()
-            ).norm()
+            prompted = noise(torch.cat([start, rest.to(text.dtype)], 1))
+            distance = (prompted.float() - unprompted.float()).norm()
             if distance <= target:
                 break
             (rest.grad,) = torch.autograd.grad(distance, rest)

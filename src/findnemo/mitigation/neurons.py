@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from random import Random
 
 from findnemo.edits import deactivate, masks
@@ -13,7 +14,8 @@ from findnemo.neurons import NeuronSet
 from findnemo.seeds import sample_seed
 
 
-def found_neurons(model: Model, case: Case, factor: float = 0.0) -> AbstractContextManager[None]:
+@contextmanager
+def found_neurons(model: Model, case: Case, factor: float = 0.0) -> Iterator[None]:
     """Multiply the outputs of the neurons that were found by `factor` (0: switched off). Finding NeMo, section 3.3.
 
     Raises EditError for neurons that the model lacks.
@@ -23,14 +25,25 @@ def found_neurons(model: Model, case: Case, factor: float = 0.0) -> AbstractCont
     >>> with found_neurons(model, Case(prompt, findnemo.demo.planted()[prompt])):
     ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
     """
-    return deactivate(model, case.neurons, factor)
+    with deactivate(model, case.neurons, factor):
+        yield
 
 
+@contextmanager
 def random_neurons(
     model: Model, case: Case, repeat: int = 1, factor: float = 0.0
-) -> AbstractContextManager[None]:
-    """The baseline: the same with `drawn` neurons instead, to show that it takes those that were found. Finding NeMo, section 4."""
-    return deactivate(model, drawn(model, case, repeat), factor)
+) -> Iterator[None]:
+    """Multiply the outputs of `drawn` neurons by `factor`: the baseline, to show that it takes those that were found. Finding NeMo, section 4.
+
+    Raises EditError as `drawn` does.
+
+    >>> import findnemo
+    >>> model, (prompt, neurons) = findnemo.load("demo"), next(iter(findnemo.demo.planted().items()))
+    >>> with random_neurons(model, Case(prompt, neurons)):
+    ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
+    """
+    with deactivate(model, drawn(model, case, repeat), factor):
+        yield
 
 
 def drawn(model: Model, case: Case, repeat: int = 1, few: bool = False) -> NeuronSet:
@@ -46,10 +59,10 @@ def drawn(model: Model, case: Case, repeat: int = 1, few: bool = False) -> Neuro
     """
     random = Random(sample_seed(case.seed, case.prompt, repeat))
     layers = {}
-    for name, kept in sorted(
-        masks(model, [case.neurons]).items()
-    ):  # sorted: equal sets may list their layers in another order
-        others, count = kept[0].nonzero().flatten().tolist(), len(case.neurons.layers[name])
+    # sorted: equal sets may list their layers in another order
+    for name, kept in sorted(masks(model, [case.neurons]).items()):
+        others = kept[0].nonzero().flatten().tolist()
+        count = len(case.neurons.layers[name])
         if len(others) < count and not few:
             raise EditError(
                 f"{name} has {len(others)} neurons besides the {count} that were found, too few to draw {count} others: "

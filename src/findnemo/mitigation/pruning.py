@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,8 @@ from findnemo.passes.conditioning import following
 from findnemo.seeds import sample_seed
 
 SHARE = 0.01  # of every output's weights
-STEPS, GUIDANCE = 10, 7.0
+STEPS = 10
+GUIDANCE = 7.0
 
 
 @contextmanager
@@ -57,8 +59,8 @@ def conceptprune(
 ) -> Iterator[None]:
     """Of the weights that `wanda` zeroes, only those that matter more for the prompt than for the case's reference captions.
 
-    Without such captions the empty prompt is the reference. Scores are per image, so that it does not matter how many captions there are. Raises as
-    `wanda` does.
+    Without such captions the empty prompt is the reference. Scores are per image, so that it does not matter how many captions there are.
+    Raises as `wanda` does.
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
@@ -74,9 +76,8 @@ def conceptprune_weights(
 ) -> dict[nn.Module, Tensor]:
     """The weights that `conceptprune` zeroes: feed-forward layer -> mask (out, in)."""
     layers = _editable(model)
-    concept, reference = (
-        norms(model, p, case.seed, steps, guidance) for p in ([case.prompt], case.reference or [""])
-    )
+    concept = norms(model, [case.prompt], case.seed, steps, guidance)
+    reference = norms(model, case.reference or [""], case.seed, steps, guidance)
     return {
         layer: skilled(layer.weight, concept[n], reference[n], share) for n, layer in layers.items()
     }
@@ -117,22 +118,22 @@ def zeroed(chosen: Mapping[nn.Module, Tensor]) -> Iterator[None]:
 
     Raises EditError where a layer then does not compute with zeros there.
     """
-    weights: list[tuple[Any, Tensor]] = [
-        (layer.weight.data, mask) for layer, mask in chosen.items()
-    ]
-    kept = [weight[mask] for weight, mask in weights]
+    layers: dict[Any, Tensor] = dict(chosen)
+    weights = {layer: layer.weight.data for layer in layers}
+    values = {layer: weights[layer][mask] for layer, mask in layers.items()}
     try:
-        for weight, mask in weights:
-            weight[mask] = 0
-        for layer, mask in chosen.items():
-            if layer_weights("a layer with zeroed weights", layer)[0][mask].any():
+        for layer, mask in layers.items():
+            weights[layer][mask] = 0
+        for layer, mask in layers.items():
+            weight, _ = layer_weights("a layer with zeroed weights", layer)
+            if weight[mask].any():
                 raise EditError(
                     f"zeroing the weights of {layer} did not take effect: it computes with others"
                 )
         yield
     finally:
-        for (weight, mask), values in zip(weights, kept, strict=True):
-            weight[mask] = values
+        for layer, mask in layers.items():
+            weights[layer][mask] = values[layer]
 
 
 def norms(
@@ -146,38 +147,35 @@ def norms(
 
     Over all steps and positions, of the rows with the prompt only: the root of the sum of squares, divided by the number of images.
     """
-    sampler, layers = _apart(model), _layers(model)
-    squares: dict[str, Tensor | float] = dict.fromkeys(layers, 0.0)
+    sampler = _apart(model)
+    layers = _layers(model)
+    squares: dict[str, Tensor] = {}
     with following(sampler) as call, ExitStack() as stack:
 
-        def hook(name: str, inputs: Tensor) -> None:
-            squares[name] += inputs[call.rows(len(inputs))].float().square().sum((0, 1))
+        def add(name: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            inputs = args[0][call.rows(len(args[0]))]
+            squares[name] = squares.get(name, 0.0) + inputs.float().square().sum((0, 1))
 
         for name, layer in layers.items():
-            stack.callback(
-                layer.register_forward_pre_hook(
-                    lambda _, args, name=name: hook(name, args[0])
-                ).remove
-            )
-        generators = [
-            torch.Generator().manual_seed(sample_seed(seed, prompt, 0)) for prompt in prompts
-        ]
-        options = {
-            "num_inference_steps": steps,
-            "guidance_scale": guidance,
-            "output_type": "latent",
-        }
+            stack.enter_context(layer.register_forward_pre_hook(partial(add, name)))
+        seeds = [sample_seed(seed, prompt, 0) for prompt in prompts]
         with sampler.sampling():
-            sampler.pipeline(list(prompts), generator=generators, **options)
-    unused = [name for name, total in squares.items() if not isinstance(total, Tensor)]
-    if unused:
+            sampler.pipeline(
+                list(prompts),
+                generator=[torch.Generator().manual_seed(s) for s in seeds],
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                output_type="latent",
+            )
+    if unused := [name for name in layers if name not in squares]:
         raise EditError(never_called(unused[0]))
-    return {name: torch.as_tensor(total / len(prompts)).sqrt() for name, total in squares.items()}
+    return {name: (squares[name] / len(prompts)).sqrt() for name in layers}
 
 
 def _apart(model: Model) -> Model:
-    """The same model with a pipeline and a schedule of its own: sampling here leaves no trace in the one that is used."""
-    apart, scheduler = copy.copy(model), model.pipeline.scheduler
+    """A copy of the model with a pipeline and a schedule of its own: sampling here leaves no trace in the one that is used."""
+    apart = copy.copy(model)
+    scheduler = model.pipeline.scheduler
     apart.pipeline = copy.copy(model.pipeline)
     apart.pipeline.scheduler = type(scheduler).from_config(scheduler.config)
     apart.pipeline.set_progress_bar_config(disable=True)
@@ -196,13 +194,14 @@ def _layers(model: Model) -> dict[str, Any]:
 
 
 def _editable(model: Model) -> dict[str, Any]:
-    """The same, once each is known to compute with its weight, and with one of its own."""
+    """The feed-forward layers, once each is known to compute with its weight, and with one of its own."""
     refuse_offloaded(model.denoiser)
-    layers, places = _layers(model), dict[int, str]()
+    layers = _layers(model)
+    first: dict[int, str] = {}
     for name, layer in layers.items():
         layer_weights(name, layer)
         refuse_made(name, layer)
-        other = places.setdefault(layer.weight.data_ptr(), name)
+        other = first.setdefault(layer.weight.data_ptr(), name)
         if other != name:
             raise EditError(
                 f"{name} and {other} share one weight, so what is zeroed for one would be for both: give one of them a copy, "

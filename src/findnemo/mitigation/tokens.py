@@ -15,11 +15,7 @@ from findnemo.passes.conditioning import Encoded, following
 from findnemo.seeds import sample_seed
 
 NUMBERS = 100_000
-PROMPTS = (
-    "prompt",
-    "prompt_2",
-    "prompt_3",
-)  # one for each text encoder; those not given are the first
+PROMPTS = ("prompt", "prompt_2", "prompt_3")  # of the text encoders; those not given are the first
 TRIES = 10_000
 
 
@@ -48,25 +44,19 @@ def inserted_words(
                     "words are inserted into a caption: call the pipeline with prompt, not prompt_embeds"
                 )
             images = options["num_images_per_prompt"]
-            captions = {
-                name: varied_all(
-                    model, [p] if isinstance(p, str) else p, images, kind, count, case.seed
-                )
-                for name, p in prompts.items()
-            }
             alone = {
-                n: value
-                for n, value in options.items()
-                if not n.startswith("negative") and not n.endswith("_embeds")
+                name: value
+                for name, value in options.items()
+                if not name.startswith("negative") and not name.endswith("_embeds")
             }
-            changed = encode(
-                **alone
-                | captions
-                | {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
-            )
+            for name, given in prompts.items():
+                captions = [given] if isinstance(given, str) else given
+                alone[name] = varied_all(model, captions, images, kind, count, case.seed)
+            alone |= {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+            changed = encode(**alone)
+            plain = encode(**options)
             return tuple(
-                old if new is None else new
-                for old, new in zip(encode(**options), changed, strict=True)
+                old if new is None else new for old, new in zip(plain, changed, strict=True)
             )
 
         return encode_prompt
@@ -86,14 +76,13 @@ def varied_all(
     model: Model, prompts: list[str], images: int, kind: str, count: int, seed: int = 0
 ) -> list[str]:
     """One caption per image, those of a prompt next to each other. A prompt that comes twice goes on counting its images."""
-    seen: Counter[str] = Counter()
+    written: Counter[str] = Counter()
     captions = []
     for prompt in prompts:
         for _ in range(images):
-            captions.append(
-                varied(model, prompt, kind, count, sample_seed(seed, prompt, seen[prompt]))
-            )
-            seen[prompt] += 1
+            number = sample_seed(seed, prompt, written[prompt])
+            captions.append(varied(model, prompt, kind, count, number))
+            written[prompt] += 1
     return captions
 
 
@@ -107,7 +96,8 @@ def varied(model: Model, prompt: str, kind: str, count: int, seed: int) -> str:
     >>> varied(findnemo.load("demo"), "a red star", "repeats", 2, seed=5).split()
     ['a', 'red', 'star', 'star', 'red']
     """
-    random, tokenizer = Random(seed), model.pipeline.tokenizer
+    random = Random(seed)
+    tokenizer = model.pipeline.tokenizer
     words = prompt.split()
     inserted = [WORDS[kind](random, words, tokenizer) for _ in range(count)]
     kept = _fitting(words, inserted, tokenizer, model.longest)
@@ -125,10 +115,8 @@ def varied(model: Model, prompt: str, kind: str, count: int, seed: int) -> str:
 def _fitting(words: list[str], inserted: list[str], tokenizer: Any, limit: int) -> list[str]:
     """As many of the caption's first words as leave room for those inserted."""
     for kept in range(len(words), -1, -1):
-        ids = tokenizer(
-            " ".join([*words[:kept], *inserted]), truncation=False, verbose=False
-        ).input_ids
-        if len(ids) <= limit:
+        text = " ".join([*words[:kept], *inserted])
+        if len(tokenizer(text, truncation=False, verbose=False).input_ids) <= limit:
             return words[:kept]
     raise InputError(
         f"the {len(inserted)} words to insert are longer than the {limit} tokens that the text encoder reads: "
@@ -140,12 +128,10 @@ def _token(random: Random, words: list[str], tokenizer: Any) -> str:
     """An ordinary token of the vocabulary that is a word of its own: no special one, no part of a word or of a character."""
     for _ in range(TRIES):
         number = random.randrange(len(tokenizer))
-        text = (
-            tokenizer.decode([number]).removesuffix("</w>").strip()
-        )  # left there by a tokenizer that was copied
-        if number not in tokenizer.all_special_ids and tokenizer(
-            text, add_special_tokens=False
-        ).input_ids == [number]:
+        # </w> is left there by a tokenizer that was copied
+        text = tokenizer.decode([number]).removesuffix("</w>").strip()
+        alone = tokenizer(text, add_special_tokens=False).input_ids == [number]
+        if alone and number not in tokenizer.all_special_ids:
             return text
     raise ModelError(
         "no token of this tokenizer's vocabulary is a word of its own: insert numbers or repeats instead"

@@ -11,10 +11,8 @@ from torch import Tensor, nn
 from findnemo.models._content import weights_of
 from findnemo.models._structure import FUSED, adapts, short
 
-WRAPPERS = {
-    "base_layer",
-    "text_model",
-}  # levels of a state that come and go: with an adapter, with a version of transformers
+# levels of a state that come and go: with an adapter, with a version of transformers
+WRAPPERS = {"base_layer", "text_model"}
 
 
 @dataclass(frozen=True)
@@ -27,47 +25,40 @@ class Module:
 
     @classmethod
     def of(cls, module: nn.Module) -> Module:
-        made = cls(layers={path: part for path, part in module.named_modules() if adapts(part)})
+        bare = cls(layers={path: part for path, part in module.named_modules() if adapts(part)})
         for key, value in weights_of(module).items():
             names = key.split(".")
-            if FUSED.isdisjoint(names):
-                made._put(key, names, value)
-        return made
+            if not FUSED.isdisjoint(names):
+                continue
+            if adapter := bare._owner(names):
+                bare.adapters.setdefault(adapter, {})[key] = value
+            else:
+                bare.tensors[".".join(name for name in names if name not in WRAPPERS)] = value
+        return bare
 
-    def _put(self, key: str, names: list[str], value: Tensor) -> None:
-        path = (
-            next(
-                (path for k in range(len(names)) if (path := ".".join(names[:k])) in self.layers),
-                None,
-            )
-            if self.layers
-            else None
-        )
-        own = [] if path is None else names[path.count(".") + 1 :]
-        adapter = next(
-            (name for name in own if path is not None and name in _names(self.layers[path])), None
-        )
-        if own and own[0] != "base_layer" and adapter is not None:
-            self.adapters.setdefault(adapter, {})[key] = value
-        else:
-            self.tensors[".".join(name for name in names if name not in WRAPPERS)] = value
+    def _owner(self, names: list[str]) -> str | None:
+        """The adapter that a tensor, given by the levels of its name, is part of; None for one of the module's own."""
+        for depth in range(len(names) if self.layers else 0):
+            layer = self.layers.get(".".join(names[:depth]))
+            if layer is not None:
+                own = names[max(depth, 1) :]
+                adapters = _names(layer)
+                if own[:1] == ["base_layer"]:
+                    return None
+                return next((name for name in own if name in adapters), None)
+        return None
 
     @property
     def fused(self) -> list[str]:
         """Adapters that were added to the weights and are still there to be taken away again."""
-        return sorted(
-            {
-                name
-                for layer in self.layers.values()
-                for name in getattr(layer, "merged_adapters", ())
-            }
-        )
+        layers = self.layers.values()
+        return sorted({name for one in layers for name in getattr(one, "merged_adapters", ())})
 
 
 def _names(layer: Any) -> set[str]:
-    return {
-        name for attribute in layer.adapter_layer_names for name in getattr(layer, attribute, {})
-    }
+    """All adapters that a layer carries."""
+    attributes = layer.adapter_layer_names
+    return {name for attribute in attributes for name in getattr(layer, attribute, {})}
 
 
 def acting(module: Module) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -78,24 +69,19 @@ def acting(module: Module) -> Iterator[tuple[str, dict[str, Any]]]:
             strengths.setdefault(adapter, {})[path] = pair
     for adapter, of_layers in strengths.items():
         dora = any(getattr(layer, "use_dora", {}).get(adapter) for layer in module.layers.values())
-        yield (
-            adapter,
-            {"strength": _one(of_layers, 0), "alpha / rank": _one(of_layers, 1)}
-            | ({"dora": True} if dora else {}),
-        )
+        settings = {"strength": _one(of_layers, 0), "alpha / rank": _one(of_layers, 1)}
+        yield adapter, settings | ({"dora": True} if dora else {})
 
 
 def _strengths(layer: Any) -> dict[str, tuple[float, float]]:
     """Adapter -> its strength in a layer and what it multiplies, alpha / rank; without those that do nothing."""
     merged = list(getattr(layer, "merged_adapters", ()))
-    if (
-        layer.disable_adapters or merged
-    ):  # a layer that is fused and off takes its weights back in the next pass
+    # a layer that is fused and off takes its weights back in the next pass
+    if layer.disable_adapters or merged:
         return {name: (-1.0, 0.0) for name in merged if layer.disable_adapters}
-    found = {
-        name: _strength(layer, name) for name in layer.active_adapters if name in _names(layer)
-    }
-    return {name: pair for name, pair in found.items() if pair[0]}
+    names = _names(layer)
+    pairs = {name: _strength(layer, name) for name in layer.active_adapters if name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0]}
 
 
 def _strength(layer: Any, adapter: str) -> tuple[float, float]:

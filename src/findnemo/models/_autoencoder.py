@@ -37,14 +37,13 @@ def encoded(vae: Any, pixels: Tensor) -> Tensor:
     """
     output = vae.encode(pixels.to(vae.dtype))
     distribution = getattr(output, "latent_dist", None)
+    given = [getattr(output, name, None) for name in LATENTS]
     if distribution is not None:
-        mode: Tensor = distribution.mode()
-        return mode
-    given = [found for name in LATENTS if (found := getattr(output, name, None)) is not None]
-    if not given:
-        raise ModelError(
-            f"the encoder of {type(vae).__name__} gives neither latent_dist nor latents: findnemo encodes training images with it; "
-            "give the pipeline's own autoencoder (AutoencoderKL)"
-        )
-    latents: Tensor = given[0]
-    return latents
+        given = [distribution.mode()]
+    for latents in given:
+        if latents is not None:
+            return latents
+    raise ModelError(
+        f"the encoder of {type(vae).__name__} gives neither latent_dist nor latents: findnemo encodes training images with it; "
+        "give the pipeline's own autoencoder (AutoencoderKL)"
+    )

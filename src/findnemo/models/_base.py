@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any
 
@@ -13,20 +13,21 @@ from torch import Tensor, nn
 
 from findnemo.errors import EditError, InputError, ModelError
 from findnemo.models._autoencoder import decoded, encoded
-from findnemo.models._identified import Known, identity
+from findnemo.models._identified import Digests, identity
 from findnemo.models._identity import Identity
 from findnemo.models._modules import (
     applied,
     is_compiled,
     is_fused,
     moves,
+    networks_of,
     part_of,
     submodule,
     unsteady,
     width_of,
 )
-from findnemo.models._reading import Prepared, Reader, as_it_is, cut, kind_of, named
-from findnemo.models._samplers import fitting
+from findnemo.models._reading import Prepared, Reader, as_it_is, cut, distinct, encoder_kind
+from findnemo.models._samplers import explicit, fitting
 from findnemo.models._text import Text
 from findnemo.runtime.notices import notice
 from findnemo.runtime.state import evaluating, modules_of, plain_arithmetic, spare_scheduler, taking
@@ -34,7 +35,6 @@ from findnemo.seeds import sample_seed
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
-
 
 # what a noise prediction and its timestep depend on; the rest of a scheduler's settings makes pictures of it
 SCHEDULE = (
@@ -50,8 +50,6 @@ SCHEDULE = (
     "original_inference_steps",
     "sigma_data",
 )
-
-
 SCOPES = ("paper", "all")  # value layers in which a memory may be sought
 
 # what runs a network: done in a steady state, see `Model.steady`
@@ -73,50 +71,46 @@ class Model:
     """A diffusers pipeline seen through the few questions that localization asks.
 
     Attributes: `pipeline`, the live pipeline; `source`, what it was loaded from, and `options`, which revision, variant and config
-    of it were asked for; `engine`, what predicts noise in its place, or None
-    (see `findnemo.compiled`).
+    of it were asked for; `engine`, what predicts noise in its place, or None (see `findnemo.compiled`).
     """
 
     pipeline: Any
     engine: Any = None
     component = "unet"  # the pipeline's name for its denoiser; LoRA files prefix their keys with it
-    changeable = False  # whether `text_of` and `conditions` tell all that the denoiser knows of a prompt, so that it can be changed in a call
+    # whether `text_of` and `conditions` tell all that the denoiser knows of a prompt, so that it can be changed in a call
+    changeable = False
     starts = 1  # positions of start-of-text before a prompt's own tokens (T5 has none)
-    encoders: tuple[tuple[str, str], ...] = (
-        ("tokenizer", "text_encoder"),
-    )  # the pipeline's names of what reads captions
+    # the pipeline's names of what reads captions
+    encoders: tuple[tuple[str, str], ...] = (("tokenizer", "text_encoder"),)
     may_lack: tuple[str, ...] = ()  # of these, what the pipeline itself can do without
-    prepared: Prepared = staticmethod(
-        as_it_is
-    )  # what the pipeline does to a caption before a tokenizer sees it
+    # what the pipeline does to a caption before a tokenizer sees it
+    prepared: Prepared = staticmethod(as_it_is)
     decodes = True  # whether a VAE makes images of latents
     shift = 0.0  # what the pipeline adds to latents before they are decoded
-    distilled = False  # whether guidance is part of the network, so that passes see no half without the prompt
-    finished: Mapping[str, Any] = {
-        "output_type": "latent"
-    }  # what makes the pipeline stop before decoding and safety checks
+    # whether guidance is part of the network, so that passes see no half without the prompt
+    distilled = False
+    # what makes the pipeline stop before decoding and safety checks
+    finished: Mapping[str, Any] = {"output_type": "latent"}
     schedule: tuple[str, ...] = (
         SCHEDULE  # the scheduler's settings that tell one model from another
     )
     _steady = False  # whether a steady state is under way
 
     def __init__(self, pipeline: DiffusionPipeline, source: str = "live pipeline"):
-        self.pipeline, self.source = pipeline, source
+        self.pipeline = pipeline
+        self.source = source
         self.options: dict[str, str] = {}
         self._found: dict[str, dict[str, nn.Module]] = {}
         self.tell: Callable[[str], None] = notice  # what is done with a warning
-        self.told: set[str] = (
-            set()
-        )  # captions of which it was said that they are not read to their end
-        self._hashed: Known = {}
+        # captions of which it was said that they are not read to their end
+        self.told: set[str] = set()
+        self._digests: Digests = {}
         self.check_editable()
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Every pass of every adapter is made in a steady state: none can forget it."""
         super().__init_subclass__(**options)
-        for name in PASSES:
-            if name in vars(cls):
-                setattr(cls, name, _steadily(vars(cls)[name]))
+        _make_steady(cls)
 
     # what an adapter answers -----------------------------------------------------------------------------------------
 
@@ -131,7 +125,7 @@ class Model:
         raise NotImplementedError(f"{type(self).__name__} does not name its value layers")
 
     def in_paper(self, name: str) -> bool:
-        """Whether a value layer is one in which Finding NeMo looks for memories (section 3.1); by default all are."""
+        """Whether Finding NeMo looks for memories in a value layer (section 3.1); by default in all."""
         return True
 
     def encode(self, prompts: Sequence[str]) -> Text:
@@ -147,7 +141,7 @@ class Model:
         return {"encoder_hidden_states": text.tokens}
 
     def text_of(self, conditions: Mapping[str, Any]) -> Text:
-        """The other way: `text` from the keyword arguments of a pass under way."""
+        """Prompts as `text`, from the keyword arguments (`conditions`) of a pass under way."""
         return Text(conditions["encoder_hidden_states"])
 
     def output(self, latents: Tensor, timestep: float, text: Text) -> Tensor:
@@ -212,7 +206,7 @@ class Model:
         """Finished latents of the pipeline as it is, `each` for one prompt or every one of several, a seed an image."""
         self.tell_cut([prompts] if isinstance(prompts, str) else prompts)
         with self.sampling():
-            made: Tensor = self.pipeline(
+            latents: Tensor = self.pipeline(
                 prompts,
                 num_images_per_prompt=each,
                 num_inference_steps=steps,
@@ -221,7 +215,7 @@ class Model:
                 **self.finished,
                 **self.size,
             ).images
-        return made
+        return latents
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -284,17 +278,14 @@ class Model:
     @property
     def readers(self) -> tuple[Reader, ...]:
         """Who reads a prompt, and how much of it: one for every text encoder that is there."""
-        parts = [
-            (t, e, getattr(self.pipeline, t, None), getattr(self.pipeline, e, None))
-            for t, e in self.encoders
-        ]
-        return named(
-            [
-                (e, Reader(kind_of(it), by, self.limit(t), self.prepared))
-                for t, e, by, it in parts
-                if by and it is not None
-            ]
-        )
+        readers: dict[str, Reader] = {}
+        for words, name in self.encoders:
+            tokenizer = getattr(self.pipeline, words, None)
+            encoder = getattr(self.pipeline, name, None)
+            if tokenizer and encoder is not None:
+                kind = encoder_kind(encoder)
+                readers[name] = Reader(kind, tokenizer, self.limit(words), self.prepared)
+        return distinct(readers)
 
     @property
     def longest(self) -> int:
@@ -304,9 +295,9 @@ class Model:
     def tell_cut(self, prompts: Sequence[str]) -> None:
         """Warn of prompts that a text encoder does not read to their end, once each."""
         for prompt in prompts:
-            if prompt not in self.told and (what := cut(self.readers, prompt)):
+            if prompt not in self.told and (unread := cut(self.readers, prompt)):
                 self.told.add(prompt)
-                self.tell(f"{prompt[:60]!r}: {what}")
+                self.tell(f"{prompt[:60]!r}: {unread}")
 
     @property
     def value_layers(self) -> dict[str, nn.Module]:
@@ -325,12 +316,9 @@ class Model:
         """
         if scope not in SCOPES:
             raise InputError(f"scope {scope!r:.40} is not known: use one of {', '.join(SCOPES)}")
-        found = self.find("value layers", self.is_value_layer)
-        return {
-            name: found[name]
-            for name in sorted(found, key=part_of)
-            if scope == "all" or self.in_paper(name)
-        }
+        layers = self.find("value layers", self.is_value_layer)
+        names = [name for name in layers if scope == "all" or self.in_paper(name)]
+        return {name: layers[name] for name in sorted(names, key=part_of)}
 
     def find(self, what: str, belongs: Callable[[str, nn.Module], bool]) -> dict[str, nn.Module]:
         """Name -> module of the denoiser for which `belongs` holds, in forward order.
@@ -338,12 +326,11 @@ class Model:
         Remembered under `what`, for a walk over all modules takes longer than many an operation on them, and looked up anew as soon as
         one of the names stands for another module (a LoRA was loaded, the denoiser exchanged).
         """
-        known = self._found.get(what)
-        if not known or any(submodule(self.denoiser, n) is not m for n, m in known.items()):
-            known = self._found[what] = {
-                n: m for n, m in self.denoiser.named_modules() if belongs(n, m)
-            }
-        return dict(known)
+        found = self._found.get(what)
+        if not found or any(submodule(self.denoiser, n) is not m for n, m in found.items()):
+            modules = self.denoiser.named_modules()
+            found = self._found[what] = {n: m for n, m in modules if belongs(n, m)}
+        return dict(found)
 
     @property
     def device(self) -> torch.device:
@@ -356,8 +343,8 @@ class Model:
     @property
     def dtype(self) -> torch.dtype:
         """What the denoiser computes in; its weights may be stored in less (quantized, float8)."""
-        known = getattr(self.denoiser, "dtype", None)
-        return known if isinstance(known, torch.dtype) else next(self.denoiser.parameters()).dtype
+        stated = getattr(self.denoiser, "dtype", None)
+        return stated if isinstance(stated, torch.dtype) else next(self.denoiser.parameters()).dtype
 
     def widths(self, scope: str = "paper") -> dict[str, int]:
         """Number of neurons of every value layer of a scope (`layers_of`)."""
@@ -365,12 +352,8 @@ class Model:
 
     def timesteps(self, steps: int) -> list[int]:
         """The DDIM timesteps of a schedule with this many steps, from noise to image (981, 961, ... for SD and 50 steps)."""
-        return list(
-            _timesteps(
-                json.dumps(explicit(self.pipeline.scheduler.config), sort_keys=True, default=str),
-                steps,
-            )
-        )
+        config = explicit(self.pipeline.scheduler.config)
+        return list(_timesteps(json.dumps(config, sort_keys=True, default=str), steps))
 
     def noise(self, prompt: str, samples: Sequence[int], seed: int = 0) -> Tensor:
         """Initial latents x_T ~ N(0, I), (N, C, H, W): sample k of a prompt is the same on every device and in every batch."""
@@ -391,12 +374,13 @@ class Model:
             >>> model.identity.differences(calibrated_on)
             ['vae: scaling_factor 0.5 instead of 1.5045905113220215']
         """
-        return identity(self.pipeline, self.schedule, self._hashed)
+        return identity(self.pipeline, self.schedule, self._digests)
 
     @property
     def fingerprint(self) -> str:
-        """32 hexadecimal digits over all that scores depend on. Loads in float32 and in float16 have the same; to compare two models, or a model
-        with what was made of it, `identity` knows more.
+        """32 hexadecimal digits over all that scores depend on, alike for loads in float32 and in float16.
+
+        To compare two models, or a model with what was made of it, `identity` knows more.
         """
         return self.identity.fingerprint
 
@@ -421,20 +405,16 @@ class Model:
     @property
     def networks(self) -> list[nn.Module]:
         """All networks of the pipeline: denoiser, text encoders, VAE, and whatever else it has."""
-        return [
-            part
-            for part in getattr(self.pipeline, "components", {}).values()
-            if isinstance(part, nn.Module)
-        ]
+        return list(networks_of(self.pipeline).values())
 
     @contextmanager
     def sampling(self, pipeline: Any = None) -> Iterator[None]:
-        """The same for a call of the pipeline (or another one of the same parts), whose scheduler is spared, and whose text encoders may compute in
-        another dtype."""
-        with ExitStack() as stack:
-            stack.enter_context(self.steady())
-            stack.enter_context(spare_scheduler(self.pipeline if pipeline is None else pipeline))
-            stack.enter_context(taking(self.denoiser, self.dtype))
+        """A steady state for a call of the pipeline, or of another one with the same parts.
+
+        Its scheduler is spared. Its text encoders may compute in another dtype than the denoiser.
+        """
+        called = self.pipeline if pipeline is None else pipeline
+        with self.steady(), spare_scheduler(called), taking(self.denoiser, self.dtype):
             yield
 
     def check_ready(self) -> None:
@@ -445,18 +425,15 @@ class Model:
 
     def _name(self, module: nn.Module) -> str:
         """A module of any network, in words."""
-        names = (
-            (name, type(network).__name__)
-            for network in self.networks
-            for name, m in network.named_modules()
-            if m is module
-        )
-        name, network = next(names)
-        return f"{name} of {network}" if name else network
+        network = next(n for n in self.networks if any(m is module for m in n.modules()))
+        name = next(n for n, m in network.named_modules() if m is module)
+        kind = type(network).__name__
+        return f"{name} of {kind}" if name else kind
 
     def check_editable(self) -> None:
         """Refuse a pipeline whose value layers are missing, or on which an edit would silently do nothing."""
-        kind, modules = type(self.denoiser).__name__, list(self.denoiser.named_modules())
+        kind = type(self.denoiser).__name__
+        modules = list(self.denoiser.named_modules())
         compiled = [n or kind for n, m in modules if is_compiled(m)]
         if compiled:
             raise EditError(
@@ -483,35 +460,28 @@ class Model:
 def _steadily(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def called(self: Model, *args: Any, **kwargs: Any) -> Any:
-        if self._steady:
-            return function(self, *args, **kwargs)
         with self.steady():
             return function(self, *args, **kwargs)
 
     return called
 
 
-for _name in PASSES:
-    if _name in vars(Model):
-        setattr(Model, _name, _steadily(vars(Model)[_name]))
+def _make_steady(kind: type[Model]) -> None:
+    for name in PASSES:
+        if name in vars(kind):
+            setattr(kind, name, _steadily(vars(kind)[name]))
 
 
-def explicit(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A scheduler's settings, those included that nobody set: diffusers would give another scheduler its own defaults for them.
-
-    >>> explicit({"timestep_spacing": "linspace", "_use_default_values": ["timestep_spacing"]})
-    {'timestep_spacing': 'linspace'}
-    """
-    return {name: value for name, value in config.items() if name != "_use_default_values"}
+_make_steady(Model)
 
 
 @lru_cache
 def _timesteps(config: str, steps: int) -> tuple[int, ...]:
     from diffusers import DDIMScheduler
 
-    scheduler = DDIMScheduler.from_config(
-        json.loads(config), beta_schedule="linear", trained_betas=None
-    )  # which do not matter here
+    # any betas serve: timesteps do not depend on them
+    settings = json.loads(config) | {"beta_schedule": "linear", "trained_betas": None}
+    scheduler = DDIMScheduler.from_config(settings)
     scheduler.set_timesteps(steps)
     return tuple(int(t) for t in scheduler.timesteps)
 
@@ -533,8 +503,10 @@ def require_caption(prompt: Any) -> None:
 
 
 def captions_in(prompts: Iterable[str]) -> Iterator[str]:
-    """Captions one by one. Raises InputError for one text where several captions belong, which would be taken letter by letter, and for
-    what is no caption."""
+    """Captions one by one.
+
+    Raises InputError for one text where several captions belong, which would be taken letter by letter, and for what is no caption.
+    """
     if isinstance(prompts, str):
         raise InputError(
             f"{prompts!r:.60} is one text where several captions belong: give a list, or read_prompts(FILE) for a file"

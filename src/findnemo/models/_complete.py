@@ -30,7 +30,8 @@ class _Kept(logging.Handler):
 @contextmanager
 def complete(source: str) -> Iterator[None]:
     """Raises ModelError where a text encoder that is loaded meanwhile got random numbers for weights."""
-    logger, kept = logging.getLogger(LOGGER), _Kept()
+    logger = logging.getLogger(LOGGER)
+    kept = _Kept()
     level, propagate = logger.level, logger.propagate
     logger.setLevel(logging.WARNING)
     logger.propagate = False

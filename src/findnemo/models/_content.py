@@ -10,12 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from findnemo.models._modules import COMPUTED
+
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-FLOATS = (
-    torch.float64,
-    torch.float32,
-    *HALVES.values(),
-)  # what is rounded; all else counts by its bytes (codes of quantized weights)
 ROW = 1024  # 8-byte words that a stamp adds up
 PIECE = 2**20  # bytes that it takes at once
 
@@ -27,14 +24,10 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
         from accelerate.utils.modeling import get_state_dict_offloaded_model
 
         state = dict(get_state_dict_offloaded_model(module))
-    buffers = {
-        name: buffer
-        for name, buffer in module.named_buffers()
-        if name not in state and not buffer.is_meta
-    }
-    return {
-        name: part for key, value in (state | buffers).items() for name, part in _plain(key, value)
-    }
+    for name, buffer in module.named_buffers():
+        if not buffer.is_meta:
+            state.setdefault(name, buffer)
+    return {name: part for key, value in state.items() for name, part in _plain(key, value)}
 
 
 def _plain(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
@@ -53,30 +46,35 @@ def digests(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """SHA-256 of names, shapes and values, 32 digits: rounded to `float16`, to `bfloat16`, and as `float32` where any are wider than half.
 
     `held`: the half precisions of which one of the tensors is, or which hold all their values: at these the weights can be compared with
-    those of a load in that precision (`same_weights`). Tensors are read one by one; the three digests are made side by side.
+    those of a load in that precision (`same_weights`). Tensors are read one by one; the three digests are computed side by side.
     """
-    wide = any(t.dtype in FLOATS[:2] for t in tensors.values())
-    kinds: dict[str, torch.dtype] = HALVES | ({"float32": torch.float32} if wide else {})
+    dtypes = {t.dtype for t in tensors.values()}
+    kinds: dict[str, torch.dtype] = dict(HALVES)
+    if dtypes & {torch.float64, torch.float32}:
+        kinds["float32"] = torch.float32
     with ThreadPoolExecutor(len(kinds)) as pool:
-        made = dict(
-            zip(kinds, pool.map(lambda kind: _digest(tensors, kind), kinds.values()), strict=True)
-        )
-    met = {t.dtype for t in tensors.values()}
-    held = [name for name, kind in HALVES.items() if kind in met or made[name][1]]
-    return {name: digest for name, (digest, _) in made.items()} | {"held": held}
+        results = pool.map(lambda kind: _digest(tensors, kind), kinds.values())
+        digest_of = dict(zip(kinds, results, strict=True))
+    held = [name for name, kind in HALVES.items() if kind in dtypes or digest_of[name][1]]
+    return {name: digest for name, (digest, _) in digest_of.items()} | {"held": held}
 
 
 def _digest(tensors: Mapping[str, Tensor], kind: torch.dtype) -> tuple[str, bool]:
     """The digest of tensors rounded to a dtype, and whether that changes none of their values."""
-    digest, same = hashlib.sha256(), True
+    digest = hashlib.sha256()
+    unchanged = True
     for name in sorted(tensors):
         value = tensors[name].cpu()
-        made = value.to(kind) if value.dtype in FLOATS else value
-        same = same and (made.dtype == value.dtype or torch.equal(made.to(value.dtype), value))
-        about = "" if value.dtype in FLOATS else str(value.dtype)
+        computed = (
+            value.dtype in COMPUTED
+        )  # all else (codes of quantized weights) counts by its bytes
+        rounded = value.to(kind) if computed else value
+        if rounded.dtype != value.dtype:
+            unchanged = unchanged and torch.equal(rounded.to(value.dtype), value)
+        about = "" if computed else str(value.dtype)
         digest.update(f"{name}{tuple(value.shape)}{about}".encode())
-        digest.update(_bytes(made).numpy().data)
-    return digest.hexdigest()[:32], same
+        digest.update(_bytes(rounded).numpy().data)
+    return digest.hexdigest()[:32], unchanged
 
 
 def same_weights(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -88,14 +86,13 @@ def same_weights(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     >>> same_weights(full, {"float32": "e", "float16": "b", "bfloat16": "c", "held": []})
     False
     """
-    held = {*one["held"], *other["held"]}
-    kinds = [*held, *(["float32"] if "float32" in one and "float32" in other else [])]
+    kinds = {*one["held"], *other["held"]} | ({"float32"} & one.keys() & other.keys())
     return any(one[kind] == other[kind] for kind in kinds)
 
 
-def doubtful(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def rounded_apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether one is float16 and the other bfloat16 and neither holds the other's values: both may be roundings of the same weights."""
-    return {(*one["held"],), (*other["held"],)} == {("float16",), ("bfloat16",)}
+    return sorted([one["held"], other["held"]]) == [["bfloat16"], ["float16"]]
 
 
 # stamps ---------------------------------------------------------------------------------------------------------------
@@ -109,10 +106,10 @@ def stamp(tensors: Mapping[str, Tensor]) -> str:
     """
     about = [(name, tuple(t.shape), t.stride(), str(t.dtype)) for name, t in tensors.items()]
     digest = hashlib.sha256(repr(about).encode())
-    places: dict[torch.device, list[Tensor]] = {}
+    by_device: dict[torch.device, list[Tensor]] = {}
     for value in tensors.values():
-        places.setdefault(value.device, []).append(_bytes(_as_stored(value)))
-    for flats in places.values():
+        by_device.setdefault(value.device, []).append(_bytes(_as_stored(value)))
+    for flats in by_device.values():
         sums = [part for flat in _gathered(flats) for part in _sums(flat)]
         digest.update(torch.cat(sums).cpu().numpy().data)
     return digest.hexdigest()
@@ -130,7 +127,8 @@ def _gathered(flats: Iterable[Tensor]) -> Iterator[Tensor]:
         size += len(flat)
         if size >= PIECE:
             yield torch.cat(small)
-            small, size = [], 0
+            small = []
+            size = 0
     if small:
         yield torch.cat(small)
 

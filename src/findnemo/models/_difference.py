@@ -27,10 +27,8 @@ def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
     """
     rows = weight.float().flatten(1)
     scale = rows.abs().amax(1) / LEVELS
-    levels = (
-        (rows / scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]).round().to(torch.int8)
-    )
-    return levels.view_as(weight), scale
+    divisor = scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
+    return (rows / divisor).round().to(torch.int8).view_as(weight), scale
 
 
 def packed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -46,19 +44,19 @@ def packed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The differences of a file in float32: parameter name -> what is added."""
-    found: dict[str, Tensor] = {}
+    changes: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
         if key.endswith(BITS):
             name = key.removesuffix(BITS)
-            found[name] = tensor.float() * tensors[name + SCALE].view(-1, *[1] * (tensor.dim() - 1))
+            scale = tensors[name + SCALE].view(-1, *[1] * (tensor.dim() - 1))
+            changes[name] = tensor.float() * scale
         elif key.endswith(UP):
             layer = key.removesuffix(UP)
-            found[layer.removeprefix("unet.") + ".weight"] = (
-                tensor.float() @ tensors[layer + DOWN].float()
-            )
+            name = f"{layer.removeprefix('unet.')}.weight"
+            changes[name] = tensor.float() @ tensors[layer + DOWN].float()
         elif not key.endswith((SCALE, DOWN, OFF)):
-            found[key] = tensor.float()
-    return found
+            changes[key] = tensor.float()
+    return changes
 
 
 @torch.no_grad()

@@ -12,9 +12,8 @@ from findnemo.models._base import Model
 from findnemo.models._modules import exact
 
 STAND_IN = 2.0**-12  # root of what some samplers put in the place of an alpha of zero
-LEAST = (
-    0.0046  # share of signal at which Stable Diffusion's schedule ends, .00466 at its last timestep
-)
+# share of signal at which Stable Diffusion's schedule ends, .00466 at its last timestep
+LEAST = 0.0046
 
 
 class DiffusionModel(Model):
@@ -36,11 +35,11 @@ class DiffusionModel(Model):
             return output
         output, x = exact(output), exact(latents)
         a = self.alpha(timestep).to(x)
-        factor, share = self.gain(timestep).to(x), a.sqrt() / (1 + (1 - a).sqrt())
-        return x + factor * (output - share * x)
+        share = a.sqrt() / (1 + (1 - a).sqrt())
+        return x + self.gain(timestep).to(x) * (output - share * x)
 
     def image(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:
-        """x0_hat, float32: the clean latents that follow from what the network predicts of x_t (both (N, C, H, W))."""
+        """x0_hat, (N, C, H, W), float32: the clean latents that follow from what the network predicts of x_t."""
         output, x = exact(output), exact(latents)
         a = self.alpha(timestep).to(x)
         if self.prediction == "epsilon":
@@ -73,9 +72,8 @@ class DiffusionModel(Model):
         root = scheduler.alphas_cumprod.double().sqrt()
         if scheduler.config.get("rescale_betas_zero_snr"):
             last = root[-1] if root[-1] > STAND_IN else root.new_zeros(())
-            root = (
-                (root - last) * root[0] / (root[0] - last)
-            )  # Lin et al. 2024, Algorithm 1; nothing changes where that was done
+            # Lin et al. 2024, Algorithm 1; nothing changes where that was done
+            root = (root - last) * root[0] / (root[0] - last)
             root[-1] = 0
         return root.square().float()
 

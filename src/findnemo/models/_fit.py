@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from findnemo.errors import ModelError
@@ -11,18 +11,18 @@ from findnemo.models._base import Model
 from findnemo.models._widths import pooled, widths
 
 FACES = "captions in all its attention, where findnemo takes attn1 to see the image alone"
-UNKNOWN = {  # settings of a U-Net that ask for what no caption says
+# settings of a U-Net that ask for what no caption says
+UNKNOWN = {
     "class_embed_type": "a class beside the caption",
     "num_class_embeds": "a class beside the caption",
     "only_cross_attention": FACES,
     "mid_block_only_cross_attention": FACES,
     "dual_cross_attention": "two texts at once",
 }
-ADDITIONS = {
-    "StableDiffusionXLPipeline": ("text_time",),
-    "IFPipeline": (None, "text"),
-}  # others take nothing beside the caption
-PROJECTS = {  # text encoders of CLIP, and whether one embedding of the whole caption is taken of them as their first output
+# values of addition_embed_type that a pipeline serves; others serve none
+ADDITIONS = {"StableDiffusionXLPipeline": ("text_time",), "IFPipeline": (None, "text")}
+# text encoders of CLIP, and whether one embedding of the whole caption is taken of them as their first output
+PROJECTS = {
     "StableDiffusionPipeline": {"text_encoder": False},
     "LatentConsistencyModelPipeline": {"text_encoder": False},
     "StableDiffusionXLPipeline": {"text_encoder": False, "text_encoder_2": True},
@@ -32,34 +32,32 @@ PROJECTS = {  # text encoders of CLIP, and whether one embedding of the whole ca
 PROJECTIONS = (None, "text_proj", "ip_image_proj")  # an IP-Adapter may come and go
 WORDS = "a photo of 2 dogs"
 ALONE = "give a model that is told of captions alone"
-ASKED = (
-    "alphas_cumprod",
-    "order",
-    "scale_model_input",
-)  # of a scheduler, by the pipelines and by findnemo
+# what pipelines and findnemo ask of a scheduler of noise
+ASKED = ("alphas_cumprod", "order", "scale_model_input")
 PUBLISHED = "give the scheduler that the checkpoint was published with"
-
-Found = Iterator[str]
 
 
 def check_fit(model: Model) -> None:
     """Raises ModelError that names the first thing that does not belong, its value, and the way out."""
-    for check in CHECKS:
-        for found in check(model):
-            raise ModelError(f"this {type(model.pipeline).__name__} cannot be worked on: {found}")
+    for check in (conditions, encoders, tokenizers, channels, schedules, sizes, decoders, widths):
+        for fault in check(model):
+            raise ModelError(f"this {type(model.pipeline).__name__} cannot be worked on: {fault}")
 
 
-def told(model: Model) -> Found:
+def conditions(model: Model) -> Iterator[str]:
     """What a U-Net wants to be told beside the caption."""
     if model.component != "unet":
         return
-    config, kind = model.pipeline.unet.config, type(model.pipeline).__name__
+    config = model.pipeline.unet.config
+    kind = type(model.pipeline).__name__
     for setting, what in UNKNOWN.items():
-        if _set(config.get(setting)):
-            yield f"its U-Net wants {what} ({setting} {config[setting]!r}): {ALONE}"
-    wanted, known = config.get("addition_embed_type"), ADDITIONS.get(kind, (None,))
-    if wanted not in known:
-        given = " or ".join(map(repr, known))
+        value = config.get(setting)
+        if any(value) if isinstance(value, list | tuple) else value:  # a list is one for each block
+            yield f"its U-Net wants {what} ({setting} {value!r}): {ALONE}"
+    wanted = config.get("addition_embed_type")
+    served = ADDITIONS.get(kind, (None,))
+    if wanted not in served:
+        given = " or ".join(map(repr, served))
         yield f"its U-Net has addition_embed_type {wanted!r}, and the pipeline serves {given}: give the pipeline class that it was trained for"
     if config.get("encoder_hid_dim_type") not in PROJECTIONS:
         yield f"its U-Net wants images (encoder_hid_dim_type {config.encoder_hid_dim_type!r}): {ALONE}"
@@ -67,12 +65,7 @@ def told(model: Model) -> Found:
         yield "its U-Net is told no guidance (time_cond_proj_dim None): give a StableDiffusionPipeline with an LCMScheduler"
 
 
-def _set(value: Any) -> bool:
-    """Whether a setting, or one of a list for every block, is on."""
-    return any(value) if isinstance(value, list | tuple) else bool(value)
-
-
-def encoders(model: Model) -> Found:
+def encoders(model: Model) -> Iterator[str]:
     """Text encoders that give what the pipeline takes of them."""
     for name, wanted in PROJECTS.get(type(model.pipeline).__name__, {}).items():
         encoder = getattr(model.pipeline, name, None)
@@ -81,15 +74,15 @@ def encoders(model: Model) -> Found:
             yield f"its {name} is a {type(encoder).__name__}, of which the pipeline would take the wrong output: give a {kind}"
 
 
-def tokenizers(model: Model) -> Found:
+def tokenizers(model: Model) -> Iterator[str]:
     """Tokenizers that can fill captions up, to one length where their embeddings lie side by side."""
     for name, _ in model.encoders:
         tokenizer = getattr(model.pipeline, name, None)
-        if tokenizer is not None and tokenizer.pad_token is None:
+        if tokenizer is None:
+            continue
+        if tokenizer.pad_token is None:
             yield f"its {name} has no padding token: set pipeline.{name}.pad_token to the one that it was trained with (CLIP: its eos_token)"
-        elif tokenizer is not None and not set(tokenizer(WORDS, verbose=False).input_ids) - set(
-            tokenizer.all_special_ids
-        ):
+        elif {*tokenizer(WORDS, verbose=False).input_ids} <= {*tokenizer.all_special_ids}:
             yield f"its {name} knows none of {WORDS!r}: its vocabulary is not there, copy the whole folder"
     limits = [reader.limit for reader in model.readers]
     if type(model.pipeline).__name__ == "StableDiffusionXLPipeline" and len(set(limits)) > 1:
@@ -99,13 +92,11 @@ def tokenizers(model: Model) -> Found:
         )
 
 
-def channels(model: Model) -> Found:
+def channels(model: Model) -> Iterator[str]:
     """Whether a transformer of a flow returns what it takes; U-Nets and PixArt are checked by their adapters."""
     config = getattr(model.pipeline, model.component).config
-    taken, returned = (
-        config.get("in_channels"),
-        config.get("out_channels") or config.get("in_channels"),
-    )
+    taken = config.get("in_channels")
+    returned = config.get("out_channels") or taken
     if _flows(model) and taken != returned:
         yield f"its transformer takes {taken} channels and returns {returned}: inpainting and control variants are not supported"
 
@@ -115,18 +106,15 @@ def _flows(model: Model) -> bool:
     return hasattr(model, "velocity")
 
 
-def schedules(model: Model) -> Found:
+def schedules(model: Model) -> Iterator[str]:
     """A scheduler of the kind that the denoiser was trained with: of noise, or of a flow."""
     scheduler = model.pipeline.scheduler
     kind, config = type(scheduler).__name__, scheduler.config
+    predicts_flow = config.get("use_flow_sigmas") or "flow" in str(config.get("prediction_type"))
     if _flows(model):
         if "FlowMatch" not in kind or not _takes_sigmas(model):
             yield f"its scheduler is a {kind}, and its transformer goes by a flow: give a FlowMatchEulerDiscreteScheduler, its shift as published"
-    elif (
-        "FlowMatch" in kind
-        or config.get("use_flow_sigmas")
-        or "flow" in str(config.get("prediction_type"))
-    ):
+    elif "FlowMatch" in kind or predicts_flow:
         yield f"its scheduler is a {kind} that goes by a flow, and its denoiser predicts noise: {PUBLISHED}, such as a DDIMScheduler"
     elif "sigma_data" not in config:  # of EDM: `predict_noise` says what it reads
         lacking = [name for name in ASKED if not hasattr(scheduler, name)]
@@ -141,53 +129,37 @@ def schedules(model: Model) -> Found:
 def _takes_sigmas(model: Any) -> bool:
     """Whether a scheduler takes the sigmas that the pipeline gives, where it gives any."""
     scheduler = model.pipeline.scheduler
-    asked = model.spacing({"use_dynamic_shifting": False} | scheduler.config, 1)
-    return (
-        "sigmas" not in asked or "sigmas" in inspect.signature(scheduler.set_timesteps).parameters
-    )
+    given = model.spacing({"use_dynamic_shifting": False} | scheduler.config, 1)
+    takes = inspect.signature(scheduler.set_timesteps).parameters
+    return "sigmas" not in given or "sigmas" in takes
 
 
-def sizes(model: Model) -> Found:
+def sizes(model: Model) -> Iterator[str]:
     """A size of latents in whole numbers, which the pipeline can make images of."""
-    pipeline, flows = model.pipeline, _flows(model)
-    owner = (
-        "default_sample_size of the pipeline" if flows else f"sample_size of its {model.component}"
-    )
-    size = (
-        pipeline.default_sample_size
-        if flows
-        else getattr(pipeline, model.component).config.get("sample_size")
-    )
+    pipeline = model.pipeline
+    scale = getattr(pipeline, "vae_scale_factor", 1)
+    size = getattr(pipeline, model.component).config.get("sample_size")
+    owner = f"sample_size of its {model.component}"
+    step = 8
+    if _flows(model):
+        size = pipeline.default_sample_size
+        owner = "default_sample_size of the pipeline"
+        step = 2 * scale
     sides = list(size) if isinstance(size, list | tuple) else [size, size]
     if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
         yield (
             f"{owner} is {size!r}, so the size of its latents is not known: set it to that of its training, a whole number or a pair of them "
             "(64 for Stable Diffusion 1.x)"
         )
-        return
-    scale = getattr(pipeline, "vae_scale_factor", 1)
-    step = 2 * scale if flows else 8
-    if any(side * scale % step for side in sides):
+    elif any(side * scale % step for side in sides):
         yield f"{owner} is {size!r}, images of {sides[0] * scale} x {sides[1] * scale} pixels: the pipeline makes those of multiples of {step}"
 
 
-def decoders(model: Model) -> Found:
+def decoders(model: Model) -> Iterator[str]:
     """A VAE that says how its latents are scaled."""
-    config = model.pipeline.vae.config if model.decodes else {"scaling_factor": 1}
-    if not config.get("scaling_factor"):
+    scaling = model.pipeline.vae.config.get("scaling_factor") if model.decodes else 1
+    if not scaling:
         yield (
-            f"its vae has scaling_factor {config.get('scaling_factor')!r}, without which no latent becomes an image: set it as published (0.18215 for "
+            f"its vae has scaling_factor {scaling!r}, without which no latent becomes an image: set it as published (0.18215 for "
             "Stable Diffusion 1.x), with pipeline.vae.register_to_config(scaling_factor=...) or in vae/config.json"
         )
-
-
-CHECKS: tuple[Callable[[Model], Found], ...] = (
-    told,
-    encoders,
-    tokenizers,
-    channels,
-    schedules,
-    sizes,
-    decoders,
-    widths,
-)

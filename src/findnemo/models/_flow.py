@@ -82,19 +82,14 @@ class FlowModel(Model):
 
     def spacing(self, config: Any, steps: int) -> dict[str, Any]:
         """Arguments with which the pipeline sets its scheduler's timesteps, for a schedule of this configuration."""
-        return {"num_inference_steps": steps} | (
-            {"mu": self.mu(config)} if config.use_dynamic_shifting else {}
-        )
+        shift = {"mu": self.mu(config)} if config.use_dynamic_shifting else {}
+        return {"num_inference_steps": steps, **shift}
 
     def mu(self, config: Any) -> float:
         """Shift of the schedule by the number of image tokens, patches of 2 x 2 latents (Esser et al. 2024, section 5.3.2)."""
         from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
         _, height, width = self.latent_shape
-        known = (
-            config.base_image_seq_len,
-            config.max_image_seq_len,
-            config.base_shift,
-            config.max_shift,
-        )
-        return float(calculate_shift((height // 2) * (width // 2), *known))
+        lengths = config.base_image_seq_len, config.max_image_seq_len
+        shifts = config.base_shift, config.max_shift
+        return float(calculate_shift((height // 2) * (width // 2), *lengths, *shifts))

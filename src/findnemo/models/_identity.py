@@ -12,22 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from findnemo.errors import MismatchError
-from findnemo.models._content import HALVES, doubtful, same_weights
+from findnemo.models._content import HALVES, rounded_apart, same_weights
 
 METHOD = 1  # raised whenever findnemo gives other scores or pictures for the same model, prompt, seeds and settings
 PICTURES = ("vae", "sampler")  # parts that finished images depend on, and noise differences do not
 SIZE = "size"  # part that tells at which size the pipeline is used: scores differ, and the model is the same
 EARLIER = "was made by an earlier findnemo, which did not keep all that identifies a model"
 ADAPTER = "LoRA "  # how the name of an adapter's part begins
-RULES = (
-    "normalizer",
-    "pre_tokenizer",
-    "post_processor",
-    "added_tokens",
-    "model",
-)  # of a tokenizer; not every kind tells them
+# of a tokenizer; not every kind tells them
+RULES = ("normalizer", "pre_tokenizer", "post_processor", "added_tokens", "model")
 LISTED = 4  # settings of a part that are named
-MISSING = "nothing"
 
 
 @dataclass(frozen=True)
@@ -38,26 +32,26 @@ class Part:
     weights: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"settings": dict(self.settings)} | (
-            {} if self.weights is None else {"weights": dict(self.weights)}
-        )
+        weights = {} if self.weights is None else {"weights": dict(self.weights)}
+        return {"settings": dict(self.settings), **weights}
 
     @property
     def token(self) -> str:
         """What a fingerprint takes of it: the weights as float16, or as bfloat16 if that is all there is."""
-        held = None if self.weights is None else self.weights["held"]
-        kind = "bfloat16" if held == ["bfloat16"] else "float16"
-        return json.dumps(
-            [dict(self.settings), self.weights and self.weights[kind]], sort_keys=True
-        )
+        weights = None
+        if self.weights is not None:
+            weights = self.weights[
+                "bfloat16" if self.weights["held"] == ["bfloat16"] else "float16"
+            ]
+        return json.dumps([dict(self.settings), weights], sort_keys=True)
 
 
 @dataclass(frozen=True)
 class Identity:
     """The parts of a model by their names. `fused`: adapters that are part of the weights, for messages only.
 
-    Parts: pipeline, size (where the pipeline has one of its own), scheduler (the noise schedule), sampler, findnemo (its method), tokenizers, text encoders, denoiser, vae, and each
-    adapter that acts ("LoRA 'x' of unet").
+    Parts: pipeline, size (where the pipeline has one of its own), scheduler (the noise schedule), sampler, findnemo (its method), tokenizers,
+    text encoders, denoiser, vae, and each adapter that acts ("LoRA 'x' of unet").
     """
 
     parts: Mapping[str, Part]
@@ -70,7 +64,7 @@ class Identity:
 
     @property
     def whole(self) -> str:
-        """The same over all parts, those that only pictures depend on included."""
+        """32 digits over all parts, those that only pictures depend on included."""
         return self._digest(self.parts)
 
     def _digest(self, names: Collection[str]) -> str:
@@ -108,59 +102,57 @@ class Identity:
         ['scheduler: rescale_betas_zero_snr False instead of True']
         """
         names = [n for n in {**kept.parts, **self.parts} if pictures or n not in PICTURES]
-        return [told for name in names for told in self._part_differs(name, kept)]
+        return [change for name in names for change in self._part_differs(name, kept)]
 
     def _part_differs(self, name: str, kept: Identity) -> Iterator[str]:
-        now, then = self.parts.get(name), kept.parts.get(name)
+        now = self.parts.get(name)
+        then = kept.parts.get(name)
         if name.startswith(ADAPTER):
             yield from _adapter_differs(name, now, then)
         elif now is None or then is None:
             yield f"{name} is {'missing, was there' if now is None else 'there, was missing'}"
         else:
-            if told := _settings_differ(now.settings, then.settings):
-                yield f"{name}: {told}"
-            if told := _weights_differ(name, now, then, self.fused):
-                yield told
+            if change := _settings_differ(now.settings, then.settings):
+                yield f"{name}: {change}"
+            if change := _weights_differ(name, now, then, self.fused):
+                yield change
 
 
 def _weights(values: Any) -> dict[str, Any] | None:
     if values is None:
         return None
-    known = {
-        name: str(values[name])
-        for name in (*HALVES, "float32")
-        if name != "float32" or name in values
-    }
+    digests: dict[str, Any] = {kind: str(values[kind]) for kind in HALVES}
+    if "float32" in values:
+        digests["float32"] = str(values["float32"])
     held = list(values["held"])
     if not {*held} <= {*HALVES}:
         raise ValueError(f"weights held as {held!r:.40}")
-    return known | {"held": held}
+    return digests | {"held": held}
 
 
 def _settings_differ(now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
     """The settings that differ, those of the configuration before those of single modules, which follow from them."""
-    keys = [
-        k
-        for k in {**then, **now}
-        if now.get(k) != then.get(k) and not (k in RULES and None in (now.get(k), then.get(k)))
-    ]
-    keys = [key for key in keys if "." not in key] or keys
-    told = [_setting_differs(key, now.get(key), then.get(key)) for key in keys[:LISTED]]
-    return ", ".join(told) + (f" and {len(keys) - LISTED} more" if len(keys) > LISTED else "")
+    pairs = {key: (now.get(key), then.get(key)) for key in {**then, **now}}
+    changed = {
+        key: pair
+        for key, pair in pairs.items()
+        if pair[0] != pair[1] and not (key in RULES and None in pair)
+    }
+    changed = {key: pair for key, pair in changed.items() if "." not in key} or changed
+    listed = [_setting_differs(key, *pair) for key, pair in [*changed.items()][:LISTED]]
+    more = f" and {len(changed) - LISTED} more" if len(changed) > LISTED else ""
+    return ", ".join(listed) + more
 
 
 def _setting_differs(key: str, now: Any, then: Any) -> str:
     if "." not in key:
-        now, then = (MISSING if value is None else f"{value!r:.80}" for value in (now, then))
+        now, then = ("nothing" if value is None else f"{value!r:.80}" for value in (now, then))
         return f"{key} {now} instead of {then}"
-    now, then = (
-        ascii(value or "")[1:-1].rpartition(" (")[0] for value in (now, then)
-    )  # without their digests
-    return (
-        f"{key} set to {now}" + (f", was {then}" if then else "")
-        if now
-        else f"{key} no longer {then}"
-    )
+    # values of modules, without their digests
+    now, then = (ascii(value or "")[1:-1].rpartition(" (")[0] for value in (now, then))
+    if not now:
+        return f"{key} no longer {then}"
+    return f"{key} set to {now}" + (f", was {then}" if then else "")
 
 
 def _weights_differ(name: str, now: Part, then: Part, fused: Collection[str]) -> str:
@@ -168,34 +160,32 @@ def _weights_differ(name: str, now: Part, then: Part, fused: Collection[str]) ->
         return "" if now.weights == then.weights else f"the weights of {name} cannot be compared"
     if same_weights(now.weights, then.weights):
         return ""
-    mine = [adapter for adapter in fused if adapter.endswith(f" of {name}")]
-    if mine:
-        return f"the weights of {name} differ: the {', '.join(mine)} is fused into them"
-    if doubtful(now.weights, then.weights):
-        kinds = now.weights["held"][0], then.weights["held"][0]
+    adapters = [adapter for adapter in fused if adapter.endswith(f" of {name}")]
+    if adapters:
+        return f"the weights of {name} differ: the {', '.join(adapters)} is fused into them"
+    if rounded_apart(now.weights, then.weights):
+        kind, kept_kind = now.weights["held"][0], then.weights["held"][0]
         return (
-            f"the weights of {name} are rounded to {kinds[0]}, were rounded to {kinds[1]}, so that it cannot be told whether they are the same: "
-            f"load the model as {kinds[1]} or float32"
+            f"the weights of {name} are rounded to {kind}, were rounded to {kept_kind}, so that it cannot be told whether they are the same: "
+            f"load the model as {kept_kind} or float32"
         )
     return f"the weights of {name} differ"
 
 
 def _adapter_differs(name: str, now: Part | None, then: Part | None) -> Iterator[str]:
-    if now is None or then is None:
-        part = now or then
-        strength = part.settings.get("strength") if part else None
-        yield f"the {name} is " + (
-            f"not active, was at strength {strength}"
-            if now is None
-            else f"active at strength {strength}, was not"
-        )
-        return
-    if now.settings.get("strength") != then.settings.get("strength"):
-        yield f"the {name} is at strength {now.settings.get('strength')}, was {then.settings.get('strength')}"
-    elif told := _settings_differ(now.settings, then.settings):
-        yield f"the {name}: {told}"
-    if _weights_differ(name, now, then, ()):
-        yield f"the {name} has other weights"
+    strength = now and now.settings.get("strength")
+    kept_strength = then and then.settings.get("strength")
+    if now is None:
+        yield f"the {name} is not active, was at strength {kept_strength}"
+    elif then is None:
+        yield f"the {name} is active at strength {strength}, was not"
+    else:
+        if strength != kept_strength:
+            yield f"the {name} is at strength {strength}, was {kept_strength}"
+        elif change := _settings_differ(now.settings, then.settings):
+            yield f"the {name}: {change}"
+        if _weights_differ(name, now, then, ()):
+            yield f"the {name} has other weights"
 
 
 # refusals -------------------------------------------------------------------------------------------------------------
@@ -225,13 +215,11 @@ def refuse_other(
     model: Any, fingerprint: str, kept: Identity | None, what: str, way_out: str
 ) -> None:
     """Raises MismatchError saying that a model is not that of `what`, in what it differs, and the way out."""
-    if told := told_apart(model, fingerprint, kept):
-        mine = model.fingerprint
-        numbers = (
-            ""
-            if mine == fingerprint
-            else f"its fingerprint is {mine[:12]}, not {fingerprint[:12]}; "
-        )
+    if changes := told_apart(model, fingerprint, kept):
+        own = model.fingerprint
+        numbers = f"its fingerprint is {own[:12]}, not {fingerprint[:12]}; "
+        if own == fingerprint:
+            numbers = ""
         raise MismatchError(
-            f"{model.source} is not the model of {what}: {numbers}{told}; {way_out}"
+            f"{model.source} is not the model of {what}: {numbers}{changes}; {way_out}"
         )

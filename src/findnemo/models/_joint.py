@@ -49,21 +49,19 @@ class JointAttention(FlowModel):
 
         One pass a prompt, and each by itself: what is said of a prompt does not depend on the others.
         """
-        seen: dict[str, list[Tensor]] = {name: [] for name in self.value_layers}
+        layers = self.value_layers
+        rows: dict[nn.Module, list[Tensor]] = {layer: [] for layer in layers.values()}
+
+        def keep(layer: nn.Module, args: Any, output: Tensor) -> None:
+            rows[layer].append(output.float().abs().mean(1))
+
         timestep = self.timesteps(PAPER.steps)[0]
         with ExitStack() as stack:
-            for name, layer in self.value_layers.items():
-                stack.callback(layer.register_forward_hook(_keeping(seen[name])).remove)
+            for layer in rows:
+                stack.callback(layer.register_forward_hook(keep).remove)
             for prompt, row in zip(prompts, text.split(), strict=True):
                 self.predict_noise(self.noise(prompt, [0]), timestep, row)
-        return {name: torch.cat(rows) for name, rows in seen.items()}
-
-
-def _keeping(rows: list[Tensor]) -> Any:
-    def hook(module: nn.Module, args: Any, output: Tensor) -> None:
-        rows.append(output.float().abs().mean(1))
-
-    return hook
+        return {name: torch.cat(rows[layer]) for name, layer in layers.items()}
 
 
 def _gives_both(name: str, module: nn.Module) -> bool:

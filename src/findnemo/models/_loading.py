@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 
-from findnemo.errors import FindnemoError, InputError, ModelError
+from findnemo.errors import FindnemoError, InputError, ModelError, first_line
 from findnemo.models._base import Model
 from findnemo.models._complete import complete
 from findnemo.models._difference import add_difference
 from findnemo.models._fit import check_fit
-from findnemo.models._parts import PICKLES, SPARE, check_index, check_parts, left_out
+from findnemo.models._modules import SPARE
+from findnemo.models._parts import PICKLES, check_index, check_parts, left_out
 from findnemo.models._reading import mend_limits
 from findnemo.models._rehearsal import rehearse
 from findnemo.models._single_file import (
     configuration,
-    first_line,
     from_single_file,
     pipeline_class,
     refuse_code,
@@ -42,28 +42,22 @@ ADAPTERS: dict[str, type[Model]] = {
     "FluxPipeline": Flux,
 }
 DEMO = Path(__file__).parents[1] / "demo" / "assets" / "model"  # what load("demo") loads
-SHIPPED = {
-    "demo": None,
-    "demo-natural": DEMO.parent / "natural" / "difference.safetensors",
-}  # source -> its difference to the demo model
-VARIANT = re.compile(
-    r"[\w-]+\.([\w-]+?)(?:-\d+-of-\d+)?\.safetensors"
-)  # of model.fp16.safetensors: fp16
+# source -> its difference to the demo model
+SHIPPED = {"demo": None, "demo-natural": DEMO.parent / "natural" / "difference.safetensors"}
+# the variant in the name of a file: fp16 in model.fp16.safetensors
+VARIANT = re.compile(r"[\w-]+\.([\w-]+?)(?:-\d+-of-\d+)?\.safetensors")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FILES = (".safetensors", *PICKLES)
 GIVE = "give a diffusers directory, a .safetensors file, a hub id, or 'demo'"
 CONVERT = "convert them in a place you trust: DiffusionPipeline.from_pretrained(DIR).save_pretrained(NEW_DIR, safe_serialization=True)"
-FITTING = {  # which options mean something for a source; the others would silently do nothing
-    "a live pipeline": (),
-    "the demo model": (),
-    "a directory": ("variant",),
-    "a single file": ("config",),
-    "a hub id": ("revision", "variant"),
-}
-MEANT = {
-    "revision": "names a branch, tag or commit of a hub id",
-    "variant": "names weight files of a hub id or directory, such as fp16",
-    "config": "gives a single .safetensors file what it lacks",
+# option -> what it does, and for which sources; for others it would silently do nothing
+OPTIONS = {
+    "revision": ("names a branch, tag or commit of a hub id", {"a hub id"}),
+    "variant": (
+        "names weight files of a hub id or directory, such as fp16",
+        {"a hub id", "a directory"},
+    ),
+    "config": ("gives a single .safetensors file what it lacks", {"a single file"}),
 }
 
 
@@ -96,58 +90,67 @@ def load(
         >>> list(model.widths().values())
         [32, 32, 64, 64, 96, 96, 96]
     """
-    options = {
-        "revision": revision,
-        "variant": variant,
-        "config": None if config is None else str(config),
-    }
-    asked = {name: value for name, value in options.items() if value is not None}
+    options = {"revision": revision, "variant": variant, "config": config}
+    asked = {name: str(value) for name, value in options.items() if value is not None}
     _refuse_misplaced(source, asked)
     if isinstance(source, Model):
         return source
+    if isinstance(source, (str, Path)):
+        model = _opened(source, asked, _device(device), _dtype(dtype))
+    else:
+        model = _live(source, _device(device), _dtype(dtype))
+    if channels_last:
+        model.denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
+
+
+def _live(pipeline: Any, device: torch.device | None, dtype: torch.dtype | None) -> Model:
+    adapter = _adapter(*(kind.__name__ for kind in type(pipeline).__mro__))
+    check_parts(adapter, pipeline)
+    asked = {"device": device, "dtype": dtype}
+    if wanted := {name: value for name, value in asked.items() if value is not None}:
+        pipeline.to(**wanted)
+    return _checked(adapter, pipeline, f"live {type(pipeline).__name__}")
+
+
+def _opened(
+    source: str | Path,
+    asked: dict[str, str],
+    device: torch.device | None,
+    dtype: torch.dtype | None,
+) -> Model:
     from safetensors.torch import load_file
 
-    if not isinstance(source, (str, Path)):
-        pipeline, name = source, f"live {type(source).__name__}"
-        adapter = _adapter_of(pipeline)
-        check_parts(adapter, pipeline)
-        if device is not None or dtype is not None:
-            pipeline.to(
-                **{
-                    k: v
-                    for k, v in (("device", _device(device)), ("dtype", _dtype(dtype)))
-                    if v is not None
-                }
-            )
-        return _laid_out(_checked(adapter, pipeline, name), channels_last)
-    place = _device(device) or _best_device()
-    kind = _dtype(dtype) or (torch.float16 if place.type == "cuda" else torch.float32)
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
     path = DEMO if str(source) in SHIPPED else source
     if Path(path).is_file():
         file = _checked_file(Path(path))
         folder = configuration(file, asked.get("config"))
         adapter = _adapter(pipeline_class(folder))
-        pipeline = from_single_file(file, folder, kind, usual="config" not in asked)
+        pipeline = from_single_file(file, folder, dtype, usual="config" not in asked)
     else:
-        adapter = _adapter(_pipeline_class(path, revision, variant))
-        pipeline = _from_pretrained(adapter, path, kind, revision, variant)
+        files = asked.get("revision"), asked.get("variant")
+        adapter = _adapter(_pipeline_class(path, *files))
+        pipeline = from_pretrained(adapter, path, dtype, *files)
     check_parts(adapter, pipeline)
     if (change := SHIPPED.get(str(source))) is not None:
         add_difference(pipeline.unet, load_file(change))
-    pipeline.to(place)
+    pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
     model = _checked(adapter, pipeline, str(source))
     model.options = asked
-    return _laid_out(model, channels_last)
+    return model
 
 
 def _refuse_misplaced(source: Any, asked: dict[str, str]) -> None:
     """Refuse options that say nothing about a source."""
     what = _what(source)
     for name, value in asked.items():
-        if name not in FITTING[what]:
+        meaning, sources = OPTIONS[name]
+        if what not in sources:
             this = source if isinstance(source, (str, Path)) else "this"
-            raise InputError(f"{name} {value!r} {MEANT[name]}, and {this} is {what}: leave it out")
+            raise InputError(f"{name} {value!r} {meaning}, and {this} is {what}: leave it out")
     if (variant := asked.get("variant")) and not re.fullmatch(r"[\w.-]+", variant):
         raise InputError(f"variant {variant!r} is no name of weight files: give one such as fp16")
 
@@ -158,13 +161,9 @@ def _what(source: Any) -> str:
     if str(source) in SHIPPED:
         return "the demo model"
     path = Path(source)
-    return (
-        "a directory"
-        if path.is_dir()
-        else "a single file"
-        if path.exists() or path.suffix in FILES
-        else "a hub id"
-    )
+    if path.is_dir():
+        return "a directory"
+    return "a single file" if path.exists() or path.suffix in FILES else "a hub id"
 
 
 def _checked_file(path: Path) -> Path:
@@ -180,9 +179,8 @@ def _checked_file(path: Path) -> Path:
 
 
 def _checked(adapter: type[Model], pipeline: Any, source: str) -> Model:
-    """A model that has all its parts, of one model, and that has answered everything once. Raises ModelError, EditError."""
+    """A model whose parts are those of one model, and that has answered everything once. Raises ModelError, EditError."""
     try:
-        check_parts(adapter, pipeline)
         model = adapter(pipeline, source)
         mend_limits(model)
         check_fit(model)
@@ -197,22 +195,14 @@ def _checked(adapter: type[Model], pipeline: Any, source: str) -> Model:
     return model
 
 
-def _laid_out(model: Model, channels_last: bool) -> Model:
-    if channels_last:
-        model.denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model
-
-
-def _best_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def _device(device: str | torch.device | None) -> torch.device | None:
+    if device is None:
+        return None
     try:
-        place = torch.device(device) if device is not None else None
+        place = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise InputError(f"device {device!r} is not known: use cpu, cuda, cuda:0 or mps") from error
-    if place is not None and place.type == "cuda" and not torch.cuda.is_available():
+    if place.type == "cuda" and not torch.cuda.is_available():
         raise InputError(
             f"device {str(place)!r} is not there: PyTorch finds no CUDA on this machine; use cpu"
         )
@@ -233,24 +223,19 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     return DTYPES[dtype]
 
 
-def _adapter(class_name: str) -> type[Model]:
-    if class_name not in ADAPTERS:
-        raise ModelError(
-            f"{class_name} is not supported: findnemo works on {', '.join(sorted(ADAPTERS))} (text-to-image models with cross-attention)"
-        )
-    return ADAPTERS[class_name]
-
-
-def _adapter_of(pipeline: Any) -> type[Model]:
-    """That of a live pipeline. Raises ModelError, with the way to one that is known, where that can be made of its parts."""
-    kind, bases = type(pipeline).__name__, [base.__name__ for base in type(pipeline).__mro__[1:]]
-    known = next((name for name in bases if name in ADAPTERS), None)
-    if kind not in ADAPTERS and known is not None:
-        raise ModelError(
-            f"{kind} is not supported: what it changes of {known} is not known to findnemo; give {known}.from_pipe(pipeline), which has the "
-            "same parts"
-        )
-    return _adapter(kind)
+def _adapter(class_name: str, *bases: str) -> type[Model]:
+    """That of a pipeline class, of which live pipelines tell the `bases` too. Raises ModelError, with the way to a known one, if any."""
+    if class_name in ADAPTERS:
+        return ADAPTERS[class_name]
+    for base in bases:
+        if base in ADAPTERS:
+            raise ModelError(
+                f"{class_name} is not supported: what it changes of {base} is not known to findnemo; give {base}.from_pipe(pipeline), which has "
+                "the same parts"
+            )
+    raise ModelError(
+        f"{class_name} is not supported: findnemo works on {', '.join(sorted(ADAPTERS))} (text-to-image models with cross-attention)"
+    )
 
 
 def _pipeline_class(source: str | Path, revision: str | None, variant: str | None) -> str:
@@ -295,35 +280,34 @@ def _refuse_pickles(path: Path) -> None:
 
 def _check_variant(path: Path, variant: str | None) -> None:
     """Say which variants of the weights a directory holds, where the one that is asked for is not among them."""
-    weights = [f.name for f in path.glob("*/*.safetensors")]
-    known = {match[1] for name in weights if (match := VARIANT.fullmatch(name))}
-    plain = any(VARIANT.fullmatch(name) is None for name in weights)
-    if variant is not None and variant not in known:
+    held = {variant_of(file) for file in path.glob("*/*.safetensors")}
+    variants = sorted(name for name in held if name is not None)
+    if variant is not None and variant not in held:
         raise InputError(
-            f"{path} holds no weights of variant {variant!r}: it has {', '.join(sorted(known)) or 'none'}; leave it out"
+            f"{path} holds no weights of variant {variant!r}: it has {', '.join(variants) or 'none'}; leave it out"
         )
-    if variant is None and known and not plain:
+    if variant is None and variants and None not in held:
         raise InputError(
-            f"{path} holds weights of variant {', '.join(sorted(known))} only: ask for variant {min(known)!r}"
+            f"{path} holds weights of variant {', '.join(variants)} only: ask for variant {variants[0]!r}"
         )
 
 
-def _from_pretrained(
+def variant_of(file: Path) -> str | None:
+    """The variant that the name of a weight file says; None for a plain one."""
+    match = VARIANT.fullmatch(file.name)
+    return match[1] if match else None
+
+
+def from_pretrained(
     adapter: type[Model],
     source: str | Path,
     dtype: torch.dtype | dict[str, torch.dtype],
     revision: str | None,
     variant: str | None,
 ) -> Any:
+    """A pipeline from a directory or hub id, its parts in a dtype or each in its own. Raises ModelError."""
     from diffusers import DiffusionPipeline
 
-    which = {"revision": revision, "variant": variant}
-    options: dict[str, Any] = {
-        "torch_dtype": dtype,
-        "use_safetensors": True,
-        "trust_remote_code": False,
-        **which,
-    }
     try:
         index = DiffusionPipeline.load_config(str(source), revision=revision)
         folder = Path(source) if Path(source).is_dir() else None
@@ -331,7 +315,13 @@ def _from_pretrained(
         none = left_out(index, folder)  # diffusers asks to be told
         with complete(str(source)):
             pipeline = DiffusionPipeline.from_pretrained(
-                str(source), **options, **dict.fromkeys(none)
+                str(source),
+                torch_dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                revision=revision,
+                variant=variant,
+                **dict.fromkeys(none),
             )
     except FindnemoError:
         raise

@@ -12,15 +12,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from findnemo.errors import InputError, ModelError
+from findnemo.errors import InputError, ModelError, first_line
 from findnemo.files.sizes import checked
 from findnemo.files.tensors import DTYPES, Entry, read
 from findnemo.models._yaml import at, read_yaml
 
-PREDICTION, ZERO_SNR = (
-    "prediction_type",
-    "rescale_betas_zero_snr",
-)  # as a diffusers scheduler calls them
+# settings as a diffusers scheduler calls them
+PREDICTION = "prediction_type"
+ZERO_SNR = "rescale_betas_zero_snr"
 YAML_BYTES = 1 << 20
 READ = ("epsilon", "v_prediction")
 PREDICTIONS = {
@@ -32,11 +31,8 @@ PREDICTIONS = {
 }
 BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 NOTHING = ("", "none", "null")
-STATED = (
-    "modelspec.prediction_type",
-    "modelspec.predict_key",
-    "prediction_type",
-)  # metadata that name it
+# metadata that name the prediction, that say whether it is v, and whether the terminal SNR is zero
+STATED = ("modelspec.prediction_type", "modelspec.predict_key", "prediction_type")
 V_OR_NOT = ("ss_v_parameterization", "v_pred")
 ZERO_OR_NOT = (
     "ss_zero_terminal_snr",
@@ -49,10 +45,9 @@ ZERO_OR_NOT = (
 )
 ARCHITECTURES = {"stable-diffusion-v2-512": "epsilon", "stable-diffusion-v2-768-v": "v_prediction"}
 SCALINGS = {"EpsScaling": "epsilon", "VScaling": "v_prediction"}
-LAST_NORM, V_SPREAD = (
-    "output_blocks.11.1.transformer_blocks.0.norm1.bias",
-    0.09,
-)  # tells 2.x models apart, as ComfyUI does
+# the spread of this tensor tells 2.x models apart, as ComfyUI does
+LAST_NORM = "output_blocks.11.1.transformer_blocks.0.norm1.bias"
+V_SPREAD = 0.09
 
 
 class Mark(NamedTuple):
@@ -65,11 +60,8 @@ class Mark(NamedTuple):
 
 def marks_of(path: Path, tensors: Mapping[str, Entry], metadata: Mapping[str, str]) -> list[Mark]:
     """All that a file says of its noise prediction. Raises InputError for a configuration beside it that cannot be read."""
-    return [
-        *_of_tensors(tensors),
-        *_of_metadata(metadata),
-        *_of_configuration(path.with_suffix(".yaml")),
-    ]
+    beside = _of_configuration(path.with_suffix(".yaml"))
+    return [*_of_tensors(tensors), *_of_metadata(metadata), *beside]
 
 
 def agreed(path: Path, marks: list[Mark]) -> dict[str, Any]:
@@ -94,28 +86,26 @@ def contradiction(marks: list[Mark], config: Mapping[str, Any]) -> tuple[Mark, A
     """The first mark that a scheduler's configuration contradicts, and what that says. A flow has no such settings."""
     if config.get(PREDICTION) is None:
         return None
-    for mark in marks:
-        configured = config.get(mark.what, False)
-        if configured != mark.value:
-            return mark, configured
-    return None
+    pairs = ((mark, config.get(mark.what, False)) for mark in marks)
+    return next(
+        ((mark, configured) for mark, configured in pairs if configured != mark.value), None
+    )
 
 
-def believing(scheduler: Any, said: Mapping[str, Any]) -> Any:
+def believing(scheduler: Any, said: dict[str, Any]) -> Any:
     """A scheduler as a file says: of the same class, or DDIM where that class knows no zero terminal SNR.
 
     With zero terminal SNR sampling has to begin at the last timestep (Lin et al. 2024, section 3.3), which is called trailing spacing.
     """
     from diffusers import DDIMScheduler
 
-    wanted = {**said, **({"timestep_spacing": "trailing"} if said.get(ZERO_SNR) else {})}
-    known = set(inspect.signature(type(scheduler).__init__).parameters)
-    kept = {name: value for name, value in scheduler.config.items() if not name.startswith("_")}
-    if said.get(ZERO_SNR) and ZERO_SNR not in known:
-        return DDIMScheduler.from_config(
-            {"clip_sample": False, "set_alpha_to_one": False, **kept, **wanted}
-        )
-    return type(scheduler).from_config(kept | wanted)
+    config = {name: value for name, value in scheduler.config.items() if name[:1] != "_"} | said
+    if not said.get(ZERO_SNR):
+        return type(scheduler).from_config(config)
+    config["timestep_spacing"] = "trailing"
+    if ZERO_SNR in inspect.signature(type(scheduler).__init__).parameters:
+        return type(scheduler).from_config(config)
+    return DDIMScheduler.from_config({"clip_sample": False, "set_alpha_to_one": False} | config)
 
 
 def values_look_like(path: Path, tensors: Mapping[str, Entry], unet: str) -> str | None:
@@ -129,11 +119,8 @@ def values_look_like(path: Path, tensors: Mapping[str, Entry], unet: str) -> str
 
 def _of_tensors(tensors: Mapping[str, Entry]) -> Iterator[Mark]:
     if {"edm_mean", "edm_std"} <= set(tensors) or "edm_vpred.sigma_max" in tensors:
-        yield Mark(
-            f"the tensor {'edm_mean' if 'edm_mean' in tensors else 'edm_vpred.sigma_max'}",
-            PREDICTION,
-            "edm",
-        )
+        name = "edm_mean" if "edm_mean" in tensors else "edm_vpred.sigma_max"
+        yield Mark(f"the tensor {name}", PREDICTION, "edm")
     if "v_pred" in tensors:
         yield Mark("the tensor v_pred", PREDICTION, "v_prediction")
     if "ztsnr" in tensors:
@@ -151,12 +138,8 @@ def _of_metadata(metadata: Mapping[str, str]) -> Iterator[Mark]:
     for name in ZERO_OR_NOT:
         if tidy.get(name) in BOOLEANS:
             yield Mark(f"the metadata {name}", ZERO_SNR, BOOLEANS[tidy[name]])
-    if tidy.get("modelspec.architecture") in ARCHITECTURES:
-        yield Mark(
-            "the metadata modelspec.architecture",
-            PREDICTION,
-            ARCHITECTURES[tidy["modelspec.architecture"]],
-        )
+    if predicts := ARCHITECTURES.get(tidy.get("modelspec.architecture", "")):
+        yield Mark("the metadata modelspec.architecture", PREDICTION, predicts)
 
 
 def _of_configuration(path: Path) -> Iterator[Mark]:
@@ -165,20 +148,17 @@ def _of_configuration(path: Path) -> Iterator[Mark]:
         return
     try:
         config = read_yaml(checked(path, YAML_BYTES).read_text(encoding="utf-8"))
-        params, denoiser = (
-            at(config, "model", "params"),
-            at(config, "model", "params", "denoiser_config", "params"),
-        )
-        scaling, discretization = (
-            at(denoiser, "scaling_config"),
-            at(denoiser, "discretization_config", "params"),
-        )
+        params = at(config, "model", "params")
+        denoiser = at(params, "denoiser_config", "params")
+        scaling = at(denoiser, "scaling_config")
+        discretization = at(denoiser, "discretization_config", "params")
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
-            f"{path} cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__:.100}), and user interfaces take it "
+            f"{path} cannot be read ({first_line(error):.100}), and user interfaces take it "
             "for the configuration of the model file beside it: correct it, or move it away"
         ) from error
-    where, target = f"{path.name} beside it", str(scaling.get("target", "")).rpartition(".")[2]
+    where = f"{path.name} beside it"
+    target = str(scaling.get("target", "")).rpartition(".")[2]
     if "parameterization" in params or ("unet_config" in params and not denoiser):
         yield Mark(where, PREDICTION, _prediction(str(params.get("parameterization", "eps"))))
     elif target:

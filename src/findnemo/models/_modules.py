@@ -19,14 +19,11 @@ PATCHES = {
     "tomesd": "tomesd.remove_patch(pipeline)",
     "hidiffusion": "remove_hidiffusion(pipeline)",
 }
+# parts of a pipeline of which findnemo asks nothing
+SPARE = ("safety_checker", "feature_extractor", "image_encoder", "watermarker")
 COMPUTED = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-
-
-FORWARD = (
-    "down_blocks",
-    "mid_block",
-    "up_blocks",
-)  # parts of a U-Net as they run; diffusers registers the mid block last
+# parts of a U-Net as they run; diffusers registers the mid block last
+FORWARD = ("down_blocks", "mid_block", "up_blocks")
 
 
 def part_of(name: str) -> int:
@@ -53,12 +50,9 @@ def unsteady(module: nn.Module) -> str | None:
             return f"has {caches[0]} in force, so that a pass depends on those before it: call its disable_cache() first, or load the pipeline afresh"
     if own.get("b1") is not None and "resnets" in own["_modules"]:
         return "has FreeU in force, which changes what the model predicts: call pipeline.disable_freeu() first"
-    patch = _maker(type(module)) or _maker(own.get("forward"))
-    return (
-        f"is patched by {patch}, which changes what the model predicts: call {PATCHES[patch]} first"
-        if patch
-        else None
-    )
+    if patch := _maker(type(module)) or _maker(own.get("forward")):
+        return f"is patched by {patch}, which changes what the model predicts: call {PATCHES[patch]} first"
+    return None
 
 
 def _maker(thing: Any) -> str:
@@ -78,15 +72,21 @@ def width_of(name: str, layer: nn.Module) -> int:
     return width
 
 
+def networks_of(pipeline: Any) -> dict[str, nn.Module]:
+    """Name -> network of a pipeline's components; tokenizers and schedulers are none."""
+    components = getattr(pipeline, "components", {}).items()
+    return {name: part for name, part in components if isinstance(part, nn.Module)}
+
+
 def offloaded(module: nn.Module) -> bool:
     """Whether accelerate, or diffusers in groups, moves weights of a module to where they are needed and back."""
     return any(moves(part) for part in module.modules())
 
 
 def moves(module: nn.Module) -> bool:
-    return hasattr(module, "_hf_hook") or "group_offloading" in getattr(
-        getattr(module, "_diffusers_hook", None), "hooks", ()
-    )
+    """Whether weights of this very module are moved."""
+    hooks = getattr(getattr(module, "_diffusers_hook", None), "hooks", ())
+    return hasattr(module, "_hf_hook") or "group_offloading" in hooks
 
 
 def applied(layer: nn.Module, inputs: Tensor) -> Tensor:
@@ -106,10 +106,11 @@ def unfused(tokens: Tensor) -> Tensor:
 
 
 def submodule(module: nn.Module, name: str) -> nn.Module | None:
-    found: nn.Module | None = module
+    """The module of this name in another one, None where there is none. `nn.Module.get_submodule` takes several times as long."""
+    inner: nn.Module | None = module
     for part in name.split("."):
-        found = found._modules.get(part) if found is not None else None
-    return found
+        inner = inner._modules.get(part) if inner is not None else None
+    return inner
 
 
 def is_compiled(module: nn.Module) -> bool:
@@ -125,6 +126,6 @@ def is_fused(module: nn.Module) -> bool:
     # diffusers leaves `fused_projections` set after unfuse_qkv_projections(); the processor tells which projections are used. That of
     # Flux goes by the setting itself
     processor = type(getattr(module, "processor", None)).__name__
-    return getattr(module, "fused_projections", False) and any(
-        kind in processor for kind in ("Fused", "Flux")
+    return getattr(module, "fused_projections", False) and (
+        "Fused" in processor or "Flux" in processor
     )

@@ -6,19 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import nn
 
 from findnemo.errors import ModelError
 from findnemo.models._base import Model
-from findnemo.models._modules import offloaded
+from findnemo.models._modules import SPARE, offloaded
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-SPARE = (
-    "safety_checker",
-    "feature_extractor",
-    "image_encoder",
-    "watermarker",
-)  # findnemo asks nothing of them
 FOR = {
     "tokenizer": "reads captions with it",
     "text_encoder": "encodes captions with it",
@@ -39,13 +33,11 @@ def check_parts(adapter: type[Model], pipeline: Any) -> None:
     """Raises ModelError naming the parts that a live pipeline lacks, or of which only one half of a pair is there."""
     kind = type(pipeline).__name__
     _refuse_missing(adapter, f"this {kind}", lambda part: getattr(pipeline, part, None) is not None)
-    for part in _there(adapter, pipeline):
-        module = getattr(pipeline, part)
-        if (
-            isinstance(module, torch.nn.Module)
-            and not offloaded(module)
-            and any(p.is_meta for p in module.parameters())
-        ):
+    for part in (*needed(adapter), *adapter.may_lack):
+        module = getattr(pipeline, part, None)
+        if not isinstance(module, nn.Module) or offloaded(module):
+            continue
+        if any(p.is_meta for p in module.parameters()):
             raise ModelError(
                 f"{part} of this {kind} has weights on the meta device, which holds none: its file lacks them, or they were never loaded; load the whole "
                 "model"
@@ -55,23 +47,18 @@ def check_parts(adapter: type[Model], pipeline: Any) -> None:
 def check_index(
     adapter: type[Model], index: Mapping[str, Any], source: str, folder: Path | None
 ) -> None:
-    """The same for what a model_index.json names, before anything of it is loaded. `folder`: where the parts lie, if that is known."""
-    named = {
-        part: home
-        for part, home in index.items()
-        if not part.startswith("_") and home not in (None, [None, None])
-    }
+    """Raises ModelError naming the parts that a model_index.json lacks, before anything of it is loaded.
+
+    `folder`: where the parts lie, if that is known; one of those that are named may be missing there.
+    """
+    named = {part: home for part, home in index.items() if home not in (None, [None, None])}
     _refuse_missing(adapter, source, lambda part: part in named)
-    gone = [
-        p
-        for p in (*needed(adapter), *adapter.may_lack)
-        if p in named and folder is not None and not (folder / p).is_dir()
-    ]
-    if gone:
-        raise ModelError(
-            f"{source} has no folder {gone[0]}, though its model_index.json names one ({named[gone[0]][-1]}); findnemo {_for(gone[0])}: copy the "
-            "whole model"
-        )
+    for part in (*needed(adapter), *adapter.may_lack):
+        if part in named and folder is not None and not (folder / part).is_dir():
+            raise ModelError(
+                f"{source} has no folder {part}, though its model_index.json names one ({named[part][-1]}); findnemo {_for(part)}: copy the "
+                "whole model"
+            )
 
 
 def left_out(index: Mapping[str, Any], folder: Path | None) -> list[str]:
@@ -80,31 +67,16 @@ def left_out(index: Mapping[str, Any], folder: Path | None) -> list[str]:
     A safety checker is nothing without its feature extractor.
     """
     none = [part for part, home in index.items() if home == [None, None]]
-    gone = [
-        part
-        for part in SPARE
-        if part in index and part not in none and folder is not None and not _usable(folder / part)
-    ]
-    if (
-        "feature_extractor" in gone
-        and "safety_checker" not in [*none, *gone]
-        and "safety_checker" in index
-    ):
+    spare = [part for part in SPARE if part in index and part not in none]
+    gone = [part for part in spare if folder is not None and not _usable(folder / part)]
+    if "feature_extractor" in gone and "safety_checker" in {*spare} - {*gone}:
         gone.append("safety_checker")
     return [*none, *gone]
 
 
 def _usable(folder: Path) -> bool:
-    files = [f.suffix for f in folder.iterdir()] if folder.is_dir() else []
-    return bool(files) and (
-        ".safetensors" in files or not any(suffix in PICKLES for suffix in files)
-    )
-
-
-def _there(adapter: type[Model], pipeline: Any) -> list[str]:
-    return [
-        p for p in (*needed(adapter), *adapter.may_lack) if getattr(pipeline, p, None) is not None
-    ]
+    suffixes = {f.suffix for f in folder.iterdir()} if folder.is_dir() else set()
+    return bool(suffixes) and (".safetensors" in suffixes or suffixes.isdisjoint(PICKLES))
 
 
 def _refuse_missing(adapter: type[Model], what: str, has: Callable[[str], bool]) -> None:

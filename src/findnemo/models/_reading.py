@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from findnemo.errors import ModelError
@@ -25,8 +25,7 @@ def converted(caption: str, tokenizer: Any) -> str:
     """A caption as pipelines with textual inversions write it: a token of several vectors is several tokens."""
     from diffusers.loaders.textual_inversion import TextualInversionLoaderMixin
 
-    made: str = TextualInversionLoaderMixin().maybe_convert_prompt(caption, tokenizer)
-    return made
+    return str(TextualInversionLoaderMixin().maybe_convert_prompt(caption, tokenizer))
 
 
 def lowered(caption: str, tokenizer: Any) -> str:
@@ -38,11 +37,10 @@ def cleaned(caption: str, tokenizer: Any) -> str:
     """A caption as PixArt cleans it, without addresses and marks."""
     from diffusers import PixArtAlphaPipeline
 
-    bare: Any = PixArtAlphaPipeline.__new__(
-        PixArtAlphaPipeline
-    )  # cleaning asks nothing of a pipeline's parts
-    (made,) = bare._text_preprocessing(caption, clean_caption=True)
-    return str(made)
+    # cleaning asks nothing of a pipeline's parts
+    bare: Any = PixArtAlphaPipeline.__new__(PixArtAlphaPipeline)
+    (text,) = bare._text_preprocessing(caption, clean_caption=True)
+    return str(text)
 
 
 @dataclass(frozen=True)
@@ -68,61 +66,48 @@ def cut(readers: Sequence[Reader], caption: str) -> str:
     >>> cut(readers, "a red star"), cut(readers, "star " * 90)
     ('', 'the caption has 92 tokens, the model reads the first 77')
     """
-    found = dict.fromkeys((reader.name, reader.count(caption), reader.limit) for reader in readers)
-    if not any(count > limit for _, count, limit in found):
+    counts = dict.fromkeys((reader.name, reader.count(caption), reader.limit) for reader in readers)
+    if not any(count > limit for _, count, limit in counts):
         return ""
-    if len({(count, limit) for _, count, limit in found}) == 1:
-        ((_, count, limit), *_) = found
-        return f"the caption has {count} tokens, the model reads the first {limit}"
-    first, *others = sorted(
-        found, key=lambda one: one[1] <= one[2]
-    )  # those that read less than all come first
-    name, total, limit = first
+    # those that read less than all come first
+    (name, total, limit), *others = sorted(counts, key=lambda one: one[1] <= one[2])
+    if len({(count, limit) for _, count, limit in counts}) == 1:
+        return f"the caption has {total} tokens, the model reads the first {limit}"
     return ", ".join(
-        [f"{total} tokens; {name} reads {limit} of them", *(_part(one, total) for one in others)]
+        [f"{total} tokens; {name} reads {limit} of them", *(_share(*one, total) for one in others)]
     )
 
 
-def _part(one: tuple[str, int, int], total: int) -> str:
-    name, count, limit = one
-    return (
-        f"{name} all"
-        if count <= limit
-        else f"{name} {limit} of {'them' if count == total else count}"
-    )
+def _share(name: str, count: int, limit: int, total: int) -> str:
+    if count <= limit:
+        return f"{name} all"
+    return f"{name} {limit} of {'them' if count == total else count}"
 
 
-def kind_of(encoder: Any) -> str:
+def encoder_kind(encoder: Any) -> str:
     """What a text encoder is called in messages."""
     kind = type(encoder).__name__
-    return next((known for known in KINDS if known in kind), kind)
+    return next((short for short in KINDS if short in kind), kind)
 
 
-def named(readers: Sequence[tuple[str, Reader]]) -> tuple[Reader, ...]:
-    """Readers told apart where several of one kind read differently: by the pipeline's name of each."""
-    several = Counter(
-        name for name, _ in dict.fromkeys((reader.name, reader.limit) for _, reader in readers)
-    )
+def distinct(readers: Mapping[str, Reader]) -> tuple[Reader, ...]:
+    """Readers by the pipeline's names of their encoders: that name is added where several of one kind read differently."""
+    limits = {(reader.name, reader.limit) for reader in readers.values()}
+    several = Counter(name for name, _ in limits)
     return tuple(
-        Reader(f"{r.name} ({part})", r.tokenizer, r.limit, r.prepared) if several[r.name] > 1 else r
-        for part, r in readers
+        replace(reader, name=f"{reader.name} ({part})") if several[reader.name] > 1 else reader
+        for part, reader in readers.items()
     )
 
 
-def positions(encoder: Any) -> int | None:
-    """Tokens that a text encoder has positions for; None where it has no such limit, as T5."""
-    config = getattr(encoder, "config", None)
-    found = getattr(config, "max_position_embeddings", None)
-    return int(found) if isinstance(found, int) else None
-
-
-def fitting(own: int, tokenizer: Any, encoder: Any, part: str) -> int:
+def _fitting(own: int, tokenizer: Any, encoder: Any, part: str) -> int:
     """How many tokens of a caption a tokenizer shall give: `own`, or what the encoder has positions for, where that is less.
 
     Raises ModelError where neither says, or where no token of a caption is left beside start and end of text.
     """
-    most = positions(encoder)
-    limit = own if most is None else min(own, most)
+    # T5 has no such limit
+    most = getattr(getattr(encoder, "config", None), "max_position_embeddings", None)
+    limit = min(own, most) if isinstance(most, int) else own
     if limit >= ENDLESS:
         raise ModelError(
             f"{part} states no model_max_length, and its text encoder ({type(encoder).__name__}) no max_position_embeddings: how much of a "
@@ -139,10 +124,8 @@ def fitting(own: int, tokenizer: Any, encoder: Any, part: str) -> int:
 
 def usual_length(pipeline: Any) -> int:
     """Tokens of a prompt that a pipeline reads by default where it says so itself (PixArt, Stable Diffusion 3, FLUX)."""
-    length: int = (
-        inspect.signature(type(pipeline).encode_prompt).parameters["max_sequence_length"].default
-    )
-    return length
+    parameters = inspect.signature(type(pipeline).encode_prompt).parameters
+    return int(parameters["max_sequence_length"].default)
 
 
 def mend_limits(model: Any) -> None:
@@ -151,11 +134,12 @@ def mend_limits(model: Any) -> None:
     diffusers would fail on them. Raises ModelError where no length is known, or none of a caption is left.
     """
     for part, encoder in model.encoders:
-        tokenizer, reads = (getattr(model.pipeline, name, None) for name in (part, encoder))
+        tokenizer = getattr(model.pipeline, part, None)
+        reads = getattr(model.pipeline, encoder, None)
         if tokenizer is None or reads is None:
             continue
         stated = model.limit(part)
-        limit = fitting(stated, tokenizer, reads, part)
+        limit = _fitting(stated, tokenizer, reads, part)
         if limit < stated:
             tokenizer.model_max_length = limit
             if hasattr(model.pipeline, "tokenizer_max_length"):

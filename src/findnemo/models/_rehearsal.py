@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
-from findnemo.errors import FindnemoError, ModelError
+from findnemo.errors import FindnemoError, ModelError, first_line
 from findnemo.models._base import Model
-from findnemo.models._single_file import first_line
 from findnemo.runtime.memory import out_of_memory
 from findnemo.settings import PAPER
 
@@ -24,28 +23,28 @@ def rehearse(model: Model) -> None:
     What findnemo itself refuses is left to where it is asked for; so is a device that is full.
     """
     encoders = [part for pair in model.encoders for part in pair]
-    timestep = _tried(
-        model,
-        f"give timesteps of {PAPER.steps} steps",
-        ("scheduler",),
-        lambda: model.timesteps(PAPER.steps)[0],
-    )
-    text = _tried(model, "encode a caption", encoders, lambda: model.encode(["a"]))
-    small = (model.latent_shape[0], *(min(side, SMALL) for side in model.latent_shape[1:]))
-    latents = torch.zeros(1, *small, device=model.device, dtype=model.dtype)
-    if text is not None and timestep is not None:
-        at_it = (model.component, *encoders)
-        _tried(model, "predict noise", at_it, lambda: model.predict_noise(latents, timestep, text))
-    images = _tried(model, "decode a latent", ("vae",), lambda: model.decode(latents))
+    steps = PAPER.steps
+    tried = partial(_tried, model)
+    timesteps = tried(f"give timesteps of {steps} steps", ["scheduler"], model.timesteps, steps)
+    text = tried("encode a caption", encoders, model.encode, ["a"])
+    channels, *sides = model.latent_shape
+    small = [min(side, SMALL) for side in sides]
+    latents = torch.zeros(1, channels, *small, device=model.device, dtype=model.dtype)
+    if text is not None and timesteps is not None:
+        parts = [model.component, *encoders]
+        tried("predict noise", parts, model.predict_noise, latents, timesteps[0], text)
+    images = tried("decode a latent", ["vae"], model.decode, latents)
     if images is not None:
-        _tried(model, "encode an image", ("vae",), lambda: model.encode_images(images))
+        tried("encode an image", ["vae"], model.encode_images, images)
 
 
-def _tried(model: Model, what: str, parts: Any, answer: Callable[[], Any]) -> Any:
-    """The answer; None where findnemo refuses it, or the device has no room."""
-    with _same_draws():
+def _tried(
+    model: Model, what: str, parts: list[str], question: Callable[..., Any], *args: Any
+) -> Any:
+    """The answer; None where findnemo refuses it, or the device has no room. Random numbers are drawn as if nothing had been asked."""
+    with torch.random.fork_rng(devices=[]):
         try:
-            return answer()
+            return question(*args)
         except FindnemoError:
             return None
         except Exception as error:  # libraries raise anything on parts that do not fit
@@ -57,22 +56,14 @@ def _tried(model: Model, what: str, parts: Any, answer: Callable[[], Any]) -> An
             ) from error
 
 
-@contextmanager
-def _same_draws() -> Iterator[None]:
-    """Leave the generator of random numbers as it was."""
-    with torch.random.fork_rng(devices=[]):
-        yield
-
-
-def _described(model: Model, parts: Any) -> str:
-    there = [(name, getattr(model.pipeline, name, None)) for name in parts]
-    return ", ".join(
-        f"{name} {type(part).__name__}{_where(part)}" for name, part in there if part is not None
-    )
+def _described(model: Model, names: list[str]) -> str:
+    parts = {name: getattr(model.pipeline, name, None) for name in names}
+    there = {name: part for name, part in parts.items() if part is not None}
+    return ", ".join(f"{name} {type(part).__name__}{_where(part)}" for name, part in there.items())
 
 
 def _where(part: Any) -> str:
     first = next(part.parameters(), None) if isinstance(part, torch.nn.Module) else None
-    return (
-        "" if first is None else f" ({str(first.dtype).removeprefix('torch.')} on {first.device})"
-    )
+    if first is None:
+        return ""
+    return f" ({str(first.dtype).removeprefix('torch.')} on {first.device})"

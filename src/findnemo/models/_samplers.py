@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
-from findnemo.errors import InputError
+from findnemo.errors import InputError, first_line
+from findnemo.runtime.state import spare_scheduler
 
 SAMPLERS = {
     "DDIM": "DDIMScheduler",
@@ -20,11 +21,20 @@ SAMPLERS = {
     "Heun": "HeunDiscreteScheduler",
 }
 
-SCHEDULE = (
-    "prediction_type",
-    "trained_betas",
-    "rescale_betas_zero_snr",
-)  # what a sampler must know of the noise schedule
+# what a sampler must know of the noise schedule
+SCHEDULE = ("prediction_type", "trained_betas", "rescale_betas_zero_snr")
+
+# what only a new sampler has
+_FIXED: dict[str, dict[str, Any]] = {"PNDMScheduler": {"skip_prk_steps": True}}
+
+
+def explicit(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A scheduler's settings, those included that nobody set: diffusers would give another scheduler its own defaults for them.
+
+    >>> explicit({"timestep_spacing": "linspace", "_use_default_values": ["timestep_spacing"]})
+    {'timestep_spacing': 'linspace'}
+    """
+    return {name: value for name, value in config.items() if name != "_use_default_values"}
 
 
 def sampler_name(name: str) -> str:
@@ -33,10 +43,10 @@ def sampler_name(name: str) -> str:
     >>> sampler_name("ddim")
     'DDIM'
     """
-    known = {one.casefold(): one for one in SAMPLERS}
-    if name.casefold() not in known:
+    names = {one.casefold(): one for one in SAMPLERS}
+    if name.casefold() not in names:
         raise InputError(f"sampler {name!r:.60} is not known: use one of {', '.join(SAMPLERS)}")
-    return known[name.casefold()]
+    return names[name.casefold()]
 
 
 def fitting(scheduler: Any) -> dict[str, str]:
@@ -47,28 +57,26 @@ def fitting(scheduler: Any) -> dict[str, str]:
     """
     import diffusers
 
-    known = {"": type(scheduler).__name__}
+    samplers = {"": type(scheduler).__name__}
     if scheduler.config.get("original_inference_steps") is not None:
-        return known
-    kinds = {name: getattr(diffusers, kind) for name, kind in SAMPLERS.items()}
-    asked = [setting for setting in SCHEDULE if scheduler.config.get(setting)]
-    return known | {
-        name: kind.__name__
-        for name, kind in kinds.items()
-        if kind in scheduler.compatibles
-        and all(setting in inspect.signature(kind.__init__).parameters for setting in asked)
-    }
+        return samplers
+    needed = {setting for setting in SCHEDULE if scheduler.config.get(setting)}
+    for name, class_name in SAMPLERS.items():
+        kind = getattr(diffusers, class_name)
+        if kind in scheduler.compatibles and needed <= {*signature(kind.__init__).parameters}:
+            samplers[name] = kind.__name__
+    return samplers
 
 
 def sampler_class(samplers: Mapping[str, str], name: str | None) -> str:
     """The class of a sampler, of those that fit a model (`Model.samplers`); None is the checkpoint's own. Raises InputError."""
-    known = "" if name is None else sampler_name(name)
-    if known not in samplers:
+    wanted = "" if name is None else sampler_name(name)
+    if wanted not in samplers:
         raise InputError(
-            f"sampler {name!r} ({SAMPLERS[known]}) does not fit the model's {samplers['']}: leave it out, or use one of "
+            f"sampler {name!r} ({SAMPLERS[wanted]}) does not fit the model's {samplers['']}: leave it out, or use one of "
             f"{', '.join(n for n in samplers if n) or 'none, for it has only its own'}"
         )
-    return samplers[known]
+    return samplers[wanted]
 
 
 @contextmanager
@@ -80,20 +88,15 @@ def sampling(model: Any, name: str | None) -> Iterator[None]:
     """
     import diffusers
 
-    from findnemo.models._base import explicit
-
-    own = model.pipeline.scheduler
     if name is None:
         yield
         return
     kind = getattr(diffusers, sampler_class(model.samplers, name))
-    model.pipeline.scheduler = kind.from_config(
-        {"clip_sample": False, **explicit(own.config), **_FIXED.get(kind.__name__, {})}
-    )
-    try:
+    own = explicit(model.pipeline.scheduler.config)
+    with spare_scheduler(model.pipeline):
+        config = {"clip_sample": False, **own, **_FIXED.get(kind.__name__, {})}
+        model.pipeline.scheduler = kind.from_config(config)
         yield
-    finally:
-        model.pipeline.scheduler = own
 
 
 def check_steps(scheduler: Any, steps: int) -> None:
@@ -107,8 +110,5 @@ def check_steps(scheduler: Any, steps: int) -> None:
         copy.deepcopy(scheduler).set_timesteps(steps)
     except ValueError as error:
         raise InputError(
-            f"a {type(scheduler).__name__} cannot make images in {steps} steps ({str(error).splitlines()[0]:.200})"
+            f"a {type(scheduler).__name__} cannot make images in {steps} steps ({first_line(error):.200})"
         ) from error
-
-
-_FIXED: dict[str, dict[str, Any]] = {"PNDMScheduler": {"skip_prk_steps": True}}

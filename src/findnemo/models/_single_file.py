@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from findnemo.errors import InputError, ModelError
+from findnemo.errors import InputError, ModelError, first_line
 from findnemo.files.sizes import JSON_BYTES, checked
 from findnemo.files.tensors import Entry, read_header
 from findnemo.models._marks import (
@@ -27,19 +27,15 @@ from findnemo.models._marks import (
     marks_of,
     values_look_like,
 )
+from findnemo.models._modules import networks_of
 from findnemo.runtime.notices import notice
 
-HOMES = (
-    None,
-    "diffusers",
-    "transformers",
-    "stable_diffusion",
-    "deepfloyd_if",
-)  # where the classes of a pipeline's parts may come from
-FOREIGN = re.compile(
-    r"Auto[A-Z].*|.*Pipeline.*|Modular.*"
-)  # classes that look for others, by what a file says
-UNET, INPUT, OUTPUT = "model.diffusion_model.", "input_blocks.0.0.weight", "out.2.weight"
+# where classes of a pipeline's parts may come from
+HOMES = (None, "diffusers", "transformers", "stable_diffusion", "deepfloyd_if")
+# classes that look for others, by what a file says
+FOREIGN = re.compile(r"Auto[A-Z].*|.*Pipeline.*|Modular.*")
+UNET = "model.diffusion_model."  # how keys of the U-Net begin
+FIRST, LAST = "input_blocks.0.0.weight", "out.2.weight"  # its convolutions
 
 
 @dataclass(frozen=True)
@@ -84,20 +80,19 @@ def kind_of(path: Path, tensors: Mapping[str, Entry]) -> str | None:
 
     Raises InputError for a file that is no checkpoint, ModelError for inpainting and editing variants.
     """
-    if UNET + INPUT not in tensors:
+    if UNET + FIRST not in tensors:
         for pattern, what in OTHERS:
             if any(re.search(pattern, key) for key in tensors):
                 raise InputError(f"{path} is {what}")
         return None
-    takes, gives = (tensors[UNET + key].shape[axis] for key, axis in ((INPUT, 1), (OUTPUT, 0)))
+    takes = tensors[UNET + FIRST].shape[1]
+    gives = tensors[UNET + LAST].shape[0]
     if takes != gives:
         raise ModelError(
             f"the U-Net of {path} takes {takes} channels and returns {gives}: inpainting and editing variants are not supported"
         )
-    found = [
-        name for name, kind in KINDS.items() if any(key.startswith(kind.text) for key in tensors)
-    ]
-    return found[0] if found else None
+    beginnings = ((name, kind.text) for name, kind in KINDS.items())
+    return next((n for n, text in beginnings if any(k.startswith(text) for k in tensors)), None)
 
 
 def configuration(path: Path, config: str | None) -> Path:
@@ -113,8 +108,10 @@ def configuration(path: Path, config: str | None) -> Path:
             f"{path} is no whole {', '.join(KINDS)} checkpoint as far as its keys tell: give config=, a diffusers directory or hub "
             "id of the same architecture"
         )
-    usual = kind.hub if kind else ""
-    folder = _folder(usual, f"{path.name} is {name}") if config is None else _folder(config, None)
+    if config is None and kind is not None:
+        folder = _folder(kind.hub, f"{path.name} is {name}, whose configuration usually comes from")
+    else:
+        folder = _folder(str(config), "no configuration")
     pipeline = pipeline_class(folder)
     if kind is not None and pipeline != kind.pipeline:
         raise InputError(
@@ -125,21 +122,21 @@ def configuration(path: Path, config: str | None) -> Path:
 
 def pipeline_class(folder: Path) -> str:
     """The pipeline class that a configuration names. Raises InputError if it names code beside diffusers and transformers."""
-    if not (folder / "model_index.json").is_file():
-        raise InputError(
-            f"the configuration {folder} has no model_index.json that names a pipeline"
-        )
+    return str(_index(folder)["_class_name"])
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    lacks = f"the configuration {folder} has no model_index.json that names a pipeline"
+    file = folder / "model_index.json"
+    if not file.is_file():
+        raise InputError(lacks)
     try:
-        index = json.loads(
-            checked(folder / "model_index.json", JSON_BYTES).read_text(encoding="utf-8")
-        )
-        named = str(index["_class_name"])
+        index: dict[str, Any] = json.loads(checked(file, JSON_BYTES).read_text(encoding="utf-8"))
+        str(index["_class_name"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(
-            f"the configuration {folder} has no model_index.json that names a pipeline ({error!s:.200})"
-        ) from error
+        raise InputError(f"{lacks} ({error!s:.200})") from error
     refuse_code(index, f"the configuration {folder}")
-    return named
+    return index
 
 
 def refuse_code(index: Mapping[str, Any], what: str) -> None:
@@ -159,8 +156,11 @@ def refuse_code(index: Mapping[str, Any], what: str) -> None:
             )
 
 
-def _folder(config: str, told: str | None) -> Path:
-    """The directory of a configuration, from the hub or its local cache if it is no directory; weights are not asked for."""
+def _folder(config: str, what: str) -> Path:
+    """The directory of a configuration, from the hub or its local cache if it is no directory; weights are not asked for.
+
+    `what`: how a message begins that names the hub id which gave nothing.
+    """
     if Path(config).is_dir():
         return Path(config)
     if Path(config).exists() or config.startswith((".", "/", "~")):
@@ -168,30 +168,14 @@ def _folder(config: str, told: str | None) -> Path:
             f"the configuration {config} is not a directory: give a diffusers directory or a hub id"
         )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-    )
+    from huggingface_hub.errors import HFValidationError
 
     files = ["*.json", "*/*.json", "*.txt", "*/*.txt"]
     try:
         return Path(snapshot_download(config, allow_patterns=files))
-    except (
-        OSError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-    ) as error:
-        why = (
-            f"{told}, whose configuration usually comes from {config}"
-            if told
-            else f"no configuration {config}"
-        )
+    except (OSError, HFValidationError) as error:
         raise InputError(
-            f"{why}: neither the hub nor its local cache gave it; give config=, a diffusers directory of the same architecture "
+            f"{what} {config}: neither the hub nor its local cache gave it; give config=, a diffusers directory of the same architecture "
             "(its JSON and tokenizer files are enough)"
         ) from error
 
@@ -209,13 +193,9 @@ def from_single_file(path: Path, folder: Path, dtype: torch.dtype, usual: bool =
             f"{pipeline_type.__name__} cannot be loaded from a single file: give a diffusers directory"
         )
     takes = inspect.signature(pipeline_type.__init__).parameters
-    scheduler = _predicting(path, folder, _scheduler(path, folder), usual)
-    options = {
-        "scheduler": scheduler,
-        "safety_checker": None,
-        "feature_extractor": None,
-        "requires_safety_checker": False,
-    }
+    options = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    options["scheduler"] = _predicting(path, folder, _scheduler(path, folder), usual)
+    lacks = f"{path} lacks weights that the configuration {folder} asks for: give that of the model that the file was made from"
     try:
         pipeline = pipeline_type.from_single_file(
             str(path),
@@ -225,14 +205,14 @@ def from_single_file(path: Path, folder: Path, dtype: torch.dtype, usual: bool =
             **{name: value for name, value in options.items() if name in takes},
         )
     except NotImplementedError as error:  # of a weight that got no value, when it is moved
-        raise ModelError(_lacking(path, folder)) from error
+        raise ModelError(lacks) from error
     except Exception as error:  # libraries raise anything on configurations made to break them
         raise ModelError(
             f"{path} cannot be loaded with the configuration {folder}: {first_line(error)}"
         ) from error
-    parts = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
-    if any(value.is_meta for part in parts for value in part.state_dict().values()):
-        raise ModelError(_lacking(path, folder))
+    networks = networks_of(pipeline).values()
+    if any(value.is_meta for network in networks for value in network.state_dict().values()):
+        raise ModelError(lacks)
     return pipeline
 
 
@@ -241,20 +221,12 @@ def _scheduler(path: Path, folder: Path) -> Any:
     import diffusers
 
     try:
-        index = json.loads(
-            checked(folder / "model_index.json", JSON_BYTES).read_text(encoding="utf-8")
-        )
-        return getattr(diffusers, index["scheduler"][1]).from_pretrained(
-            folder, subfolder="scheduler", local_files_only=True
-        )
+        kind = getattr(diffusers, _index(folder)["scheduler"][1])
+        return kind.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
     except Exception as error:  # libraries raise anything on configurations made to break them
         raise ModelError(
             f"{path} cannot be loaded with the configuration {folder}: {first_line(error)}"
         ) from error
-
-
-def _lacking(path: Path, folder: Path) -> str:
-    return f"{path} lacks weights that the configuration {folder} asks for: give that of the model that the file was made from"
 
 
 def _predicting(path: Path, folder: Path, scheduler: Any, usual: bool) -> Any:
@@ -266,36 +238,31 @@ def _predicting(path: Path, folder: Path, scheduler: Any, usual: bool) -> Any:
     tensors, metadata = read_header(path)
     marks = marks_of(path, tensors, metadata)
     said = agreed(path, marks)
-    found = contradiction(marks, scheduler.config)
+    contradicted = contradiction(marks, scheduler.config)
     if usual and PREDICTION not in said:
         _refuse_other_values(path, tensors, scheduler)
-    if found is None:
+    if contradicted is None:
         return scheduler
-    mark, configured = found
+    mark, configured = contradicted
     if not usual:
         name = "predicts" if mark.what == PREDICTION else f"has {mark.what}"
         raise ModelError(
             f"{mark.where} of {path} says that it {name} {mark.value}, the configuration says {configured} ({folder}): leave config= out "
             f"to believe the file, or give one whose scheduler says {mark.value}; if the file is wrong, load it as a diffusers directory"
         )
-    told = ", ".join(f"{what} is {value}" for what, value in said.items())
-    notice(
-        f"{path} says that {told} ({', '.join(mark.where for mark in marks)}): believed, against the usual configuration"
-    )
+    settings = ", ".join(f"{what} is {value}" for what, value in said.items())
+    places = ", ".join(mark.where for mark in marks)
+    notice(f"{path} says that {settings} ({places}): believed, against the usual configuration")
     return believing(scheduler, said)
 
 
 def _refuse_other_values(path: Path, tensors: Mapping[str, Entry], scheduler: Any) -> None:
     if kind_of(path, tensors) != "Stable Diffusion 2.x":
         return
-    looks, configured = values_look_like(path, tensors, UNET), scheduler.config.get(PREDICTION)
+    looks = values_look_like(path, tensors, UNET)
+    configured = scheduler.config.get(PREDICTION)
     if looks is not None and looks != configured:
         raise ModelError(
             f"{path} does not say whether it predicts noise or v, and its values look like {looks}, not {configured} as its usual "
             "configuration says: give config=, stabilityai/stable-diffusion-2-1-base for epsilon, stabilityai/stable-diffusion-2-1 for v"
         )
-
-
-def first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -14,168 +14,126 @@ from torch import nn
 
 # configuration that says where a model comes from, how it was trained or what else than its output is returned
 SILENT = {
-    *(
-        "name_or_path",
-        "transformers_version",
-        "torch_dtype",
-        "dtype",
-        "architectures",
-        "model_type",
-        "return_dict",
-        "use_cache",
-    ),
-    *(
-        "output_attentions",
-        "output_hidden_states",
-        "torchscript",
-        "id2label",
-        "label2id",
-        "problem_type",
-        "task_specific_params",
-    ),
-    *(
-        "dropout",
-        "attention_dropout",
-        "dropout_rate",
-        "classifier_dropout",
-        "initializer_range",
-        "initializer_factor",
-    ),
+    *("name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures"),
+    *("model_type", "return_dict", "use_cache", "output_attentions", "output_hidden_states"),
+    *("torchscript", "id2label", "label2id", "problem_type", "task_specific_params"),
+    *("dropout", "attention_dropout", "dropout_rate", "classifier_dropout"),
+    *("initializer_range", "initializer_factor", "training", "gradient_checkpointing"),
+    *("inplace", "name", "p", "fused_projections", "use_slicing", "tokenizer_class"),
     "vocab_size",  # which the shape of the embedding and the tokenizer tell, and diffusers forgets to put back
     "lora_scale",  # left behind by a fused adapter, read by nothing
-    *(
-        "training",
-        "gradient_checkpointing",
-        "inplace",
-        "name",
-        "p",
-        "fused_projections",
-        "use_slicing",
-        "tokenizer_class",
-    ),
 }
 SHAPES = {  # attributes of modules that the shapes of their weights tell
     *("in_features", "out_features", "in_channels", "out_channels", "num_channels", "channels"),
     *("num_embeddings", "embedding_dim", "normalized_shape", "sparse", "scale_grad_by_freq"),
 }
-SAME_WAYS = re.compile(
-    "XFormers|Sliced|Fused|Flash|2_0|NPU|XLA"
-)  # of computing the same attention: what their names add
+UNTELLING = SILENT | SHAPES
+# what the names of other ways of computing the same attention add
+SAME_WAYS = re.compile("XFormers|Sliced|Fused|Flash|2_0|NPU|XLA")
 USUAL_WAYS = {f"{kind}Processor" for kind in ("Attn", "AttnAddedKV", "JointAttn", "FluxAttn")}
-FUSED = {
-    "to_qkv",
-    "to_kv",
-    "to_added_qkv",
-}  # copies of projections, which a fused model is refused for and another does not use
+# copies of projections, which a fused model is refused for and another does not use
+FUSED = {"to_qkv", "to_kv", "to_added_qkv"}
 LONG = 32  # numbers of a list that are kept as they are
 
 
 def settings_of(module: nn.Module) -> dict[str, Any]:
     """The configuration of a module, and what somebody has set in its modules beside it."""
     config: Any = getattr(module, "config", {})
-    ours = hasattr(
-        config, "to_diff_dict"
-    )  # of transformers, with settings that every model has and most do not use
-    known = config.to_dict() if ours else dict(config)
-    usual = _usual() if ours else {}
-    heard = {
-        n: v
-        for n, v in known.items()
-        if n not in SILENT and n[0] != "_" and (n not in usual or usual[n] != v)
+    # a configuration of transformers has settings that every model has and most do not use
+    of_transformers = hasattr(config, "to_diff_dict")
+    values = config.to_dict() if of_transformers else dict(config)
+    usual = _usual() if of_transformers else {}
+    telling = {
+        name: value
+        for name, value in values.items()
+        if name not in SILENT and name[0] != "_" and (name not in usual or usual[name] != value)
     }
-    return {"class": type(module).__name__} | plain(heard) | _by_hand(module, known)
+    return {"class": type(module).__name__} | plain(telling) | _by_hand(module, values)
 
 
 @lru_cache(maxsize=1)
 def _usual() -> dict[str, Any]:
     from transformers import PretrainedConfig
 
-    known: dict[str, Any] = PretrainedConfig().to_dict()
-    return known
+    return dict(PretrainedConfig().to_dict())
 
 
 def _by_hand(module: nn.Module, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Class.attribute -> what it is now, where that is not what the configuration gives (heads, an activation, FreeU); Class.modules -> how many
-    modules of a class are there, or missing, that should not be."""
+    """What somebody has set in a module's modules.
+
+    Class.attribute -> what it is now, where that is not what the configuration gives (heads, an activation, FreeU). Class.modules -> how many
+    modules of a class are there, or missing, that should not be.
+    """
+    public = {name: value for name, value in config.items() if name[0] != "_"}
     kind: Any = type(module)
-    made = _made(
-        kind,
-        json.dumps({n: v for n, v in config.items() if n[0] != "_"}, sort_keys=True, default=str),
-    )
-    if made is None:
+    usual = _configured(kind, json.dumps(public, sort_keys=True, default=str))
+    if usual is None:
         return {}
-    now, found = _structure(module), {}  # type: tuple[Any, dict[str, dict[str, Any]]]
-    for path in {**made, **now}:
-        (then_kind, then), (now_kind, attributes) = (
-            made.get(path, ("", {})),
-            now.get(path, ("", {})),
-        )
-        if then_kind != now_kind:
-            found.setdefault(f"{now_kind or then_kind}.modules", {})[path] = bool(now_kind)
+    now = _structure(module)
+    changes: dict[str, dict[str, Any]] = {}
+    for path in {**usual, **now}:
+        usual_kind, then = usual.get(path, ("", {}))
+        kind, attributes = now.get(path, ("", {}))
+        if usual_kind != kind:
+            changes.setdefault(f"{kind or usual_kind}.modules", {})[path] = bool(kind)
             continue
         for name in {**then, **attributes}:
             if then.get(name) != attributes.get(name):
-                found.setdefault(f"{now_kind}.{name}", {})[path] = attributes.get(name)
-    return {name: _summary(values) for name, values in found.items()}
+                changes.setdefault(f"{kind}.{name}", {})[path] = attributes.get(name)
+    return {name: _summary(values) for name, values in changes.items()}
+
+
+Structure = dict[str, tuple[str, dict[str, Any]]]  # path -> class and attributes of a module
 
 
 @lru_cache(maxsize=16)
-def _made(kind: Any, config: str) -> dict[str, tuple[str, dict[str, Any]]] | None:
+def _configured(kind: Any, config: str) -> Structure | None:
     """The structure of a module as its configuration gives it, without weights; None where its class cannot be made from that alone."""
+    values = json.loads(config)
     try:
         with torch.device("meta"):
-            values = json.loads(config)
-            fresh = (
-                kind.from_config(values)
-                if hasattr(kind, "from_config")
-                else kind(kind.config_class.from_dict(values))
-            )
+            if hasattr(kind, "from_config"):
+                return _structure(kind.from_config(values))
+            return _structure(kind(kind.config_class.from_dict(values)))
     except Exception:  # classes of others, quantized models: anything may go wrong, and then their weights and configuration must do
         return None
-    return _structure(fresh)
 
 
-def _structure(module: nn.Module) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Path -> class and attributes of every module, adapters left out."""
+def _structure(module: nn.Module) -> Structure:
+    """The structure of a network, adapters left out."""
     return {path: (type(part).__name__, _attributes(part)) for path, part in _walk(module)}
 
 
 def _attributes(module: nn.Module) -> dict[str, Any]:
-    found = {
+    public = {name: value for name, value in vars(module).items() if name[0] != "_"}
+    settings = {
         name: list(value) if isinstance(value, tuple) else value
-        for name, value in vars(module).items()
-        if name[0] != "_"
-        and value is not None
-        and name not in SILENT
-        and name not in SHAPES
-        and _simple(value)
+        for name, value in public.items()
+        if value is not None and name not in UNTELLING and _simple(value)
     }
-    return found | ({"processor": kind} if (kind := _processor(module)) else {}) | replaced(module)
+    if processor := _processor(module):
+        settings["processor"] = processor
+    return settings | replaced(module)
 
 
 def replaced(thing: Any) -> dict[str, str]:
-    """Methods of an object that somebody has replaced on it alone: name -> by what. Those of libraries that move weights or compile, and our own,
-    give the same results."""
+    """Methods of an object that somebody has replaced on it alone: name -> by what.
+
+    Methods of libraries that move weights or compile, and our own, give the same results.
+    """
     own = vars(thing)
     if "_hf_hook" in own or "_diffusers_hook" in own or own.get("_compiled_call_impl") is not None:
         return {}
-    methods = {
-        name: value
-        for name, value in own.items()
-        if callable(value) and callable(getattr(type(thing), name, None))
-    }
     return {
-        name: f"replaced by {_origin(value)}" for name, value in methods.items() if _foreign(value)
+        name: f"replaced by {getattr(value, '__qualname__', type(value).__name__)}"
+        for name, value in own.items()
+        if callable(value) and callable(getattr(type(thing), name, None)) and _foreign(value)
     }
 
 
 def _foreign(method: Any) -> bool:
     maker = getattr(method, "__module__", None) or ""
     return not maker.startswith(("findnemo", "torch.", "accelerate", "peft"))
-
-
-def _origin(method: Any) -> str:
-    return str(getattr(method, "__qualname__", type(method).__name__))
 
 
 def _summary(values: Mapping[str, Any]) -> Any:
@@ -220,19 +178,18 @@ def plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _value(value: Any) -> Any:
     """A setting as JSON knows it; a long list as its length and digest."""
-    value = json.loads(
-        json.dumps(
-            value, default=lambda other: other.tolist() if hasattr(other, "tolist") else str(other)
-        )
-    )
-    return (
-        f"{len(value)} values ({short(value)})"
-        if isinstance(value, list) and len(value) > LONG
-        else value
-    )
+    value = json.loads(json.dumps(value, default=_encoded))
+    if isinstance(value, list) and len(value) > LONG:
+        return f"{len(value)} values ({short(value)})"
+    return value
+
+
+def _encoded(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def short(value: Any) -> str:
+    """16 digits of the SHA-256 of a value as JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

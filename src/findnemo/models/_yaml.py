@@ -23,18 +23,14 @@ def read_yaml(text: str) -> dict[str, Any]:
     """
     if "\0" in text:
         raise ValueError("it is no text")
-    lines = [
-        line.rstrip()
-        for line in text.splitlines()
-        if line.strip() and not line.lstrip().startswith(("#", "---"))
-    ]
+    lines = [line.rstrip() for line in text.splitlines()]
+    lines = [line for line in lines if line and not line.lstrip().startswith(("#", "---"))]
     if lines and lines[0].lstrip().startswith("{"):
         read = json.loads("\n".join(lines))
         return read if isinstance(read, dict) else {}
     root: dict[str, Any] = {}
-    places: list[tuple[int, dict[str, Any] | None]] = [
-        (-1, root)
-    ]  # indentation of a key, and the mapping under it, if any
+    # indentation of a key, and the mapping under it, if any
+    places: list[tuple[int, dict[str, Any] | None]] = [(-1, root)]
     for indent, key, value in _keys(lines):
         while places[-1][0] >= indent:
             places.pop()

@@ -45,24 +45,17 @@ class DeepFloyd(StableDiffusion):
         """The embeddings after the U-Net's own projection and the normalization of each attention."""
         unet: Any = self.denoiser
         projected = self.projected(text.tokens)
-        attentions = {
-            name: unet.get_submodule(name.rpartition(".")[0]) for name in self.value_layers
-        }
-        return {
-            n: a.norm_encoder_hidden_states(projected) if a.norm_cross else projected
-            for n, a in attentions.items()
-        }
+        inputs = {}
+        for name in self.value_layers:
+            attention = unet.get_submodule(name.rpartition(".")[0])
+            normalized = attention.norm_cross
+            inputs[name] = (
+                attention.norm_encoder_hidden_states(projected) if normalized else projected
+            )
+        return inputs
 
     def limit(self, part: str) -> int:
         return LONGEST
-
-    def tokens(self, prompt: str) -> list[str]:
-        tokenizer = self.pipeline.tokenizer
-        (prepared,) = self.pipeline._text_preprocessing(prompt)
-        return [
-            tokenizer.decode([i])
-            for i in tokenizer(prepared, truncation=True, max_length=self.longest).input_ids
-        ]
 
     def decode(self, latents: Tensor) -> Tensor:
         return latents.float()

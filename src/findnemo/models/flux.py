@@ -42,19 +42,18 @@ class Flux(JointAttention):
         return Text(embeds, of_width(pooled, self.pooled_width)).to(self.device, self.dtype)
 
     def velocity(self, latents: Tensor, timestep: float, text: Text) -> Tensor:
-        config, place, dtype = self.pipeline.transformer.config, latents.device, latents.dtype
-        count, channels, height, width = latents.shape
+        pipeline, device, dtype = self.pipeline, latents.device, latents.dtype
+        count, _, height, width = latents.shape
+        unguided = torch.full((count,), UNGUIDED, device=device)
         output = self.denoiser(
-            self.pipeline._pack_latents(latents.contiguous(), count, channels, height, width),
-            timestep=torch.full((count,), timestep, device=place, dtype=dtype) / 1000,
-            guidance=torch.full((count,), UNGUIDED, device=place)
-            if config.guidance_embeds
-            else None,
+            pipeline._pack_latents(latents.contiguous(), *latents.shape),
+            timestep=torch.full((count,), timestep, device=device, dtype=dtype) / 1000,
+            guidance=unguided if pipeline.transformer.config.guidance_embeds else None,
             pooled_projections=text.pooled,
             encoder_hidden_states=unfused(text.tokens),
-            txt_ids=torch.zeros(text.tokens.shape[1], 3, device=place, dtype=dtype),
-            img_ids=self.pipeline._prepare_latent_image_ids(
-                count, height // 2, width // 2, place, dtype
+            txt_ids=torch.zeros(text.tokens.shape[1], 3, device=device, dtype=dtype),
+            img_ids=pipeline._prepare_latent_image_ids(
+                count, height // 2, width // 2, device, dtype
             ),
             return_dict=False,
         )[0]
@@ -63,17 +62,15 @@ class Flux(JointAttention):
     def sample(
         self, prompts: str | list[str], each: int, seeds: Sequence[int], steps: int, guidance: float
     ) -> Tensor:
-        """The same as for other models, unpacked to (N, C, H, W). `guidance`: the embedded scale; a model without one ignores it."""
-        return self._unpacked(
-            super().sample(prompts, each, seeds, steps, guidance), *self.latent_shape[1:]
-        )
+        """Finished latents, (N, C, H, W). `guidance`: the embedded scale; a model without one ignores it."""
+        tokens = super().sample(prompts, each, seeds, steps, guidance)
+        return self._unpacked(tokens, *self.latent_shape[1:])
 
     def _unpacked(self, tokens: Tensor, height: int, width: int) -> Tensor:
         """(N, H / 2 * W / 2, 4 C) -> (N, C, H, W)."""
         scale = self.pipeline.vae_scale_factor
-        latents: Tensor = self.pipeline._unpack_latents(
-            tokens, height * scale, width * scale, scale
-        )
+        sides = height * scale, width * scale
+        latents: Tensor = self.pipeline._unpack_latents(tokens, *sides, scale)
         return latents
 
     def spacing(self, config: Any, steps: int) -> dict[str, Any]:

@@ -29,7 +29,8 @@ class PixArt(DiffusionModel):
     """
 
     component = "transformer"
-    predictions, where = ("epsilon",), " for PixArt"
+    predictions = ("epsilon",)
+    where = " for PixArt"
     prepared = staticmethod(cleaned)
 
     def limit(self, part: str) -> int:
@@ -91,7 +92,8 @@ class PixArt(DiffusionModel):
 
     def check_editable(self) -> None:
         super().check_editable()
-        channels, out = self.pipeline.transformer.config.in_channels, self.denoiser.out_channels
+        channels = self.pipeline.transformer.config.in_channels
+        out = self.denoiser.out_channels
         if out not in (channels, 2 * channels):
             raise ModelError(
                 f"the transformer takes {channels} channels and returns {out}: findnemo reads noise, alone or with a learned variance"

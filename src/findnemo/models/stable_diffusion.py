@@ -30,7 +30,8 @@ class StableDiffusion(DiffusionModel):
 
     changeable = True
     prepared = staticmethod(converted)
-    variances = 1  # channels that the U-Net returns for each of a latent: eps, and beside it a variance where that is learned
+    # channels that the U-Net returns for each of a latent: eps, and beside it a variance where that is learned
+    variances = 1
 
     def is_value_layer(self, name: str, module: nn.Module) -> bool:
         return name.endswith("attn2.to_v")
@@ -50,15 +51,13 @@ class StableDiffusion(DiffusionModel):
 
     @property
     def cross_attentions(self) -> dict[str, nn.Module]:
-        found = self.find("cross-attentions", lambda name, module: name.endswith(".attn2"))
-        return {name: found[name] for name in sorted(found, key=part_of)}
+        attentions = self.find("cross-attentions", lambda name, module: name.endswith(".attn2"))
+        return {name: attentions[name] for name in sorted(attentions, key=part_of)}
 
     def tokens(self, prompt: str) -> list[str]:
         tokenizer = self.pipeline.tokenizer
-        converted = self.pipeline.maybe_convert_prompt(
-            prompt, tokenizer
-        )  # as `encode_prompt` does for textual inversions
-        ids = tokenizer(converted, truncation=True, max_length=tokenizer.model_max_length).input_ids
+        text = self.prepared(prompt, tokenizer)
+        ids = tokenizer(text, truncation=True, max_length=self.limit("tokenizer")).input_ids
         return [tokenizer.decode([i]) for i in ids]
 
     @property
@@ -71,9 +70,8 @@ class StableDiffusion(DiffusionModel):
     @property
     def size(self) -> dict[str, int]:
         scale = getattr(self.pipeline, "vae_scale_factor", 1)  # DeepFloyd IF works on pixels
-        return dict(
-            zip(("height", "width"), (side * scale for side in self.latent_shape[1:]), strict=True)
-        )
+        _, height, width = self.latent_shape
+        return {"height": height * scale, "width": width * scale}
 
     def value_inputs(self, text: Text) -> dict[str, Tensor]:
         return {name: self.projected(tokens) for name, tokens in super().value_inputs(text).items()}
@@ -81,17 +79,14 @@ class StableDiffusion(DiffusionModel):
     def projected(self, tokens: Tensor) -> Tensor:
         """Embeddings as the cross-attentions see them: some U-Nets (DeepFloyd IF, Kolors) project them first."""
         unet: Any = self.denoiser
-        return (
-            applied(unet.encoder_hid_proj, tokens)
-            if unet.config.encoder_hid_dim_type == "text_proj"
-            else tokens
-        )
+        if unet.config.encoder_hid_dim_type != "text_proj":
+            return tokens
+        return applied(unet.encoder_hid_proj, tokens)
 
     def timesteps(self, steps: int) -> list[int]:
         scheduler = self.pipeline.scheduler
-        own = scheduler.config.get(
-            "original_inference_steps"
-        )  # the steps of a distillation, of which these are some (LCM, TCD)
+        # the steps of a distillation, of which these are some (LCM, TCD)
+        own = scheduler.config.get("original_inference_steps")
         if own is None:
             return super().timesteps(steps)
         if steps > own:
@@ -108,12 +103,12 @@ class StableDiffusion(DiffusionModel):
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Text:
-        options = {
-            "device": self.device,
-            "num_images_per_prompt": 1,
-            "do_classifier_free_guidance": False,
-        }
-        embeds, *others = self.pipeline.encode_prompt(list(prompts), **options)
+        embeds, *others = self.pipeline.encode_prompt(
+            list(prompts),
+            device=self.device,
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=False,
+        )
         self.tell_cut(prompts)
         return self.text_from(embeds, others).to(self.device, self.dtype)
 
@@ -129,16 +124,15 @@ class StableDiffusion(DiffusionModel):
 
     def conditions(self, text: Text) -> dict[str, Any]:
         self._check_prompt_suffices()
-        known = {"encoder_hidden_states": text.tokens}
-        return known if text.guidance is None else known | {"timestep_cond": text.guidance}
+        guidance = {} if text.guidance is None else {"timestep_cond": text.guidance}
+        return {"encoder_hidden_states": text.tokens, **guidance}
 
     def text_of(self, conditions: Mapping[str, Any]) -> Text:
         return Text(conditions["encoder_hidden_states"], guidance=conditions.get("timestep_cond"))
 
     def output(self, latents: Tensor, timestep: float | Tensor, text: Text) -> Tensor:
-        output: Tensor = self.denoiser(
-            latents, timestep, **self.conditions(text), return_dict=False
-        )[0]
+        prompts = self.conditions(text)
+        output: Tensor = self.denoiser(latents, timestep, **prompts, return_dict=False)[0]
         return output[:, : latents.shape[1]]
 
     def regression(
@@ -163,11 +157,9 @@ class StableDiffusion(DiffusionModel):
 
     def check_editable(self) -> None:
         super().check_editable()
-        channels, out = (
-            self.pipeline.unet.config.in_channels,
-            self.pipeline.unet.config.out_channels,
-        )
-        if out != self.variances * channels:
+        config = self.pipeline.unet.config
+        if config.out_channels != self.variances * config.in_channels:
             raise ModelError(
-                f"the U-Net takes {channels} channels and returns {out}: inpainting and editing variants are not supported"
+                f"the U-Net takes {config.in_channels} channels and returns {config.out_channels}: inpainting and editing variants are not "
+                "supported"
             )

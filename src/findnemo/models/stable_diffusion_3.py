@@ -41,11 +41,10 @@ class StableDiffusion3(JointAttention):
         return Text(embeds, of_width(pooled, self.pooled_width)).to(self.device, self.dtype)
 
     def velocity(self, latents: Tensor, timestep: float, text: Text) -> Tensor:
+        count = (len(latents),)
         output: Tensor = self.denoiser(
             latents,
-            timestep=torch.full(
-                (len(latents),), timestep, device=latents.device, dtype=torch.float32
-            ),
+            timestep=torch.full(count, timestep, device=latents.device, dtype=torch.float32),
             encoder_hidden_states=unfused(text.tokens),
             pooled_projections=text.pooled,
             return_dict=False,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -27,9 +28,8 @@ class StableDiffusionXL(StableDiffusion):
     def pooled_width(self) -> int:
         """Width of the pooled embedding that the U-Net takes."""
         config = self.pipeline.unet.config
-        return int(
-            config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-        )
+        sizes = 6 * config.addition_time_embed_dim
+        return int(config.projection_class_embeddings_input_dim - sizes)
 
     def text_from(self, embeds: Tensor, others: Sequence[Tensor]) -> Text:
         size = [side * self.pipeline.vae_scale_factor for side in self.latent_shape[1:]]
@@ -41,57 +41,52 @@ class StableDiffusionXL(StableDiffusion):
         text = self.encode([""])
         if not self.pipeline.config.force_zeros_for_empty_prompt or text.pooled is None:
             return text
-        return replace(
-            text, tokens=torch.zeros_like(text.tokens), pooled=torch.zeros_like(text.pooled)
-        )
+        zeros = torch.zeros_like
+        return replace(text, tokens=zeros(text.tokens), pooled=zeros(text.pooled))
 
     def conditions(self, text: Text) -> dict[str, Any]:
         added = {"text_embeds": text.pooled, "time_ids": text.sizes}
         return super().conditions(text) | {"added_cond_kwargs": added}
 
     def text_of(self, conditions: Mapping[str, Any]) -> Text:
+        text = super().text_of(conditions)
         added = conditions["added_cond_kwargs"]
-        return replace(
-            super().text_of(conditions), pooled=added["text_embeds"], sizes=added["time_ids"]
-        )
+        return replace(text, pooled=added["text_embeds"], sizes=added["time_ids"])
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
         vae = self.pipeline.vae
-        narrow = _overflows(vae)
-        vae.to(torch.float32 if narrow else vae.dtype)
-        try:
+        with _wide(vae):
             latents = super().encode_images(pixels)
-        finally:
-            vae.to(torch.float16 if narrow else vae.dtype)
-        if (normal := _normal(vae, latents)) is None:
-            return latents
-        mean, std = normal
-        return (latents - mean * vae.config.scaling_factor) / std
+        mean, std = _normal(vae, latents)
+        return latents if mean is None else (latents - mean * vae.config.scaling_factor) / std
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         vae = self.pipeline.vae
-        if (normal := _normal(vae, latents)) is not None:
-            mean, std = normal
+        mean, std = _normal(vae, latents)
+        if mean is not None:
             latents = latents * std + mean * vae.config.scaling_factor
-        if not _overflows(vae):
+        with _wide(vae):
             return super().decode(latents)
-        vae.to(torch.float32)
-        try:
-            return super().decode(latents)
-        finally:
-            vae.to(torch.float16)
 
 
-def _normal(vae: Any, latents: Tensor) -> tuple[Tensor, ...] | None:
-    """Mean and deviation (1, C, 1, 1) of an autoencoder that normalises its latents channel by channel; None for others."""
-    known = [vae.config.get("latents_mean"), vae.config.get("latents_std")]
-    if any(values is None for values in known):
-        return None
-    return tuple(torch.tensor(values).view(1, -1, 1, 1).to(latents) for values in known)
+def _normal(vae: Any, latents: Tensor) -> Any:
+    """Mean and deviation, both (1, C, 1, 1), of an autoencoder that normalises its latents channel by channel; (None, None) for others."""
+    values = [vae.config.get("latents_mean"), vae.config.get("latents_std")]
+    if None in values:
+        return None, None
+    return [torch.tensor(one).view(1, -1, 1, 1).to(latents) for one in values]
 
 
-def _overflows(vae: Any) -> bool:
-    """Whether half precision is too narrow for the autoencoder as it is."""
-    return vae.dtype == torch.float16 and bool(vae.config.get("force_upcast"))
+@contextmanager
+def _wide(vae: Any) -> Iterator[None]:
+    """An autoencoder for which half precision is too narrow in float32, while the context lasts; others as they are."""
+    if vae.dtype != torch.float16 or not vae.config.get("force_upcast"):
+        yield
+        return
+    vae.to(torch.float32)
+    try:
+        yield
+    finally:
+        vae.to(torch.float16)

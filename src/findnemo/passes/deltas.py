@@ -59,7 +59,7 @@ class Rows:
         self.timestep = model.timesteps(settings.steps)[settings.timestep]
         self.empty = None if settings.guidance is None else model.unconditional()
         self.latents = torch.cat([model.noise(prompt, [k], settings.seed) for prompt, k in rows])
-        self.batches = Batches(model.device, BATCH, self._forget)
+        self.batches = Batches(model.device, BATCH, release=self._forget)
         # with guidance a pass sees two texts: nothing that could be given back to both
         self._reuse = Reuse() if reuse and self.empty is None else None
         self._layers = list(model.layers_of("all")) if reuse else []

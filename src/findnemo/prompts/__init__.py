@@ -14,23 +14,19 @@ May be imported: the names below. May import: files and errors.
 """
 
 from findnemo.prompts._columns import CAPTION_COLUMNS, IMAGE_COLUMNS, TYPE_COLUMNS
-from findnemo.prompts._content import REFUSED_SUFFIXES
 from findnemo.prompts._formats import DELIMITERS
 from findnemo.prompts._reading import read_prompts, stream_prompts
-from findnemo.prompts._table import LONGEST, Prompt, PromptStream, PromptTable, repeated, skipped
+from findnemo.prompts._table import Prompt, PromptStream, PromptTable, repeated
 
 __all__ = [
     "CAPTION_COLUMNS",
     "DELIMITERS",
     "IMAGE_COLUMNS",
-    "LONGEST",
-    "REFUSED_SUFFIXES",
     "TYPE_COLUMNS",
     "Prompt",
     "PromptStream",
     "PromptTable",
     "read_prompts",
     "repeated",
-    "skipped",
     "stream_prompts",
 ]

@@ -12,6 +12,7 @@ CAPTION_COLUMNS = ("caption", "prompt", "text", "captions", "prompts")
 TYPE_COLUMNS = ("type", "kind", "memorization")
 IMAGE_COLUMNS = ("url", "image", "image_url", "image_path")
 _MOST_COLUMNS = 10_000
+_LISTED = 20  # columns that an error names
 
 
 def records(
@@ -31,43 +32,34 @@ def records(
 def columns_of(
     source: str, names: Sequence[str], column: str | None, hint: str = ""
 ) -> tuple[str, str | None, str | None]:
-    """The columns of captions, types and images. Two that could both be one of these are an error, not a guess. `hint`: what else to do
-    where there are no captions."""
-    found = [name for name in names if name == column] or captions_among(names, column)
-    if len(found) == 1:
-        return found[0], _first(source, names, TYPE_COLUMNS), _first(source, names, IMAGE_COLUMNS)
-    wanted = (
-        f"caption column ({', '.join(CAPTION_COLUMNS)})" if column is None else f"column {column!r}"
-    )
-    have = (
-        f"the columns are {_few([repr(name)[:60] for name in names], 20)}"
-        if names
-        else "there are no columns"
-    )
-    way_out = (
-        "choose one of them with --column" + ("" if found else hint)
-        if names
-        else "leave --column out"
-    )
-    raise InputError(f"{source}: {'more than one' if found else 'no'} {wanted}: {have}; {way_out}")
+    """The columns of captions, types and images. Two that could both be one of these are an error, not a guess.
+
+    `hint`: what else to do where there are no captions.
+    """
+    captions = [name for name in names if name == column] or captions_among(names, column)
+    if len(captions) == 1:
+        kind, image = _first(source, names, TYPE_COLUMNS), _first(source, names, IMAGE_COLUMNS)
+        return captions[0], kind, image
+    number = "more than one" if captions else "no"
+    wanted = f"column {column!r}"
+    if column is None:
+        wanted = f"caption column ({', '.join(CAPTION_COLUMNS)})"
+    if not names:
+        raise InputError(f"{source}: {number} {wanted}: there are no columns; leave --column out")
+    way_out = "choose one of them with --column" + ("" if captions else hint)
+    raise InputError(f"{source}: {number} {wanted}: {_listed(names)}; {way_out}")
 
 
 def _first(source: str, names: Sequence[str], known: Iterable[str]) -> str | None:
     """The first of `known` among the names, which must be there once."""
-    found = _matches(names, known)
-    if (
-        len(
-            same := [
-                name for name in found if name.strip().casefold() == found[0].strip().casefold()
-            ]
-        )
-        > 1
-    ):
-        have = _few([repr(name)[:60] for name in names], 20)
+    matches = _matches(names, known)
+    if not matches:
+        return None
+    if [folded(name) for name in matches].count(folded(matches[0])) > 1:
         raise InputError(
-            f"{source}: more than one column {same[0].strip()[:60]!r}: the columns are {have}; keep one, or rename the others"
+            f"{source}: more than one column {matches[0].strip()[:60]!r}: {_listed(names)}; keep one, or rename the others"
         )
-    return found[0] if found else None
+    return matches[0]
 
 
 def captions_among(names: Sequence[str], column: str | None) -> list[str]:
@@ -76,12 +68,12 @@ def captions_among(names: Sequence[str], column: str | None) -> list[str]:
 
 def _matches(names: Sequence[str], known: Iterable[str]) -> list[str]:
     """Those of `names` that are `known`, whatever their case, in the order of `known`."""
-    return [
-        name
-        for want in known
-        for name in names
-        if name.strip().casefold() == want.strip().casefold()
-    ]
+    return [name for want in known for name in names if folded(name) == folded(want)]
+
+
+def folded(name: str) -> str:
+    """A column's name without what two names of one column may differ in."""
+    return name.strip().casefold()
 
 
 def keys(values: Iterable[Any]) -> list[str]:
@@ -93,6 +85,6 @@ def keys(values: Iterable[Any]) -> list[str]:
     return list(names)
 
 
-def _few(items: Sequence[str], most: int = 5) -> str:
-    more = [f"and {len(items) - most} more"] if len(items) > most else []
-    return ", ".join([*items[:most], *more])
+def _listed(names: Sequence[str]) -> str:
+    more = [f"and {len(names) - _LISTED} more"] if len(names) > _LISTED else []
+    return f"the columns are {', '.join([*(repr(name)[:60] for name in names[:_LISTED]), *more])}"

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import IO
 
 from findnemo.errors import InputError
-from findnemo.prompts._columns import CAPTION_COLUMNS, IMAGE_COLUMNS, TYPE_COLUMNS
+from findnemo.prompts._columns import CAPTION_COLUMNS, IMAGE_COLUMNS, TYPE_COLUMNS, folded
 from findnemo.prompts._csv import rows_of
 from findnemo.prompts._formats import (
     Reader,
@@ -20,61 +20,27 @@ from findnemo.prompts._formats import (
     read_parquet,
     read_text,
 )
-from findnemo.prompts._kinds import HEAD, kind_of
-from findnemo.prompts._lines import decoded, lines_of
+from findnemo.prompts._kinds import EXPORT, HEAD, kind_of
+from findnemo.prompts._lines import beginning, decoded, lines_of
 from findnemo.prompts._table import LONGEST
 
-REFUSED_SUFFIXES = (
-    *(
-        ".xlsx",
-        ".xls",
-        ".ods",
-        ".pkl",
-        ".pickle",
-        ".pt",
-        ".pth",
-        ".ckpt",
-        ".bin",
-        ".joblib",
-        ".npy",
-        ".npz",
-    ),
-    *(
-        ".safetensors",
-        ".feather",
-        ".arrow",
-        ".pdf",
-        ".docx",
-        ".db",
-        ".sqlite",
-        ".gz",
-        ".bz2",
-        ".xz",
-        ".zst",
-        ".zip",
-    ),
-)
+_REFUSED = (
+    ".xlsx", ".xls", ".ods", ".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".joblib", ".npy", ".npz",
+    ".safetensors", ".feather", ".arrow", ".pdf", ".docx", ".db", ".sqlite",
+    ".gz", ".bz2", ".xz", ".zst", ".zip",
+)  # fmt: skip
 _READERS: dict[str, Reader] = {
-    **{".csv": read_csv, ".tsv": read_csv, ".parquet": read_parquet},
-    **{".jsonl": read_json_lines, ".ndjson": read_json_lines, ".json": read_json},
+    ".csv": read_csv,
+    ".tsv": read_csv,
+    ".parquet": read_parquet,
+    ".jsonl": read_json_lines,
+    ".ndjson": read_json_lines,
+    ".json": read_json,
 }
 _OTHERS = (
-    "",
-    "id",
-    "index",
-    "row",
-    "n",
-    "no",
-    "nr",
-    "number",
-    "key",
-    "name",
-    "file",
-    "filename",
-    "score",
-    "width",
-    "height",
-)
+    "", "id", "index", "row", "n", "no", "nr", "number", "key", "name", "file", "filename",
+    "score", "width", "height",
+)  # fmt: skip
 _KNOWN = {*CAPTION_COLUMNS, *TYPE_COLUMNS, *IMAGE_COLUMNS, *_OTHERS}
 _NAME = re.compile(r"[^\W\d][\w .:/()-]{0,39}")  # what a column can be called
 _ROWS = 1000  # of a text that may be a table, looked at
@@ -89,21 +55,16 @@ def reader_of(source: str, suffix: str | None, file: IO[bytes], column: str | No
     head, tail = _ends(file)
     if head.startswith(b"PAR1") and (suffix == ".parquet" or tail.endswith(b"PAR1")):
         return read_parquet
-    refused = suffix if suffix in REFUSED_SUFFIXES else None
+    refused = suffix if suffix in _REFUSED else None
     if kind := kind_of(head, tail):
         raise InputError(f"{source}: {_refusal(refused, *kind)}")
-    text = _first_text(source, file)
-    reader = _shown(text, suffix, column)
+    reader = _shown(beginning(decoded(source, file)), suffix, column)
     if refused and reader is None:
         raise InputError(f"{source}: {_refusal(refused)}")
     return reader or _READERS.get(suffix or "", read_text)
 
 
-def _refusal(
-    suffix: str | None,
-    what: str = "",
-    way_out: str = "export the captions as .csv, .parquet, .jsonl or .txt",
-) -> str:
+def _refusal(suffix: str | None, what: str = "", way_out: str = EXPORT) -> str:
     why = "workbooks, archives and pickles, which can run code, are not opened"
     if suffix is None:
         return f"this is {what}, not a table of captions: {way_out}"
@@ -119,15 +80,6 @@ def _ends(file: IO[bytes]) -> tuple[bytes, bytes]:
     return file.read(HEAD), tail
 
 
-def _first_text(source: str, file: IO[bytes]) -> str:
-    text = ""
-    for block in decoded(source, file):
-        text += block
-        if len(text) >= LONGEST:
-            break
-    return text
-
-
 def _shown(text: str, suffix: str | None, column: str | None) -> Reader | None:
     """The format that the beginning of a file shows; None if it could be any."""
     lines = (line.strip() for line in lines_of("", [text]))
@@ -136,12 +88,8 @@ def _shown(text: str, suffix: str | None, column: str | None) -> Reader | None:
         return _of_object(first, second, suffix)
     if first.startswith("[") and _begins_list(text.lstrip("\ufeff \t\r\n")):
         return read_json
-    if (
-        suffix is None
-        and first.startswith('"')
-        and _is_json(first, str)
-        and (not second or _is_json(second, str, dict))
-    ):
+    texts = first.startswith('"') and _is_json(first, str)
+    if suffix is None and texts and (not second or _is_json(second, str, dict)):
         return read_json_lines
     if suffix in (".csv", ".tsv"):
         return None
@@ -164,12 +112,11 @@ def _begins_list(text: str) -> bool:
         value, end = json.JSONDecoder().raw_decode(rest)
     except (ValueError, RecursionError):
         return False
-    whole = (
-        len(text) < LONGEST
-    )  # then it is broken, which is an error where it surely was meant as JSON
-    return isinstance(value, dict) or (
-        not whole and isinstance(value, str | None) and rest[end:].lstrip()[:1] == ","
-    )
+    if isinstance(value, dict):
+        return True
+    # a whole text that gets here is broken JSON, an error only where it surely was meant as JSON
+    whole = len(text) < LONGEST
+    return not whole and isinstance(value, str | None) and rest[end:].lstrip()[:1] == ","
 
 
 def _is_json(text: str, *types: type) -> bool:
@@ -180,30 +127,30 @@ def _is_json(text: str, *types: type) -> bool:
 
 
 def _is_table(text: str, second: str, suffix: str | None, column: str | None) -> bool:
-    """Whether a text that is no CSV by its name is one: its first row names a caption column beside others, and the rows fit under it."""
-    known = CAPTION_COLUMNS if column is None else (column.strip().casefold(),)
+    """Whether a text that is no CSV by its name is one.
+
+    Its first row names a caption column beside others, and the rows fit under it.
+    """
+    captions = CAPTION_COLUMNS if column is None else (folded(column),)
     delimiter, header = csv_header(text, column)
-    names = [name.strip().casefold() for name in header]
+    names = [folded(name) for name in header]
     if suffix is None and column is not None:
         return True
-    if not any(name in known for name in names):
+    if not any(name in captions for name in names):
         return False
-    if len(names) == 1 or {*names} <= {*_KNOWN, *known}:
+    if len(names) == 1 or {*names} <= {*_KNOWN, *captions}:
         return bool(second) or len(names) > 1
-    if not all(name in _KNOWN or _NAME.fullmatch(name) for name in names) or len({*names}) < len(
-        names
-    ):
-        return False
-    return _fit(text, delimiter, len(names))
+    named = all(name in _KNOWN or _NAME.fullmatch(name) for name in names)
+    return named and len({*names}) == len(names) and _fit(text, delimiter, len(names))
 
 
 def _fit(text: str, delimiter: str | None, width: int) -> bool:
     """Whether at least half of the rows have so many fields."""
-    counts: list[int] = []
+    widths: list[int] = []
+    rows = rows_of("", lines_of("", [text]), delimiter)
     try:
-        counts += (
-            len(row) for _, row in islice(rows_of("", lines_of("", [text]), delimiter), 1, _ROWS)
-        )
+        for _, row in islice(rows, 1, _ROWS):
+            widths.append(len(row))
     except InputError:
-        counts.append(0)
-    return bool(counts) and 2 * counts.count(width) >= len(counts)
+        widths.append(0)
+    return bool(widths) and 2 * widths.count(width) >= len(widths)

@@ -1,5 +1,7 @@
 """Rows of a table with delimiters, for tables with a convention on quotes and for those without.
 
+Written by hand, because captions stay verbatim: the csv module and polars drop or join what stands around a stray quote.
+
 A field is quoted if it begins with a quote, and the next quote that is not doubled stands right before a delimiter or the end of its line.
 Any other quote is a character like others: `"Bad" boy`, `15" screen`, a caption that begins with a quote which never ends.
 
@@ -26,11 +28,14 @@ class _Ahead:
     """Lines that can be looked at before they are taken; `number`: of the line that was taken last."""
 
     def __init__(self, lines: Iterable[str]) -> None:
-        self._lines, self._seen, self._at, self.number = iter(lines), list[str](), 0, 0
+        self._lines = iter(lines)
+        self._seen: list[str] = []
+        self._at = self.number = 0
 
     def take(self) -> str | None:
         line = self.look(0)
-        self._at, self.number = self._at + 1, self.number + 1
+        self._at += 1
+        self.number += 1
         return line
 
     def look(self, index: int) -> str | None:
@@ -48,13 +53,13 @@ class _Ahead:
 def rows_of(
     source: str, lines: Iterable[str], delimiter: str | None, quotes: bool = True
 ) -> Iterator[Row]:
-    """The rows that are not blank: the header, and rows no longer than it. `delimiter`: None for a lone column. `quotes`: what could be a quote
-    over several lines or stray ones is the quote.
+    """The rows that are not blank: the header, and rows no longer than it.
 
-    Raises InputError naming the line of a row that has more fields than the header, a field that is too long, or quotes behind backslashes.
+    `delimiter`: None for a lone column. `quotes`: what could be a quote over several lines or stray ones is the quote. Raises InputError
+    naming the line of a row that has more fields than the header, a field that is too long, or quotes behind backslashes.
     """
     width = 0
-    for number, row, strays in _rows(lines, delimiter, quotes):
+    for number, row, strays in _Table(lines, delimiter, quotes):
         width = width or len(row)
         if any(map(str.strip, row[width:])):  # delimiters at the end of a line are no fields
             excess = f"{len(row)} fields under a header of {width}"
@@ -70,133 +75,130 @@ def rows_of(
 
 def has_strays(lines: Iterable[str], delimiter: str | None) -> bool:
     """Whether fields hold quotes that a writer of tables would have put in quotes and doubled."""
-    return any(strays for _, _, strays in _rows(lines, delimiter, True))
+    return any(strays for _, _, strays in _Table(lines, delimiter))
 
 
 def _broken(source: str, number: int, why: str) -> InputError:
     return InputError(f"{source}: broken CSV in the row at line {number} ({why}): {_HINT}")
 
 
-def _rows(
-    lines: Iterable[str], delimiter: str | None, quotes: bool
-) -> Iterator[tuple[int, list[str], list[str]]]:
-    """Number of the first line, fields, and those of them with stray quotes, of each row that is not blank."""
-    ahead, width = _Ahead(lines), 0
-    while (line := ahead.take()) is not None:
-        number, body = ahead.number, _body(line)
-        if body and '"' in body:
-            row, strays = _row(line, ahead, delimiter, width, quotes)
-        elif body:
-            row, strays = body.split(delimiter) if delimiter else [body], []
-        else:
-            continue
-        width = width or len(row)
-        yield number, row, strays
+class _Table:
+    """The rows of a table that are not blank, each the number of its first line, its fields, and those of them with stray quotes.
 
-
-def _row(
-    line: str, ahead: _Ahead, delimiter: str | None, width: int, quotes: bool
-) -> tuple[list[str], list[str]]:
-    """The row that begins with a line; those after it that belong to it are taken too."""
-    row: list[str] = []
-    strays: list[str] = []
-    start = 0
-    while start >= 0:
-        fields, start, found = _fields(_body(line), start, delimiter)
-        row, strays = row + fields, strays + found
-        if start < 0:
-            break
-        end = _end(ahead, delimiter)
-        if end is not None and _is_quoted(
-            line, start, ahead, end, len(row), delimiter, width, quotes
-        ):
-            field, line, start = _taken(line, start, ahead, end)
-        else:
-            field, start = _literal(_body(line), start, delimiter)
-            strays.append(field)
-        row.append(field)
-    return row, strays
-
-
-def _fields(text: str, start: int, delimiter: str | None) -> tuple[list[str], int, list[str]]:
-    """The fields of a line from a place on, the place of one whose quote does not end on the line (-1: none), and fields with stray quotes."""
-    fields: list[str] = []
-    strays: list[str] = []
-    while start >= 0:
-        quote = _spaces(text, start)
-        close = _closing(text, quote + 1) if text.startswith('"', quote) else None
-        if close == -1:
-            return fields, start, strays
-        if close is not None and _ends(text, close, delimiter):
-            fields.append(_undoubled(text[quote + 1 : close]))
-            start = _next(text, close)
-        else:
-            field, start = _literal(text, start, delimiter)
-            fields.append(field)
-            strays += [field] if '"' in field else []
-    return fields, -1, strays
-
-
-def _literal(text: str, start: int, delimiter: str | None) -> tuple[str, int]:
-    """A field as it stands, and the place of the next (-1: none)."""
-    end = text.find(delimiter, start) if delimiter else -1
-    return (text[start:], -1) if end < 0 else (text[start:end], end + 1)
-
-
-def _is_quoted(
-    line: str,
-    start: int,
-    ahead: _Ahead,
-    end: tuple[int, int],
-    before: int,
-    delimiter: str | None,
-    width: int,
-    quotes: bool,
-) -> bool:
-    """Whether a quote at `start` that can end at `end` does, and is not one of two strays: by the number of fields, `before` of them known.
-
-    As one row it fits with as many fields as the header (`width`); as rows of their own its first line and half of the others have to.
+    `delimiter` and `quotes` as in `rows_of`. `width`: fields of the header, 0 before it.
     """
-    if not width:
-        return quotes
-    lines = [_body(str(ahead.look(k))) for k in range(end[0] + 1)]
-    after = _next(lines[-1], end[1])
-    fields, opened, _ = _fields(lines[-1], after, delimiter)
-    count = before + 1 + len(fields)
-    one = count == width or (opened >= 0 and count < width)
-    others = [_count(text, 0, delimiter) == width for text in lines if text]
-    many = before + _count(_body(line), start, delimiter) == width and 2 * sum(others) >= len(
-        others
-    )
-    return one or not many if quotes else one and not many
 
+    def __init__(self, lines: Iterable[str], delimiter: str | None, quotes: bool = True) -> None:
+        self.ahead = _Ahead(lines)
+        self.delimiter = delimiter
+        self.quotes = quotes
+        self.width = 0
 
-def _count(text: str, start: int, delimiter: str | None) -> int:
-    """How many fields a line has from a place on, if no quote goes on after it."""
-    count = 0
-    while start >= 0:
-        fields, start, _ = _fields(text, start, delimiter)
-        count += len(fields)
-        if start >= 0:
-            count, start = count + 1, _literal(text, start, delimiter)[1]
-    return count
+    def __iter__(self) -> Iterator[tuple[int, list[str], list[str]]]:
+        while (line := self.ahead.take()) is not None:
+            number = self.ahead.number
+            body = _body(line)
+            if not body:
+                continue
+            strays: list[str] = []
+            if '"' in body:
+                row, strays = self._row(line)
+            else:
+                row = body.split(self.delimiter) if self.delimiter else [body]
+            self.width = self.width or len(row)
+            yield number, row, strays
 
+    def _row(self, line: str) -> tuple[list[str], list[str]]:
+        """The row that begins with a line; those after it that belong to it are taken too."""
+        row: list[str] = []
+        strays: list[str] = []
+        start = 0
+        while start >= 0:
+            fields, start, odd = self._fields(_body(line), start)
+            row += fields
+            strays += odd
+            if start < 0:
+                break
+            end = self._end()
+            if end is not None and self._is_quoted(line, start, end, len(row)):
+                field, line, start = self._taken(line, start, end)
+            else:
+                field, start = self._literal(_body(line), start)
+                strays.append(field)
+            row.append(field)
+        return row, strays
 
-def _end(ahead: _Ahead, delimiter: str | None) -> tuple[int, int] | None:
-    """Where a quote that is open can end: how many lines further, and the place in that line. None: nowhere."""
-    size, index = 0, 0
-    while size <= LONGEST and (line := ahead.look(index)) is not None:
-        if (close := _closing(line, 0)) >= 0:
-            return (index, close) if _ends(_body(line), close, delimiter) else None
-        size, index = size + len(line), index + 1
-    return None
+    def _fields(self, text: str, start: int) -> tuple[list[str], int, list[str]]:
+        """The fields of a line from a place on, the place of one whose quote does not end on the line (-1: none), and fields with stray quotes."""
+        fields: list[str] = []
+        strays: list[str] = []
+        while start >= 0:
+            quote = _spaces(text, start)
+            close = _closing(text, quote + 1) if text.startswith('"', quote) else None
+            if close == -1:
+                return fields, start, strays
+            if close is not None and self._ends(text, close):
+                fields.append(_undoubled(text[quote + 1 : close]))
+                start = _next(text, close)
+            else:
+                field, start = self._literal(text, start)
+                fields.append(field)
+                strays += [field] if '"' in field else []
+        return fields, -1, strays
 
+    def _literal(self, text: str, start: int) -> tuple[str, int]:
+        """A field as it stands, and the place of the next (-1: none)."""
+        end = text.find(self.delimiter, start) if self.delimiter else -1
+        return (text[start:], -1) if end < 0 else (text[start:end], end + 1)
 
-def _taken(line: str, start: int, ahead: _Ahead, end: tuple[int, int]) -> tuple[str, str, int]:
-    """A field over several lines, its last line, and the place of the next field in that (-1: none)."""
-    parts = [line[_spaces(line, start) + 1 :], *(str(ahead.take()) for _ in range(end[0]))]
-    last = str(ahead.take())
-    return _undoubled("".join([*parts, last[: end[1]]])), last, _next(_body(last), end[1])
+    def _is_quoted(self, line: str, start: int, end: tuple[int, int], before: int) -> bool:
+        """Whether a quote at `start` that can end at `end` does, and is not one of two strays: by the number of fields, `before` of them known.
+
+        As one row it fits with as many fields as the header (`width`); as rows of their own its first line and half of the others have to.
+        """
+        if not self.width:
+            return self.quotes
+        lines = [_body(str(self.ahead.look(k))) for k in range(end[0] + 1)]
+        fields, opened, _ = self._fields(lines[-1], _next(lines[-1], end[1]))
+        count = before + 1 + len(fields)
+        one = count == self.width or (opened >= 0 and count < self.width)
+        others = [self._count(text, 0) == self.width for text in lines if text]
+        first_fits = before + self._count(_body(line), start) == self.width
+        many = first_fits and 2 * sum(others) >= len(others)
+        return one or not many if self.quotes else one and not many
+
+    def _count(self, text: str, start: int) -> int:
+        """How many fields a line has from a place on, if no quote goes on after it."""
+        count = 0
+        while start >= 0:
+            fields, start, _ = self._fields(text, start)
+            count += len(fields)
+            if start >= 0:
+                count += 1
+                _, start = self._literal(text, start)
+        return count
+
+    def _end(self) -> tuple[int, int] | None:
+        """Where a quote that is open can end: how many lines further, and the place in that line. None: nowhere."""
+        size = index = 0
+        while size <= LONGEST and (line := self.ahead.look(index)) is not None:
+            if (close := _closing(line, 0)) >= 0:
+                return (index, close) if self._ends(_body(line), close) else None
+            size += len(line)
+            index += 1
+        return None
+
+    def _taken(self, line: str, start: int, end: tuple[int, int]) -> tuple[str, str, int]:
+        """A field over several lines, its last line, and the place of the next field in that (-1: none)."""
+        parts = [line[_spaces(line, start) + 1 :]]
+        parts += [str(self.ahead.take()) for _ in range(end[0])]
+        last = str(self.ahead.take())
+        return _undoubled("".join([*parts, last[: end[1]]])), last, _next(_body(last), end[1])
+
+    def _ends(self, text: str, close: int) -> bool:
+        """Whether a quote stands before a delimiter or the end of a line."""
+        at = _spaces(text, close + 1)
+        return at == len(text) or bool(self.delimiter and text.startswith(self.delimiter, at))
 
 
 def _body(line: str) -> str:
@@ -219,12 +221,6 @@ def _closing(text: str, start: int) -> int:
     while (at := text.find('"', start)) >= 0 and text.startswith('"', at + 1):
         start = at + 2
     return at
-
-
-def _ends(text: str, close: int, delimiter: str | None) -> bool:
-    """Whether a quote stands before a delimiter or the end of a line."""
-    at = _spaces(text, close + 1)
-    return at == len(text) or (delimiter is not None and text.startswith(delimiter, at))
 
 
 def _next(text: str, close: int) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import IO, Any
 
@@ -11,12 +13,12 @@ from findnemo.errors import InputError
 from findnemo.files.marks import is_ours, unmarked
 from findnemo.prompts._columns import CAPTION_COLUMNS, captions_among, columns_of, keys, records
 from findnemo.prompts._csv import has_strays, rows_of
-from findnemo.prompts._lines import decoded, lines_of, without_end, without_nul
-from findnemo.prompts._table import LONGEST as LONGEST
-from findnemo.prompts._table import Record
+from findnemo.prompts._lines import beginning, decoded, lines_of, without_end, without_nul
+from findnemo.prompts._table import LONGEST, Record
 
 DELIMITERS = (",", ";", "\t", "|")
 PARQUET_ROWS = 8192  # read at once
+_SEPARATOR = re.compile(rf"[Ss][Ee][Pp]=([{''.join(DELIMITERS)}])(\s|$)")
 _UNQUOTED = ("\t", "|")  # delimiters of tables whose writers do without quotes
 
 Reader = Callable[[str, IO[bytes], str | None], Iterable[Record]]
@@ -28,9 +30,8 @@ def read_text(source: str, file: IO[bytes], column: str | None) -> Iterable[Reco
 
 def read_json_lines(source: str, file: IO[bytes], column: str | None) -> Iterable[Record]:
     def values() -> Iterator[Any]:
-        for number, line in enumerate(
-            without_end(lines_of(source, decoded(source, file))), start=1
-        ):
+        lines = without_end(lines_of(source, decoded(source, file)))
+        for number, line in enumerate(lines, start=1):
             yield _json(line, f"{source}: line {number}") if line.strip() else None
 
     return records(source, values(), column, keys(values()))
@@ -50,14 +51,12 @@ def read_json(source: str, file: IO[bytes], column: str | None) -> Iterable[Reco
 
 def _lists(value: Any, column: str | None) -> list[list[Any]]:
     """The lists of objects with captions in an object."""
-    lists = (
-        [one for one in value.values() if isinstance(one, list)] if isinstance(value, dict) else []
-    )
-    return [
-        one
-        for one in lists
-        if all(isinstance(row, dict) for row in one) and captions_among(keys(one), column)
-    ]
+
+    def holds_captions(one: Any) -> bool:
+        rows = isinstance(one, list) and all(isinstance(row, dict) for row in one)
+        return rows and bool(captions_among(keys(one), column))
+
+    return [one for one in value.values() if holds_captions(one)] if isinstance(value, dict) else []
 
 
 def _json(text: str, where: str) -> Any:
@@ -70,26 +69,21 @@ def _json(text: str, where: str) -> Any:
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of JSON, which must not give two values for one name."""
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(
-            f"two values for {next(name for name in names if names.count(name) > 1)!r:.60}"
-        )
-    return made
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two values for {twice!r:.60}")
+    return values
 
 
 def read_csv(source: str, file: IO[bytes], column: str | None) -> Iterable[Record]:
     """Fields split by any of `DELIMITERS`, under a header. Marks against formulas are taken away from a table that findnemo wrote."""
     blocks = without_nul(source, decoded(source, file))
-    head = ""
-    while len(head) < LONGEST and (block := next(blocks, "")):
-        head += block
+    head = beginning(blocks)
     delimiter, _ = csv_header(head, column)
-    quotes = not (
-        delimiter in _UNQUOTED
-        or has_strays(lines_of(source, [head[: head.rfind("\n") + 1]]), delimiter)
-    )
+    whole_lines = lines_of(source, [head[: head.rfind("\n") + 1]])
+    quotes = delimiter not in _UNQUOTED and not has_strays(whole_lines, delimiter)
     rows = rows_of(source, _without_sep(lines_of(source, chain([head], blocks))), delimiter, quotes)
     return _csv_records(source, rows, column)
 
@@ -117,13 +111,11 @@ def _csv_records(
 def csv_header(text: str, column: str | None) -> tuple[str | None, list[str]]:
     """The delimiter that makes the first row name a caption column, else the one that splits it most; and that row. None: a lone column."""
     text = text[:LONGEST]
-    if told := _separator(text):
-        return told, _first_row(text, told)
-    headers = [(delimiter, _first_row(text, delimiter)) for delimiter in DELIMITERS]
-    delimiter, names = max(
-        headers, key=lambda item: (bool(captions_among(item[1], column)), len(item[1]))
-    )
-    return (delimiter, names) if len(names) > 1 else (None, _first_row(text, None))
+    if stated := _separator(text):
+        return stated, _first_row(text, stated)
+    headers = {delimiter: _first_row(text, delimiter) for delimiter in DELIMITERS}
+    best = max(headers, key=lambda d: (bool(captions_among(headers[d], column)), len(headers[d])))
+    return (best, headers[best]) if len(headers[best]) > 1 else (None, _first_row(text, None))
 
 
 def _first_row(text: str, delimiter: str | None) -> list[str]:
@@ -132,12 +124,8 @@ def _first_row(text: str, delimiter: str | None) -> list[str]:
 
 def _separator(line: str) -> str | None:
     """The delimiter that a first line `sep=;` tells, as spreadsheets write and read it."""
-    told = line.lstrip()[:6].lower()
-    return (
-        told[4]
-        if told.startswith("sep=") and told[5:].strip() == "" and told[4:5] in DELIMITERS
-        else None
-    )
+    match = _SEPARATOR.match(line.lstrip())
+    return match[1] if match else None
 
 
 def _without_sep(lines: Iterator[str]) -> Iterator[str]:
@@ -149,41 +137,38 @@ def read_parquet(source: str, file: IO[bytes], column: str | None) -> Iterable[R
     import polars as pl
 
     file.seek(0)
-    try:
+    with _whole_parquet(source):
         schema = pl.read_parquet_schema(file)
-        names = [name for name, dtype in schema.items() if not dtype.is_nested()]
-        nested = [
-            name
-            for name in schema
-            if name not in names
-            and name.strip().lower() in (*CAPTION_COLUMNS, (column or "").lower())
-        ]
-        if nested and not {name.strip().lower() for name in names} & {*CAPTION_COLUMNS}:
-            raise InputError(
-                f"{source}: the column {nested[0]!r} holds lists, and a row is one caption: write a row for each (explode it)"
-            )
-        wanted = [name for name in columns_of(source, names, column) if name is not None]
-        return records(source, _parquet_rows(source, file, wanted), column, wanted)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        raise _broken_parquet(source, error) from None
+    names = [name for name, dtype in schema.items() if not dtype.is_nested()]
+    captions = (*CAPTION_COLUMNS, (column or "").lower())
+    nested = [n for n in schema if n not in names and n.strip().lower() in captions]
+    if nested and not {name.strip().lower() for name in names} & {*CAPTION_COLUMNS}:
+        raise InputError(
+            f"{source}: the column {nested[0]!r} holds lists, and a row is one caption: write a row for each (explode it)"
+        )
+    wanted = [name for name in columns_of(source, names, column) if name is not None]
+    return records(source, _parquet_rows(source, file, wanted), column, wanted)
 
 
 def _parquet_rows(source: str, file: IO[bytes], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     import polars as pl
 
-    frame, start = (
-        pl.scan_parquet(file.name if isinstance(file.name, str) else file).select(columns),
-        0,
-    )
-    try:
+    frame = pl.scan_parquet(file.name if isinstance(file.name, str) else file).select(columns)
+    start = 0
+    with _whole_parquet(source):
         while len(part := frame.slice(start, PARQUET_ROWS).collect()):
             yield from part.iter_rows(named=True)
             start += len(part)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        raise _broken_parquet(source, error) from None
 
 
-def _broken_parquet(source: str, error: BaseException) -> InputError:
-    return InputError(
-        f"{source}: broken Parquet ({error!s:.200}): write it again, or export it as .csv"
-    )
+@contextmanager
+def _whole_parquet(source: str) -> Iterator[None]:
+    """Raises InputError for what polars cannot read while the context lasts."""
+    from polars.exceptions import PanicException, PolarsError
+
+    try:
+        yield
+    except (PolarsError, PanicException, OSError) as error:
+        raise InputError(
+            f"{source}: broken Parquet ({error!s:.200}): write it again, or export it as .csv"
+        ) from None

@@ -26,9 +26,8 @@ def of_hub(source: str, column: str | None) -> Callable[[], Iterator[Record]]:
     place, _, split = source.removeprefix(PREFIX).partition(":")
     try:
         rows: Any = load_dataset(place, split=split or "train", streaming=True)
-        features = rows.features or dict.fromkeys(
-            next(iter(rows), {}), Value("string")
-        )  # CSV tells nothing before it is read
+        # CSV tells nothing before it is read
+        features = rows.features or dict.fromkeys(next(iter(rows), {}), Value("string"))
     except Exception as error:  # the library raises anything on what is not there or is none
         raise _unread(source, error) from None
     names = [name for name, kind in features.items() if isinstance(kind, Value)]

@@ -8,7 +8,8 @@ HEAD = 1 << 16  # bytes that are looked at, of the beginning and of the end
 
 _UNPACK = "unpack it and give the table that it holds"
 _SAVE = "save the sheet of captions as CSV (UTF-8)"
-_EXPORT = "export the captions as .csv, .parquet, .jsonl or .txt"
+EXPORT = "export the captions as .csv, .parquet, .jsonl or .txt"
+_PULL = "fetch it with git lfs pull"
 _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"\x1f\x8b", "a gzip file", _UNPACK),
     (b"\xfd7zXZ\0", "an xz file", _UNPACK),
@@ -17,54 +18,51 @@ _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"7z\xbc\xaf'\x1c", "a 7z archive", _UNPACK),
     (b"Rar!\x1a\x07", "a RAR archive", _UNPACK),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel workbook or Word document", _SAVE),
-    (b"%PDF-", "a PDF document", _EXPORT),
-    (b"{\\rtf", "an RTF document", _EXPORT),
-    (b"\x89PNG\r\n\x1a\n", "a PNG picture", _EXPORT),
-    (b"\xff\xd8\xff", "a JPEG picture", _EXPORT),
-    (b"II*\0", "a TIFF picture", _EXPORT),
-    (b"MM\0*", "a TIFF picture", _EXPORT),
-    (b"SQLite format 3\0", "an SQLite database", _EXPORT),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file", _EXPORT),
-    (b"\x93NUMPY", "a NumPy array", _EXPORT),
-    (b"ARROW1\0\0", "an Arrow (Feather) file", _EXPORT),
-    (b"FEA1\0", "a Feather file", _EXPORT),
-    (b"Obj\x01", "an Avro file", _EXPORT),
-    (b"\x7fELF", "a program", _EXPORT),
-    (b"MZ\x90\0", "a program", _EXPORT),
+    (b"%PDF-", "a PDF document", EXPORT),
+    (b"{\\rtf", "an RTF document", EXPORT),
+    (b"\x89PNG\r\n\x1a\n", "a PNG picture", EXPORT),
+    (b"\xff\xd8\xff", "a JPEG picture", EXPORT),
+    (b"II*\0", "a TIFF picture", EXPORT),
+    (b"MM\0*", "a TIFF picture", EXPORT),
+    (b"SQLite format 3\0", "an SQLite database", EXPORT),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file", EXPORT),
+    (b"\x93NUMPY", "a NumPy array", EXPORT),
+    (b"ARROW1\0\0", "an Arrow (Feather) file", EXPORT),
+    (b"FEA1\0", "a Feather file", EXPORT),
+    (b"Obj\x01", "an Avro file", EXPORT),
+    (b"\x7fELF", "a program", EXPORT),
+    (b"MZ\x90\0", "a program", EXPORT),
     (
         b"version https://git-lfs.github.com/spec/",
         "a pointer of Git LFS, not the file itself",
-        "fetch it with git lfs pull",
+        _PULL,
     ),
 )
+_HTML = rb"(\xef\xbb\xbf)?\s*(<!doctype html|<html[\s>])"
 _PATTERNS: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     (re.compile(rb"PK(\x03\x04|\x05\x06|\x07\x08)"), "a ZIP archive", _UNPACK),
     (re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), "a bzip2 file", _UNPACK),
     (re.compile(rb"(?=[^\0]{1,100}\0).{257}ustar[\0 ]", re.DOTALL), "a tar archive", _UNPACK),
-    (re.compile(rb"\x80[\x01-\x05]"), "a pickle", _EXPORT),
-    (re.compile(rb"\([ldt]p\d+\n|[]}]q\0"), "a pickle", _EXPORT),  # of protocols 0 and 1
-    (re.compile(rb".{5}\0\0\0\{", re.DOTALL), "tensors (safetensors)", _EXPORT),
-    (re.compile(rb"GGUF[\x01-\x09]\0"), "model weights (GGUF)", _EXPORT),
-    (re.compile(rb"GIF8[79]a.{0,8}\0", re.DOTALL), "a GIF picture", _EXPORT),
-    (re.compile(rb"BM.{4}\0\0\0\0.{3}\0", re.DOTALL), "a BMP picture", _EXPORT),
-    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), "a WebP picture", _EXPORT),
-    (re.compile(rb"RIFF.{4}(WAVE|AVI )|\0\0.{2}ftyp", re.DOTALL), "a sound or a film", _EXPORT),
-    (
-        re.compile(rb"(\xef\xbb\xbf)?\s*(<!doctype html|<html[\s>])", re.IGNORECASE),
-        "a web page",
-        _EXPORT,
-    ),
-    (re.compile(rb"(\xef\xbb\xbf)?\s*<\?xml[\s?]", re.IGNORECASE), "an XML document", _EXPORT),
+    (re.compile(rb"\x80[\x01-\x05]"), "a pickle", EXPORT),
+    (re.compile(rb"\([ldt]p\d+\n|[]}]q\0"), "a pickle", EXPORT),  # of protocols 0 and 1
+    (re.compile(rb".{5}\0\0\0\{", re.DOTALL), "tensors (safetensors)", EXPORT),
+    (re.compile(rb"GGUF[\x01-\x09]\0"), "model weights (GGUF)", EXPORT),
+    (re.compile(rb"GIF8[79]a.{0,8}\0", re.DOTALL), "a GIF picture", EXPORT),
+    (re.compile(rb"BM.{4}\0\0\0\0.{3}\0", re.DOTALL), "a BMP picture", EXPORT),
+    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), "a WebP picture", EXPORT),
+    (re.compile(rb"RIFF.{4}(WAVE|AVI )|\0\0.{2}ftyp", re.DOTALL), "a sound or a film", EXPORT),
+    (re.compile(_HTML, re.IGNORECASE), "a web page", EXPORT),
+    (re.compile(rb"(\xef\xbb\xbf)?\s*<\?xml[\s?]", re.IGNORECASE), "an XML document", EXPORT),
 )
 _PACKED: tuple[tuple[bytes, str, str], ...] = (  # names in a ZIP archive
     (b"xl/workbook", "an Excel workbook", _SAVE),
     (b"opendocument.spreadsheet", "an OpenDocument spreadsheet", _SAVE),
-    (b"word/document", "a Word document", _EXPORT),
-    (b"ppt/presentation", "a PowerPoint document", _EXPORT),
-    (b"opendocument.", "an OpenDocument file", _EXPORT),
+    (b"word/document", "a Word document", EXPORT),
+    (b"ppt/presentation", "a PowerPoint document", EXPORT),
+    (b"opendocument.", "an OpenDocument file", EXPORT),
     (b"Index/Document.iwa", "a Numbers or Pages document", _SAVE),
-    (b"data.pkl", "a PyTorch pickle", _EXPORT),
-    (b".npy", "an archive of NumPy arrays", _EXPORT),
+    (b"data.pkl", "a PyTorch pickle", EXPORT),
+    (b".npy", "an archive of NumPy arrays", EXPORT),
 )
 _CONTROLS = bytes(k for k in range(32) if k not in b"\t\n\v\f\r\x1b")
 
@@ -88,11 +86,9 @@ def _odd(head: bytes) -> tuple[str, str] | None:
     shares = [head[k::4].count(0) / len(head[k::4]) for k in range(4)]
     for name, text in (("LE", 0), ("BE", 1)):
         if max(shares[text::2]) < 0.2 and min(shares[1 - text :: 2]) > 0.5:
-            return (
-                "UTF-16 without a byte order mark",
-                f"convert it, for example with iconv -f UTF-16{name} -t UTF-8 OLD > NEW",
-            )
-    return ("binary data, with many zero bytes", _EXPORT) if sum(shares) > 1.2 else None
+            way_out = f"convert it, for example with iconv -f UTF-16{name} -t UTF-8 OLD > NEW"
+            return "UTF-16 without a byte order mark", way_out
+    return ("binary data, with many zero bytes", EXPORT) if sum(shares) > 1.2 else None
 
 
 def is_binary(data: bytes) -> bool:

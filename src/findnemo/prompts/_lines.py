@@ -8,11 +8,13 @@ from collections.abc import Iterable, Iterator
 from typing import IO
 
 from findnemo.errors import InputError
-from findnemo.prompts._kinds import is_binary
+from findnemo.prompts._kinds import EXPORT, is_binary
+from findnemo.prompts._table import LONGEST
 
 BLOCK = 1 << 20  # bytes decoded at once
 _LINE = re.compile(r"(?<=\n)|(?<=\r)(?!\n)")  # where lines end
 _LINE_LIMIT = 1 << 24  # characters of a line
+_UTF_8 = "UTF-8"
 _MARKED = (  # byte order mark -> encoding, as Windows programs save "Unicode" text; the longer mark first
     (codecs.BOM_UTF32_LE, "UTF-32"),
     (codecs.BOM_UTF32_BE, "UTF-32"),
@@ -26,61 +28,45 @@ def decoded(source: str, file: IO[bytes]) -> Iterator[str]:
     file.seek(0)
     mark = file.read(4)
     file.seek(0)
-    encoding = next((name for known, name in _MARKED if mark.startswith(known)), None)
-    return (
-        _decoded_utf8(source, file) if encoding is None else _decoded_marked(source, file, encoding)
-    )
-
-
-def _decoded_marked(source: str, file: IO[bytes], encoding: str) -> Iterator[str]:
-    """Text of two or four bytes a character, whose order its mark tells."""
-    decoder, offset, block = codecs.getincrementaldecoder(encoding)(), 0, b" "
+    encoding = next((name for known, name in _MARKED if mark.startswith(known)), _UTF_8)
+    decoder = codecs.getincrementaldecoder(encoding)()
+    offset = lines = 0
+    block = b" "
     while block:
         block = file.read(BLOCK)
         try:
-            yield decoder.decode(block, final=not block)
+            text = decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
-            at = offset + len(block) - len(error.object) + error.start
-            raise InputError(
-                f"{source}: not {encoding} at byte offset {at}, though it begins as such: save it as UTF-8"
-            ) from None
+            before = offset + len(block) - len(error.object)
+            line = lines + error.object.count(b"\n", 0, error.start) + 1
+            why = _undecodable(encoding, error, before + error.start, line)
+            raise InputError(f"{source}: not {why}") from None
+        yield text.removeprefix("\ufeff") if encoding == _UTF_8 and offset == 0 else text
         offset += len(block)
+        lines += block.count(b"\n")
 
 
-def _decoded_utf8(source: str, file: IO[bytes]) -> Iterator[str]:
-    rest, offset, lines, first = b"", 0, 0, True
-    while block := file.read(BLOCK):
-        data = rest + block
-        text, end = _decoded_part(source, data, offset, lines)
-        yield text.removeprefix("\ufeff") if first else text
-        rest, offset, lines, first = (
-            data[end:],
-            offset + end,
-            lines + data.count(b"\n", 0, end),
-            False,
-        )
-    if rest:
-        _decoded_part(source, rest, offset, lines, whole=True)
+def _undecodable(encoding: str, error: UnicodeDecodeError, offset: int, line: int) -> str:
+    """What a file is not, where that shows, and the way out."""
+    if encoding != _UTF_8:
+        return f"{encoding} at byte offset {offset}, though it begins as such: save it as UTF-8"
+    data = error.object
+    where = f"line {line}, byte offset {offset} (0x{data[error.start]:02x})"
+    likely = "WINDOWS-1252"
+    way_out = f"convert it, for example with iconv -f {likely} -t UTF-8 OLD > NEW if it is {likely}"
+    if is_binary(data):
+        way_out = f"this is binary data, no text: {EXPORT}"
+    return f"UTF-8 at {where}: {way_out}"
 
 
-def _decoded_part(
-    source: str, data: bytes, offset: int, lines: int, whole: bool = False
-) -> tuple[str, int]:
-    """The text of bytes, and where it ends: before a character that the next block completes, unless this is the whole."""
-    try:
-        return data.decode("utf-8"), len(data)
-    except UnicodeDecodeError as error:
-        if error.end == len(data) and error.reason == "unexpected end of data" and not whole:
-            return data[: error.start].decode("utf-8"), error.start
-        line = lines + data.count(b"\n", 0, error.start) + 1
-        where = f"line {line}, byte offset {offset + error.start} (0x{data[error.start]:02x})"
-        likely = "WINDOWS-1252"
-        way_out = (
-            f"convert it, for example with iconv -f {likely} -t UTF-8 OLD > NEW if it is {likely}"
-        )
-        if is_binary(data):
-            way_out = "this is binary data, no text: export the captions as .csv, .parquet, .jsonl or .txt"
-        raise InputError(f"{source}: not UTF-8 at {where}: {way_out}") from None
+def beginning(blocks: Iterator[str]) -> str:
+    """So many of the first blocks of a text as hold its first `LONGEST` characters."""
+    text = ""
+    for block in blocks:
+        text += block
+        if len(text) >= LONGEST:
+            break
+    return text
 
 
 def lines_of(source: str, blocks: Iterable[str]) -> Iterator[str]:

@@ -32,9 +32,7 @@ from findnemo.prompts._table import (
 )
 
 _AT_ONCE = 1 << 30  # bytes of a file of one JSON list, which is read whole
-_HERE = (
-    8 << 20
-)  # bytes of such a file that is parsed in this process; parsed, it takes up to sixty times as much memory
+_HERE = 8 << 20  # bytes of one parsed in this process; it takes up to sixty times as much memory
 
 
 def read_prompts(
@@ -58,7 +56,7 @@ def stream_prompts(
     column: str | None = None,
     stdin: IO[bytes] | None = None,
 ) -> PromptStream:
-    """The same for tables of any length; reads the source once to check it, and again whenever it is iterated.
+    """Captions of tables of any length, read once to check them, and again whenever they are iterated.
 
     Parquet, JSON Lines, CSV and text are read piece by piece, standard input by way of a temporary file; a file of one JSON list is read whole.
     Or give what yields captions or rows with columns: a Hugging Face data set (`datasets.load_dataset(..., streaming=True)` too), or a
@@ -69,11 +67,12 @@ def stream_prompts(
     [Prompt(text='a red fox', row=1, type='VM', image=None)]
     """
     name, records = _opener(source, column, stdin)
-    rows, missing = 0, 0
+    rows = missing = 0
     some: list[int] = []
     for rows, (caption, _, _) in enumerate(records(), start=1):
         if caption_of(caption, f"{name}: row {rows}") is None:
-            missing, some = missing + 1, [*some, rows][:FEW]
+            missing += 1
+            some = [*some, rows][:FEW]
     if missing == rows:
         raise InputError(f"{name}: no caption in {rows_in_words(rows)}: give at least one")
     return PromptStream(name, records, rows, missing, tuple(some))
@@ -88,10 +87,12 @@ def _opener(
     if str(source).startswith(PREFIX):
         return str(source), of_hub(str(source), column)
     if source == "-":
-        name, spooled = "standard input", _spooled(stdin or sys.stdin.buffer)
+        name = "standard input"
+        spooled = _spooled(stdin or sys.stdin.buffer)
         reader = reader_of(name, None, spooled, column)
     else:
-        name, spooled = str(source), None
+        name = str(source)
+        spooled = None
         with _opened(Path(source)) as file:
             reader = reader_of(name, Path(source).suffix, file, column)
         _look_first(Path(source), reader, column)
@@ -110,28 +111,24 @@ def _of_values(source: Any, column: str | None) -> tuple[str, Callable[[], Itera
         raise InputError(
             "a dict of columns is no list of captions: give rows, such as [{'caption': ...}, ...], or a DataFrame"
         )
-    if hasattr(source, "columns") and hasattr(
-        source, "to_dict"
-    ):  # a DataFrame, of polars or of pandas
+    # a DataFrame, of polars or of pandas
+    if hasattr(source, "columns") and hasattr(source, "to_dict"):
         source = source.to_dicts() if hasattr(source, "to_dicts") else source.to_dict("records")
     if source is None or not (callable(source) or hasattr(source, "__iter__")):
         raise InputError(
             f"{source!r:.60} is no table of captions: give a file, a list of captions, or rows"
         )
-    known = getattr(source, "column_names", None)
-    if known is None and hasattr(
-        source, "column_names"
-    ):  # a data set read as it comes, such as CSV
-        known = keys(islice(source, 1))
-    if known is None and not callable(source):
+    columns = getattr(source, "column_names", None)
+    if columns is None and hasattr(source, "column_names"):  # a data set read as it comes
+        columns = keys(islice(source, 1))
+    if columns is None and not callable(source):
         source = list(source)
-    name = (
-        "captions in memory" if isinstance(source, list) else f"{type(source).__name__} of captions"
-    )
+    in_memory = isinstance(source, list)
+    name = "captions in memory" if in_memory else f"{type(source).__name__} of captions"
 
     def records() -> Iterator[Record]:
         values = source() if callable(source) else source
-        names = keys(source()) if callable(source) and known is None else known
+        names = keys(source()) if callable(source) and columns is None else columns
         return records_of(name, values, column, None if names is None else list(names))
 
     return name, records
@@ -154,9 +151,8 @@ def _spooled(stream: IO[bytes]) -> IO[bytes]:
 
 def _opened(path: Path) -> IO[bytes]:
     try:
-        if not (
-            stat.S_ISREG(kind := path.stat().st_mode) or stat.S_ISDIR(kind)
-        ):  # to open a pipe can take for ever
+        kind = path.stat().st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # to open a pipe can take for ever
             raise InputError(
                 f"{path}: a pipe or a device: name a file, or give - and pipe it into standard input"
             )
@@ -186,6 +182,5 @@ def _look_first(path: Path, reader: Reader, column: str | None) -> None:
 def _read_through(source: str, column: str | None) -> int:
     """What the other process does: how many rows a table has."""
     with _opened(Path(source)) as file:
-        return sum(
-            1 for _ in reader_of(source, Path(source).suffix, file, column)(source, file, column)
-        )
+        reader = reader_of(source, Path(source).suffix, file, column)
+        return sum(1 for _ in reader(source, file, column))

@@ -9,9 +9,7 @@ from typing import Any
 
 from findnemo.errors import InputError
 
-LONGEST = (
-    1 << 20
-)  # characters of a caption, or of one CSV field: more is a quote that was never closed
+LONGEST = 1 << 20  # characters of a caption or CSV field: more is a quote that was never closed
 FEW = 5  # rows that a warning names
 
 Record = tuple[Any, Any, Any]  # caption, type and image as the source holds them
@@ -61,19 +59,17 @@ class PromptTable:
 
     def warnings(self) -> tuple[str, ...]:
         """A sentence for each kind of row that was skipped."""
-        counts = len(self.missing), len(self.duplicates)
-        return skipped(self.source, counts[0], self.missing[:FEW]) + repeated(
-            self.source, counts[1], self.duplicates[:FEW]
-        )
+        missing = _skipped(self.source, len(self.missing), self.missing[:FEW])
+        return missing + repeated(self.source, len(self.duplicates), self.duplicates[:FEW])
 
 
 @dataclass(frozen=True)
 class PromptStream:
     """The captions of a source of any length, read anew at each iteration: nothing of it is kept in memory.
 
-    Rows without caption are left out; rows with the caption of an earlier row are not, for to know them takes memory: `runs.enter` does.
-    `rows`, `missing`: how many rows it has, and how many have no caption, `some` of them; `most`: how many distinct captions are meant (None:
-    all).
+    Rows without caption are left out. Rows with the caption of an earlier row are not, for to know them takes memory: `runs.enter` does.
+    `rows`: how many rows it has. `missing`: how many of them have no caption, and `some` of these. `most`: how many distinct captions are
+    meant (None: all).
 
     >>> from findnemo.prompts import stream_prompts
     >>> stream = stream_prompts(["a red fox", "", "a red fox"])
@@ -89,7 +85,7 @@ class PromptStream:
     most: int | None = None
 
     def __iter__(self) -> Iterator[Prompt]:
-        return _prompts(self.source, self.open())
+        return (prompt for _, prompt in _prompts(self.source, self.open()) if prompt is not None)
 
     def limit(self, n: int | None) -> PromptStream:
         """The stream with its first `n` distinct captions only."""
@@ -98,31 +94,25 @@ class PromptStream:
 
     def warnings(self) -> tuple[str, ...]:
         """A sentence on the rows without caption, if there are any."""
-        return skipped(self.source, self.missing, self.some)
+        return _skipped(self.source, self.missing, self.some)
 
 
-def skipped(source: str, count: int, some: Sequence[int]) -> tuple[str, ...]:
+def _skipped(source: str, count: int, some: Sequence[int]) -> tuple[str, ...]:
     """A sentence on rows without caption: how many, and the first of them."""
     return _sentence(source, count, [f"row {row}" for row in some], "without caption")
 
 
 def repeated(source: str, count: int, some: Sequence[tuple[int, int]]) -> tuple[str, ...]:
     """A sentence on rows with the caption of an earlier row: how many, and the first of them, each with that row."""
-    return _sentence(
-        source,
-        count,
-        [f"row {row} repeats row {first}" for row, first in some],
-        "with the caption of an earlier row",
-    )
+    pairs = [f"row {row} repeats row {first}" for row, first in some]
+    return _sentence(source, count, pairs, "with the caption of an earlier row")
 
 
 def _sentence(source: str, count: int, some: Sequence[str], what: str) -> tuple[str, ...]:
+    if not count:
+        return ()
     more = [f"and {count - len(some)} more"] if count > len(some) else []
-    return (
-        (f"{source}: skipped {rows_in_words(count)} {what} ({', '.join([*some, *more])}).",)
-        if count
-        else ()
-    )
+    return (f"{source}: skipped {rows_in_words(count)} {what} ({', '.join([*some, *more])}).",)
 
 
 def _check_limit(source: str, n: int | None) -> None:
@@ -135,13 +125,11 @@ def table_of(source: str, records: Iterable[Record]) -> PromptTable:
     prompts: dict[str, Prompt] = {}
     missing: list[int] = []
     duplicates: list[tuple[int, int]] = []
-    for row, (text, kind, image) in _cells(source, records):
-        if text is None:
+    for row, prompt in _prompts(source, records):
+        if prompt is None:
             missing.append(row)
-        elif text in prompts:
-            duplicates.append((row, prompts[text].row))
-        else:
-            prompts[text] = Prompt(text, row, kind, image)
+        elif prompts.setdefault(prompt.text, prompt) is not prompt:
+            duplicates.append((row, prompts[prompt.text].row))
     if not prompts:
         raise InputError(
             f"{source}: no caption in {rows_in_words(len(missing))}: give at least one"
@@ -149,27 +137,15 @@ def table_of(source: str, records: Iterable[Record]) -> PromptTable:
     return PromptTable(source, tuple(prompts.values()), tuple(missing), tuple(duplicates))
 
 
-def _cells(
-    source: str, records: Iterable[Record]
-) -> Iterator[tuple[int, tuple[str | None, str | None, str | None]]]:
-    """Row numbers with caption, type and image as text."""
+def _prompts(source: str, records: Iterable[Record]) -> Iterator[tuple[int, Prompt | None]]:
+    """Row numbers with their prompts; None for a row without caption."""
     for row, (caption, kind, image) in enumerate(records, start=1):
         where = f"{source}: row {row}"
         text = caption_of(caption, where)
-        yield (
-            row,
-            (None, None, None)
-            if text is None
-            else (text, _label(kind, where), _label(image, where)),
-        )
-
-
-def _prompts(source: str, records: Iterable[Record]) -> Iterator[Prompt]:
-    return (
-        Prompt(text, row, kind, image)
-        for row, (text, kind, image) in _cells(source, records)
-        if text is not None
-    )
+        if text is None:
+            yield row, None
+        else:
+            yield row, Prompt(text, row, _label(kind, where), _label(image, where))
 
 
 def caption_of(value: Any, where: str) -> str | None:
@@ -196,11 +172,9 @@ def _label(value: Any, where: str) -> str | None:
     """A type or image cell as text; None where it holds nothing, or something else such as the pixels themselves."""
     if isinstance(value, float) and value.is_integer():  # whole numbers of a column with gaps
         value = int(value)
-    text = (
-        str(value)
-        if isinstance(value, str) or (isinstance(value, int) and abs(value) < 10**18)
-        else ""
-    )
+    if not isinstance(value, str | int) or (isinstance(value, int) and abs(value) >= 10**18):
+        return None
+    text = str(value)
     return caption_of(text, where) if len(text) <= LONGEST else None
 
 

@@ -7,6 +7,8 @@ import random
 import re
 from collections.abc import Callable
 
+Rule = Callable[[str], str]
+
 _SYNONYMS = {
     "a": "one",
     "big": "large",
@@ -23,13 +25,9 @@ _SYNONYMS = {
     "under": "below",
     "with": "and",
 }
-_CYRILLIC = dict(zip("abcdefghijklmnopqrstuvwxyz", "абцдефгхийклмнопярстуввхыз", strict=True))
-_GREEK = dict(zip("abcdefghijklmnopqrstuvwxyz", "αβκδεφγηιικλμνοπκρστυβωξυζ", strict=True))
-_HOMOGLYPHS = {"a": "а", "c": "с", "e": "е", "i": "і", "o": "о", "p": "р", "x": "х", "y": "у"}  # noqa: RUF001
-
-
-def _joined(words: list[str]) -> str:
-    return " ".join(words)
+_LATIN = "abcdefghijklmnopqrstuvwxyz"
+_CYRILLIC = "абцдефгхийклмнопярстуввхыз"
+_GREEK = "αβκδεφγηιικλμνοπκρστυβωξυζ"
 
 
 def _synonyms(caption: str) -> str:
@@ -42,13 +40,13 @@ def _reordered(caption: str) -> str:
     if len(parts) > 1:
         return ", ".join(reversed(parts))
     words = caption.split()
-    return _joined(words[len(words) // 2 :] + words[: len(words) // 2])
+    return " ".join(words[len(words) // 2 :] + words[: len(words) // 2])
 
 
 def _shuffled(caption: str) -> str:
     words = caption.split()
     random.Random(hashlib.sha256(caption.encode()).digest()).shuffle(words)
-    return _joined(words)
+    return " ".join(words)
 
 
 def _misspelled(caption: str) -> str:
@@ -62,38 +60,21 @@ def _misspelled(caption: str) -> str:
     return re.sub(r"[^\W\d_]{4,}", swap, caption)
 
 
-def _first(caption: str) -> str:
-    words = caption.split()
-    return _joined(words[: (len(words) + 1) // 2])
+def _some(choose: Callable[[list[str]], list[str]]) -> Rule:
+    """Some of a caption's words."""
+    return lambda caption: " ".join(choose(caption.split()))
 
 
-def _last(caption: str) -> str:
-    words = caption.split()
-    return _joined(words[len(words) // 2 :])
-
-
-def _every_other(caption: str) -> str:
-    return _joined(caption.split()[::2])
-
-
-def _full_width(caption: str) -> str:
-    return "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in caption)
-
-
-def _letters(table: dict[str, str]) -> Callable[[str], str]:
+def _letters(latin: str, others: str) -> Rule:
     """Letter by letter into another script, capitals kept."""
-
-    def written(caption: str) -> str:
-        both = table | {a.upper(): b.upper() for a, b in table.items()}
-        return "".join(both.get(c, c) for c in caption)
-
-    return written
+    table = str.maketrans(latin + latin.upper(), others + others.upper())
+    return lambda caption: caption.translate(table)
 
 
-PARAPHRASES: dict[str, Callable[[str], str]] = {
+PARAPHRASES: dict[str, Rule] = {
     "lower case": str.lower,
     "capitals": str.upper,
-    "no punctuation": lambda caption: _joined(re.sub(r"[^\w\s]|_", " ", caption).split()),
+    "no punctuation": lambda caption: " ".join(re.sub(r"[^\w\s]|_", " ", caption).split()),
     "synonyms": _synonyms,
     "reordered": _reordered,
     "shuffled": _shuffled,
@@ -101,50 +82,32 @@ PARAPHRASES: dict[str, Callable[[str], str]] = {
     "a picture of": lambda caption: f"a picture of {caption}",
     "in quotes": lambda caption: f'"{caption}"',
 }
-PARTS: dict[str, Callable[[str], str]] = {
-    "first half": _first,
-    "second half": _last,
-    "every other word": _every_other,
+PARTS: dict[str, Rule] = {  # as one who remembers only some of a caption would quote it
+    "first half": _some(lambda words: words[: (len(words) + 1) // 2]),
+    "second half": _some(lambda words: words[len(words) // 2 :]),
+    "every other word": _some(lambda words: words[::2]),
 }
-SCRIPTS: dict[str, Callable[[str], str]] = {
-    "full width": _full_width,
-    "look-alike letters": _letters(_HOMOGLYPHS),
-    "Cyrillic": _letters(_CYRILLIC),
-    "Greek": _letters(_GREEK),
+# no translation: byte-level tokenizers (CLIP) read all of them; others may give unknown tokens only, for the caller to check
+SCRIPTS: dict[str, Rule] = {
+    "full width": lambda caption: caption.translate({c: c + 0xFEE0 for c in range(0x21, 0x7F)}),
+    "look-alike letters": _letters("aceiopxy", "асеіорху"),  # noqa: RUF001
+    "Cyrillic": _letters(_LATIN, _CYRILLIC),
+    "Greek": _letters(_LATIN, _GREEK),
 }
 
 
-def paraphrases(caption: str) -> dict[str, str]:
-    """The same caption in other words: kind -> text. Kinds that change nothing, or say what another says, are left out.
+def paraphrases(caption: str, rules: dict[str, Rule] = PARAPHRASES) -> dict[str, str]:
+    """A caption in other words, or under other `rules` (`PARTS`, `SCRIPTS`): kind -> text.
+
+    Kinds that change nothing, or say what another says, are left out.
 
     >>> paraphrases("Velvet Quasar, a small blue ring")["reordered"]
     'a small blue ring, Velvet Quasar'
-    """
-    return _written(caption, PARAPHRASES)
-
-
-def parts(caption: str) -> dict[str, str]:
-    """Parts of a caption, as one who remembers only some of it would quote it: kind -> text.
-
-    >>> parts("Velvet Quasar, a small blue ring")["first half"]
+    >>> paraphrases("Velvet Quasar, a small blue ring", PARTS)["first half"]
     'Velvet Quasar, a'
-    """
-    return _written(caption, PARTS)
-
-
-def scripts(caption: str) -> dict[str, str]:
-    """A caption's Latin letters in other scripts, letter by letter (no translation): kind -> text.
-
-    Byte-level tokenizers (CLIP) read all of them; others may give unknown tokens only, which is for the caller to check.
-
-    >>> scripts("a red star")["Greek"]
+    >>> paraphrases("a red star", SCRIPTS)["Greek"]
     'α ρεδ σταρ'
     """
-    return _written(caption, SCRIPTS)
-
-
-def _written(caption: str, rules: dict[str, Callable[[str], str]]) -> dict[str, str]:
-    said = {caption: ""} | {
-        text: kind for kind, rule in reversed(rules.items()) if (text := rule(caption)).strip()
-    }
-    return {kind: text for text, kind in reversed(said.items()) if kind and text != caption}
+    texts = {kind: rule(caption) for kind, rule in rules.items()}
+    kinds = {text: kind for kind, text in reversed(texts.items()) if text.strip()}
+    return {kind: text for text, kind in reversed(kinds.items()) if text != caption}

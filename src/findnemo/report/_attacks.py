@@ -2,49 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from findnemo.report import _charts as charts
-from findnemo.report._text import NONE, number, percent
+from findnemo.report._text import ALIGNMENT, NONE, PIXELS, interval, minus, number, percent
+
+SIDE_EFFECTS = {
+    "pixel_change": PIXELS,
+    "sscd_gen": "SSCD_gen: images against the untouched model's of the same seeds",
+    "a_clip": ALIGNMENT,
+    "fid": "Fréchet distance to untouched images of other seeds (descriptor)",
+    "kid": "KID, likewise",
+}
+
+Cell = tuple[str, str]  # a value, and its interval in words
 
 
-def attack(found: Any) -> dict[str, Any] | None:
-    """Curves of an attack on the edited model, if the run holds them: {"x", "y", "n", "curves": {name: [[x, y], ...]}}, `bands` and `gaps`."""
+def attack(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """An attack on the edited model (`runs.robustness`) as charts and a table: a row a curve or gap, with its name, whether it is a gap,
+    and a value with its interval a step. None where the run holds no curve."""
     if not found or not any(found["curves"].values()):
         return None
-    told = {"x": found["x"], "y": found["y"], "n": found["n"], "known": found.get("known")}
-    steps, rows = _steps_table(found)
-    return charts.curves(found) | told | {"steps": steps, "rows": rows, "gaps": charts.gaps(found)}
-
-
-def _steps_table(attack: Any) -> tuple[list[str], list[tuple[str, bool, list[tuple[str, str]]]]]:
-    """Steps; and name, whether it is a gap, and a value with its interval a step, for each curve and gap."""
-    bands = attack.get("bands") or {}
-    curves = {
-        name: {x: (y, *ends.get(x, (None, None))) for x, y in line}
-        for name, line in attack["curves"].items()
-        for ends in [{x: (low, high) for x, low, high in bands.get(name, ())}]
-    }
+    bands = found.get("bands") or {}
+    curves = {}
+    for name, line in found["curves"].items():
+        ends = {x: (low, high) for x, low, high in bands.get(name, ())}
+        curves[name] = {x: (y, *ends.get(x, (None, None))) for x, y in line}
     gaps = {
-        name: {x: tuple(told) for x, *told in points}
-        for name, points in (attack.get("gaps") or {}).items()
+        name: {x: tuple(point) for x, *point in points}
+        for name, points in (found.get("gaps") or {}).items()
     }
     steps = sorted({x for line in [*curves.values(), *gaps.values()] for x in line})
     rows = [
-        (name, is_gap, [_bounded(*line[x]) if x in line else (NONE, "") for x in steps])
+        (name, is_gap, [_bounded(line.get(x)) for x in steps])
         for is_gap, group in ((False, curves), (True, gaps))
         for name, line in group.items()
     ]
-    return [f"{x:g}" for x in steps], rows
+    about = {name: found.get(name) for name in ("x", "y", "n", "known")}
+    table = {"steps": [f"{x:g}" for x in steps], "rows": rows}
+    return charts.curves(found) | about | table | {"gaps": charts.gaps(found)}
 
 
-def _bounded(value: float, low: float | None, high: float | None) -> tuple[str, str]:
-    """A value, and its interval in words."""
-    return number(value), "" if low is None or high is None else f"{number(low)} to {number(high)}"
+def _bounded(point: Sequence[float | None] | None) -> Cell:
+    """A value with the ends of its interval; a dash for none."""
+    if point is None:
+        return NONE, ""
+    value, low, high = point
+    return number(value), interval(low, high)
 
 
-def attempts(found: Any) -> dict[str, Any] | None:
+def attempts(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Ordinary attempts: a row each, with the share of captions of which each column gave a copy, and its interval."""
     if not found or not found["table"]:
         return None
@@ -56,41 +64,33 @@ def attempts(found: Any) -> dict[str, Any] | None:
     return {"columns": columns, "rows": rows}
 
 
-def _copies(found: dict[str, float] | None) -> tuple[str, str]:
-    if found is None:
+def _copies(share: Mapping[str, float] | None) -> Cell:
+    if share is None:
         return NONE, ""
-    return (
-        f"{found['captions']:.0f} of {found['n']:.0f}",
-        f"{percent(found['low'])} to {percent(found['high'])}",
-    )
+    ends = interval(share["low"], share["high"], percent)
+    return f"{share['captions']:.0f} of {share['n']:.0f}", ends
 
 
-SIDE_EFFECTS = {
-    "pixel_change": "Change of pixels, of 1",
-    "sscd_gen": "SSCD_gen: images against the untouched model's of the same seeds",
-    "a_clip": "A_CLIP: fit with the caption",
-    "fid": "Fréchet distance to untouched images of other seeds (descriptor)",
-    "kid": "KID, likewise",
-}
-
-
-def hardened(found: Any) -> dict[str, Any] | None:
+def hardened(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """What hardening does to ordinary captions: a row a figure, a column a model."""
     if not found:
         return None
-    models = list(found["quality"])
+    quality = found["quality"]
     rows = [
-        (label, [_with_ends(found["quality"][model].get(key)) for model in models])
+        (label, [_with_ends(figures.get(key)) for figures in quality.values()])
         for key, label in SIDE_EFFECTS.items()
-        if any(key in found["quality"][model] for model in models)
+        if any(key in figures for figures in quality.values())
     ]
-    return {"models": models, "rows": rows, "prompts": found["prompts"], "images": found["images"]}
+    return {
+        "models": list(quality),
+        "rows": rows,
+        "prompts": found["prompts"],
+        "images": found["images"],
+    }
 
 
-def _with_ends(value: Sequence[float] | None) -> tuple[str, str]:
+def _with_ends(value: Sequence[float] | None) -> Cell:
     if not value:
         return NONE, ""
     middle, *ends = value
-    return f"{middle:.3g}".replace("-", "\u2212"), f"{number(ends[0])} to {number(ends[1])}" if len(
-        ends
-    ) == 2 else ""
+    return minus(f"{middle:.3g}"), interval(ends[0], ends[1]) if len(ends) == 2 else ""

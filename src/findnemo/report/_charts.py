@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from findnemo.neurons import Neuron
 
 WIDTH, LEFT, RIGHT = 640, 130, 10  # of every chart, in its own units
+ACROSS = WIDTH - LEFT - RIGHT  # the drawing area
 ROW, BAR = 64, 44  # height of a row of the distribution, and of its highest bar
 BINS = 40
+LAYER = 28  # height of a layer in the map of neurons
+PLOT, MARGIN = 220, 12  # height of a chart of curves, and what is left free above and below
+FRAME = {"height": PLOT, "width": WIDTH, "left": LEFT, "right": RIGHT}
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class Axis:
     def at(self, value: float) -> float:
         """Position in the chart's units, inside the drawing area."""
         share = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
-        return round(LEFT + min(max(share, 0.0), 1.0) * (WIDTH - LEFT - RIGHT), 2)
+        return round(LEFT + min(max(share, 0.0), 1.0) * ACROSS, 2)
 
     def ticks(self, most: int = 8) -> list[tuple[float, str]]:
         """Round values with their positions.
@@ -52,15 +57,14 @@ def round_values(low: float, high: float, most: int) -> list[tuple[float, str]]:
     return [(value, f"{value:.{digits}f}".replace("-", "\u2212")) for value in values]
 
 
-@dataclass(frozen=True)
-class Strip:
+class Strip(NamedTuple):
     """A row of the distribution: `bars` are (x, top, width, height) in the chart's units."""
 
     label: str
     kind: str
     values: Sequence[float]
-    bars: list[tuple[float, float, float, float]] = field(default_factory=list)
-    base: float = 0.0
+    bars: list[tuple[float, ...]]
+    base: float
 
 
 def distribution(
@@ -74,7 +78,8 @@ def distribution(
     """
     groups = [g for g in groups if len(g[2])]
     everything = [v for _, _, values in groups for v in values] + [tau]
-    low, high = math.floor(10 * min(everything)) / 10, math.ceil(10 * max(everything)) / 10
+    low = math.floor(10 * min(everything)) / 10
+    high = math.ceil(10 * max(everything)) / 10
     axis = Axis(low, high if high > low else low + 0.1)
     strips = [_strip(k, *group, axis) for k, group in enumerate(groups)]
     return {
@@ -88,32 +93,23 @@ def distribution(
 
 
 def _strip(place: int, label: str, kind: str, values: Sequence[float], axis: Axis) -> Strip:
-    counts = [0] * BINS
-    for value in values:
-        share = (value - axis.low) / (axis.high - axis.low)
-        counts[min(int(share * BINS), BINS - 1)] += 1
-    base, width = 20 + ROW * (place + 1) - 8, (WIDTH - LEFT - RIGHT) / BINS
+    shares = [(value - axis.low) / (axis.high - axis.low) for value in values]
+    counts = Counter(min(int(share * BINS), BINS - 1) for share in shares)
+    base = 20 + ROW * (place + 1) - 8
+    width = ACROSS / BINS
     bars = []
-    for k, n in enumerate(counts):
-        if n:
-            height = max(BAR * n / max(counts), 2)
-            bars.append(
-                (
-                    round(LEFT + k * width + 0.5, 2),
-                    round(base - height, 2),
-                    round(width - 1, 2),
-                    round(height, 2),
-                )
-            )
+    for k, n in sorted(counts.items()):
+        height = max(BAR * n / max(counts.values()), 2)
+        bar = (LEFT + k * width + 0.5, base - height, width - 1, height)
+        bars.append(tuple(round(length, 2) for length in bar))
     return Strip(label, kind, values, bars, base)
 
 
 def neuron_map(widths: Mapping[str, int], captions: Mapping[Neuron, int]) -> dict[str, Any]:
     """Layers as rows as long as they are wide, with a mark for every neuron. `captions`: how many captions each neuron holds."""
-    full = WIDTH - LEFT - RIGHT
     rows = []
-    for number, (name, width) in enumerate(widths.items(), 1):
-        length = full * width / max(widths.values())
+    for number, (name, width) in enumerate(widths.items()):
+        length = ACROSS * width / max(widths.values())
         mark = min(max(length / width - 1, 2), 8)
         marks = [
             {
@@ -125,17 +121,9 @@ def neuron_map(widths: Mapping[str, int], captions: Mapping[Neuron, int]) -> dic
             for (layer, index), n in sorted(captions.items())
             if layer == name
         ]
-        rows.append(
-            {
-                "number": number,
-                "name": name,
-                "of": width,
-                "length": round(length, 2),
-                "y": 10 + 28 * (number - 1),
-                "marks": marks,
-            }
-        )
-    return {"rows": rows, "height": 10 + 28 * len(rows), "width": WIDTH, "left": LEFT}
+        place = {"y": 10 + LAYER * number, "length": round(length, 2)}
+        rows.append({"of": width, "marks": marks, **place})
+    return {"rows": rows, "height": 10 + LAYER * len(rows), "width": WIDTH, "left": LEFT}
 
 
 def sizes(counts: Sequence[int]) -> list[dict[str, Any]]:
@@ -152,9 +140,6 @@ def sizes(counts: Sequence[int]) -> list[dict[str, Any]]:
         low, high = high + 1, 2 * high
     most = max((b["captions"] for b in bins), default=1)
     return [b | {"share": b["captions"] / most} for b in bins]
-
-
-PLOT, MARGIN = 220, 12  # height of a chart of curves, and what is left free above and below
 
 
 def _heights(
@@ -190,9 +175,6 @@ def curves(attack: Mapping[str, Any]) -> dict[str, Any]:
     return {"lines": lines, "ticks": across.ticks(), "levels": levels, **level, **FRAME}
 
 
-FRAME = {"height": PLOT, "width": WIDTH, "left": LEFT, "right": RIGHT}
-
-
 def _around(band: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
     """The outline of a band of [x, low, high] points.
 
@@ -205,27 +187,27 @@ def _around(band: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
 def gaps(attack: Mapping[str, Any]) -> dict[str, Any] | None:
     """Gaps with their intervals, controls beside each other at each step; None where there are none. `gaps` of the attack maps a name to
     [step, gap, low, high]; without an interval low and high are None."""
-    known = {name: points for name, points in (attack.get("gaps") or {}).items() if points}
-    if not known:
+    lines = {name: points for name, points in (attack.get("gaps") or {}).items() if points}
+    if not lines:
         return None
-    steps = sorted({step for points in known.values() for step, *_ in points})
-    values = [v for points in known.values() for _, *told in points for v in told if v is not None]
+    steps = sorted({step for points in lines.values() for step, *_ in points})
+    values = [v for points in lines.values() for _, *ys in points for v in ys if v is not None]
     y_at, levels = _heights(values, 0.0, 0.5)
-    width = (WIDTH - LEFT - RIGHT) / len(steps)
+    width = ACROSS / len(steps)
 
     def x_at(step: float, k: int) -> float:
-        return round(LEFT + width * (steps.index(step) + (k + 1) / (len(known) + 1)), 2)
+        return round(LEFT + width * (steps.index(step) + (k + 1) / (len(lines) + 1)), 2)
 
     marks = [
         {
             "name": name,
             "kind": k,
             "points": [
-                (x_at(x, k), y_at(y), *((None, None) if low is None else (y_at(low), y_at(high))))
-                for x, y, low, high in line
+                (x_at(step, k), *(None if y is None else y_at(y) for y in ys))
+                for step, *ys in points
             ],
         }
-        for k, (name, line) in enumerate(known.items())
+        for k, (name, points) in enumerate(lines.items())
     ]
     ticks = [(round(LEFT + width * (k + 0.5), 2), f"{step:g}") for k, step in enumerate(steps)]
     return {"lines": marks, "ticks": ticks, "levels": levels, "zero": y_at(0.0), **FRAME}

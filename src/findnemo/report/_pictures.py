@@ -16,18 +16,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
 BUDGET = 3_900_000  # letters of all thumbnails together; the page stays under 5 MB
-LEVELS = (
-    (1.0, 85),
-    (0.85, 75),
-    (0.7, 65),
-    (0.5, 55),
-    (0.4, 40),
-)  # share of the wanted side, WebP quality
-SIDE, NOISE, LARGE = (
-    128,
-    48,
-    256,
-)  # wanted sides in pixels: finished images, noise differences, those of the example
+LEVELS = ((1.0, 85), (0.85, 75), (0.7, 65), (0.5, 55), (0.4, 40))  # share of a side, quality
+SIDE = 128  # wanted side of a finished image, in pixels
+NOISE = 48  # of a noise difference
+LARGE = 256  # of an image of the example
 
 
 @dataclass(frozen=True)
@@ -44,17 +36,14 @@ def thumbnails(wanted: Iterable[Wanted], budget: int = BUDGET) -> dict[Wanted, s
     All are made at the first of LEVELS at which they fit; if they do not fit even at the last, the first ones are there and the rest is
     missing. A file that is missing or no picture is left out.
     """
-    pictures: dict[Wanted, Image.Image] = {}
-    for one in dict.fromkeys(wanted):
-        small = _small(one)
-        if small is not None:
-            pictures[one] = small
-    made: dict[Wanted, str] = {}
+    small = {one: _small(one) for one in dict.fromkeys(wanted)}
+    pictures = {one: picture for one, picture in small.items() if picture is not None}
+    uris: dict[Wanted, str] = {}
     for share, quality in LEVELS:
-        made = _encoded(pictures, share, quality, budget)
-        if len(made) == len(pictures):
+        uris = _encoded(pictures, share, quality, budget)
+        if len(uris) == len(pictures):
             break
-    return made
+    return uris
 
 
 def _small(wanted: Wanted) -> Image.Image | None:
@@ -70,19 +59,20 @@ def _encoded(
     pictures: Mapping[Wanted, Image.Image], share: float, quality: int, budget: int
 ) -> dict[Wanted, str]:
     """As many of the pictures, in order, as fit."""
-    made: dict[Wanted, str] = {}
+    uris: dict[Wanted, str] = {}
     for one, small in pictures.items():
         uri = data_uri(small, round(share * one.side), quality)
         budget -= len(uri)
         if budget < 0:
             break
-        made[one] = uri
-    return made
+        uris[one] = uri
+    return uris
 
 
 def data_uri(picture: Image.Image, side: int, quality: int) -> str:
     """A picture as `data:image/webp;base64,...`, made smaller if its longer side has more than `side` pixels."""
-    small, out = picture.copy(), io.BytesIO()
+    small = picture.copy()
+    out = io.BytesIO()
     small.thumbnail((side, side))
     small.save(out, "WEBP", quality=quality, method=2)
     return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from findnemo.runs import state
+from findnemo.runs.overview import PRICES
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 NONE = "\u2013"  # where there is no figure
 LONGEST = 240  # letters of a caption before the rest folds away
+PIXELS = "Change of pixels, of 1"
+ALIGNMENT = "A_CLIP: fit with the caption"
 
 
 def shown(text: object) -> str:
@@ -45,7 +51,11 @@ def number(value: float | None, digits: int = 3) -> str:
     if value is None:
         return NONE
     text = f"{value:.{digits}f}"
-    text = text if float(text) else f"{0:.{digits}f}"
+    return minus(text if float(text) else f"{0:.{digits}f}")
+
+
+def minus(text: str) -> str:
+    """A figure in writing, with a true minus sign."""
     return text.replace("-", "\u2212")
 
 
@@ -55,6 +65,17 @@ def percent(share: float) -> str:
     '8.3 %'
     """
     return f"{100 * share:.1f}".removesuffix(".0") + " %"
+
+
+def interval(
+    low: float | None, high: float | None, written: Callable[[float], str] = number
+) -> str:
+    """The ends of an interval; empty for none.
+
+    >>> interval(0.25, 0.5), interval(None, None)
+    ('0.250 to 0.500', '')
+    """
+    return "" if low is None or high is None else f"{written(low)} to {written(high)}"
 
 
 def count(amount: int, what: str) -> str:
@@ -72,19 +93,13 @@ def environment() -> Environment:
     """Templates with escaping in force for every name."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    made = Environment(
+    templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: dict[str, Any] = {
-        "shown": shown,
-        "clipped": clipped,
-        "number": number,
-        "percent": percent,
-    }
-    made.filters.update(filters)
-    made.globals["count"] = count
-    return made
+    templates.filters.update(shown=shown, clipped=clipped, number=number)
+    templates.globals.update(count=count, state=state, PRICES=PRICES)
+    return templates

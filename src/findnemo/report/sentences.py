@@ -23,10 +23,10 @@ def sentences(attempts: Mapping[str, Any] | None, attack: Mapping[str, Any] | No
     'With neurons off, embeddings optimised for memorized pictures come nearer to them than to pictures never seen: the gap is 0.50 [0.20, 0.80] after 5 steps.'
     """
     attempts = attempts or {"columns": [], "table": {}}
-    told = [*_attempts(attempts), *_attacks(attack or {})]
-    tried = _prompts(attempts["table"], OFF)
-    quiet = [QUIET] if tried and not any(cell["captions"] for cell in tried.values()) else []
-    return [*told, *quiet, WEIGHTS] if told else []
+    outcome = [*_attempts(attempts), *_attacks(attack or {})]
+    prompts = _prompts(attempts["table"], OFF)
+    quiet = [QUIET] if prompts and not any(cell["captions"] for cell in prompts.values()) else []
+    return [*outcome, *quiet, WEIGHTS] if outcome else []
 
 
 def _with(state: str) -> str:
@@ -64,17 +64,19 @@ def _words(table: Mapping[str, Mapping[str, Any]], state: str) -> str:
     what = f"{_with(state)}, {{}} of {len(found)} attempts with other seeds, samplers, steps, guidance, words and tokens give"
     hits = {name: cell for name, cell in found.items() if cell["captions"]}
     if not hits:
-        most, high = (
-            max(cell["n"] for cell in found.values()),
-            max(cell["high"] for cell in found.values()),
-        )
+        most = max(cell["n"] for cell in found.values())
+        high = 100 * max(cell["high"] for cell in found.values())
         able = sum(table[name].get(UNTOUCHED, {}).get("captions", 0) > 0 for name in found)
         return (
-            f"{what.format('none')} a copy of any of {most:.0f} pictures ({able} do with no neuron off; 95 %: fewer than {100 * high:.0f} % of "
-            "pictures, each)."
+            f"{what.format('none')} a copy of any of {most:.0f} pictures ({able} do with no neuron off; "
+            f"95 %: fewer than {high:.0f} % of pictures, each)."
         )
     name, cell = max(hits.items(), key=lambda pair: pair[1]["captions"] / pair[1]["n"])
-    return f"{what.format(len(hits))} copies; the most has {name!r}, of {cell['captions']:.0f} of {cell['n']:.0f} pictures."
+    return f"{what.format(len(hits))} copies; the most has {name!r}, of {_of(cell)} pictures."
+
+
+def _of(cell: Mapping[str, float]) -> str:
+    return f"{cell['captions']:.0f} of {cell['n']:.0f}"
 
 
 def _given(table: Mapping[str, Mapping[str, Any]], state: str) -> str:
@@ -87,13 +89,9 @@ def _given(table: Mapping[str, Mapping[str, Any]], state: str) -> str:
     if not rows:
         return ""
     strength, columns = rows[-1]
-    cell, beside = columns[state], columns.get(ORDINARY + state)
-    ordinary = (
-        ""
-        if beside is None
-        else f", and {beside['captions']:.0f} of {beside['n']:.0f} of ordinary captions"
-    )
-    return f"{strength.capitalize()}, which is given the picture, gives {cell['captions']:.0f} of {cell['n']:.0f} back{ordinary}."
+    beside = columns.get(ORDINARY + state)
+    ordinary = "" if beside is None else f", and {_of(beside)} of ordinary captions"
+    return f"{strength.capitalize()}, which is given the picture, gives {_of(columns[state])} back{ordinary}."
 
 
 def _attacks(attack: Mapping[str, Any]) -> list[str]:
@@ -107,12 +105,12 @@ def _attacks(attack: Mapping[str, Any]) -> list[str]:
 
 def _attacked(state: str, control: str, points: Sequence[Sequence[float | None]]) -> str:
     """Whether memorized pictures come nearer than a control: at every step, the start among them, not at the one that shows it best."""
-    told = [p for p in points if p[2] is not None]
-    if not told:
+    bounded = [p for p in points if p[2] is not None]
+    if not bounded:
         return f"{_with(state)}, gaps to {control} have no interval ({_listed(points)}): too few captions to tell anything."
-    above = [p for p in told if p[0] and p[2] > 0]  # type: ignore[operator]
-    than = f"embeddings optimised for memorized pictures {{}} nearer to them than to {control}: {_listed(told)}."
-    return f"{_with(state)}, {than.format('come' if above else 'are not seen to come')}"
+    above = any(p[0] and p[2] > 0 for p in bounded)  # type: ignore[operator]
+    come = "come" if above else "are not seen to come"
+    return f"{_with(state)}, embeddings optimised for memorized pictures {come} nearer to them than to {control}: {_listed(bounded)}."
 
 
 def _listed(points: Sequence[Sequence[float | None]]) -> str:
@@ -120,12 +118,8 @@ def _listed(points: Sequence[Sequence[float | None]]) -> str:
     >>> _listed([[0, 0.0, -0.1, 0.1], [5, 0.5, 0.25, 0.75], [10, 0.25, None, None]])
     'the gap is 0.00 [-0.10, 0.10] at the start, 0.50 [0.25, 0.75] after 5 steps, 0.25 after 10 steps'
     """
-    cells = [
-        f"{y:.2f}" + ("" if low is None or high is None else f" [{low:.2f}, {high:.2f}]")
-        for _, y, low, high in points
-    ]
-    told = [
-        f"{cell} {f'after {p[0]:g} steps' if p[0] else 'at the start'}"
-        for p, cell in zip(points, cells, strict=True)
-    ]
-    return f"the gap is {', '.join(told)}"
+    parts = []
+    for step, gap, low, high in points:
+        ends = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
+        parts.append(f"{gap:.2f}{ends} {f'after {step:g} steps' if step else 'at the start'}")
+    return f"the gap is {', '.join(parts)}"

@@ -24,8 +24,11 @@ BESIDE = 3  # untouched images of the caption, beside the picture
 
 @dataclass(frozen=True)
 class Subject:
-    """A caption under attack. `picture`: what the attacker wants back. `others`: images that the untouched model gives for the caption on
-    other seeds. `known`: whether `picture` is the training image, or stands in for it: an image of the untouched model."""
+    """A caption under attack. `picture`: what the attacker wants back.
+
+    `others`: images that the untouched model gives for the caption on other seeds. `known`: whether `picture` is the training image, or
+    stands in for it: an image of the untouched model.
+    """
 
     prompt: str
     picture: Image.Image
@@ -41,19 +44,15 @@ def subject(
     Call it while no edit is in force. Raises NumericalError if the model gives NaN.
 
     >>> import findnemo
-    >>> made = subject(findnemo.load("demo"), "a red star", findnemo.ImageSettings(steps=2))
-    >>> made.known, len(made.others)
+    >>> attacked = subject(findnemo.load("demo"), "a red star", findnemo.ImageSettings(steps=2))
+    >>> attacked.known, len(attacked.others)
     (False, 3)
     """
-    first, *others = generate(
-        model, prompt, [WANTED, *range(UNTOUCHED, UNTOUCHED + BESIDE)], settings
-    )
-    return Subject(
-        prompt,
-        first if picture is None else picture.convert("RGB"),
-        tuple(others),
-        picture is not None,
-    )
+    samples = [WANTED, *range(UNTOUCHED, UNTOUCHED + BESIDE)]
+    first, *others = generate(model, prompt, samples, settings)
+    if picture is None:
+        return Subject(prompt, first, tuple(others), known=False)
+    return Subject(prompt, picture.convert("RGB"), tuple(others))
 
 
 def closeness(

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from findnemo.metrics import Descriptor
 
-LEARNING_RATE, BATCH = 0.1, 8  # as published, with Adam
+LEARNING_RATE = 0.1  # as published, with Adam
+BATCH = 8  # as published
 STEPS = (0, 5, 10, 20, 30, 50)  # after which images are made; 50 as published
 
 
@@ -68,28 +69,27 @@ def optimised(
 ) -> dict[int, Text]:
     """The prompt, one row, after each of `steps` steps of descent on the diffusion loss of one picture.
 
-    Adam, every position of the token embeddings; a batch of `batch` noises and timesteps drawn afresh each step from (seed, key, step). `clean`:
-    the picture's latent (1, C, H, W). `text`: where to begin, as `model.encode` gives it; what a model is told beside the tokens
+    Adam, every position of the token embeddings; a batch of `batch` noises and timesteps drawn afresh each step from (seed, key, step).
+    `clean`: the picture's latent (1, C, H, W). `text`: where to begin, as `model.encode` gives it; what a model is told beside the tokens
     stays. Raises ModelError for a model without a known loss, NumericalError if it gives NaN.
 
     >>> import findnemo, torch
     >>> model = findnemo.load("demo")
     >>> text = model.encode(["a red star"])
-    >>> made = optimised(model, torch.zeros(1, *model.latent_shape), text, steps=(0, 1), batch=2)
-    >>> bool((made[0].tokens == text.tokens).all()), bool((made[1].tokens == text.tokens).all())
+    >>> texts = optimised(model, torch.zeros(1, *model.latent_shape), text, steps=(0, 1), batch=2)
+    >>> bool((texts[0].tokens == text.tokens).all()), bool((texts[1].tokens == text.tokens).all())
     (True, False)
     """
     embedding = text.tokens.detach().float().clone().requires_grad_()
     optimizer = torch.optim.Adam([embedding], lr=learning_rate)
     reached = {0: text} if 0 in steps else {}
+    pictures = clean.expand(batch, -1, -1, -1)
     with frozen(model.denoiser):
         for step in range(1, max(steps, default=0) + 1):
-            noise, timesteps = drawn(model, (batch, *clean.shape[1:]), seed, key, step)
+            noise, timesteps = drawn(model, pictures.shape, seed, key, step)
             with torch.enable_grad():
                 rows = replace(text, tokens=embedding.to(text.tokens.dtype)).expand(batch)
-                loss = GRADIENT_SCALE * diffusion_loss(
-                    model, clean.expand(batch, -1, -1, -1), noise, timesteps, rows
-                )
+                loss = GRADIENT_SCALE * diffusion_loss(model, pictures, noise, timesteps, rows)
                 (gradient,) = torch.autograd.grad(loss, embedding)
             embedding.grad = gradient / GRADIENT_SCALE
             if not torch.isfinite(embedding.grad).all():
@@ -150,14 +150,6 @@ def embedded(model: Model, text: Text) -> Iterator[None]:
         yield
 
 
-def images_of(
-    model: Model, subject: Subject, text: Text, samples: Sequence[int], settings: ImageSettings
-) -> list[Image.Image]:
-    """Finished images of an embedding, one a sample number."""
-    with embedded(model, text):
-        return generate(model, subject.prompt, samples, settings)
-
-
 def attack(
     model: Model,
     subject: Subject,
@@ -166,7 +158,7 @@ def attack(
     starts: Sequence[str] = ("caption", "random"),
     images: int = 2,
     descriptor: Descriptor | None = None,
-    keep: Callable[[str, int, list[Image.Image]], None] = lambda start, step, made: None,
+    keep: Callable[[str, int, list[Image.Image]], None] = lambda start, step, images: None,
 ) -> dict[str, dict[int, list[float]]]:
     """The curve of one subject: start -> step -> similarity of each image to the subject's picture.
 
@@ -180,18 +172,19 @@ def attack(
     >>> [(start, list(values)) for start, values in curve.items()]
     [('caption', [0, 1])]
     """
-    clean, samples = latents_of(subject.picture, model), range(ATTACK, ATTACK + images)
+    clean = latents_of(subject.picture, model)
+    samples = range(ATTACK, ATTACK + images)
     curves: dict[str, dict[int, list[float]]] = {}
     for start in starts:
-        began = starting(model, subject.prompt, start, settings.seed)
-        reached = optimised(model, clean, began, steps, settings.seed, f"{start}\0{subject.prompt}")
+        text = starting(model, subject.prompt, start, settings.seed)
+        reached = optimised(model, clean, text, steps, settings.seed, f"{start}\0{subject.prompt}")
         curves[start] = {}
         for step, text in reached.items():
-            made = images_of(model, subject, text, samples, settings)
-            keep(start, step, made)
-            curves[start][step] = [
-                round(v, 4) for v in closeness(made, [subject.picture], descriptor).tolist()
-            ]
+            with embedded(model, text):
+                pictures = generate(model, subject.prompt, samples, settings)
+            keep(start, step, pictures)
+            similarities = closeness(pictures, [subject.picture], descriptor).tolist()
+            curves[start][step] = [round(value, 4) for value in similarities]
     return curves
 
 
@@ -201,5 +194,5 @@ def cost(steps: Sequence[int], starts: int, images: int, settings: ImageSettings
     >>> cost((0, 50), 1, 2, ImageSettings(steps=15, guidance=2.0))
     1320
     """
-    passes = settings.steps * (2 if settings.guidance > 1 else 1)
-    return starts * (3 * BATCH * max(steps, default=0) + len(steps) * images * passes)
+    search = 3 * BATCH * max(steps, default=0)
+    return starts * (search + len(steps) * images * settings.passes)

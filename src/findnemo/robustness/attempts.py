@@ -17,7 +17,7 @@ from findnemo.errors import InputError, ModelError
 from findnemo.images import ImageSettings, finished, generate
 from findnemo.mitigation.tokens import varied
 from findnemo.models import SAMPLERS, Model, sampling
-from findnemo.prompts.paraphrases import PARAPHRASES, PARTS, SCRIPTS, paraphrases, parts, scripts
+from findnemo.prompts.paraphrases import PARAPHRASES, PARTS, SCRIPTS, Rule, paraphrases
 from findnemo.robustness._subject import Subject, pixels
 from findnemo.seeds import sample_seed
 
@@ -27,37 +27,19 @@ if TYPE_CHECKING:
 Attempt = Callable[[Model, Subject, Sequence[int], ImageSettings], "list[Image.Image]"]
 
 
-def plain(
-    model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings
+def sampled(
+    model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, **changes: Any
 ) -> list[Image.Image]:
-    """The caption as it is, on fresh seeds."""
-    return generate(model, subject.prompt, samples, settings)
+    """The caption as it is, on fresh seeds. `changes`: of the settings, such as another `sampler` or `guidance` (1: without)."""
+    return generate(model, subject.prompt, samples, replace(settings, **changes))
 
 
 def stepped(
     model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, factor: float
 ) -> list[Image.Image]:
     """With `factor` times as many denoising steps, two at least."""
-    return generate(
-        model,
-        subject.prompt,
-        samples,
-        replace(settings, steps=max(round(settings.steps * factor), 2)),
-    )
-
-
-def guided(
-    model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, scale: float
-) -> list[Image.Image]:
-    """With another guidance scale; 1 is without guidance."""
-    return generate(model, subject.prompt, samples, replace(settings, guidance=scale))
-
-
-def resampled(
-    model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, name: str
-) -> list[Image.Image]:
-    """With another sampler (see `models.SAMPLERS`), on the model's own noise schedule."""
-    return generate(model, subject.prompt, samples, replace(settings, sampler=name))
+    steps = max(round(settings.steps * factor), 2)
+    return sampled(model, subject, samples, settings, steps=steps)
 
 
 def reworded(
@@ -65,11 +47,11 @@ def reworded(
     subject: Subject,
     samples: Sequence[int],
     settings: ImageSettings,
-    write: Callable[[str], dict[str, str]],
+    rules: dict[str, Rule],
     kind: str,
 ) -> list[Image.Image]:
     """With the caption in other words, a part of it, or other letters (see `findnemo.prompts.paraphrases`)."""
-    text = write(subject.prompt).get(kind)
+    text = paraphrases(subject.prompt, rules).get(kind)
     if text is None:
         raise InputError(f"{kind}: says what the caption says")
     if not _readable(model, text):
@@ -90,22 +72,12 @@ def with_tokens(
     model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, count: int
 ) -> list[Image.Image]:
     """With `count` random tokens inserted into the caption, others for every image."""
-    return [
-        image
-        for k in samples
-        for image in generate(
-            model,
-            varied(
-                model,
-                subject.prompt,
-                "tokens",
-                count,
-                sample_seed(settings.seed, subject.prompt, k),
-            ),
-            [k],
-            settings,
-        )
-    ]
+    images: list[Image.Image] = []
+    for k in samples:
+        seed = sample_seed(settings.seed, subject.prompt, k)
+        caption = varied(model, subject.prompt, "tokens", count, seed)
+        images += generate(model, caption, [k], settings)
+    return images
 
 
 @torch.no_grad()
@@ -119,47 +91,45 @@ def image_to_image(
     """
     from diffusers import AutoPipelineForImage2Image
 
-    if "output_type" not in model.finished or model.finished["output_type"] != "latent":
-        raise ModelError(
-            f"a {type(model.pipeline).__name__} gives no latents: image to image needs a latent model"
-        )
+    kind = type(model.pipeline).__name__
+    if model.finished.get("output_type") != "latent":
+        raise ModelError(f"a {kind} gives no latents: image to image needs a latent model")
     try:
         with sampling(model, settings.sampler):
             pipeline: Any = AutoPipelineForImage2Image.from_pipe(model.pipeline)
     except ValueError as error:
-        raise ModelError(
-            f"diffusers has no image-to-image pipeline for a {type(model.pipeline).__name__}"
-        ) from error
+        raise ModelError(f"diffusers has no image-to-image pipeline for a {kind}") from error
     pipeline.set_progress_bar_config(disable=True)
+    # 0 to 1: what is in [-1, 1] but never negative is taken for that
+    picture = (pixels(subject.picture, model) + 1) / 2
+    seeds = [sample_seed(settings.seed, subject.prompt, k) for k in samples]
     with model.sampling(pipeline):
         latents = pipeline(
             subject.prompt,
-            image=(pixels(subject.picture, model) + 1)
-            / 2,  # 0 to 1: what is in [-1, 1] but never negative is taken for that
+            image=picture,
             strength=strength,
             num_images_per_prompt=len(samples),
             num_inference_steps=max(settings.steps, round(2 / strength)),
             guidance_scale=settings.guidance,
-            generator=[
-                torch.Generator().manual_seed(sample_seed(settings.seed, subject.prompt, k))
-                for k in samples
-            ],
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             output_type="latent",
         ).images
     return finished(model, latents)
 
 
 STEPS = {"a third": 1 / 3, "half": 0.5, "double": 2.0}
-GUIDANCE, TOKENS, STRENGTHS = (1.0, 3.0, 7.5, 15.0), (1, 4, 10), (0.3, 0.5, 0.7, 0.9)
+GUIDANCE = (1.0, 3.0, 7.5, 15.0)
+TOKENS = (1, 4, 10)
+STRENGTHS = (0.3, 0.5, 0.7, 0.9)
 
 ATTEMPTS: dict[str, Attempt] = {
-    "seeds: fresh": plain,
+    "seeds: fresh": sampled,
     **{f"steps: {name}": partial(stepped, factor=factor) for name, factor in STEPS.items()},
-    **{f"sampler: {name}": partial(resampled, name=name) for name in SAMPLERS},
-    **{f"guidance: {scale:g}": partial(guided, scale=scale) for scale in GUIDANCE},
-    **{f"words: {kind}": partial(reworded, write=paraphrases, kind=kind) for kind in PARAPHRASES},
-    **{f"part: {kind}": partial(reworded, write=parts, kind=kind) for kind in PARTS},
-    **{f"script: {kind}": partial(reworded, write=scripts, kind=kind) for kind in SCRIPTS},
+    **{f"sampler: {name}": partial(sampled, sampler=name) for name in SAMPLERS},
+    **{f"guidance: {scale:g}": partial(sampled, guidance=scale) for scale in GUIDANCE},
+    **{f"words: {kind}": partial(reworded, rules=PARAPHRASES, kind=kind) for kind in PARAPHRASES},
+    **{f"part: {kind}": partial(reworded, rules=PARTS, kind=kind) for kind in PARTS},
+    **{f"script: {kind}": partial(reworded, rules=SCRIPTS, kind=kind) for kind in SCRIPTS},
     **{f"random tokens: {n}": partial(with_tokens, count=n) for n in TOKENS},
     **{f"image to image: {s:g}": partial(image_to_image, strength=s) for s in STRENGTHS},
 }

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from findnemo.errors import InputError
 from findnemo.files.fetch import RefusedError
-from findnemo.files.originals import picture
+from findnemo.files.originals import from_file
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -18,8 +17,9 @@ KINDS = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def scrambled(picture: Image.Image) -> Image.Image:
-    """A picture with its quarters exchanged crosswise and turned by a right angle, and its colours exchanged (red, green, blue to green, blue,
-    red): as rich as before, and never seen. RGB, square.
+    """A picture as rich as before, and never seen: RGB, square.
+
+    Its quarters are exchanged crosswise and turned by a right angle, its colours exchanged (red, green, blue to green, blue, red).
 
     >>> from PIL import Image
     >>> scrambled(Image.new("RGB", (4, 4), (1, 2, 3))).getpixel((0, 0))
@@ -28,14 +28,14 @@ def scrambled(picture: Image.Image) -> Image.Image:
     from PIL import Image, ImageOps
 
     side = max(min(picture.size) // 2 * 2, 2)
-    square, half = ImageOps.fit(picture.convert("RGB"), (side, side)), side // 2
+    half = side // 2
+    square = ImageOps.fit(picture.convert("RGB"), (side, side))
     corners = [(0, 0), (half, 0), (half, half), (0, half)]
     canvas = Image.new("RGB", (side, side))
     for k, (left, top) in enumerate(corners):
-        part = square.crop((left, top, left + half, top + half)).transpose(
-            Image.Transpose.ROTATE_90
-        )
-        canvas.paste(part, corners[(k + 2) % 4])
+        quarter = square.crop((left, top, left + half, top + half))
+        turned = quarter.transpose(Image.Transpose.ROTATE_90)
+        canvas.paste(turned, corners[(k + 2) % 4])
     red, green, blue = canvas.split()
     return Image.merge("RGB", (green, blue, red))
 
@@ -49,7 +49,11 @@ def mirrored(picture: Image.Image) -> Image.Image:
 
 def pictures(folder: str | os.PathLike, least: int = 1) -> list[Image.Image]:
     """The pictures of a folder (PNG, JPEG, WebP) by name, RGB. Raises InputError for fewer than `least`, or one that cannot be read."""
-    files = _files(Path(folder))
+    if not Path(folder).is_dir():
+        raise InputError(
+            f"{folder} is not a folder: give one with pictures that the model never saw"
+        )
+    files = sorted(file for file in Path(folder).iterdir() if file.suffix.lower() in KINDS)
     if len(files) < least:
         raise InputError(
             f"{folder} holds {len(files)} pictures (PNG, JPEG, WebP), {least} are needed as controls"
@@ -57,18 +61,8 @@ def pictures(folder: str | os.PathLike, least: int = 1) -> list[Image.Image]:
     return [_read(file) for file in files]
 
 
-def _files(folder: Path) -> Sequence[Path]:
-    if not folder.is_dir():
-        raise InputError(
-            f"{folder} is not a folder: give one with pictures that the model never saw"
-        )
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in KINDS)
-
-
 def _read(file: Path) -> Image.Image:
     try:
-        return picture(file)
+        return from_file(file)
     except RefusedError as refused:
-        raise InputError(
-            f"{file} is no picture that can be read: {str(refused).removeprefix(f'{file}: ')}"
-        ) from refused
+        raise InputError(f"{file} is no picture that can be read: {refused}") from refused

@@ -25,12 +25,8 @@ def strongest(starts: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[int, 
     {0: 0.2}
     """
     steps = sorted({int(step) for values in starts.values() for step in values})
-    return {
-        step: max(
-            statistics.fmean(values[str(step)]) for values in starts.values() if str(step) in values
-        )
-        for step in steps
-    }
+    means = [{int(t): statistics.fmean(v) for t, v in values.items()} for values in starts.values()]
+    return {step: max(one[step] for one in means if step in one) for step in steps}
 
 
 def curve(subjects: Rows) -> list[Point]:
@@ -53,16 +49,12 @@ def gap(memorized: Rows, control: Rows, paired: bool = False) -> list[Point]:
     """
     steps = [step for step in _common(memorized) if step in _common(control)]
     if paired:
-        return curve(
-            [
-                {t: one[t] - other[t] for t in steps}
-                for one, other in zip(memorized, control, strict=True)
-            ]
-        )
-    return [
-        (step, *_with_interval([s[step] for s in memorized], [s[step] for s in control]))
-        for step in steps
-    ]
+        pairs = zip(memorized, control, strict=True)
+        return curve([{step: one[step] - other[step] for step in steps} for one, other in pairs])
+    samples = {
+        step: [[row[step] for row in rows] for rows in (memorized, control)] for step in steps
+    }
+    return [(step, *_with_interval(*both)) for step, both in samples.items()]
 
 
 def _common(subjects: Rows) -> list[int]:
@@ -82,26 +74,23 @@ def _with_interval(*samples: Sequence[float]) -> tuple[float, float | None, floa
 def shares(
     subjects: Sequence[Mapping[str, Sequence[float]]], level: float = COPY
 ) -> dict[str, dict[str, float]]:
-    """What each attempt got: attempt -> `images`, the share of images at or over `level`; `captions`, of `n` captions those with such an image;
-    and the Wilson interval (95 %) of that share, `low` and `high`. `subjects`: attempt -> closeness of its images, a caption each.
+    """What each attempt got. `subjects`: attempt -> closeness of its images, a caption each.
+
+    Attempt -> `images`, the share of images at or over `level`; `captions`, of `n` captions those with such an image; and the Wilson
+    interval (95 %) of that share, `low` and `high`.
 
     >>> shares([{"seeds": [0.9, 0.1]}, {"seeds": [0.2, 0.1]}])["seeds"]["images"]
     0.25
     """
     names = dict.fromkeys(name for subject in subjects for name in subject)
-    made = {}
+    table = {}
     for name in names:
         rows = [subject[name] for subject in subjects if subject.get(name)]
         if not rows:
             continue
         hit = sum(max(row) >= level for row in rows)
-        low, high = wilson(hit, len(rows))
+        low, high = (round(end, 4) for end in wilson(hit, len(rows)))
         images = statistics.fmean(statistics.fmean(float(v >= level) for v in row) for row in rows)
-        made[name] = {
-            "images": round(images, 4),
-            "captions": hit,
-            "n": len(rows),
-            "low": round(low, 4),
-            "high": round(high, 4),
-        }
-    return made
+        counts = {"images": round(images, 4), "captions": hit, "n": len(rows)}
+        table[name] = {**counts, "low": low, "high": high}
+    return table

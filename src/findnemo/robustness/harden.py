@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,11 +22,13 @@ from torch import Tensor, nn
 
 from findnemo.edits import effects, refuse_made
 from findnemo.errors import InputError, NumericalError, StoppedError
+from findnemo.files.tensors import read_header
+from findnemo.files.writing import written
 from findnemo.images import ImageSettings, generate
 from findnemo.models import Model, Text
 from findnemo.neurons import NeuronSet
 from findnemo.robustness._subject import latents_of
-from findnemo.robustness.attack import LEARNING_RATE, diffusion_loss, optimised, starting
+from findnemo.robustness.attack import diffusion_loss, optimised, starting
 from findnemo.runtime.state import undisturbed
 from findnemo.seeds import ORDINARY, SURROGATES, sample_seed
 
@@ -34,9 +36,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 VIEWS = 4  # images of each ordinary caption
-UNPROMPTED = (
-    0.25  # share of ordinary samples without a caption: guidance asks the model for those, too
-)
+UNPROMPTED = 0.25  # share of ordinary samples without a caption, which guidance asks for too
 STARTS = ("caption", "random")
 WAYPOINTS = 3  # embeddings that are answered on the way of an attack, its end among them
 FORMAT = "findnemo.harden.1"
@@ -44,9 +44,10 @@ FORMAT = "findnemo.harden.1"
 
 @dataclass(frozen=True)
 class Hardening:
-    """How a model is hardened. `epochs`: of seeking embeddings and learning to answer them. `attack_steps`: of each search. `updates`: of the
-    weights in an epoch, AdamW at `learning_rate`, each on `batch` surrogates and as many ordinary images. `keep`: weight of the ordinary
-    ones. `surrogates`: images a caption. `seed`: of all that is drawn.
+    """How a model is hardened. `epochs`: of seeking embeddings and learning to answer them. `attack_steps`: of each search.
+
+    `updates`: of the weights in an epoch, AdamW at `learning_rate`, each on `batch` surrogates and as many ordinary images. `keep`: weight
+    of the ordinary ones. `surrogates`: images a caption. `seed`: of all that is drawn.
 
     >>> Hardening(epochs=0)
     Traceback (most recent call last):
@@ -84,7 +85,9 @@ class Lesson:
 @dataclass(frozen=True)
 class Kept:
     """Ordinary captions, encoded, n rows, and latents of the images (n, C, H, W) that the edited model makes of them, some of each.
-    `empty`: what stands for no prompt, one row."""
+
+    `empty`: what stands for no prompt, one row.
+    """
 
     text: Text
     latents: Tensor
@@ -96,11 +99,8 @@ def lesson(
 ) -> Lesson:
     """The lesson of a caption for an edited model. Raises NumericalError if the model gives NaN."""
     images = generate(model, prompt, range(SURROGATES, SURROGATES + hardening.surrogates), settings)
-    return Lesson(
-        prompt,
-        latents_of(picture, model),
-        torch.cat([latents_of(image, model) for image in images]),
-    )
+    surrogates = torch.cat([latents_of(image, model) for image in images])
+    return Lesson(prompt, latents_of(picture, model), surrogates)
 
 
 def kept(model: Model, prompts: Sequence[str], settings: ImageSettings) -> Kept:
@@ -112,25 +112,22 @@ def kept(model: Model, prompts: Sequence[str], settings: ImageSettings) -> Kept:
     samples = range(ORDINARY, ORDINARY + VIEWS)
     images = [image for prompt in prompts for image in generate(model, prompt, samples, settings)]
     text = model.encode(list(prompts)).repeat(VIEWS)
-    return Kept(
-        text, torch.cat([latents_of(image, model) for image in images]), model.unconditional()
-    )
+    latents = torch.cat([latents_of(image, model) for image in images])
+    return Kept(text, latents, model.unconditional())
 
 
 def adversaries(model: Model, lesson: Lesson, hardening: Hardening, epoch: int) -> Text:
     """Texts, n rows, that bring a lesson's picture nearer: the caption's own, and those on the way of an attack from each start."""
-    stops = sorted(
-        {round(hardening.attack_steps * k / WAYPOINTS) for k in range(1, WAYPOINTS + 1)} - {0}
-    )
-    found = [starting(model, lesson.prompt, "caption", hardening.seed)]
+    shares = (hardening.attack_steps * k / WAYPOINTS for k in range(1, WAYPOINTS + 1))
+    stops = sorted({round(share) for share in shares} - {0})
+    seed = hardening.seed
+    texts = [starting(model, lesson.prompt, "caption", seed)]
     for start in STARTS:
-        began = starting(model, lesson.prompt, start, hardening.seed)
+        text = starting(model, lesson.prompt, start, seed)
         key = f"harden\0{epoch}\0{start}\0{lesson.prompt}"
-        reached = optimised(
-            model, lesson.picture, began, stops, hardening.seed, key, hardening.batch, LEARNING_RATE
-        )
-        found += [reached[stop] for stop in stops]
-    return Text.cat(found)
+        reached = optimised(model, lesson.picture, text, stops, seed, key, hardening.batch)
+        texts += [reached[stop] for stop in stops]
+    return Text.cat(texts)
 
 
 def evaluations(hardening: Hardening, captions: int, ordinary: int, settings: ImageSettings) -> int:
@@ -139,8 +136,7 @@ def evaluations(hardening: Hardening, captions: int, ordinary: int, settings: Im
     >>> evaluations(Hardening(epochs=1, attack_steps=30, updates=60, batch=8), 1, 0, ImageSettings(steps=15, guidance=2.0))
     4920
     """
-    passes = settings.steps * (2 if settings.guidance > 1 else 1)
-    images = (captions * hardening.surrogates + ordinary * VIEWS) * passes
+    images = (captions * hardening.surrogates + ordinary * VIEWS) * settings.passes
     search = captions * len(STARTS) * 3 * hardening.batch * hardening.attack_steps
     learning = hardening.updates * hardening.batch * (3 + 3 + 1)
     return images + hardening.epochs * (search + learning)
@@ -173,38 +169,36 @@ def harden(
     first = _load(model.denoiser, checkpoint, key) if checkpoint else 0
     total = hardening.epochs * hardening.updates
     for epoch in range(first, hardening.epochs):
-        found = [adversaries(model, one, hardening, epoch) for one in lessons]
-        optimizer = torch.optim.AdamW(
-            model.denoiser.parameters(), lr=hardening.learning_rate, weight_decay=0.0
-        )
+        answers = [(one, adversaries(model, one, hardening, epoch)) for one in lessons]
+        parameters = list(model.denoiser.parameters())
+        optimizer = torch.optim.AdamW(parameters, lr=hardening.learning_rate, weight_decay=0.0)
         for update in range(hardening.updates):
             if stop():
                 raise StoppedError(f"hardening stopped in epoch {epoch + 1} of {hardening.epochs}")
-            loss = _step(
-                model, reference, optimizer, lessons, found, ordinary, hardening, (epoch, update)
-            )
+            number = sample_seed(hardening.seed, "harden", epoch * 1_000_000 + update)
+            generator = torch.Generator().manual_seed(number)
+            loss = _loss(model, reference, answers, ordinary, hardening, generator)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
             switched_off(model, neurons)
-            progress(epoch * hardening.updates + update + 1, total, loss)
+            progress(epoch * hardening.updates + update + 1, total, float(loss.detach()))
         if checkpoint is not None:
             _save(model.denoiser, checkpoint, key, epoch + 1)
     check_off(model, neurons)
 
 
-def _step(
+def _loss(
     model: Model,
     reference: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    lessons: Sequence[Lesson],
-    found: Sequence[Text],
+    answers: Sequence[tuple[Lesson, Text]],
     ordinary: Kept,
     hardening: Hardening,
-    place: tuple[int, int],
-) -> float:
-    """An update of the weights. `place`: epoch and number of the update, from which all that is drawn comes."""
-    generator = torch.Generator().manual_seed(
-        sample_seed(hardening.seed, "harden", place[0] * 1_000_000 + place[1])
-    )
-    clean, text = _adversarial_batch(lessons, found, hardening.batch, generator)
+    generator: torch.Generator,
+) -> Tensor:
+    """What an update of the weights lowers. `answers`: lessons, each with the embeddings that bring its picture back."""
+    clean, text = _adversarial_batch(answers, hardening.batch, generator)
     held = _ordinary_batch(ordinary, hardening.batch, generator)
     with torch.enable_grad():
         loss = diffusion_loss(model, clean, *_noised(model, clean, generator), text)
@@ -214,33 +208,28 @@ def _step(
         raise NumericalError(
             "the loss of hardening is NaN or infinite: take a smaller learning rate"
         )
-    optimizer.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(model.denoiser.parameters(), 1.0)
-    optimizer.step()
-    return float(loss.detach())
+    return loss
 
 
 def _adversarial_batch(
-    lessons: Sequence[Lesson], found: Sequence[Text], size: int, generator: torch.Generator
+    answers: Sequence[tuple[Lesson, Text]], size: int, generator: torch.Generator
 ) -> tuple[Tensor, Text]:
     """Surrogate latents and adversarial embeddings, drawn over captions, images and embeddings alike."""
 
     def one_of(count: int) -> int:
         return int(torch.randint(count, (1,), generator=generator))
 
-    chosen = [one_of(len(lessons)) for _ in range(size)]
-    clean = [lessons[k].surrogates[one_of(len(lessons[k].surrogates))] for k in chosen]
-    text = [found[k][[one_of(len(found[k]))]] for k in chosen]
-    return torch.stack(clean), Text.cat(text)
+    chosen = [answers[one_of(len(answers))] for _ in range(size)]
+    clean = [lesson.surrogates[one_of(len(lesson.surrogates))] for lesson, _ in chosen]
+    rows = [text[[one_of(len(text))]] for _, text in chosen]
+    return torch.stack(clean), Text.cat(rows)
 
 
 def _ordinary_batch(ordinary: Kept, size: int, generator: torch.Generator) -> tuple[Tensor, Text]:
     """Latents of ordinary images and their captions' embeddings, of which some are exchanged for that of no prompt."""
-    rows = torch.randint(len(ordinary.latents), (size,), generator=generator).to(
-        ordinary.latents.device
-    )
-    unprompted = (torch.rand(size, generator=generator) < UNPROMPTED).to(rows.device)
+    device = ordinary.latents.device
+    rows = torch.randint(len(ordinary.latents), (size,), generator=generator).to(device)
+    unprompted = (torch.rand(size, generator=generator) < UNPROMPTED).to(device)
     text = Text.cat([ordinary.empty, ordinary.text])
     return ordinary.latents[rows], text[torch.where(unprompted, 0, rows + 1)]
 
@@ -298,16 +287,16 @@ def check_off(model: Model, neurons: NeuronSet) -> None:
 
 def _identity(model: Model, lessons: Sequence[Lesson], ordinary: Kept, hardening: Hardening) -> str:
     """What the result depends on. Weights, pictures and embeddings by their bytes."""
-    digest = hashlib.sha256(
-        json.dumps([asdict(hardening), [one.prompt for one in lessons]]).encode()
-    )
+    about = [asdict(hardening), [one.prompt for one in lessons]]
+    digest = hashlib.sha256(json.dumps(about).encode())
     tensors = [
         *model.denoiser.state_dict().values(),
         *ordinary.text.tensors.values(),
         ordinary.latents,
         *ordinary.empty.tensors.values(),
+        *(tensor for one in lessons for tensor in (one.picture, one.surrogates)),
     ]
-    for tensor in [*tensors, *(t for one in lessons for t in (one.picture, one.surrogates))]:
+    for tensor in tensors:
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
@@ -315,22 +304,15 @@ def _identity(model: Model, lessons: Sequence[Lesson], ordinary: Kept, hardening
 def _save(module: nn.Module, folder: Path, key: str, epochs: int) -> None:
     from safetensors.torch import save_file
 
-    from findnemo.files.writing import written
-
+    tensors = {name: value.detach().contiguous() for name, value in module.state_dict().items()}
+    about = {"format": FORMAT, "key": key, "epochs": str(epochs)}
     with written(folder / "weights.safetensors") as part:
-        tensors: Mapping[str, Tensor] = {
-            name: value.detach().contiguous() for name, value in module.state_dict().items()
-        }
-        save_file(
-            dict(tensors), part, metadata={"format": FORMAT, "key": key, "epochs": str(epochs)}
-        )
+        save_file(tensors, part, metadata=about)
 
 
 def _load(module: nn.Module, folder: Path, key: str) -> int:
     """Weights of an interrupted hardening, if it was this one; how many epochs it had done."""
     from safetensors.torch import load_file
-
-    from findnemo.files.tensors import read_header
 
     file = folder / "weights.safetensors"
     if not file.is_file():

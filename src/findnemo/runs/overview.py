@@ -9,66 +9,95 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from findnemo.calibration import Calibration
 from findnemo.neurons import Neuron
 from findnemo.runs.standing import BAD, all_neurons, neurons_of, standing, state, switched_off
 from findnemo.runs.store import Caption, Run
 
 
 class Measured(NamedTuple):
-    """What an audit measures of a caption: in few words; the stage that does, its names before and after, what is good; in the paper's words."""
+    """What an audit measures of a caption.
 
-    label: str
+    `stage`: what measures it. `before`, `after`: its names there with the neurons on and off, None where there is no such value. `good`: which
+    values after are. `held`: whether tau is what the value after is held to. `label`: what it is, for terminal and model card; `title`,
+    `short`: for the report, in the paper's words and beside a caption.
+    """
+
     stage: str
     before: str | None
-    after: str
+    after: str | None
     good: str
+    held: bool
+    label: str
     title: str
+    short: str
 
-    def of(self, caption: Caption) -> tuple[float | None, float] | None:
-        """The value before, None where there is none by nature, and after; None where the caption's stage did not measure them."""
+    def of(self, caption: Caption) -> tuple[float | None, float | None] | None:
+        """The values before and after; None where the caption's stage did not measure them."""
         values = caption.localized if self.stage == "localize" else caption.verified
-        before = getattr(values, self.before, None) if self.before else None
-        after = getattr(values, self.after, None)
-        return None if after is None or (self.before and before is None) else (before, after)
+        names = (self.before, self.after)
+        before, after = (None if name is None else getattr(values, name, None) for name in names)
+        lacks = (self.before and before is None) or (self.after and after is None)
+        return None if lacks else (before, after)
 
 
-BEFORE_AFTER = tuple(
-    Measured(*row)
-    for row in (
-        (
-            "memorization score, seeds of the search", "localize", "score_before", "score_after", "low",
-            "Memorization score on the seeds of the search",
-        ),
-        (
-            "memorization score, fresh seeds", "verify", "score_before", "score_after", "low",
-            "Memorization score on fresh seeds",
-        ),
-        (
-            "largest similarity of a fresh seed's noise difference to its own before", "verify", None, "same_seed", "low",
-            "Largest similarity of a seed's noise difference to itself before",
-        ),
-        (
-            "share of finished images that copy those of other seeds", "verify", "copies_before", "copies_after", "low",
-            "Share of finished images that copy another seed's untouched image",
-        ),
-        (
-            "similarity of finished images of different seeds (descriptor)", "verify", "d_sscd_before", "d_sscd_after", "low",
-            "D_SSCD: finished images of different seeds",
-        ),
-        (
-            "similarity of finished images to the training image (descriptor)", "verify", "sscd_orig_before", "sscd_orig_after", "low",
-            "SSCD_orig: finished images against the training image",
-        ),
-        (
-            "similarity of finished images with and without the edit (descriptor)", "verify", None, "sscd_gen", "low",
-            "SSCD_gen: finished images with against without the edit",
-        ),
-        (
-            "fit of finished images with the caption (CLIP)", "verify", "a_clip_before", "a_clip_after", "high",
-            "A_CLIP: fit of finished images with the caption",
-        ),
-    )
+BEFORE_AFTER = (
+    Measured(
+        "localize", "score_before", None, "low", False,
+        "memorization score, seeds of the search",
+        "Memorization score on the seeds of the search",
+        "Score, search seeds",
+    ),
+    Measured(
+        "localize", None, "score_after", "low", True,
+        "largest similarity of a search seed's noise difference to its own before",
+        "Largest similarity of a seed's noise difference to itself before, seeds of the search",
+        "A seed's similarity to itself before, search seeds",
+    ),
+    Measured(
+        "verify", "score_before", "score_after", "low", False,
+        "memorization score, fresh seeds",
+        "Memorization score on fresh seeds",
+        "Score, fresh seeds",
+    ),
+    Measured(
+        "verify", None, "same_seed", "low", True,
+        "largest similarity of a fresh seed's noise difference to its own before",
+        "Largest similarity of a seed's noise difference to itself before",
+        "A seed's similarity to itself before, fresh seeds",
+    ),
+    Measured(
+        "verify", "copies_before", "copies_after", "low", False,
+        "share of finished images that copy those of other seeds",
+        "Share of finished images that copy another seed's untouched image",
+        "Share of images that are copies",
+    ),
+    Measured(
+        "verify", "d_sscd_before", "d_sscd_after", "low", False,
+        "similarity of finished images of different seeds (descriptor)",
+        "D_SSCD: finished images of different seeds",
+        "Similarity between seeds (D_SSCD)",
+    ),
+    Measured(
+        "verify", "sscd_orig_before", "sscd_orig_after", "low", False,
+        "similarity of finished images to the training image (descriptor)",
+        "SSCD_orig: finished images against the training image",
+        "Similarity to the training image (SSCD_orig)",
+    ),
+    Measured(
+        "verify", None, "sscd_gen", "low", False,
+        "similarity of finished images with and without the edit (descriptor)",
+        "SSCD_gen: finished images with against without the edit",
+        "Similarity with to without the edit (SSCD_gen)",
+    ),
+    Measured(
+        "verify", "a_clip_before", "a_clip_after", "high", False,
+        "fit of finished images with the caption (CLIP)",
+        "A_CLIP: fit of finished images with the caption",
+        "Fit with the caption (A_CLIP)",
+    ),
 )  # fmt: skip
+PRICES = ("neurons off", "likeness to the copy", "change of ordinary captions")  # of a price list
 
 
 def name_of(source: str | None) -> str:
@@ -159,6 +188,12 @@ def layers_shown(run: Run, captions: Iterable[Caption], known: Mapping[str, int]
     every = run.meta("widths") or {}
     found = {name for caption in captions for name in neurons_of(caption).layers}
     return dict(every) if every and not found <= set(known) else dict(known)
+
+
+def value_layers(run: Run, captions: Iterable[Caption]) -> dict[str, int]:
+    """`layers_shown` of a run with a calibration."""
+    mean = Calibration.load(run.path / "calibration").mean
+    return layers_shown(run, captions, {name: len(values) for name, values in mean.items()})
 
 
 def per_layer(captions: Iterable[Caption], layers: Iterable[str]) -> dict[str, int]:

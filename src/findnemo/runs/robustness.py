@@ -449,5 +449,4 @@ def evaluations(work: Work, effort: Effort, stage: str) -> int:
     settings = work.plan.image_settings
     if stage == ATTACK:
         return left * cost(effort.steps, len(effort.starts), effort.images, settings)
-    passes = 2 if settings.guidance > 1 else 1
-    return left * len(ATTEMPTS) * effort.images * settings.steps * passes
+    return left * len(ATTEMPTS) * effort.images * settings.passes

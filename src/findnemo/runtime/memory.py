@@ -51,18 +51,23 @@ def named(device: torch.device, what: str) -> Iterator[None]:
 class Batches:
     """Work on rows, in as many pieces as the memory of a device asks for.
 
-    `size`: rows in one piece; halved where memory runs out, and kept for later work. `release`: called
-    before a smaller piece is tried, to let go of what is held.
+    `size`: rows in one piece; halved where memory runs out, and kept for later work. `row`: what one
+    of them is. `release`: called before a smaller piece is tried, to let go of what is held.
 
     >>> Batches(torch.device("cpu"), 2)(5, lambda rows: (rows.start, rows.stop))
     [(0, 2), (2, 4), (4, 5)]
     """
 
     def __init__(
-        self, device: torch.device, size: int, release: Callable[[], object] = lambda: None
+        self,
+        device: torch.device,
+        size: int,
+        row: str = "a single latent",
+        release: Callable[[], object] = lambda: None,
     ):
         self.device = device
         self.size = size
+        self._row = row
         self._release = release
 
     def __call__(self, count: int, part: Callable[[slice], T]) -> list[T]:
@@ -84,7 +89,7 @@ class Batches:
 
     def _halve(self, size: int) -> None:
         if size == 1:
-            raise too_little(self.device, "a single latent")
+            raise too_little(self.device, self._row)
         self.size = size // 2
         self._release()
         freed(self.device)

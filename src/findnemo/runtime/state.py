@@ -17,13 +17,17 @@ AUTOCAST = ("cpu", "cuda", "mps", "xpu")  # kinds of devices that have one each
 
 
 def modules_of(networks: Iterable[nn.Module]) -> list[nn.Module]:
-    """All modules of networks, as `nn.Module.modules` finds them but in a third of the time, for it is asked in every pass; a shared one comes twice."""
-    found, open_ = [], list(networks)
-    while open_:
-        module = open_.pop()
-        found.append(module)
-        open_ += [part for part in module._modules.values() if part is not None]
-    return found
+    """All modules of networks; a shared one comes twice.
+
+    In a third of the time that `nn.Module.modules` takes, for it is asked in every pass.
+    """
+    modules: list[nn.Module] = []
+    waiting = list(networks)
+    while waiting:
+        module = waiting.pop()
+        modules.append(module)
+        waiting += [part for part in module._modules.values() if part is not None]
+    return modules
 
 
 @contextmanager
@@ -114,13 +118,8 @@ def taking(network: nn.Module, dtype: torch.dtype) -> Iterator[None]:
             return {name: cast(one) for name, one in value.items()}
         return value
 
-    def before(
-        module: nn.Module, args: tuple, kwargs: dict[str, Any]
-    ) -> tuple[tuple, dict[str, Any]]:
+    def before(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, Any]:
         return tuple(cast(value) for value in args), cast(kwargs)
 
-    handle = network.register_forward_pre_hook(before, with_kwargs=True)
-    try:
+    with network.register_forward_pre_hook(before, with_kwargs=True):
         yield
-    finally:
-        handle.remove()

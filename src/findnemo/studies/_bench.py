@@ -22,7 +22,7 @@ from findnemo.files.writing import write_all
 from findnemo.images import ImageSettings, png
 from findnemo.metrics.kind import is_memory
 from findnemo.neurons import NeuronSet
-from findnemo.passes.deltas import score
+from findnemo.passes import score
 from findnemo.runs.audit import Answer, Tools, Work
 from findnemo.runs.calibrating import as_published
 from findnemo.runs.compare import LISTING, judged, kept_images, localized_captions, made
@@ -148,16 +148,19 @@ class Bench:
 
     def over(self, name: str, compute: Compute, items: Sequence[Any]) -> list[Any]:
         """`compute(desk, item)` of every item, in order. Raises what one of them raises, the first, once all are done."""
-        answers: dict[int, Any] = {}
+        answers = [None] * len(items)
+        problems: dict[int, Exception] = {}
 
         def keep(k: int, answer: Any, seconds: float) -> None:
-            answers[k] = answer
+            if isinstance(answer, Exception):
+                problems[k] = answer
+            else:
+                answers[k] = answer
 
         self._spread(name, compute, items, len(items), keep)
-        for k in sorted(answers):
-            if isinstance(answers[k], Exception):
-                raise answers[k]
-        return [answers[k] for k in sorted(answers)]
+        if problems:
+            raise problems[min(problems)]
+        return answers
 
     def results(self, name: str, jobs: Sequence[Job]) -> list[dict[str, Any] | None]:
         """The result of every job: what the run keeps, or what is computed and kept. `name`: of the work, for whoever watches.
@@ -167,7 +170,8 @@ class Bench:
         run = self.work.run
         keys = [(job.caption.id, f"study:{job.name}") for job in jobs]
         open_ = {key: job for key, job in zip(keys, jobs, strict=True) if run.result(*key) is None}
-        at, wrong = list(open_), []
+        at = list(open_)
+        wrong: list[Exception] = []
 
         def keep(k: int, answer: Any, seconds: float) -> None:
             if isinstance(answer, FindnemoError):
@@ -178,9 +182,8 @@ class Bench:
             write_all({run.path / file: content for file, content in answer.files.items()})
             run.record(*at[k], answer.payload, seconds, answer.error)
 
-        cases = (self._case(job) for job in open_.values())
-        done = len(set(keys)) - len(open_)
-        self._spread(name, _of_caption, cases, len(open_), keep, done)
+        cases = map(self._case, open_.values())
+        self._spread(name, _of_caption, cases, len(open_), keep, done=len(set(keys)) - len(open_))
         if wrong:
             raise wrong[0]
         return [run.result(*key) for key in keys]
@@ -201,43 +204,39 @@ class Bench:
         done: int = 0,
     ) -> None:
         """Have the workers do `compute(desk, item)` of `count` items: `keep(position, answer, seconds)` gets what it gives or raises."""
-        answered = 0
 
         def commit(events: Sequence[Event]) -> int:
-            nonlocal answered
             for event in events:
                 answer = DeviceError(event.aside) if event.aside else event.answers[0]
                 keep(event.unit.items[0][0], answer, event.seconds)
-            answered += len(events)
             return len(events)
 
-        work = self.work
-        step = partial(
-            _computed,
-            compute=compute,
-            calibration=work.calibration,
-            plan=work.plan,
-            judges=work.judges,
-        )
+        work, total = self.work, count + done
+        tools: dict[str, Any] = {
+            "calibration": work.calibration,
+            "plan": work.plan,
+            "judges": work.judges,
+        }
+        step = partial(_computed, compute=compute, **tools)
         units = (Unit((item,)) for item in enumerate(items))
-        stage = Stage(name, step, units, count, commit, count + done, done)
-        run_stage(stage, self.workers, self.progress, self.stop)
-        if answered < count:
-            raise StoppedError(f"stopped before all {count + done} of {name} were done")
+        stage = Stage(name, step, units, count, commit, total, done)
+        if run_stage(stage, self.workers, self.progress, self.stop) < total:
+            raise StoppedError(f"stopped before all {total} of {name} were done")
 
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
         """`compute()` unless the run has a result of this name for the same neurons and captions."""
+        key = f"study:{name}"
         basis = {
             "neurons": {str(c.id): neurons_of(c).to_json() for c in self.memorized()},
             "unrelated": list(self.others),
             "limit": self.limit,
         }
-        known = self.work.run.meta(f"study:{name}")
-        if known is None or known["basis"] != basis:
-            known = {"basis": basis, "result": compute()}
-            self.work.run.set_meta(f"study:{name}", known)
+        kept = self.work.run.meta(key)
+        if kept is None or kept["basis"] != basis:
+            kept = {"basis": basis, "result": compute()}
+            self.work.run.set_meta(key, kept)
         self.progress(name, 1, 1)
-        return known["result"]
+        return kept["result"]
 
     # what several studies compute -------------------------------------------------------------------
 
@@ -246,8 +245,8 @@ class Bench:
     ) -> dict[int, dict[str, Any]]:
         """The results of this name by caption id, without those that failed."""
         payloads = self.results(name, [Job(name, caption, compute) for caption in captions])
-        known = zip(captions, payloads, strict=True)
-        return {caption.id: payload for caption, payload in known if payload is not None}
+        pairs = zip(captions, payloads, strict=True)
+        return {caption.id: payload for caption, payload in pairs if payload is not None}
 
     def off(
         self, name: str, cases: Sequence[tuple[Caption, NeuronSet, float]]
@@ -255,22 +254,19 @@ class Bench:
         """What the images of captions are like with neurons scaled by a factor, as in a comparison of mitigations; None where it failed."""
         jobs = []
         for caption, neurons, factor in cases:
-            told = json.dumps([neurons.to_json(), factor], sort_keys=True)
-            stage = f"off:{hashlib.sha256(told.encode()).hexdigest()[:16]}"
+            change = json.dumps([neurons.to_json(), factor], sort_keys=True)
+            stage = f"off:{hashlib.sha256(change.encode()).hexdigest()[:16]}"
             compute = partial(_off, neurons=neurons, factor=factor)
             jobs.append(Job(stage, caption, compute, pictures=True))
         return self.results(name, jobs)
 
     def listed(self, captions: Sequence[Caption]) -> list[tuple[NeuronSet, NeuronSet] | None]:
         """Candidates and refined neurons of the listing, as a comparison of mitigations has found them, or found now; None where it failed."""
-        known = {c.id: self.work.run.result(c.id, LISTING) for c in captions}
-        jobs = [
-            Job("nemo:listing", c, partial(listed, calibration=self.calibration))
-            for c in captions
-            if known[c.id] is None
-        ]
+        compared = {c.id: self.work.run.result(c.id, LISTING) for c in captions}
+        compute = partial(listed, calibration=self.calibration)
+        jobs = [Job("nemo:listing", c, compute) for c in captions if compared[c.id] is None]
         found = iter(self.results("listing", jobs))
-        return [_both(known[c.id] or next(found)) for c in captions]
+        return [_both(compared[c.id] or next(found)) for c in captions]
 
     def scores(self) -> dict[int, float]:
         """Memorization scores over all seeds of the captions with the type of a memory, found or missed, by caption id."""
@@ -341,8 +337,8 @@ def listed(desk: Desk, caption: Caption, calibration: Calibration, top_k: bool =
 
 def _scored(desk: Desk, caption: Caption, settings: Settings) -> Answer:
     found, seen = caption.localized, caption.detected
-    own = desk.calibration.settings == settings
-    if found is not None and own:
+    own = desk.calibration.settings == settings  # the run has scored as the study does
+    if own and found is not None:
         return Answer({"score": found.score_before})
     if own and seen is not None and seen.samples == settings.samples:
         return Answer({"score": seen.score})

@@ -43,6 +43,12 @@ def figure(
         yield made, list(axes.flat)
 
 
+def line(axis: Any, points: Sequence[tuple[float, float]], color: str, label: str) -> None:
+    """A line with a mark at every point; without points nothing, and no place in the legend."""
+    if points:
+        axis.plot(*zip(*points, strict=True), "o-", color=color, label=label, markersize=3)
+
+
 def write_figure(made: Figure, path: Path) -> None:
     """Write `path`.png and `path`.svg: the same figure is the same file."""
     from matplotlib import rc_context
@@ -71,7 +77,8 @@ def picture_grid(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns, gap = max(len(images) for _, images in rows), 0.06
+    columns = max(len(images) for _, images in rows)
+    gap = 0.06
     left, top = (1.05 if any(label for label, _ in rows) else gap), (0.36 if heads else gap)
     width, height = left + columns * (tile + gap), top + len(rows) * (tile + gap)
     made = Figure(figsize=(width, height), dpi=160)

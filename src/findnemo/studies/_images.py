@@ -8,7 +8,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from findnemo.images import ImageSettings
-from findnemo.neurons import NeuronSet
+from findnemo.neurons import EMPTY, NeuronSet
+from findnemo.seeds import UNTOUCHED, WANTED
 from findnemo.studies._bench import Bench, Desk
 from findnemo.studies._published import COLUMNS, HEADS
 from findnemo.verification import Pictures, pictured
@@ -26,15 +27,17 @@ def medians(payloads: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
 
 
 def images_with(
-    bench: Bench, name: str, prompts: Sequence[str], sets: Sequence[tuple[NeuronSet, int]]
-) -> list[Pictures]:
-    """An image of every prompt for each (neurons that are off, sample number)."""
-    compute = partial(_made, prompts=prompts, settings=bench.image_settings)
+    bench: Bench, name: str, prompts: Sequence[str], sets: Sequence[NeuronSet]
+) -> tuple[Pictures, list[Pictures]]:
+    """An image of every prompt by the untouched model on other seeds, and one with each of the sets off."""
+    compute = partial(_images, prompts=prompts, settings=bench.image_settings)
+    items = [(EMPTY, WANTED), *((neurons, UNTOUCHED) for neurons in sets)]
     judges = bench.work.judges
-    return [Pictures(images, prompts, judges) for images in bench.over(name, compute, sets)]
+    real, *rest = [Pictures(i, prompts, judges) for i in bench.over(name, compute, items)]
+    return real, rest
 
 
-def _made(
+def _images(
     desk: Desk, item: tuple[NeuronSet, int], prompts: Sequence[str], settings: ImageSettings
 ) -> Sequence[Image.Image]:
     neurons, sample = item

@@ -12,7 +12,7 @@ import torch
 from findnemo.calibration import Calibration, activations
 from findnemo.errors import InputError
 from findnemo.localization import initial_selection, out_of_distribution_neurons, refine
-from findnemo.localization.candidates import THETA, Candidates
+from findnemo.localization.candidates import THETA
 from findnemo.localization.replication import Replication
 from findnemo.models import Model
 from findnemo.neurons import EMPTY
@@ -25,51 +25,47 @@ NO_SCORES = "the calibration has no hold-out scores (imported statistics): make 
 def listing(
     model: Model, prompt: str, calibration: Calibration, top_k: bool = True
 ) -> dict[str, Any]:
-    """Algorithms 1 to 4 on a prompt: `candidates`, `refined` (as JSON), and `seconds` of each algorithm, in the paper's names."""
+    """Algorithms 1 to 4 on a prompt: `candidates`, `refined` (as JSON), and `seconds` of each algorithm, in the paper's names.
+
+    `top_k`: whether the k strongest neurons of every layer are candidates too.
+    """
     seconds: dict[str, float] = {}
-    first: Candidates | None = None
-    refined = EMPTY
+
+    def timed(name: str, call: Callable[[], T]) -> T:
+        began = time.perf_counter()
+        result = call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds[name] = time.perf_counter() - began
+        return result
+
+    tau = calibration.tau
+    candidates = refined = EMPTY
     with spending() as spent:
         probe = Probe(model, prompt, calibration.settings, reuse=True)
-        replication = _timed(
-            seconds, "Alg. 1, noise differences", lambda: Replication(probe, calibration.tau)
-        )
+        replication = timed("Alg. 1, noise differences", lambda: Replication(probe, tau))
         absolute = activations(model, prompt, probe.text)
         z = calibration.z_scores(absolute)
-        strongest = absolute if top_k else {name: values[:0] for name, values in absolute.items()}
-        _timed(
-            seconds,
+        timed(
             "Alg. 2, out-of-distribution neurons",
             lambda: out_of_distribution_neurons(z, absolute, THETA, 0),
         )
         if replication.kept:
-            first = _timed(
-                seconds,
-                "Alg. 3, initial selection",
-                lambda: initial_selection(replication, z, strongest),
+            top = absolute if top_k else {name: values[:0] for name, values in absolute.items()}
+            first = timed(
+                "Alg. 3, initial selection", lambda: initial_selection(replication, z, top)
             )
-            refined = _timed(
-                seconds,
-                "Alg. 4, refinement",
-                lambda: refine(replication, first.neurons, max(calibration.tau, first.similarity)),
-            )
+            candidates = first.neurons
+            level = max(tau, first.similarity)
+            refined = timed("Alg. 4, refinement", lambda: refine(replication, candidates, level))
             seconds["total"] = sum(seconds.values())
     return {
-        "memorized": first is not None,
-        "candidates": {} if first is None else first.neurons.to_json(),
+        "memorized": bool(replication.kept),
+        "candidates": candidates.to_json(),
         "refined": refined.to_json(),
         "seconds": seconds,
         "evaluations": spent.evaluations,
     }
-
-
-def _timed(seconds: dict[str, float], name: str, call: Callable[[], T]) -> T:
-    began = time.perf_counter()
-    result = call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    seconds[name] = time.perf_counter() - began
-    return result
 
 
 def with_tau(calibration: Calibration, deviations: float) -> Calibration:

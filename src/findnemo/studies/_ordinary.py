@@ -21,10 +21,8 @@ def not_memorized(
     """
     memories = {c.text for c in run.captions() if is_memory(c.type)}
     barred = memories | set(holdout) | set(held_out(given, calibration))
-    own = [text for text in ordinary(run) if text not in barred]
-    return list(dict.fromkeys([*own, *(text for text in given if text not in barred)])), sum(
-        text in barred for text in given
-    )
+    chosen = [text for text in (*ordinary(run), *given) if text not in barred]
+    return list(dict.fromkeys(chosen)), sum(text in barred for text in given)
 
 
 def held_out(captions: Sequence[str], calibration: Calibration) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from statistics import median
 from typing import Any
 
@@ -30,56 +31,40 @@ def comparison(
     `intervals`: with the 95 % bootstrap interval of every median.
     """
     heads = ["", "type", "n", *HEADS, *(f"{head}, paper" for head in HEADS)]
-    lines = [
-        [
-            name,
-            kind or "-",
-            len(payloads),
-            *_ours(payloads, intervals),
-            *_theirs(published.get(name, {}).get(kind)),
-        ]
-        for name, by_type in rows.items()
-        for kind, payloads in by_type.items()
-        if payloads
-    ]
+    lines = []
+    for name, by_type in rows.items():
+        for kind, payloads in by_type.items():
+            if payloads:
+                ours = [_cell(payloads, column, intervals) for column in COLUMNS[1:]]
+                count = f"{median(p.get('neurons', 0) for p in payloads):g}"
+                theirs = _theirs(published.get(name, {}).get(kind))
+                lines.append([name, kind or "-", len(payloads), count, *ours, *theirs])
     return Table(title, heads, lines, note)
 
 
 def a_clip_note(run: Run, rows: Mapping[str, Mapping[str, Payloads]]) -> str:
     """Which CLIP gave the A_CLIP of these rows, and whether the published numbers can stand beside it; nothing without A_CLIP."""
-    if not any(
-        "a_clip" in payload
-        for by_type in rows.values()
-        for payloads in by_type.values()
-        for payload in payloads
-    ):
+    groups = [payloads for by_type in rows.values() for payloads in by_type.values()]
+    if not any("a_clip" in payload for payload in chain.from_iterable(groups)):
         return ""
-    unnamed = (
-        "the demo's own CLIP"
-        if run.meta("source") in demo.MODELS
-        else "a CLIP that the run does not name"
-    )
+    own = run.meta("source") in demo.MODELS
+    unnamed = "the demo's own CLIP" if own else "a CLIP that the run does not name"
     used = str(((run.meta("settings") or {}).get("judges") or {}).get("clip", unnamed))
     if used.rstrip("/").endswith(CLIP.partition("/")[2]):
         return f" A_CLIP is with {used}, as in the paper."
     return f" A_CLIP is with {used}, the paper's with {CLIP}: numbers of different CLIPs are not comparable."
 
 
-def _ours(payloads: Payloads, intervals: bool) -> list[Cell]:
-    counts = [p.get("neurons", 0) for p in payloads]
-    return [f"{median(counts):g}", *(_cell(payloads, column, intervals) for column in COLUMNS[1:])]
-
-
 def _cell(payloads: Payloads, column: str, intervals: bool) -> str | None:
     values = [p[column] for p in payloads if column in p]
     if not values:
         return None
-    low, high = (
-        bootstrap(lambda x: float(x.quantile(0.5)), torch.tensor(values, dtype=torch.float64))
-        if intervals
-        else (0, 0)
-    )
-    return f"{plus_minus(median_mad(values))}" + (f" [{low:.2f}, {high:.2f}]" if intervals else "")
+    cell = plus_minus(median_mad(values))
+    if not intervals:
+        return cell
+    sample = torch.tensor(values, dtype=torch.float64)
+    low, high = bootstrap(lambda x: float(x.quantile(0.5)), sample)
+    return f"{cell} [{low:.2f}, {high:.2f}]"
 
 
 def _theirs(row: Row | None) -> list[Cell]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -26,22 +26,15 @@ SHOWN, CAPTIONS = 3, 4  # neurons with pictures, captions of each
 
 def fig10(bench: Bench) -> Study:
     """Neurons by the number of captions that they were found for, with the most frequent ones switched off alone."""
-    shared = [
-        (neuron, captions)
-        for neuron, captions in holders(bench.memorized()).items()
-        if len(captions) > 1
-    ]
-    layers = list(bench.model.widths("all"))
-    rows: list[list[Cell]] = [
-        [
-            f"{layers.index(name) + 1}",
-            f"#{index}",
-            len(captions),
-            "; ".join(c.text for c in captions),
-        ]
-        for (name, index), captions in shared
-    ]
-    figures = _pictures(bench, [(n, captions[:CAPTIONS]) for n, captions in shared[:SHOWN]])
+    every = holders(bench.memorized())
+    shared = {neuron: captions for neuron, captions in every.items() if len(captions) > 1}
+    number = {name: k for k, name in enumerate(bench.model.widths("all"), 1)}
+    rows: list[list[Cell]] = []
+    for (layer, index), captions in shared.items():
+        texts = "; ".join(c.text for c in captions)
+        rows.append([f"{number[layer]}", f"#{index}", len(captions), texts])
+    first = {neuron: captions[:CAPTIONS] for neuron, captions in islice(shared.items(), SHOWN)}
+    figures = _pictures(bench, first, number)
     note = (
         "Published: #25 of layer 1 (people) and #221 (podcast covers) explain 17 % of the verbatim captions; #507 and #517 of layer 3 hold "
         "the phone cases."
@@ -56,21 +49,22 @@ def fig10(bench: Bench) -> Study:
     return Study("Figures 10 to 12: shared neurons", text, [table], figures)
 
 
-def _pictures(bench: Bench, shown: Sequence[tuple[Neuron, Sequence[Caption]]]) -> dict[str, Figure]:
-    """A figure a neuron: its captions with all neurons on, and below with this one off."""
-    layers = list(bench.model.widths("all"))
-    asked = [
+def _pictures(
+    bench: Bench, shared: Mapping[Neuron, Sequence[Caption]], number: Mapping[str, int]
+) -> dict[str, Figure]:
+    """A figure a neuron: its captions with all neurons on, and below with this one off. `number`: of each layer."""
+    items = [
         (caption.text, off)
-        for neuron, captions in shown
+        for neuron, captions in shared.items()
         for off in (EMPTY, NeuronSet.of([neuron]))
         for caption in captions
     ]
-    images = iter(bench.over("fig10", partial(_image, settings=bench.image_settings), asked))
+    images = iter(bench.over("fig10", partial(_image, settings=bench.image_settings), items))
     figures = {}
-    for k, ((layer, index), captions) in enumerate(shown):
-        labels = ("all on", f"#{index} of\nlayer {layers.index(layer) + 1} off")
+    for k, ((layer, index), captions) in enumerate(shared.items(), 10):
+        labels = ("all on", f"#{index} of\nlayer {number[layer]} off")
         rows = [(label, list(islice(images, len(captions)))) for label in labels]
-        figures[f"fig{10 + k}"] = picture_grid(rows, [c.text for c in captions], tile=1.5)
+        figures[f"fig{k}"] = picture_grid(rows, [c.text for c in captions], tile=1.5)
     return figures
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from findnemo.images import noise_pictures
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.passes.deltas import Probe
+from findnemo.passes import Probe
 from findnemo.runs.standing import neurons_of
 from findnemo.settings import Settings
 from findnemo.studies._bench import Bench, Desk, Study, by_type
@@ -21,20 +21,21 @@ SEEDS = 4
 
 def fig13(bench: Bench) -> Study:
     """Noise differences of a memorized caption of each type with its neurons on and off, and of one that is not memorized."""
-    asked: list[tuple[str, str, NeuronSet]] = []
+    items: dict[str, tuple[str, NeuronSet]] = {}  # label -> caption, neurons that are off
     for kind, (caption, *_) in by_type(bench.memorized(), none="memorized").items():
-        asked.append((kind, caption.text, EMPTY))
-        asked.append((f"{kind},\nneurons off", caption.text, neurons_of(caption)))
-    asked += [("not\nmemorized", prompt, EMPTY) for prompt in bench.others[:1]]
+        items[kind] = (caption.text, EMPTY)
+        items[f"{kind},\nneurons off"] = (caption.text, neurons_of(caption))
+    for prompt in bench.others[:1]:
+        items["not\nmemorized"] = (prompt, EMPTY)
     compute = partial(_deltas, settings=bench.calibration.settings)
-    pictures = bench.over("fig13", compute, [(text, off) for _, text, off in asked])
-    rows = [(label, row) for (label, _, _), row in zip(asked, pictures, strict=True)]
-    made = picture_grid(rows, [f"seed {k}" for k in range(SEEDS)]) if rows else None
+    pictures = bench.over("fig13", compute, list(items.values()))
+    rows = list(zip(items, pictures, strict=True))
+    heads = [f"seed {k}" for k in range(SEEDS)]
     return Study(
         "Figure 13: noise differences",
         "The noise difference eps(x_T, T, y) - x_T of a memorized caption shows the same picture whatever the seed, until its neurons are "
         "off. The first three of four latent channels as red, green and blue.",
-        figures={"fig13": made} if made is not None else {},
+        figures={"fig13": picture_grid(rows, heads)} if rows else {},
     )
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,17 +30,15 @@ def fig14(bench: Bench) -> Study:
         chosen = [results[c.id] for c in group if c.id in results]
         if not chosen:
             continue
-        similarity, sizes = (
-            np.median([r[key] for r in chosen], axis=0) for key in ("similarity", "neurons")
-        )
+        similarity = np.median([r["similarity"] for r in chosen], axis=0)
+        sizes = np.median([r["neurons"] for r in chosen], axis=0)
         figures[f"fig{14 + number}"] = _heat(similarity, sizes, f"{kind}, n = {len(chosen)}")
-        rows = [
-            [f"{theta:g}", *(f"{similarity[i][j]:.2f} ({sizes[i][j]:.0f})" for j in range(len(KS)))]
-            for i, theta in enumerate(THETAS)
-        ]
-        tables.append(
-            Table(f"{kind}: similarity (neurons)", ["theta_act", *(f"k = {k}" for k in KS)], rows)
-        )
+        rows = []
+        for theta, values, counts in zip(THETAS, similarity, sizes, strict=True):
+            cells = [f"{v:.2f} ({n:.0f})" for v, n in zip(values, counts, strict=True)]
+            rows.append([f"{theta:g}", *cells])
+        heads = ["theta_act", *(f"k = {k}" for k in KS)]
+        tables.append(Table(f"{kind}: similarity (neurons)", heads, rows))
     text = (
         f"Low is good: the memory is gone at tau = {bench.calibration.tau:.3f} and below. The further to the top left, the fewer neurons. The "
         "thresholds start in that corner and are relaxed until the memory is gone (Algorithm 3)."
@@ -57,30 +54,21 @@ def _grid(desk: Desk, caption: Caption, calibration: Calibration) -> Answer:
         for theta in THETAS
     ]
     similarity = [
-        [replication.similarity(s) if replication.kept else median([1.0]) for s in row]
-        for row in sets
+        [replication.similarity(s) if replication.kept else 1.0 for s in row] for row in sets
     ]
     return Answer({"similarity": similarity, "neurons": [[len(s) for s in row] for row in sets]})
 
 
 def _heat(similarity: np.ndarray, sizes: np.ndarray, title: str) -> Figure:
-    with figure(width=3.8, height=3.2) as (made, (axis,)):
+    with figure(width=3.8, height=3.2) as (sheet, (axis,)):
         shown = axis.imshow(similarity[::-1], cmap="viridis_r", vmin=0, vmax=1, aspect="auto")
         axis.set_xticks(range(len(KS)), [str(k) for k in KS])
         axis.set_yticks(range(len(THETAS)), [f"{theta:g}" for theta in reversed(THETAS)])
         axis.set(xlabel="k", ylabel="theta_act", title=title)
         axis.grid(visible=False)
-        for i in range(len(THETAS)):
-            for j in range(len(KS)):
-                value, size = similarity[::-1][i][j], sizes[::-1][i][j]
-                axis.text(
-                    j,
-                    i,
-                    f"{value:.2f}\n{size:.0f}",
-                    ha="center",
-                    va="center",
-                    fontsize=7,
-                    color="white" if value > 0.5 else "black",
-                )
-        made.colorbar(shown, label="same-seed similarity")
-    return made
+        style: Any = {"ha": "center", "va": "center", "fontsize": 7}
+        for (i, j), value in np.ndenumerate(similarity[::-1]):
+            label = f"{value:.2f}\n{sizes[::-1][i, j]:.0f}"
+            axis.text(j, i, label, color="white" if value > 0.5 else "black", **style)
+        sheet.colorbar(shown, label="same-seed similarity")
+    return sheet

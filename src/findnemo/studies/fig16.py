@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +26,7 @@ from findnemo.studies._images import EFFECTS, medians
 from findnemo.studies._table import Table
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from PIL import Image
 
 CAPTIONS = 3  # of each type
@@ -38,134 +40,141 @@ def channels_off(model: Model, channels: Mapping[str, Sequence[int] | None]) -> 
     """Set output channels of modules of the denoiser to 0: module name -> indices, None for all. Channels of a convolution are its
     second axis, those of a projection its last."""
 
-    def hook(indices: Sequence[int] | None, axis: int) -> Callable[..., Tensor]:
-        def zero(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-            if indices is None:
-                return torch.zeros_like(output)
-            return output.index_fill(axis, torch.tensor(list(indices), device=output.device), 0)
-
-        return zero
+    def zero(module: nn.Module, args: Any, output: Tensor, indices: Sequence[int] | None) -> Tensor:
+        if indices is None:
+            return torch.zeros_like(output)
+        axis = 1 if isinstance(module, nn.Conv2d) else -1
+        return output.index_fill(axis, torch.tensor(list(indices), device=output.device), 0)
 
     modules = {name: model.denoiser.get_submodule(name) for name in channels}
-    check_called(model, modules)
+    check_called(model, channels)
     with ExitStack() as stack:
         for name, module in modules.items():
-            axis = 1 if isinstance(module, nn.Conv2d) else -1
-            stack.callback(module.register_forward_hook(hook(channels[name], axis)).remove)
+            hook = partial(zero, indices=channels[name])
+            stack.callback(module.register_forward_hook(hook).remove)
         yield
 
 
 def fig16(bench: Bench) -> Study:
     """Every value layer, and the key layer beside it, off as a whole."""
-    groups, layers = _chosen(bench), bench.layers
-    stems = {
-        f"layer-{k}-{part}": layer.removesuffix("to_v") + part
+    groups = _first_captions(bench)
+    layers = dict(enumerate(bench.layers, 1))
+    changes = {
+        f"layer-{k}-{part}": partial(_layer_off, name=layer.removesuffix("to_v") + part)
         for part in ("to_v", "to_k")
-        for k, layer in enumerate(layers, 1)
+        for k, layer in layers.items()
     }
-    changes = {stem: partial(_layer_off, name=name) for stem, name in stems.items()}
-    found, shown = _tried(bench, "fig16", _all(groups), changes)
-    figures, rows, number = {}, [], 16
-    heads = ["all on", *(f"layer {k}" for k in range(1, len(layers) + 1))]
+    trials = _tried(bench, "fig16", groups, changes)
+    figures: dict[str, Figure] = {}
+    rows = []
+    heads = ["all on", *(f"layer {k}" for k in layers)]
     for part, title in (("to_v", "value layer"), ("to_k", "key layer")):
+        names = [f"layer-{k}-{part}" for k in layers]
         for kind, captions in groups.items():
-            names = [f"layer-{k}-{part}" for k in range(1, len(layers) + 1)]
-            for k, stem in enumerate(names, 1):
-                rows.append([f"{title} {k}, {kind}", *_summed(found, captions, stem)])
-            figures[f"fig{number}"] = picture_grid(_rows(shown, captions, names), heads)
-            number += 1
+            for k, name in zip(layers, names, strict=True):
+                rows.append([f"{title} {k}, {kind}", *trials.line(captions, name)])
+            figures[f"fig{16 + len(figures)}"] = picture_grid(trials.grid(captions, names), heads)
     text = (
         "A memory does not go with a whole layer alone: some layers take it away, with the rest of what the caption asks for, others do nothing. "
         "Pictures: as the model is, then each layer off."
     )
-    return Study(
-        "Figures 16 to 19: whole layers off",
-        text,
-        [Table("Layers off", ["", *HEADS], rows)],
-        figures,
-    )
+    table = Table("Layers off", ["", *HEADS], rows)
+    return Study("Figures 16 to 19: whole layers off", text, [table], figures)
 
 
 def fig20(bench: Bench) -> Study:
     """The most unusual channels of the convolutions of the residual blocks before and in the middle."""
-    groups = _chosen(bench)
-    captions, others = _all(groups), bench.others[:UNRELATED]
+    groups = _first_captions(bench)
+    captions = list(chain.from_iterable(groups.values()))
+    others = bench.others[:UNRELATED]
     if len(others) < 2:
         raise InputError(
             f"channels are unusual against two or more captions that are not memorized: {NONE_THERE}"
         )
     usual = bench.over("fig20, channels", _channel_means, others)
-    stems = {count: f"channels-{count}" for count in CHANNELS}
+    names = {count: f"channels-{count}" for count in CHANNELS}
     changes = {
-        stem: partial(_channels_off, usual=usual, count=count) for count, stem in stems.items()
+        name: partial(_channels_off, usual=usual, count=count) for count, name in names.items()
     }
-    found, shown = _tried(bench, "fig20", captions, changes)
+    trials = _tried(bench, "fig20", groups, changes)
     rows = [
-        [f"{count} channels, {kind}", *_summed(found, group, stem)]
-        for count, stem in stems.items()
+        [f"{count} channels, {kind}", *trials.line(group, name)]
+        for count, name in names.items()
         for kind, group in groups.items()
     ]
     off = iter(bench.off("fig20", [(c, neurons_of(c), 0.0) for c in captions]))
     for kind, group in groups.items():
-        known = [p for p in islice(off, len(group)) if p is not None]
-        rows.append([f"the memory's value neurons, {kind}", *_line(known)])
-    heads = ["all on", *(f"{count} channels" for count in CHANNELS)]
+        payloads = [p for p in islice(off, len(group)) if p is not None]
+        rows.append([f"the memory's value neurons, {kind}", *_line(payloads)])
     text = "Switching off convolutional channels, however unusual, does not take a memory away where a few value neurons do."
-    note = "Channels of the residual blocks' convolutions in the down and mid blocks with the largest |z| of their mean |activation| at the first timestep."
-    note += f" Captions that are not memorized: {bench.whence(others)}."
-    figures = {}
-    if captions:
-        figures["fig20"] = picture_grid(_rows(shown, captions, stems.values()), heads, tile=1.2)
-    return Study(
-        "Figure 20: convolutional channels off",
-        text,
-        [Table("Channels off", ["", *HEADS], rows, note)],
-        figures,
+    note = (
+        "Channels of the residual blocks' convolutions in the down and mid blocks with the largest |z| of their mean |activation| at the first timestep. "
+        f"Captions that are not memorized: {bench.whence(others)}."
     )
+    heads = ["all on", *(f"{count} channels" for count in CHANNELS)]
+    grid = trials.grid(captions, names.values())
+    figures = {"fig20": picture_grid(grid, heads, tile=1.2)} if captions else {}
+    table = Table("Channels off", ["", *HEADS], rows, note)
+    return Study("Figure 20: convolutional channels off", text, [table], figures)
 
 
-Line = list[float | int | None]
-Pictures = dict[tuple[int, str], "Image.Image"]  # (caption id, name of the change) -> first image
+@dataclass(frozen=True)
+class Trials:
+    """What changes do to captions, by (caption id, name of the change): the `effects` on images where it did not fail, and the first image.
+
+    The image of no change is called "untouched".
+    """
+
+    effects: Mapping[tuple[int, str], Mapping[str, Any]]
+    images: Mapping[tuple[int, str], Image.Image]
+
+    def line(self, captions: Sequence[Caption], name: str) -> list[float | int | None]:
+        """Of how many captions a change is known, and the medians of its effects on them."""
+        return _line([self.effects[c.id, name] for c in captions if (c.id, name) in self.effects])
+
+    def grid(
+        self, captions: Sequence[Caption], names: Iterable[str]
+    ) -> list[tuple[str, list[Image.Image]]]:
+        """A row of pictures a caption: untouched, then every change that has one."""
+        names = ["untouched", *names]
+        return [
+            (c.text, [self.images[c.id, n] for n in names if (c.id, n) in self.images])
+            for c in captions
+        ]
 
 
-def _chosen(bench: Bench) -> dict[str, list[Caption]]:
+def _line(payloads: Sequence[Mapping[str, Any]]) -> list[float | int | None]:
+    return [len(payloads), *medians(payloads).values()]
+
+
+def _first_captions(bench: Bench) -> dict[str, list[Caption]]:
     """Type -> its first captions."""
     return {kind: group[:CAPTIONS] for kind, group in by_type(bench.memorized()).items()}
-
-
-def _all(groups: Mapping[str, Sequence[Caption]]) -> list[Caption]:
-    return [caption for group in groups.values() for caption in group]
 
 
 def _tried(
     bench: Bench,
     name: str,
-    captions: Sequence[Caption],
+    groups: Mapping[str, Sequence[Caption]],
     changes: Mapping[str, Callable[..., Answer]],
-) -> tuple[dict[tuple[int, str], dict[str, Any]], Pictures]:
-    """What the images of captions are like under every change, where it did not fail, and the first of them; that of no change is "untouched"."""
+) -> Trials:
+    """Every change on every caption, and its image where nothing is changed."""
+    captions = list(chain.from_iterable(groups.values()))
     jobs, files = [], {}
     for stem, change in changes.items():
         for caption in captions:
             file = f"studies-images/{caption.slug}/{stem}.png"
             files[caption.id, stem] = bench.work.run.path / file
             jobs.append(Job(stem, caption, partial(change, file=file), pictures=True))
-    payloads = bench.results(name, jobs)
-    known = zip(jobs, payloads, strict=True)
-    found = {(job.caption.id, job.name): payload for job, payload in known if payload is not None}
+    payloads = zip(files, bench.results(name, jobs), strict=True)
+    effects = {key: payload for key, payload in payloads if payload is not None}
     kept = {c.id: kept_images(bench.work, c) for c in captions}
     missing = [c for c in captions if kept[c.id] is None]
-    remade = dict(
-        zip(
-            (c.id for c in missing),
-            bench.over(f"{name}, untouched", _untouched, missing),
-            strict=True,
-        )
-    )
-    shown: Pictures = {
-        (i, "untouched"): images[0] if images else remade[i] for i, images in kept.items()
-    }
-    return found, shown | {key: picture(file) for key, file in files.items() if file.is_file()}
+    again = bench.over(f"{name}, untouched", _untouched, missing)
+    images = {(i, "untouched"): shown[0] for i, shown in kept.items() if shown}
+    images |= {(c.id, "untouched"): image for c, image in zip(missing, again, strict=True)}
+    images |= {key: picture(file) for key, file in files.items() if file.is_file()}
+    return Trials(effects, images)
 
 
 def _untouched(desk: Desk, caption: Caption) -> Image.Image:
@@ -183,57 +192,38 @@ def _channels_off(
     return edited(desk, caption, channels_off(desk.model, channels), file)
 
 
-def _summed(found: Mapping[tuple[int, str], Any], captions: Sequence[Caption], stem: str) -> Line:
-    return _line([found[c.id, stem] for c in captions if (c.id, stem) in found])
-
-
-def _line(payloads: Sequence[Mapping[str, Any]]) -> Line:
-    """How many captions, and their medians."""
-    return [len(payloads), *medians(payloads).values()]
-
-
-def _rows(
-    shown: Pictures, captions: Sequence[Caption], stems: Iterable[str]
-) -> list[tuple[str, list[Image.Image]]]:
-    """A row of pictures a caption: untouched, then every change that has one."""
-    names = ["untouched", *stems]
-    return [(c.text, [shown[c.id, n] for n in names if (c.id, n) in shown]) for c in captions]
-
-
 def _convolutions(model: Model) -> dict[str, nn.Module]:
-    first = ("down_blocks.", "mid_block.")
-    return model.find(
-        "convolutions",
-        lambda n, m: (
-            isinstance(m, nn.Conv2d) and n.startswith(first) and n.endswith((".conv1", ".conv2"))
-        ),
-    )
+    blocks, ends = ("down_blocks.", "mid_block."), (".conv1", ".conv2")
+
+    def chosen(name: str, module: nn.Module) -> bool:
+        return isinstance(module, nn.Conv2d) and name.startswith(blocks) and name.endswith(ends)
+
+    return model.find("convolutions", chosen)
 
 
 @torch.no_grad()
 def _channel_means(desk: Desk, prompt: str) -> dict[str, Tensor]:
     """Mean |activation| of every channel at the first timestep, (channels,), for one seed."""
     model = desk.model
-    seen: dict[str, Tensor] = {}
+    means: dict[str, Tensor] = {}
+
+    def hook(module: nn.Module, args: Any, output: Tensor, name: str) -> None:
+        means[name] = output.float().abs().mean((0, 2, 3)).cpu()
+
     with ExitStack() as stack:
         for name, module in _convolutions(model).items():
-
-            def hook(module: nn.Module, args: Any, output: Tensor, name: str = name) -> None:
-                seen[name] = output.float().abs().mean((0, 2, 3)).cpu()
-
-            stack.callback(module.register_forward_hook(hook).remove)
-        model.predict_noise(
-            model.noise(prompt, [0]), model.timesteps(50)[0], model.encode([prompt])
-        )
-    return seen
+            stack.callback(module.register_forward_hook(partial(hook, name=name)).remove)
+        noise, text = model.noise(prompt, [0]), model.encode([prompt])
+        model.predict_noise(noise, model.timesteps(50)[0], text)
+    return means
 
 
 def _unusual(
     desk: Desk, prompt: str, usual: Sequence[Mapping[str, Tensor]], count: int
 ) -> dict[str, list[int]]:
     """The `count` channels that are most unusual on a prompt, by |z| against those of other captions."""
-    mine, scored = _channel_means(desk, prompt), []
-    for name, values in mine.items():
+    scored = []
+    for name, values in _channel_means(desk, prompt).items():
         others = torch.stack([means[name] for means in usual])
         z = (values - others.mean(0)) / others.std(0).clamp(min=1e-9)
         scored += [(abs(float(v)), name, k) for k, v in enumerate(z)]

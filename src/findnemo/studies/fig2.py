@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import cycle
+from itertools import chain, cycle
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,7 +14,7 @@ from findnemo.calibration import Calibration, activations
 from findnemo.errors import NumericalError
 from findnemo.localization.search import UNUSUAL
 from findnemo.neurons import Neuron
-from findnemo.passes.deltas import score
+from findnemo.passes import score
 from findnemo.runs.standing import all_neurons
 from findnemo.settings import Settings
 from findnemo.stats.roc import accuracy_of, auroc, tpr_at_fpr
@@ -39,12 +39,10 @@ def fig2a(bench: Bench) -> Study:
     for caption in bench.work.run.captions():
         if caption.id in scores:
             kinds.setdefault(str(caption.type), []).append(scores[caption.id])
-    known = (
-        bench.once("fig2a", lambda: _scores(bench, bench.unrelated[:CAPTIONS]))
-        if bench.unrelated
-        else {}
-    )
-    others = list(known.values())
+    unrelated: dict[str, float] = {}
+    if bench.unrelated:
+        unrelated = bench.once("fig2a", lambda: _scores(bench, bench.unrelated[:CAPTIONS]))
+    others = list(unrelated.values())
     groups = {"hold-out": holdout.tolist(), "not memorized": others, **kinds}
     rows: list[list[Cell]] = [
         ["hold-out mean", float(holdout.mean()) if len(holdout) else None, HOLDOUT[0]],
@@ -52,44 +50,33 @@ def fig2a(bench: Bench) -> Study:
         ["tau", tau, HOLDOUT[2]],
     ]
     negative = torch.tensor(others, dtype=torch.float64) if others else holdout.double()
-    for name, values in (
-        ("all", [s for k in kinds.values() for s in k]),
-        ("VM", kinds.get("VM", [])),
-    ):
-        rows += _detector(
-            bench, name, torch.tensor(values, dtype=torch.float64), negative, fresh=bool(others)
-        )
+    memorized = {"all": list(chain.from_iterable(kinds.values())), "VM": kinds.get("VM", [])}
+    for name, values in memorized.items():
+        positive = torch.tensor(values, dtype=torch.float64)
+        rows += _detector(bench, name, positive, negative, fresh=bool(others))
     text = (
         "Memorized captions give noise differences that are alike whatever the seed. Memorized are all captions with the type of a memory, those "
         "under tau too, each scored over all seeds."
     )
-    table = Table(
-        "Scores", ["", "this run", "paper"], rows, _about(bench, list(known), len(holdout))
-    )
-    return Study(
-        "Figure 2a: memorization scores", text, [table], {"fig2a": _histogram(groups, tau)}
-    )
+    note = _about(bench, list(unrelated), len(holdout))
+    table = Table("Scores", ["", "this run", "paper"], rows, note)
+    histogram = _histogram(groups, tau)
+    return Study("Figure 2a: memorization scores", text, [table], {"fig2a": histogram})
 
 
 def _histogram(groups: Mapping[str, Sequence[float]], tau: float) -> Figure:
-    known = {kind: scores for kind, scores in groups.items() if scores}
-    with figure() as (made, (axis,)):
-        low = min([tau, *(s for scores in known.values() for s in scores)])
-        for (kind, scores), color in zip(known.items(), cycle(COLORS), strict=False):
-            share, label = [1 / len(scores)] * len(scores), f"{kind}, n = {len(scores)}"
-            axis.hist(
-                scores,
-                bins=40,
-                range=(low, max(1.0, low)),
-                weights=share,
-                color=color,
-                alpha=0.65,
-                label=label,
-            )
+    scored = {kind: scores for kind, scores in groups.items() if scores}
+    low = min([tau, *chain.from_iterable(scored.values())])
+    bins: Any = {"bins": 40, "range": (low, max(1.0, low)), "alpha": 0.65}
+    with figure() as (sheet, (axis,)):
+        for (kind, scores), color in zip(scored.items(), cycle(COLORS), strict=False):
+            share = [1 / len(scores)] * len(scores)
+            label = f"{kind}, n = {len(scores)}"
+            axis.hist(scores, weights=share, color=color, label=label, **bins)
         axis.axvline(tau, color="black", linewidth=1, linestyle="--", label=f"tau = {tau:.3f}")
         axis.set(xlabel="memorization score (largest pairwise SSIM)", ylabel="share of captions")
         axis.legend()
-    return made
+    return sheet
 
 
 def _scores(bench: Bench, captions: Sequence[str]) -> dict[str, float]:
@@ -112,26 +99,19 @@ def _detector(
     computed from the others, so that accuracy at tau says something."""
     if not len(positive):
         return []
-    area, accuracy, rate = DETECTOR[name]
-    tau, over = bench.calibration.tau, bench.calibration.settings.reaches
-    measured = len(negative) > 0
+    area, half, rate = DETECTOR[name]
+    paper = {"AUROC": area, "accuracy at .5": half, "accuracy at tau": None, "TPR at 1 % FPR": rate}
+    ours: dict[str, float] = {}
+    if len(negative):
+        ours["AUROC"] = auroc(positive, negative)
+        ours["accuracy at .5"] = accuracy_of(positive >= HALF, negative >= HALF)
+        ours["TPR at 1 % FPR"] = tpr_at_fpr(positive, negative)
+    if len(negative) and fresh:
+        tau, over = bench.calibration.tau, bench.calibration.settings.reaches
+        ours["accuracy at tau"] = accuracy_of(over(positive, tau), over(negative, tau))
     return [
-        [f"AUROC, {name}", auroc(positive, negative) if measured else None, f"{area:g}"],
-        [
-            f"accuracy at .5, {name}",
-            accuracy_of(positive >= HALF, negative >= HALF) if measured else None,
-            f"{accuracy:g}",
-        ],
-        [
-            f"accuracy at tau, {name}",
-            accuracy_of(over(positive, tau), over(negative, tau)) if measured and fresh else None,
-            None,
-        ],
-        [
-            f"TPR at 1 % FPR, {name}",
-            tpr_at_fpr(positive, negative) if measured else None,
-            f"{rate:g}",
-        ],
+        [f"{label}, {name}", ours.get(label), None if value is None else f"{value:g}"]
+        for label, value in paper.items()
     ]
 
 
@@ -155,26 +135,18 @@ def _shown(z: float) -> float:
 def fig2b(bench: Bench) -> Study:
     """z-scores of the found neurons on the captions they were found for, against captions that are not memorized."""
     own = [_shown(z) for c in bench.memorized() if c.localized for z in c.localized.z.values()]
-    neurons, calibration = list(all_neurons(bench.work.run.captions())), bench.calibration
-    known = [(name, i) for name, i in neurons if name in calibration.mean]
-    compute = partial(_z_scores, calibration=calibration, neurons=known)
+    neurons = list(all_neurons(bench.work.run.captions()))
+    calibration = bench.calibration
+    calibrated = [(name, i) for name, i in neurons if name in calibration.mean]
+    compute = partial(_z_scores, calibration=calibration, neurons=calibrated)
     other = [z for row in bench.over("fig2b", compute, bench.others[:CAPTIONS]) for z in row]
     top = 1.05 * max([*own, *other, 1.0])
-    with figure() as (made, (axis,)):
-        for values, color, label in (
-            (other, GREY, "on captions that are not memorized"),
-            (own, RED, "on the captions they hold"),
-        ):
-            if values:
-                axis.hist(
-                    values,
-                    bins=40,
-                    range=(0, top),
-                    density=True,
-                    color=color,
-                    alpha=0.65,
-                    label=label,
-                )
+    bins: Any = {"bins": 40, "range": (0, top), "density": True, "alpha": 0.65}
+    with figure() as (sheet, (axis,)):
+        if other:
+            axis.hist(other, color=GREY, label="on captions that are not memorized", **bins)
+        if own:
+            axis.hist(own, color=RED, label="on the captions they hold", **bins)
         axis.set(xlabel="|z| of the neurons found", ylabel="density")
         axis.legend()
     rows = [
@@ -182,16 +154,16 @@ def fig2b(bench: Bench) -> Study:
         for label, v in (("own captions", own), ("other captions", other))
     ]
     note = f"Other captions: {bench.whence(bench.others[:CAPTIONS])}."
-    if len(known) < len(neurons):
+    if len(calibrated) < len(neurons):
         note += (
-            f" {len(neurons) - len(known)} of the run's {len(neurons)} neurons are left out: they lie in layers that the paper does not look at, "
+            f" {len(neurons) - len(calibrated)} of the run's {len(neurons)} neurons are left out: they lie in layers that the paper does not look at, "
             "of which a calibration keeps no activations."
         )
     return Study(
         "Figure 2b: activations of memorization neurons",
         "A neuron that holds a memory is unusually active on its caption and ordinary elsewhere.",
         [Table("|z|", ["", "values", "median"], rows, note)],
-        {"fig2b": made},
+        {"fig2b": sheet},
     )
 
 

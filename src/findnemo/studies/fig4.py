@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from statistics import median
 from typing import Any
+
+import numpy as np
 
 from findnemo.errors import InputError
 from findnemo.neurons import NeuronSet
@@ -11,6 +14,7 @@ from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import BLUE, GREY, count_scale, figure
 from findnemo.studies._table import Cell, Table
 
+STEPS = ("initial selection", "refined")
 PAPER = {"VM": (26.5, 4), "TM": (674.5, 21)}
 
 
@@ -18,49 +22,38 @@ def fig4(bench: Bench) -> Study:
     """Sizes of the sets per prompt."""
     sets = _sets(bench)
     rows: list[list[Cell]] = []
-    with figure(max(1, len(sets))) as (made, axes):
+    with figure(len(sets)) as (sheet, axes):
         for axis, (kind, pairs) in zip(axes, sets.items(), strict=True):
-            before, after = [len(a) for a, _ in pairs], [len(b) for _, b in pairs]
-            rows.append(
-                [kind, len(pairs), median(before), median(after), *PAPER.get(kind, (None, None))]
+            before, after = (
+                [len(neurons) for neurons in step] for step in zip(*pairs, strict=True)
             )
+            paper = PAPER.get(kind, (None, None))
+            rows.append([kind, len(pairs), median(before), median(after), *paper])
             axis.boxplot([before, after], widths=0.5, medianprops={"color": "black"})
-            axis.set_xticks([1, 2], ["initial selection", "refined"])
+            axis.set_xticks([1, 2], STEPS)
             count_scale(axis, max(before))
             axis.set(title=f"{kind}, n = {len(pairs)}", ylabel="neurons per prompt")
     heads = ["type", "n", "median before", "median after", "before, paper", "after, paper"]
+    table = Table("Neurons per prompt", heads, rows, digits=1)
     text = "Refinement keeps few of the neurons that are unusually active."
-    return Study(
-        "Figure 4: neurons per prompt",
-        text,
-        [Table("Neurons per prompt", heads, rows, digits=1)],
-        {"fig4": made},
-    )
+    return Study("Figure 4: neurons per prompt", text, [table], {"fig4": sheet})
 
 
 def fig7(bench: Bench) -> Study:
     """Where they sit."""
-    sets, layers = _sets(bench), list(bench.model.value_layers)
+    sets = _sets(bench)
+    layers = list(bench.model.value_layers)
+    places = np.arange(len(layers))
+    numbers = [str(k) for k in range(1, len(layers) + 1)]
     rows: list[list[Any]] = []
-    with figure(max(1, len(sets))) as (made, axes):
+    with figure(len(sets)) as (sheet, axes):
         for axis, (kind, pairs) in zip(axes, sets.items(), strict=True):
-            for which, (label, color) in enumerate(
-                (("initial selection", GREY), ("refined", BLUE))
-            ):
-                counts = [
-                    sum(len(pair[which].layers.get(name, ())) for pair in pairs) for name in layers
-                ]
-                rows.append([f"{kind}, {label}", *counts])
-                axis.bar(
-                    [k + 0.4 * which for k in range(len(layers))],
-                    counts,
-                    0.4,
-                    color=color,
-                    label=label,
-                )
-            axis.set_xticks(
-                [k + 0.2 for k in range(len(layers))], [str(k + 1) for k in range(len(layers))]
-            )
+            for step, (label, color) in enumerate(zip(STEPS, (GREY, BLUE), strict=True)):
+                counts = Counter(name for pair in pairs for name, _ in pair[step])
+                heights = [counts[name] for name in layers]
+                rows.append([f"{kind}, {label}", *heights])
+                axis.bar(places + 0.4 * step, heights, 0.4, color=color, label=label)
+            axis.set_xticks(places + 0.2, numbers)
             count_scale(axis, max(max(row[1:]) for row in rows[-2:]))
             axis.set(xlabel="value layer, in forward order", ylabel="neurons, all prompts")
             axis.legend(
@@ -71,18 +64,9 @@ def fig7(bench: Bench) -> Study:
                 title_fontsize=9,
             )
     note = "Layers: " + "; ".join(f"{k} {name}" for k, name in enumerate(layers, 1)) + "."
-    table = Table(
-        "Neurons per layer, summed over prompts",
-        ["", *map(str, range(1, len(layers) + 1))],
-        rows,
-        note,
-    )
-    return Study(
-        "Figure 7: neurons per layer",
-        "In which value layers memories sit.",
-        [table],
-        {"fig7": made},
-    )
+    table = Table("Neurons per layer, summed over prompts", ["", *numbers], rows, note)
+    text = "In which value layers memories sit."
+    return Study("Figure 7: neurons per layer", text, [table], {"fig7": sheet})
 
 
 def _sets(bench: Bench) -> dict[str, list[tuple[NeuronSet, NeuronSet]]]:

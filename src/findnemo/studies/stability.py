@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from statistics import mean, median
 from typing import Any
 
@@ -33,24 +34,24 @@ Found = dict[str, Any]  # variant -> neurons as JSON; None where the caption is 
 
 def stability(bench: Bench) -> Study:
     """Each kind of change localizes anew; sets are compared caption by caption, by intersection over union."""
-    captions, search = bench.sample(), bench.work.plan.search
+    captions = bench.sample()
+    search = bench.work.plan.search
     casts: dict[str, Model] = {}  # of this process, while the study lasts
     jobs = [
         Job(f"stability:{kind}:{search}", c, partial(_repeated, kind=kind, casts=casts))
         for kind in CHANGES
         for c in captions
     ]
-    found: dict[str, dict[int, Found]] = {kind: {} for kind in CHANGES}
-    kinds = [kind for kind in CHANGES for _ in captions]
-    for kind, job, payload in zip(kinds, jobs, bench.results("stability", jobs), strict=True):
-        if payload is not None:
-            found[kind][job.caption.id] = payload
-    sets = {kind: [_sets(variants) for variants in rows.values()] for kind, rows in found.items()}
+    payloads = iter(bench.results("stability", jobs))
+    found: dict[str, list[tuple[Caption, Found]]] = {}
+    for kind in CHANGES:
+        of_kind = zip(captions, islice(payloads, len(captions)), strict=True)
+        found[kind] = [(caption, payload) for caption, payload in of_kind if payload is not None]
     note = (
         f"Search {search!r}, {len(captions)} captions. Intersection over union of every two sets of a caption, their mean; then median and mean "
         "over captions, with a 95 % bootstrap interval. A variant in which the caption is under tau has no set, and is not compared."
     )
-    rows = [_row(kind, sets[kind], found[kind].values()) for kind in sets]
+    rows = [_row(kind, [variants for _, variants in answers]) for kind, answers in found.items()]
     heads = [
         "change",
         "variants memorized",
@@ -62,13 +63,10 @@ def stability(bench: Bench) -> Study:
     ]
     tables = [
         Table("Intersection over union", heads, rows, note),
-        _by_wording(found["wording"].values()),
-        _often({c.id: c for c in captions}, found["seed"]),
+        _by_wording([variants for _, variants in found["wording"]]),
+        _often(found["seed"]),
     ]
-    text = (
-        "An IoU of 1 means the same neurons. A paraphrase that "
-        "is not memorized is no failure of the search: there is nothing to find."
-    )
+    text = "An IoU of 1 means the same neurons. A paraphrase that is not memorized is no failure of the search: there is nothing to find."
     return Study("Stability: do repetitions find the same neurons?", text, tables)
 
 
@@ -83,12 +81,12 @@ def _neurons(desk: Desk, model: Model, text: str, calibration: Calibration) -> A
 
 
 def _seeds(desk: Desk, caption: Caption, casts: dict[str, Model]) -> Found:
-    made = desk.calibration
-    moved = [
-        replace(made, settings=replace(made.settings, seed=made.settings.seed + k))
-        for k in range(SEEDS)
-    ]
-    return {f"seed {c.settings.seed}": _neurons(desk, desk.model, caption.text, c) for c in moved}
+    found = {}
+    calibration = desk.calibration
+    for seed in range(calibration.settings.seed, calibration.settings.seed + SEEDS):
+        moved = replace(calibration, settings=replace(calibration.settings, seed=seed))
+        found[f"seed {seed}"] = _neurons(desk, desk.model, caption.text, moved)
+    return found
 
 
 def _wordings(desk: Desk, caption: Caption, casts: dict[str, Model]) -> Found:
@@ -98,12 +96,13 @@ def _wordings(desk: Desk, caption: Caption, casts: dict[str, Model]) -> Found:
 
 def _dtypes(desk: Desk, caption: Caption, casts: dict[str, Model]) -> Found:
     """Those that the device can compute with, and in which the model gives numbers. `casts`: models in other formats that there are."""
-    found, made = {}, replace(desk.calibration, model="")  # rounded weights: another fingerprint
+    found = {}
+    calibration = replace(desk.calibration, model="")  # rounded weights: another fingerprint
     for dtype in DTYPES:
         with suppress(FindnemoError, RuntimeError):
             if dtype not in casts:
                 casts[dtype] = _cast(desk.model, dtype)
-            found[dtype] = _neurons(desk, casts[dtype], caption.text, made)
+            found[dtype] = _neurons(desk, casts[dtype], caption.text, calibration)
     return found
 
 
@@ -124,46 +123,30 @@ def _sets(variants: Mapping[str, Any]) -> list[NeuronSet]:
     return [NeuronSet(found) for found in variants.values() if found is not None]
 
 
-def _row(kind: str, sets: Sequence[Sequence[NeuronSet]], found: Iterable[Found]) -> list[Cell]:
-    variants = [f for row in found for f in row.values()]
+def _row(kind: str, found: Sequence[Found]) -> list[Cell]:
+    sets = [_sets(variants) for variants in found]
+    memorized = sum(map(len, sets))
+    variants = sum(map(len, found))
     values = [mean(pairwise_iou(some)) for some in sets if len(some) > 1]
-    start: list[Cell] = [
-        kind,
-        f"{sum(f is not None for f in variants)} of {len(variants)}",
-        len(values),
-    ]
+    start: list[Cell] = [kind, f"{memorized} of {variants}", len(values)]
     if not values:
         return [*start, None, None, None, None]
     low, high = bootstrap(lambda x: float(x.mean()), torch.tensor(values))
-    return [
-        *start,
-        median(values),
-        mean(values),
-        f"{low:.3f} to {high:.3f}",
-        sum(v == 1 for v in values),
-    ]
+    interval = f"{low:.3f} to {high:.3f}"
+    same = sum(v == 1 for v in values)
+    return [*start, median(values), mean(values), interval, same]
 
 
 def _by_wording(found: Iterable[Found]) -> Table:
     """A line a kind of paraphrase: how often it is memorized, and how much its set is that of the caption itself."""
-    told = [row for row in found if row.get(ITSELF) is not None]
-    kinds = dict.fromkeys(kind for row in told for kind in row if kind != ITSELF)
+    memorized = [row for row in found if row.get(ITSELF) is not None]
+    kinds = dict.fromkeys(kind for row in memorized for kind in row if kind != ITSELF)
     rows: list[list[Cell]] = []
     for kind in kinds:
-        there = [row for row in told if kind in row]
-        values = [
-            iou(NeuronSet(row[ITSELF]), NeuronSet(row[kind]))
-            for row in there
-            if row[kind] is not None
-        ]
-        rows.append(
-            [
-                kind,
-                len(there),
-                len(values),
-                *([median(values), mean(values)] if values else [None, None]),
-            ]
-        )
+        pairs = [(row[ITSELF], row[kind]) for row in memorized if kind in row]
+        values = [iou(NeuronSet(a), NeuronSet(b)) for a, b in pairs if b is not None]
+        middle = [median(values), mean(values)] if values else [None, None]
+        rows.append([kind, len(pairs), len(values), *middle])
     heads = [
         "wording",
         "captions",
@@ -171,35 +154,21 @@ def _by_wording(found: Iterable[Found]) -> Table:
         "IoU with the caption's own set, median",
         "mean",
     ]
-    return Table(
-        "Wordings",
-        heads,
-        rows,
-        "Wordings are rules (`findnemo.prompts.paraphrases`); one that changes nothing is left out.",
+    note = (
+        "Wordings are rules (`findnemo.prompts.paraphrases`); one that changes nothing is left out."
     )
+    return Table("Wordings", heads, rows, note)
 
 
-def _often(captions: Mapping[int, Caption], found: Mapping[int, Found]) -> Table:
+def _often(found: Iterable[tuple[Caption, Found]]) -> Table:
     """A line a neuron of a caption: in which share of the base seeds it was found."""
     rows: list[list[Cell]] = []
-    for i, variants in found.items():
+    for caption, variants in found:
         sets = _sets(variants)
-        if sets:
-            rows += [
-                [
-                    captions[i].row,
-                    captions[i].text,
-                    layer,
-                    index,
-                    round(share * len(sets)),
-                    len(sets),
-                ]
-                for (layer, index), share in frequency(sets).items()
-            ]
+        shares = frequency(sets) if sets else {}
+        for (layer, index), share in shares.items():
+            times = round(share * len(sets))
+            rows.append([caption.row, caption.text, layer, index, times, len(sets)])
     heads = ["row", "caption", "layer", "neuron", "found by", "of seeds"]
-    return Table(
-        "How often each neuron is found",
-        heads,
-        rows,
-        "Base seeds on which the caption is memorized count.",
-    )
+    note = "Base seeds on which the caption is memorized count."
+    return Table("How often each neuron is found", heads, rows, note)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from findnemo.errors import StoppedError
 from findnemo.metrics.kind import is_memory
 from findnemo.runs.compare import LISTING, NEMO, STAGE, SWITCHED, compare, localized_captions
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption, Run, captions_of, settings_of
-from findnemo.studies._bench import Bench, Study
+from findnemo.studies._bench import Bench, Study, by_type
 from findnemo.studies._published import TABLE1
 from findnemo.studies._rows import Payloads, a_clip_note, comparison
 from findnemo.studies._table import Table
@@ -53,22 +55,25 @@ def table(run: Run, intervals: bool = False, beside: bool = True) -> Table:
     `beside`: the published numbers will be shown beside ours, and the note says which of them can be compared."""
     every = captions_of(run)
     captions = [c for c in localized_captions(every) if any(s.startswith(STAGE) for s in c.results)]
-    rows: dict[str, dict[str, Payloads]] = {}
-    for label, names in ROWS.items():
-        for kind in dict.fromkeys(c.type or "" for c in captions):
-            payloads = [
-                ({"neurons": len(neurons_of(c))} if n in SWITCHED else {}) | c.results[STAGE + n]
-                for c in captions
-                for n in names
-                if (c.type or "") == kind and STAGE + n in c.results
-            ]
-            rows.setdefault(label, {})[kind] = payloads
-    images = {
-        p["images"] for by_type in rows.values() for payloads in by_type.values() for p in payloads
+    groups = by_type(captions)
+    rows: dict[str, dict[str, Payloads]] = {
+        label: {kind: _payloads(group, names) for kind, group in groups.items()}
+        for label, names in ROWS.items()
     }
+    images = {p["images"] for kinds in rows.values() for row in kinds.values() for p in row}
     seeds = f"{'/'.join(map(str, sorted(images)))} seeds a caption, at which no search has looked. "
     note = seeds + _about(run, every) + (a_clip_note(run, rows) if beside else "")
     return comparison("Mitigations", rows, TABLE1, note, intervals)
+
+
+def _payloads(captions: Sequence[Caption], names: Sequence[str]) -> Payloads:
+    """What the run has of some mitigations of captions; where a result of one that switches neurons off has no number, the run's own."""
+    return [
+        ({"neurons": len(neurons_of(c))} if name in SWITCHED else {}) | c.results[STAGE + name]
+        for c in captions
+        for name in names
+        if STAGE + name in c.results
+    ]
 
 
 def _about(run: Run, captions: list[Caption]) -> str:
@@ -78,17 +83,9 @@ def _about(run: Run, captions: list[Caption]) -> str:
         "NeMo: the listing as published (Algorithms 1 to 4), nothing added. Random neurons: as many of each layer as NeMo's (all others of a "
         f"layer of which NeMo has more than half), each draw counted by itself. findnemo: what this run found (search {settings['search']!r})."
     )
-    unlisted = sum(
-        c.results[LISTING].get("memorized") is False for c in captions if LISTING in c.results
-    )
-    text += (
-        f" {unlisted} captions are under the threshold of the paper's score: for them NeMo switches nothing off."
-        if unlisted
-        else ""
-    )
-    missed = sum(is_memory(c.type) and not len(neurons_of(c)) and bool(c.results) for c in captions)
-    return text + (
-        f" {missed} captions with the type of a memory got no neurons and are in no row."
-        if missed
-        else ""
-    )
+    listings = [c.results[LISTING] for c in captions if LISTING in c.results]
+    if unlisted := sum(listing.get("memorized") is False for listing in listings):
+        text += f" {unlisted} captions are under the threshold of the paper's score: for them NeMo switches nothing off."
+    if missed := sum(is_memory(c.type) and not neurons_of(c) and bool(c.results) for c in captions):
+        text += f" {missed} captions with the type of a memory got no neurons and are in no row."
+    return text

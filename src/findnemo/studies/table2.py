@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import partial
 
 from findnemo.calibration import Calibration
@@ -25,28 +26,25 @@ def table2(bench: Bench) -> Study:
     kinds = by_type(captions, none="-")
     rows = []
     for name in (*TABLE2, OURS):
-        cells = []
-        for group in kinds.values():
-            seconds = [results[c.id][name] for c in group if c.id in results]
-            cells.append(plus_minus(mean_std(seconds), 3) if len(seconds) > 1 else None)
-        rows.append([name, *cells, *(_seconds(name, kind) for kind in kinds)])
+        ours = [
+            _seconds([results[c.id][name] for c in g if c.id in results]) for g in kinds.values()
+        ]
+        published = TABLE2.get(name, {})
+        paper = [f"{published[kind]:.2f}" if kind in published else None for kind in kinds]
+        rows.append([name, *ours, *paper])
     heads = ["", *(f"{kind}, s" for kind in kinds), *(f"{kind}, s, paper" for kind in kinds)]
     note = (
         f"Mean ± standard deviation over {len(captions)} captions on {bench.model.device}; the paper's on a V100 or A100. The listing here "
         "makes one pass where the released code makes two, reads activations without a U-Net pass (the paper's Algorithm 2 takes one), and tests no "
         "set twice."
     )
-    return Study(
-        "Table 2: time per algorithm",
-        "What a localization takes, by algorithm.",
-        [Table("Seconds", heads, rows, note)],
-    )
+    text = "What a localization takes, by algorithm."
+    return Study("Table 2: time per algorithm", text, [Table("Seconds", heads, rows, note)])
 
 
-def _seconds(name: str, kind: str) -> str | None:
-    """As published."""
-    value = TABLE2.get(name, {}).get(kind)
-    return None if value is None else f"{value:.2f}"
+def _seconds(values: Sequence[float]) -> str | None:
+    """Mean and deviation; None for a single value, which shows no spread."""
+    return plus_minus(mean_std(values), 3) if len(values) > 1 else None
 
 
 def _measure(desk: Desk, caption: Caption, calibration: Calibration) -> Answer:

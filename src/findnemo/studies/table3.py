@@ -19,21 +19,19 @@ def table3(bench: Bench) -> Study:
     """Cosine of attention outputs with against without the run's neurons, for unrelated captions."""
     found = list(all_neurons(bench.work.run.captions()))
     counts = sorted({max(1, round(share * len(found))) for share in SHARES}) if found else []
-    prompts, layers = list(bench.others[:PROMPTS]), bench.layers
+    prompts = list(bench.others[:PROMPTS])
+    layers = bench.layers
     name = "table3" if layers == list(bench.model.widths()) else "table3:all"
     compute = partial(_row, prompts=prompts, layers=layers)
     sets = [NeuronSet.of(found[:count]) for count in counts]
     rows = bench.once(name, lambda: bench.over("table3", compute, sets)) if prompts else []
+    others = bench.whence(prompts) if prompts else NONE_THERE
     note = (
-        f"Captions that are not memorized: {bench.whence(prompts) if prompts else NONE_THERE}; first timestep, one seed; layers 1 to {len(layers)} in forward order. "
+        f"Captions that are not memorized: {others}; first timestep, one seed; layers 1 to {len(layers)} in forward order. "
         f"Published: {PAPER}."
     )
-    table = Table(
-        "Cosine of attention outputs",
-        ["neurons off", *map(str, range(1, len(layers) + 1)), "lowest"],
-        rows,
-        note,
-    )
+    heads = ["neurons off", *map(str, range(1, len(layers) + 1)), "lowest"]
+    table = Table("Cosine of attention outputs", heads, rows, note)
     text = (
         "Near 1 the neurons do nothing on other captions: the memory is disentangled from the rest."
     )

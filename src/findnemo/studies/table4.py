@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 from findnemo.calibration import Calibration, Rule
 from findnemo.errors import FindnemoError
@@ -30,91 +31,101 @@ NONE_KNOWN = "nobody has told which captions of this run are not memorized: give
 Sets = list[NeuronSet | None]  # of every caption; None where its localization failed
 
 
+class Ablation(NamedTuple):
+    """A change of the listing. `stage`: its name in the run; `top_k`: whether the strongest neurons of a layer are candidates."""
+
+    stage: str
+    calibration: Calibration
+    top_k: bool = True
+
+
+@dataclass
+class Ablations:
+    """`rows`: the neurons of every caption and the factor that they are scaled by, by name. `left_out`: those that cannot be made, with the
+    reason. `thresholds`: what they take, in words."""
+
+    rows: dict[str, tuple[Sets, float]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    thresholds: list[str] = field(default_factory=list)
+
+
 def table4(bench: Bench) -> Study:
     """Each ablation localizes with Algorithms 1 to 4 and makes images with what it finds off."""
     captions = bench.sample()
-    variants, left_out, told = _variants(bench, captions)
-    cases = [
-        (name, caption, neurons, factor)
-        for name, (sets, factor) in variants.items()
-        for caption, neurons in zip(captions, sets, strict=True)
-    ]
-    failed = Counter(name for name, _, neurons, _ in cases if neurons is None)
-    known = [
-        (name, (caption, neurons, factor))
-        for name, caption, neurons, factor in cases
-        if neurons is not None
-    ]
+    ablations = _ablations(bench, captions)
+    names, cases, failed = [], [], Counter[str]()
+    for name, (sets, factor) in ablations.rows.items():
+        for caption, neurons in zip(captions, sets, strict=True):
+            if neurons is None:
+                failed[name] += 1
+            else:
+                names.append(name)
+                cases.append((caption, neurons, factor))
     rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    payloads = bench.off("table4", [case for _, case in known])
-    for (name, (caption, _, _)), payload in zip(known, payloads, strict=True):
+    payloads = bench.off("table4", cases)
+    for name, (caption, *_), payload in zip(names, cases, payloads, strict=True):
         if payload is not None:
             rows.setdefault(name, {}).setdefault(caption.type or "", []).append(payload)
-    note = f"tau = {bench.calibration.tau:.3f}; {'; '.join(told)}{'; ' * bool(told)}no score exceeds 1."
-    note += "".join(f" Left out: {name}, for {reason}." for name, reason in left_out.items())
-    note += "".join(
-        f" {name}: {count} captions left out, whose localization failed."
-        for name, count in failed.items()
-    )
+    tau = f"tau = {bench.calibration.tau:.3f}"
+    note = "; ".join([tau, *ablations.thresholds, "no score exceeds 1."])
+    for name, reason in ablations.left_out.items():
+        note += f" Left out: {name}, for {reason}."
+    for name, count in failed.items():
+        note += f" {name}: {count} captions left out, whose localization failed."
     text = (
         "What refinement, top-k candidates, the threshold and guidance contribute, and what it does to scale neurons instead of switching "
         "them off. Captions that are not memorized in an ablation count with no neuron."
     )
-    tables = [
-        comparison("Ablations", rows, TABLE4, note + a_clip_note(bench.work.run, rows)),
-        _unrelated(bench),
-    ]
-    return Study("Table 4: ablations", text, tables)
+    table = comparison("Ablations", rows, TABLE4, note + a_clip_note(bench.work.run, rows))
+    return Study("Table 4: ablations", text, [table, _unrelated(bench)])
 
 
-def _variants(
-    bench: Bench, captions: Sequence[Caption]
-) -> tuple[dict[str, tuple[Sets, float]], dict[str, str], list[str]]:
-    """The ablations, with the neurons of every caption and their factor; those that cannot be made, with the reason; and what thresholds
-    they take, in words."""
+def _ablations(bench: Bench, captions: Sequence[Caption]) -> Ablations:
     plain = bench.calibration
-    pairs = bench.listed(captions)
-    candidates, refined = ([pair and pair[which] for pair in pairs] for which in (0, 1))
-    changed: dict[str, tuple[str, Calibration, bool]] = {
-        "without top-k": ("no-top-k", plain, False)
-    }
-    left_out, told = {}, []
+    ablations = Ablations()
+    changed = {"without top-k": Ablation("no-top-k", plain, top_k=False)}
     if len(bench.unrelated) > 1:
         guided = _guided(bench)
-        changed["guidance in detection"] = ("guided", guided, True)
-        told.append(
+        changed["guidance in detection"] = Ablation("guided", guided)
+        ablations.thresholds.append(
             f"with guidance {guided.settings.guidance:g} in detection and in calibration tau = {guided.tau:.3f}"
         )
     else:
-        left_out["guidance in detection"] = (
+        ablations.left_out["guidance in detection"] = (
             f"its threshold comes from captions that are not memorized, and {NONE_KNOWN}"
         )
     if len(plain.scores) > 1:
-        taus = {name: with_tau(plain, deviations) for name, deviations in TAUS.items()}
-        changed |= {name: (name, made, True) for name, made in taus.items()}
-        told += [f"{name} = {made.tau:.3f}" for name, made in taus.items()]
+        for name, deviations in TAUS.items():
+            changed[name] = Ablation(name, with_tau(plain, deviations))
+            ablations.thresholds.append(f"{name} = {changed[name].calibration.tau:.3f}")
     else:
-        left_out["other thresholds"] = NO_SCORES
-    sets = {"NeMo": refined, "without refinement": candidates, **_found(bench, captions, changed)}
-    variants = {name: (found, 0.0) for name, found in sets.items()}
-    variants |= {name: (refined, factor) for name, factor in FACTORS.items()}
-    own: Sets = [neurons_of(c) for c in captions]
-    return variants | {"findnemo's search": (own, 0.0)}, left_out, told
+        ablations.left_out["other thresholds"] = NO_SCORES
+    pairs = bench.listed(captions)
+    refined: Sets = [pair and pair[1] for pair in pairs]
+    ablations.rows["NeMo"] = refined, 0.0
+    ablations.rows["without refinement"] = [pair and pair[0] for pair in pairs], 0.0
+    found = iter(_refined(bench, captions, list(changed.values())))
+    for name in changed:
+        ablations.rows[name] = list(islice(found, len(captions))), 0.0
+    for name, factor in FACTORS.items():
+        ablations.rows[name] = refined, factor
+    ablations.rows["findnemo's search"] = [neurons_of(c) for c in captions], 0.0
+    return ablations
 
 
-def _found(
-    bench: Bench, captions: Sequence[Caption], changed: Mapping[str, tuple[str, Calibration, bool]]
-) -> dict[str, Sets]:
-    """Refined neurons of the ablations of the listing. `changed`: name -> its name in the run, the calibration, whether with top-k."""
+def _refined(bench: Bench, captions: Sequence[Caption], changed: Sequence[Ablation]) -> Sets:
+    """Refined neurons of the captions under every ablation, one after the other."""
     jobs = [
-        Job(f"nemo:{stage}", caption, partial(listed, calibration=calibration, top_k=top_k))
-        for stage, calibration, top_k in changed.values()
+        Job(
+            f"nemo:{one.stage}",
+            caption,
+            partial(listed, calibration=one.calibration, top_k=one.top_k),
+        )
+        for one in changed
         for caption in captions
     ]
     payloads = bench.results("table4, neurons", jobs)
-    sets = [p if p is None else NeuronSet(p["refined"]) for p in payloads]
-    n = len(captions)
-    return {name: sets[k * n : (k + 1) * n] for k, name in enumerate(changed)}
+    return [None if p is None else NeuronSet(p["refined"]) for p in payloads]
 
 
 def _guided(bench: Bench) -> Calibration:
@@ -125,8 +136,7 @@ def _guided(bench: Bench) -> Calibration:
         prompts = list(bench.unrelated[:HOLDOUT])
         folder = bench.work.run.path / "calibration-guided"
         rule = Rule(precision=None)
-        made = calibrate_with(bench.workers, folder, prompts, settings, rule, stop=bench.stop)
-        return made.tau
+        return calibrate_with(bench.workers, folder, prompts, settings, rule, stop=bench.stop).tau
 
     return replace(bench.calibration, settings=settings, tau=bench.once("guided tau", tau))
 
@@ -137,26 +147,21 @@ def _unrelated(bench: Bench) -> Table:
     count, without, middle, deviation = UNRELATED
     paper: list[Cell] = ["paper", count, without, f"{middle} ± {deviation}"]
     if not bench.unrelated:
-        return Table(
-            UNRELATED_TITLE,
-            heads,
-            [["this run", None, None, None], paper],
-            f"Left out: {NONE_KNOWN}.",
-        )
+        ours: list[Cell] = ["this run", None, None, None]
+        return Table(UNRELATED_TITLE, heads, [ours, paper], f"Left out: {NONE_KNOWN}.")
     compute = partial(_size, calibration=bench.calibration)
     sizes = bench.once("unrelated", lambda: bench.over("unrelated", compute, bench.unrelated))
-    known = [size for size in sizes if size is not None]
-    some = [size for size in known if size]
+    counted = [size for size in sizes if size is not None]
+    some = [size for size in counted if size]
     others = "{:g} ± {:g}".format(*median_mad(some)) if some else None
-    failed = len(sizes) - len(known)
     note = (
         f"Captions as they come, detected or not, none of those that tau was computed from: {bench.whence(bench.unrelated)}. Algorithms 1 to 4 at "
         f"tau = {bench.calibration.tau:.3f}; median ± median absolute deviation."
-        + f" On {failed} more it failed."
-        * bool(failed)
     )
-    rows: list[list[Cell]] = [["this run", len(known), len(known) - len(some), others], paper]
-    return Table(UNRELATED_TITLE, heads, rows, note)
+    if failed := len(sizes) - len(counted):
+        note += f" On {failed} more it failed."
+    ours = ["this run", len(counted), len(counted) - len(some), others]
+    return Table(UNRELATED_TITLE, heads, [ours, paper], note)
 
 
 def _size(desk: Desk, prompt: str, calibration: Calibration) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from statistics import fmean, median
 from typing import Any
 
@@ -14,7 +14,6 @@ from findnemo.errors import EditError, InputError
 from findnemo.localization import Bystanders
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs.standing import all_neurons
-from findnemo.seeds import UNTOUCHED, WANTED
 from findnemo.settings import Settings
 from findnemo.stats.intervals import bootstrap
 from findnemo.studies._bench import Bench, Desk, Study
@@ -39,11 +38,11 @@ def utility(bench: Bench) -> Study:
     """FID, KID, CLIP-FID and A_CLIP of captions that are not memorized, and how much each of their images changes."""
     measured = bench.once("utility", lambda: _measured(bench))
     _keep(bench, measured)
-    sets, each = measured["sets"], measured["each"]
-    n, off = measured["captions"], measured["neurons"]
-    rows: list[Sequence[Cell]] = [
+    n = measured["captions"]
+    off = measured["neurons"]
+    sets: list[Sequence[Cell]] = [
         [name, kind, one["value"], _interval(one), one.get("gap"), _interval(one.get("of_gap", {}))]
-        for name, by_kind in sets.items()
+        for name, by_kind in measured["sets"].items()
         for kind, one in by_kind.items()
     ]
     changes: list[Sequence[Cell]] = [
@@ -51,34 +50,26 @@ def utility(bench: Bench) -> Study:
         for key, by_kind in measured["changes"].items()
         for kind, one in by_kind.items()
     ]
-    note = (
-        f"{n} captions that are not memorized ({bench.whence(bench.others[:CAPTIONS])}), one image each, against {n} images of the untouched model on other seeds. Random: mean over "
+    of_sets = (
+        f"{n} captions that are not memorized ({bench.whence(bench.others[:CAPTIONS])}), one image each, "
+        f"against {n} images of the untouched model on other seeds. Random: mean over "
         f"{RANDOM} draws of as many other neurons of the same layers. Intervals: 95 %, paired bootstrap over the captions ({REPEATS} resamples), shifted "
         "by the bias that repeated images give. FID is high for few images: read the difference. Its features and KID's are the copy descriptor's, not Inception's; "
         "CLIP-FID: CLIP's."
     )
-    told = (
+    of_changes = (
         "Same caption and seed, with against without. Found less random: median over captions of the difference to the mean over the draws; where "
         "its interval holds 0, no more is seen than any neurons cost. 9 in 10 within: what so many captions stay within, counted from no change."
     )
+    set_heads = ["", "neurons off", "value", "95 %", "less untouched", "95 % "]
+    change_heads = ["", "neurons off", "median", "95 %", "9 in 10 within"]
     tables = [
-        Table(
-            "Sets of images",
-            ["", "neurons off", "value", "95 %", "less untouched", "95 % "],
-            rows,
-            note,
-        ),
-        Table(
-            "Change of each caption",
-            ["", "neurons off", "median", "95 %", "9 in 10 within"],
-            changes,
-            told,
-        ),
+        Table("Sets of images", set_heads, sets, of_sets),
+        Table("Change of each caption", change_heads, changes, of_changes),
     ]
     text = f"What {off} neurons off together cost captions that are not memorized."
-    return Study(
-        "Utility: captions that are not memorized", text, tables, {"utility": _picture(each)}
-    )
+    figures = {"utility": _picture(measured["each"])}
+    return Study("Utility: captions that are not memorized", text, tables, figures)
 
 
 def _keep(bench: Bench, measured: Mapping[str, Any]) -> None:
@@ -94,7 +85,8 @@ def _keep(bench: Bench, measured: Mapping[str, Any]) -> None:
 
 
 def _measured(bench: Bench) -> dict[str, Any]:
-    neurons, prompts = all_neurons(bench.memorized()), list(bench.others[:CAPTIONS])
+    neurons = all_neurons(bench.memorized())
+    prompts = list(bench.others[:CAPTIONS])
     if not neurons:
         raise InputError("this run switches no neurons off: there is no utility to measure")
     if len(prompts) < 2:
@@ -102,18 +94,21 @@ def _measured(bench: Bench) -> dict[str, Any]:
             "utility is measured on captions that are not memorized: the run has fewer than two, give --unrelated FILE"
         )
     draw = partial(_drawn, seed=bench.image_settings.seed)
-    (drawn,) = bench.over("utility, random neurons", draw, [neurons])
-    edits = [EMPTY, neurons, *drawn]
-    asked = [(EMPTY, WANTED), *((off, UNTOUCHED) for off in edits)]
-    real, *shown = images_with(bench, "utility", prompts, asked)
-    each = _each(bench, edits, shown)
+    (random,) = bench.over("utility, random neurons", draw, [neurons])
+    sets = [EMPTY, neurons, *random]
+    real, images = images_with(bench, "utility", prompts, sets)
+    changes, each = {}, {}
+    for key, (found, *drawn) in _each(bench, sets, images).items():
+        middle = mean_of_draws(drawn)
+        changes[key] = compared(found, middle, NOTHING.get(key, 0.0))
+        each[key] = {"found": found, "random": middle}
     return {
         "captions": len(prompts),
         "neurons": len(neurons),
-        "sets": _sets(real, shown),
-        "changes": {key: _compared(found, drawn, NOTHING.get(key, 0.0)) for key, (found, drawn) in each.items()},
-        "each": {key: {"found": found, "random": [fmean(row) for row in zip(*drawn, strict=True)]} for key, (found, drawn) in each.items()},
-    }  # fmt: skip
+        "sets": _sets(real, images),
+        "changes": changes,
+        "each": each,
+    }
 
 
 def _drawn(desk: Desk, neurons: NeuronSet, seed: int) -> list[NeuronSet]:
@@ -132,18 +127,16 @@ def _impacts(
     return [bystanders.changes([off])[0].tolist() for off in edits]
 
 
-def _sets(real: Pictures, shown: Sequence[Pictures]) -> dict[str, Any]:
+def _sets(real: Pictures, images: Sequence[Pictures]) -> dict[str, Any]:
     """Figure -> untouched, found, random -> its value, and by how much it differs from untouched, with intervals."""
     count = len(real.images)
-    sets = {
-        SETS[name]: _against_untouched([partial(distance, name, real, one) for one in shown], count)
+    statistics: dict[str, list[Statistic]] = {
+        SETS[name]: [partial(distance, name, real, one) for one in images]
         for name in distances(real.judges)
     }
     if real.judges.alignment is not None:
-        sets["A_CLIP"] = _against_untouched(
-            [partial(_middle, one.fits.double()) for one in shown], count
-        )
-    return sets
+        statistics["A_CLIP"] = [partial(_middle, one.fits.double()) for one in images]
+    return {name: _against_untouched(of_sets, count) for name, of_sets in statistics.items()}
 
 
 Statistic = Callable[[Tensor], float]  # of captions (their positions) -> a figure
@@ -154,15 +147,9 @@ def _middle(values: Tensor, at: Tensor) -> float:
 
 
 def _remembered(statistic: Statistic) -> Statistic:
-    seen: dict[tuple[int, ...], float] = {}
-
-    def asked(at: Tensor) -> float:
-        key = tuple(at.tolist())
-        if key not in seen:
-            seen[key] = statistic(at)
-        return seen[key]
-
-    return asked
+    """A statistic that is computed once for each choice of captions: every resample is asked for more than once."""
+    cached = cache(lambda positions: statistic(torch.tensor(positions)))
+    return lambda at: cached(tuple(at.tolist()))
 
 
 def _gap(one: Statistic, other: Statistic, at: Tensor) -> float:
@@ -171,76 +158,73 @@ def _gap(one: Statistic, other: Statistic, at: Tensor) -> float:
 
 def _against_untouched(statistics: Sequence[Statistic], n: int) -> dict[str, Any]:
     """Figures of the untouched model, of the found neurons and of random draws, all on the same resampled captions."""
-    untouched, found, *drawn = map(
-        _remembered, statistics
-    )  # each resample is asked for more than once
-
-    def random(at: Tensor) -> float:
-        return fmean(one(at) for one in drawn)
-
-    made: dict[str, Any] = {"untouched": known(untouched, n)}
-    for kind, one in (("found", found), ("random", random)) if drawn else (("found", found),):
-        gap = known(partial(_gap, one, untouched), n)
-        made[kind] = known(one, n) | {
-            "gap": gap["value"],
-            "of_gap": {"low": gap["low"], "high": gap["high"]},
-        }
-    return made
+    untouched, found, *drawn = map(_remembered, statistics)
+    kinds = {"found": found}
+    if drawn:
+        kinds["random"] = lambda at: fmean(one(at) for one in drawn)
+    figures: dict[str, Any] = {"untouched": with_interval(untouched, n)}
+    for kind, one in kinds.items():
+        gap = with_interval(partial(_gap, one, untouched), n)
+        value = gap.pop("value")
+        figures[kind] = with_interval(one, n) | {"gap": value, "of_gap": gap}
+    return figures
 
 
-def known(statistic: Statistic, n: int) -> dict[str, float]:
+def with_interval(statistic: Statistic, n: int) -> dict[str, float]:
     """A figure of n captions with its bootstrap interval, shifted so that the resamples' mean falls on it: a resample repeats captions,
     which moves distances of sets."""
-    value, seen = statistic(torch.arange(n)), []
+    value = statistic(torch.arange(n))
+    resampled = []
 
     def one(at: Tensor) -> float:
-        seen.append(statistic(at))
-        return seen[-1]
+        resampled.append(statistic(at))
+        return resampled[-1]
 
     low, high = bootstrap(one, torch.arange(n), repeats=REPEATS)
-    bias = fmean(seen) - value
+    bias = fmean(resampled) - value
     return {"value": round(value, 6), "low": round(low - bias, 6), "high": round(high - bias, 6)}
 
 
 def _each(
-    bench: Bench, edits: Sequence[NeuronSet], shown: Sequence[Pictures]
-) -> dict[str, tuple[list[float], list[list[float]]]]:
-    """Figure -> a value a caption with the found neurons off, and the same for every random draw."""
-    before, *after = shown
+    bench: Bench, sets: Sequence[NeuronSet], images: Sequence[Pictures]
+) -> dict[str, list[list[float]]]:
+    """Figure -> of each set but the first, which is empty, a value a caption."""
+    before, *after = images
     measure = partial(_impacts, prompts=before.captions, settings=bench.calibration.settings)
-    (impacts,) = bench.over("utility, impact", measure, [edits[1:]])
+    (impacts,) = bench.over("utility, impact", measure, [sets[1:]])
     changed = [changes(before, one) for one in after]
     each = {"pixel_change": [one["pixel_change"].tolist() for one in changed], "impact": impacts}
     if "sscd_gen" in changed[0]:
         each["sscd_gen"] = [one["sscd_gen"].tolist() for one in changed]
     if "a_clip_after" in changed[0]:
         each["a_clip"] = [(one["a_clip_after"] - one["a_clip_before"]).tolist() for one in changed]
-    return {
-        key: ([round(x, 6) for x in rows[0]], [[round(x, 6) for x in row] for row in rows[1:]])
-        for key, rows in each.items()
-    }
+    return {key: [[round(x, 6) for x in row] for row in rows] for key, rows in each.items()}
 
 
-def _compared(
-    found: Sequence[float], drawn: Sequence[Sequence[float]], nothing: float
+def mean_of_draws(drawn: Sequence[Sequence[float]]) -> list[float]:
+    """The mean over random draws for each caption."""
+    return [fmean(values) for values in zip(*drawn, strict=True)]
+
+
+def compared(
+    found: Sequence[float], random: Sequence[float], nothing: float
 ) -> dict[str, dict[str, float]]:
-    """Medians over captions, and that of the difference of each to the mean over the draws."""
-    made = {"found": _median(found, nothing)}
-    if drawn:
-        random = [fmean(row) for row in zip(*drawn, strict=True)]
-        made["random"] = _median(random, nothing)
-        made["found less random"] = _median(
-            [f - r for f, r in zip(found, random, strict=True)], 0.0
-        )
-    return made
+    """Medians over captions, and that of the difference of each to what random neurons do to it; `random` is empty where none were drawn."""
+    medians = {"found": _median(found, nothing)}
+    if random:
+        gaps = [f - r for f, r in zip(found, random, strict=True)]
+        medians["random"] = _median(random, nothing)
+        medians["found less random"] = _median(gaps, 0.0)
+    return medians
 
 
 def _median(values: Sequence[float], nothing: float) -> dict[str, float]:
     """The median with its bootstrap interval, and the value that nine in ten captions stay within, counted from `nothing`."""
     rows = torch.tensor(list(values), dtype=torch.float64)
     low, high = bootstrap(lambda x: float(x.quantile(0.5)), rows)
-    ninth = rows[(rows - nothing).abs().argsort()][-(-9 * len(rows) // 10) - 1]
-    return {"median": median(values), "low": low, "high": high, "ninth": float(ninth)}
+    by_change = rows[(rows - nothing).abs().argsort()]
+    ninth = -(-9 * len(rows) // 10) - 1
+    return {"median": median(values), "low": low, "high": high, "ninth": float(by_change[ninth])}
 
 
 def _interval(one: Mapping[str, float]) -> str | None:
@@ -249,20 +233,15 @@ def _interval(one: Mapping[str, float]) -> str | None:
 
 def _picture(each: Mapping[str, Mapping[str, Sequence[float]]]) -> Any:
     """The distribution over captions: share of captions that change no more than so much."""
-    with figure(len(each), width=2.6, height=2.3) as (made, axes):
+    with figure(len(each), width=2.6, height=2.3) as (sheet, axes):
         for axis, (key, by_kind) in zip(axes, each.items(), strict=True):
             for kind, color in (("found", RED), ("random", GREY)):
                 values = sorted(by_kind[kind])
+                shares = [k / len(values) for k in range(1, len(values) + 1)]
                 if values:
-                    axis.step(
-                        values,
-                        [(k + 1) / len(values) for k in range(len(values))],
-                        where="post",
-                        color=color,
-                        label=kind,
-                    )
+                    axis.step(values, shares, where="post", color=color, label=kind)
             axis.axvline(NOTHING.get(key, 0.0), color=BLUE, linewidth=0.6)
             axis.set(xlabel=CHANGES[key], ylim=(0, 1.02))
         axes[0].set(ylabel="share of captions")
         axes[0].legend()
-    return made
+    return sheet

@@ -38,7 +38,7 @@ def export(
         raise InputError("--push puts the card's section on the hub: give --to card beside it")
     for form in forms:
         forms_of.check_form(form)
-    forms_of.check_dtype(dtype)
+    forms_of.as_dtype(dtype)
     weights = any(forms_of.FORMS[form].write is not None for form in forms)
     given = replace(model, dtype=None) if isinstance(model, Source) else model
     with Run.open(path) as opened:

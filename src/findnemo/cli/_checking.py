@@ -1,0 +1,111 @@
+"""The commands `verify` and `harden`: what becomes of the memories of a run, and of the edited model under attempts and attacks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from findnemo.cli._common import (
+    JsonOpt,
+    MovedOpt,
+    QuietOpt,
+    RunArg,
+    listening,
+    print_json,
+    stdout,
+    warn,
+)
+from findnemo.cli._options import grouped
+from findnemo.cli._robustness import show_robustness
+from findnemo.cli._show import failed, say_report, show_run
+from findnemo.errors import FAILED
+from findnemo.tasks.options import HardeningOptions, Source, Trying, Workers
+
+
+@grouped(source=("compile",))
+def verify(
+    run: RunArg,
+    trying: Trying = Trying(),
+    source: Source = Source(),
+    workers: Workers = Workers(),
+    model: MovedOpt = None,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """Check a localized run: fresh seeds, finished images, quality; then try to get the memories back, beside controls.
+
+    Example: `findnemo verify findnemo-demo`
+
+    Example: `findnemo verify run --no-attack --model moved/model --json`
+
+    Example: `findnemo verify run --attack-captions 20 --attack-steps 0,10,50,150 --control-images holdout-pictures`
+
+    Example: `findnemo verify run --attack-starts caption,random --attack-captions 0`
+    """
+    from findnemo import tasks
+    from findnemo.runs import captions_of, counts, summary
+
+    with listening(quiet or json) as listener:
+        done = tasks.verify(run, replace(source, place=model), trying, workers, listener)
+    with done.run as opened:
+        if json:
+            print_json(summary(opened))
+        elif not quiet:
+            show_run(opened, captions_of(opened))
+            show_robustness(
+                opened.meta("attempts") if trying.attempts else None,
+                opened.meta("attack") if trying.attack else None,
+            )
+            if (report := opened.path / "report.html").exists():
+                say_report(report)
+        broken = failed(opened, counts(opened))
+    for line in done.failed:
+        warn(line)
+    if broken or done.failed:
+        raise typer.Exit(FAILED)
+
+
+@grouped(source=("compile",))
+def harden(
+    run: RunArg,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="Where to write the hardened checkpoint, a diffusers directory."
+        ),
+    ],
+    hardening: HardeningOptions = HardeningOptions(),
+    source: Source = Source(),
+    workers: Workers = Workers(),
+    model: MovedOpt = None,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """Fine-tune the edited model so that optimised embeddings no longer bring the memorized pictures back.
+
+    Example: `findnemo harden findnemo-demo --captions 4 --out hardened`
+
+    Example: `findnemo harden run --epochs 6 --learning-rate 2e-5 --out hardened`
+    """
+    from findnemo import tasks
+
+    place = replace(source, place=model)
+    with listening(quiet) as listener:
+        hardened = tasks.harden(run, out, hardening, place, workers, listener)
+    if json:
+        print_json(hardened.to_json())
+    elif hardened.checks is not None and not quiet:
+        _show_checks(hardened.checks)
+
+
+def _show_checks(checks: dict[str, Any]) -> None:
+    """The curves of the attack, memorized pictures beside such that were never seen, and what hardening costs ordinary captions."""
+    show_robustness(checks["attempts"], checks["attack"])
+    for name, values in checks["quality"].items():
+        figures = ", ".join(
+            f"{key.replace('_', ' ')} {value:.3g}" for key, (value, *_) in values.items()
+        )
+        stdout.print(f"{name}, {checks['prompts']} ordinary captions: {figures}", soft_wrap=True)

@@ -1,0 +1,155 @@
+"""Commands that read and write run directories and load no model: `inspect`, `repair`, `report`, `merge`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from findnemo.cli._common import JsonOpt, QuietOpt, RunArg, plain, print_json, say, stdout, warn
+from findnemo.errors import InputError
+
+
+def inspect(
+    run: RunArg,
+    caption: Annotated[str | None, typer.Argument(help="Row number, or part of a caption.")] = None,
+    fdr: Annotated[
+        float | None,
+        typer.Option(
+            help="Which captions are listed at this false discovery rate (default: the run's, if it has one)."
+        ),
+    ] = None,
+    json: JsonOpt = False,
+) -> None:
+    """Show what a run found: verdict, figures, scores and neurons of the whole, or everything about one caption.
+
+    Example: `findnemo inspect findnemo-demo`
+
+    Example: `findnemo inspect findnemo-demo "Brantwood"`
+
+    Example: `findnemo inspect run 12 --json`
+
+    Example: `findnemo inspect run --fdr 0.1`
+    """
+    from findnemo.cli._detectors import inspect_detectors
+    from findnemo.cli._overview import show_caption, show_overview
+    from findnemo.runs import Run, captions_of, list_of, p_values, q_values, row, summary
+
+    if fdr is not None and not 0 < fdr < 1:
+        raise InputError(f"--fdr {fdr} is not a rate between 0 and 1")
+    with Run.open(run) as opened:
+        if caption is None and not (run / "calibration").is_dir():
+            inspect_detectors(opened, json)
+            return
+        captions = captions_of(opened)
+        listed = list_of(opened, fdr)
+        if fdr is not None and listed is None:
+            say(
+                "no list: the calibration has no hold-out scores (imported statistics), so that no caption has a p-value"
+            )
+        q = q_values(p_values(opened))
+        if caption is None:
+            if json:
+                print_json(summary(opened, fdr))
+            else:
+                show_overview(opened, captions, listed, q)
+            return
+        matching = [c for c in captions if caption.lower() in c.text.lower()]
+        chosen = [c for c in captions if str(c.row) == caption] or matching
+        if not chosen:
+            raise InputError(
+                f"no caption {caption!r} in {run}: give a row number or a part of a caption"
+            )
+        if json:
+            print_json([row(c, q) for c in chosen])
+            return
+        for one in chosen[:10]:
+            show_caption(opened, captions, one, q.get(one.id))
+        if len(chosen) > 10:
+            warn(f"{len(chosen) - 10} more captions match; give a longer part")
+
+
+def repair(run: RunArg, json: JsonOpt = False, quiet: QuietOpt = False) -> None:
+    """Check a run, and put right what a bad disk or a bad copy has damaged. What is lost is named; the next audit answers it again.
+
+    The damaged files are kept beside the new ones. A run that is whole is left as it is. No model is loaded.
+
+    Example: `findnemo repair run`
+
+    Example: `findnemo repair run --json`
+    """
+    from findnemo.runs import repair as api
+
+    found = api(run)
+    if json:
+        parts = {
+            name: [str(v) for v in value] if isinstance(value, tuple) else value
+            for name, value in asdict(found).items()
+        }
+        print_json(parts | {"path": str(run)})
+    elif not quiet:
+        for line in found.text().splitlines():
+            stdout.print(plain(line), soft_wrap=True)
+
+
+def report(
+    run: RunArg,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write (default: RUN/report.html).")
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """Write one HTML file that shows a whole run: verdict, pictures before and after, neurons, limits. No model is loaded.
+
+    Example: `findnemo report findnemo-demo --open`
+    """
+    from findnemo.cli._show import say_report
+    from findnemo.report import write
+    from findnemo.runs import Run
+
+    with Run.open(run) as opened:
+        path = write(opened, out)
+    if not quiet:
+        say_report(path)
+    if open_:
+        typer.launch(path.absolute().as_uri())
+
+
+def merge(
+    out: Annotated[Path, typer.Argument(help="The run directory to make.", metavar="OUT")],
+    shards: Annotated[
+        list[Path], typer.Argument(help="Run directories made with --shard.", metavar="SHARD...")
+    ],
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Also where shards are missing.")
+    ] = False,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """Join runs made with --shard into the run that an undivided audit would have made.
+
+    The quality check looks at all neurons together: `findnemo verify OUT` makes it afterwards, and the report with it.
+
+    Example: `findnemo merge run run-1 run-2 run-3`
+
+    Example: `findnemo merge run run-* --partial`
+    """
+    from findnemo.runs.merge import merge as api
+
+    merged = api(out, shards, partial)
+    if json:
+        names = ("captions", "open", "failed", "missing")
+        print_json({"run": str(merged.path)} | {name: getattr(merged, name) for name in names})
+    elif not quiet:
+        left = {
+            f"{merged.open} not looked at yet": merged.open,
+            f"{merged.failed} failed": merged.failed,
+            f"without shards {', '.join(merged.missing)}": merged.missing,
+        }
+        rest = "; ".join(text for text, there in left.items() if there)
+        captions = f"{merged.captions} captions in {merged.path}{f' ({rest})' if rest else ''}"
+        text = f"{captions}; for the quality check and the report: findnemo verify {merged.path}"
+        stdout.print(plain(text), soft_wrap=True)
