@@ -172,17 +172,11 @@ def _compared(
     model: Model, items: Sequence[Comparison], reference: tuple[str, ...], **tools: Any
 ) -> list[list[Answer]]:
     """The step: an answer for every method of every caption."""
-    return [
-        _of_caption(Tools(model, **tools, original=partial(_original, case)), case, reference)
-        for case in items
-    ]
-
-
-def _original(case: Comparison, caption: Caption) -> Image.Image | None:
-    return case.original
+    return [_of_caption(Tools(model, **tools), case, reference) for case in items]
 
 
 def _of_caption(tools: Tools, case: Comparison, reference: tuple[str, ...]) -> list[Answer]:
+    tools = replace(tools, original=lambda caption: case.original)
     before = case.before
     if before is None:
         before = generate(tools.model, case.caption.text, samples(tools), tools.plan.image_settings)
