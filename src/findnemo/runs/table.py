@@ -108,15 +108,15 @@ def enter(
 def _caption(run: Run, prompt: Prompt, position: int, shard: Shard | None) -> int:
     """The id of a caption, entered if it is new; in a shard that is its place in the table."""
     number = run.id_of(prompt.text)
+    if number is not None and (shard is None or number == position):
+        _completed(run, number, prompt)
+        return number
     taken = bool(run.query("SELECT 1 FROM captions WHERE id = ?", (position,)))
-    if shard is not None and number != (position if taken else None):
+    if shard is not None and (taken or number is not None):
         raise MismatchError(
             f"{run.path} holds a shard of another table of captions: give the same table, or another --out"
         )
-    if number is None:
-        return run.enter(prompt, None if taken else position)
-    _completed(run, number, prompt)
-    return number
+    return run.enter(prompt, None if taken else position)
 
 
 def _completed(run: Run, number: int, prompt: Prompt) -> None:
