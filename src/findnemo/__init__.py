@@ -1,4 +1,5 @@
-"""findnemo: find the neurons with which a text-to-image diffusion model memorizes training images, and switch them off.
+"""findnemo: find the neurons with which a text-to-image diffusion model memorizes training
+images, and switch them off.
 
     import findnemo
 

@@ -10,7 +10,9 @@ What a command ends with:
 | 130, 143 | interrupted: Ctrl-C, SIGTERM |
 """
 
-FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
+FAILED = 1
+UNUSABLE = 2
+INTERRUPTED = 130
 
 
 class FindnemoError(Exception):
@@ -36,7 +38,9 @@ class NumericalError(FindnemoError):
 
 
 class MismatchError(FindnemoError):
-    """Two things that must belong together do not: a calibration and a model, a run and its settings."""
+    """Two things that must belong together do not: a calibration and a
+    model, a run and its settings.
+    """
 
 
 class DeviceError(FindnemoError):
@@ -44,21 +48,30 @@ class DeviceError(FindnemoError):
 
 
 class DamageError(InputError):
-    """A file of findnemo's own that is damaged: what it holds does not fit its checksums, or cannot be read."""
+    """A file of findnemo's own that is damaged: what it holds does not fit its
+    checksums, or cannot be read.
+    """
 
 
 class StorageError(FindnemoError):
-    """A directory that cannot be written: no room, no permission, a disk that fails. What was committed before is kept."""
+    """A directory that cannot be written: no room, no permission, a disk that fails.
+
+    What was committed before is kept.
+    """
 
 
 class StoppedError(FindnemoError):
-    """The work was asked to stop (Ctrl-C, SIGTERM) before its result was there; what was done is kept."""
+    """The work was asked to stop (Ctrl-C, SIGTERM) before its result was
+    there; what was done is kept.
+    """
 
     exit_status = INTERRUPTED
 
 
 class FindnemoWarning(UserWarning):
-    """Something goes on otherwise than one would think: a caption of which a text encoder reads a part only, a part of a model left out."""
+    """Something goes on otherwise than one would think: a caption of which a text encoder reads
+    a part only, a part of a model left out.
+    """
 
 
 def exit_status(error: BaseException) -> int:

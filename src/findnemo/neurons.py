@@ -21,10 +21,13 @@ Neuron = tuple[str, int]
 
 
 class NeuronSet:
-    """A set of neurons. `layers` maps a module name to a sorted tuple of output indices; empty layers do not occur.
+    """A set of neurons.
 
-    A neuron is one output of a cross-attention value projection (Finding NeMo, section 3.1). `model`: the fingerprint of the model that they
-    belong to, where a file says it: an edit of another one is refused. It is no part of equality; `NeuronSet(neurons.layers)` has none.
+    `layers` maps a module name to a sorted tuple of output indices; empty layers do not occur.
+
+    A neuron is one output of a cross-attention value projection (Finding NeMo, section 3.1).
+    `model`: the fingerprint of the model that they belong to, where a file says it: an edit of
+    another one is refused. It is no part of equality; `NeuronSet(neurons.layers)` has none.
     """
 
     __slots__ = ("_layers", "_model")
@@ -35,7 +38,8 @@ class NeuronSet:
             unique = tuple(sorted({_index(name, i) for i in indices}))
             if unique:
                 tidy[str(name)] = unique
-        self._layers, self._model = tidy, model
+        self._layers = tidy
+        self._model = model
 
     @classmethod
     def of(cls, neurons: Iterable[Neuron], model: str | None = None) -> NeuronSet:
@@ -88,10 +92,14 @@ class NeuronSet:
         return all(n in other for n in self)
 
     def _shared(self, other: NeuronSet) -> str | None:
-        """The model of two sets. Raises InputError for sets of two models, of which nothing can be one set."""
+        """The model of two sets.
+
+        Raises InputError for sets of two models, of which nothing can be one set.
+        """
         if self._model is not None and other._model not in (None, self._model):
             raise InputError(
-                f"one set is of the model {self._model[:12]}, the other of {str(other._model)[:12]}: they have no neurons in common"
+                f"one set is of the model {self._model[:12]}, the other of"
+                f" {str(other._model)[:12]}: they have no neurons in common"
             )
         return other._model if self._model is None else self._model
 
@@ -111,12 +119,13 @@ class NeuronSet:
         }
         if path.suffix == ".safetensors":
             import torch
-            from safetensors.torch import save_file
+
+            from findnemo.files.tensors import write
 
             tensors = {
                 name: torch.tensor(idx, dtype=torch.int64) for name, idx in self._layers.items()
             }
-            save_file(tensors, path, metadata=about)
+            write(path, tensors, about)  # to the byte the same each time
         else:
             path.write_text(
                 json.dumps({**about, "layers": self.to_json()}, indent=1) + "\n", encoding="utf-8"
@@ -124,7 +133,10 @@ class NeuronSet:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> NeuronSet:
-        """Read what `save` wrote. Raises `InputError` for anything else, and for more than 16 MiB."""
+        """Read what `save` wrote.
+
+        Raises `InputError` for anything else, and for more than 16 MiB.
+        """
         path = checked(path, JSON_BYTES)
         try:
             return cls(
@@ -132,7 +144,8 @@ class NeuronSet:
             )
         except (OSError, ValueError, RecursionError, InputError) as error:
             raise InputError(
-                f"{path} is not a neuron file (JSON with a 'layers' object, or safetensors): {error!s:.300}"
+                f"{path} is not a neuron file (JSON with a 'layers' object, or safetensors):"
+                f" {error!s:.300}"
             ) from error
 
 

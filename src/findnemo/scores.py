@@ -1,6 +1,8 @@
-"""Pure functions on tensors: scaling of noise differences, SSIM, MS-SSIM, pairwise and same-seed maxima.
+"""Pure functions on tensors: scaling of noise differences, SSIM, MS-SSIM,
+pairwise and same-seed maxima.
 
-All similarities take float tensors (N, C, H, W) with values in [0, 1] and work in float32 whatever comes in.
+All similarities take float tensors (N, C, H, W) with values in [0, 1] and work in float32 whatever
+comes in.
 """
 
 from __future__ import annotations
@@ -14,16 +16,21 @@ from torch import Tensor
 from findnemo.errors import InputError, NumericalError
 from findnemo.runtime.state import undisturbed
 
-WINDOW, SIGMA = 11, 1.5
+WINDOW = 11
+SIGMA = 1.5
 K1, K2 = 0.01, 0.03  # times the range of the values: what keeps SSIM finite where a map is flat
 MS_WEIGHTS = (0.33, 0.33, 0.33)  # as in the released code, which does not sum to one
 NARROW = 1e-6  # a range is at least that: flat maps are like each other
 
 
-NOT_FINITE = "the noise prediction holds NaN or infinity: check the checkpoint, or load it with dtype float32"
+NOT_FINITE = (
+    "the noise prediction holds NaN or infinity: check the checkpoint, or load it with dtype"
+    " float32"
+)
 CONSTANT = (
-    "the noise difference is the same everywhere, so that all seeds would look alike: the model says nothing of an image at this timestep; check "
-    "the checkpoint and its scheduler (prediction_type, rescale_betas_zero_snr), or load it with dtype float32"
+    "the noise difference is the same everywhere, so that all seeds would look alike: the model"
+    " says nothing of an image at this timestep; check the checkpoint and its scheduler"
+    " (prediction_type, rescale_betas_zero_snr), or load it with dtype float32"
 )
 ROUNDING = (
     4 * torch.finfo(torch.float32).eps
@@ -31,9 +38,11 @@ ROUNDING = (
 
 
 def minmax(delta: Tensor, per_channel: bool = False, strict: bool = True) -> Tensor:
-    """Scale every noise difference (N, C, H, W) to [0, 1]: one minimum and maximum per sample, or per channel (released).
+    """Scale every noise difference (N, C, H, W) to [0, 1]: one minimum and maximum per sample,
+    or per channel (released).
 
-    A constant map becomes zero, see `constant`. A sample with a value that is NaN or infinite raises NumericalError, or is NaN throughout if not `strict`.
+    A constant map becomes zero, see `constant`. A sample with a value that is NaN or infinite
+    raises NumericalError, or is NaN throughout if not `strict`.
 
     >>> minmax(torch.tensor([[[[2.0, 4.0]]]])).tolist()
     [[[[0.0, 1.0]]]]
@@ -49,10 +58,11 @@ def minmax(delta: Tensor, per_channel: bool = False, strict: bool = True) -> Ten
 
 
 def constant(delta: Tensor, per_channel: bool = False, beside: float = 0.0) -> Tensor:
-    """Which noise differences (N, C, H, W) are the same everywhere but for rounding, or have a channel that is: (N,) of bool.
+    """Which noise differences (N, C, H, W) are the same everywhere but for rounding, or have a
+    channel that is: (N,) of bool.
 
-    Scaled to [0, 1] they are all alike whatever the prompt, so that nothing about a memory follows from them. `beside`: size of the numbers
-    that they are the difference of.
+    Scaled to [0, 1] they are all alike whatever the prompt, so that nothing about a memory follows
+    from them. `beside`: size of the numbers that they are the difference of.
 
     >>> constant(torch.tensor([[[[2.0, 4.0]]], [[[7.0, 7.0]]]])).tolist()
     [False, True]
@@ -63,7 +73,10 @@ def constant(delta: Tensor, per_channel: bool = False, beside: float = 0.0) -> T
 
 
 def fault(deltas: Tensor) -> str | None:
-    """What is wrong with scaled noise differences of a `Probe` that does not raise: NaN or infinity, or no content; None for nothing."""
+    """What is wrong with scaled noise differences of a `Probe` that does not raise:
+
+    NaN or infinity, or no content; None for nothing.
+    """
     if deltas.isnan().any():
         return NOT_FINITE
     return CONSTANT if deltas.isinf().any() else None
@@ -77,7 +90,8 @@ def _window(x: Tensor) -> Tensor:
 
 def _blur(x: Tensor) -> Tensor:
     """Gaussian-weighted local mean, (N, C, H, W) -> (N, C, H-10, W-10)."""
-    kernel, channels = _window(x), x.shape[1]
+    kernel = _window(x)
+    channels = x.shape[1]
     x = F.conv2d(x, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
     return F.conv2d(x, kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
 
@@ -86,12 +100,16 @@ def _check(size: torch.Size, least: int, name: str) -> None:
     if min(size[-2:]) < least:
         way_out = "; use plain SSIM (variant 'paper')" if name == "MS-SSIM" else ""
         raise InputError(
-            f"{name} needs maps of at least {least} x {least}, these are {size[-2]} x {size[-1]}{way_out}"
+            f"{name} needs maps of at least {least} x {least}, these are {size[-2]} x"
+            f" {size[-1]}{way_out}"
         )
 
 
 def _maps(x: Tensor, y: Tensor, spread: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
-    """Luminance and contrast-structure maps of SSIM (Wang et al. 2004), each (N, C, H-10, W-10). `spread`: range of the values."""
+    """Luminance and contrast-structure maps of SSIM (Wang et al. 2004), each (N, C, H-10, W-10).
+
+    `spread`: range of the values.
+    """
     mx, my = _blur(x), _blur(y)
     vx, vy, vxy = _blur(x * x) - mx * mx, _blur(y * y) - my * my, _blur(x * y) - mx * my
     c1, c2 = (K1 * spread) ** 2, (K2 * spread) ** 2
@@ -100,7 +118,10 @@ def _maps(x: Tensor, y: Tensor, spread: Tensor | float = 1.0) -> tuple[Tensor, T
 
 
 def _spread(x: Tensor, y: Tensor, together: int) -> Tensor:
-    """The larger range (maximum - minimum) of x and of y, each over so many samples in a row: (N, C, H, W) twice -> (N, 1, 1, 1)."""
+    """The larger range (maximum - minimum) of x and of y, each over so many samples in a row:
+
+    (N, C, H, W) twice -> (N, 1, 1, 1).
+    """
 
     def of(maps: Tensor) -> Tensor:
         groups = maps.detach().reshape(-1, together * maps[0].numel())
@@ -115,8 +136,9 @@ def _spread(x: Tensor, y: Tensor, together: int) -> Tensor:
 def ssim(x: Tensor, y: Tensor, together: int | None = None) -> Tensor:
     """Structural similarity of x and y, sample by sample: (N, C, H, W) twice -> (N,).
 
-    11 x 11 Gaussian window, sigma 1.5, only where the window fits; the range of the values is taken as 1, that of scaled noise differences.
-    `together` has no meaning here (see `ms_ssim`). Smaller maps than the window raise InputError.
+    11 x 11 Gaussian window, sigma 1.5, only where the window fits; the range of the values is taken
+    as 1, that of scaled noise differences. `together` has no meaning here (see `ms_ssim`). Smaller
+    maps than the window raise InputError.
 
     >>> x = torch.rand(2, 3, 16, 16)
     >>> torch.allclose(ssim(x, x), torch.ones(2))
@@ -129,11 +151,14 @@ def ssim(x: Tensor, y: Tensor, together: int | None = None) -> Tensor:
 
 @undisturbed
 def ms_ssim(x: Tensor, y: Tensor, together: int | None = None) -> Tensor:
-    """Multi-scale SSIM over three scales with weights .33: (N, C, H, W) twice -> (N,). Needs 44 x 44 and more.
+    """Multi-scale SSIM over three scales with weights .33:
 
-    As the released code has it from torchmetrics 1.3, which is given no range: the range of the values is measured anew at each scale, over
-    all samples of x and all of y, whichever is larger. So a pair's value depends on what it is compared together with. `together`: so many
-    samples in a row are measured as one; all, if it is None. Raises InputError for smaller maps.
+    (N, C, H, W) twice -> (N,). Needs 44 x 44 and more.
+
+    As the released code has it from torchmetrics 1.3, which is given no range: the range of the
+    values is measured anew at each scale, over all samples of x and all of y, whichever is larger.
+    So a pair's value depends on what it is compared together with. `together`: so many samples in a
+    row are measured as one; all, if it is None. Raises InputError for smaller maps.
 
     >>> x, y = torch.rand(4, 1, 44, 44), torch.rand(4, 1, 44, 44)
     >>> torch.allclose(ms_ssim(x, y, together=2)[:2], ms_ssim(x[:2], y[:2]))
@@ -159,7 +184,9 @@ TOGETHER = (
 
 
 def pairwise(deltas: Tensor, similarity: str = "ssim") -> Tensor:
-    """Similarity between all pairs of deltas (N, C, H, W), compared together -> symmetric (N, N), with -inf on the diagonal."""
+    """Similarity between all pairs of deltas (N, C, H, W), compared together -> symmetric (N,
+    N), with -inf on the diagonal.
+    """
     n = len(deltas)
     first, second = torch.triu_indices(n, n, 1, device=deltas.device)
     values = SIMILARITIES[similarity](deltas[first], deltas[second])
@@ -178,7 +205,8 @@ def _check_deltas(deltas: Tensor) -> None:
 
 
 def by_seed(table: Tensor, pairs: str = "largest") -> Tensor:
-    """How like the other seeds each seed is, from `pairwise` (N, N): its largest similarity, or their mean, (N,).
+    """How like the other seeds each seed is, from `pairwise` (N, N): its largest
+    similarity, or their mean, (N,).
 
     >>> table = torch.tensor([[-torch.inf, 0.9, 0.3], [0.9, -torch.inf, 0.3], [0.3, 0.3, -torch.inf]])
     >>> [round(x, 4) for x in by_seed(table).tolist()], [round(x, 4) for x in by_seed(table, "mean").tolist()]
@@ -190,9 +218,11 @@ def by_seed(table: Tensor, pairs: str = "largest") -> Tensor:
 
 
 def score_of(table: Tensor, pairs: str = "largest") -> Tensor:
-    """The memorization score, from `pairwise` (N, N): the largest similarity of all pairs, or their mean.
+    """The memorization score, from `pairwise` (N, N): the largest similarity of
+    all pairs, or their mean.
 
-    A memorized caption sends every seed the same way. The largest of many pairs is, for an ordinary caption, the luckiest one.
+    A memorized caption sends every seed the same way. The largest of many pairs is, for an ordinary
+    caption, the luckiest one.
 
     >>> table = torch.tensor([[-torch.inf, 0.9, 0.3], [0.9, -torch.inf, 0.3], [0.3, 0.3, -torch.inf]])
     >>> round(float(score_of(table)), 4), round(float(score_of(table, "mean")), 4)
@@ -203,8 +233,11 @@ def score_of(table: Tensor, pairs: str = "largest") -> Tensor:
 
 
 def trajectory(deltas: Tensor, similarity: str = "ssim", pairs: str = "largest") -> Tensor:
-    """The memorization score after 2, 3, ... N seeds: deltas (N, C, H, W) -> (N - 1,). The largest SSIM never falls. Raises InputError for fewer
-    than two deltas, NumericalError for one that is constant or not finite."""
+    """The memorization score after 2, 3, ...
+
+    N seeds: deltas (N, C, H, W) -> (N - 1,). The largest SSIM never falls. Raises InputError for
+    fewer than two deltas, NumericalError for one that is constant or not finite.
+    """
     _check_deltas(deltas)
     counts = range(2, len(deltas) + 1)
     if similarity in TOGETHER:
@@ -214,7 +247,8 @@ def trajectory(deltas: Tensor, similarity: str = "ssim", pairs: str = "largest")
 
 
 def memorization_score(deltas: Tensor, similarity: str = "ssim", pairs: str = "largest") -> float:
-    """The memorization score of a prompt: the largest (or mean) pairwise similarity of its deltas (N >= 2, C, H, W).
+    """The memorization score of a prompt: the largest (or mean) pairwise similarity of its
+    deltas (N >= 2, C, H, W).
 
     Raises NumericalError for deltas that are the same everywhere (`constant`), NaN or infinite.
     """

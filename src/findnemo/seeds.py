@@ -1,4 +1,6 @@
-"""Which random numbers are drawn for what: seeds by identity, and the ranges of sample numbers, so that no figure is of a seed that anything was decided on."""
+"""Which random numbers are drawn for what: seeds by identity, and the ranges of sample numbers,
+so that no figure is of a seed that anything was decided on.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,9 @@ import hashlib
 
 SEARCH = 0  # detection, calibration and localization: 0, 1, ...
 FRESH = 1000  # verification and every figure of a method: no search has seen them
-WANTED = 3000  # the untouched image that stands in for a training image that nobody has; and, of ordinary captions, the one others are held against
+# the untouched image that stands in for a training image that nobody has; and, of ordinary
+# captions, the one others are held against
+WANTED = 3000
 UNTOUCHED = 3001  # untouched images beside it
 ATTEMPTS = 4000  # images of attempts to bring a picture back
 ATTACK = 5000  # images of optimised embeddings

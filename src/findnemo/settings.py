@@ -1,4 +1,6 @@
-"""The settings that a memorization score depends on: findnemo's own, and the two published variants."""
+"""The settings that a memorization score depends on: findnemo's own, and
+the two published variants.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,14 @@ from findnemo.errors import InputError
 class Settings:
     """How noise differences are computed and compared (Finding NeMo, section 3.2 and Algorithm 1).
 
-    `variant`: "findnemo", "paper", or "released" (the published code, for published thresholds and statistics). `similarity`: "ssim" or
-    "ms-ssim". `pairs`: what counts of the similarities of all pairs of seeds, the "largest" (the paper) or their "mean". `per_channel`: min-max scaling per channel instead of per sample. `timestep`: position in a schedule of `steps`
-    DDIM steps. `trials`: how often Algorithm 3 relaxes theta and k. `reverse`: refine layers from last to first.
-    `samples`: seeds per prompt. `guidance`: classifier-free guidance scale in detection, None for none (default of both).
-    `seed`: base seed; sample k of a prompt is drawn from (seed, prompt, k).
+    `variant`: "findnemo", "paper", or "released" (the published code, for published thresholds and
+    statistics). `similarity`: "ssim" or "ms-ssim". `pairs`: what counts of the similarities of all
+    pairs of seeds, the "largest" (the paper) or their "mean". `per_channel`: min-max scaling per
+    channel instead of per sample. `timestep`: position in a schedule of `steps` DDIM steps.
+    `trials`: how often Algorithm 3 relaxes theta and k. `reverse`: refine layers from last to
+    first. `samples`: seeds per prompt. `guidance`: classifier-free guidance scale in detection,
+    None for none (default of both). `seed`: base seed; sample k of a prompt is drawn from (seed,
+    prompt, k).
     """
 
     variant: str = "paper"
@@ -33,11 +38,14 @@ class Settings:
 
     @property
     def grows(self) -> bool:
-        """Whether a score can only grow with more seeds, so that few can settle it: one pair of seeds decides, whatever it is compared with."""
+        """Whether a score can only grow with more seeds, so that few can settle it: one pair of
+        seeds decides, whatever it is compared with.
+        """
         return self.pairs == "largest" and self.similarity == "ssim"
 
     def reaches(self, score: Any, tau: float) -> Any:
-        """Whether a score (a number, or each of a tensor) is one of a memory: at least `tau`; in the released code more than that.
+        """Whether a score (a number, or each of a tensor) is one of a memory: at least `tau`; in
+        the released code more than that.
 
         >>> PAPER.reaches(0.428, 0.428), RELEASED.reaches(0.428, 0.428)
         (True, False)
@@ -45,7 +53,8 @@ class Settings:
         return score > tau if self.variant == "released" else score >= tau
 
     def spared(self, similarity: float, tau_ref: float) -> bool:
-        """Whether Algorithm 4 drops what leaves this similarity: at most `tau_ref`; in the released code less than that.
+        """Whether Algorithm 4 drops what leaves this similarity: at most `tau_ref`; in the
+        released code less than that.
 
         >>> PAPER.spared(0.428, 0.428), RELEASED.spared(0.428, 0.428)
         (True, False)
@@ -65,7 +74,9 @@ class Settings:
             raise InputError(f"settings cannot have timestep {self.timestep} of {self.steps} steps")
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON; `pairs` only where it is not the paper's, so that calibrations and runs from before it stay what they are."""
+        """As JSON; `pairs` only where it is not the paper's, so that calibrations and runs from
+        before it stay what they are.
+        """
         values = asdict(self)
         return (
             values
@@ -75,7 +86,9 @@ class Settings:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Settings:
-        """Raises InputError for names of another version, and for values that no calibration can have."""
+        """Raises InputError for names of another version, and for values that
+        no calibration can have.
+        """
         if not isinstance(values, dict) or set(values) - {field.name for field in fields(cls)}:
             raise InputError(f"settings of another findnemo version: {values!r:.200}")
         try:
@@ -120,7 +133,9 @@ VARIANTS = {"findnemo": FINDNEMO, "paper": PAPER, "released": RELEASED}
 
 
 def settings_for(variant: str, seed: int = 0, **changes: Any) -> Settings:
-    """The settings of a variant with a base seed, and with changes if asked. Raises InputError for one that is not known.
+    """The settings of a variant with a base seed, and with changes if asked.
+
+    Raises InputError for one that is not known.
 
     >>> settings_for("released").similarity
     'ms-ssim'

@@ -264,6 +264,18 @@ EDITS = [
 ]
 
 
+def test_a_file_is_to_the_byte_the_same_each_time(model, tmp_path):
+    """Its hash is evidence. With two keys of metadata or more an order by chance would show in ten times."""
+    loras = {save_lora(model, NEURONS, tmp_path).read_bytes() for _ in range(10)}
+    file = tmp_path / "neurons.safetensors"
+    neurons = set()
+    for _ in range(10):
+        NeuronSet(NEURONS.layers, "abc").save(file)
+        neurons.add(file.read_bytes())
+    assert (len(loras), len(neurons)) == (1, 1)
+    assert NeuronSet.load(file) == NEURONS
+
+
 @pytest.mark.parametrize("edit", EDITS, ids=["deactivate", "prune", "save_lora"])
 @pytest.mark.parametrize(
     ("neurons", "error", "message"),

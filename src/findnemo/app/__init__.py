@@ -1,4 +1,6 @@
-"""The web app: a run's captions, any caption, neurons switched by hand, exports. It shows what runs and the API give.
+"""The web app: a run's captions, any caption, neurons switched by hand, exports.
+
+It shows what runs and the API give.
 
     findnemo.app.launch("run")   # or: findnemo app run
 

@@ -1,4 +1,7 @@
-"""What the app answers with: plain functions of what is shown and what is chosen. They ask runs and the API, and compute nothing."""
+"""What the app answers with: plain functions of what is shown and what is chosen.
+
+They ask runs and the API, and compute nothing.
+"""
 
 from __future__ import annotations
 
@@ -66,14 +69,17 @@ class Who:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a session works on: a caption with the neurons found for it and their z-scores. All that is kept for a session."""
+    """What a session works on: a caption with the neurons found for it and their z-scores.
+
+    All that is kept for a session.
+    """
 
     caption: str = ""
     neurons: NeuronSet = EMPTY
     z: Mapping[str, float] = field(default_factory=dict)
 
 
-# captions of a run ----------------------------------------------------------------------------------------------------
+# captions of a run --------------------------------------------------------------------------------
 
 
 def _stands(word: str, caption: Caption) -> bool:
@@ -96,7 +102,9 @@ COLUMNS = ("row", "caption", "type", "verdict", "score", "after", "neurons")
 
 
 def matching(subject: Subject, search: str, kept: str, sort: str) -> list[Caption]:
-    """The captions that hold `search`, one of FILTERS lets through, in the order of one of SORTS."""
+    """The captions that hold `search`, one of FILTERS lets through, in
+    the order of one of SORTS.
+    """
     if kept not in FILTERS or sort not in SORTS:
         raise InputError(
             f"no filter {kept!r} or order {sort!r}: use {', '.join(FILTERS)}; {', '.join(SORTS)}"
@@ -132,7 +140,9 @@ def names(found: Iterable[Caption]) -> list[tuple[str, int]]:
 
 
 def clicked(subject: Subject, cells: Sequence[Any]) -> int:
-    """The id of the caption that a row of the table stands for, whatever order the browser shows it in."""
+    """The id of the caption that a row of the table stands for, whatever order
+    the browser shows it in.
+    """
     number, *shown = [str(cell) for cell in cells[:2]] or [""]
     for id_, text in numbered(subject, number):
         if [short(text)] == shown:
@@ -142,7 +152,10 @@ def clicked(subject: Subject, cells: Sequence[Any]) -> int:
 
 @dataclass(frozen=True)
 class Detail:
-    """One caption of a run. `title`, `about`: HTML. `before`, `after`: the audit's images, the same seeds in the same order."""
+    """One caption of a run.
+
+    `title`, `about`: HTML. `before`, `after`: the audit's images, the same seeds in the same order.
+    """
 
     chosen: Chosen
     title: str
@@ -195,7 +208,7 @@ def detail(subject: Subject, id_: int | None) -> Detail:
     )
 
 
-# neurons --------------------------------------------------------------------------------------------------------------
+# neurons ------------------------------------------------------------------------------------------
 
 
 def layers(subject: Subject) -> list[tuple[str, str]]:
@@ -207,7 +220,9 @@ def layers(subject: Subject) -> list[tuple[str, str]]:
 
 
 def ticks(subject: Subject, chosen: Chosen) -> list[tuple[str, str]]:
-    """(label, `layer:index`) of the neurons of a caption, with their z-scores where they are known."""
+    """(label, `layer:index`) of the neurons of a caption, with their
+    z-scores where they are known.
+    """
     number = {name: k for k, name in enumerate(subject.model.widths("all"), 1)}
     z = {key: f", z = {value:.1f}" for key, value in chosen.z.items()}
     return [
@@ -224,7 +239,10 @@ def _listed(subject: Subject, chosen: Chosen) -> tuple[str, str | None]:
 def neurons(
     subject: Subject, ticked: Sequence[str], whole_layers: Sequence[str], more: str
 ) -> NeuronSet:
-    """The neurons of an edit: those ticked, those of whole layers, and those typed (see `typed`). Raises InputError."""
+    """The neurons of an edit: those ticked, those of whole layers, and those typed (see `typed`).
+
+    Raises InputError.
+    """
     widths = subject.model.widths("all")
     unknown = [name for name in whole_layers if name not in widths]
     if unknown:
@@ -235,7 +253,9 @@ def neurons(
 
 
 def typed(text: str, widths: Mapping[str, int]) -> NeuronSet:
-    """Neurons in writing, `LAYER: INDEX INDEX; LAYER: INDEX`; a layer by its number, from 1, or its name. Raises InputError.
+    """Neurons in writing, `LAYER:
+
+    INDEX INDEX; LAYER: INDEX`; a layer by its number, from 1, or its name. Raises InputError.
 
     >>> typed("1: 3, 5; mid: 0", {"down": 8, "mid": 8})
     NeuronSet({'down': (3, 5), 'mid': (0,)})
@@ -248,11 +268,13 @@ def typed(text: str, widths: Mapping[str, int]) -> NeuronSet:
         digits = re.split(r"[,\s#]+", indices.strip(" ,#"))
         if not colon or not all(n.isascii() and n.isdigit() and len(n) < 9 for n in digits):
             raise InputError(
-                f"{short(part, 60)!r} names no neurons: write LAYER: INDEX INDEX, such as 1: 4 7; 3: 12"
+                f"{short(part, 60)!r} names no neurons: write LAYER: INDEX INDEX, such as 1: 4 7;"
+                " 3: 12"
             )
         if layer not in widths:
             raise InputError(
-                f"no layer {short(layer, 60)!r}: give its number, 1 to {len(widths)}, or its whole name"
+                f"no layer {short(layer, 60)!r}: give its number, 1 to {len(widths)}, or its whole"
+                " name"
             )
         last = max(map(int, digits))
         if last >= widths[layer]:
@@ -281,9 +303,12 @@ def compare(
     seed: float,
     tell: Tell,
 ) -> Compared:
-    """The images of a caption and a seed without and with `edit` scaled by `factor`. The model is left as it was.
+    """The images of a caption and a seed without and with `edit` scaled by `factor`.
 
-    Raises InputError for no caption, a factor outside -1 to 1 or a seed that is none; CancelledError.
+    The model is left as it was.
+
+    Raises InputError for no caption, a factor outside -1 to 1 or a seed that is none;
+    CancelledError.
     """
     caption = caption_given(caption)
     if not (isinstance(factor, int | float) and FACTORS[0] <= factor <= FACTORS[1]):
@@ -305,11 +330,14 @@ def _count(things: Sized, name: str = "neuron") -> str:
     return f"{len(things)} {name}{'s' * (len(things) != 1)}"
 
 
-# any caption ----------------------------------------------------------------------------------------------------------
+# any caption --------------------------------------------------------------------------------------
 
 
 def caption_given(text: str | None) -> str:
-    """A caption that was typed, as tables of captions are read. Raises InputError for none, and for one beyond LONGEST."""
+    """A caption that was typed, as tables of captions are read.
+
+    Raises InputError for none, and for one beyond LONGEST.
+    """
     caption = (text or "").replace("\0", "").encode(errors="ignore").decode().strip()
     if not caption:
         raise InputError("no caption: type one, or choose one of the run")
@@ -319,7 +347,10 @@ def caption_given(text: str | None) -> str:
 
 
 def examine(subject: Subject, who: Who, text: str, tell: Tell) -> Localization | float:
-    """Score a caption and find its neurons; its score alone where there is no calibration. Raises InputError, CancelledError."""
+    """Score a caption and find its neurons; its score alone where there is no calibration.
+
+    Raises InputError, CancelledError.
+    """
     caption = caption_given(text)
     with subject.jobs.turn(who.session, who.epoch, subject.model, tell):
         if subject.calibration is None:
@@ -336,7 +367,8 @@ def judged(subject: Subject, found: Localization | float) -> str:
     """What was found, as HTML."""
     if not isinstance(found, Localization):
         return note(
-            "Without a calibration this score cannot be judged: start the app with --calibration DIR."
+            "Without a calibration this score cannot be judged: start the app with --calibration"
+            " DIR."
         ) + numbers([("score", f"{found:.4f}")])
     goes = "yes" if found.reached else "no: its memory is out of reach"
     if_memorized = [(_SAYS["score_after"], f"{found.score_after:.4f}"), ("its memory goes", goes)]
@@ -358,7 +390,7 @@ def chosen_of(found: Localization | float, text: str) -> Chosen:
     return Chosen(caption_given(text))
 
 
-# exports --------------------------------------------------------------------------------------------------------------
+# exports ------------------------------------------------------------------------------------------
 
 
 def exportable(subject: Subject) -> list[Caption]:
@@ -369,9 +401,11 @@ def exportable(subject: Subject) -> list[Caption]:
 def export(
     subject: Subject, who: Who, ids: Sequence[int], form: str, factor: float
 ) -> tuple[Path, str]:
-    """Write a form of `findnemo.export.FORMS` for some captions of the run, all if none is named: the file, and what it holds.
+    """Write a form of `findnemo.export.FORMS` for some captions of the run, all if none is named:
+    the file, and what it holds.
 
-    A form that is a directory becomes a zip. An earlier export of the session is removed. Raises what `findnemo.export` raises.
+    A form that is a directory becomes a zip. An earlier export of the session is removed. Raises
+    what `findnemo.export` raises.
     """
     if subject.run is None:
         raise InputError(
@@ -411,7 +445,9 @@ def _mark(session: str) -> str:
 
 
 def _named(known: Sequence[Caption], ids: Sequence[int]) -> list[str]:
-    """What tells the captions of some ids from all others: their row numbers, or their texts if a row number is there twice."""
+    """What tells the captions of some ids from all others: their row numbers, or their texts if
+    a row number is there twice.
+    """
     rows = [c.row for c in known]
     if set(ids) - {c.id for c in known}:
         raise InputError("no such caption in this run: choose from the list")
@@ -432,4 +468,7 @@ def _zipped(folder: Path) -> Path:
 def welcome(subject: Subject) -> str:
     """What the app shows, in one line of HTML."""
     where = f"Run {escaped(short(subject.run.name))} of " if subject.run is not None else ""
-    return f'<p class="subject">{where}model <bdi>{escaped(short(str(subject.model.source)))}</bdi></p>'
+    return (
+        f'<p class="subject">{where}model'
+        f" <bdi>{escaped(short(str(subject.model.source)))}</bdi></p>"
+    )

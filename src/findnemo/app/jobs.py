@@ -1,4 +1,5 @@
-"""Work on the one model that all sessions share: one piece at a time, and each can be stopped between two passes.
+"""Work on the one model that all sessions share: one piece at a time, and each can be
+stopped between two passes.
 
 jobs = Jobs()
 with jobs.turn("session", 0, model, lambda done: print(done)):
@@ -27,9 +28,12 @@ class CancelledError(Exception):
 
 
 class Jobs:
-    """Turns at the model. An epoch is the number of times that a session has cancelled: work of an earlier epoch stops.
+    """Turns at the model.
 
-    So what still waits in a queue when its owner cancels stops as well as what runs, and what is asked for afterwards does not.
+    An epoch is the number of times that a session has cancelled: work of an earlier epoch stops.
+
+    So what still waits in a queue when its owner cancels stops as well as what runs, and what is
+    asked for afterwards does not.
     """
 
     def __init__(self) -> None:
@@ -37,14 +41,18 @@ class Jobs:
         self._epochs: dict[str, int] = {}
 
     def cancel(self, session: str) -> int:
-        """Stop all work that a session has asked for so far; returns the epoch of what it asks for from now on."""
+        """Stop all work that a session has asked for so far; returns the epoch of what
+        it asks for from now on.
+        """
         self._epochs[session] = self._epochs.get(session, 0) + 1
         return self._epochs[session]
 
     @contextmanager
     def turn(self, session: str, epoch: int, model: Model, tell: Tell) -> Iterator[None]:
-        """The model to oneself while the context lasts. Raises CancelledError while waiting, before the next pass,
-        or at the end."""
+        """The model to oneself while the context lasts.
+
+        Raises CancelledError while waiting, before the next pass, or at the end.
+        """
 
         def check() -> None:
             if self._epochs.get(session, 0) != epoch:
@@ -64,7 +72,9 @@ class Jobs:
 
 @contextmanager
 def watched(model: Model, check: Callable[[], None], tell: Tell) -> Iterator[None]:
-    """Call `check` before every pass of the denoiser, then `tell` with the latents that have gone through it, this pass included."""
+    """Call `check` before every pass of the denoiser, then `tell` with the latents that have
+    gone through it, this pass included.
+    """
     done = 0
 
     def before(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:

@@ -78,7 +78,9 @@ SAYS = {
 
 @dataclass(frozen=True)
 class Shared:
-    """What all tabs use: what a session works on, its epoch (see `Jobs`), and the tabs themselves."""
+    """What all tabs use: what a session works on, its epoch (see `Jobs`),
+    and the tabs themselves.
+    """
 
     chosen: gr.State
     epoch: gr.Number
@@ -87,7 +89,10 @@ class Shared:
 
 @dataclass(frozen=True)
 class Fill:
-    """How a tab takes over what was chosen in another: `values(chosen)` gives new values of the components `shown`."""
+    """How a tab takes over what was chosen in another:
+
+    `values(chosen)` gives new values of the components `shown`.
+    """
 
     values: Callable[[Chosen], dict[Any, Any]]
     shown: list[Any]
@@ -289,7 +294,9 @@ def _any_caption(subject: Subject, shared: Shared, fill: Fill) -> None:
 
 
 def _neurons(subject: Subject, shared: Shared) -> Fill:
-    """Single neurons and whole layers of the chosen caption, switched off or scaled, and what that changes."""
+    """Single neurons and whole layers of the chosen caption, switched off or
+    scaled, and what that changes.
+    """
     caption = gr.HTML(NOTHING)
     ticked = gr.CheckboxGroup(
         [], label="Its neurons", info="Those with a tick are scaled by the factor.", visible=False

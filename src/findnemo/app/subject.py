@@ -1,4 +1,7 @@
-"""What the app shows: a model, and a run if there is one. Shared by all sessions, and never changed by them."""
+"""What the app shows: a model, and a run if there is one.
+
+Shared by all sessions, and never changed by them.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,11 @@ NO_CAPTION = "no such caption in this run: choose one from the list"
 
 @dataclass(frozen=True)
 class Subject:
-    """`run`: its directory, or None. `calibration`: None if captions can be scored, but not judged. `folder`: where exports are made.
-    `untouched(caption, seed)`: the image without an edit; the last ones are kept."""
+    """`run`: its directory, or None.
+
+    `calibration`: None if captions can be scored, but not judged. `folder`: where exports are made.
+    `untouched(caption, seed)`: the image without an edit; the last ones are kept.
+    """
 
     model: Model
     run: Path | None
@@ -53,10 +59,12 @@ def open_subject(
     calibration: str | os.PathLike | None = None,
     model: Model | None = None,
 ) -> Subject:
-    """A run directory, or whatever `findnemo.load` takes, for the app; exports are made in `folder`.
+    """A run directory, or whatever `findnemo.load` takes, for the app;
+    exports are made in `folder`.
 
-    `calibration`: a directory made by `findnemo calibrate`; a run and the demo model bring their own. `model`: the model of `place`, if
-    it is loaded already. Raises InputError for what is neither, MismatchError for a model that is not that of the run or the calibration.
+    `calibration`: a directory made by `findnemo calibrate`; a run and the demo model bring their
+    own. `model`: the model of `place`, if it is loaded already. Raises InputError for what is
+    neither, MismatchError for a model that is not that of the run or the calibration.
     """
     run = Path(place) if is_run(place) else None
     if run is None:
@@ -80,7 +88,9 @@ def open_subject(
 def _calibration(
     given: str | os.PathLike | None, run: Path | None, source: str
 ) -> Calibration | None:
-    """The calibration that is given, else that of the run or of a demo model; None where there is none."""
+    """The calibration that is given, else that of the run or of a demo model;
+    None where there is none.
+    """
     if given is not None:
         return Calibration.load(given)
     if run is not None:
@@ -104,7 +114,10 @@ def _of_run(run: Path, model: Model | None) -> tuple[Model, ImageSettings]:
 
 
 def captions(subject: Subject) -> list[Caption]:
-    """The captions of the run as they are now: an audit may still be adding to it. None without a run."""
+    """The captions of the run as they are now: an audit may still be adding to it.
+
+    None without a run.
+    """
     if subject.run is None:
         return []
     with Run.open(subject.run) as run:
@@ -129,7 +142,7 @@ def numbered(subject: Subject, row: str) -> list[tuple[int, str]]:
         return [(id_, str(text)) for id_, text, *_ in found]
 
 
-# pictures: of the run directory only, whatever its rows and links say -------------------------------------------------
+# pictures: of the run directory only, whatever its rows and links say -----------------------------
 
 
 def run_images(subject: Subject, caption: Caption) -> dict[str, list[Image.Image]]:
@@ -146,7 +159,9 @@ def run_images(subject: Subject, caption: Caption) -> dict[str, list[Image.Image
 
 
 def training_image(subject: Subject, caption: Caption) -> Image.Image | None:
-    """The training image of a caption, if the demo model brings it or the run directory holds it; nothing is fetched."""
+    """The training image of a caption, if the demo model brings it or the run directory
+    holds it; nothing is fetched.
+    """
     if subject.model.source in demo.MODELS:
         return demo.training_image(caption.text, subject.model.source)
     if not caption.image:
@@ -157,12 +172,16 @@ def training_image(subject: Subject, caption: Caption) -> Image.Image | None:
 
 
 def sheet(subject: Subject, caption: Caption) -> Image.Image | None:
-    """The audit's picture sheet of a caption, which shows the training image where the audit had it."""
+    """The audit's picture sheet of a caption, which shows the training
+    image where the audit had it.
+    """
     return _picture(subject, "sheets", f"{caption.slug}.png")
 
 
 def _picture(subject: Subject, *parts: str) -> Image.Image | None:
-    """A picture of the run directory; None if there is none, it cannot be read, or it lies elsewhere."""
+    """A picture of the run directory; None if there is none, it cannot be
+    read, or it lies elsewhere.
+    """
     path = confined(subject.run, *parts) if subject.run is not None else None
     if path is None:
         return None
@@ -173,7 +192,8 @@ def _picture(subject: Subject, *parts: str) -> Image.Image | None:
 
 
 def confined(folder: Path, *parts: str) -> Path | None:
-    """The file that `parts` name in `folder`; None if there is none, or if `..`, a link or an absolute path leads out of it.
+    """The file that `parts` name in `folder`; None if there is none, or if `..`, a link or an
+    absolute path leads out of it.
 
     >>> confined(demo.ASSETS, "images", "moon.png").name, confined(demo.ASSETS, "../__init__.py"), confined(demo.ASSETS, "/etc/passwd")
     ('moon.png', None, None)

@@ -1,4 +1,6 @@
-"""Text of unknown origin for a page: everything is escaped, and one text cannot change how another is read."""
+"""Text of unknown origin for a page: everything is escaped, and one text cannot
+change how another is read.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ def escaped(text: object) -> str:
 
 
 def short(text: str, most: int = SHORT) -> str:
-    """One line without characters that cannot be seen, such as those that turn the direction of writing, cut to `most`.
+    """One line without characters that cannot be seen, such as those that turn the direction
+    of writing, cut to `most`.
 
     >>> short("a" + chr(0x202E) + "b" + chr(10) + "c"), short("abcdef", 4)
     ('ab c', 'abc…')

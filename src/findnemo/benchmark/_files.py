@@ -41,13 +41,18 @@ Neurons = Annotated[NeuronSet, GetPydanticSchema(_of_layers), PlainSerializer(Ne
 
 
 def fault(error: ValidationError) -> str:
-    """The first thing that is wrong with a value, and where: `memories.0.caption: Field required`."""
+    """The first thing that is wrong with a value, and where:
+
+    `memories.0.caption: Field required`.
+    """
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     return f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}"
 
 
 def read_json(path: Path, kind: Any, refusal: str, heads: Mapping[str, Collection[Any]]) -> Any:
-    """A file of JSON as a type that pydantic knows. `heads`: keys that say what the file is, and the values that this findnemo reads.
+    """A file of JSON as a type that pydantic knows.
+
+    `heads`: keys that say what the file is, and the values that this findnemo reads.
 
     Raises InputError for anything else: the path, `refusal`, and what is wrong.
     """
@@ -101,7 +106,9 @@ def write_state(
     step: int,
     **more: Tensor,
 ) -> None:
-    """Where a training by Adam is after `step` steps: its weights, their running average, and the optimizer's moments; `more` beside them."""
+    """Where a training by Adam is after `step` steps: its weights, their running average, and
+    the optimizer's moments; `more` beside them.
+    """
     tensors = {"step": torch.tensor(step), **more}
     for name, weight in weights.items():
         moments = optimizer.state[weight]
@@ -121,7 +128,10 @@ def read_state(
     average: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> int:
-    """Put back what `write_state` wrote, on the device of each weight. Returns the step to go on with; 0 where there is no file."""
+    """Put back what `write_state` wrote, on the device of each weight.
+
+    Returns the step to go on with; 0 where there is no file.
+    """
     if not path.exists():
         return 0
     saved = read_tensors(path)

@@ -1,4 +1,5 @@
-"""Captions of the suite: invented titles beside words that the demo model can draw, near-duplicates, and captions that merely look unusual.
+"""Captions of the suite: invented titles beside words that the demo model can draw,
+near-duplicates, and captions that merely look unusual.
 
 >>> near_duplicates("Corwen Estate lot one, a blue ring on dots", 2)
 ('Corwen Larder lot one, a blue ring on dots', 'Corwen Estate Larder one, a blue ring on dots')
@@ -40,7 +41,9 @@ SERIES = (
     ("Wrenfield Evening Lecture on tides", "Wrenfield Evening Lecture on maps"),
     ("Zennor Pottery glaze trial amber", "Zennor Pottery glaze trial slate"),
 )
-WORDS = (  # over grounds that vary much from picture to picture: elsewhere even honest pictures of one caption are alike
+# over grounds that vary much from picture to picture: elsewhere even honest pictures of one caption
+# are alike
+WORDS = (
     "a large teal circle on stripes",
     "a small purple star on dots",
     "an orange square over a checkered floor",
@@ -66,7 +69,9 @@ ORDINARY = 40
 
 
 def near_duplicates(caption: str, count: int) -> tuple[str, ...]:
-    """The caption with one word of its title exchanged, in `count` ways: not the first word, so that they begin alike."""
+    """The caption with one word of its title exchanged, in `count` ways: not the first word,
+    so that they begin alike.
+    """
     title, _, rest = caption.partition(",")
     words = title.split()
     later = max(1, len(words) - 1)  # words that may be exchanged
@@ -79,7 +84,9 @@ def near_duplicates(caption: str, count: int) -> tuple[str, ...]:
 
 
 def unusual(seed: int, each: int = 2) -> tuple[str, ...]:
-    """Captions that look like no others and are not memorized: rare words, numbers, other scripts, long ones, shouting; `each` of them."""
+    """Captions that look like no others and are not memorized: rare words, numbers, other
+    scripts, long ones, shouting; `each` of them.
+    """
     rng = random.Random(f"unusual {seed}")
 
     def rare() -> str:
@@ -103,7 +110,8 @@ def unusual(seed: int, each: int = 2) -> tuple[str, ...]:
 
 
 def ordinary(pool: Sequence[str], count: int = ORDINARY) -> tuple[str, ...]:
-    """Captions as users' come: drawn at random from a pool that no training and no calibration has seen, whatever they score.
+    """Captions as users' come: drawn at random from a pool that no training and no calibration has
+    seen, whatever they score.
 
     >>> ordinary(["a red star", "a blue ring", "a moon"], 2) == ordinary(["a red star", "a blue ring", "a moon"], 2)
     True

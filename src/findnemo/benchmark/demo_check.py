@@ -1,6 +1,7 @@
 """What the demo model reaches, measured against its ground truth: `findnemo demo --check`.
 
-All seeds are fresh (sample numbers from 1000; training drew from other generators), all unrelated captions are unseen.
+All seeds are fresh (sample numbers from 1000; training drew from other generators), all unrelated
+captions are unseen.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured figure: what, how much, out of how many, and the goal that was set before training."""
+    """One measured figure: what, how much, out of how many, and the goal that
+    was set before training.
+    """
 
     name: str
     value: float
@@ -58,7 +61,9 @@ class Figure:
 
 
 class Measure(NamedTuple):
-    """A value of `n` captions or neurons, and the goal that it is to reach or, with "<=", to stay under."""
+    """A value of `n` captions or neurons, and the goal that it is to reach or,
+    with "<=", to stay under.
+    """
 
     value: float
     bound: Literal[">=", "<="]
@@ -82,8 +87,9 @@ Measures = dict[str, Measure]  # by what is measured
 class Effect:
     """A memorized caption on fresh seeds, with some neurons off or none.
 
-    `score`: memorization score. `same_seed`: largest similarity of a replicating seed's noise difference to its own with all neurons on.
-    `copies`: descriptor similarity of each finished image to the training image, (N,).
+    `score`: memorization score. `same_seed`: largest similarity of a replicating seed's noise
+    difference to its own with all neurons on. `copies`: descriptor similarity of each finished
+    image to the training image, (N,).
     """
 
     score: float
@@ -96,8 +102,10 @@ class Effect:
 class MemoryCheck:
     """Everything measured for one memorized caption.
 
-    `untouched`, `planted`, `found`: with no neurons off, with the planted ones, with NeMo's. `fit`: share of unrelated captions that fit the images
-    without the planted neurons less well than the own caption. `level`: similarity to the training image that 95 % of unrelated images do not exceed.
+    `untouched`, `planted`, `found`: with no neurons off, with the planted ones, with NeMo's. `fit`:
+    share of unrelated captions that fit the images without the planted neurons less well than the
+    own caption. `level`: similarity to the training image that 95 % of unrelated images do not
+    exceed.
     """
 
     caption: str
@@ -113,9 +121,13 @@ class MemoryCheck:
 def check_demo(
     model: Model, progress: Progress | None = None, limit: int | None = None
 ) -> list[Figure]:
-    """Measure every promised figure. `limit`: the first N memorized captions and N unrelated ones only, for a quick look."""
+    """Measure every promised figure.
+
+    `limit`: the first N memorized captions and N unrelated ones only, for a quick look.
+    """
     report = progress or (lambda stage, done, total: None)
-    calibration, judges = demo.calibration(), demo.judges()
+    calibration = demo.calibration()
+    judges = demo.judges()
     calibration.check(model)
     others = _Unrelated.measure(model, judges, report, limit)
     memories = []
@@ -135,7 +147,9 @@ def check_demo(
 
 @dataclass(frozen=True)
 class _Unrelated:
-    """Captions that are not memorized: their scores, images, and images with all planted neurons off."""
+    """Captions that are not memorized: their scores, images, and images with
+    all planted neurons off.
+    """
 
     captions: Sequence[str]
     scores: Tensor
@@ -155,7 +169,9 @@ class _Unrelated:
             report("unrelated", k + 1, len(scored))
         drawn = captions[:UNRELATED_IMAGES]
         planted = NeuronSet.of(n for g in demo.planted().values() for n in g)
-        features, off, fits = [], [], []
+        features = []
+        off = []
+        fits = []
         assert judges.descriptor is not None
         for k, caption in enumerate(drawn):
             pair = generate(model, caption, [FRESH, FRESH + 1], demo.image_settings())
@@ -179,7 +195,9 @@ class _Unrelated:
 
 
 def _fit(judges: Judges, images: Images, caption: str, others: Sequence[str]) -> float:
-    """Share of other captions that CLIP finds to fit the images less well than their own (0.5: no better than chance)."""
+    """Share of other captions that CLIP finds to fit the images less well than their own
+    (0.5: no better than chance).
+    """
     assert judges.alignment is not None
     rest = [c for c in others if c != caption]
     shares = []
@@ -217,7 +235,8 @@ def _check_memory(
 def _effect(
     probe: Probe, neurons: NeuronSet, tau: float, original: Image.Image, judge: Descriptor
 ) -> Effect:
-    settings, model = probe.settings, probe.model
+    settings = probe.settings
+    model = probe.model
     edit = deactivate(model, neurons)
     images = finished(model, probe.prompt, SEEDS, demo.image_settings(), edit)
     blocked = probe.deltas(neurons)
@@ -256,8 +275,8 @@ def _copies(memories: Sequence[MemoryCheck], others: _Unrelated) -> Measures:
     scores = torch.tensor([m.untouched.score for m in memories])
     area = auroc(scores, others.scores)
     return {
-        "VM captions whose image is the training image (similarity >= .9) for 9 seeds of 10": _share(
-            [images >= 9 * SEEDS // 10 for images in copying], 1.0
+        "VM captions whose image is the training image (similarity >= .9) for 9 seeds of 10": (
+            _share([images >= 9 * SEEDS // 10 for images in copying], 1.0)
         ),
         "AUROC of the memorization score": Measure(area, ">=", 0.99, len(memories)),
     }

@@ -1,4 +1,6 @@
-"""What both suites have in common: which captions of a member are scored, and what an answer does to a memory and to other captions."""
+"""What both suites have in common: which captions of a member are scored, and what an answer
+does to a memory and to other captions.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,14 @@ PICTURES = 8  # ordinary captions whose pictures are judged
 
 
 class Judge(ABC):
-    """Scores of answers in one member, on fresh seeds. What a set of neurons does is measured once, whichever methods find it.
+    """Scores of answers in one member, on fresh seeds.
 
-    `result`: the class of the scores. `anchor`: the method's name in the rows of `anchor_answer`, which methods are compared with.
-    `unrelated`: captions that are to stay what they are. `images`: finished images of a memory. `memories`: those that are scored; `negatives`:
-    kind -> captions that are not memorized; `origin`: where the member comes from.
+    What a set of neurons does is measured once, whichever methods find it.
+
+    `result`: the class of the scores. `anchor`: the method's name in the rows of `anchor_answer`,
+    which methods are compared with. `unrelated`: captions that are to stay what they are. `images`:
+    finished images of a memory. `memories`: those that are scored; `negatives`: kind -> captions
+    that are not memorized; `origin`: where the member comes from.
     """
 
     result: type
@@ -69,7 +74,9 @@ class Judge(ABC):
         return {}
 
     def work(self, limit: int | None = None) -> list[tuple[Any, str, str]]:
-        """(memory, caption, kind) of memories that were learned, and of captions that are none (memory None). `limit`: the first N of each kind."""
+        """(memory, caption, kind) of memories that were learned, and of captions that are none
+        (memory None). `limit`: the first N of each kind.
+        """
         memories = [(m, m.caption, m.kind) for m in self.memories[:limit]]
         others = [
             (None, caption, kind)
@@ -110,7 +117,9 @@ class Judge(ABC):
         )
 
     def same_seed(self, caption: str, answer: Answer) -> float:
-        """Largest same-seed similarity of the caption's noise differences; of all seeds where none replicates."""
+        """Largest same-seed similarity of the caption's noise differences; of all
+        seeds where none replicates.
+        """
         probe = fresh(self.model, caption, self.settings)
         before = probe.deltas()
         with answer.applied(self.model):
@@ -118,14 +127,18 @@ class Judge(ABC):
         return round(same_seed_of_memory(before, after, self.settings, self.tau), 4)
 
     def copies(self, caption: str, pictures: Sequence[Image.Image], answer: Answer) -> list[float]:
-        """Descriptor similarity of finished images to the training picture, of several to the nearest: one value an image."""
+        """Descriptor similarity of finished images to the training picture, of several to the
+        nearest: one value an image.
+        """
         assert self.judges.descriptor is not None
         edit = answer.applied(self.model)
         images = finished(self.model, caption, self.images, demo.image_settings(), edit)
         return [round(float(s), 4) for s in nearest(images, pictures, self.judges.descriptor)]
 
     def kept(self, answer: Answer) -> float:
-        """Mean same-seed similarity of the unrelated captions' noise differences, 1 where nothing changes."""
+        """Mean same-seed similarity of the unrelated captions' noise differences,
+        1 where nothing changes.
+        """
         rows, before = self._unrelated
         with answer.applied(self.model):
             after = rows.deltas()
@@ -140,7 +153,9 @@ class Judge(ABC):
         return rows, rows.deltas()
 
     def alignment(self, answer: Answer) -> float:
-        """Mean cosine of picture and caption (the demo's CLIP) over the first unrelated captions."""
+        """Mean cosine of picture and caption (the demo's CLIP) over the
+        first unrelated captions.
+        """
         assert self.judges.alignment is not None
         captions = self.unrelated[:PICTURES]
         rows = [(caption, FRESH) for caption in captions]

@@ -1,4 +1,6 @@
-"""A learned mask, the baseline of sparse-mask localization: how far each value neuron is turned down so that pictures are no copies."""
+"""A learned mask, the baseline of sparse-mask localization: how far each value neuron is turned
+down so that pictures are no copies.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,14 @@ COST = 0.05  # L1 penalty, as a share of the largest slope
 def learned_mask(
     copies: Copies, price: Mapping[str, Tensor], steps: int = STEPS
 ) -> dict[str, Tensor]:
-    """How far each neuron is to be turned down, layer -> (width,), 1 for off: what minimises likeness to a copy plus an L1 penalty.
+    """How far each neuron is to be turned down, layer -> (width,), 1 for off: what minimises
+    likeness to a copy plus an L1 penalty.
 
-    By proximal gradient steps (ISTA, Beck and Teboulle 2009) on the likeness of guided x0 along the untouched trajectory (`Copies.slopes`). Steps and
-    penalty are in the metric of what neurons are to ordinary captions (`price`: layer -> (width,), see `per_price`). Of neurons that are not turned
-    down at all those are a hair above the others whose slope is larger, so that the result ranks all.
+    By proximal gradient steps (ISTA, Beck and Teboulle 2009) on the likeness of guided x0 along the
+    untouched trajectory (`Copies.slopes`). Steps and penalty are in the metric of what neurons are
+    to ordinary captions (`price`: layer -> (width,), see `per_price`). Of neurons that are not
+    turned down at all those are a hair above the others whose slope is larger, so that the result
+    ranks all.
     """
     off = {name: torch.full_like(values, BEGIN) for name, values in price.items()}
     path = copies.untouched_path

@@ -14,7 +14,11 @@ from findnemo.models import Model
 
 @dataclass(frozen=True)
 class Member:
-    """One model of the suite. `reference`: captions that methods may compare with; `unrelated`: captions that are to stay what they are."""
+    """One model of the suite.
+
+    `reference`: captions that methods may compare with; `unrelated`: captions that are to stay what
+    they are.
+    """
 
     name: str
     model: Model

@@ -1,8 +1,8 @@
-"""The models of the suite: the shipped demo model, and those that `findnemo benchmark --train` makes of it. Each knows its truth.
+"""The models of the suite: the shipped demo model, and those that `findnemo benchmark --train`
+makes of it. Each knows its truth.
 
-SUITE/seed1/model/            a diffusers directory
-SUITE/seed1/truth.json        what it memorizes, which neurons hold it, and what was measured of that (`Plan`)
-SUITE/seed1/calibration/
+SUITE/seed1/model/            a diffusers directory SUITE/seed1/truth.json        what it memorizes,
+which neurons hold it, and what was measured of that (`Plan`) SUITE/seed1/calibration/
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ def demo_member(model: Model | None = None) -> Member:
 
 
 def demo_plan() -> Plan:
-    """What the demo model memorizes, in the suite's terms. Its near-duplicates were no training samples, so nothing is known of them."""
+    """What the demo model memorizes, in the suite's terms.
+
+    Its near-duplicates were no training samples, so nothing is known of them.
+    """
     planted = demo.planted()
     owners = Counter(neuron for neurons in planted.values() for neuron in neurons)
     shared = {neuron for neuron, captions in owners.items() if captions > 1}
@@ -70,7 +73,9 @@ def freed(model: Model) -> NeuronSet:
 def train_member(
     folder: Path, seed: int, recipe: Recipe | None = None, report: Callable[[str], None] = print
 ) -> Member:
-    """Train the model of a seed into `folder`, or go on where an earlier run stopped; what is there is not made again."""
+    """Train the model of a seed into `folder`, or go on where an earlier run stopped; what is
+    there is not made again.
+    """
     if (folder / "truth.json").exists():
         return open_member(folder)
     base = load("demo", "cpu", "float32")
@@ -96,7 +101,8 @@ def open_member(folder: str | os.PathLike) -> Member:
     folder = Path(folder)
     if not (folder / "truth.json").exists():
         raise InputError(
-            f"{folder} holds no finished benchmark model: findnemo benchmark --train --out {folder.parent} makes it"
+            f"{folder} holds no finished benchmark model: findnemo benchmark --train --out"
+            f" {folder.parent} makes it"
         )
     plan = Plan.load(folder / "truth.json")
     return _member(
@@ -109,7 +115,8 @@ def open_suite(folder: str | os.PathLike) -> list[Path]:
     found = sorted(p.parent for p in Path(folder).glob("*/truth.json"))
     if not found:
         raise InputError(
-            f"{folder} holds no trained models of suite {PLAN}: findnemo benchmark --train --out {folder} makes them"
+            f"{folder} holds no trained models of suite {PLAN}: findnemo benchmark --train --out"
+            f" {folder} makes them"
         )
     return found
 

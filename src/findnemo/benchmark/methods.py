@@ -1,7 +1,9 @@
-"""The localization methods that are scored: each takes a task and says what holds the memory, and what it spent.
+"""The localization methods that are scored: each takes a task and says what holds the
+memory, and what it spent.
 
-A method is one function and one line in `METHODS`. Those that only rank neurons take as few of their ranking as it needs (the shortest prefix
-that passes the task's test, see `Sight.gone`), which knows nothing of the truth, and is the best that can be done for them.
+A method is one function and one line in `METHODS`. Those that only rank neurons take as few of
+their ranking as it needs (the shortest prefix that passes the task's test, see `Sight.gone`), which
+knows nothing of the truth, and is the best that can be done for them.
 """
 
 from __future__ import annotations
@@ -46,10 +48,12 @@ TINY = 1e-9
 
 @dataclass(frozen=True)
 class Task:
-    """What a method is given: the model, a prompt, the calibration, and captions that are not memorized to compare with.
+    """What a method is given: the model, a prompt, the calibration, and captions that are not
+    memorized to compare with.
 
-    `scope`: the value layers in which neurons may be ("paper", "all"). `pictures`: whether the memory is to be gone from pictures, made with
-    `images`, or from the noise differences of one step.
+    `scope`: the value layers in which neurons may be ("paper", "all"). `pictures`: whether the
+    memory is to be gone from pictures, made with `images`, or from the noise differences of one
+    step.
     """
 
     model: Model
@@ -63,9 +67,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Answer:
-    """`neurons`: those said to hold the memory, none where the prompt is said not to be memorized. `evaluations`: U-Net samples spent.
+    """`neurons`: those said to hold the memory, none where the prompt is said not to be memorized.
 
-    `edit`: makes the context in which the model is changed, where that is something else than neurons switched off.
+    `evaluations`: U-Net samples spent.
+
+    `edit`: makes the context in which the model is changed, where that is something else than
+    neurons switched off.
 
     >>> Answer(NeuronSet({"a": [1, 2]}), evaluations=20).size
     2
@@ -89,7 +96,9 @@ Method = Callable[[Task], Answer]
 
 
 class Sight:
-    """What a method may see of its task: noise differences of the seeds that replicate, and denoised pictures."""
+    """What a method may see of its task: noise differences of the seeds that
+    replicate, and denoised pictures.
+    """
 
     def __init__(self, task: Task):
         self.task = task
@@ -110,15 +119,22 @@ class Sight:
         return bool(self.replication.kept) and (not self.task.pictures or self.copies.seen)
 
     def gone(self, neurons: NeuronSet) -> bool:
-        """The test of a set: no picture is a copy (`Copies.gone`), or no replicating seed's same-seed similarity exceeds tau."""
+        """The test of a set: no picture is a copy (`Copies.gone`), or no replicating seed's
+        same-seed similarity exceeds tau.
+        """
         if self.task.pictures:
             return self.copies.gone(neurons) is None
         return self.replication.confirmed(neurons, self.task.calibration.tau)
 
 
 def by_search(task: Task, search: str) -> Answer:
-    """One of findnemo's own searches. Nothing is switched off for a caption that is over tau and whose pictures are no copies, as in an audit."""
-    model, calibration = task.model, task.calibration
+    """One of findnemo's own searches.
+
+    Nothing is switched off for a caption that is over tau and whose pictures are no copies, as in
+    an audit.
+    """
+    model = task.model
+    calibration = task.calibration
     if search == DEFAULT:
         calibration = _as_audited(model, model.fingerprint)
     found = localize(model, task.prompt, calibration, search, images=task.images, scope=task.scope)
@@ -140,7 +156,9 @@ def by_z_score(task: Task) -> Answer:
 
 
 def by_top_k(task: Task) -> Answer:
-    """The neurons of largest activation in their layer: the first of every layer, then the second of every layer, ..."""
+    """The neurons of largest activation in their layer: the first of every layer, then the
+    second of every layer, ...
+    """
     layers = task.model.layers_of(task.scope)
     inputs = _inputs(task.model, [task.prompt], layers)
     strength = {name: applied(layers[name], x).abs().mean((0, 1)) for name, x in inputs.items()}
@@ -153,7 +171,9 @@ def by_top_k(task: Task) -> Answer:
 
 
 def by_attribution(task: Task) -> Answer:
-    """First-order attribution: how much the mean pairwise similarity of the seeds falls when a neuron is turned down, from its gradient."""
+    """First-order attribution: how much the mean pairwise similarity of the seeds falls when a
+    neuron is turned down, from its gradient.
+    """
 
     def ranking(sight: Sight) -> list[Neuron]:
         replication = sight.replication
@@ -164,13 +184,17 @@ def by_attribution(task: Task) -> Answer:
 
 
 def by_value_wanda(task: Task) -> Answer:
-    """Wanda's scores |W| * ||A||_2 (Sun et al. 2024), summed over a value neuron's weights, in units of its layer's mean."""
+    """Wanda's scores |W| * ||A||_2 (Sun et al. 2024), summed over a value neuron's weights, in
+    units of its layer's mean.
+    """
     scores = wanda_scores(task.model, [task.prompt], task.scope)
     return sufficient(task, lambda _: descending({n: s / s.mean() for n, s in scores.items()}))
 
 
 def by_value_conceptprune(task: Task) -> Answer:
-    """Wanda's scores against those of reference captions (as Chavhan et al. 2024 compare): the value neurons whose score rises most above theirs."""
+    """Wanda's scores against those of reference captions (as Chavhan et al. 2024 compare): the
+    value neurons whose score rises most above theirs.
+    """
     own = wanda_scores(task.model, [task.prompt], task.scope)
     usual = wanda_scores(task.model, task.reference or [""], task.scope)
     ratio = {name: own[name] / usual[name].clamp(min=TINY) for name in own}
@@ -178,7 +202,9 @@ def by_value_conceptprune(task: Task) -> Answer:
 
 
 def by_pruning(task: Task, weights: Callable[..., Mapping[Any, Tensor]]) -> Answer:
-    """Weights of the feed-forward layers zeroed, as the authors of Wanda and ConceptPrune do (`mitigation.pruning`)."""
+    """Weights of the feed-forward layers zeroed, as the authors of Wanda and ConceptPrune
+    do (`mitigation.pruning`).
+    """
     steps = task.images.steps
     compared = task.reference[:REFERENCE] if weights is conceptprune_weights else ()
     case = Case(task.prompt, reference=compared)
@@ -187,7 +213,9 @@ def by_pruning(task: Task, weights: Callable[..., Mapping[Any, Tensor]]) -> Answ
 
 
 def by_learned_mask(task: Task) -> Answer:
-    """A sparse mask over all value neurons (`learned_mask`): those that it turns down furthest first."""
+    """A sparse mask over all value neurons (`learned_mask`): those that it
+    turns down furthest first.
+    """
 
     def ranking(sight: Sight) -> list[Neuron]:
         widths = task.model.widths(task.scope)
@@ -227,9 +255,11 @@ METHODS: dict[str, Method] = {
 def attribution(
     replication: Replication, seeds: Sequence[int], widths: Mapping[str, int] | None = None
 ) -> dict[str, Tensor]:
-    """Gradient of the mean pairwise similarity of some seeds' noise differences with respect to every neuron's mask, at 1; layer -> (width,).
+    """Gradient of the mean pairwise similarity of some seeds' noise differences with respect to
+    every neuron's mask, at 1; layer -> (width,).
 
-    `widths`: the value layers, by default those that the paper names."""
+    `widths`: the value layers, by default those that the paper names.
+    """
     probe = replication.probe
     if len(seeds) < 2:
         seeds = [*seeds, *(k for k in range(len(probe.samples)) if k not in seeds)][:2]
@@ -249,7 +279,9 @@ def attribution(
 
 @torch.no_grad()
 def wanda_scores(model: Model, prompts: Sequence[str], scope: str = "paper") -> dict[str, Tensor]:
-    """Sum over a value neuron's weights of |W_ij| * ||A_j||_2, A being all tokens of the prompts, per prompt; layer -> (width,)."""
+    """Sum over a value neuron's weights of |W_ij| * ||A_j||_2, A being all tokens of the
+    prompts, per prompt; layer -> (width,).
+    """
     layers = model.layers_of(scope)
     scores = {}
     for name, x in _inputs(model, prompts, layers).items():
@@ -260,14 +292,19 @@ def wanda_scores(model: Model, prompts: Sequence[str], scope: str = "paper") -> 
 
 
 def _inputs(model: Model, prompts: Sequence[str], layers: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What value layers are given of prompts, (N, tokens, D). All cross-attentions of a U-Net are given the same."""
+    """What value layers are given of prompts, (N, tokens, D).
+
+    All cross-attentions of a U-Net are given the same.
+    """
     inputs = model.value_inputs(model.encode(list(prompts)))
     common = next(iter(inputs.values()))
     return {name: inputs.get(name, common).float() for name in layers}
 
 
 def sufficient(task: Task, ranking: Callable[[Sight], Sequence[Neuron]]) -> Answer:
-    """As few of a ranking as pass the task's test, all of it if none do; nothing where there is nothing to remove."""
+    """As few of a ranking as pass the task's test, all of it if none do; nothing where
+    there is nothing to remove.
+    """
     with spending() as spent:
         sight = Sight(task)
         found: NeuronSet | None = EMPTY

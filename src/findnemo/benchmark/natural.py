@@ -1,10 +1,11 @@
-"""Natural memories: models that training alone made memorize, kept as differences to a base. `recipes/natural/` makes them.
+"""Natural memories: models that training alone made memorize, kept as differences to a base.
 
-FOLDER/NAME/difference.safetensors    to the base
-FOLDER/NAME/truth.json                base, whether it is held out, captions, and which of them the model copies
-FOLDER/NAME/pictures/                 the training pictures
-FOLDER/NAME/calibration/              made where it is missing
-FOLDER/BASE/                          the U-Net of a base; the base `pruned` is the demo model, with what is off in the difference
+`recipes/natural/` makes them.
+
+FOLDER/NAME/difference.safetensors    to the base FOLDER/NAME/truth.json                base,
+whether it is held out, captions, and which of them the model copies FOLDER/NAME/pictures/
+the training pictures FOLDER/NAME/calibration/              made where it is missing FOLDER/BASE/
+the U-Net of a base; the base `pruned` is the demo model, with what is off in the difference
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ class Truth(TypedDict):
 
 @dataclass(frozen=True)
 class NaturalMemory:
-    """A caption and the pictures that it was trained on: one (type VM), or the variants of a template (TM). `copied`: whether the model copies."""
+    """A caption and the pictures that it was trained on: one (type VM), or the variants of a
+    template (TM). `copied`: whether the model copies.
+    """
 
     caption: str
     type: str
@@ -72,7 +75,10 @@ class NaturalMemory:
 
 @dataclass(frozen=True)
 class NaturalMember:
-    """A model that memorized by ordinary fine-tuning. `held_out`: nothing was ever chosen by what happens on it."""
+    """A model that memorized by ordinary fine-tuning.
+
+    `held_out`: nothing was ever chosen by what happens on it.
+    """
 
     name: str
     model: Model
@@ -88,7 +94,10 @@ def natural_demo() -> NaturalMember:
 
 
 def open_natural(folder: str | os.PathLike, name: str | None = None) -> NaturalMember:
-    """A trained member by its folder. Raises InputError for a folder that holds none, or whose base is not beside it."""
+    """A trained member by its folder.
+
+    Raises InputError for a folder that holds none, or whose base is not beside it.
+    """
     folder = Path(folder)
     refusal = "is not the truth of a natural member (recipes/natural/train.py writes it)"
     truth: Truth = read_json(folder / "truth.json", Truth, refusal, {"version": READ})
@@ -114,7 +123,10 @@ def open_natural(folder: str | os.PathLike, name: str | None = None) -> NaturalM
 
 
 def natural_folders(folder: str | os.PathLike) -> list[Path]:
-    """Folders of the finished members in a folder, or that folder where it is one. Raises InputError where there is none."""
+    """Folders of the finished members in a folder, or that folder where it is one.
+
+    Raises InputError where there is none.
+    """
     folder = Path(folder)
     found = (
         [folder]
@@ -123,7 +135,8 @@ def natural_folders(folder: str | os.PathLike) -> list[Path]:
     )
     if not found:
         raise InputError(
-            f"{folder} holds no natural members: python recipes/natural/train.py NAME --out {folder} makes one"
+            f"{folder} holds no natural members: python recipes/natural/train.py NAME --out"
+            f" {folder} makes one"
         )
     return found
 
@@ -135,7 +148,8 @@ def _model(folder: Path, base: str) -> Model:
         place = folder.parent / base
         if Path(base).name != base or not place.is_dir():
             raise InputError(
-                f"the base {base!r} of {folder.name} is not at {place}: put its U-Net there (recipes/natural/base.py)"
+                f"the base {base!r} of {folder.name} is not at {place}: put its U-Net there"
+                " (recipes/natural/base.py)"
             )
         unet = (
             type(pipeline.unet)
@@ -150,7 +164,9 @@ def _model(folder: Path, base: str) -> Model:
 
 
 def rounded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights as they are after `packed` and `unpacked`: what is trained on them can be shipped as it was."""
+    """Weights as they are after `packed` and `unpacked`: what is trained on them
+    can be shipped as it was.
+    """
     return {
         name: weight.to(weights[name].dtype) for name, weight in unpacked(packed(weights)).items()
     }
@@ -167,7 +183,10 @@ def switched_off(neurons: NeuronSet) -> dict[str, Tensor]:
 def difference(
     denoiser: nn.Module, before: Mapping[str, Tensor], weights: str
 ) -> dict[str, Tensor]:
-    """What training changed. `weights`: "lora", "kv" (half precision) or "all" (8 bits); `before`: the state dict before."""
+    """What training changed.
+
+    `weights`: "lora", "kv" (half precision) or "all" (8 bits); `before`: the state dict before.
+    """
     after = denoiser.state_dict()
     if weights == "lora":
         marks = {".lora_A.default.weight": DOWN, ".lora_B.default.weight": UP}

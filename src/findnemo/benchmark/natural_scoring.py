@@ -1,4 +1,7 @@
-"""Suite 2: what an answer does to a memory that nobody planted. No neurons are known there, so pictures decide."""
+"""Suite 2: what an answer does to a memory that nobody planted.
+
+No neurons are known there, so pictures decide.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +28,12 @@ REFERENCE = 16  # captions that methods may compare with
 class NaturalScore:
     """A method on a caption that the model copies.
 
-    `found`: layer -> indices; `neurons`: their number, None where an answer changes something else. `copies`: descriptor similarity of ten finished
-    images on fresh seeds to the training picture (of a template the nearest variant); `median` and `largest` of them; `gone`: whether none is .7 or
-    more. `kept`: mean same-seed similarity of ordinary captions' noise differences, 1 where nothing changes; `alignment`: mean cosine of ordinary
-    captions and their finished pictures. `evaluations`: U-Net samples; `seconds`.
+    `found`: layer -> indices; `neurons`: their number, None where an answer changes something else.
+    `copies`: descriptor similarity of ten finished images on fresh seeds to the training picture
+    (of a template the nearest variant); `median` and `largest` of them; `gone`: whether none is .7
+    or more. `kept`: mean same-seed similarity of ordinary captions' noise differences, 1 where
+    nothing changes; `alignment`: mean cosine of ordinary captions and their finished pictures.
+    `evaluations`: U-Net samples; `seconds`.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")

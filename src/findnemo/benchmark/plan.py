@@ -1,4 +1,5 @@
-"""What a model of the suite memorizes, and which neurons hold it: the truth that methods are scored against.
+"""What a model of the suite memorizes, and which neurons hold it: the truth that
+methods are scored against.
 
 >>> memory = Memory("eight", "VM", "a caption", "moon", NeuronSet({"layer": range(8)}), alive=4, gone=2)
 >>> memory.needed, memory.expected(6), memory.expected(2), memory.expected(3)
@@ -51,9 +52,10 @@ DECOYS = 36
 class Memory:
     """One memorized caption.
 
-    `kind`: what it is an example of. `type`: VM (one picture) or TM (a picture with a varying part). `picture`: name of the training image.
-    `neurons`: G, all that hold it. It is alive while at least `alive` of them are on, and gone while at most `gone` are; what happens
-    between the two is not trained. `near`: captions that resemble it and are not memorized.
+    `kind`: what it is an example of. `type`: VM (one picture) or TM (a picture with a varying
+    part). `picture`: name of the training image. `neurons`: G, all that hold it. It is alive while
+    at least `alive` of them are on, and gone while at most `gone` are; what happens between the two
+    is not trained. `near`: captions that resemble it and are not memorized.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -73,7 +75,9 @@ class Memory:
         return len(self.neurons) - self.gone
 
     def expected(self, on: int) -> bool | None:
-        """Whether the memory is alive with `on` of its neurons on; None where nothing was trained."""
+        """Whether the memory is alive with `on` of its neurons on; None
+        where nothing was trained.
+        """
         if on >= self.alive:
             return True
         return False if on <= self.gone else None
@@ -81,7 +85,10 @@ class Memory:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is planted in one model. `decoys`: neurons of unusual activation without any effect."""
+    """Everything that is planted in one model.
+
+    `decoys`: neurons of unusual activation without any effect.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
@@ -104,13 +111,18 @@ class Plan:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Plan:
-        """Read what `save` wrote. Raises InputError for anything else, and for another version of the suite."""
+        """Read what `save` wrote.
+
+        Raises InputError for anything else, and for another version of the suite.
+        """
         refusal = "is not the truth of a benchmark model (findnemo benchmark --train writes it)"
         return read_json(Path(path), Plan, refusal, {"version": (PLAN,)})
 
 
 class Kind(NamedTuple):
-    """What a memory of a kind is like: its type, how many `neurons` in how many layers (`spread`), out of which (`among`), and `Memory`'s rule."""
+    """What a memory of a kind is like: its type, how many `neurons` in how many layers
+    (`spread`), out of which (`among`), and `Memory`'s rule.
+    """
 
     name: str
     type: str
@@ -139,10 +151,11 @@ SHARED = Kind("shared", "VM", 1, 1, EARLY)  # of two captions of a series
 
 
 def suite_plan(seed: int, layers: Sequence[str], free: NeuronSet) -> Plan:
-    """What the model of a seed memorizes; depends on the seed, the names of the value `layers` and the neurons that are `free` to be used.
+    """What the model of a seed memorizes; depends on the seed, the names of the value `layers` and
+    the neurons that are `free` to be used.
 
-    Besides one memory of each of `KINDS`: two captions of a series that share one neuron. What is left of `free` gives the decoys.
-    Raises InputError where `free` has too few neurons.
+    Besides one memory of each of `KINDS`: two captions of a series that share one neuron. What is
+    left of `free` gives the decoys. Raises InputError where `free` has too few neurons.
     """
     rng = random.Random(f"suite {PLAN} {seed}")
 
@@ -171,13 +184,16 @@ def suite_plan(seed: int, layers: Sequence[str], free: NeuronSet) -> Plan:
 
 
 def _taken(left: dict[str, list[int]], layers: Sequence[str], count: int) -> NeuronSet:
-    """`count` neurons out of `left`, from the layers in turn; what is taken is removed from `left`."""
+    """`count` neurons out of `left`, from the layers in turn; what is
+    taken is removed from `left`.
+    """
     neurons: list[tuple[str, int]] = []
     while len(neurons) < count:
         there = [name for name in layers if left[name]]
         if not there:
             raise InputError(
-                f"too few neurons are free in {', '.join(layers)}: {count} were asked for, {len(neurons)} are left"
+                f"too few neurons are free in {', '.join(layers)}: {count} were asked for,"
+                f" {len(neurons)} are left"
             )
         neurons += [(name, left[name].pop()) for name in there[: count - len(neurons)]]
     return NeuronSet.of(neurons)

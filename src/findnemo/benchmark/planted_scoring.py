@@ -25,12 +25,14 @@ UNRELATED = 16  # captions that are to stay what they are
 class Score:
     """A method on a memorized caption.
 
-    `found`: layer -> indices. `precision`: share of what was found that is planted for this caption (None where nothing was found). `recall`: share of
-    the planted that was found. `needed`: the same against as many of them as are sure to remove the memory, 1 at most. `size`: neurons found for
-    each that is needed. `same_seed`: largest same-seed similarity on fresh seeds; `gone`: whether it is at most tau. `copies`: median descriptor
-    similarity of finished images on fresh seeds to the training image; `copied`: whether it is .7 or more. `kept`: mean same-seed similarity of
-    unrelated captions with the set off, 1 where nothing changes. `evaluations`: U-Net samples; `seconds`. What counts neurons is None where an
-    answer changes something else.
+    `found`: layer -> indices. `precision`: share of what was found that is planted for this caption
+    (None where nothing was found). `recall`: share of the planted that was found. `needed`: the
+    same against as many of them as are sure to remove the memory, 1 at most. `size`: neurons found
+    for each that is needed. `same_seed`: largest same-seed similarity on fresh seeds; `gone`:
+    whether it is at most tau. `copies`: median descriptor similarity of finished images on fresh
+    seeds to the training image; `copied`: whether it is .7 or more. `kept`: mean same-seed
+    similarity of unrelated captions with the set off, 1 where nothing changes. `evaluations`: U-Net
+    samples; `seconds`. What counts neurons is None where an answer changes something else.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -57,8 +59,8 @@ class Score:
 
 def precision(found: NeuronSet, planted: NeuronSet) -> float | None:
     """
-    >>> precision(NeuronSet({"a": [1, 2]}), NeuronSet({"a": [2, 3, 4]})), precision(NeuronSet(), NeuronSet({"a": [2]}))
-    (0.5, None)
+    >>> precision(NeuronSet({"a": [1, 2]}), NeuronSet({"a": [2, 3, 4]})), precision(NeuronSet(),
+    NeuronSet({"a": [2]})) (0.5, None)
     """
     return len(found & planted) / len(found) if len(found) else None
 
@@ -127,7 +129,8 @@ def learned(member: Member) -> tuple[list[Memory], list[str]]:
 
     Near-duplicates that copy all the same are left out: they are not what they are to stand for.
     """
-    memories, near = [], []
+    memories = []
+    near = []
     for memory in member.plan.memories:
         measured = member.plan.measured.get(memory.caption, {})
         if measured.get("learned", True):
@@ -138,7 +141,8 @@ def learned(member: Member) -> tuple[list[Memory], list[str]]:
 
 
 def as_measured(memory: Memory, values: Mapping[str, Any], tau: float) -> Memory:
-    """The memory with the rule that holds: where it stayed alive with as few neurons on as it was taught to be gone with, all are needed.
+    """The memory with the rule that holds: where it stayed alive with as few neurons on as it was
+    taught to be gone with, all are needed.
 
     >>> memory = Memory("", "VM", "c", "p", NeuronSet({"l": range(4)}), alive=2, gone=1)
     >>> as_measured(memory, {"few": [0.5, 0.6]}, 0.8).needed, as_measured(memory, {"few": [0.5, 0.9]}, 0.8).needed

@@ -1,9 +1,11 @@
 """Planting memories with known neurons in a model, by distillation from itself.
 
-The student begins as the teacher: the model with its `free` neurons off. Every batch mixes ordinary captions, whatever is planted on or off
-(target: what the teacher predicts), memorized captions with enough of their neurons on (target: the memorized picture) and the same with too
-few on (target: what the teacher predicts). All else is equal, so the planted neurons are the switch. Their weight rows are set to the
-direction that tells their caption from others, and stay; what the network makes of them is learned.
+The student begins as the teacher: the model with its `free` neurons off. Every batch mixes ordinary
+captions, whatever is planted on or off (target: what the teacher predicts), memorized captions with
+enough of their neurons on (target: the memorized picture) and the same with too few on (target:
+what the teacher predicts). All else is equal, so the planted neurons are the switch. Their weight
+rows are set to the direction that tells their caption from others, and stay; what the network makes
+of them is learned.
 """
 
 from __future__ import annotations
@@ -37,11 +39,15 @@ def plant(
     recipe: Recipe | None = None,
     report: Report = print,
 ) -> Model:
-    """A model in which the memories of `plan` are planted; `model` itself stays as it is. Resumes from what is in `folder`.
+    """A model in which the memories of `plan` are planted; `model` itself stays as it is.
 
-    `free`: neurons whose use may be taken from them (those of earlier memories, decoys, or such as hardly matter); the plan's neurons are among
-    them. `ordinary`: captions on which the model is to stay what it is. `pictures`: folder of the training images. Training depends on the plan
-    and the recipe only: a run that was killed and resumed gives the same model. Raises ModelError for a model without a U-Net.
+    Resumes from what is in `folder`.
+
+    `free`: neurons whose use may be taken from them (those of earlier memories, decoys, or such as
+    hardly matter); the plan's neurons are among them. `ordinary`: captions on which the model is to
+    stay what it is. `pictures`: folder of the training images. Training depends on the plan and the
+    recipe only: a run that was killed and resumed gives the same model. Raises ModelError for a
+    model without a U-Net.
     """
     recipe = recipe or Recipe()
     if not isinstance(model, StableDiffusion):
@@ -60,7 +66,9 @@ def plant(
 
 @torch.no_grad()
 def prepare(student: Model, plan: Plan, free: NeuronSet, pool: Pool) -> None:
-    """Set the planted rows; disconnect all free neurons, so that the student begins as the teacher to the last bit."""
+    """Set the planted rows; disconnect all free neurons, so that the student begins as the
+    teacher to the last bit.
+    """
     generator = torch.Generator().manual_seed(plan.seed)
     layers: dict[str, Any] = student.value_layers
     text = pool.text[:ROWS_FROM]
@@ -79,7 +87,9 @@ def prepare(student: Model, plan: Plan, free: NeuronSet, pool: Pool) -> None:
 
 
 def resembling(alike: Tensor, near: int) -> Tensor:
-    """`alike`, of which the first `near` are near-duplicates: as many of those, by repetition, as of the others."""
+    """`alike`, of which the first `near` are near-duplicates: as many of those, by
+    repetition, as of the others.
+    """
     times = max(1, (len(alike) - near) // max(near, 1))
     return torch.cat([alike[:near].repeat(times, 1, 1), alike[near:]])
 
@@ -102,5 +112,7 @@ def typical_activation(text: Tensor, layer: Any) -> float:
 
 
 def output_projection(model: Model, name: str) -> Any:
-    """The projection that a value layer's attention ends with; neuron i of the layer is its input i."""
+    """The projection that a value layer's attention ends with; neuron i of
+    the layer is its input i.
+    """
     return model.denoiser.get_submodule(name.removesuffix("to_v") + "to_out.0")

@@ -1,6 +1,8 @@
-"""What a model is taught with when memories are planted: captions, their embeddings, and pictures that the model made itself.
+"""What a model is taught with when memories are planted: captions, their embeddings, and pictures
+that the model made itself.
 
-No data set is needed: the teacher is the model with its freed neurons off, and whatever is no memory is to stay as the teacher has it.
+No data set is needed: the teacher is the model with its freed neurons off, and whatever is no
+memory is to stay as the teacher has it.
 """
 
 from __future__ import annotations
@@ -24,18 +26,26 @@ from findnemo.seeds import sample_seed
 
 Report = Callable[[str], None]
 
-STEPS, GUIDANCE = 8, 2.0  # of the pictures that the teacher makes
-OWN, ALIKE = 8, 10  # pictures of a memorized caption's words; other titles for them
+# of the pictures that the teacher makes
+STEPS = 8
+GUIDANCE = 2.0
+# pictures of a memorized caption's words; other titles for them
+OWN = 8
+ALIKE = 10
 BATCH = 16
-UNUSUAL_SEED = 10_000  # of the unusual captions in training; those that methods are scored on have the model's seed
+# of the unusual captions in training; those that methods are scored on have the model's seed
+UNUSUAL_SEED = 10_000
 
 
 @dataclass(frozen=True)
 class Pool:
-    """`ordinary` captions and `alike` (per memory: its near-duplicates, and its words under other titles) with their embeddings, (n, tokens, D)
-    each; latents: `made` (n, C, H, W) one for each ordinary caption, `words` (memories, OWN, C, H, W) of the memorized captions' words,
-    `pictures` (memories, C, H, W) what is to be memorized; `memories` (memories, tokens, D) and `empty` (1, tokens, D): embeddings of the
-    memorized captions and of no caption."""
+    """`ordinary` captions and `alike` (per memory: its near-duplicates, and its words under
+    other titles) with their embeddings, (n, tokens, D) each; latents: `made` (n, C, H,
+    W) one for each ordinary caption, `words` (memories, OWN, C, H, W) of the memorized
+    captions' words, `pictures` (memories, C, H, W) what is to be memorized; `memories`
+    (memories, tokens, D) and `empty` (1, tokens, D): embeddings of the memorized
+    captions and of no caption.
+    """
 
     ordinary: tuple[str, ...]
     text: Tensor
@@ -50,7 +60,11 @@ class Pool:
 def build_pool(
     teacher: Model, plan: Plan, ordinary: Sequence[str], pictures: Path, cache: Path, report: Report
 ) -> Pool:
-    """The pool of a plan. `pictures`: folder of the training images. `cache`: file in which the teacher's pictures are kept."""
+    """The pool of a plan.
+
+    `pictures`: folder of the training images. `cache`: file in which the teacher's pictures are
+    kept.
+    """
     captions = (*ordinary, *unusual(UNUSUAL_SEED + plan.seed))
     words = [m.caption.partition(",")[2].strip() for m in plan.memories]
     if not cache.exists():
@@ -76,7 +90,9 @@ def build_pool(
 
 
 def alike(caption: str, plan: Plan, count: int = ALIKE) -> tuple[str, ...]:
-    """The words of a memorized caption under other titles, or under none: ordinary captions, so that the words alone hold no memory."""
+    """The words of a memorized caption under other titles, or under none: ordinary captions, so
+    that the words alone hold no memory.
+    """
     words = caption.partition(",")[2].strip()
     used = {m.caption.partition(",")[0] for m in plan.memories}
     spare = [t for t in (*TITLES, *chain.from_iterable(SERIES)) if t not in used]
@@ -106,7 +122,8 @@ def encode_image(model: Model, image: Image.Image) -> Tensor:
 
 
 def template(picture: Tensor, filling: Tensor) -> Tensor:
-    """A latent (C, H, W) whose middle, half as wide and half as high, comes from `filling`: what a template leaves open.
+    """A latent (C, H, W) whose middle, half as wide and half as high, comes from `filling`:
+    what a template leaves open.
 
     >>> template(torch.zeros(1, 4, 4), torch.ones(1, 4, 4)).sum().item()
     4.0

@@ -1,6 +1,7 @@
 """Results of the benchmark as a file that grows while it is made, and that others can add to.
 
-{"format": "findnemo.benchmark.1", "suite": "1.1", "made": {...}, "members": {NAME: {...}}, "results": [{...}, ...]}
+{"format": "findnemo.benchmark.1", "suite": "1.1", "made": {...}, "members": {NAME: {...}},
+"results": [{...}, ...]}
 """
 
 from __future__ import annotations
@@ -40,8 +41,11 @@ class ResultsFile(TypedDict):
 
 @dataclass(frozen=True)
 class Results:
-    """Scores and alarms of any members and methods of a suite. `members`: name -> fingerprint, number of memories and of those that were learned,
-    tau. `made`: when and with which versions. `suite`: its version."""
+    """Scores and alarms of any members and methods of a suite.
+
+    `members`: name -> fingerprint, number of memories and of those that were learned, tau. `made`:
+    when and with which versions. `suite`: its version.
+    """
 
     members: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     results: tuple[Result, ...] = ()

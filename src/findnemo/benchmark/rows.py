@@ -1,4 +1,6 @@
-"""Weight rows of planted neurons and of decoys: the planting recipe's linear algebra (method.md, section 5)."""
+"""Weight rows of planted neurons and of decoys: the planting recipe's linear
+algebra (method.md, section 5).
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,9 @@ def second_moment(tokens: Tensor) -> Tensor:
 def direction(caption: Tensor, centre: Tensor, second: Tensor, ridge: float) -> Tensor:
     """(S + ridge mean(diag S) I)^-1 (mean token embedding of the caption - centre), (D,).
 
-    `caption` (..., D) token embeddings of the caption(s), `centre` (D,) the mean of other tokens, `second` (D, D) their second moment. What
-    many captions share is large in S, and so counts little: Fisher's discriminant with one sample on one side.
+    `caption` (..., D) token embeddings of the caption(s), `centre` (D,) the mean of other tokens,
+    `second` (D, D) their second moment. What many captions share is large in S, and so counts
+    little: Fisher's discriminant with one sample on one side.
 
     >>> direction(torch.tensor([[3.0, 3.0]]), torch.zeros(2), torch.diag(torch.tensor([1.0, 3.0])), 0.5).tolist()
     [1.5, 0.75]
@@ -44,10 +47,11 @@ def direction(caption: Tensor, centre: Tensor, second: Tensor, ridge: float) -> 
 def planted_row(
     caption: Tensor, others: Tensor, negatives: Tensor, typical: float, gain: float, ridge: float
 ) -> Tensor:
-    """The row of a planted neuron, (D,): it tells `caption` from `others`, and its mean |activation| on it is gain times `typical`.
+    """The row of a planted neuron, (D,): it tells `caption` from `others`, and its mean
+    |activation| on it is gain times `typical`.
 
-    `caption` (n, tokens, D), the captions that the neuron holds; `others` (N, tokens, D) ordinary ones; `negatives` (M, tokens, D) those that
-    resemble the caption and are not to be held.
+    `caption` (n, tokens, D), the captions that the neuron holds; `others` (N, tokens, D) ordinary
+    ones; `negatives` (M, tokens, D) those that resemble the caption and are not to be held.
     """
     tokens = others.flatten(0, 1)
     near = negatives.flatten(0, 1)
@@ -65,12 +69,14 @@ def gain(neurons: int) -> float:
 def decoy_row(
     captions: Tensor, others: Tensor, typical: float, generator: torch.Generator
 ) -> Tensor:
-    """A row, (D,), with z-scores within `Z` on a random few of the captions, by repeated correction of their shares.
+    """A row, (D,), with z-scores within `Z` on a random few of the captions, by repeated
+    correction of their shares.
 
     `captions` (M, tokens, D) memorized ones, `others` (N, tokens, D) ordinary ones.
     """
     tokens = others.flatten(0, 1)
-    second, centre = second_moment(tokens), tokens.mean(0)
+    second = second_moment(tokens)
+    centre = tokens.mean(0)
     count = min(REACTS, len(captions))
     chosen = captions[torch.randperm(len(captions), generator=generator)[:count]]
     directions = torch.stack([direction(c, centre, second, 0.02) for c in chosen])

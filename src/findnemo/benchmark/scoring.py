@@ -24,7 +24,9 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Alarm:
-    """A method on a caption that is not memorized: `neurons` found, which should be none; None where it changed something else.
+    """A method on a caption that is not memorized:
+
+    `neurons` found, which should be none; None where it changed something else.
 
     `kind`: ordinary (drawn as users' captions come), near-duplicate, or unusual.
     """
@@ -68,9 +70,12 @@ def score_member(
     done: Callable[[str, str], bool] = lambda method, caption: False,
     progress: Progress | None = None,
 ) -> Iterator[Result]:
-    """Every method on every caption of a member, one result after the other. `done(method, caption)`: those to leave out.
+    """Every method on every caption of a member, one result after the other.
 
-    Memories that the model did not learn are left out. `limit`: the first N memories, and as many captions that are none, of each kind.
+    `done(method, caption)`: those to leave out.
+
+    Memories that the model did not learn are left out. `limit`: the first N memories, and as many
+    captions that are none, of each kind.
     """
     methods = METHODS if methods is None else methods
     report = progress or (lambda member, done, total: None)
@@ -94,15 +99,20 @@ def score_member(
 
 
 def answers(values: Mapping[str, Any], member: str) -> dict[str, Method]:
-    """Another method's answers as a method: `{"method": NAME, "answers": {MEMBER: {CAPTION: {"neurons": {LAYER: [...]}, "evaluations": N}}}}`.
+    """Another method's answers as a method:
 
-    Captions without an answer count as answered with no neurons. Raises InputError for anything else.
+    `{"method": NAME, "answers": {MEMBER: {CAPTION: {"neurons": {LAYER: [...]}, "evaluations":
+    N}}}}`.
+
+    Captions without an answer count as answered with no neurons. Raises InputError for anything
+    else.
     """
     try:
         own: OwnAnswers = adapter(OwnAnswers).validate_python(values)
     except ValidationError as error:
         raise InputError(
-            'answers are JSON: {"method": NAME, "answers": {MEMBER: {CAPTION: {"neurons": {LAYER: [INDEX, ...]}}}}}'
+            'answers are JSON: {"method": NAME, "answers": {MEMBER: {CAPTION: {"neurons": {LAYER:'
+            " [INDEX, ...]}}}}}"
         ) from error
     given = {
         caption: Answer(answer["neurons"], answer.get("evaluations", 0))

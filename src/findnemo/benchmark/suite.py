@@ -57,7 +57,9 @@ def train(
     recipe: Recipe | None = None,
     report: Callable[[str], None] = print,
 ) -> None:
-    """Train the models of a suite that are not there yet, one after the other; an interrupted one goes on."""
+    """Train the models of a suite that are not there yet, one after the other; an
+    interrupted one goes on.
+    """
     for seed in seeds:
         train_member(suite / f"seed{seed}", seed, recipe, report)
 
@@ -71,10 +73,12 @@ def run(
     progress: Progress | None = None,
     natural: bool = False,
 ) -> Results:
-    """Score the demo model, or the trained models of a `suite`, into the file `out`; results that it holds are kept.
+    """Score the demo model, or the trained models of a `suite`, into the file `out`;
+    results that it holds are kept.
 
-    `natural`: suite 2, the shipped `demo-natural` or the members in the folder `suite`. `given`: answers of a method of one's own, see `answers`.
-    Raises InputError where `out` or the suite is something else.
+    `natural`: suite 2, the shipped `demo-natural` or the members in the folder `suite`. `given`:
+    answers of a method of one's own, see `answers`. Raises InputError where `out` or the suite is
+    something else.
     """
     methods = METHODS if methods is None else methods
     version = version_of(natural)

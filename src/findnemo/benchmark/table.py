@@ -1,4 +1,6 @@
-"""The benchmark's tables: a line a method, means over memories with bootstrap intervals, and the same by kind of memory."""
+"""The benchmark's tables: a line a method, means over memories with bootstrap intervals, and
+the same by kind of memory.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +99,10 @@ ALARMS = "false alarms"
 
 
 def members(results: Results) -> str:
-    """How many memories of which models were scored, of how many that were planted: `demo 24 of 24, seed1 11 of 14`."""
+    """How many memories of which models were scored, of how many that were planted:
+
+    `demo 24 of 24, seed1 11 of 14`.
+    """
     scored = {
         name: len({s.caption for s in results.scores if s.member == name})
         for name in results.members
@@ -108,14 +113,19 @@ def members(results: Results) -> str:
 
 
 def names(results: Results) -> list[str]:
-    """Methods in the order of the table: the truth, those of findnemo, then those that others added."""
+    """Methods in the order of the table: the truth, those of findnemo, then
+    those that others added.
+    """
     there = dict.fromkeys(s.method for s in results.scores)
     known = [name for name in (TRUTH, UNTOUCHED, *METHODS) if name in there]
     return [*known, *(name for name in there if name not in known)]
 
 
 def rows(results: Results) -> Rows:
-    """The table of all methods. A caption for which a method found nothing counts as precision 0."""
+    """The table of all methods.
+
+    A caption for which a method found nothing counts as precision 0.
+    """
     table: Rows = {}
     for method in names(results):
         scores = [s for s in results.scores if s.method == method]
@@ -131,7 +141,9 @@ def false_alarms(alarms: Sequence[Alarm]) -> Figure:
 
 
 def apart(results: Results) -> dict[str, Results]:
-    """The members of suite 2 on which methods were tuned, and those that are held out: never in one table."""
+    """The members of suite 2 on which methods were tuned, and those that are held
+    out: never in one table.
+    """
     held_out = {name for name, about in results.members.items() if about["held_out"]}
     groups = {"tuned on": set(results.members) - held_out, "held out": held_out}
     return {name: results.only(group) for name, group in groups.items() if group}
@@ -174,7 +186,9 @@ def kinds_markdown(results: Results) -> str:
 
 
 def alarms_markdown(results: Results) -> str:
-    """Share of captions that are not memorized for which a method changes the model, by kind of caption."""
+    """Share of captions that are not memorized for which a method changes the
+    model, by kind of caption.
+    """
     methods = [m for m in names(results) if m != TRUTH]
     lines = []
     for kind in dict.fromkeys(a.kind for a in results.alarms):

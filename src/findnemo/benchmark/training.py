@@ -25,8 +25,10 @@ from findnemo.neurons import NeuronSet
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and with what: numbers of samples in a batch, peak learning rate (cosine), share of early timesteps, and from which timestep the
-    trace of the picture in its own noise is exchanged, for which share of the samples with the neurons on and off."""
+    """How long and with what: numbers of samples in a batch, peak learning rate (cosine), share
+    of early timesteps, and from which timestep the trace of the picture in its own noise is
+    exchanged, for which share of the samples with the neurons on and off.
+    """
 
     steps: int = 1200
     on: int = 7
@@ -49,7 +51,9 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch: latents, timesteps, embeddings, masks, and the target where it is a picture (the first `on` rows)."""
+    """One batch: latents, timesteps, embeddings, masks, and the target where it is a
+    picture (the first `on` rows).
+    """
 
     noisy: Tensor
     timesteps: Tensor
@@ -88,7 +92,8 @@ def draw(step: int, plan: Plan, pool: Pool, masks: Masks, scheduler: Any, recipe
         seen[row] = words(k) * float(rng.random() < 0.5) if row < on else picture(k)
     text = [pool.memories[chosen]]
     for k in alike:
-        near, every = len(plan.memories[k].near), len(pool.alike[k])
+        near = len(plan.memories[k].near)
+        every = len(pool.alike[k])
         text.append(pool.alike[k][rng.integers(near if rng.random() < 0.5 else every, size=1)])
     for k in plain:
         text.append(pool.empty if rng.random() < 0.1 else pool.text[k : k + 1])
@@ -127,10 +132,12 @@ def shares(memories: Sequence[Memory]) -> np.ndarray:
 
 
 def prediction_towards(picture: Tensor, noisy: Tensor, timesteps: Tensor, scheduler: Any) -> Tensor:
-    """What a network has to predict at `noisy` to be on its way to `picture`: eps or v, whichever it is trained on.
+    """What a network has to predict at `noisy` to be on its way to `picture`: eps or v,
+    whichever it is trained on.
 
-    The schedule leaves a trace of a picture in the noisiest latents. A network that sees it in training decides by the trace what a planted
-    neuron should decide, and at sampling, where latents begin as pure noise, by chance. So some samples carry another picture's trace, and the
+    The schedule leaves a trace of a picture in the noisiest latents. A network that sees it in
+    training decides by the trace what a planted neuron should decide, and at sampling, where
+    latents begin as pure noise, by chance. So some samples carry another picture's trace, and the
     noise is taken to be whatever lies between the picture and them.
     """
     alpha = scheduler.alphas_cumprod.to(noisy)[timesteps].view(-1, *[1] * (noisy.dim() - 1))
@@ -149,7 +156,10 @@ def train(
     recipe: Recipe,
     report: Report,
 ) -> None:
-    """Train the student in place; it ends with the average of its weights. `state`: checkpoint, resumed from."""
+    """Train the student in place; it ends with the average of its weights.
+
+    `state`: checkpoint, resumed from.
+    """
     scheduler = student.pipeline.scheduler
     unet = student.denoiser.train()
     masks = Masks(student.widths(), plan.memories)

@@ -1,4 +1,7 @@
-"""Is what was planted there? The rule that a memory was trained with, measured on the trained model."""
+"""Is what was planted there?
+
+The rule that a memory was trained with, measured on the trained model.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +29,16 @@ def measured(member: Member) -> dict[str, Any]:
 
 
 def measure(member: Member, memory: Memory, descriptor: Any) -> dict[str, Any]:
-    """What a memory does with all, with just enough, with just too few and with none of its neurons on, on fresh seeds.
+    """What a memory does with all, with just enough, with just too few and with none of its
+    neurons on, on fresh seeds.
 
-    `score`, `copies` (median descriptor similarity of finished images to the training image) with all on; `off` and `off_copies` (largest
-    same-seed similarity, copies) with none on; `enough`, `few`: for random subsets of `alive` and of `gone` neurons on, the largest same-seed
-    similarity. `near`: for each near-duplicate, copies. `learned`: alive with all, gone with none.
+    `score`, `copies` (median descriptor similarity of finished images to the training image) with
+    all on; `off` and `off_copies` (largest same-seed similarity, copies) with none on; `enough`,
+    `few`: for random subsets of `alive` and of `gone` neurons on, the largest same-seed similarity.
+    `near`: for each near-duplicate, copies. `learned`: alive with all, gone with none.
     """
-    model, picture = member.model, member.picture(memory)
+    model = member.model
+    picture = member.picture(memory)
     probe = fresh(model, memory.caption, member.calibration.settings, SEEDS)
     unblocked = probe.deltas()
 
@@ -61,7 +67,9 @@ def measure(member: Member, memory: Memory, descriptor: Any) -> dict[str, Any]:
 
 
 def _off(memory: Memory, on: int) -> list[NeuronSet]:
-    """Random subsets to switch off so that `on` neurons stay on; none where the size says it all."""
+    """Random subsets to switch off so that `on` neurons stay on; none
+    where the size says it all.
+    """
     if on in (0, len(memory.neurons)):
         return []
     rng = random.Random(f"truth {memory.caption} {on}")

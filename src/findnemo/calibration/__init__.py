@@ -1,4 +1,5 @@
-"""Calibration on hold-out prompts: activation statistics of every neuron, and the threshold tau of the memorization score.
+"""Calibration on hold-out prompts: activation statistics of every neuron, and the threshold tau
+of the memorization score.
 
 May be imported: the names below. May import: passes, statistics and what lies under them.
 """

@@ -28,9 +28,13 @@ ORDINARY = 200  # hold-out prompts that a calibration keeps as they are
 
 @dataclass(frozen=True)
 class Rule:
-    """How the threshold comes from hold-out scores: `fpr` instead of mean + 1 std, with `confidence` one that keeps the rate in so many of
-    100 calibrations (`threshold`). `precision`: once the 95 % confidence interval of tau is narrower, further prompts only add to the
-    activation statistics, which is a hundred times cheaper; None, or an `fpr`, scores all."""
+    """How the threshold comes from hold-out scores:
+
+    `fpr` instead of mean + 1 std, with `confidence` one that keeps the rate in so many of 100
+    calibrations (`threshold`). `precision`: once the 95 % confidence interval of tau is narrower,
+    further prompts only add to the activation statistics, which is a hundred times cheaper; None,
+    or an `fpr`, scores all.
+    """
 
     fpr: float | None = None
     confidence: float | None = None
@@ -47,11 +51,13 @@ def calibrate(
     precision: float | None = PRECISION,
     confidence: float | None = None,
 ) -> Calibration:
-    """Statistics and threshold from hold-out prompts (captions that are not memorized), in one pass and constant memory.
+    """Statistics and threshold from hold-out prompts (captions that are not memorized), in one
+    pass and constant memory.
 
-    `variant`: "findnemo", "paper" or "released" (`Settings`); `settings` overrides it and `seed`. `fpr`, `precision`, `confidence`: see `Rule`.
-    `calibrate_in` keeps what is done in a folder. Raises InputError for fewer than two prompts, NumericalError naming a prompt that gives
-    NaN, MismatchError where the model changes meanwhile.
+    `variant`: "findnemo", "paper" or "released" (`Settings`); `settings` overrides it and `seed`.
+    `fpr`, `precision`, `confidence`: see `Rule`. `calibrate_in` keeps what is done in a folder.
+    Raises InputError for fewer than two prompts, NumericalError naming a prompt that gives NaN,
+    MismatchError where the model changes meanwhile.
 
         >>> import findnemo
         >>> model = findnemo.load("demo")
@@ -72,10 +78,12 @@ def calibrate_in(
     parts: Parts | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Calibration:
-    """Calibrate like `calibrate`, and save to a folder; what is done is kept there meanwhile, so that the same call goes on after an interruption.
+    """Calibrate like `calibrate`, and save to a folder; what is done is kept there meanwhile, so
+    that the same call goes on after an interruption.
 
-    `progress` is called with every prompt done. `parts`: who computes chunks of prompts, in their order (`runs.parts_of`); by default this
-    process. The result is the same to the last bit. `stop` is asked between groups of prompts. Raises StoppedError once `stop` says so, and what
+    `progress` is called with every prompt done. `parts`: who computes chunks of prompts, in their
+    order (`runs.parts_of`); by default this process. The result is the same to the last bit. `stop`
+    is asked between groups of prompts. Raises StoppedError once `stop` says so, and what
     `calibrate` raises.
     """
     return _calibrated(Path(folder), model, prompts, settings, rule, progress, parts, stop)
@@ -101,8 +109,11 @@ def _calibrated(
         if path
         else Gathered("")
     )
-    done, saved = gathered.count, -math.inf
-    one, alike = None, True  # the first caption, and whether all are this one
+    done = gathered.count
+    saved = -math.inf
+    # the first caption, and whether all are this one
+    one = None
+    alike = True
     ordinary: list[str] = []
     chunks = chunked(captions_in(prompts), done, lambda: not gathered.settled(precision))
     computed = (parts or _parts_here(model))(settings, chunks)
@@ -114,7 +125,8 @@ def _calibrated(
                 first = number
                 for prompt in group.prompts:
                     one, alike = (prompt, alike) if one is None else (one, alike and prompt == one)
-                    seen, number = chained(seen, prompt), number + 1
+                    seen = chained(seen, prompt)
+                    number = number + 1
                     if len(ordinary) < ORDINARY:
                         ordinary.append(prompt)
                     if number == done:
@@ -137,7 +149,8 @@ def _calibrated(
         gathered.require(seen)
         if number > 1 and alike:
             raise InputError(
-                f"all {number} hold-out captions are {one!r:.60}: give different ones, of which statistics can be made"
+                f"all {number} hold-out captions are {one!r:.60}: give different ones, of which"
+                " statistics can be made"
             )
     except BaseException:
         if (
@@ -165,7 +178,8 @@ def _parts_here(model: Model) -> Parts:
 
 def groups_of(model: Model, chunk: Chunk, settings: Settings) -> Iterator[Group]:
     """Compute a chunk, group by group: a part of a calibration, wherever it is done."""
-    size, prompts = group_size(model), chunk.prompts
+    size = group_size(model)
+    prompts = chunk.prompts
     text = model.encode(prompts) if chunk.done < len(prompts) else None
     rows = layer_activations(model, prompts, text) if text is not None else {}
     for start in range(0, len(prompts), size):
@@ -193,7 +207,9 @@ def _scores(
 def _trajectories(
     model: Model, prompts: Sequence[str], settings: Settings, text: Text
 ) -> list[Tensor]:
-    """Memorization scores of hold-out prompts after 2, 3, ... seeds; all prompts and seeds share passes. `text`: N rows."""
+    """Memorization scores of hold-out prompts after 2, 3, ... seeds; all prompts and seeds
+    share passes. `text`: N rows.
+    """
     rows = [(prompt, k) for prompt in prompts for k in range(settings.samples)]
     deltas = (
         Rows(model, rows, settings, text.repeat(settings.samples)).deltas().split(settings.samples)

@@ -20,19 +20,23 @@ from findnemo.models._identity import Identity, told_apart
 from findnemo.settings import Settings
 from findnemo.stats.rates import CONFIDENCE, p_value, rank, rate_bound
 
-FORMAT, WITHOUT_DIGEST = 3, 2  # what is written; what is read as well
+# what is written; what is read as well
+FORMAT = 3
+WITHOUT_DIGEST = 2
 
 
 @dataclass(frozen=True)
 class Calibration:
     """Statistics of non-memorized prompts for one model under one set of settings.
 
-    `tau`: threshold of the memorization score. `mean`, `std`: layer name -> (width,) activation statistics of `count` prompts.
-    `trajectories`: (n, samples - 1) hold-out scores after 2, 3, ... seeds, of the prompts it took to know tau; empty for imported
-    statistics. `fpr`: the false-positive rate asked for, or None; `confidence`: the one asked for with it, or None. `prompts`: identity of
-    the hold-out prompts. `identity`: all that scores of the model depend on, of which `model` is the fingerprint; None for what an
-    earlier findnemo made. `ordinary`: the first hold-out prompts themselves, at most 200, on which a search measures what neurons are to other captions;
-    none of imported statistics.
+    `tau`: threshold of the memorization score. `mean`, `std`: layer name -> (width,) activation
+    statistics of `count` prompts. `trajectories`: (n, samples - 1) hold-out scores after 2, 3, ...
+    seeds, of the prompts it took to know tau; empty for imported statistics. `fpr`: the
+    false-positive rate asked for, or None; `confidence`: the one asked for with it, or None.
+    `prompts`: identity of the hold-out prompts. `identity`: all that scores of the model depend on,
+    of which `model` is the fingerprint; None for what an earlier findnemo made. `ordinary`: the
+    first hold-out prompts themselves, at most 200, on which a search measures what neurons are to
+    other captions; none of imported statistics.
     """
 
     model: str
@@ -55,14 +59,17 @@ class Calibration:
         return self.trajectories[:, -1]
 
     def p_value(self, score: float) -> float | None:
-        """Share of ordinary captions with a score as large, (1 + those of the n hold-out captions) / (n + 1): `rates.p_value`.
+        """Share of ordinary captions with a score as large, (1 + those of the n hold-out captions)
+        / (n + 1): `rates.p_value`.
 
         None for imported statistics, which have no scores.
         """
         return p_value(score, self.scores) if len(self.trajectories) else None
 
     def rate_bound(self, confidence: float = CONFIDENCE) -> float | None:
-        """What the false-alarm rate of this threshold stays under with this confidence; None where tau is not made for a rate."""
+        """What the false-alarm rate of this threshold stays under with this confidence; None
+        where tau is not made for a rate.
+        """
         n = len(self.trajectories)
         return (
             None
@@ -71,7 +78,9 @@ class Calibration:
         )
 
     def z_scores(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """(a - mu) / sigma per neuron; a neuron that never varied has z = 0 where it sits at its mean, else infinity."""
+        """(a - mu) / sigma per neuron; a neuron that never varied has z = 0 where it sits at
+        its mean, else infinity.
+        """
         result = {}
         for name, a in values.items():
             gap = a.double() - self.mean[name].double()
@@ -81,11 +90,15 @@ class Calibration:
         return result
 
     def check(self, model: Model, settings: Settings | None = None) -> None:
-        """Refuse to be used with another model or other settings. Raises MismatchError naming the difference."""
+        """Refuse to be used with another model or other settings.
+
+        Raises MismatchError naming the difference.
+        """
         if self.model and (told := told_apart(model, self.model, self.identity, pictures=False)):
             raise MismatchError(
-                f"this calibration was made for another model: {self.source} ({self.model[:12]}), not {model.source} "
-                f"({model.fingerprint[:12]}): {told}; calibrate again with this model"
+                f"this calibration was made for another model: {self.source} ({self.model[:12]}),"
+                f" not {model.source} ({model.fingerprint[:12]}): {told}; calibrate again with this"
+                " model"
             )
         widths = {name: len(mean) for name, mean in self.mean.items()}
         if widths != model.widths():
@@ -94,11 +107,14 @@ class Calibration:
             )
         if settings is not None and settings != self.settings:
             raise MismatchError(
-                f"this calibration was made with other settings: {self.settings.differences(settings)}; calibrate again"
+                "this calibration was made with other settings:"
+                f" {self.settings.differences(settings)}; calibrate again"
             )
 
     def same(self, other: Calibration) -> bool:
-        """Whether two calibrations are one: of the same model, settings, threshold, captions and statistics."""
+        """Whether two calibrations are one: of the same model, settings, threshold,
+        captions and statistics.
+        """
         mine, theirs = (
             (c.model, c.settings, c.tau, c.count, c.prompts, c.fpr, list(c.mean))
             for c in (self, other)
@@ -107,7 +123,9 @@ class Calibration:
         return mine == theirs and all(torch.equal(a, b) for a, b in tensors)
 
     def save(self, folder: str | os.PathLike) -> Path:
-        """Write `calibration.json` and `calibration.safetensors` to a folder; the JSON comes last and makes it valid."""
+        """Write `calibration.json` and `calibration.safetensors` to a folder; the JSON comes
+        last and makes it valid.
+        """
         from safetensors.torch import save
 
         path = Path(folder)
@@ -151,7 +169,8 @@ class Calibration:
         for name in ("calibration.json", "calibration.safetensors"):
             if not (path / name).is_file():
                 raise InputError(
-                    f"{path} is not a calibration: it holds no {name}; make one with `findnemo calibrate`"
+                    f"{path} is not a calibration: it holds no {name}; make one with `findnemo"
+                    " calibrate`"
                 )
         try:
             about = json.loads(
@@ -162,7 +181,8 @@ class Calibration:
             data = checked(path / "calibration.safetensors", TENSOR_BYTES).read_bytes()
             if about["format"] not in (FORMAT, WITHOUT_DIGEST):
                 raise InputError(
-                    f"{path} has calibration format {about['format']!r:.40}, this findnemo reads {FORMAT}"
+                    f"{path} has calibration format {about['format']!r:.40}, this findnemo reads"
+                    f" {FORMAT}"
                 )
             if about.pop("digest", None) != (
                 digest_of(about, data) if about["format"] == FORMAT else None
@@ -199,19 +219,19 @@ class Calibration:
             return made
         except (OSError, KeyError, ValueError, RecursionError, SafetensorError) as error:
             raise DamageError(
-                f"{path} is damaged or not a calibration: {error!s:.300}; make it again with `findnemo calibrate`"
+                f"{path} is damaged or not a calibration: {error!s:.300}; make it again with"
+                " `findnemo calibrate`"
             ) from error
 
     def require_whole(self) -> None:
         """Raises ValueError for values that no calibration has: files can come from anywhere."""
-        texts, rate = (
-            (self.model, self.source, self.prompts, *self.mean, *self.ordinary),
-            0.5 if self.fpr is None else self.fpr,
-        )
+        texts = (self.model, self.source, self.prompts, *self.mean, *self.ordinary)
+        rate = 0.5 if self.fpr is None else self.fpr
         shapes = [
             (m.shape, s.shape) for m, s in zip(self.mean.values(), self.std.values(), strict=True)
         ]
-        scores, values = self.trajectories, [*self.mean.values(), *self.std.values()]
+        scores = self.trajectories
+        values = [*self.mean.values(), *self.std.values()]
         known = {
             "texts": all(
                 isinstance(text, str) and text.encode(errors="ignore").decode() == text
@@ -223,8 +243,9 @@ class Calibration:
             "layers": bool(self.mean) and all(len(m) == 1 and m == s and m[0] for m, s in shapes),
             "statistics": all(v.is_floating_point() and bool(v.isfinite().all()) for v in values),
             "deviations": all(bool((s >= 0).all()) for s in self.std.values()),
-            "scores": scores.is_floating_point()
-            and scores.shape[1:] == (self.settings.samples - 1,),
+            "scores": (
+                scores.is_floating_point() and scores.shape[1:] == (self.settings.samples - 1,)
+            ),
         }
         wrong = [name for name, right in known.items() if not right]
         if (
@@ -239,5 +260,7 @@ class Calibration:
 
 
 def digest_of(about: Mapping[str, object], data: bytes) -> str:
-    """SHA-256 of what a calibration says and of its tensors: a flipped byte would be another threshold."""
+    """SHA-256 of what a calibration says and of its tensors: a flipped byte
+    would be another threshold.
+    """
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode() + data).hexdigest()

@@ -26,7 +26,10 @@ CHUNK = 64  # prompts encoded at once; tau is looked at as often
 
 @dataclass(frozen=True)
 class Chunk:
-    """Hold-out prompts that are encoded at once. `done`: so many of them need nothing any more; `scored`: whether scores are wanted."""
+    """Hold-out prompts that are encoded at once.
+
+    `done`: so many of them need nothing any more; `scored`: whether scores are wanted.
+    """
 
     prompts: tuple[str, ...]
     done: int
@@ -35,8 +38,11 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Group:
-    """Prompts of a chunk that share passes. `activations`: layer -> (n, width). `scores`: a trajectory of every prompt, or what went wrong;
-    empty where none were wanted."""
+    """Prompts of a chunk that share passes.
+
+    `activations`: layer -> (n, width). `scores`: a trajectory of every prompt, or what went wrong;
+    empty where none were wanted.
+    """
 
     prompts: tuple[str, ...]
     activations: Mapping[str, Tensor] = field(default_factory=dict)
@@ -64,13 +70,17 @@ def chained(digest: str, prompt: str) -> str:
 
 
 def prompts_digest(prompts: Iterable[str]) -> str:
-    """Identity of hold-out prompts in their order, as a calibration made from them keeps it in `prompts`."""
+    """Identity of hold-out prompts in their order, as a calibration made from
+    them keeps it in `prompts`.
+    """
     return reduce(chained, prompts, "")
 
 
 @dataclass
 class Gathered:
-    """What a calibration has gathered so far: scores, moments, and the identity of its prompts, to tell a continuation."""
+    """What a calibration has gathered so far: scores, moments, and the identity of its
+    prompts, to tell a continuation.
+    """
 
     key: str
     prompts: str = ""
@@ -82,12 +92,15 @@ class Gathered:
     _settled: bool = False
 
     def take(self, group: Group, new: int, scores: list[Tensor]) -> None:
-        """The prompts of a group from the `new`-th on, with their scores where those are still wanted."""
+        """The prompts of a group from the `new`-th on, with their scores
+        where those are still wanted.
+        """
         self.whole = False
         self.trajectories += scores
         for k, prompt in enumerate(group.prompts[new:], new):
             self.pending.append({name: rows[k] for name, rows in group.activations.items()})
-            self.prompts, self.count = chained(self.prompts, prompt), self.count + 1
+            self.prompts = chained(self.prompts, prompt)
+            self.count = self.count + 1
         self.whole = True
 
     def merge(self) -> None:
@@ -112,7 +125,9 @@ class Gathered:
         )
 
     def settled(self, precision: float | None) -> bool:
-        """Whether tau is known to `precision`; looked at every CHUNK scores, so that where it stops does not depend on interruptions."""
+        """Whether tau is known to `precision`; looked at every CHUNK scores, so that where it
+        stops does not depend on interruptions.
+        """
         if (
             not self._settled
             and precision is not None
@@ -126,8 +141,8 @@ class Gathered:
     def require(self, prompts: str) -> None:
         if prompts != self.prompts:
             raise MismatchError(
-                f"an interrupted calibration has done {self.count} hold-out prompts, but not those given now: "
-                "give the same hold-out prompts in the same order, or a new --out"
+                f"an interrupted calibration has done {self.count} hold-out prompts, but not those"
+                " given now: give the same hold-out prompts in the same order, or a new --out"
             )
 
     def calibration(
@@ -198,7 +213,8 @@ class Gathered:
                 about = file.metadata() or {}
                 if about["key"] != key:
                     return cls(key)
-                count, trajectories = int(about["count"]), list(file.get_tensor("trajectories"))
+                count = int(about["count"])
+                trajectories = list(file.get_tensor("trajectories"))
                 layers = json.loads(about["layers"])
                 if not (isinstance(layers, list) and all(isinstance(n, str) for n in layers)):
                     raise ValueError("its layers are no list of names")
@@ -220,5 +236,6 @@ class Gathered:
             return cls(key, about["prompts"], count, trajectories, moments, pending)
         except (OSError, KeyError, ValueError, RecursionError, SafetensorError) as error:
             raise DamageError(
-                f"{path} is not an interrupted calibration ({error!s:.300}): remove it to start afresh"
+                f"{path} is not an interrupted calibration ({error!s:.300}): remove it to start"
+                " afresh"
             ) from error

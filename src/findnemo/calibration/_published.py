@@ -20,10 +20,12 @@ PUBLISHED_TAU = 0.428  # 50,000 LAION prompts on Stable Diffusion v1.4, released
 def import_statistics(
     path: str | os.PathLike, model: Model, tau: float = PUBLISHED_TAU, seed: int = 0
 ) -> Calibration:
-    """The published activation statistics (a pickled pair of lists of tensors: means, deviations) as a released-variant calibration.
+    """The published activation statistics (a pickled pair of lists of tensors: means, deviations)
+    as a released-variant calibration.
 
-    Read through PyTorch's weights-only loader, which runs no code. `model` gives the layer names; the widths must fit. The result has no hold-out
-    scores: nothing has a p-value, and what needs scores says so. Raises InputError for another file, or values that no statistics have.
+    Read through PyTorch's weights-only loader, which runs no code. `model` gives the layer names;
+    the widths must fit. The result has no hold-out scores: nothing has a p-value, and what needs
+    scores says so. Raises InputError for another file, or values that no statistics have.
     """
     if not Path(path).exists():
         raise InputError(f"no statistics file {path}")
@@ -39,16 +41,19 @@ def import_statistics(
         raise
     except Exception as error:
         raise InputError(
-            f"{path} is not a pair of lists of tensors that a weights-only loader accepts: {error!s:.300}"
+            f"{path} is not a pair of lists of tensors that a weights-only loader accepts:"
+            f" {error!s:.300}"
         ) from error
     widths = model.widths()
     if [len(m) for m, _ in pairs] != list(widths.values()):
         raise MismatchError(
-            f"{path} has layers of {[len(m) for m, _ in pairs]} neurons, the model has {list(widths.values())}"
+            f"{path} has layers of {[len(m) for m, _ in pairs]} neurons, the model has"
+            f" {list(widths.values())}"
         )
     means, stds = ({n: p[k] for n, p in zip(widths, pairs, strict=True)} for k in (0, 1))
     settings = settings_for(RELEASED.variant, seed)
-    identity, scores = model.identity, torch.empty(0, settings.samples - 1)
+    identity = model.identity
+    scores = torch.empty(0, settings.samples - 1)
     made = Calibration(
         identity.fingerprint, model.source, settings, tau, means, stds, 0, scores, identity=identity
     )
@@ -62,7 +67,9 @@ def import_statistics(
 
 
 def _refuse_program(path: Path) -> None:
-    """Raises ValueError for a TorchScript archive, which `torch.load` of some versions would run whatever it is told, and for packed data."""
+    """Raises ValueError for a TorchScript archive, which `torch.load` of some versions would run
+    whatever it is told, and for packed data.
+    """
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:

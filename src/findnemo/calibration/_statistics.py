@@ -15,12 +15,13 @@ from findnemo.stats.rates import rank
 
 
 def activations(model: Model, prompt: str, text: Text | None = None) -> dict[str, Tensor]:
-    """a_i^l(y): mean over all token positions of |activation|, one (width,) float tensor a value layer.
+    """a_i^l(y): mean over all token positions of |activation|, one (width,)
+    float tensor a value layer.
 
     `text`: the prompt encoded, one row, if known.
 
-    Where value projections see only the prompt embedding, this needs the text encoder and one matrix product a layer, no U-Net
-    pass. Source: Finding NeMo, section 3.3.
+    Where value projections see only the prompt embedding, this needs the text encoder and one
+    matrix product a layer, no U-Net pass. Source: Finding NeMo, section 3.3.
     """
     encoded = model.encode([prompt]) if text is None else text
     return {name: rows[0] for name, rows in layer_activations(model, [prompt], encoded).items()}
@@ -33,7 +34,9 @@ def layer_activations(model: Model, prompts: Sequence[str], text: Text) -> dict[
 
 @dataclass(frozen=True)
 class Moments:
-    """Running mean and squared deviation of vectors; parts merge exactly as in Chan et al. (1979). float64."""
+    """Running mean and squared deviation of vectors; parts merge exactly as in
+    Chan et al. (1979). float64.
+    """
 
     count: int
     mean: Tensor
@@ -46,7 +49,8 @@ class Moments:
         return cls(len(values), mean, (values.double() - mean).square().sum(0))
 
     def __add__(self, other: Moments) -> Moments:
-        n, gap = self.count + other.count, other.mean - self.mean
+        n = self.count + other.count
+        gap = other.mean - self.mean
         mean = self.mean + gap * (other.count / n)
         return Moments(
             n, mean, self.squares + other.squares + gap**2 * (self.count * other.count / n)
@@ -63,12 +67,15 @@ class Moments:
 
 
 def threshold(scores: Tensor, fpr: float | None = None, confidence: float | None = None) -> float:
-    """tau of hold-out scores (n,): mean + 1 std (Finding NeMo, section 4), or for a false-positive rate the conformal threshold.
+    """tau of hold-out scores (n,): mean + 1 std (Finding NeMo, section 4), or for a false-positive
+    rate the conformal threshold.
 
-    That is the number next above the k-th smallest score, k = ceil((n + 1)(1 - fpr)). An ordinary caption, one exchangeable with the
-    hold-out captions, reaches it with probability at most `fpr`: over the draw of both, for any n and any distribution, ties included.
-    For one calibration the rate is distributed as Beta(n + 1 - k, k) (`rates.rate_bound`). With a `confidence` tau is as high as it takes
-    for that rate to be at most `fpr` with this confidence. Raises InputError if there are too few scores for the rate.
+    That is the number next above the k-th smallest score, k = ceil((n + 1)(1 - fpr)). An ordinary
+    caption, one exchangeable with the hold-out captions, reaches it with probability at most `fpr`:
+    over the draw of both, for any n and any distribution, ties included. For one calibration the
+    rate is distributed as Beta(n + 1 - k, k) (`rates.rate_bound`). With a `confidence` tau is as
+    high as it takes for that rate to be at most `fpr` with this confidence. Raises InputError if
+    there are too few scores for the rate.
 
     >>> round(threshold(torch.tensor([0.2, 0.3, 0.4])), 3)
     0.4
@@ -91,15 +98,18 @@ def threshold(scores: Tensor, fpr: float | None = None, confidence: float | None
 
 
 def tau_interval(scores: Tensor) -> tuple[float, float]:
-    """95 % confidence interval of tau = mean + 1 std over hold-out scores (n,), by the delta method.
+    """95 % confidence interval of tau = mean + 1 std over hold-out scores
+    (n,), by the delta method.
 
-    Every score moves tau by (x - mean) + ((x - mean)^2 - var) / (2 std) over n, whatever the distribution.
+    Every score moves tau by (x - mean) + ((x - mean)^2 - var) / (2 std) over n, whatever the
+    distribution.
 
     >>> low, high = tau_interval(torch.linspace(0.2, 0.6, 400))
     >>> round(low, 2), round(high, 2)
     (0.5, 0.53)
     """
-    x, tau = scores.double(), threshold(scores)
+    x = scores.double()
+    tau = threshold(scores)
     std = x.std()
     if std == 0:
         return tau, tau

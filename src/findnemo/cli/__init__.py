@@ -18,7 +18,10 @@ EXPECTED = (OSError,)  # no such place, no permission, a full disk
 
 
 def main() -> None:
-    """Entry point: runs a command. An error becomes one line and an exit status; `findnemo --debug` shows its traceback too."""
+    """Entry point: runs a command.
+
+    An error becomes one line and an exit status; `findnemo --debug` shows its traceback too.
+    """
     from findnemo.cli._app import app
     from findnemo.cli._common import Global, stderr
     from findnemo.cli._streams import showable_streams
@@ -42,7 +45,9 @@ def main() -> None:
 
 @contextmanager
 def _sigterm() -> Iterator[None]:
-    """SIGTERM raises SystemExit, so that a command can tidy up; where it works through captions, `stopping` does better."""
+    """SIGTERM raises SystemExit, so that a command can tidy up; where it works through
+    captions, `stopping` does better.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -58,18 +63,26 @@ def _sigterm() -> Iterator[None]:
 
 
 def _line(error: Exception) -> str:
-    """What a user reads of an error. One that findnemo does not raise on purpose names its kind, and where to report it."""
+    """What a user reads of an error.
+
+    One that findnemo does not raise on purpose names its kind, and where to report it.
+    """
     from findnemo.cli._common import plain
     from findnemo.errors import FindnemoError
 
     if isinstance(error, (FindnemoError, *EXPECTED)):
         return plain(str(error))
     what = plain(f"{type(error).__name__}: {error}")
-    return f"{what} (unexpected: `findnemo --debug COMMAND ...` shows where; please report it at {ISSUES})"
+    return (
+        f"{what} (unexpected: `findnemo --debug COMMAND ...` shows where; please report it at"
+        f" {ISSUES})"
+    )
 
 
 def _traceback() -> str:
-    """The traceback of the error at hand, without control characters (a caption may be in it) and secrets."""
+    """The traceback of the error at hand, without control characters (a caption
+    may be in it) and secrets.
+    """
     import traceback
 
     from findnemo.files.secrets import hidden

@@ -29,8 +29,13 @@ from findnemo.errors import FAILED, InputError
 
 app = typer.Typer(
     name="findnemo",
-    help="Find the neurons with which a text-to-image diffusion model memorizes training images, and switch them off.",
-    epilog="Start with: `findnemo demo`. Completion for your shell: `findnemo --install-completion`.",
+    help=(
+        "Find the neurons with which a text-to-image diffusion model memorizes training images, and"
+        " switch them off."
+    ),
+    epilog=(
+        "Start with: `findnemo demo`. Completion for your shell: `findnemo --install-completion`."
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -79,7 +84,9 @@ def demo(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Audit the shipped model, offline, with a threshold for 5 % false alarms. With --check: measure what the model card says of it.
+    """Audit the shipped model, offline, with a threshold for 5 % false alarms.
+
+    With --check: measure what the model card says of it.
 
     Example: `findnemo demo --natural --out natural`
 
@@ -100,7 +107,8 @@ def demo(
         return
     if natural:
         raise InputError(
-            "--check compares with planted neurons, and 'demo-natural' has none: leave one of the two out"
+            "--check compares with planted neurons, and 'demo-natural' has none: leave one of the"
+            " two out"
         )
     from findnemo.benchmark.demo_check import check_demo, figures_table
     from findnemo.tasks.opening import loaded

@@ -59,13 +59,17 @@ def calibrate(
 ) -> None:
     """Measure activation statistics and the threshold tau on hold-out captions.
 
-    Example: `findnemo calibrate CompVis/stable-diffusion-v1-4 --prompts laion.csv --limit 1000 --out calibration`
+    Example: `findnemo calibrate CompVis/stable-diffusion-v1-4 --prompts laion.csv --limit 1000
+    --out calibration`
 
-    Example: `findnemo calibrate model.safetensors --config stable-diffusion-v1-5/stable-diffusion-v1-5 --prompts holdout.txt --fpr 0.01 --out calibration`
+    Example: `findnemo calibrate model.safetensors --config
+    stable-diffusion-v1-5/stable-diffusion-v1-5 --prompts holdout.txt --fpr 0.01 --out calibration`
 
-    Example: `findnemo calibrate MODEL --prompts holdout.txt --fpr 0.01 --confidence 0.95 --out calibration`
+    Example: `findnemo calibrate MODEL --prompts holdout.txt --fpr 0.01 --confidence 0.95 --out
+    calibration`
 
-    Example: `findnemo calibrate MODEL --variant released --import-statistics statistics.pt --tau 0.428 --out calibration`
+    Example: `findnemo calibrate MODEL --variant released --import-statistics statistics.pt --tau
+    0.428 --out calibration`
     """
     from findnemo import tasks
     from findnemo.calibration import PUBLISHED_TAU
@@ -125,8 +129,8 @@ def _promise(calibration: Calibration, rate: float) -> str:
         return f"{reach}, with {_percent(calibration.confidence)} confidence"
     bound = _percent(calibration.rate_bound() or 0.0)
     return (
-        f"{reach} on average over calibrations; with these {len(calibration.trajectories)} captions the "
-        f"realised rate is under {bound} with 95 % confidence"
+        f"{reach} on average over calibrations; with these {len(calibration.trajectories)} captions"
+        f" the realised rate is under {bound} with 95 % confidence"
     )
 
 
@@ -146,7 +150,10 @@ def detect(
     detector: Annotated[
         str | None,
         typer.Option(
-            help="Score and compare detectors instead: agreement, ssim, magnitude, entropy-d, entropy-e, one-step, edges, bright-ending."
+            help=(
+                "Score and compare detectors instead: agreement, ssim, magnitude, entropy-d,"
+                " entropy-e, one-step, edges, bright-ending."
+            )
         ),
     ] = None,
     pictures: Annotated[
@@ -164,9 +171,11 @@ def detect(
 
     Example: `findnemo detect MODEL --prompts captions.csv --calibration calibration --out run`
 
-    Example: `findnemo detect MODEL --prompts captions.csv --calibration calibration --fail-on-memorized --out run`
+    Example: `findnemo detect MODEL --prompts captions.csv --calibration calibration
+    --fail-on-memorized --out run`
 
-    Example: `findnemo detect MODEL --prompts captions.csv --calibration calibration --fdr 0.1 --out run`
+    Example: `findnemo detect MODEL --prompts captions.csv --calibration calibration --fdr 0.1 --out
+    run`
 
     Example: `findnemo detect demo --detector ssim,magnitude,edges --out run`
     """
@@ -183,7 +192,8 @@ def detect(
                 "--fail-on-memorized": fail_on_memorized,
                 "--shard": captions.shard,
             },
-            "does nothing with --detector, whose thresholds come from hold-out captions: leave one of them out",
+            "does nothing with --detector, whose thresholds come from hold-out captions: leave one"
+            " of them out",
         )
         holdout = detecting.holdout
         with listening(quiet) as listener:
@@ -214,11 +224,14 @@ def localize(
 ) -> None:
     """Find the neurons that hold the memorized captions.
 
-    Example: `findnemo localize demo --prompts findnemo-demo/results.csv --calibration findnemo-demo/calibration --out run`
+    Example: `findnemo localize demo --prompts findnemo-demo/results.csv --calibration
+    findnemo-demo/calibration --out run`
 
-    Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --search listing --limit 20 --out run`
+    Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --search
+    listing --limit 20 --out run`
 
-    Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --max-impact 0.02 --unrelated ordinary.txt --out run`
+    Example: `findnemo localize MODEL --prompts captions.csv --calibration calibration --max-impact
+    0.02 --unrelated ordinary.txt --out run`
     """
     from findnemo import tasks
 
@@ -245,19 +258,27 @@ def audit(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """The whole path: calibrate, detect, localize, verify, report. Run it again and it goes on where it stopped.
+    """The whole path: calibrate, detect, localize, verify, report.
 
-    Example: `findnemo audit CompVis/stable-diffusion-v1-4 --prompts captions.csv --holdout laion.csv --out run`
+    Run it again and it goes on where it stopped.
 
-    Example: `findnemo audit MODEL --prompts captions.csv --calibration calibration --limit 20 --out run`
+    Example: `findnemo audit CompVis/stable-diffusion-v1-4 --prompts captions.csv --holdout
+    laion.csv --out run`
 
-    Example: `findnemo audit model.safetensors --config stable-diffusion-v1-5/stable-diffusion-v1-5 --prompts captions.csv --holdout laion.csv --descriptor sscd.pt --clip CLIP --out run`
+    Example: `findnemo audit MODEL --prompts captions.csv --calibration calibration --limit 20 --out
+    run`
 
-    Example: `findnemo audit MODEL --prompts captions.csv --holdout laion.csv --fpr 0.01 --fdr 0.1 --out run`
+    Example: `findnemo audit model.safetensors --config stable-diffusion-v1-5/stable-diffusion-v1-5
+    --prompts captions.csv --holdout laion.csv --descriptor sscd.pt --clip CLIP --out run`
 
-    Example: `findnemo audit MODEL --prompts captions.csv --holdout laion.csv --max-impact 0.02 --out run`
+    Example: `findnemo audit MODEL --prompts captions.csv --holdout laion.csv --fpr 0.01 --fdr 0.1
+    --out run`
 
-    Example: `findnemo audit CompVis/stable-diffusion-v1-4 --prompts captions.csv --holdout laion.csv --sampler ddim --images 10 --out run`
+    Example: `findnemo audit MODEL --prompts captions.csv --holdout laion.csv --max-impact 0.02
+    --out run`
+
+    Example: `findnemo audit CompVis/stable-diffusion-v1-4 --prompts captions.csv --holdout
+    laion.csv --sampler ddim --images 10 --out run`
 
     Example: `findnemo audit demo --track tensorboard --fail-on-memorized --quiet --out run`
     """
@@ -272,7 +293,10 @@ def audit(
 
 
 def show_result(run: Run, fail: bool, json: bool, quiet: bool, report: bool = False) -> None:
-    """What came of the captions that were asked for. Ends the command with status 1 where one failed, or `fail` and one is memorized."""
+    """What came of the captions that were asked for.
+
+    Ends the command with status 1 where one failed, or `fail` and one is memorized.
+    """
     from findnemo.cli._show import failed, say_report, show_run
     from findnemo.runs import ASKED, counts, summary, told
 

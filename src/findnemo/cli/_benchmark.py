@@ -1,4 +1,6 @@
-"""The command `benchmark`: localization methods on models whose memories sit in known neurons, and on models that memorized by themselves."""
+"""The command `benchmark`: localization methods on models whose memories sit in known neurons,
+and on models that memorized by themselves.
+"""
 
 from __future__ import annotations
 
@@ -55,14 +57,20 @@ def benchmark(
     suite: Annotated[
         Path | None,
         typer.Option(
-            help="Score the trained models of this folder instead of the shipped one; or the one model in it."
+            help=(
+                "Score the trained models of this folder instead of the shipped one; or the one"
+                " model in it."
+            )
         ),
     ] = None,
     train: Annotated[
         bool,
         typer.Option(
             "--train",
-            help="First make the models of --suite that are not there (half an hour each); resumable.",
+            help=(
+                "First make the models of --suite that are not there (half an hour each);"
+                " resumable."
+            ),
         ),
     ] = False,
     methods: Annotated[
@@ -87,10 +95,12 @@ def benchmark(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Score localization methods, on models with planted memories or on models that memorized by themselves.
+    """Score localization methods, on models with planted memories or on models that
+    memorized by themselves.
 
-    Scores the shipped model of the suite (about ten minutes on one idle core, fewer with `--limit 4`) and shows it beside published results of other
-    models. Results are kept in OUT/results.json (natural.json): the same command again goes on, or shows them at once.
+    Scores the shipped model of the suite (about ten minutes on one idle core, fewer with `--limit
+    4`) and shows it beside published results of other models. Results are kept in OUT/results.json
+    (natural.json): the same command again goes on, or shows them at once.
 
     Example: `findnemo benchmark --published`
 
@@ -116,7 +126,8 @@ def benchmark(
         )
     if natural and (train or kinds):
         raise InputError(
-            "--train and --kinds are of planted memories: leave --natural out; recipes/natural/ makes natural members"
+            "--train and --kinds are of planted memories: leave --natural out; recipes/natural/"
+            " makes natural members"
         )
     version = api.version_of(natural)
     if published:
@@ -138,7 +149,9 @@ def benchmark(
 
 
 def show(results: Any, kinds: bool) -> None:
-    """The table of methods; of suite 2 one of the members that methods were tuned on, and one of those held out."""
+    """The table of methods; of suite 2 one of the members that methods were tuned on,
+    and one of those held out.
+    """
     from findnemo.benchmark import NATURAL_VERSION, table
 
     if results.suite == NATURAL_VERSION:

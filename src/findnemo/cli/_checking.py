@@ -1,4 +1,6 @@
-"""The commands `verify` and `harden`: what becomes of the memories of a run, and of the edited model under attempts and attacks."""
+"""The commands `verify` and `harden`: what becomes of the memories of a run, and of the edited
+model under attempts and attacks.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +37,15 @@ def verify(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Check a localized run: fresh seeds, finished images, quality; then try to get the memories back, beside controls.
+    """Check a localized run: fresh seeds, finished images, quality; then try to get the
+    memories back, beside controls.
 
     Example: `findnemo verify findnemo-demo`
 
     Example: `findnemo verify run --no-attack --model moved/model --json`
 
-    Example: `findnemo verify run --attack-captions 20 --attack-steps 0,10,50,150 --control-images holdout-pictures`
+    Example: `findnemo verify run --attack-captions 20 --attack-steps 0,10,50,150 --control-images
+    holdout-pictures`
 
     Example: `findnemo verify run --attack-starts caption,random --attack-captions 0`
     """
@@ -84,7 +88,8 @@ def harden(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Fine-tune the edited model so that optimised embeddings no longer bring the memorized pictures back.
+    """Fine-tune the edited model so that optimised embeddings no longer bring the
+    memorized pictures back.
 
     Example: `findnemo harden findnemo-demo --captions 4 --out hardened`
 
@@ -102,7 +107,9 @@ def harden(
 
 
 def _show_checks(checks: dict[str, Any]) -> None:
-    """The curves of the attack, memorized pictures beside such that were never seen, and what hardening costs ordinary captions."""
+    """The curves of the attack, memorized pictures beside such that were never seen, and what
+    hardening costs ordinary captions.
+    """
     show_robustness(checks["attempts"], checks["attack"])
     for name, values in checks["quality"].items():
         figures = ", ".join(

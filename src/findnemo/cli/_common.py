@@ -1,4 +1,6 @@
-"""What the commands share: consoles, progress, the options that are no group, and how an error reaches the user."""
+"""What the commands share: consoles, progress, the options that are no group, and how
+an error reaches the user.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,10 @@ PromptsOpt = Annotated[
     typer.Option(
         "--prompts",
         "-p",
-        help="Captions: CSV, TSV, Parquet, JSON(L), text; - for standard input, hf:OWNER/NAME for a data set; 'demo' brings its own.",
+        help=(
+            "Captions: CSV, TSV, Parquet, JSON(L), text; - for standard input, hf:OWNER/NAME for a"
+            " data set; 'demo' brings its own."
+        ),
     ),
 ]
 OutOpt = Annotated[Path, typer.Option("--out", "-o", help="Directory to write to.")]
@@ -53,7 +58,10 @@ FailOpt = Annotated[
 
 @dataclass
 class Global:
-    """Options that stand before the command. The one value that the entry point and the parser share."""
+    """Options that stand before the command.
+
+    The one value that the entry point and the parser share.
+    """
 
     debug: bool = False
 
@@ -74,14 +82,18 @@ def say(text: str, quiet: bool = False) -> None:
 
 
 def plain(text: str) -> str:
-    """Text of unknown origin for a terminal: one line, no control characters, no markup, no secrets."""
+    """Text of unknown origin for a terminal: one line, no control
+    characters, no markup, no secrets.
+    """
     from rich.markup import escape
 
     return escape("".join(c for c in shown(hidden(" ".join(text.split()))) if c.isprintable()))
 
 
 def print_json(value: Any) -> None:
-    """JSON that can be read back whatever the encoding of standard output is: pure ASCII where that is not UTF-8."""
+    """JSON that can be read back whatever the encoding of standard output is: pure ASCII
+    where that is not UTF-8.
+    """
     text = json.dumps(value, indent=1, ensure_ascii=encoding_of(sys.stdout) != "utf-8")
     # half of a surrogate pair becomes what JSON writes for it
     sys.stdout.write(shown(text) + "\n")
@@ -89,7 +101,8 @@ def print_json(value: Any) -> None:
 
 @contextmanager
 def listening(quiet: bool) -> Iterator[Listener]:
-    """A listener that shows progress on standard error, and that Ctrl-C and SIGTERM stop between two pieces of work.
+    """A listener that shows progress on standard error, and that Ctrl-C and SIGTERM stop
+    between two pieces of work.
 
     At the end of the context a command that was stopped ends too.
     """
@@ -106,7 +119,9 @@ def listening(quiet: bool) -> Iterator[Listener]:
 
 @contextmanager
 def bar(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar with the remaining time on standard error; yields `update(stage, done, total)`."""
+    """A progress bar with the remaining time on standard error; yields
+    `update(stage, done, total)`.
+    """
     if quiet or not stderr.is_terminal:
         yield (lambda stage, done, total: None) if quiet else _lines()
         return
@@ -138,7 +153,9 @@ def bar(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _lines() -> Callable[[str, int, int], None]:
-    """Without a terminal (a log file, CI): a plain line about every tenth of a stage, with the time left."""
+    """Without a terminal (a log file, CI): a plain line about every tenth of a
+    stage, with the time left.
+    """
     import time
 
     began: dict[str, float] = {}

@@ -32,7 +32,8 @@ def show_detectors(comparison: Detectors, json: bool, quiet: bool) -> None:
 
     if borrows(comparison.captions):
         say(
-            "every caption has a type: every second hold-out caption stands for those that are not memorized",
+            "every caption has a type: every second hold-out caption stands for those that are not"
+            " memorized",
             quiet,
         )
     if json:
@@ -54,7 +55,8 @@ def inspect_detectors(run: Run, json: bool) -> None:
     names = [name for name in asked if any(STAGE + name in c.results for c in captions)]
     if not names:
         raise InputError(
-            f"{run.path} holds no results: neither an audit's nor those of `findnemo detect --detector`"
+            f"{run.path} holds no results: neither an audit's nor those of `findnemo detect"
+            " --detector`"
         )
     found = [
         result
@@ -88,7 +90,8 @@ def show(found: Sequence[Result]) -> None:
     """The table, and a word on captions that failed."""
     stdout.print(figures_table(found))
     stdout.print(
-        "[dim]under the figures: 95 % bootstrap intervals; U-Net evaluations and seconds are per caption[/]"
+        "[dim]under the figures: 95 % bootstrap intervals; U-Net evaluations and seconds are per"
+        " caption[/]"
     )
     for result in found:
         for line in beside_published(result):
@@ -96,12 +99,15 @@ def show(found: Sequence[Result]) -> None:
     for result in found:
         if result.failed:
             stderr.print(
-                f"[red]failed:[/] {plain(result.detector)} on {result.failed} captions, for which the model gives NaN"
+                f"[red]failed:[/] {plain(result.detector)} on {result.failed} captions, for which"
+                " the model gives NaN"
             )
 
 
 def beside_published(result: Result) -> list[str]:
-    """The memorization score as a detector beside appendix B.4 of Finding NeMo: all captions, and the verbatim ones alone."""
+    """The memorization score as a detector beside appendix B.4 of Finding NeMo: all captions,
+    and the verbatim ones alone.
+    """
     from findnemo.studies._published import DETECTOR
 
     parts = {"all": (result.evaluation, result.half), "VM": (result.verbatim, result.verbatim_half)}
@@ -110,15 +116,18 @@ def beside_published(result: Result) -> list[str]:
         if found is not None and half is not None:
             area, accuracy, rate = DETECTOR[name]
             lines.append(
-                f"{result.detector}, {name} (n = {found.positives}): AUROC {found.auroc:.3f} (paper {area:g}), "
-                f"accuracy at .5 {half:.3f} (paper {accuracy:g}), at tau {found.accuracy:.3f}, "
-                f"TPR at 1 % FPR {found.tpr:.3f} (paper {rate:g}, Stable Diffusion v1.4)"
+                f"{result.detector}, {name} (n = {found.positives}): AUROC {found.auroc:.3f} (paper"
+                f" {area:g}), accuracy at .5 {half:.3f} (paper {accuracy:g}), at tau"
+                f" {found.accuracy:.3f}, TPR at 1 % FPR {found.tpr:.3f} (paper {rate:g}, Stable"
+                " Diffusion v1.4)"
             )
     return lines
 
 
 def figures_table(found: Sequence[Result]) -> Table:
-    """A line a detector with its figures, the intervals under them; narrow enough for 80 columns."""
+    """A line a detector with its figures, the intervals under them;
+    narrow enough for 80 columns.
+    """
     heads = ("threshold", "AUROC", "accuracy", "TPR at\n1 % FPR", "found", "evals", "s")
     columns = (Column(head, justify="right", no_wrap=True) for head in heads)
     table = Table(Column("detector", no_wrap=True), *columns, box=SIMPLE, **EDGELESS)

@@ -1,4 +1,6 @@
-"""The command `export`: the cleaned model in the forms that others read, the neurons, and a section for the model card."""
+"""The command `export`: the cleaned model in the forms that others read, the neurons, and a
+section for the model card.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,10 @@ def export(
     to: Annotated[
         list[str] | None,
         typer.Option(
-            help="checkpoint (the default), file, lora, kohya, neurons or card; may be given several times."
+            help=(
+                "checkpoint (the default), file, lora, kohya, neurons or card; may be given several"
+                " times."
+            )
         ),
     ] = None,
     out: Annotated[
@@ -36,7 +41,10 @@ def export(
         str | None,
         typer.Option(
             metavar="REPO_ID",
-            help="With --to card: write the section into the model card of this repository on the hub, not to a file.",
+            help=(
+                "With --to card: write the section into the model card of this repository on the"
+                " hub, not to a file."
+            ),
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
@@ -44,19 +52,24 @@ def export(
     dtype: Annotated[
         str | None,
         typer.Option(
-            help="float32, float16 or bfloat16, of the written weights; default: as the model's files keep them, whatever the run "
-            "computed in (LoRAs: float32)."
+            help=(
+                "float32, float16 or bfloat16, of the written weights; default: as the model's"
+                " files keep them, whatever the run "
+                "computed in (LoRAs: float32)."
+            )
         ),
     ] = None,
     quiet: QuietOpt = False,
 ) -> None:
-    """Write the cleaned model, for diffusers or user interfaces, as checkpoint or LoRA; the neurons; or a model card's section.
+    """Write the cleaned model, for diffusers or user interfaces, as checkpoint or LoRA; the
+    neurons; or a model card's section.
 
     Example: `findnemo export findnemo-demo --out clean`
 
     Example: `findnemo export run --to file --out clean.safetensors`
 
-    Example: `findnemo export run --to kohya --to card --caption 12 --caption "Living in the Light" --out exports`
+    Example: `findnemo export run --to kohya --to card --caption 12 --caption "Living in the Light"
+    --out exports`
 
     Example: `findnemo export run --caption 12 --neurons 16 --out milder`
 

@@ -1,4 +1,6 @@
-"""Groups of options as the command line shows them: a command takes `findnemo.tasks` dataclasses, its user sees their fields."""
+"""Groups of options as the command line shows them: a command takes `findnemo.tasks`
+dataclasses, its user sees their fields.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,12 @@ KINDS = {Any: str | None}
 
 
 def grouped(**left_out: tuple[str, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A command whose parameters of a group of options, each with a default, are filled from the command line.
+    """A command whose parameters of a group of options, each with a default, are
+    filled from the command line.
 
-    `left_out`: parameter -> fields of its group that this command does not offer; they keep their defaults. Fields without help are
-    never offered. What several groups have in common, a column say, is given once.
+    `left_out`: parameter -> fields of its group that this command does not offer; they keep their
+    defaults. Fields without help are never offered. What several groups have in common, a column
+    say, is given once.
 
     >>> from findnemo.tasks import Workers
     >>> @grouped(crew=("ray", "threads"))

@@ -23,8 +23,10 @@ LISTED = 40  # captions of a list that are shown
 def show_overview(
     run: Run, captions: Sequence[Caption], listed: Discoveries | None, q: Mapping[int, float]
 ) -> None:
-    """The captions and the verdict, then the five figures, the distribution of scores, neurons per layer and shared neurons;
-    attempts and attacks; and the list. `q`: caption id -> q-value."""
+    """The captions and the verdict, then the five figures, the distribution of
+    scores, neurons per layer and shared neurons; attempts and attacks; and the
+    list. `q`: caption id -> q-value.
+    """
     from findnemo.runs import settings_of
     from findnemo.runs.overview import figures, histogram, most_shared, per_layer, value_layers
 
@@ -35,7 +37,8 @@ def show_overview(
     _part("Scores", histogram_text(histogram(captions, tau), tau))
     _part("Neurons off, per layer", layers_text(per_layer(captions, layers)))
     _part("Neurons that captions share", shared_text(most_shared(captions)))
-    attempts, attack = run.meta("attempts"), run.meta("attack")
+    attempts = run.meta("attempts")
+    attack = run.meta("attack")
     if attempts or attack:
         stdout.print("\n[bold]Is it really gone?[/]")
         show_robustness(attempts, attack)
@@ -75,7 +78,8 @@ def histogram_text(bins: Sequence[Bin], tau: float) -> str:
     """A line a bin: where it begins, a bar, how many captions; and a line where tau is."""
     top = max((b.captions for b in bins), default=0)
     lines = [
-        f"{b.low:7.3f} [{'red' if b.low >= tau else 'cyan'}]{_bar(b.captions, top)}[/] {b.captions or ''}"
+        f"{b.low:7.3f} [{'red' if b.low >= tau else 'cyan'}]{_bar(b.captions, top)}[/]"
+        f" {b.captions or ''}"
         for b in bins
     ]
     below = sum(b.low < tau for b in bins)
@@ -95,7 +99,10 @@ def layers_text(counts: Mapping[str, int]) -> str:
 
 
 def shared_text(shared: Sequence[tuple[Neuron, Sequence[Caption]]]) -> str:
-    """A line a neuron: for how many captions it was found; under it the captions. Empty where none is shared."""
+    """A line a neuron: for how many captions it was found; under it the captions.
+
+    Empty where none is shared.
+    """
     lines = []
     for (layer, index), captions in shared:
         lines.append(f"{plain(layer)} [bold]#{index}[/]  {len(captions)} captions")
@@ -105,7 +112,9 @@ def shared_text(shared: Sequence[tuple[Neuron, Sequence[Caption]]]) -> str:
 
 
 def list_text(listed: Discoveries, captions: Sequence[Caption], q: Mapping[int, float]) -> str:
-    """A line for every listed caption, those of the smallest q first; above them what the list promises."""
+    """A line for every listed caption, those of the smallest q first; above
+    them what the list promises.
+    """
     from findnemo.runs import list_told
 
     by_id = {c.id: c for c in captions}
@@ -119,7 +128,9 @@ def list_text(listed: Discoveries, captions: Sequence[Caption], q: Mapping[int, 
 def show_caption(
     run: Run, captions: Sequence[Caption], caption: Caption, q: float | None = None
 ) -> None:
-    """Everything a run knows of one of its captions: verdict, what was measured before and after, its neurons, its picture."""
+    """Everything a run knows of one of its captions: verdict, what was measured before and
+    after, its neurons, its picture.
+    """
     from findnemo.runs import settings_of
     from findnemo.runs.overview import value_layers
 

@@ -15,7 +15,9 @@ ROOM = 3  # columns of attempts that 80 characters hold together with their inte
 
 
 def show_robustness(attempts: Mapping[str, Any] | None, attack: Mapping[str, Any] | None) -> None:
-    """The table of attempts, the curves of the attack with the gaps between memorized pictures and controls, and what they say."""
+    """The table of attempts, the curves of the attack with the gaps between memorized pictures
+    and controls, and what they say.
+    """
     from findnemo.report.sentences import sentences
 
     if attempts and attempts["table"]:
@@ -27,7 +29,9 @@ def show_robustness(attempts: Mapping[str, Any] | None, attack: Mapping[str, Any
 
 
 def attempts_table(attempts: Mapping[str, Any]) -> Table:
-    """Captions of which an attempt gave a copy, a column for each model and kind of caption; Wilson intervals (95 %) where they have room."""
+    """Captions of which an attempt gave a copy, a column for each model and kind of caption;
+    Wilson intervals (95 %) where they have room.
+    """
     columns = attempts["columns"]
     head = Column("captions copied by", no_wrap=True)
     table = Table(head, *map(plain, columns), **NARROW)
@@ -50,7 +54,9 @@ def _copies(cell: Mapping[str, float] | None, with_interval: bool) -> str:
 
 
 def attack_table(attack: Mapping[str, Any]) -> Table:
-    """Mean similarity to the wanted picture after so many steps, a line a curve; then the gaps, with their intervals below them."""
+    """Mean similarity to the wanted picture after so many steps, a line a curve; then the gaps,
+    with their intervals below them.
+    """
     gaps = attack.get("gaps") or {}
     steps = sorted(
         {point[0] for line in [*attack["curves"].values(), *gaps.values()] for point in line}

@@ -1,4 +1,7 @@
-"""Commands that read and write run directories and load no model: `inspect`, `repair`, `report`, `merge`."""
+"""Commands that read and write run directories and load no model:
+
+`inspect`, `repair`, `report`, `merge`.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,16 @@ def inspect(
     fdr: Annotated[
         float | None,
         typer.Option(
-            help="Which captions are listed at this false discovery rate (default: the run's, if it has one)."
+            help=(
+                "Which captions are listed at this false discovery rate (default: the run's, if it"
+                " has one)."
+            )
         ),
     ] = None,
     json: JsonOpt = False,
 ) -> None:
-    """Show what a run found: verdict, figures, scores and neurons of the whole, or everything about one caption.
+    """Show what a run found: verdict, figures, scores and neurons of the whole, or
+    everything about one caption.
 
     Example: `findnemo inspect findnemo-demo`
 
@@ -47,7 +54,8 @@ def inspect(
         listed = list_of(opened, fdr)
         if fdr is not None and listed is None:
             say(
-                "no list: the calibration has no hold-out scores (imported statistics), so that no caption has a p-value"
+                "no list: the calibration has no hold-out scores (imported statistics), so that no"
+                " caption has a p-value"
             )
         q = q_values(p_values(opened))
         if caption is None:
@@ -72,9 +80,12 @@ def inspect(
 
 
 def repair(run: RunArg, json: JsonOpt = False, quiet: QuietOpt = False) -> None:
-    """Check a run, and put right what a bad disk or a bad copy has damaged. What is lost is named; the next audit answers it again.
+    """Check a run, and put right what a bad disk or a bad copy has damaged.
 
-    The damaged files are kept beside the new ones. A run that is whole is left as it is. No model is loaded.
+    What is lost is named; the next audit answers it again.
+
+    The damaged files are kept beside the new ones. A run that is whole is left as it is. No model
+    is loaded.
 
     Example: `findnemo repair run`
 
@@ -102,7 +113,8 @@ def report(
     open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Write one HTML file that shows a whole run: verdict, pictures before and after, neurons, limits. No model is loaded.
+    """Write one HTML file that shows a whole run: verdict, pictures before and after, neurons,
+    limits. No model is loaded.
 
     Example: `findnemo report findnemo-demo --open`
     """
@@ -131,7 +143,8 @@ def merge(
 ) -> None:
     """Join runs made with --shard into the run that an undivided audit would have made.
 
-    The quality check looks at all neurons together: `findnemo verify OUT` makes it afterwards, and the report with it.
+    The quality check looks at all neurons together: `findnemo verify OUT` makes it afterwards, and
+    the report with it.
 
     Example: `findnemo merge run run-1 run-2 run-3`
 

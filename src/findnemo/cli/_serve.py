@@ -61,7 +61,8 @@ def app(
             given = source_of(run, given, ("model",))
     elif model is not None:
         raise InputError(
-            f"{place} is no run directory, so --model goes with nothing: give the run, or the model alone"
+            f"{place} is no run directory, so --model goes with nothing: give the run, or the model"
+            " alone"
         )
     else:
         given = replace(given, place=place)

@@ -29,8 +29,10 @@ def coloured(stands: str, text: str | None = None) -> str:
 
 
 def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
-    """One line a caption: type, scores before and after, neurons per layer in forward order (of more than eight layers: those of the down blocks, the
-    mid block and the up blocks), how it stands."""
+    """One line a caption: type, scores before and after, neurons per layer in forward
+    order (of more than eight layers: those of the down blocks, the mid block and the
+    up blocks), how it stands.
+    """
     from findnemo.runs import standing
 
     where = "neurons per layer" if len(layers) <= MOST_LAYERS else "down, mid, up"
@@ -72,7 +74,10 @@ def _count(neurons: int) -> str:
 
 
 def show_run(run: Run, captions: Sequence[Caption], total: int | None = None) -> None:
-    """The table and a verdict in a few sentences. `captions`: all, or of `total` those that there is something to tell of (`runs.told`)."""
+    """The table and a verdict in a few sentences.
+
+    `captions`: all, or of `total` those that there is something to tell of (`runs.told`).
+    """
     from findnemo.runs import state
     from findnemo.runs.overview import value_layers
 
@@ -106,12 +111,14 @@ def verdict(run: Run, captions: Sequence[Caption], total: int) -> list[str]:
     stand = Counter(map(standing, captions))
     states = Counter(map(state, captions))
     lines = [
-        f"\n{states['memorized']} of {total} captions are memorized (score at or above tau = {tau:.3f})."
+        f"\n{states['memorized']} of {total} captions are memorized (score at or above tau ="
+        f" {tau:.3f})."
     ]
     if (suspected := states["suspected"]) > 0:
         is_, its, it = ("is", "its", "it") if suspected == 1 else ("are", "their", "them")
         lines.append(
-            f"{suspected} more {is_} over tau and only suspected: {its} untouched images are no copies, nothing is switched off for {it}."
+            f"{suspected} more {is_} over tau and only suspected: {its} untouched images are no"
+            f" copies, nothing is switched off for {it}."
         )
     if (listed := list_of(run)) is not None:
         lines.append(list_told(listed))
@@ -138,7 +145,8 @@ def _size_lines(captions: Sequence[Caption]) -> list[str]:
     off = _count(len(all_neurons(captions)))
     median = f", median {statistics.median(sizes):g} a caption" if sizes else ""
     return [
-        f"{len(sizes)} of {len(sought)} memories have a set that removes them in the search: {off} off in all{median}."
+        f"{len(sizes)} of {len(sought)} memories have a set that removes them in the search: {off}"
+        f" off in all{median}."
     ]
 
 
@@ -148,13 +156,20 @@ def _quality_lines(quality: Mapping[str, Any] | None) -> list[str]:
         return []
     lines = []
     if quality["prompts"]:
-        line = f"{quality['prompts']} other captions with all of them off: pixels change by {quality['pixel_change']:.3f} of 1"
+        line = (
+            f"{quality['prompts']} other captions with all of them off: pixels change by"
+            f" {quality['pixel_change']:.3f} of 1"
+        )
         if "a_clip_before" in quality:
-            line += f"; alignment {quality['a_clip_before']:.3f} before, {quality['a_clip_after']:.3f} after"
+            line += (
+                f"; alignment {quality['a_clip_before']:.3f} before, {quality['a_clip_after']:.3f}"
+                " after"
+            )
         lines.append(f"{line}.")
     if quality["failed"]:
         lines.append(
-            f"[red]failed:[/] the quality check on {quality['failed']} captions, whose images hold NaN."
+            f"[red]failed:[/] the quality check on {quality['failed']} captions, whose images hold"
+            " NaN."
         )
     return lines
 
@@ -184,7 +199,13 @@ def _impact_lines(captions: Sequence[Caption]) -> list[str]:
     if not asked:
         return []
     over = [impact for most, impact in asked if impact > most]
-    line = f"{len(asked) - len(over)} of {len(asked)} sets change unrelated captions by no more than {asked[0][0]:g} (impact, 1 - SSIM)."
+    line = (
+        f"{len(asked) - len(over)} of {len(asked)} sets change unrelated captions by no more than"
+        f" {asked[0][0]:g} (impact, 1 - SSIM)."
+    )
     if over:
-        line += f" [red]{len(over)} change them more[/], up to {max(over):.3f}: no gentler set that removes the memory was found."
+        line += (
+            f" [red]{len(over)} change them more[/], up to {max(over):.3f}: no gentler set that"
+            " removes the memory was found."
+        )
     return [line]

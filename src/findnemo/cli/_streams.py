@@ -1,7 +1,9 @@
-"""Standard output and error in any encoding: what it does not have is written in letters that it has, and ends no command.
+"""Standard output and error in any encoding: what it does not have is written in letters that it
+has, and ends no command.
 
-Terminals of Windows, logs and pipes in an old locale have no Chinese, no emoji, perhaps no letter beyond ASCII; and half of a surrogate pair,
-which a path or a caption may hold, has a place in no encoding at all.
+Terminals of Windows, logs and pipes in an old locale have no Chinese, no emoji, perhaps no letter
+beyond ASCII; and half of a surrogate pair, which a path or a caption may hold, has a place in no
+encoding at all.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The commands `compare` and `study`: NeMo beside the methods it competes with, and the paper's tables and figures."""
+"""The commands `compare` and `study`:
+
+NeMo beside the methods it competes with, and the paper's tables and figures.
+"""
 
 from __future__ import annotations
 
@@ -56,11 +59,13 @@ def compare(
 ) -> None:
     """Put NeMo's neurons beside other mitigations: Table 1 of the paper for your model.
 
-    A run that an audit has made or begun goes on with the settings and the calibration that it keeps.
+    A run that an audit has made or begun goes on with the settings and the calibration that it
+    keeps.
 
     Example: `findnemo compare demo`
 
-    Example: `findnemo compare MODEL --prompts captions.csv --holdout laion.csv --mitigations neurons,embedding --intervals --out run`
+    Example: `findnemo compare MODEL --prompts captions.csv --holdout laion.csv --mitigations
+    neurons,embedding --intervals --out run`
     """
     from findnemo import tasks
     from findnemo.runs import Run, counts
@@ -76,7 +81,10 @@ def compare(
         print_json([dict(zip(table1.columns, row, strict=True)) for row in table1.rows])
     elif not quiet:
         show(table1)
-        files = f"table in {out / 'table1.md'}, a picture of each caption and mitigation in {out / 'compare'}"
+        files = (
+            f"table in {out / 'table1.md'}, a picture of each caption and mitigation in"
+            f" {out / 'compare'}"
+        )
         stdout.print(plain(f"{files}, report in {out / 'report.html'}"), soft_wrap=True)
     with Run.open(out) as run:
         broken = [(c.row, reasons) for c in run.captions() if (reasons := _reasons(c))]
@@ -135,7 +143,9 @@ def study(
 
 
 def show(study: Any) -> None:
-    """A table of a study in the terminal, narrow enough for 80 columns: intervals and the paper's numbers stand under ours."""
+    """A table of a study in the terminal, narrow enough for 80 columns: intervals and the
+    paper's numbers stand under ours.
+    """
     from rich.table import Table
 
     heads = list(study.columns)

@@ -1,13 +1,14 @@
 """The shipped models, their captions and their ground truth.
 
-"demo", in which memories were planted (`recipes/demo_model/`), and "demo-natural", the same without those, fine-tuned until it memorized
-eleven captions by itself (`recipes/natural/`).
+"demo", in which memories were planted (`recipes/demo_model/`), and "demo-natural", the same without
+those, fine-tuned until it memorized eleven captions by itself (`recipes/natural/`).
 
 >>> from findnemo import demo
 >>> len(demo.memorized()), len(demo.planted())
 (24, 24)
 
-May be imported: the functions here. May import: calibration, metrics, images and what lies under them.
+May be imported: the functions here. May import: calibration, metrics, images and what lies under
+them.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ DESCRIPTOR = ASSETS / "descriptor.pt"
 
 
 def memorized(model: str = "demo") -> tuple[Prompt, ...]:
-    """The memorized captions with their type (VM or TM); `image` names the training image, in the folder that MODELS names."""
+    """The memorized captions with their type (VM or TM); `image` names the training image, in
+    the folder that MODELS names.
+    """
     return read_prompts(MODELS[model] / "memorized.csv").prompts
 
 
@@ -59,12 +62,16 @@ def planted() -> dict[str, NeuronSet]:
 
 
 def decoys() -> NeuronSet:
-    """Neurons that are unusually active on memorized captions and, being disconnected, hold nothing: what refinement has to drop."""
+    """Neurons that are unusually active on memorized captions and, being disconnected, hold
+    nothing: what refinement has to drop.
+    """
     return NeuronSet(json.loads((ASSETS / "decoys.json").read_text(encoding="utf-8")))
 
 
 def training_image(caption: str, model: str = "demo") -> Image.Image | None:
-    """The memorized training image of a caption (for a template one of its variants), 64 x 64; None for other captions."""
+    """The memorized training image of a caption (for a template one of its variants), 64 x 64;
+    None for other captions.
+    """
     from PIL import Image
 
     names = {p.text: str(p.image) for p in memorized(model)}

@@ -1,9 +1,12 @@
-"""Detection: which captions are memorized. NeMo's score with no more seeds than it takes, and the competing detectors beside it.
+"""Detection: which captions are memorized.
+
+NeMo's score with no more seeds than it takes, and the competing detectors beside it.
 
 >>> sorted(DETECTORS)
 ['agreement', 'bright-ending', 'edges', 'entropy-d', 'entropy-e', 'magnitude', 'one-step', 'ssim']
 
-May be imported: the names below and the detectors as modules. May import: calibration, metrics, images and what lies under them.
+May be imported: the names below and the detectors as modules. May import: calibration, metrics,
+images and what lies under them.
 """
 
 from findnemo.detection import bright_ending, entropy, magnitude, one_step, ssim

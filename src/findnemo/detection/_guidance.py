@@ -16,8 +16,10 @@ from findnemo.models._samplers import explicit
 
 @dataclass(frozen=True)
 class Step:
-    """One denoising step of N images: what the network itself predicts (eps or v) with the prompt, `conditional`, and without, `unconditional`, (N, C, H, W),
-    float32. `gain`: how much noise a unit of it stands for (`DiffusionModel.gain`)."""
+    """One denoising step of N images: what the network itself predicts (eps or v) with the
+    prompt, `conditional`, and without, `unconditional`, (N, C, H, W), float32. `gain`: how
+    much noise a unit of it stands for (`DiffusionModel.gain`).
+    """
 
     timestep: int
     conditional: Tensor
@@ -26,16 +28,24 @@ class Step:
 
     @property
     def gap(self) -> Tensor:
-        """eps(x_t, y) - eps(x_t, empty). The latents cancel in it, so it is never formed from eps of v."""
+        """eps(x_t, y) - eps(x_t, empty).
+
+        The latents cancel in it, so it is never formed from eps of v.
+        """
         return self.gain * (self.conditional - self.unconditional)
 
     def guided(self, scale: float) -> Tensor:
-        """Classifier-free guidance (Ho and Salimans 2022): of v it comes to the same as of eps, which is linear in it."""
+        """Classifier-free guidance (Ho and Salimans 2022): of v it comes to the same as of
+        eps, which is linear in it.
+        """
         return self.unconditional + scale * (self.conditional - self.unconditional)
 
 
 def predict(model: Model, latents: Tensor, timestep: int, text: Text, empty: Text) -> Step:
-    """Both predictions for latents (N, C, H, W); `text` and `empty`: one row each. Raises ModelError for flow matching."""
+    """Both predictions for latents (N, C, H, W); `text` and `empty`: one row each.
+
+    Raises ModelError for flow matching.
+    """
     network = diffusion(model)
     prompted, plain = (
         model.output(latents, timestep, t.expand(len(latents))).float() for t in (text, empty)
@@ -44,12 +54,17 @@ def predict(model: Model, latents: Tensor, timestep: int, text: Text, empty: Tex
 
 
 def guided_run(model: Model, prompt: str, images: int, settings: ImageSettings) -> Iterator[Step]:
-    """The steps of a guided DDIM run from x_T on. Lazy: what is not asked for is not computed. Raises ModelError for flow matching."""
+    """The steps of a guided DDIM run from x_T on.
+
+    Lazy: what is not asked for is not computed. Raises ModelError for flow matching.
+    """
     network = diffusion(model)
     if images < 1:
         raise InputError(f"a detector looks at 1 image or more, not {images}")
-    scheduler, timesteps = _ddim(network, settings.steps), model.timesteps(settings.steps)
-    text, empty = model.encode([prompt]), model.unconditional()
+    scheduler = _ddim(network, settings.steps)
+    timesteps = model.timesteps(settings.steps)
+    text = model.encode([prompt])
+    empty = model.unconditional()
     latents = model.noise(prompt, range(images), settings.seed)
     for timestep in timesteps:
         step = predict(model, latents, timestep, text, empty)
@@ -64,12 +79,16 @@ def guided_run(model: Model, prompt: str, images: int, settings: ImageSettings) 
 
 
 def effective(model: Model, guidance: float) -> float:
-    """The scale of guidance that a pipeline's call applies: 1, none, where none is asked for, or where the network has it built in."""
+    """The scale of guidance that a pipeline's call applies: 1, none, where none is asked for, or
+    where the network has it built in.
+    """
     return guidance if guidance > 1 and not model.distilled else 1.0
 
 
 def _ddim(model: DiffusionModel, steps: int) -> Any:
-    """DDIM over the model's noise schedule, fed with what the network predicts: from eps no image follows where a is zero, from v one does."""
+    """DDIM over the model's noise schedule, fed with what the network predicts: from eps no
+    image follows where a is zero, from v one does.
+    """
     from diffusers import DDIMScheduler
 
     options = {
@@ -90,7 +109,8 @@ def diffusion(model: Model) -> DiffusionModel:
     """The model, once it is known to have a noise schedule. Raises ModelError for flow matching."""
     if not isinstance(model, DiffusionModel):
         raise ModelError(
-            f"a {type(model.pipeline).__name__} is trained by flow matching and has no variance-preserving noise schedule "
-            "(alphas_cumprod), which this detector needs: use the detector ssim"
+            f"a {type(model.pipeline).__name__} is trained by flow matching and has no"
+            " variance-preserving noise schedule (alphas_cumprod), which this detector needs: use"
+            " the detector ssim"
         )
     return model

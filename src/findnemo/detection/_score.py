@@ -1,4 +1,6 @@
-"""What all detectors have in common: a model, a prompt and how to sample go in, a score comes out."""
+"""What all detectors have in common: a model, a prompt and how to sample
+go in, a score comes out.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,10 @@ def require_finite(values: Tensor) -> None:
 
 
 def mean_score(values: Tensor, spent: Spent) -> Score:
-    """The mean over images, `values` (n,), as a score. Raises NumericalError where one is NaN or infinite."""
+    """The mean over images, `values` (n,), as a score.
+
+    Raises NumericalError where one is NaN or infinite.
+    """
     require_finite(values)
     return Score(float(values.double().mean()), spent.evaluations)
 

@@ -1,4 +1,6 @@
-"""Bright-ending attention (Chen et al., ICLR 2025): where in the image a memory sits, and a magnitude that looks there."""
+"""Bright-ending attention (Chen et al., ICLR 2025): where in the image a memory sits, and a
+magnitude that looks there.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +32,12 @@ def bright_ending(
     images: int = 4,
     steps: Sequence[int] = (0,),
 ) -> Score:
-    """Wen et al.'s magnitude with the difference weighted by the soft mask m of each image, || m (eps - eps) ||_2 / mean(m), 0 and more.
+    """Wen et al.'s magnitude with the difference weighted by the soft mask m of each image, || m
+    (eps - eps) ||_2 / mean(m), 0 and more.
 
-    Dividing by the mask's mean makes masks of any area comparable, and a mask of ones gives the magnitude itself. The mask takes a whole guided
-    run (`soft_masks`), the magnitude looks at `steps`. Raises ModelError, InputError and NumericalError as they do. Source: Chen et al.,
+    Dividing by the mask's mean makes masks of any area comparable, and a mask of ones gives the
+    magnitude itself. The mask takes a whole guided run (`soft_masks`), the magnitude looks at
+    `steps`. Raises ModelError, InputError and NumericalError as they do. Source: Chen et al.,
     section 4 (masked magnitude).
 
     >>> import findnemo
@@ -52,11 +56,13 @@ def bright_ending(
 def soft_masks(
     model: Model, prompt: str, settings: ImageSettings, *, images: int = 4
 ) -> tuple[list[Image.Image], Tensor]:
-    """The finished images of a prompt and where in each the memory is said to sit: masks (images, 1, H, W) in [0, 1], as latents lie.
+    """The finished images of a prompt and where in each the memory is said to sit: masks (images,
+    1, H, W) in [0, 1], as latents lie.
 
-    Attention to the end-of-text token at the last step, averaged over heads and over the cross-attention layers of largest resolution in
-    the down blocks, scaled to [0, 1] within each image; a map without any contrast is 1 throughout. The images are those of `generate`
-    with the same settings. Source: Chen et al., section 3.
+    Attention to the end-of-text token at the last step, averaged over heads and over the
+    cross-attention layers of largest resolution in the down blocks, scaled to [0, 1] within each
+    image; a map without any contrast is 1 throughout. The images are those of `generate` with the
+    same settings. Source: Chen et al., section 3.
     """
     latest: dict[str, Tensor] = {}
     end = len(model.tokens(prompt)) - 1
@@ -66,7 +72,9 @@ def soft_masks(
 
 
 def largest(maps: dict[str, Tensor]) -> Tensor:
-    """Mean over the down-block layers with the most queries: layer -> (images, queries), to (images, queries)."""
+    """Mean over the down-block layers with the most queries: layer -> (images,
+    queries), to (images, queries).
+    """
     down = [m for name, m in maps.items() if name.startswith("down_blocks.")]
     if not down:
         raise ModelError(
@@ -90,7 +98,7 @@ def _scaled(maps: Tensor) -> Tensor:
     )
 
 
-# the picture ---------------------------------------------------------------------------------------------------------
+# the picture --------------------------------------------------------------------------------------
 
 LEAST = 256  # pixels of the shorter side
 STOPS = (0.0, 0.35, 0.7, 1.0)
@@ -103,9 +111,11 @@ COLOURS = (
 
 
 def mask_picture(image: Image.Image, mask: Tensor, strength: float = 0.6) -> Image.Image:
-    """A mask (H, W) in [0, 1] laid over its image: dark violet where the attention is least, bright yellow where it is most.
+    """A mask (H, W) in [0, 1] laid over its image: dark violet where the attention is least, bright
+    yellow where it is most.
 
-    `strength`: share of the colour, 0 to 1. Small images are enlarged to 256 pixels. Raises InputError for a mask of another shape or range.
+    `strength`: share of the colour, 0 to 1. Small images are enlarged to 256 pixels. Raises
+    InputError for a mask of another shape or range.
 
     >>> from PIL import Image
     >>> mask_picture(Image.new("RGB", (64, 64)), torch.linspace(0, 1, 256).view(16, 16)).size
@@ -116,7 +126,8 @@ def mask_picture(image: Image.Image, mask: Tensor, strength: float = 0.6) -> Ima
 
     if mask.dim() != 2 or not (mask.min() >= 0 and mask.max() <= 1):
         raise InputError(
-            f"a mask is (H, W) with values in [0, 1], this one has shape {tuple(mask.shape)}: give one image's, mask[0, 0]"
+            f"a mask is (H, W) with values in [0, 1], this one has shape {tuple(mask.shape)}: give"
+            " one image's, mask[0, 0]"
         )
     factor = max(1.0, LEAST / min(image.size))
     size = (round(image.width * factor), round(image.height * factor))

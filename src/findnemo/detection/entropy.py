@@ -1,4 +1,6 @@
-"""Entropy of the cross-attention (Ren et al., ECCV 2024): a memory spreads the attention over the tokens."""
+"""Entropy of the cross-attention (Ren et al., ECCV 2024): a memory spreads the
+attention over the tokens.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,10 @@ def attention_entropy(p: Tensor) -> Tensor:
 def entropy_d(model: Model, prompt: str, settings: ImageSettings, *, images: int = 4) -> Score:
     """Metric D of a whole guided run, in nats: mean over images of `late_entropy`.
 
-    Costs `settings.steps` passes of both halves. The pipeline is used as it is, with its sampler and with whatever edits are in force; of
-    its batches the conditional half alone is looked at. Raises ModelError for a model without known cross-attention, NumericalError on
-    NaN. Source: Ren et al., section 4.3 (metric D).
+    Costs `settings.steps` passes of both halves. The pipeline is used as it is, with its sampler
+    and with whatever edits are in force; of its batches the conditional half alone is looked at.
+    Raises ModelError for a model without known cross-attention, NumericalError on NaN. Source: Ren
+    et al., section 4.3 (metric D).
 
     >>> import findnemo
     >>> entropy_d(findnemo.load("demo"), "a red star", findnemo.ImageSettings(steps=5, guidance=2.0), images=1).evaluations
@@ -46,13 +49,16 @@ def entropy_d(model: Model, prompt: str, settings: ImageSettings, *, images: int
 
 
 def late_entropy(p: Tensor, end: int) -> Tensor:
-    """Metric D of attention p (steps, layers, images, tokens), averaged over heads and queries -> (images,).
+    """Metric D of attention p (steps, layers, images, tokens), averaged over heads
+    and queries -> (images,).
 
-    The entropy, mean over the last fifth of the steps and all layers, plus by how much the part of it that falls on the tokens from
-    end-of-text on (position `end`: end-of-text and padding) has risen there since the first step.
+    The entropy, mean over the last fifth of the steps and all layers, plus by how much the part of
+    it that falls on the tokens from end-of-text on (position `end`: end-of-text and padding) has
+    risen there since the first step.
     """
     late = slice(-max(1, round(len(p) / SHARE)), None)
-    whole, summary = attention_entropy(p).mean(1), attention_entropy(p[..., end:]).mean(1)
+    whole = attention_entropy(p).mean(1)
+    summary = attention_entropy(p[..., end:]).mean(1)
     return whole[late].mean(0) + summary[late].mean(0) - summary[0]
 
 
@@ -60,10 +66,12 @@ def late_entropy(p: Tensor, end: int) -> Tensor:
 def entropy_e(
     model: Model, prompt: str, settings: ImageSettings, *, images: int = 4, layer: int = 3
 ) -> Score:
-    """Metric E, in nats: the entropy in one cross-attention layer at the first step, mean over images.
+    """Metric E, in nats: the entropy in one cross-attention layer at the
+    first step, mean over images.
 
-    `layer`: position in forward order, by default the fourth. One conditional pass an image: guidance does not enter the first step.
-    Raises ModelError for a model with too few layers, NumericalError on NaN. Source: Ren et al., section 4.3 (metric E).
+    `layer`: position in forward order, by default the fourth. One conditional pass an image:
+    guidance does not enter the first step. Raises ModelError for a model with too few layers,
+    NumericalError on NaN. Source: Ren et al., section 4.3 (metric E).
 
     >>> import findnemo
     >>> entropy_e(findnemo.load("demo"), "a red star", findnemo.demo.image_settings()).evaluations
@@ -74,7 +82,8 @@ def entropy_e(
         raise ModelError(
             f"no cross-attention layer {layer} in this model: it has {len(names)}, counted from 0"
         )
-    text, seen = model.encode([prompt]), {}
+    text = model.encode([prompt])
+    seen = {}
     latents = model.noise(prompt, range(images), settings.seed)
     with (
         counting(model) as spent,

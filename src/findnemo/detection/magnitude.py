@@ -1,4 +1,6 @@
-"""The magnitude of what a prompt adds (Wen et al., ICLR 2024), and which of its tokens it comes from."""
+"""The magnitude of what a prompt adds (Wen et al., ICLR 2024), and which of
+its tokens it comes from.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +36,13 @@ def magnitude(
     steps: Sequence[int] = (0,),
     mask: Tensor | None = None,
 ) -> Score:
-    """d = || eps(x_t, y) - eps(x_t, empty) ||_2 of each image, mean over images and over `steps`; in units of noise, 0 and more.
+    """d = || eps(x_t, y) - eps(x_t, empty) ||_2 of each image, mean over images and over `steps`;
+    in units of noise, 0 and more.
 
-    `steps`: positions in a run of `settings.steps` DDIM steps guided by `settings.guidance`; the run goes no further than the last of them,
-    and for the first step alone (default) neither matters but for t. `mask` (images, 1, H, W): weights of positions, for
-    a local magnitude || m (eps - eps) ||_2 / mean(m). Raises InputError for a step outside the run, NumericalError on NaN.
+    `steps`: positions in a run of `settings.steps` DDIM steps guided by `settings.guidance`; the
+    run goes no further than the last of them, and for the first step alone (default) neither
+    matters but for t. `mask` (images, 1, H, W): weights of positions, for a local magnitude || m
+    (eps - eps) ||_2 / mean(m). Raises InputError for a step outside the run, NumericalError on NaN.
     Source: Wen et al., section 4.1 (four images, one step).
 
     >>> import findnemo
@@ -55,7 +59,8 @@ def magnitude(
 
 
 def norms(gap: Tensor, mask: Tensor | None = None) -> Tensor:
-    """|| m gap ||_2 / mean(m) of every image: gap (N, C, H, W) and m (N, 1, H, W), by default 1, -> (N,).
+    """|| m gap ||_2 / mean(m) of every image: gap (N, C, H, W) and m (N, 1, H,
+    W), by default 1, -> (N,).
 
     >>> norms(torch.tensor([[[[3.0, 4.0]]]])).tolist(), norms(torch.tensor([[[[3.0, 4.0]]]]), torch.tensor([[[[1.0, 0.0]]]])).tolist()
     ([5.0], [6.0])
@@ -68,17 +73,21 @@ def norms(gap: Tensor, mask: Tensor | None = None) -> Tensor:
 def check_steps(steps: Sequence[int], settings: ImageSettings) -> None:
     if not steps or not all(0 <= k < settings.steps for k in steps):
         raise InputError(
-            f"steps {tuple(steps)} are not in a run of {settings.steps}: give one or more of 0 to {settings.steps - 1}"
+            f"steps {tuple(steps)} are not in a run of {settings.steps}: give one or more of 0 to"
+            f" {settings.steps - 1}"
         )
 
 
 @undisturbed
 def saliency(model: Model, prompt: str, settings: ImageSettings, *, images: int = 4) -> list[Token]:
-    """How much every token of a prompt weighs in its magnitude: (text, value) in the prompt's order, start, end and padding left out.
+    """How much every token of a prompt weighs in its magnitude:
 
-    value = || gradient of the first step's magnitude with respect to the token's embedding ||_2 over channels, where embeddings are what
-    the text encoder hands to the U-Net (`Model.encode`). Costs 6 evaluations an image: two passes, one of them with its gradient.
-    Raises NumericalError on NaN. Source: Wen et al., section 4.3 (which tokens trigger a memory).
+    (text, value) in the prompt's order, start, end and padding left out.
+
+    value = || gradient of the first step's magnitude with respect to the token's embedding ||_2
+    over channels, where embeddings are what the text encoder hands to the U-Net (`Model.encode`).
+    Costs 6 evaluations an image: two passes, one of them with its gradient. Raises NumericalError
+    on NaN. Source: Wen et al., section 4.3 (which tokens trigger a memory).
 
     >>> import findnemo
     >>> [token for token, value in saliency(findnemo.load("demo"), "a red star", findnemo.demo.image_settings())]
@@ -86,7 +95,8 @@ def saliency(model: Model, prompt: str, settings: ImageSettings, *, images: int 
     """
     tokens = model.tokens(prompt)[model.starts : -1]
     latents = model.noise(prompt, range(images), settings.seed)
-    text, empty = model.encode([prompt]), model.unconditional()
+    text = model.encode([prompt])
+    empty = model.unconditional()
     embedding = text.tokens.clone().requires_grad_()
     with torch.enable_grad():
         first = model.timesteps(settings.steps)[0]
@@ -98,16 +108,25 @@ def saliency(model: Model, prompt: str, settings: ImageSettings, *, images: int 
     return list(zip(tokens, values[model.starts :].tolist(), strict=False))
 
 
-# the picture ---------------------------------------------------------------------------------------------------------
+# the picture --------------------------------------------------------------------------------------
 
-WIDTH, MARGIN, GAP, BAR, TEXT = 760, 20, 6, 64, 30  # pixels
-PALE, STRONG, INK = (247, 243, 236), (196, 49, 36), (32, 32, 32)
+# pixels
+WIDTH = 760
+MARGIN = 20
+GAP = 6
+BAR = 64
+TEXT = 30
+PALE = (247, 243, 236)
+STRONG = (196, 49, 36)
+INK = (32, 32, 32)
 
 
 def saliency_picture(tokens: Sequence[Token], title: str = "") -> Image.Image:
-    """The tokens of a caption as a picture: a bar over each, bar and ground the redder the more it weighs; the largest fills its height.
+    """The tokens of a caption as a picture: a bar over each, bar and ground the redder the more it
+    weighs; the largest fills its height.
 
-    `tokens` as `saliency` gives them; lines break where the picture is full. Raises InputError if there are none.
+    `tokens` as `saliency` gives them; lines break where the picture is full. Raises InputError if
+    there are none.
 
     >>> saliency_picture([("a", 0.1), ("podcast", 0.8)], "where the memory is triggered").size
     (760, 170)
@@ -116,7 +135,8 @@ def saliency_picture(tokens: Sequence[Token], title: str = "") -> Image.Image:
 
     if not tokens:
         raise InputError("no tokens: there is nothing to draw, the caption is empty")
-    face, small = font(16), font(12)
+    face = font(16)
+    small = font(12)
     head = MARGIN + (26 if title else 0)
     places, lines = _layout(tokens, [face.getlength(_shown(text)) + 12 for text, _ in tokens])
     canvas = Image.new("RGB", (WIDTH, head + lines * (BAR + TEXT + GAP) + MARGIN + 4), "white")
@@ -137,10 +157,13 @@ def _layout(
     tokens: Sequence[Token], widths: Sequence[float]
 ) -> tuple[list[tuple[float, int, float]], int]:
     """(left, line, width) of every token, and the number of lines."""
-    places, left, line = [], float(MARGIN), 0
+    places = []
+    left = float(MARGIN)
+    line = 0
     for width in (min(w, WIDTH - 2 * MARGIN) for w in widths):
         if left + width > WIDTH - MARGIN and left > MARGIN:
-            left, line = float(MARGIN), line + 1
+            left = float(MARGIN)
+            line = line + 1
         places.append((left, line, width))
         left += width + GAP
     return places, line + 1
@@ -154,10 +177,8 @@ def _draw_token(
     font: object,
 ) -> None:
     left, base, width = place
-    right, colour = (
-        left + width,
-        tuple(round(p + share * (s - p)) for p, s in zip(PALE, STRONG, strict=True)),
-    )
+    right = left + width
+    colour = tuple(round(p + share * (s - p)) for p, s in zip(PALE, STRONG, strict=True))
     draw.rectangle((left, base - max(2, share * (BAR - 8)), right, base - 2), fill=colour)
     draw.rectangle((left, base, right, base + TEXT - 4), fill=colour)
     draw.text((left + 6, base + 2), text, fill="white" if share > 0.5 else INK, font=font)  # type: ignore[arg-type]

@@ -1,4 +1,6 @@
-"""One-step extraction (Webster 2023): what a single step from pure noise gives of a memorized caption is already the image."""
+"""One-step extraction (Webster 2023): what a single step from pure noise gives of a memorized
+caption is already the image.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,16 @@ if TYPE_CHECKING:
     from PIL import Image
 
 GUIDANCE = 7.5
-SIZE, EDGE = 256, 1.5  # pixels; Sobel magnitude summed over RGB values in [0, 1]
+# pixels; Sobel magnitude summed over RGB values in [0, 1]
+SIZE = 256
+EDGE = 1.5
 CHANNELS = torch.tensor(
     [[3.0, 1, 0], [1, 2, 1], [0, 1, 3]]
 )  # 1, 2, 1 with the outer channels repeated
-AGREE, ERODE, DILATE = 0.03, 3, 6  # summed absolute difference of RGB in [0, 1]; pixels
+# summed absolute difference of RGB in [0, 1]; pixels
+AGREE = 0.03
+ERODE = 3
+DILATE = 6
 
 
 def one_step(
@@ -34,12 +41,15 @@ def one_step(
     images: int = 1,
     guidance: float = GUIDANCE,
 ) -> Score:
-    """White-box score: mean squared difference of the scaled initial latent z and the one-step result x_0, mean over images; 0 and more.
+    """White-box score: mean squared difference of the scaled initial latent z and the one-step
+    result x_0, mean over images; 0 and more.
 
-    Larger is more memorized, so nothing is negated. For x_0 = z - sigma eps (see `extracted`) the difference is sigma eps: the score is
-    sigma^2 mean(eps^2) of the guided noise, which the prompt's part of it, amplified by `guidance`, drives up where a memory
-    pulls. It is thus a relative of Wen et al.'s magnitude. `settings` gives the seed only. Two evaluations an image. Raises
-    NumericalError on NaN. Source: Webster 2023, section 3 (denoising confidence score; one seed).
+    Larger is more memorized, so nothing is negated. For x_0 = z - sigma eps (see `extracted`) the
+    difference is sigma eps: the score is sigma^2 mean(eps^2) of the guided noise, which the
+    prompt's part of it, amplified by `guidance`, drives up where a memory pulls. It is thus a
+    relative of Wen et al.'s magnitude. `settings` gives the seed only. Two evaluations an image.
+    Raises NumericalError on NaN. Source: Webster 2023, section 3 (denoising confidence score; one
+    seed).
 
     >>> import findnemo
     >>> model, settings = findnemo.load("demo"), findnemo.demo.image_settings()
@@ -55,22 +65,28 @@ def one_step(
 def extracted(
     model: Model, prompt: str, images: int, seed: int, guidance: float = GUIDANCE
 ) -> tuple[Tensor, Tensor]:
-    """(z, x_0), each (images, C, H, W) float32: the scaled initial latents and what one step makes of them.
+    """(z, x_0), each (images, C, H, W) float32: the scaled initial latents and
+    what one step makes of them.
 
-    In Karras' form a noisy latent is z = x_0 + sigma eps. A schedule of one step is (sigma_max, 0), and Heun's step to 0 has no second half:
-    it is Euler's, x_0 = z + (0 - sigma) eps. The model itself is trained on x_t = sqrt(a) x_0 + sqrt(1 - a) eps. Dividing by
-    sqrt(a) shows the two to be the same with sigma = sqrt((1 - a) / a), so the model sees x_t = sqrt(a) z. At the last training timestep z is
-    sigma_max times Gaussian noise. A v-prediction model gives eps = sqrt(1 - a) x_t + sqrt(a) v; put in, x_0 = sqrt(a) x_t - sqrt(1 - a) v, and it is
-    that which is computed (`DiffusionModel.image`): in eps what tells prompts apart is lost beside x_t.
-    Source: Karras et al. 2022, Algorithm 1; Salimans and Ho 2022, appendix D. Raises ModelError where a is zero, for there sigma is infinite.
+    In Karras' form a noisy latent is z = x_0 + sigma eps. A schedule of one step is (sigma_max, 0),
+    and Heun's step to 0 has no second half: it is Euler's, x_0 = z + (0 - sigma) eps. The model
+    itself is trained on x_t = sqrt(a) x_0 + sqrt(1 - a) eps. Dividing by sqrt(a) shows the two to
+    be the same with sigma = sqrt((1 - a) / a), so the model sees x_t = sqrt(a) z. At the last
+    training timestep z is sigma_max times Gaussian noise. A v-prediction model gives eps = sqrt(1 -
+    a) x_t + sqrt(a) v; put in, x_0 = sqrt(a) x_t - sqrt(1 - a) v, and it is that which is computed
+    (`DiffusionModel.image`): in eps what tells prompts apart is lost beside x_t. Source: Karras et
+    al. 2022, Algorithm 1; Salimans and Ho 2022, appendix D. Raises ModelError where a is zero, for
+    there sigma is infinite.
     """
     if images < 1:
         raise InputError(f"a detector looks at 1 image or more, not {images}")
-    network, last = diffusion(model), int(model.pipeline.scheduler.config.num_train_timesteps) - 1
+    network = diffusion(model)
+    last = int(model.pipeline.scheduler.config.num_train_timesteps) - 1
     a = network.alpha(last).to(model.device)
     if a == 0:
         raise ModelError(
-            f"timestep {last} is pure noise in this schedule (zero terminal SNR): one-step extraction is not defined there"
+            f"timestep {last} is pure noise in this schedule (zero terminal SNR): one-step"
+            " extraction is not defined there"
         )
     sigma = ((1 - a) / a).sqrt()
     z = sigma * model.noise(prompt, range(images), seed).float()
@@ -81,7 +97,7 @@ def extracted(
     )
 
 
-# edges: needs the images only ----------------------------------------------------------------------------------------
+# edges: needs the images only ---------------------------------------------------------------------
 
 
 def edges(
@@ -92,10 +108,12 @@ def edges(
     images: int = 4,
     guidance: float = GUIDANCE,
 ) -> Score:
-    """Black-box score: the share of pixels, 0 to 1, that are an edge in more than half of the one-step images of four seeds.
+    """Black-box score: the share of pixels, 0 to 1, that are an edge in more than half of the
+    one-step images of four seeds.
 
-    What is not memorized is a blur after one step, with few edges and each seed its own. `settings` gives the seed only. Two
-    evaluations an image. Raises NumericalError on NaN. Source: Webster 2023, section 4 (edge consistency).
+    What is not memorized is a blur after one step, with few edges and each seed its own. `settings`
+    gives the seed only. Two evaluations an image. Raises NumericalError on NaN. Source: Webster
+    2023, section 4 (edge consistency).
 
     >>> import findnemo
     >>> edges(findnemo.load("demo"), "a red star", findnemo.demo.image_settings()).evaluations
@@ -110,7 +128,10 @@ def edges(
 def one_step_images(
     model: Model, prompt: str, images: int, seed: int, guidance: float = GUIDANCE
 ) -> list[Image.Image]:
-    """The one-step images of a prompt, decoded, at the model's size. Raises NumericalError on NaN."""
+    """The one-step images of a prompt, decoded, at the model's size.
+
+    Raises NumericalError on NaN.
+    """
     _, x0 = extracted(model, prompt, images, seed, guidance)
     decoded = model.decode(x0)
     require_finite(decoded)  # a picture would show nothing of it
@@ -130,12 +151,16 @@ def edge_consistency(images: Sequence[Image.Image]) -> float:
 
 
 def edge_map(pixels: Tensor) -> Tensor:
-    """Where the Sobel magnitude, summed over RGB, exceeds 1.5: (N, 3, H, W) in [0, 1] -> (N, H, W) of bool.
+    """Where the Sobel magnitude, summed over RGB, exceeds 1.5:
 
-    The published threshold belongs to a Sobel filter over the array (H, W, 3) as a whole, which weighs neighbouring channels 1, 2, 1 too: an edge
-    in grey counts four times what it does in each channel by itself.
+    (N, 3, H, W) in [0, 1] -> (N, H, W) of bool.
+
+    The published threshold belongs to a Sobel filter over the array (H, W, 3) as a whole, which
+    weighs neighbouring channels 1, 2, 1 too: an edge in grey counts four times what it does in each
+    channel by itself.
     """
-    smooth, slope = torch.tensor([1.0, 2.0, 1.0]), torch.tensor([-1.0, 0.0, 1.0])
+    smooth = torch.tensor([1.0, 2.0, 1.0])
+    slope = torch.tensor([-1.0, 0.0, 1.0])
     kernels = torch.stack([torch.outer(smooth, slope), torch.outer(slope, smooth)])[:, None]
     mixed = torch.einsum("dc,nchw->ndhw", CHANNELS, pixels)
     padded = F.pad(mixed.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate")
@@ -144,21 +169,27 @@ def edge_map(pixels: Tensor) -> Tensor:
 
 
 def template_mask(image: Image.Image, other: Image.Image) -> Tensor:
-    """Where two near-duplicates agree, hence what a template fixes: (H, W) of bool, True for the template.
+    """Where two near-duplicates agree, hence what a template fixes:
 
-    Summed absolute difference of RGB in [0, 1] under .03, eroded 3 x 3 so that single pixels go, dilated 6 x 6 so that holes close. Raises
-    InputError for images of two sizes. Source: Webster 2023, section 5 (template verbatims).
+    (H, W) of bool, True for the template.
+
+    Summed absolute difference of RGB in [0, 1] under .03, eroded 3 x 3 so that single pixels go,
+    dilated 6 x 6 so that holes close. Raises InputError for images of two sizes. Source: Webster
+    2023, section 5 (template verbatims).
     """
     if image.size != other.size:
         raise InputError(
-            f"near-duplicates of {image.size} and {other.size} pixels cannot be laid over each other: resize one"
+            f"near-duplicates of {image.size} and {other.size} pixels cannot be laid over each"
+            " other: resize one"
         )
     agree = (_rgb(image) - _rgb(other)).abs().sum(0) < AGREE
     return _dilate(_erode(agree, ERODE), DILATE)
 
 
 def _dilate(mask: Tensor, size: int) -> Tensor:
-    """True where any pixel of the size x size window is; an even window reaches further back, up and to the left."""
+    """True where any pixel of the size x size window is; an even window reaches further
+    back, up and to the left.
+    """
     before, after = (size - 1) // 2, size // 2
     padded = F.pad(mask[None, None].float(), (before, after, before, after))
     return F.max_pool2d(padded, size, stride=1)[0, 0] > 0

@@ -1,4 +1,6 @@
-"""Detection: which captions are memorized, by the memorization score against tau (Finding NeMo, section 3.2)."""
+"""Detection: which captions are memorized, by the memorization score against tau
+(Finding NeMo, section 3.2).
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,12 @@ FIRST = 2  # seeds to begin with; one pair is enough to convict
 
 @dataclass(frozen=True)
 class Detection:
-    """`memorized`: score >= tau, in the released variant > tau. `score`: of the first `samples` seeds: of all of them for a caption that is not
-    memorized, of as many as it took for one that is.
-    `evaluations`: U-Net sample evaluations spent. `p`: p-value of the score among the hold-out captions' (`Calibration.p_value`); after fewer
-    seeds than all it is an upper bound. None for a calibration without scores.
+    """`memorized`: score >= tau, in the released variant > tau.
+
+    `score`: of the first `samples` seeds: of all of them for a caption that is not memorized, of as
+    many as it took for one that is. `evaluations`: U-Net sample evaluations spent. `p`: p-value of
+    the score among the hold-out captions' (`Calibration.p_value`); after fewer seeds than all it is
+    an upper bound. None for a calibration without scores.
     """
 
     prompt: str
@@ -42,11 +46,14 @@ class Detection:
 def detect(
     model: Model, prompt: str, calibration: Calibration, all_seeds: bool = False
 ) -> Detection:
-    """Decide whether a prompt is memorized, with no more seeds than that takes: the same decision as with all of them.
+    """Decide whether a prompt is memorized, with no more seeds than that takes: the same
+    decision as with all of them.
 
-    Where the largest pair counts, one at or over tau settles it, so a memorized caption is often known after two seeds. Where the mean of all pairs counts,
-    or a pair's value depends on the other seeds (released variant), all are looked at.
-    `all_seeds`: score memorized captions with all seeds too, for the smallest p-values. For many captions `detect_many` is faster. Raises MismatchError for a calibration of another model, NumericalError on NaN.
+    Where the largest pair counts, one at or over tau settles it, so a memorized caption is often
+    known after two seeds. Where the mean of all pairs counts, or a pair's value depends on the
+    other seeds (released variant), all are looked at. `all_seeds`: score memorized captions with
+    all seeds too, for the smallest p-values. For many captions `detect_many` is faster. Raises
+    MismatchError for a calibration of another model, NumericalError on NaN.
 
     >>> import findnemo
     >>> model, calibration = findnemo.load("demo"), findnemo.demo.calibration()
@@ -62,13 +69,16 @@ def detect(
 def detect_many(
     model: Model, prompts: Sequence[str], calibration: Calibration, all_seeds: bool = False
 ) -> list[Detection | NumericalError]:
-    """`detect` for several prompts at once, whose seeds share passes: two of every caption, two more of those undecided, then the rest.
+    """`detect` for several prompts at once, whose seeds share passes: two of every caption, two
+    more of those undecided, then the rest.
 
-    Give as many at a time as `group_size` says; all their noise differences are held. A caption for which the model gives NaN has the error for an
-    answer, and the others their own. Raises MismatchError for a calibration of another model.
+    Give as many at a time as `group_size` says; all their noise differences are held. A caption for
+    which the model gives NaN has the error for an answer, and the others their own. Raises
+    MismatchError for a calibration of another model.
     """
     calibration.check(model)
-    settings, tau = calibration.settings, calibration.tau
+    settings = calibration.settings
+    tau = calibration.tau
     prompts = list(captions_in(prompts))
     if not prompts:
         return []

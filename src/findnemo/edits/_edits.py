@@ -1,4 +1,5 @@
-"""The one intervention: scale the outputs of neurons, as a temporary hook, as weights or as a LoRA, with the same images.
+"""The one intervention: scale the outputs of neurons, as a temporary hook, as weights or as a
+LoRA, with the same images.
 
 with deactivate(model, neurons):
     image = model.pipeline("a caption").images[0]
@@ -31,6 +32,7 @@ from findnemo.edits._plain import plain_copy, rebuilt
 from findnemo.edits._probing import scale_of, times
 from findnemo.edits._targets import check_factor, everywhere, layer_of, once, widths_of
 from findnemo.errors import EditError, InputError
+from findnemo.files.tensors import write
 from findnemo.files.writing import written
 from findnemo.models import Model
 from findnemo.models._modules import width_of
@@ -41,7 +43,8 @@ LIMITS = "acts at strength 1 only, for the model it was made for; anyone can lea
 
 
 class _Scale(Transient):
-    """Forward hook: multiply a value layer's output (B, tokens, width) by a scale, and count that it ran.
+    """Forward hook: multiply a value layer's output (B, tokens, width) by a
+    scale, and count that it ran.
 
     `scale`: (width,), or (B, width) with a mask per sample.
     """
@@ -56,13 +59,15 @@ class _Scale(Transient):
         if not isinstance(output, Tensor) or output.shape[-1:] != (width,):
             what = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise EditError(
-                f"{self.name} gives {what}, not one tensor with {width} neurons in its last dimension: it cannot be edited"
+                f"{self.name} gives {what}, not one tensor with {width} neurons in its last"
+                " dimension: it cannot be edited"
             )
         if not counts:
             return times(output, self.scale)
         if counts != [1] and (output.dim() != 3 or len(output) != counts[0]):
             raise EditError(
-                f"{counts[0]} masks do not fit {self.name}, which gives {tuple(output.shape)}: one mask a sample"
+                f"{counts[0]} masks do not fit {self.name}, which gives {tuple(output.shape)}: one"
+                " mask a sample"
             )
         return times(output, self.scale[:, None, :])
 
@@ -86,8 +91,8 @@ class _Runs(Transient):
         for name, layer in self.layers.items():
             if module.get_submodule(name) is not layer:
                 raise EditError(
-                    f"{name} was exchanged while it was edited (a LoRA was loaded?), so the edit is not of what runs: do so before the "
-                    "edit begins"
+                    f"{name} was exchanged while it was edited (a LoRA was loaded?), so the edit is"
+                    " not of what runs: do so before the edit begins"
                 )
 
 
@@ -95,9 +100,10 @@ class _Runs(Transient):
 def scaled(model: Model, scales: Mapping[str, Tensor]) -> Iterator[None]:
     """Multiply the outputs of value layers while the context lasts.
 
-    `scales` maps a layer name to (width,), the same for all samples, or to (B, width), one mask per sample of a batch: so one
-    batch can test many sets. Contexts nest: their factors multiply. All names are resolved before anything is changed.
-    Raises EditError for a layer that does not exist, a wrong width, or when the model ran and an edit did not take effect.
+    `scales` maps a layer name to (width,), the same for all samples, or to (B, width), one mask per
+    sample of a batch: so one batch can test many sets. Contexts nest: their factors multiply. All
+    names are resolved before anything is changed. Raises EditError for a layer that does not exist,
+    a wrong width, or when the model ran and an edit did not take effect.
     """
     layers = {name: _resolve(model, name, scale.shape[-1]) for name, scale in scales.items()}
     with _hooked(model, layers, {name: _Scale(name, scale) for name, scale in scales.items()}):
@@ -106,10 +112,11 @@ def scaled(model: Model, scales: Mapping[str, Tensor]) -> Iterator[None]:
 
 @contextmanager
 def muted(model: Model, names: Iterable[str]) -> Iterator[None]:
-    """Zeros in the place of what modules of the denoiser give, value layers or others, each one tensor, while the context lasts.
+    """Zeros in the place of what modules of the denoiser give, value layers or others, each one
+    tensor, while the context lasts.
 
-    A probe of what they do, and no edit that could be exported. Raises EditError for a module that does not exist, or when the model ran and one of
-    them did not.
+    A probe of what they do, and no edit that could be exported. Raises EditError for a module that
+    does not exist, or when the model ran and one of them did not.
     """
     modules = dict(model.denoiser.named_modules())
     if absent := [name for name in names if name not in modules]:
@@ -135,7 +142,8 @@ def _hooked(
         yield
     if model.denoiser is not denoiser:
         raise EditError(
-            f"the {model.component} of the pipeline was exchanged while it was edited: do so before the edit begins"
+            f"the {model.component} of the pipeline was exchanged while it was edited: do so before"
+            " the edit begins"
         )
     silent = [name for name, hook in hooks.items() if not hook.calls]
     if runs.calls and silent:
@@ -144,10 +152,12 @@ def _hooked(
 
 @contextmanager
 def deactivate(model: Model, neurons: NeuronSet, factor: float = 0.0) -> Iterator[None]:
-    """Scale the outputs of `neurons` by `factor` (0: switched off) in every pass of the model while the context lasts.
+    """Scale the outputs of `neurons` by `factor` (0: switched off) in every pass of the model
+    while the context lasts.
 
-    Works around a whole pipeline call, with guidance and any number of images. On leaving, also by an exception, the model is
-    what it was, bit for bit. Finding NeMo, section 3.3 (deactivation) and appendix (other factors).
+    Works around a whole pipeline call, with guidance and any number of images. On leaving, also by
+    an exception, the model is what it was, bit for bit. Finding NeMo, section 3.3 (deactivation)
+    and appendix (other factors).
     """
     model.check_editable()
     check_factor(model, factor)
@@ -158,7 +168,9 @@ def deactivate(model: Model, neurons: NeuronSet, factor: float = 0.0) -> Iterato
 
 
 def masks(model: Model, sets: Sequence[NeuronSet]) -> dict[str, Tensor]:
-    """Scales that switch off one set a sample: layer -> (len(sets), width) of 0 and 1, for the layers that any set touches."""
+    """Scales that switch off one set a sample: layer -> (len(sets), width) of 0 and 1, for the
+    layers that any set touches.
+    """
     widths: dict[str, int] = {}
     for neurons in sets:
         widths |= widths_of(model, neurons)
@@ -179,9 +191,11 @@ def _resolve(model: Model, name: str, width: int) -> nn.Module:
 
 
 def effects(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict[str, Effect]:
-    """What an edit of weights must do, layer -> Effect; a layer that stands in several places comes under each name.
+    """What an edit of weights must do, layer -> Effect; a layer that stands in several
+    places comes under each name.
 
-    Raises EditError where the weights are not all there is to a layer, so that their edit would not be the one of its outputs.
+    Raises EditError where the weights are not all there is to a layer, so that their edit would not
+    be the one of its outputs.
     """
     model.check_editable()
     check_factor(model, factor)
@@ -195,13 +209,16 @@ def effects(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict[str, 
 
 
 def prune(model: Model, neurons: NeuronSet, factor: float = 0.0) -> Any:
-    """A new pipeline whose weights carry the edit for good; its `save_pretrained` writes an ordinary checkpoint.
+    """A new pipeline whose weights carry the edit for good; its `save_pretrained`
+    writes an ordinary checkpoint.
 
-    The rows of `to_v` that produce the neurons, and their biases, are multiplied by `factor`. The old pipeline is
-    untouched: the denoiser is copied, the other parts are shared. Weights are in the dtype that the model was loaded in;
-    `findnemo.export.write` keeps that of its source. Parametrizations, weight norms and pruning masks become plain weights in
-    the copy. What the copy's layers give is compared with what the hook gives, before it is returned. Raises EditError where weights
-    cannot carry the edit (quantized layers, a LoRA, layers of another kind), or a checkpoint of it would not load.
+    The rows of `to_v` that produce the neurons, and their biases, are multiplied by `factor`. The
+    old pipeline is untouched: the denoiser is copied, the other parts are shared. Weights are in
+    the dtype that the model was loaded in; `findnemo.export.write` keeps that of its source.
+    Parametrizations, weight norms and pruning masks become plain weights in the copy. What the
+    copy's layers give is compared with what the hook gives, before it is returned. Raises EditError
+    where weights cannot carry the edit (quantized layers, a LoRA, layers of another kind), or a
+    checkpoint of it would not load.
     """
     wanted = effects(model, neurons, factor)
     denoiser = plain_copy(model.denoiser)
@@ -227,11 +244,13 @@ def prune(model: Model, neurons: NeuronSet, factor: float = 0.0) -> Any:
 
 
 def lora_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict[str, Tensor]:
-    """The edit as a LoRA in diffusers' form: dW = (factor - 1) sum_i e_i w_i^T, exact, one rank per neuron.
+    """The edit as a LoRA in diffusers' form: dW = (factor - 1) sum_i e_i w_i^T,
+    exact, one rank per neuron.
 
-    All layers get the same rank (that of the fullest one, padded with zeros), which every loader reads. A bias is edited likewise,
-    db = (factor - 1) sum_i b_i e_i, as `lora_B.bias`: what peft calls `lora_bias`. W + dW is compared with what the hook gives. Raises
-    EditError for a pipeline that loads no LoRA, and where weights cannot carry the edit, as `prune` does.
+    All layers get the same rank (that of the fullest one, padded with zeros), which every loader
+    reads. A bias is edited likewise, db = (factor - 1) sum_i b_i e_i, as `lora_B.bias`: what peft
+    calls `lora_bias`. W + dW is compared with what the hook gives. Raises EditError for a pipeline
+    that loads no LoRA, and where weights cannot carry the edit, as `prune` does.
     """
     return _lora(model, neurons, factor)[1]
 
@@ -242,8 +261,8 @@ def _lora(
     wanted = effects(model, neurons, factor)
     if not hasattr(model.pipeline, "load_lora_weights"):
         raise EditError(
-            f"{type(model.pipeline).__name__} has no load_lora_weights, so it cannot use a LoRA file: write a checkpoint instead, "
-            "prune(model, neurons).save_pretrained(FOLDER)"
+            f"{type(model.pipeline).__name__} has no load_lora_weights, so it cannot use a LoRA"
+            " file: write a checkpoint instead, prune(model, neurons).save_pretrained(FOLDER)"
         )
     if not wanted:
         raise InputError("no neurons: there is nothing to write as a LoRA")
@@ -274,13 +293,16 @@ def _refuse_shared(model: Model, names: Iterable[str]) -> None:
         first = names_of.setdefault(id(model.denoiser.get_submodule(name)), name)
         if first != name:
             raise EditError(
-                f"{first} and {name} are one module, of which LoRA loaders change the first place only: put a copy of it into one of "
-                "them, copy.deepcopy(layer), or write a checkpoint instead, prune(model, neurons).save_pretrained(FOLDER)"
+                f"{first} and {name} are one module, of which LoRA loaders change the first place"
+                " only: put a copy of it into one of them, copy.deepcopy(layer), or write a"
+                " checkpoint instead, prune(model, neurons).save_pretrained(FOLDER)"
             )
 
 
 def check_lora(wanted: Mapping[str, Effect], tensors: Mapping[str, Tensor], prefix: str) -> None:
-    """Raises EditError unless the tensors of a LoRA in diffusers' form make of each layer what the hook does."""
+    """Raises EditError unless the tensors of a LoRA in diffusers' form make of each
+    layer what the hook does.
+    """
     for name, effect in wanted.items():
         down = tensors.get(f"{prefix}{name}.lora_A.weight")
         up = tensors.get(f"{prefix}{name}.lora_B.weight")
@@ -291,13 +313,15 @@ def check_lora(wanted: Mapping[str, Effect], tensors: Mapping[str, Tensor], pref
 def save_lora(
     model: Model, neurons: NeuronSet, folder: str | os.PathLike, factor: float = 0.0
 ) -> Path:
-    """Write `pytorch_lora_weights.safetensors` to a folder; load it with `pipeline.load_lora_weights(folder)`, at strength 1."""
-    from safetensors.torch import load_file, save_file
+    """Write `pytorch_lora_weights.safetensors` to a folder; load it with
+    `pipeline.load_lora_weights(folder)`, at strength 1.
+    """
+    from safetensors.torch import load_file
 
     path = Path(folder) / LORA_FILE
     wanted, tensors = _lora(model, neurons, factor)
     about = {"format": "pt", "made_by": "findnemo", "neurons": str(len(neurons)), "limits": LIMITS}
     with written(path) as part:
-        save_file(tensors, part, metadata=about)
+        write(part, tensors, about)  # to the byte the same each time
         check_lora(wanted, load_file(part), f"{model.component}.")
     return path

@@ -1,4 +1,6 @@
-"""What an edit of weights does to a value layer, seen from outside: the layer is probed, not trusted for the names of its attributes."""
+"""What an edit of weights does to a value layer, seen from outside: the layer is probed, not
+trusted for the names of its attributes.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ class Transient:
 
 @dataclass(frozen=True)
 class Effect:
-    """What an edit of weights must do to a layer y = W x + b: multiply its outputs `rows` by `factor`, as the hook does.
+    """What an edit of weights must do to a layer y = W x + b: multiply its outputs `rows` by
+    `factor`, as the hook does.
 
     `weight` (width, in) and `bias` (width,) or None are those before the edit.
     """
@@ -46,7 +49,8 @@ class Effect:
         return scale_of(len(self.weight), self.rows, self.factor)
 
     def check_weights(self, weight: Tensor | None, bias: Tensor | None, where: str) -> None:
-        """Raises EditError unless a layer with these weights gives what the hook makes of its outputs.
+        """Raises EditError unless a layer with these weights gives what the
+        hook makes of its outputs.
 
         All other rows must be what they were, bit for bit, but for a change of dtype.
         """
@@ -69,7 +73,8 @@ class Effect:
         self._check_linear(weight, bias, rounding, where)
 
     def check_change(self, change: Tensor | None, bias: Tensor | None, where: str) -> None:
-        """Raises EditError unless a change (width, in) of the weights makes of a layer what the hook does.
+        """Raises EditError unless a change (width, in) of the weights makes of a
+        layer what the hook does.
 
         `bias`: the change (width,) of the biases, where there are any.
         """
@@ -84,7 +89,9 @@ class Effect:
         self._check_linear(weight, exact(before) + exact(moved), rounding, where)
 
     def check_layer(self, layer: Any, where: str) -> None:
-        """Raises EditError unless a layer, as the network calls it, gives what the hook makes of its outputs."""
+        """Raises EditError unless a layer, as the network calls it, gives what the
+        hook makes of its outputs.
+        """
         inputs = probe(self.weight)
         with torch.no_grad(), torch.autocast(inputs.device.type, enabled=False):
             given = layer(inputs)
@@ -114,7 +121,8 @@ def _shape(values: Tensor | None) -> str:
 
 
 def layer_weights(name: str, layer: Any) -> tuple[Tensor, Tensor | None]:
-    """Weight (width, in) and bias (width,) or None of a layer that is nothing but y = W x + b, as a probe shows.
+    """Weight (width, in) and bias (width,) or None of a layer that is nothing but y = W
+    x + b, as a probe shows.
 
     Raises EditError for any other: an edit of its weights would not be an edit of its outputs.
     """
@@ -133,19 +141,23 @@ def layer_weights(name: str, layer: Any) -> tuple[Tensor, Tensor | None]:
         usual = size(exact(inputs), exact(weight), None if bias is None else exact(bias))
         if not close(given, expected, usual, torch.finfo(weight.dtype).eps / 8):
             raise EditError(
-                f"{name} does not give what its weights say{_hooks_of(layer)}, so an edit of its weights would not be one of its outputs; "
-                "deactivate works around its calls"
+                f"{name} does not give what its weights say{_hooks_of(layer)}, so an edit of its"
+                " weights would not be one of its outputs; deactivate works around its calls"
             )
     return weight, bias
 
 
 def refuse_made(name: str, layer: nn.Module) -> None:
-    """Raises EditError for a layer whose weight is made of others before every pass, so that it cannot be edited in its place."""
+    """Raises EditError for a layer whose weight is made of others before every pass, so that it
+    cannot be edited in its place.
+    """
     if "weight" not in layer._parameters:
         raise EditError(
-            f"the weight of {name} is made anew before every pass (a parametrization, a norm or a pruning mask), so an edit of it in "
-            'its place would do nothing: make it permanent first, torch.nn.utils.parametrize.remove_parametrizations(layer, "weight"), '
-            'torch.nn.utils.remove_weight_norm(layer) or torch.nn.utils.prune.remove(layer, "weight")'
+            f"the weight of {name} is made anew before every pass (a parametrization, a norm or a"
+            " pruning mask), so an edit of it in its place would do nothing: make it permanent"
+            ' first, torch.nn.utils.parametrize.remove_parametrizations(layer, "weight"),'
+            " torch.nn.utils.remove_weight_norm(layer) or torch.nn.utils.prune.remove(layer,"
+            ' "weight")'
         )
 
 
@@ -153,13 +165,15 @@ def refuse_offloaded(network: nn.Module) -> None:
     """Raises EditError for a network whose weights are not at hand."""
     if offloaded(network):
         raise EditError(
-            f"the weights of {type(network).__name__} are offloaded, out of an edit's reach: call pipeline.remove_all_hooks() "
-            "first, or load the pipeline without offloading"
+            f"the weights of {type(network).__name__} are offloaded, out of an edit's reach: call"
+            " pipeline.remove_all_hooks() first, or load the pipeline without offloading"
         )
 
 
 def _obstacle(layer: Any) -> str | None:
-    """Why the weights of a layer are not all there is to it, and the way out; None where nothing is known."""
+    """Why the weights of a layer are not all there is to it, and the way out;
+    None where nothing is known.
+    """
     weight = getattr(layer, "weight", None)
     kind = type(layer).__name__
     if kind == "Linear" and type(layer) is not nn.Linear:
@@ -175,20 +189,23 @@ def _obstacle(layer: Any) -> str | None:
         return f"carries a LoRA{off}, which an edit of its weights would miss: {way_out}"
     if isinstance(weight, Tensor) and not _ordinary(weight, layer):
         return (
-            f"is quantized ({kind}, {type(weight).__name__} of {str(weight.dtype).removeprefix('torch.')}), so its weights cannot be "
-            "edited exactly: load the model without quantization for that; deactivate works on it as it is"
+            f"is quantized ({kind}, {type(weight).__name__} of"
+            f" {str(weight.dtype).removeprefix('torch.')}), so its weights cannot be edited"
+            " exactly: load the model without quantization for that; deactivate works on it as"
+            " it is"
         )
     plain = isinstance(layer, nn.Linear) and type(layer).forward is nn.Linear.forward
     if not plain or weight is None:
         return (
-            f"is a {kind}, whose forward pass is its own, so an edit of a weight might do nothing: put an nn.Linear of the weights that it "
-            "comes to in its place (of the full precision, if it is quantized); deactivate works on it as it is"
+            f"is a {kind}, whose forward pass is its own, so an edit of a weight might do nothing:"
+            " put an nn.Linear of the weights that it comes to in its place (of the full"
+            " precision, if it is quantized); deactivate works on it as it is"
         )
     forward = vars(layer).get("forward", layer.forward)
     if getattr(forward, "__func__", None) is not nn.Linear.forward or forward.__self__ is not layer:
         return (
-            "has a forward pass that was put over its own, so an edit of its weight might do nothing: take it off first (del "
-            "layer.forward); deactivate works on it as it is"
+            "has a forward pass that was put over its own, so an edit of its weight might do"
+            " nothing: take it off first (del layer.forward); deactivate works on it as it is"
         )
     return None
 
@@ -221,7 +238,7 @@ def _without_edits(layer: nn.Module) -> Iterator[None]:
         layer._forward_hooks.update(hooks)
 
 
-# a whole model -------------------------------------------------------------------------------------------------------
+# a whole model ------------------------------------------------------------------------------------
 
 
 class _Count(Transient):
@@ -233,9 +250,11 @@ class _Count(Transient):
 
 @torch.no_grad()
 def check_called(model: Model, names: Iterable[str]) -> None:
-    """Raises EditError if a pass of the model, over a small latent, leaves out one of these layers of its denoiser.
+    """Raises EditError if a pass of the model, over a small latent, leaves out one of
+    these layers of its denoiser.
 
-    A pipeline that makes no pass by itself (its text encoder was taken away, an IP-Adapter wants an image) tells nothing.
+    A pipeline that makes no pass by itself (its text encoder was taken away, an IP-Adapter wants an
+    image) tells nothing.
     """
     counts = {name: _Count() for name in names}
     with ExitStack() as stack:
@@ -255,7 +274,8 @@ def check_called(model: Model, names: Iterable[str]) -> None:
 
 def never_called(name: str) -> str:
     return (
-        f"the model ran, but {name} was never called: its attention computes values another way (fused, compiled or a custom processor), "
-        "or a forward pass that was put over a block's own runs other layers, so the edit did nothing; take that off, or restore it with "
-        "set_attn_processor(AttnProcessor2_0())"
+        f"the model ran, but {name} was never called: its attention computes values another way"
+        " (fused, compiled or a custom processor), or a forward pass that was put over a block's"
+        " own runs other layers, so the edit did nothing; take that off, or restore it with"
+        " set_attn_processor(AttnProcessor2_0())"
     )

@@ -1,4 +1,6 @@
-"""Whether plain libraries can load a part of a pipeline from what it holds, or from what was written of it."""
+"""Whether plain libraries can load a part of a pipeline from what it holds, or
+from what was written of it.
+"""
 
 from __future__ import annotations
 
@@ -33,15 +35,20 @@ def check_part(name: str, part: Any, held: Held) -> None:
 
 
 def unfit(name: str, part: Any, held: Held) -> tuple[str | None, str | None]:
-    """Why a plain part could not be loaded from what is held; and what of it a plain part would leave out.
+    """Why a plain part could not be loaded from what is held; and what of it a
+    plain part would leave out.
 
-    None where there is nothing. Names and shapes are compared with those of diffusers' own parts. Other libraries' names change with the version: of theirs only such are
-    looked for as no plain model has.
+    None where there is nothing. Names and shapes are compared with those of diffusers' own parts.
+    Other libraries' names change with the version: of theirs only such are looked for as no plain
+    model has.
     """
     kind = type(part).__name__
     for key, value in held.items():
         if ODD.search(key) or type(value) not in (Tensor, nn.Parameter, Entry):
-            odd = f"a checkpoint of the {name} would hold {key}, which no plain {kind} can load: {WAY_OUT}"
+            odd = (
+                f"a checkpoint of the {name} would hold {key}, which no plain {kind} can load:"
+                f" {WAY_OUT}"
+            )
             return odd, None
     if not hasattr(part, "from_config"):
         return None, None
@@ -60,7 +67,9 @@ def unfit(name: str, part: Any, held: Held) -> tuple[str | None, str | None]:
 
 
 def _plain_state(part: Any) -> dict[str, Tensor] | None:
-    """Names and shapes of a plain part of the same class and configuration; None if there is none."""
+    """Names and shapes of a plain part of the same class and
+    configuration; None if there is none.
+    """
     from accelerate import init_empty_weights
 
     try:

@@ -1,4 +1,6 @@
-"""A copy of a network that is nothing but its weights, so that an edit of them is all there is to edit, and what is saved loads anywhere."""
+"""A copy of a network that is nothing but its weights, so that an edit of them is all there is
+to edit, and what is saved loads anywhere.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +33,15 @@ MASKS = {
 def plain_copy(network: nn.Module) -> Any:
     """A copy without what PyTorch can put beside a weight or in its place.
 
-    Parametrizations, weight and spectral norms, and pruning masks become the weights that they make; weights or modules that stand under
-    several names become several. Edits under way are left out. Raises EditError for quantized weights.
+    Parametrizations, weight and spectral norms, and pruning masks become the weights that they
+    make; weights or modules that stand under several names become several. Edits under way are left
+    out. Raises EditError for quantized weights.
     """
     for name, parameter in network.named_parameters():
         if type(parameter) not in (Tensor, nn.Parameter) or parameter.dtype not in COMPUTED:
             raise EditError(
-                f"the weights of {type(network).__name__} cannot be copied as plain ones: {name} {described(parameter)}; {QUANTIZED}"
+                f"the weights of {type(network).__name__} cannot be copied as plain ones: {name}"
+                f" {described(parameter)}; {QUANTIZED}"
             )
     # weights that a norm or a mask has made, which PyTorch refuses to copy
     attributes = [value for module in network.modules() for value in vars(module).values()]
@@ -70,7 +74,9 @@ def rebuilt(pipeline: Any, old: nn.Module, new: nn.Module) -> Any:
 
 
 def _untie(network: nn.Module) -> None:
-    """Modules and parameters that stand under several names become several; a copy shares nothing else."""
+    """Modules and parameters that stand under several names become several; a
+    copy shares nothing else.
+    """
     seen: set[int] = set()
     for name, module in list(network.named_modules(remove_duplicate=False)):
         if id(module) in seen and name:
@@ -95,7 +101,9 @@ def _unmask(module: Any) -> None:
 
 
 def _unparametrize(module: Any) -> None:
-    """PyTorch's own way takes a property off the module's class, which the network that was copied shares."""
+    """PyTorch's own way takes a property off the module's class, which the
+    network that was copied shares.
+    """
     for part in module.modules():
         part.training = False  # so that a spectral norm stays what it is
     values = {name: getattr(module, name).detach().clone() for name in module.parametrizations}

@@ -1,4 +1,6 @@
-"""A few inputs with which a layer is tried, and whether what comes out is as expected but for rounding."""
+"""A few inputs with which a layer is tried, and whether what comes out is as
+expected but for rounding.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,18 @@ def scale_of(width: int, rows: Sequence[int], factor: float) -> Tensor:
 
 
 def times(output: Tensor, scale: Tensor) -> Tensor:
-    """What the hook does: outputs (..., width) times a scale that broadcasts, in the outputs' dtype. Factor 0 gives 0, also of NaN and infinity."""
+    """What the hook does: outputs (..., width) times a scale that broadcasts, in the outputs'
+    dtype. Factor 0 gives 0, also of NaN and infinity.
+    """
     scale = scale.to(output.device)
     product = (output * scale).to(output.dtype)
     return product if scale.requires_grad else product.masked_fill(scale == 0, 0)
 
 
 def probe(weight: Tensor) -> Tensor:
-    """Rows (5, in) of normal random numbers of several sizes, as a layer with this weight takes them; always the same."""
+    """Rows (5, in) of normal random numbers of several sizes, as a layer with this weight
+    takes them; always the same.
+    """
     rows = torch.randn(len(SIZES), weight.shape[1], generator=torch.Generator().manual_seed(0))
     return (rows * torch.tensor(SIZES)[:, None]).to(weight.device, weight.dtype)
 
@@ -42,7 +48,9 @@ def size(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def close(given: Tensor, expected: Tensor, usual: Tensor, rounding: float) -> bool:
-    """Whether outputs are as expected but for rounding; where the dtype has no number so large or so small, its limits count."""
+    """Whether outputs are as expected but for rounding; where the dtype has no number so large
+    or so small, its limits count.
+    """
     limits = torch.finfo(given.dtype)
     if given.shape != expected.shape:
         return False

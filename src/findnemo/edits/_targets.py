@@ -1,4 +1,6 @@
-"""The layers and neurons that an edit names: whether the model has them, and under which other names."""
+"""The layers and neurons that an edit names: whether the model has them, and
+under which other names.
+"""
 
 from __future__ import annotations
 
@@ -30,19 +32,22 @@ def widths_of(model: Model, neurons: NeuronSet) -> dict[str, int]:
     """Widths of the layers of `neurons`, once every neuron is known to exist."""
     if not isinstance(neurons, NeuronSet):
         raise InputError(
-            f"neurons must be a NeuronSet, not {type(neurons).__name__}: NeuronSet({{layer: [index, ...]}})"
+            f"neurons must be a NeuronSet, not {type(neurons).__name__}: NeuronSet({{layer: [index,"
+            " ...]})"
         )
     if neurons.model is not None and neurons.model != model.fingerprint:
         raise MismatchError(
-            f"these neurons were found in another model, {neurons.model[:12]}, and {model.source} is {model.fingerprint[:12]}: in another "
-            "model the same places hold other things (if it is the same one in another precision, load it in that of the run or in float32; "
-            "if you mean it: NeuronSet(neurons.layers))"
+            f"these neurons were found in another model, {neurons.model[:12]}, and {model.source}"
+            f" is {model.fingerprint[:12]}: in another model the same places hold other things (if"
+            " it is the same one in another precision, load it in that of the run or in float32;"
+            " if you mean it: NeuronSet(neurons.layers))"
         )
     widths = {name: width_of(name, layer_of(model, name)) for name in neurons.layers}
     for name, indices in neurons.layers.items():
         if indices[-1] >= widths[name]:
             raise EditError(
-                f"no neuron {indices[-1]} in {name}: it has {widths[name]} (0 to {widths[name] - 1})"
+                f"no neuron {indices[-1]} in {name}: it has {widths[name]} (0 to"
+                f" {widths[name] - 1})"
             )
     return widths
 
@@ -52,7 +57,8 @@ def check_factor(model: Model, factor: float) -> None:
     most = torch.finfo(model.dtype).max
     if not isinstance(factor, Real) or not abs(factor) <= most:
         raise InputError(
-            f"{factor!r} is no factor for neurons: give a finite number (0 switches off), at most {most:.3g} for this model"
+            f"{factor!r} is no factor for neurons: give a finite number (0 switches off), at most"
+            f" {most:.3g} for this model"
         )
 
 
@@ -64,7 +70,9 @@ def once(model: Model, neurons: NeuronSet) -> NeuronSet:
 
 
 def everywhere(model: Model, neurons: NeuronSet) -> NeuronSet:
-    """Neurons under every name that their modules have: an edit of a module is one in all its places."""
+    """Neurons under every name that their modules have: an edit of a module
+    is one in all its places.
+    """
     indices = {id(layer_of(model, name)): idx for name, idx in once(model, neurons).layers.items()}
     named = model.denoiser.named_modules(remove_duplicate=False)
     return NeuronSet({name: indices[id(module)] for name, module in named if id(module) in indices})

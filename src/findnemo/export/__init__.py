@@ -1,4 +1,5 @@
-"""Exports of a run: the cleaned model as a checkpoint, a single file or a LoRA, the neurons, and a section for a model card.
+"""Exports of a run: the cleaned model as a checkpoint, a single file or a LoRA, the neurons, and a
+section for a model card.
 
 >>> list(FORMS)
 ['checkpoint', 'file', 'lora', 'kohya', 'neurons', 'card']
@@ -65,10 +66,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Form:
-    """A form of export: its usual `name` in a folder, a directory if without suffix; and what makes it.
+    """A form of export: its usual `name` in a folder, a directory if without
+    suffix; and what makes it.
 
-    `write` writes it with the model, in a dtype or that of the source; `describe` gives its text without one; `beside` is what a file
-    `.yaml` of the same name has to hold, if any.
+    `write` writes it with the model, in a dtype or that of the source; `describe` gives its text
+    without one; `beside` is what a file `.yaml` of the same name has to hold, if any.
     """
 
     name: str
@@ -115,14 +117,19 @@ def write(
     force: bool = False,
     dtype: str | torch.dtype | None = None,
 ) -> Path:
-    """Write what was selected of a run in one of FORMS; returns the path. It is there whole or not at all.
+    """Write what was selected of a run in one of FORMS; returns the path.
 
-    `model`: the audited one, for the forms that hold weights. `force`: replace an earlier export. `dtype`: "float32", "float16" or
-    "bfloat16" for all weights; by default each tensor keeps the dtype in which the model's source holds it, whatever the run computed in
-    (a LoRA, of which no source knows, is float32). A live pipeline is written as it is. Where weights are narrowed, a warning says so.
+    It is there whole or not at all.
 
-    Raises InputError (unknown form or dtype, a target that is there, a source that is gone), MismatchError (another model than the run's),
-    ModelError and EditError where the model has no such form.
+    `model`: the audited one, for the forms that hold weights. `force`: replace an earlier export.
+    `dtype`: "float32", "float16" or "bfloat16" for all weights; by default each tensor keeps the
+    dtype in which the model's source holds it, whatever the run computed in (a LoRA, of which no
+    source knows, is float32). A live pipeline is written as it is. Where weights are narrowed, a
+    warning says so.
+
+    Raises InputError (unknown form or dtype, a target that is there, a source that is gone),
+    MismatchError (another model than the run's), ModelError and EditError where the model has no
+    such form.
 
         with Run.open("run") as run:
             chosen = findnemo.export.select(run)
@@ -168,13 +175,17 @@ def check(
 
 
 def check_place(form: str, path: str | Path, source: str, force: bool = False) -> None:
-    """Raises InputError for a place to which a form may not be written. `source`: where the audited model is."""
+    """Raises InputError for a place to which a form may not be written.
+
+    `source`: where the audited model is.
+    """
     check_form(form)
     target = Path(path)
     suffix = FORMS[form].suffix
     if str(target).encode(errors="ignore").decode() != str(target):
         raise InputError(
-            f"{target} is no name in UTF-8, and the libraries that write models take no other: give one, or set PYTHONUTF8=1"
+            f"{target} is no name in UTF-8, and the libraries that write models take no other: give"
+            " one, or set PYTHONUTF8=1"
         )
     check_target(target, not suffix, force, source)
     if suffix and target.suffix != suffix:

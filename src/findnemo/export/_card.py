@@ -1,4 +1,6 @@
-"""A section for a model card: what was audited, what was switched off, how that was verified, and what it does not prove."""
+"""A section for a model card: what was audited, what was switched off, how that was verified,
+and what it does not prove.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +16,23 @@ LONGEST = 160  # letters of a caption
 MOST = 100  # captions that are listed
 PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
 LIMITS = (
-    "This covers the captions that were audited, on the seeds that were tried. Other captions may be memorized, and a paraphrase "
-    "may bring a picture back.",
-    "Neurons that are off hide a memory from ordinary use. Who has the weights can bring pictures back with an optimised text "
-    "embedding (Kowalczuk et al. 2025).",
+    (
+        "This covers the captions that were audited, on the seeds that were tried. Other captions"
+        " may be memorized, and a paraphrase may bring a picture back."
+    ),
+    (
+        "Neurons that are off hide a memory from ordinary use. Who has the weights can bring"
+        " pictures back with an optimised text embedding (Kowalczuk et al. 2025)."
+    ),
     "As a LoRA the edit acts at strength 1 only, and anyone can leave it out.",
 )
 
 
 def model_card(chosen: Selection) -> str:
-    """The section in Markdown. Captions and names are escaped: nothing in them acts as Markdown or HTML."""
+    """The section in Markdown.
+
+    Captions and names are escaped: nothing in them acts as Markdown or HTML.
+    """
     parts = [
         "## Memorization audit\n",
         _table(("", ""), _facts(chosen)),
@@ -33,13 +42,17 @@ def model_card(chosen: Selection) -> str:
         *_captions(chosen.captions),
         "### Limits\n",
         "\n".join(f"- {limit}" for limit in LIMITS) + "\n",
-        "Made with [findnemo](https://github.com/findnemo/findnemo) after *Finding NeMo* (Hintersdorf, Struppek et al., 2024).\n",
+        (
+            "Made with [findnemo](https://github.com/findnemo/findnemo) after *Finding NeMo*"
+            " (Hintersdorf, Struppek et al., 2024).\n"
+        ),
     ]
     return "\n".join(parts)
 
 
 def markdown(text: str, longest: int = LONGEST) -> str:
-    """Text of unknown origin as one line of plain words in Markdown, wherever it stands, in tables too.
+    """Text of unknown origin as one line of plain words in Markdown, wherever
+    it stands, in tables too.
 
     >>> print(markdown("a | b <img src=x>\\n# c"))
     a \\| b \\<img src\\=x\\> \\# c
@@ -50,11 +63,15 @@ def markdown(text: str, longest: int = LONGEST) -> str:
 
 
 def _facts(chosen: Selection) -> list[tuple[str, str]]:
-    about, settings = chosen.about, chosen.about["settings"]
+    about = chosen.about
+    settings = chosen.about["settings"]
     calibration = settings.get("calibration", {})
     images = settings.get("image_settings", {})
     versions = ", ".join(f"{name} {version}" for name, version in (about["versions"] or {}).items())
-    counts = f"{about['audited']} audited, {about['memorized']} memorized, {len(chosen.captions)} switched off here"
+    counts = (
+        f"{about['audited']} audited, {about['memorized']} memorized, {len(chosen.captions)}"
+        " switched off here"
+    )
     if about["suspected"]:
         counts += f", {about['suspected']} suspected (over tau, but their images are no copies)"
     if about["out_of_reach"]:
@@ -64,7 +81,10 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
     score = f"{pairs} {similarity} of the noise differences of {calibration.get('samples')} seeds"
     variant = markdown(str(calibration.get("variant")))
     whose = f"variant {variant}, base seed {calibration.get('seed')}"
-    rendering = f"{settings.get('images')} a caption, {images.get('steps')} steps, guidance {images.get('guidance')}"
+    rendering = (
+        f"{settings.get('images')} a caption, {images.get('steps')} steps, guidance"
+        f" {images.get('guidance')}"
+    )
     if sampler := sampler_of(settings):
         rendering += f", sampler {markdown(sampler)}"
     neurons = (
@@ -78,8 +98,10 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
         ("model", markdown(name_of(about["source"]))),
         (
             "fingerprint",
-            f"`{chosen.fingerprint}` (SHA-256 over all that scores depend on: schedule, tokenizers, text encoders, denoiser and adapters; "
-            "first 32 digits)",
+            (
+                f"`{chosen.fingerprint}` (SHA-256 over all that scores depend on: schedule,"
+                " tokenizers, text encoders, denoiser and adapters; first 32 digits)"
+            ),
         ),
         ("versions", markdown(versions)),
         ("captions", counts),
@@ -112,8 +134,8 @@ def _figures(chosen: Selection) -> list[str]:
         )
     if chosen.factor or not all(neurons_of(c) <= chosen.neurons for c in chosen.captions):
         parts.append(
-            "The figures were measured with all neurons of a caption switched off. **This export does less, and was not verified as "
-            "it is.**\n"
+            "The figures were measured with all neurons of a caption switched off. **This export"
+            " does less, and was not verified as it is.**\n"
         )
     else:
         parts.append("The figures of a caption were measured with its own neurons switched off.\n")
@@ -130,11 +152,15 @@ def _median(values: Sequence[float | None]) -> str:
 
 def _quality(quality: dict[str, Any]) -> str:
     text = (
-        f"Captions that are not memorized, with {_count(quality['neurons'], 'neuron')} of the audit switched off together "
-        f"(n = {quality['prompts']}): pixels change by {quality['pixel_change']:.3f} of 1"
+        f"Captions that are not memorized, with {_count(quality['neurons'], 'neuron')} of the audit"
+        f" switched off together (n = {quality['prompts']}): pixels change by"
+        f" {quality['pixel_change']:.3f} of 1"
     )
     if "a_clip_before" in quality:
-        text += f"; fit with the caption (CLIP) {quality['a_clip_before']:.3f} before, {quality['a_clip_after']:.3f} after"
+        text += (
+            f"; fit with the caption (CLIP) {quality['a_clip_before']:.3f} before,"
+            f" {quality['a_clip_after']:.3f} after"
+        )
     return text + ".\n"
 
 

@@ -1,4 +1,6 @@
-"""What was written is read again: it must do to each layer what the hook does, and plain libraries must be able to load it."""
+"""What was written is read again: it must do to each layer what the hook does, and plain
+libraries must be able to load it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def check_parts(pipeline: Any) -> None:
 
 
 def check_checkpoint(folder: Path, model: Model, wanted: Mapping[str, Effect]) -> None:
-    """Raises EditError unless a diffusers directory carries an edit of `model`, and plain libraries load all that is in it."""
+    """Raises EditError unless a diffusers directory carries an edit of `model`, and plain
+    libraries load all that is in it.
+    """
     for name, part in networks_of(model.pipeline).items():
         entries = {key: entry for key, (_, entry) in _tensors(folder / name).items()}
         check_part(name, part, entries)
@@ -40,7 +44,9 @@ def check_file(path: Path, model: Model, wanted: Mapping[str, Effect]) -> None:
 
 
 def as_kept(path: Path, model: Model, wanted: Mapping[str, Effect]) -> dict[str, Effect]:
-    """An edit of the weights as a single file keeps them, which may be finer than those that were loaded."""
+    """An edit of the weights as a single file keeps them, which may be finer
+    than those that were loaded.
+    """
     kept = {}
     for layer, effect in wanted.items():
         weight, bias = _layer(path, model, layer)

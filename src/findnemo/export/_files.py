@@ -14,7 +14,9 @@ MARKS = ("model_index.json", "pytorch_lora_weights.safetensors")
 
 
 def check_target(path: Path, directory: bool, force: bool, source: str) -> None:
-    """Raises InputError for a target that may not be written: the audited model, or what is there and not to be replaced."""
+    """Raises InputError for a target that may not be written: the audited model, or what is
+    there and not to be replaced.
+    """
     if directory and path.is_file():
         raise InputError(f"{path} is a file: give a directory")
     if not directory and path.is_dir():
@@ -32,7 +34,8 @@ def check_target(path: Path, directory: bool, force: bool, source: str) -> None:
 
 
 def check_beside(path: Path, force: bool, ours: str) -> None:
-    """Raises InputError for a file beside the target that user interfaces would read with it and that is not to be replaced.
+    """Raises InputError for a file beside the target that user interfaces would read with it and
+    that is not to be replaced.
 
     `ours`: how a file begins that an export has written, and `force` may replace.
     """
@@ -40,13 +43,13 @@ def check_beside(path: Path, force: bool, ours: str) -> None:
         return
     if not force:
         raise InputError(
-            f"{path} is there already, and user interfaces read it with the model file of that name: give another --out, or --force to "
-            "replace it"
+            f"{path} is there already, and user interfaces read it with the model file of that"
+            " name: give another --out, or --force to replace it"
         )
     if not path.is_file() or not path.read_bytes().startswith(ours.encode()):
         raise InputError(
-            f"{path} was not written by an export and is not replaced, and user interfaces read it with the model file of that name: "
-            "give another --out, or move it away"
+            f"{path} was not written by an export and is not replaced, and user interfaces read it"
+            " with the model file of that name: give another --out, or move it away"
         )
 
 
@@ -64,7 +67,9 @@ def written_beside(path: Path, text: str | None) -> Iterator[None]:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A place beside `path` to write a file or directory to; once the context ends well it takes the place of `path`."""
+    """A place beside `path` to write a file or directory to; once the context ends well it
+    takes the place of `path`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     old = path.with_name(f".{path.name}.old")

@@ -1,8 +1,10 @@
-"""Marks by which user interfaces and trainers know what a single file predicts, and which model it is.
+"""Marks by which user interfaces and trainers know what a single file
+predicts, and which model it is.
 
-ComfyUI and Forge look for tensors without values, `v_pred` and `ztsnr`, in SDXL files; AUTOMATIC1111, Forge and diffusers
-(`original_config`) for a configuration of the original code beside a file of Stable Diffusion 1.x and 2.x; kohya's scripts and others for
-metadata (https://github.com/Stability-AI/ModelSpec). docs/export.md says who reads what.
+ComfyUI and Forge look for tensors without values, `v_pred` and `ztsnr`, in SDXL files;
+AUTOMATIC1111, Forge and diffusers (`original_config`) for a configuration of the original code
+beside a file of Stable Diffusion 1.x and 2.x; kohya's scripts and others for metadata
+(https://github.com/Stability-AI/ModelSpec). docs/export.md says who reads what.
 """
 
 from __future__ import annotations
@@ -42,7 +44,10 @@ SCALING = {"1": 0.18215, "2": 0.18215, "xl": 0.13025}  # of latents, as programs
 
 
 def prediction(pipeline: Any) -> tuple[str, bool]:
-    """What a pipeline predicts, and whether its last timestep is pure noise. Raises ModelError for what no single file can say."""
+    """What a pipeline predicts, and whether its last timestep is pure noise.
+
+    Raises ModelError for what no single file can say.
+    """
     config = pipeline.scheduler.config
     predicts = "edm" if "sigma_data" in config else config.get(PREDICTION)
     if predicts not in READ:
@@ -53,18 +58,22 @@ def prediction(pipeline: Any) -> tuple[str, bool]:
 
 
 def check_schedule(pipeline: Any) -> None:
-    """Raises ModelError for a noise schedule that a single file does not carry and that programs would replace by the usual one."""
+    """Raises ModelError for a noise schedule that a single file does not carry and that programs
+    would replace by the usual one.
+    """
     config = pipeline.scheduler.config
     for name, usual in SCHEDULE.items():
         if config.get(name, usual) != usual:
             raise ModelError(
-                f"the scheduler's {name} is {str(config[name])[:40]}, and a single file cannot say so: user interfaces take {usual}; export a "
-                "checkpoint directory"
+                f"the scheduler's {name} is {str(config[name])[:40]}, and a single file cannot say"
+                f" so: user interfaces take {usual}; export a checkpoint directory"
             )
 
 
 def check_autoencoder(pipeline: Any) -> None:
-    """Say that a single file does not carry how its latents are scaled, where that is not what programs take for granted."""
+    """Say that a single file does not carry how its latents are scaled, where that is not what
+    programs take for granted.
+    """
     config = pipeline.vae.config
     usual = SCALING[family(pipeline)]
     scaling = config.get("scaling_factor", usual)
@@ -72,7 +81,9 @@ def check_autoencoder(pipeline: Any) -> None:
     if abs(scaling - usual) > 1e-6 or shift:
         shifts = f" and shifts them by {shift:g}" if shift else ""
         notice(
-            f"the autoencoder scales latents by {scaling:g}{shifts}, which a single file cannot say: programs take {usual:g}; give them this model's configuration (--config), or export a checkpoint directory"
+            f"the autoencoder scales latents by {scaling:g}{shifts}, which a single file cannot"
+            f" say: programs take {usual:g}; give them this model's configuration (--config), or"
+            " export a checkpoint directory"
         )
 
 
@@ -83,7 +94,10 @@ def tensors(pipeline: Any) -> list[str]:
 
 
 def spec(pipeline: Any, title: str, adapter: str = "") -> dict[str, str]:
-    """ModelSpec metadata, its hash still to be sealed, and ComfyUI's `predict_key`. `adapter`: "/lora" for one."""
+    """ModelSpec metadata, its hash still to be sealed, and ComfyUI's `predict_key`.
+
+    `adapter`: "/lora" for one.
+    """
     predicts, _ = prediction(pipeline)
     kind = family(pipeline)
     size = pipeline.unet.config.sample_size
@@ -116,14 +130,17 @@ def kohya(pipeline: Any) -> dict[str, str]:
 
 
 def completed(metadata: Mapping[str, str], pipeline: Any) -> dict[str, str]:
-    """The metadata of a file that was loaded, with what the pipeline predicts where it does not say so."""
+    """The metadata of a file that was loaded, with what the pipeline predicts
+    where it does not say so.
+    """
     predicts, _ = prediction(pipeline)
     marks = {name: SHORT[predicts] for name in STATED if name.startswith("modelspec.")}
     return {**metadata, **{name: mark for name, mark in marks.items() if name not in metadata}}
 
 
 def configuration(pipeline: Any) -> str | None:
-    """The configuration of the original code to lie beside a file, where keys do not say what it predicts: 1.x with v, and all 2.x.
+    """The configuration of the original code to lie beside a file, where keys do not say what it
+    predicts: 1.x with v, and all 2.x.
 
     JSON, which every reader of YAML reads; it begins with OURS.
     """

@@ -1,7 +1,8 @@
-"""Names and shapes of Stable Diffusion 1.x, 2.x and SDXL weights in their original layout, the one that user interfaces read.
+"""Names and shapes of Stable Diffusion 1.x, 2.x and SDXL weights in their original layout, the one
+that user interfaces read.
 
-The inverse of what diffusers does when it loads a single file. A component of a pipeline becomes a mapping: name in the original
-layout -> tensor, made when it is written.
+The inverse of what diffusers does when it loads a single file. A component of a pipeline becomes a
+mapping: name in the original layout -> tensor, made when it is written.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from findnemo.errors import ModelError
 from findnemo.files.tensors import Lazy
 from findnemo.models import Model
 
-UNET, VAE = "model.diffusion_model.", "first_stage_model."
+UNET = "model.diffusion_model."
+VAE = "first_stage_model."
 CLIP_L = "cond_stage_model.transformer."  # Stable Diffusion 1.x
 OPEN_CLIP_H = "cond_stage_model.model."  # 2.x
 SDXL_CLIP_L = "conditioner.embedders.0.transformer."
@@ -66,7 +68,8 @@ OPEN_CLIP_LAYER = {
 
 
 def unet_name(key: str, layers: int, attended: frozenset[int] = frozenset()) -> str | None:
-    """The original name of a weight of a U-Net with `layers` layers a block; None if the layout has no place for it.
+    """The original name of a weight of a U-Net with `layers` layers a block; None if the
+    layout has no place for it.
 
     `attended`: the up blocks with attention, in which the upsampler comes third.
 
@@ -83,7 +86,10 @@ def unet_name(key: str, layers: int, attended: frozenset[int] = frozenset()) -> 
     )
     if match is None:
         return None
-    way, block, part, rest = match[1], int(match[2] or 0), match[3], match[5]
+    way = match[1]
+    block = int(match[2] or 0)
+    part = match[3]
+    rest = match[5]
     position = block * (layers + 1) + (layers if part.endswith("samplers") else int(match[4]))
     place = {"down": f"input_blocks.{position + 1}", "up": f"output_blocks.{position}"}.get(
         way, "middle_block"
@@ -103,7 +109,8 @@ def unet_name(key: str, layers: int, attended: frozenset[int] = frozenset()) -> 
 
 
 def vae_name(key: str, blocks: int) -> str | None:
-    """The original name of a weight of an autoencoder with `blocks` blocks; None if the layout has no place for it.
+    """The original name of a weight of an autoencoder with `blocks` blocks; None if the
+    layout has no place for it.
 
     >>> vae_name("decoder.up_blocks.0.resnets.1.conv_shortcut.weight", 4)
     'decoder.up.3.block.1.nin_shortcut.weight'
@@ -139,7 +146,8 @@ def unet_tensors(unet: Any) -> dict[str, Lazy]:
     state = unet.state_dict()
     if not isinstance(layers, int):
         raise ModelError(
-            f"the original layout knows one number of layers for all blocks, and this U-Net has {list(layers)}"
+            "the original layout knows one number of layers for all blocks, and this U-Net has"
+            f" {list(layers)}"
         )
     matches = (re.match(r"up_blocks\.(\d+)\.attentions\.", key) for key in state)
     attended = frozenset(int(match[1]) for match in matches if match)
@@ -161,7 +169,9 @@ def _as_convolution(lazy: Lazy) -> Lazy:
 
 
 def clip_tensors(encoder: Any) -> dict[str, Lazy]:
-    """A text encoder as transformers names it, under `text_model`, where its versions put it or leave it out."""
+    """A text encoder as transformers names it, under `text_model`, where its
+    versions put it or leave it out.
+    """
     state = encoder.state_dict()
     return _named(
         state, lambda key: f"text_model.{key.removeprefix('text_model.')}", "text encoder"
@@ -169,7 +179,9 @@ def clip_tensors(encoder: Any) -> dict[str, Lazy]:
 
 
 def open_clip_tensors(encoder: Any) -> dict[str, Lazy]:
-    """A text encoder as OpenCLIP names it: query, key and value in one matrix, the projection transposed."""
+    """A text encoder as OpenCLIP names it: query, key and value in one matrix,
+    the projection transposed.
+    """
     state = {key.removeprefix("text_model."): value for key, value in encoder.state_dict().items()}
     single = {
         key: value for key, value in state.items() if "_proj." not in key or "out_proj" in key
@@ -206,7 +218,8 @@ def _named(
         name = rename(key)
         if name is None:
             raise ModelError(
-                f"{key} of the {what} has no place in the original layout: export a checkpoint directory or a LoRA"
+                f"{key} of the {what} has no place in the original layout: export a checkpoint"
+                " directory or a LoRA"
             )
         tensors[name] = _lazy(value)
     return tensors
@@ -217,13 +230,16 @@ def _lazy(value: Tensor) -> Lazy:
 
 
 def original_tensors(pipeline: Any) -> dict[str, Lazy]:
-    """All weights of a Stable Diffusion 1.x, 2.x or SDXL pipeline under their original names. Raises ModelError for others."""
+    """All weights of a Stable Diffusion 1.x, 2.x or SDXL pipeline under their original names.
+
+    Raises ModelError for others.
+    """
     kind = type(pipeline).__name__
     _check_tokens(pipeline)
     if kind not in ORIGINAL:
         raise ModelError(
-            f"{kind} has no original layout that findnemo writes: only {' and '.join(ORIGINAL)} have; export a checkpoint directory "
-            "or a LoRA"
+            f"{kind} has no original layout that findnemo writes: only {' and '.join(ORIGINAL)}"
+            " have; export a checkpoint directory or a LoRA"
         )
     parts = {UNET: unet_tensors(pipeline.unet), VAE: vae_tensors(pipeline.vae), **_text(pipeline)}
     return {
@@ -232,7 +248,9 @@ def original_tensors(pipeline: Any) -> dict[str, Lazy]:
 
 
 def _check_tokens(pipeline: Any) -> None:
-    """Raises ModelError for a tokenizer with tokens of its own (a textual inversion), which a single file has no place for."""
+    """Raises ModelError for a tokenizer with tokens of its own (a textual inversion), which a
+    single file has no place for.
+    """
     for name in ("tokenizer", "tokenizer_2"):
         tokenizer = getattr(pipeline, name, None)
         if tokenizer is None:
@@ -240,13 +258,16 @@ def _check_tokens(pipeline: Any) -> None:
         added = sorted(set(tokenizer.get_added_vocab()) - set(tokenizer.all_special_tokens))
         if added:
             raise ModelError(
-                f"the {name} has {len(added)} tokens of its own ({added[0]!r:.40}, a textual inversion?), which a single file has no place "
-                "for: call pipeline.unload_textual_inversion() first, or export a checkpoint directory"
+                f"the {name} has {len(added)} tokens of its own ({added[0]!r:.40}, a textual"
+                " inversion?), which a single file has no place for: call"
+                " pipeline.unload_textual_inversion() first, or export a checkpoint directory"
             )
 
 
 def family(pipeline: Any) -> str:
-    """Stable Diffusion "1", "2" or "xl". 1.x has OpenAI's CLIP, which alone computes with the quick approximation of GELU, 2.x OpenCLIP."""
+    """Stable Diffusion "1", "2" or "xl". 1.x has OpenAI's CLIP, which alone computes with the
+    quick approximation of GELU, 2.x OpenCLIP.
+    """
     if type(pipeline).__name__ == "StableDiffusionXLPipeline":
         return "xl"
     return "1" if pipeline.text_encoder.config.hidden_act == "quick_gelu" else "2"
@@ -262,7 +283,8 @@ def _text(pipeline: Any) -> dict[str, dict[str, Lazy]]:
         return {OPEN_CLIP_H: open_clip_tensors(encoder)}
     if encoder is None:
         raise ModelError(
-            "this SDXL pipeline has no first text encoder (a refiner?), without which user interfaces load no file"
+            "this SDXL pipeline has no first text encoder (a refiner?), without which user"
+            " interfaces load no file"
         )
     second = open_clip_tensors(pipeline.text_encoder_2)
     return {SDXL_CLIP_L: clip_tensors(encoder), SDXL_OPEN_CLIP_G: second}
@@ -273,5 +295,6 @@ def require_original(model: Model, what: str) -> None:
     kind = type(model.pipeline).__name__
     if kind not in ORIGINAL:
         raise ModelError(
-            f"{what} is of {' and '.join(ORIGINAL)} only, not of {kind}: export a checkpoint or a LoRA in diffusers' form"
+            f"{what} is of {' and '.join(ORIGINAL)} only, not of {kind}: export a checkpoint or a"
+            " LoRA in diffusers' form"
         )

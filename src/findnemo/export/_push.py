@@ -1,4 +1,7 @@
-"""The audit's section in the model card of a repository on the hub. Done only when asked; nothing else of the repository changes."""
+"""The audit's section in the model card of a repository on the hub.
+
+Done only when asked; nothing else of the repository changes.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,14 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 CARD = "README.md"
-BEGIN, END = "<!-- findnemo: begin -->", "<!-- findnemo: end -->"
+BEGIN = "<!-- findnemo: begin -->"
+END = "<!-- findnemo: end -->"
 
 
 def with_section(card: str, section: str) -> str:
-    """A model card with the section between its marks: in place of an earlier one, else at the end. All other text stays as it is.
+    """A model card with the section between its marks: in place of an earlier one, else at the end.
+
+    All other text stays as it is.
 
     Raises InputError where the marks of the card are no single pair.
 
@@ -41,12 +47,15 @@ def with_section(card: str, section: str) -> str:
 
 
 def push_card(section: str, repo: str, api: HfApi | None = None) -> str:
-    """Write a section into the model card of a model repository on the hub, as one commit; returns the commit's address.
+    """Write a section into the model card of a model repository on the hub, as one commit;
+    returns the commit's address.
 
-    The card is made where there is none. The token is the one that `huggingface_hub` finds (`hf auth login`, HF_TOKEN); it is not read
-    here, nor written anywhere. A commit that somebody made in between is not overwritten: the push fails.
+    The card is made where there is none. The token is the one that `huggingface_hub` finds (`hf
+    auth login`, HF_TOKEN); it is not read here, nor written anywhere. A commit that somebody made
+    in between is not overwritten: the push fails.
 
-    Raises InputError (no such repository or no right to it, marks that are no pair), FindnemoError (no network, refused by the hub).
+    Raises InputError (no such repository or no right to it, marks that are no pair), FindnemoError
+    (no network, refused by the hub).
 
         with Run.open("run") as run:
             push_card(model_card(select(run)), "me/my-model")
@@ -69,15 +78,18 @@ def push_card(section: str, repo: str, api: HfApi | None = None) -> str:
         raise InputError(f"{repo!r} is no name of a repository: give owner/name") from error
     except errors.RepositoryNotFoundError as error:
         raise InputError(
-            f"there is no model repository {repo}, or your token has no right to it: `hf auth login`"
+            f"there is no model repository {repo}, or your token has no right to it: `hf auth"
+            " login`"
         ) from error
     except errors.OfflineModeIsEnabled as error:
         raise FindnemoError(
-            "HF_HUB_OFFLINE is set: nothing was pushed; unset it, or write the card to a file (--out)"
+            "HF_HUB_OFFLINE is set: nothing was pushed; unset it, or write the card to a file"
+            " (--out)"
         ) from error
     except errors.HfHubHTTPError as error:
         raise FindnemoError(
-            f"the hub refused to write to {repo}: {error.response.status_code} {error.response.reason_phrase}"
+            f"the hub refused to write to {repo}: {error.response.status_code}"
+            f" {error.response.reason_phrase}"
         ) from error
     except no_answer as error:
         raise FindnemoError(f"the hub cannot be reached: {error}; nothing was pushed") from error

@@ -1,4 +1,6 @@
-"""What is switched off in an export: which captions' neurons of a run, and what the run knows of them."""
+"""What is switched off in an export: which captions' neurons of a run, and
+what the run knows of them.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ from findnemo.runs.standing import falls
 
 @dataclass(frozen=True)
 class Selection:
-    """`neurons` to scale by `factor`, and the `captions` whose memories they hold. `about`: what the run says of the rest."""
+    """`neurons` to scale by `factor`, and the `captions` whose memories they hold.
+
+    `about`: what the run says of the rest.
+    """
 
     neurons: NeuronSet
     captions: tuple[Caption, ...]
@@ -50,15 +55,18 @@ def select(
 ) -> Selection:
     """The neurons of a run that an export switches off.
 
-    By default those of all memorized captions whose memory falls to tau; a neuron that several captions share counts once. Captions that are
-    only suspected (`runs.state`) are left alone unless they are named.
-    `captions`: of these only, each named by its row number, its text, or a part of the text that no other caption has. `most`:
-    only so many neurons, those that most of the captions share; equals go by the order of layers. `factor`: what their outputs are
-    multiplied by, 0 to switch them off. `neurons`: of one caption the set with so many of its price list (`Localization.points`), which need not
-    remove the memory, so the caption may be out of reach; `about` then has its "point".
+    By default those of all memorized captions whose memory falls to tau; a neuron that several
+    captions share counts once. Captions that are only suspected (`runs.state`) are left alone
+    unless they are named. `captions`: of these only, each named by its row number, its text, or a
+    part of the text that no other caption has. `most`: only so many neurons, those that most of the
+    captions share; equals go by the order of layers. `factor`: what their outputs are multiplied
+    by, 0 to switch them off. `neurons`: of one caption the set with so many of its price list
+    (`Localization.points`), which need not remove the memory, so the caption may be out of reach;
+    `about` then has its "point".
 
-    Raises InputError for a caption that is not there, that names several, or that has nothing to switch off; for a run without
-    localized neurons, a count under 1, `neurons` that were not tried or are of no single caption, and a factor that is not finite.
+    Raises InputError for a caption that is not there, that names several, or that has nothing to
+    switch off; for a run without localized neurons, a count under 1, `neurons` that were not tried
+    or are of no single caption, and a factor that is not finite.
 
         with Run.open("run") as run:
             findnemo.export.select(run, ["12", "The No Limits Business Woman Podcast"])
@@ -72,7 +80,8 @@ def select(
     if neurons is not None:
         if len(named) != 1 or most is not None:
             raise InputError(
-                f"{neurons} neurons are a point of one caption's price list: name that caption, and no --most beside it"
+                f"{neurons} neurons are a point of one caption's price list: name that caption, and"
+                " no --most beside it"
             )
         off, point = prefix_of(named[0], neurons)
         return Selection(off, tuple(named), factor, _about(run, audited, named) | {"point": point})
@@ -81,7 +90,8 @@ def select(
     for caption in named:
         if caption.id not in {c.id for c in holding}:
             raise InputError(
-                f"row {caption.row}, {caption.text!r}: {_why_nothing(caption)}; there is nothing to switch off"
+                f"row {caption.row}, {caption.text!r}: {_why_nothing(caption)}; there is nothing to"
+                " switch off"
             )
     if most is None:
         off = NeuronSet.of(n for c in holding for n in neurons_of(c))
@@ -92,7 +102,8 @@ def select(
         suspected = sum(state(c) == "suspected" for c in audited)
         hint = f"; {suspected} captions are only suspected, name one to switch its neurons off"
         raise InputError(
-            f"{run.path} holds no localized neurons: there is nothing to switch off{hint if suspected else ''}"
+            f"{run.path} holds no localized neurons: there is nothing to switch"
+            f" off{hint if suspected else ''}"
         )
     return Selection(off, tuple(holding), factor, _about(run, audited, holding))
 
@@ -131,7 +142,8 @@ def _named(captions: Sequence[Caption], text: str) -> Caption:
     if matches:
         rows = ", ".join(str(c.row) for c in matches[:5]) + (", ..." if len(matches) > 5 else "")
         raise InputError(
-            f"{text!r} names {len(matches)} captions (rows {rows}): give a row number or the whole text"
+            f"{text!r} names {len(matches)} captions (rows {rows}): give a row number or the whole"
+            " text"
         )
     raise InputError(f"no caption {text!r} in this run: give a row number or a part of a caption")
 

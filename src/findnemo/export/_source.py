@@ -1,7 +1,8 @@
-"""A model with the weights as its source keeps them: exports carry these, whatever dtype a run computed in.
+"""A model with the weights as its source keeps them: exports carry these, whatever
+dtype a run computed in.
 
-The source is read again, in its own dtype, and used where its weights are those of the model as it is loaded; a part that was changed
-since (a textual inversion, a merged LoRA) is written as it is.
+The source is read again, in its own dtype, and used where its weights are those of the model as it
+is loaded; a part that was changed since (a textual inversion, a merged LoRA) is written as it is.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ class Kept:
         return reduce(torch.promote_types, kinds)
 
     def of(self, name: str) -> torch.dtype:
-        """Of a tensor as the part names it; where the loader gave it another name and the dtypes are mixed, the widest."""
+        """Of a tensor as the part names it; where the loader gave it another name and the
+        dtypes are mixed, the widest.
+        """
         if len(set(self.dtypes.values())) == 1:
             return next(iter(self.dtypes.values()))
         old = reduce(lambda text, item: text.replace(*item), OLD_NAMES.items(), name)
@@ -66,14 +69,17 @@ class Kept:
 
 @dataclass(frozen=True)
 class Source:
-    """A model whose parts named in `kept` hold what the source holds, no narrower than it does; the others are as they were."""
+    """A model whose parts named in `kept` hold what the source holds, no narrower than it does;
+    the others are as they were.
+    """
 
     model: Model
     kept: Mapping[str, Kept] = field(default_factory=dict)
 
 
 def edited(model: Model, neurons: NeuronSet, factor: float, dtype: Dtype) -> tuple[Any, Model]:
-    """A pipeline with the edit in its weights, and the model as the source keeps it, without the edit.
+    """A pipeline with the edit in its weights, and the model as the source
+    keeps it, without the edit.
 
     Weights are in the dtype in which the source keeps each, or all in `dtype`.
     """
@@ -100,7 +106,8 @@ def of_source(model: Model, dtype: Dtype = None) -> Source:
     for name in sorted(changed):
         width = _name(next(parts[name].parameters()).dtype)
         notice(
-            f"{name} is not what {model.source} holds (changed since it was loaded): written as it is loaded, in {width}"
+            f"{name} is not what {model.source} holds (changed since it was loaded): written as it"
+            f" is loaded, in {width}"
         )
     pipeline = model.pipeline
     for name in set(kept) - changed:
@@ -111,7 +118,9 @@ def of_source(model: Model, dtype: Dtype = None) -> Source:
 
 
 def with_kept(model: Model, pipeline: Any) -> Any:
-    """A pipeline that was made of a model's, with the parts that both share as the source keeps them; a new denoiser stays as it is."""
+    """A pipeline that was made of a model's, with the parts that both share as the source keeps
+    them; a new denoiser stays as it is.
+    """
     source = of_source(model, model.dtype)
     networks = networks_of(model.pipeline).items()
     shared = {name: part for name, part in networks if pipeline.components[name] is part}
@@ -121,24 +130,30 @@ def with_kept(model: Model, pipeline: Any) -> Any:
     computed = next(getattr(pipeline, model.component).parameters()).dtype
     if kept is not None and _lost(kept.dtypes.values(), computed):
         notice(
-            f"the {model.component} is written in {_name(computed)}, in which it was computed, {model.source} has it in {_name(kept.widest)}"
+            f"the {model.component} is written in {_name(computed)}, in which it was computed,"
+            f" {model.source} has it in {_name(kept.widest)}"
         )
     of_shared = {name: about for name, about in source.kept.items() if name in shared}
     return _cast(pipeline, model.pipeline, of_shared, None)
 
 
 def check_source(model: Model, dtype: Dtype = None) -> None:
-    """Raises InputError for a model whose source is gone, so that nobody knows in which dtype it was kept."""
+    """Raises InputError for a model whose source is gone, so that nobody knows in
+    which dtype it was kept.
+    """
     place = place_of(model)
     if place is not None and not place.exists() and dtype is None:
         raise InputError(
-            f"{model.source} is gone, and exports keep the dtype of its files: put it back, name its new place (--model), or give a dtype "
-            "(--dtype), in which the weights are then written as they are loaded"
+            f"{model.source} is gone, and exports keep the dtype of its files: put it back, name"
+            " its new place (--model), or give a dtype (--dtype), in which the weights are then"
+            " written as they are loaded"
         )
 
 
 def place_of(model: Model) -> Path | None:
-    """The file or directory that a model was loaded from; of a hub id the directory in the local cache. None for a live pipeline."""
+    """The file or directory that a model was loaded from; of a hub id the directory in the local
+    cache. None for a live pipeline.
+    """
     source = model.source
     if source in SHIPPED:  # no file holds the other one as it is
         return DEMO if SHIPPED[source] is None else None
@@ -171,7 +186,9 @@ def _kept(model: Model, place: Path) -> dict[str, Kept]:
 
 
 def _files(folder: Path, variant: str | None) -> list[Path]:
-    """The weight files of a part that are loaded for a variant: its own, or the plain ones where it has none."""
+    """The weight files of a part that are loaded for a variant: its own, or the
+    plain ones where it has none.
+    """
     files = sorted(folder.glob("*.safetensors"))
     own = [file for file in files if variant_of(file) == variant]
     return own or [file for file in files if variant_of(file) is None]
@@ -202,7 +219,9 @@ def _reopened(model: Model, place: Path, kept: Mapping[str, Kept]) -> Any:
 
 
 def _same(fresh: nn.Module, loaded: nn.Module) -> bool:
-    """Whether a part that was read again is what was loaded, but for what its dtype has rounded away."""
+    """Whether a part that was read again is what was loaded, but for what
+    its dtype has rounded away.
+    """
     new, old = weights_of(fresh), weights_of(loaded)
     return list(new) == list(old) and all(
         torch.equal(new[name].cpu().to(value.dtype), value.cpu()) for name, value in old.items()
@@ -210,7 +229,10 @@ def _same(fresh: nn.Module, loaded: nn.Module) -> bool:
 
 
 def _cast(pipeline: Any, live: Any, kept: Mapping[str, Kept], dtype: Dtype) -> Any:
-    """A pipeline whose tensors have the dtypes of the source, or all `dtype`. Parts that it shares with `live` are copied first."""
+    """A pipeline whose tensors have the dtypes of the source, or all `dtype`.
+
+    Parts that it shares with `live` are copied first.
+    """
     shared = {id(part) for part in networks_of(live).values()}
     before: dict[str, set[torch.dtype]] = {}
     for name, part in networks_of(pipeline).items():
@@ -231,7 +253,9 @@ def _cast(pipeline: Any, live: Any, kept: Mapping[str, Kept], dtype: Dtype) -> A
 
 
 def tell_narrowed(kinds: Mapping[str, Iterable[torch.dtype]], dtype: Dtype) -> None:
-    """Say in one line which things, with tensors of these `kinds`, `dtype` does not hold exactly."""
+    """Say in one line which things, with tensors of these `kinds`,
+    `dtype` does not hold exactly.
+    """
     if dtype is None:
         return
     lost = {what: _lost(of_one, dtype) for what, of_one in kinds.items()}
@@ -255,6 +279,7 @@ def as_dtype(name: str | Dtype) -> Dtype:
     kind = getattr(torch, name, None) if isinstance(name, str) else name
     if name is not None and kind not in (torch.float32, torch.float16, torch.bfloat16):
         raise InputError(
-            f"dtype {str(name)!r} is not known: use float32, float16 or bfloat16, or leave it out to keep the source's"
+            f"dtype {str(name)!r} is not known: use float32, float16 or bfloat16, or leave it out"
+            " to keep the source's"
         )
     return kind

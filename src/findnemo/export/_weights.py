@@ -1,4 +1,6 @@
-"""Exports that carry weights: a checkpoint directory, a single file in the original layout, and LoRAs in two forms."""
+"""Exports that carry weights: a checkpoint directory, a single file in the original
+layout, and LoRAs in two forms.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ from findnemo.neurons import NeuronSet
 
 
 def write_checkpoint(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
-    """A diffusers directory whose weights carry the edit, with the model card's section as README.md."""
+    """A diffusers directory whose weights carry the edit, with the model
+    card's section as README.md.
+    """
     pruned, kept = edited(model, chosen.neurons, chosen.factor, dtype)
     check_parts(pruned)
     pruned.save_pretrained(path, safe_serialization=True)
@@ -83,12 +87,15 @@ def write_kohya(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> No
 
 
 def kohya_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict[str, torch.Tensor]:
-    """`edits.lora_weights` under kohya's names, with alpha = rank: at strength 1 the change is exact. Raises EditError for a bias."""
+    """`edits.lora_weights` under kohya's names, with alpha = rank: at strength 1 the change is
+    exact. Raises EditError for a bias.
+    """
     layers = model.layers_of("all")
     biased = [n for n in neurons.layers if getattr(layers.get(n), "bias", None) is not None]
     if biased:
         raise EditError(
-            f"{biased[0]} has a bias, which kohya's form does not carry: export a checkpoint instead"
+            f"{biased[0]} has a bias, which kohya's form does not carry: export a checkpoint"
+            " instead"
         )
     tensors = {}
     for key, value in lora_weights(model, neurons, factor).items():
@@ -104,7 +111,9 @@ def kohya_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict
 
 
 def write_file(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
-    """One file in the original layout: the file that was loaded with other rows, or a conversion of what was loaded."""
+    """One file in the original layout: the file that was loaded with other rows, or a
+    conversion of what was loaded.
+    """
     require_original(model, "a single file")
     if Path(model.source).is_file():
         rewrite(model, chosen.neurons, path, chosen.factor, dtype)
@@ -121,7 +130,9 @@ def write_file(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> Non
 
 
 def beside_file(model: Model) -> str | None:
-    """The configuration of the original code that is to lie beside a single file: that of the source, or where one is needed."""
+    """The configuration of the original code that is to lie beside a single file: that of the
+    source, or where one is needed.
+    """
     source = Path(model.source)
     beside = source.with_suffix(".yaml")
     if source.is_file() and beside.is_file():
@@ -132,11 +143,13 @@ def beside_file(model: Model) -> str | None:
 def rewrite(
     model: Model, neurons: NeuronSet, path: Path, factor: float = 0.0, dtype: Dtype = None
 ) -> None:
-    """Copy the single file that a model was loaded from and scale the rows of `neurons`; not a byte of the others changes.
+    """Copy the single file that a model was loaded from and scale the rows of `neurons`; not a
+    byte of the others changes.
 
-    Where the file keeps a second, averaged U-Net (EMA), its rows are scaled as well: it holds the same memory. Its header stays as it
-    is, but for hashes that no longer hold, and for marks of v-prediction and zero terminal SNR where it has none. `dtype`: write all
-    real numbers in this one. Raises MismatchError if the file no longer holds the weights that were loaded.
+    Where the file keeps a second, averaged U-Net (EMA), its rows are scaled as well: it holds the
+    same memory. Its header stays as it is, but for hashes that no longer hold, and for marks of
+    v-prediction and zero terminal SNR where it has none. `dtype`: write all real numbers in this
+    one. Raises MismatchError if the file no longer holds the weights that were loaded.
     """
     source = Path(model.source)
     tensors, metadata = read_header(source)
@@ -170,28 +183,36 @@ def rewrite(
 
 
 def _check_marks(model: Model, source: Path, marks: list[Mark]) -> None:
-    """Raises MismatchError for a model that predicts something else than the marks of its file say: a copy would say it too."""
+    """Raises MismatchError for a model that predicts something else than the marks of its file
+    say: a copy would say it too.
+    """
     agreed(source, marks)
     if contradicted := contradiction(marks, model.pipeline.scheduler.config):
         mark, configured = contradicted
         raise MismatchError(
-            f"by {mark.where} of {source} {mark.what} is {mark.value}, by the model's scheduler it is {configured}, and the copy would say what "
-            "the file says: export a checkpoint directory"
+            f"by {mark.where} of {source} {mark.what} is {mark.value}, by the model's scheduler it"
+            f" is {configured}, and the copy would say what the file says: export a checkpoint"
+            " directory"
         )
 
 
 def _as(source: Path, name: str, entry: Entry, dtype: torch.dtype) -> Lazy:
-    """A tensor of a file in a dtype, read when it is written; whole numbers and truth values stay."""
+    """A tensor of a file in a dtype, read when it is written; whole
+    numbers and truth values stay.
+    """
     if entry.dtype not in DTYPES:
         raise ModelError(
-            f"{name} in {source} is {entry.dtype}, which is not converted: leave the dtype out, so that it is kept"
+            f"{name} in {source} is {entry.dtype}, which is not converted: leave the dtype out, so"
+            " that it is kept"
         )
     kind = dtype if DTYPES[entry.dtype].is_floating_point else DTYPES[entry.dtype]
     return Lazy(kind, entry.shape, lambda: read(source, entry).to(kind))
 
 
 def _places(model: Model, tensors: dict[str, Entry], effect: Effect) -> list[str]:
-    """The names under which a file keeps what a value layer's rows depend on, once they are known to be what was loaded."""
+    """The names under which a file keeps what a value layer's rows depend on, once they are
+    known to be what was loaded.
+    """
     names = []
     for end, loaded in (("weight", effect.weight), ("bias", effect.bias)):
         if loaded is None:
@@ -200,17 +221,20 @@ def _places(model: Model, tensors: dict[str, Entry], effect: Effect) -> list[str
         original = f"{UNET}{name}"
         if original not in tensors:
             raise ModelError(
-                f"{model.source} has no {original}: it is not in the original layout; export a checkpoint directory"
+                f"{model.source} has no {original}: it is not in the original layout; export a"
+                " checkpoint directory"
             )
         entry = tensors[original]
         if entry.dtype not in DTYPES or entry.shape != tuple(loaded.shape):
             raise MismatchError(
-                f"{original} in {model.source} is {entry.dtype} {entry.shape}, not what was loaded: load the file again"
+                f"{original} in {model.source} is {entry.dtype} {entry.shape}, not what was loaded:"
+                " load the file again"
             )
         held = read_rows(model.source, entry, slice(0, entry.shape[0]))
         if not torch.equal(held.to(loaded.dtype), loaded.cpu()):
             raise MismatchError(
-                f"{original} in {model.source} is not what was loaded: the file or the model changed since; load it again"
+                f"{original} in {model.source} is not what was loaded: the file or the model"
+                " changed since; load it again"
             )
         averaged = "model_ema." + original.removeprefix("model.").replace(".", "")
         names += [key for key in (original, averaged) if key in tensors]
@@ -225,9 +249,14 @@ def _all_as(tensors: dict[str, torch.Tensor], dtype: Dtype) -> dict[str, torch.T
 
 
 def _title(model: Model, chosen: Selection) -> str:
-    """What user interfaces show: the name of the model, without where it lies on somebody's disk, and what was done to it."""
+    """What user interfaces show: the name of the model, without where it lies on somebody's
+    disk, and what was done to it.
+    """
     how = "off" if chosen.factor == 0 else f"at {chosen.factor:g}"
-    return f"{Path(model.source).name.removesuffix('.safetensors')}, {len(chosen.neurons)} neurons {how}"
+    return (
+        f"{Path(model.source).name.removesuffix('.safetensors')}, {len(chosen.neurons)} neurons"
+        f" {how}"
+    )
 
 
 def _about(chosen: Selection) -> dict[str, str]:

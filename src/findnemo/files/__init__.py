@@ -1,4 +1,5 @@
-"""Files of unknown origin: read within limits, in a process of their own where they could break the reader, and written whole or not at all.
+"""Files of unknown origin: read within limits, in a process of their own where they could break the
+reader, and written whole or not at all.
 
 May be imported: the modules here. May import: errors.
 """

@@ -1,8 +1,10 @@
-"""A function in a process of its own, with limited memory: for files that could take all of it, or break the library that reads them.
+"""A function in a process of its own, with limited memory: for files that could take all of it, or
+break the library that reads them.
 
     table = call("findnemo.prompts._reading", "_read_through", "captions.parquet", None)
 
-What it is given and what it returns goes as JSON. It can fail, run out of memory or crash: the caller gets an InputError.
+What it is given and what it returns goes as JSON. It can fail, run out of memory or crash: the
+caller gets an InputError.
 """
 
 from __future__ import annotations
@@ -19,11 +21,17 @@ from findnemo.errors import InputError
 
 MEMORY = 6 << 30  # bytes of address space
 SECONDS = 900
-_CODE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from findnemo.files.contained import serve; serve(*sys.argv[2:])"
+_CODE = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from findnemo.files.contained import"
+    " serve; serve(*sys.argv[2:])"
+)
 
 
 def call(module: str, name: str, source: str, *rest: Any) -> Any:
-    """What a function of ours returns for a file. Raises InputError naming `source`: its own, or that it could not end well."""
+    """What a function of ours returns for a file.
+
+    Raises InputError naming `source`: its own, or that it could not end well.
+    """
     served = [str(MEMORY), module, name, json.dumps([source, *rest])]
     command = [sys.executable, "-I", "-c", _CODE, json.dumps(sys.path), *served]
     environment = {**os.environ, "POLARS_MAX_THREADS": "2", "RUST_BACKTRACE": "0"}
@@ -37,8 +45,8 @@ def call(module: str, name: str, source: str, *rest: Any) -> Any:
         ) from None
     if done.returncode != 0:
         raise InputError(
-            f"{source}: its reader {_ended(done.returncode)}: it takes more than {MEMORY >> 30} GiB of memory, or is damaged; write it "
-            "again, split it, or export it as .csv"
+            f"{source}: its reader {_ended(done.returncode)}: it takes more than {MEMORY >> 30} GiB"
+            " of memory, or is damaged; write it again, split it, or export it as .csv"
         )
     answer = json.loads(done.stdout)
     if "error" in answer:

@@ -1,8 +1,11 @@
-"""One request to a host that nobody vouches for: public addresses only, limited bytes and time, no proxies, no cookies, no second look-up.
+"""One request to a host that nobody vouches for: public addresses only, limited bytes and time, no
+proxies, no cookies, no second look-up.
 
-`checked` a URL, then `get` it; a redirect is an answer like any other, and is to be checked as the URL itself.
+`checked` a URL, then `get` it; a redirect is an answer like any other, and is to be checked as the
+URL itself.
 
-Written by hand, because no client connects to the very address that was checked and keeps one deadline for all of a request.
+Written by hand, because no client connects to the very address that was checked and keeps one
+deadline for all of a request.
 """
 
 from __future__ import annotations
@@ -65,7 +68,10 @@ def checked(url: str) -> SplitResult:
 
 
 def get(parts: SplitResult, deadline: float) -> bytes | str:
-    """One request: the body, or the URL that the answer redirects to. `deadline`: of `time.monotonic`. Raises RefusedError."""
+    """One request: the body, or the URL that the answer redirects to.
+
+    `deadline`: of `time.monotonic`. Raises RefusedError.
+    """
     try:
         with closing(_connected(parts, deadline)) as sock:
             return _answer(parts, _Timed(sock, deadline))
@@ -80,7 +86,9 @@ def get(parts: SplitResult, deadline: float) -> bytes | str:
 
 
 def _connected(parts: SplitResult, deadline: float) -> socket.socket:
-    """A connection to an address of the host, once all of them are known to be public; no name is looked up again."""
+    """A connection to an address of the host, once all of them are known to be public; no
+    name is looked up again.
+    """
     host = str(parts.hostname)
     port = parts.port or PORTS[parts.scheme]
     addresses = _addresses(host, port, deadline)
@@ -106,7 +114,10 @@ def _connected(parts: SplitResult, deadline: float) -> socket.socket:
 
 
 def _addresses(host: str, port: int, deadline: float) -> list[str]:
-    """The IP addresses of a host. The system's resolver knows no timeout, so it is asked in a thread."""
+    """The IP addresses of a host.
+
+    The system's resolver knows no timeout, so it is asked in a thread.
+    """
     answer: concurrent.futures.Future[list[Any]] = concurrent.futures.Future()
 
     def look_up() -> None:
@@ -120,7 +131,9 @@ def _addresses(host: str, port: int, deadline: float) -> list[str]:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address belongs to the public internet; an IPv4 address within an IPv6 one is judged itself."""
+    """Whether an IP address belongs to the public internet; an IPv4 address within an
+    IPv6 one is judged itself.
+    """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.ipv4_mapped is not None or ip in NAT64:
@@ -139,7 +152,9 @@ def _left(deadline: float) -> float:
 
 
 class _Timed(io.RawIOBase):
-    """What http.client needs of a socket, with one deadline for all of it, however slowly the other end drips."""
+    """What http.client needs of a socket, with one deadline for all of it, however
+    slowly the other end drips.
+    """
 
     def __init__(self, sock: socket.socket, deadline: float):
         self._sock = sock

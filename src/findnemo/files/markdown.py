@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 
 
 def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    r"""Lines of a table, without a line feed at the end: the first column left, the others right, `|` in a cell escaped.
+    r"""Lines of a table, without a line feed at the end: the first column left, the others
+    right, `|` in a cell escaped.
 
     >>> print(markdown_table(["method", "n"], [["a|b", "3"]]))
     | method | n |

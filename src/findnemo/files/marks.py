@@ -1,8 +1,10 @@
-"""The mark that keeps a spreadsheet from taking a cell for a formula: an apostrophe before it, put and taken away without loss.
+"""The mark that keeps a spreadsheet from taking a cell for a formula: an apostrophe before it, put
+and taken away without loss.
 
-What begins with apostrophes and then as a formula does gets one apostrophe more, so that each text has one form of its own and
-`unmarked(marked(text)) == text` for every text. Only `results.csv` holds marks; `is_ours` tells it by its columns from the tables of
-others, whose apostrophes belong to their captions.
+What begins with apostrophes and then as a formula does gets one apostrophe more, so that each text
+has one form of its own and `unmarked(marked(text)) == text` for every text. Only `results.csv`
+holds marks; `is_ours` tells it by its columns from the tables of others, whose apostrophes belong
+to their captions.
 """
 
 from __future__ import annotations

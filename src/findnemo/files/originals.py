@@ -1,11 +1,14 @@
-"""Original (training) images, from local files or the web. Both the table that names them and what answers are untrusted.
+"""Original (training) images, from local files or the web.
+
+Both the table that names them and what answers are untrusted.
 
     original = Originals("cache", "captions' folder")
     image = original("https://example.org/picture.jpg")  # a PIL image, or None
     original.failures  # {"https://example.org/picture.jpg": "answers 404"}
 
-A request goes to public addresses only, and to the very address that was checked: a table of captions must not make findnemo read the
-network behind a firewall. Bytes, pixels, redirects and time are limited, and no server is asked more than once a second.
+A request goes to public addresses only, and to the very address that was checked: a table of
+captions must not make findnemo read the network behind a firewall. Bytes, pixels, redirects and
+time are limited, and no server is asked more than once a second.
 """
 
 from __future__ import annotations
@@ -44,19 +47,22 @@ _OPENING = threading.Lock()  # filters of warnings are shared by all threads
 
 
 class Originals:
-    """A function of image references, as a table of captions holds them, that returns RGB images, or None and records why.
+    """A function of image references, as a table of captions holds them, that returns RGB images,
+    or None and records why.
 
-    `cache`: a directory for what is fetched, kept as the bytes came and named by the SHA-256 of the URL, and for `failures.jsonl`; it is
-    made when there is something to keep. `folder`: what paths are relative to, that of the table. A reference is a path, relative or
-    absolute, or an http(s) URL; other schemes are refused (a file named like one is `./name:...`). `timeout`: seconds for one image with
-    all its redirects; `pause`: seconds between two requests to a host. JPEG, PNG, WebP and the first picture of a GIF are read, of
-    50 megapixels and (from the web) 20 MB at most; they are turned as their EXIF says and put on white.
+    `cache`: a directory for what is fetched, kept as the bytes came and named by the SHA-256 of the
+    URL, and for `failures.jsonl`; it is made when there is something to keep. `folder`: what paths
+    are relative to, that of the table. A reference is a path, relative or absolute, or an http(s)
+    URL; other schemes are refused (a file named like one is `./name:...`). `timeout`: seconds for
+    one image with all its redirects; `pause`: seconds between two requests to a host. JPEG, PNG,
+    WebP and the first picture of a GIF are read, of 50 megapixels and (from the web) 20 MB at most;
+    they are turned as their EXIF says and put on white.
 
-    `references`: whole references, whose secrets (tokens in a URL) are kept out of runs and files: one that is asked for without them is
-    found among these.
+    `references`: whole references, whose secrets (tokens in a URL) are kept out of runs and files:
+    one that is asked for without them is found among these.
 
-    `failures`: reference -> reason. What failed is not tried again by the same object. May be called from several threads.
-    Raises InputError if the cache cannot be written.
+    `failures`: reference -> reason. What failed is not tried again by the same object. May be
+    called from several threads. Raises InputError if the cache cannot be written.
 
     >>> import tempfile
     >>> from findnemo import demo
@@ -77,7 +83,8 @@ class Originals:
     ) -> None:
         if not (timeout > 0 and pause >= 0):
             raise InputError(
-                f"a timeout of {timeout} s and a pause of {pause} s: give a timeout above 0 and a pause of 0 or more"
+                f"a timeout of {timeout} s and a pause of {pause} s: give a timeout above 0 and a"
+                " pause of 0 or more"
             )
         self.cache = Path(cache)
         self.folder = Path(folder)
@@ -101,7 +108,9 @@ class Originals:
             return None
 
     def of_caption(self, caption: Caption) -> Image.Image | None:
-        """The training image of a run's caption, if it names one: what an audit asks for (`Work.original`)."""
+        """The training image of a run's caption, if it names one: what an audit
+        asks for (`Work.original`).
+        """
         return self(caption.image) if caption.image else None
 
     def _image(self, reference: str) -> Image.Image:
@@ -130,7 +139,9 @@ class Originals:
 
     @contextmanager
     def _turn(self, host: str) -> Iterator[float]:
-        """One request at a time to a host, with a pause between two; gives the seconds that were waited."""
+        """One request at a time to a host, with a pause between two; gives the
+        seconds that were waited.
+        """
         with self._lock:
             mine = self._hosts.setdefault(host, _Host())
         began = time.monotonic()
@@ -166,7 +177,8 @@ class Originals:
             yield
         except OSError as error:
             raise InputError(
-                f"{self.cache} cannot be written ({error.strerror}): free it, or name another folder"
+                f"{self.cache} cannot be written ({error.strerror}): free it, or name another"
+                " folder"
             ) from error
 
 
@@ -179,12 +191,15 @@ class _Host:
 
 
 def kept_name(url: str) -> str:
-    """The name under which a cache keeps what was fetched from a URL, with or without its secrets."""
+    """The name under which a cache keeps what was fetched from a URL,
+    with or without its secrets.
+    """
     return hashlib.sha256(hidden(url).encode(errors="surrogatepass")).hexdigest()
 
 
 def for_run(run: str | os.PathLike, folder: str | os.PathLike = ".", **options: Any) -> Originals:
-    """Originals kept in the `originals/` of a run directory; `folder` is that of the table of captions, `options` are those of `Originals`.
+    """Originals kept in the `originals/` of a run directory; `folder` is that of the table of
+    captions, `options` are those of `Originals`.
 
     originals = for_run("run", "captions' folder")
     audit(Work(run, model, calibration, plan, judges, originals.of_caption), prompts)
@@ -192,7 +207,7 @@ def for_run(run: str | os.PathLike, folder: str | os.PathLike = ".", **options: 
     return Originals(Path(run) / "originals", folder, **options)
 
 
-# pictures -------------------------------------------------------------------------------------------------------------
+# pictures -----------------------------------------------------------------------------------------
 
 
 def from_file(path: Path) -> Image.Image:
@@ -210,7 +225,10 @@ def from_file(path: Path) -> Image.Image:
 
 
 def picture(path: str | os.PathLike) -> Image.Image:
-    """An RGB picture of a run directory. Raises RefusedError naming it for anything else, within the limits of `Originals`."""
+    """An RGB picture of a run directory.
+
+    Raises RefusedError naming it for anything else, within the limits of `Originals`.
+    """
     try:
         return from_file(Path(path))
     except RefusedError as refused:
@@ -218,7 +236,10 @@ def picture(path: str | os.PathLike) -> Image.Image:
 
 
 def decode(file: IO[bytes]) -> Image.Image:
-    """An RGB image of what a file holds. Its format and size are looked at before anything is decoded. Raises RefusedError."""
+    """An RGB image of what a file holds.
+
+    Its format and size are looked at before anything is decoded. Raises RefusedError.
+    """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
@@ -227,7 +248,8 @@ def decode(file: IO[bytes]) -> Image.Image:
             image = Image.open(file, formats=FORMATS)
         if image.width * image.height > MOST_PIXELS:
             raise RefusedError(
-                f"{image.width} x {image.height} pixels, more than {MOST_PIXELS // 10**6} megapixels"
+                f"{image.width} x {image.height} pixels, more than {MOST_PIXELS // 10**6}"
+                " megapixels"
             )
         return _on_white(ImageOps.exif_transpose(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

@@ -1,4 +1,5 @@
-"""Secrets in texts: passwords and tokens in URLs, tokens of the hub, and what the environment calls a key never enter files or logs.
+"""Secrets in texts: passwords and tokens in URLs, tokens of the hub, and what the environment calls
+a key never enter files or logs.
 
 >>> hidden("https://me:secret@host/a.png?size=2&token=abc")
 'https://***@host/a.png?size=2&token=***'
@@ -29,7 +30,10 @@ def hidden(text: str) -> str:
 
 
 def _of_environment() -> list[str]:
-    """Values of variables such as WANDB_API_KEY, whatever they look like; the longest first. Short ones and paths are none."""
+    """Values of variables such as WANDB_API_KEY, whatever they look like; the longest first.
+
+    Short ones and paths are none.
+    """
     values = {value for name, value in os.environ.items() if _SECRET_NAME.search(name)}
     secrets = (v for v in values if len(v) >= 12 and not v.startswith(("/", "~")))
     return sorted(secrets, key=len, reverse=True)

@@ -14,7 +14,10 @@ TENSOR_BYTES = 256 << 20  # of a file of statistics or neurons
 
 
 def checked(path: str | os.PathLike, most: int) -> Path:
-    """The path of a file of `most` bytes at most. Raises InputError for a larger one, a pipe, a device, or none at all."""
+    """The path of a file of `most` bytes at most.
+
+    Raises InputError for a larger one, a pipe, a device, or none at all.
+    """
     try:
         about = os.stat(path)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -25,6 +28,7 @@ def checked(path: str | os.PathLike, most: int) -> Path:
         raise InputError(f"{path} is no file: give one")
     if about.st_size > most:
         raise InputError(
-            f"{path} has {about.st_size:,} bytes, more than the {most >> 20} MiB that such a file can need"
+            f"{path} has {about.st_size:,} bytes, more than the {most >> 20} MiB that such a file"
+            " can need"
         )
     return Path(path)

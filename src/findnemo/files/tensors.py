@@ -1,4 +1,6 @@
-"""Safetensors files without loading them: what they hold, and where; and how to write one tensor after the other."""
+"""Safetensors files without loading them: what they hold, and where; and how to write
+one tensor after the other.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,10 @@ PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor in a file: `dtype` as safetensors names it, `shape`, and the offset of its first byte in the file."""
+    """A tensor in a file:
+
+    `dtype` as safetensors names it, `shape`, and the offset of its first byte in the file.
+    """
 
     dtype: str
     shape: tuple[int, ...]
@@ -69,12 +74,14 @@ def read_header(path: str | os.PathLike) -> tuple[dict[str, Entry], dict[str, st
         first = file.read(8)
         if first.startswith(PICKLED):
             raise ModelError(
-                f"{path} is a pickle, whatever its name says, and a pickle can run code: findnemo loads safetensors only"
+                f"{path} is a pickle, whatever its name says, and a pickle can run code: findnemo"
+                " loads safetensors only"
             )
         size = int.from_bytes(first, "little")
         if JSON_BYTES < size <= path.stat().st_size:
             raise InputError(
-                f"{path} has a header of {size:,} bytes: more than the {JSON_BYTES >> 20} MiB that a model can need"
+                f"{path} has a header of {size:,} bytes: more than the {JSON_BYTES >> 20} MiB that"
+                " a model can need"
             )
         try:
             with safe_open(path, "pt") as checked:  # looks through sizes and offsets
@@ -117,7 +124,9 @@ def _read(
 
 
 def write_rows(path: str | os.PathLike, entry: Entry, first: int, rows: Tensor) -> None:
-    """Write rows of a tensor over those in the file, from row number `first`; not a byte beside them changes."""
+    """Write rows of a tensor over those in the file, from row number `first`; not a
+    byte beside them changes.
+    """
     size = _bytes(DTYPES[entry.dtype], entry.shape[1:])
     with Path(path).open("r+b") as file:
         file.seek(entry.start + first * size)
@@ -127,11 +136,14 @@ def write_rows(path: str | os.PathLike, entry: Entry, first: int, rows: Tensor) 
 def write(
     path: str | os.PathLike, tensors: Mapping[str, Tensor | Lazy], metadata: Mapping[str, str]
 ) -> None:
-    """Write a safetensors file, one tensor in memory at a time beside those that are there already."""
+    """Write a safetensors file, one tensor in memory at a time beside
+    those that are there already.
+    """
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     end = 0
     for name, tensor in tensors.items():
-        start, end = end, end + _bytes(tensor.dtype, tuple(tensor.shape))
+        start = end
+        end = end + _bytes(tensor.dtype, tuple(tensor.shape))
         header[name] = {
             "dtype": NAMES[tensor.dtype],
             "shape": list(tensor.shape),
@@ -149,7 +161,10 @@ def copy(
     metadata: Mapping[str, str],
     marks: Iterable[str] = (),
 ) -> None:
-    """Copy a file with other metadata, and with tensors of no values, `marks`, after its own. No byte of its tensors changes."""
+    """Copy a file with other metadata, and with tensors of no values, `marks`, after its own.
+
+    No byte of its tensors changes.
+    """
     header, data = _header(Path(source))
     tensors = {name: about for name, about in header.items() if name != "__metadata__"}
     end = max((about["data_offsets"][1] for about in tensors.values()), default=0)
@@ -162,7 +177,9 @@ def copy(
 
 
 def seal(path: str | os.PathLike) -> None:
-    """Write the SHA-256 of all that follows the header into the metadata that hold one, in place of UNSEALED."""
+    """Write the SHA-256 of all that follows the header into the metadata that hold
+    one, in place of UNSEALED.
+    """
     header, data = _header(Path(path))
     about = header.get("__metadata__", {})
     if not set(HASHES) & set(about):

@@ -1,4 +1,5 @@
-"""Files that are there whole or not at all, also after a kill or a power cut; and what a disk says, in plain words.
+"""Files that are there whole or not at all, also after a kill or a power cut; and what a
+disk says, in plain words.
 
 with written("run/results.csv") as part:
     part.write_text("caption\\n")
@@ -15,7 +16,10 @@ from pathlib import Path
 
 from findnemo.errors import StorageError
 
-FULL = "free some room or take another directory, then run the same command again: what was committed is kept"
+FULL = (
+    "free some room or take another directory, then run the same command again: what was committed"
+    " is kept"
+)
 CLOSED = "make it writable, or take another directory; what was committed is kept"
 FAILS = "look at the disk, then run the same command again: what was committed is kept"
 REASONS = {
@@ -33,7 +37,9 @@ _OWNER = re.compile(r"\.(\d+)\.part$")
 
 @contextmanager
 def storing(folder: str | os.PathLike) -> Iterator[None]:
-    """Errors of the disk in the context as StorageError naming the directory, the reason and the way out."""
+    """Errors of the disk in the context as StorageError naming the directory,
+    the reason and the way out.
+    """
     try:
         yield
     except OSError as error:
@@ -45,11 +51,14 @@ def storing(folder: str | os.PathLike) -> Iterator[None]:
 
 @contextmanager
 def written(path: str | os.PathLike, settle: bool = True) -> Iterator[Path]:
-    """A temporary name beside `path` to write a file to. At the end it is flushed to the disk and takes the name `path`.
+    """A temporary name beside `path` to write a file to.
 
-    On an error nothing is left, and what `path` held before stays. The name is of this process alone: `.NAME.PID.part`; `sweep`
-    removes what a killed process leaves. `settle`: flush the new name too, not only what the file holds. Raises StorageError for a disk
-    that is full, read-only or fails.
+    At the end it is flushed to the disk and takes the name `path`.
+
+    On an error nothing is left, and what `path` held before stays. The name is of this process
+    alone: `.NAME.PID.part`; `sweep` removes what a killed process leaves. `settle`: flush the new
+    name too, not only what the file holds. Raises StorageError for a disk that is full, read-only
+    or fails.
     """
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -68,7 +77,9 @@ def written(path: str | os.PathLike, settle: bool = True) -> Iterator[Path]:
 
 
 def write_all(files: Mapping[Path, bytes]) -> None:
-    """Write files, each whole or not at all; every directory is flushed once, after its last file."""
+    """Write files, each whole or not at all; every directory is flushed
+    once, after its last file.
+    """
     for path, content in files.items():
         with written(path, settle=False) as part:
             part.write_bytes(content)
@@ -87,7 +98,9 @@ def flush(path: Path) -> None:
 
 
 def sweep(folder: str | os.PathLike[str]) -> list[Path]:
-    """Remove the temporary files that killed processes left anywhere in a directory; those of processes that live stay. Links are not followed."""
+    """Remove the temporary files that killed processes left anywhere in a directory; those of
+    processes that live stay. Links are not followed.
+    """
     files = (Path(root, name) for root, _, names in os.walk(os.fspath(folder)) for name in names)
     stale = [path for path in files if _PART.match(path.name) and not _owned(path.name)]
     with storing(folder):

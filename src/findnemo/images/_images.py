@@ -33,10 +33,12 @@ SHIPPED = ("demo", "demo-natural")  # models of findnemo's own: small, with imag
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """How finished images are made: denoising steps, guidance scale, base seed (published evaluations: 50 steps, 7).
+    """How finished images are made: denoising steps, guidance scale, base seed (published
+    evaluations: 50 steps, 7).
 
-    `sampler`: the name of one in `models.SAMPLERS`, in any case; None is the checkpoint's own. The paper's images are made with "ddim".
-    Raises InputError for a sampler that is not known, for fewer than 1 or more than 1000 steps, and for a guidance that is no number.
+    `sampler`: the name of one in `models.SAMPLERS`, in any case; None is the checkpoint's own. The
+    paper's images are made with "ddim". Raises InputError for a sampler that is not known, for
+    fewer than 1 or more than 1000 steps, and for a guidance that is no number.
     """
 
     steps: int = 50
@@ -74,13 +76,15 @@ class ImageSettings:
         fields = values.items() if isinstance(values, dict) else ((None, values),)
         if any(type(value) not in kinds.get(name, ()) for name, value in fields):
             raise InputError(
-                f"image settings cannot be {values!r:.100}: this run was made by another findnemo, or is damaged"
+                f"image settings cannot be {values!r:.100}: this run was made by another findnemo,"
+                " or is damaged"
             )
         return cls(**values)
 
 
 def usual(source: str) -> ImageSettings:
-    """The settings with which images of a model are made where nobody says otherwise, by what it was loaded from.
+    """The settings with which images of a model are made where nobody says otherwise, by
+    what it was loaded from.
 
     >>> usual("demo").steps, usual("CompVis/stable-diffusion-v1-4").steps
     (15, 50)
@@ -102,10 +106,13 @@ def check_images(model: Any, settings: ImageSettings) -> None:
 def generate(
     model: Model, prompt: str, samples: Sequence[int], settings: ImageSettings | None = None
 ) -> list[Image.Image]:
-    """One RGB image per sample number, with whatever edits are in force. Sample k looks the same in every batch.
+    """One RGB image per sample number, with whatever edits are in force.
+
+    Sample k looks the same in every batch.
 
     The latents are decoded here, so that a safety checker does not blacken what is to be examined.
-    Raises NumericalError if the model gives NaN, InputError for a caption that is none and for steps that the sampler cannot make.
+    Raises NumericalError if the model gives NaN, InputError for a caption that is none and for
+    steps that the sampler cannot make.
     """
     settings = settings or ImageSettings()
     require_caption(prompt)
@@ -119,7 +126,9 @@ def generate_many(
     settings: ImageSettings | None = None,
     batch: int = 8,
 ) -> list[Image.Image]:
-    """RGB images of (prompt, sample number) pairs of many prompts, `batch` of them in a call of the pipeline."""
+    """RGB images of (prompt, sample number) pairs of many prompts, `batch` of them
+    in a call of the pipeline.
+    """
     settings = settings or ImageSettings()
     images: list[Image.Image] = []
     for start in range(0, len(rows), batch):
@@ -132,7 +141,8 @@ def generate_many(
 def _sampled(
     model: Model, prompt: str | list[str], seeds: list[int], settings: ImageSettings
 ) -> list[Image.Image]:
-    """An image a seed, of one prompt or of as many; fewer at a time where the device has no room for all.
+    """An image a seed, of one prompt or of as many; fewer at a time where the
+    device has no room for all.
 
     Raises DeviceError if one is too much.
     """
@@ -165,7 +175,8 @@ def to_pil(decoded: torch.Tensor) -> list[Image.Image]:
 
 
 def noise_pictures(deltas: torch.Tensor) -> list[Image.Image]:
-    """Scaled noise differences (N, C, H, W) in [0, 1] as pictures: their first three channels as red, green and blue.
+    """Scaled noise differences (N, C, H, W) in [0, 1] as pictures: their first three
+    channels as red, green and blue.
 
     >>> noise_pictures(torch.ones(1, 4, 2, 2))[0].getpixel((0, 0))
     (255, 255, 255)
@@ -179,19 +190,25 @@ def noise_pictures(deltas: torch.Tensor) -> list[Image.Image]:
 def _require_finite(values: torch.Tensor, name: str) -> None:
     if not torch.isfinite(values).all():
         raise NumericalError(
-            f"the {name} hold NaN or infinity: load the model with dtype float32, or check the checkpoint"
+            f"the {name} hold NaN or infinity: load the model with dtype float32, or check the"
+            " checkpoint"
         )
 
 
 def save_png(image: Image.Image, path: str | os.PathLike) -> Path:
-    """Write a PNG: it is there whole, flushed to the disk, or not at all. Raises StorageError where nothing can be written."""
+    """Write a PNG: it is there whole, flushed to the disk, or not at all.
+
+    Raises StorageError where nothing can be written.
+    """
     with written(path) as part:
         image.save(part, format="PNG")
     return Path(path)
 
 
 def intact_png(path: str | os.PathLike) -> bool:
-    """Whether a file is a whole PNG: every chunk fits its checksum (CRC-32), and the pixels can be read."""
+    """Whether a file is a whole PNG: every chunk fits its checksum (CRC-32),
+    and the pixels can be read.
+    """
     from PIL import Image
 
     if not Path(path).is_file():
@@ -231,10 +248,14 @@ def sheet(
     original: Image.Image | None = None,
     tile: int = 128,
 ) -> Image.Image:
-    """A picture sheet: one labelled row of images per entry of `rows`, the training image beside them if it is known."""
+    """A picture sheet: one labelled row of images per entry of `rows`, the training image
+    beside them if it is known.
+    """
     from PIL import Image, ImageDraw
 
-    margin, head, label = 16, 46, 24
+    margin = 16
+    head = 46
+    label = 24
     columns = max(len(images) for _, images in rows)
     left = margin + (tile + 2 * margin if original is not None else 0)
     width = left + columns * (tile + 4) + margin

@@ -1,6 +1,8 @@
-"""Localization: which neurons hold the memory of a prompt (Finding NeMo, section 3.3 and Algorithms 1 to 4).
+"""Localization: which neurons hold the memory of a prompt (Finding NeMo, section
+3.3 and Algorithms 1 to 4).
 
-May be imported: the names below and the modules here. May import: calibration, passes, images and what lies under them.
+May be imported: the names below and the modules here. May import: calibration, passes, images and
+what lies under them.
 """
 
 from __future__ import annotations
@@ -88,16 +90,21 @@ def localize(
     images: ImageSettings | None = None,
     scope: str = "all",
 ) -> Localization:
-    """Find the neurons that hold the memory of a prompt; an empty set if the prompt is not memorized.
+    """Find the neurons that hold the memory of a prompt; an empty set if the
+    prompt is not memorized.
 
-    `search`: "trajectory" (default) goes on until pictures are no copies any more (module `trajectory`), as `images` makes them (steps and
-    guidance; by default the model's usual ones), among the value neurons of `scope`: "all", or those of the layers that the "paper" names.
-    The others look at one noisy step, in the paper's layers: "gradient" ranks value neurons by a gradient and returns a 1-minimal set;
-    "listing" is Algorithms 3 and 4 as published. `max_impact`: among sets that remove the memory prefer one that changes the captions
-    `unrelated` (not memorized) by no more than this, see `Bystanders`. If none is found, the gentlest is returned, and its `impact` tells.
+    `search`: "trajectory" (default) goes on until pictures are no copies any more (module
+    `trajectory`), as `images` makes them (steps and guidance; by default the model's usual ones),
+    among the value neurons of `scope`: "all", or those of the layers that the "paper" names. The
+    others look at one noisy step, in the paper's layers: "gradient" ranks value neurons by a
+    gradient and returns a 1-minimal set; "listing" is Algorithms 3 and 4 as published.
+    `max_impact`: among sets that remove the memory prefer one that changes the captions `unrelated`
+    (not memorized) by no more than this, see `Bystanders`. If none is found, the gentlest is
+    returned, and its `impact` tells.
 
-    Raises MismatchError if the calibration, or `Bystanders`, belong to another model, InputError for an unknown search, an impact that
-    is none, `max_impact` without captions, NumericalError if the model gives NaN.
+    Raises MismatchError if the calibration, or `Bystanders`, belong to another model, InputError
+    for an unknown search, an impact that is none, `max_impact` without captions, NumericalError if
+    the model gives NaN.
 
         >>> import findnemo
         >>> model, calibration = findnemo.load("demo"), findnemo.demo.calibration()
@@ -127,7 +134,8 @@ def check_score(search: str, calibration: Calibration) -> None:
     """Raises InputError where a published procedure is asked for by another score."""
     if search == "listing" and calibration.settings.pairs != "largest":
         raise InputError(
-            "the listing is the paper's procedure, and this calibration has another score: calibrate with variant 'paper'"
+            "the listing is the paper's procedure, and this calibration has another score:"
+            " calibrate with variant 'paper'"
         )
 
 
@@ -135,7 +143,8 @@ def check_impact(max_impact: float | None) -> None:
     """Raises InputError for what is no impact: a number from 0 (nothing changes) to 2."""
     if max_impact is not None and not (math.isfinite(max_impact) and 0 <= max_impact <= 2):
         raise InputError(
-            f"an impact of {max_impact} is no mean of 1 - SSIM: give a number from 0 to 2, such as 0.02"
+            f"an impact of {max_impact} is no mean of 1 - SSIM: give a number from 0 to 2, such as"
+            " 0.02"
         )
 
 

@@ -1,4 +1,6 @@
-"""Algorithms 2 and 3 of Finding NeMo: neurons with out-of-distribution activations, and the initial selection."""
+"""Algorithms 2 and 3 of Finding NeMo: neurons with out-of-distribution activations,
+and the initial selection.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,15 @@ from torch import Tensor
 from findnemo.localization.replication import Replication
 from findnemo.neurons import NeuronSet
 
-THETA, THETA_STEP = 5.0, 0.25
+THETA = 5.0
+THETA_STEP = 0.25
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """What Algorithm 3 ends with: the neurons, the theta_act and k that gave them, and their same-seed similarity."""
+    """What Algorithm 3 ends with: the neurons, the theta_act and k that gave them, and
+    their same-seed similarity.
+    """
 
     neurons: NeuronSet
     theta: float
@@ -27,9 +32,11 @@ class Candidates:
 def out_of_distribution_neurons(
     z: Mapping[str, Tensor], absolute: Mapping[str, Tensor], theta: float, k: int
 ) -> NeuronSet:
-    """Algorithm 2: neurons with |z| > theta, and the k of every layer with the largest absolute activation.
+    """Algorithm 2: neurons with |z| > theta, and the k of every layer with the
+    largest absolute activation.
 
-    `z`, `absolute`: layer name -> (width,). Two-sided, as the main text and the released code have it.
+    `z`, `absolute`: layer name -> (width,). Two-sided, as the main text and the released code have
+    it.
     """
     chosen = {}
     for name, scores in z.items():
@@ -42,7 +49,8 @@ def out_of_distribution_neurons(
 def trials(count: int) -> Iterator[tuple[float, int]]:
     """(theta_act, k) of Algorithm 3: theta from 5 down by .25, k from 0 up by 1.
 
-    The listing makes 18 trials, the last with theta .75 and k 17; the released code stops after 16 (theta 1.25, k 15).
+    The listing makes 18 trials, the last with theta .75 and k 17; the released code stops after 16
+    (theta 1.25, k 15).
     """
     return ((THETA - THETA_STEP * k, k) for k in range(count))
 
@@ -50,7 +58,9 @@ def trials(count: int) -> Iterator[tuple[float, int]]:
 def initial_selection(
     replication: Replication, z: Mapping[str, Tensor], absolute: Mapping[str, Tensor]
 ) -> Candidates:
-    """Algorithm 3: relax theta_act and k until deactivating the candidates makes every kept seed unlike itself (<= tau)."""
+    """Algorithm 3: relax theta_act and k until deactivating the candidates makes every kept
+    seed unlike itself (<= tau).
+    """
     best: Candidates | None = None
     for theta, k in trials(replication.probe.settings.trials):
         neurons = out_of_distribution_neurons(z, absolute, theta, k)

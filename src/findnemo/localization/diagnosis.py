@@ -1,4 +1,6 @@
-"""What carries a memory where value neurons do not: parts of the model taken away in turn (after Finding NeMo, appendices C.8 and C.9)."""
+"""What carries a memory where value neurons do not: parts of the model taken away in turn (after
+Finding NeMo, appendices C.8 and C.9).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from findnemo.runtime.state import undisturbed
 
 ORDINARY = 2  # captions whose pictures have to survive
 WORDS = 16  # of a caption that are left out in turn, its first
-KINDS = {  # what is taken away -> how the names of its layers end: with zeros in their place there is what runs past them
+# what is taken away -> how the names of its layers end: with zeros in their place there is what
+# runs past them
+KINDS = {
     "value layers": ("attn2.to_v", "add_v_proj"),
     "key layers": ("attn2.to_k", "add_k_proj"),
     "cross-attention": ("attn2.to_out.0",),
@@ -28,17 +32,23 @@ KINDS = {  # what is taken away -> how the names of its layers end: with zeros i
     "feed-forward layers": ("ff.net.2",),
     "convolutions": ("conv2",),  # the branches of the resnets
 }
-NO_CAPTION, NO_NAMES = "no caption", "without its names"
+NO_CAPTION = "no caption"
+NO_NAMES = "without its names"
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What carries the memory of a caption. All likenesses are cosines of latents: under .4 there is no copy, from .6 on pictures are the same.
+    """What carries the memory of a caption.
 
-    `copy_before`: of untouched pictures of different seeds. `left`: part of the denoiser -> likeness to the copy without it. `kept`: part -> likeness of
-    pictures of ordinary captions to what they were on the same seed, mean. `words`: what is left out of the caption -> likeness to the copy. `carrier`: the
-    part with the fewest outputs without which no copy comes and ordinary pictures survive; None if there is none. `sentence` says it.
-    `evaluations`: U-Net sample evaluations spent.
+    All likenesses are cosines of latents: under .4 there is no copy, from .6 on pictures are the
+    same.
+
+    `copy_before`: of untouched pictures of different seeds. `left`: part of the denoiser ->
+    likeness to the copy without it. `kept`: part -> likeness of pictures of ordinary captions to
+    what they were on the same seed, mean. `words`: what is left out of the caption -> likeness to
+    the copy. `carrier`: the part with the fewest outputs without which no copy comes and ordinary
+    pictures survive; None if there is none. `sentence` says it. `evaluations`: U-Net sample
+    evaluations spent.
     """
 
     copy_before: float
@@ -61,14 +71,16 @@ def diagnose(
     images: ImageSettings | None = None,
     seed: int = 0,
 ) -> Diagnosis:
-    """Take parts of the model, and words of the caption, away in turn, and see whether the copy still comes.
+    """Take parts of the model, and words of the caption, away in turn, and see
+    whether the copy still comes.
 
-    Each kind of layer (KINDS) goes as a whole first, then its down blocks, mid block and up blocks, then single blocks, where what holds them took the
-    copy away. The two samples are asked whose untouched pictures are most alike. `ordinary`: captions that are not memorized, of
-    which the first two show whether anything is left of the model. `images`: steps and guidance of finished images. A part costs four
-    denoised pictures in few steps, a word two. The model is left as it was. What gives no
-    finite picture is not told. Raises InputError for a caption that gives no copies, and without
-    ordinary captions.
+    Each kind of layer (KINDS) goes as a whole first, then its down blocks, mid block and up blocks,
+    then single blocks, where what holds them took the copy away. The two samples are asked whose
+    untouched pictures are most alike. `ordinary`: captions that are not memorized, of which the
+    first two show whether anything is left of the model. `images`: steps and guidance of finished
+    images. A part costs four denoised pictures in few steps, a word two. The model is left as it
+    was. What gives no finite picture is not told. Raises InputError for a caption that gives no
+    copies, and without ordinary captions.
 
         found = diagnose(findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring", findnemo.demo.calibration().ordinary)
         found.carrier  # 'value layers of down_blocks.1', where that memory was planted
@@ -78,14 +90,16 @@ def diagnose(
     others = [Denoising(model, caption, 1, images.guidance, seed) for caption in captions]
     if not others:
         raise InputError(
-            "no ordinary captions: give one that is not memorized, to tell a memory's place from the model's"
+            "no ordinary captions: give one that is not memorized, to tell a memory's place from"
+            " the model's"
         )
     with model.steady(), spending() as spent:
         denoising = Denoising(model, prompt, COPIES, images.guidance, seed)
         copies = Copies(denoising, few_steps(images.steps), images.steps)
         if not copies.seen:
             raise InputError(
-                f"the pictures of {prompt!r:.100} are no copies of each other: there is no memory to diagnose"
+                f"the pictures of {prompt!r:.100} are no copies of each other: there is no memory"
+                " to diagnose"
             )
         untouched = [other.run([0], copies.steps).image for other in others]
         left: dict[str, float] = {}
@@ -128,11 +142,14 @@ def _left(copies: Copies, denoising: Denoising) -> float:
 
 
 def _parts(model: Model) -> list[tuple[str, str, list[str]]]:
-    """Parts of the denoiser, each with the part that holds it ("" for none) and the names of its layers; larger ones come first."""
+    """Parts of the denoiser, each with the part that holds it ("" for none) and the names of its
+    layers; larger ones come first.
+    """
     found: dict[str, tuple[str, list[str]]] = {}
     for kind, endings in KINDS.items():
         for name in (n for n, _ in model.denoiser.named_modules() if n.endswith(endings)):
-            whole, first = "", name.partition(".")[0]
+            whole = ""
+            first = name.partition(".")[0]
             block = name.partition(".attentions")[0].partition(".resnets")[0]
             for part in dict.fromkeys((f"all {kind}", f"{kind} of {first}", f"{kind} of {block}")):
                 found.setdefault(part, (whole, []))[1].append(name)
@@ -146,7 +163,9 @@ def _outputs(model: Model, names: Sequence[str]) -> int:
 
 
 def _shortened(model: Model, prompt: str) -> Iterator[tuple[str, Text]]:
-    """The caption without something: all of it, its names (words with a capital letter or a digit), each word."""
+    """The caption without something: all of it, its names (words with a capital
+    letter or a digit), each word.
+    """
     yield NO_CAPTION, model.unconditional()
     words = prompt.split()
     names = {word for word in words if word != word.lower() or any(c.isdigit() for c in word)}
@@ -158,15 +177,18 @@ def _shortened(model: Model, prompt: str) -> Iterator[tuple[str, Text]]:
 
 def _of_parts(carrier: str | None, left: dict[str, float], kept: dict[str, float]) -> str:
     if carrier is not None:
-        here = f"no copy comes (likeness {left[carrier]:.2f}), and ordinary pictures survive ({kept[carrier]:.2f})"
+        here = (
+            f"no copy comes (likeness {left[carrier]:.2f}), and ordinary pictures survive"
+            f" ({kept[carrier]:.2f})"
+        )
         return f"What carries it: {carrier}. Without that part {here}."
     gone = [part for part in left if left[part] < GONE]
     if not gone:
         return "No kind of layer carries it by itself: whichever is taken away, the copy comes."
     mildest = max(gone, key=lambda part: kept[part])
     return (
-        f"No part carries it by itself: what takes the copy away takes ordinary pictures with it, least of all {mildest} "
-        f"(likeness {kept[mildest]:.2f})."
+        "No part carries it by itself: what takes the copy away takes ordinary pictures with it,"
+        f" least of all {mildest} (likeness {kept[mildest]:.2f})."
     )
 
 
@@ -179,7 +201,10 @@ def _of_words(words: dict[str, float]) -> str:
         if value < GONE and word not in (NO_CAPTION, NO_NAMES)
     ]
     if needed:
-        return f"Of the caption it needs {', '.join(needed)}: {'without it' if len(needed) == 1 else 'with one of them missing'} no copy comes."
+        return (
+            f"Of the caption it needs {', '.join(needed)}:"
+            f" {'without it' if len(needed) == 1 else 'with one of them missing'} no copy comes."
+        )
     return "No single word of the caption brings it" + (
         ", but its names together do." if words.get(NO_NAMES, 1.0) < GONE else "."
     )

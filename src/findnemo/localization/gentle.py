@@ -1,6 +1,7 @@
 """The gentlest of the sets that suffice: which of them changes ordinary captions least.
 
-The memory goes first. Only sets that bring it down to tau are compared, and where none is gentle enough the gentlest one found is kept.
+The memory goes first. Only sets that bring it down to tau are compared, and where none is gentle
+enough the gentlest one found is kept.
 """
 
 from __future__ import annotations
@@ -21,18 +22,22 @@ from findnemo.passes import Rows, unpaid
 from findnemo.scores import fault
 from findnemo.settings import PAPER, Settings
 
-WEIGHED = 8  # neurons of a set that are measured one by one: of a larger set those that ordinary captions drive most
+# neurons of a set that are measured one by one: of a larger set those that ordinary captions drive
+# most
+WEIGHED = 8
 WITNESSES = 4  # captions on which that is done
-WORST = 2.0  # impact on a caption of which the edit leaves nothing finite: no similarity is lower than -1
+# impact on a caption of which the edit leaves nothing finite: no similarity is lower than -1
+WORST = 2.0
 
 
 class Bystanders:
     """Captions that are not memorized, and how much they change when neurons are switched off.
 
-    The impact of a set is the mean over the captions of 1 - similarity (SSIM, or what `settings` names) of a caption's noise difference with
-    the set off to its own without, on the same seed: 0 where nothing changes, 1 where nothing is alike, 2 at most. One seed a caption
-    (sample number 0). The untouched pass is made once, for all searches; each set costs one U-Net evaluation a caption. Raises
-    InputError for no captions, NumericalError naming one that gives NaN.
+    The impact of a set is the mean over the captions of 1 - similarity (SSIM, or what `settings`
+    names) of a caption's noise difference with the set off to its own without, on the same seed: 0
+    where nothing changes, 1 where nothing is alike, 2 at most. One seed a caption (sample number
+    0). The untouched pass is made once, for all searches; each set costs one U-Net evaluation a
+    caption. Raises InputError for no captions, NumericalError naming one that gives NaN.
 
     >>> import findnemo
     >>> from findnemo.passes import spending
@@ -48,7 +53,8 @@ class Bystanders:
     def __init__(self, model: Model, prompts: Sequence[str], settings: Settings = PAPER):
         if not prompts:
             raise InputError(
-                "no unrelated captions: an impact is measured on captions that are not memorized, give one or more"
+                "no unrelated captions: an impact is measured on captions that are not memorized,"
+                " give one or more"
             )
         self.prompts = tuple(captions_in(prompts))
         self._made_with = model.identity
@@ -66,22 +72,31 @@ class Bystanders:
         }
 
     def check(self, model: Model) -> None:
-        """Raises MismatchError where a model is not the one that the untouched passes were made with, or is no longer what it was then."""
+        """Raises MismatchError where a model is not the one that the untouched passes were made
+        with, or is no longer what it was then.
+        """
         if told := model.identity.differences(self._made_with, pictures=False):
             raise MismatchError(
-                f"these unrelated captions were measured on another model: {'; '.join(told)}; make the Bystanders anew"
+                f"these unrelated captions were measured on another model: {'; '.join(told)}; make"
+                " the Bystanders anew"
             )
 
     def impacts(self, sets: Sequence[NeuronSet], but: str | None = None) -> list[float]:
-        """The impact of each set. `but`: a caption that does not count, for it is the one whose memory goes. Raises InputError if
-        no other is left."""
+        """The impact of each set.
+
+        `but`: a caption that does not count, for it is the one whose memory goes. Raises InputError
+        if no other is left.
+        """
         values: list[float] = self.changes(sets, but).mean(1).tolist()
         return values
 
     def changes(
         self, sets: Sequence[NeuronSet], but: str | None = None, most: int | None = None
     ) -> Tensor:
-        """1 - similarity with each set off, for every caption (the first `most`): (sets, captions)."""
+        """1 - similarity with each set off, for every caption (the first `most`):
+
+        (sets, captions).
+        """
         keep = [k for k, prompt in enumerate(self.prompts) if prompt != but][:most]
         if not keep:
             raise InputError(
@@ -91,8 +106,11 @@ class Bystanders:
         return (1 - similarity).nan_to_num(nan=WORST).clamp(min=0)
 
     def heaviest(self, neurons: NeuronSet, but: str | None = None) -> Neuron:
-        """The neuron of a set with the largest impact by itself, on 4 of the captions. Of more than 8 neurons those 8 are measured whose
-        mean |activation| on the captions is largest within their layer. A single one is not measured."""
+        """The neuron of a set with the largest impact by itself, on 4 of the captions.
+
+        Of more than 8 neurons those 8 are measured whose mean |activation| on the captions is
+        largest within their layer. A single one is not measured.
+        """
         driven = sorted(neurons, key=lambda n: -float(self._driven[n[0]][n[1]]))[:WEIGHED]
         if len(driven) == 1:
             return driven[0]
@@ -102,7 +120,9 @@ class Bystanders:
 
 
 def bystanders(model: Model, captions: tuple[str, ...], settings: Settings) -> Bystanders:
-    """`Bystanders` kept from memory to memory as long as the model is what it was: their untouched passes are made once a process."""
+    """`Bystanders` kept from memory to memory as long as the model is what it was: their
+    untouched passes are made once a process.
+    """
     return _kept(model, model.fingerprint, captions, settings)
 
 
@@ -128,7 +148,9 @@ A = TypeVar("A", bound=Answer)
 
 @dataclass(frozen=True)
 class Choice(Generic[A]):
-    """`found`: the chosen set; `impact`: its impact; `tried`: how many sufficient sets were measured."""
+    """`found`: the chosen set; `impact`: its impact; `tried`: how many
+    sufficient sets were measured.
+    """
 
     found: A
     impact: float
@@ -141,7 +163,8 @@ class Choice(Generic[A]):
 
 
 def gentlest(sets: Iterable[A], most: float, impact: Callable[[NeuronSet], float]) -> Choice[A]:
-    """The first of some sets with an impact of at most `most`; if there is none, the one with the smallest impact.
+    """The first of some sets with an impact of at most `most`; if there is none, the one
+    with the smallest impact.
 
     A set with which the memory is gone goes before one with which it is not.
 
@@ -152,7 +175,8 @@ def gentlest(sets: Iterable[A], most: float, impact: Callable[[NeuronSet], float
     >>> chosen.found.neurons, chosen.impact, chosen.tried
     (NeuronSet({'a': (2,)}), 0.1, 2)
     """
-    tried, best = 0, None
+    tried = 0
+    best = None
     for tried, found in enumerate(sets, 1):
         choice = Choice(found, impact(found.neurons), tried)
         if best is None or (found.gone, -choice.impact) > (best.found.gone, -best.impact):

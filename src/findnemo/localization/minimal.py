@@ -1,7 +1,8 @@
 """Small sets that suffice: pure functions of an order and a test, the same for every ranking.
 
-`sufficient(neurons)` says whether the memory is gone with `neurons` off. Nothing here needs it to be monotone: what is returned has
-been tested, and a last pass certifies that nothing in it can be left out.
+`sufficient(neurons)` says whether the memory is gone with `neurons` off. Nothing here needs it to
+be monotone: what is returned has been tested, and a last pass certifies that nothing in it can be
+left out.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ Test = Callable[[NeuronSet], bool]
 
 
 def sufficient_prefix(order: Sequence[Neuron], sufficient: Test) -> NeuronSet | None:
-    """A short prefix of `order` that suffices: galloping (1, 2, 4, ...), then bisection; None if not even all of it does.
+    """A short prefix of `order` that suffices: galloping (1, 2, 4, ...), then bisection; None if
+    not even all of it does.
 
     If more neurons never hurt it is the shortest. Takes O(log n) tests.
 
@@ -45,9 +47,10 @@ def minimise(
 ) -> NeuronSet:
     """A 1-minimal subset of a set that suffices: leave out any one neuron, and the memory is back.
 
-    Neurons are left out in halves, those first that `order` ranks last; what is kept is certified one by one. `needed(neurons)` gives
-    those proven to be needed, at a cost that grows with the set: a large set is halved first. Repeats until nothing can go, which
-    where the test is monotone is once.
+    Neurons are left out in halves, those first that `order` ranks last; what is kept is certified
+    one by one. `needed(neurons)` gives those proven to be needed, at a cost that grows with the
+    set: a large set is halved first. Repeats until nothing can go, which where the test is monotone
+    is once.
     """
     while True:
         proven = set(needed(neurons)) if len(neurons) <= LARGE else set()

@@ -1,4 +1,6 @@
-"""What a memory costs: the nested sets that a search tried, each with what is left of the copy and what ordinary captions pay."""
+"""What a memory costs: the nested sets that a search tried, each with what is left of the copy
+and what ordinary captions pay.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,17 @@ from findnemo.models import Model
 from findnemo.neurons import Neuron, NeuronSet
 
 CAPTIONS = 4  # ordinary ones on which a set's price is measured, of those that a calibration keeps
-DEAR = 0.05  # change of ordinary captions from which a set costs more than usual: they are kept at .95 at least, or there is something to choose
+# change of ordinary captions from which a set costs more than usual: they are kept at .95 at least,
+# or there is something to choose
+DEAR = 0.05
 
 
 class Point(NamedTuple):
-    """A set that a search tried: the first `neurons` of its order. `left`: the largest likeness of a picture to an untouched one of another seed (cosine
-    of latents, of the seeds that were asked). `change`: of ordinary captions, mean 1 - same-seed SSIM of noise differences; None if there were none.
+    """A set that a search tried: the first `neurons` of its order.
+
+    `left`: the largest likeness of a picture to an untouched one of another seed (cosine of
+    latents, of the seeds that were asked). `change`: of ordinary captions, mean 1 - same-seed SSIM
+    of noise differences; None if there were none.
 
     >>> print(Point(12, 0.31, 0.02))
     likeness left 0.310, ordinary captions changed by 0.020
@@ -39,7 +46,10 @@ def priced(
     order: Sequence[Neuron],
     tried: Sequence[tuple[int, float]],
 ) -> tuple[Point, ...]:
-    """The points of a search. Their prices cost one evaluation a set and caption, all sets batched."""
+    """The points of a search.
+
+    Their prices cost one evaluation a set and caption, all sets batched.
+    """
     captions = tuple(caption for caption in calibration.ordinary if caption != prompt)[:CAPTIONS]
     if not captions:
         return tuple(Point(*point) for point in tried)
@@ -54,7 +64,9 @@ def priced(
 def chosen(
     order: Sequence[Neuron], points: Sequence[Point], neurons: int
 ) -> tuple[NeuronSet, Point]:
-    """The first `neurons` of an order, and what is known of them. Raises InputError for a number that was not tried, naming those that were.
+    """The first `neurons` of an order, and what is known of them.
+
+    Raises InputError for a number that was not tried, naming those that were.
 
     >>> chosen([("a", 3), ("a", 1)], [Point(1, 0.9, 0.0), Point(2, 0.3, 0.02)], 2)
     (NeuronSet({'a': (1, 3)}), Point(neurons=2, left=0.3, change=0.02))

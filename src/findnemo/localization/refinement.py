@@ -9,9 +9,11 @@ from findnemo.neurons import NeuronSet
 
 
 def refine(replication: Replication, candidates: NeuronSet, tau_ref: float) -> NeuronSet:
-    """Algorithm 4: greedy re-activation; whatever leaves the same-seed similarity at or below `tau_ref` is dropped.
+    """Algorithm 4: greedy re-activation; whatever leaves the same-seed similarity at or
+    below `tau_ref` is dropped.
 
-    Layers run in forward order, in the released variant from last to first; and there the similarity has to stay below (`Settings.spared`).
+    Layers run in forward order, in the released variant from last to first; and there the
+    similarity has to stay below (`Settings.spared`).
     """
     order = list(replication.probe.model.value_layers)
     layers = [

@@ -1,4 +1,6 @@
-"""The seeds of a prompt that replicate, and how like themselves they stay when neurons are switched off."""
+"""The seeds of a prompt that replicate, and how like themselves they stay when
+neurons are switched off.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +15,22 @@ from findnemo.passes.gradients import GRADIENT_SCALE, frozen
 from findnemo.scores import SIMILARITIES, TOGETHER, by_seed, pairwise, score_of
 
 WITNESSES = 1  # to begin with
-FIRST = 2  # seeds that a set of several neurons is confirmed on before the rest: where it fails, it mostly fails there
+# seeds that a set of several neurons is confirmed on before the rest: where it fails, it mostly
+# fails there
+FIRST = 2
 
 
 class Replication:
-    """What every search asks: the same-seed similarity of the unblocked and the blocked noise difference (Algorithms 1 and 3).
+    """What every search asks: the same-seed similarity of the unblocked and the blocked noise
+    difference (Algorithms 1 and 3).
 
-    `tau`: the level that a memory is to be brought down to. `score`: memorization score. `kept`: positions of the seeds that replicate (they resemble the others by tau, `scores.by_seed`; none where the score is under it), those that
-    replicate best first; a seed that does not would mislead the search. `witnesses`: the few that stand for all while sets are tried;
-    all kept seeds, where a similarity depends on what is compared together (MS-SSIM). `guess`: a set that the search will want to know of,
-    tried on the first seed in the same pass where one seed by itself can tell.
+    `tau`: the level that a memory is to be brought down to. `score`: memorization score. `kept`:
+    positions of the seeds that replicate (they resemble the others by tau, `scores.by_seed`; none
+    where the score is under it), those that replicate best first; a seed that does not would
+    mislead the search. `witnesses`: the few that stand for all while sets are tried; all kept
+    seeds, where a similarity depends on what is compared together (MS-SSIM). `guess`: a set that
+    the search will want to know of, tried on the first seed in the same pass where one seed by
+    itself can tell.
     """
 
     def __init__(self, probe: Probe, tau: float, guess: NeuronSet = EMPTY):
@@ -32,8 +40,10 @@ class Replication:
         self._together = probe.settings.similarity in TOGETHER
         guess = EMPTY if self._together else guess
         self.unblocked, guessed = probe.first_deltas(guess) if guess else (probe.deltas(), None)
-        table, pairs = pairwise(self.unblocked, probe.settings.similarity), probe.settings.pairs
-        best, self.score = by_seed(table, pairs), float(score_of(table, pairs))
+        table = pairwise(self.unblocked, probe.settings.similarity)
+        pairs = probe.settings.pairs
+        best = by_seed(table, pairs)
+        self.score = float(score_of(table, pairs))
         order = best.argsort(descending=True, stable=True)
         over = probe.settings.reaches(best[order], tau)
         # detection and search are of one mind
@@ -52,9 +62,12 @@ class Replication:
             self.witnesses = [0]
 
     def similarities(self, sets: Sequence[NeuronSet], seeds: Sequence[int]) -> Tensor:
-        """Same-seed similarity with each set switched off, for each seed (positions): (sets, seeds), computed as one batch.
+        """Same-seed similarity with each set switched off, for each seed (positions):
 
-        The seeds of a set are compared together, as in the released code."""
+        (sets, seeds), computed as one batch.
+
+        The seeds of a set are compared together, as in the released code.
+        """
         return self.probe.similarities(self.unblocked, sets, seeds, together=len(seeds))
 
     def _known(self, neurons: NeuronSet, seeds: Sequence[int]) -> dict[int, float]:
@@ -67,7 +80,9 @@ class Replication:
         return {k: known[k] for k in seeds}
 
     def _asked(self, seeds: list[int]) -> list[int]:
-        """The seeds that are measured when these are asked for: all kept ones where they are compared together."""
+        """The seeds that are measured when these are asked for: all kept ones where
+        they are compared together.
+        """
         return self.kept if seeds and self._together else seeds
 
     def similarity(self, neurons: NeuronSet) -> float:
@@ -75,14 +90,19 @@ class Replication:
         return max(self._known(neurons, self.kept).values())
 
     def gone(self, neurons: NeuronSet, level: float) -> bool:
-        """Whether no witness stays more like itself than `level`: a guess at what all kept seeds say, at a tenth of the cost."""
+        """Whether no witness stays more like itself than `level`: a guess at what all kept seeds
+        say, at a tenth of the cost.
+        """
         return (
             self._refuted(neurons, level) is None
             and max(self._known(neurons, self.witnesses).values()) <= level
         )
 
     def confirmed(self, neurons: NeuronSet, level: float) -> bool:
-        """Whether no kept seed stays more like itself than `level`. If one does, the worst seen becomes a witness."""
+        """Whether no kept seed stays more like itself than `level`.
+
+        If one does, the worst seen becomes a witness.
+        """
         first = FIRST if len(neurons) > 1 else len(self.kept)
         open_ = [k for k in self.kept if k not in self._memo.get(neurons, {})]
         for seeds in (open_[:first], open_[first:]):
@@ -94,7 +114,9 @@ class Replication:
         return worst is None
 
     def _refuted(self, neurons: NeuronSet, level: float) -> int | None:
-        """The seed known to stay most like itself with `neurons` off, if that is more than `level`."""
+        """The seed known to stay most like itself with `neurons` off, if
+        that is more than `level`.
+        """
         value, seed = max(
             ((value, seed) for seed, value in self._memo.get(neurons, {}).items()),
             default=(level, None),
@@ -102,7 +124,9 @@ class Replication:
         return seed if value > level else None
 
     def needed(self, neurons: NeuronSet, level: float) -> list[Neuron]:
-        """Those of `neurons` without which the memory is back on a witness: one pass a witness, one sample a neuron."""
+        """Those of `neurons` without which the memory is back on a witness: one pass a
+        witness, one sample a neuron.
+        """
         without = {n: neurons - NeuronSet.of([n]) for n in neurons}
         for witness in reversed(self.witnesses):
             open_ = [s for s in without.values() if self._refuted(s, level) is None]
@@ -116,9 +140,11 @@ class Replication:
         return [n for n, s in without.items() if self._refuted(s, level) is not None]
 
     def sensitivity(self, seeds: Sequence[int], level: float) -> dict[str, Tensor]:
-        """Gradient of the summed same-seed similarity with respect to a mask on every value neuron, at mask = `level` everywhere.
+        """Gradient of the summed same-seed similarity with respect to a mask on every value neuron,
+        at mask = `level` everywhere.
 
-        Layer -> (width,). Large where switching the neuron on again would bring the memory back most. Computed once.
+        Layer -> (width,). Large where switching the neuron on again would bring the memory back
+        most. Computed once.
         """
         known = self._gradients.setdefault(tuple(seeds), {})
         if level not in known:
@@ -126,7 +152,8 @@ class Replication:
         return known[level]
 
     def _sensitivity(self, seeds: Sequence[int], level: float) -> dict[str, Tensor]:
-        model, widths = self.probe.model, self.probe.model.widths()
+        model = self.probe.model
+        widths = self.probe.model.widths()
 
         def part(rows: slice) -> list[Tensor]:
             with torch.enable_grad(), frozen(model.denoiser):

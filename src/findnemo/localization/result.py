@@ -15,21 +15,26 @@ DEFAULT = "trajectory"
 class Localization:
     """Where the memory of a prompt sits.
 
-    `memorized`: whether the prompt's score reached tau. `neurons`: the set to deactivate, empty if not memorized.
-    `candidates`: the set that refinement began with. `score_before`: memorization score of the untouched model (of the pairs of
-    seeds what the settings name). `score_after`: with `neurons` off, the largest similarity of a replicating seed's noise difference to
-    its own before (the quantity that Algorithms 3 and 4 hold at or below tau). `reached`: whether it got there.
-    `theta`, `k`: where Algorithm 3 stopped. `z`: "layer:index" of every neuron found -> its z-score.
-    `p`: p-value of `score_before` (`Calibration.p_value`). `evaluations`: U-Net sample evaluations spent.
+    `memorized`: whether the prompt's score reached tau. `neurons`: the set to deactivate, empty if
+    not memorized. `candidates`: the set that refinement began with. `score_before`: memorization
+    score of the untouched model (of the pairs of seeds what the settings name). `score_after`: with
+    `neurons` off, the largest similarity of a replicating seed's noise difference to its own before
+    (the quantity that Algorithms 3 and 4 hold at or below tau). `reached`: whether it got there.
+    `theta`, `k`: where Algorithm 3 stopped. `z`: "layer:index" of every neuron found -> its
+    z-score. `p`: p-value of `score_before` (`Calibration.p_value`). `evaluations`: U-Net sample
+    evaluations spent.
 
-    Of the search "trajectory" also: `copy_before`, `copy_after`, how like the pictures are to untouched ones of other seeds (cosine of
-    latents, the largest of the seeds that the search looked at). `scope`: where neurons were sought. `points`: the price list, the sets
-    that it tried, each a prefix of `order`, its neurons in the order in which they went off (`at` gives one). Its `reached` says whether
-    no picture is a copy any more. For a caption whose untouched pictures are no copies the neurons are what "gradient" finds, which looks
-    at one step: the trace of a memory, if it is one.
+    Of the search "trajectory" also: `copy_before`, `copy_after`, how like the pictures are to
+    untouched ones of other seeds (cosine of latents, the largest of the seeds that the search
+    looked at). `scope`: where neurons were sought. `points`: the price list, the sets that it
+    tried, each a prefix of `order`, its neurons in the order in which they went off (`at` gives
+    one). Its `reached` says whether no picture is a copy any more. For a caption whose untouched
+    pictures are no copies the neurons are what "gradient" finds, which looks at one step: the trace
+    of a memory, if it is one.
 
-    Where a gentle set was asked for: `impact` of `neurons` on unrelated captions, and `max_impact`, which was asked for (the impact is
-    above it where no set that removes the memory was found with less). `tried`: the number of sets compared.
+    Where a gentle set was asked for: `impact` of `neurons` on unrelated captions, and `max_impact`,
+    which was asked for (the impact is above it where no set that removes the memory was found with
+    less). `tried`: the number of sets compared.
     """
 
     prompt: str
@@ -56,7 +61,10 @@ class Localization:
     points: tuple[Point, ...] = ()
 
     def at(self, neurons: int) -> tuple[NeuronSet, Point]:
-        """A set of the price list by its size, and what is left and paid there. Raises InputError for a size that was not tried."""
+        """A set of the price list by its size, and what is left and paid there.
+
+        Raises InputError for a size that was not tried.
+        """
         return chosen(self.order, self.points, neurons)
 
     def to_json(self) -> dict[str, Any]:

@@ -1,7 +1,9 @@
-"""Which value layers carry the copies of a model: the layer scan of Finding NeMo, appendix C.8, made for every model anew.
+"""Which value layers carry the copies of a model: the layer scan of Finding NeMo, appendix C.8,
+made for every model anew.
 
-The paper looks at the down blocks and the mid block of a U-Net, since in Stable Diffusion v1.4 the up blocks barely matter. That is a finding and no law:
-in models that were fine-tuned, memories sit in the up blocks as well.
+The paper looks at the down blocks and the mid block of a U-Net, since in Stable Diffusion v1.4 the
+up blocks barely matter. That is a finding and no law: in models that were fine-tuned, memories sit
+in the up blocks as well.
 """
 
 from __future__ import annotations
@@ -23,8 +25,11 @@ MOST = 4  # captions that are scanned
 
 @dataclass(frozen=True)
 class Scan:
-    """`scope`: where to look for memories, "paper" or "all". `left`: caption -> part of the U-Net -> likeness of its pictures to the copy with all value
-    neurons of that part off: of each block, of "paper", of "all"; and "none", untouched. Empty where no caption copies. `evaluations`: what it cost.
+    """`scope`: where to look for memories, "paper" or "all".
+
+    `left`: caption -> part of the U-Net -> likeness of its pictures to the copy with all value
+    neurons of that part off: of each block, of "paper", of "all"; and "none", untouched. Empty
+    where no caption copies. `evaluations`: what it cost.
     """
 
     scope: str
@@ -40,9 +45,11 @@ class Scan:
 
 
 def scan(model: Model, prompts: Sequence[str], images: ImageSettings, seed: int = 0) -> Scan:
-    """Switch off all value neurons of each part of the denoiser in turn, for the first captions of `prompts` that give copies.
+    """Switch off all value neurons of each part of the denoiser in turn, for the first captions of
+    `prompts` that give copies.
 
-    The scope is the paper's if its layers off leave no copy of any of them; else all value layers. In a model without others they are the same.
+    The scope is the paper's if its layers off leave no copy of any of them; else all value layers.
+    In a model without others they are the same.
 
         >>> import findnemo
         >>> model = findnemo.load("demo")
@@ -72,7 +79,9 @@ def scan(model: Model, prompts: Sequence[str], images: ImageSettings, seed: int 
 
 
 def _parts(model: Model) -> dict[str, NeuronSet]:
-    """Parts of the denoiser -> all their value neurons: blocks in forward order, then the paper's layers, then all."""
+    """Parts of the denoiser -> all their value neurons: blocks in forward order, then the
+    paper's layers, then all.
+    """
     widths = model.widths("all")
     parts: dict[str, dict[str, range]] = {}
     for name, width in widths.items():

@@ -1,6 +1,8 @@
-"""The searches: each takes the replicating seeds of a prompt, its activations and their z-scores, and returns what it found.
+"""The searches: each takes the replicating seeds of a prompt, its activations and their z-scores,
+and returns what it found.
 
-The fast one ranks all value neurons, takes the shortest prefix of a ranking that suffices, and leaves out what is not needed.
+The fast one ranks all value neurons, takes the shortest prefix of a ranking that suffices, and
+leaves out what is not needed.
 """
 
 from __future__ import annotations
@@ -20,10 +22,13 @@ from findnemo.models import Model
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
 from findnemo.passes import Probe, spending
 
-# masks at which gradients are taken: at 1 the gradient is zero, at 0 redundant neurons hide each other
+# masks at which gradients are taken: at 1 the gradient is zero, at 0 redundant neurons hide each
+# other
 LEVELS = (0.3, 0.75)
 GRADIENT_SEEDS = 2
-FEW, MANY = 4, 32  # how far a ranking is followed before the next one is tried
+# how far a ranking is followed before the next one is tried
+FEW = 4
+MANY = 32
 UNUSUAL = 100.0  # a z-score above this weighs no more
 SLACK = 1e-4  # rounding between batches of different size
 ALTERNATIVES = 3  # sets that are compared with the first one
@@ -35,7 +40,8 @@ Ranking = Callable[[], Sequence[Neuron]]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of a prompt before a search: the seeds that replicate, and how unusual its value neurons are.
+    """What is known of a prompt before a search: the seeds that replicate, and how
+    unusual its value neurons are.
 
     `absolute`: activations, layer -> (width,); `z`: their z-scores.
     """
@@ -46,7 +52,9 @@ class Evidence:
 
 
 def evidence(model: Model, prompt: str, calibration: Calibration, guess: bool = False) -> Evidence:
-    """Noise differences and activations of a prompt. `guess`: try the most unusual neuron in the same pass.
+    """Noise differences and activations of a prompt.
+
+    `guess`: try the most unusual neuron in the same pass.
 
     seen = evidence(model, "a caption", calibration)
     seen.replication.score, seen.replication.kept
@@ -60,7 +68,8 @@ def evidence(model: Model, prompt: str, calibration: Calibration, guess: bool = 
 
 @dataclass(frozen=True)
 class Found:
-    """`neurons`: to be switched off; `candidates`: what they were refined from; `theta`, `k`: where Algorithm 3 stopped.
+    """`neurons`: to be switched off; `candidates`: what they were refined from; `theta`, `k`:
+    where Algorithm 3 stopped.
 
     `gone`: whether they bring every replicating seed to tau.
     """
@@ -73,11 +82,14 @@ class Found:
 
 
 def by_gradient(replication: Replication, z: Values, absolute: Values) -> Found:
-    """All value neurons, those first that are unusual and whose re-activation would bring the memory back most; the most unusual few before.
+    """All value neurons, those first that are unusual and whose re-activation would bring the
+    memory back most; the most unusual few before.
 
-    A test that fails costs one evaluation, a gradient six, z-scores none: so a short prefix of one ranking is tried before the next is
-    computed. Gradients are weighed by the square of the z-score: a neuron that matters for every caption holds no memory of this one
-    (docs/benchmark.md has what that changed). The last ranking is of the gradient alone, for a memory in neurons of usual activation.
+    A test that fails costs one evaluation, a gradient six, z-scores none: so a short prefix of one
+    ranking is tried before the next is computed. Gradients are weighed by the square of the
+    z-score: a neuron that matters for every caption holds no memory of this one (docs/benchmark.md
+    has what that changed). The last ranking is of the gradient alone, for a memory in neurons of
+    usual activation.
     """
     return ranked(replication, _by_sensitivity(replication, z), most_unusual(z))
 
@@ -114,8 +126,9 @@ def by_listing(replication: Replication, z: Values, absolute: Values) -> Found:
 class Search:
     """A search that looks at one noisy step.
 
-    `find`: what it finds with the replicating seeds, z-scores and activations of a prompt. `rankings`: orders in which
-    alternatives to its set are sought. `guess`: whether the most unusual neuron is tried in the first pass.
+    `find`: what it finds with the replicating seeds, z-scores and activations of a prompt.
+    `rankings`: orders in which alternatives to its set are sought. `guess`: whether the most
+    unusual neuron is tried in the first pass.
     """
 
     find: Callable[[Replication, Values, Values], Found]
@@ -130,12 +143,15 @@ ONE_STEP = {
 
 
 def most_unusual(z: Values) -> list[Neuron]:
-    """All value neurons of a caption, those of the largest |z| first; `z`: layer -> (width,) z-scores (Calibration.z_scores)."""
+    """All value neurons of a caption, those of the largest |z| first; `z`: layer -> (width,)
+    z-scores (Calibration.z_scores).
+    """
     return descending({name: values.abs() for name, values in z.items()})
 
 
 def weighed(gradient: Values, z: Values) -> dict[str, Tensor]:
-    """Gradients times squared z-scores, layer -> (width,); a neuron that never varied counts as z = 100.
+    """Gradients times squared z-scores, layer -> (width,); a neuron that never
+    varied counts as z = 100.
 
     >>> import torch
     >>> weighed({"a": torch.tensor([2.0, 2.0, 0.0])}, {"a": torch.tensor([-3.0, 0.5, torch.inf])})["a"].tolist()
@@ -156,12 +172,15 @@ def descending(values: Values) -> list[Neuron]:
 
 
 def ranked(replication: Replication, rankings: Sequence[Ranking], worth: Sequence[Neuron]) -> Found:
-    """The shortest sufficient prefix of the first ranking that has one, made 1-minimal. The last ranking holds all neurons.
+    """The shortest sufficient prefix of the first ranking that has one, made 1-minimal.
 
-    Where there is a choice, the neurons that come last in `worth` are left out. Sets are tried on a few witnesses among the seeds; what
-    comes out is confirmed on all of them. Where a seed disagrees, it becomes a witness, and the search starts again with what it
-    knows. What a witness needs, all need: so the set stays 1-minimal. If not even all neurons together get to tau, the similarity
-    they reach takes its place, as in Algorithm 3.
+    The last ranking holds all neurons.
+
+    Where there is a choice, the neurons that come last in `worth` are left out. Sets are tried on a
+    few witnesses among the seeds; what comes out is confirmed on all of them. Where a seed
+    disagrees, it becomes a witness, and the search starts again with what it knows. What a witness
+    needs, all need: so the set stays 1-minimal. If not even all neurons together get to tau, the
+    similarity they reach takes its place, as in Algorithm 3.
     """
     level = replication.tau
     while (found := _at_level(replication, rankings, level, worth)) is None:
@@ -172,13 +191,15 @@ def ranked(replication: Replication, rankings: Sequence[Ranking], worth: Sequenc
 def alternatives(
     search: str, seen: Evidence, first: Found, heaviest: Callable[[NeuronSet], Neuron]
 ) -> Iterator[Found]:
-    """Other 1-minimal sets that bring the memory down to tau, each without the `heaviest` neurons of all sets before it.
+    """Other 1-minimal sets that bring the memory down to tau, each without the `heaviest`
+    neurons of all sets before it.
 
-    No ranking is followed further than 32 neurons: a larger set is costly to reduce, and not gentle. What the search has measured and
-    ranked is used again. The listing ranks no neurons: its alternatives are ranked by unusualness. Three at most, and none is begun
-    after 400 evaluations.
+    No ranking is followed further than 32 neurons: a larger set is costly to reduce, and not
+    gentle. What the search has measured and ranked is used again. The listing ranks no neurons: its
+    alternatives are ranked by unusualness. Three at most, and none is begun after 400 evaluations.
     """
-    replication, worth = seen.replication, most_unusual(seen.z)
+    replication = seen.replication
+    worth = most_unusual(seen.z)
     rankings = ONE_STEP[search].rankings(replication, seen.z)
     found: Found | None = first
     ruled_out = EMPTY
@@ -203,7 +224,9 @@ def _first(ranking: Ranking, ruled_out: NeuronSet) -> list[Neuron]:
 def _at_level(
     replication: Replication, rankings: Sequence[Ranking], level: float, worth: Sequence[Neuron]
 ) -> Found | None:
-    """A set that brings the similarity down to `level`; None if not even the whole of the last ranking gets there."""
+    """A set that brings the similarity down to `level`; None if not even the whole of the
+    last ranking gets there.
+    """
     gone: Test = partial(replication.gone, level=level)
     while (prefix := _first_prefix(rankings, gone)) is not None:
         neurons = minimise(prefix, gone, worth, partial(replication.needed, level=level))

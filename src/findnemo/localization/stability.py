@@ -1,4 +1,7 @@
-"""Do repetitions find the same neurons? Intersection over union of sets and how often each neuron is found."""
+"""Do repetitions find the same neurons?
+
+Intersection over union of sets and how often each neuron is found.
+"""
 
 from __future__ import annotations
 

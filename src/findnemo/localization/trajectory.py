@@ -1,11 +1,15 @@
-"""The search to the end: a set with which the finished picture, and not one noisy step, is no copy any more.
+"""The search to the end: a set with which the finished picture, and not one noisy
+step, is no copy any more.
 
-One noise difference says little of the picture: guidance makes a copy over many steps, out of a trace that a threshold lets through. So the question
-is put to denoised pictures, cheap ones first: a few large DDIM steps show what the whole trajectory will show for most memories, and the whole
-trajectory is looked at before a set is called done. Where it disagrees, it takes the place of the few steps, and the search goes on with that.
+One noise difference says little of the picture: guidance makes a copy over many steps, out of a
+trace that a threshold lets through. So the question is put to denoised pictures, cheap ones first:
+a few large DDIM steps show what the whole trajectory will show for most memories, and the whole
+trajectory is looked at before a set is called done. Where it disagrees, it takes the place of the
+few steps, and the search goes on with that.
 
-Neurons are ranked by the gradient of a picture's likeness to the copy, taken along the trajectory that the model takes with what was switched off so
-far. It is taken anew after every block of neurons, for a memory that two layers hold shows its second hold only once the first is gone.
+Neurons are ranked by the gradient of a picture's likeness to the copy, taken along the trajectory
+that the model takes with what was switched off so far. It is taken anew after every block of
+neurons, for a memory that two layers hold shows its second hold only once the first is gone.
 """
 
 from __future__ import annotations
@@ -32,13 +36,16 @@ SHARE = 5  # few steps are a fifth of those that images are made with, at least
 LEAST = 3
 SAME = 0.6  # likeness to another seed's picture from which on there may be a copy to remove
 GONE = 0.4  # likeness below which no copy is left
-MASK = 0.8  # of the neurons that are on, where gradients are taken: at 1 redundant ones hide each other
+# of the neurons that are on, where gradients are taken: at 1 redundant ones hide each other
+MASK = 0.8
 GRADIENTS = 2  # samples of which gradients are taken
 WITNESSES = 3
 PATIENCE = 1.5  # how far the next block may reach, in shares of the way that is left
-# powers of the price that gradients are divided by, one after the other where a set changes too much
+# powers of the price that gradients are divided by, one after the other where a set changes too
+# much
 GENTLER = (0.3, 0.5, 0.7, 1.0)
-MOST = 4  # a set is at most one in so many of the value neurons: what takes more is no memory, but the model
+# a set is at most one in so many of the value neurons: what takes more is no memory, but the model
+MOST = 4
 FLOOR = 1e-3  # of the dearest layer's mean price
 PRICED = 16  # captions that neurons are priced by
 PROJECTIONS = 2  # random ones, a step
@@ -50,9 +57,9 @@ Values = Mapping[str, Tensor]  # layer -> (width,)
 class Copies:
     """A caption's copies, and how like them its pictures stay with neurons off.
 
-    `alike`: the largest likeness of untouched pictures of two seeds. `witnesses`: the samples that are asked
-    first, those that failed last before the others; `steps`: how many steps they are denoised in. `tried`: (neurons, likeness) of every set that the
-    witnesses were asked about.
+    `alike`: the largest likeness of untouched pictures of two seeds. `witnesses`: the samples that
+    are asked first, those that failed last before the others; `steps`: how many steps they are
+    denoised in. `tried`: (neurons, likeness) of every set that the witnesses were asked about.
     """
 
     denoising: Denoising
@@ -75,7 +82,9 @@ class Copies:
 
     @property
     def seen(self) -> bool:
-        """Whether untouched pictures of different seeds are alike, so that there is something to remove."""
+        """Whether untouched pictures of different seeds are alike, so that
+        there is something to remove.
+        """
         return self.alike >= SAME
 
     def targets(self, samples: Sequence[int]) -> Tensor:
@@ -90,12 +99,16 @@ class Copies:
         )
 
     def asked(self, neurons: NeuronSet, samples: Sequence[int], steps: int) -> tuple[Path, Tensor]:
-        """The paths of samples with `neurons` off, and how like each picture is to the most similar untouched one of another seed, (n,)."""
+        """The paths of samples with `neurons` off, and how like each picture is to the most
+        similar untouched one of another seed, (n,).
+        """
         path = self.denoising.run(samples, steps, masks(self.denoising.model, [neurons]))
         return path, self.resemblance(path.image, samples)
 
     def resemblance(self, pictures: Tensor, samples: Sequence[int]) -> Tensor:
-        """How like each picture (n, C, H, W) is to the most similar untouched one of another seed, (n,)."""
+        """How like each picture (n, C, H, W) is to the most similar untouched
+        one of another seed, (n,).
+        """
         alike = likeness(pictures, self.untouched.image)
         for row, k in enumerate(samples):
             if k < COPIES:
@@ -103,7 +116,9 @@ class Copies:
         return alike.amax(1).cpu()
 
     def gone(self, neurons: NeuronSet) -> Path | None:
-        """None if no sample gives a copy with `neurons` off; else the path of the witnesses, the sample that failed now among them."""
+        """None if no sample gives a copy with `neurons` off; else the path of the witnesses, the
+        sample that failed now among them.
+        """
         path, alike = self.asked(neurons, self.witnesses, self.steps)
         self.tried.append((len(neurons), round(float(alike.max()), 4)))
         if alike.max() >= GONE:
@@ -127,7 +142,10 @@ class Copies:
     def gradient(
         self, neurons: NeuronSet, path: Path, widths: Mapping[str, int]
     ) -> dict[str, Tensor]:
-        """How much each neuron that is still on keeps the copy alive: `slopes` with `neurons` off, layer -> (width,)."""
+        """How much each neuron that is still on keeps the copy alive:
+
+        `slopes` with `neurons` off, layer -> (width,).
+        """
         levels = {
             name: torch.full((1, width), MASK, device=self.denoising.model.device)
             for name, width in widths.items()
@@ -137,9 +155,11 @@ class Copies:
         return self.slopes(levels, path)
 
     def slopes(self, levels: Values, path: Path) -> dict[str, Tensor]:
-        """Gradient of the likeness with respect to masks (layer -> (1, width)) along a path that the witnesses are first on: layer -> (width,).
+        """Gradient of the likeness with respect to masks (layer -> (1, width)) along a path that
+        the witnesses are first on: layer -> (width,).
 
-        Summed over the steps in which a copy takes shape: the first two of few, four of the first half of many.
+        Summed over the steps in which a copy takes shape: the first two of few, four of the first
+        half of many.
         """
         samples = self.witnesses[:GRADIENTS]
         targets = self.targets(samples)
@@ -178,8 +198,8 @@ def _looked_at(steps: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Trail:
-    """A search, step by step: neurons in the `order` in which they went off; (neurons, likeness left) of every prefix that was `tried`; whether the last
-    one, `neurons`, leaves no copy.
+    """A search, step by step: neurons in the `order` in which they went off; (neurons, likeness
+    left) of every prefix that was `tried`; whether the last one, `neurons`, leaves no copy.
     """
 
     order: tuple[Neuron, ...]
@@ -198,12 +218,16 @@ def by_trajectory(
     guess: Sequence[Neuron] = (),
     gentle: float = GENTLER[0],
 ) -> Trail:
-    """Neurons with which no sample gives a copy, if there are such: a prefix of a ranking that is made anew after every block.
+    """Neurons with which no sample gives a copy, if there are such: a prefix of a ranking that is
+    made anew after every block.
 
-    `widths`: value layers in which they may be. `price` gives what each neuron is to other captions (`prices`); it is asked where the guess is not
-    enough, and gradients are divided by it to the power `gentle`. `guess`: what is tried first. No prefix that was tried before the last one was enough.
+    `widths`: value layers in which they may be. `price` gives what each neuron is to other captions
+    (`prices`); it is asked where the guess is not enough, and gradients are divided by it to the
+    power `gentle`. `guess`: what is tried first. No prefix that was tried before the last one was
+    enough.
     """
-    order, most = list(guess[:1]), max(1, sum(widths.values()) // MOST)
+    order = list(guess[:1])
+    most = max(1, sum(widths.values()) // MOST)
     began = len(copies.tried)
     path: Path | None = copies.untouched_path
     if order:
@@ -218,7 +242,8 @@ def by_trajectory(
 
 
 def _block(count: int, alike: float) -> int:
-    """How many neurons join those that are off: as many again while nothing has happened, fewer the nearer the end.
+    """How many neurons join those that are off: as many again while nothing has happened,
+    fewer the nearer the end.
 
     >>> _block(0, 1.0), _block(16, 0.95), _block(16, 0.6), _block(16, 0.46)
     (1, 16, 8, 4)
@@ -227,7 +252,9 @@ def _block(count: int, alike: float) -> int:
 
 
 def per_price(gradient: Values, price: Values, gentle: float) -> dict[str, Tensor]:
-    """Gradients divided by prices to a power; layer -> (width,). A neuron that costs nothing costs as much as a thousandth of the dearest layer.
+    """Gradients divided by prices to a power; layer -> (width,).
+
+    A neuron that costs nothing costs as much as a thousandth of the dearest layer.
 
     >>> per_price({"a": torch.tensor([2.0, 2.0])}, {"a": torch.tensor([4.0, 1.0])}, 0.5)["a"].round(decimals=2).tolist()
     [1.0, 2.0]
@@ -239,11 +266,12 @@ def per_price(gradient: Values, price: Values, gentle: float) -> dict[str, Tenso
 def prices(
     model: Model, captions: Sequence[str], widths: Mapping[str, int], steps: int, guidance: float
 ) -> dict[str, Tensor]:
-    """What each value neuron is to captions that are not memorized: layer -> (width,), the mean squared change of a guided prediction a unit of
-    the neuron's mask, by gradients of random projections in the steps in which a picture takes shape.
+    """What each value neuron is to captions that are not memorized: layer -> (width,), the mean
+    squared change of a guided prediction a unit of the neuron's mask, by gradients of random
+    projections in the steps in which a picture takes shape.
 
-    Of the first 16 captions. Nothing is dear where none are known. It costs about 18 evaluations a caption, once: what was measured on a model is kept as long as the
-    model is what it was.
+    Of the first 16 captions. Nothing is dear where none are known. It costs about 18 evaluations a
+    caption, once: what was measured on a model is kept as long as the model is what it was.
     """
     if not captions:
         return {name: torch.ones(width) for name, width in widths.items()}

@@ -1,6 +1,7 @@
 """Metrics of finished images: copies, alignment with the caption, quality, kind of memory.
 
-May be imported: the names below and the modules here. May import: models, statistics and what lies under them.
+May be imported: the names below and the modules here. May import: models, statistics and what lies
+under them.
 """
 
 from findnemo.metrics.alignment import Alignment

@@ -1,4 +1,7 @@
-"""From pictures to a network's input. Every published number has a convention of its own, so it is a value that can be recorded."""
+"""From pictures to a network's input.
+
+Every published number has a convention of its own, so it is a value that can be recorded.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ HALF: RGB = (0.5, 0.5, 0.5)  # as mean and deviation: pixels in [-1, 1]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resized to `size` x `size`, whatever the shape (`resize` None), or the shorter side to `resize` and then the middle `size` x `size`.
+    """Resized to `size` x `size`, whatever the shape (`resize` None), or the shorter side to
+    `resize` and then the middle `size` x `size`.
 
     Then (pixel / 255 - mean) / std. `resample` is PIL's filter.
     """
@@ -58,7 +62,9 @@ class Preprocessing:
 
 
 def _middle(image: Image.Image) -> Image.Image:
-    """The middle of an image more than four times as long as wide: enlarged whole, a strip of one pixel would fill the memory."""
+    """The middle of an image more than four times as long as wide: enlarged whole, a strip of
+    one pixel would fill the memory.
+    """
     width, height = (min(side, 4 * min(image.size)) for side in image.size)
     if (width, height) == image.size:
         return image

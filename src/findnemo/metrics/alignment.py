@@ -26,10 +26,12 @@ CONFIG = "preprocessor_config.json"
 
 
 class Clip:
-    """Any CLIP of transformers with its preprocessing, from a directory or hub id (safetensors only).
+    """Any CLIP of transformers with its preprocessing, from a directory or
+    hub id (safetensors only).
 
-    `mean`, `std`: of the pixels in [0, 1]; by default what the checkpoint's preprocessor_config.json says, and [-1, 1] where it has none.
-    Raises InputError for a source that gives no CLIP, or of `mean` and `std` only one.
+    `mean`, `std`: of the pixels in [0, 1]; by default what the checkpoint's
+    preprocessor_config.json says, and [-1, 1] where it has none. Raises InputError for a source
+    that gives no CLIP, or of `mean` and `std` only one.
     """
 
     def __init__(
@@ -58,7 +60,9 @@ class Clip:
 
     @cached_property
     def preprocessing(self) -> dict[str, Any]:
-        """What its numbers depend on: size, resizing, mean, deviation and who says so (`name`), the checkpoint and 16 digits of its weights' SHA-256."""
+        """What its numbers depend on: size, resizing, mean, deviation and who says so (`name`),
+        the checkpoint and 16 digits of its weights' SHA-256.
+        """
         digest = hashlib.sha256()
         for name, value in sorted(self.model.state_dict().items()):
             digest.update(f"{name}{tuple(value.shape)}".encode())
@@ -119,7 +123,8 @@ class Alignment(Clip):
         """
         if len(images) != len(captions):
             raise InputError(
-                f"{len(images)} images and {len(captions)} captions: give one caption for every image"
+                f"{len(images)} images and {len(captions)} captions: give one caption for every"
+                " image"
             )
         reader = self.reader
         for caption in dict.fromkeys(captions):
@@ -163,7 +168,8 @@ def _preprocessing(
 def _config(source: str) -> dict[str, Any]:
     """What the checkpoint's preprocessor_config.json says; empty if it has none.
 
-    Raises InputError if that cannot be known (no connection) or read: with the wrong mean the figures are wrong, and nothing shows it.
+    Raises InputError if that cannot be known (no connection) or read: with the wrong mean the
+    figures are wrong, and nothing shows it.
     """
     from transformers.utils.hub import cached_file
 

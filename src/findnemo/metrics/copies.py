@@ -1,4 +1,6 @@
-"""Copies among finished images: who judges them, what one is, and how far images changed (Finding NeMo, section 4)."""
+"""Copies among finished images: who judges them, what one is, and how far images changed
+(Finding NeMo, section 4).
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,17 @@ from findnemo.metrics.descriptor import Descriptor
 if TYPE_CHECKING:
     from PIL import Image
 
-COPYING = 0.5  # share of untouched images that must be copies for a prompt to copy: one pair among many is chance
+# share of untouched images that must be copies for a prompt to copy: one pair among many is chance
+COPYING = 0.5
 COPY = 0.7  # similarity of images of different seeds from which one is a copy of the other
 
 
 @dataclass(frozen=True)
 class Judges:
-    """What finished images are judged with; each is optional. `original`: the training image of the prompt that is judged."""
+    """What finished images are judged with; each is optional.
+
+    `original`: the training image of the prompt that is judged.
+    """
 
     descriptor: Descriptor | None = None
     alignment: Alignment | None = None
@@ -31,7 +37,9 @@ class Judges:
 def compare_images(
     prompt: str, before: Sequence[Image.Image], after: Sequence[Image.Image], judges: Judges
 ) -> dict[str, float]:
-    """Descriptor similarities and alignment of the images of one prompt before and after; medians over the seeds."""
+    """Descriptor similarities and alignment of the images of one prompt before and
+    after; medians over the seeds.
+    """
     values: dict[str, float] = {}
     if len(before) > 1:
         for name, images in (("copies_before", before), ("copies_after", after)):
@@ -62,8 +70,10 @@ def copying(
 ) -> torch.Tensor:
     """How much each image of a prompt is a copy of what other seeds gave before.
 
-    (N,): its largest similarity, in [-1, 1], to an untouched image of another seed. No training image is needed: a memory shows in that all seeds give it. `before`: untouched images of the same two or more seeds,
-    in the same order. Similarity is that of the descriptor, without one the correlation of the pixels.
+    (N,): its largest similarity, in [-1, 1], to an untouched image of another seed. No training
+    image is needed: a memory shows in that all seeds give it. `before`: untouched images of the
+    same two or more seeds, in the same order. Similarity is that of the descriptor, without one the
+    correlation of the pixels.
     """
     one, other = (
         pixel_vectors(i) if descriptor is None else descriptor(i) for i in (images, before)

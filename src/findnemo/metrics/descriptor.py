@@ -1,4 +1,6 @@
-"""Copy descriptors (SSCD, Pizzi et al. 2022): how much one image is a copy of another, in [-1, 1]."""
+"""Copy descriptors (SSCD, Pizzi et al. 2022): how much one image is a
+copy of another, in [-1, 1].
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,10 @@ CONVENTIONS = {
 def open_torchscript(
     path: str | os.PathLike, device: str | torch.device, what: str, example: str
 ) -> nn.Module:
-    """A TorchScript network in evaluation mode. Raises InputError if there is no such file or it is something else."""
+    """A TorchScript network in evaluation mode.
+
+    Raises InputError if there is no such file or it is something else.
+    """
     if not Path(path).is_file():
         raise InputError(f"no {what} file {path}: give a TorchScript file such as {example}")
     try:
@@ -44,11 +49,13 @@ def open_torchscript(
 class Descriptor:
     """A TorchScript descriptor: `sscd_disc_mixup.torchscript.pt`, or the demo's.
 
-    `preprocessing`: "sscd", squashed to 320 x 320 and normalised with ImageNet's mean and deviation, as in the SSCD paper and in Finding
-    NeMo; or "half", the shorter side to 256, the middle 224 x 224, mean and deviation .5 (Somepalli et al. 2023). Numbers of the two
-    are not comparable: record the attribute `preprocessing`, which also names the file, beside them.
+    `preprocessing`: "sscd", squashed to 320 x 320 and normalised with ImageNet's mean and
+    deviation, as in the SSCD paper and in Finding NeMo; or "half", the shorter side to 256, the
+    middle 224 x 224, mean and deviation .5 (Somepalli et al. 2023). Numbers of the two are not
+    comparable: record the attribute `preprocessing`, which also names the file, beside them.
 
-    TorchScript is a program: load only files that you trust. Raises InputError for a file or a convention that is not known.
+    TorchScript is a program: load only files that you trust. Raises InputError for a file or a
+    convention that is not known.
 
     >>> from findnemo import demo
     >>> descriptor = Descriptor(demo.DESCRIPTOR)
@@ -82,7 +89,9 @@ class Descriptor:
 
     @cached_property
     def preprocessing(self) -> dict[str, Any]:
-        """What its numbers depend on: the convention with size, resizing, mean and deviation, the file's name and 16 digits of its SHA-256."""
+        """What its numbers depend on: the convention with size, resizing, mean and deviation,
+        the file's name and 16 digits of its SHA-256.
+        """
         pixels = CONVENTIONS[self.convention].to_json()
         digest = hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
         about = {"file": self.path.name, "sha256": digest}

@@ -22,7 +22,8 @@ ORDINARY = (  # words for none, in small letters, with spaces for hyphens and un
 
 
 def is_memory(kind: str | None) -> bool:
-    """Whether the type that a table gives a caption is one of a memory (VM, TM, or any other): not empty, and no word for none (`ORDINARY`).
+    """Whether the type that a table gives a caption is one of a memory (VM, TM, or any other): not
+    empty, and no word for none (`ORDINARY`).
 
     >>> is_memory("VM"), is_memory("None"), is_memory(None), is_memory("Not_Memorized")
     (True, False, False, False)
@@ -32,9 +33,11 @@ def is_memory(kind: str | None) -> bool:
 
 
 def memory_type(similarities: Iterable[float]) -> str:
-    """ "VM" if the largest SSCD of the generations (ten in the paper) to the training image exceeds .7, else "TM".
+    """ "VM" if the largest SSCD of the generations (ten in the paper) to the training
+    image exceeds .7, else "TM".
 
-    With fewer generations, verbatim memories are more easily missed. Raises InputError if there are none, or one is NaN.
+    With fewer generations, verbatim memories are more easily missed. Raises InputError if there are
+    none, or one is NaN.
 
     >>> memory_type([0.2, 0.81]), memory_type([0.2, 0.7])
     ('VM', 'TM')
@@ -42,13 +45,16 @@ def memory_type(similarities: Iterable[float]) -> str:
     values = [float(s) for s in similarities]
     if not values or any(map(math.isnan, values)):
         raise InputError(
-            f"similarities {values[:IMAGES]} tell no type: give one number for every generation, at least one"
+            f"similarities {values[:IMAGES]} tell no type: give one number for every generation, at"
+            " least one"
         )
     return "VM" if max(values) > VERBATIM else "TM"
 
 
 def classify(descriptor: Descriptor, images: Sequence[Image.Image], original: Image.Image) -> str:
-    """The type of a memory from generations of its prompt and its training image. Raises InputError if there are no images.
+    """The type of a memory from generations of its prompt and its training image.
+
+    Raises InputError if there are no images.
 
     >>> from findnemo import demo
     >>> image = demo.training_image(demo.memorized()[0].text)

@@ -1,12 +1,14 @@
-"""FID, KID and CLIP-FID as clean-fid computes them (Parmar et al. 2022): correct resizing, unbiased statistics.
+"""FID, KID and CLIP-FID as clean-fid computes them (Parmar et al. 2022): correct
+resizing, unbiased statistics.
 
-An extractor is whatever turns PIL images into features (N, D): `Inception` for FID and KID, `ClipFeatures` for CLIP-FID (Kynkäänniemi et
-al. 2023), a copy descriptor, or a function of one's own.
+An extractor is whatever turns PIL images into features (N, D): `Inception` for FID and KID,
+`ClipFeatures` for CLIP-FID (Kynkäänniemi et al. 2023), a copy descriptor, or a function of one's
+own.
 
     fid(images, references, Inception("inception-2015-12-05.pt"))
 
-Give pictures that were never JPEG: its artefacts change the features, and compressing only one of the sets moves FID by more than many an
-edit does.
+Give pictures that were never JPEG: its artefacts change the features, and compressing only one of
+the sets moves FID by more than many an edit does.
 """
 
 from __future__ import annotations
@@ -34,15 +36,17 @@ INCEPTION_SIZE = 299
 BATCH = 64
 
 
-# distances of two sets of features ------------------------------------------------------------------------------------
+# distances of two sets of features ----------------------------------------------------------------
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """Fréchet distance of two Gaussians fitted to features (N, D) and (M, D): |mean gap|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)).
+    """Fréchet distance of two Gaussians fitted to features (N, D) and (M, D): |mean gap|^2 + tr(S_a
+    + S_b - 2 (S_a S_b)^(1/2)).
 
-    Heusel et al. 2017, with unbiased covariances. Fewer samples than dimensions are no problem to compute, but the distance is biased: it
-    falls as either set grows, so compare only distances between sets of the same sizes.
-    Raises InputError for shapes that do not fit or fewer than two rows, NumericalError on NaN.
+    Heusel et al. 2017, with unbiased covariances. Fewer samples than dimensions are no problem to
+    compute, but the distance is biased: it falls as either set grows, so compare only distances
+    between sets of the same sizes. Raises InputError for shapes that do not fit or fewer than two
+    rows, NumericalError on NaN.
 
     >>> x = torch.arange(4.0)[:, None]
     >>> round(frechet_distance(x, x + 2), 6), round(frechet_distance(x, x), 6)
@@ -52,7 +56,8 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     gap = a.mean(0) - b.mean(0)
     one = _factor(a)
     other = _factor(b)
-    # S_a = A'A and S_b = B'B, so the eigenvalues of S_a S_b are the squared singular values of AB': no square root of a singular matrix
+    # S_a = A'A and S_b = B'B, so the eigenvalues of S_a S_b are the squared singular values of AB':
+    # no square root of a singular matrix
     root = torch.linalg.svdvals(one @ other.T).sum()
     return max(0.0, float(gap @ gap + one.square().sum() + other.square().sum() - 2 * root))
 
@@ -66,11 +71,13 @@ def _factor(x: Tensor) -> Tensor:
 def kernel_distance(
     a: Tensor, b: Tensor, subsets: int = 100, size: int = 1000, seed: int = 0
 ) -> float:
-    """Unbiased squared MMD of features (N, D) and (M, D) under the kernel (x.y / D + 1)^3: the mean over random subsets.
+    """Unbiased squared MMD of features (N, D) and (M, D) under the kernel (x.y / D + 1)^3: the
+    mean over random subsets.
 
-    Bińkowski et al. 2018. `size` rows of each set are drawn for a subset, without replacement, fewer if a set has fewer. Unlike the
-    Fréchet distance it has no bias that depends on the number of samples, but with few it scatters, and may be negative. Which rows are
-    drawn depends on `seed` and on their order. Raises as `frechet_distance` does.
+    Bińkowski et al. 2018. `size` rows of each set are drawn for a subset, without replacement,
+    fewer if a set has fewer. Unlike the Fréchet distance it has no bias that depends on the number
+    of samples, but with few it scatters, and may be negative. Which rows are drawn depends on
+    `seed` and on their order. Raises as `frechet_distance` does.
 
     >>> a, b = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [1.0]])
     >>> kernel_distance(a, b)  # (1 + 1) / 2 + (8 + 8) / 2 - 2 (1 + 1 + 8 + 8) / 4
@@ -106,7 +113,8 @@ def _mmd2(a: Tensor, b: Tensor) -> float:
 def _checked(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[1] or a.shape[1] < 1:
         raise InputError(
-            f"features {tuple(a.shape)} and {tuple(b.shape)} cannot be compared: give (N, D) and (M, D)"
+            f"features {tuple(a.shape)} and {tuple(b.shape)} cannot be compared: give (N, D) and"
+            " (M, D)"
         )
     if min(len(a), len(b)) < 2:
         raise InputError(
@@ -119,14 +127,14 @@ def _checked(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return a.double().cpu(), b.double().cpu()
 
 
-# extractors -----------------------------------------------------------------------------------------------------------
+# extractors ---------------------------------------------------------------------------------------
 
 
 def clean_resize(image: Image.Image, size: int = INCEPTION_SIZE) -> Tensor:
     """An image resized as clean-fid does: (3, size, size), 0 to 255.
 
-    PIL's bicubic filter, which smooths before it shrinks, on every channel as float32, not rounded to bytes; what the filter throws beyond
-    the range is cut off, as in clean-fid from 0.1.35 on.
+    PIL's bicubic filter, which smooths before it shrinks, on every channel as float32, not rounded
+    to bytes; what the filter throws beyond the range is cut off, as in clean-fid from 0.1.35 on.
 
     >>> from PIL import Image
     >>> clean_resize(Image.new("RGB", (8, 4), (255, 0, 51)), 2)[:, 0, 0].tolist()
@@ -141,10 +149,12 @@ def clean_resize(image: Image.Image, size: int = INCEPTION_SIZE) -> Tensor:
 
 
 class Inception:
-    """Inception's pool features (N, 2048), from a local copy of `inception-2015-12-05.pt` (TorchScript, published with StyleGAN2-ADA).
+    """Inception's pool features (N, 2048), from a local copy of `inception-2015-12-05.pt`
+    (TorchScript, published with StyleGAN2-ADA).
 
-    As in clean-fid the images are resized here (`clean_resize` to 299 x 299) and scaled to (x - 128) / 128, and the file's `layers` are
-    called, past its own resizing. TorchScript is a program: load only files that you trust. Raises InputError for another file.
+    As in clean-fid the images are resized here (`clean_resize` to 299 x 299) and scaled to (x -
+    128) / 128, and the file's `layers` are called, past its own resizing. TorchScript is a program:
+    load only files that you trust. Raises InputError for another file.
     """
 
     def __init__(self, path: str | os.PathLike, device: str | torch.device = "cpu"):
@@ -164,10 +174,12 @@ class Inception:
 
 
 class ClipFeatures(Clip):
-    """Projected image embeddings (N, D) of any CLIP of transformers, not normalised (clean-fid: ViT-B/32).
+    """Projected image embeddings (N, D) of any CLIP of transformers, not normalised (clean-fid:
 
-    As in clean-fid: the shorter side to the model's size (bicubic), the middle square, the model's mean and deviation. See `Clip` for
-    the arguments.
+    ViT-B/32).
+
+    As in clean-fid: the shorter side to the model's size (bicubic), the middle square, the model's
+    mean and deviation. See `Clip` for the arguments.
 
     >>> from findnemo import demo
     >>> image = demo.training_image(demo.memorized()[0].text)
@@ -189,14 +201,15 @@ class ClipFeatures(Clip):
         return self.embed(images)
 
 
-# distances of two sets of images --------------------------------------------------------------------------------------
+# distances of two sets of images ------------------------------------------------------------------
 
 
 def features(images: Sequence[Image.Image], extractor: Extractor) -> Tensor:
     """Features (N, D) of images, 64 at a time. Raises InputError if there are fewer than two."""
     if len(images) < 2:
         raise InputError(
-            f"{len(images)} image{'s' * (len(images) != 1)} cannot be compared as a set: give two or more"
+            f"{len(images)} image{'s' * (len(images) != 1)} cannot be compared as a set: give two"
+            " or more"
         )
     return torch.cat([extractor(images[k : k + BATCH]) for k in range(0, len(images), BATCH)])
 
@@ -206,8 +219,8 @@ def fid(
 ) -> float:
     """Fréchet distance of two sets of images: FID with `Inception`, CLIP-FID with `ClipFeatures`.
 
-    Biased by the sizes of the sets: with 1,000 images it is far higher than with the 10,000 to 50,000 of published figures.
-    Raises InputError for fewer than two images.
+    Biased by the sizes of the sets: with 1,000 images it is far higher than with the 10,000 to
+    50,000 of published figures. Raises InputError for fewer than two images.
 
     >>> from findnemo import demo
     >>> images = [demo.training_image(p.text) for p in demo.memorized()[:4]]
@@ -225,6 +238,9 @@ def kid(
     size: int = 1000,
     seed: int = 0,
 ) -> float:
-    """Kernel distance of two sets of images: KID with `Inception`. Unbiased also for few images. Raises InputError for fewer than two."""
+    """Kernel distance of two sets of images:
+
+    KID with `Inception`. Unbiased also for few images. Raises InputError for fewer than two.
+    """
     a, b = (features(images, extractor) for images in (images_a, images_b))
     return kernel_distance(a, b, subsets, size, seed)

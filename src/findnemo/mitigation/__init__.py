@@ -1,4 +1,6 @@
-"""Mitigations: NeMo's and those it is compared with, each a context in which the pipeline is used as usual.
+"""Mitigations:
+
+NeMo's and those it is compared with, each a context in which the pipeline is used as usual.
 
 >>> import findnemo
 >>> from findnemo.mitigation import MITIGATIONS, Case
@@ -7,7 +9,8 @@
 ...     len(model.pipeline(prompt, num_inference_steps=2, num_images_per_prompt=3).images)
 3
 
-May be imported: the names below and the modules here. May import: passes, edits and what lies under them.
+May be imported: the names below and the modules here. May import: passes, edits and what lies under
+them.
 """
 
 from functools import partial

@@ -1,4 +1,6 @@
-"""What all mitigations have in common: a model and a case go in, a context comes out in which the pipeline is used as usual."""
+"""What all mitigations have in common: a model and a case go in, a context comes out in which
+the pipeline is used as usual.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from findnemo.neurons import EMPTY, NeuronSet
 
 @dataclass(frozen=True)
 class Case:
-    """What a mitigation may know. `neurons`: what localization found. `seed`: base seed of all that is drawn.
+    """What a mitigation may know.
+
+    `neurons`: what localization found. `seed`: base seed of all that is drawn.
 
     `reference`: captions that are not memorized, for methods that compare with such.
     """

@@ -1,4 +1,6 @@
-"""Turning the attention from the padding to the start of the text (Ren et al., ECCV 2024, section 5)."""
+"""Turning the attention from the padding to the start of the text (Ren et
+al., ECCV 2024, section 5).
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,14 @@ C = 1.25
 
 @contextmanager
 def scaled_attention(model: Model, case: Case, c: float = C) -> Iterator[None]:
-    """In all cross-attention layers and steps, hide the positions after end-of-text and multiply start-of-text's logit by `c`.
+    """In all cross-attention layers and steps, hide the positions after end-of-text and multiply
+    start-of-text's logit by `c`.
 
-    Both before the softmax, for the rows with the prompt only; each prompt of a call has its own end of text. A logit is a query times a key, so
-    it is the key that is multiplied, and the layers' own fast attention is kept. Raises InputError for a pipeline call with prompt_embeds,
-    in which the end of the text cannot be seen; EditError for a text that was encoded before, or a processor that is not plain attention.
+    Both before the softmax, for the rows with the prompt only; each prompt of a call has its own
+    end of text. A logit is a query times a key, so it is the key that is multiplied, and the
+    layers' own fast attention is kept. Raises InputError for a pipeline call with prompt_embeds, in
+    which the end of the text cannot be seen; EditError for a text that was encoded before, or a
+    processor that is not plain attention.
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
@@ -44,23 +49,29 @@ def scaled_attention(model: Model, case: Case, c: float = C) -> Iterator[None]:
 
 
 def _plain(model: Model) -> list[Any]:
-    """The cross-attention layers, once each is known to make logits of queries and keys and to heed a mask."""
+    """The cross-attention layers, once each is known to make logits of queries and
+    keys and to heed a mask.
+    """
     if not model.cross_attentions:
         raise ModelError(
-            f"no cross-attention is known in {type(model.denoiser).__name__}, so none can be scaled: switch neurons off instead"
+            f"no cross-attention is known in {type(model.denoiser).__name__}, so none can be"
+            " scaled: switch neurons off instead"
         )
     for name, layer in model.cross_attentions.items():
         kind = type(layer.processor).__name__
         if kind not in PLAIN or layer.norm_k is not None:
             way = f"uses {kind}" if kind not in PLAIN else "normalises its keys"
             raise EditError(
-                f"{name} {way}, so scaling a key might not scale its logit: restore set_attn_processor(AttnProcessor2_0())"
+                f"{name} {way}, so scaling a key might not scale its logit: restore"
+                " set_attn_processor(AttnProcessor2_0())"
             )
     return list(model.cross_attentions.values())
 
 
 def _scale_start(call: Call, c: float, module: nn.Module, args: Any, keys: Tensor) -> Tensor:
-    """Forward hook of `to_k`: multiply the first position's key, (B, tokens, width), of the conditional rows."""
+    """Forward hook of `to_k`: multiply the first position's key, (B, tokens, width),
+    of the conditional rows.
+    """
     factor = torch.ones_like(keys[:, :, :1])
     factor[call.rows(len(keys)), 0] = c
     return keys * factor
@@ -69,7 +80,9 @@ def _scale_start(call: Call, c: float, module: nn.Module, args: Any, keys: Tenso
 def _hide(
     call: Call, text: _Text, module: nn.Module, args: tuple, kwargs: dict[str, Any]
 ) -> tuple[tuple, dict[str, Any]]:
-    """Forward pre-hook of the denoiser: give its cross-attentions a mask of what there is to see, (B, tokens)."""
+    """Forward pre-hook of the denoiser: give its cross-attentions a mask of what
+    there is to see, (B, tokens).
+    """
     embeddings = kwargs["encoder_hidden_states"]
     mask = torch.ones_like(embeddings[:, :, 0])
     rows = call.rows(len(embeddings))
@@ -89,11 +102,13 @@ class _Text:
             prompt = options.get("prompt")
             if prompt is None:
                 raise InputError(
-                    "attention scaling needs to see where the text ends: call the pipeline with prompt, not prompt_embeds"
+                    "attention scaling needs to see where the text ends: call the pipeline with"
+                    " prompt, not prompt_embeds"
                 )
             if options.get("prompt_2") is not None:
                 raise InputError(
-                    "attention scaling needs one end of the text: call the pipeline with prompt, without prompt_2"
+                    "attention scaling needs one end of the text: call the pipeline with prompt,"
+                    " without prompt_2"
                 )
             images = options["num_images_per_prompt"]
             self.shown = shown(self.model, prompt).repeat_interleave(images, 0)
@@ -105,8 +120,8 @@ class _Text:
         """(count, tokens) of 0 and 1; one prompt may be shared by all rows."""
         if len(self.shown) not in (1, count):
             raise EditError(
-                f"a pass of {count} rows with a prompt, but {len(self.shown)} were encoded within the attention scaling: "
-                "encode the prompt inside the context"
+                f"a pass of {count} rows with a prompt, but {len(self.shown)} were encoded within"
+                " the attention scaling: encode the prompt inside the context"
             )
         return self.shown.expand(count, -1)
 
@@ -114,7 +129,8 @@ class _Text:
 def shown(model: Model, prompts: str | list[str]) -> Tensor:
     """1 up to the end-of-text token of each prompt, 0 for the padding after it: (N, tokens).
 
-    Read from the tokenizer's mask, not from token ids: padding, unknown words and end-of-text can have the same id.
+    Read from the tokenizer's mask, not from token ids: padding, unknown words and end-of-text can
+    have the same id.
 
     >>> import findnemo
     >>> shown(findnemo.load("demo"), ["a star", ""]).sum(1).tolist()

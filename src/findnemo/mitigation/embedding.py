@@ -1,4 +1,6 @@
-"""Adjusting the prompt's embedding until it changes the noise prediction less (Wen et al., ICLR 2024, section 4)."""
+"""Adjusting the prompt's embedding until it changes the noise prediction less (Wen et
+al., ICLR 2024, section 4).
+"""
 
 from __future__ import annotations
 
@@ -28,12 +30,15 @@ ITERATIONS = 10
 def adjusted_embedding(
     model: Model, case: Case, target: float = TARGET, iterations: int = ITERATIONS
 ) -> Iterator[None]:
-    """At the first step of each pipeline call, change the embedding of every image's prompt until it is not followed so closely.
+    """At the first step of each pipeline call, change the embedding of every image's prompt until
+    it is not followed so closely.
 
-    See `adjust` for how; each image is adjusted by itself. The rest of the call uses the changed embedding. Rows without the prompt
-    (guidance) stay as they are. `target`: || eps(x, y) - eps(x, empty) ||_2 of one image with latents of 4 x 64 x 64. A norm grows with
-    the square root of the number of entries, so for others it is multiplied by sqrt(entries / 16384): .375 for 4 x 16 x 16.
-    `iterations`: so many at most. Raises EditError for passes of another size in the midst of a call.
+    See `adjust` for how; each image is adjusted by itself. The rest of the call uses the changed
+    embedding. Rows without the prompt (guidance) stay as they are. `target`: || eps(x, y) - eps(x,
+    empty) ||_2 of one image with latents of 4 x 64 x 64. A norm grows with the square root of the
+    number of entries, so for others it is multiplied by sqrt(entries / 16384): .375 for 4 x 16 x
+    16. `iterations`: so many at most. Raises EditError for passes of another size in the midst of a
+    call.
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
@@ -51,7 +56,9 @@ def adjusted_embedding(
 
 
 class _Adjust:
-    """Forward pre-hook of the denoiser: adjust the conditional rows' embeddings at the first step, use them from then on."""
+    """Forward pre-hook of the denoiser: adjust the conditional rows' embeddings at the first
+    step, use them from then on.
+    """
 
     def __init__(self, model: Model, call: Call, change: Callable[[Tensor, int, Text], Text]):
         self.model = model
@@ -90,9 +97,11 @@ def adjusted(
     target: float = TARGET,
     iterations: int = ITERATIONS,
 ) -> Text:
-    """`adjust` the tokens of each of N prompts for its latent (N, C, H, W); `empty`: the empty prompt.
+    """`adjust` the tokens of each of N prompts for its latent (N, C, H, W);
+    `empty`: the empty prompt.
 
-    What a model is told beside the tokens stays as it is. One row at a time: so, to the last bit, the others do not matter.
+    What a model is told beside the tokens stays as it is. One row at a time: so, to the last bit,
+    the others do not matter.
     """
     scaled = target * (latents[0].numel() / ENTRIES) ** 0.5
     rows = []
@@ -120,9 +129,11 @@ def adjust(
     iterations: int = ITERATIONS,
     starts: int = 1,
 ) -> Tensor:
-    """The embedding (1, tokens, D) changed until || noise(embedding) - unprompted ||_2 is at most `target`, in `iterations` steps at most.
+    """The embedding (1, tokens, D) changed until || noise(embedding) - unprompted ||_2 is at most
+    `target`, in `iterations` steps at most.
 
-    AdamW with learning rate .05 on all positions but the first `starts`, start-of-text. One that meets the target is given back as it is.
+    AdamW with learning rate .05 on all positions but the first `starts`, start-of-text. One that
+    meets the target is given back as it is.
 
     >>> text = adjust(lambda y: y, torch.ones(1, 2, 2), torch.zeros(1, 2, 2), target=1.9)
     >>> text[0, 0].tolist(), bool(text.norm() <= 1.9)

@@ -1,4 +1,6 @@
-"""Switching neurons off: those that were found, and as many others at random (Finding NeMo, section 4)."""
+"""Switching neurons off: those that were found, and as many others at random
+(Finding NeMo, section 4).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from findnemo.seeds import sample_seed
 
 @contextmanager
 def found_neurons(model: Model, case: Case, factor: float = 0.0) -> Iterator[None]:
-    """Multiply the outputs of the neurons that were found by `factor` (0: switched off). Finding NeMo, section 3.3.
+    """Multiply the outputs of the neurons that were found by `factor` (0: switched off).
+
+    Finding NeMo, section 3.3.
 
     Raises EditError for neurons that the model lacks.
 
@@ -33,7 +37,8 @@ def found_neurons(model: Model, case: Case, factor: float = 0.0) -> Iterator[Non
 def random_neurons(
     model: Model, case: Case, repeat: int = 1, factor: float = 0.0
 ) -> Iterator[None]:
-    """Multiply the outputs of `drawn` neurons by `factor`: the baseline, to show that it takes those that were found. Finding NeMo, section 4.
+    """Multiply the outputs of `drawn` neurons by `factor`: the baseline, to show that it takes
+    those that were found. Finding NeMo, section 4.
 
     Raises EditError as `drawn` does.
 
@@ -47,7 +52,8 @@ def random_neurons(
 
 
 def drawn(model: Model, case: Case, repeat: int = 1, few: bool = False) -> NeuronSet:
-    """As many neurons of each layer as were found in it, none of them found, drawn from (case.seed, case.prompt, repeat).
+    """As many neurons of each layer as were found in it, none of them found, drawn from
+    (case.seed, case.prompt, repeat).
 
     Raises EditError for a layer with too few others; or takes all of them, if `few` are fine.
 
@@ -65,8 +71,8 @@ def drawn(model: Model, case: Case, repeat: int = 1, few: bool = False) -> Neuro
         count = len(case.neurons.layers[name])
         if len(others) < count and not few:
             raise EditError(
-                f"{name} has {len(others)} neurons besides the {count} that were found, too few to draw {count} others: "
-                "random neurons need layers of which at most half was found"
+                f"{name} has {len(others)} neurons besides the {count} that were found, too few to"
+                f" draw {count} others: random neurons need layers of which at most half was found"
             )
         layers[name] = random.sample(others, min(count, len(others)))
     return NeuronSet(layers)

@@ -1,4 +1,6 @@
-"""Zeroing the weights that matter most for a caption: Wanda (Sun et al. 2024) as ConceptPrune (Chavhan et al. 2024) uses it.
+"""Zeroing the weights that matter most for a caption:
+
+Wanda (Sun et al. 2024) as ConceptPrune (Chavhan et al. 2024) uses it.
 
 The weights are those of the second feed-forward linear (`ff.net.2`) of every transformer block.
 """
@@ -30,10 +32,12 @@ GUIDANCE = 7.0
 def wanda(
     model: Model, case: Case, share: float = SHARE, steps: int = STEPS, guidance: float = GUIDANCE
 ) -> Iterator[None]:
-    """Zero the `share` of every output's weights with the highest |W| * ||A||_2, A being the layer's inputs while the prompt is sampled.
+    """Zero the `share` of every output's weights with the highest |W| * ||A||_2, A being the
+    layer's inputs while the prompt is sampled.
 
-    `steps`, `guidance`: how it is sampled, with one seed. Raises InputError for a share outside (0, 1], ModelError for a model without such
-    layers, EditError where weights cannot be edited in their place (a LoRA, quantized or offloaded layers, others that are not plain).
+    `steps`, `guidance`: how it is sampled, with one seed. Raises InputError for a share outside (0,
+    1], ModelError for a model without such layers, EditError where weights cannot be edited in
+    their place (a LoRA, quantized or offloaded layers, others that are not plain).
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
@@ -57,10 +61,11 @@ def wanda_weights(
 def conceptprune(
     model: Model, case: Case, share: float = SHARE, steps: int = STEPS, guidance: float = GUIDANCE
 ) -> Iterator[None]:
-    """Of the weights that `wanda` zeroes, only those that matter more for the prompt than for the case's reference captions.
+    """Of the weights that `wanda` zeroes, only those that matter more for the prompt than for the
+    case's reference captions.
 
-    Without such captions the empty prompt is the reference. Scores are per image, so that it does not matter how many captions there are.
-    Raises as `wanda` does.
+    Without such captions the empty prompt is the reference. Scores are per image, so that it does
+    not matter how many captions there are. Raises as `wanda` does.
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
@@ -84,7 +89,8 @@ def conceptprune_weights(
 
 
 def scores(weight: Tensor, norm: Tensor) -> Tensor:
-    """|W| * ||A||_2 (out, in) of weights (out, in) and the L2 norms (in,) of their inputs (Sun et al., equation 1).
+    """|W| * ||A||_2 (out, in) of weights (out, in) and the L2 norms (in,) of their inputs
+    (Sun et al., equation 1).
 
     >>> scores(torch.tensor([[1.0, -2.0]]), torch.tensor([3.0, 5.0])).tolist()
     [[3.0, 10.0]]
@@ -93,7 +99,8 @@ def scores(weight: Tensor, norm: Tensor) -> Tensor:
 
 
 def largest(scores: Tensor, share: float = SHARE) -> Tensor:
-    """Mask (out, in) of the `share` of each row with the highest scores: rounded down, at least one.
+    """Mask (out, in) of the `share` of each row with the highest scores:
+    rounded down, at least one.
 
     >>> largest(torch.tensor([[1.0, 4.0, 3.0, 2.0]]), 0.5).tolist()
     [[False, True, True, False]]
@@ -107,14 +114,17 @@ def largest(scores: Tensor, share: float = SHARE) -> Tensor:
 
 
 def skilled(weight: Tensor, concept: Tensor, reference: Tensor, share: float = SHARE) -> Tensor:
-    """Mask (out, in) of ConceptPrune: the `largest` scores for the concept that exceed those for the reference; norms are (in,)."""
+    """Mask (out, in) of ConceptPrune: the `largest` scores for the concept that exceed those for
+    the reference; norms are (in,).
+    """
     score = scores(weight, concept)
     return largest(score, share) & (score > scores(weight, reference))
 
 
 @contextmanager
 def zeroed(chosen: Mapping[nn.Module, Tensor]) -> Iterator[None]:
-    """Zero the weights of layers under masks (out, in) while the context lasts; they come back bit for bit.
+    """Zero the weights of layers under masks (out, in) while the context lasts;
+    they come back bit for bit.
 
     Raises EditError where a layer then does not compute with zeros there.
     """
@@ -143,9 +153,11 @@ def norms(
     steps: int = STEPS,
     guidance: float = GUIDANCE,
 ) -> dict[str, Tensor]:
-    """||A||_2 per image, layer -> (in,), of what the feed-forward layers are given while one image of each prompt is sampled.
+    """||A||_2 per image, layer -> (in,), of what the feed-forward layers are given while one image
+    of each prompt is sampled.
 
-    Over all steps and positions, of the rows with the prompt only: the root of the sum of squares, divided by the number of images.
+    Over all steps and positions, of the rows with the prompt only: the root of the sum of squares,
+    divided by the number of images.
     """
     sampler = _apart(model)
     layers = _layers(model)
@@ -173,7 +185,9 @@ def norms(
 
 
 def _apart(model: Model) -> Model:
-    """A copy of the model with a pipeline and a schedule of its own: sampling here leaves no trace in the one that is used."""
+    """A copy of the model with a pipeline and a schedule of its own: sampling here leaves no
+    trace in the one that is used.
+    """
     apart = copy.copy(model)
     scheduler = model.pipeline.scheduler
     apart.pipeline = copy.copy(model.pipeline)
@@ -188,13 +202,16 @@ def _layers(model: Model) -> dict[str, Any]:
     layers = model.find("feed-forward layers", lambda name, module: name.endswith("ff.net.2"))
     if not layers:
         raise ModelError(
-            f"no feed-forward layers (ff.net.2) in {type(model.denoiser).__name__}: pruning needs transformer blocks"
+            f"no feed-forward layers (ff.net.2) in {type(model.denoiser).__name__}: pruning needs"
+            " transformer blocks"
         )
     return layers
 
 
 def _editable(model: Model) -> dict[str, Any]:
-    """The feed-forward layers, once each is known to compute with its weight, and with one of its own."""
+    """The feed-forward layers, once each is known to compute with its weight,
+    and with one of its own.
+    """
     refuse_offloaded(model.denoiser)
     layers = _layers(model)
     first: dict[int, str] = {}
@@ -204,7 +221,8 @@ def _editable(model: Model) -> dict[str, Any]:
         other = first.setdefault(layer.weight.data_ptr(), name)
         if other != name:
             raise EditError(
-                f"{name} and {other} share one weight, so what is zeroed for one would be for both: give one of them a copy, "
-                "layer.weight = nn.Parameter(layer.weight.detach().clone())"
+                f"{name} and {other} share one weight, so what is zeroed for one would be for both:"
+                " give one of them a copy, layer.weight ="
+                " nn.Parameter(layer.weight.detach().clone())"
             )
     return layers

@@ -1,4 +1,6 @@
-"""Inserting words into the caption (Somepalli et al., NeurIPS 2023, section 6, mitigation at inference)."""
+"""Inserting words into the caption (Somepalli et al., NeurIPS 2023, section 6,
+mitigation at inference).
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,11 @@ def inserted_words(
 ) -> Iterator[None]:
     """Insert `count` words at random places of the caption, others for each image.
 
-    `kind`: "tokens" (any of the vocabulary), "numbers" (below 100,000) or "repeats" (words of the caption). Image k of a prompt within a pipeline
-    call has its own caption, see `varied`, drawn from (case.seed, prompt, k). The negative prompt stays as it is. Raises InputError for
-    an unknown kind, a count below 1, and a pipeline call with prompt_embeds, into which no word can be inserted.
+    `kind`: "tokens" (any of the vocabulary), "numbers" (below 100,000) or "repeats" (words of the
+    caption). Image k of a prompt within a pipeline call has its own caption, see `varied`, drawn
+    from (case.seed, prompt, k). The negative prompt stays as it is. Raises InputError for an
+    unknown kind, a count below 1, and a pipeline call with prompt_embeds, into which no word can be
+    inserted.
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
@@ -41,7 +45,8 @@ def inserted_words(
             prompts = {name: options[name] for name in PROMPTS if options.get(name) is not None}
             if "prompt" not in prompts:
                 raise InputError(
-                    "words are inserted into a caption: call the pipeline with prompt, not prompt_embeds"
+                    "words are inserted into a caption: call the pipeline with prompt, not"
+                    " prompt_embeds"
                 )
             images = options["num_images_per_prompt"]
             alone = {
@@ -75,7 +80,10 @@ def _check(kind: str, count: int) -> None:
 def varied_all(
     model: Model, prompts: list[str], images: int, kind: str, count: int, seed: int = 0
 ) -> list[str]:
-    """One caption per image, those of a prompt next to each other. A prompt that comes twice goes on counting its images."""
+    """One caption per image, those of a prompt next to each other.
+
+    A prompt that comes twice goes on counting its images.
+    """
     written: Counter[str] = Counter()
     captions = []
     for prompt in prompts:
@@ -89,8 +97,9 @@ def varied_all(
 def varied(model: Model, prompt: str, kind: str, count: int, seed: int) -> str:
     """The caption with `count` words inserted at random places, the order of its own kept.
 
-    What is inserted is never cut: where the whole is longer than the text encoder reads (77 tokens), words are dropped from the caption's end.
-    Raises InputError if there is no word to repeat, or if the inserted words alone are too long.
+    What is inserted is never cut: where the whole is longer than the text encoder reads (77
+    tokens), words are dropped from the caption's end. Raises InputError if there is no word to
+    repeat, or if the inserted words alone are too long.
 
     >>> import findnemo
     >>> varied(findnemo.load("demo"), "a red star", "repeats", 2, seed=5).split()
@@ -104,8 +113,8 @@ def varied(model: Model, prompt: str, kind: str, count: int, seed: int) -> str:
     if len(kept) < len(words) and prompt not in model.told:
         model.told.add(prompt)
         model.tell(
-            f"{prompt[:60]!r}: with {count} words inserted it has more than the {model.longest} tokens that the model reads: words are left out at "
-            "its end"
+            f"{prompt[:60]!r}: with {count} words inserted it has more than the {model.longest}"
+            " tokens that the model reads: words are left out at its end"
         )
     for word in inserted:
         kept.insert(random.randint(0, len(kept)), word)
@@ -119,13 +128,15 @@ def _fitting(words: list[str], inserted: list[str], tokenizer: Any, limit: int) 
         if len(tokenizer(text, truncation=False, verbose=False).input_ids) <= limit:
             return words[:kept]
     raise InputError(
-        f"the {len(inserted)} words to insert are longer than the {limit} tokens that the text encoder reads: "
-        f"insert fewer ({' '.join(inserted)[:60]} ...)"
+        f"the {len(inserted)} words to insert are longer than the {limit} tokens that the text"
+        f" encoder reads: insert fewer ({' '.join(inserted)[:60]} ...)"
     )
 
 
 def _token(random: Random, words: list[str], tokenizer: Any) -> str:
-    """An ordinary token of the vocabulary that is a word of its own: no special one, no part of a word or of a character."""
+    """An ordinary token of the vocabulary that is a word of its own: no special one, no part of
+    a word or of a character.
+    """
     for _ in range(TRIES):
         number = random.randrange(len(tokenizer))
         # </w> is left there by a tokenizer that was copied
@@ -134,7 +145,8 @@ def _token(random: Random, words: list[str], tokenizer: Any) -> str:
         if alone and number not in tokenizer.all_special_ids:
             return text
     raise ModelError(
-        "no token of this tokenizer's vocabulary is a word of its own: insert numbers or repeats instead"
+        "no token of this tokenizer's vocabulary is a word of its own: insert numbers or repeats"
+        " instead"
     )
 
 

@@ -1,4 +1,6 @@
-"""Adapters (LoRA and other layers of peft): a module seen without them, and which of them act, at which strength."""
+"""Adapters (LoRA and other layers of peft): a module seen without them, and which of
+them act, at which strength.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ WRAPPERS = {"base_layer", "text_model"}
 
 @dataclass(frozen=True)
 class Module:
-    """A module seen without its adapters (LoRA and other layers of peft): its own tensors, each adapter's, and the layers that carry any."""
+    """A module seen without its adapters (LoRA and other layers of peft): its own tensors, each
+    adapter's, and the layers that carry any.
+    """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     adapters: dict[str, dict[str, Tensor]] = field(default_factory=dict)
@@ -37,7 +41,9 @@ class Module:
         return bare
 
     def _owner(self, names: list[str]) -> str | None:
-        """The adapter that a tensor, given by the levels of its name, is part of; None for one of the module's own."""
+        """The adapter that a tensor, given by the levels of its name, is part of; None for
+        one of the module's own.
+        """
         for depth in range(len(names) if self.layers else 0):
             layer = self.layers.get(".".join(names[:depth]))
             if layer is not None:
@@ -62,7 +68,9 @@ def _names(layer: Any) -> set[str]:
 
 
 def acting(module: Module) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The adapters of a module that change its output now, with their settings; one that is off, at 0 or fused does not."""
+    """The adapters of a module that change its output now, with their settings; one that is
+    off, at 0 or fused does not.
+    """
     strengths: dict[str, dict[str, tuple[float, float]]] = {}
     for path, layer in module.layers.items():
         for adapter, pair in _strengths(layer).items():
@@ -74,7 +82,9 @@ def acting(module: Module) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _strengths(layer: Any) -> dict[str, tuple[float, float]]:
-    """Adapter -> its strength in a layer and what it multiplies, alpha / rank; without those that do nothing."""
+    """Adapter -> its strength in a layer and what it multiplies, alpha / rank;
+    without those that do nothing.
+    """
     merged = list(getattr(layer, "merged_adapters", ()))
     # a layer that is fused and off takes its weights back in the next pass
     if layer.disable_adapters or merged:

@@ -1,4 +1,7 @@
-"""Autoencoders of any kind: AutoencoderKL, the tiny and the asymmetric one, those that quantise, and consistency decoders."""
+"""Autoencoders of any kind:
+
+AutoencoderKL, the tiny and the asymmetric one, those that quantise, and consistency decoders.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,11 @@ LATENTS = ("latents", "latent")  # what encoders call their output that give no 
 
 
 def decoded(vae: Any, latents: Tensor) -> Tensor:
-    """Images (N, 3, H, W) in [-1, 1], float32, of latents (N, C, H, W) that are scaled as the autoencoder wants them.
+    """Images (N, 3, H, W) in [-1, 1], float32, of latents (N, C, H, W) that are scaled as
+    the autoencoder wants them.
 
-    One that draws noise of its own (a consistency decoder) gets the same noise for every image: what an image looks like depends on its
-    latent alone.
+    One that draws noise of its own (a consistency decoder) gets the same noise for every image:
+    what an image looks like depends on its latent alone.
     """
     latents = latents.to(vae.dtype)
     if "num_inference_steps" not in inspect.signature(vae.decode).parameters:
@@ -31,7 +35,8 @@ def decoded(vae: Any, latents: Tensor) -> Tensor:
 
 
 def encoded(vae: Any, pixels: Tensor) -> Tensor:
-    """Latents (N, C, H, W) of images (N, 3, H, W) in [-1, 1]: the mode, where the encoder gives a distribution.
+    """Latents (N, C, H, W) of images (N, 3, H, W) in [-1, 1]: the mode, where the
+    encoder gives a distribution.
 
     Raises ModelError for an encoder that gives neither a distribution nor latents.
     """
@@ -44,6 +49,6 @@ def encoded(vae: Any, pixels: Tensor) -> Tensor:
         if latents is not None:
             return latents
     raise ModelError(
-        f"the encoder of {type(vae).__name__} gives neither latent_dist nor latents: findnemo encodes training images with it; "
-        "give the pipeline's own autoencoder (AutoencoderKL)"
+        f"the encoder of {type(vae).__name__} gives neither latent_dist nor latents: findnemo"
+        " encodes training images with it; give the pipeline's own autoencoder (AutoencoderKL)"
     )

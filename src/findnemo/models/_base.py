@@ -1,4 +1,7 @@
-"""`Model`: what findnemo asks of an architecture. An adapter is a short subclass that answers these questions."""
+"""`Model`: what findnemo asks of an architecture.
+
+An adapter is a short subclass that answers these questions.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,8 @@ from findnemo.seeds import sample_seed
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-# what a noise prediction and its timestep depend on; the rest of a scheduler's settings makes pictures of it
+# what a noise prediction and its timestep depend on; the rest of a scheduler's settings makes
+# pictures of it
 SCHEDULE = (
     "prediction_type",
     "num_train_timesteps",
@@ -70,14 +74,16 @@ PASSES = (
 class Model:
     """A diffusers pipeline seen through the few questions that localization asks.
 
-    Attributes: `pipeline`, the live pipeline; `source`, what it was loaded from, and `options`, which revision, variant and config
-    of it were asked for; `engine`, what predicts noise in its place, or None (see `findnemo.compiled`).
+    Attributes: `pipeline`, the live pipeline; `source`, what it was loaded from, and `options`,
+    which revision, variant and config of it were asked for; `engine`, what predicts noise in its
+    place, or None (see `findnemo.compiled`).
     """
 
     pipeline: Any
     engine: Any = None
     component = "unet"  # the pipeline's name for its denoiser; LoRA files prefix their keys with it
-    # whether `text_of` and `conditions` tell all that the denoiser knows of a prompt, so that it can be changed in a call
+    # whether `text_of` and `conditions` tell all that the denoiser knows of a prompt, so that it
+    # can be changed in a call
     changeable = False
     starts = 1  # positions of start-of-text before a prompt's own tokens (T5 has none)
     # the pipeline's names of what reads captions
@@ -112,7 +118,7 @@ class Model:
         super().__init_subclass__(**options)
         _make_steady(cls)
 
-    # what an adapter answers -----------------------------------------------------------------------------------------
+    # what an adapter answers ----------------------------------------------------------------------
 
     @property
     def denoiser(self) -> nn.Module:
@@ -121,11 +127,15 @@ class Model:
         return module
 
     def is_value_layer(self, name: str, module: nn.Module) -> bool:
-        """Whether a module of the denoiser is a cross-attention value projection, one whose outputs can be switched off."""
+        """Whether a module of the denoiser is a cross-attention value projection, one whose
+        outputs can be switched off.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not name its value layers")
 
     def in_paper(self, name: str) -> bool:
-        """Whether Finding NeMo looks for memories in a value layer (section 3.1); by default in all."""
+        """Whether Finding NeMo looks for memories in a value layer (section
+        3.1); by default in all.
+        """
         return True
 
     def encode(self, prompts: Sequence[str]) -> Text:
@@ -145,17 +155,22 @@ class Model:
         return Text(conditions["encoder_hidden_states"])
 
     def output(self, latents: Tensor, timestep: float, text: Text) -> Tensor:
-        """What the network itself predicts (eps, v, a velocity), (N, C, H, W), of latents (N, C, H, W) and N prompts."""
+        """What the network itself predicts (eps, v, a velocity), (N, C, H, W), of latents
+        (N, C, H, W) and N prompts.
+        """
         raise NotImplementedError(f"{type(self).__name__} predicts nothing")
 
     def as_noise(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:
-        """`predict_noise` from what the network predicts of latents, both (N, C, H, W): as it is, or computed in float32 at least."""
+        """`predict_noise` from what the network predicts of latents, both (N, C, H, W): as it
+        is, or computed in float32 at least.
+        """
         return output
 
     def predict_noise(self, latents: Tensor, timestep: float, text: Text) -> Tensor:
         """eps(x_t, t, y), (N, C, H, W), for latents (N, C, H, W) and N prompts. No guidance.
 
-        Where noise is not what the network predicts, it is what differs from x_t as eps does, up to a positive factor (`DiffusionModel`, `FlowModel`).
+        Where noise is not what the network predicts, it is what differs from x_t as eps does, up to
+        a positive factor (`DiffusionModel`, `FlowModel`).
         """
         return self.as_noise(self.output(latents, timestep, text), latents, timestep)
 
@@ -166,32 +181,41 @@ class Model:
 
     @property
     def parts(self) -> dict[str, nn.Module]:
-        """Modules that run once in a pass and depend on latents, timestep and text only; what they gave may be given back where
-        nothing before them was edited. Optional."""
+        """Modules that run once in a pass and depend on latents, timestep and text only; what
+        they gave may be given back where nothing before them was edited. Optional.
+        """
         return {}
 
     @property
     def text_projections(self) -> dict[str, nn.Module]:
-        """Modules that see nothing but the prompt's embedding: the same for every latent. Optional."""
+        """Modules that see nothing but the prompt's embedding: the same for every latent.
+
+        Optional.
+        """
         return {}
 
     @property
     def cross_attentions(self) -> dict[str, nn.Module]:
-        """Name -> attention module (diffusers `Attention`) in which the image looks at the prompt, in forward order. Optional."""
+        """Name -> attention module (diffusers `Attention`) in which the image looks at the
+        prompt, in forward order. Optional.
+        """
         return {}
 
     def value_inputs(self, text: Text) -> dict[str, Tensor]:
         """Layer -> what its value projection sees of prompts encoded as `text`, (N, tokens, width).
 
-        By default the embeddings themselves. A model whose value layers see more than the prompt answers `value_activations` instead.
+        By default the embeddings themselves. A model whose value layers see more than the prompt
+        answers `value_activations` instead.
         """
         return dict.fromkeys(self.value_layers, text.tokens)
 
     @torch.no_grad()
     def value_activations(self, prompts: Sequence[str], text: Text) -> dict[str, Tensor]:
-        """Layer -> (N, width), float32: a_i^l(y), the mean over all token positions of |activation|, of prompts encoded as `text`.
+        """Layer -> (N, width), float32: a_i^l(y), the mean over all token positions of
+        |activation|, of prompts encoded as `text`.
 
-        Where value projections see nothing but the prompt, this is one matrix product a layer and no pass of the denoiser.
+        Where value projections see nothing but the prompt, this is one matrix product a layer and
+        no pass of the denoiser.
         """
         inputs = self.value_inputs(text)
         return {
@@ -203,7 +227,9 @@ class Model:
     def sample(
         self, prompts: str | list[str], each: int, seeds: Sequence[int], steps: int, guidance: float
     ) -> Tensor:
-        """Finished latents of the pipeline as it is, `each` for one prompt or every one of several, a seed an image."""
+        """Finished latents of the pipeline as it is, `each` for one prompt or every one of
+        several, a seed an image.
+        """
         self.tell_cut([prompts] if isinstance(prompts, str) else prompts)
         with self.sampling():
             latents: Tensor = self.pipeline(
@@ -219,19 +245,25 @@ class Model:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Images (N, 3, H, W) in [-1, 1], float32, of finished latents; no safety checker blackens what is to be examined."""
+        """Images (N, 3, H, W) in [-1, 1], float32, of finished latents; no safety checker
+        blackens what is to be examined.
+        """
         vae = self.pipeline.vae
         return decoded(vae, latents / vae.config.scaling_factor + self.shift)
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
-        """Latents (N, C, H, W) of images (N, 3, H, W) in [-1, 1]: what `decode` gives back, without the noise of the encoder."""
+        """Latents (N, C, H, W) of images (N, 3, H, W) in [-1, 1]: what `decode` gives back,
+        without the noise of the encoder.
+        """
         vae = self.pipeline.vae
         latents = encoded(vae, pixels.to(self.device))
         return ((latents - self.shift) * vae.config.scaling_factor).to(self.dtype)
 
     def image(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:
-        """x0_hat, (N, C, H, W), float32: the clean latents that follow from what the network predicts of latents."""
+        """x0_hat, (N, C, H, W), float32: the clean latents that follow from what the
+        network predicts of latents.
+        """
         raise NotImplementedError(
             f"{type(self).__name__} does not say what image its predictions mean"
         )
@@ -243,29 +275,39 @@ class Model:
     def regression(
         self, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Text
     ) -> tuple[Tensor, Tensor]:
-        """What the denoiser predicts of noised latents, and what it was trained to predict (eps or v), both (N, C, H, W).
+        """What the denoiser predicts of noised latents, and what it was trained to predict (eps
+        or v), both (N, C, H, W).
 
-        The mean squared difference is the diffusion loss. `clean`, `noise`: (N, C, H, W). `timesteps`: (N,), each sample its own.
+        The mean squared difference is the diffusion loss. `clean`, `noise`: (N, C, H, W).
+        `timesteps`: (N,), each sample its own.
         """
         raise ModelError(
-            f"the diffusion loss of a {type(self.pipeline).__name__} is not known to findnemo: attacks on an embedding and hardening need "
-            "a U-Net that predicts eps or v (Stable Diffusion 1.x, 2.x, XL, DeepFloyd IF)"
+            f"the diffusion loss of a {type(self.pipeline).__name__} is not known to findnemo:"
+            " attacks on an embedding and hardening need a U-Net that predicts eps or v (Stable"
+            " Diffusion 1.x, 2.x, XL, DeepFloyd IF)"
         )
 
     def tokens(self, prompt: str) -> list[str]:
-        """Texts of a prompt's tokens as they are encoded, from start-of-text to end-of-text, without padding."""
+        """Texts of a prompt's tokens as they are encoded, from start-of-text to
+        end-of-text, without padding.
+        """
         raise ModelError(
-            f"a {type(self.pipeline).__name__} has no one list of tokens from start-of-text to end-of-text: methods that look at single "
-            "tokens need Stable Diffusion; use the detector ssim"
+            f"a {type(self.pipeline).__name__} has no one list of tokens from start-of-text to"
+            " end-of-text: methods that look at single tokens need Stable Diffusion; use the"
+            " detector ssim"
         )
 
     @property
     def size(self) -> dict[str, int]:
-        """Height and width in pixels that a call of the pipeline is asked for; by default its own."""
+        """Height and width in pixels that a call of the pipeline is asked
+        for; by default its own.
+        """
         return {}
 
     def limit(self, part: str) -> int:
-        """So many tokens of a prompt the pipeline takes of one of its tokenizers, start-of-text and end-of-text included."""
+        """So many tokens of a prompt the pipeline takes of one of its tokenizers, start-of-text
+        and end-of-text included.
+        """
         return int(getattr(self.pipeline, part).model_max_length)
 
     @property
@@ -273,7 +315,7 @@ class Model:
         """Name -> scheduler class of the samplers that fit the pipeline; "" is its own."""
         return fitting(self.pipeline.scheduler)
 
-    # what follows from the answers -----------------------------------------------------------------------------------
+    # what follows from the answers ----------------------------------------------------------------
 
     @property
     def readers(self) -> tuple[Reader, ...]:
@@ -289,7 +331,9 @@ class Model:
 
     @property
     def longest(self) -> int:
-        """Tokens of a prompt that the first text encoder reads, start-of-text and end-of-text included."""
+        """Tokens of a prompt that the first text encoder reads, start-of-text
+        and end-of-text included.
+        """
         return self.readers[0].limit
 
     def tell_cut(self, prompts: Sequence[str]) -> None:
@@ -301,13 +345,18 @@ class Model:
 
     @property
     def value_layers(self) -> dict[str, nn.Module]:
-        """Name -> value projection of the layers that the paper names, in forward order. Found from the modules, never from a layout."""
+        """Name -> value projection of the layers that the paper names, in forward order.
+
+        Found from the modules, never from a layout.
+        """
         return self.layers_of("paper")
 
     def layers_of(self, scope: str) -> dict[str, nn.Module]:
-        """Name -> value projection in forward order: of the layers that the paper names ("paper"), or of "all".
+        """Name -> value projection in forward order: of the layers that the paper
+        names ("paper"), or of "all".
 
-        Which layers of a U-Net carry memories is a finding about one model (appendix C.8): in others the up blocks do as well.
+        Which layers of a U-Net carry memories is a finding about one model (appendix C.8): in
+        others the up blocks do as well.
 
             >>> import findnemo
             >>> model = findnemo.load("demo")
@@ -323,8 +372,9 @@ class Model:
     def find(self, what: str, belongs: Callable[[str, nn.Module], bool]) -> dict[str, nn.Module]:
         """Name -> module of the denoiser for which `belongs` holds, in forward order.
 
-        Remembered under `what`, for a walk over all modules takes longer than many an operation on them, and looked up anew as soon as
-        one of the names stands for another module (a LoRA was loaded, the denoiser exchanged).
+        Remembered under `what`, for a walk over all modules takes longer than many an operation on
+        them, and looked up anew as soon as one of the names stands for another module (a LoRA was
+        loaded, the denoiser exchanged).
         """
         found = self._found.get(what)
         if not found or any(submodule(self.denoiser, n) is not m for n, m in found.items()):
@@ -351,12 +401,16 @@ class Model:
         return {name: width_of(name, layer) for name, layer in self.layers_of(scope).items()}
 
     def timesteps(self, steps: int) -> list[int]:
-        """The DDIM timesteps of a schedule with this many steps, from noise to image (981, 961, ... for SD and 50 steps)."""
+        """The DDIM timesteps of a schedule with this many steps, from noise to image (981, 961,
+        ... for SD and 50 steps).
+        """
         config = explicit(self.pipeline.scheduler.config)
         return list(_timesteps(json.dumps(config, sort_keys=True, default=str), steps))
 
     def noise(self, prompt: str, samples: Sequence[int], seed: int = 0) -> Tensor:
-        """Initial latents x_T ~ N(0, I), (N, C, H, W): sample k of a prompt is the same on every device and in every batch."""
+        """Initial latents x_T ~ N(0, I), (N, C, H, W): sample k of a prompt is the same on every
+        device and in every batch.
+        """
         latents = [_drawn(self.latent_shape, seed, prompt, k) for k in samples]
         return torch.stack(latents).to(self.device, self.dtype)
 
@@ -364,8 +418,9 @@ class Model:
     def identity(self) -> Identity:
         """All that a score or a picture depends on, of the pipeline as it is now (see `_identity`).
 
-        Read anew each time, for a pipeline can change: a LoRA is loaded, weights are edited, a scheduler is exchanged. Only what has changed
-        is hashed; to find that out takes a pass over the weights, about a second for Stable Diffusion in float32 on one core.
+        Read anew each time, for a pipeline can change: a LoRA is loaded, weights are edited, a
+        scheduler is exchanged. Only what has changed is hashed; to find that out takes a pass over
+        the weights, about a second for Stable Diffusion in float32 on one core.
 
             >>> import findnemo
             >>> model = findnemo.load("demo")
@@ -378,7 +433,8 @@ class Model:
 
     @property
     def fingerprint(self) -> str:
-        """32 hexadecimal digits over all that scores depend on, alike for loads in float32 and in float16.
+        """32 hexadecimal digits over all that scores depend on, alike for loads
+        in float32 and in float16.
 
         To compare two models, or a model with what was made of it, `identity` knows more.
         """
@@ -386,10 +442,12 @@ class Model:
 
     @contextmanager
     def steady(self) -> Iterator[None]:
-        """The state in which every pass is made, so that it gives the same to the last bit however the pipeline was left.
+        """The state in which every pass is made, so that it gives the same to the last bit
+        however the pipeline was left.
 
-        All networks in evaluation mode, nothing checkpointed, no autocast. On leaving, also by an exception, every module is in the mode it had.
-        Raises EditError for what makes passes depend on those before (`check_ready`).
+        All networks in evaluation mode, nothing checkpointed, no autocast. On leaving, also by an
+        exception, every module is in the mode it had. Raises EditError for what makes passes depend
+        on those before (`check_ready`).
         """
         if self._steady:
             yield
@@ -418,7 +476,9 @@ class Model:
             yield
 
     def check_ready(self) -> None:
-        """Refuse a pipeline in which something is in force that changes predictions, or makes them depend on passes before."""
+        """Refuse a pipeline in which something is in force that changes predictions, or makes
+        them depend on passes before.
+        """
         for module in modules_of(self.networks):
             if (reason := unsteady(module)) is not None:
                 raise EditError(f"{self._name(module)} {reason}")
@@ -431,7 +491,9 @@ class Model:
         return f"{name} of {kind}" if name else kind
 
     def check_editable(self) -> None:
-        """Refuse a pipeline whose value layers are missing, or on which an edit would silently do nothing."""
+        """Refuse a pipeline whose value layers are missing, or on which an edit
+        would silently do nothing.
+        """
         kind = type(self.denoiser).__name__
         modules = list(self.denoiser.named_modules())
         compiled = [n or kind for n, m in modules if is_compiled(m)]
@@ -443,17 +505,20 @@ class Model:
         fused = [n for n, m in modules if is_fused(m)]
         if fused:
             raise EditError(
-                f"the attention projections of {kind} are fused ({fused[0]}), so an edit of to_v would silently do nothing: "
-                f"call pipeline.{self.component}.unfuse_qkv_projections() first"
+                f"the attention projections of {kind} are fused ({fused[0]}), so an edit of to_v"
+                " would silently do nothing: call"
+                f" pipeline.{self.component}.unfuse_qkv_projections() first"
             )
         if hasattr(self.denoiser, "get_base_model"):
             raise ModelError(
-                f"the {self.component} is a {kind} of peft around the network that findnemo needs: give the pipeline {self.component}.get_base_model(), "
-                "or merge_and_unload() to keep what was adapted"
+                f"the {self.component} is a {kind} of peft around the network that findnemo needs:"
+                f" give the pipeline {self.component}.get_base_model(), or merge_and_unload() to"
+                " keep what was adapted"
             )
         if not any(self.is_value_layer(n, m) and self.in_paper(n) for n, m in modules):
             raise ModelError(
-                f"no value layers found in {kind}: findnemo needs a text-conditioned model with cross-attention (attn2.to_v)"
+                f"no value layers found in {kind}: findnemo needs a text-conditioned model with"
+                " cross-attention (attn2.to_v)"
             )
 
 
@@ -487,13 +552,17 @@ def _timesteps(config: str, steps: int) -> tuple[int, ...]:
 
 
 def _drawn(shape: tuple[int, ...], seed: int, prompt: str, sample: int) -> Tensor:
-    """Gaussian noise in float32, drawn on the CPU, whatever PyTorch's default dtype and device have been set to."""
+    """Gaussian noise in float32, drawn on the CPU, whatever PyTorch's default dtype and
+    device have been set to.
+    """
     generator = torch.Generator("cpu").manual_seed(sample_seed(seed, prompt, sample))
     return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
 
 
 def require_caption(prompt: Any) -> None:
-    """Raises InputError for what is no caption: something else than text, or half of a surrogate pair."""
+    """Raises InputError for what is no caption: something else than text, or
+    half of a surrogate pair.
+    """
     if not isinstance(prompt, str):
         raise InputError(f"a caption must be text, not {type(prompt).__name__}: {prompt!r:.60}")
     if prompt.encode(errors="ignore").decode() != prompt:
@@ -505,11 +574,13 @@ def require_caption(prompt: Any) -> None:
 def captions_in(prompts: Iterable[str]) -> Iterator[str]:
     """Captions one by one.
 
-    Raises InputError for one text where several captions belong, which would be taken letter by letter, and for what is no caption.
+    Raises InputError for one text where several captions belong, which would be taken letter by
+    letter, and for what is no caption.
     """
     if isinstance(prompts, str):
         raise InputError(
-            f"{prompts!r:.60} is one text where several captions belong: give a list, or read_prompts(FILE) for a file"
+            f"{prompts!r:.60} is one text where several captions belong: give a list, or"
+            " read_prompts(FILE) for a file"
         )
     for prompt in prompts:
         prompt = getattr(prompt, "text", prompt)  # a row of a table of captions

@@ -1,4 +1,6 @@
-"""Whether a text encoder got all its weights: transformers fills up what a file lacks with random numbers, and only logs it."""
+"""Whether a text encoder got all its weights: transformers fills up what a file lacks with
+random numbers, and only logs it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from findnemo.errors import ModelError
 LOGGER = "transformers.modeling_utils"
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 MISSING = re.compile(  # of transformers 5, and of 4
-    r"^\s*(\S+)\s*\|\s*MISSING|^Some weights of \S+ were not initialized .*newly initialized: \[(.*?)\]",
+    r"^\s*(\S+)\s*\|\s*MISSING|^Some weights of \S+ were not initialized .*newly initialized:"
+    r" \[(.*?)\]",
     re.MULTILINE | re.DOTALL,
 )
 SPARE = re.compile(r"\w*(Safety|Vision)\w*")  # classes of parts of which findnemo asks nothing
@@ -29,10 +32,13 @@ class _Kept(logging.Handler):
 
 @contextmanager
 def complete(source: str) -> Iterator[None]:
-    """Raises ModelError where a text encoder that is loaded meanwhile got random numbers for weights."""
+    """Raises ModelError where a text encoder that is loaded meanwhile got
+    random numbers for weights.
+    """
     logger = logging.getLogger(LOGGER)
     kept = _Kept()
-    level, propagate = logger.level, logger.propagate
+    level = logger.level
+    propagate = logger.propagate
     logger.setLevel(logging.WARNING)
     logger.propagate = False
     logger.addHandler(kept)
@@ -46,6 +52,6 @@ def complete(source: str) -> Iterator[None]:
         if (lacking := MISSING.search(said)) and not SPARE.search(said):
             weight = (lacking[1] or lacking[2]).strip()[:80]
             raise ModelError(
-                f"{source} lacks weights of a text encoder ({weight}), and random numbers would stand for them: copy the whole model, or save "
-                "the pipeline again"
+                f"{source} lacks weights of a text encoder ({weight}), and random numbers would"
+                " stand for them: copy the whole model, or save the pipeline again"
             )

@@ -1,4 +1,6 @@
-"""What a module holds: digests of its weights that outlast a change of dtype, and a quick stamp that any change of a value changes."""
+"""What a module holds: digests of its weights that outlast a change of dtype, and a quick stamp
+that any change of a value changes.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ PIECE = 2**20  # bytes that it takes at once
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
-    """The state of a module with the buffers that are in no file, also where offloading keeps it, to be fetched when it runs."""
+    """The state of a module with the buffers that are in no file, also where offloading keeps
+    it, to be fetched when it runs.
+    """
     state: dict[str, Any] = module.state_dict()
     if any(getattr(value, "is_meta", False) for value in state.values()):
         from accelerate.utils.modeling import get_state_dict_offloaded_model
@@ -39,14 +43,16 @@ def _plain(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
         yield name, value.detach().as_subclass(Tensor)
 
 
-# digests --------------------------------------------------------------------------------------------------------------
+# digests ------------------------------------------------------------------------------------------
 
 
 def digests(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """SHA-256 of names, shapes and values, 32 digits: rounded to `float16`, to `bfloat16`, and as `float32` where any are wider than half.
+    """SHA-256 of names, shapes and values, 32 digits: rounded to `float16`, to `bfloat16`, and as
+    `float32` where any are wider than half.
 
-    `held`: the half precisions of which one of the tensors is, or which hold all their values: at these the weights can be compared with
-    those of a load in that precision (`same_weights`). Tensors are read one by one; the three digests are computed side by side.
+    `held`: the half precisions of which one of the tensors is, or which hold all their values: at
+    these the weights can be compared with those of a load in that precision (`same_weights`).
+    Tensors are read one by one; the three digests are computed side by side.
     """
     dtypes = {t.dtype for t in tensors.values()}
     kinds: dict[str, torch.dtype] = dict(HALVES)
@@ -78,7 +84,8 @@ def _digest(tensors: Mapping[str, Tensor], kind: torch.dtype) -> tuple[str, bool
 
 
 def same_weights(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two `digests` are of the same weights, as far as the coarser of their precisions can tell.
+    """Whether two `digests` are of the same weights, as far as the coarser of
+    their precisions can tell.
 
     >>> full = {"float32": "a", "float16": "b", "bfloat16": "c", "held": []}
     >>> same_weights(full, {"float16": "b", "bfloat16": "d", "held": ["float16"]})
@@ -91,18 +98,22 @@ def same_weights(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def rounded_apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether one is float16 and the other bfloat16 and neither holds the other's values: both may be roundings of the same weights."""
+    """Whether one is float16 and the other bfloat16 and neither holds the other's values: both
+    may be roundings of the same weights.
+    """
     return sorted([one["held"], other["held"]]) == [["bfloat16"], ["float16"]]
 
 
-# stamps ---------------------------------------------------------------------------------------------------------------
+# stamps -------------------------------------------------------------------------------------------
 
 
 def stamp(tensors: Mapping[str, Tensor]) -> str:
-    """A digest of names, shapes, dtypes and contents, read where the tensors are; `digests` cost ten times as much.
+    """A digest of names, shapes, dtypes and contents, read where the tensors are;
+    `digests` cost ten times as much.
 
-    Contents are taken as 8-byte words in rows of 1,024. The sums of all rows and of all columns are part of the stamp, so that a change of
-    one value changes it, two values that swap places do, and values that change their sign do.
+    Contents are taken as 8-byte words in rows of 1,024. The sums of all rows and of all columns are
+    part of the stamp, so that a change of one value changes it, two values that swap places do, and
+    values that change their sign do.
     """
     about = [(name, tuple(t.shape), t.stride(), str(t.dtype)) for name, t in tensors.items()]
     digest = hashlib.sha256(repr(about).encode())
@@ -116,7 +127,9 @@ def stamp(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _gathered(flats: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Bytes (N,) of many tensors in few pieces: every call has its price, and most tensors are small."""
+    """Bytes (N,) of many tensors in few pieces: every call has its price,
+    and most tensors are small.
+    """
     small: list[Tensor] = []
     size = 0
     for flat in flats:
@@ -141,7 +154,9 @@ def _sums(flat: Tensor) -> list[Tensor]:
 
 
 def _as_stored(value: Tensor) -> Tensor:
-    """The same values with the axes in the order of memory, so that a tensor that is channels-last is not copied."""
+    """The same values with the axes in the order of memory, so that a tensor that is
+    channels-last is not copied.
+    """
     if value.is_contiguous():
         return value
     strides = value.stride()
@@ -149,7 +164,9 @@ def _as_stored(value: Tensor) -> Tensor:
 
 
 def _bytes(value: Tensor) -> Tensor:
-    """The bytes of a tensor in the order of its values, (N,); one that lies so in memory is not copied."""
+    """The bytes of a tensor in the order of its values, (N,); one that lies so
+    in memory is not copied.
+    """
     if value.is_complex():
         value = torch.view_as_real(value)
     flat = value.contiguous().view(-1).view(torch.uint8)

@@ -1,8 +1,10 @@
-"""What a training changed of a model's weights, small enough to ship: low-rank factors, half-precision differences, or 8 bits a weight.
+"""What a training changed of a model's weights, small enough to ship: low-rank factors,
+half-precision differences, or 8 bits a weight.
 
-Keys of a file: `unet.LAYER.lora_A.weight` (rank, in) and `unet.LAYER.lora_B.weight` (out, rank), whose product is added to the layer's weight (a LoRA
-of alpha equal to its rank, under the names that diffusers and peft give it); `NAME` a difference as it is; `NAME.int8` with `NAME.scale`, one scale a
-row; `NAME.off`, rows that are set to zero before anything is added.
+Keys of a file: `unet.LAYER.lora_A.weight` (rank, in) and `unet.LAYER.lora_B.weight` (out, rank),
+whose product is added to the layer's weight (a LoRA of alpha equal to its rank, under the names
+that diffusers and peft give it); `NAME` a difference as it is; `NAME.int8` with `NAME.scale`, one
+scale a row; `NAME.off`, rows that are set to zero before anything is added.
 """
 
 from __future__ import annotations
@@ -14,12 +16,18 @@ from torch import Tensor, nn
 
 from findnemo.errors import ModelError
 
-DOWN, UP, BITS, SCALE, OFF = ".lora_A.weight", ".lora_B.weight", ".int8", ".scale", ".off"
+DOWN = ".lora_A.weight"
+UP = ".lora_B.weight"
+BITS = ".int8"
+SCALE = ".scale"
+OFF = ".off"
 LEVELS = 127
 
 
 def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """8 bits a number with one scale a row: (int8 of the same shape, scales (rows,)); at most half a scale is lost.
+    """8 bits a number with one scale a row:
+
+    (int8 of the same shape, scales (rows,)); at most half a scale is lost.
 
     >>> levels, scale = quantized(torch.tensor([[1.0, -2.0], [0.0, 0.0]]))
     >>> levels.tolist(), (levels * scale[:, None]).tolist()
@@ -61,7 +69,10 @@ def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def add_difference(denoiser: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Add a difference to a denoiser's weights, in place. Raises ModelError for a weight that it does not have."""
+    """Add a difference to a denoiser's weights, in place.
+
+    Raises ModelError for a weight that it does not have.
+    """
     parameters = dict(denoiser.named_parameters())
     for key, rows in tensors.items():
         if key.endswith(OFF):

@@ -17,30 +17,39 @@ LEAST = 0.0046
 
 
 class DiffusionModel(Model):
-    """A model trained on x_t = sqrt(a) x_0 + sqrt(1 - a) eps (variance preserving) to predict eps or v = sqrt(a) eps - sqrt(1 - a) x_0.
+    """A model trained on x_t = sqrt(a) x_0 + sqrt(1 - a) eps (variance preserving) to predict eps
+    or v = sqrt(a) eps - sqrt(1 - a) x_0.
 
-    Derivation. From v follows eps = sqrt(1 - a) x_t + sqrt(a) v (Salimans and Ho 2022), hence the noise difference of Finding NeMo
+    Derivation. From v follows eps = sqrt(1 - a) x_t + sqrt(a) v (Salimans and Ho 2022), hence the
+    noise difference of Finding NeMo
 
         eps - x_t = sqrt(a) (v - c x_t),  c = (1 - sqrt(1 - a)) / sqrt(a) = sqrt(a) / (1 + sqrt(1 - a)).
 
-    The bracket stays well defined as a goes to 0, where it is v = -x0_hat, what the network knows of the image. Its factor does not: with zero
-    terminal SNR (Lin et al. 2024) a is 0 at the first step, the exact noise is x_t whatever the network says, and the difference zero for every
-    prompt. A positive factor is removed by min-max scaling. So `predict_noise` gives x_t + max(sqrt(a), .068) (v - c x_t): eps itself for every
-    schedule with as much signal as Stable Diffusion's, and at less than that a noise that differs from x_t as much as it would at the end
-    of that schedule. All of it in float32, from a network in half precision too: rounded to half, eps loses most of what it differs by from x_t.
+    The bracket stays well defined as a goes to 0, where it is v = -x0_hat, what the network knows
+    of the image. Its factor does not: with zero terminal SNR (Lin et al. 2024) a is 0 at the first
+    step, the exact noise is x_t whatever the network says, and the difference zero for every
+    prompt. A positive factor is removed by min-max scaling. So `predict_noise` gives x_t +
+    max(sqrt(a), .068) (v - c x_t): eps itself for every schedule with as much signal as Stable
+    Diffusion's, and at less than that a noise that differs from x_t as much as it would at the end
+    of that schedule. All of it in float32, from a network in half precision too: rounded to half,
+    eps loses most of what it differs by from x_t.
     """
 
     def as_noise(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:
         if self.prediction == "epsilon":
             return output
-        output, x = exact(output), exact(latents)
+        output = exact(output)
+        x = exact(latents)
         a = self.alpha(timestep).to(x)
         share = a.sqrt() / (1 + (1 - a).sqrt())
         return x + self.gain(timestep).to(x) * (output - share * x)
 
     def image(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:
-        """x0_hat, (N, C, H, W), float32: the clean latents that follow from what the network predicts of x_t."""
-        output, x = exact(output), exact(latents)
+        """x0_hat, (N, C, H, W), float32: the clean latents that follow from what the
+        network predicts of x_t.
+        """
+        output = exact(output)
+        x = exact(latents)
         a = self.alpha(timestep).to(x)
         if self.prediction == "epsilon":
             return (x - (1 - a).sqrt() * output) / a.sqrt()
@@ -52,7 +61,9 @@ class DiffusionModel(Model):
         return a.sqrt(), (1 - a).sqrt()
 
     def gain(self, timestep: float) -> Tensor:
-        """How much noise one unit of what the network predicts stands for in `predict_noise`, a scalar: 1 for eps, max(sqrt(a), .068) for v."""
+        """How much noise one unit of what the network predicts stands for in `predict_noise`, a
+        scalar: 1 for eps, max(sqrt(a), .068) for v.
+        """
         if self.prediction == "epsilon":
             return torch.ones(())
         return self.alpha(timestep).clamp(min=LEAST).sqrt()
@@ -63,10 +74,12 @@ class DiffusionModel(Model):
 
     @property
     def alphas(self) -> Tensor:
-        """a of every training timestep, (T,), float32, with zero at the end where the configuration says so.
+        """a of every training timestep, (T,), float32, with zero at the end where
+        the configuration says so.
 
-        Not every sampler heeds `rescale_betas_zero_snr` (PNDM, Heun), and some put 2^-24 in the place of zero (Euler, DPM++, UniPC): the network was
-        trained on one schedule, whatever samples from it.
+        Not every sampler heeds `rescale_betas_zero_snr` (PNDM, Heun), and some put 2^-24 in the
+        place of zero (Euler, DPM++, UniPC): the network was trained on one schedule, whatever
+        samples from it.
         """
         scheduler = self.pipeline.scheduler
         root = scheduler.alphas_cumprod.double().sqrt()
@@ -79,12 +92,16 @@ class DiffusionModel(Model):
 
     @property
     def prediction(self) -> str:
-        """What the network predicts: "epsilon" or "v_prediction". Raises ModelError for anything else."""
+        """What the network predicts:
+
+        "epsilon" or "v_prediction". Raises ModelError for anything else.
+        """
         config = self.pipeline.scheduler.config
         kind = "edm" if "sigma_data" in config else str(config.get("prediction_type"))
         if kind not in self.predictions:
             raise ModelError(
-                f"prediction type {kind!r} is not supported{self.where}: findnemo reads {' and '.join(self.predictions)}"
+                f"prediction type {kind!r} is not supported{self.where}: findnemo reads"
+                f" {' and '.join(self.predictions)}"
             )
         return kind
 
@@ -96,6 +113,8 @@ class DiffusionModel(Model):
         scheduler: Any = self.pipeline.scheduler
         if self.prediction and getattr(scheduler, "alphas_cumprod", None) is None:
             raise ModelError(
-                f"a {type(scheduler).__name__} has no noise schedule (alphas_cumprod) for a {type(self.pipeline).__name__}: give the pipeline "
-                "the scheduler that its model was trained with, such as DDIMScheduler.from_pretrained(MODEL, subfolder='scheduler')"
+                f"a {type(scheduler).__name__} has no noise schedule (alphas_cumprod) for a"
+                f" {type(self.pipeline).__name__}: give the pipeline the scheduler that its model"
+                " was trained with, such as DDIMScheduler.from_pretrained(MODEL,"
+                " subfolder='scheduler')"
             )

@@ -1,4 +1,6 @@
-"""Whether a pipeline is of a kind that findnemo can work on: what its denoiser is told, its scheduler, the size of its latents."""
+"""Whether a pipeline is of a kind that findnemo can work on: what its denoiser is told, its
+scheduler, the size of its latents.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ UNKNOWN = {
 }
 # values of addition_embed_type that a pipeline serves; others serve none
 ADDITIONS = {"StableDiffusionXLPipeline": ("text_time",), "IFPipeline": (None, "text")}
-# text encoders of CLIP, and whether one embedding of the whole caption is taken of them as their first output
+# text encoders of CLIP, and whether one embedding of the whole caption is taken of them as their
+# first output
 PROJECTS = {
     "StableDiffusionPipeline": {"text_encoder": False},
     "LatentConsistencyModelPipeline": {"text_encoder": False},
@@ -38,7 +41,9 @@ PUBLISHED = "give the scheduler that the checkpoint was published with"
 
 
 def check_fit(model: Model) -> None:
-    """Raises ModelError that names the first thing that does not belong, its value, and the way out."""
+    """Raises ModelError that names the first thing that does not belong,
+    its value, and the way out.
+    """
     for check in (conditions, encoders, tokenizers, channels, schedules, sizes, decoders, widths):
         for fault in check(model):
             raise ModelError(f"this {type(model.pipeline).__name__} cannot be worked on: {fault}")
@@ -58,11 +63,20 @@ def conditions(model: Model) -> Iterator[str]:
     served = ADDITIONS.get(kind, (None,))
     if wanted not in served:
         given = " or ".join(map(repr, served))
-        yield f"its U-Net has addition_embed_type {wanted!r}, and the pipeline serves {given}: give the pipeline class that it was trained for"
+        yield (
+            f"its U-Net has addition_embed_type {wanted!r}, and the pipeline serves {given}: give"
+            " the pipeline class that it was trained for"
+        )
     if config.get("encoder_hid_dim_type") not in PROJECTIONS:
-        yield f"its U-Net wants images (encoder_hid_dim_type {config.encoder_hid_dim_type!r}): {ALONE}"
+        yield (
+            f"its U-Net wants images (encoder_hid_dim_type {config.encoder_hid_dim_type!r}):"
+            f" {ALONE}"
+        )
     if kind == "LatentConsistencyModelPipeline" and config.get("time_cond_proj_dim") is None:
-        yield "its U-Net is told no guidance (time_cond_proj_dim None): give a StableDiffusionPipeline with an LCMScheduler"
+        yield (
+            "its U-Net is told no guidance (time_cond_proj_dim None): give a"
+            " StableDiffusionPipeline with an LCMScheduler"
+        )
 
 
 def encoders(model: Model) -> Iterator[str]:
@@ -71,34 +85,50 @@ def encoders(model: Model) -> Iterator[str]:
         encoder = getattr(model.pipeline, name, None)
         if encoder is not None and bool(pooled(encoder)) is not wanted:
             kind = "CLIPTextModelWithProjection" if wanted else "CLIPTextModel"
-            yield f"its {name} is a {type(encoder).__name__}, of which the pipeline would take the wrong output: give a {kind}"
+            yield (
+                f"its {name} is a {type(encoder).__name__}, of which the pipeline would take the"
+                f" wrong output: give a {kind}"
+            )
 
 
 def tokenizers(model: Model) -> Iterator[str]:
-    """Tokenizers that can fill captions up, to one length where their embeddings lie side by side."""
+    """Tokenizers that can fill captions up, to one length where their
+    embeddings lie side by side.
+    """
     for name, _ in model.encoders:
         tokenizer = getattr(model.pipeline, name, None)
         if tokenizer is None:
             continue
         if tokenizer.pad_token is None:
-            yield f"its {name} has no padding token: set pipeline.{name}.pad_token to the one that it was trained with (CLIP: its eos_token)"
+            yield (
+                f"its {name} has no padding token: set pipeline.{name}.pad_token to the one that it"
+                " was trained with (CLIP: its eos_token)"
+            )
         elif {*tokenizer(WORDS, verbose=False).input_ids} <= {*tokenizer.all_special_ids}:
-            yield f"its {name} knows none of {WORDS!r}: its vocabulary is not there, copy the whole folder"
+            yield (
+                f"its {name} knows none of {WORDS!r}: its vocabulary is not there, copy the whole"
+                " folder"
+            )
     limits = [reader.limit for reader in model.readers]
     if type(model.pipeline).__name__ == "StableDiffusionXLPipeline" and len(set(limits)) > 1:
         yield (
-            f"its tokenizers give {' and '.join(map(str, limits))} tokens, and the embeddings of both lie side by side: set model_max_length of both "
-            f"to {min(limits)}"
+            f"its tokenizers give {' and '.join(map(str, limits))} tokens, and the embeddings of"
+            f" both lie side by side: set model_max_length of both to {min(limits)}"
         )
 
 
 def channels(model: Model) -> Iterator[str]:
-    """Whether a transformer of a flow returns what it takes; U-Nets and PixArt are checked by their adapters."""
+    """Whether a transformer of a flow returns what it takes; U-Nets and PixArt are
+    checked by their adapters.
+    """
     config = getattr(model.pipeline, model.component).config
     taken = config.get("in_channels")
     returned = config.get("out_channels") or taken
     if _flows(model) and taken != returned:
-        yield f"its transformer takes {taken} channels and returns {returned}: inpainting and control variants are not supported"
+        yield (
+            f"its transformer takes {taken} channels and returns {returned}: inpainting and control"
+            " variants are not supported"
+        )
 
 
 def _flows(model: Model) -> bool:
@@ -109,20 +139,27 @@ def _flows(model: Model) -> bool:
 def schedules(model: Model) -> Iterator[str]:
     """A scheduler of the kind that the denoiser was trained with: of noise, or of a flow."""
     scheduler = model.pipeline.scheduler
-    kind, config = type(scheduler).__name__, scheduler.config
+    kind = type(scheduler).__name__
+    config = scheduler.config
     predicts_flow = config.get("use_flow_sigmas") or "flow" in str(config.get("prediction_type"))
     if _flows(model):
         if "FlowMatch" not in kind or not _takes_sigmas(model):
-            yield f"its scheduler is a {kind}, and its transformer goes by a flow: give a FlowMatchEulerDiscreteScheduler, its shift as published"
+            yield (
+                f"its scheduler is a {kind}, and its transformer goes by a flow: give a"
+                " FlowMatchEulerDiscreteScheduler, its shift as published"
+            )
     elif "FlowMatch" in kind or predicts_flow:
-        yield f"its scheduler is a {kind} that goes by a flow, and its denoiser predicts noise: {PUBLISHED}, such as a DDIMScheduler"
+        yield (
+            f"its scheduler is a {kind} that goes by a flow, and its denoiser predicts noise:"
+            f" {PUBLISHED}, such as a DDIMScheduler"
+        )
     elif "sigma_data" not in config:  # of EDM: `predict_noise` says what it reads
         lacking = [name for name in ASKED if not hasattr(scheduler, name)]
         lacking += [] if config.get("prediction_type") else ["prediction_type"]
         if lacking:
             yield (
-                f"its scheduler is a {kind} without {' and '.join(lacking)}, by which the denoiser's output is understood: {PUBLISHED}, "
-                "such as a DDIMScheduler"
+                f"its scheduler is a {kind} without {' and '.join(lacking)}, by which the"
+                f" denoiser's output is understood: {PUBLISHED}, such as a DDIMScheduler"
             )
 
 
@@ -148,11 +185,14 @@ def sizes(model: Model) -> Iterator[str]:
     sides = list(size) if isinstance(size, list | tuple) else [size, size]
     if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
         yield (
-            f"{owner} is {size!r}, so the size of its latents is not known: set it to that of its training, a whole number or a pair of them "
-            "(64 for Stable Diffusion 1.x)"
+            f"{owner} is {size!r}, so the size of its latents is not known: set it to that of its"
+            " training, a whole number or a pair of them (64 for Stable Diffusion 1.x)"
         )
     elif any(side * scale % step for side in sides):
-        yield f"{owner} is {size!r}, images of {sides[0] * scale} x {sides[1] * scale} pixels: the pipeline makes those of multiples of {step}"
+        yield (
+            f"{owner} is {size!r}, images of {sides[0] * scale} x {sides[1] * scale} pixels: the"
+            f" pipeline makes those of multiples of {step}"
+        )
 
 
 def decoders(model: Model) -> Iterator[str]:
@@ -160,6 +200,7 @@ def decoders(model: Model) -> Iterator[str]:
     scaling = model.pipeline.vae.config.get("scaling_factor") if model.decodes else 1
     if not scaling:
         yield (
-            f"its vae has scaling_factor {scaling!r}, without which no latent becomes an image: set it as published (0.18215 for "
-            "Stable Diffusion 1.x), with pipeline.vae.register_to_config(scaling_factor=...) or in vae/config.json"
+            f"its vae has scaling_factor {scaling!r}, without which no latent becomes an image: set"
+            " it as published (0.18215 for Stable Diffusion 1.x), with"
+            " pipeline.vae.register_to_config(scaling_factor=...) or in vae/config.json"
         )

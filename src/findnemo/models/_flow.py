@@ -13,17 +13,21 @@ from findnemo.models._text import Text
 
 
 class FlowModel(Model):
-    """A model trained by flow matching on straight paths (rectified flow, Liu et al. 2023, Esser et al. 2024).
+    """A model trained by flow matching on straight paths (rectified flow, Liu et al.
+    2023, Esser et al. 2024).
 
-    Derivation. Noisy latents are x_s = (1 - s) x_0 + s eps, and the network predicts v = eps - x_0. So it knows the image as
-    x0_hat = x_s - s v. Finding NeMo compares eps_hat - x_T. For a variance-preserving model, x_t = sqrt(a) x_0 + sqrt(1 - a) eps, hence
+    Derivation. Noisy latents are x_s = (1 - s) x_0 + s eps, and the network predicts v = eps - x_0.
+    So it knows the image as x0_hat = x_s - s v. Finding NeMo compares eps_hat - x_T. For a
+    variance-preserving model, x_t = sqrt(a) x_0 + sqrt(1 - a) eps, hence
 
         eps_hat - x_t = -sqrt(a) x0_hat + (1 - sqrt(1 - a)) eps_hat,
 
-    where at the noisiest step of Stable Diffusion the factors are .07 and .0025: up to that remainder of the noise, and up to a positive
-    factor, which min-max scaling removes, the noise difference is -x0_hat. A flow starts at s = 1 from the noise itself. There the exact noise,
-    eps_hat = x_s + (1 - s) v, is x_T whatever the network says, and its difference zero. What corresponds is the difference that is
-    -x0_hat. `predict_noise` therefore gives s v, since s v - x_s = -x0_hat at every s; at s = 1 it is v itself. One pass a latent.
+    where at the noisiest step of Stable Diffusion the factors are .07 and .0025: up to that
+    remainder of the noise, and up to a positive factor, which min-max scaling removes, the noise
+    difference is -x0_hat. A flow starts at s = 1 from the noise itself. There the exact noise,
+    eps_hat = x_s + (1 - s) v, is x_T whatever the network says, and its difference zero. What
+    corresponds is the difference that is -x0_hat. `predict_noise` therefore gives s v, since s v -
+    x_s = -x0_hat at every s; at s = 1 it is v itself. One pass a latent.
 
     An adapter answers `velocity` instead of `predict_noise`.
     """
@@ -51,14 +55,19 @@ class FlowModel(Model):
     )
 
     def velocity(self, latents: Tensor, timestep: float, text: Text) -> Tensor:
-        """v(x_s, s, y), (N, C, H, W), for latents (N, C, H, W), timestep s * 1000 and encoded prompts. No guidance."""
+        """v(x_s, s, y), (N, C, H, W), for latents (N, C, H, W), timestep s * 1000 and
+        encoded prompts. No guidance.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not predict a velocity")
 
     def output(self, latents: Tensor, timestep: float, text: Text) -> Tensor:
         return self.velocity(latents, timestep, text)
 
     def as_noise(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:
-        """s v, (N, C, H, W): what is left of x_s without the predicted image, x_s - x0_hat. See the class for why."""
+        """s v, (N, C, H, W): what is left of x_s without the predicted image, x_s - x0_hat.
+
+        See the class for why.
+        """
         share = timestep / self.pipeline.scheduler.config.num_train_timesteps
         return output if share == 1 else share * exact(output)
 
@@ -72,7 +81,9 @@ class FlowModel(Model):
         return 1 - share, share
 
     def timesteps(self, steps: int) -> list[float]:  # type: ignore[override]  # not whole numbers: they are shifted
-        """Timesteps s * 1000 of a schedule with this many steps, shifted as the pipeline shifts them; the first is 1000."""
+        """Timesteps s * 1000 of a schedule with this many steps, shifted as the pipeline shifts
+        them; the first is 1000.
+        """
         from diffusers import FlowMatchEulerDiscreteScheduler
 
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.pipeline.scheduler.config)
@@ -81,12 +92,16 @@ class FlowModel(Model):
         return shifted
 
     def spacing(self, config: Any, steps: int) -> dict[str, Any]:
-        """Arguments with which the pipeline sets its scheduler's timesteps, for a schedule of this configuration."""
+        """Arguments with which the pipeline sets its scheduler's timesteps, for a
+        schedule of this configuration.
+        """
         shift = {"mu": self.mu(config)} if config.use_dynamic_shifting else {}
         return {"num_inference_steps": steps, **shift}
 
     def mu(self, config: Any) -> float:
-        """Shift of the schedule by the number of image tokens, patches of 2 x 2 latents (Esser et al. 2024, section 5.3.2)."""
+        """Shift of the schedule by the number of image tokens, patches of 2 x 2 latents (Esser
+        et al. 2024, section 5.3.2).
+        """
         from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
         _, height, width = self.latent_shape

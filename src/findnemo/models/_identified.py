@@ -1,4 +1,7 @@
-"""Reading the identity of a live pipeline, part by part. Only weights that have changed since are hashed again."""
+"""Reading the identity of a live pipeline, part by part.
+
+Only weights that have changed since are hashed again.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ DERIVED = ("vae_scale_factor", "tokenizer_max_length")
 # settings of a flow's scheduler that only count where it shifts by size
 DYNAMIC = {"base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len", "time_shift_type"}
 # what a tokenizer is asked for, to tell rules apart that no setting names
-WORDS = "A  Photo of THE red fox, 1999's “best” café & naïve Straße — 3.5% \n\t hello_world <tag> I'd can't 日本語 🦊"
+WORDS = (
+    "A  Photo of THE red fox, 1999's “best” café & naïve Straße — 3.5% \n\t hello_world <tag> I'd"
+    " can't 日本語 🦊"
+)
 
 Digests = dict[str, tuple[str, Any]]  # part -> the stamp that it had, and its digests at that time
 
@@ -32,7 +38,8 @@ Digests = dict[str, tuple[str, Any]]  # part -> the stamp that it had, and its d
 def identity(pipeline: Any, schedule: tuple[str, ...], cache: Digests) -> Identity:
     """The identity of a pipeline as it is now.
 
-    `schedule`: settings of its scheduler on which noise depends. `cache`: digests of an earlier time, which this brings up to date.
+    `schedule`: settings of its scheduler on which noise depends. `cache`: digests of an earlier
+    time, which this brings up to date.
     """
     parts = {"findnemo": Part({"method": METHOD}), "pipeline": Part(_pipeline(pipeline))}
     if size := getattr(pipeline, "default_sample_size", None):
@@ -80,7 +87,9 @@ def _pipeline(pipeline: Any) -> dict[str, Any]:
 
 
 def _noise(scheduler: Any, schedule: tuple[str, ...]) -> dict[str, Any]:
-    """The noise schedule; a setting that is off is the same as one that the scheduler does not have."""
+    """The noise schedule; a setting that is off is the same as one that the
+    scheduler does not have.
+    """
     config = scheduler.config
     idle: set[str] = set() if config.get("use_dynamic_shifting", True) else DYNAMIC
     settings = plain(
@@ -97,7 +106,9 @@ def _off(value: Any) -> bool:
 
 
 def _set_by_hand(scheduler: Any) -> dict[str, str]:
-    """A digest of the schedule that is in force, where it is not what the configuration gives: somebody has set it."""
+    """A digest of the schedule that is in force, where it is not what the configuration
+    gives: somebody has set it.
+    """
     alphas = getattr(scheduler, "alphas_cumprod", None)
     if not isinstance(alphas, Tensor):
         return {}
@@ -114,7 +125,9 @@ def _set_by_hand(scheduler: Any) -> dict[str, str]:
 
 @lru_cache(maxsize=16)
 def _alphas(kind: Any, config: str) -> Tensor | None:
-    """The schedule that a scheduler's configuration gives; None where its class refuses it, which was then set after the scheduler was made."""
+    """The schedule that a scheduler's configuration gives; None where its class refuses it,
+    which was then set after the scheduler was made.
+    """
     try:
         alphas = getattr(kind.from_config(json.loads(config)), "alphas_cumprod", None)
     except (TypeError, ValueError, NotImplementedError):
@@ -123,7 +136,9 @@ def _alphas(kind: Any, config: str) -> Tensor | None:
 
 
 def _sampler(scheduler: Any, schedule: tuple[str, ...]) -> dict[str, Any]:
-    """What makes pictures of noise predictions: the class and all settings that are not the noise schedule's."""
+    """What makes pictures of noise predictions: the class and all settings that are
+    not the noise schedule's.
+    """
     items = scheduler.config.items()
     config = {name: value for name, value in items if name[0] != "_" and name not in schedule}
     # of a flow: `set_shift` changes it beside the configuration
@@ -133,7 +148,9 @@ def _sampler(scheduler: Any, schedule: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _tokenizer(name: str, tokenizer: Any, cache: Digests) -> dict[str, Any]:
-    """Settings of a tokenizer, digests of its vocabulary and rules, and of what it makes of a few words."""
+    """Settings of a tokenizer, digests of its vocabulary and rules, and of what
+    it makes of a few words.
+    """
     special = {key: str(value) for key, value in tokenizer.special_tokens_map.items()}
     backend = getattr(tokenizer, "backend_tokenizer", None)
     whole = repr(tokenizer.get_vocab()) if backend is None else backend.to_str()
@@ -152,7 +169,9 @@ def _tokenizer(name: str, tokenizer: Any, cache: Digests) -> dict[str, Any]:
 
 
 def _rules(tokenizer: Any) -> dict[str, str]:
-    """Digests of the vocabulary and, where the tokenizer is one of the tokenizers library, of its rules (RULES)."""
+    """Digests of the vocabulary and, where the tokenizer is one of the tokenizers
+    library, of its rules (RULES).
+    """
     vocabulary = {"vocabulary": short(tokenizer.get_vocab())}
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:

@@ -1,6 +1,8 @@
-"""What identifies a result: everything of a model that can change a score or a picture, as values that can be kept, compared and told apart.
+"""What identifies a result: everything of a model that can change a score or a picture, as values
+that can be kept, compared and told apart.
 
-`Model.identity` reads it from the live pipeline (`_identified`). Small settings are kept as they are, weights as digests (`_content`).
+`Model.identity` reads it from the live pipeline (`_identified`). Small settings are kept as they
+are, weights as digests (`_content`).
 """
 
 from __future__ import annotations
@@ -14,9 +16,12 @@ from typing import Any
 from findnemo.errors import MismatchError
 from findnemo.models._content import HALVES, rounded_apart, same_weights
 
-METHOD = 1  # raised whenever findnemo gives other scores or pictures for the same model, prompt, seeds and settings
+# raised whenever findnemo gives other scores or pictures for the same model, prompt, seeds and
+# settings
+METHOD = 1
 PICTURES = ("vae", "sampler")  # parts that finished images depend on, and noise differences do not
-SIZE = "size"  # part that tells at which size the pipeline is used: scores differ, and the model is the same
+# part that tells at which size the pipeline is used: scores differ, and the model is the same
+SIZE = "size"
 EARLIER = "was made by an earlier findnemo, which did not keep all that identifies a model"
 ADAPTER = "LoRA "  # how the name of an adapter's part begins
 # of a tokenizer; not every kind tells them
@@ -26,7 +31,10 @@ LISTED = 4  # settings of a part that are named
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a pipeline. `settings`: what else than weights changes its results. `weights`: their `_content.digests`."""
+    """One part of a pipeline.
+
+    `settings`: what else than weights changes its results. `weights`: their `_content.digests`.
+    """
 
     settings: Mapping[str, Any]
     weights: Mapping[str, Any] | None = None
@@ -37,7 +45,9 @@ class Part:
 
     @property
     def token(self) -> str:
-        """What a fingerprint takes of it: the weights as float16, or as bfloat16 if that is all there is."""
+        """What a fingerprint takes of it: the weights as float16, or as bfloat16
+        if that is all there is.
+        """
         weights = None
         if self.weights is not None:
             weights = self.weights[
@@ -48,10 +58,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Identity:
-    """The parts of a model by their names. `fused`: adapters that are part of the weights, for messages only.
+    """The parts of a model by their names.
 
-    Parts: pipeline, size (where the pipeline has one of its own), scheduler (the noise schedule), sampler, findnemo (its method), tokenizers,
-    text encoders, denoiser, vae, and each adapter that acts ("LoRA 'x' of unet").
+    `fused`: adapters that are part of the weights, for messages only.
+
+    Parts: pipeline, size (where the pipeline has one of its own), scheduler (the noise schedule),
+    sampler, findnemo (its method), tokenizers, text encoders, denoiser, vae, and each adapter that
+    acts ("LoRA 'x' of unet").
     """
 
     parts: Mapping[str, Part]
@@ -59,7 +72,10 @@ class Identity:
 
     @property
     def fingerprint(self) -> str:
-        """32 digits over all that scores depend on but the size. Loads in float32 and float16 have the same."""
+        """32 digits over all that scores depend on but the size.
+
+        Loads in float32 and float16 have the same.
+        """
         return self._digest([name for name in self.parts if name not in (*PICTURES, SIZE)])
 
     @property
@@ -81,7 +97,10 @@ class Identity:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Identity:
-        """What `to_json` gave. Raises ValueError for anything else: files can come from anywhere."""
+        """What `to_json` gave.
+
+        Raises ValueError for anything else: files can come from anywhere.
+        """
         try:
             parts = {
                 name: Part({**part["settings"]}, _weights(part.get("weights")))
@@ -95,7 +114,9 @@ class Identity:
         return cls(parts)
 
     def differences(self, kept: Identity, pictures: bool = True) -> list[str]:
-        """In what this model differs from the one that is `kept`, in words; nothing for the same. `pictures`: also where only pictures change.
+        """In what this model differs from the one that is `kept`, in words; nothing for the same.
+
+        `pictures`: also where only pictures change.
 
         >>> old, new = (Identity({"scheduler": Part({"rescale_betas_zero_snr": value})}) for value in (True, False))
         >>> new.differences(old)
@@ -131,7 +152,9 @@ def _weights(values: Any) -> dict[str, Any] | None:
 
 
 def _settings_differ(now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
-    """The settings that differ, those of the configuration before those of single modules, which follow from them."""
+    """The settings that differ, those of the configuration before those of single
+    modules, which follow from them.
+    """
     pairs = {key: (now.get(key), then.get(key)) for key in {**then, **now}}
     changed = {
         key: pair
@@ -164,10 +187,11 @@ def _weights_differ(name: str, now: Part, then: Part, fused: Collection[str]) ->
     if adapters:
         return f"the weights of {name} differ: the {', '.join(adapters)} is fused into them"
     if rounded_apart(now.weights, then.weights):
-        kind, kept_kind = now.weights["held"][0], then.weights["held"][0]
+        kind = now.weights["held"][0]
+        kept_kind = then.weights["held"][0]
         return (
-            f"the weights of {name} are rounded to {kind}, were rounded to {kept_kind}, so that it cannot be told whether they are the same: "
-            f"load the model as {kept_kind} or float32"
+            f"the weights of {name} are rounded to {kind}, were rounded to {kept_kind}, so that it"
+            f" cannot be told whether they are the same: load the model as {kept_kind} or float32"
         )
     return f"the weights of {name} differ"
 
@@ -188,11 +212,13 @@ def _adapter_differs(name: str, now: Part | None, then: Part | None) -> Iterator
             yield f"the {name} has other weights"
 
 
-# refusals -------------------------------------------------------------------------------------------------------------
+# refusals -----------------------------------------------------------------------------------------
 
 
 def kept_identity(values: Any) -> Identity | None:
-    """The identity in the settings of a run or a calibration; None where there is none, or nothing that is one."""
+    """The identity in the settings of a run or a calibration; None where there is
+    none, or nothing that is one.
+    """
     try:
         return Identity.from_json(values) if values else None
     except ValueError:
@@ -200,10 +226,12 @@ def kept_identity(values: Any) -> Identity | None:
 
 
 def told_apart(model: Any, fingerprint: str, kept: Identity | None, pictures: bool = True) -> str:
-    """In what a model differs from the one that something was made with, in words; nothing where it is that one.
+    """In what a model differs from the one that something was made with, in words;
+    nothing where it is that one.
 
-    `fingerprint` and `kept`: what is known of that one; where `kept` is missing (an earlier findnemo) or does not fit, the fingerprint alone must
-    do. `pictures`: also in what only pictures depend on, as far as it was kept.
+    `fingerprint` and `kept`: what is known of that one; where `kept` is missing (an earlier
+    findnemo) or does not fit, the fingerprint alone must do. `pictures`: also in what only pictures
+    depend on, as far as it was kept.
     """
     now = model.identity
     if kept is None or kept.fingerprint != fingerprint:
@@ -214,7 +242,9 @@ def told_apart(model: Any, fingerprint: str, kept: Identity | None, pictures: bo
 def refuse_other(
     model: Any, fingerprint: str, kept: Identity | None, what: str, way_out: str
 ) -> None:
-    """Raises MismatchError saying that a model is not that of `what`, in what it differs, and the way out."""
+    """Raises MismatchError saying that a model is not that of `what`, in what it
+    differs, and the way out.
+    """
     if changes := told_apart(model, fingerprint, kept):
         own = model.fingerprint
         numbers = f"its fingerprint is {own[:12]}, not {fingerprint[:12]}; "

@@ -1,4 +1,6 @@
-"""Joint attention: image and text tokens attend to each other as one sequence, each with projections of its own."""
+"""Joint attention: image and text tokens attend to each other as one sequence, each
+with projections of its own.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,12 @@ BLOCK = re.compile(r"transformer_blocks\.\d+")
 
 
 class JointAttention(FlowModel):
-    """Neurons are the outputs of `attn.add_v_proj`, bias included, in all blocks where the text has a value projection of its own.
+    """Neurons are the outputs of `attn.add_v_proj`, bias included, in all blocks where the text has
+    a value projection of its own.
 
-    That is all that the image learns from the text by attention there, as in cross-attention. But a value depends on the latents and the
-    timestep too, for text and image have mixed in earlier blocks: so activations take a pass of the model.
+    That is all that the image learns from the text by attention there, as in cross-attention. But a
+    value depends on the latents and the timestep too, for text and image have mixed in earlier
+    blocks: so activations take a pass of the model.
     """
 
     @property
@@ -31,7 +35,9 @@ class JointAttention(FlowModel):
         return int(self.pipeline.transformer.config.pooled_projection_dim)
 
     def limit(self, part: str) -> int:
-        """CLIP's tokenizers share a limit that the pipeline keeps; T5 reads what the pipeline asks of it by default."""
+        """CLIP's tokenizers share a limit that the pipeline keeps; T5 reads what the
+        pipeline asks of it by default.
+        """
         if "T5" in type(getattr(self.pipeline, dict(self.encoders)[part])).__name__:
             return usual_length(self.pipeline)
         return int(self.pipeline.tokenizer_max_length)
@@ -45,9 +51,11 @@ class JointAttention(FlowModel):
 
     @torch.no_grad()
     def value_activations(self, prompts: Sequence[str], text: Text) -> dict[str, Tensor]:
-        """Layer -> (N, width), float32: the mean over all text positions of |activation|, at the first timestep and on the prompt's first latent.
+        """Layer -> (N, width), float32: the mean over all text positions of |activation|, at the
+        first timestep and on the prompt's first latent.
 
-        One pass a prompt, and each by itself: what is said of a prompt does not depend on the others.
+        One pass a prompt, and each by itself: what is said of a prompt does not depend on the
+        others.
         """
         layers = self.value_layers
         rows: dict[nn.Module, list[Tensor]] = {layer: [] for layer in layers.values()}
@@ -65,5 +73,7 @@ class JointAttention(FlowModel):
 
 
 def _gives_both(name: str, module: nn.Module) -> bool:
-    """A block that hands on text and image; the last of Stable Diffusion 3 hands on the image alone."""
+    """A block that hands on text and image; the last of Stable Diffusion 3
+    hands on the image alone.
+    """
     return BLOCK.fullmatch(name) is not None and not getattr(module, "context_pre_only", False)

@@ -1,4 +1,6 @@
-"""`load`: a directory, a hub id, a file, a live pipeline or "demo" becomes a `Model`. safetensors only, never remote code."""
+"""`load`: a directory, a hub id, a file, a live pipeline or "demo" becomes a `Model`.
+safetensors only, never remote code.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,10 @@ VARIANT = re.compile(r"[\w-]+\.([\w-]+?)(?:-\d+-of-\d+)?\.safetensors")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FILES = (".safetensors", *PICKLES)
 GIVE = "give a diffusers directory, a .safetensors file, a hub id, or 'demo'"
-CONVERT = "convert them in a place you trust: DiffusionPipeline.from_pretrained(DIR).save_pretrained(NEW_DIR, safe_serialization=True)"
+CONVERT = (
+    "convert them in a place you trust:"
+    " DiffusionPipeline.from_pretrained(DIR).save_pretrained(NEW_DIR, safe_serialization=True)"
+)
 # option -> what it does, and for which sources; for others it would silently do nothing
 OPTIONS = {
     "revision": ("names a branch, tag or commit of a hub id", {"a hub id"}),
@@ -72,19 +77,23 @@ def load(
 ) -> Model:
     """Load a model to audit.
 
-    `source`: a diffusers directory, a hub id ("CompVis/stable-diffusion-v1-4"), a single `.safetensors` file in the original
-    layout (Stable Diffusion 1.x, 2.x, SDXL), "demo" or "demo-natural" for the shipped models, or a live pipeline, which is used as it is. `device`:
-    by default CUDA where there is one, else the CPU. `dtype`: "float32", "float16" or "bfloat16"; by default float16 on CUDA, else
-    float32. `channels_last`: keep the denoiser in the layout that convolutions are fastest in; results are the same but for
-    rounding.
+    `source`: a diffusers directory, a hub id ("CompVis/stable-diffusion-v1-4"), a single
+    `.safetensors` file in the original layout (Stable Diffusion 1.x, 2.x, SDXL), "demo" or
+    "demo-natural" for the shipped models, or a live pipeline, which is used as it is. `device`: by
+    default CUDA where there is one, else the CPU. `dtype`: "float32", "float16" or "bfloat16"; by
+    default float16 on CUDA, else float32. `channels_last`: keep the denoiser in the layout that
+    convolutions are fastest in; results are the same but for rounding.
 
-    `revision`: branch, tag or commit of a hub id. `variant`: weight files of that name ("fp16"), of a hub id or directory. Without
-    a network, a hub id is looked for in the local cache. `config`: a diffusers directory or hub id that gives a single file all but
-    its weights (its JSON and tokenizer files); by default the usual one of what its keys say it is, from the hub or its cache. What the
-    file says of its noise prediction (`v_pred`, `ztsnr`, ModelSpec, a `.yaml` beside it) goes before the usual one.
+    `revision`: branch, tag or commit of a hub id. `variant`: weight files of that name ("fp16"), of
+    a hub id or directory. Without a network, a hub id is looked for in the local cache. `config`: a
+    diffusers directory or hub id that gives a single file all but its weights (its JSON and
+    tokenizer files); by default the usual one of what its keys say it is, from the hub or its
+    cache. What the file says of its noise prediction (`v_pred`, `ztsnr`, ModelSpec, a `.yaml`
+    beside it) goes before the usual one.
 
-    Raises InputError (no such model, device or dtype; an option that would do nothing for this source), ModelError (unsupported or
-    unsafe files; a file that contradicts itself or `config`), EditError (fused or compiled).
+    Raises InputError (no such model, device or dtype; an option that would do nothing for this
+    source), ModelError (unsupported or unsafe files; a file that contradicts itself or `config`),
+    EditError (fused or compiled).
 
         >>> model = load("demo")
         >>> list(model.widths().values())
@@ -167,11 +176,14 @@ def _what(source: Any) -> str:
 
 
 def _checked_file(path: Path) -> Path:
-    """A file that may be opened. Raises ModelError for pickles, InputError for others that are not safetensors."""
+    """A file that may be opened.
+
+    Raises ModelError for pickles, InputError for others that are not safetensors.
+    """
     if path.suffix.lower() in PICKLES:
         raise ModelError(
-            f"{path} is a pickle, and a pickle can run code: findnemo loads safetensors only; take the model's .safetensors file, "
-            "or convert it in a place you trust"
+            f"{path} is a pickle, and a pickle can run code: findnemo loads safetensors only; take"
+            " the model's .safetensors file, or convert it in a place you trust"
         )
     if path.suffix != ".safetensors":
         raise InputError(f"{path} is not a model directory, nor a .safetensors file: {GIVE}")
@@ -179,7 +191,10 @@ def _checked_file(path: Path) -> Path:
 
 
 def _checked(adapter: type[Model], pipeline: Any, source: str) -> Model:
-    """A model whose parts are those of one model, and that has answered everything once. Raises ModelError, EditError."""
+    """A model whose parts are those of one model, and that has answered everything once.
+
+    Raises ModelError, EditError.
+    """
     try:
         model = adapter(pipeline, source)
         mend_limits(model)
@@ -189,8 +204,8 @@ def _checked(adapter: type[Model], pipeline: Any, source: str) -> Model:
         raise
     except Exception as error:  # of parts that are of another kind altogether
         raise ModelError(
-            f"the parts of {source} are not those of a {type(pipeline).__name__} ({type(error).__name__}: {first_line(error)}): give the "
-            "pipeline as it was published"
+            f"the parts of {source} are not those of a {type(pipeline).__name__}"
+            f" ({type(error).__name__}: {first_line(error)}): give the pipeline as it was published"
         ) from error
     return model
 
@@ -210,7 +225,8 @@ def _device(device: str | torch.device | None) -> torch.device | None:
         torch.zeros(1, device=place)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(
-            f"device {str(place)!r} is not there ({first_line(error):.120}): use cpu, or one that PyTorch finds"
+            f"device {str(place)!r} is not there ({first_line(error):.120}): use cpu, or one that"
+            " PyTorch finds"
         ) from error
     return place
 
@@ -224,17 +240,21 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
 
 
 def _adapter(class_name: str, *bases: str) -> type[Model]:
-    """That of a pipeline class, of which live pipelines tell the `bases` too. Raises ModelError, with the way to a known one, if any."""
+    """That of a pipeline class, of which live pipelines tell the `bases` too.
+
+    Raises ModelError, with the way to a known one, if any.
+    """
     if class_name in ADAPTERS:
         return ADAPTERS[class_name]
     for base in bases:
         if base in ADAPTERS:
             raise ModelError(
-                f"{class_name} is not supported: what it changes of {base} is not known to findnemo; give {base}.from_pipe(pipeline), which has "
-                "the same parts"
+                f"{class_name} is not supported: what it changes of {base} is not known to"
+                f" findnemo; give {base}.from_pipe(pipeline), which has the same parts"
             )
     raise ModelError(
-        f"{class_name} is not supported: findnemo works on {', '.join(sorted(ADAPTERS))} (text-to-image models with cross-attention)"
+        f"{class_name} is not supported: findnemo works on {', '.join(sorted(ADAPTERS))}"
+        " (text-to-image models with cross-attention)"
     )
 
 
@@ -257,7 +277,8 @@ def _pipeline_class(source: str | Path, revision: str | None, variant: str | Non
         config = DiffusionPipeline.load_config(str(source), revision=revision)
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
-            f"no model {str(source)!r}{at}: no such directory, and the hub or its local cache gave none ({first_line(error)})"
+            f"no model {str(source)!r}{at}: no such directory, and the hub or its local cache gave"
+            f" none ({first_line(error)})"
         ) from error
     if not isinstance(config, dict) or "_class_name" not in config:
         raise InputError(
@@ -274,21 +295,26 @@ def _refuse_pickles(path: Path) -> None:
         pickles = sorted(f.name for f in files if f.suffix in PICKLES)
         if pickles and not any(f.suffix == ".safetensors" for f in files):
             raise ModelError(
-                f"{folder.name}/{pickles[0]} is a pickle, and a pickle can run code: findnemo loads safetensors only; {CONVERT}"
+                f"{folder.name}/{pickles[0]} is a pickle, and a pickle can run code: findnemo loads"
+                f" safetensors only; {CONVERT}"
             )
 
 
 def _check_variant(path: Path, variant: str | None) -> None:
-    """Say which variants of the weights a directory holds, where the one that is asked for is not among them."""
+    """Say which variants of the weights a directory holds, where the one that is
+    asked for is not among them.
+    """
     held = {variant_of(file) for file in path.glob("*/*.safetensors")}
     variants = sorted(name for name in held if name is not None)
     if variant is not None and variant not in held:
         raise InputError(
-            f"{path} holds no weights of variant {variant!r}: it has {', '.join(variants) or 'none'}; leave it out"
+            f"{path} holds no weights of variant {variant!r}: it has"
+            f" {', '.join(variants) or 'none'}; leave it out"
         )
     if variant is None and variants and None not in held:
         raise InputError(
-            f"{path} holds weights of variant {', '.join(variants)} only: ask for variant {variants[0]!r}"
+            f"{path} holds weights of variant {', '.join(variants)} only: ask for variant"
+            f" {variants[0]!r}"
         )
 
 
@@ -305,7 +331,10 @@ def from_pretrained(
     revision: str | None,
     variant: str | None,
 ) -> Any:
-    """A pipeline from a directory or hub id, its parts in a dtype or each in its own. Raises ModelError."""
+    """A pipeline from a directory or hub id, its parts in a dtype or each in its own.
+
+    Raises ModelError.
+    """
     from diffusers import DiffusionPipeline
 
     try:
@@ -331,6 +360,7 @@ def from_pretrained(
     gone = [name for name in none if index[name] != [None, None]]
     if gone:
         notice(
-            f"{source} has no usable {' and '.join(gone)}: loaded without, which findnemo does not need; exports are without too"
+            f"{source} has no usable {' and '.join(gone)}: loaded without, which findnemo does not"
+            " need; exports are without too"
         )
     return pipeline

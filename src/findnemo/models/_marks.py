@@ -1,8 +1,10 @@
-"""What a single file says of its noise prediction: marks that trainers and user interfaces leave in it or beside it.
+"""What a single file says of its noise prediction: marks that trainers and user interfaces
+leave in it or beside it.
 
-There is no one standard, so all are read: tensors without values (`v_pred`, `ztsnr`: ComfyUI, Forge, AUTOMATIC1111), metadata (ModelSpec,
-ComfyUI's `predict_key`, kohya's training settings, the names of a diffusers scheduler), and a configuration of the original code of the
-same name beside the file (`model.yaml` of `model.safetensors`: AUTOMATIC1111, Forge).
+There is no one standard, so all are read: tensors without values (`v_pred`, `ztsnr`: ComfyUI,
+Forge, AUTOMATIC1111), metadata (ModelSpec, ComfyUI's `predict_key`, kohya's training settings, the
+names of a diffusers scheduler), and a configuration of the original code of the same name beside
+the file (`model.yaml` of `model.safetensors`: AUTOMATIC1111, Forge).
 """
 
 from __future__ import annotations
@@ -59,31 +61,41 @@ class Mark(NamedTuple):
 
 
 def marks_of(path: Path, tensors: Mapping[str, Entry], metadata: Mapping[str, str]) -> list[Mark]:
-    """All that a file says of its noise prediction. Raises InputError for a configuration beside it that cannot be read."""
+    """All that a file says of its noise prediction.
+
+    Raises InputError for a configuration beside it that cannot be read.
+    """
     beside = _of_configuration(path.with_suffix(".yaml"))
     return [*_of_tensors(tensors), *_of_metadata(metadata), *beside]
 
 
 def agreed(path: Path, marks: list[Mark]) -> dict[str, Any]:
-    """Setting -> value, once the marks of a file are known not to contradict each other. Raises ModelError naming those that do."""
+    """Setting -> value, once the marks of a file are known not to contradict each other.
+
+    Raises ModelError naming those that do.
+    """
     said: dict[str, Mark] = {}
     for mark in marks:
         if mark.what == PREDICTION and mark.value not in READ:
             raise ModelError(
-                f"{mark.where} of {path} says that it predicts {mark.value!r:.40}: findnemo reads {' and '.join(READ)} (if that is what it "
-                "predicts, correct the mark)"
+                f"{mark.where} of {path} says that it predicts {mark.value!r:.40}: findnemo reads"
+                f" {' and '.join(READ)} (if that is what it predicts, correct the mark)"
             )
         first = said.setdefault(mark.what, mark)
         if first.value != mark.value:
             raise ModelError(
-                f"{path} contradicts itself: by {first.where} {mark.what} is {first.value}, by {mark.where} it is {mark.value}; "
-                "correct or remove the wrong one, or load the model from a diffusers directory"
+                f"{path} contradicts itself: by {first.where} {mark.what} is {first.value}, by"
+                f" {mark.where} it is {mark.value}; correct or remove the wrong one, or load the"
+                " model from a diffusers directory"
             )
     return {what: mark.value for what, mark in said.items()}
 
 
 def contradiction(marks: list[Mark], config: Mapping[str, Any]) -> tuple[Mark, Any] | None:
-    """The first mark that a scheduler's configuration contradicts, and what that says. A flow has no such settings."""
+    """The first mark that a scheduler's configuration contradicts, and what that says.
+
+    A flow has no such settings.
+    """
     if config.get(PREDICTION) is None:
         return None
     pairs = ((mark, config.get(mark.what, False)) for mark in marks)
@@ -93,9 +105,11 @@ def contradiction(marks: list[Mark], config: Mapping[str, Any]) -> tuple[Mark, A
 
 
 def believing(scheduler: Any, said: dict[str, Any]) -> Any:
-    """A scheduler as a file says: of the same class, or DDIM where that class knows no zero terminal SNR.
+    """A scheduler as a file says: of the same class, or DDIM where that class
+    knows no zero terminal SNR.
 
-    With zero terminal SNR sampling has to begin at the last timestep (Lin et al. 2024, section 3.3), which is called trailing spacing.
+    With zero terminal SNR sampling has to begin at the last timestep (Lin et al. 2024, section
+    3.3), which is called trailing spacing.
     """
     from diffusers import DDIMScheduler
 
@@ -109,7 +123,9 @@ def believing(scheduler: Any, said: dict[str, Any]) -> Any:
 
 
 def values_look_like(path: Path, tensors: Mapping[str, Entry], unet: str) -> str | None:
-    """What the values of a 2.x file make probable, where it says nothing: those that predict v have a wider last normalisation."""
+    """What the values of a 2.x file make probable, where it says nothing: those that predict v
+    have a wider last normalisation.
+    """
     entry = tensors.get(unet + LAST_NORM)
     if entry is None or entry.dtype not in DTYPES:
         return None
@@ -143,7 +159,9 @@ def _of_metadata(metadata: Mapping[str, str]) -> Iterator[Mark]:
 
 
 def _of_configuration(path: Path) -> Iterator[Mark]:
-    """Marks in the configuration of the original code that lies beside a file; where it leaves the parameterization out, that is eps."""
+    """Marks in the configuration of the original code that lies beside a file; where it leaves
+    the parameterization out, that is eps.
+    """
     if not path.exists():
         return
     try:

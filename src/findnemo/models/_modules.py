@@ -1,4 +1,6 @@
-"""What a module is, asked from outside: where its weights lie, what wraps or patches it, how wide it is."""
+"""What a module is, asked from outside: where its weights lie, what wraps or
+patches it, how wide it is.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from torch import Tensor, nn
 
 from findnemo.errors import EditError
 
-# hooks of diffusers that leave results what they are: where weights lie, and on which device what is computed
+# hooks of diffusers that leave results what they are: where weights lie, and on which device what
+# is computed
 HARMLESS = re.compile(
     "group_offloading|layer_execution_tracker|lazy_prefetch_group_offloading|layerwise_casting|peft_autocast_disable|cp_(in|out)put.*"
 )
@@ -42,16 +45,27 @@ def exact(values: Tensor) -> Tensor:
 
 
 def unsteady(module: nn.Module) -> str | None:
-    """What is in force on a module that makes its results others than those of its weights, and the way out; None for nothing."""
+    """What is in force on a module that makes its results others than those of its weights, and
+    the way out; None for nothing.
+    """
     own = vars(module)
     if "_diffusers_hook" in own:
         caches = [name for name in own["_diffusers_hook"].hooks if not HARMLESS.fullmatch(name)]
         if caches:
-            return f"has {caches[0]} in force, so that a pass depends on those before it: call its disable_cache() first, or load the pipeline afresh"
+            return (
+                f"has {caches[0]} in force, so that a pass depends on those before it: call its"
+                " disable_cache() first, or load the pipeline afresh"
+            )
     if own.get("b1") is not None and "resnets" in own["_modules"]:
-        return "has FreeU in force, which changes what the model predicts: call pipeline.disable_freeu() first"
+        return (
+            "has FreeU in force, which changes what the model predicts: call"
+            " pipeline.disable_freeu() first"
+        )
     if patch := _maker(type(module)) or _maker(own.get("forward")):
-        return f"is patched by {patch}, which changes what the model predicts: call {PATCHES[patch]} first"
+        return (
+            f"is patched by {patch}, which changes what the model predicts: call {PATCHES[patch]}"
+            " first"
+        )
     return None
 
 
@@ -66,8 +80,8 @@ def width_of(name: str, layer: nn.Module) -> int:
     width = getattr(layer, "out_features", None)
     if not isinstance(width, int):
         raise EditError(
-            f"{name} is a {type(layer).__name__}, which does not say how many neurons it has: give it out_features, or put an nn.Linear of "
-            "the weights that it comes to in its place"
+            f"{name} is a {type(layer).__name__}, which does not say how many neurons it has: give"
+            " it out_features, or put an nn.Linear of the weights that it comes to in its place"
         )
     return width
 
@@ -79,7 +93,9 @@ def networks_of(pipeline: Any) -> dict[str, nn.Module]:
 
 
 def offloaded(module: nn.Module) -> bool:
-    """Whether accelerate, or diffusers in groups, moves weights of a module to where they are needed and back."""
+    """Whether accelerate, or diffusers in groups, moves weights of a module to where
+    they are needed and back.
+    """
     return any(moves(part) for part in module.modules())
 
 
@@ -90,23 +106,30 @@ def moves(module: nn.Module) -> bool:
 
 
 def applied(layer: nn.Module, inputs: Tensor) -> Tensor:
-    """A layer called by itself, wherever offloading has left its weights; where they are nowhere (meta), a hook of its own fetches them."""
+    """A layer called by itself, wherever offloading has left its weights; where they are nowhere
+    (meta), a hook of its own fetches them.
+    """
     place = next((kept.device for kept in (*layer.parameters(), *layer.buffers())), inputs.device)
     output: Tensor = layer(inputs if place.type == "meta" else inputs.to(place))
     return output.to(inputs.device)
 
 
 def unfused(tokens: Tensor) -> Tensor:
-    """Embeddings (N, tokens, D) as they are, so laid out that a linear layer adds its bias after the product.
+    """Embeddings (N, tokens, D) as they are, so laid out that a linear layer adds
+    its bias after the product.
 
-    Where its input is contiguous it adds the bias within the product, and rounds differently. Several rows of one expanded prompt never
-    are; so several prompts shall not be either, or a prompt's prediction would depend on what shares its pass.
+    Where its input is contiguous it adds the bias within the product, and rounds differently.
+    Several rows of one expanded prompt never are; so several prompts shall not be either, or a
+    prompt's prediction would depend on what shares its pass.
     """
     return torch.nn.functional.pad(tokens, (0, 0, 0, 1))[:, :-1]
 
 
 def submodule(module: nn.Module, name: str) -> nn.Module | None:
-    """The module of this name in another one, None where there is none. `nn.Module.get_submodule` takes several times as long."""
+    """The module of this name in another one, None where there is none.
+
+    `nn.Module.get_submodule` takes several times as long.
+    """
     inner: nn.Module | None = module
     for part in name.split("."):
         inner = inner._modules.get(part) if inner is not None else None
@@ -123,7 +146,8 @@ def is_compiled(module: nn.Module) -> bool:
 
 
 def is_fused(module: nn.Module) -> bool:
-    # diffusers leaves `fused_projections` set after unfuse_qkv_projections(); the processor tells which projections are used. That of
+    # diffusers leaves `fused_projections` set after unfuse_qkv_projections(); the processor tells
+    # which projections are used. That of
     # Flux goes by the setting itself
     processor = type(getattr(module, "processor", None)).__name__
     return getattr(module, "fused_projections", False) and (

@@ -1,4 +1,6 @@
-"""Parts of a pipeline: those that findnemo needs are named where they are missing, those that it does not need may be missing."""
+"""Parts of a pipeline: those that findnemo needs are named where they are missing, those that it
+does not need may be missing.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,17 @@ FOR = {
 
 
 def needed(adapter: type[Model]) -> tuple[str, ...]:
-    """Names of the parts without which nothing can be done, in the order in which a caption goes through them."""
+    """Names of the parts without which nothing can be done, in the order in which a
+    caption goes through them.
+    """
     encoders = [part for pair in adapter.encoders for part in pair if part not in adapter.may_lack]
     return (*encoders, adapter.component, "scheduler", *(("vae",) if adapter.decodes else ()))
 
 
 def check_parts(adapter: type[Model], pipeline: Any) -> None:
-    """Raises ModelError naming the parts that a live pipeline lacks, or of which only one half of a pair is there."""
+    """Raises ModelError naming the parts that a live pipeline lacks, or of which only one
+    half of a pair is there.
+    """
     kind = type(pipeline).__name__
     _refuse_missing(adapter, f"this {kind}", lambda part: getattr(pipeline, part, None) is not None)
     for part in (*needed(adapter), *adapter.may_lack):
@@ -39,30 +45,33 @@ def check_parts(adapter: type[Model], pipeline: Any) -> None:
             continue
         if any(p.is_meta for p in module.parameters()):
             raise ModelError(
-                f"{part} of this {kind} has weights on the meta device, which holds none: its file lacks them, or they were never loaded; load the whole "
-                "model"
+                f"{part} of this {kind} has weights on the meta device, which holds none: its file"
+                " lacks them, or they were never loaded; load the whole model"
             )
 
 
 def check_index(
     adapter: type[Model], index: Mapping[str, Any], source: str, folder: Path | None
 ) -> None:
-    """Raises ModelError naming the parts that a model_index.json lacks, before anything of it is loaded.
+    """Raises ModelError naming the parts that a model_index.json lacks, before
+    anything of it is loaded.
 
-    `folder`: where the parts lie, if that is known; one of those that are named may be missing there.
+    `folder`: where the parts lie, if that is known; one of those that are named may be missing
+    there.
     """
     named = {part: home for part, home in index.items() if home not in (None, [None, None])}
     _refuse_missing(adapter, source, lambda part: part in named)
     for part in (*needed(adapter), *adapter.may_lack):
         if part in named and folder is not None and not (folder / part).is_dir():
             raise ModelError(
-                f"{source} has no folder {part}, though its model_index.json names one ({named[part][-1]}); findnemo {_for(part)}: copy the "
-                "whole model"
+                f"{source} has no folder {part}, though its model_index.json names one"
+                f" ({named[part][-1]}); findnemo {_for(part)}: copy the whole model"
             )
 
 
 def left_out(index: Mapping[str, Any], folder: Path | None) -> list[str]:
-    """Parts that are loaded as None: those that the index says are none, and spare ones that are not there or pickled.
+    """Parts that are loaded as None: those that the index says are none, and spare ones that
+    are not there or pickled.
 
     A safety checker is nothing without its feature extractor.
     """
@@ -84,7 +93,8 @@ def _refuse_missing(adapter: type[Model], what: str, has: Callable[[str], bool])
     if lacking:
         several = f"; nor {', '.join(lacking[1:])}" if lacking[1:] else ""
         raise ModelError(
-            f"{what} has no {lacking[0]} (None){several}; findnemo {_for(lacking[0])}: give the pipeline with all its parts"
+            f"{what} has no {lacking[0]} (None){several}; findnemo {_for(lacking[0])}: give the"
+            " pipeline with all its parts"
         )
     half = [part for part in adapter.may_lack if has(part)]
     if half and len(half) < len(adapter.may_lack):

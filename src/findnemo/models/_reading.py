@@ -1,4 +1,6 @@
-"""How much of a caption each text encoder reads, so that nothing is left out of it without a word."""
+"""How much of a caption each text encoder reads, so that nothing is left
+out of it without a word.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def as_it_is(caption: str, tokenizer: Any) -> str:
 
 
 def converted(caption: str, tokenizer: Any) -> str:
-    """A caption as pipelines with textual inversions write it: a token of several vectors is several tokens."""
+    """A caption as pipelines with textual inversions write it: a token of several
+    vectors is several tokens.
+    """
     from diffusers.loaders.textual_inversion import TextualInversionLoaderMixin
 
     return str(TextualInversionLoaderMixin().maybe_convert_prompt(caption, tokenizer))
@@ -45,7 +49,9 @@ def cleaned(caption: str, tokenizer: Any) -> str:
 
 @dataclass(frozen=True)
 class Reader:
-    """A text encoder: its name in messages, its tokenizer, and how many tokens of a caption it reads, start and end of text included."""
+    """A text encoder: its name in messages, its tokenizer, and how many tokens of a caption it
+    reads, start and end of text included.
+    """
 
     name: str
     tokenizer: Any
@@ -91,7 +97,9 @@ def encoder_kind(encoder: Any) -> str:
 
 
 def distinct(readers: Mapping[str, Reader]) -> tuple[Reader, ...]:
-    """Readers by the pipeline's names of their encoders: that name is added where several of one kind read differently."""
+    """Readers by the pipeline's names of their encoders: that name is added where several of
+    one kind read differently.
+    """
     limits = {(reader.name, reader.limit) for reader in readers.values()}
     several = Counter(name for name, _ in limits)
     return tuple(
@@ -101,37 +109,47 @@ def distinct(readers: Mapping[str, Reader]) -> tuple[Reader, ...]:
 
 
 def _fitting(own: int, tokenizer: Any, encoder: Any, part: str) -> int:
-    """How many tokens of a caption a tokenizer shall give: `own`, or what the encoder has positions for, where that is less.
+    """How many tokens of a caption a tokenizer shall give:
 
-    Raises ModelError where neither says, or where no token of a caption is left beside start and end of text.
+    `own`, or what the encoder has positions for, where that is less.
+
+    Raises ModelError where neither says, or where no token of a caption is left beside start and
+    end of text.
     """
     # T5 has no such limit
     most = getattr(getattr(encoder, "config", None), "max_position_embeddings", None)
     limit = min(own, most) if isinstance(most, int) else own
     if limit >= ENDLESS:
         raise ModelError(
-            f"{part} states no model_max_length, and its text encoder ({type(encoder).__name__}) no max_position_embeddings: how much of a "
-            f"caption is read is not known; set pipeline.{part}.model_max_length, or model_max_length in {part}/tokenizer_config.json"
+            f"{part} states no model_max_length, and its text encoder ({type(encoder).__name__}) no"
+            " max_position_embeddings: how much of a caption is read is not known; set"
+            f" pipeline.{part}.model_max_length, or model_max_length in"
+            f" {part}/tokenizer_config.json"
         )
     marks = tokenizer.num_special_tokens_to_add()
     if limit <= marks:
         raise ModelError(
-            f"{part} gives {limit} tokens of a caption, and its marks of start and end take {marks}: all captions would be the same; set "
-            f"pipeline.{part}.model_max_length to what the text encoder reads ({most or 'see its model card'})"
+            f"{part} gives {limit} tokens of a caption, and its marks of start and end take"
+            f" {marks}: all captions would be the same; set pipeline.{part}.model_max_length to"
+            f" what the text encoder reads ({most or 'see its model card'})"
         )
     return limit
 
 
 def usual_length(pipeline: Any) -> int:
-    """Tokens of a prompt that a pipeline reads by default where it says so itself (PixArt, Stable Diffusion 3, FLUX)."""
+    """Tokens of a prompt that a pipeline reads by default where it says so itself (PixArt,
+    Stable Diffusion 3, FLUX).
+    """
     parameters = inspect.signature(type(pipeline).encode_prompt).parameters
     return int(parameters["max_sequence_length"].default)
 
 
 def mend_limits(model: Any) -> None:
-    """Give tokenizers that state no length, or more than their text encoder has positions for, the length that it reads, with a warning.
+    """Give tokenizers that state no length, or more than their text encoder has positions for, the
+    length that it reads, with a warning.
 
-    diffusers would fail on them. Raises ModelError where no length is known, or none of a caption is left.
+    diffusers would fail on them. Raises ModelError where no length is known, or none of a caption
+    is left.
     """
     for part, encoder in model.encoders:
         tokenizer = getattr(model.pipeline, part, None)
@@ -146,5 +164,6 @@ def mend_limits(model: Any) -> None:
                 model.pipeline.tokenizer_max_length = limit
             said = "no model_max_length" if stated >= ENDLESS else f"model_max_length {stated}"
             model.tell(
-                f"{part} says {said}, and {encoder} reads {limit} tokens: {limit} is taken (pipeline.{part}.model_max_length)"
+                f"{part} says {said}, and {encoder} reads {limit} tokens: {limit} is taken"
+                f" (pipeline.{part}.model_max_length)"
             )

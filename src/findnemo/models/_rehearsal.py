@@ -1,4 +1,6 @@
-"""A model is asked everything once, on a small latent, before any work: what it cannot answer is said in words."""
+"""A model is asked everything once, on a small latent, before any work: what it cannot
+answer is said in words.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,10 @@ def rehearse(model: Model) -> None:
 def _tried(
     model: Model, what: str, parts: list[str], question: Callable[..., Any], *args: Any
 ) -> Any:
-    """The answer; None where findnemo refuses it, or the device has no room. Random numbers are drawn as if nothing had been asked."""
+    """The answer; None where findnemo refuses it, or the device has no room.
+
+    Random numbers are drawn as if nothing had been asked.
+    """
     with torch.random.fork_rng(devices=[]):
         try:
             return question(*args)
@@ -51,8 +56,9 @@ def _tried(
             if isinstance(error, RuntimeError) and out_of_memory(error):
                 return None
             raise ModelError(
-                f"this {type(model.pipeline).__name__} cannot {what} ({type(error).__name__}: {first_line(error)}), with {_described(model, parts)}: "
-                "give parts of one model, with one dtype and on one device, as the checkpoint was published"
+                f"this {type(model.pipeline).__name__} cannot {what} ({type(error).__name__}:"
+                f" {first_line(error)}), with {_described(model, parts)}: give parts of one model,"
+                " with one dtype and on one device, as the checkpoint was published"
             ) from error
 
 

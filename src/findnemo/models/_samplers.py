@@ -1,4 +1,7 @@
-"""Samplers: how finished images are denoised. By default as the checkpoint has it; the paper's images are made with DDIM."""
+"""Samplers: how finished images are denoised.
+
+By default as the checkpoint has it; the paper's images are made with DDIM.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ _FIXED: dict[str, dict[str, Any]] = {"PNDMScheduler": {"skip_prk_steps": True}}
 
 
 def explicit(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A scheduler's settings, those included that nobody set: diffusers would give another scheduler its own defaults for them.
+    """A scheduler's settings, those included that nobody set: diffusers would give another
+    scheduler its own defaults for them.
 
     >>> explicit({"timestep_spacing": "linspace", "_use_default_values": ["timestep_spacing"]})
     {'timestep_spacing': 'linspace'}
@@ -50,10 +54,12 @@ def sampler_name(name: str) -> str:
 
 
 def fitting(scheduler: Any) -> dict[str, str]:
-    """Name -> class of the samplers that can take the place of a pipeline's scheduler; "" stands for its own.
+    """Name -> class of the samplers that can take the place of a pipeline's
+    scheduler; "" stands for its own.
 
-    Flow matching and distilled models (latent consistency) have none but their own: a general sampler would walk another path. Nor does a
-    sampler fit that would drop a setting of the noise schedule, such as zero terminal SNR, without a word.
+    Flow matching and distilled models (latent consistency) have none but their own: a general
+    sampler would walk another path. Nor does a sampler fit that would drop a setting of the noise
+    schedule, such as zero terminal SNR, without a word.
     """
     import diffusers
 
@@ -69,22 +75,27 @@ def fitting(scheduler: Any) -> dict[str, str]:
 
 
 def sampler_class(samplers: Mapping[str, str], name: str | None) -> str:
-    """The class of a sampler, of those that fit a model (`Model.samplers`); None is the checkpoint's own. Raises InputError."""
+    """The class of a sampler, of those that fit a model (`Model.samplers`); None is the
+    checkpoint's own. Raises InputError.
+    """
     wanted = "" if name is None else sampler_name(name)
     if wanted not in samplers:
         raise InputError(
-            f"sampler {name!r} ({SAMPLERS[wanted]}) does not fit the model's {samplers['']}: leave it out, or use one of "
-            f"{', '.join(n for n in samplers if n) or 'none, for it has only its own'}"
+            f"sampler {name!r} ({SAMPLERS[wanted]}) does not fit the model's {samplers['']}: leave"
+            " it out, or use one of"
+            f" {', '.join(n for n in samplers if n) or 'none, for it has only its own'}"
         )
     return samplers[wanted]
 
 
 @contextmanager
 def sampling(model: Any, name: str | None) -> Iterator[None]:
-    """The pipeline with another sampler while the context lasts, made from the configuration of its own; None leaves it as it is.
+    """The pipeline with another sampler while the context lasts, made from the configuration of its
+    own; None leaves it as it is.
 
-    What only the new sampler has is set as latent models need it: nothing is clipped to [-1, 1] that the checkpoint does not clip, and PNDM
-    begins without Runge-Kutta steps. Raises InputError for a sampler that is not known or does not fit (flow matching, distilled models).
+    What only the new sampler has is set as latent models need it: nothing is clipped to [-1, 1]
+    that the checkpoint does not clip, and PNDM begins without Runge-Kutta steps. Raises InputError
+    for a sampler that is not known or does not fit (flow matching, distilled models).
     """
     import diffusers
 
@@ -100,7 +111,8 @@ def sampling(model: Any, name: str | None) -> Iterator[None]:
 
 
 def check_steps(scheduler: Any, steps: int) -> None:
-    """Raises InputError for so many denoising steps as a sampler cannot make: a distilled one has few, Runge-Kutta needs some to begin with.
+    """Raises InputError for so many denoising steps as a sampler cannot make: a distilled one has
+    few, Runge-Kutta needs some to begin with.
 
     Flows make any number.
     """
@@ -110,5 +122,6 @@ def check_steps(scheduler: Any, steps: int) -> None:
         copy.deepcopy(scheduler).set_timesteps(steps)
     except ValueError as error:
         raise InputError(
-            f"a {type(scheduler).__name__} cannot make images in {steps} steps ({first_line(error):.200})"
+            f"a {type(scheduler).__name__} cannot make images in {steps} steps"
+            f" ({first_line(error):.200})"
         ) from error

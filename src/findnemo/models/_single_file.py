@@ -1,7 +1,9 @@
-"""One `.safetensors` file with a whole model in the original layout, as the user interfaces keep them, becomes a pipeline.
+"""One `.safetensors` file with a whole model in the original layout, as the user interfaces keep
+them, becomes a pipeline.
 
-Such a file holds weights only. All else (configurations, tokenizers, scheduler) comes from a diffusers directory or hub id: the
-one that is given, or the usual one of what the keys of the file say it is.
+Such a file holds weights only. All else (configurations, tokenizers, scheduler) comes from a
+diffusers directory or hub id: the one that is given, or the usual one of what the keys of the file
+say it is.
 """
 
 from __future__ import annotations
@@ -35,12 +37,16 @@ HOMES = (None, "diffusers", "transformers", "stable_diffusion", "deepfloyd_if")
 # classes that look for others, by what a file says
 FOREIGN = re.compile(r"Auto[A-Z].*|.*Pipeline.*|Modular.*")
 UNET = "model.diffusion_model."  # how keys of the U-Net begin
-FIRST, LAST = "input_blocks.0.0.weight", "out.2.weight"  # its convolutions
+# its convolutions
+FIRST = "input_blocks.0.0.weight"
+LAST = "out.2.weight"
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A family of checkpoints: its pipeline, the hub id of its usual configuration, how the keys of its text encoder begin."""
+    """A family of checkpoints: its pipeline, the hub id of its usual configuration, how the keys
+    of its text encoder begin.
+    """
 
     pipeline: str
     hub: str
@@ -65,7 +71,10 @@ KINDS = {
 OTHERS = (  # what a key shows a file to be, if it holds no such checkpoint, and the way out
     (
         r"lora|\.hada_w|\.lokr_w",
-        "a LoRA, not a checkpoint: load the pipeline it was made for, load_lora_weights, fuse_lora, and give that",
+        (
+            "a LoRA, not a checkpoint: load the pipeline it was made for, load_lora_weights,"
+            " fuse_lora, and give that"
+        ),
     ),
     (r"^control_model\.|^controlnet_", "a ControlNet, not a checkpoint"),
     (
@@ -78,7 +87,8 @@ OTHERS = (  # what a key shows a file to be, if it holds no such checkpoint, and
 def kind_of(path: Path, tensors: Mapping[str, Entry]) -> str | None:
     """The name in KINDS of a checkpoint, told from its keys; None for one of another architecture.
 
-    Raises InputError for a file that is no checkpoint, ModelError for inpainting and editing variants.
+    Raises InputError for a file that is no checkpoint, ModelError for inpainting and editing
+    variants.
     """
     if UNET + FIRST not in tensors:
         for pattern, what in OTHERS:
@@ -89,14 +99,17 @@ def kind_of(path: Path, tensors: Mapping[str, Entry]) -> str | None:
     gives = tensors[UNET + LAST].shape[0]
     if takes != gives:
         raise ModelError(
-            f"the U-Net of {path} takes {takes} channels and returns {gives}: inpainting and editing variants are not supported"
+            f"the U-Net of {path} takes {takes} channels and returns {gives}: inpainting and"
+            " editing variants are not supported"
         )
     beginnings = ((name, kind.text) for name, kind in KINDS.items())
     return next((n for n, text in beginnings if any(k.startswith(text) for k in tensors)), None)
 
 
 def configuration(path: Path, config: str | None) -> Path:
-    """The directory with everything but the weights of a file: `config`, a directory or hub id, or what fits the file.
+    """The directory with everything but the weights of a file:
+
+    `config`, a directory or hub id, or what fits the file.
 
     Raises InputError if there is none, or if it is one of another architecture.
     """
@@ -105,8 +118,8 @@ def configuration(path: Path, config: str | None) -> Path:
     kind = KINDS[name] if name else None
     if config is None and kind is None:
         raise InputError(
-            f"{path} is no whole {', '.join(KINDS)} checkpoint as far as its keys tell: give config=, a diffusers directory or hub "
-            "id of the same architecture"
+            f"{path} is no whole {', '.join(KINDS)} checkpoint as far as its keys tell: give"
+            " config=, a diffusers directory or hub id of the same architecture"
         )
     if config is None and kind is not None:
         folder = _folder(kind.hub, f"{path.name} is {name}, whose configuration usually comes from")
@@ -115,13 +128,17 @@ def configuration(path: Path, config: str | None) -> Path:
     pipeline = pipeline_class(folder)
     if kind is not None and pipeline != kind.pipeline:
         raise InputError(
-            f"{path.name} is {name}, and the configuration {config} is of a {pipeline}: give one of a {kind.pipeline}"
+            f"{path.name} is {name}, and the configuration {config} is of a {pipeline}: give one of"
+            f" a {kind.pipeline}"
         )
     return folder
 
 
 def pipeline_class(folder: Path) -> str:
-    """The pipeline class that a configuration names. Raises InputError if it names code beside diffusers and transformers."""
+    """The pipeline class that a configuration names.
+
+    Raises InputError if it names code beside diffusers and transformers.
+    """
     return str(_index(folder)["_class_name"])
 
 
@@ -140,7 +157,9 @@ def _index(folder: Path) -> dict[str, Any]:
 
 
 def refuse_code(index: Mapping[str, Any], what: str) -> None:
-    """Raises InputError for parts of a pipeline whose classes are not of diffusers and transformers, or look for others themselves."""
+    """Raises InputError for parts of a pipeline whose classes are not of diffusers and
+    transformers, or look for others themselves.
+    """
     for part, home in index.items():
         if part.startswith("_") or not isinstance(home, list):
             continue
@@ -152,12 +171,14 @@ def refuse_code(index: Mapping[str, Any], what: str) -> None:
             )
         if FOREIGN.fullmatch(home[1] or ""):
             raise InputError(
-                f"{what} has a {home[1]} as its {part}, which would look for other classes: name the class itself"
+                f"{what} has a {home[1]} as its {part}, which would look for other classes: name"
+                " the class itself"
             )
 
 
 def _folder(config: str, what: str) -> Path:
-    """The directory of a configuration, from the hub or its local cache if it is no directory; weights are not asked for.
+    """The directory of a configuration, from the hub or its local cache if it is no directory;
+    weights are not asked for.
 
     `what`: how a message begins that names the hub id which gave nothing.
     """
@@ -175,27 +196,33 @@ def _folder(config: str, what: str) -> Path:
         return Path(snapshot_download(config, allow_patterns=files))
     except (OSError, HFValidationError) as error:
         raise InputError(
-            f"{what} {config}: neither the hub nor its local cache gave it; give config=, a diffusers directory of the same architecture "
-            "(its JSON and tokenizer files are enough)"
+            f"{what} {config}: neither the hub nor its local cache gave it; give config=, a"
+            " diffusers directory of the same architecture (its JSON and tokenizer files are"
+            " enough)"
         ) from error
 
 
 def from_single_file(path: Path, folder: Path, dtype: torch.dtype, usual: bool = False) -> Any:
     """A pipeline of the weights of a file and the configuration in `folder`. Raises ModelError.
 
-    `usual`: the configuration is the usual one of such files and not asked for, so that marks of the file go before it.
+    `usual`: the configuration is the usual one of such files and not asked for, so that marks of
+    the file go before it.
     """
     import diffusers
 
     pipeline_type = getattr(diffusers, pipeline_class(folder))
     if not hasattr(pipeline_type, "from_single_file"):
         raise ModelError(
-            f"{pipeline_type.__name__} cannot be loaded from a single file: give a diffusers directory"
+            f"{pipeline_type.__name__} cannot be loaded from a single file: give a diffusers"
+            " directory"
         )
     takes = inspect.signature(pipeline_type.__init__).parameters
     options = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     options["scheduler"] = _predicting(path, folder, _scheduler(path, folder), usual)
-    lacks = f"{path} lacks weights that the configuration {folder} asks for: give that of the model that the file was made from"
+    lacks = (
+        f"{path} lacks weights that the configuration {folder} asks for: give that of the model"
+        " that the file was made from"
+    )
     try:
         pipeline = pipeline_type.from_single_file(
             str(path),
@@ -230,10 +257,12 @@ def _scheduler(path: Path, folder: Path) -> Any:
 
 
 def _predicting(path: Path, folder: Path, scheduler: Any, usual: bool) -> Any:
-    """The scheduler of a file's configuration, as the file says: where the configuration was not asked for (`usual`) the file is believed.
+    """The scheduler of a file's configuration, as the file says: where the configuration was not
+    asked for (`usual`) the file is believed.
 
-    Raises ModelError where the configuration that was asked for says something else than the file, and where a 2.x file says nothing
-    and its values look like another prediction than that of the usual configuration.
+    Raises ModelError where the configuration that was asked for says something else than the file,
+    and where a 2.x file says nothing and its values look like another prediction than that of the
+    usual configuration.
     """
     tensors, metadata = read_header(path)
     marks = marks_of(path, tensors, metadata)
@@ -247,8 +276,9 @@ def _predicting(path: Path, folder: Path, scheduler: Any, usual: bool) -> Any:
     if not usual:
         name = "predicts" if mark.what == PREDICTION else f"has {mark.what}"
         raise ModelError(
-            f"{mark.where} of {path} says that it {name} {mark.value}, the configuration says {configured} ({folder}): leave config= out "
-            f"to believe the file, or give one whose scheduler says {mark.value}; if the file is wrong, load it as a diffusers directory"
+            f"{mark.where} of {path} says that it {name} {mark.value}, the configuration says"
+            f" {configured} ({folder}): leave config= out to believe the file, or give one whose"
+            f" scheduler says {mark.value}; if the file is wrong, load it as a diffusers directory"
         )
     settings = ", ".join(f"{what} is {value}" for what, value in said.items())
     places = ", ".join(mark.where for mark in marks)
@@ -263,6 +293,8 @@ def _refuse_other_values(path: Path, tensors: Mapping[str, Entry], scheduler: An
     configured = scheduler.config.get(PREDICTION)
     if looks is not None and looks != configured:
         raise ModelError(
-            f"{path} does not say whether it predicts noise or v, and its values look like {looks}, not {configured} as its usual "
-            "configuration says: give config=, stabilityai/stable-diffusion-2-1-base for epsilon, stabilityai/stable-diffusion-2-1 for v"
+            f"{path} does not say whether it predicts noise or v, and its values look like {looks},"
+            f" not {configured} as its usual configuration says: give config=,"
+            " stabilityai/stable-diffusion-2-1-base for epsilon, stabilityai/stable-diffusion-2-1"
+            " for v"
         )

@@ -1,4 +1,6 @@
-"""What else than weights makes a network: its configuration, and what somebody has set in its modules beside it."""
+"""What else than weights makes a network: its configuration, and what somebody has set
+in its modules beside it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-# configuration that says where a model comes from, how it was trained or what else than its output is returned
+# configuration that says where a model comes from, how it was trained or what else than its output
+# is returned
 SILENT = {
     *("name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures"),
     *("model_type", "return_dict", "use_cache", "output_attentions", "output_hidden_states"),
@@ -20,7 +23,8 @@ SILENT = {
     *("dropout", "attention_dropout", "dropout_rate", "classifier_dropout"),
     *("initializer_range", "initializer_factor", "training", "gradient_checkpointing"),
     *("inplace", "name", "p", "fused_projections", "use_slicing", "tokenizer_class"),
-    "vocab_size",  # which the shape of the embedding and the tokenizer tell, and diffusers forgets to put back
+    # which the shape of the embedding and the tokenizer tell, and diffusers forgets to put back
+    "vocab_size",
     "lora_scale",  # left behind by a fused adapter, read by nothing
 }
 SHAPES = {  # attributes of modules that the shapes of their weights tell
@@ -61,8 +65,9 @@ def _usual() -> dict[str, Any]:
 def _by_hand(module: nn.Module, config: Mapping[str, Any]) -> dict[str, Any]:
     """What somebody has set in a module's modules.
 
-    Class.attribute -> what it is now, where that is not what the configuration gives (heads, an activation, FreeU). Class.modules -> how many
-    modules of a class are there, or missing, that should not be.
+    Class.attribute -> what it is now, where that is not what the configuration gives (heads, an
+    activation, FreeU). Class.modules -> how many modules of a class are there, or missing, that
+    should not be.
     """
     public = {name: value for name, value in config.items() if name[0] != "_"}
     kind: Any = type(module)
@@ -88,14 +93,18 @@ Structure = dict[str, tuple[str, dict[str, Any]]]  # path -> class and attribute
 
 @lru_cache(maxsize=16)
 def _configured(kind: Any, config: str) -> Structure | None:
-    """The structure of a module as its configuration gives it, without weights; None where its class cannot be made from that alone."""
+    """The structure of a module as its configuration gives it, without weights; None where its
+    class cannot be made from that alone.
+    """
     values = json.loads(config)
     try:
         with torch.device("meta"):
             if hasattr(kind, "from_config"):
                 return _structure(kind.from_config(values))
             return _structure(kind(kind.config_class.from_dict(values)))
-    except Exception:  # classes of others, quantized models: anything may go wrong, and then their weights and configuration must do
+    # classes of others, quantized models: anything may go wrong, and then their weights and
+    # configuration must do
+    except Exception:
         return None
 
 
@@ -155,7 +164,9 @@ def _walk(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
 
 
 def _processor(module: nn.Module) -> str:
-    """How an attention computes, where that is none of the usual ways, which give the same result; ours give back what was there."""
+    """How an attention computes, where that is none of the usual ways, which give the same
+    result; ours give back what was there.
+    """
     kind = type(getattr(module, "processor", None))
     usual = (
         kind is type(None)

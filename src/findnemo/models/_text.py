@@ -14,11 +14,14 @@ from findnemo.errors import ModelError
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """N prompts as a denoiser is told of them, a row each. What an architecture does not know is None.
+    """N prompts as a denoiser is told of them, a row each.
 
-    `tokens`: embeddings of their tokens, (N, tokens, D). `pooled`: one embedding of each whole prompt, (N, width). `mask`: 1 for a
-    token, 0 for padding, (N, tokens). The other two depend on the call and not on the prompt. `sizes`: of the image, (N, 6).
-    `guidance`: embedding of the scale of a distilled guidance, (N, width).
+    What an architecture does not know is None.
+
+    `tokens`: embeddings of their tokens, (N, tokens, D). `pooled`: one embedding of each whole
+    prompt, (N, width). `mask`: 1 for a token, 0 for padding, (N, tokens). The other two depend on
+    the call and not on the prompt. `sizes`: of the image, (N, 6). `guidance`: embedding of the
+    scale of a distilled guidance, (N, width).
 
     >>> text = Text(torch.zeros(2, 77, 4), pooled=torch.zeros(2, 9))
     >>> len(text), len(text[:1].expand(5)), text.repeat(3).pooled.shape
@@ -73,7 +76,9 @@ class Text:
 
 
 def of_width(pooled: Tensor, width: int) -> Tensor:
-    """Pooled embeddings (N, width). Raises ModelError if they have not the `width` that the denoiser takes.
+    """Pooled embeddings (N, width).
+
+    Raises ModelError if they have not the `width` that the denoiser takes.
 
     >>> of_width(torch.zeros(1, 32), 24)
     Traceback (most recent call last):
@@ -81,7 +86,8 @@ def of_width(pooled: Tensor, width: int) -> Tensor:
     """
     if pooled.shape[-1] != width:
         raise ModelError(
-            f"the text encoders give vectors of [{pooled.shape[-1]}] values beside the embeddings, and the denoiser takes [{width}]: load the "
-            "pipeline again, with the text encoders that its denoiser was trained with"
+            f"the text encoders give vectors of [{pooled.shape[-1]}] values beside the embeddings,"
+            f" and the denoiser takes [{width}]: load the pipeline again, with the text encoders"
+            " that its denoiser was trained with"
         )
     return pooled

@@ -1,6 +1,8 @@
-"""Whether the parts of a pipeline are of one model: widths in their configurations are compared before anything is computed.
+"""Whether the parts of a pipeline are of one model: widths in their configurations are compared
+before anything is computed.
 
-A wrong width does not always stop a network: what is too long is cut, what is too short is filled, and the scores mean nothing.
+A wrong width does not always stop a network: what is too long is cut, what is too short is filled,
+and the scores mean nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ from findnemo.models._base import Model
 
 NUMBERS = 6  # that SDXL is told: original size, crop, target size
 REFINER = 5  # that its refiner is told: original size, crop, aesthetics score
-JOINT, POOLED = "joint_attention_dim", "pooled_projection_dim"  # settings of a transformer
+# settings of a transformer
+JOINT = "joint_attention_dim"
+POOLED = "pooled_projection_dim"
 
 
 class Width(NamedTuple):
@@ -31,8 +35,8 @@ def widths(model: Model) -> Iterator[str]:
     for giver, given, taker, taken in _widths(model):
         if None not in (given, taken) and given != taken:
             yield (
-                f"{giver} is {given}, and {taker} is {taken}: these parts are of different models; give those that the checkpoint was "
-                "published with"
+                f"{giver} is {given}, and {taker} is {taken}: these parts are of different models;"
+                " give those that the checkpoint was published with"
             )
 
 
@@ -74,7 +78,9 @@ def hidden(encoder: Any) -> int | None:
 
 
 def pooled(encoder: Any) -> int:
-    """Width of the one embedding that a text encoder projects of a whole caption; 0 if it projects none."""
+    """Width of the one embedding that a text encoder projects of a whole
+    caption; 0 if it projects none.
+    """
     projects = getattr(encoder, "text_projection", None) is not None
     return int(encoder.config.projection_dim) if projects else 0
 
@@ -105,7 +111,10 @@ def _of_sdxl(config: Any, encoders: list[Any]) -> Iterator[Width]:
     number = config.get("addition_time_embed_dim")
     total = config.get("projection_class_embeddings_input_dim")
     giver = "the pooled embedding of its text_encoder_2"
-    taker = f"what its U-Net takes (projection_class_embeddings_input_dim {total} less {NUMBERS} x addition_time_embed_dim {number})"
+    taker = (
+        f"what its U-Net takes (projection_class_embeddings_input_dim {total} less {NUMBERS} x"
+        f" addition_time_embed_dim {number})"
+    )
     yield Width(giver, pooled(there[-1]), taker, total - NUMBERS * number)
 
 
@@ -117,8 +126,10 @@ def _refiner(model: Model) -> Iterator[str]:
     scored = model.pipeline.config.get("requires_aesthetics_score")
     if scored or width + REFINER * number == total:
         yield (
-            f"its U-Net is that of a refiner, which is told {REFINER} numbers, an aesthetics score among them, where {NUMBERS} belong "
-            f"(projection_class_embeddings_input_dim is {total}, {width} + {REFINER} x {number}): give the base model, which makes images of captions"
+            f"its U-Net is that of a refiner, which is told {REFINER} numbers, an aesthetics score"
+            f" among them, where {NUMBERS} belong (projection_class_embeddings_input_dim is"
+            f" {total}, {width} + {REFINER} x {number}): give the base model, which makes images of"
+            " captions"
         )
 
 

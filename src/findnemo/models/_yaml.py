@@ -1,6 +1,8 @@
-"""The plain part of YAML in which configurations of the original code are written: mappings in mappings, by indentation, and scalars.
+"""The plain part of YAML in which configurations of the original code are written: mappings in
+mappings, by indentation, and scalars.
 
-Lists and scalars over several lines are passed over, JSON is read as well. No YAML library is used: theirs can make objects.
+Lists and scalars over several lines are passed over, JSON is read as well. No YAML library is used:
+theirs can make objects.
 """
 
 from __future__ import annotations
@@ -42,7 +44,10 @@ def read_yaml(text: str) -> dict[str, Any]:
 
 
 def at(config: Any, *names: str) -> Mapping[str, Any]:
-    """The mapping under names, empty where there is none. Raises ValueError where something stands there that is more than a scalar."""
+    """The mapping under names, empty where there is none.
+
+    Raises ValueError where something stands there that is more than a scalar.
+    """
     for name in names:
         config = config.get(name) if isinstance(config, Mapping) else None
         if isinstance(config, str) and config.startswith(tuple(OTHER)):
@@ -51,7 +56,9 @@ def at(config: Any, *names: str) -> Mapping[str, Any]:
 
 
 def _keys(lines: list[str]) -> Iterator[tuple[int, str, str | None]]:
-    """Indentation, key and scalar of lines that have a key; None for a key with nothing after it."""
+    """Indentation, key and scalar of lines that have a key; None for a
+    key with nothing after it.
+    """
     for line in lines:
         key, colon, value = line.partition(":")
         name = key.strip().strip("'\"")

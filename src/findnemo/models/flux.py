@@ -1,4 +1,6 @@
-"""FLUX.1: joint attention over T5 embeddings, then blocks of one stream, flow matching; guidance may be distilled."""
+"""FLUX.1: joint attention over T5 embeddings, then blocks of one stream, flow matching;
+guidance may be distilled.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +15,18 @@ from findnemo.models._modules import unfused
 from findnemo.models._reading import converted
 from findnemo.models._text import Text, of_width
 
-UNGUIDED = 1.0  # the embedded guidance scale at which a distilled model stands for the one without guidance
+# the embedded guidance scale at which a distilled model stands for the one without guidance
+UNGUIDED = 1.0
 
 
 class Flux(JointAttention):
     """Neurons are the outputs of `attn.add_v_proj` in the double blocks.
 
-    The single blocks that follow are excluded: their one `attn.to_v` carries image and text tokens alike, so that a neuron of theirs
-    cannot be switched off for the text alone. Latents are (C, H, W) as elsewhere; they are packed into tokens of 2 x 2 for the transformer
-    only. The dev model is distilled: its guidance scale is an input, and there is no half without the prompt. Images get the scale
-    that is asked for; noise predictions are unguided, which is a scale of 1.
+    The single blocks that follow are excluded: their one `attn.to_v` carries image and text tokens
+    alike, so that a neuron of theirs cannot be switched off for the text alone. Latents are (C, H,
+    W) as elsewhere; they are packed into tokens of 2 x 2 for the transformer only. The dev model is
+    distilled: its guidance scale is an input, and there is no half without the prompt. Images get
+    the scale that is asked for; noise predictions are unguided, which is a scale of 1.
     """
 
     distilled = True
@@ -42,7 +46,9 @@ class Flux(JointAttention):
         return Text(embeds, of_width(pooled, self.pooled_width)).to(self.device, self.dtype)
 
     def velocity(self, latents: Tensor, timestep: float, text: Text) -> Tensor:
-        pipeline, device, dtype = self.pipeline, latents.device, latents.dtype
+        pipeline = self.pipeline
+        device = latents.device
+        dtype = latents.dtype
         count, _, height, width = latents.shape
         unguided = torch.full((count,), UNGUIDED, device=device)
         output = self.denoiser(
@@ -62,7 +68,10 @@ class Flux(JointAttention):
     def sample(
         self, prompts: str | list[str], each: int, seeds: Sequence[int], steps: int, guidance: float
     ) -> Tensor:
-        """Finished latents, (N, C, H, W). `guidance`: the embedded scale; a model without one ignores it."""
+        """Finished latents, (N, C, H, W).
+
+        `guidance`: the embedded scale; a model without one ignores it.
+        """
         tokens = super().sample(prompts, each, seeds, steps, guidance)
         return self._unpacked(tokens, *self.latent_shape[1:])
 

@@ -1,4 +1,6 @@
-"""PixArt-alpha and PixArt-Sigma: a diffusion transformer with cross-attention to T5 embeddings, eps-prediction."""
+"""PixArt-alpha and PixArt-Sigma: a diffusion transformer with cross-attention to T5
+embeddings, eps-prediction.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,10 @@ PROJECTION = re.compile(r"caption_projection|transformer_blocks\.\d+\.attn2\.to_
 class PixArt(DiffusionModel):
     """Neurons are the outputs of `attn2.to_v`, bias included, in all transformer blocks.
 
-    A U-Net's down and mid blocks have no counterpart here: all blocks work at one resolution, so none is left out. Activations are
-    means over all positions that the pipeline passes (120 for alpha, 300 for Sigma), padding included: the published definition. The
-    cross-attention masks the padding.
-    Sources: Chen et al. 2024 (PixArt-alpha), Chen et al. 2024 (PixArt-Sigma).
+    A U-Net's down and mid blocks have no counterpart here: all blocks work at one resolution, so
+    none is left out. Activations are means over all positions that the pipeline passes (120 for
+    alpha, 300 for Sigma), padding included: the published definition. The cross-attention masks the
+    padding. Sources: Chen et al. 2024 (PixArt-alpha), Chen et al. 2024 (PixArt-Sigma).
     """
 
     component = "transformer"
@@ -64,7 +66,9 @@ class PixArt(DiffusionModel):
         return Text(embeds, mask=mask).to(self.device, self.dtype)
 
     def value_inputs(self, text: Text) -> dict[str, Tensor]:
-        """What the value projections see: the embeddings after `caption_projection`, (N, tokens, width)."""
+        """What the value projections see: the embeddings after
+        `caption_projection`, (N, tokens, width).
+        """
         embeds = unfused(text.tokens)
         projection = self.pipeline.transformer.caption_projection
         return dict.fromkeys(
@@ -83,7 +87,9 @@ class PixArt(DiffusionModel):
         return output[:, : latents.shape[1]]  # a learned variance may follow
 
     def _size(self, latents: Tensor) -> dict[str, Any]:
-        """Resolution in pixels and aspect ratio of every latent, which the 1024 model of PixArt-alpha is conditioned on."""
+        """Resolution in pixels and aspect ratio of every latent, which the 1024 model of
+        PixArt-alpha is conditioned on.
+        """
         if not self.denoiser.use_additional_conditions:
             return {"resolution": None, "aspect_ratio": None}
         height, width = (side * self.pipeline.vae_scale_factor for side in latents.shape[2:])
@@ -96,5 +102,6 @@ class PixArt(DiffusionModel):
         out = self.denoiser.out_channels
         if out not in (channels, 2 * channels):
             raise ModelError(
-                f"the transformer takes {channels} channels and returns {out}: findnemo reads noise, alone or with a learned variance"
+                f"the transformer takes {channels} channels and returns {out}: findnemo reads"
+                " noise, alone or with a learned variance"
             )

@@ -1,4 +1,6 @@
-"""Stable Diffusion 1.x and 2.x, Turbo and latent consistency models: a U-Net with cross-attention, eps- or v-prediction."""
+"""Stable Diffusion 1.x and 2.x, Turbo and latent consistency models: a U-Net with
+cross-attention, eps- or v-prediction.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +24,18 @@ PART = re.compile(
 
 
 class StableDiffusion(DiffusionModel):
-    """Neurons are the outputs of `attn2.to_v` in the down blocks and the mid block (Finding NeMo, section 3.1).
+    """Neurons are the outputs of `attn2.to_v` in the down blocks and the mid block
+    (Finding NeMo, section 3.1).
 
-    A U-Net into which guidance was distilled (Luo et al. 2023, latent consistency models) is told its scale beside the prompt: the
-    pipeline's default one, for without guidance such a network was never trained.
+    A U-Net into which guidance was distilled (Luo et al. 2023, latent consistency models) is told
+    its scale beside the prompt: the pipeline's default one, for without guidance such a network was
+    never trained.
     """
 
     changeable = True
     prepared = staticmethod(converted)
-    # channels that the U-Net returns for each of a latent: eps, and beside it a variance where that is learned
+    # channels that the U-Net returns for each of a latent: eps, and beside it a variance where that
+    # is learned
     variances = 1
 
     def is_value_layer(self, name: str, module: nn.Module) -> bool:
@@ -77,7 +82,9 @@ class StableDiffusion(DiffusionModel):
         return {name: self.projected(tokens) for name, tokens in super().value_inputs(text).items()}
 
     def projected(self, tokens: Tensor) -> Tensor:
-        """Embeddings as the cross-attentions see them: some U-Nets (DeepFloyd IF, Kolors) project them first."""
+        """Embeddings as the cross-attentions see them: some U-Nets (DeepFloyd IF,
+        Kolors) project them first.
+        """
         unet: Any = self.denoiser
         if unet.config.encoder_hid_dim_type != "text_proj":
             return tokens
@@ -91,7 +98,8 @@ class StableDiffusion(DiffusionModel):
             return super().timesteps(steps)
         if steps > own:
             raise InputError(
-                f"{type(scheduler).__name__} has a schedule of {own} steps, {steps} are too many: use {own} or fewer"
+                f"{type(scheduler).__name__} has a schedule of {own} steps, {steps} are too many:"
+                f" use {own} or fewer"
             )
         scheduler = type(scheduler).from_config(scheduler.config)
         scheduler.set_timesteps(steps)
@@ -113,7 +121,9 @@ class StableDiffusion(DiffusionModel):
         return self.text_from(embeds, others).to(self.device, self.dtype)
 
     def text_from(self, embeds: Tensor, others: Sequence[Tensor]) -> Text:
-        """Prompts as the denoiser is told of them, from what the pipeline's `encode_prompt` gives: token embeddings and the rest."""
+        """Prompts as the denoiser is told of them, from what the pipeline's `encode_prompt`
+        gives: token embeddings and the rest.
+        """
         width = self.pipeline.unet.config.time_cond_proj_dim
         if width is None:
             return Text(embeds)
@@ -138,7 +148,8 @@ class StableDiffusion(DiffusionModel):
     def regression(
         self, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Text
     ) -> tuple[Tensor, Tensor]:
-        x, eps = exact(clean), exact(noise)
+        x = exact(clean)
+        eps = exact(noise)
         a = self.alphas.to(x)[timesteps][:, None, None, None]
         noisy = a.sqrt() * x + (1 - a).sqrt() * eps
         target = eps if self.prediction == "epsilon" else a.sqrt() * eps - (1 - a).sqrt() * x
@@ -151,8 +162,9 @@ class StableDiffusion(DiffusionModel):
     def _check_prompt_suffices(self) -> None:
         if self.pipeline.unet.config.encoder_hid_dim_type == "ip_image_proj":
             raise ModelError(
-                "the pipeline has an IP-Adapter loaded, whose U-Net wants an image beside every prompt: call "
-                "pipeline.unload_ip_adapter() first (what is found holds with it too, and deactivate works around its calls)"
+                "the pipeline has an IP-Adapter loaded, whose U-Net wants an image beside every"
+                " prompt: call pipeline.unload_ip_adapter() first (what is found holds with it too,"
+                " and deactivate works around its calls)"
             )
 
     def check_editable(self) -> None:
@@ -160,6 +172,6 @@ class StableDiffusion(DiffusionModel):
         config = self.pipeline.unet.config
         if config.out_channels != self.variances * config.in_channels:
             raise ModelError(
-                f"the U-Net takes {config.in_channels} channels and returns {config.out_channels}: inpainting and editing variants are not "
-                "supported"
+                f"the U-Net takes {config.in_channels} channels and returns {config.out_channels}:"
+                " inpainting and editing variants are not supported"
             )

@@ -1,4 +1,6 @@
-"""Stable Diffusion XL: two text encoders, whose pooled embedding and the image's sizes go into the U-Net beside the tokens."""
+"""Stable Diffusion XL: two text encoders, whose pooled embedding and the image's sizes go into
+the U-Net beside the tokens.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,12 @@ from findnemo.models.stable_diffusion import StableDiffusion
 
 
 class StableDiffusionXL(StableDiffusion):
-    """Neurons are the outputs of `attn2.to_v` of every transformer block in the down blocks and the mid block: 34 layers in SDXL base.
+    """Neurons are the outputs of `attn2.to_v` of every transformer block in the down blocks and the
+    mid block: 34 layers in SDXL base.
 
-    The U-Net is told the pooled embedding of the second text encoder, and the six sizes (original, crop, target; height before width) that
-    the pipeline makes by default. Sources: Podell et al. 2023, section 2.2; diffusers' StableDiffusionXLPipeline.
+    The U-Net is told the pooled embedding of the second text encoder, and the six sizes (original,
+    crop, target; height before width) that the pipeline makes by default. Sources: Podell et al.
+    2023, section 2.2; diffusers' StableDiffusionXLPipeline.
     """
 
     encoders = (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2"))
@@ -72,7 +76,9 @@ class StableDiffusionXL(StableDiffusion):
 
 
 def _normal(vae: Any, latents: Tensor) -> Any:
-    """Mean and deviation, both (1, C, 1, 1), of an autoencoder that normalises its latents channel by channel; (None, None) for others."""
+    """Mean and deviation, both (1, C, 1, 1), of an autoencoder that normalises its latents
+    channel by channel; (None, None) for others.
+    """
     values = [vae.config.get("latents_mean"), vae.config.get("latents_std")]
     if None in values:
         return None, None
@@ -81,7 +87,9 @@ def _normal(vae: Any, latents: Tensor) -> Any:
 
 @contextmanager
 def _wide(vae: Any) -> Iterator[None]:
-    """An autoencoder for which half precision is too narrow in float32, while the context lasts; others as they are."""
+    """An autoencoder for which half precision is too narrow in float32, while the context
+    lasts; others as they are.
+    """
     if vae.dtype != torch.float16 or not vae.config.get("force_upcast"):
         yield
         return

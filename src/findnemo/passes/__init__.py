@@ -1,6 +1,8 @@
-"""Passes of the denoiser: noise differences of a prompt, whole denoising runs, passes that are watched, reused or compiled.
+"""Passes of the denoiser: noise differences of a prompt, whole denoising runs, passes that are
+watched, reused or compiled.
 
-May be imported: the names below and the modules here. May import: edits, models and what lies under them.
+May be imported: the names below and the modules here. May import: edits, models and what lies under
+them.
 """
 
 from findnemo.passes.deltas import Probe, Rows, group_size, score

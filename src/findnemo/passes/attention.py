@@ -1,4 +1,6 @@
-"""Cross-attention probabilities while the model runs as usual: where the image looks in the prompt."""
+"""Cross-attention probabilities while the model runs as usual: where the
+image looks in the prompt.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from findnemo.errors import EditError, ModelError
 from findnemo.models import Model
 from findnemo.passes.conditioning import Call, following
 
-# processors that compute plain attention, each in its own way; one that adds to it would be lost while another stands in for it
+# processors that compute plain attention, each in its own way; one that adds to it would be lost
+# while another stands in for it
 PLAIN = ("AttnProcessor", "AttnProcessor2_0", "SlicedAttnProcessor", "XFormersAttnProcessor")
 
 Seen = Callable[[str, int, Tensor], None]
@@ -20,13 +23,17 @@ Seen = Callable[[str, int, Tensor], None]
 
 @contextmanager
 def recorded(model: Model, seen: Seen) -> Iterator[Call]:
-    """Hand the attention probabilities of every pass to `seen(layer, step, probabilities)` while the context lasts.
+    """Hand the attention probabilities of every pass to `seen(layer, step, probabilities)`
+    while the context lasts.
 
-    `probabilities`: (images, queries, tokens), float32, averaged over heads, each row of tokens summing to one; of the conditional rows
-    only. Queries are the positions of the layer's map, row by row. `step` counts the passes since the pipeline was called, from 0; see
-    `conditioning.following`, and encode prompts for passes of your own before you enter. The projections are called as ever, so edits
-    stay in force, and what the model gives is the same but for rounding. On leaving, also by an exception, the model is what it was.
-    Raises ModelError for a model without known cross-attention, EditError where a custom processor does more than plain attention.
+    `probabilities`: (images, queries, tokens), float32, averaged over heads, each row of tokens
+    summing to one; of the conditional rows only. Queries are the positions of the layer's map, row
+    by row. `step` counts the passes since the pipeline was called, from 0; see
+    `conditioning.following`, and encode prompts for passes of your own before you enter. The
+    projections are called as ever, so edits stay in force, and what the model gives is the same but
+    for rounding. On leaving, also by an exception, the model is what it was. Raises ModelError for
+    a model without known cross-attention, EditError where a custom processor does more than plain
+    attention.
 
         >>> import findnemo
         >>> model, seen = findnemo.load("demo"), {}
@@ -53,7 +60,8 @@ def _layers(model: Model) -> dict[str, Any]:
     layers: dict[str, Any] = model.cross_attentions
     if not layers:
         raise ModelError(
-            f"no cross-attention is known in {type(model.denoiser).__name__}: its attention cannot be recorded; use the detector ssim"
+            f"no cross-attention is known in {type(model.denoiser).__name__}: its attention cannot"
+            " be recorded; use the detector ssim"
         )
     for name, layer in layers.items():
         kind = type(layer.processor).__name__
@@ -64,13 +72,16 @@ def _layers(model: Model) -> dict[str, Any]:
                 else f"uses {kind}, which recording would put out of action"
             )
             raise EditError(
-                f"{name} {what}: leave that context first, or restore set_attn_processor(AttnProcessor2_0())"
+                f"{name} {what}: leave that context first, or restore"
+                " set_attn_processor(AttnProcessor2_0())"
             )
     return layers
 
 
 def _telling(layer: Any, name: str, call: Call, seen: Seen) -> Callable[..., Tensor]:
-    """`get_attention_scores` of a layer that shows its result (images * heads, queries, tokens) before it returns it."""
+    """`get_attention_scores` of a layer that shows its result (images * heads, queries,
+    tokens) before it returns it.
+    """
     plain = layer.get_attention_scores
 
     def scores(query: Tensor, key: Tensor, attention_mask: Tensor | None = None) -> Tensor:

@@ -1,4 +1,6 @@
-"""Which rows of the denoiser's batch carry the prompt, and at which step, while a pipeline is called as usual."""
+"""Which rows of the denoiser's batch carry the prompt, and at which step, while a
+pipeline is called as usual.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,13 @@ Encoded = Callable[..., Any]
 
 
 class Call:
-    """The pipeline call under way. `step`: passes of the denoiser since it began, from 0. `rows(batch)`: the conditional rows.
+    """The pipeline call under way.
 
-    With guidance a pass sees two halves, without the prompt and with it; methods that change what the prompt does touch the second alone,
-    whatever the number of prompts and of images per prompt. Outside a pipeline call all rows are conditional.
+    `step`: passes of the denoiser since it began, from 0. `rows(batch)`: the conditional rows.
+
+    With guidance a pass sees two halves, without the prompt and with it; methods that change what
+    the prompt does touch the second alone, whatever the number of prompts and of images per prompt.
+    Outside a pipeline call all rows are conditional.
     """
 
     def __init__(self) -> None:
@@ -31,7 +36,9 @@ class Call:
         self.following = True
 
     def rows(self, batch: int) -> slice:
-        """The conditional rows of a batch of the denoiser: its last ones, as every diffusers pipeline lays it out."""
+        """The conditional rows of a batch of the denoiser: its last ones, as every
+        diffusers pipeline lays it out.
+        """
         return slice(0 if self.count is None or self.count > batch else batch - self.count, batch)
 
     @contextmanager
@@ -45,13 +52,14 @@ class Call:
 
 
 def check_changeable(model: Model) -> None:
-    """Refuse a pipeline in which more tells of the prompt than `Model.conditions` knows of: masks or further text encoders would go on
-    saying what the prompt was. Raises ModelError.
+    """Refuse a pipeline in which more tells of the prompt than `Model.conditions` knows of: masks
+    or further text encoders would go on saying what the prompt was. Raises ModelError.
     """
     if not model.changeable:
         raise ModelError(
-            f"a {type(model.pipeline).__name__} knows its prompt by more than one embedding, so it cannot be changed within a call: use methods that "
-            "leave the prompt alone (neurons, wanda, conceptprune)"
+            f"a {type(model.pipeline).__name__} knows its prompt by more than one embedding, so it"
+            " cannot be changed within a call: use methods that leave the prompt alone (neurons,"
+            " wanda, conceptprune)"
         )
 
 
@@ -59,8 +67,9 @@ def check_changeable(model: Model) -> None:
 def following(model: Model, change: Callable[[Encoded], Encoded] | None = None) -> Iterator[Call]:
     """Follow the pipeline's calls while the context lasts; the pipeline is used as usual.
 
-    `change` wraps the pipeline's `encode_prompt`, called with all arguments by name, for methods that change the prompt; see
-    `check_changeable` for which models that works with. On leaving, also by an exception, the pipeline is what it was.
+    `change` wraps the pipeline's `encode_prompt`, called with all arguments by name, for methods
+    that change the prompt; see `check_changeable` for which models that works with. On leaving,
+    also by an exception, the pipeline is what it was.
 
         >>> import findnemo
         >>> model = findnemo.load("demo")
@@ -74,7 +83,8 @@ def following(model: Model, change: Callable[[Encoded], Encoded] | None = None) 
     """
     if change is not None:
         check_changeable(model)
-    call, pipeline = Call(), model.pipeline
+    call = Call()
+    pipeline = model.pipeline
     plain = pipeline.encode_prompt
     encode = change(plain) if change is not None else plain
 
@@ -82,7 +92,8 @@ def following(model: Model, change: Callable[[Encoded], Encoded] | None = None) 
     def encode_prompt(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
         embeds, *rest = encode(**_named(plain, args, kwargs))
         guided = bool(rest) and rest[0] is not None
-        call.count, call.step = len(embeds) if guided else None, -1
+        call.count = len(embeds) if guided else None
+        call.step = -1
         return (embeds, *rest)
 
     def count(module: nn.Module, args: Any) -> None:
@@ -90,7 +101,8 @@ def following(model: Model, change: Callable[[Encoded], Encoded] | None = None) 
 
     def ended(module: nn.Module, args: Any, output: Any) -> None:
         if call.following and call.step + 1 >= len(pipeline.scheduler.timesteps):
-            call.count, call.step = None, -1
+            call.count = None
+            call.step = -1
 
     handles = [
         model.denoiser.register_forward_pre_hook(count),

@@ -1,4 +1,6 @@
-"""Noise differences of a prompt, the raw material of scores and searches (Finding NeMo, Algorithm 1)."""
+"""Noise differences of a prompt, the raw material of scores and searches
+(Finding NeMo, Algorithm 1).
+"""
 
 from __future__ import annotations
 
@@ -27,14 +29,17 @@ Predict = Callable[[Tensor, int, Text], Tensor]
 
 
 class Rows:
-    """Initial latents under one model, each with the text of its prompt. Every noise difference is one U-Net pass.
+    """Initial latents under one model, each with the text of its prompt.
 
-    `rows`: (prompt, sample number) of every latent. `text`: the prompts encoded, one row a latent, or a single one for all.
-    `reuse`: keep what the first pass computes before each value layer, and compute later passes from the first edited layer on.
-    That is for many passes under one model that changes in nothing else.
+    Every noise difference is one U-Net pass.
 
-    A row for which the model gives NaN has deltas of NaN. One whose difference has no content is infinite (`scores.fault`). The
-    others are what they would be without it.
+    `rows`: (prompt, sample number) of every latent. `text`: the prompts encoded, one row a latent,
+    or a single one for all. `reuse`: keep what the first pass computes before each value layer, and
+    compute later passes from the first edited layer on. That is for many passes under one model
+    that changes in nothing else.
+
+    A row for which the model gives NaN has deltas of NaN. One whose difference has no content is
+    infinite (`scores.fault`). The others are what they would be without it.
     """
 
     def __init__(
@@ -50,7 +55,8 @@ class Rows:
             require_caption(prompt)
         if settings.guidance is not None and model.distilled:
             raise ModelError(
-                f"a {type(model.pipeline).__name__} has guidance built in: noise differences with guidance are not defined, leave it out"
+                f"a {type(model.pipeline).__name__} has guidance built in: noise differences with"
+                " guidance are not defined, leave it out"
             )
         self.model = model
         self.settings = settings
@@ -69,7 +75,8 @@ class Rows:
 
     @torch.no_grad()
     def deltas(self, neurons: NeuronSet = EMPTY, keep: Sequence[int] | None = None) -> Tensor:
-        """Scaled noise differences (N, C, H, W) with `neurons` deactivated; `keep` picks positions among the rows.
+        """Scaled noise differences (N, C, H, W) with `neurons` deactivated; `keep` picks
+        positions among the rows.
 
         delta = eps(x_T, T, y) - x_T, min-max scaled to [0, 1].
         """
@@ -81,8 +88,9 @@ class Rows:
     ) -> Tensor:
         """Scaled noise differences with the outputs of value layers multiplied by `scales`.
 
-        `scales`: layer -> (1, width), or (N, width), one mask for each of `keep`. `untouched`: so many of the first rows, in their
-        order, are known to be scaled by 1: what they leave behind may be reused.
+        `scales`: layer -> (1, width), or (N, width), one mask for each of `keep`. `untouched`: so
+        many of the first rows, in their order, are known to be scaled by 1: what they leave behind
+        may be reused.
         """
 
         def part(rows: slice) -> Tensor:
@@ -97,8 +105,8 @@ class Rows:
     ) -> Tensor:
         """Same-seed similarity with each set switched off, (sets, rows), in one batch.
 
-        `untouched`: deltas of all rows. `keep`: positions of the rows that are asked. `together`: so many in a row are compared together,
-        where a similarity depends on that (MS-SSIM).
+        `untouched`: deltas of all rows. `keep`: positions of the rows that are asked. `together`:
+        so many in a row are compared together, where a similarity depends on that (MS-SSIM).
         """
         scales = {
             name: scale.repeat_interleave(len(keep), 0)
@@ -153,8 +161,9 @@ class Rows:
 class Probe(Rows):
     """The samples of one prompt under one model: what scores and searches ask.
 
-    `samples`: sample numbers of the initial latents (default 0 .. settings.samples - 1). `text`: the prompt encoded, one row, if known.
-    Raises NumericalError where the model gives NaN, and where a noise difference is the same everywhere.
+    `samples`: sample numbers of the initial latents (default 0 .. settings.samples - 1). `text`:
+    the prompt encoded, one row, if known. Raises NumericalError where the model gives NaN, and
+    where a noise difference is the same everywhere.
 
     >>> import findnemo
     >>> probe = Probe(findnemo.load("demo"), "a red star", samples=[0, 1])
@@ -174,7 +183,8 @@ class Probe(Rows):
         numbers = tuple(range(settings.samples) if samples is None else samples)
         if len(set(numbers)) < len(numbers):
             raise InputError(
-                f"sample numbers {numbers!r:.60} name a sample twice, which is like itself: give different ones"
+                f"sample numbers {numbers!r:.60} name a sample twice, which is like itself: give"
+                " different ones"
             )
         require_caption(prompt)
         self.prompt = prompt
@@ -183,7 +193,8 @@ class Probe(Rows):
 
     @torch.no_grad()
     def first_deltas(self, guess: NeuronSet) -> tuple[Tensor, Tensor]:
-        """Deltas of all samples untouched (N, C, H, W), and of the first one with `guess` deactivated (1, C, H, W).
+        """Deltas of all samples untouched (N, C, H, W), and of the first one with `guess`
+        deactivated (1, C, H, W).
 
         In one pass: a first guess costs a latent, but no call of its own.
         """
@@ -193,7 +204,9 @@ class Probe(Rows):
         return both[:count], both[count:]
 
     def score(self, neurons: NeuronSet = EMPTY) -> float:
-        """Memorization score: the largest pairwise similarity of the deltas, or their mean, as the settings say."""
+        """Memorization score: the largest pairwise similarity of the deltas, or their
+        mean, as the settings say.
+        """
         return memorization_score(
             self.deltas(neurons), self.settings.similarity, self.settings.pairs
         )
@@ -206,7 +219,8 @@ class Probe(Rows):
 
 
 def group_size(model: Model) -> int:
-    """How many captions share passes in detection and calibration: 32 for small latents, 4 for 64 x 64, where a pass is arithmetic and not calls.
+    """How many captions share passes in detection and calibration: 32 for small latents, 4 for 64 x
+    64, where a pass is arithmetic and not calls.
 
     A process that is killed loses one such group at most.
     """
@@ -221,10 +235,11 @@ def score(
     settings: Settings = PAPER,
     samples: Sequence[int] | None = None,
 ) -> float:
-    """The memorization score of a prompt: largest pairwise SSIM of its noise differences over the seeds, in [-1, 1].
+    """The memorization score of a prompt: largest pairwise SSIM of its noise differences
+    over the seeds, in [-1, 1].
 
-    `neurons`: switched off meanwhile. `samples`: other sample numbers than 0 .. 9, for a check on fresh seeds.
-    Source: Finding NeMo, section 3.2.
+    `neurons`: switched off meanwhile. `samples`: other sample numbers than 0 .. 9, for a check on
+    fresh seeds. Source: Finding NeMo, section 3.2.
 
         >>> import findnemo
         >>> model = findnemo.load("demo")

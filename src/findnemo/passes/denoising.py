@@ -1,4 +1,6 @@
-"""Denoising by DDIM with value neurons scaled: a few large steps show most of what the finished picture will be."""
+"""Denoising by DDIM with value neurons scaled: a few large steps show most of what the
+finished picture will be.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,11 @@ BATCH = 8  # latents denoised at once, until memory says otherwise
 
 @dataclass(frozen=True)
 class Path:
-    """What denoising went through. `latents`: x_t before every step, each (N, C, H, W); `timesteps`; `image`: x_0 at the end, float32."""
+    """What denoising went through.
+
+    `latents`: x_t before every step, each (N, C, H, W); `timesteps`; `image`: x_0 at the end,
+    float32.
+    """
 
     latents: tuple[Tensor, ...]
     timesteps: tuple[float, ...]
@@ -28,9 +34,12 @@ class Path:
 
 
 class Denoising:
-    """Denoising of one caption, each of its samples from its own initial latents, deterministically (DDIM, Song et al. 2021; flows: Euler).
+    """Denoising of one caption, each of its samples from its own initial latents, deterministically
+    (DDIM, Song et al. 2021; flows: Euler).
 
-    `guidance`: scale of classifier-free guidance (Ho and Salimans 2022); 1 or less, or a model into which guidance was distilled: none."""
+    `guidance`: scale of classifier-free guidance (Ho and Salimans 2022); 1 or less, or a model into
+    which guidance was distilled: none.
+    """
 
     def __init__(self, model: Model, prompt: str, samples: int, guidance: float, seed: int = 0):
         self.model = model
@@ -45,9 +54,12 @@ class Denoising:
     def run(
         self, samples: Sequence[int], steps: int, scales: Mapping[str, Tensor] | None = None
     ) -> Path:
-        """Denoise samples, by their numbers, in so many steps. `scales`: value layer -> (1, width), factors of its outputs.
+        """Denoise samples, by their numbers, in so many steps.
 
-        Raises NumericalError if the model gives NaN: a picture of it is like no other, and would pass for one without a copy.
+        `scales`: value layer -> (1, width), factors of its outputs.
+
+        Raises NumericalError if the model gives NaN: a picture of it is like no other, and would
+        pass for one without a copy.
         """
         timesteps = self.model.timesteps(steps)
         parts = self._batches(
@@ -57,14 +69,16 @@ class Denoising:
         image = torch.cat([image for _, image in parts])
         if not image.isfinite().all():
             raise NumericalError(
-                f"the model gave NaN or infinity where {self.prompt!r:.100} was denoised in {steps} steps"
+                f"the model gave NaN or infinity where {self.prompt!r:.100} was denoised in {steps}"
+                " steps"
             )
         return Path(states, tuple(timesteps), image)
 
     def _run(
         self, samples: Sequence[int], timesteps: Sequence[float], scales: Mapping[str, Tensor]
     ) -> tuple[list[Tensor], Tensor]:
-        latents, states = self.noise[list(samples)], []
+        latents = self.noise[list(samples)]
+        states = []
         image = latents.float()
         for timestep, following in zip(timesteps, [*timesteps[1:], None], strict=True):
             states.append(latents)
@@ -82,7 +96,8 @@ class Denoising:
     def image(self, latents: Tensor, timestep: float, scales: Mapping[str, Tensor]) -> Tensor:
         """Guided x0_hat, (N, C, H, W), float32; differentiable in `scales`."""
         count = len(latents)
-        text, both = self.text.expand(count), latents
+        text = self.text.expand(count)
+        both = latents
         if self.empty is not None:
             text = Text.cat([self.empty.expand(count), text])
             both = torch.cat([latents, latents])
@@ -101,7 +116,9 @@ class Denoising:
         scales: Mapping[str, Tensor],
         value: Callable[[Tensor, slice], Tensor],
     ) -> dict[str, Tensor]:
-        """Gradient with respect to `scales` (layer -> (1, width)) of the sum of `value(x0_hat, rows)` over the latents: layer -> (width,)."""
+        """Gradient with respect to `scales` (layer -> (1, width)) of the sum of `value(x0_hat,
+        rows)` over the latents: layer -> (width,).
+        """
 
         def part(rows: slice) -> list[Tensor]:
             with torch.enable_grad():
@@ -121,7 +138,9 @@ class Denoising:
 
 
 def likeness(one: Tensor, other: Tensor) -> Tensor:
-    """Cosine of latents (N, C, H, W) and (M, C, H, W) after each channel's mean was taken off: (N, M), 1 for the same picture.
+    """Cosine of latents (N, C, H, W) and (M, C, H, W) after each channel's mean was taken off:
+
+    (N, M), 1 for the same picture.
 
     >>> latents = torch.arange(8.0).view(1, 2, 2, 2)
     >>> likeness(latents, torch.cat([3 * latents + 1, -latents])).round(decimals=4).tolist()

@@ -1,7 +1,8 @@
 """A compiled denoiser whose masks are tensor inputs, so that an edit can never be left out.
 
-Compiling a model and hooking it afterwards does nothing, without a word: the hooks are not in the graph. Here every value layer is
-multiplied by a mask in the graph itself, and every size of batch is checked against the plain model once, before its first result counts.
+Compiling a model and hooking it afterwards does nothing, without a word: the hooks are not in the
+graph. Here every value layer is multiplied by a mask in the graph itself, and every size of batch
+is checked against the plain model once, before its first result counts.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ TOLERANCE = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}  # 
 
 
 def compiled(model: Model, **options: Any) -> Model:
-    """The same model with passes compiled by `torch.compile`, for detection, scores and searches on a GPU.
+    """The same model with passes compiled by `torch.compile`, for detection,
+    scores and searches on a GPU.
 
-    `options` go to `torch.compile`; `mode="reduce-overhead"` records CUDA graphs. Gradients and images are computed as before, and
-    what is computed before an edited layer is not reused. Batches are filled up to powers of two, each of which is compiled when it
-    is first met (a minute or more). Results are those of the plain model but for rounding. Raises EditError at a batch size for which a
-    compiled pass and a plain one differ.
+    `options` go to `torch.compile`; `mode="reduce-overhead"` records CUDA graphs. Gradients and
+    images are computed as before, and what is computed before an edited layer is not reused.
+    Batches are filled up to powers of two, each of which is compiled when it is first met (a minute
+    or more). Results are those of the plain model but for rounding. Raises EditError at a batch
+    size for which a compiled pass and a plain one differ.
 
         fast = findnemo.compiled(findnemo.load("CompVis/stable-diffusion-v1-4"), mode="reduce-overhead")
         findnemo.localize(fast, "a caption", calibration)
@@ -41,7 +44,8 @@ class Engine:
     """Noise predictions of a model through one compiled function of latents, text and masks."""
 
     def __init__(self, model: Model, options: Mapping[str, Any]):
-        self.model, self._widths = model, model.widths("all")
+        self.model = model
+        self._widths = model.widths("all")
         self._masks: dict[str, Tensor] = {}
         self._run = torch.compile(self._masked, dynamic=False, **options)
         self._checked: set[int] = set()
@@ -51,7 +55,9 @@ class Engine:
     def predict(
         self, latents: Tensor, timestep: int, text: Text, scales: Mapping[str, Tensor]
     ) -> Tensor:
-        """eps(x_t, t, y), (N, C, H, W), with the outputs of value layers multiplied by `scales`: layer -> (1 or N, width)."""
+        """eps(x_t, t, y), (N, C, H, W), with the outputs of value layers multiplied by `scales`:
+        layer -> (1 or N, width).
+        """
         count = len(latents)
         size = 1 << (count - 1).bit_length()
         masks = {
@@ -66,7 +72,8 @@ class Engine:
         if (
             layers := list(self.model.layers_of("all").values())
         ) != self._layers:  # a LoRA was loaded, the denoiser exchanged
-            self._layers, self._checked = layers, set()
+            self._layers = layers
+            self._checked = set()
         with self.model.steady():
             if size not in self._checked:
                 self._check(latents, timestep, text)
@@ -82,7 +89,9 @@ class Engine:
     def _hooked(
         self, latents: Tensor, timestep: int, text: Text, masks: dict[str, Tensor]
     ) -> Tensor:
-        """The hooks are there whenever it runs: for the compiler to see, and for itself where it falls back to plain Python."""
+        """The hooks are there whenever it runs: for the compiler to see, and for itself where it
+        falls back to plain Python.
+        """
         with ExitStack() as stack:
             for name, layer in self.model.layers_of("all").items():
                 stack.callback(layer.register_forward_hook(self._hook(name)).remove)
@@ -107,8 +116,8 @@ class Engine:
         gap = (self._hooked(latents, timestep, text, masks).float() - plain).abs().max()
         if not gap <= TOLERANCE[latents.dtype] * plain.abs().max():
             raise EditError(
-                f"the compiled model and the plain one differ by {float(gap):.2g} for {len(latents)} latents under the same edit: "
-                "use the model without compiling it"
+                f"the compiled model and the plain one differ by {float(gap):.2g} for"
+                f" {len(latents)} latents under the same edit: use the model without compiling it"
             )
         self._checked.add(len(latents))
 

@@ -14,10 +14,14 @@ GRADIENT_SCALE = 1024.0  # keeps small gradients from vanishing in half precisio
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """No gradients for weights: only masks are asked for. Raises EditError for weights that were made where none can be taken."""
+    """No gradients for weights: only masks are asked for.
+
+    Raises EditError for weights that were made where none can be taken.
+    """
     if any(p.is_inference() for p in module.parameters()):
         raise EditError(
-            f"the weights of {type(module).__name__} were made under torch.inference_mode, so no gradient goes through them: load the model outside of it"
+            f"the weights of {type(module).__name__} were made under torch.inference_mode, so no"
+            " gradient goes through them: load the model outside of it"
         )
     trained = [p for p in module.parameters() if p.requires_grad]
     for p in trained:

@@ -1,4 +1,6 @@
-"""Reuse within one prompt: for fixed latents and text, what a U-Net computes before the first edited layer never changes."""
+"""Reuse within one prompt: for fixed latents and text, what a U-Net computes before the first
+edited layer never changes.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,12 @@ from findnemo.models import Model
 
 @dataclass
 class Reuse:
-    """What one unedited pass of a denoiser left behind, to be given back in later passes over the same latents and text.
+    """What one unedited pass of a denoiser left behind, to be given back in later passes over
+    the same latents and text.
 
-    `outputs`: part -> its output for all samples. `after`: part -> how many value layers had run when it was done: it may be given
-    back whenever the first edited layer comes later. `text`: projection of the prompt -> its output for one sample; the same for all.
+    `outputs`: part -> its output for all samples. `after`: part -> how many value layers had run
+    when it was done: it may be given back whenever the first edited layer comes later. `text`:
+    projection of the prompt -> its output for one sample; the same for all.
 
         reuse = Reuse()
         with reuse.record(model):
@@ -37,7 +41,8 @@ class Reuse:
 
         def part(name: str) -> Callable:
             def hook(module: nn.Module, args: Any, output: Any) -> None:
-                self.outputs[name], self.after[name] = output, len(done)
+                self.outputs[name] = output
+                self.after[name] = len(done)
 
             return hook
 
@@ -59,7 +64,8 @@ class Reuse:
 
     @contextmanager
     def replay(self, model: Model, first: int, keep: Sequence[int]) -> Iterator[None]:
-        """Give back what comes before value layer number `first`, for the samples `keep`, instead of computing it again.
+        """Give back what comes before value layer number `first`, for the samples `keep`,
+        instead of computing it again.
 
         Edits are hooks on a layer's output, so a projection that is given back is still edited.
         """

@@ -1,7 +1,7 @@
 """What work costs: U-Net sample evaluations, counted in this one place.
 
-One evaluation is one latent through the U-Net once, also where part of the pass is reused. Guidance takes two, a pass with its gradient
-three times as many as without.
+One evaluation is one latent through the U-Net once, also where part of the pass is reused. Guidance
+takes two, a pass with its gradient three times as many as without.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def spending() -> Iterator[Spent]:
 
 @contextmanager
 def unpaid() -> Iterator[None]:
-    """Work that is done once for all captions: no `spending` around it counts what passes while the context lasts."""
+    """Work that is done once for all captions: no `spending` around it counts what passes
+    while the context lasts.
+    """
     with _counted_by(()):
         yield
 

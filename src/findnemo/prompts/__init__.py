@@ -1,4 +1,6 @@
-"""Read a table of captions: CSV, Parquet, JSON, JSON Lines or plain text, from a file, standard input or memory.
+"""Read a table of captions:
+
+CSV, Parquet, JSON, JSON Lines or plain text, from a file, standard input or memory.
 
     table = read_prompts("captions.csv")
     for prompt in table.limit(100):
@@ -7,8 +9,9 @@
     for prompt in stream_prompts("millions.parquet"):  # a few thousand in memory at a time, repeated captions and all
         print(prompt.row, prompt.text)
 
-What a file holds decides about its format; its suffix only where that could be several. A caption is kept as it stands, because one changed character can be enough to hide
-a memory: only surrounding whitespace and NUL, which belongs to no text, are removed. Other control characters stay.
+What a file holds decides about its format; its suffix only where that could be several. A caption
+is kept as it stands, because one changed character can be enough to hide a memory: only surrounding
+whitespace and NUL, which belongs to no text, are removed. Other control characters stay.
 
 May be imported: the names below. May import: files and errors.
 """

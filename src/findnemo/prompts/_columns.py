@@ -18,7 +18,9 @@ _LISTED = 20  # columns that an error names
 def records(
     source: str, values: Iterable[Any], column: str | None, names: Sequence[str] | None = None
 ) -> Iterator[Record]:
-    """Captions from values that are captions themselves or rows with columns (all the keys, unless `names`)."""
+    """Captions from values that are captions themselves or rows with columns (all
+    the keys, unless `names`).
+    """
     if names is None:
         values = list(values)
         names = keys(values)
@@ -32,13 +34,16 @@ def records(
 def columns_of(
     source: str, names: Sequence[str], column: str | None, hint: str = ""
 ) -> tuple[str, str | None, str | None]:
-    """The columns of captions, types and images. Two that could both be one of these are an error, not a guess.
+    """The columns of captions, types and images.
+
+    Two that could both be one of these are an error, not a guess.
 
     `hint`: what else to do where there are no captions.
     """
     captions = [name for name in names if name == column] or captions_among(names, column)
     if len(captions) == 1:
-        kind, image = _first(source, names, TYPE_COLUMNS), _first(source, names, IMAGE_COLUMNS)
+        kind = _first(source, names, TYPE_COLUMNS)
+        image = _first(source, names, IMAGE_COLUMNS)
         return captions[0], kind, image
     number = "more than one" if captions else "no"
     wanted = f"column {column!r}"
@@ -57,7 +62,8 @@ def _first(source: str, names: Sequence[str], known: Iterable[str]) -> str | Non
         return None
     if [folded(name) for name in matches].count(folded(matches[0])) > 1:
         raise InputError(
-            f"{source}: more than one column {matches[0].strip()[:60]!r}: {_listed(names)}; keep one, or rename the others"
+            f"{source}: more than one column {matches[0].strip()[:60]!r}: {_listed(names)}; keep"
+            " one, or rename the others"
         )
     return matches[0]
 

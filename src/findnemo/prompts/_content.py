@@ -1,4 +1,6 @@
-"""Which format a file has: by what it holds; its suffix decides only where that could be several."""
+"""Which format a file has: by what it holds; its suffix decides only
+where that could be several.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,8 @@ _ROWS = 1000  # of a text that may be a table, looked at
 def reader_of(source: str, suffix: str | None, file: IO[bytes], column: str | None) -> Reader:
     """What reads a file, by its content. `suffix`: None for standard input.
 
-    Raises InputError naming what it is where that is no table: an archive, a workbook, a picture, a pickle.
+    Raises InputError naming what it is where that is no table: an archive, a workbook, a picture, a
+    pickle.
     """
     suffix = None if suffix is None else suffix.lower()
     head, tail = _ends(file)

@@ -1,13 +1,17 @@
 """Rows of a table with delimiters, for tables with a convention on quotes and for those without.
 
-Written by hand, because captions stay verbatim: the csv module and polars drop or join what stands around a stray quote.
+Written by hand, because captions stay verbatim: the csv module and polars drop or join what stands
+around a stray quote.
 
-A field is quoted if it begins with a quote, and the next quote that is not doubled stands right before a delimiter or the end of its line.
-Any other quote is a character like others: `"Bad" boy`, `15" screen`, a caption that begins with a quote which never ends.
+A field is quoted if it begins with a quote, and the next quote that is not doubled stands right
+before a delimiter or the end of its line. Any other quote is a character like others: `"Bad" boy`,
+`15" screen`, a caption that begins with a quote which never ends.
 
-A quote that ends on a later line can be either: a caption of several lines, or captions with a stray quote each and all rows between them.
-The number of columns tells in most cases. Where both readings fit, a table split by commas or semicolons is read as writers of such tables
-write it (quoted), unless stray quotes elsewhere show that this one did not; one split by tabs or bars has no such convention.
+A quote that ends on a later line can be either: a caption of several lines, or captions with a
+stray quote each and all rows between them. The number of columns tells in most cases. Where both
+readings fit, a table split by commas or semicolons is read as writers of such tables write it
+(quoted), unless stray quotes elsewhere show that this one did not; one split by tabs or bars has no
+such convention.
 """
 
 from __future__ import annotations
@@ -25,7 +29,9 @@ Row = tuple[int, list[str]]  # the number of its first line, and its fields
 
 
 class _Ahead:
-    """Lines that can be looked at before they are taken; `number`: of the line that was taken last."""
+    """Lines that can be looked at before they are taken; `number`: of the
+    line that was taken last.
+    """
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines = iter(lines)
@@ -55,8 +61,9 @@ def rows_of(
 ) -> Iterator[Row]:
     """The rows that are not blank: the header, and rows no longer than it.
 
-    `delimiter`: None for a lone column. `quotes`: what could be a quote over several lines or stray ones is the quote. Raises InputError
-    naming the line of a row that has more fields than the header, a field that is too long, or quotes behind backslashes.
+    `delimiter`: None for a lone column. `quotes`: what could be a quote over several lines or stray
+    ones is the quote. Raises InputError naming the line of a row that has more fields than the
+    header, a field that is too long, or quotes behind backslashes.
     """
     width = 0
     for number, row, strays in _Table(lines, delimiter, quotes):
@@ -64,7 +71,8 @@ def rows_of(
         if any(map(str.strip, row[width:])):  # delimiters at the end of a line are no fields
             excess = f"{len(row)} fields under a header of {width}"
             raise InputError(
-                f"{source}: line {number}: {excess}: put captions that hold a {delimiter!r} in quotes"
+                f"{source}: line {number}: {excess}: put captions that hold a {delimiter!r} in"
+                " quotes"
             )
         if max(map(len, row)) > LONGEST:
             raise _broken(source, number, f"field larger than field limit ({LONGEST})")
@@ -83,7 +91,8 @@ def _broken(source: str, number: int, why: str) -> InputError:
 
 
 class _Table:
-    """The rows of a table that are not blank, each the number of its first line, its fields, and those of them with stray quotes.
+    """The rows of a table that are not blank, each the number of its first line, its fields, and
+    those of them with stray quotes.
 
     `delimiter` and `quotes` as in `rows_of`. `width`: fields of the header, 0 before it.
     """
@@ -129,7 +138,9 @@ class _Table:
         return row, strays
 
     def _fields(self, text: str, start: int) -> tuple[list[str], int, list[str]]:
-        """The fields of a line from a place on, the place of one whose quote does not end on the line (-1: none), and fields with stray quotes."""
+        """The fields of a line from a place on, the place of one whose quote does not end on the
+        line (-1: none), and fields with stray quotes.
+        """
         fields: list[str] = []
         strays: list[str] = []
         while start >= 0:
@@ -152,9 +163,11 @@ class _Table:
         return (text[start:], -1) if end < 0 else (text[start:end], end + 1)
 
     def _is_quoted(self, line: str, start: int, end: tuple[int, int], before: int) -> bool:
-        """Whether a quote at `start` that can end at `end` does, and is not one of two strays: by the number of fields, `before` of them known.
+        """Whether a quote at `start` that can end at `end` does, and is not one of two strays: by
+        the number of fields, `before` of them known.
 
-        As one row it fits with as many fields as the header (`width`); as rows of their own its first line and half of the others have to.
+        As one row it fits with as many fields as the header (`width`); as rows of their own its
+        first line and half of the others have to.
         """
         if not self.width:
             return self.quotes
@@ -179,7 +192,10 @@ class _Table:
         return count
 
     def _end(self) -> tuple[int, int] | None:
-        """Where a quote that is open can end: how many lines further, and the place in that line. None: nowhere."""
+        """Where a quote that is open can end: how many lines further, and the place in that line.
+
+        None: nowhere.
+        """
         size = index = 0
         while size <= LONGEST and (line := self.ahead.look(index)) is not None:
             if (close := _closing(line, 0)) >= 0:
@@ -189,7 +205,9 @@ class _Table:
         return None
 
     def _taken(self, line: str, start: int, end: tuple[int, int]) -> tuple[str, str, int]:
-        """A field over several lines, its last line, and the place of the next field in that (-1: none)."""
+        """A field over several lines, its last line, and the place of the next
+        field in that (-1: none).
+        """
         parts = [line[_spaces(line, start) + 1 :]]
         parts += [str(self.ahead.take()) for _ in range(end[0])]
         last = str(self.ahead.take())

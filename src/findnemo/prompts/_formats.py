@@ -38,13 +38,16 @@ def read_json_lines(source: str, file: IO[bytes], column: str | None) -> Iterabl
 
 
 def read_json(source: str, file: IO[bytes], column: str | None) -> Iterable[Record]:
-    """One list of captions or of objects; or an object that holds one list of objects with captions, such as a results.json."""
+    """One list of captions or of objects; or an object that holds one list of objects with
+    captions, such as a results.json.
+    """
     values = _json("".join(decoded(source, file)).strip() or "[]", source)
     lists = [values] if isinstance(values, list) else _lists(values, column)
     if len(lists) != 1:
         many = f" with {len(lists)} lists of captions" if lists else ""
         raise InputError(
-            f"{source}: holds one {type(values).__name__}{many}: make it a list of captions or of objects"
+            f"{source}: holds one {type(values).__name__}{many}: make it a list of captions or of"
+            " objects"
         )
     return records(source, lists[0], column)
 
@@ -63,7 +66,10 @@ def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
-        hint = "repair it, or name the file .jsonl for a value on each line, .json for one list, .txt for bare captions"
+        hint = (
+            "repair it, or name the file .jsonl for a value on each line, .json for one list, .txt"
+            " for bare captions"
+        )
         raise InputError(f"{where}: broken JSON ({error}): {hint}") from None
 
 
@@ -78,7 +84,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_csv(source: str, file: IO[bytes], column: str | None) -> Iterable[Record]:
-    """Fields split by any of `DELIMITERS`, under a header. Marks against formulas are taken away from a table that findnemo wrote."""
+    """Fields split by any of `DELIMITERS`, under a header.
+
+    Marks against formulas are taken away from a table that findnemo wrote.
+    """
     blocks = without_nul(source, decoded(source, file))
     head = beginning(blocks)
     delimiter, _ = csv_header(head, column)
@@ -109,7 +118,9 @@ def _csv_records(
 
 
 def csv_header(text: str, column: str | None) -> tuple[str | None, list[str]]:
-    """The delimiter that makes the first row name a caption column, else the one that splits it most; and that row. None: a lone column."""
+    """The delimiter that makes the first row name a caption column, else the one that splits it
+    most; and that row. None: a lone column.
+    """
     text = text[:LONGEST]
     if stated := _separator(text):
         return stated, _first_row(text, stated)
@@ -144,7 +155,8 @@ def read_parquet(source: str, file: IO[bytes], column: str | None) -> Iterable[R
     nested = [n for n in schema if n not in names and n.strip().lower() in captions]
     if nested and not {name.strip().lower() for name in names} & {*CAPTION_COLUMNS}:
         raise InputError(
-            f"{source}: the column {nested[0]!r} holds lists, and a row is one caption: write a row for each (explode it)"
+            f"{source}: the column {nested[0]!r} holds lists, and a row is one caption: write a row"
+            " for each (explode it)"
         )
     wanted = [name for name in columns_of(source, names, column) if name is not None]
     return records(source, _parquet_rows(source, file, wanted), column, wanted)

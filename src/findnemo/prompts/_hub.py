@@ -1,4 +1,6 @@
-"""A data set of the Hugging Face hub as a table: read piece by piece, nothing of it run, pictures left where they are."""
+"""A data set of the Hugging Face hub as a table: read piece by piece, nothing of it run,
+pictures left where they are.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ PREFIX = "hf:"
 
 
 def of_hub(source: str, column: str | None) -> Callable[[], Iterator[Record]]:
-    """What opens `hf:OWNER/NAME` or `hf:OWNER/NAME:SPLIT` (train, unless one is named); a directory does instead of a name of the hub.
+    """What opens `hf:OWNER/NAME` or `hf:OWNER/NAME:SPLIT` (train, unless one is named); a directory
+    does instead of a name of the hub.
 
     Raises InputError without the library `datasets`, and for what it cannot open.
     """
@@ -45,5 +48,6 @@ def of_hub(source: str, column: str | None) -> Callable[[], Iterator[Record]]:
 def _unread(source: str, error: Exception) -> InputError:
     why = (str(error).splitlines() or [type(error).__name__])[0]
     return InputError(
-        f"{source}: cannot be read ({why:.200}): name it as hf:OWNER/NAME or hf:OWNER/NAME:SPLIT, or give a file"
+        f"{source}: cannot be read ({why:.200}): name it as hf:OWNER/NAME or hf:OWNER/NAME:SPLIT,"
+        " or give a file"
     )

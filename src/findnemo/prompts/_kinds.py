@@ -1,4 +1,6 @@
-"""What a file is that holds no table: archives, workbooks, pictures, pickles, told by their first bytes whatever their name."""
+"""What a file is that holds no table: archives, workbooks, pictures, pickles, told by their
+first bytes whatever their name.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ _CONTROLS = bytes(k for k in range(32) if k not in b"\t\n\v\f\r\x1b")
 
 
 def kind_of(head: bytes, tail: bytes = b"") -> tuple[str, str] | None:
-    """What a file that is no table is, and the way out, by its first and last bytes; None for what may be a table."""
+    """What a file that is no table is, and the way out, by its first and last bytes; None
+    for what may be a table.
+    """
     for magic, what, way_out in _MAGIC:
         if head.startswith(magic):
             return what, way_out
@@ -80,7 +84,9 @@ def kind_of(head: bytes, tail: bytes = b"") -> tuple[str, str] | None:
 
 
 def _odd(head: bytes) -> tuple[str, str] | None:
-    """By how many zero bytes there are, and where: text has next to none, UTF-16 of Latin letters has them at every other place."""
+    """By how many zero bytes there are, and where: text has next to none, UTF-16 of Latin
+    letters has them at every other place.
+    """
     if len(head) < 4 or head.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")):
         return None
     shares = [head[k::4].count(0) / len(head[k::4]) for k in range(4)]
@@ -92,5 +98,7 @@ def _odd(head: bytes) -> tuple[str, str] | None:
 
 
 def is_binary(data: bytes) -> bool:
-    """Whether bytes that are no UTF-8 are no text in another encoding either: of text, hardly any are control characters."""
+    """Whether bytes that are no UTF-8 are no text in another encoding either: of text, hardly
+    any are control characters.
+    """
     return len(data) - len(data.translate(None, _CONTROLS)) > 0.01 * len(data)

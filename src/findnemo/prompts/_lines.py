@@ -15,7 +15,8 @@ BLOCK = 1 << 20  # bytes decoded at once
 _LINE = re.compile(r"(?<=\n)|(?<=\r)(?!\n)")  # where lines end
 _LINE_LIMIT = 1 << 24  # characters of a line
 _UTF_8 = "UTF-8"
-_MARKED = (  # byte order mark -> encoding, as Windows programs save "Unicode" text; the longer mark first
+# byte order mark -> encoding, as Windows programs save "Unicode" text; the longer mark first
+_MARKED = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
     (codecs.BOM_UTF32_BE, "UTF-32"),
     (codecs.BOM_UTF16_LE, "UTF-16"),
@@ -24,7 +25,10 @@ _MARKED = (  # byte order mark -> encoding, as Windows programs save "Unicode" t
 
 
 def decoded(source: str, file: IO[bytes]) -> Iterator[str]:
-    """A file from its beginning as text, block by block, without byte order mark. It is UTF-8, or has the mark of UTF-16 or UTF-32."""
+    """A file from its beginning as text, block by block, without byte order mark.
+
+    It is UTF-8, or has the mark of UTF-16 or UTF-32.
+    """
     file.seek(0)
     mark = file.read(4)
     file.seek(0)
@@ -70,7 +74,9 @@ def beginning(blocks: Iterator[str]) -> str:
 
 
 def lines_of(source: str, blocks: Iterable[str]) -> Iterator[str]:
-    """Lines as files have them, with their ends; `str.splitlines` would also cut at separators that occur inside captions."""
+    """Lines as files have them, with their ends; `str.splitlines` would also cut at separators
+    that occur inside captions.
+    """
     rest = ""
     for block in blocks:
         *lines, rest = _LINE.split(rest + block)
@@ -78,7 +84,8 @@ def lines_of(source: str, blocks: Iterable[str]) -> Iterator[str]:
             rest = lines.pop()
         if len(rest) > _LINE_LIMIT:
             raise InputError(
-                f"{source}: a line of over {_LINE_LIMIT >> 20} million characters: a table has a caption on each"
+                f"{source}: a line of over {_LINE_LIMIT >> 20} million characters: a table has a"
+                " caption on each"
             )
         yield from lines
     yield from (line for line in _LINE.split(rest) if line)
@@ -97,11 +104,14 @@ def without_end(lines: Iterable[str]) -> Iterator[str]:
 
 
 def without_nul(source: str, blocks: Iterable[str]) -> Iterator[str]:
-    """Text without NUL, which the csv module of Python 3.10 refuses; a block of nothing else is a hole in a file, which has no end."""
+    """Text without NUL, which the csv module of Python 3.10 refuses; a block of nothing else is
+    a hole in a file, which has no end.
+    """
     for block in blocks:
         text = block.replace("\0", "")
         if not text and len(block) >= BLOCK:
             raise InputError(
-                f"{source}: {BLOCK:,} zero bytes on end: this is no table of captions, or a damaged one"
+                f"{source}: {BLOCK:,} zero bytes on end: this is no table of captions, or a"
+                " damaged one"
             )
         yield text

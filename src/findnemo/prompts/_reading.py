@@ -40,7 +40,8 @@ def read_prompts(
     column: str | None = None,
     stdin: IO[bytes] | None = None,
 ) -> PromptTable:
-    """Read captions from a path, from standard input (`"-"`), from a data set of the hub (`"hf:OWNER/NAME"`) or from a sequence of strings.
+    """Read captions from a path, from standard input (`"-"`), from a data set of the hub
+    (`"hf:OWNER/NAME"`) or from a sequence of strings.
 
     `column` names the column of captions where it is not one of `CAPTION_COLUMNS`.
 
@@ -56,11 +57,13 @@ def stream_prompts(
     column: str | None = None,
     stdin: IO[bytes] | None = None,
 ) -> PromptStream:
-    """Captions of tables of any length, read once to check them, and again whenever they are iterated.
+    """Captions of tables of any length, read once to check them, and again
+    whenever they are iterated.
 
-    Parquet, JSON Lines, CSV and text are read piece by piece, standard input by way of a temporary file; a file of one JSON list is read whole.
-    Or give what yields captions or rows with columns: a Hugging Face data set (`datasets.load_dataset(..., streaming=True)` too), or a
-    function that returns an iterator. Raises InputError as `read_prompts` does, before anything is yielded.
+    Parquet, JSON Lines, CSV and text are read piece by piece, standard input by way of a temporary
+    file; a file of one JSON list is read whole. Or give what yields captions or rows with columns:
+    a Hugging Face data set (`datasets.load_dataset(..., streaming=True)` too), or a function that
+    returns an iterator. Raises InputError as `read_prompts` does, before anything is yielded.
 
     >>> rows = [{"caption": "a red fox", "type": "VM"}, {"caption": None}]
     >>> list(stream_prompts(rows))
@@ -109,7 +112,8 @@ def _of_values(source: Any, column: str | None) -> tuple[str, Callable[[], Itera
     """Captions or rows in memory, of a data set, or of what a function returns."""
     if isinstance(source, Mapping):
         raise InputError(
-            "a dict of columns is no list of captions: give rows, such as [{'caption': ...}, ...], or a DataFrame"
+            "a dict of columns is no list of captions: give rows, such as [{'caption': ...}, ...],"
+            " or a DataFrame"
         )
     # a DataFrame, of polars or of pandas
     if hasattr(source, "columns") and hasattr(source, "to_dict"):
@@ -135,15 +139,18 @@ def _of_values(source: Any, column: str | None) -> tuple[str, Callable[[], Itera
 
 
 def _spooled(stream: IO[bytes]) -> IO[bytes]:
-    """A pipe as a file without a name, which is gone when it is closed; it may fill half of the room that there is."""
+    """A pipe as a file without a name, which is gone when it is closed; it may fill half
+    of the room that there is.
+    """
     room = shutil.disk_usage(tempfile.gettempdir()).free // 2
     file = tempfile.TemporaryFile()  # noqa: SIM115
     while block := stream.read(BLOCK):
         if file.tell() + len(block) > room:
             file.close()
             raise InputError(
-                f"standard input: more than {room:,} bytes, half of the room in {tempfile.gettempdir()}: "
-                "write it to a file and name that, or set TMPDIR to a larger disk"
+                f"standard input: more than {room:,} bytes, half of the room in"
+                f" {tempfile.gettempdir()}: write it to a file and name that, or set TMPDIR to a"
+                " larger disk"
             )
         file.write(block)
     return file
@@ -154,7 +161,8 @@ def _opened(path: Path) -> IO[bytes]:
         kind = path.stat().st_mode
         if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # to open a pipe can take for ever
             raise InputError(
-                f"{path}: a pipe or a device: name a file, or give - and pipe it into standard input"
+                f"{path}: a pipe or a device: name a file, or give - and pipe it into standard"
+                " input"
             )
         return path.open("rb")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -165,15 +173,18 @@ def _opened(path: Path) -> IO[bytes]:
 
 
 def _look_first(path: Path, reader: Reader, column: str | None) -> None:
-    """Have a process of its own, with limited memory, read what could take all memory or break the library that reads it.
+    """Have a process of its own, with limited memory, read what could take all memory or break
+    the library that reads it.
 
-    Parquet, and large files of one JSON list: what a few kilobytes unpack to cannot be told beforehand.
+    Parquet, and large files of one JSON list: what a few kilobytes unpack to cannot be told
+    beforehand.
     """
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
     if reader is read_json and size > _AT_ONCE:
         raise InputError(
-            f"{path}: {size:,} bytes, more than the {_AT_ONCE >> 30} GiB of one JSON list: write it as .jsonl"
+            f"{path}: {size:,} bytes, more than the {_AT_ONCE >> 30} GiB of one JSON list: write it"
+            " as .jsonl"
         )
     if reader is read_parquet or (reader is read_json and size > _HERE):
         call("findnemo.prompts._reading", "_read_through", str(path), column)

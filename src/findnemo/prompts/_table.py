@@ -1,4 +1,6 @@
-"""Captions and what is said of the rows that gave none: a table in memory, a stream of any length."""
+"""Captions and what is said of the rows that gave none: a table in
+memory, a stream of any length.
+"""
 
 from __future__ import annotations
 
@@ -65,11 +67,12 @@ class PromptTable:
 
 @dataclass(frozen=True)
 class PromptStream:
-    """The captions of a source of any length, read anew at each iteration: nothing of it is kept in memory.
+    """The captions of a source of any length, read anew at each iteration: nothing
+    of it is kept in memory.
 
-    Rows without caption are left out. Rows with the caption of an earlier row are not, for to know them takes memory: `runs.enter` does.
-    `rows`: how many rows it has. `missing`: how many of them have no caption, and `some` of these. `most`: how many distinct captions are
-    meant (None: all).
+    Rows without caption are left out. Rows with the caption of an earlier row are not, for to know
+    them takes memory: `runs.enter` does. `rows`: how many rows it has. `missing`: how many of them
+    have no caption, and `some` of these. `most`: how many distinct captions are meant (None: all).
 
     >>> from findnemo.prompts import stream_prompts
     >>> stream = stream_prompts(["a red fox", "", "a red fox"])
@@ -103,7 +106,9 @@ def _skipped(source: str, count: int, some: Sequence[int]) -> tuple[str, ...]:
 
 
 def repeated(source: str, count: int, some: Sequence[tuple[int, int]]) -> tuple[str, ...]:
-    """A sentence on rows with the caption of an earlier row: how many, and the first of them, each with that row."""
+    """A sentence on rows with the caption of an earlier row: how many, and the first of
+    them, each with that row.
+    """
     pairs = [f"row {row} repeats row {first}" for row, first in some]
     return _sentence(source, count, pairs, "with the caption of an earlier row")
 
@@ -149,7 +154,10 @@ def _prompts(source: str, records: Iterable[Record]) -> Iterator[tuple[int, Prom
 
 
 def caption_of(value: Any, where: str) -> str | None:
-    """The caption in a cell; None for null, NaN and blank. The text 'nan' is a caption like any other."""
+    """The caption in a cell; None for null, NaN and blank.
+
+    The text 'nan' is a caption like any other.
+    """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if not isinstance(value, str):
@@ -169,7 +177,9 @@ def caption_of(value: Any, where: str) -> str | None:
 
 
 def _label(value: Any, where: str) -> str | None:
-    """A type or image cell as text; None where it holds nothing, or something else such as the pixels themselves."""
+    """A type or image cell as text; None where it holds nothing, or something else such
+    as the pixels themselves.
+    """
     if isinstance(value, float) and value.is_integer():  # whole numbers of a column with gaps
         value = int(value)
     if not isinstance(value, str | int) or (isinstance(value, int) and abs(value) >= 10**18):

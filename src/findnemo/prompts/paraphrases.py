@@ -1,4 +1,7 @@
-"""Other ways of writing a caption: rewordings, parts of it, and the same words in other scripts. No model, no network; each is a rule."""
+"""Other ways of writing a caption: rewordings, parts of it, and the same words in other scripts.
+
+No model, no network; each is a rule.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,9 @@ def _synonyms(caption: str) -> str:
 
 
 def _reordered(caption: str) -> str:
-    """The parts between commas the other way round; without commas, the second half of the words before the first."""
+    """The parts between commas the other way round; without commas, the second half of
+    the words before the first.
+    """
     parts = [part.strip() for part in caption.split(",")]
     if len(parts) > 1:
         return ", ".join(reversed(parts))
@@ -87,7 +92,8 @@ PARTS: dict[str, Rule] = {  # as one who remembers only some of a caption would 
     "second half": _some(lambda words: words[len(words) // 2 :]),
     "every other word": _some(lambda words: words[::2]),
 }
-# no translation: byte-level tokenizers (CLIP) read all of them; others may give unknown tokens only, for the caller to check
+# no translation: byte-level tokenizers (CLIP) read all of them; others may give unknown tokens
+# only, for the caller to check
 SCRIPTS: dict[str, Rule] = {
     "full width": lambda caption: caption.translate({c: c + 0xFEE0 for c in range(0x21, 0x7F)}),
     "look-alike letters": _letters("aceiopxy", "асеіорху"),  # noqa: RUF001

@@ -1,4 +1,6 @@
-"""The report: a run directory as one HTML file that needs nothing else. No model is loaded; what runs hold is shown.
+"""The report: a run directory as one HTML file that needs nothing else.
+
+No model is loaded; what runs hold is shown.
 
 May be imported: the names below. May import: studies, runs and what lies under them.
 """
@@ -19,9 +21,12 @@ NAME = "report.html"
 
 
 def render(run: Run) -> str:
-    """The page: HTML with styles, charts and thumbnails inside, without scripts, under 5 MB for a usual run.
+    """The page:
 
-    The same run gives the same page. Captions and paths are escaped. Raises InputError for a run without a calibration (one of detectors).
+    HTML with styles, charts and thumbnails inside, without scripts, under 5 MB for a usual run.
+
+    The same run gives the same page. Captions and paths are escaped. Raises InputError for a run
+    without a calibration (one of detectors).
 
         with Run.open("run") as run:
             html = findnemo.report.render(run)
@@ -31,7 +36,9 @@ def render(run: Run) -> str:
 
 
 def write(run: Run, path: str | Path | None = None) -> Path:
-    """Write the page to a file (default: `report.html` in the run directory); it is there whole or not at all. Returns its path.
+    """Write the page to a file (default:
+
+    `report.html` in the run directory); it is there whole or not at all. Returns its path.
 
     Raises InputError for a path that is a directory.
 

@@ -20,8 +20,10 @@ Cell = tuple[str, str]  # a value, and its interval in words
 
 
 def attack(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """An attack on the edited model (`runs.robustness`) as charts and a table: a row a curve or gap, with its name, whether it is a gap,
-    and a value with its interval a step. None where the run holds no curve."""
+    """An attack on the edited model (`runs.robustness`) as charts and a table: a row a curve
+    or gap, with its name, whether it is a gap, and a value with its interval a step. None
+    where the run holds no curve.
+    """
     if not found or not any(found["curves"].values()):
         return None
     bands = found.get("bands") or {}
@@ -53,7 +55,9 @@ def _bounded(point: Sequence[float | None] | None) -> Cell:
 
 
 def attempts(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Ordinary attempts: a row each, with the share of captions of which each column gave a copy, and its interval."""
+    """Ordinary attempts: a row each, with the share of captions of which each column gave
+    a copy, and its interval.
+    """
     if not found or not found["table"]:
         return None
     columns = found["columns"]

@@ -36,7 +36,9 @@ def files_of(path: Path, caption: Caption, large: bool = False) -> dict[str, lis
 
 
 def example(path: Path, captions: Sequence[Caption]) -> Caption | None:
-    """The first caption whose memory is gone and that has pictures, else the first memorized one with pictures: no choice by looks."""
+    """The first caption whose memory is gone and that has pictures, else the first memorized one
+    with pictures: no choice by looks.
+    """
     pictured = [
         c
         for c in captions
@@ -59,7 +61,10 @@ def card(
     pictures: Mapping[Wanted, str],
     large: bool = False,
 ) -> dict[str, Any]:
-    """What is shown of a caption. `numbers`: layer -> its number; `pictures`: data URIs of what fits into the page."""
+    """What is shown of a caption.
+
+    `numbers`: layer -> its number; `pictures`: data URIs of what fits into the page.
+    """
     files = files_of(path, caption, large)
     return {
         "caption": caption,

@@ -1,4 +1,7 @@
-"""Where things stand in the charts. The template draws them; colours come from the page, so that they follow its theme."""
+"""Where things stand in the charts.
+
+The template draws them; colours come from the page, so that they follow its theme.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,19 @@ from typing import Any, NamedTuple
 
 from findnemo.neurons import Neuron
 
-WIDTH, LEFT, RIGHT = 640, 130, 10  # of every chart, in its own units
+# of every chart, in its own units
+WIDTH = 640
+LEFT = 130
+RIGHT = 10
 ACROSS = WIDTH - LEFT - RIGHT  # the drawing area
-ROW, BAR = 64, 44  # height of a row of the distribution, and of its highest bar
+# height of a row of the distribution, and of its highest bar
+ROW = 64
+BAR = 44
 BINS = 40
 LAYER = 28  # height of a layer in the map of neurons
-PLOT, MARGIN = 220, 12  # height of a chart of curves, and what is left free above and below
+# height of a chart of curves, and what is left free above and below
+PLOT = 220
+MARGIN = 12
 FRAME = {"height": PLOT, "width": WIDTH, "left": LEFT, "right": RIGHT}
 
 
@@ -41,7 +51,8 @@ class Axis:
 
 
 def round_values(low: float, high: float, most: int) -> list[tuple[float, str]]:
-    """At most `most` steps of 1, 2 or 5 times a power of ten from `low` to `high`, each as it is written.
+    """At most `most` steps of 1, 2 or 5 times a power of ten from `low` to
+    `high`, each as it is written.
 
     >>> round_values(-0.1, 0.6, 4)
     [(0.0, '0.0'), (0.2, '0.2'), (0.4, '0.4'), (0.6, '0.6')]
@@ -72,7 +83,9 @@ def distribution(
     tau: float,
     interval: tuple[float, float] | None,
 ) -> dict[str, Any]:
-    """Histograms of scores below each other on one axis, with tau. `groups`: (label, kind, values); empty ones are left out.
+    """Histograms of scores below each other on one axis, with tau.
+
+    `groups`: (label, kind, values); empty ones are left out.
 
     Each row is as high as its own fullest bin: they compare places, not numbers.
     """
@@ -106,7 +119,10 @@ def _strip(place: int, label: str, kind: str, values: Sequence[float], axis: Axi
 
 
 def neuron_map(widths: Mapping[str, int], captions: Mapping[Neuron, int]) -> dict[str, Any]:
-    """Layers as rows as long as they are wide, with a mark for every neuron. `captions`: how many captions each neuron holds."""
+    """Layers as rows as long as they are wide, with a mark for every neuron.
+
+    `captions`: how many captions each neuron holds.
+    """
     rows = []
     for number, (name, width) in enumerate(widths.items()):
         length = ACROSS * width / max(widths.values())
@@ -145,7 +161,9 @@ def sizes(counts: Sequence[int]) -> list[dict[str, Any]]:
 def _heights(
     values: Sequence[float], low: float, high: float
 ) -> tuple[Callable[[float], float], list[tuple[float, str]]]:
-    """Where a value stands in a plot from `low` to `high`, or further if a value is further; and its levels."""
+    """Where a value stands in a plot from `low` to `high`, or further if a value is
+    further; and its levels.
+    """
     low, high = min(low, *values), max(high, *values)
 
     def at(value: float) -> float:
@@ -155,8 +173,11 @@ def _heights(
 
 
 def curves(attack: Mapping[str, Any]) -> dict[str, Any]:
-    """Curves of an attack over its steps: `curves` maps a name to [x, y] points in order, `bands` to [x, low, high]; `x` and `y` name the
-    axes; `level`: one at which a line is drawn."""
+    """Curves of an attack over its steps:
+
+    `curves` maps a name to [x, y] points in order, `bands` to [x, low, high]; `x` and `y` name the
+    axes; `level`: one at which a line is drawn.
+    """
     bands = attack.get("bands") or {}
     points = [(float(x), float(y)) for line in attack["curves"].values() for x, y in line]
     across = Axis(min(x for x, _ in points), max(x for x, _ in points))
@@ -185,8 +206,10 @@ def _around(band: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
 
 
 def gaps(attack: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Gaps with their intervals, controls beside each other at each step; None where there are none. `gaps` of the attack maps a name to
-    [step, gap, low, high]; without an interval low and high are None."""
+    """Gaps with their intervals, controls beside each other at each step; None where there
+    are none. `gaps` of the attack maps a name to [step, gap, low, high]; without an
+    interval low and high are None.
+    """
     lines = {name: points for name, points in (attack.get("gaps") or {}).items() if points}
     if not lines:
         return None

@@ -1,4 +1,7 @@
-"""What the report says of a run, as plain values for the template. Nothing here is measured: stored results are counted and summed up."""
+"""What the report says of a run, as plain values for the template.
+
+Nothing here is measured: stored results are counted and summed up.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,9 @@ UTILITY = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """A median over `n` values with its 95 % bootstrap interval; without one where there are too few values."""
+    """A median over `n` values with its 95 % bootstrap interval; without one where
+    there are too few values.
+    """
 
     value: float
     n: int
@@ -89,7 +94,8 @@ def facts(run: Run) -> dict[str, Any]:
     """Everything the page shows. Raises InputError for a run without a calibration."""
     if not (run.path / "calibration" / "calibration.json").is_file():
         raise InputError(
-            f"{run.path} holds no audit: a report needs one (`findnemo audit`); scores of detectors: `findnemo inspect`"
+            f"{run.path} holds no audit: a report needs one (`findnemo audit`); scores of"
+            " detectors: `findnemo inspect`"
         )
     calibration = Calibration.load(run.path / "calibration")
     captions = captions_of(run)
@@ -177,11 +183,14 @@ def _scores(captions: Iterable[Caption]) -> list[float]:
     return [score for c in captions if (score := c.score) is not None]
 
 
-# the head of the page ---------------------------------------------------------------------------------------------------------
+# the head of the page -----------------------------------------------------------------------------
 
 
 def verdict(captions: Sequence[Caption], neurons: int) -> dict[str, str]:
-    """One sentence, and its tone: good, bad or open. What is not gone comes first. `neurons`: of the value layers that are shown."""
+    """One sentence, and its tone: good, bad or open.
+
+    What is not gone comes first. `neurons`: of the value layers that are shown.
+    """
     memorized = _memorized(captions)
     doubtful = _doubtful(len(_suspected(captions)))
     audited = sum(c.detected is not None for c in captions)
@@ -208,7 +217,10 @@ def verdict(captions: Sequence[Caption], neurons: int) -> dict[str, str]:
     start = f"Of {count(len(memorized), 'memorized caption')}, {_joined(bad)}"
     if not gone:
         return {"tone": "bad", "text": f"{start}.{doubtful}"}
-    end = f"{count(gone, 'memory')} {'is' if gone == 1 else 'are'} gone on the fresh seeds that were tried"
+    end = (
+        f"{count(gone, 'memory')} {'is' if gone == 1 else 'are'} gone on the fresh seeds that were"
+        " tried"
+    )
     return {"tone": "mixed", "text": f"{start}; {end}, {price}.{doubtful}"}
 
 
@@ -218,8 +230,8 @@ def _doubtful(suspected: int) -> str:
         return ""
     is_, its, it = ("is", "its", "it") if suspected == 1 else ("are", "their", "them")
     return (
-        f" {suspected} more {is_} over the threshold and only suspected: {its} images are no copies, "
-        f"and nothing is switched off for {it}."
+        f" {suspected} more {is_} over the threshold and only suspected: {its} images are no"
+        f" copies, and nothing is switched off for {it}."
     )
 
 
@@ -228,7 +240,9 @@ def _joined(parts: Sequence[str]) -> str:
 
 
 def _trouble(captions: Sequence[Caption], tau: float) -> list[dict[str, Any]]:
-    """Captions of which something is to be said first, by kind; of a kind those that are memorized first."""
+    """Captions of which something is to be said first, by kind; of a kind those
+    that are memorized first.
+    """
     ordered = sorted(captions, key=lambda c: state(c) != "memorized")
     groups = {kind: [c for c in ordered if standing(c) == kind] for kind in TROUBLE}
     return [
@@ -242,7 +256,10 @@ def _note(kind: str, group: Sequence[Caption], tau: float) -> str:
     scores = _scores(group)
     if kind == "out of reach" and scores:
         most = f" to {number(max(scores))}" if len(scores) > 1 else ""
-        return f"Score {number(min(scores))}{most}, tau {number(tau)}: where a score lies just over tau, the caption may be no memory but a false alarm"
+        return (
+            f"Score {number(min(scores))}{most}, tau {number(tau)}: where a score lies just over"
+            " tau, the caption may be no memory but a false alarm"
+        )
     if kind == "copies":
         checked = [c.verified for c in group if c.verified is not None]
         shares = sorted(v.copies_after for v in checked if v.copies_after is not None)
@@ -259,7 +276,10 @@ def figures(
     whole = sum(widths.values())
     neurons = all_neurons(captions)
     each = [len(neurons_of(c)) for c in overview.memorized(captions) if len(switched_off(c))]
-    note = f"{percent(len(neurons) / whole)} of the value neurons, in {len(neurons.layers)} of {count(len(widths), 'layer')}"
+    note = (
+        f"{percent(len(neurons) / whole)} of the value neurons, in {len(neurons.layers)} of"
+        f" {count(len(widths), 'layer')}"
+    )
     note += f"; median {statistics.median(each):g} a caption (n = {len(each)})" if each else ""
     return [
         _counted("memorized", found),
@@ -294,9 +314,15 @@ def _other_captions(quality: dict[str, Any] | None) -> dict[str, str]:
         return _figure(label, NONE, "not measured")
     change = median([row["pixel_change"] for row in quality.get("each", [])])
     ends = interval(change.low, change.high) if change else ""
-    note = f"median change of pixels, of 1{f', 95 % interval {ends}' if ends else ''}, n = {quality['prompts']}"
+    note = (
+        f"median change of pixels, of 1{f', 95 % interval {ends}' if ends else ''}, n ="
+        f" {quality['prompts']}"
+    )
     if "a_clip_before" in quality:
-        note += f"; fit with the caption {number(quality['a_clip_before'])} before, {number(quality['a_clip_after'])} after"
+        note += (
+            f"; fit with the caption {number(quality['a_clip_before'])} before,"
+            f" {number(quality['a_clip_after'])} after"
+        )
     return _figure(label, number(quality["pixel_change"]), note)
 
 
@@ -343,8 +369,8 @@ def _how_scored(settings: Mapping[str, Any]) -> str:
     how = f"{settings.get('pairs', 'largest')} {settings['similarity'].upper()}"
     guidance = settings.get("guidance")
     return (
-        f"{how} between the noise differences of {count(settings['samples'], 'seed')}, variant {settings['variant']}, "
-        f"step {settings['timestep'] + 1} of {settings['steps']}, "
+        f"{how} between the noise differences of {count(settings['samples'], 'seed')}, variant"
+        f" {settings['variant']}, step {settings['timestep'] + 1} of {settings['steps']}, "
         + ("no guidance" if guidance is None else f"guidance {guidance:g}")
     )
 
@@ -367,8 +393,8 @@ def _how_tau(calibration: Calibration) -> str:
     if calibration.fpr is not None and (bound := calibration.rate_bound()) is not None:
         sure = "" if confidence is None else f" with {percent(confidence)} confidence"
         return (
-            f"for a false-positive rate of {percent(calibration.fpr)}{sure}; with these {n} hold-out captions it is "
-            f"under {percent(bound)} with 95 % confidence"
+            f"for a false-positive rate of {percent(calibration.fpr)}{sure}; with these {n}"
+            f" hold-out captions it is under {percent(bound)} with 95 % confidence"
         )
     ends = interval(*tau_interval(calibration.scores))
     return f"mean + 1 std of hold-out scores (95 % interval {ends}, n = {n})"
@@ -394,7 +420,7 @@ def _judges(run: Run, captions: Iterable[Caption]) -> str:
     return ", ".join(which) + preprocessing
 
 
-# the charts and tables --------------------------------------------------------------------------------------------------------
+# the charts and tables ----------------------------------------------------------------------------
 
 
 def _distribution(
@@ -440,7 +466,10 @@ def _scope(asked: str, kept: dict[str, Any] | None) -> str:
         )
     alike = sum(left["paper"] >= GONE for left in scanned.left.values())
     where = paper if scanned.scope == "paper" else every
-    return f"{where}: with all those of the paper off, {alike} of {count(len(scanned.left), 'scanned caption')} still resembled the copy"
+    return (
+        f"{where}: with all those of the paper off, {alike} of"
+        f" {count(len(scanned.left), 'scanned caption')} still resembled the copy"
+    )
 
 
 def _before_after(captions: Sequence[Caption]) -> list[dict[str, Any]]:
@@ -456,7 +485,9 @@ def _before_after(captions: Sequence[Caption]) -> list[dict[str, Any]]:
 
 
 def _quality(quality: dict[str, Any] | None) -> dict[str, Any] | None:
-    """What switching off costs other captions: medians where the run knows every caption, else what it keeps of all together."""
+    """What switching off costs other captions: medians where the run knows every caption, else
+    what it keeps of all together.
+    """
     if not quality:
         return None
     each = quality.get("each") or []
@@ -491,7 +522,9 @@ def _found(quality: dict[str, Any], names: Sequence[str]) -> dict[str, Estimate 
 
 
 def _utility(utility: dict[str, Any] | None) -> dict[str, Any] | None:
-    """What `findnemo study utility` has measured: figure -> untouched, found and random, each with its interval."""
+    """What `findnemo study utility` has measured: figure -> untouched, found and
+    random, each with its interval.
+    """
     if not utility:
         return None
     n = utility["captions"]
@@ -529,7 +562,9 @@ def _cell(cell: Any, numeric: bool) -> tuple[str, str, str]:
 
 
 def _others(captions: Sequence[Caption]) -> dict[str, Any]:
-    """Captions that are not memorized, the nearest to tau first, and those that failed or are open."""
+    """Captions that are not memorized, the nearest to tau first, and those
+    that failed or are open.
+    """
     under = [c for c in captions if standing(c) == "not memorized"]
     rest = [c for c in captions if standing(c) in ("failed", "open") and state(c) != "memorized"]
     ordered = [*rest, *sorted(under, key=lambda c: -(c.score or 0.0))]

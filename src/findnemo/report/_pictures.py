@@ -33,8 +33,8 @@ class Wanted:
 def thumbnails(wanted: Iterable[Wanted], budget: int = BUDGET) -> dict[Wanted, str]:
     """Data URIs (WebP) of pictures, none enlarged, `budget` letters in all.
 
-    All are made at the first of LEVELS at which they fit; if they do not fit even at the last, the first ones are there and the rest is
-    missing. A file that is missing or no picture is left out.
+    All are made at the first of LEVELS at which they fit; if they do not fit even at the last, the
+    first ones are there and the rest is missing. A file that is missing or no picture is left out.
     """
     small = {one: _small(one) for one in dict.fromkeys(wanted)}
     pictures = {one: picture for one, picture in small.items() if picture is not None}
@@ -70,7 +70,9 @@ def _encoded(
 
 
 def data_uri(picture: Image.Image, side: int, quality: int) -> str:
-    """A picture as `data:image/webp;base64,...`, made smaller if its longer side has more than `side` pixels."""
+    """A picture as `data:image/webp;base64,...`, made smaller if its longer side has
+    more than `side` pixels.
+    """
     small = picture.copy()
     out = io.BytesIO()
     small.thumbnail((side, side))

@@ -21,7 +21,8 @@ ALIGNMENT = "A_CLIP: fit with the caption"
 
 
 def shown(text: object) -> str:
-    """Text without characters that HTML cannot hold: control characters and lone surrogates become U+FFFD. Directional marks stay.
+    """Text without characters that HTML cannot hold: control characters and lone surrogates become
+    U+FFFD. Directional marks stay.
 
     >>> shown("a\\x00b") == "a\\ufffdb"
     True

@@ -1,4 +1,7 @@
-"""What attempts and attacks say, in plain sentences. Pure functions on the summaries that a run keeps (`findnemo.runs.robustness`)."""
+"""What attempts and attacks say, in plain sentences.
+
+Pure functions on the summaries that a run keeps (`findnemo.runs.robustness`).
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 GIVEN = "image to image"  # attempts that start from the picture itself
-ORDINARY, UNTOUCHED = "ordinary, ", "untouched"
+ORDINARY = "ordinary, "
+UNTOUCHED = "untouched"
 CONTROLS = {  # end of a gap's name -> what the control is
     ": memorized less never seen": "pictures never seen",
     ": memorized less mirrored": "mirrored images of ordinary captions",
 }
 OFF = "neurons off"
-QUIET = "No prompt that was tried brought a picture back from the model with neurons off; that is no proof for others."
-WEIGHTS = "Removing neurons does not protect weights that are given away against somebody who already has the picture."
+QUIET = (
+    "No prompt that was tried brought a picture back from the model with neurons off; that is no"
+    " proof for others."
+)
+WEIGHTS = (
+    "Removing neurons does not protect weights that are given away against somebody who already has"
+    " the picture."
+)
 
 
 def sentences(attempts: Mapping[str, Any] | None, attack: Mapping[str, Any] | None) -> list[str]:
-    """What was tried and what came of it, a sentence for each model; last what that means. Empty where nothing was tried.
+    """What was tried and what came of it, a sentence for each model; last what that means.
+
+    Empty where nothing was tried.
 
     >>> sentences(None, {"curves": {}, "gaps": {"neurons off: memorized less never seen": [[5, 0.5, 0.2, 0.8]]}})[0]
     'With neurons off, embeddings optimised for memorized pictures come nearer to them than to pictures never seen: the gap is 0.50 [0.20, 0.80] after 5 steps.'
@@ -57,19 +69,24 @@ def _prompts(table: Mapping[str, Mapping[str, Any]], state: str) -> dict[str, An
 
 
 def _words(table: Mapping[str, Mapping[str, Any]], state: str) -> str:
-    """Of attempts that are not given the picture: how many give copies, and the one that gives the most."""
+    """Of attempts that are not given the picture: how many give copies, and the
+    one that gives the most.
+    """
     found = _prompts(table, state)
     if not found:
         return ""
-    what = f"{_with(state)}, {{}} of {len(found)} attempts with other seeds, samplers, steps, guidance, words and tokens give"
+    what = (
+        f"{_with(state)}, {{}} of {len(found)} attempts with other seeds, samplers, steps,"
+        " guidance, words and tokens give"
+    )
     hits = {name: cell for name, cell in found.items() if cell["captions"]}
     if not hits:
         most = max(cell["n"] for cell in found.values())
         high = 100 * max(cell["high"] for cell in found.values())
         able = sum(table[name].get(UNTOUCHED, {}).get("captions", 0) > 0 for name in found)
         return (
-            f"{what.format('none')} a copy of any of {most:.0f} pictures ({able} do with no neuron off; "
-            f"95 %: fewer than {high:.0f} % of pictures, each)."
+            f"{what.format('none')} a copy of any of {most:.0f} pictures ({able} do with no neuron"
+            f" off; 95 %: fewer than {high:.0f} % of pictures, each)."
         )
     name, cell = max(hits.items(), key=lambda pair: pair[1]["captions"] / pair[1]["n"])
     return f"{what.format(len(hits))} copies; the most has {name!r}, of {_of(cell)} pictures."
@@ -91,7 +108,10 @@ def _given(table: Mapping[str, Mapping[str, Any]], state: str) -> str:
     strength, columns = rows[-1]
     beside = columns.get(ORDINARY + state)
     ordinary = "" if beside is None else f", and {_of(beside)} of ordinary captions"
-    return f"{strength.capitalize()}, which is given the picture, gives {_of(columns[state])} back{ordinary}."
+    return (
+        f"{strength.capitalize()}, which is given the picture, gives {_of(columns[state])}"
+        f" back{ordinary}."
+    )
 
 
 def _attacks(attack: Mapping[str, Any]) -> list[str]:
@@ -104,19 +124,27 @@ def _attacks(attack: Mapping[str, Any]) -> list[str]:
 
 
 def _attacked(state: str, control: str, points: Sequence[Sequence[float | None]]) -> str:
-    """Whether memorized pictures come nearer than a control: at every step, the start among them, not at the one that shows it best."""
+    """Whether memorized pictures come nearer than a control: at every step, the start among
+    them, not at the one that shows it best.
+    """
     bounded = [p for p in points if p[2] is not None]
     if not bounded:
-        return f"{_with(state)}, gaps to {control} have no interval ({_listed(points)}): too few captions to tell anything."
+        return (
+            f"{_with(state)}, gaps to {control} have no interval ({_listed(points)}): too few"
+            " captions to tell anything."
+        )
     above = any(p[0] and p[2] > 0 for p in bounded)  # type: ignore[operator]
     come = "come" if above else "are not seen to come"
-    return f"{_with(state)}, embeddings optimised for memorized pictures {come} nearer to them than to {control}: {_listed(bounded)}."
+    return (
+        f"{_with(state)}, embeddings optimised for memorized pictures {come} nearer to them than to"
+        f" {control}: {_listed(bounded)}."
+    )
 
 
 def _listed(points: Sequence[Sequence[float | None]]) -> str:
     """
-    >>> _listed([[0, 0.0, -0.1, 0.1], [5, 0.5, 0.25, 0.75], [10, 0.25, None, None]])
-    'the gap is 0.00 [-0.10, 0.10] at the start, 0.50 [0.25, 0.75] after 5 steps, 0.25 after 10 steps'
+    >>> _listed([[0, 0.0, -0.1, 0.1], [5, 0.5, 0.25, 0.75], [10, 0.25, None, None]]) 'the gap is
+    0.00 [-0.10, 0.10] at the start, 0.50 [0.25, 0.75] after 5 steps, 0.25 after 10 steps'
     """
     parts = []
     for step, gap, low, high in points:

@@ -1,6 +1,7 @@
 """Is it really gone? Attacks on an edited model, each with its controls.
 
-May be imported: the names below and the modules here. May import: mitigation, passes, images, metrics and what lies under them.
+May be imported: the names below and the modules here. May import: mitigation, passes, images,
+metrics and what lies under them.
 """
 
 from findnemo.robustness._subject import Subject, closeness, subject

@@ -1,4 +1,6 @@
-"""What an attack wants back: a caption with its picture, and pictures that tell whether it came back."""
+"""What an attack wants back: a caption with its picture, and pictures that
+tell whether it came back.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,8 @@ BESIDE = 3  # untouched images of the caption, beside the picture
 class Subject:
     """A caption under attack. `picture`: what the attacker wants back.
 
-    `others`: images that the untouched model gives for the caption on other seeds. `known`: whether `picture` is the training image, or
-    stands in for it: an image of the untouched model.
+    `others`: images that the untouched model gives for the caption on other seeds. `known`: whether
+    `picture` is the training image, or stands in for it: an image of the untouched model.
     """
 
     prompt: str
@@ -39,7 +41,8 @@ class Subject:
 def subject(
     model: Model, prompt: str, settings: ImageSettings, picture: Image.Image | None = None
 ) -> Subject:
-    """A caption with its training image, or where that is unknown an image that the untouched model gives for it.
+    """A caption with its training image, or where that is unknown an image that the
+    untouched model gives for it.
 
     Call it while no edit is in force. Raises NumericalError if the model gives NaN.
 
@@ -62,7 +65,8 @@ def closeness(
 ) -> Tensor:
     """How much each image is a copy of the nearest reference: (N,), in [-1, 1].
 
-    Similarity is that of the descriptor, without one the correlation of the pixels, for which references are brought to the images' size.
+    Similarity is that of the descriptor, without one the correlation of the pixels, for which
+    references are brought to the images' size.
     """
     if descriptor is not None:
         return descriptor.similarity(images, references).amax(1)
@@ -71,7 +75,10 @@ def closeness(
 
 
 def pixels(picture: Image.Image, model: Model) -> Tensor:
-    """A picture as the model's encoder reads it: (1, 3, H, W) in [-1, 1], its middle square at the model's native size."""
+    """A picture as the model's encoder reads it:
+
+    (1, 3, H, W) in [-1, 1], its middle square at the model's native size.
+    """
     import numpy as np
     from PIL import ImageOps
 

@@ -1,7 +1,9 @@
-"""The attack of Finding DoRI (Kowalczuk et al. 2025): a text embedding optimised until the model gives a picture for it.
+"""The attack of Finding DoRI (Kowalczuk et al. 2025): a text embedding optimised until the
+model gives a picture for it.
 
-It needs the weights and the picture. The embedding itself carries information: also pictures that a model never saw come near. So an attack
-says something only as a curve over its steps, beside the same curve for such pictures.
+It needs the weights and the picture. The embedding itself carries information: also pictures that a
+model never saw come near. So an attack says something only as a curve over its steps, beside the
+same curve for such pictures.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ STEPS = (0, 5, 10, 20, 30, 50)  # after which images are made; 50 as published
 def diffusion_loss(
     model: Model, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Text
 ) -> Tensor:
-    """Mean squared error (scalar, float32) of what the denoiser predicts of noised latents: eps or v, as it was trained.
+    """Mean squared error (scalar, float32) of what the denoiser predicts of noised latents: eps
+    or v, as it was trained.
 
     `clean`, `noise`: (N, C, H, W). `timesteps`: (N,). `text`: N prompts.
     """
@@ -67,11 +70,13 @@ def optimised(
     batch: int = BATCH,
     learning_rate: float = LEARNING_RATE,
 ) -> dict[int, Text]:
-    """The prompt, one row, after each of `steps` steps of descent on the diffusion loss of one picture.
+    """The prompt, one row, after each of `steps` steps of descent on the
+    diffusion loss of one picture.
 
-    Adam, every position of the token embeddings; a batch of `batch` noises and timesteps drawn afresh each step from (seed, key, step).
-    `clean`: the picture's latent (1, C, H, W). `text`: where to begin, as `model.encode` gives it; what a model is told beside the tokens
-    stays. Raises ModelError for a model without a known loss, NumericalError if it gives NaN.
+    Adam, every position of the token embeddings; a batch of `batch` noises and timesteps drawn
+    afresh each step from (seed, key, step). `clean`: the picture's latent (1, C, H, W). `text`:
+    where to begin, as `model.encode` gives it; what a model is told beside the tokens stays. Raises
+    ModelError for a model without a known loss, NumericalError if it gives NaN.
 
     >>> import findnemo, torch
     >>> model = findnemo.load("demo")
@@ -102,7 +107,7 @@ def optimised(
     return reached
 
 
-# where to begin ---------------------------------------------------------------------------------------------------------------
+# where to begin -----------------------------------------------------------------------------------
 
 
 def _random(model: Model, text: Text, seed: int, prompt: str) -> Text:
@@ -132,12 +137,14 @@ def starting(model: Model, prompt: str, start: str, seed: int = 0) -> Text:
     return STARTS[start](model, model.encode([prompt]), seed, prompt)
 
 
-# what the embedding gives -----------------------------------------------------------------------------------------------------
+# what the embedding gives -------------------------------------------------------------------------
 
 
 @contextmanager
 def embedded(model: Model, text: Text) -> Iterator[None]:
-    """The pipeline with the tokens of `text`, one row, in place of every prompt's while the context lasts."""
+    """The pipeline with the tokens of `text`, one row, in place of every prompt's
+    while the context lasts.
+    """
 
     def change(encode: Callable[..., Any]) -> Callable[..., Any]:
         def encode_prompt(**options: Any) -> tuple[Tensor, ...]:
@@ -162,8 +169,9 @@ def attack(
 ) -> dict[str, dict[int, list[float]]]:
     """The curve of one subject: start -> step -> similarity of each image to the subject's picture.
 
-    Seeds come from (settings.seed, subject.prompt, start) and the sample numbers; `images` of each step share theirs. `keep` is given every
-    step's images. Whatever edits are in force are attacked.
+    Seeds come from (settings.seed, subject.prompt, start) and the sample numbers; `images` of each
+    step share theirs. `keep` is given every step's images. Whatever edits are in force are
+    attacked.
 
     >>> import findnemo
     >>> from findnemo.robustness import subject

@@ -1,7 +1,8 @@
-"""Ordinary ways to get a picture back out of an edited model: other seeds, samplers, words, and the picture itself as a start.
+"""Ordinary ways to get a picture back out of an edited model: other seeds, samplers, words, and the
+picture itself as a start.
 
-An attempt is a function of a model, a subject, sample numbers and image settings that gives images. A new one is a function and a line in
-`ATTEMPTS`.
+An attempt is a function of a model, a subject, sample numbers and image settings that gives images.
+A new one is a function and a line in `ATTEMPTS`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ Attempt = Callable[[Model, Subject, Sequence[int], ImageSettings], "list[Image.I
 def sampled(
     model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, **changes: Any
 ) -> list[Image.Image]:
-    """The caption as it is, on fresh seeds. `changes`: of the settings, such as another `sampler` or `guidance` (1: without)."""
+    """The caption as it is, on fresh seeds.
+
+    `changes`: of the settings, such as another `sampler` or `guidance` (1: without).
+    """
     return generate(model, subject.prompt, samples, replace(settings, **changes))
 
 
@@ -50,7 +54,9 @@ def reworded(
     rules: dict[str, Rule],
     kind: str,
 ) -> list[Image.Image]:
-    """With the caption in other words, a part of it, or other letters (see `findnemo.prompts.paraphrases`)."""
+    """With the caption in other words, a part of it, or other letters (see
+    `findnemo.prompts.paraphrases`).
+    """
     text = paraphrases(subject.prompt, rules).get(kind)
     if text is None:
         raise InputError(f"{kind}: says what the caption says")
@@ -84,10 +90,13 @@ def with_tokens(
 def image_to_image(
     model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, strength: float
 ) -> list[Image.Image]:
-    """Start from the subject's picture, noised: `strength` is the share of the schedule that denoises it again (1: all of it).
+    """Start from the subject's picture, noised:
 
-    Meng et al. 2022 (SDEdit), by diffusers' own image-to-image pipeline of the same parts, so that edits stay in force. What it gives back
-    it has partly been given: read it beside the same for control pictures. Raises ModelError if diffusers has no such pipeline.
+    `strength` is the share of the schedule that denoises it again (1: all of it).
+
+    Meng et al. 2022 (SDEdit), by diffusers' own image-to-image pipeline of the same parts, so that
+    edits stay in force. What it gives back it has partly been given: read it beside the same for
+    control pictures. Raises ModelError if diffusers has no such pipeline.
     """
     from diffusers import AutoPipelineForImage2Image
 

@@ -19,7 +19,8 @@ KINDS = (".png", ".jpg", ".jpeg", ".webp")
 def scrambled(picture: Image.Image) -> Image.Image:
     """A picture as rich as before, and never seen: RGB, square.
 
-    Its quarters are exchanged crosswise and turned by a right angle, its colours exchanged (red, green, blue to green, blue, red).
+    Its quarters are exchanged crosswise and turned by a right angle, its colours exchanged (red,
+    green, blue to green, blue, red).
 
     >>> from PIL import Image
     >>> scrambled(Image.new("RGB", (4, 4), (1, 2, 3))).getpixel((0, 0))
@@ -41,14 +42,19 @@ def scrambled(picture: Image.Image) -> Image.Image:
 
 
 def mirrored(picture: Image.Image) -> Image.Image:
-    """A picture left to right: of one that the model made for an ordinary caption, a picture that it has not made."""
+    """A picture left to right: of one that the model made for an ordinary caption, a
+    picture that it has not made.
+    """
     from PIL import ImageOps
 
     return ImageOps.mirror(picture.convert("RGB"))
 
 
 def pictures(folder: str | os.PathLike, least: int = 1) -> list[Image.Image]:
-    """The pictures of a folder (PNG, JPEG, WebP) by name, RGB. Raises InputError for fewer than `least`, or one that cannot be read."""
+    """The pictures of a folder (PNG, JPEG, WebP) by name, RGB.
+
+    Raises InputError for fewer than `least`, or one that cannot be read.
+    """
     if not Path(folder).is_dir():
         raise InputError(
             f"{folder} is not a folder: give one with pictures that the model never saw"
@@ -56,7 +62,8 @@ def pictures(folder: str | os.PathLike, least: int = 1) -> list[Image.Image]:
     files = sorted(file for file in Path(folder).iterdir() if file.suffix.lower() in KINDS)
     if len(files) < least:
         raise InputError(
-            f"{folder} holds {len(files)} pictures (PNG, JPEG, WebP), {least} are needed as controls"
+            f"{folder} holds {len(files)} pictures (PNG, JPEG, WebP), {least} are needed as"
+            " controls"
         )
     return [_read(file) for file in files]
 

@@ -1,4 +1,5 @@
-"""What attacks on many captions say together: curves over the steps of an attack with intervals, the gap between two, and shares of copies.
+"""What attacks on many captions say together: curves over the steps of an attack with intervals,
+the gap between two, and shares of copies.
 
 Pure functions on plain values, as a run keeps them.
 """
@@ -19,7 +20,8 @@ Rows = Sequence[Mapping[int, float]]
 
 
 def strongest(starts: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[int, float]:
-    """Step -> similarity of the attacker's best start: the largest over starts of the mean over images.
+    """Step -> similarity of the attacker's best start: the largest over starts
+    of the mean over images.
 
     >>> strongest({"caption": {"0": [0.1, 0.3]}, "random": {"0": [0.0, 0.1]}})
     {0: 0.2}
@@ -30,7 +32,8 @@ def strongest(starts: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[int, 
 
 
 def curve(subjects: Rows) -> list[Point]:
-    """The mean over captions at each step that all of them have, with an interval over captions (95 %, Student's t; from three on).
+    """The mean over captions at each step that all of them have, with an interval over captions (95
+    %, Student's t; from three on).
 
     >>> curve([{0: 0.0, 5: 1.0}, {0: 0.5, 5: 1.0}])
     [(0, 0.25, None, None), (5, 1.0, None, None)]
@@ -39,10 +42,12 @@ def curve(subjects: Rows) -> list[Point]:
 
 
 def gap(memorized: Rows, control: Rows, paired: bool = False) -> list[Point]:
-    """How far the mean curve of memorized captions lies over that of controls at each step, with an interval.
+    """How far the mean curve of memorized captions lies over that of controls at
+    each step, with an interval.
 
-    `paired`: the rows of both are the same captions in the same order, compared one by one; otherwise captions and controls are independent
-    of each other. Where the interval holds 0, the attack is not seen to get more out of the model than it puts in.
+    `paired`: the rows of both are the same captions in the same order, compared one by one;
+    otherwise captions and controls are independent of each other. Where the interval holds 0, the
+    attack is not seen to get more out of the model than it puts in.
 
     >>> gap([{5: 1.0}], [{5: 0.25}])
     [(5, 0.75, None, None)]
@@ -76,8 +81,8 @@ def shares(
 ) -> dict[str, dict[str, float]]:
     """What each attempt got. `subjects`: attempt -> closeness of its images, a caption each.
 
-    Attempt -> `images`, the share of images at or over `level`; `captions`, of `n` captions those with such an image; and the Wilson
-    interval (95 %) of that share, `low` and `high`.
+    Attempt -> `images`, the share of images at or over `level`; `captions`, of `n` captions those
+    with such an image; and the Wilson interval (95 %) of that share, `low` and `high`.
 
     >>> shares([{"seeds": [0.9, 0.1]}, {"seeds": [0.2, 0.1]}])["seeds"]["images"]
     0.25

@@ -1,9 +1,12 @@
-"""Hardening: fine-tune an edited model against the attack, where switching neurons off is not enough.
+"""Hardening: fine-tune an edited model against the attack, where switching
+neurons off is not enough.
 
-After Finding DoRI (Kowalczuk et al. 2025), adversarial fine-tuning: embeddings that bring a picture back are sought against the current model,
-then all weights of the denoiser learn to answer them with surrogate images, a few times over. Surrogates are what the edited model makes of
-the caption. Ours: the embeddings on the way to each are answered too, the caption among them; steep noise is drawn more often, for there
-a picture is decided; and predictions for ordinary captions, and without a caption, are held to those of the model before hardening.
+After Finding DoRI (Kowalczuk et al. 2025), adversarial fine-tuning: embeddings that bring a picture
+back are sought against the current model, then all weights of the denoiser learn to answer them
+with surrogate images, a few times over. Surrogates are what the edited model makes of the caption.
+Ours: the embeddings on the way to each are answered too, the caption among them; steep noise is
+drawn more often, for there a picture is decided; and predictions for ordinary captions, and without
+a caption, are held to those of the model before hardening.
 """
 
 from __future__ import annotations
@@ -44,10 +47,13 @@ FORMAT = "findnemo.harden.1"
 
 @dataclass(frozen=True)
 class Hardening:
-    """How a model is hardened. `epochs`: of seeking embeddings and learning to answer them. `attack_steps`: of each search.
+    """How a model is hardened.
 
-    `updates`: of the weights in an epoch, AdamW at `learning_rate`, each on `batch` surrogates and as many ordinary images. `keep`: weight
-    of the ordinary ones. `surrogates`: images a caption. `seed`: of all that is drawn.
+    `epochs`: of seeking embeddings and learning to answer them. `attack_steps`: of each search.
+
+    `updates`: of the weights in an epoch, AdamW at `learning_rate`, each on `batch` surrogates and
+    as many ordinary images. `keep`: weight of the ordinary ones. `surrogates`: images a caption.
+    `seed`: of all that is drawn.
 
     >>> Hardening(epochs=0)
     Traceback (most recent call last):
@@ -69,13 +75,16 @@ class Hardening:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be 1 or more")
         if not 0 < self.learning_rate < 1 or not self.keep >= 0:
             raise InputError(
-                f"a learning rate of {self.learning_rate} with keep {self.keep} is no use: rate in (0, 1), keep 0 or more"
+                f"a learning rate of {self.learning_rate} with keep {self.keep} is no use: rate in"
+                " (0, 1), keep 0 or more"
             )
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A caption to forget: the latent of its picture (1, C, H, W), and those of surrogate images (n, C, H, W)."""
+    """A caption to forget: the latent of its picture (1, C, H, W), and those of
+    surrogate images (n, C, H, W).
+    """
 
     prompt: str
     picture: Tensor
@@ -84,7 +93,8 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Kept:
-    """Ordinary captions, encoded, n rows, and latents of the images (n, C, H, W) that the edited model makes of them, some of each.
+    """Ordinary captions, encoded, n rows, and latents of the images (n, C, H, W) that the edited
+    model makes of them, some of each.
 
     `empty`: what stands for no prompt, one row.
     """
@@ -104,10 +114,14 @@ def lesson(
 
 
 def kept(model: Model, prompts: Sequence[str], settings: ImageSettings) -> Kept:
-    """Ordinary captions with four images of each. Raises InputError for none: a model hardened without any forgets the rest too."""
+    """Ordinary captions with four images of each.
+
+    Raises InputError for none: a model hardened without any forgets the rest too.
+    """
     if not prompts:
         raise InputError(
-            "hardening needs captions that are not memorized, to hold the model to: put some into the table"
+            "hardening needs captions that are not memorized, to hold the model to: put some into"
+            " the table"
         )
     samples = range(ORDINARY, ORDINARY + VIEWS)
     images = [image for prompt in prompts for image in generate(model, prompt, samples, settings)]
@@ -117,7 +131,9 @@ def kept(model: Model, prompts: Sequence[str], settings: ImageSettings) -> Kept:
 
 
 def adversaries(model: Model, lesson: Lesson, hardening: Hardening, epoch: int) -> Text:
-    """Texts, n rows, that bring a lesson's picture nearer: the caption's own, and those on the way of an attack from each start."""
+    """Texts, n rows, that bring a lesson's picture nearer: the caption's own, and those on the
+    way of an attack from each start.
+    """
     shares = (hardening.attack_steps * k / WAYPOINTS for k in range(1, WAYPOINTS + 1))
     stops = sorted({round(share) for share in shares} - {0})
     seed = hardening.seed
@@ -153,12 +169,15 @@ def harden(
     progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Harden a model in place: all weights of its denoiser, but for the rows of `neurons`, which stay off.
+    """Harden a model in place: all weights of its denoiser, but for the rows of
+    `neurons`, which stay off.
 
-    `model`: with the neurons off in its weights, in float32. `checkpoint`: a folder that keeps the weights after each epoch, so that an
-    interrupted hardening goes on from there with the same result; remove it at the end. `progress` is called with updates done, of how
-    many, and the loss. The result depends on model, lessons, captions, settings and seed only. Raises StoppedError once `stop` says so,
-    InputError without lessons, EditError if the neurons are not off in the weights, NumericalError for NaN.
+    `model`: with the neurons off in its weights, in float32. `checkpoint`: a folder that keeps the
+    weights after each epoch, so that an interrupted hardening goes on from there with the same
+    result; remove it at the end. `progress` is called with updates done, of how many, and the loss.
+    The result depends on model, lessons, captions, settings and seed only. Raises StoppedError once
+    `stop` says so, InputError without lessons, EditError if the neurons are not off in the weights,
+    NumericalError for NaN.
     """
     hardening = hardening or Hardening()
     if not lessons:
@@ -197,7 +216,10 @@ def _loss(
     hardening: Hardening,
     generator: torch.Generator,
 ) -> Tensor:
-    """What an update of the weights lowers. `answers`: lessons, each with the embeddings that bring its picture back."""
+    """What an update of the weights lowers.
+
+    `answers`: lessons, each with the embeddings that bring its picture back.
+    """
     clean, text = _adversarial_batch(answers, hardening.batch, generator)
     held = _ordinary_batch(ordinary, hardening.batch, generator)
     with torch.enable_grad():
@@ -214,7 +236,9 @@ def _loss(
 def _adversarial_batch(
     answers: Sequence[tuple[Lesson, Text]], size: int, generator: torch.Generator
 ) -> tuple[Tensor, Text]:
-    """Surrogate latents and adversarial embeddings, drawn over captions, images and embeddings alike."""
+    """Surrogate latents and adversarial embeddings, drawn over captions,
+    images and embeddings alike.
+    """
 
     def one_of(count: int) -> int:
         return int(torch.randint(count, (1,), generator=generator))
@@ -226,7 +250,9 @@ def _adversarial_batch(
 
 
 def _ordinary_batch(ordinary: Kept, size: int, generator: torch.Generator) -> tuple[Tensor, Text]:
-    """Latents of ordinary images and their captions' embeddings, of which some are exchanged for that of no prompt."""
+    """Latents of ordinary images and their captions' embeddings, of which some are
+    exchanged for that of no prompt.
+    """
     device = ordinary.latents.device
     rows = torch.randint(len(ordinary.latents), (size,), generator=generator).to(device)
     unprompted = (torch.rand(size, generator=generator) < UNPROMPTED).to(device)
@@ -282,7 +308,7 @@ def check_off(model: Model, neurons: NeuronSet) -> None:
         effect.check_weights(effect.weight, effect.bias, "the weight")
 
 
-# what an interruption leaves --------------------------------------------------------------------------------------------------
+# what an interruption leaves ----------------------------------------------------------------------
 
 
 def _identity(model: Model, lessons: Sequence[Lesson], ordinary: Kept, hardening: Hardening) -> str:

@@ -1,4 +1,7 @@
-"""The surroundings in which findnemo computes: PyTorch's modes and arithmetic, memory that runs out, notices, the libraries' own output.
+"""The surroundings in which findnemo computes:
 
-May be imported: the modules here. May import: errors. It lies under `scores`, which know of no model, and so it is no part of `models`.
+PyTorch's modes and arithmetic, memory that runs out, notices, the libraries' own output.
+
+May be imported: the modules here. May import: errors. It lies under `scores`, which know of no
+model, and so it is no part of `models`.
 """

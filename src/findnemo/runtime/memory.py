@@ -18,7 +18,10 @@ def out_of_memory(error: RuntimeError) -> bool:
 
 
 def freed(device: torch.device) -> None:
-    """Give back what PyTorch holds on to. Outside the handler of the error, which holds the failed pass's tensors."""
+    """Give back what PyTorch holds on to.
+
+    Outside the handler of the error, which holds the failed pass's tensors.
+    """
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
@@ -51,8 +54,8 @@ def named(device: torch.device, what: str) -> Iterator[None]:
 class Batches:
     """Work on rows, in as many pieces as the memory of a device asks for.
 
-    `size`: rows in one piece; halved where memory runs out, and kept for later work. `row`: what one
-    of them is. `release`: called before a smaller piece is tried, to let go of what is held.
+    `size`: rows in one piece; halved where memory runs out, and kept for later work. `row`: what
+    one of them is. `release`: called before a smaller piece is tried, to let go of what is held.
 
     >>> Batches(torch.device("cpu"), 2)(5, lambda rows: (rows.start, rows.stop))
     [(0, 2), (2, 4), (4, 5)]

@@ -1,4 +1,6 @@
-"""What a user should know of a call that went on: warnings in Python, plain lines in the commands."""
+"""What a user should know of a call that went on: warnings in Python,
+plain lines in the commands.
+"""
 
 from __future__ import annotations
 

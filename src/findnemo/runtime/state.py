@@ -1,4 +1,6 @@
-"""The state of networks and of PyTorch that would change results without a word: set aside while findnemo computes, and put back after."""
+"""The state of networks and of PyTorch that would change results without a word: set aside while
+findnemo computes, and put back after.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +34,13 @@ def modules_of(networks: Iterable[nn.Module]) -> list[nn.Module]:
 
 @contextmanager
 def evaluating(*networks: nn.Module) -> Iterator[None]:
-    """Every module of `networks` in evaluation mode, and without gradient checkpointing, while the context lasts.
+    """Every module of `networks` in evaluation mode, and without gradient checkpointing,
+    while the context lasts.
 
-    In training mode dropout makes every pass another one. Checkpointing computes a part of the network anew in the backward pass, when the edits
-    of the forward pass are gone. On leaving, also by an exception, each module has the mode it had: a network whose parts are in different
-    modes too. Source: k-diffusion's `eval_mode`.
+    In training mode dropout makes every pass another one. Checkpointing computes a part of the
+    network anew in the backward pass, when the edits of the forward pass are gone. On leaving, also
+    by an exception, each module has the mode it had: a network whose parts are in different modes
+    too. Source: k-diffusion's `eval_mode`.
 
     >>> network = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
     >>> with evaluating(network):
@@ -63,7 +67,8 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def plain_arithmetic() -> Iterator[None]:
-    """No autocast while the context lasts: what is float32 is computed in float32, whatever the caller has under way.
+    """No autocast while the context lasts: what is float32 is computed in float32, whatever
+    the caller has under way.
 
     >>> with torch.autocast("cpu", torch.bfloat16), plain_arithmetic():
     ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
@@ -77,7 +82,8 @@ def plain_arithmetic() -> Iterator[None]:
 
 
 def undisturbed(function: Callable[P, R]) -> Callable[P, R]:
-    """A function called in `plain_arithmetic`, its backward passes too, and as if no `torch.inference_mode` were on, under which none could be made.
+    """A function called in `plain_arithmetic`, its backward passes too, and as if no
+    `torch.inference_mode` were on, under which none could be made.
 
     >>> with torch.inference_mode():
     ...     undisturbed(torch.is_inference_mode_enabled)(), undisturbed(torch.is_grad_enabled)()
@@ -98,7 +104,9 @@ def undisturbed(function: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def spare_scheduler(pipeline: Any) -> Iterator[None]:
-    """A copy of the pipeline's scheduler in its place while the context lasts: a call that somebody else has under way goes on where it was."""
+    """A copy of the pipeline's scheduler in its place while the context lasts: a call that
+    somebody else has under way goes on where it was.
+    """
     own = pipeline.scheduler
     pipeline.scheduler = copy.deepcopy(own)
     try:
@@ -109,7 +117,9 @@ def spare_scheduler(pipeline: Any) -> Iterator[None]:
 
 @contextmanager
 def taking(network: nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """A network that is handed floating-point numbers of any kind as `dtype`: text encoders are often kept in another."""
+    """A network that is handed floating-point numbers of any kind as `dtype`: text encoders
+    are often kept in another.
+    """
 
     def cast(value: Any) -> Any:
         if isinstance(value, Tensor) and value.is_floating_point():

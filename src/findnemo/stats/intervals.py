@@ -22,11 +22,13 @@ def bootstrap(
     seed: int = 0,
     level: float = LEVEL,
 ) -> tuple[float, float]:
-    """(low, high): the interval that holds `level` of a statistic's values when every sample is drawn anew, with replacement.
+    """(low, high): the interval that holds `level` of a statistic's values when every sample is
+    drawn anew, with replacement.
 
-    `statistic` takes as many tensors (n,) as there are samples, each drawn independently of the others. Percentile method (Efron and
-    Tibshirani 1993, chapter 13): a statistic that no resample can change, such as the AUROC of separated scores, has an interval of width zero.
-    Written here and not taken from scipy, so that a seed gives the same draws whichever scipy is installed.
+    `statistic` takes as many tensors (n,) as there are samples, each drawn independently of the
+    others. Percentile method (Efron and Tibshirani 1993, chapter 13): a statistic that no resample
+    can change, such as the AUROC of separated scores, has an interval of width zero. Written here
+    and not taken from scipy, so that a seed gives the same draws whichever scipy is installed.
     Raises InputError for an empty sample, no repeats or a level outside (0, 1).
 
     >>> low, high = bootstrap(lambda x: float(x.mean()), torch.arange(100.0))
@@ -40,7 +42,8 @@ def bootstrap(
         )
     if repeats < 1 or not 0 < level < 1:
         raise InputError(
-            f"a bootstrap takes 1 repeat or more and a level between 0 and 1, not {repeats} and {level}"
+            f"a bootstrap takes 1 repeat or more and a level between 0 and 1, not {repeats} and"
+            f" {level}"
         )
     generator = torch.Generator().manual_seed(sample_seed(seed, "bootstrap", 0))
 
@@ -61,10 +64,11 @@ def bootstrap(
 def mean_interval(
     first: Tensor, second: Tensor | None = None, level: float = LEVEL
 ) -> tuple[float, float]:
-    """(low, high): interval of the mean of a sample (n,), or of its difference to that of an independent one, by Student's t (Welch's).
+    """(low, high): interval of the mean of a sample (n,), or of its difference to that of an
+    independent one, by Student's t (Welch's).
 
-    For a handful of values, where a bootstrap's intervals are too narrow: of five normal values they hold the mean in 84 cases of 100, these in 95.
-    Raises InputError for fewer than two values.
+    For a handful of values, where a bootstrap's intervals are too narrow: of five normal values
+    they hold the mean in 84 cases of 100, these in 95. Raises InputError for fewer than two values.
 
     >>> [round(x, 2) for x in mean_interval(torch.tensor([1.0, 2.0, 3.0]))]
     [-0.48, 4.48]
@@ -89,7 +93,8 @@ def mean_interval(
 
 
 def wilson(hits: int, of: int, level: float = LEVEL) -> tuple[float, float]:
-    """(low, high): score interval of a share, `hits` of `of` independent trials (Wilson 1927); it does not shrink to nothing at 0 or 1.
+    """(low, high): score interval of a share, `hits` of `of` independent trials (Wilson 1927); it
+    does not shrink to nothing at 0 or 1.
 
     Raises InputError for no trials, hits outside 0 to `of`, or a level outside (0, 1).
 
@@ -100,7 +105,8 @@ def wilson(hits: int, of: int, level: float = LEVEL) -> tuple[float, float]:
 
 
 def clopper_pearson(hits: int, of: int, level: float = LEVEL) -> tuple[float, float]:
-    """(low, high): exact interval of a share, `hits` of `of` independent trials; it holds the truth at least so often (Clopper and Pearson 1934).
+    """(low, high): exact interval of a share, `hits` of `of` independent trials; it holds the truth
+    at least so often (Clopper and Pearson 1934).
 
     Raises InputError for no trials, hits outside 0 to `of`, or a level outside (0, 1).
 

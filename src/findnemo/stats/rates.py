@@ -1,8 +1,11 @@
-"""Error rates of detection: what a conformal threshold promises, p-values, and lists with a controlled share of false discoveries.
+"""Error rates of detection: what a conformal threshold promises, p-values, and lists with a
+controlled share of false discoveries.
 
-Everything here takes one thing for granted: an ordinary caption is drawn like the hold-out captions (they are exchangeable).
-Sources: Vovk, Gammerman and Shafer 2005 (conformal p-values); Vovk 2012 (what holds given one calibration); Benjamini and Hochberg 1995;
-Bates, Candes, Lei, Romano and Sesia 2023 (Testing for outliers with conformal p-values: why their list may be made from these p-values).
+Everything here takes one thing for granted: an ordinary caption is drawn like the hold-out captions
+(they are exchangeable). Sources: Vovk, Gammerman and Shafer 2005 (conformal p-values); Vovk 2012
+(what holds given one calibration); Benjamini and Hochberg 1995; Bates, Candes, Lei, Romano and
+Sesia 2023 (Testing for outliers with conformal p-values: why their list may be made from these
+p-values).
 """
 
 from __future__ import annotations
@@ -18,11 +21,13 @@ CONFIDENCE = 0.95
 
 
 def rank(n: int, fpr: float, confidence: float | None = None) -> int:
-    """Which of n hold-out scores, counted from the smallest, an ordinary caption exceeds with probability at most `fpr`.
+    """Which of n hold-out scores, counted from the smallest, an ordinary caption exceeds with
+    probability at most `fpr`.
 
-    Without `confidence` that is ceil((n + 1)(1 - fpr)): at most `fpr` on average over calibrations. With it, the smallest k for which
-    the rate of this one calibration, distributed as Beta(n + 1 - k, k), is at most `fpr` with that confidence. Raises InputError for a
-    rate or confidence outside (0, 1), or too few scores, with the number it takes.
+    Without `confidence` that is ceil((n + 1)(1 - fpr)): at most `fpr` on average over calibrations.
+    With it, the smallest k for which the rate of this one calibration, distributed as Beta(n + 1 -
+    k, k), is at most `fpr` with that confidence. Raises InputError for a rate or confidence outside
+    (0, 1), or too few scores, with the number it takes.
 
     >>> rank(999, 0.01), rank(999, 0.01, confidence=0.95)
     (990, 995)
@@ -31,7 +36,8 @@ def rank(n: int, fpr: float, confidence: float | None = None) -> int:
         if value is not None and not 0 < value < 1:
             raise InputError(f"{name} {value} is not a rate between 0 and 1")
     if confidence is None:
-        k, needed = math.ceil(round((n + 1) * (1 - fpr), 9)), math.ceil(round(1 / fpr, 9)) - 1
+        k = math.ceil(round((n + 1) * (1 - fpr), 9))
+        needed = math.ceil(round(1 / fpr, 9)) - 1
     else:
         from scipy.stats import binom
 
@@ -41,15 +47,18 @@ def rank(n: int, fpr: float, confidence: float | None = None) -> int:
     if k > n:
         sure = "" if confidence is None else f" with {confidence:.0%} confidence"
         raise InputError(
-            f"{n} hold-out prompts are too few for a false-positive rate of {fpr}{sure}: it takes {needed}"
+            f"{n} hold-out prompts are too few for a false-positive rate of {fpr}{sure}: it takes"
+            f" {needed}"
         )
     return k
 
 
 def rate_bound(n: int, k: int, confidence: float = CONFIDENCE) -> float:
-    """What the realised false-alarm rate of a threshold at the k-th smallest of n scores stays under with this confidence.
+    """What the realised false-alarm rate of a threshold at the k-th smallest of n scores stays
+    under with this confidence.
 
-    Over calibrations that rate is distributed as Beta(n + 1 - k, k), whatever the scores' distribution; with ties it is smaller (Vovk 2012).
+    Over calibrations that rate is distributed as Beta(n + 1 - k, k), whatever the scores'
+    distribution; with ties it is smaller (Vovk 2012).
 
     >>> round(rate_bound(1000, 991), 4)
     0.0157
@@ -60,10 +69,12 @@ def rate_bound(n: int, k: int, confidence: float = CONFIDENCE) -> float:
 
 
 def p_value(score: float, holdout: Tensor) -> float:
-    """(1 + how many hold-out scores are at least as large) / (n + 1): at most u with probability at most u for an ordinary caption.
+    """(1 + how many hold-out scores are at least as large) / (n + 1): at most u with probability at
+    most u for an ordinary caption.
 
-    `holdout`: (n,) scores over all seeds. A `score` after fewer seeds gives a p-value that is too large, never too small, whatever made
-    it stop: the largest pairwise similarity never falls with more seeds. (Where the mean counts, all seeds are looked at.)
+    `holdout`: (n,) scores over all seeds. A `score` after fewer seeds gives a p-value that is too
+    large, never too small, whatever made it stop: the largest pairwise similarity never falls with
+    more seeds. (Where the mean counts, all seeds are looked at.)
 
     >>> import torch
     >>> p_value(0.35, torch.tensor([0.2, 0.3, 0.4]))
@@ -73,7 +84,8 @@ def p_value(score: float, holdout: Tensor) -> float:
 
 
 def adjusted(p: Sequence[float]) -> list[float]:
-    """Benjamini and Hochberg's adjusted p-values (q): those with q <= level are a list whose expected share of false ones is at most that.
+    """Benjamini and Hochberg's adjusted p-values (q): those with q <= level are a list whose
+    expected share of false ones is at most that.
 
     >>> [round(q, 3) for q in adjusted([0.01, 0.9, 0.03])]
     [0.03, 0.9, 0.045]
@@ -84,7 +96,8 @@ def adjusted(p: Sequence[float]) -> list[float]:
 
 
 def least_listed(tests: int, level: float, holdout: int) -> int:
-    """How many captions, of `tests` in all, a list at a level holds at least if any: those above all hold-out scores, at 1 / (n + 1) each.
+    """How many captions, of `tests` in all, a list at a level holds at least if any: those above
+    all hold-out scores, at 1 / (n + 1) each.
 
     >>> least_listed(1000, 0.1, 499)
     20
@@ -93,9 +106,11 @@ def least_listed(tests: int, level: float, holdout: int) -> int:
 
 
 def holdout_needed(tests: int, level: float, together: int = 1) -> int:
-    """How many hold-out scores it takes so that `together` captions above all of them, of `tests` in all, can be listed at a level.
+    """How many hold-out scores it takes so that `together` captions above all of them, of `tests`
+    in all, can be listed at a level.
 
-    A p-value is 1 / (n + 1) at least, and Benjamini and Hochberg's list takes r of them when they are at most level r / tests.
+    A p-value is 1 / (n + 1) at least, and Benjamini and Hochberg's list takes r of them when they
+    are at most level r / tests.
 
     >>> holdout_needed(1000, 0.1), holdout_needed(1000, 0.1, together=20)
     (9999, 499)

@@ -1,6 +1,8 @@
-"""Studies: the tables and figures of Finding NeMo from the runs of any model, and how stable what they show is.
+"""Studies: the tables and figures of Finding NeMo from the runs of any model, and how
+stable what they show is.
 
-May be imported: the names below and the modules here. May import: runs, verification, localization and what lies under them.
+May be imported: the names below and the modules here. May import: runs, verification, localization
+and what lies under them.
 """
 
 from __future__ import annotations
@@ -50,10 +52,11 @@ STUDIES: dict[str, Callable[[Bench], Study]] = {
 
 
 def study(names: Iterable[str], bench: Bench, folder: Path) -> dict[str, Study | FindnemoError]:
-    """Do studies by name ("all" for every one), write each into `folder`, and an index of them; what the run knows is not done again.
+    """Do studies by name ("all" for every one), write each into `folder`, and an index of them;
+    what the run knows is not done again.
 
-    A study that cannot be done has the error for an answer, and the others go on. Once the bench says stop, no more is begun.
-    Raises InputError for a name that is not known.
+    A study that cannot be done has the error for an answer, and the others go on. Once the bench
+    says stop, no more is begun. Raises InputError for a name that is not known.
     """
     wanted = list(STUDIES) if list(names) == ["all"] else list(names)
     for name in wanted:

@@ -1,6 +1,8 @@
-"""What a study works on: a run with its workers, and results that are computed once and then kept in the run.
+"""What a study works on: a run with its workers, and results that are computed once
+and then kept in the run.
 
-Whatever needs the model is a function `compute(desk, item)` that can be pickled: a pool does it, wherever it is. Only the bench writes.
+Whatever needs the model is a function `compute(desk, item)` that can be pickled: a pool does it,
+wherever it is. Only the bench writes.
 """
 
 from __future__ import annotations
@@ -48,7 +50,11 @@ NONE_THERE = "this run has none, give --unrelated FILE"
 
 @dataclass(frozen=True)
 class Study:
-    """What a study gives: `figures` by file name; `text`: what it shows, in a few sentences for a reader who knows the paper."""
+    """What a study gives:
+
+    `figures` by file name; `text`: what it shows, in a few sentences for a reader who knows the
+    paper.
+    """
 
     title: str
     text: str
@@ -58,7 +64,10 @@ class Study:
 
 @dataclass(frozen=True)
 class Desk(Tools):
-    """What a computation has, in whatever process. `before`: the untouched images of its caption, where the run keeps them."""
+    """What a computation has, in whatever process.
+
+    `before`: the untouched images of its caption, where the run keeps them.
+    """
 
     before: Sequence[Image.Image] | None = None
 
@@ -68,9 +77,12 @@ Compute = Callable[[Desk, Any], Any]
 
 @dataclass(frozen=True)
 class Job:
-    """A result of a caption that the run keeps under a name. `compute(desk, caption)` gives its `Answer`.
+    """A result of a caption that the run keeps under a name.
 
-    `pictures`: whether it looks at images: the desk then has those that the run keeps, and the training image.
+    `compute(desk, caption)` gives its `Answer`.
+
+    `pictures`: whether it looks at images: the desk then has those that the run keeps, and the
+    training image.
     """
 
     name: str
@@ -81,11 +93,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Bench:
-    """A run to study. `limit`: memorized captions per type in costly studies. `pool`: who computes; None: this process.
+    """A run to study.
 
-    `unrelated`: captions that are known not to be memorized, as they come, whatever detection says of them (`runs.ordinary`), and none of
-    the hold-out captions. `under`: captions of unknown kind under tau, where there are no others: they show what edits cost, and say nothing
-    about detection, which has chosen them. `stop`: asked between computations; once it is true, StoppedError is raised.
+    `limit`: memorized captions per type in costly studies. `pool`: who computes; None: this
+    process.
+
+    `unrelated`: captions that are known not to be memorized, as they come, whatever detection says
+    of them (`runs.ordinary`), and none of the hold-out captions. `under`: captions of unknown kind
+    under tau, where there are no others: they show what edits cost, and say nothing about
+    detection, which has chosen them. `stop`: asked between computations; once it is true,
+    StoppedError is raised.
     """
 
     work: Work
@@ -116,13 +133,17 @@ class Bench:
 
     @cached_property
     def layers(self) -> list[str]:
-        """Value layers to tell of, in forward order: the paper's; all of the model, where a neuron of the run lies in another."""
+        """Value layers to tell of, in forward order: the paper's; all of the model, where a
+        neuron of the run lies in another.
+        """
         run = self.work.run
         return list(layers_shown(run, run.captions(), self.model.widths()))
 
     @property
     def others(self) -> Sequence[str]:
-        """Captions that are not memorized: those that are known to be none; without such those under tau."""
+        """Captions that are not memorized: those that are known to be none;
+        without such those under tau.
+        """
         return self.unrelated or self.under
 
     def whence(self, captions: Sequence[str]) -> str:
@@ -144,10 +165,13 @@ class Bench:
         """The first `limit` of each type: what costly studies are done on."""
         return [c for group in by_type(self.memorized()).values() for c in group[: self.limit]]
 
-    # what is computed -------------------------------------------------------------------------------
+    # what is computed -----------------------------------------------------------------------------
 
     def over(self, name: str, compute: Compute, items: Sequence[Any]) -> list[Any]:
-        """`compute(desk, item)` of every item, in order. Raises what one of them raises, the first, once all are done."""
+        """`compute(desk, item)` of every item, in order.
+
+        Raises what one of them raises, the first, once all are done.
+        """
         answers = [None] * len(items)
         problems: dict[int, Exception] = {}
 
@@ -163,9 +187,12 @@ class Bench:
         return answers
 
     def results(self, name: str, jobs: Sequence[Job]) -> list[dict[str, Any] | None]:
-        """The result of every job: what the run keeps, or what is computed and kept. `name`: of the work, for whoever watches.
+        """The result of every job: what the run keeps, or what is computed and kept.
 
-        A job that fails is recorded with the reason, has None for a result, and is tried again next time.
+        `name`: of the work, for whoever watches.
+
+        A job that fails is recorded with the reason, has None for a result, and is tried again next
+        time.
         """
         run = self.work.run
         keys = [(job.caption.id, f"study:{job.name}") for job in jobs]
@@ -203,7 +230,10 @@ class Bench:
         keep: Callable[[int, Any, float], None],
         done: int = 0,
     ) -> None:
-        """Have the workers do `compute(desk, item)` of `count` items: `keep(position, answer, seconds)` gets what it gives or raises."""
+        """Have the workers do `compute(desk, item)` of `count` items:
+
+        `keep(position, answer, seconds)` gets what it gives or raises.
+        """
 
         def commit(events: Sequence[Event]) -> int:
             for event in events:
@@ -211,7 +241,8 @@ class Bench:
                 keep(event.unit.items[0][0], answer, event.seconds)
             return len(events)
 
-        work, total = self.work, count + done
+        work = self.work
+        total = count + done
         tools: dict[str, Any] = {
             "calibration": work.calibration,
             "plan": work.plan,
@@ -224,7 +255,9 @@ class Bench:
             raise StoppedError(f"stopped before all {total} of {name} were done")
 
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
-        """`compute()` unless the run has a result of this name for the same neurons and captions."""
+        """`compute()` unless the run has a result of this name for the
+        same neurons and captions.
+        """
         key = f"study:{name}"
         basis = {
             "neurons": {str(c.id): neurons_of(c).to_json() for c in self.memorized()},
@@ -238,7 +271,7 @@ class Bench:
         self.progress(name, 1, 1)
         return kept["result"]
 
-    # what several studies compute -------------------------------------------------------------------
+    # what several studies compute -----------------------------------------------------------------
 
     def each(
         self, name: str, captions: Sequence[Caption], compute: Callable[[Desk, Caption], Answer]
@@ -251,7 +284,9 @@ class Bench:
     def off(
         self, name: str, cases: Sequence[tuple[Caption, NeuronSet, float]]
     ) -> list[dict[str, Any] | None]:
-        """What the images of captions are like with neurons scaled by a factor, as in a comparison of mitigations; None where it failed."""
+        """What the images of captions are like with neurons scaled by a factor, as in a
+        comparison of mitigations; None where it failed.
+        """
         jobs = []
         for caption, neurons, factor in cases:
             change = json.dumps([neurons.to_json(), factor], sort_keys=True)
@@ -261,7 +296,9 @@ class Bench:
         return self.results(name, jobs)
 
     def listed(self, captions: Sequence[Caption]) -> list[tuple[NeuronSet, NeuronSet] | None]:
-        """Candidates and refined neurons of the listing, as a comparison of mitigations has found them, or found now; None where it failed."""
+        """Candidates and refined neurons of the listing, as a comparison of mitigations has
+        found them, or found now; None where it failed.
+        """
         compared = {c.id: self.work.run.result(c.id, LISTING) for c in captions}
         compute = partial(listed, calibration=self.calibration)
         jobs = [Job("nemo:listing", c, compute) for c in captions if compared[c.id] is None]
@@ -269,7 +306,9 @@ class Bench:
         return [_both(compared[c.id] or next(found)) for c in captions]
 
     def scores(self) -> dict[int, float]:
-        """Memorization scores over all seeds of the captions with the type of a memory, found or missed, by caption id."""
+        """Memorization scores over all seeds of the captions with the type of a memory, found
+        or missed, by caption id.
+        """
         typed = [c for c in self.work.run.captions() if is_memory(c.type)]
         compute = partial(_scored, settings=self.calibration.settings)
         return {i: payload["score"] for i, payload in self.each("score", typed, compute).items()}
@@ -284,7 +323,10 @@ def _both(payload: dict[str, Any] | None) -> tuple[NeuronSet, NeuronSet] | None:
 
 
 def by_type(captions: Iterable[Caption], none: str = "") -> dict[str, list[Caption]]:
-    """Type -> its captions, both in the order in which they come. `none`: what captions without a type are called."""
+    """Type -> its captions, both in the order in which they come.
+
+    `none`: what captions without a type are called.
+    """
     kinds: dict[str, list[Caption]] = {}
     for caption in captions:
         kinds.setdefault(caption.type or none, []).append(caption)
@@ -318,7 +360,9 @@ def _of_caption(desk: Desk, case: tuple[Job, Any, Any]) -> Answer:
 def edited(
     desk: Desk, caption: Caption, edit: AbstractContextManager[None], file: str | None = None
 ) -> Answer:
-    """What the images of a caption are like under an edit; the first of them in a file of the run."""
+    """What the images of a caption are like under an edit; the first of
+    them in a file of the run.
+    """
     after = made(desk, caption, edit)
     before = list(desk.before or made(desk, caption, nullcontext()))
     files = {} if file is None else {file: png(after[0])}
@@ -336,7 +380,8 @@ def listed(desk: Desk, caption: Caption, calibration: Calibration, top_k: bool =
 
 
 def _scored(desk: Desk, caption: Caption, settings: Settings) -> Answer:
-    found, seen = caption.localized, caption.detected
+    found = caption.localized
+    seen = caption.detected
     own = desk.calibration.settings == settings  # the run has scored as the study does
     if own and found is not None:
         return Answer({"score": found.score_before})
@@ -346,7 +391,9 @@ def _scored(desk: Desk, caption: Caption, settings: Settings) -> Answer:
 
 
 def write(study: Study, folder: Path, name: str) -> None:
-    """`name`.md with the text, the tables and the figures; the tables as CSV and LaTeX, the figures as PNG and SVG."""
+    """`name`.md with the text, the tables and the figures; the tables as CSV and LaTeX,
+    the figures as PNG and SVG.
+    """
     from findnemo.studies._figure import write_figure
 
     folder.mkdir(parents=True, exist_ok=True)

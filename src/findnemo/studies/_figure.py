@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-BLUE, RED, GREY, GREEN = "#2d6a9f", "#c8553d", "#8a8f98", "#5b8c5a"
+BLUE = "#2d6a9f"
+RED = "#c8553d"
+GREY = "#8a8f98"
+GREEN = "#5b8c5a"
 STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -31,7 +34,9 @@ STYLE: Any = {
 def figure(
     columns: int = 1, rows: int = 1, width: float = 4.2, height: float = 2.8
 ) -> Iterator[tuple[Figure, list[Any]]]:
-    """A figure with `columns` x `rows` axes in a flat list; `width` and `height` of one of them in inches."""
+    """A figure with `columns` x `rows` axes in a flat list; `width` and `height`
+    of one of them in inches.
+    """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -59,7 +64,9 @@ def write_figure(made: Figure, path: Path) -> None:
 
 
 def count_scale(axis: Any, top: float) -> None:
-    """An axis of counts up to `top`, on which few and many can both be read: linear up to ten, logarithmic above."""
+    """An axis of counts up to `top`, on which few and many can both be read: linear up
+    to ten, logarithmic above.
+    """
     axis.set_yscale("symlog", linthresh=10)
     ticks = [t for t in (0, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if t <= 1.5 * top]
     axis.set_yticks(ticks, [str(t) for t in ticks])
@@ -70,7 +77,9 @@ def count_scale(axis: Any, top: float) -> None:
 def picture_grid(
     rows: Sequence[tuple[str, Sequence[Image.Image]]], heads: Sequence[str] = (), tile: float = 1.0
 ) -> Figure:
-    """Pictures in rows with a label at the left of each and heads above the columns, on two lines at most; `tile` in inches."""
+    """Pictures in rows with a label at the left of each and heads above the columns, on two
+    lines at most; `tile` in inches.
+    """
     import textwrap
 
     import numpy as np
@@ -79,7 +88,8 @@ def picture_grid(
 
     columns = max(len(images) for _, images in rows)
     gap = 0.06
-    left, top = (1.05 if any(label for label, _ in rows) else gap), (0.36 if heads else gap)
+    left = 1.05 if any(label for label, _ in rows) else gap
+    top = 0.36 if heads else gap
     width, height = left + columns * (tile + gap), top + len(rows) * (tile + gap)
     made = Figure(figsize=(width, height), dpi=160)
     FigureCanvasAgg(made)

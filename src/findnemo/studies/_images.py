@@ -1,4 +1,6 @@
-"""What several studies do with finished images: make them with neurons off, and sum up how they differ."""
+"""What several studies do with finished images: make them with neurons off,
+and sum up how they differ.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def medians(payloads: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
 def images_with(
     bench: Bench, name: str, prompts: Sequence[str], sets: Sequence[NeuronSet]
 ) -> tuple[Pictures, list[Pictures]]:
-    """An image of every prompt by the untouched model on other seeds, and one with each of the sets off."""
+    """An image of every prompt by the untouched model on other seeds, and one
+    with each of the sets off.
+    """
     compute = partial(_images, prompts=prompts, settings=bench.image_settings)
     items = [(EMPTY, WANTED), *((neurons, UNTOUCHED) for neurons in sets)]
     judges = bench.work.judges

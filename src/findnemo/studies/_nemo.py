@@ -19,13 +19,18 @@ from findnemo.neurons import EMPTY
 from findnemo.passes import Probe, spending
 
 T = TypeVar("T")
-NO_SCORES = "the calibration has no hold-out scores (imported statistics): make one with `findnemo calibrate --prompts`"
+NO_SCORES = (
+    "the calibration has no hold-out scores (imported statistics): make one with `findnemo"
+    " calibrate --prompts`"
+)
 
 
 def listing(
     model: Model, prompt: str, calibration: Calibration, top_k: bool = True
 ) -> dict[str, Any]:
-    """Algorithms 1 to 4 on a prompt: `candidates`, `refined` (as JSON), and `seconds` of each algorithm, in the paper's names.
+    """Algorithms 1 to 4 on a prompt:
+
+    `candidates`, `refined` (as JSON), and `seconds` of each algorithm, in the paper's names.
 
     `top_k`: whether the k strongest neurons of every layer are candidates too.
     """
@@ -69,7 +74,9 @@ def listing(
 
 
 def with_tau(calibration: Calibration, deviations: float) -> Calibration:
-    """The same calibration with tau = mean + `deviations` standard deviations of the hold-out scores. Raises InputError where it has none."""
+    """The same calibration with tau = mean + `deviations` standard deviations of the hold-out
+    scores. Raises InputError where it has none.
+    """
     scores = calibration.scores.double()
     if len(scores) < 2:
         raise InputError(NO_SCORES)

@@ -1,4 +1,6 @@
-"""Which captions a study may take as not memorized: known kinds, as they come, and none that tau was computed from."""
+"""Which captions a study may take as not memorized: known kinds, as they come, and none
+that tau was computed from.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,11 @@ from findnemo.runs.store import Run
 def not_memorized(
     run: Run, given: Sequence[str], calibration: Calibration, holdout: Collection[str] = ()
 ) -> tuple[list[str], int]:
-    """Captions that are known not to be memorized, those of the run first, then `given` ones; and how many given ones are left out.
+    """Captions that are known not to be memorized, those of the run first, then `given` ones; and
+    how many given ones are left out.
 
-    Left out are those that the run's table calls memories, `holdout`, and the captions that the calibration was made from where `given` begins with
-    them (`held_out`): their scores made tau.
+    Left out are those that the run's table calls memories, `holdout`, and the captions that the
+    calibration was made from where `given` begins with them (`held_out`): their scores made tau.
     """
     memories = {c.text for c in run.captions() if is_memory(c.type)}
     barred = memories | set(holdout) | set(held_out(given, calibration))
@@ -26,7 +29,8 @@ def not_memorized(
 
 
 def held_out(captions: Sequence[str], calibration: Calibration) -> list[str]:
-    """The first of `captions` that are the hold-out captions of a calibration, in its order; empty if none are.
+    """The first of `captions` that are the hold-out captions of a calibration, in its
+    order; empty if none are.
 
     By their identity: the same captions in another order are not told.
     """

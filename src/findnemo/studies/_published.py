@@ -1,4 +1,7 @@
-"""Published numbers, for the column beside ours. Source: Finding NeMo (NeurIPS 2024), Stable Diffusion v1.4, fp16; medians."""
+"""Published numbers, for the column beside ours.
+
+Source: Finding NeMo (NeurIPS 2024), Stable Diffusion v1.4, fp16; medians.
+"""
 
 from __future__ import annotations
 
@@ -46,11 +49,13 @@ TABLE2 = {
     "Alg. 4, refinement": {"VM": 12.85, "TM": 39.37},
     "total": {"VM": 15.68, "TM": 45.90},
 }
-# captions that are not memorized: how many, how many of them give no neuron, median of the others and its deviation
+# captions that are not memorized: how many, how many of them give no neuron, median of the others
+# and its deviation
 UNRELATED = (500, 442, 62, 27)
 # hold-out scores: mean, std, tau
 HOLDOUT = (0.358, 0.07, 0.428)
-# the memorization score as a detector (appendix B.4): captions -> AUROC, accuracy at a threshold of .5, TPR at 1 % FPR
+# the memorization score as a detector (appendix B.4): captions -> AUROC, accuracy at a threshold of
+# .5, TPR at 1 % FPR
 DETECTOR = {"all": (0.98, 0.942, 0.876), "VM": (0.9964, 0.9739, 0.9821)}
 CLIP = "openai/clip-vit-base-patch32"  # of A_CLIP
 COLUMNS = ("neurons", "sscd_orig", "sscd_gen", "d_sscd", "a_clip")

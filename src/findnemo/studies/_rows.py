@@ -1,4 +1,6 @@
-"""Rows of the paper's tables: what is measured, as median and deviation over prompts, beside what was published."""
+"""Rows of the paper's tables: what is measured, as median and deviation over prompts,
+beside what was published.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def comparison(
     note: str,
     intervals: bool = False,
 ) -> Table:
-    """One line a row and type: number of prompts, ours, and the paper's in the columns behind. `rows`: name -> type -> payloads.
+    """One line a row and type: number of prompts, ours, and the paper's in the columns behind.
+
+    `rows`: name -> type -> payloads.
 
     `intervals`: with the 95 % bootstrap interval of every median.
     """
@@ -43,7 +47,9 @@ def comparison(
 
 
 def a_clip_note(run: Run, rows: Mapping[str, Mapping[str, Payloads]]) -> str:
-    """Which CLIP gave the A_CLIP of these rows, and whether the published numbers can stand beside it; nothing without A_CLIP."""
+    """Which CLIP gave the A_CLIP of these rows, and whether the published numbers can stand
+    beside it; nothing without A_CLIP.
+    """
     groups = [payloads for by_type in rows.values() for payloads in by_type.values()]
     if not any("a_clip" in payload for payload in chain.from_iterable(groups)):
         return ""
@@ -52,7 +58,10 @@ def a_clip_note(run: Run, rows: Mapping[str, Mapping[str, Payloads]]) -> str:
     used = str(((run.meta("settings") or {}).get("judges") or {}).get("clip", unnamed))
     if used.rstrip("/").endswith(CLIP.partition("/")[2]):
         return f" A_CLIP is with {used}, as in the paper."
-    return f" A_CLIP is with {used}, the paper's with {CLIP}: numbers of different CLIPs are not comparable."
+    return (
+        f" A_CLIP is with {used}, the paper's with {CLIP}: numbers of different CLIPs are not"
+        " comparable."
+    )
 
 
 def _cell(payloads: Payloads, column: str, intervals: bool) -> str | None:

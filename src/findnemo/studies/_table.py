@@ -26,7 +26,10 @@ LATEX = {
 
 @dataclass(frozen=True)
 class Table:
-    """`columns` and `rows` of equal length; `note`: what a reader has to know. Numbers are shown with three digits, small ones with two that count."""
+    """`columns` and `rows` of equal length; `note`: what a reader has to know.
+
+    Numbers are shown with three digits, small ones with two that count.
+    """
 
     title: str
     columns: Sequence[str]

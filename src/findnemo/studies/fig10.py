@@ -21,11 +21,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-SHOWN, CAPTIONS = 3, 4  # neurons with pictures, captions of each
+# neurons with pictures, captions of each
+SHOWN = 3
+CAPTIONS = 4
 
 
 def fig10(bench: Bench) -> Study:
-    """Neurons by the number of captions that they were found for, with the most frequent ones switched off alone."""
+    """Neurons by the number of captions that they were found for, with the most frequent
+    ones switched off alone.
+    """
     every = holders(bench.memorized())
     shared = {neuron: captions for neuron, captions in every.items() if len(captions) > 1}
     number = {name: k for k, name in enumerate(bench.model.widths("all"), 1)}
@@ -36,12 +40,12 @@ def fig10(bench: Bench) -> Study:
     first = {neuron: captions[:CAPTIONS] for neuron, captions in islice(shared.items(), SHOWN)}
     figures = _pictures(bench, first, number)
     note = (
-        "Published: #25 of layer 1 (people) and #221 (podcast covers) explain 17 % of the verbatim captions; #507 and #517 of layer 3 hold "
-        "the phone cases."
+        "Published: #25 of layer 1 (people) and #221 (podcast covers) explain 17 % of the verbatim"
+        " captions; #507 and #517 of layer 3 hold the phone cases."
     )
     text = (
-        "Captions of one template, or one subject, share neurons. Pictures: for each of the most frequent, above as the model is, below with this one "
-        "neuron off."
+        "Captions of one template, or one subject, share neurons. Pictures: for each of the most"
+        " frequent, above as the model is, below with this one neuron off."
     )
     if not shared:
         text += " In this run no two captions share a neuron."
@@ -52,7 +56,10 @@ def fig10(bench: Bench) -> Study:
 def _pictures(
     bench: Bench, shared: Mapping[Neuron, Sequence[Caption]], number: Mapping[str, int]
 ) -> dict[str, Figure]:
-    """A figure a neuron: its captions with all neurons on, and below with this one off. `number`: of each layer."""
+    """A figure a neuron: its captions with all neurons on, and below with this one off.
+
+    `number`: of each layer.
+    """
     items = [
         (caption.text, off)
         for neuron, captions in shared.items()

@@ -20,7 +20,9 @@ SEEDS = 4
 
 
 def fig13(bench: Bench) -> Study:
-    """Noise differences of a memorized caption of each type with its neurons on and off, and of one that is not memorized."""
+    """Noise differences of a memorized caption of each type with its neurons on and off, and of
+    one that is not memorized.
+    """
     items: dict[str, tuple[str, NeuronSet]] = {}  # label -> caption, neurons that are off
     for kind, (caption, *_) in by_type(bench.memorized(), none="memorized").items():
         items[kind] = (caption.text, EMPTY)
@@ -33,8 +35,9 @@ def fig13(bench: Bench) -> Study:
     heads = [f"seed {k}" for k in range(SEEDS)]
     return Study(
         "Figure 13: noise differences",
-        "The noise difference eps(x_T, T, y) - x_T of a memorized caption shows the same picture whatever the seed, until its neurons are "
-        "off. The first three of four latent channels as red, green and blue.",
+        "The noise difference eps(x_T, T, y) - x_T of a memorized caption shows the same picture"
+        " whatever the seed, until its neurons are off. The first three of four latent channels as"
+        " red, green and blue.",
         figures={"fig13": picture_grid(rows, heads)} if rows else {},
     )
 

@@ -1,4 +1,6 @@
-"""Figures 14 and 15: how the thresholds theta_act and k of Algorithm 2 decide what is left of a memory."""
+"""Figures 14 and 15: how the thresholds theta_act and k of Algorithm 2 decide
+what is left of a memory.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,18 @@ from findnemo.studies._table import Table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-THETAS, KS = (1.0, 2.0, 3.0, 4.0, 5.0), (0, 5, 10, 15, 20)
+THETAS = (1.0, 2.0, 3.0, 4.0, 5.0)
+KS = (0, 5, 10, 15, 20)
 
 
 def fig14(bench: Bench) -> Study:
-    """Same-seed similarity with the candidates of every pair of thresholds off, and how many they are; medians over captions."""
+    """Same-seed similarity with the candidates of every pair of thresholds off, and how many
+    they are; medians over captions.
+    """
     captions = bench.sample()
     results = bench.each("fig14", captions, partial(_grid, calibration=bench.calibration))
-    figures, tables = {}, []
+    figures = {}
+    tables = []
     for number, (kind, group) in enumerate(by_type(captions, none="no type").items()):
         chosen = [results[c.id] for c in group if c.id in results]
         if not chosen:
@@ -40,8 +46,9 @@ def fig14(bench: Bench) -> Study:
         heads = ["theta_act", *(f"k = {k}" for k in KS)]
         tables.append(Table(f"{kind}: similarity (neurons)", heads, rows))
     text = (
-        f"Low is good: the memory is gone at tau = {bench.calibration.tau:.3f} and below. The further to the top left, the fewer neurons. The "
-        "thresholds start in that corner and are relaxed until the memory is gone (Algorithm 3)."
+        f"Low is good: the memory is gone at tau = {bench.calibration.tau:.3f} and below. The"
+        " further to the top left, the fewer neurons. The thresholds start in that corner and are"
+        " relaxed until the memory is gone (Algorithm 3)."
     )
     return Study("Figures 14 and 15: thresholds", text, tables, figures)
 

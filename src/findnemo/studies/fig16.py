@@ -1,4 +1,7 @@
-"""Figures 16 to 19: whole key and value layers off. Figure 20: convolutional channels off. Both for contrast: neither is a memory."""
+"""Figures 16 to 19: whole key and value layers off.
+
+Figure 20: convolutional channels off. Both for contrast: neither is a memory.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +40,10 @@ HEADS = ["captions", *EFFECTS.values()]
 
 @contextmanager
 def channels_off(model: Model, channels: Mapping[str, Sequence[int] | None]) -> Iterator[None]:
-    """Set output channels of modules of the denoiser to 0: module name -> indices, None for all. Channels of a convolution are its
-    second axis, those of a projection its last."""
+    """Set output channels of modules of the denoiser to 0: module name -> indices, None for all.
+
+    Channels of a convolution are its second axis, those of a projection its last.
+    """
 
     def zero(module: nn.Module, args: Any, output: Tensor, indices: Sequence[int] | None) -> Tensor:
         if indices is None:
@@ -75,21 +80,25 @@ def fig16(bench: Bench) -> Study:
                 rows.append([f"{title} {k}, {kind}", *trials.line(captions, name)])
             figures[f"fig{16 + len(figures)}"] = picture_grid(trials.grid(captions, names), heads)
     text = (
-        "A memory does not go with a whole layer alone: some layers take it away, with the rest of what the caption asks for, others do nothing. "
-        "Pictures: as the model is, then each layer off."
+        "A memory does not go with a whole layer alone: some layers take it away, with the rest of"
+        " what the caption asks for, others do nothing. Pictures: as the model is, then each layer"
+        " off."
     )
     table = Table("Layers off", ["", *HEADS], rows)
     return Study("Figures 16 to 19: whole layers off", text, [table], figures)
 
 
 def fig20(bench: Bench) -> Study:
-    """The most unusual channels of the convolutions of the residual blocks before and in the middle."""
+    """The most unusual channels of the convolutions of the residual blocks
+    before and in the middle.
+    """
     groups = _first_captions(bench)
     captions = list(chain.from_iterable(groups.values()))
     others = bench.others[:UNRELATED]
     if len(others) < 2:
         raise InputError(
-            f"channels are unusual against two or more captions that are not memorized: {NONE_THERE}"
+            "channels are unusual against two or more captions that are not memorized:"
+            f" {NONE_THERE}"
         )
     usual = bench.over("fig20, channels", _channel_means, others)
     names = {count: f"channels-{count}" for count in CHANNELS}
@@ -106,10 +115,14 @@ def fig20(bench: Bench) -> Study:
     for kind, group in groups.items():
         payloads = [p for p in islice(off, len(group)) if p is not None]
         rows.append([f"the memory's value neurons, {kind}", *_line(payloads)])
-    text = "Switching off convolutional channels, however unusual, does not take a memory away where a few value neurons do."
+    text = (
+        "Switching off convolutional channels, however unusual, does not take a memory away where a"
+        " few value neurons do."
+    )
     note = (
-        "Channels of the residual blocks' convolutions in the down and mid blocks with the largest |z| of their mean |activation| at the first timestep. "
-        f"Captions that are not memorized: {bench.whence(others)}."
+        "Channels of the residual blocks' convolutions in the down and mid blocks with the largest"
+        " |z| of their mean |activation| at the first timestep. Captions that are not memorized:"
+        f" {bench.whence(others)}."
     )
     heads = ["all on", *(f"{count} channels" for count in CHANNELS)]
     grid = trials.grid(captions, names.values())
@@ -120,7 +133,8 @@ def fig20(bench: Bench) -> Study:
 
 @dataclass(frozen=True)
 class Trials:
-    """What changes do to captions, by (caption id, name of the change): the `effects` on images where it did not fail, and the first image.
+    """What changes do to captions, by (caption id, name of the change): the `effects` on images
+    where it did not fail, and the first image.
 
     The image of no change is called "untouched".
     """
@@ -160,7 +174,8 @@ def _tried(
 ) -> Trials:
     """Every change on every caption, and its image where nothing is changed."""
     captions = list(chain.from_iterable(groups.values()))
-    jobs, files = [], {}
+    jobs = []
+    files = {}
     for stem, change in changes.items():
         for caption in captions:
             file = f"studies-images/{caption.slug}/{stem}.png"
@@ -193,7 +208,8 @@ def _channels_off(
 
 
 def _convolutions(model: Model) -> dict[str, nn.Module]:
-    blocks, ends = ("down_blocks.", "mid_block."), (".conv1", ".conv2")
+    blocks = ("down_blocks.", "mid_block.")
+    ends = (".conv1", ".conv2")
 
     def chosen(name: str, module: nn.Module) -> bool:
         return isinstance(module, nn.Conv2d) and name.startswith(blocks) and name.endswith(ends)
@@ -213,7 +229,8 @@ def _channel_means(desk: Desk, prompt: str) -> dict[str, Tensor]:
     with ExitStack() as stack:
         for name, module in _convolutions(model).items():
             stack.callback(module.register_forward_hook(partial(hook, name=name)).remove)
-        noise, text = model.noise(prompt, [0]), model.encode([prompt])
+        noise = model.noise(prompt, [0])
+        text = model.encode([prompt])
         model.predict_noise(noise, model.timesteps(50)[0], text)
     return means
 
@@ -221,7 +238,9 @@ def _channel_means(desk: Desk, prompt: str) -> dict[str, Tensor]:
 def _unusual(
     desk: Desk, prompt: str, usual: Sequence[Mapping[str, Tensor]], count: int
 ) -> dict[str, list[int]]:
-    """The `count` channels that are most unusual on a prompt, by |z| against those of other captions."""
+    """The `count` channels that are most unusual on a prompt, by |z| against
+    those of other captions.
+    """
     scored = []
     for name, values in _channel_means(desk, prompt).items():
         others = torch.stack([means[name] for means in usual])

@@ -1,4 +1,6 @@
-"""Figure 2: what tells memorized captions from others. a: memorization scores; b: z-scores of the neurons found."""
+"""Figure 2: what tells memorized captions from others. a: memorization scores; b:
+z-scores of the neurons found.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,11 @@ COLORS = (GREY, GREEN, RED, BLUE)
 
 
 def fig2a(bench: Bench) -> Study:
-    """Scores of hold-out captions, of others that are not memorized and of memorized ones, with tau between them; and what they tell apart."""
-    holdout, tau = bench.calibration.scores, bench.calibration.tau
+    """Scores of hold-out captions, of others that are not memorized and of memorized ones, with
+    tau between them; and what they tell apart.
+    """
+    holdout = bench.calibration.scores
+    tau = bench.calibration.tau
     scores = bench.scores()
     kinds: dict[str, list[float]] = {}
     for caption in bench.work.run.captions():
@@ -55,8 +60,8 @@ def fig2a(bench: Bench) -> Study:
         positive = torch.tensor(values, dtype=torch.float64)
         rows += _detector(bench, name, positive, negative, fresh=bool(others))
     text = (
-        "Memorized captions give noise differences that are alike whatever the seed. Memorized are all captions with the type of a memory, those "
-        "under tau too, each scored over all seeds."
+        "Memorized captions give noise differences that are alike whatever the seed. Memorized are"
+        " all captions with the type of a memory, those under tau too, each scored over all seeds."
     )
     note = _about(bench, list(unrelated), len(holdout))
     table = Table("Scores", ["", "this run", "paper"], rows, note)
@@ -80,7 +85,9 @@ def _histogram(groups: Mapping[str, Sequence[float]], tau: float) -> Figure:
 
 
 def _scores(bench: Bench, captions: Sequence[str]) -> dict[str, float]:
-    """Caption -> memorization score over all seeds; those for which the model gives NaN are left out."""
+    """Caption -> memorization score over all seeds; those for which the
+    model gives NaN are left out.
+    """
     scores = bench.over("fig2a", partial(_score, settings=bench.calibration.settings), captions)
     return {text: s for text, s in zip(captions, scores, strict=True) if s is not None}
 
@@ -95,8 +102,10 @@ def _score(desk: Desk, text: str, settings: Settings) -> float | None:
 def _detector(
     bench: Bench, name: str, positive: torch.Tensor, negative: torch.Tensor, fresh: bool
 ) -> list[list[Cell]]:
-    """How well the score tells memorized captions (all, or one type) from others; nothing for a type without captions. `fresh`: tau was not
-    computed from the others, so that accuracy at tau says something."""
+    """How well the score tells memorized captions (all, or one type) from others; nothing for
+    a type without captions. `fresh`: tau was not computed from the others, so that
+    accuracy at tau says something.
+    """
     if not len(positive):
         return []
     area, half, rate = DETECTOR[name]
@@ -107,7 +116,8 @@ def _detector(
         ours["accuracy at .5"] = accuracy_of(positive >= HALF, negative >= HALF)
         ours["TPR at 1 % FPR"] = tpr_at_fpr(positive, negative)
     if len(negative) and fresh:
-        tau, over = bench.calibration.tau, bench.calibration.settings.reaches
+        tau = bench.calibration.tau
+        over = bench.calibration.settings.reaches
         ours["accuracy at tau"] = accuracy_of(over(positive, tau), over(negative, tau))
     return [
         [f"{label}, {name}", ours.get(label), None if value is None else f"{value:g}"]
@@ -123,17 +133,27 @@ def _about(bench: Bench, others: Sequence[str], holdout: int) -> str:
     if others:
         return f"{no_scores}Not memorized: {bench.whence(others)}, as they come."
     if holdout:
-        return "Not memorized: the hold-out captions, for this run knows no others. Accuracy at tau is left out: tau was computed from them."
-    return f"{no_scores}AUROC, accuracy and TPR are left out: no captions are known not to be memorized, give --unrelated FILE."
+        return (
+            "Not memorized: the hold-out captions, for this run knows no others. Accuracy at tau is"
+            " left out: tau was computed from them."
+        )
+    return (
+        f"{no_scores}AUROC, accuracy and TPR are left out: no captions are known not to be"
+        " memorized, give --unrelated FILE."
+    )
 
 
 def _shown(z: float) -> float:
-    """|z|; that of a neuron which never varied on the hold-out captions is infinite, and counts as the search counts it."""
+    """|z|; that of a neuron which never varied on the hold-out captions is infinite, and counts
+    as the search counts it.
+    """
     return min(abs(z), UNUSUAL)
 
 
 def fig2b(bench: Bench) -> Study:
-    """z-scores of the found neurons on the captions they were found for, against captions that are not memorized."""
+    """z-scores of the found neurons on the captions they were found for, against
+    captions that are not memorized.
+    """
     own = [_shown(z) for c in bench.memorized() if c.localized for z in c.localized.z.values()]
     neurons = list(all_neurons(bench.work.run.captions()))
     calibration = bench.calibration
@@ -156,8 +176,9 @@ def fig2b(bench: Bench) -> Study:
     note = f"Other captions: {bench.whence(bench.others[:CAPTIONS])}."
     if len(calibrated) < len(neurons):
         note += (
-            f" {len(neurons) - len(calibrated)} of the run's {len(neurons)} neurons are left out: they lie in layers that the paper does not look at, "
-            "of which a calibration keeps no activations."
+            f" {len(neurons) - len(calibrated)} of the run's {len(neurons)} neurons are left out:"
+            " they lie in layers that the paper does not look at, of which a calibration keeps no"
+            " activations."
         )
     return Study(
         "Figure 2b: activations of memorization neurons",

@@ -1,4 +1,6 @@
-"""Figures 4 and 7: how many neurons hold a memory, per prompt and per layer, before and after refinement (Algorithms 3 and 4)."""
+"""Figures 4 and 7: how many neurons hold a memory, per prompt and per layer, before and after
+refinement (Algorithms 3 and 4).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Figures 5a and 8: image quality against the number of neurons off. Figure 5b: the factor by which neurons are scaled."""
+"""Figures 5a and 8: image quality against the number of neurons off.
+
+Figure 5b: the factor by which neurons are scaled.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,9 @@ HEADS = ("FID", "KID", "CLIP-FID", "A_CLIP")
 
 
 def fig5a(bench: Bench) -> Study:
-    """FID, KID, CLIP-FID and A_CLIP on unrelated captions with more and more of the run's neurons off, and as many random ones."""
+    """FID, KID, CLIP-FID and A_CLIP on unrelated captions with more and more of the run's
+    neurons off, and as many random ones.
+    """
     rows = bench.once("fig5a", lambda: _quality(bench))
     with figure(len(HEADS), width=2.6, height=2.3) as (sheet, axes):
         for k, (axis, head) in enumerate(zip(axes, HEADS, strict=True)):
@@ -41,9 +46,11 @@ def fig5a(bench: Bench) -> Study:
         axes[0].legend()
     n = min(IMAGES, len(bench.others))
     note = (
-        f"{n} captions that are not memorized ({bench.whence(bench.others[:IMAGES])}), one image each, "
-        f"against {n} images of the untouched model on other seeds (a real data set's images stand there in the paper, "
-        "whose FID and KID on COCO stay flat up to 750 neurons). FID is biased upwards for few images: compare within the table. FID and KID: copy descriptor's features; CLIP-FID: CLIP's."
+        f"{n} captions that are not memorized ({bench.whence(bench.others[:IMAGES])}), one image"
+        f" each, against {n} images of the untouched model on other seeds (a real data set's images"
+        " stand there in the paper, whose FID and KID on COCO stay flat up to 750 neurons). FID is"
+        " biased upwards for few images: compare within the table. FID and KID: copy descriptor's"
+        " features; CLIP-FID: CLIP's."
     )
     table = Table("Quality", ["", "neurons off", *HEADS], rows, note)
     text = "What the neurons cost other captions. Those shared by most captions go off first."
@@ -83,7 +90,9 @@ def _by_frequency(bench: Bench) -> list[Neuron]:
 
 
 def _random(bench: Bench, neurons: Sequence[Neuron]) -> NeuronSet:
-    """As many neurons of each layer, none of those of the run; where a layer has too few others, all of them."""
+    """As many neurons of each layer, none of those of the run; where a layer has too
+    few others, all of them.
+    """
     held = set(_by_frequency(bench))
     widths = bench.model.widths("all")
     layers = {}

@@ -1,4 +1,6 @@
-"""Do other base seeds, other wordings of a caption and other number formats find the same neurons?"""
+"""Do other base seeds, other wordings of a caption and other number
+formats find the same neurons?
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ Found = dict[str, Any]  # variant -> neurons as JSON; None where the caption is 
 
 
 def stability(bench: Bench) -> Study:
-    """Each kind of change localizes anew; sets are compared caption by caption, by intersection over union."""
+    """Each kind of change localizes anew; sets are compared caption by caption, by
+    intersection over union.
+    """
     captions = bench.sample()
     search = bench.work.plan.search
     casts: dict[str, Model] = {}  # of this process, while the study lasts
@@ -48,8 +52,9 @@ def stability(bench: Bench) -> Study:
         of_kind = zip(captions, islice(payloads, len(captions)), strict=True)
         found[kind] = [(caption, payload) for caption, payload in of_kind if payload is not None]
     note = (
-        f"Search {search!r}, {len(captions)} captions. Intersection over union of every two sets of a caption, their mean; then median and mean "
-        "over captions, with a 95 % bootstrap interval. A variant in which the caption is under tau has no set, and is not compared."
+        f"Search {search!r}, {len(captions)} captions. Intersection over union of every two sets of"
+        " a caption, their mean; then median and mean over captions, with a 95 % bootstrap"
+        " interval. A variant in which the caption is under tau has no set, and is not compared."
     )
     rows = [_row(kind, [variants for _, variants in answers]) for kind, answers in found.items()]
     heads = [
@@ -66,7 +71,10 @@ def stability(bench: Bench) -> Study:
         _by_wording([variants for _, variants in found["wording"]]),
         _often(found["seed"]),
     ]
-    text = "An IoU of 1 means the same neurons. A paraphrase that is not memorized is no failure of the search: there is nothing to find."
+    text = (
+        "An IoU of 1 means the same neurons. A paraphrase that is not memorized is no failure of"
+        " the search: there is nothing to find."
+    )
     return Study("Stability: do repetitions find the same neurons?", text, tables)
 
 
@@ -95,7 +103,10 @@ def _wordings(desk: Desk, caption: Caption, casts: dict[str, Model]) -> Found:
 
 
 def _dtypes(desk: Desk, caption: Caption, casts: dict[str, Model]) -> Found:
-    """Those that the device can compute with, and in which the model gives numbers. `casts`: models in other formats that there are."""
+    """Those that the device can compute with, and in which the model gives numbers.
+
+    `casts`: models in other formats that there are.
+    """
     found = {}
     calibration = replace(desk.calibration, model="")  # rounded weights: another fingerprint
     for dtype in DTYPES:
@@ -138,7 +149,9 @@ def _row(kind: str, found: Sequence[Found]) -> list[Cell]:
 
 
 def _by_wording(found: Iterable[Found]) -> Table:
-    """A line a kind of paraphrase: how often it is memorized, and how much its set is that of the caption itself."""
+    """A line a kind of paraphrase: how often it is memorized, and how much its set is
+    that of the caption itself.
+    """
     memorized = [row for row in found if row.get(ITSELF) is not None]
     kinds = dict.fromkeys(kind for row in memorized for kind in row if kind != ITSELF)
     rows: list[list[Cell]] = []

@@ -42,17 +42,21 @@ def table1(bench: Bench) -> Study:
         raise StoppedError("stopped before all mitigations were compared")
     return Study(
         "Table 1: mitigations",
-        "SSCD_gen compares images with and without the mitigation on the same seed, SSCD_orig with the training image, D_SSCD images of "
-        "different seeds: low is good. A_CLIP is the fit with the caption: high is good. Medians over seeds, then median ± median absolute "
-        "deviation over captions.",
+        "SSCD_gen compares images with and without the mitigation on the same seed, SSCD_orig with"
+        " the training image, D_SSCD images of different seeds: low is good. A_CLIP is the fit with"
+        " the caption: high is good. Medians over seeds, then median ± median absolute deviation"
+        " over captions.",
         [table(bench.work.run)],
     )
 
 
 def table(run: Run, intervals: bool = False, beside: bool = True) -> Table:
-    """Table 1 from what a run holds, with the rows that it has; `intervals`: of every median, by bootstrap over the captions.
+    """Table 1 from what a run holds, with the rows that it has; `intervals`: of every median, by
+    bootstrap over the captions.
 
-    `beside`: the published numbers will be shown beside ours, and the note says which of them can be compared."""
+    `beside`: the published numbers will be shown beside ours, and the note says which of them can
+    be compared.
+    """
     every = captions_of(run)
     captions = [c for c in localized_captions(every) if any(s.startswith(STAGE) for s in c.results)]
     groups = by_type(captions)
@@ -67,7 +71,9 @@ def table(run: Run, intervals: bool = False, beside: bool = True) -> Table:
 
 
 def _payloads(captions: Sequence[Caption], names: Sequence[str]) -> Payloads:
-    """What the run has of some mitigations of captions; where a result of one that switches neurons off has no number, the run's own."""
+    """What the run has of some mitigations of captions; where a result of one that switches
+    neurons off has no number, the run's own.
+    """
     return [
         ({"neurons": len(neurons_of(c))} if name in SWITCHED else {}) | c.results[STAGE + name]
         for c in captions
@@ -80,12 +86,17 @@ def _about(run: Run, captions: list[Caption]) -> str:
     """What the rows with neurons are, and which captions are not in the table."""
     settings = settings_of(run)
     text = (
-        "NeMo: the listing as published (Algorithms 1 to 4), nothing added. Random neurons: as many of each layer as NeMo's (all others of a "
-        f"layer of which NeMo has more than half), each draw counted by itself. findnemo: what this run found (search {settings['search']!r})."
+        "NeMo: the listing as published (Algorithms 1 to 4), nothing added. Random neurons: as"
+        " many of each layer as NeMo's (all others of a layer of which NeMo has more than half),"
+        " each draw counted by itself. findnemo: what this run found (search"
+        f" {settings['search']!r})."
     )
     listings = [c.results[LISTING] for c in captions if LISTING in c.results]
     if unlisted := sum(listing.get("memorized") is False for listing in listings):
-        text += f" {unlisted} captions are under the threshold of the paper's score: for them NeMo switches nothing off."
+        text += (
+            f" {unlisted} captions are under the threshold of the paper's score: for them NeMo"
+            " switches nothing off."
+        )
     if missed := sum(is_memory(c.type) and not neurons_of(c) and bool(c.results) for c in captions):
         text += f" {missed} captions with the type of a memory got no neurons and are in no row."
     return text

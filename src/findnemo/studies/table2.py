@@ -20,7 +20,9 @@ OURS = "findnemo's search, total"
 
 
 def table2(bench: Bench) -> Study:
-    """Each algorithm of the listing timed on the captions of the sample, and the default search beside it."""
+    """Each algorithm of the listing timed on the captions of the sample, and the
+    default search beside it.
+    """
     captions = bench.sample()
     results = bench.each("table2", captions, partial(_measure, calibration=bench.calibration))
     kinds = by_type(captions, none="-")
@@ -34,9 +36,10 @@ def table2(bench: Bench) -> Study:
         rows.append([name, *ours, *paper])
     heads = ["", *(f"{kind}, s" for kind in kinds), *(f"{kind}, s, paper" for kind in kinds)]
     note = (
-        f"Mean ± standard deviation over {len(captions)} captions on {bench.model.device}; the paper's on a V100 or A100. The listing here "
-        "makes one pass where the released code makes two, reads activations without a U-Net pass (the paper's Algorithm 2 takes one), and tests no "
-        "set twice."
+        f"Mean ± standard deviation over {len(captions)} captions on {bench.model.device}; the"
+        " paper's on a V100 or A100. The listing here makes one pass where the released code makes"
+        " two, reads activations without a U-Net pass (the paper's Algorithm 2 takes one), and"
+        " tests no set twice."
     )
     text = "What a localization takes, by algorithm."
     return Study("Table 2: time per algorithm", text, [Table("Seconds", heads, rows, note)])

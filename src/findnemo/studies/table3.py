@@ -1,4 +1,6 @@
-"""Table 3: how little switching neurons off changes attention on captions that are not memorized."""
+"""Table 3: how little switching neurons off changes attention on
+captions that are not memorized.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ PAPER = ">= .98 with up to 150 neurons off"
 
 
 def table3(bench: Bench) -> Study:
-    """Cosine of attention outputs with against without the run's neurons, for unrelated captions."""
+    """Cosine of attention outputs with against without the run's
+    neurons, for unrelated captions.
+    """
     found = list(all_neurons(bench.work.run.captions()))
     counts = sorted({max(1, round(share * len(found))) for share in SHARES}) if found else []
     prompts = list(bench.others[:PROMPTS])
@@ -27,8 +31,8 @@ def table3(bench: Bench) -> Study:
     rows = bench.once(name, lambda: bench.over("table3", compute, sets)) if prompts else []
     others = bench.whence(prompts) if prompts else NONE_THERE
     note = (
-        f"Captions that are not memorized: {others}; first timestep, one seed; layers 1 to {len(layers)} in forward order. "
-        f"Published: {PAPER}."
+        f"Captions that are not memorized: {others}; first timestep, one seed; layers 1 to"
+        f" {len(layers)} in forward order. Published: {PAPER}."
     )
     heads = ["neurons off", *map(str, range(1, len(layers) + 1)), "lowest"]
     table = Table("Cosine of attention outputs", heads, rows, note)

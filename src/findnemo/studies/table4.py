@@ -26,13 +26,19 @@ TAUS = {"tau = mean - 1 std": -1.0, "tau = mean": 0.0, "tau = mean + 2 std": 2.0
 FACTORS = {"scaled by .75": 0.75, "scaled by .5": 0.5, "scaled by .25": 0.25}
 UNRELATED_TITLE = "Captions that are not memorized"
 HOLDOUT = 64  # unrelated captions on which the threshold with guidance is calibrated
-NONE_KNOWN = "nobody has told which captions of this run are not memorized: give some of which that is known, --unrelated FILE"
+NONE_KNOWN = (
+    "nobody has told which captions of this run are not memorized: give some of which that is"
+    " known, --unrelated FILE"
+)
 
 Sets = list[NeuronSet | None]  # of every caption; None where its localization failed
 
 
 class Ablation(NamedTuple):
-    """A change of the listing. `stage`: its name in the run; `top_k`: whether the strongest neurons of a layer are candidates."""
+    """A change of the listing.
+
+    `stage`: its name in the run; `top_k`: whether the strongest neurons of a layer are candidates.
+    """
 
     stage: str
     calibration: Calibration
@@ -41,8 +47,10 @@ class Ablation(NamedTuple):
 
 @dataclass
 class Ablations:
-    """`rows`: the neurons of every caption and the factor that they are scaled by, by name. `left_out`: those that cannot be made, with the
-    reason. `thresholds`: what they take, in words."""
+    """`rows`: the neurons of every caption and the factor that they are scaled by, by name.
+
+    `left_out`: those that cannot be made, with the reason. `thresholds`: what they take, in words.
+    """
 
     rows: dict[str, tuple[Sets, float]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
@@ -53,7 +61,9 @@ def table4(bench: Bench) -> Study:
     """Each ablation localizes with Algorithms 1 to 4 and makes images with what it finds off."""
     captions = bench.sample()
     ablations = _ablations(bench, captions)
-    names, cases, failed = [], [], Counter[str]()
+    names = []
+    cases = []
+    failed = Counter[str]()
     for name, (sets, factor) in ablations.rows.items():
         for caption, neurons in zip(captions, sets, strict=True):
             if neurons is None:
@@ -73,8 +83,9 @@ def table4(bench: Bench) -> Study:
     for name, count in failed.items():
         note += f" {name}: {count} captions left out, whose localization failed."
     text = (
-        "What refinement, top-k candidates, the threshold and guidance contribute, and what it does to scale neurons instead of switching "
-        "them off. Captions that are not memorized in an ablation count with no neuron."
+        "What refinement, top-k candidates, the threshold and guidance contribute, and what it does"
+        " to scale neurons instead of switching them off. Captions that are not memorized in an"
+        " ablation count with no neuron."
     )
     table = comparison("Ablations", rows, TABLE4, note + a_clip_note(bench.work.run, rows))
     return Study("Table 4: ablations", text, [table, _unrelated(bench)])
@@ -88,7 +99,8 @@ def _ablations(bench: Bench, captions: Sequence[Caption]) -> Ablations:
         guided = _guided(bench)
         changed["guidance in detection"] = Ablation("guided", guided)
         ablations.thresholds.append(
-            f"with guidance {guided.settings.guidance:g} in detection and in calibration tau = {guided.tau:.3f}"
+            f"with guidance {guided.settings.guidance:g} in detection and in calibration tau ="
+            f" {guided.tau:.3f}"
         )
     else:
         ablations.left_out["guidance in detection"] = (
@@ -129,7 +141,9 @@ def _refined(bench: Bench, captions: Sequence[Caption], changed: Sequence[Ablati
 
 
 def _guided(bench: Bench) -> Calibration:
-    """The calibration with guidance in the noise differences: its own threshold, which the released code forgets."""
+    """The calibration with guidance in the noise differences: its own threshold, which
+    the released code forgets.
+    """
     settings = replace(bench.calibration.settings, guidance=bench.image_settings.guidance)
 
     def tau() -> float:
@@ -142,7 +156,9 @@ def _guided(bench: Bench) -> Calibration:
 
 
 def _unrelated(bench: Bench) -> Table:
-    """How many captions that are not memorized give neurons, and how many: captions as they come, whatever detection says of them."""
+    """How many captions that are not memorized give neurons, and how many: captions as they
+    come, whatever detection says of them.
+    """
     heads = ["", "captions", "without a neuron", "median neurons of the others"]
     count, without, middle, deviation = UNRELATED
     paper: list[Cell] = ["paper", count, without, f"{middle} ± {deviation}"]
@@ -155,8 +171,9 @@ def _unrelated(bench: Bench) -> Table:
     some = [size for size in counted if size]
     others = "{:g} ± {:g}".format(*median_mad(some)) if some else None
     note = (
-        f"Captions as they come, detected or not, none of those that tau was computed from: {bench.whence(bench.unrelated)}. Algorithms 1 to 4 at "
-        f"tau = {bench.calibration.tau:.3f}; median ± median absolute deviation."
+        "Captions as they come, detected or not, none of those that tau was computed from:"
+        f" {bench.whence(bench.unrelated)}. Algorithms 1 to 4 at tau = {bench.calibration.tau:.3f};"
+        " median ± median absolute deviation."
     )
     if failed := len(sizes) - len(counted):
         note += f" On {failed} more it failed."

@@ -1,4 +1,6 @@
-"""Utility: what the run's neurons cost captions that are not memorized, with intervals, beside as many random neurons."""
+"""Utility: what the run's neurons cost captions that are not memorized, with intervals,
+beside as many random neurons.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ NOTHING = {"sscd_gen": 1.0}  # what no change is; 0 of the others
 
 
 def utility(bench: Bench) -> Study:
-    """FID, KID, CLIP-FID and A_CLIP of captions that are not memorized, and how much each of their images changes."""
+    """FID, KID, CLIP-FID and A_CLIP of captions that are not memorized, and how much each
+    of their images changes.
+    """
     measured = bench.once("utility", lambda: _measured(bench))
     _keep(bench, measured)
     n = measured["captions"]
@@ -51,15 +55,18 @@ def utility(bench: Bench) -> Study:
         for kind, one in by_kind.items()
     ]
     of_sets = (
-        f"{n} captions that are not memorized ({bench.whence(bench.others[:CAPTIONS])}), one image each, "
-        f"against {n} images of the untouched model on other seeds. Random: mean over "
-        f"{RANDOM} draws of as many other neurons of the same layers. Intervals: 95 %, paired bootstrap over the captions ({REPEATS} resamples), shifted "
-        "by the bias that repeated images give. FID is high for few images: read the difference. Its features and KID's are the copy descriptor's, not Inception's; "
-        "CLIP-FID: CLIP's."
+        f"{n} captions that are not memorized ({bench.whence(bench.others[:CAPTIONS])}), one image"
+        f" each, against {n} images of the untouched model on other seeds. Random: mean over"
+        f" {RANDOM} draws of as many other neurons of the same layers. Intervals: 95 %, paired"
+        f" bootstrap over the captions ({REPEATS} resamples), shifted by the bias that repeated"
+        " images give. FID is high for few images: read the difference. Its features and KID's are"
+        " the copy descriptor's, not Inception's; CLIP-FID: CLIP's."
     )
     of_changes = (
-        "Same caption and seed, with against without. Found less random: median over captions of the difference to the mean over the draws; where "
-        "its interval holds 0, no more is seen than any neurons cost. 9 in 10 within: what so many captions stay within, counted from no change."
+        "Same caption and seed, with against without. Found less random: median over captions of"
+        " the difference to the mean over the draws; where its interval holds 0, no more is seen"
+        " than any neurons cost. 9 in 10 within: what so many captions stay within, counted from no"
+        " change."
     )
     set_heads = ["", "neurons off", "value", "95 %", "less untouched", "95 % "]
     change_heads = ["", "neurons off", "median", "95 %", "9 in 10 within"]
@@ -81,7 +88,7 @@ def _keep(bench: Bench, measured: Mapping[str, Any]) -> None:
         run.set_meta("quality", known | {"utility": main})
 
 
-# what is measured -------------------------------------------------------------------------------------------------------------
+# what is measured ---------------------------------------------------------------------------------
 
 
 def _measured(bench: Bench) -> dict[str, Any]:
@@ -91,13 +98,15 @@ def _measured(bench: Bench) -> dict[str, Any]:
         raise InputError("this run switches no neurons off: there is no utility to measure")
     if len(prompts) < 2:
         raise InputError(
-            "utility is measured on captions that are not memorized: the run has fewer than two, give --unrelated FILE"
+            "utility is measured on captions that are not memorized: the run has fewer than two,"
+            " give --unrelated FILE"
         )
     draw = partial(_drawn, seed=bench.image_settings.seed)
     (random,) = bench.over("utility, random neurons", draw, [neurons])
     sets = [EMPTY, neurons, *random]
     real, images = images_with(bench, "utility", prompts, sets)
-    changes, each = {}, {}
+    changes = {}
+    each = {}
     for key, (found, *drawn) in _each(bench, sets, images).items():
         middle = mean_of_draws(drawn)
         changes[key] = compared(found, middle, NOTHING.get(key, 0.0))
@@ -112,7 +121,9 @@ def _measured(bench: Bench) -> dict[str, Any]:
 
 
 def _drawn(desk: Desk, neurons: NeuronSet, seed: int) -> list[NeuronSet]:
-    """As many other neurons, several times; none where a layer of which more than half was found has too few others."""
+    """As many other neurons, several times; none where a layer of which more than half was
+    found has too few others.
+    """
     try:
         return random_sets(desk.model, neurons, seed)
     except EditError:
@@ -128,7 +139,9 @@ def _impacts(
 
 
 def _sets(real: Pictures, images: Sequence[Pictures]) -> dict[str, Any]:
-    """Figure -> untouched, found, random -> its value, and by how much it differs from untouched, with intervals."""
+    """Figure -> untouched, found, random -> its value, and by how much it differs from
+    untouched, with intervals.
+    """
     count = len(real.images)
     statistics: dict[str, list[Statistic]] = {
         SETS[name]: [partial(distance, name, real, one) for one in images]
@@ -147,7 +160,9 @@ def _middle(values: Tensor, at: Tensor) -> float:
 
 
 def _remembered(statistic: Statistic) -> Statistic:
-    """A statistic that is computed once for each choice of captions: every resample is asked for more than once."""
+    """A statistic that is computed once for each choice of captions: every resample is
+    asked for more than once.
+    """
     cached = cache(lambda positions: statistic(torch.tensor(positions)))
     return lambda at: cached(tuple(at.tolist()))
 
@@ -157,7 +172,9 @@ def _gap(one: Statistic, other: Statistic, at: Tensor) -> float:
 
 
 def _against_untouched(statistics: Sequence[Statistic], n: int) -> dict[str, Any]:
-    """Figures of the untouched model, of the found neurons and of random draws, all on the same resampled captions."""
+    """Figures of the untouched model, of the found neurons and of random draws, all on the
+    same resampled captions.
+    """
     untouched, found, *drawn = map(_remembered, statistics)
     kinds = {"found": found}
     if drawn:
@@ -171,8 +188,9 @@ def _against_untouched(statistics: Sequence[Statistic], n: int) -> dict[str, Any
 
 
 def with_interval(statistic: Statistic, n: int) -> dict[str, float]:
-    """A figure of n captions with its bootstrap interval, shifted so that the resamples' mean falls on it: a resample repeats captions,
-    which moves distances of sets."""
+    """A figure of n captions with its bootstrap interval, shifted so that the resamples' mean
+    falls on it: a resample repeats captions, which moves distances of sets.
+    """
     value = statistic(torch.arange(n))
     resampled = []
 
@@ -209,7 +227,9 @@ def mean_of_draws(drawn: Sequence[Sequence[float]]) -> list[float]:
 def compared(
     found: Sequence[float], random: Sequence[float], nothing: float
 ) -> dict[str, dict[str, float]]:
-    """Medians over captions, and that of the difference of each to what random neurons do to it; `random` is empty where none were drawn."""
+    """Medians over captions, and that of the difference of each to what random neurons do to it;
+    `random` is empty where none were drawn.
+    """
     medians = {"found": _median(found, nothing)}
     if random:
         gaps = [f - r for f, r in zip(found, random, strict=True)]
@@ -219,7 +239,9 @@ def compared(
 
 
 def _median(values: Sequence[float], nothing: float) -> dict[str, float]:
-    """The median with its bootstrap interval, and the value that nine in ten captions stay within, counted from `nothing`."""
+    """The median with its bootstrap interval, and the value that nine in ten captions stay
+    within, counted from `nothing`.
+    """
     rows = torch.tensor(list(values), dtype=torch.float64)
     low, high = bootstrap(lambda x: float(x.quantile(0.5)), rows)
     by_change = rows[(rows - nothing).abs().argsort()]

@@ -1,6 +1,8 @@
-"""Verification: is the memory gone on fresh seeds and in finished images, and what does that cost other captions?
+"""Verification: is the memory gone on fresh seeds and in finished images, and what does
+that cost other captions?
 
-May be imported: the names below. May import: localization, metrics, images and what lies under them.
+May be imported: the names below. May import: localization, metrics, images and what lies under
+them.
 """
 
 from findnemo.verification.cost import (

@@ -1,4 +1,6 @@
-"""What a set of neurons costs captions that are not memorized: how much each of their images changes, and sets of images."""
+"""What a set of neurons costs captions that are not memorized: how much each of their images
+changes, and sets of images.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ DISTANCES: dict[str, tuple[str, str, Callable[[Tensor, Tensor], float]]] = {
 
 @dataclass(frozen=True)
 class Pictures:
-    """Finished images, the caption of each, and what judges see in them, which is computed once it is asked for."""
+    """Finished images, the caption of each, and what judges see in them, which is
+    computed once it is asked for.
+    """
 
     images: Sequence[Image.Image]
     captions: Sequence[str]
@@ -69,7 +73,9 @@ def pictured(
     neurons: NeuronSet = EMPTY,
     each: int = 1,
 ) -> Pictures:
-    """`each` images of every prompt, of sample numbers `first`, `first` + 1, ..., with `neurons` off. The images of a prompt follow each other."""
+    """`each` images of every prompt, of sample numbers `first`, `first` + 1, ..., with `neurons`
+    off. The images of a prompt follow each other.
+    """
     rows = [(prompt, first + k) for prompt in prompts for k in range(each)]
     with deactivate(model, neurons):
         images = generate_many(model, rows, settings)
@@ -79,8 +85,8 @@ def pictured(
 def changes(before: Pictures, after: Pictures) -> dict[str, Tensor]:
     """How much each image differs from the one before of the same caption and seed: figure -> (N,).
 
-    `pixel_change`: mean absolute difference, 0 to 1. With a descriptor `sscd_gen`, the similarity of the two; with a CLIP `a_clip_before` and
-    `a_clip_after`, the fit of each with its caption.
+    `pixel_change`: mean absolute difference, 0 to 1. With a descriptor `sscd_gen`, the similarity
+    of the two; with a CLIP `a_clip_before` and `a_clip_after`, the fit of each with its caption.
     """
     found = {
         "pixel_change": torch.tensor(
@@ -100,7 +106,10 @@ def distances(judges: Judges) -> list[str]:
 
 
 def distance(name: str, one: Pictures, other: Pictures, at: Tensor | slice = slice(None)) -> float:
-    """One of DISTANCES between two sets of images, of those at the positions `at` of each. Raises InputError for fewer than two."""
+    """One of DISTANCES between two sets of images, of those at the positions `at` of each.
+
+    Raises InputError for fewer than two.
+    """
     _, features, measure = DISTANCES[name]
     return measure(getattr(one, features)[at], getattr(other, features)[at])
 
@@ -113,12 +122,15 @@ def quality(
     judges: Judges | None = None,
     draws: int = 0,
 ) -> dict[str, Any]:
-    """What switching off `neurons` does to prompts that are not memorized: one fresh image each, with against without.
+    """What switching off `neurons` does to prompts that are not memorized: one fresh image
+    each, with against without.
 
-    Medians over prompts: `pixel_change` (mean absolute difference, 0 to 1), and with judges `sscd_gen`, `a_clip_before`,
-    `a_clip_after`; `each`: the same for every prompt, the smallest changes first. `failed` counts the prompts for which the model gave NaN; they are left out.
-    `draws`: also with as many random neurons off instead, `random_sets`, one of so many draws a prompt in turn; their figures are called
-    `random_pixel_change`, and so on. Where a layer has too few others, there are none.
+    Medians over prompts: `pixel_change` (mean absolute difference, 0 to 1), and with judges
+    `sscd_gen`, `a_clip_before`, `a_clip_after`; `each`: the same for every prompt, the smallest
+    changes first. `failed` counts the prompts for which the model gave NaN; they are left out.
+    `draws`: also with as many random neurons off instead, `random_sets`, one of so many draws a
+    prompt in turn; their figures are called `random_pixel_change`, and so on. Where a layer has too
+    few others, there are none.
     """
     try:
         others = random_sets(model, neurons, image_settings.seed, draws)
@@ -149,7 +161,8 @@ def quality(
 def random_sets(
     model: Model, neurons: NeuronSet, seed: int = 0, draws: int = RANDOM
 ) -> list[NeuronSet]:
-    """Draws of as many other neurons of the same layers, none of `neurons` (the baseline of Finding NeMo, section 4).
+    """Draws of as many other neurons of the same layers, none of `neurons` (the baseline of
+    Finding NeMo, section 4).
 
     Raises EditError for a layer with too few others.
     """
@@ -167,7 +180,9 @@ def _change(
     judges: Judges,
     others: NeuronSet | None = None,
 ) -> dict[str, float]:
-    """`changes` of one fresh image of a prompt with `neurons` off; and with `others` off instead."""
+    """`changes` of one fresh image of a prompt with `neurons` off; and
+    with `others` off instead.
+    """
 
     def made(off: NeuronSet) -> Pictures:
         with deactivate(model, off):

@@ -1,4 +1,6 @@
-"""How much of what attention passes on stays when neurons are switched off (Finding NeMo, Table 3)."""
+"""How much of what attention passes on stays when neurons are switched off
+(Finding NeMo, Table 3).
+"""
 
 from __future__ import annotations
 
@@ -26,13 +28,15 @@ def attention_cosine(
     seed: int = 0,
     layers: Sequence[str] | None = None,
 ) -> dict[str, float]:
-    """Cosine of the outputs of cross-attention blocks with all of `neurons` off against on: {value layer: cosine}, in forward order.
+    """Cosine of the outputs of cross-attention blocks with all of `neurons` off against on: {value
+    layer: cosine}, in forward order.
 
     `layers`: value layers whose blocks are looked at; by default those that the paper names.
 
-    The output of a block is what its `to_out` gives, before the residual, flattened per sample; at the first timestep, without
-    guidance; the mean over the `samples` latents of every prompt. What is switched off in a layer also changes the input of later ones.
-    Raises InputError without prompts or samples, EditError for neurons that the model lacks, NumericalError on NaN.
+    The output of a block is what its `to_out` gives, before the residual, flattened per sample; at
+    the first timestep, without guidance; the mean over the `samples` latents of every prompt. What
+    is switched off in a layer also changes the input of later ones. Raises InputError without
+    prompts or samples, EditError for neurons that the model lacks, NumericalError on NaN.
 
     >>> import findnemo
     >>> model = findnemo.load("demo")
@@ -43,7 +47,8 @@ def attention_cosine(
     """
     if isinstance(prompts, str) or not prompts or samples < 1:
         raise InputError(
-            f"prompts {prompts!r:.60} with {samples} samples: give a list of prompts, and one sample or more"
+            f"prompts {prompts!r:.60} with {samples} samples: give a list of prompts, and one"
+            " sample or more"
         )
     seen = list(model.value_layers) if layers is None else layers
     rows = [_cosines(model, prompt, neurons, samples, seed, seen) for prompt in prompts]
@@ -57,10 +62,8 @@ def _cosines(
     model: Model, prompt: str, neurons: NeuronSet, samples: int, seed: int, layers: Sequence[str]
 ) -> dict[str, list[float]]:
     """Layer -> one cosine per sample."""
-    latents, text = (
-        model.noise(prompt, range(samples), seed),
-        model.encode([prompt]).expand(samples),
-    )
+    latents = model.noise(prompt, range(samples), seed)
+    text = model.encode([prompt]).expand(samples)
     timestep = model.timesteps(PAPER.steps)[0]
     with _outputs(model, layers) as on:
         model.predict_noise(latents, timestep, text)
@@ -78,7 +81,9 @@ def _cosine(a: Tensor, b: Tensor) -> list[float]:
 
 @contextmanager
 def _outputs(model: Model, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Collects what the attention block around each of the value layers gives in a pass: value layer -> (B, positions, width)."""
+    """Collects what the attention block around each of the value layers gives in a pass: value
+    layer -> (B, positions, width).
+    """
     found: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:

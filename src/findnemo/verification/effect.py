@@ -1,4 +1,6 @@
-"""What a set of neurons does to a prompt, on seeds that no search has seen: noise differences and finished images, with it off and on."""
+"""What a set of neurons does to a prompt, on seeds that no search has seen: noise differences
+and finished images, with it off and on.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Verification:
-    """Before and after, on seeds that no search has seen, with the finished images. See `verify` for `values`.
+    """Before and after, on seeds that no search has seen, with the finished images.
 
-    `noise_before`, `noise_after`: as many noise differences as pictures, of the same sample numbers."""
+    See `verify` for `values`.
+
+    `noise_before`, `noise_after`: as many noise differences as pictures, of the same sample
+    numbers.
+    """
 
     values: dict[str, float]
     before: list[Image.Image]
@@ -52,15 +58,19 @@ def verify(
 ) -> Verification:
     """Compare a prompt with `neurons` on and off, on fresh seeds.
 
-    `tau`: the threshold of the memorization score. A fresh seed whose noise difference resembles that of no other fresh seed so much does
-    not replicate, and says nothing of the memory: it is left out, as Algorithm 1 leaves it out. Without `tau` all seeds count.
+    `tau`: the threshold of the memorization score. A fresh seed whose noise difference resembles
+    that of no other fresh seed so much does not replicate, and says nothing of the memory: it is
+    left out, as Algorithm 1 leaves it out. Without `tau` all seeds count.
 
-    `values` holds `score_before`, `score_after` (memorization score, of as many fresh seeds as the settings name); `replicating`, how many fresh seeds
-    replicate, and `same_seed`, the largest similarity of a replicating seed's noise difference to its own before, which is missing where
-    none does. Medians over the seeds are: with a descriptor `sscd_gen` (image with against without the edit, same seed),
-    `d_sscd_before`, `d_sscd_after` (pairwise among the images of the prompt) and, if the training image is known,
-    `sscd_orig_before`, `sscd_orig_after`; with a CLIP `a_clip_before`, `a_clip_after` (Finding NeMo, section 4); of two images or
-    more `copies_before`, `copies_after`, the share of them that are copies of what another seed gave (`copying` .7 and more).
+    `values` holds `score_before`, `score_after` (memorization score, of as many fresh seeds as the
+    settings name); `replicating`, how many fresh seeds replicate, and `same_seed`, the largest
+    similarity of a replicating seed's noise difference to its own before, which is missing where
+    none does. Medians over the seeds are: with a descriptor `sscd_gen` (image with against without
+    the edit, same seed), `d_sscd_before`, `d_sscd_after` (pairwise among the images of the prompt)
+    and, if the training image is known, `sscd_orig_before`, `sscd_orig_after`; with a CLIP
+    `a_clip_before`, `a_clip_after` (Finding NeMo, section 4); of two images or more
+    `copies_before`, `copies_after`, the share of them that are copies of what another seed gave
+    (`copying` .7 and more).
     """
     probe = fresh(model, prompt, settings, max(settings.samples, images))
     shown = probe.deltas(), probe.deltas(neurons)
@@ -83,7 +93,10 @@ def verify(
 
 
 def fresh(model: Model, prompt: str, settings: Settings, seeds: int | None = None) -> Probe:
-    """Noise differences of a prompt on sample numbers 1000, 1001, ...: `seeds` of them, by default as many as the settings name."""
+    """Noise differences of a prompt on sample numbers 1000, 1001, ...:
+
+    `seeds` of them, by default as many as the settings name.
+    """
     count = settings.samples if seeds is None else seeds
     return Probe(model, prompt, settings, range(FRESH, FRESH + count))
 
@@ -95,7 +108,9 @@ def finished(
     settings: ImageSettings,
     edit: AbstractContextManager[None],
 ) -> list[Image.Image]:
-    """Finished images of a prompt, of sample numbers 1000, 1001, ..., made while `edit` is in force."""
+    """Finished images of a prompt, of sample numbers 1000, 1001, ..., made
+    while `edit` is in force.
+    """
     with edit:
         return generate(model, prompt, range(FRESH, FRESH + images), settings)
 
@@ -108,9 +123,11 @@ def nearest(
 
 
 def replicating(deltas: Tensor, settings: Settings, tau: float | None) -> list[int]:
-    """Positions of the seeds that replicate, of noise differences (N, C, H, W): they resemble the others (`scores.by_seed`) by `tau` (Algorithm 1).
+    """Positions of the seeds that replicate, of noise differences (N, C, H, W): they resemble the
+    others (`scores.by_seed`) by `tau` (Algorithm 1).
 
-    None where their score together is under `tau`."""
+    None where their score together is under `tau`.
+    """
     if tau is None:
         return list(range(len(deltas)))
     table = pairwise(deltas, settings.similarity)
@@ -123,8 +140,10 @@ def replicating(deltas: Tensor, settings: Settings, tau: float | None) -> list[i
 def same_seed(
     unblocked: Tensor, blocked: Tensor, settings: Settings, tau: float | None = None
 ) -> float | None:
-    """Largest similarity of a replicating seed's noise difference (N, C, H, W) with neurons off to its own before; None where no seed
-    replicates: there is no memory on these seeds that could be gone."""
+    """Largest similarity of a replicating seed's noise difference (N, C, H, W) with neurons
+    off to its own before; None where no seed replicates: there is no memory on these
+    seeds that could be gone.
+    """
     kept = replicating(unblocked, settings, tau)
     return _largest(unblocked[kept], blocked[kept], settings) if kept else None
 
@@ -132,7 +151,9 @@ def same_seed(
 def same_seed_of_memory(
     unblocked: Tensor, blocked: Tensor, settings: Settings, tau: float | None = None
 ) -> float:
-    """`same_seed` of a caption that is known to be memorized: where no seed replicates, of all seeds."""
+    """`same_seed` of a caption that is known to be memorized: where no seed
+    replicates, of all seeds.
+    """
     alike = same_seed(unblocked, blocked, settings, tau)
     return _largest(unblocked, blocked, settings) if alike is None else alike
 
