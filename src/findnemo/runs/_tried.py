@@ -1,4 +1,7 @@
-"""What attempts and attacks on the captions of a run say together. Pure functions on what the run keeps."""
+"""What attempts and attacks on the captions of a run say together.
+
+Pure functions on what the run keeps.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,24 @@ from findnemo.robustness import ATTEMPTS
 from findnemo.robustness.curves import Point, curve, gap, shares, strongest
 from findnemo.runs.store import Caption
 
-ATTACK, ATTEMPT = "attack:", "attempts:"  # and the name of a trial: stages in the run store
-MEMORIZED, ORDINARY = "memorized", "ordinary"
-OFF, UNTOUCHED, HARDENED = "neurons off", "untouched", "hardened"
+# and the name of a trial: stages in the run store
+ATTACK = "attack:"
+ATTEMPT = "attempts:"
+MEMORIZED = "memorized"
+ORDINARY = "ordinary"
+OFF = "neurons off"
+UNTOUCHED = "untouched"
+HARDENED = "hardened"
 
 
 def _results(
     captions: Iterable[Caption], bases: Mapping[str, str], stage: str, is_memorized: bool
 ) -> dict[str, dict[int, dict[str, Any]]]:
-    """Trial -> caption -> result, of memorized captions or of ordinary ones: those that were tried in every trial.
+    """Trial -> caption -> result, of memorized captions or of ordinary ones: those that
+    were tried in every trial.
 
-    What stands on another basis than the last is left out: other neurons, settings or weights make another curve.
+    What stands on another basis than the last is left out: other neurons, settings or weights make
+    another curve.
     """
     results: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
     for caption in captions:
@@ -36,10 +46,12 @@ def _results(
 
 
 def attack_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> dict[str, Any]:
-    """Curves of the attack with intervals, and the gaps between memorized pictures and such that were never seen.
+    """Curves of the attack with intervals, and the gaps between memorized pictures and
+    such that were never seen.
 
-    `curves`: name -> [step, mean similarity] pairs; `bands`: name -> [step, low, high], 95 %; `gaps`: name -> [step, gap, low, high];
-    `n`: memorized captions; `known`: of how many the training image is known. `bases`: stage -> the basis that its results must stand on.
+    `curves`: name -> [step, mean similarity] pairs; `bands`: name -> [step, low, high], 95 %;
+    `gaps`: name -> [step, gap, low, high]; `n`: memorized captions; `known`: of how many the
+    training image is known. `bases`: stage -> the basis that its results must stand on.
     """
     rows: dict[str, dict[int, dict[int, float]]] = {}
     known = 0
@@ -79,7 +91,10 @@ def _curve_name(who: str, trial: str) -> str:
 def _gaps(
     rows: Mapping[str, Mapping[int, Mapping[int, float]]],
 ) -> dict[str, list[list[float | None]]]:
-    """Memorized less each control, in the same model. Pictures that were never seen are compared caption by caption."""
+    """Memorized less each control, in the same model.
+
+    Pictures that were never seen are compared caption by caption.
+    """
     gaps: dict[str, list[list[float | None]]] = {}
     for name, control in rows.items():
         kind, _, state = name.partition(", ")
@@ -95,7 +110,9 @@ def _gaps(
 
 
 def attempts_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> dict[str, Any]:
-    """Attempt -> column (`untouched`, `neurons off`, `ordinary, neurons off`) -> shares of copies; see `curves.shares`."""
+    """Attempt -> column (`untouched`, `neurons off`, `ordinary, neurons off`) -> shares of
+    copies; see `curves.shares`.
+    """
     columns = {
         (name if is_memorized else f"{ORDINARY}, {name}"): shares(
             [p["closeness"] for p in payloads.values()]

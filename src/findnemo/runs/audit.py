@@ -1,4 +1,6 @@
-"""The audit of a table of captions over a run directory: detect, localize, verify; every step resumes where it stopped."""
+"""The audit of a table of captions over a run directory: detect, localize, verify; every step
+resumes where it stopped.
+"""
 
 from __future__ import annotations
 
@@ -55,10 +57,13 @@ SCANNED = 12
 class Plan:
     """What an audit does besides the calibration's settings.
 
-    `fdr`: false discovery rate of the list of captions; all captions are then scored with all seeds.
-    `judges`: where the copy descriptor ("descriptor") and the CLIP ("clip") come from. `quality_prompts`: unrelated captions for the
-    quality check. `max_impact`: among the sets that remove a memory prefer one that changes the captions `unrelated` by no more. `scope`: value layers in
-    which neurons are sought, "paper", "all", or "auto": whatever a scan of the model says (`localization.scope`)."""
+    `fdr`: false discovery rate of the list of captions; all captions are then scored with all
+    seeds. `judges`: where the copy descriptor ("descriptor") and the CLIP ("clip") come from.
+    `quality_prompts`: unrelated captions for the quality check. `max_impact`: among the sets that
+    remove a memory prefer one that changes the captions `unrelated` by no more. `scope`: value
+    layers in which neurons are sought, "paper", "all", or "auto": whatever a scan of the model says
+    (`localization.scope`).
+    """
 
     search: str = DEFAULT
     images: int = 4
@@ -71,7 +76,10 @@ class Plan:
     scope: str = "auto"
 
     def settings(self, model: Model, calibration: Calibration) -> dict[str, Any]:
-        """Everything a result depends on; a run directory holds results of one such set only. Without images no picture's part is kept."""
+        """Everything a result depends on; a run directory holds results of one such set only.
+
+        Without images no picture's part is kept.
+        """
         if self.images:
             check_images(model, self.image_settings)
         identity = model.identity
@@ -97,7 +105,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Tools:
-    """What answers need: the model, the calibration, the plan, the judges and the known training images. No run: workers have none."""
+    """What answers need: the model, the calibration, the plan, the judges and the known training
+    images. No run: workers have none.
+    """
 
     model: Model
     calibration: Calibration
@@ -107,7 +117,9 @@ class Tools:
 
     @property
     def bystanders(self) -> Bystanders | tuple[()]:
-        """The captions on which the impact of a set is measured; none where the plan does not ask for gentle ones."""
+        """The captions on which the impact of a set is measured; none where the plan does
+        not ask for gentle ones.
+        """
         if self.plan.max_impact is None:
             return ()
         return bystanders(self.model, self.plan.unrelated, self.calibration.settings)
@@ -115,8 +127,10 @@ class Tools:
 
 @dataclass(frozen=True)
 class Work:
-    """What a driver needs: the run that it alone writes to, and the tools. `model`: where workers have models of their own, facts of
-    theirs (`Pool.model`)."""
+    """What a driver needs: the run that it alone writes to, and the tools.
+
+    `model`: where workers have models of their own, facts of theirs (`Pool.model`).
+    """
 
     run: Run
     model: Model
@@ -128,7 +142,9 @@ class Work:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a stage says of a caption: a JSON payload, and files (path in the run directory -> content); or why it failed."""
+    """What a stage says of a caption: a JSON payload, and files (path in the run directory ->
+    content); or why it failed.
+    """
 
     payload: dict[str, Any] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
@@ -145,7 +161,8 @@ def start(
 ) -> Run:
     """Open the run directory for writing and put the calibration into it.
 
-    `shard`: the part of the table that this run answers. `wait`: for another process that writes to it.
+    `shard`: the part of the table that this run answers. `wait`: for another process that writes to
+    it.
     """
     calibration.check(model)
     check_score(plan.search, calibration)
@@ -179,12 +196,16 @@ def audit(
     pool: Pool | None = None,
     stop: Callable[[], bool] = never,
 ) -> list[Caption]:
-    """Run the stages over the captions and return them with their results. What is already answered is not done again.
+    """Run the stages over the captions and return them with their results.
 
-    A caption on which a stage fails (NaN from the model, say) is marked failed with the reason, and the rest goes on. `pool`: who
-    answers; without one, this process with the model of `work`. `stop` is asked between captions, or groups that share passes: once it
-    says so, nothing more is begun, and the results so far are returned. Raises StorageError where nothing can be written; the same call
-    goes on once there is room. For tables that do not fit the memory use `table.enter` and `answer`.
+    What is already answered is not done again.
+
+    A caption on which a stage fails (NaN from the model, say) is marked failed with the reason, and
+    the rest goes on. `pool`: who answers; without one, this process with the model of `work`.
+    `stop` is asked between captions, or groups that share passes: once it says so, nothing more is
+    begun, and the results so far are returned. Raises StorageError where nothing can be written;
+    the same call goes on once there is room. For tables that do not fit the memory use
+    `table.enter` and `answer`.
     """
     enter(work.run, prompts)
     answer(work, stages, progress, pool, stop)
@@ -198,10 +219,12 @@ def answer(
     pool: Pool | None = None,
     stop: Callable[[], bool] = never,
 ) -> bool:
-    """Run the stages over the captions that were asked for (`table.enter`, `table.ask_all`); whether all was done before `stop()`.
+    """Run the stages over the captions that were asked for (`table.enter`, `table.ask_all`);
+    whether all was done before `stop()`.
 
-    Answers are the same to the last bit whoever gives them: captions that share passes are told by their ids. Memory is constant however many there are.
-    Raises MismatchError where the model is no longer the one with which the run was begun.
+    Answers are the same to the last bit whoever gives them: captions that share passes are told by
+    their ids. Memory is constant however many there are. Raises MismatchError where the model is no
+    longer the one with which the run was begun.
     """
     pool = pool or Serial(work.model)
     for stage in stages:
@@ -219,8 +242,11 @@ def answer(
 
 
 def _scope(work: Work, pool: Pool) -> str:
-    """Where neurons are sought: as asked for, or as a scan of the first memorized captions says, which the run keeps."""
-    run, plan = work.run, work.plan
+    """Where neurons are sought: as asked for, or as a scan of the first memorized captions
+    says, which the run keeps.
+    """
+    run = work.run
+    plan = work.plan
     if plan.scope != "auto" or plan.search != DEFAULT:
         return plan.scope
     if (kept := run.meta("scan")) is None:
@@ -257,15 +283,19 @@ def _answer_stage(
 
 
 def _original(work: Work, stage: str, caption: Caption) -> Image.Image | None:
-    """The training image of a caption, where the stage looks at it; workers have no access to what the run has fetched."""
+    """The training image of a caption, where the stage looks at it; workers have no access to
+    what the run has fetched.
+    """
     return work.original(caption) if stage == "verify" and work.plan.images else None
 
 
 def commit(run: Run, stage: str, events: Sequence[Event]) -> int:
-    """Write what became known at one time, files first, and commit it in one transaction; how many captions of the list that were.
+    """Write what became known at one time, files first, and commit it in one transaction; how many
+    captions of the list that were.
 
-    A group is computed whole also where a part of it is answered: what shares its passes is then the same as in an undisturbed
-    audit, and so is the result, to the last bit. Only the open ones of it are committed.
+    A group is computed whole also where a part of it is answered: what shares its passes is then
+    the same as in an undisturbed audit, and so is the result, to the last bit. Only the open ones
+    of it are committed.
     """
     known = [
         (caption, stage, answer, event.seconds / len(event.unit.items))
@@ -282,7 +312,9 @@ def _answers_of(event: Event) -> list[Answer]:
 
 
 def keep(run: Run, answers: Sequence[tuple[Caption, str, Answer, float]]) -> int:
-    """Write answers, each with its caption, stage and seconds: files first, then all in one transaction. How many they are."""
+    """Write answers, each with its caption, stage and seconds: files first, then all in one
+    transaction. How many they are.
+    """
     write_all(
         {
             run.path / file: data
@@ -317,7 +349,9 @@ def answers(
     plan: Plan,
     judges: Judges,
 ) -> list[Answer]:
-    """A stage of captions that share passes, each with its training image if that is known: what a worker does."""
+    """A stage of captions that share passes, each with its training image if that is
+    known: what a worker does.
+    """
     originals = {caption.id: original for caption, original in items}
     tools = Tools(model, calibration, plan, judges, lambda caption: originals[caption.id])
     try:
@@ -379,10 +413,13 @@ def _verify(tools: Tools, caption: Caption) -> Answer:
 def _pictures(
     caption: Caption, result: Verification, neurons: int, original: Image.Image | None
 ) -> dict[str, bytes]:
-    """The files of a verification: finished images, noise differences, the training image and a sheet; none without images."""
+    """The files of a verification: finished images, noise differences, the training image and a
+    sheet; none without images.
+    """
     if not result.before:
         return {}
-    images, noise = f"images/{caption.slug}", f"noise/{caption.slug}"
+    images = f"images/{caption.slug}"
+    noise = f"noise/{caption.slug}"
     files = _numbered(images, before=result.before, after=result.after)
     files |= _numbered(noise, before=result.noise_before, after=result.noise_after)
     if original is not None:
@@ -411,8 +448,11 @@ _STEPS: dict[str, Callable[[Tools, Sequence[Caption]], list[Answer]]] = {
 
 
 def check_quality(work: Work, pool: Pool | None = None) -> None:
-    """Images of captions that are not memorized, with all neurons of the run off, against before; kept as the run's `quality`."""
-    run, plan = work.run, work.plan
+    """Images of captions that are not memorized, with all neurons of the run off, against
+    before; kept as the run's `quality`.
+    """
+    run = work.run
+    plan = work.plan
     neurons = all_neurons(run.captions(stage="localize"))
     clean = not_memorized(run, plan.quality_prompts)
     basis = {"neurons": neurons.to_json(), "prompts": clean}
@@ -439,8 +479,10 @@ def _quality(
 
 
 def not_memorized(run: Run, most: int) -> list[str]:
-    """The first captions of a run that are not memorized, those over tau that are only suspected among them: what stands under the threshold
-    alone would be chosen by the score. None whose type says that it is a memory, which detection may have missed."""
+    """The first captions of a run that are not memorized, those over tau that are only suspected
+    among them: what stands under the threshold alone would be chosen by the score. None whose
+    type says that it is a memory, which detection may have missed.
+    """
     others = (
         c.text
         for c in run.captions(stage="detect")

@@ -1,4 +1,6 @@
-"""Calibration by a pool: chunks of hold-out prompts are computed anywhere and merged in their order, exactly as in one process."""
+"""Calibration by a pool: chunks of hold-out prompts are computed anywhere and merged in their
+order, exactly as in one process.
+"""
 
 from __future__ import annotations
 
@@ -27,17 +29,20 @@ def calibrate_with(
 ) -> Calibration:
     """`findnemo.calibration.calibrate_in` by a pool; the result is the same to the last bit.
 
-    Raises DeviceError where workers die over one chunk of prompts again and again: no calibration is made without them.
+    Raises DeviceError where workers die over one chunk of prompts again and again: no calibration
+    is made without them.
     """
     parts = None if isinstance(pool, Serial) else parts_of(pool)
     return calibrate_in(folder, pool.model, prompts, settings, rule, progress, parts, stop)
 
 
 def as_published(run: Run, pool: Pool, calibration: Calibration) -> Calibration:
-    """The calibration by which NeMo is what the paper says: the run's own, or, where that is findnemo's, one with the paper's score.
+    """The calibration by which NeMo is what the paper says: the run's own, or, where that is
+    findnemo's, one with the paper's score.
 
-    Its threshold (mean + 1 std) is of the hold-out prompts that the calibration keeps, its activation statistics are the run's. It is made once, and
-    kept in RUN/calibration-paper. Raises InputError where the calibration keeps fewer than two prompts.
+    Its threshold (mean + 1 std) is of the hold-out prompts that the calibration keeps, its
+    activation statistics are the run's. It is made once, and kept in RUN/calibration-paper. Raises
+    InputError where the calibration keeps fewer than two prompts.
     """
     if calibration.settings.pairs == "largest":
         return calibration
@@ -63,7 +68,8 @@ def parts_of(pool: Pool) -> Parts:
             if event.aside:
                 first = event.unit.items[0].prompts[0]
                 raise DeviceError(
-                    f"the {len(event.unit.items[0].prompts)} hold-out prompts from {first[:60]!r} on: {event.aside}"
+                    f"the {len(event.unit.items[0].prompts)} hold-out prompts from {first[:60]!r}"
+                    f" on: {event.aside}"
                 )
             yield event.answers[0]
 

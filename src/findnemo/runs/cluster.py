@@ -1,4 +1,7 @@
-"""A pool of Ray actors: one model each, loaded once, on one machine or a cluster. Ray starts workers that died again."""
+"""A pool of Ray actors: one model each, loaded once, on one machine or a cluster.
+
+Ray starts workers that died again.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ from findnemo.errors import DeviceError, FindnemoError, FindnemoWarning, InputEr
 from findnemo.runs.workers import AIM, Facts, Loader, Outcome, Step, Task, answered
 
 OBJECT_STORE = 256 * 2**20  # bytes of shared memory on this machine: tasks and answers are small
-ASKS = "; if it asks for a token, as `ray start` does by default: RAY_AUTH_MODE=token, and the token in ~/.ray/auth_token"
+ASKS = (
+    "; if it asks for a token, as `ray start` does by default: RAY_AUTH_MODE=token, and the token"
+    " in ~/.ray/auth_token"
+)
 START = 600.0  # seconds until a first worker must have loaded its model
 STARTS = 3  # so often a worker loads its model, where its process dies over it
 WAIT = 5.0  # seconds until the state of workers is looked at again
@@ -22,7 +28,8 @@ class Worker:
     """What runs in an actor's process."""
 
     def __init__(self, loader: Loader, threads: int):
-        self.loader, self.threads = loader, threads
+        self.loader = loader
+        self.threads = threads
         self.model: Any = None
         self.step: tuple[Any, Step] | None = None
 
@@ -44,7 +51,10 @@ class Worker:
         return os.getpid(), Facts.of(self.model)
 
     def do(self, steps: list[Any], task: Task) -> tuple[tuple[list[Any], ...], tuple[float, ...]]:
-        """Do a task; its step is fetched once, for judges are loaded with it. Raises RuntimeError in a process that has loaded no model."""
+        """Do a task; its step is fetched once, for judges are loaded with it.
+
+        Raises RuntimeError in a process that has loaded no model.
+        """
         import ray
 
         if self.model is None:
@@ -57,8 +67,11 @@ class Worker:
 
 @dataclass(eq=False)
 class _Hand:
-    """One actor as the driver sees it. `answer`: what it is asked for, to come: to load its model, or to do `task`. `pid`: of its process,
-    once that has loaded its model."""
+    """One actor as the driver sees it.
+
+    `answer`: what it is asked for, to come: to load its model, or to do `task`. `pid`: of its
+    process, once that has loaded its model.
+    """
 
     actor: Any
     answer: Any
@@ -69,12 +82,14 @@ class _Hand:
 class RayPool:
     """`workers` actors that answer tasks; see `runs.workers.Pool`.
 
-    `loader`: how each opens its model. `workers`: by default one for every GPU, without GPUs one for every CPU. `address`: a running
-    cluster ("auto", "ray://host:10001", "host:6379"); None starts Ray on this machine. `threads`: of each worker on a CPU; the last bits
-    of a score depend on it. With GPUs every worker has one of its own.
+    `loader`: how each opens its model. `workers`: by default one for every GPU, without GPUs one
+    for every CPU. `address`: a running cluster ("auto", "ray://host:10001", "host:6379"); None
+    starts Ray on this machine. `threads`: of each worker on a CPU; the last bits of a score depend
+    on it. With GPUs every worker has one of its own.
 
-    Raises InputError (Ray is not installed, no such cluster, more workers than GPUs), or what a worker says of the model. `replaced`:
-    how many workers died and were started again. `alive`: how many have loaded their model.
+    Raises InputError (Ray is not installed, no such cluster, more workers than GPUs), or what a
+    worker says of the model. `replaced`: how many workers died and were started again. `alive`: how
+    many have loaded their model.
 
         with RayPool(Loader("CompVis/stable-diffusion-v1-4"), workers=8) as pool:
             audit(Work(run, pool.model, calibration, plan), prompts, pool=pool)
@@ -97,13 +112,16 @@ class RayPool:
             self.size = workers or self.gpus or max(1, int(resources.get("CPU", 1)) // threads)
             if address is not None and not self.gpus and loader.device != "cpu":
                 raise InputError(
-                    f"the cluster at {address} has no GPU, or none yet: wait until it has, or give --device cpu"
+                    f"the cluster at {address} has no GPU, or none yet: wait until it has, or give"
+                    " --device cpu"
                 )
             if self.gpus and address is None and self.size > self.gpus:
                 raise InputError(
-                    f"{self.size} workers need as many GPUs, there are {self.gpus}: give --workers {self.gpus}"
+                    f"{self.size} workers need as many GPUs, there are {self.gpus}: give --workers"
+                    f" {self.gpus}"
                 )
-            self.loader, self.threads = loader, threads
+            self.loader = loader
+            self.threads = threads
             self.replaced = 0
             self._facts: Facts | None = None
             self._step: tuple[Step, Any] | None = None  # of one stage at a time
@@ -181,17 +199,23 @@ class RayPool:
             self.wait()
             if time.monotonic() - began > START:
                 raise DeviceError(
-                    f"no worker was ready within {START:.0f} seconds: Ray has {self._ray.available_resources()}, a worker "
-                    f"needs {'a GPU' if self.gpus else f'{self.threads} CPUs'}"
+                    f"no worker was ready within {START:.0f} seconds: Ray has"
+                    f" {self._ray.available_resources()}, a worker needs"
+                    f" {'a GPU' if self.gpus else f'{self.threads} CPUs'}"
                 )
         return self._facts
 
     def _welcome(self, hand: _Hand) -> None:
-        """A worker has loaded its model, or failed at it: it is given up, and with the last one the error is raised."""
+        """A worker has loaded its model, or failed at it: it is given up, and with the last
+        one the error is raised.
+        """
         try:
             answer = self._ray.get(hand.answer)
         except self._ray.exceptions.RayError as error:
-            reason = f"workers die while they load the model ({_reason(error)}): fewer workers may fit the memory"
+            reason = (
+                f"workers die while they load the model ({_reason(error)}): fewer workers may fit"
+                " the memory"
+            )
             answer = DeviceError(reason)
         if isinstance(answer, FindnemoError):
             self._hands.remove(hand)
@@ -206,18 +230,24 @@ class RayPool:
         if differences or facts.dtype != self._facts.dtype:
             what = "; ".join(differences) or f"{facts.dtype} instead of {self._facts.dtype}"
             raise InputError(
-                f"workers have loaded different models from {self.loader.source} ({what}): give all machines the same files"
+                f"workers have loaded different models from {self.loader.source} ({what}): give all"
+                " machines the same files"
             )
 
     def _again(self, hand: _Hand) -> None:
-        """Have a worker load its model in the process that Ray has started in the place of one that died."""
+        """Have a worker load its model in the process that Ray has started in
+        the place of one that died.
+        """
         hand.answer = hand.actor.ready.remote()
         hand.task = None
         hand.pid = None
         self.replaced += 1
 
     def _ended(self, hand: _Hand, task: Task) -> Outcome:
-        """The task of a worker has ended. Raises what a step raises, as one process would, but for errors of the machine below."""
+        """The task of a worker has ended.
+
+        Raises what a step raises, as one process would, but for errors of the machine below.
+        """
         try:
             results, seconds = self._ray.get(hand.answer)
         except self._ray.exceptions.RayError as error:
@@ -261,7 +291,10 @@ def _imported() -> Any:
 
 
 def _connect(ray: Any, address: str | None, workers: int | None) -> bool:
-    """Connect to a cluster, or start Ray on this machine; whether it was started here. A session that is open is used."""
+    """Connect to a cluster, or start Ray on this machine; whether it was started here.
+
+    A session that is open is used.
+    """
     if ray.is_initialized():
         return False
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}

@@ -1,7 +1,9 @@
-"""Every mitigation on every memorized caption of a run: finished images with it against without it (Finding NeMo, Table 1).
+"""Every mitigation on every memorized caption of a run: finished images with it against without it
+(Finding NeMo, Table 1).
 
-NeMo is the listing as published (Algorithms 1 to 4), with nothing added afterwards; what the run found, by its own search and with what
-verification added, is another method. Random neurons are as many as NeMo's. All are judged on samples from FRESH: searches look at samples from 0.
+NeMo is the listing as published (Algorithms 1 to 4), with nothing added afterwards; what the run
+found, by its own search and with what verification added, is another method. Random neurons are as
+many as NeMo's. All are judged on samples from FRESH: searches look at samples from 0.
 """
 
 from __future__ import annotations
@@ -52,7 +54,10 @@ REFERENCES = 8  # captions that are not memorized, for methods that compare with
 
 
 def methods(names: Iterable[str] | None = None) -> tuple[str, ...]:
-    """The mitigations to compare, `none` first; all by default. Raises InputError naming one that is not known."""
+    """The mitigations to compare, `none` first; all by default.
+
+    Raises InputError naming one that is not known.
+    """
     wanted = tuple(NAMES if names is None else names)
     for name in wanted:
         if name not in NAMES and name != NONE:
@@ -68,13 +73,16 @@ def compare(
     stop: Callable[[], bool] = never,
     limit: int | None = None,
 ) -> None:
-    """Make the images of every localized caption under each mitigation, judge them, and record what is found; of the first `limit` of them.
+    """Make the images of every localized caption under each mitigation, judge them, and record what
+    is found; of the first `limit` of them.
 
-    What is answered is not done again. The first image of each is kept in `compare/`. A method that fails on a caption is recorded
-    as failed with the reason. `pool`: who does it; without one, this process. Once `stop` says so, nothing more is
-    begun. Raises MismatchError where the model, autoencoder and sampler included, is not the run's.
+    What is answered is not done again. The first image of each is kept in `compare/`. A method that
+    fails on a caption is recorded as failed with the reason. `pool`: who does it; without one, this
+    process. Once `stop` says so, nothing more is begun. Raises MismatchError where the model,
+    autoencoder and sampler included, is not the run's.
     """
-    wanted, run = methods(names), work.run
+    wanted = methods(names)
+    run = work.run
     pool = pool or Serial(work.model)
     stages = [STAGE + name for name in wanted]
     require_same(run, work.model, pictures=True)
@@ -87,7 +95,10 @@ def compare(
             return
     count = len(wanted) * list_open(run, "compare", ["-"], extra=typed)[0]
     marks = ", ".join("?" * len(stages))
-    answered = f"SELECT COUNT(*) FROM results WHERE status = 'done' AND stage IN ({marks}) AND caption IN (SELECT caption FROM temp.open)"
+    answered = (
+        f"SELECT COUNT(*) FROM results WHERE status = 'done' AND stage IN ({marks}) AND caption IN"
+        " (SELECT caption FROM temp.open)"
+    )
     done = run.query(answered, stages)[0][0]
     list_open(run, "compare", stages, extra=typed)
     step = partial(
@@ -97,7 +108,8 @@ def compare(
         plan=work.plan,
         judges=work.judges,
     )
-    units, commit_methods = _units(work, wanted), partial(_commit, run)
+    units = _units(work, wanted)
+    commit_methods = partial(_commit, run)
     stage = Stage("compare", step, units, count - done, commit_methods, count, done)
     run_stage(stage, pool, progress, stop)
 
@@ -117,8 +129,11 @@ def _commit(run: Run, events: Sequence[Event]) -> int:
 
 
 def _is_nemo(work: Work | Tools) -> bool:
-    """Whether what the run's own search finds is NeMo's: the listing by a published score, once, and nothing weighed against it."""
-    plan, pairs = work.plan, work.calibration.settings.pairs
+    """Whether what the run's own search finds is NeMo's: the listing by a published score, once,
+    and nothing weighed against it.
+    """
+    plan = work.plan
+    pairs = work.calibration.settings.pairs
     return pairs == "largest" and plan.search == LISTING and plan.max_impact is None
 
 
@@ -144,14 +159,18 @@ def _listed(model: Model, items: Sequence[Item], calibration: Calibration) -> li
 
 
 def nemo_of(work: Work | Tools, caption: Caption) -> NeuronSet | None:
-    """NeMo's neurons of a caption: the listing's, none of those that verification added; None where they are not known."""
+    """NeMo's neurons of a caption: the listing's, none of those that verification added; None
+    where they are not known.
+    """
     found: Localized | None = caption.decoded("localize" if _is_nemo(work) else LISTING)
     return None if found is None else found.neurons
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a worker gets: a caption, methods to try on it, and its images without any, if they are known, and its training image."""
+    """What a worker gets: a caption, methods to try on it, and its images without any, if they
+    are known, and its training image.
+    """
 
     caption: Caption
     methods: tuple[str, ...]
@@ -160,10 +179,13 @@ class Comparison:
 
 
 def _units(work: Work, wanted: Sequence[str]) -> Iterator[Unit]:
-    """A method of a caption each; all its methods together where the images without any have to be made first."""
+    """A method of a caption each; all its methods together where the images without
+    any have to be made first.
+    """
     for (caption,) in groups(work.run):
         open_ = tuple(n for n in wanted if STAGE + n not in caption.results)
-        before, original = kept_images(work, caption), work.original(caption)
+        before = kept_images(work, caption)
+        original = work.original(caption)
         for part in [(name,) for name in open_] if before is not None else [open_]:
             yield Unit((Comparison(caption, part, before, original),))
 
@@ -196,15 +218,21 @@ def _answer(
 
 
 def localized_captions(captions: Iterable[Caption]) -> list[Caption]:
-    """Captions with neurons. Where some have the type of a memory (VM, TM), those: one without is a caption that the threshold is wrong about.
-    Else those that are memorized (`standing.state`), without the ones that are only suspected, where there are any."""
+    """Captions with neurons.
+
+    Where some have the type of a memory (VM, TM), those: one without is a caption that the
+    threshold is wrong about. Else those that are memorized (`standing.state`), without the ones
+    that are only suspected, where there are any.
+    """
     found = [c for c in captions if len(neurons_of(c))]
     memories = [c for c in found if is_memory(c.type)]
     return memories or [c for c in found if state(c) == "memorized"] or found
 
 
 def kept_images(work: Work, caption: Caption) -> list[Image.Image] | None:
-    """The images of a caption without any mitigation: those of verification; None where they are not there or not whole."""
+    """The images of a caption without any mitigation: those of verification; None where they
+    are not there or not whole.
+    """
     folder = work.run.path / "images" / caption.slug
     files = [folder / f"before-{k:02d}.png" for k in range(len(samples(work)))]
     return [picture(file) for file in files] if all(intact_png(file) for file in files) else None
@@ -218,7 +246,10 @@ def samples(work: Work | Tools) -> range:
 def mitigated(
     work: Work | Tools, caption: Caption, name: str, reference: tuple[str, ...] = ()
 ) -> AbstractContextManager[None]:
-    """The context in which a caption is generated under a mitigation. Raises InputError where NeMo's neurons are needed and not known."""
+    """The context in which a caption is generated under a mitigation.
+
+    Raises InputError where NeMo's neurons are needed and not known.
+    """
     if name in SWITCHED:
         return deactivate(work.model, switched_off(work, caption, name))
     seed = work.plan.image_settings.seed
@@ -227,9 +258,11 @@ def mitigated(
 
 
 def switched_off(work: Work | Tools, caption: Caption, name: str) -> NeuronSet:
-    """The neurons that a method of SWITCHED turns off: the run's, NeMo's, or at random as many of each layer as NeMo's, none of these.
+    """The neurons that a method of SWITCHED turns off: the run's, NeMo's, or at random as many of
+    each layer as NeMo's, none of these.
 
-    Where NeMo's are more than half of a layer, all others of it are drawn. Raises InputError where NeMo's are not known.
+    Where NeMo's are more than half of a layer, all others of it are drawn. Raises InputError where
+    NeMo's are not known.
     """
     if name not in LIKE_NEMO:
         return neurons_of(caption)
@@ -255,7 +288,9 @@ def made(
 def judged(
     work: Work | Tools, caption: Caption, after: list[Image.Image], before: list[Image.Image]
 ) -> dict[str, Any]:
-    """What the images of a caption are like against those without a mitigation; medians over the seeds."""
+    """What the images of a caption are like against those without a
+    mitigation; medians over the seeds.
+    """
     judges = replace(work.judges, original=work.original(caption))
     values = compare_images(caption.text, before, after, judges)
     return {"images": len(after)} | {

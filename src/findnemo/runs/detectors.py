@@ -1,4 +1,6 @@
-"""Detectors over a table of captions: their scores in the run store, hold-out scores beside them, and how well each tells the two kinds."""
+"""Detectors over a table of captions: their scores in the run store, hold-out scores beside
+them, and how well each tells the two kinds.
+"""
 
 from __future__ import annotations
 
@@ -42,9 +44,11 @@ VERBATIM = "VM"  # the type that it also judges alone
 class Result:
     """One detector on one table.
 
-    `evaluation`: None without captions of a type. `verbatim`: the evaluation with the captions of type VM alone. `half`, `verbatim_half`:
-    accuracy at a threshold of .5, of the memorization score alone, whose scale that is (Finding NeMo, B.4). `found`: captions at or over
-    `threshold`. `failed`: captions and hold-out captions without a score. `evaluations`, `seconds`: per caption, mean and median.
+    `evaluation`: None without captions of a type. `verbatim`: the evaluation with the captions of
+    type VM alone. `half`, `verbatim_half`: accuracy at a threshold of .5, of the memorization score
+    alone, whose scale that is (Finding NeMo, B.4). `found`: captions at or over `threshold`.
+    `failed`: captions and hold-out captions without a score. `evaluations`, `seconds`: per caption,
+    mean and median.
     """
 
     detector: str
@@ -77,7 +81,8 @@ def chosen(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def start_detectors(out: str | Path, model: Model, settings: ImageSettings) -> Run:
-    """Open a run directory for detectors: a new one, or any run of the same model and image settings, an audit's too.
+    """Open a run directory for detectors: a new one, or any run of the same model and image
+    settings, an audit's too.
 
     Raises MismatchError naming what differs.
     """
@@ -100,7 +105,9 @@ def start_detectors(out: str | Path, model: Model, settings: ImageSettings) -> R
 
 
 def _joins(theirs: Mapping[str, Any], mine: Mapping[str, Any], model: Model) -> bool:
-    """Whether detectors with the settings `mine` may add to a run of the settings `theirs`, an audit's say."""
+    """Whether detectors with the settings `mine` may add to a run of the settings
+    `theirs`, an audit's say.
+    """
     same = all(theirs.get(key) == mine[key] for key in ("dtype", "image_settings"))
     return same and not told_apart(
         model, str(theirs.get("model")), kept_identity(theirs.get("identity"))
@@ -117,10 +124,12 @@ def run_detectors(
     progress: Progress = no_progress,
     stop: Callable[[], bool] = never,
 ) -> list[Caption]:
-    """Score the captions and the hold-out captions with every named detector; returns the captions with their results.
+    """Score the captions and the hold-out captions with every named detector; returns the
+    captions with their results.
 
-    What is scored is not scored again. A caption for which the model gives NaN is marked failed, and the rest goes on. `pool`: who does
-    it. Once `stop` says so, nothing more is begun. Raises InputError where captions and hold-out captions overlap.
+    What is scored is not scored again. A caption for which the model gives NaN is marked failed,
+    and the rest goes on. `pool`: who does it. Once `stop` says so, nothing more is begun. Raises
+    InputError where captions and hold-out captions overlap.
     """
     require_same(run, pool.model, pictures=True)
     enter(run, _apart(prompts, holdout))
@@ -133,14 +142,18 @@ def run_detectors(
 
 
 def _apart(prompts: Iterable[Prompt], holdout: Sequence[str]) -> Iterator[Prompt]:
-    """The prompts; at their end an InputError where some are hold-out captions too, so that none is entered."""
-    held, both = set(holdout), set()
+    """The prompts; at their end an InputError where some are hold-out captions too,
+    so that none is entered.
+    """
+    held = set(holdout)
+    both = set()
     for prompt in prompts:
         both |= {prompt.text} & held
         yield prompt
     if both:
         raise InputError(
-            f"{len(both)} captions are hold-out captions too, such as {min(both)!r}: a threshold needs captions of its own"
+            f"{len(both)} captions are hold-out captions too, such as {min(both)!r}: a threshold"
+            " needs captions of its own"
         )
 
 
@@ -178,7 +191,9 @@ def _captions_stage(run: Run, name: str, step: Step) -> Stage:
 
 
 def _holdout_stage(run: Run, name: str, step: Step, holdout: Sequence[str]) -> Stage:
-    """The hold-out captions that have no score of a detector; those that get none are tried again next time."""
+    """The hold-out captions that have no score of a detector; those that get none
+    are tried again next time.
+    """
     scores: dict[str, float] = run.meta(HOLDOUT + name) or {}
     open_ = [text for text in holdout if text not in scores]
 
@@ -198,10 +213,13 @@ def _holdout_stage(run: Run, name: str, step: Step, holdout: Sequence[str]) -> S
 def results(
     run: Run, captions: Sequence[Caption], holdout: Sequence[str], names: Sequence[str]
 ) -> list[Result]:
-    """One result a detector, from the scores that a run holds. Raises InputError where too few hold-out captions have a score.
+    """One result a detector, from the scores that a run holds.
 
-    Captions with the type of a memory (VM, TM) are the memorized ones, those without the others; where all have a type, every second hold-out caption
-    takes the part of the others, and the threshold comes from the rest (`borrows`).
+    Raises InputError where too few hold-out captions have a score.
+
+    Captions with the type of a memory (VM, TM) are the memorized ones, those without the others;
+    where all have a type, every second hold-out caption takes the part of the others, and the
+    threshold comes from the rest (`borrows`).
     """
     return [_result(name, captions, holdout, run.meta(HOLDOUT + name) or {}) for name in names]
 
@@ -218,10 +236,12 @@ def _result(
     kept = [known[text] for text in holdout if text in known]
     others = [r["value"] for c, r in mine if not is_memory(c.type)]
     if borrows(captions):
-        others, kept = kept[1::2], kept[::2]
+        others = kept[1::2]
+        kept = kept[::2]
     memories = [(c.type, r["value"]) for c, r in mine if is_memory(c.type)]
     verbatim = [value for kind, value in memories if kind == VERBATIM]
-    negative, clean = _tensor(others), _tensor(kept)
+    negative = _tensor(others)
+    clean = _tensor(kept)
     judged, half = _judged(name, _tensor([value for _, value in memories]), negative, clean)
     judged_verbatim, half_verbatim = _judged(name, _tensor(verbatim), negative, clean)
     tau = judged.threshold if judged else threshold(clean)
@@ -246,7 +266,9 @@ def _result(
 def _judged(
     name: str, positive: Tensor, negative: Tensor, holdout: Tensor
 ) -> tuple[Evaluation | None, float | None]:
-    """A detector on captions of both kinds, and for the memorization score its accuracy at .5; None where one kind is missing."""
+    """A detector on captions of both kinds, and for the memorization score its accuracy at .5;
+    None where one kind is missing.
+    """
     if not (len(positive) and len(negative)):
         return None, None
     half = accuracy_of(positive >= HALF, negative >= HALF) if name == "ssim" else None
@@ -264,7 +286,8 @@ def draw_pictures(
     pool: Pool,
     progress: Progress = no_progress,
 ) -> list[Path]:
-    """Token saliency and bright-ending mask of every caption with a type, as PNG in RUN/detectors/; what is there is not drawn again.
+    """Token saliency and bright-ending mask of every caption with a type, as PNG in RUN/detectors/;
+    what is there is not drawn again.
 
     Raises DeviceError for one over which workers die.
     """

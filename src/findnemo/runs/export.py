@@ -34,8 +34,12 @@ VERIFIED = (  # columns of results.csv that are called as verification calls the
 
 
 def row(caption: Caption, q: Mapping[int, float] | None = None) -> dict[str, Any]:
-    """One flat row a caption, the columns of results.csv; `None` where a step does not concern it. `q`: caption id -> q-value."""
-    detected, found = caption.detected, caption.localized
+    """One flat row a caption, the columns of results.csv; `None` where a step does not concern it.
+
+    `q`: caption id -> q-value.
+    """
+    detected = caption.detected
+    found = caption.localized
     checked = caption.verified or Verified()
     neurons = neurons_of(caption)
     failed = failures(caption)
@@ -77,13 +81,18 @@ def _significant(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
 
 
-_OVER = "SELECT caption FROM results WHERE stage = 'detect' AND status = 'done' AND json_extract(payload, '$.memorized')"
+_OVER = (
+    "SELECT caption FROM results WHERE stage = 'detect' AND status = 'done' AND"
+    " json_extract(payload, '$.memorized')"
+)
 _FAILED = f"SELECT caption FROM results WHERE status = 'failed' AND stage IN {STAGES}"
 
 
 def counts(run: Run, of: str = "SELECT id FROM captions") -> dict[str, int]:
-    """How many captions a run has, how many of them are memorized and how many suspected (`standing.state`), and how many failed; those
-    under the threshold are counted where they lie. `of`: SQL for the ids of some; `ASKED`, for those that were asked for."""
+    """How many captions a run has, how many of them are memorized and how many suspected
+    (`standing.state`), and how many failed; those under the threshold are counted where they
+    lie. `of`: SQL for the ids of some; `ASKED`, for those that were asked for.
+    """
     ((captions, failed),) = run.query(
         f"SELECT (SELECT COUNT(*) FROM ({of})), (SELECT COUNT(*) FROM ({_FAILED} INTERSECT {of}))"
     )
@@ -101,15 +110,21 @@ ASKED = "SELECT caption FROM asked"
 
 
 def told(run: Run, others: int = 8) -> list[Caption]:
-    """Of the captions that were asked for those that a summary for the eye tells of: memorized, failed, and a few `others`."""
-    rest = f"SELECT caption FROM asked WHERE caption NOT IN ({_OVER} UNION {_FAILED}) ORDER BY position LIMIT ?"
+    """Of the captions that were asked for those that a summary for the eye tells of: memorized,
+    failed, and a few `others`.
+    """
+    rest = (
+        f"SELECT caption FROM asked WHERE caption NOT IN ({_OVER} UNION {_FAILED}) ORDER BY"
+        " position LIMIT ?"
+    )
     known = f"SELECT caption FROM ({_OVER} UNION {_FAILED}) INTERSECT {ASKED}"
     numbers = run.query(f"{known} UNION SELECT caption FROM ({rest})", (others,))
     return list(run.captions(number for (number,) in numbers))
 
 
 def summary(run: Run, fdr: float | None = None) -> dict[str, Any]:
-    """The run in one JSON object: settings, counts, all neurons, quality, one row a caption, and the list at a false discovery rate.
+    """The run in one JSON object: settings, counts, all neurons, quality, one row a caption, and
+    the list at a false discovery rate.
 
     `fdr`: its level, by default the run's own; no list without either.
     """
@@ -140,7 +155,9 @@ def _about(run: Run, fdr: float | None = None) -> dict[str, Any]:
 
 
 def write_results(run: Run) -> tuple[Path, Path]:
-    """Write results.csv and results.json into the run directory, row by row; returns their paths."""
+    """Write results.csv and results.json into the run directory, row by
+    row; returns their paths.
+    """
     csv_path = run.path / "results.csv"
     json_path = run.path / "results.json"
     with written(csv_path) as part, part.open("w", newline="", encoding="utf-8") as file:
@@ -159,7 +176,9 @@ def _write_csv(file: IO[str], rows: Iterator[dict[str, Any]]) -> None:
 
 
 def _write_json(file: IO[str], about: dict[str, Any], rows: Iterator[dict[str, Any]]) -> None:
-    """The object with `rows` under the name `results`, as `json.dumps` with an indent of 1 writes it."""
+    """The object with `rows` under the name `results`, as `json.dumps` with
+    an indent of 1 writes it.
+    """
     file.write(
         json.dumps(about, indent=1, ensure_ascii=False).removesuffix("\n}") + ',\n "results": ['
     )
@@ -173,5 +192,8 @@ def _write_json(file: IO[str], about: dict[str, Any], rows: Iterator[dict[str, A
 
 
 def _inert(values: dict[str, Any]) -> dict[str, Any]:
-    """Captions are untrusted: a spreadsheet must not take one for a formula. Read as a table of captions, the marks are gone."""
+    """Captions are untrusted: a spreadsheet must not take one for a formula.
+
+    Read as a table of captions, the marks are gone.
+    """
     return {k: marked(v) if isinstance(v, str) else v for k, v in values.items()}

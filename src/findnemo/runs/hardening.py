@@ -43,15 +43,17 @@ IMAGES = 4  # of each caption that judges
 
 
 def ordinary_captions(work: Work) -> tuple[list[str], list[str]]:
-    """Captions that are not memorized: those that the model is held to, and others on which it is judged.
+    """Captions that are not memorized: those that the model is held to, and
+    others on which it is judged.
 
-    Every second one each; those that the attack takes for its controls do not hold the model, where there are enough others. Raises
-    InputError for fewer than two.
+    Every second one each; those that the attack takes for its controls do not hold the model, where
+    there are enough others. Raises InputError for fewer than two.
     """
     clean = not_memorized(work.run, ORDINARY + JUDGED)
     if len(clean) < 2:
         raise InputError(
-            f"{work.run.path} holds {len(clean)} captions that are not memorized: hardening needs two at least"
+            f"{work.run.path} holds {len(clean)} captions that are not memorized: hardening needs"
+            " two at least"
         )
     controls = {caption.text for caption in ordinary(work.run.captions(), CHECKED)}
     return [text for text in clean[::2] if text not in controls] or clean[::2], clean[1::2]
@@ -65,9 +67,11 @@ def harden_run(
     progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
     stop: Callable[[], bool] = never,
 ) -> Model:
-    """A copy of the run's model with all its neurons off in the weights, hardened against the attack on `captions`, in float32.
+    """A copy of the run's model with all its neurons off in the weights, hardened against the
+    attack on `captions`, in float32.
 
-    Where the training image of a caption is unknown, an untouched image of the model stands in for it.
+    Where the training image of a caption is unknown, an untouched image of the model stands in for
+    it.
     """
     neurons = all_neurons(work.run.captions())
     settings = work.plan.image_settings
@@ -93,7 +97,8 @@ def check_hardened(
     progress: Progress = no_progress,
     stop: Callable[[], bool] = never,
 ) -> dict[str, Any]:
-    """Attack curves, attempts and side effects (`quality`) of the edited model and of the hardened one; kept as the run's `hardened`.
+    """Attack curves, attempts and side effects (`quality`) of the edited model and of the hardened
+    one; kept as the run's `hardened`.
 
     The attack is run anew against the hardened model.
     """
@@ -118,12 +123,15 @@ def check_hardened(
 def side_effects(
     work: Work, hardened: Model, prompts: Sequence[str]
 ) -> dict[str, dict[str, list[float]]]:
-    """What the edit and the hardening do to captions that are not memorized: model -> figure -> [value, low, high].
+    """What the edit and the hardening do to captions that are not memorized: model ->
+    figure -> [value, low, high].
 
-    Four fresh images of each caption. Medians over captions with 95 % bootstrap intervals, each caption the mean of its images:
-    `pixel_change` (0 to 1), with a descriptor `sscd_gen`, both against the untouched model's images of the same seeds, and with a CLIP
-    `a_clip`. With a descriptor also `fid` and `kid` of its features against untouched images of other seeds; as single values, to be read
-    against those of the untouched model, for with few images they are high. For a single caption no interval.
+    Four fresh images of each caption. Medians over captions with 95 % bootstrap intervals, each
+    caption the mean of its images: `pixel_change` (0 to 1), with a descriptor `sscd_gen`, both
+    against the untouched model's images of the same seeds, and with a CLIP `a_clip`. With a
+    descriptor also `fid` and `kid` of its features against untouched images of other seeds; as
+    single values, to be read against those of the untouched model, for with few images they are
+    high. For a single caption no interval.
     """
     images_of = partial(
         pictured,
@@ -163,10 +171,14 @@ def _middle(values: torch.Tensor) -> list[float]:
 
 
 def challenged(work: Work, most: int) -> list[Caption]:
-    """The captions that hardening is about: memorized ones whose neurons are off. Raises InputError for none."""
+    """The captions that hardening is about: memorized ones whose neurons are off.
+
+    Raises InputError for none.
+    """
     found = memorized(work.run.captions(), most)
     if not found:
         raise InputError(
-            f"{work.run.path} holds no memorized caption whose neurons are off: there is nothing to harden"
+            f"{work.run.path} holds no memorized caption whose neurons are off: there is nothing to"
+            " harden"
         )
     return found

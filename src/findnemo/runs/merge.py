@@ -29,7 +29,9 @@ KEPT = ("source", "source_options", "versions", "folder", "preprocessing", MARK)
 
 @dataclass(frozen=True)
 class Merged:
-    """A merged run: how many `captions` it has, how many of them are `open` (not looked at yet) and `failed`, which shards are `missing`."""
+    """A merged run: how many `captions` it has, how many of them are `open` (not looked at yet)
+    and `failed`, which shards are `missing`.
+    """
 
     path: Path
     captions: int
@@ -57,12 +59,13 @@ class _Part:
 def merge(
     out: str | os.PathLike, shards: Iterable[str | os.PathLike], partial: bool = False
 ) -> Merged:
-    """Join runs made with `--shard i/n` into one: captions in table order under the same numbers as in an undivided run, with their
-    results, images, noise differences and sheets.
+    """Join runs made with `--shard i/n` into one: captions in table order under the same numbers as
+    in an undivided run, with their results, images, noise differences and sheets.
 
-    `partial`: also where shards are missing. The quality check looks at all neurons together and is left to `verify` or `audit` on the
-    merged run. Raises InputError (no shard, one twice, one missing, one in use, a directory that is not empty) or MismatchError (other
-    settings, another table, another calibration) naming the run; then nothing is written.
+    `partial`: also where shards are missing. The quality check looks at all neurons together and is
+    left to `verify` or `audit` on the merged run. Raises InputError (no shard, one twice, one
+    missing, one in use, a directory that is not empty) or MismatchError (other settings, another
+    table, another calibration) naming the run; then nothing is written.
 
         merge("run", ["run-1", "run-2", "run-3"])
     """
@@ -86,7 +89,8 @@ def merge(
                 building.replace(path)
             except OSError as error:
                 raise InputError(
-                    f"{path} is not empty any more ({error.strerror}): give a new directory for the merged run"
+                    f"{path} is not empty any more ({error.strerror}): give a new directory for the"
+                    " merged run"
                 ) from error
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
@@ -119,7 +123,8 @@ def _checked(parts: Sequence[_Part], partial: bool) -> tuple[str, ...]:
     for before, part in pairwise(parts):
         if part.shard.count != first.shard.count:
             raise MismatchError(
-                f"{first.path} is shard {first.shard}, {part.path} is shard {part.shard}: of other divisions"
+                f"{first.path} is shard {first.shard}, {part.path} is shard {part.shard}: of other"
+                " divisions"
             )
         if difference := differences(first.settings, part.settings):
             raise MismatchError(f"{part.path} has other settings than {first.path}: {difference}")
@@ -133,7 +138,8 @@ def _checked(parts: Sequence[_Part], partial: bool) -> tuple[str, ...]:
             )
         if part.calibration != first.calibration:
             raise MismatchError(
-                f"{part.path} has another calibration than {first.path}: its results cannot be compared"
+                f"{part.path} has another calibration than {first.path}: its results cannot be"
+                " compared"
             )
         if part.shard == before.shard:
             raise InputError(
@@ -151,7 +157,9 @@ def _checked(parts: Sequence[_Part], partial: bool) -> tuple[str, ...]:
 
 
 def _other_pictures(parts: Sequence[_Part], part: _Part) -> str:
-    """In what the pictures of a shard were made otherwise than those before it, where its settings do not say how."""
+    """In what the pictures of a shard were made otherwise than those before it, where its
+    settings do not say how.
+    """
     known = [p.pictures for p in parts if p.pictures is not None]
     return "" if part.pictures is None else "; ".join(part.pictures.differences(known[0]))
 

@@ -1,4 +1,5 @@
-"""Repair of a damaged run: sound rows of its database and of its backup make a new one; the next audit answers what neither has.
+"""Repair of a damaged run: sound rows of its database and of its backup make a new one; the next
+audit answers what neither has.
 
 print(repair("run").text())
 """
@@ -50,9 +51,12 @@ Table = dict[Any, tuple[int, tuple[Any, ...]]]  # key -> row number and row with
 
 @dataclass(frozen=True)
 class Repair:
-    """What a repair found. `kept`: where the damaged files lie, empty if the database was whole. `captions`, `results`: rows that the
-    run holds now. `lost`: what is gone, or was not to be trusted, in words. `open`: results that the next audit makes again because
-    their pictures are damaged or missing."""
+    """What a repair found.
+
+    `kept`: where the damaged files lie, empty if the database was whole. `captions`, `results`:
+    rows that the run holds now. `lost`: what is gone, or was not to be trusted, in words. `open`:
+    results that the next audit makes again because their pictures are damaged or missing.
+    """
 
     path: Path
     kept: tuple[Path, ...]
@@ -82,12 +86,15 @@ def _some(head: str, items: tuple[str, ...]) -> list[str]:
 
 
 def repair(path: str | os.PathLike) -> Repair:
-    """Check a run directory and put right what is damaged: the database, pictures, the calibration. A whole one stays as it is.
+    """Check a run directory and put right what is damaged: the database, pictures, the calibration.
 
-    Of a damaged database every row that SQLite reads and that fits its checksum is put into a new one, and of its backup those that it
-    lacks; the new one takes its place, the damaged one stays beside it. A result whose pictures are damaged or missing, and a damaged calibration (moved aside), are made again by the next
-    audit. Raises InputError if it is no run directory, in use, of a newer findnemo, or has lost its settings; StorageError where
-    nothing can be written.
+    A whole one stays as it is.
+
+    Of a damaged database every row that SQLite reads and that fits its checksum is put into a new
+    one, and of its backup those that it lacks; the new one takes its place, the damaged one stays
+    beside it. A result whose pictures are damaged or missing, and a damaged calibration (moved
+    aside), are made again by the next audit. Raises InputError if it is no run directory, in use,
+    of a newer findnemo, or has lost its settings; StorageError where nothing can be written.
     """
     path = Path(path)
     if not (path / DATABASE).is_file():
@@ -103,11 +110,13 @@ def repair(path: str | os.PathLike) -> Repair:
             return Repair(path, tuple(kept), captions, results, tuple(lost), tuple(open_))
 
 
-# the database ---------------------------------------------------------------------------------------------------------
+# the database -------------------------------------------------------------------------------------
 
 
 def _database(path: Path, lock: IO[str]) -> tuple[Run, list[Path], list[str]]:
-    """Put a new database in the place of a damaged one: the run, where the damaged one is kept, and what is lost."""
+    """Put a new database in the place of a damaged one: the run, where the damaged one
+    is kept, and what is lost.
+    """
     try:
         # a copy of the lock, for a run that cannot be opened lets go of it
         return Run(path, os.fdopen(os.dup(lock.fileno()), "a", encoding="utf-8")), [], []
@@ -146,7 +155,9 @@ def _aside(path: Path) -> Path:
 
 
 def _salvage(path: Path) -> tuple[dict[str, Table], list[str]]:
-    """All rows that fit their checksum: those of the damaged database, then those of the backup that it lacks; and what is lost, in words."""
+    """All rows that fit their checksum: those of the damaged database, then those of the backup
+    that it lacks; and what is lost, in words.
+    """
     tables: dict[str, Table] = {table: {} for table in COLUMNS}
     spoilt = set()
     for file in (path / DATABASE, path / BACKUP):
@@ -164,7 +175,9 @@ def _salvage(path: Path) -> tuple[dict[str, Table], list[str]]:
 
 
 def _readable(file: Path, table: str) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    """Row number and row with its checksum, of what SQLite reads of a table: from the first row to damage, then from the last one back."""
+    """Row number and row with its checksum, of what SQLite reads of a table: from the first row
+    to damage, then from the last one back.
+    """
     if not file.is_file():
         return
     query = f"SELECT rowid, {', '.join(COLUMNS[table])}, checksum FROM {table} ORDER BY rowid"
@@ -182,13 +195,17 @@ def _readable(file: Path, table: str) -> Iterator[tuple[int, tuple[Any, ...]]]:
 
 
 def _settle(meta: Table, own: set[Any], path: Path) -> None:
-    """The values that a run cannot be without, and none that may be of another time than the rest. `own`: those that the database still had."""
+    """The values that a run cannot be without, and none that may be of another time than the rest.
+
+    `own`: those that the database still had.
+    """
     settings = kept_settings(path)
     if ("settings",) not in meta and settings is not None:
         meta["settings",] = (0, _row("meta", ("settings", json.dumps(settings))))
     if ("settings",) not in meta:
         raise InputError(
-            f"{path / DATABASE} has lost the settings of the run, without which its results say nothing: take another --out"
+            f"{path / DATABASE} has lost the settings of the run, without which its results say"
+            " nothing: take another --out"
         )
     if set(meta) != own:
         for key in DERIVED:
@@ -209,7 +226,9 @@ def _names(tables: dict[str, Table]) -> set[str]:
 
 
 def _without_strays(tables: dict[str, Table]) -> list[str]:
-    """Take out results of captions that are lost; these, and captions that show as a gap of their numbers, in words."""
+    """Take out results of captions that are lost; these, and captions that show as a gap of
+    their numbers, in words.
+    """
     captions = tables["captions"]
     results = tables["results"]
     numbers = {number for (number,) in captions}
@@ -228,7 +247,8 @@ def _without_strays(tables: dict[str, Table]) -> list[str]:
 def _holds(meta: Table) -> Callable[[int], bool]:
     """Which numbers of captions a run has.
 
-    A shard has those of its groups, a run merged without some shards all but theirs. All, where that cannot be told.
+    A shard has those of its groups, a run merged without some shards all but theirs. All, where
+    that cannot be told.
     """
 
     def value(key: str) -> dict[str, Any]:
@@ -264,11 +284,13 @@ def _write(file: Path, tables: dict[str, Table]) -> None:
         db.execute("COMMIT")
 
 
-# files ----------------------------------------------------------------------------------------------------------------
+# files --------------------------------------------------------------------------------------------
 
 
 def _calibration(path: Path) -> list[Path]:
-    """Move a damaged calibration aside: the next audit makes it again, on the same captions the same."""
+    """Move a damaged calibration aside: the next audit makes it again, on
+    the same captions the same.
+    """
     folder = path / "calibration"
     if not (folder / "calibration.json").is_file() or not _is_damaged(folder):
         return []
@@ -279,7 +301,9 @@ def _calibration(path: Path) -> list[Path]:
 
 
 def _is_damaged(folder: Path) -> bool:
-    """Whether a calibration lacks a part or does not fit its digest; one of another findnemo is none of our business."""
+    """Whether a calibration lacks a part or does not fit its digest; one of another findnemo
+    is none of our business.
+    """
     try:
         checked(folder / "calibration.json", JSON_BYTES)
         checked(folder / "calibration.safetensors", TENSOR_BYTES)
@@ -293,7 +317,9 @@ def _is_damaged(folder: Path) -> bool:
 
 
 def _pictures(run: Run) -> list[str]:
-    """Remove damaged pictures, and the results that they, or missing ones, belong to; those in words."""
+    """Remove damaged pictures, and the results that they, or missing ones,
+    belong to; those in words.
+    """
     pictures = (file for folder in FOLDERS for file in (run.path / folder).rglob("*.png"))
     broken = {file for file in pictures if not intact_png(file)}
     images = (run.meta("settings") or {}).get("images", 0)

@@ -1,6 +1,10 @@
-"""Is it really gone? Attempts and attacks on the edited model of a run, with their controls; a stage a caption, resumable.
+"""Is it really gone?
 
-What a stage found holds for one basis (neurons that are off, checkpoint, settings). Where that changed, it is done again.
+Attempts and attacks on the edited model of a run, with their controls; a stage a caption,
+resumable.
+
+What a stage found holds for one basis (neurons that are off, checkpoint, settings). Where that
+changed, it is done again.
 """
 
 from __future__ import annotations
@@ -63,9 +67,13 @@ NEVER = "never seen"
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is tried. `captions`: so many memorized captions from all over the table, and as many ordinary ones (0: all). `steps`: of the attack, after which
-    images are made. `starts`: where it begins. `images`: of each attempt, and of each step. `controls`: pictures that the model never
-    saw, the first for the first caption; without them the memorized ones scrambled."""
+    """How much is tried.
+
+    `captions`: so many memorized captions from all over the table, and as many ordinary ones (0:
+    all). `steps`: of the attack, after which images are made. `starts`: where it begins. `images`:
+    of each attempt, and of each step. `controls`: pictures that the model never saw, the first for
+    the first caption; without them the memorized ones scrambled.
+    """
 
     captions: int = 5
     steps: tuple[int, ...] = (0, 5, 10, 20, 50)
@@ -76,9 +84,11 @@ class Effort:
 
 @dataclass(frozen=True)
 class Trial:
-    """One kind of attack: which captions, what is switched off, and which picture is wanted of each, one of WANTED.
+    """One kind of attack: which captions, what is switched off, and which picture is
+    wanted of each, one of WANTED.
 
-    `model`: one that is not the run's own, and its `identity`; such a trial is done in this process.
+    `model`: one that is not the run's own, and its `identity`; such a trial is done in this
+    process.
     """
 
     name: str
@@ -91,7 +101,9 @@ class Trial:
 
 @dataclass(frozen=True)
 class Case:
-    """What a worker gets: a trial of a caption, its training image if that is known, and a picture that no model saw, if one was given."""
+    """What a worker gets: a trial of a caption, its training image if that is known, and a
+    picture that no model saw, if one was given.
+    """
 
     caption: Caption
     trial: Trial
@@ -111,12 +123,17 @@ WANTED: dict[str, Callable[[Case, Subject], Image.Image]] = {
 
 
 def memorized(captions: Iterable[Caption], most: int = 0) -> list[Caption]:
-    """Captions whose neurons are off in the edited model, so many spread over the table; 0: all of them."""
+    """Captions whose neurons are off in the edited model, so many spread over
+    the table; 0: all of them.
+    """
     return spread([c for c in captions if len(switched_off(c))], most)
 
 
 def ordinary(captions: Iterable[Caption], most: int = 0) -> list[Caption]:
-    """Captions that are not memorized, so many spread over the table; 0: all of them. None whose type is that of a memory."""
+    """Captions that are not memorized, so many spread over the table; 0: all of them.
+
+    None whose type is that of a memory.
+    """
     under = [c for c in captions if c.detected is not None and not c.detected.memorized]
     return spread([c for c in under if not is_memory(c.type)], most)
 
@@ -130,7 +147,8 @@ def _chosen(captions: Sequence[Caption], effort: Effort) -> dict[str, list[Capti
 
 
 def spread(found: list[T], most: int) -> list[T]:
-    """So many of a list from all over it, in its order; fewer are always among more, so that asking for more does nothing again.
+    """So many of a list from all over it, in its order; fewer are always among more, so that asking
+    for more does nothing again.
 
     >>> spread(list("abcdefgh"), 2), spread(list("abcdefgh"), 3)
     (['a', 'e'], ['a', 'c', 'e'])
@@ -141,7 +159,10 @@ def spread(found: list[T], most: int) -> list[T]:
 
 
 def trials(work: Work) -> list[Trial]:
-    """The attacks on the edited model with their controls. All neurons of the run are off: the model as it is exported."""
+    """The attacks on the edited model with their controls.
+
+    All neurons of the run are off: the model as it is exported.
+    """
     off = all_neurons(work.run.captions())
     return [*against(off, OFF), Trial(UNTOUCHED, MEMORIZED, EMPTY)]
 
@@ -149,7 +170,9 @@ def trials(work: Work) -> list[Trial]:
 def against(
     off: NeuronSet, name: str, model: Model | None = None, identity: str = ""
 ) -> list[Trial]:
-    """A model attacked for memorized pictures, for such that it never saw, and for mirrored images of ordinary captions."""
+    """A model attacked for memorized pictures, for such that it never saw, and for mirrored
+    images of ordinary captions.
+    """
     return [
         Trial(name, MEMORIZED, off, model=model, identity=identity),
         Trial(f"{name}, {NEVER}", MEMORIZED, off, NEVER, model, identity),
@@ -168,8 +191,10 @@ def try_out(
     stop: Callable[[], bool] = never,
     made: Sequence[Trial] | None = None,
 ) -> None:
-    """Every attempt of `findnemo.robustness.ATTEMPTS` on memorized captions, with the neurons off and untouched, and on ordinary ones
-    with the neurons off. What is answered is not done again."""
+    """Every attempt of `findnemo.robustness.ATTEMPTS` on memorized captions, with the
+    neurons off and untouched, and on ordinary ones with the neurons off. What is
+    answered is not done again.
+    """
     chosen = [t for t in (trials(work) if made is None else made) if t.wanted != NEVER]
     _answer(work, effort, ATTEMPT, chosen, pool or Serial(work.model), progress, stop)
     bases = work.run.meta("bases")
@@ -184,8 +209,10 @@ def attack_all(
     stop: Callable[[], bool] = never,
     made: Sequence[Trial] | None = None,
 ) -> None:
-    """The attack on an embedding, as curves over its steps: memorized pictures from the edited model and the untouched one, pictures that
-    no model saw, and mirrored images of ordinary captions. What is answered is not done again."""
+    """The attack on an embedding, as curves over its steps: memorized pictures from the edited
+    model and the untouched one, pictures that no model saw, and mirrored images of ordinary
+    captions. What is answered is not done again.
+    """
     chosen = trials(work) if made is None else made
     _answer(work, effort, ATTACK, chosen, pool or Serial(work.model), progress, stop)
     captions = list(work.run.captions())
@@ -202,7 +229,9 @@ def _answer(
     progress: Progress,
     stop: Callable[[], bool],
 ) -> None:
-    """Do what is open of the trials: those of the run's model by the pool, those of others in this process."""
+    """Do what is open of the trials: those of the run's model by the pool, those
+    of others in this process.
+    """
     run = work.run
     require_same(run, work.model, pictures=True)
     captions = list(run.captions())
@@ -268,12 +297,16 @@ def _commit(work: Work, stage: str, bases: Mapping[str, str], events: Sequence[E
 
 
 def origin(work: Work, identity: str) -> str:
-    """What a hardened model is (`Identity.whole`), and what it was made from: other neurons, another model."""
+    """What a hardened model is (`Identity.whole`), and what it was made from:
+    other neurons, another model.
+    """
     return f"{identity} {sorted(all_neurons(work.run.captions()))}"
 
 
 def _still_standing(work: Work, effort: Effort, stage: str) -> dict[str, str]:
-    """The bases of a run without those of a hardened model that was made from other neurons, or attacked with another effort."""
+    """The bases of a run without those of a hardened model that was made from other neurons, or
+    attacked with another effort.
+    """
     bases = work.run.meta("bases") or {}
     source = work.run.meta("hardened_from") or ""
     if source != origin(work, source.partition(" ")[0]):
@@ -300,10 +333,12 @@ def _tried(
     other: tuple[Model, Model] | None,
     subjects: dict[int, Subject],
 ) -> list[Answer]:
-    """The step: what a trial of a caption gives. `other`: the untouched model and the one that is tried, where these are two.
+    """The step: what a trial of a caption gives.
 
-    `subjects`: those of captions that this process has met; they are the same whoever makes them. What fails stands on no basis and is
-    tried again.
+    `other`: the untouched model and the one that is tried, where these are two.
+
+    `subjects`: those of captions that this process has met; they are the same whoever makes them.
+    What fails stands on no basis and is tried again.
     """
     untouched, tried = other or (model, model)
     answers = []
@@ -366,7 +401,9 @@ def _attempts(
     settings: ImageSettings,
     judges: Judges,
 ) -> Answer:
-    """Closeness of the images of every attempt to the picture, or to what the untouched model gives for the caption."""
+    """Closeness of the images of every attempt to the picture, or to what the untouched
+    model gives for the caption.
+    """
     samples = range(seeds.ATTEMPTS, seeds.ATTEMPTS + effort.images)
     references = [target.picture, *target.others]
     near: dict[str, list[float]] = {}
@@ -420,7 +457,9 @@ def _file(name: str) -> str:
 
 
 def _draw_sheets(work: Work, effort: Effort, captions: Sequence[Caption]) -> None:
-    """A sheet a memorized caption: a row a trial, a column a step, the images of the attack that begins at the caption."""
+    """A sheet a memorized caption: a row a trial, a column a step, the images of the attack
+    that begins at the caption.
+    """
     title = f"(steps {', '.join(map(str, effort.steps))}; wanted)"
     for caption in captions:
         folder = work.run.path / "attack" / caption.slug

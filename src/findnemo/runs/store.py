@@ -1,7 +1,10 @@
-"""The run store: one directory per run. SQLite (WAL) for settings, captions and results, with a backup; images as PNG.
+"""The run store: one directory per run.
 
-Every result is committed in one transaction, after the files that belong to it, so a process may die at any point: what was committed
-is there, the rest is done again. One process at a time writes to a run. Every row has a checksum: a flipped byte is noticed.
+SQLite (WAL) for settings, captions and results, with a backup; images as PNG.
+
+Every result is committed in one transaction, after the files that belong to it, so a process may
+die at any point: what was committed is there, the rest is done again. One process at a time writes
+to a run. Every row has a checksum: a flipped byte is noticed.
 """
 
 from __future__ import annotations
@@ -35,7 +38,10 @@ COLUMNS = {  # what a checksum covers; it is the last column of each table
     "results": ("caption", "stage", "status", "seconds", "payload"),
 }
 TABLES = (
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum TEXT NOT NULL DEFAULT '')",
+    (
+        "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum TEXT NOT NULL"
+        " DEFAULT '')"
+    ),
     """CREATE TABLE captions (
     id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE, row INTEGER NOT NULL, type TEXT, image TEXT,
     checksum TEXT NOT NULL DEFAULT '')""",
@@ -58,7 +64,8 @@ _STORAGE = {  # what SQLite says of a disk -> the reason and the way out
         "wait for it, then run the same command again",
     ),
 }
-_DAMAGE = (  # what SQLite says of the bytes of a file; all else that it says is of a statement, which is ours
+# what SQLite says of the bytes of a file; all else that it says is of a statement, which is ours
+_DAMAGE = (
     *("malformed", "not a database", "unsupported file format", "string or blob too big"),
     *("could not decode to utf-8", "database corruption"),
 )
@@ -71,8 +78,9 @@ Row = tuple[Any, ...]
 class Caption:
     """One caption of a run, with the results committed so far.
 
-    `results`: stage -> JSON object as it is stored. `detected`, `localized` and `verified` are those of the audit as types (`decoded`).
-    `listed`: whether the caption is on the run's list at a false discovery rate. `place`: what errors call the run.
+    `results`: stage -> JSON object as it is stored. `detected`, `localized` and `verified` are
+    those of the audit as types (`decoded`). `listed`: whether the caption is on the run's list at a
+    false discovery rate. `place`: what errors call the run.
     """
 
     id: int
@@ -88,7 +96,8 @@ class Caption:
     _decoded: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def decoded(self, stage: str) -> Any:
-        """The result of a stage as its type in `results.STAGES`, None for a stage that is open or failed.
+        """The result of a stage as its type in `results.STAGES`, None for a
+        stage that is open or failed.
 
         Raises InputError for a result that lacks something, or holds something of another kind.
         """
@@ -112,7 +121,9 @@ class Caption:
 
     @property
     def score(self) -> float | None:
-        """The memorization score: over all seeds where neurons were sought, else that of detection, which stops at a pair that reaches tau."""
+        """The memorization score: over all seeds where neurons were sought, else that of
+        detection, which stops at a pair that reaches tau.
+        """
         if self.localized is not None:
             return self.localized.score_before
         return None if self.detected is None else self.detected.score
@@ -133,7 +144,8 @@ class Caption:
 def checksum(table: str, row: Sequence[Any]) -> str:
     """16 hexadecimal digits of BLAKE2b over the name of a table and the values of a row.
 
-    No format of a run changes how it is made: an older findnemo sees that a run is newer, not damaged.
+    No format of a run changes how it is made: an older findnemo sees that a run is newer, not
+    damaged.
 
     >>> checksum("meta", ("schema", "2"))
     '24c7237af3a1a0a6'
@@ -144,7 +156,9 @@ def checksum(table: str, row: Sequence[Any]) -> str:
 
 
 class Run:
-    """A run directory, opened for writing by `Run.create` (resumes what is there) or for reading by `Run.open`."""
+    """A run directory, opened for writing by `Run.create` (resumes what is there) or
+    for reading by `Run.open`.
+    """
 
     def __init__(self, path: Path, lock: IO[str] | None = None):
         self.path = path
@@ -160,7 +174,9 @@ class Run:
             raise
 
     def _check_pages(self) -> None:
-        """Refuse a damaged database: pages that do not fit together, indices that disagree with their tables."""
+        """Refuse a damaged database: pages that do not fit together, indices that
+        disagree with their tables.
+        """
         if self._lock is not None:
             self.query("PRAGMA journal_mode=WAL")
             for query in ("BEGIN IMMEDIATE", "PRAGMA user_version=0", "ROLLBACK"):
@@ -172,7 +188,9 @@ class Run:
             raise self._damaged(str(found).splitlines()[-1])
 
     def _refuse_code(self) -> None:
-        """Refuse what SQLite would act on by itself, which a run never holds: views, triggers, virtual tables."""
+        """Refuse what SQLite would act on by itself, which a run never holds: views,
+        triggers, virtual tables.
+        """
         self.query("PRAGMA trusted_schema=OFF")
         for kind, name, made in self.query("SELECT type, name, sql FROM sqlite_master"):
             if kind not in ("table", "index") or str(made).upper().startswith("CREATE VIRTUAL"):
@@ -192,14 +210,17 @@ class Run:
             newer = "a newer findnemo made it: update this one"
             way_out = newer if schema else "it stopped before it began: start it again"
             raise InputError(
-                f"{self.path} has run format {schema}, this findnemo reads {SCHEMA}: {way_out}, or take another --out"
+                f"{self.path} has run format {schema}, this findnemo reads {SCHEMA}: {way_out}, or"
+                " take another --out"
             )
         self._check_columns(*COLUMNS)
         if self._lock is not None:
             self._check_rows()
 
     def _check_columns(self, *tables: str) -> None:
-        """Refuse tables that lack a column: what a statement of ours misses later is then no damage."""
+        """Refuse tables that lack a column: what a statement of ours misses
+        later is then no damage.
+        """
         for table in tables:
             has = {
                 name for (name,) in self.query("SELECT name FROM pragma_table_info(?)", (table,))
@@ -224,7 +245,8 @@ class Run:
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
         """All rows of a query; inside `transaction` also of a statement that writes.
 
-        Raises DamageError or StorageError where the file is to blame, and what SQLite raises where the statement is.
+        Raises DamageError or StorageError where the file is to blame, and what SQLite raises where
+        the statement is.
         """
         return list(self._rows(sql, values))
 
@@ -238,11 +260,14 @@ class Run:
             raise plain from error
 
     def _in_words(self, error: Exception) -> FindnemoError | None:
-        """An error of SQLite in plain words; None for one of a statement or its values, which is no fault of the file."""
+        """An error of SQLite in plain words; None for one of a statement or its values, which
+        is no fault of the file.
+        """
         said = str(error).lower()
         if said == _UNASKED:
             return InputError(
-                f"{self.path}: no captions were asked for: call enter(run, prompts) or ask_all(run) first"
+                f"{self.path}: no captions were asked for: call enter(run, prompts) or ask_all(run)"
+                " first"
             )
         if isinstance(error, UnicodeDecodeError) or any(known in said for known in _DAMAGE):
             return self._damaged(str(error))
@@ -255,12 +280,15 @@ class Run:
     def _damaged(self, why: str) -> DamageError:
         file = self.path / DATABASE
         return DamageError(
-            f"{file} cannot be used: {why}; if it is damaged, `findnemo repair {self.path}` keeps all that can be read; "
-            "or take another --out"
+            f"{file} cannot be used: {why}; if it is damaged, `findnemo repair {self.path}` keeps"
+            " all that can be read; or take another --out"
         )
 
     def rows(self, table: str, where: str = "", values: Sequence[Any] = ()) -> Iterator[Row]:
-        """Rows of a table, without their checksums. Raises InputError naming one that does not fit its checksum."""
+        """Rows of a table, without their checksums.
+
+        Raises InputError naming one that does not fit its checksum.
+        """
         columns = COLUMNS[table]
         for *row, kept in self._rows(
             f"SELECT {', '.join(columns)}, checksum FROM {table} {where}", values
@@ -286,7 +314,8 @@ class Run:
         self._changed = True
         marks = ", ".join("?" * (len(row) + 1))
         self.query(
-            f"INSERT OR REPLACE INTO {table} ({', '.join(COLUMNS[table])}, checksum) VALUES ({marks})",
+            f"INSERT OR REPLACE INTO {table} ({', '.join(COLUMNS[table])}, checksum) VALUES"
+            f" ({marks})",
             (*row, checksum(table, row)),
         )
 
@@ -294,10 +323,12 @@ class Run:
 
     @classmethod
     def create(cls, path: str | os.PathLike, settings: dict[str, Any], wait: bool = False) -> Run:
-        """Start a run, or go on with one that has the same settings. `wait`: for another process that writes to it, however long.
+        """Start a run, or go on with one that has the same settings.
 
-        Raises MismatchError naming what differs, InputError if the directory holds something else, is damaged or in use, StorageError if it
-        cannot be written.
+        `wait`: for another process that writes to it, however long.
+
+        Raises MismatchError naming what differs, InputError if the directory holds something else,
+        is damaged or in use, StorageError if it cannot be written.
         """
         path = Path(path)
         refuse_foreign(path)
@@ -319,7 +350,8 @@ class Run:
             self.set_meta("settings", settings)
         elif difference := differences(earlier, settings):
             raise MismatchError(
-                f"{self.path} was made with other settings: {difference}; give another --out, or the same settings"
+                f"{self.path} was made with other settings: {difference}; give another --out, or"
+                " the same settings"
             )
         # of one model loaded in two ways the first stays
         kept = settings if earlier is None else earlier
@@ -332,7 +364,8 @@ class Run:
         path = Path(path)
         if not (path / DATABASE).is_file():
             raise InputError(
-                f"{path} is not a run directory: it holds no run.sqlite; make one with `findnemo audit`"
+                f"{path} is not a run directory: it holds no run.sqlite; make one with `findnemo"
+                " audit`"
             )
         refuse_links(path, deep=False)
         run = cls(path)
@@ -341,12 +374,16 @@ class Run:
             if (path / COPY).exists():
                 raise run._damaged("it has lost the settings of the run")
             raise InputError(
-                f"{path} is a run that stopped before it began: start it again with `findnemo audit`"
+                f"{path} is a run that stopped before it began: start it again with `findnemo"
+                " audit`"
             )
         return run
 
     def unlock(self) -> None:
-        """Only read from here on, so that others may write to the run. What was committed is backed up first."""
+        """Only read from here on, so that others may write to the run.
+
+        What was committed is backed up first.
+        """
         if self._lock is not None:
             self.backup()
         self.query("PRAGMA query_only=ON")
@@ -372,10 +409,12 @@ class Run:
             self.close()
 
     def backup(self) -> None:
-        """Keep a second copy of the database beside it, `backup.sqlite`, which `repair` goes back to; nothing where the last is of the same rows.
+        """Keep a second copy of the database beside it, `backup.sqlite`, which `repair` goes back
+        to; nothing where the last is of the same rows.
 
-        All rows and pages are checked first, so that damage does not come into the backup; the last one stays until the new one is on the
-        disk. Raises DamageError, or StorageError where it cannot be written.
+        All rows and pages are checked first, so that damage does not come into the backup; the last
+        one stays until the new one is on the disk. Raises DamageError, or StorageError where it
+        cannot be written.
         """
         if not self._changed:
             return
@@ -402,7 +441,10 @@ class Run:
             self.put("meta", (key, json.dumps(value)))
 
     def add(self, prompts: Iterable[Prompt]) -> list[int]:
-        """Enter captions that are new; returns the ids of all of them, in order. Secrets in the URLs of images stay out."""
+        """Enter captions that are new; returns the ids of all of them, in order.
+
+        Secrets in the URLs of images stay out.
+        """
         with self.transaction():
             return [
                 self.enter(prompt) if (known := self.id_of(prompt.text)) is None else known
@@ -415,7 +457,9 @@ class Run:
         return int(found[0][0]) if found else None
 
     def enter(self, prompt: Prompt, number: int | None = None) -> int:
-        """Put a new caption under a number, by default the next one, and return that; inside `transaction`."""
+        """Put a new caption under a number, by default the next one, and return
+        that; inside `transaction`.
+        """
         if number is None:
             number = 1 + self.query("SELECT coalesce(max(id), 0) FROM captions")[0][0]
         image = prompt.image and hidden(prompt.image)
@@ -442,7 +486,9 @@ class Run:
     def record_all(
         self, results: Iterable[tuple[int, str, dict[str, Any], float, str | None]]
     ) -> None:
-        """Commit results as `record` takes them in one transaction: those of captions that were answered together."""
+        """Commit results as `record` takes them in one transaction: those of captions
+        that were answered together.
+        """
         with self.transaction():
             for caption, stage, payload, seconds, error in results:
                 status, kept = ("failed", {"error": hidden(error)}) if error else ("done", payload)
@@ -465,7 +511,8 @@ class Run:
     def captions(
         self, ids: Iterable[int] | None = None, stage: str | None = None
     ) -> Iterator[Caption]:
-        """Captions with their results, in the order in which they were entered, a few hundred in memory at a time.
+        """Captions with their results, in the order in which they were entered, a few
+        hundred in memory at a time.
 
         `ids` picks some, `stage` those for which that stage has been answered.
         """
@@ -526,7 +573,10 @@ def settings_of(run: Run, audit: bool = True) -> dict[str, Any]:
 
 
 def captions_of(run: Run, ids: Iterable[int] | None = None) -> list[Caption]:
-    """All captions, or some, as faces show them. Raises InputError naming a caption of which a result lacks something."""
+    """All captions, or some, as faces show them.
+
+    Raises InputError naming a caption of which a result lacks something.
+    """
     return list(each_caption(run, ids))
 
 
@@ -566,7 +616,9 @@ def cannot_be_written(place: Path, error: Exception) -> StorageError | None:
 
 @contextmanager
 def told_of_disk(place: Path) -> Iterator[None]:
-    """What SQLite says of the disk in the context as StorageError naming the directory, the reason and the way out."""
+    """What SQLite says of the disk in the context as StorageError naming the directory,
+    the reason and the way out.
+    """
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -581,7 +633,8 @@ def _connect(file: Path, writes: bool) -> sqlite3.Connection:
     log = file.with_name(f"{file.name}-wal")
     if still and log.exists() and log.stat().st_size:
         raise StorageError(
-            f"{file.parent} is read-only and holds a run that was not closed: copy it to where it can be written"
+            f"{file.parent} is read-only and holds a run that was not closed: copy it to where it"
+            " can be written"
         )
     place = f"{file.absolute().as_uri()}?mode=ro&immutable=1" if still else str(file)
     try:
@@ -591,7 +644,9 @@ def _connect(file: Path, writes: bool) -> sqlite3.Connection:
 
 
 def keep_settings(path: Path, settings: dict[str, Any]) -> None:
-    """A copy of the settings beside the database: results without the settings that they were made with are worth nothing."""
+    """A copy of the settings beside the database: results without the settings that they were
+    made with are worth nothing.
+    """
     about = {"settings": settings, "checksum": checksum("settings", [settings])}
     with written(path / COPY) as part:
         part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
@@ -624,14 +679,19 @@ def refuse_foreign(path: Path) -> None:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """What differs between two sets of settings, in words; nothing where nothing does. Models are the same if their identities say so."""
+    """What differs between two sets of settings, in words; nothing where nothing does.
+
+    Models are the same if their identities say so.
+    """
     then, now = (kept_identity(settings.get("identity")) for settings in (old, new))
     models = (
         []
         if now is None
-        else [f"it {EARLIER}"]
-        if then is None
-        else now.differences(then, PICTURES[1] in {*then.parts} & {*now.parts})
+        else (
+            [f"it {EARLIER}"]
+            if then is None
+            else now.differences(then, PICTURES[1] in {*then.parts} & {*now.parts})
+        )
     )
     apart = ("identity",) if now is None or then is None else ("identity", "model")
     flat_old, flat_new = (

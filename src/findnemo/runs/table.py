@@ -1,4 +1,6 @@
-"""A table of captions enters a run: of any length, a few hundred in memory at a time, whole or not at all."""
+"""A table of captions enters a run: of any length, a few hundred in memory at a
+time, whole or not at all.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ _NEW_LIST = (
 
 @dataclass(frozen=True)
 class Shard:
-    """Part `index` of `count` of a table: of groups of captions that share passes, every `count`-th from the `index`-th on.
+    """Part `index` of `count` of a table: of groups of captions that share passes, every
+    `count`-th from the `index`-th on.
 
     >>> shard = Shard.of("2/3")
     >>> [group for group in range(7) if shard.holds(group)]
@@ -54,8 +57,11 @@ class Shard:
 
 @dataclass(frozen=True)
 class Entered:
-    """`captions`: distinct captions of the table, those of other shards included. `repeats`: rows with the caption of an earlier row,
-    and `some` of them, (row, earlier row). `digest`: identity of the captions in their order."""
+    """`captions`: distinct captions of the table, those of other shards included.
+
+    `repeats`: rows with the caption of an earlier row, and `some` of them, (row, earlier row).
+    `digest`: identity of the captions in their order.
+    """
 
     captions: int
     repeats: int
@@ -70,11 +76,13 @@ def enter(
     size: int = 1,
     limit: int | None = None,
 ) -> Entered:
-    """Enter captions that are new, in one transaction, and remember which were asked for; `answer` works on those.
+    """Enter captions that are new, in one transaction, and remember which were asked for;
+    `answer` works on those.
 
-    The id of a caption is its place among the distinct captions of the table, from 1, where no other caption of the run has it. `size`:
-    captions that share passes; a `shard` holds whole groups of them. `limit`: the first so many distinct captions. Raises MismatchError
-    where a run holds a shard of another table.
+    The id of a caption is its place among the distinct captions of the table, from 1, where no
+    other caption of the run has it. `size`: captions that share passes; a `shard` holds whole
+    groups of them. `limit`: the first so many distinct captions. Raises MismatchError where a run
+    holds a shard of another table.
     """
     position = repeats = 0
     digest = hashlib.sha256()
@@ -114,13 +122,17 @@ def _caption(run: Run, prompt: Prompt, position: int, shard: Shard | None) -> in
     taken = bool(run.query("SELECT 1 FROM captions WHERE id = ?", (position,)))
     if shard is not None and (taken or number is not None):
         raise MismatchError(
-            f"{run.path} holds a shard of another table of captions: give the same table, or another --out"
+            f"{run.path} holds a shard of another table of captions: give the same table, or"
+            " another --out"
         )
     return run.enter(prompt, None if taken else position)
 
 
 def _completed(run: Run, number: int, prompt: Prompt) -> None:
-    """Give a caption of the run the type and the image that it lacks. What it has stays; a notice says where the table differs."""
+    """Give a caption of the run the type and the image that it lacks.
+
+    What it has stays; a notice says where the table differs.
+    """
     ((text, row, kind, image),) = run.query(
         "SELECT text, row, type, image FROM captions WHERE id = ?", (number,)
     )
@@ -129,7 +141,8 @@ def _completed(run: Run, number: int, prompt: Prompt) -> None:
         run.put("captions", (number, text, row, kind or prompt.type, image or given))
     if kind and prompt.type and kind != prompt.type:
         notice(
-            f"row {prompt.row}: the run has this caption with the type {kind!r:.20}, the table says {prompt.type!r:.20}: the run's stays"
+            f"row {prompt.row}: the run has this caption with the type {kind!r:.20}, the table says"
+            f" {prompt.type!r:.20}: the run's stays"
         )
 
 

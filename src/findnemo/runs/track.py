@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
 
 PROJECT = "findnemo"
-PACKAGES = {  # tracker -> modules of which one must be installed; the first is the package to install
+# tracker -> modules of which one must be installed; the first is the package to install
+PACKAGES = {
     "tensorboard": ("tensorboard", "tensorboardX"),
     "wandb": ("wandb",),
     "trackio": ("trackio",),
@@ -56,12 +57,13 @@ def check_tracker(name: str) -> None:
 
 
 def track(run: Run, name: str, folder: Path | None = None) -> None:
-    """Log a run to a tracker: its settings as configuration, the five figures at step 0, a step for every memorized or suspected caption, and
-    images before and after of a few.
+    """Log a run to a tracker: its settings as configuration, the five figures at step 0, a step for
+    every memorized or suspected caption, and images before and after of a few.
 
-    `name`: tensorboard, wandb, trackio, mlflow, or a class of your own given to `accelerate.tracking.register_tracker_class`. `folder`:
-    where a tracker that writes files puts them (default: RUN/tracking). Images need a tracker that takes them. Captions and images leave this
-    machine where the tracker sends them on. Raises InputError (not known, not installed).
+    `name`: tensorboard, wandb, trackio, mlflow, or a class of your own given to
+    `accelerate.tracking.register_tracker_class`. `folder`: where a tracker that writes files puts
+    them (default: RUN/tracking). Images need a tracker that takes them. Captions and images leave
+    this machine where the tracker sends them on. Raises InputError (not known, not installed).
 
         with Run.open("run") as run:
             track(run, "tensorboard")
@@ -109,8 +111,9 @@ def configuration(run: Run) -> dict[str, Any]:
 
 
 def run_values(run: Run, captions: Sequence[Caption]) -> dict[str, float]:
-    """The five figures of a run, how many captions stand how (`standing/gone`, ...), its quality check and the medians of its comparisons, as
-    far as they are known."""
+    """The five figures of a run, how many captions stand how (`standing/gone`, ...), its quality
+    check and the medians of its comparisons, as far as they are known.
+    """
     quality = run.meta("quality")
     named = {f"run/{f.name.replace(chr(39), '')}": f.value for f in figures(captions, quality)}
     counts = Counter(standing(caption) for caption in captions)
@@ -138,7 +141,9 @@ def compared(captions: Iterable[Caption]) -> dict[str, float]:
 
 
 def caption_values(caption: Caption) -> dict[str, float]:
-    """The numbers of one caption, as in results.csv, and a 1 under the word for how it stands (`caption/gone`, ...)."""
+    """The numbers of one caption, as in results.csv, and a 1 under the word for how it
+    stands (`caption/gone`, ...).
+    """
     values = row(caption)
     numbers = {f"caption/{key}": float(values[key]) for key in SERIES if values[key] is not None}
     return numbers | {f"caption/{values['standing']}": 1.0}

@@ -1,7 +1,11 @@
-"""Whose word is it? A run directory names things on this machine: a model, a TorchScript descriptor (a program), a CLIP, pictures.
+"""Whose word is it?
 
-A run that this user made here is vouched for with a key that only this user has (`key_file`). One that comes from somebody else is not:
-what it names is opened only if the user says so. A run cannot be made to pass for one's own without the key.
+A run directory names things on this machine: a model, a TorchScript descriptor (a program), a CLIP,
+pictures.
+
+A run that this user made here is vouched for with a key that only this user has (`key_file`). One
+that comes from somebody else is not: what it names is opened only if the user says so. A run cannot
+be made to pass for one's own without the key.
 """
 
 from __future__ import annotations
@@ -25,7 +29,10 @@ NAMED = ("model", "descriptor", "clip", "pictures in")
 
 
 def key_file() -> Path:
-    """Where this user's key lies: `findnemo/key` in `XDG_STATE_HOME`, by default `~/.local/state`."""
+    """Where this user's key lies:
+
+    `findnemo/key` in `XDG_STATE_HOME`, by default `~/.local/state`.
+    """
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(state) / "findnemo" / "key"
 
@@ -43,7 +50,10 @@ def named(run: Run) -> dict[str, str]:
 
 
 def vouch(run: Run) -> None:
-    """Mark a run as made by this user on this machine. Without a place for a key nothing is marked."""
+    """Mark a run as made by this user on this machine.
+
+    Without a place for a key nothing is marked.
+    """
     with suppress(OSError, RuntimeError):  # RuntimeError: no home
         run.set_meta(MARK, _sign(run, _key(make=True)))
 
@@ -58,7 +68,9 @@ def vouched(run: Run) -> bool:
 
 
 def require(run: Run, trusted: bool = False, opens: Collection[str] = NAMED) -> None:
-    """Raises InputError for a run of somebody else that names things, unless it is `trusted`; `opens`: what would be opened of them."""
+    """Raises InputError for a run of somebody else that names things, unless it is `trusted`;
+    `opens`: what would be opened of them.
+    """
     foreign = {name: place for name, place in named(run).items() if name in opens}
     if trusted:
         # opened for reading, or nothing can be written: the word counts for this time only
@@ -68,8 +80,9 @@ def require(run: Run, trusted: bool = False, opens: Collection[str] = NAMED) -> 
         what = ", ".join(f"{name} {place!r}" for name, place in foreign.items())
         code = "; a descriptor is a program" if "descriptor" in foreign else ""
         raise InputError(
-            f"{run.path} was not made by you on this machine, or was changed since, and names {what}{code}: give --trust to open that, "
-            f"if you know whose run it is{'; or give --model' if 'model' in foreign else ''}"
+            f"{run.path} was not made by you on this machine, or was changed since, and names"
+            f" {what}{code}: give --trust to open that, if you know whose run it"
+            f" is{'; or give --model' if 'model' in foreign else ''}"
         )
 
 

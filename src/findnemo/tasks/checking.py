@@ -1,4 +1,7 @@
-"""Is it really gone? Fresh seeds, attempts and attacks on the edited model of a run; and hardening against them."""
+"""Is it really gone?
+
+Fresh seeds, attempts and attacks on the edited model of a run; and hardening against them.
+"""
 
 from __future__ import annotations
 
@@ -56,13 +59,16 @@ def verify(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> Checked:
-    """Check a localized run on fresh seeds, by finished images and their quality; then try to get the memories back, beside controls.
+    """Check a localized run on fresh seeds, by finished images and their quality; then try to get
+    the memories back, beside controls.
 
-    What `findnemo verify` does. What is answered is not done again. `model`: where it is, if it is no longer where the run found it.
-    Raises InputError for options that do not fit, before any work.
+    What `findnemo verify` does. What is answered is not done again. `model`: where it is, if it is
+    no longer where the run found it. Raises InputError for options that do not fit, before any
+    work.
     """
     path = Path(run)
-    steps, starts = steps_of(trying.attack_steps), starts_of(trying.attack_starts)
+    steps = steps_of(trying.attack_steps)
+    starts = starts_of(trying.attack_starts)
     kept = kept_of(path)
     with Run.open(path) as old:
         source = source_of(old, model)
@@ -84,7 +90,9 @@ def verify(
 def _attacked(
     work: Work, pool: Pool, effort: Effort, trying: Trying, listener: Listener
 ) -> list[str]:
-    """Attempts and the attack on the edited model of a run, with their controls; why some failed."""
+    """Attempts and the attack on the edited model of a run, with their
+    controls; why some failed.
+    """
     if not memorized(work.run.captions(), 1):
         listener.say("no memorized caption has its neurons off: there is nothing to attack")
         return []
@@ -107,7 +115,9 @@ def _attacked(
 
 @dataclass(frozen=True)
 class Hardened:
-    """A hardened model: where it was written, against how many captions, and what its checks gave (None without checks)."""
+    """A hardened model: where it was written, against how many captions, and what its checks
+    gave (None without checks).
+    """
 
     out: Path
     captions: int
@@ -125,11 +135,15 @@ def harden(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> Hardened:
-    """Fine-tune the edited model of a run so that optimised embeddings do not bring the memorized pictures back; written to `out`.
+    """Fine-tune the edited model of a run so that optimised embeddings do not bring the memorized
+    pictures back; written to `out`.
 
-    What `findnemo harden` does. Raises InputError where there is nothing to harden, or `out` holds something that is no earlier export.
+    What `findnemo harden` does. Raises InputError where there is nothing to harden, or `out` holds
+    something that is no earlier export.
     """
-    path, target, options = Path(run), Path(out), hardening
+    path = Path(run)
+    target = Path(out)
+    options = hardening
     with Run.open(path) as old:
         refuse_shard(old)
         place = place_of(source_of(old, model))
@@ -140,7 +154,8 @@ def harden(
         held = len(ordinary_captions(work)[0])
         cost = cost_of_hardening(settings, len(wanted), held, work.plan.image_settings)
         listener.say(
-            f"{len(wanted)} captions: about {cost:,} U-Net evaluations; the checks take as many again"
+            f"{len(wanted)} captions: about {cost:,} U-Net evaluations; the checks take as many"
+            " again"
         )
 
         def progress(done: int, total: int, loss: float) -> None:
@@ -186,7 +201,9 @@ def steps_of(text: str) -> tuple[int, ...]:
 
 
 def starts_of(text: str) -> tuple[str, ...]:
-    """Starts of an attack from `caption,random`, each once. Raises InputError for one that is not known.
+    """Starts of an attack from `caption,random`, each once.
+
+    Raises InputError for one that is not known.
 
     >>> starts_of("caption, random,caption")
     ('caption', 'random')

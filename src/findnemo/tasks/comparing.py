@@ -74,11 +74,13 @@ def compare(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> Table:
-    """Every mitigation on every memorized caption: Table 1 of Finding NeMo for a model. What `findnemo compare` does.
+    """Every mitigation on every memorized caption:
 
-    A directory that holds an audit goes on with the settings and the calibration of that run. The table is written to `out` too, as
-    table1.md and table1.csv. Raises InputError for a mitigation that is not known, and MismatchError for options that the run was not
-    made with.
+    Table 1 of Finding NeMo for a model. What `findnemo compare` does.
+
+    A directory that holds an audit goes on with the settings and the calibration of that run. The
+    table is written to `out` too, as table1.md and table1.csv. Raises InputError for a mitigation
+    that is not known, and MismatchError for options that the run was not made with.
     """
     output = output_of(out)
     place = Path(output.path)
@@ -119,10 +121,13 @@ def study(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> dict[str, Study | FindnemoError]:
-    """Tables and figures of the paper from a run, written to a folder (default: RUN/studies). What `findnemo study` does.
+    """Tables and figures of the paper from a run, written to a folder (default:
 
-    `names`: "all", or some of `findnemo.studies.STUDIES`. A study that cannot be done has the error for an answer; one that was not done
-    before `listener.stop()` has none. Raises InputError for a name that is not known.
+    RUN/studies). What `findnemo study` does.
+
+    `names`: "all", or some of `findnemo.studies.STUDIES`. A study that cannot be done has the error
+    for an answer; one that was not done before `listener.stop()` has none. Raises InputError for a
+    name that is not known.
     """
     wanted = names.split(",") if isinstance(names, str) else list(names)
     with opened(run, model, workers, listener) as (work, pool):
@@ -136,7 +141,8 @@ def study(
         clean, barred = not_memorized(work.run, given, work.calibration, holdout)
         if barred:
             listener.say(
-                f"{barred} of the captions given are hold-out captions, or memories by the run's table: they are left out"
+                f"{barred} of the captions given are hold-out captions, or memories by the run's"
+                " table: they are left out"
             )
         bench = Bench(
             work,
@@ -152,7 +158,9 @@ def study(
 
 @dataclass(frozen=True)
 class Detectors:
-    """What detectors found: a result each, the captions with their scores, and the pictures that were drawn."""
+    """What detectors found: a result each, the captions with their scores, and the
+    pictures that were drawn.
+    """
 
     results: list[Result]
     captions: list[Caption]
@@ -169,9 +177,12 @@ def compare_detectors(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> Detectors:
-    """Several detectors over one table, each with a threshold from hold-out captions. What `findnemo detect --detector` does.
+    """Several detectors over one table, each with a threshold from hold-out captions.
 
-    `detectors`: names of `findnemo.detection.DETECTORS`. `pictures`: also saliency and mask pictures of the captions with a type.
+    What `findnemo detect --detector` does.
+
+    `detectors`: names of `findnemo.detection.DETECTORS`. `pictures`: also saliency and mask
+    pictures of the captions with a type.
     """
     names = chosen(detectors.split(",") if isinstance(detectors, str) else detectors)
     given = captions_of(prompts)

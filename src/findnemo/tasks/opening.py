@@ -1,4 +1,6 @@
-"""What tasks begin with: models, tables of captions and runs are opened, and plans are made of options."""
+"""What tasks begin with: models, tables of captions and runs are opened, and
+plans are made of options.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ ORDINARY = 24  # ordinary captions that the demo brings beside its memorized one
 HOLDOUT = 100  # hold-out captions that it brings
 
 
-# models ---------------------------------------------------------------------------------------------
+# models -------------------------------------------------------------------------------------------
 
 
 def place_of(model: Any) -> str:
@@ -50,8 +52,8 @@ def at_work(
 ) -> Iterator[Pool]:
     """A pool that has the model: this process, or workers that have loaded it.
 
-    `model`: a place, a `Source`, a loaded `Model` or a live pipeline; the last two for this process alone. Raises InputError where
-    they are to go to other processes.
+    `model`: a place, a `Source`, a loaded `Model` or a live pipeline; the last two for this process
+    alone. Raises InputError where they are to go to other processes.
     """
     if workers.many:
         with _ray_pool(_loader(model), workers, listener) as pool:
@@ -84,7 +86,8 @@ def _loader(model: Any) -> Loader:
     source = model if isinstance(model, Source) else Source(str(model))
     if source.device is not None and ":" in source.device:
         raise InputError(
-            f"--device {source.device} with several workers: each gets a device of its own, leave the number out"
+            f"--device {source.device} with several workers: each gets a device of its own, leave"
+            " the number out"
         )
     return Loader(str(source), source.device, source.dtype, source.options, source.compile)
 
@@ -103,15 +106,17 @@ def _ray_pool(loader: Loader, workers: Workers, listener: Listener) -> Iterator[
         finally:
             if pool.replaced:
                 listener.warn(
-                    f"{pool.replaced} workers died and were replaced; {pool.alive} of {pool.size} are alive at the end"
+                    f"{pool.replaced} workers died and were replaced; {pool.alive} of {pool.size}"
+                    " are alive at the end"
                 )
 
 
 def source_of(run: Run, model: Any = None, opens: Sequence[str] = NAMED) -> Any:
-    """The model that was given, else the one that a run remembers, with what is given beside it; a source has the run's dtype by default.
+    """The model that was given, else the one that a run remembers, with what is given beside it; a
+    source has the run's dtype by default.
 
-    `opens`: which of the things that a run names are opened. Raises InputError for a run of somebody else that names them, unless the
-    source says `trust`.
+    `opens`: which of the things that a run names are opened. Raises InputError for a run of
+    somebody else that names them, unless the source says `trust`.
     """
     given = model if isinstance(model, Source) else Source()
     is_given = model is not None and not (isinstance(model, Source) and model.place is None)
@@ -132,7 +137,7 @@ def source_of(run: Run, model: Any = None, opens: Sequence[str] = NAMED) -> Any:
     )
 
 
-# captions -------------------------------------------------------------------------------------------
+# captions -----------------------------------------------------------------------------------------
 
 
 def captions_of(prompts: Any) -> Captions:
@@ -140,7 +145,9 @@ def captions_of(prompts: Any) -> Captions:
 
 
 def table_of(prompts: Any, model: Any, listener: Listener) -> Any:
-    """The captions of a table of any length, checked from its first row to its last; those of the shipped models where none is given."""
+    """The captions of a table of any length, checked from its first row to its last; those of
+    the shipped models where none is given.
+    """
     given = captions_of(prompts)
     if given.source is None:
         return demo_table(model, given.limit)
@@ -187,7 +194,8 @@ def holdout_of(detecting: Detecting, column: str | None, model: Any, listener: L
         return read_table(Captions(detecting.holdout, column), listener)
     if place_of(model) not in demo.MODELS:
         raise InputError(
-            "give --holdout FILE (captions that are not memorized) or --calibration DIR: only 'demo' brings its own"
+            "give --holdout FILE (captions that are not memorized) or --calibration DIR: only"
+            " 'demo' brings its own"
         )
     return read_prompts(demo.holdout()[:HOLDOUT])
 
@@ -200,7 +208,8 @@ def warn_long(
     of: str = "",
     readers: Sequence[Any] = (),
 ) -> None:
-    """Name the first rows with captions that a text encoder, or another of `readers`, does not read to their end.
+    """Name the first rows with captions that a text encoder, or another of `readers`,
+    does not read to their end.
 
     `most`: look at so many captions. `of`: what is said before a row's number.
     """
@@ -215,7 +224,7 @@ def warn_long(
         listener.warn(f"{many - LONG} more {of}captions are longer than is read")
 
 
-# plans ----------------------------------------------------------------------------------------------
+# plans --------------------------------------------------------------------------------------------
 
 
 def images_of(model: Any, pictures: Pictures, seed: int) -> ImageSettings:
@@ -226,7 +235,10 @@ def images_of(model: Any, pictures: Pictures, seed: int) -> ImageSettings:
 
 
 def plan_for(model: Any, localizing: Localizing, pictures: Pictures, seed: int) -> Plan:
-    """The plan of an audit without what the calibration is needed for. Raises InputError for options that do not exist or go together."""
+    """The plan of an audit without what the calibration is needed for.
+
+    Raises InputError for options that do not exist or go together.
+    """
     if localizing.search not in SEARCHES:
         known = ", ".join(SEARCHES)
         raise InputError(f"search {localizing.search!r} is not known: use one of {known}")
@@ -254,10 +266,12 @@ def gentle(
 ) -> Plan:
     """The plan with a largest impact, if wanted, and the captions that it is measured on.
 
-    They are those of a table, the hold-out captions given in the same call, or the demo's own. They are not captions of the run itself: which
-    of them are memorized is not known yet, and its quality is checked on them afterwards.
+    They are those of a table, the hold-out captions given in the same call, or the demo's own. They
+    are not captions of the run itself: which of them are memorized is not known yet, and its
+    quality is checked on them afterwards.
     """
-    most, unrelated = localizing.max_impact, localizing.unrelated
+    most = localizing.max_impact
+    unrelated = localizing.unrelated
     check_impact(most)
     if most is None:
         if unrelated is not None:
@@ -280,13 +294,17 @@ def listed(plan: Plan, detecting: Detecting, calibration: Calibration) -> Plan:
     """The plan with the false discovery rate of a list, where one is asked for."""
     if detecting.fdr is not None and not len(calibration.trajectories):
         raise InputError(
-            "this calibration has no hold-out scores, so no p-values for --fdr: make one with `findnemo calibrate --prompts`"
+            "this calibration has no hold-out scores, so no p-values for --fdr: make one with"
+            " `findnemo calibrate --prompts`"
         )
     return replace(plan, fdr=detecting.fdr)
 
 
 def plan_of(settings: dict[str, Any]) -> Plan:
-    """The plan of a run from the settings that it keeps. Raises InputError for what no plan can have."""
+    """The plan of a run from the settings that it keeps.
+
+    Raises InputError for what no plan can have.
+    """
     images = ImageSettings.from_json(settings["image_settings"])
     plan: Plan = decoded(Plan, settings | {"image_settings": images}, "the settings of the run")
     return plan
@@ -298,7 +316,10 @@ def shard_of(text: str | None) -> Shard | None:
 
 @dataclass(frozen=True)
 class Kept:
-    """How a run was begun, as its directory keeps it. `part`: of the table, where the run is a shard."""
+    """How a run was begun, as its directory keeps it.
+
+    `part`: of the table, where the run is a shard.
+    """
 
     calibration: Calibration
     plan: Plan
@@ -313,7 +334,7 @@ def kept_of(run: str | Path) -> Kept:
     return Kept(calibration, plan_of(settings), shard_of(settings.get("shard")))
 
 
-# runs -----------------------------------------------------------------------------------------------
+# runs ---------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -323,7 +344,10 @@ def opened(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> Iterator[tuple[Work, Pool]]:
-    """A run that is ready for more work, with the pool that has its model. `model`: where it is, if no longer where the run found it."""
+    """A run that is ready for more work, with the pool that has its model.
+
+    `model`: where it is, if no longer where the run found it.
+    """
     with Run.open(run) as old:
         source = source_of(old, model)
     with at_work(source, workers, listener) as pool, resumed(run, pool) as work:
@@ -344,8 +368,8 @@ def work_on(
 ) -> Work:
     """A run with what finished images are judged with, and where their originals come from.
 
-    A shipped model brings its descriptor, its CLIP and its training images. Others have what the plan names, and the images that the table
-    of captions names, by path or URL.
+    A shipped model brings its descriptor, its CLIP and its training images. Others have what the
+    plan names, and the images that the table of captions names, by path or URL.
     """
     if model.source in demo.MODELS and not plan.judges:
 
@@ -379,5 +403,6 @@ def warn_missing(original: Any, listener: Listener) -> None:
         listener.warn(f"original image {reference}: {reason}")
     if len(failures) > 5:
         listener.warn(
-            f"{len(failures) - 5} more original images could not be had: see originals/failures.jsonl in the run directory"
+            f"{len(failures) - 5} more original images could not be had: see"
+            " originals/failures.jsonl in the run directory"
         )

@@ -1,4 +1,7 @@
-"""The path of a model: calibrate, detect, localize, verify. Every task writes one run directory and goes on where it stopped."""
+"""The path of a model: calibrate, detect, localize, verify.
+
+Every task writes one run directory and goes on where it stopped.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +71,7 @@ from findnemo.tasks.options import Detecting, Localizing, Output, Pictures, Work
 PATH = ("detect", "localize", "verify")
 
 
-# calibration ----------------------------------------------------------------------------------------
+# calibration --------------------------------------------------------------------------------------
 
 
 def calibrate(
@@ -81,8 +84,9 @@ def calibrate(
 ) -> Calibration:
     """Activation statistics and the threshold tau from hold-out captions, kept in the folder `out`.
 
-    `prompts`: captions that are not memorized. What is done is kept in `out` meanwhile: the same call goes on. `findnemo.calibrate` does it
-    for a loaded model in memory. Raises InputError for too few captions.
+    `prompts`: captions that are not memorized. What is done is kept in `out` meanwhile: the same
+    call goes on. `findnemo.calibrate` does it for a loaded model in memory. Raises InputError for
+    too few captions.
 
     >>> import tempfile
     >>> from findnemo import demo
@@ -106,7 +110,9 @@ def calibrate_published(
     seed: int = 0,
     listener: Listener = Listener(),
 ) -> Calibration:
-    """A calibration from published activation statistics (.pt) and the threshold that goes with them, kept in the folder `out`."""
+    """A calibration from published activation statistics (.pt) and the threshold that goes with
+    them, kept in the folder `out`.
+    """
     folder = _folder(out)
     calibration = import_statistics(Path(statistics), loaded(model, listener), tau, seed)
     calibration.save(folder)
@@ -121,7 +127,9 @@ def _folder(out: str | Path) -> Path:
 
 @dataclass(frozen=True)
 class Holdout:
-    """What a calibration is made of: a table of hold-out captions, and the settings of their scores."""
+    """What a calibration is made of: a table of hold-out captions, and the
+    settings of their scores.
+    """
 
     table: Any
     settings: Settings
@@ -178,17 +186,20 @@ def _own_calibration(
 
 
 def _refuse_other(calibration: Calibration, detecting: Detecting) -> None:
-    """A calibration brings its variant, seed and rate: asking for others beside it would silently do nothing."""
+    """A calibration brings its variant, seed and rate: asking for others beside it
+    would silently do nothing.
+    """
     has = calibration.settings.to_json() | {"fpr": calibration.fpr}
     for name in ("variant", "seed", "fpr"):
         value = getattr(detecting, name)
         if value not in (None, has[name]):
             raise MismatchError(
-                f"the calibration was made with {name} {has[name]}, not {value}: leave --{name} out, or calibrate again"
+                f"the calibration was made with {name} {has[name]}, not {value}: leave --{name}"
+                " out, or calibrate again"
             )
 
 
-# the path -------------------------------------------------------------------------------------------
+# the path -----------------------------------------------------------------------------------------
 
 
 def detect(
@@ -199,7 +210,10 @@ def detect(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> Run:
-    """Which captions of a table are memorized, in a run directory that other tasks go on with. Returns the run, open to be read."""
+    """Which captions of a table are memorized, in a run directory that other tasks go on with.
+
+    Returns the run, open to be read.
+    """
     request = Request(model, prompts, output_of(out), PATH[:1], detecting)
     return _go(request, workers, listener)
 
@@ -213,7 +227,10 @@ def localize(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> Run:
-    """Which captions of a table are memorized, and which neurons hold them. Returns the run, open to be read."""
+    """Which captions of a table are memorized, and which neurons hold them.
+
+    Returns the run, open to be read.
+    """
     request = Request(model, prompts, output_of(out), PATH[:2], detecting, localizing)
     return _go(request, workers, listener)
 
@@ -228,12 +245,15 @@ def audit(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> Run:
-    """The whole path of a table of captions: calibrate, detect, localize, verify, report. What `findnemo audit` does.
+    """The whole path of a table of captions: calibrate, detect, localize, verify, report.
 
-    `model`: a place as for `findnemo.load`, a `Source`, a loaded model or a pipeline. `prompts`: a file, a list of captions, or `Captions`
-    with a column, a limit or a shard; 'demo' brings its own. `out`: the run directory, or `Output`. The same call goes on where it
-    stopped. Returns the run, open to be read. Raises InputError for options that do not fit, before any work, and MismatchError
-    where `out` was made with others.
+    What `findnemo audit` does.
+
+    `model`: a place as for `findnemo.load`, a `Source`, a loaded model or a pipeline. `prompts`: a
+    file, a list of captions, or `Captions` with a column, a limit or a shard; 'demo' brings its
+    own. `out`: the run directory, or `Output`. The same call goes on where it stopped. Returns the
+    run, open to be read. Raises InputError for options that do not fit, before any work, and
+    MismatchError where `out` was made with others.
 
         run = findnemo.audit("demo", out="run")
         for caption in run.captions():
@@ -244,7 +264,10 @@ def audit(
 
 
 def output_of(out: str | Path | Output) -> Output:
-    """Where a run is written. Raises InputError for a tracker that is not known or not installed."""
+    """Where a run is written.
+
+    Raises InputError for a tracker that is not known or not installed.
+    """
     output = out if isinstance(out, Output) else Output(out)
     if output.track is not None:
         check_tracker(output.track.partition("=")[0])
@@ -268,7 +291,8 @@ class Request:
 class Ready:
     """All that stages need but the model: checked before it is loaded.
 
-    `table`: None for all captions of the run. `calibration`: one that is there, or what it is made of, as `detecting` asks.
+    `table`: None for all captions of the run. `calibration`: one that is there, or what it is made
+    of, as `detecting` asks.
     """
 
     table: Any
@@ -282,15 +306,21 @@ class Ready:
 
 
 def ready(request: Request, listener: Listener) -> Ready:
-    """Check the options and open the tables. Raises InputError or MismatchError for what does not fit together."""
-    model, detecting, localizing = request.model, request.detecting, request.localizing
+    """Check the options and open the tables.
+
+    Raises InputError or MismatchError for what does not fit together.
+    """
+    model = request.model
+    detecting = request.detecting
+    localizing = request.localizing
     given = captions_of(request.prompts)
     if detecting.fdr is not None and not 0 < detecting.fdr < 1:
         raise InputError(f"--fdr {detecting.fdr} is not a rate between 0 and 1")
     part = shard_of(given.shard)
     if part is not None and detecting.calibration is None:
         raise InputError(
-            "--shard needs --calibration DIR, made once by `findnemo calibrate`: it is what makes the parts comparable"
+            "--shard needs --calibration DIR, made once by `findnemo calibrate`: it is what makes"
+            " the parts comparable"
         )
     if detecting.holdout is not None and detecting.calibration is not None:
         raise InputError("give --holdout or --calibration, not both")
@@ -347,7 +377,10 @@ def run_stages(pool: Pool, calibration: Calibration, asked: Ready, listener: Lis
 
     Its results are written, also where the work was stopped, and at the end of the path its report.
     """
-    model, plan, table, output = pool.model, asked.plan, asked.table, asked.output
+    model = pool.model
+    plan = asked.plan
+    table = asked.table
+    output = asked.output
     run = start(output.path, model, calibration, plan, asked.part, output.wait)
     try:
         if asked.folder is not None:
@@ -382,13 +415,16 @@ def _tell_least(
     scored = len(calibration.trajectories)
     if fdr is not None and (least := least_listed(captions, fdr, scored)) > 1:
         listener.say(
-            f"list: with {scored} hold-out captions no p-value is under 1/{scored + 1}, so that a list of {captions} captions holds {least} or "
-            f"more of them, or none; for a single one it takes {holdout_needed(captions, fdr)} hold-out captions"
+            f"list: with {scored} hold-out captions no p-value is under 1/{scored + 1}, so that a"
+            f" list of {captions} captions holds {least} or more of them, or none; for a single one"
+            f" it takes {holdout_needed(captions, fdr)} hold-out captions"
         )
 
 
 def _warn_long_captions(work: Work, table: Any, listener: Listener) -> None:
-    """Name the captions of a table, or of the run where it is None, that the model or its judge does not read to their end."""
+    """Name the captions of a table, or of the run where it is None, that the model or its judge
+    does not read to their end.
+    """
     judge = work.judges.alignment
     readers = [] if judge is None else [judge.reader]
     captions, most = (work.run.captions(), None) if table is None else (table, table.most)
@@ -405,7 +441,7 @@ def log(run: Run, output: Output, listener: Listener) -> None:
         listener.say(f"logged to {name}")
 
 
-# an audit that has begun ----------------------------------------------------------------------------
+# an audit that has begun --------------------------------------------------------------------------
 
 
 def begun(out: str | Path) -> bool:
