@@ -1,4 +1,7 @@
-"""Output in any encoding: nothing ends a command, JSON can be read back, tables stay tables. Real processes, for streams are theirs."""
+"""Output in any encoding: nothing ends a command, JSON can be read back, tables stay tables.
+
+Real processes, for streams are theirs.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,9 @@ def ran(encoding: dict[str, str], *arguments: object, cwd: Path) -> tuple[int, b
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """`model`, `calibration`, `captions.csv` with captions in several scripts, and `run`, in which they are detected."""
+    """`model`, `calibration`, `captions.csv` with captions in several scripts, and `run`, in
+    which they are detected.
+    """
     place = make_place(tmp_path_factory.mktemp("output"))
     rows = "".join(f"{text}\tVM\n" for text in TEXTS)
     (place / "captions.csv").write_text(f"caption\ttype\n{rows}", encoding="utf-8")

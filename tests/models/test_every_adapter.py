@@ -1,4 +1,6 @@
-"""The whole path over every architecture: load, calibrate, detect, localize a planted neuron, verify, switch off, prune, export, reload."""
+"""The whole path over every architecture: load, calibrate, detect, localize a planted neuron,
+verify, switch off, prune, export, reload.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +99,7 @@ def predicted(model):
 
 
 def row(model, neurons):
-    (name, (index,)) = next(iter(neurons.layers.items()))
+    name, (index,) = next(iter(neurons.layers.items()))
     return model.value_layers[name].weight[index]
 
 

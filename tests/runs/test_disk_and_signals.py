@@ -1,4 +1,6 @@
-"""Disks that are full or read-only, and signals: a plain word, nothing half written, and the same audit goes on to the same results."""
+"""Disks that are full or read-only, and signals: a plain word, nothing half written, and the
+same audit goes on to the same results.
+"""
 
 from __future__ import annotations
 
@@ -101,15 +103,17 @@ def test_a_limit_on_the_size_of_files_is_said(small, want, tmp_path):
     assert killing.outcome(tmp_path / "run") == want
 
 
-# signals ----------------------------------------------------------------------------------------------------------------------
+# signals ------------------------------------------------------------------------------------------
 
 
 def stopped(out: Path, signals: Sequence[int], search_ends: bool = False) -> tuple[int, float]:
-    """An audit in a process of its own, to which signals are sent during a search: its status, and seconds since.
+    """An audit in a process of its own, to which signals are sent during a search: its
+    status, and seconds since.
 
     `search_ends`: after the signals; else the search would last for ever.
     """
-    heard, gate = os.pipe(), os.pipe()
+    heard = os.pipe()
+    gate = os.pipe()
 
     def work() -> None:
         os.close(gate[1])
@@ -133,7 +137,8 @@ def stopped(out: Path, signals: Sequence[int], search_ends: bool = False) -> tup
         os.kill(number, sent)
     if search_ends:
         os.close(gate[1])
-    status, seconds = killing.ended(number), time.monotonic() - began
+    status = killing.ended(number)
+    seconds = time.monotonic() - began
     for end in (heard[0], gate[0], *([] if search_ends else gate[1:])):
         os.close(end)
     return status, seconds
@@ -191,7 +196,7 @@ def test_in_another_thread_nothing_is_handled():
     assert asked == [(False, before)]
 
 
-# clocks, and others who write ---------------------------------------------------------------------------------------------------
+# clocks, and others who write ---------------------------------------------------------------------
 
 
 def test_a_clock_that_goes_backwards_changes_nothing(small, want, tmp_path, monkeypatch):
@@ -228,10 +233,15 @@ def test_a_second_process_is_refused_or_waits(small, tmp_path):
 
 
 def test_of_several_processes_that_start_at_once_exactly_one_writes(tmp_path):
-    """Five rounds of six: those who come second are refused, and what is written is the first one's alone."""
-    path, rounds, racers = tmp_path / "run", 5, 6
+    """Five rounds of six: those who come second are refused, and what is written
+    is the first one's alone.
+    """
+    path = tmp_path / "run"
+    rounds = 5
+    racers = 6
     for turn in range(rounds):
-        gate, done = os.pipe(), os.pipe()
+        gate = os.pipe()
+        done = os.pipe()
 
         def race(name: int, turn=turn, gate=gate, done=done) -> None:
             os.close(gate[1])
