@@ -3,6 +3,7 @@ name, and what is written loads in plain diffusers.
 """
 
 import copy
+import importlib
 import json
 import warnings
 
@@ -624,18 +625,6 @@ def test_a_single_file_under_a_lora_elsewhere_is_not_rewritten_without_it(neuron
     assert not (tmp_path / "clean.safetensors").exists()
 
 
-def spoilt(monkeypatch, target: str, change) -> None:
-    """The function that writes is given other tensors, as a fault in it would write them."""
-    own = target.rpartition(".")
-    module = __import__(own[0], fromlist=["x"])
-    written = getattr(module, own[2])
-    monkeypatch.setattr(
-        module,
-        own[2],
-        lambda tensors, *args, **kwargs: written(change(dict(tensors)), *args, **kwargs),
-    )
-
-
 @pytest.mark.parametrize("fault", ["sign", "missing", "another row"])
 def test_a_lora_file_is_read_again_before_it_has_its_name(
     model, neurons, tmp_path, monkeypatch, fault
@@ -648,7 +637,11 @@ def test_a_lora_file_is_read_again_before_it_has_its_name(
             tensors[key] = -tensors[key] if fault == "sign" else tensors[key].roll(1, 0)
         return tensors
 
-    spoilt(monkeypatch, "safetensors.torch.save_file", change)
+    module = importlib.import_module("findnemo.edits._edits")
+    write = module.write
+    monkeypatch.setattr(
+        module, "write", lambda path, tensors, about: write(path, change(dict(tensors)), about)
+    )
     with pytest.raises(
         EditError, match=r"the edit of .*to_v \(neurons 1, 2, 3\) did not take effect: the LoRA"
     ):
