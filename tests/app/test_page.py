@@ -162,6 +162,7 @@ def slow(demo_model):
     handle.remove()
 
 
+@pytest.mark.slow
 def test_cancelling_a_localization(page, slow):
     tab(page, "Any caption")
     page.get_by_role("textbox", name="Caption", exact=True).fill(
@@ -180,6 +181,7 @@ def test_cancelling_a_localization(page, slow):
     page.get_by_text("Done.").wait_for(timeout=60_000)
 
 
+@pytest.mark.slow
 def test_work_that_waits_in_the_queue_is_cancelled_too(page, browser, served, slow):
     other = browser.new_page()
     other.goto(served[1])
@@ -329,7 +331,7 @@ NAME = """() => { const e = document.activeElement;
   return (e.ariaLabel || (e.labels && e.labels[0] && (e.labels[0].querySelector("span") || e.labels[0]).innerText) || e.innerText || "").trim() }"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_accessible_by_axe(page, scheme):
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright", reason="needs axe-playwright-python"

@@ -38,7 +38,8 @@ def test_no_adapter_is_left_out():
     assert {type(make()).__name__ for make in PIPELINES.values()} == set(ADAPTERS)
 
 
-SLOW = ("flux-dev", "flux-schnell")  # their 512 tokens take half a minute each
+# FLUX.1's 512 tokens take half a minute each; the others are a second of their kind
+SLOW = ("flux-dev", "flux-schnell", "sd-v", "sdxl-v", "sd-turbo", "sdxl-turbo")
 
 
 @pytest.mark.parametrize(

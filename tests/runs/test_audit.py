@@ -678,6 +678,7 @@ def asked(watch: Stages) -> Counter:
     return Counter({key: n for key, n in watch.calls.items() if key[0] in MODULE.STAGES})
 
 
+@pytest.mark.slow
 def test_interrupted_anywhere_and_started_again(tmp_path, undisturbed, stages, model, calibration):
     run_audit(tmp_path / "whole", model, calibration)
     once = asked(stages)
